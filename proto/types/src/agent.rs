@@ -1,1 +1,106 @@
-//! pending
+//! What travels between the control plane and a node's agent.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::{Deletion, Name, ObjectId, PodSpec, PodStatus, Revision, Shared};
+
+/// What should run on one node: the whole set, never a difference, so that any replica may send it and the
+/// newest one wins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Which node.
+    pub node: ObjectId,
+    /// The session that it is for; an agent of another incarnation ignores it.
+    pub incarnation: u64,
+    /// The revision it was read at. An agent refuses one older than the last that it accepted.
+    pub generation: Revision,
+    /// Every pod that is bound to the node and has not ended, in id order.
+    pub pods: Vec<PodIntent>,
+}
+
+/// One pod that should run, or should end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIntent {
+    /// Its key.
+    pub id: ObjectId,
+    /// Its UUID, for people and file names.
+    pub uid: Uuid,
+    /// Its namespace.
+    pub namespace: Name,
+    /// Its name.
+    pub name: Name,
+    /// What to run.
+    pub spec: Shared<PodSpec>,
+    /// Set when it should end.
+    pub deletion: Option<Deletion>,
+    /// Whether at most one instance may ever live: killed by the agent when its lease runs out.
+    pub unique: bool,
+    /// W3C `traceparent` of the command that led here.
+    pub trace_context: Option<SmolStr>,
+}
+
+/// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// Which node.
+    pub node: ObjectId,
+    /// The session's incarnation.
+    pub incarnation: u64,
+    /// The agent's own monotonic clock when it sent this, in milliseconds; echoed in the answer.
+    pub sent_at_ms: u64,
+    /// The generation of the last intent that it accepted.
+    pub observed_generation: Revision,
+    /// Pods whose status changed since the last acknowledged report.
+    pub pods: Vec<PodReport>,
+    /// What each running pod uses.
+    pub usage: Vec<PodUsage>,
+}
+
+/// What an agent saw of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodReport {
+    /// Which pod.
+    pub pod: ObjectId,
+    /// Grows with every report about this pod, over sessions too (`incarnation << 32` plus a counter); an
+    /// older one is passed over.
+    pub sequence: u64,
+    /// Its status; `ready_since_ms`, `bound_at_ms` and `report_sequence` are the control plane's and ignored.
+    pub status: PodStatus,
+    /// Nothing of it is left on the node: no guest, no disk.
+    pub gone: bool,
+}
+
+/// What one pod uses now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodUsage {
+    /// Which pod.
+    pub pod: ObjectId,
+    /// Processor time over the last interval, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Working set, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The leader's answer to a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentAck {
+    /// `sent_at_ms` of the report: the lease runs from there.
+    pub sent_at_ms: u64,
+    /// How long the lease runs, in milliseconds.
+    pub lease_ms: u64,
+}
+
+/// The answer to a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The node's key.
+    pub node: ObjectId,
+    /// The session's incarnation.
+    pub incarnation: u64,
+    /// How long a lease runs, in milliseconds.
+    pub lease_ms: u64,
+    /// How often to report, in milliseconds.
+    pub heartbeat_ms: u64,
+}

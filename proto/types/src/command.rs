@@ -1,1 +1,271 @@
-//! pending
+//! Commands: what somebody wants. They are what the log holds.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::{
+    DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, PodReport,
+    ReplicaSetStatus, Revision,
+};
+
+/// Most commands of one submission.
+pub const COMMANDS_MAX: usize = 1024;
+/// Most items (bindings, reports, names) of one command.
+pub const ITEMS_MAX: usize = 4096;
+
+/// A submission, completed by its proposer with everything that a replica may not find out for itself.
+/// Its commands apply as a whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Chosen by the client: a repeated submission gets the first one's outcome. Nil for the control
+    /// plane's own commands, whose outcome nobody asks for twice.
+    pub request_id: Uuid,
+    /// Who asks, such as `user:alice`, `agent:node-1`, `system:scheduler`.
+    pub actor: SmolStr,
+    /// The proposer's clock, milliseconds since the epoch.
+    pub proposed_at_ms: u64,
+    /// W3C `traceparent`, when the submission is traced.
+    pub trace_context: Option<SmolStr>,
+    /// What must hold when the commands are applied.
+    pub preconditions: Vec<Precondition>,
+    /// What is wanted; at least one, at most [`COMMANDS_MAX`].
+    pub commands: Vec<Command>,
+}
+
+/// What must hold when a submission is applied.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Precondition {
+    /// The object.
+    pub object: ObjectRef,
+    /// The revision it must still have; `None` when it must not exist.
+    pub revision: Option<Revision>,
+}
+
+/// One thing that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Command {
+    // --- users ---
+    /// Creates an object; refused when the name is taken.
+    Create(Object),
+    /// Creates an object, or replaces spec, labels and annotations of the existing one.
+    Apply(Object),
+    /// Asks for an object to end.
+    Delete {
+        /// Which.
+        object: ObjectRef,
+        /// Grace for pods, in milliseconds; the pod's own when unset.
+        grace_ms: Option<u64>,
+        /// Forget a pod at once, without its agent's word that it ended.
+        force: bool,
+    },
+    /// Sets the wanted number of replicas of a Deployment or ReplicaSet.
+    Scale {
+        /// Which.
+        object: ObjectRef,
+        /// How many, at most [`crate::REPLICAS_MAX`].
+        replicas: u32,
+    },
+    /// Holds back, or lets go, a Deployment's rollout.
+    SetPaused {
+        /// Which Deployment.
+        deployment: ObjectRef,
+        /// Hold back or let go.
+        paused: bool,
+    },
+    /// Makes an earlier revision's template the wanted one.
+    UndoRollout {
+        /// Which Deployment.
+        deployment: ObjectRef,
+        /// Which revision; the last one before the current when unset.
+        to_revision: Option<u64>,
+    },
+    /// Replaces all pods with new ones of the same template.
+    RestartRollout {
+        /// Which Deployment.
+        deployment: ObjectRef,
+        /// The caller's time, RFC 3339; it becomes a template annotation.
+        restarted_at: SmolStr,
+    },
+    /// Cordons or uncordons a node.
+    SetUnschedulable {
+        /// Which node.
+        node: Name,
+        /// Cordon or uncordon.
+        unschedulable: bool,
+    },
+
+    // --- agents ---
+    /// A node's agent starts a session: creates or renews the node.
+    RegisterNode {
+        /// The node's name.
+        name: Name,
+        /// What the agent found.
+        facts: NodeFacts,
+    },
+    /// What a node's agent saw of its pods. Items about unknown or foreign pods are passed over.
+    ReportPods {
+        /// Which node.
+        node: ObjectId,
+        /// The session's incarnation; an older one is refused.
+        incarnation: u64,
+        /// What it saw; at most [`ITEMS_MAX`].
+        reports: Vec<PodReport>,
+    },
+
+    // --- reconcilers ---
+    /// Makes a Deployment's template a ReplicaSet, with no replicas yet.
+    CreateReplicaSet {
+        /// Which Deployment.
+        deployment: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// The new set's name.
+        name: Name,
+        /// The value of its `pod-template-hash` label.
+        template_hash: SmolStr,
+        /// The Deployment's revision it stands for.
+        rollout_revision: u64,
+    },
+    /// Gives an existing ReplicaSet of a Deployment a new rollout revision (undo, or the same template again).
+    SetRolloutRevision {
+        /// Which ReplicaSet.
+        replica_set: ObjectId,
+        /// Its new revision.
+        rollout_revision: u64,
+    },
+    /// Sets a ReplicaSet's wanted number, if it still is what was looked at.
+    ScaleReplicaSet {
+        /// Which ReplicaSet.
+        replica_set: ObjectId,
+        /// The number that was looked at.
+        from: u32,
+        /// The wanted one.
+        to: u32,
+    },
+    /// Creates pods of a ReplicaSet, up to its wanted number. Names that are taken are passed over.
+    CreatePods {
+        /// Which ReplicaSet.
+        replica_set: ObjectId,
+        /// Their names; at most [`ITEMS_MAX`].
+        names: Vec<Name>,
+    },
+    /// Asks for pods to end, with their own grace. Pods that are gone are passed over.
+    DeletePods {
+        /// Which; at most [`ITEMS_MAX`].
+        pods: Vec<ObjectId>,
+        /// One CamelCase word on why.
+        reason: SmolStr,
+    },
+    /// Sets a Deployment's status.
+    SetDeploymentStatus {
+        /// Which Deployment.
+        deployment: ObjectId,
+        /// Its status.
+        status: DeploymentStatus,
+    },
+    /// Sets a ReplicaSet's status.
+    SetReplicaSetStatus {
+        /// Which ReplicaSet.
+        replica_set: ObjectId,
+        /// Its status.
+        status: ReplicaSetStatus,
+    },
+    /// Places pods. Each is checked again; those that no longer fit are passed over.
+    BindPods {
+        /// Which pod where; at most [`ITEMS_MAX`].
+        bindings: Vec<Binding>,
+    },
+    /// Records why pods cannot be placed now.
+    SetPodsUnschedulable {
+        /// Which, with the reason for people; at most [`ITEMS_MAX`].
+        pods: Vec<(ObjectId, String)>,
+    },
+    /// Records that a node's lease runs or ran out.
+    SetNodePhase {
+        /// Which node.
+        node: ObjectId,
+        /// The incarnation that was looked at.
+        incarnation: u64,
+        /// Its phase.
+        phase: NodePhase,
+    },
+    /// Removes objects whose owner is gone, or that wait for nothing any more. Others are passed over.
+    CollectGarbage {
+        /// Which; at most [`ITEMS_MAX`].
+        objects: Vec<(Kind, ObjectId)>,
+    },
+
+    // --- the cluster itself ---
+    /// The first command of a cluster's log.
+    InitCluster {
+        /// The cluster's identity.
+        cluster_id: Uuid,
+    },
+    /// Lets every replica use the rules of a newer feature level.
+    RaiseFeatureLevel {
+        /// The level.
+        level: u32,
+    },
+    /// A member makes its data directory and version known.
+    RegisterMember {
+        /// Which member.
+        member: MemberId,
+        /// Made once with its data directory.
+        storage_uid: Uuid,
+        /// Where clients and peers reach it, `host:port`.
+        address: SmolStr,
+        /// Its software's version.
+        version: SmolStr,
+        /// The highest feature level it supports.
+        feature_level_max: u32,
+    },
+}
+
+/// One placement decision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Binding {
+    /// Which pod.
+    pub pod: ObjectId,
+    /// Where.
+    pub node: ObjectId,
+    /// How many nodes were looked at.
+    pub nodes_considered: u32,
+    /// The score of the winner, 0 to 100 per plugin, summed.
+    pub score: i64,
+}
+
+/// A change of the cluster's membership, as it travels with Raft's own configuration change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MembershipChange {
+    /// The request that asked for it.
+    pub request_id: Uuid,
+    /// Who asks.
+    pub actor: SmolStr,
+    /// The proposer's clock, milliseconds since the epoch.
+    pub proposed_at_ms: u64,
+    /// What changes.
+    pub action: MembershipAction,
+}
+
+/// What changes in the cluster's membership.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MembershipAction {
+    /// A new member that receives the log but does not vote.
+    AddLearner {
+        /// Its id; never one that was used before.
+        member: MemberId,
+        /// Where it is reached, `host:port`.
+        address: SmolStr,
+    },
+    /// A learner becomes a voter.
+    Promote {
+        /// Which.
+        member: MemberId,
+    },
+    /// A member leaves for good.
+    Remove {
+        /// Which.
+        member: MemberId,
+    },
+}

@@ -1,1 +1,205 @@
-//! pending
+//! Events: what happened. Applying them to a State cannot fail.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::{
+    Binding, Deletion, DeploymentSpec, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase,
+    NodeSpec, Object, ObjectId, PodStatus, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+};
+
+/// Everything that one submission did.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Transaction {
+    /// The submission's id; nil for the control plane's own.
+    pub request_id: Uuid,
+    /// Who asked.
+    pub actor: SmolStr,
+    /// Log time, milliseconds since the epoch: never before an earlier transaction's.
+    pub at_ms: u64,
+    /// W3C `traceparent`, when traced.
+    pub trace_context: Option<SmolStr>,
+    /// The answer: the last revision that it made (or found), or why it was refused.
+    pub outcome: Outcome,
+    /// What happened, in order; empty when refused.
+    pub events: Vec<Event>,
+}
+
+/// The answer to a submission.
+pub type Outcome = Result<Revision, Rejection>;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in history: one more than the event's before.
+    pub revision: Revision,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    // --- the cluster ---
+    /// The cluster has an identity.
+    ClusterInitialized {
+        /// It.
+        cluster_id: Uuid,
+    },
+    /// Newer rules hold.
+    FeatureLevelRaised {
+        /// The level.
+        level: u32,
+    },
+    /// A member made itself known.
+    MemberRegistered {
+        /// Which.
+        member: MemberId,
+        /// Its data directory's id.
+        storage_uid: Uuid,
+        /// Where it is reached.
+        address: SmolStr,
+        /// Its version.
+        version: SmolStr,
+        /// The highest level it supports.
+        feature_level_max: u32,
+    },
+    /// A learner joined.
+    LearnerAdded {
+        /// Which.
+        member: MemberId,
+        /// Where it is reached.
+        address: SmolStr,
+    },
+    /// A learner became a voter.
+    MemberPromoted {
+        /// Which.
+        member: MemberId,
+    },
+    /// A member left for good.
+    MemberRemoved {
+        /// Which.
+        member: MemberId,
+    },
+
+    // --- any object ---
+    /// An object came to be; its id is the event's revision.
+    ObjectCreated(Object),
+    /// Labels or annotations changed.
+    MetaChanged {
+        /// The object's kind.
+        kind: Kind,
+        /// The object.
+        id: ObjectId,
+        /// All labels.
+        labels: StringMap,
+        /// All annotations.
+        annotations: StringMap,
+    },
+    /// Somebody asked for an object's end.
+    DeletionRequested {
+        /// The object's kind.
+        kind: Kind,
+        /// The object.
+        id: ObjectId,
+        /// When, and with what grace.
+        deletion: Deletion,
+        /// One CamelCase word on why.
+        reason: SmolStr,
+    },
+    /// An object is gone.
+    ObjectDeleted {
+        /// The object's kind.
+        kind: Kind,
+        /// The object.
+        id: ObjectId,
+    },
+
+    // --- workloads ---
+    /// A Deployment's spec changed.
+    DeploymentSpecChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        spec: DeploymentSpec,
+    },
+    /// A Deployment's status changed.
+    DeploymentStatusChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        status: DeploymentStatus,
+    },
+    /// A ReplicaSet's spec changed.
+    ReplicaSetSpecChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        spec: ReplicaSetSpec,
+    },
+    /// A ReplicaSet's wanted number changed.
+    ReplicaSetScaled {
+        /// Which.
+        id: ObjectId,
+        /// The number.
+        replicas: u32,
+    },
+    /// A ReplicaSet stands for another revision of its Deployment.
+    RolloutRevisionChanged {
+        /// Which ReplicaSet.
+        id: ObjectId,
+        /// The revision.
+        rollout_revision: u64,
+    },
+    /// A ReplicaSet's status changed.
+    ReplicaSetStatusChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        status: ReplicaSetStatus,
+    },
+
+    // --- pods ---
+    /// A pod came to be from its ReplicaSet's template; its id is the event's revision.
+    PodCreated {
+        /// The set.
+        replica_set: ObjectId,
+        /// The pod's name.
+        name: Name,
+    },
+    /// A pod has its node.
+    PodBound(Binding),
+    /// A pod's status changed.
+    PodStatusChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        status: PodStatus,
+    },
+
+    // --- nodes ---
+    /// A node's spec changed.
+    NodeSpecChanged {
+        /// Which.
+        id: ObjectId,
+        /// All of it.
+        spec: NodeSpec,
+    },
+    /// A node's agent started a session.
+    NodeRegistered {
+        /// Which.
+        id: ObjectId,
+        /// The session's incarnation.
+        incarnation: u64,
+        /// What the agent found.
+        facts: NodeFacts,
+    },
+    /// A node became Ready or Unreachable.
+    NodePhaseChanged {
+        /// Which.
+        id: ObjectId,
+        /// Its phase.
+        phase: NodePhase,
+    },
+}

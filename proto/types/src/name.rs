@@ -131,7 +131,11 @@ pub fn check_label_key(key: &str) -> Result<(), NameError> {
         None => (None, key),
     };
     if prefix.is_some_and(|p| !is_dns_subdomain(p)) {
-        return Err(error("label key", key, "the prefix must be a lower-case DNS subdomain of at most 253 characters"));
+        return Err(error(
+            "label key",
+            key,
+            "the prefix must be a lower-case DNS subdomain of at most 253 characters",
+        ));
     }
     if !is_qualified_part(part) {
         return Err(error(

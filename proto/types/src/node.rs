@@ -1,1 +1,95 @@
-//! pending
+//! Machines that run pods.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::{ObjectMeta, Resources, StringMap};
+
+/// A machine that runs pods.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Node {
+    /// Standard metadata.
+    pub meta: ObjectMeta,
+    /// What an operator wants of the node.
+    pub spec: NodeSpec,
+    /// What is known of the node.
+    pub status: NodeStatus,
+}
+
+/// What an operator wants of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Cordoned: nothing new is placed here.
+    pub unschedulable: bool,
+    /// Taints, each repelling pods that do not tolerate it.
+    pub taints: Vec<Taint>,
+}
+
+/// What a taint does to pods that do not tolerate it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaintEffect {
+    /// Nothing new is placed here.
+    NoSchedule = 1,
+    /// Placed here only when there is nowhere else.
+    PreferNoSchedule = 2,
+    /// Nothing new is placed here, and what runs is evicted.
+    NoExecute = 3,
+}
+
+/// A mark on a node that repels pods.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Taint {
+    /// The key; a label key in form.
+    pub key: SmolStr,
+    /// The value; may be empty.
+    pub value: SmolStr,
+    /// What it does.
+    pub effect: TaintEffect,
+}
+
+/// Whether a node may run pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NodePhase {
+    /// Its agent renews its lease.
+    Ready = 1,
+    /// Its lease ran out: what runs there is unknown.
+    Unreachable = 2,
+}
+
+/// What is known of a node: its last registration and its phase.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Ready or not.
+    pub phase: NodePhase,
+    /// Log time of the last change of `phase`, milliseconds since the epoch.
+    pub phase_since_ms: u64,
+    /// Counts registrations from 1: a session with a lower one is refused.
+    pub incarnation: u64,
+    /// What the agent found.
+    pub facts: NodeFacts,
+}
+
+/// What an agent finds on its machine and reports on every registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Everything the machine has.
+    pub capacity: Resources,
+    /// What pods may use: capacity without the reserve for the host.
+    pub allocatable: Resources,
+    /// Most pods at a time.
+    pub pods_max: u32,
+    /// Where the agent's own services are reached, `host:port`.
+    pub address: SmolStr,
+    /// The machine's boot id: changes with every reboot.
+    pub boot_id: SmolStr,
+    /// The agent's version.
+    pub agent_version: SmolStr,
+    /// The host's kernel release.
+    pub kernel_version: SmolStr,
+    /// `kvm` or `tcg`, found by running a guest.
+    pub accelerator: SmolStr,
+    /// Warnings that an operator should see, such as a fall-back to emulation.
+    pub warnings: Vec<SmolStr>,
+    /// Labels that the agent gives its node; an operator's own labels win.
+    pub labels: StringMap,
+}

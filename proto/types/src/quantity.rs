@@ -7,7 +7,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Not a number with an optional suffix.
-    #[error("{0:?} is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)")]
+    #[error(
+        "{0:?} is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)"
+    )]
     Syntax(String),
     /// Below zero.
     #[error("{0:?} is negative: a quantity must be zero or more")]
@@ -46,7 +48,10 @@ fn parse_scaled(text: &str, scale: u128) -> Result<u64, QuantityError> {
     let digits_end = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
     let (number, suffix) = body.split_at(digits_end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || fraction.len() > FRACTION_DIGITS_MAX {
+    if (whole.is_empty() && fraction.is_empty())
+        || fraction.contains('.')
+        || fraction.len() > FRACTION_DIGITS_MAX
+    {
         return Err(syntax());
     }
     // The amount is mantissa / 10^fraction.len() x numerator / denominator of the suffix.
@@ -99,7 +104,8 @@ pub fn format_millis(millis: u64) -> String {
 /// Prints bytes with the largest binary suffix that divides them: `134217728` is `128Mi`.
 #[must_use]
 pub fn format_bytes(bytes: u64) -> String {
-    const SUFFIXES: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+    const SUFFIXES: [(&str, u32); 6] =
+        [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
     for (suffix, shift) in SUFFIXES {
         if bytes > 0 && bytes.trailing_zeros() >= shift {
             return format!("{}{suffix}", bytes >> shift);

@@ -32,7 +32,9 @@ impl Resources {
         Some(Self {
             cpu_millis: self.cpu_millis.checked_sub(other.cpu_millis)?,
             memory_bytes: self.memory_bytes.checked_sub(other.memory_bytes)?,
-            ephemeral_storage_bytes: self.ephemeral_storage_bytes.checked_sub(other.ephemeral_storage_bytes)?,
+            ephemeral_storage_bytes: self
+                .ephemeral_storage_bytes
+                .checked_sub(other.ephemeral_storage_bytes)?,
         })
     }
 
