@@ -1,0 +1,280 @@
+//! What the host says to the guest.
+
+use crate::message::{check_enum, check_length};
+use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
+
+/// Envelope of every frame from host to guest.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct HostFrame {
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) message: Option<HostMessage>,
+}
+
+/// A message from the host.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum HostMessage {
+    /// Opens a conversation; see the crate's description.
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    /// What to run. Once in the life of a guest; a second one is ignored.
+    #[prost(message, tag = "2")]
+    Configure(Configure),
+    /// Send a container's log again from here.
+    #[prost(message, tag = "3")]
+    ResumeLogs(ResumeLogs),
+    /// Log data that the guest may forget.
+    #[prost(message, tag = "4")]
+    AckLogs(AckLogs),
+    /// End the pod and power off.
+    #[prost(message, tag = "5")]
+    Stop(Stop),
+    /// Answered with a Pong that carries the same number.
+    #[prost(message, tag = "6")]
+    Ping(Ping),
+}
+
+/// Opens a conversation.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`] of the host.
+    #[prost(uint32, tag = "1")]
+    pub protocol_version: u32,
+}
+
+/// Carries the pod to run.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Configure {
+    /// The pod; a Configure without it is refused.
+    #[prost(message, optional, tag = "1")]
+    pub pod: Option<PodConfig>,
+}
+
+/// Everything the guest needs to know about its pod.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PodConfig {
+    /// Hostname of the pod.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// The host's id of this guest; comes back in the guest's Hello.
+    #[prost(string, tag = "2")]
+    pub sandbox_id: String,
+    /// W3C `traceparent` of the span that started the guest; comes back in the guest's Hello.
+    #[prost(string, tag = "3")]
+    pub trace_context: String,
+    /// Run one after the other before all others; each must succeed.
+    #[prost(message, repeated, tag = "4")]
+    pub init_containers: Vec<ContainerConfig>,
+    /// Run side by side.
+    #[prost(message, repeated, tag = "5")]
+    pub containers: Vec<ContainerConfig>,
+    /// When ended containers start again.
+    #[prost(enumeration = "RestartPolicy", tag = "6")]
+    pub restart_policy: i32,
+    /// Time between SIGTERM and SIGKILL where a Stop does not say it, in milliseconds.
+    #[prost(uint64, tag = "7")]
+    pub termination_grace_ms: u64,
+    /// First back-off delay; 0 means Kubernetes' 10 s. In milliseconds.
+    #[prost(uint64, tag = "8")]
+    pub backoff_base_ms: u64,
+    /// Largest back-off delay; 0 means Kubernetes' 300 s. In milliseconds. A container that ran for twice this long
+    /// starts over with the first delay.
+    #[prost(uint64, tag = "9")]
+    pub backoff_max_ms: u64,
+    /// How often usage is reported; 0 means every 10 s. In milliseconds.
+    #[prost(uint64, tag = "10")]
+    pub usage_interval_ms: u64,
+    /// Network interfaces, found by MAC address.
+    #[prost(message, repeated, tag = "11")]
+    pub interfaces: Vec<InterfaceConfig>,
+    /// `nameserver` lines of /etc/resolv.conf.
+    #[prost(string, repeated, tag = "12")]
+    pub nameservers: Vec<String>,
+    /// Search domains of /etc/resolv.conf.
+    #[prost(string, repeated, tag = "13")]
+    pub search_domains: Vec<String>,
+    /// Whole lines to append to /etc/hosts (hostAliases).
+    #[prost(string, repeated, tag = "14")]
+    pub host_aliases: Vec<String>,
+}
+
+/// One container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContainerConfig {
+    /// Name, unique in the pod, init containers included.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// virtio-blk serial of the disk with the root file system.
+    #[prost(string, tag = "2")]
+    pub disk_serial: String,
+    /// The command and its arguments, already resolved against the image's configuration. Not empty.
+    #[prost(string, repeated, tag = "3")]
+    pub argv: Vec<String>,
+    /// `NAME=value`, already merged with the image's; a later one wins.
+    #[prost(string, repeated, tag = "4")]
+    pub env: Vec<String>,
+    /// Absolute working directory; empty means `/`. Made if it is missing.
+    #[prost(string, tag = "5")]
+    pub working_dir: String,
+    /// User id.
+    #[prost(uint32, tag = "6")]
+    pub uid: u32,
+    /// Group id.
+    #[prost(uint32, tag = "7")]
+    pub gid: u32,
+    /// Supplementary group ids.
+    #[prost(uint32, repeated, tag = "8")]
+    pub additional_gids: Vec<u32>,
+    /// CPU limit in thousandths of a CPU; 0 means none.
+    #[prost(uint64, tag = "9")]
+    pub cpu_millis: u64,
+    /// Memory limit; 0 means none.
+    #[prost(uint64, tag = "10")]
+    pub memory_bytes: u64,
+    /// The container cannot write to its root file system.
+    #[prost(bool, tag = "11")]
+    pub read_only_root: bool,
+}
+
+/// One network interface with static IPv4 addresses.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InterfaceConfig {
+    /// MAC address, `52:54:00:12:34:56`.
+    #[prost(string, tag = "1")]
+    pub mac: String,
+    /// IPv4 address with prefix length, `10.0.2.15/24`.
+    #[prost(string, tag = "2")]
+    pub address: String,
+    /// IPv4 address of the default gateway; empty means none.
+    #[prost(string, tag = "3")]
+    pub gateway: String,
+    /// MTU in bytes; 0 keeps the device's.
+    #[prost(uint32, tag = "4")]
+    pub mtu: u32,
+}
+
+/// Kubernetes' restart policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum RestartPolicy {
+    /// Not set: refused.
+    Unspecified = 0,
+    /// Whenever a container ends.
+    Always = 1,
+    /// When it ends with an error.
+    OnFailure = 2,
+    /// Never.
+    Never = 3,
+}
+
+/// Send a container's log again from here.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResumeLogs {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// First offset that the host does not have. Earlier data may be forgotten.
+    #[prost(uint64, tag = "2")]
+    pub from_offset: u64,
+}
+
+/// Log data that the guest may forget.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AckLogs {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Everything before this offset is safe with the host.
+    #[prost(uint64, tag = "2")]
+    pub up_to_offset: u64,
+}
+
+/// End the pod: SIGTERM, SIGKILL after the grace period, power off.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Stop {
+    /// Grace period in milliseconds; absent means the pod's own. A second Stop can only shorten it.
+    #[prost(uint64, optional, tag = "1")]
+    pub grace_ms: Option<u64>,
+}
+
+/// Asks for a Pong.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ping {
+    /// Comes back in the Pong.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+
+impl HostMessage {
+    /// Checks what the guest relies on. The host is trusted; this catches its mistakes early and with a name.
+    ///
+    /// # Errors
+    /// [`DecodeError::Invalid`] with the field.
+    pub fn validate(&self) -> Result<(), DecodeError> {
+        match self {
+            Self::Configure(configure) => match &configure.pod {
+                Some(pod) => pod.validate(),
+                None => Err(DecodeError::Invalid { field: "Configure.pod", reason: "is missing".into() }),
+            },
+            Self::ResumeLogs(m) => check_length("ResumeLogs.container", &m.container, NAME_LENGTH_MAX),
+            Self::AckLogs(m) => check_length("AckLogs.container", &m.container, NAME_LENGTH_MAX),
+            Self::Hello(_) | Self::Stop(_) | Self::Ping(_) => Ok(()),
+        }
+    }
+}
+
+impl PodConfig {
+    /// Checks what the guest relies on; useful before a guest is started as well.
+    ///
+    /// # Errors
+    /// [`DecodeError::Invalid`] with the field.
+    pub fn validate(&self) -> Result<(), DecodeError> {
+        let invalid = |field, reason: &str| Err(DecodeError::Invalid { field, reason: reason.into() });
+        check_length("PodConfig.hostname", &self.hostname, NAME_LENGTH_MAX)?;
+        check_length("PodConfig.sandbox_id", &self.sandbox_id, NAME_LENGTH_MAX)?;
+        check_enum::<RestartPolicy>("PodConfig.restart_policy", self.restart_policy)?;
+        if self.restart_policy() == RestartPolicy::Unspecified {
+            return invalid("PodConfig.restart_policy", "is not set");
+        }
+        if self.containers.is_empty() {
+            return invalid("PodConfig.containers", "is empty");
+        }
+        if self.init_containers.len() + self.containers.len() > CONTAINERS_MAX {
+            return invalid("PodConfig.containers", "are too many");
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for container in self.init_containers.iter().chain(&self.containers) {
+            container.validate()?;
+            if !names.insert(&container.name) {
+                return invalid("ContainerConfig.name", "is used twice in the pod");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ContainerConfig {
+    fn validate(&self) -> Result<(), DecodeError> {
+        let invalid = |field, reason: &str| Err(DecodeError::Invalid { field, reason: reason.into() });
+        let name_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        check_length("ContainerConfig.name", &self.name, NAME_LENGTH_MAX)?;
+        if self.name.is_empty() || !self.name.bytes().all(name_byte) {
+            return invalid("ContainerConfig.name", "is no DNS-1123 label");
+        }
+        check_length("ContainerConfig.disk_serial", &self.disk_serial, DISK_SERIAL_LENGTH_MAX)?;
+        if self.disk_serial.is_empty() {
+            return invalid("ContainerConfig.disk_serial", "is empty");
+        }
+        if self.argv.first().is_none_or(String::is_empty) {
+            return invalid("ContainerConfig.argv", "holds no command");
+        }
+        if self.argv.iter().chain(&self.env).any(|text| text.contains('\0')) {
+            return invalid("ContainerConfig.argv", "or env holds a NUL byte");
+        }
+        if self.working_dir.contains('\0')
+            || !(self.working_dir.is_empty() || self.working_dir.starts_with('/'))
+        {
+            return invalid("ContainerConfig.working_dir", "is not absolute");
+        }
+        Ok(())
+    }
+}
