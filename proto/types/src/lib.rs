@@ -14,6 +14,7 @@
 //! (`cpu_millis`, `memory_bytes`, `grace_ms`).
 
 mod agent;
+mod codec;
 mod command;
 mod digest;
 mod event;
@@ -30,6 +31,7 @@ mod selector;
 mod workload;
 
 pub use agent::*;
+pub use codec::*;
 pub use command::*;
 pub use digest::*;
 pub use event::*;
