@@ -16,7 +16,7 @@ pub struct Intent {
     pub incarnation: u64,
     /// The revision it was read at. An agent refuses one older than the last that it accepted.
     pub generation: Revision,
-    /// Every pod that is bound to the node and has not ended, in id order.
+    /// Every pod that is bound to the node, in id order.
     pub pods: Vec<PodIntent>,
 }
 
@@ -35,6 +35,9 @@ pub struct PodIntent {
     pub spec: Shared<PodSpec>,
     /// Set when it should end.
     pub deletion: Option<Deletion>,
+    /// It ended by itself (Succeeded or Failed): it must not run again, but its logs stay readable until it
+    /// leaves the intent.
+    pub ended: bool,
     /// Whether at most one instance may ever live: killed by the agent when its lease runs out.
     pub unique: bool,
     /// W3C `traceparent` of the command that led here.

@@ -154,6 +154,8 @@ pub enum Command {
     DeletePods {
         /// Which; at most [`ITEMS_MAX`].
         pods: Vec<ObjectId>,
+        /// When set: no more than this ReplicaSet has above its wanted number.
+        surplus_of: Option<ObjectId>,
         /// One CamelCase word on why.
         reason: SmolStr,
     },
@@ -201,6 +203,8 @@ pub enum Command {
     InitCluster {
         /// The cluster's identity.
         cluster_id: Uuid,
+        /// Its first voters, with their addresses, `host:port`.
+        members: Vec<(MemberId, SmolStr)>,
     },
     /// Lets every replica use the rules of a newer feature level.
     RaiseFeatureLevel {

@@ -46,6 +46,8 @@ pub enum EventKind {
     ClusterInitialized {
         /// It.
         cluster_id: Uuid,
+        /// Its first voters, with their addresses, `host:port`.
+        members: Vec<(MemberId, SmolStr)>,
     },
     /// Newer rules hold.
     FeatureLevelRaised {
