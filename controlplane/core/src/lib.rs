@@ -1,1 +1,32 @@
-//! Crate.
+//! The control plane's core: everything that decides, as synchronous functions over data.
+//!
+//! ```text
+//!  Input (client, peer, agent, disk, time)
+//!    │
+//!    ▼
+//!  Server ── Replica (Raft) ──► committed entries ──► Machine: decide ─► events ─► evolve ─► State
+//!    │                                                                              │
+//!    │ leader only: reconcilers (State, time) -> commands ◄─────── changes ─────────┤
+//!    ▼                                                                              ▼
+//!  Output (persist, send, reply)                                     watches, intents, read views
+//! ```
+//!
+//! Entry points: [`State`] with [`decide()`] and [`evolve::evolve`], and [`Machine`] that ties them together.
+//!
+//! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
+//! file: time, ids and seeds are parameters. The simulator runs exactly this code.
+
+pub mod decide;
+pub mod evolve;
+pub mod intent;
+pub mod invariant;
+mod machine;
+pub mod placement;
+mod state;
+
+pub use decide::decide;
+pub use evolve::{Change, ChangeType};
+pub use machine::{Applied, Machine};
+pub use state::{
+    NodeUsage, REQUEST_RETENTION_MS, REQUESTS_MAX, RestoreError, Restorer, State, Stored, Table,
+};

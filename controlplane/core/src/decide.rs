@@ -1,0 +1,188 @@
+//! `decide`: may a submission happen, and what happens then. Pure; dispatch only, one file per family.
+
+mod cluster;
+mod emit;
+mod garbage;
+mod nodes;
+mod objects;
+mod pods;
+mod reconcilers;
+mod rollout;
+
+use bulkhead_types::{
+    COMMANDS_MAX, Command, Event, ITEMS_MAX, Outcome, Precondition, Rejection, RejectionCode, Stamped,
+    Transaction,
+};
+
+use crate::evolve::evolve_events;
+use crate::{Change, State};
+
+pub use cluster::decide_membership;
+pub(crate) use emit::Emit;
+pub use garbage::{Disposal, disposal};
+
+/// Decides a submission against a State, which stays as it is.
+///
+/// # Errors
+/// Why it is refused as a whole.
+pub fn decide(state: &State, stamped: &Stamped) -> Result<Vec<Event>, Rejection> {
+    let mut scratch = state.clone();
+    let (transaction, _) = execute(&mut scratch, stamped);
+    transaction.outcome.map(|_| transaction.events)
+}
+
+/// Decides a submission and, when it is accepted, evolves the State by it. The commands of a bundle see each
+/// other's effects; when one is refused nothing of the bundle stays. The answer is remembered either way.
+pub(crate) fn execute(state: &mut State, stamped: &Stamped) -> (Transaction, Vec<Change>) {
+    let mut scratch = state.clone();
+    scratch.now_ms = scratch.now_ms.max(stamped.proposed_at_ms);
+    scratch.requests.expire(scratch.now_ms);
+    let result = run(&mut scratch, stamped);
+    let mut transaction = blank(stamped, scratch.now_ms, Ok(scratch.revision));
+    let changes = match result {
+        Ok((events, changes)) => {
+            *state = scratch;
+            transaction.events = events;
+            changes
+        }
+        Err(rejection) => {
+            // Time passes for a refused submission too, so that all replicas agree on when it was refused.
+            state.now_ms = scratch.now_ms;
+            state.requests = scratch.requests;
+            transaction.outcome = Err(rejection);
+            Vec::new()
+        }
+    };
+    state.requests.record(stamped.request_id, state.now_ms, &transaction.outcome);
+    (transaction, changes)
+}
+
+fn run(scratch: &mut State, stamped: &Stamped) -> Result<(Vec<Event>, Vec<Change>), Rejection> {
+    check_form(stamped)?;
+    for precondition in &stamped.preconditions {
+        check_precondition(scratch, precondition)?;
+    }
+    let (mut events, mut changes) = (Vec::new(), Vec::new());
+    for command in &stamped.commands {
+        let mut emit = Emit::new(scratch, stamped.trace_context.as_ref());
+        decide_command(scratch, command, &mut emit)?;
+        let step = Transaction { events: emit.finish(), ..blank(stamped, scratch.now_ms, Ok(0)) };
+        changes.extend(evolve_events(scratch, &step));
+        events.extend(step.events);
+    }
+    Ok((events, changes))
+}
+
+fn blank(stamped: &Stamped, at_ms: u64, outcome: Outcome) -> Transaction {
+    Transaction {
+        request_id: stamped.request_id,
+        actor: stamped.actor.clone(),
+        at_ms,
+        trace_context: stamped.trace_context.clone(),
+        outcome,
+        events: Vec::new(),
+    }
+}
+
+fn check_form(stamped: &Stamped) -> Result<(), Rejection> {
+    if stamped.commands.is_empty() || stamped.commands.len() > COMMANDS_MAX {
+        let reason =
+            format!("a submission has 1 to {COMMANDS_MAX} commands, this one has {}", stamped.commands.len());
+        return Err(Rejection::new(RejectionCode::Invalid, "commands", reason).with_remedy("split it"));
+    }
+    if stamped.preconditions.len() > COMMANDS_MAX {
+        return Err(Rejection::new(
+            RejectionCode::Invalid,
+            "preconditions",
+            format!("at most {COMMANDS_MAX} are allowed"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_precondition(state: &State, precondition: &Precondition) -> Result<(), Rejection> {
+    let found = state.find_object(&precondition.object).map(|o| o.meta().revision);
+    if found == precondition.revision {
+        return Ok(());
+    }
+    let reason = match (precondition.revision, found) {
+        (Some(wanted), Some(found)) => format!("has revision {found}, not {wanted}: somebody changed it"),
+        (Some(wanted), None) => format!("does not exist, but was expected at revision {wanted}"),
+        (None, Some(found)) => format!("exists, at revision {found}, but was expected not to"),
+        (None, None) => unreachable!("equal options were handled"),
+    };
+    Err(Rejection::new(RejectionCode::Conflict, precondition.object.to_string(), reason)
+        .with_remedy("read it again and decide anew"))
+}
+
+fn check_items(what: &'static str, count: usize) -> Result<(), Rejection> {
+    if count <= ITEMS_MAX {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        RejectionCode::Invalid,
+        what,
+        format!("at most {ITEMS_MAX} items are allowed, there are {count}"),
+    ))
+}
+
+fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
+        Command::Create(object) => objects::create(state, object, emit),
+        Command::Apply(object) => objects::apply(state, object, emit),
+        Command::Delete { object, grace_ms, force } => {
+            objects::delete(state, object, *grace_ms, *force, emit)
+        }
+        Command::Scale { object, replicas } => rollout::scale(state, object, *replicas, emit),
+        Command::SetPaused { deployment, paused } => rollout::set_paused(state, deployment, *paused, emit),
+        Command::UndoRollout { deployment, to_revision } => {
+            rollout::undo(state, deployment, *to_revision, emit)
+        }
+        Command::RestartRollout { deployment, restarted_at } => {
+            rollout::restart(state, deployment, restarted_at, emit)
+        }
+        Command::SetUnschedulable { node, unschedulable } => {
+            nodes::set_unschedulable(state, node, *unschedulable, emit)
+        }
+        Command::RegisterNode { name, facts } => nodes::register(state, name, facts, emit),
+        Command::ReportPods { node, incarnation, reports } => {
+            pods::report(state, *node, *incarnation, reports, emit)
+        }
+        Command::CreateReplicaSet { .. } => reconcilers::create_replica_set(state, command, emit),
+        Command::SetRolloutRevision { replica_set, rollout_revision } => {
+            reconcilers::set_rollout_revision(state, *replica_set, *rollout_revision, emit)
+        }
+        Command::ScaleReplicaSet { replica_set, from, to } => {
+            reconcilers::scale_replica_set(state, *replica_set, *from, *to, emit)
+        }
+        Command::CreatePods { replica_set, names } => {
+            reconcilers::create_pods(state, *replica_set, names, emit)
+        }
+        Command::DeletePods { pods, surplus_of, reason } => {
+            pods::delete_many(state, pods, *surplus_of, reason, emit)
+        }
+        Command::SetDeploymentStatus { deployment, status } => {
+            reconcilers::set_deployment_status(state, *deployment, status, emit)
+        }
+        Command::SetReplicaSetStatus { replica_set, status } => {
+            reconcilers::set_replica_set_status(state, *replica_set, status, emit)
+        }
+        Command::BindPods { bindings } => pods::bind(state, bindings, emit),
+        Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
+        Command::SetNodePhase { node, incarnation, phase } => {
+            nodes::set_phase(state, *node, *incarnation, *phase, emit)
+        }
+        Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
+        Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
+        Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
+        Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+    }
+}
+
+fn not_found(what: impl std::fmt::Display) -> Rejection {
+    Rejection::new(RejectionCode::NotFound, what.to_string(), "does not exist")
+}
+
+fn not_allowed(field: impl std::fmt::Display, reason: impl Into<String>) -> Rejection {
+    Rejection::new(RejectionCode::NotAllowed, field.to_string(), reason)
+}

@@ -1,0 +1,55 @@
+//! What may be collected: objects whose owner is gone, and everything in a namespace that ends.
+
+use bulkhead_types::{EventKind, Kind, Object, ObjectId, Rejection};
+
+use super::{Emit, check_items};
+use crate::State;
+
+/// How an object that nobody wants any more goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposal {
+    /// At once.
+    Remove,
+    /// Its agent ends it first.
+    End,
+}
+
+/// Whether an object is garbage now, and how it goes. `None` when it is wanted, or is going already.
+#[must_use]
+pub fn disposal(state: &State, object: &Object) -> Option<Disposal> {
+    let meta = object.meta();
+    if let Object::Namespace(namespace) = object {
+        let empty = namespace.meta.is_deleting() && state.is_namespace_empty(&namespace.meta.name);
+        return empty.then_some(Disposal::Remove);
+    }
+    let orphan = meta.owner.is_some_and(|owner| state.object(owner.kind, owner.id).is_none());
+    let namespace = meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
+    let doomed = namespace.and_then(|id| state.namespaces.get(id)).is_some_and(|ns| ns.meta.is_deleting());
+    if !orphan && !doomed {
+        return None;
+    }
+    match object {
+        Object::Pod(pod) if pod.node.is_some() => (!pod.meta.is_deleting()).then_some(Disposal::End),
+        _ => Some(Disposal::Remove),
+    }
+}
+
+pub(super) fn collect(
+    state: &State,
+    objects: &[(Kind, ObjectId)],
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    check_items("objects", objects.len())?;
+    let mut seen = std::collections::BTreeSet::new();
+    for (kind, id) in objects.iter().copied().filter(|key| seen.insert(*key)) {
+        let Some(object) = state.object(kind, id) else { continue };
+        match (disposal(state, &object), &object) {
+            (Some(Disposal::Remove), _) => emit.push(EventKind::ObjectDeleted { kind, id }),
+            (Some(Disposal::End), Object::Pod(pod)) => {
+                super::pods::delete_one(pod, None, false, "OwnerGone", emit)
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Create, apply and delete, for every kind.
+
+use std::sync::Arc;
+
+use bulkhead_types::{
+    Deletion, EventKind, Kind, LABEL_HOSTNAME, Node, NodePhase, Object, ObjectRef, PodStatus, Rejection,
+    RejectionCode, ReplicaSetStatus, validate,
+};
+
+use super::{Emit, not_allowed, not_found};
+use crate::State;
+
+/// The namespace that is always there.
+pub(super) const NAMESPACE_DEFAULT: &str = "default";
+
+pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    check_valid(object)?;
+    let reference = object.object_ref();
+    check_namespace(state, &reference)?;
+    if state.find_object(&reference).is_some() {
+        return Err(Rejection::new(RejectionCode::AlreadyExists, reference.to_string(), "already exists")
+            .with_remedy("choose another name, or apply instead of create"));
+    }
+    if matches!(object, Object::Node(_)) {
+        return Err(not_allowed(reference, "nodes are created by their own agents")
+            .with_remedy("start an agent with this name"));
+    }
+    emit.create(fresh(object, emit));
+    Ok(())
+}
+
+/// The object as submitted, without anything that only the control plane may set.
+fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
+    let mut object = object.clone();
+    let meta = object.meta_mut();
+    meta.owner = None;
+    meta.trace_context = emit.trace_context().cloned();
+    match &mut object {
+        Object::Pod(pod) => {
+            let pod = Arc::make_mut(pod);
+            pod.node = None;
+            pod.status = PodStatus::default();
+        }
+        Object::ReplicaSet(set) => {
+            let set = Arc::make_mut(set);
+            set.spec.rollout_revision = 0;
+            set.status = ReplicaSetStatus::default();
+        }
+        Object::Deployment(deployment) => Arc::make_mut(deployment).status = Default::default(),
+        Object::Namespace(_) | Object::Node(_) => {}
+    }
+    object
+}
+
+fn check_valid(object: &Object) -> Result<(), Rejection> {
+    let errors = validate(object);
+    let Some(first) = errors.first() else { return Ok(()) };
+    let field = format!("{}: {}", object.object_ref(), first.path);
+    let reason = match errors.len() {
+        1 => first.reason.clone(),
+        n => format!("{} (and {} more)", first.reason, n - 1),
+    };
+    Err(Rejection::new(RejectionCode::Invalid, field, reason))
+}
+
+fn check_namespace(state: &State, reference: &ObjectRef) -> Result<(), Rejection> {
+    match (&reference.namespace, reference.kind.is_namespaced()) {
+        (None, false) => Ok(()),
+        (Some(_), false) => Err(Rejection::new(
+            RejectionCode::Invalid,
+            format!("{reference}: metadata.namespace"),
+            format!("a {} has no namespace", reference.kind),
+        )),
+        (None, true) => Err(Rejection::new(
+            RejectionCode::Invalid,
+            format!("{reference}: metadata.namespace"),
+            "is missing",
+        )),
+        (Some(namespace), true) => {
+            let found = state.find(Kind::Namespace, None, namespace).and_then(|id| state.namespaces.get(id));
+            match found {
+                None => {
+                    Err(not_found(format!("Namespace {namespace}")).with_remedy("create the namespace first"))
+                }
+                Some(found) if found.meta.is_deleting() => Err(not_allowed(
+                    format!("Namespace {namespace}"),
+                    "is being deleted: nothing new may enter",
+                )),
+                Some(_) => Ok(()),
+            }
+        }
+    }
+}
+
+pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    let reference = object.object_ref();
+    let Some(present) = state.find_object(&reference) else { return create(state, object, emit) };
+    check_valid(object)?;
+    if present.meta().is_deleting() {
+        return Err(not_allowed(&reference, "is being deleted")
+            .with_remedy("wait until it is gone, then apply again"));
+    }
+    if let (Some(owner), Object::ReplicaSet(_)) = (present.meta().owner, &present) {
+        if let Some(owner) = state.object(owner.kind, owner.id) {
+            return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
+                .with_remedy("change that instead"));
+        }
+    }
+    let id = present.meta().id;
+    let labels = applied_labels(&present, object)?;
+    if labels != present.meta().labels || object.meta().annotations != present.meta().annotations {
+        let annotations = object.meta().annotations.clone();
+        emit.push(EventKind::MetaChanged { kind: reference.kind, id, labels, annotations });
+    }
+    match (&present, object) {
+        (Object::Pod(present), Object::Pod(wanted)) if present.spec != wanted.spec => {
+            return Err(immutable(&reference, "spec", "a pod's spec cannot change")
+                .with_remedy("delete the pod and create it anew"));
+        }
+        (Object::Deployment(present), Object::Deployment(wanted)) if present.spec != wanted.spec => {
+            if present.spec.selector != wanted.spec.selector {
+                return Err(immutable(&reference, "spec.selector", "cannot change after creation"));
+            }
+            emit.push(EventKind::DeploymentSpecChanged { id, spec: wanted.spec.clone() });
+        }
+        (Object::ReplicaSet(present), Object::ReplicaSet(wanted)) if present.spec != wanted.spec => {
+            if present.spec.selector != wanted.spec.selector {
+                return Err(immutable(&reference, "spec.selector", "cannot change after creation"));
+            }
+            let spec = bulkhead_types::ReplicaSetSpec { rollout_revision: 0, ..wanted.spec.clone() };
+            emit.push(EventKind::ReplicaSetSpecChanged { id, spec });
+        }
+        (Object::Node(present), Object::Node(wanted)) if present.spec != wanted.spec => {
+            emit.push(EventKind::NodeSpecChanged { id, spec: wanted.spec.clone() });
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn immutable(reference: &ObjectRef, path: &str, reason: &str) -> Rejection {
+    Rejection::new(RejectionCode::Invalid, format!("{reference}: {path}"), reason)
+}
+
+/// The labels after an apply. A node keeps what its agent says under what the operator gives, and its host
+/// name label is the system's.
+fn applied_labels(present: &Object, wanted: &Object) -> Result<bulkhead_types::StringMap, Rejection> {
+    let (Object::Node(node), Object::Node(wanted)) = (present, wanted) else {
+        return Ok(wanted.meta().labels.clone());
+    };
+    let hostname = node.meta.labels.get(LABEL_HOSTNAME);
+    if wanted.meta.labels.get(LABEL_HOSTNAME).is_some_and(|given| Some(given) != hostname) {
+        let field = format!("Node {}: metadata.labels[{LABEL_HOSTNAME}]", node.meta.name);
+        return Err(not_allowed(field, "is a system label and cannot be changed"));
+    }
+    let mut labels = node.status.facts.labels.clone();
+    labels.extend(wanted.meta.labels.clone());
+    labels.extend(hostname.map(|name| (LABEL_HOSTNAME.into(), name.clone())));
+    Ok(labels)
+}
+
+pub(super) fn delete(
+    state: &State,
+    reference: &ObjectRef,
+    grace_ms: Option<u64>,
+    force: bool,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
+    let (kind, id) = (reference.kind, object.meta().id);
+    match &object {
+        Object::Pod(pod) => super::pods::delete_one(pod, grace_ms, force, "Deleted", emit),
+        Object::Namespace(namespace) => {
+            if namespace.meta.name.as_str() == NAMESPACE_DEFAULT {
+                return Err(not_allowed(reference, "is always there and cannot be deleted"));
+            }
+            if state.is_namespace_empty(&namespace.meta.name) {
+                emit.push(EventKind::ObjectDeleted { kind, id });
+            } else if !namespace.meta.is_deleting() {
+                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0 };
+                emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: "Deleted".into() });
+            }
+        }
+        Object::Node(node) => delete_node(state, node, emit)?,
+        // What a workload owns follows it: the garbage collector sees that its owner is gone.
+        Object::ReplicaSet(_) | Object::Deployment(_) => emit.push(EventKind::ObjectDeleted { kind, id }),
+    }
+    Ok(())
+}
+
+/// A node may go when nothing runs there: it holds no pod, or its machine is declared dead by the operator
+/// after its lease ran out. Its pods go with it.
+fn delete_node(state: &State, node: &Node, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    let id = node.meta.id;
+    let pods: Vec<_> = state.pods_on(id).map(|pod| pod.meta.id).collect();
+    if !pods.is_empty() && node.status.phase == NodePhase::Ready {
+        return Err(not_allowed(
+            format!("Node {}", node.meta.name),
+            format!("is Ready and holds {} pods", pods.len()),
+        )
+        .with_remedy("drain the node first"));
+    }
+    for pod in pods {
+        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod });
+    }
+    emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Pods: binding, reports, deletion.
+
+use bulkhead_types::{
+    Binding, ContainerState, ContainerStatus, Deletion, EventKind, Kind, ObjectId, Pod, PodReport, PodStatus,
+    Rejection,
+};
+use smol_str::SmolStr;
+
+use super::nodes::check_incarnation;
+use super::{Emit, check_items, not_found};
+use crate::State;
+use crate::placement::check_fit;
+use crate::state::NodeUsage;
+
+/// Longest text of a pod's status, in bytes; longer ones are cut, because guests are not trusted.
+const MESSAGE_LENGTH_MAX: usize = 4096;
+/// The reason of a pod that no node can take now.
+pub(crate) const REASON_UNSCHEDULABLE: &str = "Unschedulable";
+
+pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    check_items("bindings", bindings.len())?;
+    // What this command itself has placed so far, by node.
+    let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
+    for binding in bindings {
+        let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
+            continue;
+        };
+        if !state.pending_pods().contains(&binding.pod) {
+            continue;
+        }
+        let usage = placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
+        let request = pod.spec.scheduling_request();
+        if check_fit(&pod.spec, request, node, *usage).is_err() {
+            continue;
+        }
+        usage.requests = usage.requests.plus(request);
+        usage.pods += 1;
+        emit.push(EventKind::PodBound(binding.clone()));
+    }
+    Ok(())
+}
+
+pub(super) fn set_unschedulable(
+    state: &State,
+    pods: &[(ObjectId, String)],
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    check_items("pods", pods.len())?;
+    for (id, message) in pods {
+        let Some(pod) = state.pods.get(*id).filter(|_| state.pending_pods().contains(id)) else { continue };
+        let message = cut(message);
+        if pod.status.reason != REASON_UNSCHEDULABLE || pod.status.message != message {
+            let reason = SmolStr::new_static(REASON_UNSCHEDULABLE);
+            let status = PodStatus { reason, message, ..pod.status.clone() };
+            emit.push(EventKind::PodStatusChanged { id: *id, status });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn report(
+    state: &State,
+    node: ObjectId,
+    incarnation: u64,
+    reports: &[PodReport],
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    check_items("reports", reports.len())?;
+    let node = state.nodes.get(node).ok_or_else(|| not_found(format!("Node {node}")))?;
+    check_incarnation(node, incarnation)?;
+    // A report names each pod at most once: a second one about it would be decided on a stale State.
+    let mut seen = std::collections::BTreeSet::new();
+    for report in reports {
+        let bound_here = state.pods.get(report.pod).filter(|pod| pod.node == Some(node.meta.id));
+        let Some(pod) = bound_here.filter(|_| seen.insert(report.pod)) else { continue };
+        if report.sequence > pod.status.report_sequence {
+            report_one(pod, report, emit);
+        }
+    }
+    Ok(())
+}
+
+fn report_one(pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
+    let id = pod.meta.id;
+    if report.gone && pod.meta.is_deleting() {
+        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
+        return;
+    }
+    // What ended stays ended: its room was given away.
+    if pod.status.phase.is_terminal() {
+        return;
+    }
+    let status = merged(&pod.status, report, emit.at_ms());
+    let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
+    if !unchanged {
+        emit.push(EventKind::PodStatusChanged { id, status });
+    }
+}
+
+/// The agent's view, with what is the control plane's own kept.
+fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
+    let seen = &report.status;
+    let ready = seen.ready && !seen.phase.is_terminal();
+    PodStatus {
+        phase: seen.phase,
+        reason: cut_word(&seen.reason),
+        message: cut(&seen.message),
+        ready,
+        ready_since_ms: if ready == present.ready { present.ready_since_ms } else { now_ms },
+        bound_at_ms: present.bound_at_ms,
+        started_at_ms: seen.started_at_ms,
+        report_sequence: report.sequence,
+        sandbox_restarts: seen.sandbox_restarts,
+        init_containers: seen.init_containers.iter().map(bounded).collect(),
+        containers: seen.containers.iter().map(bounded).collect(),
+    }
+}
+
+fn bounded(status: &ContainerStatus) -> ContainerStatus {
+    let mut status = status.clone();
+    match &mut status.state {
+        ContainerState::Waiting { message, .. } => *message = cut(message),
+        ContainerState::Terminated(termination) => termination.message = cut(&termination.message),
+        ContainerState::Running { .. } => {}
+    }
+    if let Some(termination) = &mut status.last_termination {
+        termination.message = cut(&termination.message);
+    }
+    status
+}
+
+fn cut(text: &str) -> String {
+    let mut end = text.len().min(MESSAGE_LENGTH_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+fn cut_word(word: &SmolStr) -> SmolStr {
+    if word.len() <= bulkhead_types::NAME_LENGTH_MAX { word.clone() } else { SmolStr::new_static("Unknown") }
+}
+
+/// Asks for many pods to end, each with its own grace.
+pub(super) fn delete_many(
+    state: &State,
+    pods: &[ObjectId],
+    surplus_of: Option<ObjectId>,
+    reason: &SmolStr,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    check_items("pods", pods.len())?;
+    let mut budget = match surplus_of {
+        None => pods.len(),
+        Some(set) => {
+            let wanted = state.replica_sets.get(set).map_or(0, |set| set.spec.replicas);
+            state.active_pods(set).saturating_sub(wanted) as usize
+        }
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for pod in pods.iter().filter(|id| seen.insert(**id)).filter_map(|id| state.pods.get(*id)) {
+        let foreign = surplus_of.is_some_and(|set| pod.meta.owner.map(|o| o.id) != Some(set));
+        if pod.meta.is_deleting() || foreign {
+            continue;
+        }
+        if budget == 0 {
+            break;
+        }
+        budget -= 1;
+        delete_one(pod, None, false, reason, emit);
+    }
+    Ok(())
+}
+
+/// Asks for one pod to end. One that nothing runs for goes at once; one on a node goes when its agent says
+/// that nothing of it is left.
+pub(super) fn delete_one(pod: &Pod, grace_ms: Option<u64>, force: bool, reason: &str, emit: &mut Emit<'_>) {
+    let id = pod.meta.id;
+    if force || pod.node.is_none() {
+        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
+        return;
+    }
+    let grace_ms = grace_ms.unwrap_or(pod.spec.termination_grace_ms);
+    // A second request may shorten the grace, never lengthen it.
+    if pod.meta.deletion.is_none_or(|present| grace_ms < present.grace_ms) {
+        let requested_at_ms = pod.meta.deletion.map_or(emit.at_ms(), |d| d.requested_at_ms);
+        let deletion = Deletion { requested_at_ms, grace_ms };
+        emit.push(EventKind::DeletionRequested {
+            kind: Kind::Pod,
+            id,
+            deletion,
+            reason: SmolStr::new(reason),
+        });
+    }
+}

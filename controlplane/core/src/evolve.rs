@@ -1,0 +1,294 @@
+//! `evolve`: events become State. It cannot fail and takes no decision.
+
+use std::sync::Arc;
+
+use bulkhead_types::{
+    DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name, Node,
+    NodeFacts, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus, Revision, StringMap, Transaction,
+};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::State;
+
+/// How an object changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeType {
+    /// It came to be.
+    Added,
+    /// It is another now.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One object's change, as watchers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The event's revision.
+    pub revision: Revision,
+    /// How it changed.
+    pub change_type: ChangeType,
+    /// The object after the change; its last self when deleted.
+    pub object: Object,
+    /// The object before the change; `None` when added.
+    pub former: Option<Object>,
+}
+
+/// What an event takes from its transaction.
+struct Context<'a> {
+    at_ms: u64,
+    trace_context: Option<&'a SmolStr>,
+}
+
+/// Applies a transaction: its events, its log time and its answer. Returns what watchers see, in order.
+///
+/// # Panics
+/// When an event does not follow the State it was decided on: the log and this State belong to different
+/// histories, and going on would spread the damage.
+pub fn evolve(state: &mut State, transaction: &Transaction) -> Vec<Change> {
+    state.now_ms = state.now_ms.max(transaction.at_ms);
+    state.requests.expire(state.now_ms);
+    let context = Context { at_ms: state.now_ms, trace_context: transaction.trace_context.as_ref() };
+    let changes = transaction.events.iter().filter_map(|event| apply_event(state, &context, event)).collect();
+    state.requests.record(transaction.request_id, state.now_ms, &transaction.outcome);
+    changes
+}
+
+/// Applies the events of one command of a bundle, without the answer.
+pub(crate) fn evolve_events(state: &mut State, transaction: &Transaction) -> Vec<Change> {
+    let context = Context { at_ms: state.now_ms, trace_context: transaction.trace_context.as_ref() };
+    transaction.events.iter().filter_map(|event| apply_event(state, &context, event)).collect()
+}
+
+fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Option<Change> {
+    let revision = event.revision;
+    assert_eq!(
+        revision,
+        state.revision + 1,
+        "an event must follow the last one; was the log cut or mixed up?"
+    );
+    state.revision = revision;
+    let (change_type, object) = match &event.kind {
+        EventKind::ObjectCreated(object) => (ChangeType::Added, object.clone()),
+        EventKind::PodCreated { replica_set, name } => (
+            ChangeType::Added,
+            Object::Pod(Arc::new(pod_from_template(state, context, revision, *replica_set, name))),
+        ),
+        EventKind::ObjectDeleted { kind, id } => return Some(delete(state, revision, *kind, *id)),
+        kind => match modified(state, context, kind) {
+            Some(object) => (ChangeType::Modified, object),
+            None => {
+                apply_cluster_event(state, kind);
+                return None;
+            }
+        },
+    };
+    Some(store(state, revision, change_type, object))
+}
+
+fn store(state: &mut State, revision: Revision, change_type: ChangeType, mut object: Object) -> Change {
+    object.meta_mut().revision = revision;
+    let former = match change_type {
+        ChangeType::Added => None,
+        _ => state.object(object.kind(), object.meta().id),
+    };
+    state.put(object.clone());
+    Change { revision, change_type, object, former }
+}
+
+fn delete(state: &mut State, revision: Revision, kind: Kind, id: ObjectId) -> Change {
+    let former = state
+        .remove(kind, id)
+        .unwrap_or_else(|| panic!("event {revision} deletes {kind} {id}, which is not there"));
+    let mut object = former.clone();
+    object.meta_mut().revision = revision;
+    Change { revision, change_type: ChangeType::Deleted, object, former: Some(former) }
+}
+
+/// A pod as its ReplicaSet's template describes it.
+fn pod_from_template(
+    state: &State,
+    context: &Context<'_>,
+    revision: Revision,
+    set: ObjectId,
+    name: &Name,
+) -> Pod {
+    let set = expect(state.replica_sets.get(set), "ReplicaSet", set);
+    let template = &set.spec.template;
+    let meta = ObjectMeta {
+        name: name.clone(),
+        namespace: set.meta.namespace.clone(),
+        id: ObjectId(revision),
+        revision,
+        generation: 1,
+        created_at_ms: context.at_ms,
+        deletion: None,
+        labels: template.labels.clone(),
+        annotations: template.annotations.clone(),
+        owner: Some(OwnerRef { kind: Kind::ReplicaSet, id: set.meta.id }),
+        trace_context: set.meta.trace_context.clone(),
+    };
+    Pod { meta, spec: template.spec.clone(), node: None, status: PodStatus::default() }
+}
+
+fn expect<'a, T>(row: Option<&'a Arc<T>>, kind: &str, id: ObjectId) -> &'a Arc<T> {
+    row.unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"))
+}
+
+/// The object that the event changes, changed; `None` when the event is about the cluster itself.
+fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Object> {
+    Some(match kind {
+        EventKind::MetaChanged { kind, id, labels, annotations } => changed_meta(state, *kind, *id, |meta| {
+            meta.labels = labels.clone();
+            meta.annotations = annotations.clone();
+        }),
+        EventKind::DeletionRequested { kind, id, deletion, .. } => {
+            changed_meta(state, *kind, *id, |meta| meta.deletion = Some(*deletion))
+        }
+        EventKind::DeploymentSpecChanged { id, spec } => changed_deployment(state, context, *id, spec),
+        EventKind::DeploymentStatusChanged { id, status } => {
+            let mut deployment = expect(state.deployments.get(*id), "Deployment", *id).clone();
+            Arc::make_mut(&mut deployment).status = status.clone();
+            Object::Deployment(deployment)
+        }
+        EventKind::ReplicaSetSpecChanged { id, spec } => changed_replica_set(state, *id, |set| {
+            set.spec = spec.clone();
+            set.meta.generation += 1;
+            set.meta.trace_context = context.trace_context.cloned();
+        }),
+        EventKind::ReplicaSetScaled { id, replicas } => changed_replica_set(state, *id, |set| {
+            set.spec.replicas = *replicas;
+            set.meta.generation += 1;
+            // A set of its own follows the command that scaled it; one of a Deployment its Deployment.
+            let of_owner =
+                set.meta.owner.and_then(|o| state.deployments.get(o.id)).map(|d| &d.meta.trace_context);
+            set.meta.trace_context = of_owner.cloned().unwrap_or_else(|| context.trace_context.cloned());
+        }),
+        EventKind::RolloutRevisionChanged { id, rollout_revision } => {
+            changed_replica_set(state, *id, |set| set.spec.rollout_revision = *rollout_revision)
+        }
+        EventKind::ReplicaSetStatusChanged { id, status } => {
+            changed_replica_set(state, *id, |set| set.status = *status)
+        }
+        EventKind::PodBound(binding) => changed_pod(state, binding.pod, |pod| {
+            pod.node = Some(binding.node);
+            pod.status.bound_at_ms = context.at_ms;
+            pod.status.reason = SmolStr::default();
+            pod.status.message = String::new();
+        }),
+        EventKind::PodStatusChanged { id, status } => {
+            changed_pod(state, *id, |pod| pod.status = status.clone())
+        }
+        EventKind::NodeSpecChanged { id, spec } => changed_node(state, *id, |node| {
+            node.spec = spec.clone();
+            node.meta.generation += 1;
+        }),
+        EventKind::NodeRegistered { id, incarnation, facts } => changed_node(state, *id, |node| {
+            node.meta.labels =
+                node_labels(&node.meta.name, &node.meta.labels, &node.status.facts.labels, facts);
+            node.status.incarnation = *incarnation;
+            node.status.facts = facts.clone();
+        }),
+        EventKind::NodePhaseChanged { id, phase } => changed_node(state, *id, |node| {
+            node.status.phase = *phase;
+            node.status.phase_since_ms = context.at_ms;
+        }),
+        _ => return None,
+    })
+}
+
+/// A node's labels after a registration: what the agent says now, under what an operator set.
+pub(crate) fn node_labels(
+    name: &Name,
+    present: &StringMap,
+    former_facts: &StringMap,
+    facts: &NodeFacts,
+) -> StringMap {
+    let mut labels = facts.labels.clone();
+    let of_operator = present.iter().filter(|(key, value)| former_facts.get(*key) != Some(*value));
+    labels.extend(of_operator.map(|(key, value)| (key.clone(), value.clone())));
+    labels.insert(SmolStr::new_static(LABEL_HOSTNAME), SmolStr::new(name.as_str()));
+    labels
+}
+
+fn changed_meta(state: &State, kind: Kind, id: ObjectId, change: impl FnOnce(&mut ObjectMeta)) -> Object {
+    let mut object =
+        state.object(kind, id).unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"));
+    change(object.meta_mut());
+    object
+}
+
+fn changed_deployment(state: &State, context: &Context<'_>, id: ObjectId, spec: &DeploymentSpec) -> Object {
+    let mut deployment = expect(state.deployments.get(id), "Deployment", id).clone();
+    let present = Arc::make_mut(&mut deployment);
+    present.spec = spec.clone();
+    present.meta.generation += 1;
+    present.meta.trace_context = context.trace_context.cloned();
+    Object::Deployment(deployment)
+}
+
+fn changed_replica_set(
+    state: &State,
+    id: ObjectId,
+    change: impl FnOnce(&mut bulkhead_types::ReplicaSet),
+) -> Object {
+    let mut set = expect(state.replica_sets.get(id), "ReplicaSet", id).clone();
+    change(Arc::make_mut(&mut set));
+    Object::ReplicaSet(set)
+}
+
+fn changed_pod(state: &State, id: ObjectId, change: impl FnOnce(&mut Pod)) -> Object {
+    let mut pod = expect(state.pods.get(id), "Pod", id).clone();
+    change(Arc::make_mut(&mut pod));
+    Object::Pod(pod)
+}
+
+fn changed_node(state: &State, id: ObjectId, change: impl FnOnce(&mut Node)) -> Object {
+    let mut node = expect(state.nodes.get(id), "Node", id).clone();
+    change(Arc::make_mut(&mut node));
+    Object::Node(node)
+}
+
+fn apply_cluster_event(state: &mut State, kind: &EventKind) {
+    match kind {
+        EventKind::ClusterInitialized { cluster_id, members } => {
+            state.cluster_id = Some(*cluster_id);
+            for (member, address) in members {
+                state.put_member(new_member(*member, address.clone(), MemberRole::Voter));
+            }
+        }
+        EventKind::FeatureLevelRaised { level } => state.feature_level = *level,
+        EventKind::MemberRegistered { member, storage_uid, address, version, feature_level_max } => {
+            change_member(state, *member, |record| {
+                record.storage_uid = *storage_uid;
+                record.address = address.clone();
+                record.version = version.clone();
+                record.feature_level_max = *feature_level_max;
+            });
+        }
+        EventKind::LearnerAdded { member, address } => {
+            state.put_member(new_member(*member, address.clone(), MemberRole::Learner));
+        }
+        EventKind::MemberPromoted { member } => change_member(state, *member, |r| r.role = MemberRole::Voter),
+        EventKind::MemberRemoved { member } => {
+            change_member(state, *member, |r| r.role = MemberRole::Removed)
+        }
+        other => unreachable!("{other:?} is about an object"),
+    }
+}
+
+fn new_member(member: MemberId, address: SmolStr, role: MemberRole) -> MemberRecord {
+    let (storage_uid, version) = (Uuid::nil(), SmolStr::default());
+    MemberRecord { member, address, role, storage_uid, version, feature_level_max: 0 }
+}
+
+fn change_member(state: &mut State, member: MemberId, change: impl FnOnce(&mut MemberRecord)) {
+    let record = state
+        .members
+        .get(&member)
+        .unwrap_or_else(|| panic!("an event names member {member}, which is unknown"));
+    let mut record = (**record).clone();
+    change(&mut record);
+    state.put_member(record);
+}

@@ -1,0 +1,118 @@
+//! What must hold in every State, checked from scratch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_types::{Kind, Object, ObjectId, ObjectRef};
+
+use crate::State;
+use crate::placement::check_room;
+use crate::state::NodeUsage;
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Two objects of one kind and namespace have the same name, or the name index is wrong.
+    Name(ObjectRef),
+    /// An object carries a revision above the State's.
+    Revision(ObjectRef),
+    /// The running digest differs from the one computed afresh.
+    Digest,
+    /// A node's kept usage differs from the sum over its pods.
+    Usage(ObjectId),
+    /// The pods of a node reserve more than it has.
+    Oversubscribed(ObjectId),
+    /// A pod is bound to a node that does not exist.
+    DanglingNode(ObjectId),
+    /// The set of pending pods is not the pods that wait.
+    Pending(ObjectId),
+    /// A ReplicaSet's count of active pods is wrong.
+    ActivePods(ObjectId),
+    /// An object lives in a namespace that does not exist.
+    DanglingNamespace(ObjectRef),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Everything that is wrong with a State; empty when nothing is. Costs time in proportion to the State.
+#[must_use]
+pub fn check(state: &State) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    if state.digest() != state.digest_from_scratch() {
+        violations.push(Violation::Digest);
+    }
+    check_objects(state, &mut violations);
+    check_pods(state, &mut violations);
+    violations
+}
+
+fn check_objects(state: &State, violations: &mut Vec<Violation>) {
+    let mut names = BTreeSet::new();
+    for object in state.objects() {
+        let reference = object.object_ref();
+        let indexed = state.find(reference.kind, reference.namespace.as_ref(), &reference.name);
+        if !names.insert(reference.clone()) || indexed != Some(object.meta().id) {
+            violations.push(Violation::Name(reference.clone()));
+        }
+        if object.meta().revision > state.revision() || object.meta().id.0 > state.revision() {
+            violations.push(Violation::Revision(reference.clone()));
+        }
+        let namespace = reference.namespace.as_ref();
+        if namespace.is_some_and(|ns| state.find(Kind::Namespace, None, ns).is_none()) {
+            violations.push(Violation::DanglingNamespace(reference));
+        }
+    }
+}
+
+fn check_pods(state: &State, violations: &mut Vec<Violation>) {
+    let mut usage = BTreeMap::<ObjectId, NodeUsage>::new();
+    let mut active = BTreeMap::<ObjectId, u32>::new();
+    for pod in state.pods().iter() {
+        let ended = pod.status.phase.is_terminal();
+        let is_active = !ended && !pod.meta.is_deleting();
+        if is_active && let Some(owner) = pod.meta.owner {
+            *active.entry(owner.id).or_default() += 1;
+        }
+        if (is_active && pod.node.is_none()) != state.pending_pods().contains(&pod.meta.id) {
+            violations.push(Violation::Pending(pod.meta.id));
+        }
+        let Some(node) = pod.node else { continue };
+        if state.nodes().get(node).is_none() {
+            violations.push(Violation::DanglingNode(pod.meta.id));
+        }
+        if !ended {
+            let entry = usage.entry(node).or_default();
+            entry.requests = entry.requests.plus(pod.spec.scheduling_request());
+            entry.pods += 1;
+        }
+    }
+    for id in state.pending_pods().iter().filter(|id| state.pods().get(**id).is_none()) {
+        violations.push(Violation::Pending(*id));
+    }
+    for set in state.replica_sets().iter() {
+        if state.active_pods(set.meta.id) != active.get(&set.meta.id).copied().unwrap_or(0) {
+            violations.push(Violation::ActivePods(set.meta.id));
+        }
+    }
+    for node in state.nodes().iter() {
+        let id = node.meta.id;
+        let summed = usage.get(&id).copied().unwrap_or_default();
+        if state.node_usage(id) != summed {
+            violations.push(Violation::Usage(id));
+        }
+        // Room for "nothing more" is room for what is there: a pod count of one less stands for the last pod.
+        let last = NodeUsage { pods: summed.pods.saturating_sub(1), ..summed };
+        if summed.pods > 0 && check_room(bulkhead_types::Resources::ZERO, node, last).is_err() {
+            violations.push(Violation::Oversubscribed(id));
+        }
+    }
+}
+
+/// An object as text, for messages about violations.
+#[must_use]
+pub fn describe(state: &State, kind: Kind, id: ObjectId) -> String {
+    state.object(kind, id).map_or_else(|| format!("{kind} {id}"), |o: Object| o.object_ref().to_string())
+}

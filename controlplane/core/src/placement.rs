@@ -1,0 +1,114 @@
+//! Whether a pod may be placed on a node: the one answer that both the scheduler and `decide` give.
+
+use bulkhead_types::{Node, NodePhase, PodSpec, Resources, Taint, TaintEffect};
+
+use crate::NodeUsage;
+
+/// Why a node cannot take a pod. The order is that in which they are looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    /// Its lease ran out.
+    NotReady,
+    /// It is being deleted.
+    Deleting,
+    /// It is cordoned.
+    Unschedulable,
+    /// The pod asks for another node by name.
+    NodeName,
+    /// Its labels do not match the pod's node selector.
+    NodeSelector,
+    /// It has a taint that the pod does not tolerate.
+    Taint(Taint),
+    /// It has as many pods as it may.
+    TooManyPods,
+    /// Not enough processor time is free.
+    InsufficientCpu,
+    /// Not enough memory is free.
+    InsufficientMemory,
+    /// Not enough disk is free.
+    InsufficientEphemeralStorage,
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotReady => f.write_str("node(s) not ready"),
+            Self::Deleting => f.write_str("node(s) being deleted"),
+            Self::Unschedulable => f.write_str("node(s) were unschedulable"),
+            Self::NodeName => f.write_str("node(s) didn't match the requested node name"),
+            Self::NodeSelector => f.write_str("node(s) didn't match Pod's node selector"),
+            Self::Taint(taint) => {
+                write!(f, "node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value)
+            }
+            Self::TooManyPods => f.write_str("Too many pods"),
+            Self::InsufficientCpu => f.write_str("Insufficient cpu"),
+            Self::InsufficientMemory => f.write_str("Insufficient memory"),
+            Self::InsufficientEphemeralStorage => f.write_str("Insufficient ephemeral-storage"),
+        }
+    }
+}
+
+/// Whether a pod that needs `request` may be placed on `node`, of which `usage` is reserved already.
+///
+/// # Errors
+/// The first reason against it.
+pub fn check_fit(spec: &PodSpec, request: Resources, node: &Node, usage: NodeUsage) -> Result<(), Misfit> {
+    check_node(spec, node)?;
+    check_room(request, node, usage)
+}
+
+/// The part of [`check_fit`] that depends on the node's own properties only.
+///
+/// # Errors
+/// The first reason against it.
+pub fn check_node(spec: &PodSpec, node: &Node) -> Result<(), Misfit> {
+    if node.status.phase != NodePhase::Ready {
+        return Err(Misfit::NotReady);
+    }
+    if node.meta.is_deleting() {
+        return Err(Misfit::Deleting);
+    }
+    if node.spec.unschedulable {
+        return Err(Misfit::Unschedulable);
+    }
+    if spec.node_name.as_ref().is_some_and(|name| name != node.meta.name.as_str()) {
+        return Err(Misfit::NodeName);
+    }
+    if !spec.node_selector.iter().all(|(key, value)| node.meta.labels.get(key) == Some(value)) {
+        return Err(Misfit::NodeSelector);
+    }
+    match untolerated(spec, node).next() {
+        Some(taint) => Err(Misfit::Taint(taint.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The taints of a node that keep the pod away.
+pub fn untolerated<'a>(spec: &'a PodSpec, node: &'a Node) -> impl Iterator<Item = &'a Taint> {
+    let repels = |taint: &&Taint| {
+        taint.effect != TaintEffect::PreferNoSchedule && !spec.tolerations.iter().any(|t| t.tolerates(taint))
+    };
+    node.spec.taints.iter().filter(repels)
+}
+
+/// The part of [`check_fit`] that depends on what is free.
+///
+/// # Errors
+/// The first reason against it.
+pub fn check_room(request: Resources, node: &Node, usage: NodeUsage) -> Result<(), Misfit> {
+    let facts = &node.status.facts;
+    if usage.pods >= facts.pods_max {
+        return Err(Misfit::TooManyPods);
+    }
+    let wanted = usage.requests.plus(request);
+    if wanted.cpu_millis > facts.allocatable.cpu_millis {
+        return Err(Misfit::InsufficientCpu);
+    }
+    if wanted.memory_bytes > facts.allocatable.memory_bytes {
+        return Err(Misfit::InsufficientMemory);
+    }
+    if wanted.ephemeral_storage_bytes > facts.allocatable.ephemeral_storage_bytes {
+        return Err(Misfit::InsufficientEphemeralStorage);
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! The projection that everything is decided over: a set of persistent ordered maps.
+//!
+//! Cloning a [`State`] is O(1): a snapshot, a read view and a what-if copy share structure with the live one.
+//! Objects change only through [`State::put`] and [`State::remove`], so that indexes and digest can never
+//! drift from the objects (and [`crate::invariant::check`] proves it).
+
+mod index;
+mod records;
+mod requests;
+mod table;
+
+use std::sync::Arc;
+
+use bulkhead_types::{
+    Deployment, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef,
+    Pod, ReplicaSet, Revision, digest128,
+};
+use imbl::{OrdMap, OrdSet};
+use uuid::Uuid;
+
+pub use index::NodeUsage;
+pub use records::{RestoreError, Restorer};
+pub use requests::{REQUEST_RETENTION_MS, REQUESTS_MAX};
+pub use table::{Stored, Table};
+
+/// Everything that is true after a prefix of the log.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(crate) cluster_id: Option<Uuid>,
+    pub(crate) revision: Revision,
+    pub(crate) now_ms: u64,
+    pub(crate) feature_level: u32,
+    pub(crate) members: OrdMap<MemberId, Arc<MemberRecord>>,
+    pub(crate) namespaces: Table<Namespace>,
+    pub(crate) nodes: Table<Node>,
+    pub(crate) pods: Table<Pod>,
+    pub(crate) replica_sets: Table<ReplicaSet>,
+    pub(crate) deployments: Table<Deployment>,
+    pub(crate) index: index::Index,
+    pub(crate) requests: requests::Requests,
+    /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
+    digest: u128,
+}
+
+impl State {
+    /// The cluster's identity; `None` before the first command.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<Uuid> {
+        self.cluster_id
+    }
+
+    /// The last revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Log time, milliseconds since the epoch; never goes back.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The rules that hold.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
+    }
+
+    /// All members, removed ones included, by id.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<MemberRecord>> {
+        self.members.values()
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<&Arc<MemberRecord>> {
+        self.members.get(&id)
+    }
+
+    /// All namespaces.
+    #[must_use]
+    pub fn namespaces(&self) -> &Table<Namespace> {
+        &self.namespaces
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &Table<Node> {
+        &self.nodes
+    }
+
+    /// All pods.
+    #[must_use]
+    pub fn pods(&self) -> &Table<Pod> {
+        &self.pods
+    }
+
+    /// All ReplicaSets.
+    #[must_use]
+    pub fn replica_sets(&self) -> &Table<ReplicaSet> {
+        &self.replica_sets
+    }
+
+    /// All Deployments.
+    #[must_use]
+    pub fn deployments(&self) -> &Table<Deployment> {
+        &self.deployments
+    }
+
+    /// The key of a named object.
+    #[must_use]
+    pub fn find(&self, kind: Kind, namespace: Option<&Name>, name: &Name) -> Option<ObjectId> {
+        self.index.id_of(kind, namespace, name)
+    }
+
+    /// A named object.
+    #[must_use]
+    pub fn find_object(&self, object: &ObjectRef) -> Option<Object> {
+        self.object(object.kind, self.find(object.kind, object.namespace.as_ref(), &object.name)?)
+    }
+
+    /// An object by key.
+    #[must_use]
+    pub fn object(&self, kind: Kind, id: ObjectId) -> Option<Object> {
+        match kind {
+            Kind::Namespace => self.namespaces.get(id).cloned().map(Object::Namespace),
+            Kind::Node => self.nodes.get(id).cloned().map(Object::Node),
+            Kind::Pod => self.pods.get(id).cloned().map(Object::Pod),
+            Kind::ReplicaSet => self.replica_sets.get(id).cloned().map(Object::ReplicaSet),
+            Kind::Deployment => self.deployments.get(id).cloned().map(Object::Deployment),
+        }
+    }
+
+    /// The objects that `owner` controls, of one kind, in id order.
+    pub fn owned(&self, owner: ObjectId, kind: Kind) -> impl Iterator<Item = ObjectId> + '_ {
+        self.index.owned(owner, kind)
+    }
+
+    /// The pods that `owner` controls, in id order, those that end or ended included.
+    pub fn pods_of(&self, owner: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
+        self.index.owned(owner, Kind::Pod).filter_map(|id| self.pods.get(id))
+    }
+
+    /// How many pods of `owner` neither end nor ended.
+    #[must_use]
+    pub fn active_pods(&self, owner: ObjectId) -> u32 {
+        self.index.active_pods(owner)
+    }
+
+    /// The pods bound to a node, in id order, those that ended included.
+    pub fn pods_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
+        self.index.on_node(node).filter_map(|id| self.pods.get(id))
+    }
+
+    /// The pods that wait for a node, oldest first.
+    #[must_use]
+    pub fn pending_pods(&self) -> &OrdSet<ObjectId> {
+        &self.index.pending
+    }
+
+    /// What the pods bound to a node reserve together.
+    #[must_use]
+    pub fn node_usage(&self, node: ObjectId) -> NodeUsage {
+        self.index.node_usage.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether a namespace holds anything.
+    #[must_use]
+    pub fn is_namespace_empty(&self, namespace: &Name) -> bool {
+        self.index.in_namespace(namespace).next().is_none()
+    }
+
+    /// What a namespace holds.
+    pub fn in_namespace<'a>(&'a self, namespace: &'a Name) -> impl Iterator<Item = (Kind, ObjectId)> + 'a {
+        self.index.in_namespace(namespace)
+    }
+
+    /// The answer to an earlier request, while it is remembered.
+    #[must_use]
+    pub fn request_outcome(&self, request_id: Uuid) -> Option<&bulkhead_types::Outcome> {
+        self.requests.get(request_id)
+    }
+
+    /// A digest of everything kept here; equal on all replicas after the same entry.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        let scalars = digest128(&(self.cluster_id, self.revision, self.now_ms, self.feature_level));
+        self.digest.wrapping_add(scalars).wrapping_add(self.requests.digest())
+    }
+
+    /// Stores an object over its former self, with indexes and digest.
+    pub(crate) fn put(&mut self, object: Object) {
+        let former = self.object(object.kind(), object.meta().id);
+        self.index.change(former.as_ref(), Some(&object));
+        self.account(former.as_ref(), Some(&object));
+        let id = object.meta().id;
+        match object {
+            Object::Namespace(o) => self.namespaces.insert(id, o),
+            Object::Node(o) => self.nodes.insert(id, o),
+            Object::Pod(o) => self.pods.insert(id, o),
+            Object::ReplicaSet(o) => self.replica_sets.insert(id, o),
+            Object::Deployment(o) => self.deployments.insert(id, o),
+        }
+    }
+
+    /// Forgets an object, with indexes and digest; returns what it was.
+    pub(crate) fn remove(&mut self, kind: Kind, id: ObjectId) -> Option<Object> {
+        let former = self.object(kind, id)?;
+        self.index.change(Some(&former), None);
+        self.account(Some(&former), None);
+        match kind {
+            Kind::Namespace => self.namespaces.remove(id),
+            Kind::Node => self.nodes.remove(id),
+            Kind::Pod => self.pods.remove(id),
+            Kind::ReplicaSet => self.replica_sets.remove(id),
+            Kind::Deployment => self.deployments.remove(id),
+        }
+        Some(former)
+    }
+
+    /// Stores what is known of a member.
+    pub(crate) fn put_member(&mut self, record: MemberRecord) {
+        let record = Arc::new(record);
+        self.digest = self.digest.wrapping_add(digest128(&record));
+        if let Some(former) = self.members.insert(record.member, record) {
+            self.digest = self.digest.wrapping_sub(digest128(&former));
+        }
+    }
+
+    fn account(&mut self, former: Option<&Object>, object: Option<&Object>) {
+        if let Some(former) = former {
+            self.digest = self.digest.wrapping_sub(digest128(former));
+        }
+        if let Some(object) = object {
+            self.digest = self.digest.wrapping_add(digest128(object));
+        }
+    }
+
+    /// The digest computed afresh from every object: what [`Self::digest`] must always equal.
+    pub(crate) fn digest_from_scratch(&self) -> u128 {
+        let objects = self.objects().map(|o| digest128(&o)).fold(0u128, u128::wrapping_add);
+        let members = self.members.values().map(digest128).fold(0u128, u128::wrapping_add);
+        let scalars = digest128(&(self.cluster_id, self.revision, self.now_ms, self.feature_level));
+        objects.wrapping_add(members).wrapping_add(scalars).wrapping_add(self.requests.digest_from_scratch())
+    }
+
+    /// Every object, kind by kind in the order of kinds, each in id order.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let namespaces = self.namespaces.iter().cloned().map(Object::Namespace);
+        let nodes = self.nodes.iter().cloned().map(Object::Node);
+        let pods = self.pods.iter().cloned().map(Object::Pod);
+        let replica_sets = self.replica_sets.iter().cloned().map(Object::ReplicaSet);
+        let deployments = self.deployments.iter().cloned().map(Object::Deployment);
+        namespaces.chain(nodes).chain(pods).chain(replica_sets).chain(deployments)
+    }
+
+    /// Members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &Arc<MemberRecord>> {
+        self.members.values().filter(|m| m.role == MemberRole::Voter)
+    }
+}

@@ -1,0 +1,107 @@
+//! Answers to recent requests, so that a repeated one gets the first one's answer.
+
+use std::sync::Arc;
+
+use bulkhead_types::{Outcome, digest128};
+use imbl::{OrdMap, OrdSet};
+use uuid::Uuid;
+
+/// How long an answer is remembered, in milliseconds of log time.
+pub const REQUEST_RETENTION_MS: u64 = 600_000;
+/// Most answers remembered. Above it the oldest go early: a bound on memory (about 100 bytes each) that is
+/// reached only above 1,700 requests per second sustained for the whole retention.
+pub const REQUESTS_MAX: usize = 1 << 20;
+
+/// One remembered answer, shared with the State's copies.
+#[derive(Clone, Debug, PartialEq)]
+struct Answer {
+    at_ms: u64,
+    outcome: Arc<Outcome>,
+}
+
+/// Remembered answers by request, and their order in time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requests {
+    answers: OrdMap<Uuid, Answer>,
+    by_time: OrdSet<(u64, Uuid)>,
+    digest: u128,
+}
+
+fn digest_of(request_id: Uuid, at_ms: u64, outcome: &Outcome) -> u128 {
+    digest128(&(request_id, at_ms, outcome))
+}
+
+impl Requests {
+    pub(super) fn get(&self, request_id: Uuid) -> Option<&Outcome> {
+        self.answers.get(&request_id).map(|a| &*a.outcome)
+    }
+
+    pub(super) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub(super) fn digest_from_scratch(&self) -> u128 {
+        self.iter().map(|(id, at_ms, outcome)| digest_of(id, at_ms, outcome)).fold(0, u128::wrapping_add)
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Uuid, u64, &Outcome)> {
+        self.by_time.iter().filter_map(|(at_ms, id)| self.answers.get(id).map(|a| (*id, *at_ms, &*a.outcome)))
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Remembers an answer. Nil requests are the control plane's own and are not remembered.
+    pub(crate) fn record(&mut self, request_id: Uuid, at_ms: u64, outcome: &Outcome) {
+        if request_id.is_nil() {
+            return;
+        }
+        self.digest = self.digest.wrapping_add(digest_of(request_id, at_ms, outcome));
+        self.by_time.insert((at_ms, request_id));
+        let answer = Answer { at_ms, outcome: Arc::new(outcome.clone()) };
+        let former = self.answers.insert(request_id, answer);
+        assert!(former.is_none(), "request {request_id} was answered twice");
+        if self.answers.len() > REQUESTS_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets what is older than the retention.
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        let horizon_ms = now_ms.saturating_sub(REQUEST_RETENTION_MS);
+        while self.by_time.get_min().is_some_and(|(at_ms, _)| *at_ms < horizon_ms) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((at_ms, id)) = self.by_time.get_min().copied() else { return };
+        self.by_time.remove(&(at_ms, id));
+        let answer = self.answers.remove(&id).expect("an answer in time order is remembered");
+        self.digest = self.digest.wrapping_sub(digest_of(id, answer.at_ms, &answer.outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_expire_and_the_digest_follows() {
+        let mut requests = Requests::default();
+        let id = Uuid::from_u128;
+        requests.record(id(1), 1000, &Ok(5));
+        requests.record(Uuid::nil(), 1000, &Ok(6));
+        requests.record(id(2), 2000, &Ok(7));
+        assert_eq!(requests.get(id(1)), Some(&Ok(5)));
+        assert_eq!(requests.len(), 2, "nil requests are not remembered");
+        requests.expire(1001 + REQUEST_RETENTION_MS);
+        assert_eq!(requests.get(id(1)), None);
+        assert_eq!(requests.digest(), requests.digest_from_scratch());
+        requests.expire(u64::MAX);
+        assert_eq!(requests.digest(), 0);
+    }
+}
