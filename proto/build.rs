@@ -1,1 +1,40 @@
-fn main() {}
+//! Compiles the `.proto` files to Rust, without protoc: `protox` reads them, `tonic-prost-build` writes the
+//! code, and the descriptor set goes along for server reflection.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 10] = [
+    "bulkhead/v1/agents.proto",
+    "bulkhead/v1/cluster.proto",
+    "bulkhead/v1/commands.proto",
+    "bulkhead/v1/common.proto",
+    "bulkhead/v1/log.proto",
+    "bulkhead/v1/manifests.proto",
+    "bulkhead/v1/peers.proto",
+    "bulkhead/v1/podio.proto",
+    "bulkhead/v1/queries.proto",
+    "bulkhead/v1/resources.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let include = Path::new("proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    for file in FILES {
+        println!("cargo:rerun-if-changed={}", include.join(file).display());
+    }
+    let descriptors = protox::compile(FILES, [include])?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    std::fs::write(out.join("bulkhead.v1.descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Maps in key order: the log's bytes are canonical.
+        .btree_map(".")
+        // Opaque payloads are shared, not copied.
+        .bytes(".")
+        // No `Client::connect`: it would collide with `Agents.Connect`. Callers build their channel themselves.
+        .build_transport(false)
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,1 +1,23 @@
-//! Crate.
+//! The wire form of Bulkhead: gRPC services, messages, their conversion to domain types, and the log's bytes.
+//!
+//! ```text
+//!  client ─► v1::SubmitRequest ─► convert (checks) ─► bulkhead_types ─► core
+//!                                                         │  ▲
+//!                                               ProtoCodec ▼  │  canonical bytes, nothing unknown
+//!                                                    log · events · snapshots
+//! ```
+//!
+//! Entry points: [`v1`] (generated messages, clients and servers).
+//!
+//! This crate never does IO and decides nothing.
+
+/// Messages, clients and servers of the package `bulkhead.v1`, generated from `proto/bulkhead/v1/*.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+#[allow(clippy::unwrap_used, clippy::too_many_lines, clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod v1 {
+    tonic::include_proto!("bulkhead.v1");
+}
+
+/// The encoded `FileDescriptorSet` of all files of this package, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/bulkhead.v1.descriptors.bin"));
