@@ -28,6 +28,7 @@ mod quantity;
 mod rejection;
 mod resources;
 mod selector;
+mod validate;
 mod workload;
 
 pub use agent::*;
@@ -45,4 +46,5 @@ pub use quantity::*;
 pub use rejection::*;
 pub use resources::*;
 pub use selector::*;
+pub use validate::*;
 pub use workload::*;

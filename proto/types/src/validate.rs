@@ -1,0 +1,184 @@
+//! What makes a submitted object acceptable, however it arrived: as a manifest or as a message.
+//!
+//! Source: "API Conventions" and the API reference of Kubernetes for the rules; bounds that Kubernetes leaves
+//! open are set here, because everything that is stored is replicated and kept in memory.
+
+mod image;
+mod path;
+mod pod;
+mod workload;
+
+use std::collections::BTreeSet;
+
+pub use image::{ImageReferenceError, check_image_reference};
+use path::Path;
+
+use crate::{
+    ANNOTATIONS_BYTES_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap, check_label_key,
+    check_label_value,
+};
+
+/// Most containers of a pod; init containers are counted for themselves.
+pub const CONTAINERS_MAX: usize = 64;
+/// Most environment variables of a container.
+pub const ENV_MAX: usize = 1024;
+/// Most ports of a container.
+pub const PORTS_MAX: usize = 256;
+/// Most words of a container's command, and of its arguments.
+pub const ARGS_MAX: usize = 1024;
+/// Most tolerations of a pod, and most taints of a node.
+pub const TAINTS_MAX: usize = 256;
+/// Most bytes of an object's texts, keys and lists together, roughly.
+pub const OBJECT_BYTES_MAX: usize = 1 << 20;
+/// Largest amount of one resource of one container: the sum over a pod stays far below 2^63.
+pub const AMOUNT_MAX: u64 = 1 << 53;
+/// Longest duration of a spec, in milliseconds: what Kubernetes' 32-bit seconds hold.
+pub const DURATION_MS_MAX: u64 = i32::MAX as u64 * 1000;
+/// Most old ReplicaSets that a Deployment may keep.
+pub const REVISION_HISTORY_LIMIT_MAX: u32 = 1000;
+/// Most surge in per cent.
+pub const SURGE_PERCENT_MAX: u32 = 1000;
+/// Most errors that [`validate`] lists; an object that is wrong in more places shows the others afterwards.
+pub const FIELD_ERRORS_MAX: usize = 100;
+
+/// One field is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct FieldError {
+    /// Where, as in Kubernetes' messages: `spec.template.spec.containers[0].ports[1].name`; keys of maps stand
+    /// in brackets too: `metadata.labels[app.kubernetes.io/name]`.
+    pub path: String,
+    /// Why, with what would be acceptable.
+    pub reason: String,
+}
+
+/// Checks what a client may submit: names, labels, selector, template, containers, amounts, sizes.
+///
+/// Status, ids and revisions are the control plane's own and not looked at. An empty list means acceptable;
+/// at most [`FIELD_ERRORS_MAX`] errors are listed.
+#[must_use]
+pub fn validate(object: &Object) -> Vec<FieldError> {
+    let mut report = Report::default();
+    let root = Path::Root;
+    meta(object, &mut report);
+    match object {
+        Object::Namespace(_) => {}
+        Object::Node(node) => taints(node, &mut report),
+        Object::Pod(p) => pod::spec(&p.spec, &root.field("spec"), &mut report),
+        Object::ReplicaSet(set) => workload::replica_set(&set.spec, &root.field("spec"), &mut report),
+        Object::Deployment(d) => workload::deployment(&d.spec, &root.field("spec"), &mut report),
+    }
+    let bytes = object_bytes(object);
+    if bytes > OBJECT_BYTES_MAX {
+        report.push(
+            &root.field("metadata"),
+            format!("the object holds about {bytes} bytes: at most {OBJECT_BYTES_MAX} are stored"),
+        );
+    }
+    report.errors
+}
+
+/// Collects errors, up to the bound.
+#[derive(Default)]
+struct Report {
+    errors: Vec<FieldError>,
+}
+
+impl Report {
+    fn push(&mut self, path: &Path<'_>, reason: impl Into<String>) {
+        if self.errors.len() < FIELD_ERRORS_MAX {
+            self.errors.push(FieldError { path: path.to_string(), reason: reason.into() });
+        }
+    }
+
+    fn check<E: std::fmt::Display>(&mut self, path: &Path<'_>, result: Result<(), E>) {
+        if let Err(error) = result {
+            self.push(path, error.to_string());
+        }
+    }
+
+    fn at_most(&mut self, path: &Path<'_>, what: &str, found: usize, most: usize) {
+        if found > most {
+            self.push(path, format!("has {found} {what}: at most {most} are allowed"));
+        }
+    }
+
+    fn duration(&mut self, path: &Path<'_>, ms: u64) {
+        if ms > DURATION_MS_MAX {
+            self.push(path, format!("must be at most {} seconds", DURATION_MS_MAX / 1000));
+        }
+    }
+}
+
+fn meta(object: &Object, report: &mut Report) {
+    let root = Path::Root;
+    let path = root.field("metadata");
+    let ObjectMeta { namespace, labels: own, annotations: notes, .. } = object.meta();
+    let kind = object.kind();
+    match (kind.is_namespaced(), namespace) {
+        (true, None) => {
+            report.push(&path.field("namespace"), format!("is required: a {kind} lives in a namespace"));
+        }
+        (false, Some(_)) => {
+            report.push(&path.field("namespace"), format!("must not be set: a {kind} lives in no namespace"));
+        }
+        _ => {}
+    }
+    labels(own, &path.field("labels"), report);
+    annotations(notes, &path.field("annotations"), report);
+}
+
+/// Labels of an object, of a template, or wanted of a node.
+fn labels(map: &StringMap, path: &Path<'_>, report: &mut Report) {
+    report.at_most(path, "entries", map.len(), LABELS_MAX);
+    for (key, value) in map {
+        report.check(&path.key(key), check_label_key(key));
+        report.check(&path.key(key), check_label_value(value));
+    }
+}
+
+fn annotations(map: &StringMap, path: &Path<'_>, report: &mut Report) {
+    report.at_most(path, "entries", map.len(), LABELS_MAX);
+    for key in map.keys() {
+        // Kubernetes checks annotation keys without regard to case: their prefix may hold capitals.
+        report.check(&path.key(key), check_label_key(&key.to_ascii_lowercase()));
+    }
+    let bytes = map_bytes(map);
+    if bytes > ANNOTATIONS_BYTES_MAX {
+        report.push(path, format!("has {bytes} bytes: at most {ANNOTATIONS_BYTES_MAX} are allowed"));
+    }
+}
+
+fn taints(node: &Node, report: &mut Report) {
+    let (root, mut seen) = (Path::Root, BTreeSet::new());
+    let spec = root.field("spec");
+    let path = spec.field("taints");
+    report.at_most(&path, "taints", node.spec.taints.len(), TAINTS_MAX);
+    for (index, taint) in node.spec.taints.iter().enumerate() {
+        let path = path.index(index);
+        report.check(&path.field("key"), check_label_key(&taint.key));
+        report.check(&path.field("value"), check_label_value(&taint.value));
+        if !seen.insert((&taint.key, taint.effect)) {
+            report.push(&path, format!("repeats key {:?} with the same effect", taint.key));
+        }
+    }
+}
+
+/// Bytes of a map's texts.
+fn map_bytes(map: &StringMap) -> usize {
+    map.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
+
+fn object_bytes(object: &Object) -> usize {
+    let meta = map_bytes(&object.meta().labels) + map_bytes(&object.meta().annotations);
+    meta + match object {
+        Object::Namespace(_) => 0,
+        Object::Node(node) => node.spec.taints.iter().map(|t| t.key.len() + t.value.len()).sum(),
+        Object::Pod(p) => pod::bytes(&p.spec),
+        Object::ReplicaSet(set) => workload::template_bytes(&set.spec.template),
+        Object::Deployment(d) => workload::template_bytes(&d.spec.template),
+    }
+}
+
+#[cfg(test)]
+mod tests;

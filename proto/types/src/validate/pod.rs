@@ -1,0 +1,227 @@
+//! Rules for pods and their containers.
+
+use std::collections::BTreeSet;
+
+use super::{
+    AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
+    check_image_reference, labels, map_bytes,
+};
+use crate::{
+    Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
+    check_label_key, check_label_value, is_dns_label,
+};
+
+/// Longest name of a port, in bytes (RFC 6335 service name).
+const PORT_NAME_MAX: usize = 15;
+/// Roughly what one entry of a list takes beside its texts, in bytes.
+const ENTRY_BYTES: usize = 16;
+
+/// Checks what a pod runs and where it may run.
+pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    report.duration(&path.field("terminationGracePeriodSeconds"), spec.termination_grace_ms);
+    labels(&spec.node_selector, &path.field("nodeSelector"), report);
+    if let Some(node) = &spec.node_name {
+        report.check(&path.field("nodeName"), Name::new(node).map(drop));
+    }
+    if let Some(hostname) = &spec.hostname {
+        report.check(&path.field("hostname"), Name::new(hostname).map(drop));
+    }
+    report.at_most(&path.field("tolerations"), "tolerations", spec.tolerations.len(), TAINTS_MAX);
+    for (index, one) in spec.tolerations.iter().enumerate() {
+        toleration(one, &path.field("tolerations").index(index), report);
+    }
+    containers(spec, path, report);
+}
+
+fn toleration(toleration: &Toleration, path: &Path<'_>, report: &mut Report) {
+    if toleration.key.is_empty() {
+        if toleration.operator == TolerationOperator::Equal {
+            report.push(&path.field("operator"), "must be Exists when key is empty");
+        }
+    } else {
+        report.check(&path.field("key"), check_label_key(&toleration.key));
+    }
+    match toleration.operator {
+        TolerationOperator::Exists if !toleration.value.is_empty() => {
+            report.push(&path.field("value"), "must be empty when operator is Exists");
+        }
+        _ => report.check(&path.field("value"), check_label_value(&toleration.value)),
+    }
+    if let Some(ms) = toleration.toleration_ms {
+        report.duration(&path.field("tolerationSeconds"), ms);
+        if toleration.effect != Some(TaintEffect::NoExecute) {
+            report.push(&path.field("effect"), "must be NoExecute when tolerationSeconds is set");
+        }
+    }
+}
+
+/// What must be unique in a pod, as far as it was seen.
+#[derive(Default)]
+struct Seen<'a> {
+    names: BTreeSet<&'a str>,
+    port_names: BTreeSet<&'a str>,
+    ports: BTreeSet<(u16, Protocol)>,
+}
+
+fn containers(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    if spec.containers.is_empty() {
+        report.push(&path.field("containers"), "must have at least one container");
+    }
+    let mut seen = Seen::default();
+    for (field, list) in [("containers", &spec.containers), ("initContainers", &spec.init_containers)] {
+        let path = path.field(field);
+        report.at_most(&path, "containers", list.len(), CONTAINERS_MAX);
+        for (index, one) in list.iter().enumerate() {
+            container(one, &path.index(index), &mut seen, report);
+            if field == "initContainers" {
+                // They run alone, one after another: they share ports with nobody.
+                seen.ports.clear();
+            }
+        }
+        seen.ports.clear();
+    }
+}
+
+fn container<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>, report: &mut Report) {
+    report.check(&path.field("name"), Name::new(&container.name).map(drop));
+    if is_dns_label(&container.name) && !seen.names.insert(&container.name) {
+        let reason = format!("{:?} is used twice: names of containers are unique in a pod", container.name);
+        report.push(&path.field("name"), reason);
+    }
+    report.check(&path.field("image"), check_image_reference(&container.image));
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        let path = path.field(field);
+        report.at_most(&path, "words", words.len(), ARGS_MAX);
+        for (index, word) in words.iter().enumerate() {
+            no_nul(word, &path.index(index), report);
+        }
+    }
+    if let Some(dir) = &container.working_dir {
+        no_nul(dir, &path.field("workingDir"), report);
+        if !dir.starts_with('/') {
+            report.push(&path.field("workingDir"), format!("{:?} must be an absolute path", cut(dir)));
+        }
+    }
+    env(container, path, report);
+    ports(container, path, seen, report);
+    amounts(container, path, report);
+}
+
+fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {
+    if text.contains('\0') {
+        report.push(path, "must not contain a NUL character");
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn env(container: &Container, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("env");
+    report.at_most(&path, "variables", container.env.len(), ENV_MAX);
+    for (index, var) in container.env.iter().enumerate() {
+        let path = path.index(index);
+        // Kubernetes' relaxed rule: printable ASCII without '='.
+        let is_good = !var.name.is_empty() && var.name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=');
+        if !is_good {
+            report.push(
+                &path.field("name"),
+                format!(
+                    "environment variable {:?} is invalid: must be printable ASCII without '='",
+                    cut(&var.name)
+                ),
+            );
+        }
+        no_nul(&var.value, &path.field("value"), report);
+    }
+}
+
+fn ports<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>, report: &mut Report) {
+    let path = path.field("ports");
+    report.at_most(&path, "ports", container.ports.len(), PORTS_MAX);
+    for (index, port) in container.ports.iter().enumerate() {
+        let path = path.index(index);
+        if port.container_port == 0 {
+            report.push(&path.field("containerPort"), "must be between 1 and 65535");
+        } else if !seen.ports.insert((port.container_port, port.protocol)) {
+            let name = protocol_name(port.protocol);
+            report.push(
+                &path.field("containerPort"),
+                format!("{}/{name} is used twice in the pod", port.container_port),
+            );
+        }
+        let Some(name) = &port.name else { continue };
+        if !is_port_name(name) {
+            let reason = format!(
+                "port name {:?} is invalid: must be 1 to 15 of a-z, 0-9 and single '-', with at least one letter",
+                cut(name)
+            );
+            report.push(&path.field("name"), reason);
+        } else if !seen.port_names.insert(name) {
+            report
+                .push(&path.field("name"), format!("{name:?} is used twice: port names are unique in a pod"));
+        }
+    }
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+fn is_port_name(text: &str) -> bool {
+    is_dns_label(text)
+        && text.len() <= PORT_NAME_MAX
+        && !text.contains("--")
+        && text.bytes().any(|b| b.is_ascii_lowercase())
+}
+
+fn amounts(container: &Container, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("resources");
+    let list = |r: &ResourceRequirements| {
+        [("cpu", r.cpu_millis), ("memory", r.memory_bytes), ("ephemeral-storage", r.ephemeral_storage_bytes)]
+    };
+    for (field, resources) in [("requests", &container.requests), ("limits", &container.limits)] {
+        for (name, amount) in list(resources) {
+            if amount.is_some_and(|a| a > AMOUNT_MAX) {
+                report.push(&path.field(field).field(name), "is beyond any machine: at most 2^53 is allowed");
+            }
+        }
+    }
+    for ((name, request), (_, limit)) in list(&container.requests).into_iter().zip(list(&container.limits)) {
+        if let (Some(request), Some(limit)) = (request, limit)
+            && request > limit
+        {
+            let shown = |amount| match name {
+                "cpu" => crate::format_millis(amount),
+                _ => crate::format_bytes(amount),
+            };
+            report.push(
+                &path.field("requests").field(name),
+                format!("{} is above the limit of {}", shown(request), shown(limit)),
+            );
+        }
+    }
+}
+
+/// Bytes of a pod spec, roughly.
+pub(super) fn bytes(spec: &PodSpec) -> usize {
+    let tolerations: usize = spec.tolerations.iter().map(|t| t.key.len() + t.value.len() + ENTRY_BYTES).sum();
+    let containers = spec.containers.iter().chain(&spec.init_containers).map(container_bytes);
+    map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>()
+}
+
+fn container_bytes(container: &Container) -> usize {
+    let words = container.command.iter().chain(&container.args).map(|w| w.len() + ENTRY_BYTES);
+    let env = container.env.iter().map(|v| v.name.len() + v.value.len() + ENTRY_BYTES);
+    container.name.len()
+        + container.image.len()
+        + container.working_dir.as_ref().map_or(0, String::len)
+        + words.sum::<usize>()
+        + env.sum::<usize>()
+        + container.ports.len() * 2 * ENTRY_BYTES
+}

@@ -1,0 +1,310 @@
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use smol_str::SmolStr;
+
+use super::*;
+use crate::{
+    Container, ContainerPort, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, EnvVar,
+    IntOrPercent, Kind, LabelSelector, Name, Namespace, NodeFacts, NodePhase, NodeSpec, NodeStatus, PodSpec,
+    PodTemplate, Protocol, RestartPolicy, Shared, Taint, TaintEffect, Toleration, TolerationOperator,
+};
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("the test's name is good")
+}
+
+fn labels_of(pairs: &[(&str, &str)]) -> StringMap {
+    pairs.iter().map(|(k, v)| (SmolStr::new(k), SmolStr::new(v))).collect()
+}
+
+fn container() -> Container {
+    Container { name: "web".into(), image: "web:v1".into(), ..Container::default() }
+}
+
+fn deployment() -> Deployment {
+    let labels = labels_of(&[("app", "web")]);
+    Deployment {
+        meta: ObjectMeta::new(Some(name("default")), name("web")),
+        spec: DeploymentSpec {
+            replicas: 2,
+            selector: LabelSelector { match_labels: labels.clone(), match_expressions: vec![] },
+            template: PodTemplate {
+                labels,
+                annotations: StringMap::new(),
+                spec: Shared::new(PodSpec { containers: vec![container()], ..PodSpec::default() }),
+            },
+            strategy: DeploymentStrategy::default(),
+            min_ready_ms: 0,
+            progress_deadline_ms: 600_000,
+            revision_history_limit: 10,
+            paused: false,
+        },
+        status: DeploymentStatus::default(),
+    }
+}
+
+fn check(change: impl FnOnce(&mut Deployment), expected: Expect) {
+    let mut deployment = deployment();
+    change(&mut deployment);
+    let errors = validate(&Object::Deployment(Arc::new(deployment)));
+    expected.assert_eq(&errors.iter().map(|e| format!("{e}\n")).collect::<String>());
+}
+
+fn check_pod_spec(change: impl FnOnce(&mut PodSpec), expected: Expect) {
+    check(
+        |d| {
+            let mut spec = PodSpec::clone(&d.spec.template.spec);
+            change(&mut spec);
+            d.spec.template.spec = Shared::new(spec);
+        },
+        expected,
+    );
+}
+
+#[test]
+fn a_plain_deployment_is_acceptable() {
+    check(|_| {}, expect![[""]]);
+}
+
+#[test]
+fn metadata_is_checked() {
+    check(
+        |d| {
+            d.meta.namespace = None;
+            d.meta.labels = labels_of(&[("a/b/c", "x"), ("app", "-")]);
+            d.meta.annotations = labels_of(&[("Example.com/Note", "any text, of any form"), ("", "x")]);
+        },
+        expect![[r#"
+            metadata.namespace: is required: a Deployment lives in a namespace
+            metadata.labels[a/b/c]: label key "a/b/c" is invalid: the name must be 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
+            metadata.labels[app]: label value "-" is invalid: must be empty or 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
+            metadata.annotations[]: label key "" is invalid: the name must be 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
+        "#]],
+    );
+    let mut meta = ObjectMeta::new(Some(name("default")), name("team"));
+    meta.annotations = labels_of(&[("big", &"x".repeat(ANNOTATIONS_BYTES_MAX))]);
+    let errors = validate(&Object::Namespace(Arc::new(Namespace { meta })));
+    expect![[r#"
+        metadata.namespace: must not be set: a Namespace lives in no namespace
+        metadata.annotations: has 262147 bytes: at most 262144 are allowed
+    "#]]
+    .assert_eq(&errors.iter().map(|e| format!("{e}\n")).collect::<String>());
+}
+
+#[test]
+fn bounds_of_a_deployment_are_checked() {
+    check(
+        |d| {
+            d.spec.replicas = crate::REPLICAS_MAX + 1;
+            d.spec.min_ready_ms = 600_000;
+            d.spec.revision_history_limit = 5000;
+            d.spec.strategy = DeploymentStrategy::RollingUpdate {
+                max_surge: IntOrPercent::Percent(5000),
+                max_unavailable: IntOrPercent::Percent(101),
+            };
+        },
+        expect![[r#"
+            spec.replicas: must be at most 1000000
+            spec.progressDeadlineSeconds: must be greater than minReadySeconds (600)
+            spec.revisionHistoryLimit: must be at most 1000
+            spec.strategy.rollingUpdate.maxSurge: must be at most 1000%
+            spec.strategy.rollingUpdate.maxUnavailable: must be at most 100%
+        "#]],
+    );
+    check(
+        |d| {
+            d.spec.strategy = DeploymentStrategy::RollingUpdate {
+                max_surge: IntOrPercent::Int(0),
+                max_unavailable: IntOrPercent::Percent(0),
+            };
+        },
+        expect![[r#"
+            spec.strategy.rollingUpdate.maxUnavailable: must not be 0 when maxSurge is 0: a rollout could never move
+        "#]],
+    );
+}
+
+#[test]
+fn the_selector_must_match_the_template() {
+    check(
+        |d| d.spec.template.labels.clear(),
+        expect![[r#"
+        spec.template.metadata.labels: spec.selector does not match the template's labels
+    "#]],
+    );
+    check(
+        |d| d.spec.selector = LabelSelector::default(),
+        expect![[r#"
+        spec.selector: is required: an empty selector would take every pod of the namespace
+    "#]],
+    );
+    check(
+        |d| {
+            let requirement =
+                |operator, values| crate::LabelRequirement { key: "app".into(), operator, values };
+            d.spec.selector.match_expressions = vec![
+                requirement(crate::LabelOperator::Exists, vec!["x".into()]),
+                requirement(crate::LabelOperator::In, vec![]),
+            ];
+        },
+        expect![[r#"
+            spec.selector.matchExpressions[0].values: must be empty for Exists and DoesNotExist
+            spec.selector.matchExpressions[1].values: must have at least one value for In and NotIn
+            spec.template.metadata.labels: spec.selector does not match the template's labels
+        "#]],
+    );
+}
+
+#[test]
+fn containers_are_checked() {
+    check_pod_spec(
+        |s| s.containers.clear(),
+        expect![[r#"
+        spec.template.spec.containers: must have at least one container
+    "#]],
+    );
+    check_pod_spec(
+        |s| {
+            s.restart_policy = RestartPolicy::Never;
+            s.hostname = Some("Not_A_Label".into());
+            s.init_containers = vec![container()];
+            let one = &mut s.containers[0];
+            one.image = "Web".into();
+            one.working_dir = Some("relative".into());
+            one.args = vec!["nul\0".into()];
+            one.env = vec![EnvVar { name: "A=B".into(), value: "x\0".into() }];
+        },
+        expect![[r#"
+            spec.template.spec.restartPolicy: must be Always: a workload keeps its pods running
+            spec.template.spec.hostname: name "Not_A_Label" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            spec.template.spec.containers[0].image: image "Web" cannot be read: the path must be of a-z and 0-9, joined by '/', '.', '_', '__' or '-'; expected [host[:port]/]path[:tag][@sha256:digest]
+            spec.template.spec.containers[0].args[0]: must not contain a NUL character
+            spec.template.spec.containers[0].workingDir: "relative" must be an absolute path
+            spec.template.spec.containers[0].env[0].name: environment variable "A=B" is invalid: must be printable ASCII without '='
+            spec.template.spec.containers[0].env[0].value: must not contain a NUL character
+            spec.template.spec.initContainers[0].name: "web" is used twice: names of containers are unique in a pod
+        "#]],
+    );
+    check_pod_spec(
+        |s| {
+            s.containers = (0..=CONTAINERS_MAX)
+                .map(|n| Container { name: format!("c{n}").into(), ..container() })
+                .collect()
+        },
+        expect![[r#"
+            spec.template.spec.containers: has 65 containers: at most 64 are allowed
+        "#]],
+    );
+    check_pod_spec(
+        |s| s.containers[0].args = vec!["x".repeat(OBJECT_BYTES_MAX)],
+        expect![[r#"
+        metadata: the object holds about 1048607 bytes: at most 1048576 are stored
+    "#]],
+    );
+}
+
+#[test]
+fn ports_are_unique_in_a_pod() {
+    let port = |name: Option<&str>, container_port, protocol| ContainerPort {
+        name: name.map(SmolStr::new),
+        container_port,
+        protocol,
+    };
+    check_pod_spec(
+        |s| {
+            s.containers[0].ports =
+                vec![port(Some("dns"), 53, Protocol::Udp), port(Some("dns-tcp"), 53, Protocol::Tcp)];
+            s.containers.push(Container {
+                name: "other".into(),
+                ports: vec![
+                    port(None, 53, Protocol::Udp),
+                    port(Some("dns"), 0, Protocol::Tcp),
+                    port(Some("1--2"), 80, Protocol::Tcp),
+                ],
+                ..container()
+            });
+            s.init_containers = vec![Container {
+                name: "first".into(),
+                ports: vec![port(None, 53, Protocol::Udp)],
+                ..container()
+            }];
+        },
+        expect![[r#"
+            spec.template.spec.containers[1].ports[0].containerPort: 53/UDP is used twice in the pod
+            spec.template.spec.containers[1].ports[1].containerPort: must be between 1 and 65535
+            spec.template.spec.containers[1].ports[1].name: "dns" is used twice: port names are unique in a pod
+            spec.template.spec.containers[1].ports[2].name: port name "1--2" is invalid: must be 1 to 15 of a-z, 0-9 and single '-', with at least one letter
+        "#]],
+    );
+}
+
+#[test]
+fn requests_stay_within_limits() {
+    check_pod_spec(
+        |s| {
+            let one = &mut s.containers[0];
+            one.requests.cpu_millis = Some(1500);
+            one.limits.cpu_millis = Some(500);
+            one.requests.memory_bytes = Some(64 << 20);
+            one.limits.memory_bytes = Some(64 << 20);
+            one.limits.ephemeral_storage_bytes = Some(u64::MAX);
+        },
+        expect![[r#"
+            spec.template.spec.containers[0].resources.limits.ephemeral-storage: is beyond any machine: at most 2^53 is allowed
+            spec.template.spec.containers[0].resources.requests.cpu: 1500m is above the limit of 500m
+        "#]],
+    );
+}
+
+#[test]
+fn tolerations_and_taints_are_checked() {
+    let toleration = |key: &str, operator, value: &str, effect, toleration_ms| Toleration {
+        key: key.into(),
+        operator,
+        value: value.into(),
+        effect,
+        toleration_ms,
+    };
+    check_pod_spec(
+        |s| {
+            s.tolerations = vec![
+                toleration("", TolerationOperator::Exists, "", None, None),
+                toleration("", TolerationOperator::Equal, "", None, None),
+                toleration("a", TolerationOperator::Exists, "b", None, None),
+                toleration("a b", TolerationOperator::Equal, "b", Some(TaintEffect::NoSchedule), Some(1)),
+            ];
+        },
+        expect![[r#"
+            spec.template.spec.tolerations[1].operator: must be Exists when key is empty
+            spec.template.spec.tolerations[2].value: must be empty when operator is Exists
+            spec.template.spec.tolerations[3].key: label key "a b" is invalid: the name must be 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
+            spec.template.spec.tolerations[3].effect: must be NoExecute when tolerationSeconds is set
+        "#]],
+    );
+    let taint = || Taint { key: "gpu".into(), value: String::new().into(), effect: TaintEffect::NoSchedule };
+    let node = Node {
+        meta: ObjectMeta::new(None, name("n1")),
+        spec: NodeSpec { unschedulable: false, taints: vec![taint(), taint()] },
+        status: NodeStatus {
+            phase: NodePhase::Unreachable,
+            phase_since_ms: 0,
+            incarnation: 0,
+            facts: NodeFacts::default(),
+        },
+    };
+    let object = Object::Node(Arc::new(node));
+    assert_eq!(object.kind(), Kind::Node);
+    let errors = validate(&object);
+    expect![[r#"
+        spec.taints[1]: repeats key "gpu" with the same effect
+    "#]]
+    .assert_eq(&errors.iter().map(|e| format!("{e}\n")).collect::<String>());
+}
+
+#[test]
+fn errors_are_bounded() {
+    let mut broken = deployment();
+    broken.meta.labels = (0..FIELD_ERRORS_MAX * 2).map(|n| (format!("-{n}").into(), "".into())).collect();
+    assert_eq!(validate(&Object::Deployment(Arc::new(broken))).len(), FIELD_ERRORS_MAX);
+}
