@@ -1,0 +1,113 @@
+//! What a crash leaves of a simulated disk.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    engine::Batch,
+    keys::{self, Tree},
+};
+
+/// All records of a disk. Values are shared between images.
+pub(super) type Image = BTreeMap<(Tree, Vec<u8>), Arc<[u8]>>;
+
+/// What survives a crash. Numbers out of range are brought into range, so that any drawn numbers are a valid choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashChoice {
+    /// Power failure: nothing unsynced survives, and the acknowledged positions fall back to the last sync as well.
+    LoseUnsynced,
+    /// The first batches written since the last sync survive, at most as many as there are.
+    KeepUnsynced {
+        /// How many.
+        batches: usize,
+    },
+    /// As above, and the next batch is torn after this many bytes of its values (at least one byte is missing).
+    TearLast {
+        /// How many batches survive whole.
+        batches: usize,
+        /// How many bytes of the next one.
+        bytes: usize,
+    },
+    /// Nothing unsynced survives, and one byte of what was durable has changed.
+    CorruptByte {
+        /// Which record, counted over the whole disk, modulo their number.
+        record: usize,
+        /// Which byte of its value, modulo its length.
+        byte: usize,
+        /// Bits to flip; 0 counts as 1.
+        mask: u8,
+    },
+}
+
+/// What a crash did, for traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CrashReport {
+    /// Unsynced batches that are gone, the torn one included.
+    pub lost_batches: usize,
+    /// The record that was torn.
+    pub torn: Option<String>,
+    /// The record that was corrupted.
+    pub corrupted: Option<String>,
+}
+
+/// Applies a whole batch to an image.
+pub(super) fn apply(image: &mut Image, tree: Tree, batch: &Batch) {
+    for (key, value) in &batch.puts {
+        image.insert((tree, key.clone()), value.as_slice().into());
+    }
+    for key in &batch.deletes {
+        image.remove(&(tree, key.clone()));
+    }
+}
+
+/// Makes the image that a crash leaves of the synced one and the batches since.
+pub(super) fn crash(synced: &Image, pending: &[(Tree, Batch)], choice: CrashChoice) -> (Image, CrashReport) {
+    let mut image = synced.clone();
+    let mut report = CrashReport::default();
+    let kept = match choice {
+        CrashChoice::LoseUnsynced | CrashChoice::CorruptByte { .. } => 0,
+        CrashChoice::KeepUnsynced { batches } | CrashChoice::TearLast { batches, .. } => {
+            batches.min(pending.len())
+        }
+    };
+    for (tree, batch) in &pending[..kept] {
+        apply(&mut image, *tree, batch);
+    }
+    report.lost_batches = pending.len() - kept;
+    match choice {
+        CrashChoice::TearLast { bytes, .. } => {
+            if let Some((tree, batch)) = pending.get(kept) {
+                report.torn = tear(&mut image, *tree, batch, bytes);
+            }
+        }
+        CrashChoice::CorruptByte { record, byte, mask } => {
+            report.corrupted = corrupt(&mut image, record, byte, mask);
+        }
+        CrashChoice::LoseUnsynced | CrashChoice::KeepUnsynced { .. } => {}
+    }
+    (image, report)
+}
+
+fn tear(image: &mut Image, tree: Tree, batch: &Batch, bytes: usize) -> Option<String> {
+    let total: usize = batch.puts.iter().map(|(_, value)| value.len()).sum();
+    let mut left = bytes.min(total.checked_sub(1)?);
+    for (key, value) in &batch.puts {
+        let whole = left >= value.len();
+        let end = left.min(value.len());
+        image.insert((tree, key.clone()), value[..end].into());
+        if !whole {
+            return Some(keys::describe(tree, key));
+        }
+        left -= end;
+    }
+    None
+}
+
+fn corrupt(image: &mut Image, record: usize, byte: usize, mask: u8) -> Option<String> {
+    let at = record.checked_rem(image.len())?;
+    let ((tree, key), value) = image.iter_mut().nth(at)?;
+    let mut bytes = value.to_vec();
+    let at = byte.checked_rem(bytes.len())?;
+    bytes[at] ^= mask.max(1);
+    *value = bytes.into();
+    Some(format!("{} {}", tree.name(), keys::describe(*tree, key)))
+}

@@ -1,0 +1,247 @@
+//! The simulated disk and its handle.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    CrashChoice, CrashReport, FaultPlan,
+    crash::{self, Image},
+    engine::MemEngine,
+    fault::Fault,
+};
+use crate::{
+    Identity, Operation, StorageError, Stores,
+    acknowledged::{Acknowledged, Position},
+    engine::{Batch, Engine},
+    keys::{IDENTITY_KEY, Tree},
+};
+
+/// Name of a simulated disk in errors.
+const DISK_NAME: &str = "simulated disk";
+
+/// A disk in memory. Clones are handles of the same disk; [`fork`](Self::fork) makes another disk.
+///
+/// It outlives the [`Stores`] opened on it. A crash ends them: they answer [`StorageError::Closed`] from then on.
+#[derive(Clone, Default)]
+pub struct MemDisk {
+    state: Arc<Mutex<DiskState>>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct DiskState {
+    /// What survives everything.
+    synced: Image,
+    /// What reads see: the synced image with the pending batches.
+    pub(super) written: Image,
+    /// Batches since the last flush.
+    pending: Vec<(Tree, Batch)>,
+    acknowledged_synced: Acknowledged,
+    pub(super) acknowledged: Acknowledged,
+    /// Raised by each crash; a handle of another epoch is dead.
+    epoch: u64,
+    open: bool,
+    faults: FaultPlan,
+    delay_ms: u64,
+}
+
+impl MemDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the stores on it, with the same refusals as a data directory ([`open`](crate::open)).
+    ///
+    /// # Errors
+    /// As [`open`](crate::open).
+    pub fn open(&self, expected: Option<Identity>) -> Result<Stores, StorageError> {
+        let epoch = {
+            let mut state = self.lock();
+            state.check_fault(Operation::Open)?;
+            if state.open {
+                return Err(StorageError::Locked { path: DISK_NAME.to_owned() });
+            }
+            state.open = true;
+            state.epoch
+        };
+        // From here on a failure closes the disk again by dropping the engine.
+        let engine: Arc<dyn Engine> = Arc::new(MemEngine::new(self.clone(), epoch));
+        let identity = own(&*engine, expected)?;
+        Stores::assemble(identity, &engine)
+    }
+
+    /// Ends the process that uses the disk and leaves what the choice says.
+    pub fn crash(&self, choice: CrashChoice) -> CrashReport {
+        let mut state = self.lock();
+        let (image, report) = crash::crash(&state.synced, &state.pending, choice);
+        if choice == CrashChoice::LoseUnsynced {
+            state.acknowledged = state.acknowledged_synced;
+        }
+        state.acknowledged_synced = state.acknowledged;
+        state.synced = image.clone();
+        state.written = image;
+        state.pending.clear();
+        state.epoch += 1;
+        state.open = false;
+        report
+    }
+
+    /// Replaces the disk by an empty one: a lost disk. Ends the process that uses it.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        let epoch = state.epoch + 1;
+        *state = DiskState { epoch, ..DiskState::default() };
+    }
+
+    /// Another disk with the same content and the same faults to come, used by nobody.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut state = self.lock().clone();
+        state.epoch += 1;
+        state.open = false;
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Replaces the faults to come.
+    pub fn set_faults(&self, faults: FaultPlan) {
+        self.lock().faults = faults;
+    }
+
+    /// Virtual time that slow operations took since the last call, in milliseconds. The caller lets it pass.
+    #[must_use]
+    pub fn take_delay_ms(&self) -> u64 {
+        std::mem::take(&mut self.lock().delay_ms)
+    }
+
+    /// Number of batches that a crash could lose now.
+    #[must_use]
+    pub fn unsynced_batches(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Sum of the value bytes in the first unsynced batch after `batches` others: how far it can be torn.
+    #[must_use]
+    pub fn unsynced_bytes(&self, batches: usize) -> usize {
+        let state = self.lock();
+        state
+            .pending
+            .get(batches)
+            .map_or(0, |(_, batch)| batch.puts.iter().map(|(_, value)| value.len()).sum())
+    }
+
+    /// All durable records: tree, key, length of the value. For choosing what to corrupt.
+    #[must_use]
+    pub fn records(&self) -> Vec<(Tree, Vec<u8>, usize)> {
+        self.lock().synced.iter().map(|((tree, key), value)| (*tree, key.clone(), value.len())).collect()
+    }
+
+    /// Replaces or removes one durable record, past all checks: damage that a crash does not do.
+    pub fn overwrite(&self, tree: Tree, key: &[u8], value: Option<&[u8]>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        for image in [&mut state.synced, &mut state.written] {
+            match value {
+                Some(value) => image.insert((tree, key.to_vec()), value.into()),
+                None => image.remove(&(tree, key.to_vec())),
+            };
+        }
+    }
+}
+
+impl DiskState {
+    /// Refuses a handle from before a crash.
+    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), StorageError> {
+        if self.epoch == epoch { Ok(()) } else { Err(StorageError::Closed) }
+    }
+
+    pub(super) fn close(&mut self, epoch: u64) {
+        if self.epoch == epoch {
+            self.open = false;
+        }
+    }
+
+    pub(super) fn check_fault(&mut self, operation: Operation) -> Result<(), StorageError> {
+        self.check_fault_of(operation, false)
+    }
+
+    fn check_fault_of(&mut self, operation: Operation, is_maintenance: bool) -> Result<(), StorageError> {
+        let (delay_ms, failure) = self.faults.hit(operation);
+        self.delay_ms = self.delay_ms.saturating_add(delay_ms);
+        let operation = operation.name();
+        match failure {
+            Some(Fault::Full) if !is_maintenance => {
+                Err(StorageError::Full { operation, detail: "simulated".to_owned() })
+            }
+            Some(Fault::Io) => Err(StorageError::Io { operation, detail: "simulated".to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_space(&self) -> Result<(), StorageError> {
+        let operation = Operation::LogWrite;
+        if self.faults.is_full(operation) {
+            return Err(StorageError::Full { operation: operation.name(), detail: "simulated".to_owned() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        operation: Operation,
+        tree: Tree,
+        batch: Batch,
+    ) -> Result<(), StorageError> {
+        self.check_fault_of(operation, batch.is_maintenance())?;
+        for (key, _) in &batch.puts {
+            let present = self.written.contains_key(&(tree, key.clone()));
+            assert!(!present, "no store puts a key that is present: a torn put would damage it");
+        }
+        crash::apply(&mut self.written, tree, &batch);
+        self.pending.push((tree, batch));
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self, operation: Operation) -> Result<(), StorageError> {
+        self.check_fault(operation)?;
+        for (tree, batch) in std::mem::take(&mut self.pending) {
+            crash::apply(&mut self.synced, tree, &batch);
+        }
+        self.acknowledged_synced = self.acknowledged;
+        Ok(())
+    }
+
+    pub(super) fn acknowledge(&mut self, position: Position) {
+        let next = self.acknowledged.with(position);
+        if self.acknowledged.is_lowered_by(next) {
+            self.acknowledged_synced = next;
+        }
+        self.acknowledged = next;
+    }
+}
+
+/// Checks the owner of the disk, or makes it the owner of an empty one.
+fn own(engine: &dyn Engine, expected: Option<Identity>) -> Result<Identity, StorageError> {
+    match engine.get(Operation::Open, Tree::Meta, IDENTITY_KEY)? {
+        Some(text) => {
+            let found = Identity::decode(DISK_NAME, &text)?;
+            if let Some(expected) = expected {
+                found.check_owner(DISK_NAME, &expected)?;
+            }
+            Ok(found)
+        }
+        None => {
+            let Some(identity) = expected else {
+                return Err(StorageError::NotInitialised { path: DISK_NAME.to_owned() });
+            };
+            let mut batch = Batch::default();
+            batch.put(IDENTITY_KEY.to_vec(), identity.encode().into_bytes());
+            engine.apply(Operation::Open, Tree::Meta, batch)?;
+            engine.flush(Operation::Open)?;
+            Ok(identity)
+        }
+    }
+}
