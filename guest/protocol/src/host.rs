@@ -11,7 +11,10 @@ pub(crate) struct HostFrame {
 }
 
 /// A message from the host.
+///
+/// The variants differ much in size, but only one message exists at a time.
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[allow(clippy::large_enum_variant)]
 pub enum HostMessage {
     /// Opens a conversation; see the crate's description.
     #[prost(message, tag = "1")]

@@ -1,0 +1,104 @@
+//! cgroup v2: one group for the pod, one below it for each container.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bulkhead_guest_protocol::host::ContainerConfig;
+
+const ROOT: &str = "/sys/fs/cgroup";
+const POD: &str = "/sys/fs/cgroup/pod";
+const CONTROLLERS: &str = "+cpu +memory +pids";
+
+/// Length of the period that a CPU limit refers to (the kernel's default).
+const CPU_PERIOD_USEC: u64 = 100_000;
+/// The kernel refuses smaller quotas.
+const CPU_QUOTA_USEC_MIN: u64 = 1_000;
+/// A fork bomb in one container must not take all process ids of the guest.
+const PIDS_MAX: u64 = 4_096;
+
+/// What a group has used and uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UsageSample {
+    pub(crate) cpu_usec: u64,
+    pub(crate) memory_bytes: u64,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the pod's group and hands the controllers down to it.
+    pub(crate) fn make_pod() -> io::Result<Self> {
+        fs::write(format!("{ROOT}/cgroup.subtree_control"), CONTROLLERS)?;
+        fs::create_dir_all(POD)?;
+        fs::write(format!("{POD}/cgroup.subtree_control"), CONTROLLERS)?;
+        Ok(Self { path: POD.into() })
+    }
+
+    /// Makes a container's group with its limits. It stays for all instances, so usage adds up over them.
+    pub(crate) fn make_container(config: &ContainerConfig) -> io::Result<Self> {
+        let cgroup = Self { path: Path::new(POD).join(&config.name) };
+        fs::create_dir_all(&cgroup.path)?;
+        cgroup.write("pids.max", &PIDS_MAX.to_string())?;
+        // The container dies as a whole, as with Kubernetes: half a container helps nobody.
+        cgroup.write("memory.oom.group", "1")?;
+        if config.memory_bytes > 0 {
+            cgroup.write("memory.max", &config.memory_bytes.to_string())?;
+        }
+        if config.cpu_millis > 0 {
+            let quota = (config.cpu_millis.saturating_mul(CPU_PERIOD_USEC) / 1000).max(CPU_QUOTA_USEC_MIN);
+            cgroup.write("cpu.max", &format!("{quota} {CPU_PERIOD_USEC}"))?;
+        }
+        Ok(cgroup)
+    }
+
+    /// Moves the calling process into the group.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        self.write("cgroup.procs", "0")
+    }
+
+    /// How often the kernel killed something here for lack of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.read("memory.events").and_then(|text| field(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// CPU time since the start and working set; zeroes where the kernel tells nothing.
+    pub(crate) fn usage(&self) -> UsageSample {
+        let cpu_usec = self.read("cpu.stat").and_then(|text| field(&text, "usage_usec")).unwrap_or(0);
+        let charged = self.read("memory.current").and_then(|text| text.trim().parse().ok()).unwrap_or(0_u64);
+        let inactive = self.read("memory.stat").and_then(|text| field(&text, "inactive_file")).unwrap_or(0);
+        UsageSample { cpu_usec, memory_bytes: charged.saturating_sub(inactive) }
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.path.join(file)).ok()
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}={value}: {e}", path.display())))
+    }
+}
+
+/// The number behind `name` in a flat-keyed file.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_whole_name() {
+        let text = "low 0\noom 3\noom_kill 2\noom_group_kill 1\n";
+        assert_eq!(field(text, "oom_kill"), Some(2));
+        assert_eq!(field(text, "oom"), Some(3));
+        assert_eq!(field(text, "max"), None);
+    }
+}

@@ -1,0 +1,339 @@
+//! One container: its disk, its cgroup, its process and its output.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bulkhead_guest_protocol::guest::LogStream;
+use bulkhead_guest_protocol::host::ContainerConfig;
+use bulkhead_guest_protocol::{LOG_DATA_LENGTH_MAX, TEXT_LENGTH_MAX};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::mount::{MsFlags, mount, umount};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+
+use crate::cgroup::{Cgroup, UsageSample};
+use crate::logs::LogRing;
+use crate::sandbox::{Sandbox, SetupFailure};
+use crate::setup::find_disk;
+use crate::supervisor::{Outcome, Reason};
+use crate::sys::{self, CloneResult};
+
+/// Exit code when the container could not be made at all (as container runtimes have it).
+const EXIT_CANNOT_CREATE: i32 = 128;
+
+/// The names that containers of a pod share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodFiles {
+    pub(crate) hostname: String,
+    pub(crate) hosts: String,
+    pub(crate) resolv_conf: String,
+}
+
+/// What the exec pipe said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExecReport {
+    /// Nothing yet.
+    Pending,
+    /// The command executes.
+    Executing,
+    /// It does not; the process is about to end.
+    Failed,
+}
+
+/// A running instance.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    instance: u32,
+    /// Closed by a successful execve; carries the reason if there is none.
+    pub(crate) exec: Option<File>,
+    exec_report: Vec<u8>,
+    pub(crate) stdout: Option<File>,
+    pub(crate) stderr: Option<File>,
+    oom_kills_before: u64,
+}
+
+/// One container with everything it owns.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) config: ContainerConfig,
+    pub(crate) logs: LogRing,
+    pub(crate) process: Option<Process>,
+    root: PathBuf,
+    is_mounted: bool,
+    cgroup: Option<Cgroup>,
+}
+
+impl Container {
+    pub(crate) fn new(config: ContainerConfig) -> Self {
+        let root = Path::new("/run/bulkhead").join(&config.name).join("rootfs");
+        Self {
+            logs: LogRing::new(&config.name),
+            process: None,
+            root,
+            is_mounted: false,
+            cgroup: None,
+            config,
+        }
+    }
+
+    /// Starts an instance. It executes its command only when [`Self::read_exec_report`] says so.
+    ///
+    /// # Errors
+    /// The outcome to report when not even a process could be made.
+    pub(crate) fn start(&mut self, instance: u32, files: &PodFiles) -> Result<(), Outcome> {
+        assert!(self.process.is_none(), "container {} already has a process", self.config.name);
+        self.prepare().and_then(|()| self.spawn(instance, files)).map_err(|error| Outcome {
+            exit_code: EXIT_CANNOT_CREATE,
+            signal: 0,
+            reason: Reason::ContainerCannotRun,
+            message: bounded(format!("{error:#}")),
+        })
+    }
+
+    /// Sends a signal to the container's first process; SIGKILL there ends all of them.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(process) = &self.process
+            && let Err(error) = kill(process.pid, signal)
+        {
+            eprintln!("bulkhead-guest: {signal} to container {}: {error}", self.config.name);
+        }
+    }
+
+    /// True if this is the container's first process.
+    pub(crate) fn has_pid(&self, pid: Pid) -> bool {
+        self.process.as_ref().is_some_and(|process| process.pid == pid)
+    }
+
+    /// CPU and memory since the first start; `None` before it.
+    pub(crate) fn usage(&self) -> Option<UsageSample> {
+        self.cgroup.as_ref().map(Cgroup::usage)
+    }
+
+    /// Takes what the exec pipe holds.
+    pub(crate) fn read_exec_report(&mut self) -> ExecReport {
+        let Some(process) = &mut self.process else { return ExecReport::Pending };
+        let Some(exec) = &mut process.exec else { return ExecReport::Pending };
+        let ended = drain(exec, &mut process.exec_report, TEXT_LENGTH_MAX);
+        match (ended, process.exec_report.is_empty()) {
+            (false, _) => ExecReport::Pending,
+            (true, true) => {
+                process.exec = None;
+                ExecReport::Executing
+            }
+            (true, false) => {
+                process.exec = None;
+                ExecReport::Failed
+            }
+        }
+    }
+
+    /// Moves a bounded piece of output from a pipe to the log. Returns false when the pipe is closed.
+    pub(crate) fn read_output(&mut self, stream: LogStream, wall_ms: u64) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let slot = match stream {
+            LogStream::Stdout => &mut process.stdout,
+            LogStream::Stderr => &mut process.stderr,
+        };
+        let Some(pipe) = slot else { return false };
+        let mut buffer = vec![0; LOG_DATA_LENGTH_MAX];
+        match pipe.read(&mut buffer) {
+            Ok(length) if length > 0 => {
+                self.logs.push(process.instance, stream, wall_ms, &buffer[..length]);
+                true
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                true
+            }
+            Ok(_) | Err(_) => {
+                *slot = None;
+                false
+            }
+        }
+    }
+
+    /// The first process is gone: takes its last output and says how it ended. All other processes of the container
+    /// died before it was reaped, because its pid namespace ended, so the pipes hold all there will ever be.
+    pub(crate) fn finish(&mut self, status: WaitStatus, wall_ms: u64) -> (ExecReport, Outcome) {
+        let executed = self.read_exec_report();
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            // A pipe holds 64 KiB and its writers are gone, so this ends.
+            while self.has_unread_output(stream) && self.read_output(stream, wall_ms) {}
+        }
+        let process = self.process.take().expect("only a container with a process ends");
+        let oom_kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        let was_oom = oom_kills > process.oom_kills_before;
+        (executed, outcome(status, was_oom, &process.exec_report))
+    }
+
+    /// Writes everything to the disk and lets go of it.
+    pub(crate) fn unmount(&mut self) {
+        if self.is_mounted
+            && let Err(error) = umount(&self.root)
+        {
+            eprintln!("bulkhead-guest: unmount {}: {error}", self.root.display());
+        }
+    }
+
+    fn has_unread_output(&self, stream: LogStream) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(
+            |p| if stream == LogStream::Stdout { p.stdout.is_some() } else { p.stderr.is_some() },
+        )
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.cgroup.is_none() {
+            self.cgroup = Some(Cgroup::make_container(&self.config).context("make the cgroup")?);
+        }
+        if !self.is_mounted {
+            let disk = find_disk(&self.config.disk_serial)?;
+            fs::create_dir_all(&self.root).with_context(|| format!("make {}", self.root.display()))?;
+            mount(
+                Some(&disk),
+                &self.root,
+                Some("ext4"),
+                MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
+                None::<&str>,
+            )
+            .with_context(|| format!("mount disk {} ({})", self.config.disk_serial, disk.display()))?;
+            self.is_mounted = true;
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, instance: u32, files: &PodFiles) -> Result<()> {
+        let cgroup = self.cgroup.as_ref().expect("prepared");
+        let (stdout, stdout_writer) = self.output_pipe()?;
+        let (stderr, stderr_writer) = self.output_pipe()?;
+        let (exec, exec_writer) = pipe2(OFlag::O_CLOEXEC)?;
+        set_nonblocking(&exec)?;
+        let sandbox = Sandbox {
+            config: &self.config,
+            cgroup,
+            root: &self.root,
+            hostname: &files.hostname,
+            hosts: &files.hosts,
+            resolv_conf: &files.resolv_conf,
+            stdout: &stdout_writer,
+            stderr: &stderr_writer,
+        };
+        let oom_kills_before = cgroup.oom_kills();
+        match sys::clone_container().context("make a process")? {
+            CloneResult::Parent(pid) => {
+                let (stdout, stderr) = (Some(File::from(stdout)), Some(File::from(stderr)));
+                let exec = Some(File::from(exec));
+                let exec_report = Vec::new();
+                self.process =
+                    Some(Process { pid, instance, exec, exec_report, stdout, stderr, oom_kills_before });
+                Ok(())
+            }
+            CloneResult::Child => run_child(&sandbox, exec_writer),
+        }
+    }
+
+    /// A pipe whose reading end does not block and whose writing end the container's user may open again, as
+    /// /dev/stdout does.
+    fn output_pipe(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        set_nonblocking(&reader)?;
+        fchown(&writer, Some(Uid::from_raw(self.config.uid)), Some(Gid::from_raw(self.config.gid)))?;
+        Ok((reader, writer))
+    }
+}
+
+/// The child: becomes the container, or says why it cannot and ends.
+fn run_child(sandbox: &Sandbox<'_>, exec_writer: OwnedFd) -> ! {
+    crate::IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
+    let SetupFailure { exit_code, message } = match sandbox.enter() {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    // The pipe holds more than the bound, so the write neither blocks nor splits.
+    let _ = File::from(exec_writer).write_all(bounded(message).as_bytes());
+    sys::exit_now(exit_code)
+}
+
+fn outcome(status: WaitStatus, was_oom: bool, exec_report: &[u8]) -> Outcome {
+    let (exit_code, signal) = match status {
+        WaitStatus::Exited(_, code) => (code, 0),
+        WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, signal as i32),
+        other => unreachable!("only ends are waited for: {other:?}"),
+    };
+    if !exec_report.is_empty() {
+        let message = bounded(String::from_utf8_lossy(exec_report).into_owned());
+        return Outcome { exit_code, signal, reason: Reason::ContainerCannotRun, message };
+    }
+    let killed = signal == Signal::SIGKILL as i32 || exit_code == 128 + Signal::SIGKILL as i32;
+    let (reason, message) = match (was_oom && killed, exit_code) {
+        (true, _) => (Reason::OomKilled, "it used more memory than its limit".to_owned()),
+        (false, 0) => (Reason::Completed, String::new()),
+        (false, _) => (Reason::Error, String::new()),
+    };
+    Outcome { exit_code, signal, reason, message }
+}
+
+/// Reads what is there, keeps at most `limit` bytes of it; true at the end of the pipe.
+fn drain(pipe: &mut File, into: &mut Vec<u8>, limit: usize) -> bool {
+    let mut buffer = [0; 1024];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(length) => into.extend_from_slice(&buffer[..length.min(limit.saturating_sub(into.len()))]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).with_context(|| format!("fd {}", fd.as_raw_fd()))?;
+    Ok(())
+}
+
+/// Cuts a text to what the protocol takes, at a character's end.
+fn bounded(mut text: String) -> String {
+    if text.len() > TEXT_LENGTH_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_LENGTH_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: WaitStatus, was_oom: bool, report: &str, expected: (i32, i32, Reason)) {
+        let got = outcome(status, was_oom, report.as_bytes());
+        assert_eq!((got.exit_code, got.signal, got.reason), expected);
+        assert!(got.message.starts_with(report));
+    }
+
+    #[test]
+    fn outcomes() {
+        let pid = Pid::from_raw(7);
+        let exited = |code| WaitStatus::Exited(pid, code);
+        let killed = |signal| WaitStatus::Signaled(pid, signal, false);
+        check(exited(0), false, "", (0, 0, Reason::Completed));
+        check(exited(0), true, "", (0, 0, Reason::Completed));
+        check(exited(3), false, "", (3, 0, Reason::Error));
+        check(exited(137), true, "", (137, 0, Reason::OomKilled));
+        check(killed(Signal::SIGKILL), true, "", (137, 9, Reason::OomKilled));
+        check(killed(Signal::SIGKILL), false, "", (137, 9, Reason::Error));
+        check(killed(Signal::SIGTERM), false, "", (143, 15, Reason::Error));
+        check(exited(127), false, "x: not found", (127, 0, Reason::ContainerCannotRun));
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        assert_eq!(bounded("short".into()), "short");
+        let long = bounded("ä".repeat(TEXT_LENGTH_MAX));
+        assert_eq!(long.len(), TEXT_LENGTH_MAX);
+        let odd = bounded(format!("x{}", "ä".repeat(TEXT_LENGTH_MAX)));
+        assert_eq!(odd.len(), TEXT_LENGTH_MAX - 1);
+    }
+}

@@ -1,0 +1,354 @@
+//! Table tests: a script of (time, event) against what the supervisor orders.
+
+use super::*;
+use bulkhead_guest_protocol::host::ContainerConfig;
+use proptest::prelude::*;
+
+fn pod(policy: RestartPolicy, init: usize, main: usize) -> PodConfig {
+    let containers = |prefix: &str, count| {
+        (0..count).map(|i| ContainerConfig { name: format!("{prefix}{i}"), ..Default::default() }).collect()
+    };
+    PodConfig {
+        init_containers: containers("i", init),
+        containers: containers("c", main),
+        restart_policy: policy as i32,
+        termination_grace_ms: 30_000,
+        ..Default::default()
+    }
+}
+
+fn at(monotonic_ms: u64) -> Now {
+    Now { monotonic_ms, wall_ms: 1_000_000 + monotonic_ms }
+}
+
+fn exit(index: usize, exit_code: i32) -> Event {
+    let reason = if exit_code == 0 { Reason::Completed } else { Reason::Error };
+    Event::Ended { index, outcome: Outcome { exit_code, signal: 0, reason, message: String::new() } }
+}
+
+/// One action in short.
+fn short(action: &Action) -> String {
+    match action {
+        Action::Start { index, instance } => format!("start {index}#{instance}"),
+        Action::Terminate { index } => format!("term {index}"),
+        Action::Kill { index } => format!("kill {index}"),
+        Action::PowerOff { reason } => format!("off {reason}"),
+        Action::Report(GuestMessage::PodState(pod)) => format!("pod {:?}", pod.phase()),
+        Action::Report(GuestMessage::ContainerState(c)) => {
+            format!("{} {:?} {}", c.container, c.kind(), c.reason).trim_end().into()
+        }
+        Action::Report(other) => panic!("the supervisor does not report {other:?}"),
+    }
+}
+
+/// Runs the script; every line's expectation is the list of actions.
+fn check(policy: RestartPolicy, init: usize, main: usize, script: &[(u64, Event, &[&str])]) -> Supervisor {
+    let mut supervisor = Supervisor::new(&pod(policy, init, main));
+    for (time_ms, event, expected) in script {
+        let actions = supervisor.handle(event.clone(), at(*time_ms));
+        let got: Vec<String> = actions.iter().map(short).collect();
+        assert_eq!(got, *expected, "at {time_ms} ms after {event:?}");
+    }
+    supervisor
+}
+
+const BEGIN_ONE: &[&str] = &["c0 Waiting PodInitializing", "pod Initializing", "pod Running", "start 0#0"];
+
+#[test]
+fn init_containers_run_in_order_then_all_containers() {
+    use RestartPolicy::Never;
+    check(
+        Never,
+        2,
+        2,
+        &[
+            (
+                0,
+                Event::Begin,
+                &[
+                    "i0 Waiting ContainerCreating",
+                    "i1 Waiting ContainerCreating",
+                    "c0 Waiting PodInitializing",
+                    "c1 Waiting PodInitializing",
+                    "pod Initializing",
+                    "start 0#0",
+                ],
+            ),
+            (1, Event::Started { index: 0 }, &["i0 Running"]),
+            (2, exit(0, 0), &["i0 Terminated Completed", "start 1#0"]),
+            (3, Event::Started { index: 1 }, &["i1 Running"]),
+            (4, exit(1, 0), &["i1 Terminated Completed", "pod Running", "start 2#0", "start 3#0"]),
+            (5, Event::Started { index: 2 }, &["c0 Running"]),
+            (6, Event::Started { index: 3 }, &["c1 Running"]),
+            (7, exit(3, 0), &["c1 Terminated Completed"]),
+            (8, exit(2, 0), &["c0 Terminated Completed", "pod Succeeded", "off Completed"]),
+            (9, Event::Stop { grace_ms: None }, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_failed_init_container_fails_the_pod_or_is_tried_again() {
+    check(
+        RestartPolicy::Never,
+        1,
+        1,
+        &[
+            (
+                0,
+                Event::Begin,
+                &[
+                    "i0 Waiting ContainerCreating",
+                    "c0 Waiting PodInitializing",
+                    "pod Initializing",
+                    "start 0#0",
+                ],
+            ),
+            (2, exit(0, 3), &["i0 Terminated Error", "pod Failed", "off Completed"]),
+        ],
+    );
+    for policy in [RestartPolicy::Always, RestartPolicy::OnFailure] {
+        check(
+            policy,
+            1,
+            1,
+            &[
+                (
+                    0,
+                    Event::Begin,
+                    &[
+                        "i0 Waiting ContainerCreating",
+                        "c0 Waiting PodInitializing",
+                        "pod Initializing",
+                        "start 0#0",
+                    ],
+                ),
+                (2, exit(0, 3), &["i0 Terminated Error", "start 0#1"]),
+                (3, exit(0, 3), &["i0 Terminated Error", "i0 Waiting CrashLoopBackOff"]),
+                (10_002, Event::Tick, &[]),
+                (10_003, Event::Tick, &["start 0#2"]),
+                (10_004, exit(0, 0), &["i0 Terminated Completed", "pod Running", "start 1#0"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn back_off_is_the_kubelets() {
+    let mut supervisor = check(RestartPolicy::Always, 0, 1, &[(0, Event::Begin, BEGIN_ONE)]);
+    let mut now_ms = 0;
+    let mut delays = Vec::new();
+    for _ in 0..8 {
+        supervisor.handle(Event::Started { index: 0 }, at(now_ms));
+        supervisor.handle(exit(0, 1), at(now_ms));
+        let due = supervisor.next_deadline_ms().unwrap_or(now_ms);
+        delays.push(due - now_ms);
+        now_ms = due;
+        supervisor.handle(Event::Tick, at(now_ms));
+    }
+    assert_eq!(delays, [0, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000]);
+    // Ten minutes of running make it forget.
+    supervisor.handle(Event::Started { index: 0 }, at(now_ms));
+    let actions = supervisor.handle(exit(0, 1), at(now_ms + 600_001));
+    assert_eq!(actions.iter().map(short).collect::<Vec<_>>(), ["c0 Terminated Error", "start 0#9"]);
+}
+
+#[test]
+fn the_restart_policy_decides_what_an_exit_means() {
+    let again: &[&str] = &["c0 Terminated Completed", "start 0#1"];
+    let succeeded: &[&str] = &["c0 Terminated Completed", "pod Succeeded", "off Completed"];
+    let retried: &[&str] = &["c0 Terminated Error", "start 0#1"];
+    let failed: &[&str] = &["c0 Terminated Error", "pod Failed", "off Completed"];
+    for (policy, exit_code, expected) in [
+        (RestartPolicy::Always, 0, again),
+        (RestartPolicy::Always, 1, retried),
+        (RestartPolicy::OnFailure, 0, succeeded),
+        (RestartPolicy::OnFailure, 1, retried),
+        (RestartPolicy::Never, 0, succeeded),
+        (RestartPolicy::Never, 1, failed),
+    ] {
+        check(
+            policy,
+            0,
+            1,
+            &[
+                (0, Event::Begin, BEGIN_ONE),
+                (1, Event::Started { index: 0 }, &["c0 Running"]),
+                (2, exit(0, exit_code), expected),
+            ],
+        );
+    }
+}
+
+#[test]
+fn stop_terminates_then_kills_then_powers_off() {
+    check(
+        RestartPolicy::Always,
+        0,
+        2,
+        &[
+            (
+                0,
+                Event::Begin,
+                &[
+                    "c0 Waiting PodInitializing",
+                    "c1 Waiting PodInitializing",
+                    "pod Initializing",
+                    "pod Running",
+                    "start 0#0",
+                    "start 1#0",
+                ],
+            ),
+            (1, Event::Started { index: 0 }, &["c0 Running"]),
+            (5, Event::Stop { grace_ms: Some(1_000) }, &["term 0", "term 1"]),
+            // Its process had no handler when the first signal came.
+            (6, Event::Started { index: 1 }, &["c1 Running", "term 1"]),
+            (7, exit(0, 143), &["c0 Terminated Error"]),
+            (1_004, Event::Tick, &[]),
+            (1_005, Event::Tick, &["kill 1"]),
+            (1_006, exit(1, 137), &["c1 Terminated Error", "pod Failed", "off Stopped"]),
+        ],
+    );
+}
+
+#[test]
+fn stop_without_grace_kills_and_a_second_stop_only_shortens() {
+    let running: (u64, Event, &[&str]) = (1, Event::Started { index: 0 }, &["c0 Running"]);
+    check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            running.clone(),
+            (5, Event::Stop { grace_ms: Some(0) }, &["term 0", "kill 0"]),
+            (6, exit(0, 137), &["c0 Terminated Error", "pod Failed", "off Stopped"]),
+        ],
+    );
+    let supervisor = check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            running,
+            (5, Event::Stop { grace_ms: None }, &["term 0"]),
+            (6, Event::Stop { grace_ms: Some(60_000) }, &[]),
+            (7, Event::Stop { grace_ms: Some(100) }, &[]),
+        ],
+    );
+    assert_eq!(supervisor.next_deadline_ms(), Some(107));
+}
+
+#[test]
+fn stop_while_waiting_powers_off_at_once() {
+    check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            (1, exit(0, 1), &["c0 Terminated Error", "start 0#1"]),
+            (2, exit(0, 1), &["c0 Terminated Error", "c0 Waiting CrashLoopBackOff"]),
+            (3, Event::Stop { grace_ms: None }, &["pod Failed", "off Stopped"]),
+        ],
+    );
+}
+
+#[test]
+fn a_process_that_survives_sigkill_does_not_hold_the_guest() {
+    check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            (1, Event::Started { index: 0 }, &["c0 Running"]),
+            (2, Event::Stop { grace_ms: Some(10) }, &["term 0"]),
+            (12, Event::Tick, &["kill 0"]),
+            (12 + KILL_WAIT_MS, Event::Tick, &["pod Failed", "off Stopped"]),
+        ],
+    );
+}
+
+#[test]
+fn a_waiting_container_still_tells_its_last_end() {
+    let mut supervisor = check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[(0, Event::Begin, BEGIN_ONE), (1, exit(0, 1), &["c0 Terminated Error", "start 0#1"])],
+    );
+    supervisor.handle(exit(0, 7), at(50));
+    let state = supervisor.container_state(0);
+    assert_eq!(
+        (state.exit_code, state.reason.as_str(), state.last_reason.as_str()),
+        (Some(7), "CrashLoopBackOff", "Error")
+    );
+    assert_eq!((state.restart_count, state.finished_monotonic_ms, state.finished_at_ms), (1, 50, 1_000_050));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Started(usize),
+    Exit(usize, i32),
+    Advance(u64),
+    Stop(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4_usize).prop_map(Step::Started),
+        (0..4_usize, 0..2).prop_map(|(i, code)| Step::Exit(i, code)),
+        (0..700_000_u64).prop_map(Step::Advance),
+        (0..1_000_u64).prop_map(Step::Stop),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: nothing runs twice, nothing starts after power-off or a Stop, containers wait for all init
+    /// containers, and only the living are signalled.
+    #[test]
+    fn laws(policy in 1..4_i32, init in 0..3_usize, main in 1..3_usize, steps in proptest::collection::vec(step(), 0..60)) {
+        let policy = RestartPolicy::try_from(policy).expect("in range");
+        let mut supervisor = Supervisor::new(&pod(policy, init, main));
+        let mut alive = vec![false; init + main];
+        let mut init_done = vec![false; init];
+        let (mut now_ms, mut stopped, mut off) = (0, false, false);
+        let mut events = vec![Event::Begin];
+        let mut steps = steps.into_iter();
+        loop {
+            for event in events.drain(..) {
+                if let Event::Ended { index, outcome } = &event {
+                    alive[*index] = false;
+                    if *index < init && outcome.exit_code == 0 { init_done[*index] = true; }
+                }
+                stopped |= matches!(event, Event::Stop { .. });
+                for action in supervisor.handle(event, at(now_ms)) {
+                    prop_assert!(!off, "{action:?} after power-off");
+                    match action {
+                        Action::Start { index, .. } => {
+                            prop_assert!(!alive[index] && !stopped);
+                            prop_assert!(init_done[..index.min(init)].iter().all(|done| *done));
+                            alive[index] = true;
+                        }
+                        Action::Terminate { index } | Action::Kill { index } => prop_assert!(alive[index]),
+                        Action::PowerOff { .. } => off = true,
+                        Action::Report(message) => prop_assert_eq!(message.validate(), Ok(())),
+                    }
+                }
+            }
+            match steps.next() {
+                None => break,
+                Some(Step::Started(i)) if i < alive.len() && supervisor.containers[i].status == Status::Starting =>
+                    events.push(Event::Started { index: i }),
+                Some(Step::Exit(i, code)) if i < alive.len() && alive[i] => events.push(exit(i, code)),
+                Some(Step::Advance(ms)) => { now_ms += ms; events.push(Event::Tick); }
+                Some(Step::Stop(ms)) if !off => events.push(Event::Stop { grace_ms: Some(ms) }),
+                Some(_) => {}
+            }
+        }
+        // Something is always awaited: a living process, a timer, or nothing because the guest powers off.
+        prop_assert!(off || alive.iter().any(|a| *a) || supervisor.next_deadline_ms().is_some());
+    }
+}

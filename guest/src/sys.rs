@@ -1,0 +1,161 @@
+//! The system calls that have no safe wrapper: the only module with `unsafe`.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+use nix::unistd::Pid;
+
+/// Which side of [`clone_container`] the caller is on.
+pub(crate) enum CloneResult {
+    Parent(Pid),
+    Child,
+}
+
+/// Makes a process in new mount, pid, ipc and uts namespaces. The child continues here with a copy of all memory.
+pub(crate) fn clone_container() -> nix::Result<CloneResult> {
+    let flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and without a new stack this is fork(2) with extra flags. The program has one thread,
+    // so no lock (allocator, stdio) can be held by a thread that does not exist in the child.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
+    match Errno::result(pid)? {
+        0 => Ok(CloneResult::Child),
+        pid => {
+            Ok(CloneResult::Parent(Pid::from_raw(libc::pid_t::try_from(pid).expect("a pid fits in pid_t"))))
+        }
+    }
+}
+
+/// Ends the process without running exit handlers; for the child of [`clone_container`].
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives the signal state back that a command expects: nothing blocked, nothing ignored. The Rust runtime ignores
+/// SIGPIPE and the init loop blocks SIGCHLD; both would survive execve(2).
+pub(crate) fn reset_signals() -> nix::Result<()> {
+    // SAFETY: the default disposition runs no code of this program.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Removes every capability that is not in `keep` (bit n = capability n) from the bounding set.
+pub(crate) fn limit_bounding_set(keep: u64) -> nix::Result<()> {
+    for capability in 0..u64::BITS {
+        // SAFETY: both operations of prctl(2) take one integer and touch no memory of this program.
+        unsafe {
+            if libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) < 0 {
+                break; // EINVAL: the kernel knows no higher capability.
+            }
+            if keep & (1 << capability) == 0 {
+                Errno::result(libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `set` the effective and permitted capabilities; none are inheritable.
+pub(crate) fn set_capabilities(set: u64) -> nix::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: two 32-bit halves.
+    const VERSION_3: u32 = 0x2008_0522;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let half = |bits: u32| Data { effective: bits, permitted: bits, inheritable: 0 };
+    let header = Header { version: VERSION_3, pid: 0 };
+    #[allow(clippy::cast_possible_truncation)]
+    let data = [half(set as u32), half((set >> 32) as u32)];
+    // SAFETY: header and data have the layout that capset(2) demands for version 3 and outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    Ok(())
+}
+
+/// A socket for interface requests.
+pub(crate) struct InterfaceSocket(OwnedFd);
+
+impl InterfaceSocket {
+    pub(crate) fn open() -> nix::Result<Self> {
+        nix::sys::socket::socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+            .map(Self)
+    }
+
+    /// Sets the interface's IPv4 address and netmask.
+    pub(crate) fn set_address(&self, name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_addr = socket_address(address);
+        self.interface_request(libc::SIOCSIFADDR, &mut request)?;
+        request.ifr_ifru.ifru_netmask = socket_address(netmask);
+        self.interface_request(libc::SIOCSIFNETMASK, &mut request)
+    }
+
+    /// Sets the interface's MTU.
+    pub(crate) fn set_mtu(&self, name: &str, mtu: i32) -> io::Result<()> {
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_mtu = mtu;
+        self.interface_request(libc::SIOCSIFMTU, &mut request)
+    }
+
+    /// Brings the interface up.
+    pub(crate) fn bring_up(&self, name: &str) -> io::Result<()> {
+        let mut request = request(name)?;
+        let flags = libc::IFF_UP | libc::IFF_RUNNING;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("both flags are in the low half");
+        self.interface_request(libc::SIOCSIFFLAGS, &mut request)
+    }
+
+    /// Adds the default route.
+    pub(crate) fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        // SAFETY: rtentry is plain data, all zeroes is a valid value.
+        let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+        route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+        route.rt_gateway = socket_address(gateway);
+        route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+        // SAFETY: SIOCADDRT reads an rtentry, which outlives the call; rt_dev is null, so no string is read.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCADDRT, &raw const route) })?;
+        Ok(())
+    }
+
+    fn interface_request(&self, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: every request number used here reads one ifreq, which outlives the call.
+        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), number, &raw mut *request) })?;
+        Ok(())
+    }
+}
+
+fn request(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: ifreq is plain data, all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::other(format!("interface name {name} is too long")));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(request)
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut bytes = [0_u8; 14];
+    bytes[2..6].copy_from_slice(&address.octets()); // after the port of sockaddr_in
+    let family = libc::sa_family_t::try_from(libc::AF_INET).expect("AF_INET is small");
+    libc::sockaddr { sa_family: family, sa_data: bytes.map(|byte| libc::c_char::from_ne_bytes([byte])) }
+}
