@@ -1,0 +1,73 @@
+//! Errors of preparing the boot files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why there is nothing to boot from.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// No kernel image.
+    #[error(
+        "No kernel image at {path}; fetch one with `scripts/fetch-kernel.sh <dir>` \
+         or `apt-get install linux-image-cloud-amd64`, and name it in the agent's configuration"
+    )]
+    KernelMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// No guest binary.
+    #[error(
+        "No guest binary at {path}; build it with RUSTFLAGS='-C target-feature=+crt-static' \
+         cargo build --release --target x86_64-unknown-linux-gnu -p bulkhead-guest"
+    )]
+    GuestMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The guest binary needs shared libraries, which the initramfs does not have.
+    #[error("{path} is {found}, the guest needs a static x86-64 ELF executable (target-feature=+crt-static)")]
+    GuestNotStatic {
+        /// The binary.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A module that the guest needs is neither there nor built into the kernel.
+    #[error(
+        "Kernel module {name} is neither below {dir} nor built in; \
+         use Debian's linux-image-cloud-amd64 (`scripts/fetch-kernel.sh <dir>`)"
+    )]
+    ModuleMissing {
+        /// Name of the module.
+        name: &'static str,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// A compressed module cannot be read.
+    #[error("Module {path} cannot be decompressed: {reason}")]
+    ModuleCompression {
+        /// The module.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A file operation failed.
+    #[error("Cannot {operation} {path}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BootError {
+    pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { operation, path: path.into(), source }
+    }
+}
