@@ -7,9 +7,16 @@
 //!                                                    log · events · snapshots
 //! ```
 //!
-//! Entry points: [`v1`] (generated messages, clients and servers).
+//! Entry points: [`v1`] (generated messages, clients and servers), [`Submission`] (what a
+//! client asks for, checked), [`ProtoCodec`] (the log), and `From`/`TryFrom` between the two worlds.
 //!
 //! This crate never does IO and decides nothing.
+
+mod codec;
+mod convert;
+
+pub use codec::*;
+pub use convert::*;
 
 /// Messages, clients and servers of the package `bulkhead.v1`, generated from `proto/bulkhead/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -1,0 +1,20 @@
+//! What travels between the control plane and an agent. Reports come from machines that may be hostile:
+//! their lists are bounded here, and their labels in [`super::Registration`].
+
+use bulkhead_types::{AgentAck, AgentReport, ITEMS_MAX, Intent, Joined, PodIntent, PodUsage};
+
+use super::{wire_field, wire_struct};
+use crate::v1;
+
+wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX) });
+wire_struct!(PodIntent => v1::PodIntent {
+    id, uid, namespace, name, spec, deletion, ended, unique, trace_context,
+});
+wire_struct!(AgentReport => v1::AgentReport {
+    node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
+});
+wire_struct!(PodUsage => v1::PodUsage { pod, cpu_millis, memory_bytes });
+wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms });
+wire_struct!(Joined => v1::JoinResponse { node, incarnation, lease_ms, heartbeat_ms });
+
+wire_field!(PodIntent => v1::PodIntent, PodUsage => v1::PodUsage);

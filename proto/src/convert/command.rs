@@ -1,0 +1,73 @@
+//! Commands and submissions as the log holds them.
+
+use bulkhead_types::{
+    Binding, COMMANDS_MAX, Command, ITEMS_MAX, MemberId, ObjectId, PodReport, Precondition, Stamped,
+};
+use smol_str::SmolStr;
+
+use super::{ConvertError, Field, read, wire_field, wire_oneof, wire_struct, wire_variant_message};
+use crate::v1;
+use crate::v1::command;
+
+wire_struct!(Stamped => v1::Stamped {
+    request_id, actor, proposed_at_ms, trace_context, preconditions (COMMANDS_MAX), commands (COMMANDS_MAX),
+});
+wire_struct!(Precondition => v1::Precondition { object, revision });
+wire_struct!(Binding => v1::Binding { pod, node, nodes_considered, score });
+wire_struct!(PodReport => v1::PodReport { pod, sequence, status, gone });
+
+wire_oneof!(Command => command {
+    values { Create "create", Apply "apply" }
+    messages {
+        Delete "delete" { object, grace_ms, force }
+        Scale "scale" { object, replicas }
+        SetPaused "set_paused" { deployment, paused }
+        UndoRollout "undo_rollout" { deployment, to_revision }
+        RestartRollout "restart_rollout" { deployment, restarted_at }
+        SetUnschedulable "set_unschedulable" { node, unschedulable }
+
+        RegisterNode "register_node" { name, facts }
+        ReportPods "report_pods" { node, incarnation, reports (ITEMS_MAX) }
+
+        CreateReplicaSet "create_replica_set" { deployment, generation, name, template_hash, rollout_revision }
+        SetRolloutRevision "set_rollout_revision" { replica_set, rollout_revision }
+        ScaleReplicaSet "scale_replica_set" { replica_set, from, to }
+        CreatePods "create_pods" { replica_set, names (ITEMS_MAX) }
+        DeletePods "delete_pods" { pods (ITEMS_MAX), surplus_of, reason }
+        SetDeploymentStatus "set_deployment_status" { deployment, status }
+        SetReplicaSetStatus "set_replica_set_status" { replica_set, status }
+        BindPods "bind_pods" { bindings (ITEMS_MAX) }
+        SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }
+        SetNodePhase "set_node_phase" { node, incarnation, phase }
+        CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }
+
+        InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
+        RaiseFeatureLevel "raise_feature_level" { level }
+        RegisterMember "register_member" { member, storage_uid, address, version, feature_level_max }
+    }
+});
+wire_variant_message!(Command => v1::Command);
+wire_field! {
+    Stamped => v1::Stamped,
+    Precondition => v1::Precondition,
+    Binding => v1::Binding,
+    PodReport => v1::PodReport,
+}
+
+impl Field<v1::UnschedulablePod> for (ObjectId, String) {
+    fn to_wire(&self) -> v1::UnschedulablePod {
+        v1::UnschedulablePod { pod: self.0.to_wire(), message: self.1.clone() }
+    }
+    fn from_wire(wire: v1::UnschedulablePod) -> Result<Self, ConvertError> {
+        Ok((read(wire.pod, "pod")?, wire.message))
+    }
+}
+
+impl Field<v1::InitialMember> for (MemberId, SmolStr) {
+    fn to_wire(&self) -> v1::InitialMember {
+        v1::InitialMember { member: self.0.to_wire(), address: self.1.to_wire() }
+    }
+    fn from_wire(wire: v1::InitialMember) -> Result<Self, ConvertError> {
+        Ok((read(wire.member, "member")?, read(wire.address, "address")?))
+    }
+}

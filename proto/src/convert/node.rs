@@ -1,0 +1,28 @@
+//! Nodes.
+
+use bulkhead_types::{Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, Taint, TaintEffect};
+
+use super::{wire_enum, wire_field, wire_struct};
+use crate::v1;
+
+wire_enum! {
+    TaintEffect { NoSchedule, PreferNoSchedule, NoExecute }
+    NodePhase { Ready, Unreachable }
+}
+
+wire_struct!(Node => v1::Node { meta, spec, status });
+wire_struct!(NodeSpec => v1::NodeSpec { unschedulable, taints });
+wire_struct!(Taint => v1::Taint { key, value, effect });
+wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts });
+wire_struct!(NodeFacts => v1::NodeFacts {
+    capacity, allocatable, pods_max, address, boot_id, agent_version, kernel_version, accelerator, warnings,
+    labels,
+});
+
+wire_field! {
+    Node => v1::Node,
+    NodeSpec => v1::NodeSpec,
+    Taint => v1::Taint,
+    NodeStatus => v1::NodeStatus,
+    NodeFacts => v1::NodeFacts,
+}

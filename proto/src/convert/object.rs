@@ -1,0 +1,38 @@
+//! Any object.
+
+use bulkhead_types::{Namespace, Object};
+
+use super::{ConvertError, Field, read, unknown_variant, wire_field, wire_struct};
+use crate::v1;
+
+wire_struct!(Namespace => v1::Namespace { meta });
+
+impl From<&Object> for v1::Object {
+    fn from(value: &Object) -> Self {
+        use v1::object::Object as Wire;
+        let object = match value {
+            Object::Namespace(o) => Wire::Namespace(o.as_ref().into()),
+            Object::Node(o) => Wire::Node(o.to_wire()),
+            Object::Pod(o) => Wire::Pod(o.to_wire()),
+            Object::ReplicaSet(o) => Wire::ReplicaSet(o.to_wire()),
+            Object::Deployment(o) => Wire::Deployment(o.to_wire()),
+        };
+        Self { object: Some(object) }
+    }
+}
+
+impl TryFrom<v1::Object> for Object {
+    type Error = ConvertError;
+    fn try_from(wire: v1::Object) -> Result<Self, ConvertError> {
+        use v1::object::Object as Wire;
+        Ok(match wire.object.ok_or_else(unknown_variant)? {
+            Wire::Namespace(o) => Self::Namespace(read(o, "namespace")?),
+            Wire::Node(o) => Self::Node(read(o, "node")?),
+            Wire::Pod(o) => Self::Pod(read(o, "pod")?),
+            Wire::ReplicaSet(o) => Self::ReplicaSet(read(o, "replica_set")?),
+            Wire::Deployment(o) => Self::Deployment(read(o, "deployment")?),
+        })
+    }
+}
+
+wire_field!(Namespace => v1::Namespace, Object => v1::Object);
