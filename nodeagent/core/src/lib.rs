@@ -1,1 +1,40 @@
-//! Crate.
+//! The node agent's core: what should run and what does run become a plan, step by step.
+//!
+//! ```text
+//!              Joined · Intent · Ack                     ImageReady · VmStarted · GuestHello · VmExited …
+//!  session ───────────────────────┐                ┌──────────────────────────────────────────── executors
+//!                                 ▼                ▼
+//!                         ┌─ Agent::handle(now, Input) ─┐
+//!                         │  Session: lease, reports    │   one phase machine per pod,
+//!                         │  Pod × n: want vs. phase    │   level-triggered: each step looks at
+//!                         │  admission: what guests hold│   want, phase and time only
+//!                         └─ Agent::poll_action() ──────┘
+//!  session ◄─ Join · Report ──────┘                └──────► Prepare · PersistRecord · StartVm · StopVm · KillVm …
+//! ```
+//!
+//! Entry point: [`Agent`]. [`qemu`] builds QEMU's command line, [`pci`] names PCI functions.
+//!
+//! Promises, kept by tests: no two guests of one pod live at a time; guests never hold more than the node allows to be
+//! held by new ones; what is not intended ends; when the lease runs out, pods that must be unique are killed.
+//!
+//! This crate does no IO, reads no clock, and holds no thread. The same code runs on real nodes and in the simulator.
+
+mod action;
+mod agent;
+mod config;
+mod input;
+mod note;
+pub mod pci;
+mod pod;
+pub mod qemu;
+pub mod reason;
+mod record;
+mod session;
+pub mod text;
+
+pub use action::*;
+pub use agent::*;
+pub use config::*;
+pub use input::*;
+pub use note::*;
+pub use record::*;

@@ -1,0 +1,108 @@
+//! What the agent wants done.
+
+use std::collections::BTreeMap;
+
+use bulkhead_types::{AgentReport, ObjectId, PodIntent};
+use smol_str::SmolStr;
+
+use crate::{Note, VmRecord};
+
+/// One thing to do. Actions about one pod are done in the order given; those about different pods may overlap. Each is
+/// idempotent: it may be asked for again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Register with a server (another one than last time, if there are several) and open a session. Ends any earlier
+    /// session. Answer: `Joined` or, when the session is lost later, `Disconnected`. Retry for ever.
+    Join,
+    /// Send this report in the session. It may be lost; it is repeated.
+    Report(AgentReport),
+    /// Fetch the images of all containers. Answer: `ImageReady` for each, or `ImageFailed`.
+    Prepare {
+        /// For which pod.
+        pod: PodIntent,
+    },
+    /// Make this record durable before anything else is done for the pod. If that fails, answer the `StartVm` that
+    /// follows with `VmStartFailed`.
+    PersistRecord(Box<VmRecord>),
+    /// Forget the record durably.
+    ForgetRecord {
+        /// Of which pod.
+        pod: ObjectId,
+    },
+    /// Start a guest with fresh disks. Answer: `VmStarted` or `VmStartFailed`; then `GuestHello` …, at last `VmExited`.
+    StartVm(Box<StartVm>),
+    /// Ask the guest to end: SIGTERM to its containers, SIGKILL after the grace, power off.
+    StopVm {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// Grace, in milliseconds.
+        grace_ms: u64,
+    },
+    /// Kill the guest's process. Answer: `VmExited`, also when there was none.
+    KillVm {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
+    /// Remove everything of the pod: preparation, disks, sockets. Answer: `VmGone`.
+    CleanUp {
+        /// Of which pod.
+        pod: ObjectId,
+        /// The logs stay readable.
+        keep_logs: bool,
+    },
+    /// Remember until when the lease runs, for `Recovered`. Need not survive a crash of the machine.
+    PersistLease {
+        /// On the agent's monotonic clock, in milliseconds.
+        until_ms: u64,
+    },
+    /// Something for the log.
+    Note(Note),
+}
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartVm {
+    /// The pod.
+    pub pod: PodIntent,
+    /// Counts the guests of this pod on this node, from 1.
+    pub instance: u32,
+    /// How large the guest is.
+    pub size: GuestSize,
+    /// Digest of each container's image.
+    pub images: BTreeMap<SmolStr, SmolStr>,
+}
+
+/// How large a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestSize {
+    /// Virtual processors; at least 1.
+    pub cpus: u32,
+    /// Memory, in bytes: what the containers may use, and the sandbox's overhead.
+    pub memory_bytes: u64,
+}
+
+/// Most virtual processors of one guest (q35 without an IOMMU addresses 255).
+pub const CPUS_MAX: u64 = 255;
+/// QEMU sizes memory in steps of this; also the least that a guest gets for its containers, in bytes.
+const MEMORY_STEP_BYTES: u64 = 1 << 20;
+/// Memory for the containers when the spec limits none, in bytes.
+const MEMORY_UNLIMITED_BYTES: u64 = 128 << 20;
+
+impl GuestSize {
+    /// The size for a spec: the sum of limits (requests where there is none) plus overhead.
+    #[must_use]
+    pub fn new(spec: &bulkhead_types::PodSpec) -> Self {
+        let size = spec.guest_size();
+        let memory = if size.memory_bytes == 0 { MEMORY_UNLIMITED_BYTES } else { size.memory_bytes };
+        let memory = memory.saturating_add(bulkhead_types::sandbox_overhead(memory).memory_bytes);
+        let cpus = size.cpu_millis.div_ceil(1000).clamp(1, CPUS_MAX);
+        Self {
+            cpus: u32::try_from(cpus).expect("clamped to CPUS_MAX"),
+            memory_bytes: memory.div_ceil(MEMORY_STEP_BYTES).saturating_mul(MEMORY_STEP_BYTES),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The agent: inputs in, actions out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
+
+use crate::pod::{Env, Exit, Pod};
+use crate::session::Session;
+use crate::{Action, AgentConfig, Input, Note, RecoveredVm};
+
+/// Most pods in one report; the rest follows in the next.
+pub const REPORT_PODS_MAX: usize = 64;
+
+/// The node agent without its host: deterministic, synchronous, driven by inputs and time.
+///
+/// `now_ms` is a monotonic clock in milliseconds that runs on while the agent restarts (CLOCK_BOOTTIME); it must never
+/// go back. After every [`Self::handle`] and [`Self::tick`] take all actions with [`Self::poll_action`]; call `tick` no
+/// later than [`Self::next_deadline_ms`].
+#[derive(Clone, Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    session: Session,
+    pods: BTreeMap<ObjectId, Pod>,
+    /// Generation of the last accepted intent.
+    generation: Revision,
+    /// An intent was accepted since the lease was last invalid and a session began.
+    intent_is_fresh: bool,
+    /// The end of the lease was noticed.
+    lease_end_handled: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Agent {
+    /// An agent that knows nothing yet; give it [`Input::Recovered`] first.
+    #[must_use]
+    pub fn new(config: AgentConfig) -> Self {
+        Self {
+            config,
+            session: Session::new(),
+            pods: BTreeMap::new(),
+            generation: 0,
+            intent_is_fresh: false,
+            lease_end_handled: true,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes one observation and decides what follows.
+    pub fn handle(&mut self, now_ms: u64, input: Input) {
+        // An end of the lease that nobody noticed (this process was stopped) comes before whatever would renew it.
+        self.watch_lease(now_ms);
+        match input {
+            Input::Recovered { vms, lease_until_ms } => self.recover(now_ms, &vms, lease_until_ms),
+            Input::Joined(joined) => self.join(now_ms, joined),
+            Input::Intent(intent) => self.accept(&intent),
+            Input::Ack(ack) => self.acknowledge(now_ms, ack),
+            Input::Disconnected if self.session.joined().is_some() => self.rejoin(),
+            Input::Disconnected => {}
+            Input::Usage(usage) => {
+                if let Some(pod) = self.pods.get_mut(&usage.pod) {
+                    pod.set_usage(usage);
+                }
+            }
+            observation => self.observe(now_ms, observation),
+        }
+        self.tick(now_ms);
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now_ms: u64) {
+        if self.session.is_away() {
+            return;
+        }
+        self.watch_lease(now_ms);
+        if self.session.give_up_ms().is_some_and(|at| now_ms >= at) {
+            self.rejoin();
+        }
+        self.step_all(now_ms);
+        self.report(now_ms);
+        self.pods.retain(|_, pod| !pod.is_forgettable());
+    }
+
+    /// The next thing to do, oldest first.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::tick`] must be called at the latest, in milliseconds on the clock of `now_ms`.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let pods = self.pods.values().filter_map(Pod::deadline_ms);
+        let lease = self.session.lease_until_ms().filter(|_| !self.lease_end_handled);
+        let changes = self.session.changes_due_ms().and_then(|earliest| {
+            let due = self.pods.values().filter_map(Pod::report_due_ms).min()?;
+            Some(due.max(earliest))
+        });
+        pods.chain(lease)
+            .chain(changes)
+            .chain(self.session.heartbeat_due_ms())
+            .chain(self.session.give_up_ms())
+            .min()
+    }
+
+    /// The session, while there is one.
+    #[must_use]
+    pub fn joined(&self) -> Option<Joined> {
+        self.session.joined()
+    }
+
+    /// Until when the lease runs, on the clock of `now_ms`, in milliseconds.
+    #[must_use]
+    pub fn lease_until_ms(&self) -> Option<u64> {
+        self.session.lease_until_ms()
+    }
+
+    /// Generation of the last accepted intent.
+    #[must_use]
+    pub fn observed_generation(&self) -> Revision {
+        self.generation
+    }
+
+    /// Every pod that the agent knows, with its status now and whether a guest's process may exist.
+    pub fn pods(&self) -> impl Iterator<Item = (ObjectId, PodStatus, bool)> + '_ {
+        self.pods.values().map(|pod| (pod.id, pod.current_status(), pod.process_may_exist()))
+    }
+
+    /// What existing guests hold together.
+    #[must_use]
+    pub fn held(&self) -> Resources {
+        self.pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus)
+    }
+
+    fn recover(&mut self, now_ms: u64, vms: &[RecoveredVm], lease_until_ms: Option<u64>) {
+        if !self.session.is_away() {
+            return;
+        }
+        self.session.recover_lease(lease_until_ms);
+        self.lease_end_handled = !self.session.lease_valid(now_ms);
+        self.rejoin();
+        for vm in vms {
+            let mut pod = Pod::from_record(vm, now_ms, &self.config);
+            if vm.running {
+                let note = Note::Adopted { pod: pod.id, instance: vm.record.instance };
+                self.actions.push_back(Action::Note(note));
+            } else {
+                pod.found_dead(&vm.last_console, &mut self.env(now_ms));
+            }
+            self.pods.insert(pod.id, pod);
+        }
+    }
+
+    fn join(&mut self, now_ms: u64, joined: Joined) {
+        if self.session.is_away() {
+            return;
+        }
+        self.session.connect(joined, now_ms);
+        self.intent_is_fresh = false;
+        self.pods.values_mut().for_each(Pod::forget_reports);
+    }
+
+    fn rejoin(&mut self) {
+        self.session.rejoin();
+        self.actions.push_back(Action::Join);
+    }
+
+    fn accept(&mut self, intent: &Intent) {
+        let Some(joined) = self.session.joined() else { return };
+        if intent.incarnation != joined.incarnation || intent.node != joined.node {
+            let note =
+                Note::IntentOfOtherSession { incarnation: intent.incarnation, ours: joined.incarnation };
+            return self.actions.push_back(Action::Note(note));
+        }
+        if intent.generation < self.generation {
+            let note = Note::IntentOutdated { generation: intent.generation, accepted: self.generation };
+            return self.actions.push_back(Action::Note(note));
+        }
+        self.generation = intent.generation;
+        self.intent_is_fresh = true;
+        let wanted: BTreeMap<ObjectId, &PodIntent> = intent.pods.iter().map(|pod| (pod.id, pod)).collect();
+        for pod in self.pods.values_mut() {
+            let entry = wanted.get(&pod.id).copied();
+            if entry.is_none() && pod.is_intended() && pod.process_may_exist() {
+                self.actions.push_back(Action::Note(Note::Unintended { pod: pod.id }));
+            }
+            pod.set_intent(entry);
+        }
+        for (id, entry) in wanted {
+            self.pods.entry(id).or_insert_with(|| {
+                let mut pod = Pod::from_intent(entry);
+                pod.set_intent(Some(entry));
+                pod
+            });
+        }
+    }
+
+    fn acknowledge(&mut self, now_ms: u64, ack: bulkhead_types::AgentAck) {
+        let Some(reports) = self.session.acknowledge(ack, now_ms) else { return };
+        for (id, sequence) in reports {
+            if let Some(pod) = self.pods.get_mut(&id) {
+                pod.acknowledge(sequence);
+            }
+        }
+        if self.session.lease_valid(now_ms) {
+            self.lease_end_handled = false;
+        }
+        if let Some(until_ms) = self.session.lease_until_ms()
+            && self.pods.values().any(Pod::is_unique_and_lives)
+        {
+            self.actions.push_back(Action::PersistLease { until_ms });
+        }
+    }
+
+    /// When the lease ends, unique pods end with it (each in its own step), and none starts before a new session.
+    fn watch_lease(&mut self, now_ms: u64) {
+        if self.lease_end_handled || self.session.lease_valid(now_ms) {
+            return;
+        }
+        self.lease_end_handled = true;
+        self.intent_is_fresh = false;
+        let killed = self.pods.values().filter(|pod| pod.is_unique_and_lives()).map(|pod| pod.id).collect();
+        self.actions.push_back(Action::Note(Note::LeaseExpired { killed }));
+        if self.session.joined().is_some() {
+            self.rejoin();
+        }
+    }
+
+    fn observe(&mut self, now_ms: u64, input: Input) {
+        let Some(id) = subject(&input) else { return };
+        // The pod leaves the map while it looks at what the others hold.
+        let Some(mut pod) = self.pods.remove(&id) else { return };
+        let mut env = self.env(now_ms);
+        match input {
+            Input::ImageReady { container, digest, .. } => pod.image_ready(&container, &digest),
+            Input::ImageFailed { container, reason, message, .. } => {
+                pod.image_failed(&container, &reason, &message, &mut env);
+            }
+            Input::VmStarted { instance, started_at_ms, .. } => pod.vm_started(instance, started_at_ms, &env),
+            Input::VmStartFailed { instance, reason, message, .. } => {
+                pod.vm_start_failed(instance, &reason, &message, &mut env);
+            }
+            Input::GuestHello { instance, .. } => pod.guest_hello(instance, &env),
+            Input::GuestContainer { instance, status, .. } => pod.guest_container(instance, status, &mut env),
+            Input::GuestPod { instance, phase, reason, message, .. } => {
+                pod.guest_pod(instance, phase, &reason, &message, &env);
+            }
+            Input::VmExited { instance, status, at_ms, last_console, .. } => {
+                let exit = Exit { status: &status, at_ms, last_console: &last_console };
+                pod.vm_exited(instance, &exit, &mut env);
+            }
+            Input::VmGone { .. } => pod.vm_gone(&mut env),
+            _ => {}
+        }
+        self.pods.insert(id, pod);
+    }
+
+    fn step_all(&mut self, now_ms: u64) {
+        let mut pods = std::mem::take(&mut self.pods);
+        let held = pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus);
+        let guests = pods.values().filter(|pod| pod.held().is_some()).count();
+        let allocatable = self.config.allocatable;
+        let mut env = self.env(now_ms);
+        // More may be held than is allocatable, when the configuration changed while guests ran.
+        env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
+        env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
+        pods.values_mut().for_each(|pod| pod.step(&mut env));
+        self.pods = pods;
+    }
+
+    /// The surroundings of a pod that starts nothing: no room, until `step_all` counts it.
+    fn env(&mut self, now_ms: u64) -> Env<'_> {
+        let lease_valid = self.session.lease_valid(now_ms);
+        Env {
+            now_ms,
+            config: &self.config,
+            lease_valid,
+            unique_may_start: lease_valid && self.intent_is_fresh,
+            generation: self.generation,
+            free: Resources::ZERO,
+            free_slots: 0,
+            actions: &mut self.actions,
+        }
+    }
+
+    fn report(&mut self, now_ms: u64) {
+        let Some(joined) = self.session.joined() else { return };
+        let heartbeat = self.session.heartbeat_due_ms().is_some_and(|due| now_ms >= due);
+        let may_send = self.session.changes_due_ms().is_some_and(|due| now_ms >= due);
+        let changed = |pod: &Pod| pod.report_due_ms().is_some_and(|due| due <= now_ms);
+        if !(heartbeat || (may_send && self.pods.values().any(changed))) {
+            return;
+        }
+        let session = &mut self.session;
+        let pods: Vec<_> = self
+            .pods
+            .values_mut()
+            .filter_map(|pod| pod.take_report(now_ms, || session.next_sequence()))
+            .take(REPORT_PODS_MAX)
+            .collect();
+        let usage = self.pods.values().filter_map(Pod::usage).collect();
+        let sent = pods.iter().map(|report| (report.pod, report.sequence)).collect();
+        session.sent(now_ms, sent, !pods.is_empty());
+        self.actions.push_back(Action::Report(AgentReport {
+            node: joined.node,
+            incarnation: joined.incarnation,
+            sent_at_ms: now_ms,
+            observed_generation: self.generation,
+            pods,
+            usage,
+        }));
+    }
+}
+
+/// Which pod an observation is about.
+fn subject(input: &Input) -> Option<ObjectId> {
+    match input {
+        Input::ImageReady { pod, .. }
+        | Input::ImageFailed { pod, .. }
+        | Input::VmStarted { pod, .. }
+        | Input::VmStartFailed { pod, .. }
+        | Input::GuestHello { pod, .. }
+        | Input::GuestContainer { pod, .. }
+        | Input::GuestPod { pod, .. }
+        | Input::VmExited { pod, .. }
+        | Input::VmGone { pod } => Some(*pod),
+        Input::Usage(usage) => Some(usage.pod),
+        Input::Recovered { .. }
+        | Input::Joined(_)
+        | Input::Intent(_)
+        | Input::Ack(_)
+        | Input::Disconnected => None,
+    }
+}

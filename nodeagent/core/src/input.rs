@@ -1,0 +1,129 @@
+//! What happens to the agent.
+
+use bulkhead_types::{AgentAck, ContainerStatus, Intent, Joined, ObjectId, PodPhase, PodUsage};
+use smol_str::SmolStr;
+
+use crate::VmRecord;
+
+/// One guest found on the node after the agent's own restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredVm {
+    /// Its record.
+    pub record: VmRecord,
+    /// Whether its process lives. (If its record says that it ended, it must not.)
+    pub running: bool,
+    /// When its process started, milliseconds since the epoch; 0 when unknown.
+    pub started_at_ms: u64,
+    /// The end of its console, when its process is gone.
+    pub last_console: String,
+}
+
+/// One observation. Those about a guest name its instance: what is about another instance is ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The inventory of the node, also when it is empty. **Must be the first input**: before it, nothing is joined or
+    /// started.
+    Recovered {
+        /// Every record on disk.
+        vms: Vec<RecoveredVm>,
+        /// The last [`crate::Action::PersistLease`] of this boot of the machine.
+        lease_until_ms: Option<u64>,
+    },
+    /// A server registered the node; answers [`crate::Action::Join`].
+    Joined(Joined),
+    /// What should run.
+    Intent(Intent),
+    /// A report was acknowledged.
+    Ack(AgentAck),
+    /// The session is lost.
+    Disconnected,
+    /// An image is on the node.
+    ImageReady {
+        /// For which pod.
+        pod: ObjectId,
+        /// For which container.
+        container: SmolStr,
+        /// Its digest.
+        digest: SmolStr,
+    },
+    /// An image cannot be had.
+    ImageFailed {
+        /// For which pod.
+        pod: ObjectId,
+        /// For which container.
+        container: SmolStr,
+        /// `ErrImagePull`, `ImageDigestMismatch`, …
+        reason: SmolStr,
+        /// The same for people.
+        message: String,
+    },
+    /// The guest's process runs.
+    VmStarted {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// When, milliseconds since the epoch.
+        started_at_ms: u64,
+    },
+    /// The guest's process could not be started; no process is left.
+    VmStartFailed {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// `QemuMissing`, `KernelMissing`, …
+        reason: SmolStr,
+        /// The same for people.
+        message: String,
+    },
+    /// The guest said its first word.
+    GuestHello {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
+    /// A container changed. Times are the agent's; `ready` and `image_digest` are ignored.
+    GuestContainer {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// The container's status; `restart_count` counts from 0 in every guest.
+        status: ContainerStatus,
+    },
+    /// The guest's view of the whole pod.
+    GuestPod {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// Succeeded and Failed announce that the guest powers off.
+        phase: PodPhase,
+        /// One CamelCase word; may be empty.
+        reason: SmolStr,
+        /// The same for people; may be empty.
+        message: String,
+    },
+    /// The guest's process ended; answers [`crate::Action::KillVm`] too, when there was none (any more).
+    VmExited {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// How the process ended, for people: `exit status 0`, `signal 9`.
+        status: String,
+        /// When, milliseconds since the epoch.
+        at_ms: u64,
+        /// The end of its console.
+        last_console: String,
+    },
+    /// Answers [`crate::Action::CleanUp`].
+    VmGone {
+        /// Whose guest.
+        pod: ObjectId,
+    },
+    /// What a pod uses now.
+    Usage(PodUsage),
+}

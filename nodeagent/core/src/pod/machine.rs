@@ -1,0 +1,236 @@
+//! The phase machine: what is wanted, where the pod stands and the time decide what is done next.
+//!
+//! ```text
+//!  Idle ─► Preparing ─► Ready ─► Starting ─► Booting ─► Running ─► Stopping ─► Killing
+//!   ▲         │ ▲                   │           │          │           │          │
+//!   │         ▼ │                   └───────────┴──────────┴─── exit ──┴──────────┘
+//!   │     ImageBackOff                                           │
+//!   ├──────────────────────────── BackOff ◄── should run ────────┤
+//!   └──── wanted again ── Clean ◄── Cleaning ◄── should not ─────┘
+//! ```
+
+use bulkhead_types::{ContainerState, PodPhase};
+use smol_str::SmolStr;
+
+use super::{Cause, Env, Phase, Pod, Want};
+use crate::{Action, GuestSize, Note, StartVm, reason};
+
+/// More steps in a row than any path through the machine takes.
+const STEPS_MAX: usize = 16;
+
+impl Pod {
+    /// Takes steps until nothing more follows from what is known now.
+    ///
+    /// # Panics
+    /// When the steps do not end, which is a mistake in the machine.
+    pub(crate) fn step(&mut self, env: &mut Env<'_>) {
+        for _ in 0..STEPS_MAX {
+            if !self.step_once(env) {
+                return;
+            }
+        }
+        panic!("pod {} takes no end of steps in {:?}", self.id, self.phase);
+    }
+
+    /// One step; false when there was none to take.
+    fn step_once(&mut self, env: &mut Env<'_>) -> bool {
+        let now = env.now_ms;
+        if self.is_unique_and_lives() && !env.lease_valid && !matches!(self.phase, Phase::Killing { .. }) {
+            return self.kill(Cause::LeaseExpired, env);
+        }
+        match (&self.phase, self.want()) {
+            (
+                Phase::Idle | Phase::Preparing { .. } | Phase::ImageBackOff { .. },
+                Want::Stop { keep_logs, .. },
+            )
+            | (Phase::Ready | Phase::BackOff { .. }, Want::Stop { keep_logs, .. }) => {
+                self.clean(keep_logs, env)
+            }
+            (Phase::Idle, Want::Run) => self.prepare(env),
+            (Phase::Ready, Want::Run) => self.start(env),
+            (Phase::ImageBackOff { until_ms } | Phase::BackOff { until_ms }, Want::Run)
+                if now >= *until_ms =>
+            {
+                self.phase = Phase::Idle;
+                true
+            }
+            (Phase::Starting | Phase::Booting { adopted: false, .. }, Want::Stop { .. }) => {
+                self.kill(Cause::Asked, env)
+            }
+            (Phase::Booting { deadline_ms, .. }, _) if now >= *deadline_ms => {
+                self.kill(Cause::NotReporting, env)
+            }
+            (
+                Phase::Booting { adopted: true, .. } | Phase::Running { .. },
+                Want::Stop { grace_ms, keep_logs: _ },
+            ) => self.stop(grace_ms, u64::MAX, env),
+            (Phase::Running { exit_by_ms: Some(at), .. }, _) if now >= *at => self.kill(Cause::Lingers, env),
+            (Phase::Stopping { kill_at_ms, .. }, _) if now >= *kill_at_ms => {
+                env.actions.push_back(Action::Note(Note::GraceExceeded { pod: self.id }));
+                self.kill(Cause::Asked, env)
+            }
+            (Phase::Stopping { grace_ms, kill_at_ms }, Want::Stop { grace_ms: shorter, .. })
+                if shorter < *grace_ms =>
+            {
+                let kill_at_ms = *kill_at_ms;
+                self.stop(shorter, kill_at_ms, env)
+            }
+            (Phase::Killing { cause, retry_at_ms }, _) if now >= *retry_at_ms => {
+                let cause = *cause;
+                self.kill(cause, env)
+            }
+            (Phase::Cleaning { keep_logs, retry_at_ms }, _) if now >= *retry_at_ms => {
+                let keep_logs = *keep_logs;
+                self.clean(keep_logs, env)
+            }
+            (
+                Phase::Cleaning { keep_logs: true, .. } | Phase::Clean { logs_kept: true },
+                Want::Stop { keep_logs: false, .. },
+            ) => self.clean(false, env),
+            (Phase::Clean { .. }, Want::Run) => {
+                self.start_over(reason::CONTAINER_CREATING);
+                self.phase = Phase::Idle;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn prepare(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(intent) = &self.intent else { return false };
+        if !self.plan.request.fits_in(env.config.allocatable) {
+            let message = format!(
+                "the pod needs {:?}, the whole node has {:?}: lower its requests",
+                self.plan.request, env.config.allocatable
+            );
+            self.end(PodPhase::Failed, reason::OUT_OF_RESOURCES, message, env);
+            return self.clean(true, env);
+        }
+        env.actions.push_back(Action::Prepare { pod: intent.clone() });
+        let all = self.init_containers.iter().chain(&self.containers);
+        self.phase = Phase::Preparing { missing: all.map(|c| c.name.clone()).collect() };
+        true
+    }
+
+    /// Starts a guest if the node has room for it and, for a pod that must be unique, the lease allows it.
+    fn start(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(intent) = self.intent.clone() else { return false };
+        if self.plan.unique && !env.unique_may_start {
+            self.waits(reason::WAITING_FOR_LEASE, "the node's lease must be confirmed first");
+            return false;
+        }
+        if env.free_slots == 0 || !self.plan.request.fits_in(env.free) {
+            self.waits(
+                reason::WAITING_FOR_RESOURCES,
+                "guests that end on this node still hold what it needs",
+            );
+            return false;
+        }
+        env.free = env.free.checked_minus(self.plan.request).expect("just compared");
+        env.free_slots -= 1;
+        if [reason::WAITING_FOR_LEASE, reason::WAITING_FOR_RESOURCES].contains(&self.reason.as_str()) {
+            self.clear_reason();
+        }
+        self.instance = self.instance.checked_add(1).expect("fewer than 2^32 guests of one pod");
+        self.generation = env.generation;
+        self.guest_phase = None;
+        self.usage = None;
+        self.persist(env);
+        env.actions.push_back(Action::StartVm(Box::new(StartVm {
+            instance: self.instance,
+            size: GuestSize::new(&intent.spec),
+            images: self.images(),
+            pod: intent,
+        })));
+        self.phase = Phase::Starting;
+        true
+    }
+
+    /// Asks the guest to end; with no grace it is killed.
+    fn stop(&mut self, grace_ms: u64, at_latest_ms: u64, env: &mut Env<'_>) -> bool {
+        if grace_ms == 0 {
+            return self.kill(Cause::Asked, env);
+        }
+        let kill_at_ms = env.now_ms.saturating_add(grace_ms).saturating_add(env.config.stop_margin_ms);
+        self.phase = Phase::Stopping { grace_ms, kill_at_ms: kill_at_ms.min(at_latest_ms) };
+        env.actions.push_back(Action::StopVm { pod: self.id, instance: self.instance, grace_ms });
+        true
+    }
+
+    fn kill(&mut self, cause: Cause, env: &mut Env<'_>) -> bool {
+        env.actions.push_back(Action::KillVm { pod: self.id, instance: self.instance });
+        let retry_at_ms = env.now_ms.saturating_add(env.config.retry_ms.max(1));
+        self.phase = Phase::Killing { cause, retry_at_ms };
+        match cause {
+            Cause::NotReporting => {
+                self.reason = SmolStr::new_static(reason::GUEST_NOT_REPORTING);
+                self.message = format!("the guest said nothing for {} ms", env.config.boot_deadline_ms);
+            }
+            Cause::LeaseExpired => {
+                self.reason = SmolStr::new_static(reason::LEASE_EXPIRED);
+                self.message = "the node lost its lease; the pod must be unique and was killed".to_owned();
+            }
+            Cause::Asked | Cause::Lingers => {}
+        }
+        true
+    }
+
+    pub(super) fn clean(&mut self, keep_logs: bool, env: &mut Env<'_>) -> bool {
+        env.actions.push_back(Action::CleanUp { pod: self.id, keep_logs });
+        let retry_at_ms = env.now_ms.saturating_add(env.config.retry_ms.max(1));
+        self.phase = Phase::Cleaning { keep_logs, retry_at_ms };
+        true
+    }
+
+    /// The pod is over: its status stays as it is now.
+    pub(super) fn end(&mut self, phase: PodPhase, why: &str, message: String, env: &mut Env<'_>) {
+        self.reason = SmolStr::new(why);
+        self.message = message;
+        let mut status = self.current_status();
+        status.phase = phase;
+        status.ready = false;
+        self.ended = Some(status);
+        self.persist(env);
+    }
+
+    /// The next guest is a new one for all containers.
+    pub(super) fn start_over(&mut self, why: &str) {
+        for container in self.init_containers.iter_mut().chain(&mut self.containers) {
+            container.start_over(why);
+        }
+        self.ended = None;
+    }
+
+    pub(super) fn waits(&mut self, why: &str, message: &str) {
+        if self.reason != why {
+            self.reason = SmolStr::new(why);
+            message.clone_into(&mut self.message);
+        }
+    }
+
+    pub(super) fn clear_reason(&mut self) {
+        self.reason = SmolStr::default();
+        self.message.clear();
+    }
+
+    /// When time alone makes a step possible, on the monotonic clock in milliseconds.
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        let runs = self.want() == Want::Run;
+        let step = match &self.phase {
+            Phase::ImageBackOff { until_ms } | Phase::BackOff { until_ms } => runs.then_some(*until_ms),
+            Phase::Booting { deadline_ms, .. } => Some(*deadline_ms),
+            Phase::Running { exit_by_ms, .. } => *exit_by_ms,
+            Phase::Stopping { kill_at_ms, .. } => Some(*kill_at_ms),
+            Phase::Killing { retry_at_ms, .. } | Phase::Cleaning { retry_at_ms, .. } => Some(*retry_at_ms),
+            Phase::Idle | Phase::Preparing { .. } | Phase::Ready | Phase::Starting | Phase::Clean { .. } => {
+                None
+            }
+        };
+        step.into_iter().min()
+    }
+
+    /// Whether every container runs.
+    pub(super) fn all_run(&self) -> bool {
+        self.containers.iter().all(|c| matches!(c.state, ContainerState::Running { .. }))
+    }
+}

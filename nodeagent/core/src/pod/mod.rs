@@ -1,0 +1,336 @@
+//! One pod of this node: what is wanted of it, what is known of it.
+//!
+//! ```text
+//!  mod.rs         the data, and how intents and records become wants
+//!  machine.rs     level-triggered steps: want + phase + time -> next phase, actions
+//!  observe.rs     what guests, processes and images say
+//!  containers.rs  container states and the pod phase that follows
+//!  status.rs      the status to report, and when
+//! ```
+
+mod containers;
+mod machine;
+mod observe;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bulkhead_types::{
+    Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared,
+};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::{Action, AgentConfig, PodPlan, RecoveredVm, VmRecord, spec_digest_text};
+use containers::Container;
+pub(crate) use observe::Exit;
+
+/// What a pod may look at, and take from, while it steps.
+pub(crate) struct Env<'a> {
+    pub(crate) now_ms: u64,
+    pub(crate) config: &'a AgentConfig,
+    /// The node's lease runs.
+    pub(crate) lease_valid: bool,
+    /// The lease runs, and the intent is younger than any time at which it did not.
+    pub(crate) unique_may_start: bool,
+    /// Generation of the accepted intent.
+    pub(crate) generation: Revision,
+    /// What no existing guest holds.
+    pub(crate) free: Resources,
+    /// How many more guests may exist.
+    pub(crate) free_slots: u32,
+    pub(crate) actions: &'a mut VecDeque<Action>,
+}
+
+/// What the control plane said of a pod.
+#[derive(Clone, Debug)]
+enum Desired {
+    /// Nothing yet since the agent's start: an adopted guest is left alone.
+    Unknown,
+    /// It should run.
+    Run,
+    /// It ended by itself; its logs stay.
+    Ended,
+    /// It should end and leave nothing.
+    Delete { grace_ms: u64 },
+}
+
+/// What follows for this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Wait,
+    Run,
+    Stop { grace_ms: u64, keep_logs: bool },
+}
+
+/// Why a guest is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// It should not run (any more).
+    Asked,
+    /// It never said a word.
+    NotReporting,
+    /// It must be unique and the lease ran out.
+    LeaseExpired,
+    /// It said that all has ended and stayed.
+    Lingers,
+}
+
+/// Where a pod stands on this node. A guest's process may exist from `Starting` to `Killing`.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Nothing was begun.
+    Idle,
+    /// Images are fetched; the set holds containers that still wait for theirs.
+    Preparing { missing: BTreeSet<SmolStr> },
+    /// An image could not be had.
+    ImageBackOff { until_ms: u64 },
+    /// Everything is there but room on the node, or the lease.
+    Ready,
+    /// The process is being started.
+    Starting,
+    /// The process runs; the guest has not spoken to this agent yet.
+    Booting { deadline_ms: u64, adopted: bool },
+    /// The guest speaks.
+    Running { since_ms: u64, exit_by_ms: Option<u64> },
+    /// It was asked to end.
+    Stopping { grace_ms: u64, kill_at_ms: u64 },
+    /// Its process is being killed.
+    Killing { cause: Cause, retry_at_ms: u64 },
+    /// Its process is gone, the next one comes later.
+    BackOff { until_ms: u64 },
+    /// What is left of it is being removed.
+    Cleaning { keep_logs: bool, retry_at_ms: u64 },
+    /// Nothing of it is left, but logs perhaps.
+    Clean { logs_kept: bool },
+}
+
+/// One pod of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) id: ObjectId,
+    uid: Uuid,
+    namespace: Name,
+    name: Name,
+    trace_context: Option<SmolStr>,
+    /// The intent's entry; `None` when no accepted intent names the pod.
+    intent: Option<PodIntent>,
+    desired: Desired,
+    plan: PodPlan,
+    /// Digest of the spec that the guest runs.
+    spec_digest: SmolStr,
+    generation: Revision,
+    phase: Phase,
+    instance: u32,
+    /// Failures in a row, for the back-off.
+    failures: u32,
+    image_failures: u32,
+    sandbox_restarts: u32,
+    /// A container of this or an earlier guest started.
+    started: bool,
+    started_at_ms: u64,
+    guest_phase: Option<PodPhase>,
+    init_containers: Vec<Container>,
+    containers: Vec<Container>,
+    reason: SmolStr,
+    message: String,
+    ended: Option<PodStatus>,
+    usage: Option<PodUsage>,
+    report: status::Reporting,
+}
+
+impl Pod {
+    /// A pod that an intent names for the first time.
+    pub(crate) fn from_intent(intent: &PodIntent) -> Self {
+        let plan = PodPlan::new(&intent.spec, intent.unique);
+        let has_init = !plan.init_containers.is_empty();
+        Self {
+            id: intent.id,
+            uid: intent.uid,
+            namespace: intent.namespace.clone(),
+            name: intent.name.clone(),
+            trace_context: intent.trace_context.clone(),
+            intent: None,
+            desired: Desired::Unknown,
+            spec_digest: spec_digest_text(intent.spec.digest()),
+            generation: 0,
+            phase: Phase::Idle,
+            instance: 0,
+            failures: 0,
+            image_failures: 0,
+            sandbox_restarts: 0,
+            started: false,
+            started_at_ms: 0,
+            guest_phase: None,
+            init_containers: containers::fresh(&plan.init_containers, true, has_init),
+            containers: containers::fresh(&plan.containers, false, has_init),
+            plan,
+            reason: SmolStr::default(),
+            message: String::new(),
+            ended: None,
+            usage: None,
+            report: status::Reporting::default(),
+        }
+    }
+
+    /// A pod that the agent's last life left behind.
+    pub(crate) fn from_record(vm: &RecoveredVm, now_ms: u64, config: &AgentConfig) -> Self {
+        let record = &vm.record;
+        let has_init = !record.plan.init_containers.is_empty();
+        let mut pod = Self {
+            id: record.pod,
+            uid: record.uid,
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+            trace_context: record.trace_context.clone(),
+            intent: None,
+            desired: Desired::Unknown,
+            spec_digest: record.spec_digest.clone(),
+            generation: record.generation,
+            phase: Phase::Idle,
+            instance: record.instance,
+            failures: 0,
+            image_failures: 0,
+            sandbox_restarts: record.sandbox_restarts,
+            started: record.started,
+            started_at_ms: vm.started_at_ms,
+            guest_phase: None,
+            init_containers: containers::fresh(&record.plan.init_containers, true, has_init),
+            containers: containers::fresh(&record.plan.containers, false, has_init),
+            plan: record.plan.clone(),
+            reason: SmolStr::default(),
+            message: String::new(),
+            ended: record.ended.clone(),
+            usage: None,
+            report: status::Reporting::default(),
+        };
+        for container in pod.init_containers.iter_mut().chain(&mut pod.containers) {
+            container.image_digest = record.images.get(&container.name).cloned().unwrap_or_default();
+            container.restarts_before = record.restart_counts.get(&container.name).copied().unwrap_or(0);
+        }
+        if vm.running {
+            pod.phase =
+                Phase::Booting { deadline_ms: now_ms.saturating_add(config.boot_deadline_ms), adopted: true };
+        }
+        pod
+    }
+
+    /// Takes over what an accepted intent says: its entry, or that there is none.
+    pub(crate) fn set_intent(&mut self, intent: Option<&PodIntent>) {
+        self.desired = match intent {
+            None => Desired::Delete { grace_ms: self.plan.grace_ms },
+            Some(PodIntent { deletion: Some(deletion), .. }) => {
+                Desired::Delete { grace_ms: deletion.grace_ms }
+            }
+            Some(PodIntent { ended: true, .. }) => Desired::Ended,
+            Some(_) => Desired::Run,
+        };
+        self.intent = intent.cloned();
+        if let Some(intent) = intent {
+            if self.process_may_exist() {
+                // What the running guest holds stays as it is; whether it must be unique may be told later.
+                self.plan.unique |= intent.unique;
+            } else {
+                self.adopt_spec(&intent.spec, intent.unique);
+            }
+        }
+    }
+
+    fn adopt_spec(&mut self, spec: &Shared<PodSpec>, unique: bool) {
+        self.plan.unique = unique;
+        if self.spec_digest != spec_digest_text(spec.digest()) {
+            self.spec_digest = spec_digest_text(spec.digest());
+            self.plan = PodPlan::new(spec, unique);
+            let has_init = !self.plan.init_containers.is_empty();
+            self.init_containers = containers::fresh(&self.plan.init_containers, true, has_init);
+            self.containers = containers::fresh(&self.plan.containers, false, has_init);
+            if !matches!(self.phase, Phase::Cleaning { .. } | Phase::Clean { .. }) {
+                self.phase = Phase::Idle;
+            }
+        }
+    }
+
+    fn want(&self) -> Want {
+        match self.desired {
+            Desired::Unknown => Want::Wait,
+            Desired::Delete { grace_ms } => Want::Stop { grace_ms, keep_logs: false },
+            Desired::Ended => Want::Stop { grace_ms: self.plan.grace_ms, keep_logs: true },
+            Desired::Run if self.ended.is_some() || self.runs_other_spec() => {
+                Want::Stop { grace_ms: self.plan.grace_ms, keep_logs: true }
+            }
+            Desired::Run => Want::Run,
+        }
+    }
+
+    /// A pod's spec never changes; should it do so, the guest is replaced.
+    fn runs_other_spec(&self) -> bool {
+        self.process_may_exist()
+            && self.intent.as_ref().is_some_and(|i| spec_digest_text(i.spec.digest()) != self.spec_digest)
+    }
+
+    /// What it holds on the node: everything from the start of its process until its disks are gone.
+    pub(crate) fn held(&self) -> Option<Resources> {
+        let holds =
+            self.process_may_exist() || (matches!(self.phase, Phase::Cleaning { .. }) && self.instance > 0);
+        holds.then_some(self.plan.request)
+    }
+
+    /// From the request to start until the exit was seen.
+    pub(crate) fn process_may_exist(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Starting
+                | Phase::Booting { .. }
+                | Phase::Running { .. }
+                | Phase::Stopping { .. }
+                | Phase::Killing { .. }
+        )
+    }
+
+    /// Whether it is one that the agent must kill when the lease ends, and lives.
+    pub(crate) fn is_unique_and_lives(&self) -> bool {
+        self.plan.unique && self.process_may_exist()
+    }
+
+    /// No intent names it, nothing of it is left, and the control plane knows.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.intent.is_none()
+            && matches!(self.desired, Desired::Delete { .. })
+            && matches!(self.phase, Phase::Clean { logs_kept: false })
+            && self.report.gone_is_known()
+    }
+
+    /// Whether an accepted intent names it.
+    pub(crate) fn is_intended(&self) -> bool {
+        self.intent.is_some()
+    }
+
+    fn record(&self) -> VmRecord {
+        let all = || self.init_containers.iter().chain(&self.containers);
+        VmRecord {
+            pod: self.id,
+            uid: self.uid,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            instance: self.instance,
+            generation: self.generation,
+            spec_digest: self.spec_digest.clone(),
+            plan: self.plan.clone(),
+            images: self.images(),
+            restart_counts: all().map(|c| (c.name.clone(), c.restarts_before)).collect(),
+            sandbox_restarts: self.sandbox_restarts,
+            started: self.started,
+            trace_context: self.trace_context.clone(),
+            ended: self.ended.clone(),
+        }
+    }
+
+    fn images(&self) -> BTreeMap<SmolStr, SmolStr> {
+        let all = self.init_containers.iter().chain(&self.containers);
+        all.map(|c| (c.name.clone(), c.image_digest.clone())).collect()
+    }
+
+    fn persist(&self, env: &mut Env<'_>) {
+        env.actions.push_back(Action::PersistRecord(Box::new(self.record())));
+    }
+}

@@ -1,0 +1,259 @@
+//! What images, processes and guests say, taken into a pod.
+
+use bulkhead_types::{ContainerStatus, PodPhase, PodUsage, RestartPolicy};
+use smol_str::SmolStr;
+
+use super::{Cause, Env, Phase, Pod, Want, containers};
+use crate::{Action, Note, reason, text};
+
+/// How a guest's process ended.
+pub(crate) struct Exit<'a> {
+    pub(crate) status: &'a str,
+    pub(crate) at_ms: u64,
+    pub(crate) last_console: &'a str,
+}
+
+impl Pod {
+    pub(crate) fn image_ready(&mut self, container: &str, digest: &str) {
+        let Phase::Preparing { missing } = &mut self.phase else { return };
+        if !missing.remove(container) {
+            return;
+        }
+        let complete = missing.is_empty();
+        for known in self.init_containers.iter_mut().chain(&mut self.containers) {
+            if known.name == container {
+                known.image_digest = text::digest(digest);
+            }
+        }
+        if complete {
+            self.image_failures = 0;
+            self.phase = Phase::Ready;
+            if [reason::ERR_IMAGE_PULL, reason::IMAGE_PULL_BACK_OFF, reason::IMAGE_DIGEST_MISMATCH]
+                .contains(&self.reason.as_str())
+            {
+                self.clear_reason();
+                self.start_over(reason::CONTAINER_CREATING);
+            }
+        }
+    }
+
+    pub(crate) fn image_failed(&mut self, container: &str, why: &str, message: &str, env: &mut Env<'_>) {
+        let Phase::Preparing { missing } = &self.phase else { return };
+        if !missing.contains(container) {
+            return;
+        }
+        self.image_failures = self.image_failures.saturating_add(1);
+        let wait_ms = env.config.backoff_ms(self.image_failures);
+        let why = match text::reason(why) {
+            word if word == reason::ERR_IMAGE_PULL && self.image_failures > 1 => {
+                SmolStr::new_static(reason::IMAGE_PULL_BACK_OFF)
+            }
+            word => word,
+        };
+        let message = text::message(&format!("{message} (attempt {})", self.image_failures));
+        for known in self.init_containers.iter_mut().chain(&mut self.containers) {
+            if known.name == container {
+                known.waits(&why, &message);
+            }
+        }
+        self.reason = why;
+        self.message = message;
+        self.phase = Phase::ImageBackOff { until_ms: env.now_ms.saturating_add(wait_ms) };
+    }
+
+    pub(crate) fn vm_started(&mut self, instance: u32, started_at_ms: u64, env: &Env<'_>) {
+        if instance != self.instance {
+            return;
+        }
+        self.started_at_ms = started_at_ms;
+        if matches!(self.phase, Phase::Starting) {
+            let deadline_ms = env.now_ms.saturating_add(env.config.boot_deadline_ms);
+            self.phase = Phase::Booting { deadline_ms, adopted: false };
+        }
+    }
+
+    pub(crate) fn vm_start_failed(&mut self, instance: u32, why: &str, message: &str, env: &mut Env<'_>) {
+        // Also while it is being killed: there is no process either way.
+        if instance != self.instance || !matches!(self.phase, Phase::Starting | Phase::Killing { .. }) {
+            return;
+        }
+        if let Want::Stop { keep_logs, .. } = self.want() {
+            self.clean(keep_logs, env);
+            return;
+        }
+        self.back_off(&text::reason(why), text::message(message), env);
+    }
+
+    pub(crate) fn guest_hello(&mut self, instance: u32, env: &Env<'_>) {
+        if instance == self.instance && matches!(self.phase, Phase::Booting { .. }) {
+            self.phase = Phase::Running { since_ms: env.now_ms, exit_by_ms: None };
+        }
+    }
+
+    pub(crate) fn guest_container(&mut self, instance: u32, status: ContainerStatus, env: &mut Env<'_>) {
+        if instance != self.instance || !self.guest_speaks() {
+            return;
+        }
+        let mut all = self.init_containers.iter_mut().chain(&mut self.containers);
+        let Some(known) = all.find(|c| c.name == status.name) else { return };
+        let started = known.observe(status);
+        if started && !self.started {
+            self.started = true;
+            if self.plan.restart_policy == RestartPolicy::Never {
+                // It must not start again, whatever becomes of this agent.
+                self.persist(env);
+            }
+        }
+        if self.all_run() {
+            self.clear_reason();
+        }
+    }
+
+    pub(crate) fn guest_pod(
+        &mut self,
+        instance: u32,
+        phase: PodPhase,
+        why: &str,
+        message: &str,
+        env: &Env<'_>,
+    ) {
+        if instance != self.instance || !self.guest_speaks() {
+            return;
+        }
+        self.guest_phase = Some(phase);
+        if phase.is_terminal() {
+            self.reason = text::reason(why);
+            self.message = text::message(message);
+            let by = env.now_ms.saturating_add(env.config.power_off_deadline_ms);
+            if let Phase::Running { exit_by_ms, .. } = &mut self.phase {
+                exit_by_ms.get_or_insert(by);
+            }
+        }
+    }
+
+    pub(crate) fn set_usage(&mut self, usage: PodUsage) {
+        if self.guest_speaks() {
+            self.usage = Some(usage);
+        }
+    }
+
+    /// A guest's process ended, for whatever reason.
+    pub(crate) fn vm_exited(&mut self, instance: u32, exit: &Exit<'_>, env: &mut Env<'_>) {
+        if instance != self.instance || !self.process_may_exist() {
+            return;
+        }
+        self.usage = None;
+        let cause = match &self.phase {
+            Phase::Killing { cause, .. } => Some(*cause),
+            Phase::Stopping { .. } => Some(Cause::Asked),
+            _ => None,
+        };
+        if let Phase::Running { since_ms, .. } = self.phase {
+            let long_ms = env.config.backoff_max_ms.saturating_mul(2);
+            if env.now_ms.saturating_sub(since_ms) >= long_ms {
+                self.failures = 0;
+            }
+        }
+        let outcome = self.outcome();
+        let (why, message) = self.explain(cause, exit);
+        for container in self.init_containers.iter_mut().chain(&mut self.containers) {
+            container.guest_ended(why, &message, exit.at_ms);
+        }
+        let stop = match self.want() {
+            Want::Stop { keep_logs, .. } => Some(keep_logs),
+            Want::Wait | Want::Run => None,
+        };
+        match (outcome, stop) {
+            // A terminal outcome counts even when the pod is being deleted at the same moment.
+            (Some(phase), stop) => {
+                let (why, message) = (self.reason.clone(), std::mem::take(&mut self.message));
+                self.end(phase, &why, message, env);
+                self.clean(stop.unwrap_or(true), env);
+            }
+            (None, Some(_)) if self.runs_other_spec() => self.replace(),
+            (None, Some(keep_logs)) => {
+                self.clean(keep_logs, env);
+            }
+            (None, None) if cause == Some(Cause::Asked) => self.replace(),
+            (None, None) if self.started && self.plan.restart_policy == RestartPolicy::Never => {
+                let note = Note::GuestFailed { pod: self.id, reason: why.into(), retry_in_ms: None };
+                env.actions.push_back(Action::Note(note));
+                self.end(PodPhase::Failed, why, message, env);
+                self.clean(true, env);
+            }
+            (None, None) => {
+                self.sandbox_restarts = self.sandbox_restarts.saturating_add(1);
+                self.start_over(why);
+                self.back_off(why, message, env);
+            }
+        }
+    }
+
+    pub(crate) fn vm_gone(&mut self, env: &mut Env<'_>) {
+        let Phase::Cleaning { keep_logs, .. } = self.phase else { return };
+        if !keep_logs {
+            env.actions.push_back(Action::ForgetRecord { pod: self.id });
+        }
+        self.phase = Phase::Clean { logs_kept: keep_logs };
+    }
+
+    /// What the agent's last life left of a pod whose process is gone.
+    pub(crate) fn found_dead(&mut self, last_console: &str, env: &mut Env<'_>) {
+        if self.ended.is_some() {
+            self.clean(true, env);
+            return;
+        }
+        let message = text::with_console("the guest ended while the agent was away", last_console);
+        if self.started && self.plan.restart_policy == RestartPolicy::Never {
+            self.end(PodPhase::Failed, reason::GUEST_DIED, message, env);
+            self.clean(true, env);
+        } else {
+            self.sandbox_restarts = self.sandbox_restarts.saturating_add(1);
+            self.start_over(reason::GUEST_DIED);
+            self.back_off(reason::GUEST_DIED, message, env);
+        }
+    }
+
+    fn guest_speaks(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. } | Phase::Killing { .. })
+    }
+
+    /// The terminal phase, if the pod is over: by its containers or, for what ends at all, by the guest's word.
+    fn outcome(&self) -> Option<PodPhase> {
+        let policy = self.plan.restart_policy;
+        let derived = containers::phase(&self.init_containers, &self.containers, policy);
+        let told = self.guest_phase.filter(|_| policy != RestartPolicy::Always);
+        [Some(derived), told].into_iter().flatten().find(|phase| phase.is_terminal())
+    }
+
+    fn explain(&self, cause: Option<Cause>, exit: &Exit<'_>) -> (&'static str, String) {
+        let (why, sentence) = match cause {
+            Some(Cause::NotReporting) => (reason::GUEST_NOT_REPORTING, self.message.clone()),
+            Some(Cause::LeaseExpired) => (reason::LEASE_EXPIRED, self.message.clone()),
+            _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
+        };
+        (why, text::with_console(&sentence, exit.last_console))
+    }
+
+    /// It was stopped only to run anew.
+    fn replace(&mut self) {
+        self.start_over(reason::CONTAINER_CREATING);
+        self.phase = Phase::Idle;
+        if let Some(intent) = self.intent.clone() {
+            self.adopt_spec(&intent.spec, intent.unique);
+        }
+    }
+
+    fn back_off(&mut self, why: &str, message: String, env: &mut Env<'_>) {
+        self.failures = self.failures.saturating_add(1);
+        let wait_ms = env.config.backoff_ms(self.failures);
+        for container in self.init_containers.iter_mut().chain(&mut self.containers) {
+            container.waits(why, "");
+        }
+        self.reason = SmolStr::new(why);
+        self.message = message;
+        self.phase = Phase::BackOff { until_ms: env.now_ms.saturating_add(wait_ms) };
+        let note = Note::GuestFailed { pod: self.id, reason: SmolStr::new(why), retry_in_ms: Some(wait_ms) };
+        env.actions.push_back(Action::Note(note));
+    }
+}

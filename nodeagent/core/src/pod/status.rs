@@ -1,0 +1,113 @@
+//! The status to report, and whether the control plane knows it.
+
+use bulkhead_types::{PodReport, PodStatus, PodUsage};
+
+use super::{Container, Phase, Pod, containers};
+
+/// Least time between two reports of one pod, in milliseconds: a guest that changes its state all the time must not
+/// fill the cluster's log. Ends of pods are not held back.
+pub(crate) const POD_REPORT_INTERVAL_MS: u64 = 200;
+
+/// What was reported of a pod.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reporting {
+    /// The last report that was sent in this session.
+    sent: Option<PodReport>,
+    sent_at_ms: u64,
+    acknowledged: bool,
+}
+
+impl Reporting {
+    pub(super) fn gone_is_known(&self) -> bool {
+        self.acknowledged && self.sent.as_ref().is_some_and(|report| report.gone)
+    }
+}
+
+impl Pod {
+    /// The status as it is now.
+    pub(crate) fn current_status(&self) -> PodStatus {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
+        let policy = self.plan.restart_policy;
+        let mut phase = containers::phase(&self.init_containers, &self.containers, policy);
+        if phase.is_terminal() {
+            // Not over before its guest is: a pod that is over holds nothing any more.
+            phase = bulkhead_types::PodPhase::Running;
+        }
+        let serves = matches!(self.phase, Phase::Running { .. });
+        let statuses = |list: &[Container]| list.iter().map(|c| c.status(serves)).collect::<Vec<_>>();
+        PodStatus {
+            phase,
+            reason: self.reason.clone(),
+            message: self.message.clone(),
+            ready: serves && self.all_run(),
+            started_at_ms: self.started_at_ms,
+            sandbox_restarts: self.sandbox_restarts,
+            init_containers: statuses(&self.init_containers),
+            containers: statuses(&self.containers),
+            ..PodStatus::default()
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Clean { .. })
+    }
+
+    /// Nothing is known of it that the control plane does not say itself.
+    fn is_unreportable(&self) -> bool {
+        matches!(self.desired, super::Desired::Unknown) && !self.process_may_exist() && self.ended.is_none()
+    }
+
+    fn differs_from_sent(&self) -> bool {
+        match &self.report.sent {
+            None => true,
+            Some(sent) => sent.gone != self.is_gone() || sent.status != self.current_status(),
+        }
+    }
+
+    /// When a report of it is due because something changed, on the monotonic clock in milliseconds.
+    pub(crate) fn report_due_ms(&self) -> Option<u64> {
+        if self.is_unreportable() || !self.differs_from_sent() {
+            return None;
+        }
+        let urgent = self.is_gone() || self.ended.is_some() || self.report.sent.is_none();
+        Some(if urgent { 0 } else { self.report.sent_at_ms.saturating_add(POD_REPORT_INTERVAL_MS) })
+    }
+
+    /// Its part of a report, when it has one: changed and due, or sent and not acknowledged. `next_sequence` is
+    /// called when the report is a new one.
+    pub(crate) fn take_report(
+        &mut self,
+        now_ms: u64,
+        next_sequence: impl FnOnce() -> u64,
+    ) -> Option<PodReport> {
+        if self.report_due_ms().is_some_and(|due| due <= now_ms) {
+            let report = PodReport {
+                pod: self.id,
+                sequence: next_sequence(),
+                status: self.current_status(),
+                gone: self.is_gone(),
+            };
+            self.report = Reporting { sent: Some(report.clone()), sent_at_ms: now_ms, acknowledged: false };
+            return Some(report);
+        }
+        if self.report.acknowledged { None } else { self.report.sent.clone() }
+    }
+
+    /// A report was acknowledged.
+    pub(crate) fn acknowledge(&mut self, sequence: u64) {
+        if self.report.sent.as_ref().is_some_and(|sent| sent.sequence == sequence) {
+            self.report.acknowledged = true;
+        }
+    }
+
+    /// A new session: everything is told again, with sequence numbers of that session.
+    pub(crate) fn forget_reports(&mut self) {
+        self.report = Reporting::default();
+    }
+
+    pub(crate) fn usage(&self) -> Option<PodUsage> {
+        self.usage
+    }
+}

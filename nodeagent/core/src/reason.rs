@@ -1,0 +1,32 @@
+//! The reasons that appear in statuses. Kubernetes' words where it has them.
+
+/// QEMU is not installed or cannot be run.
+pub const QEMU_MISSING: &str = "QemuMissing";
+/// The guest kernel is not there.
+pub const KERNEL_MISSING: &str = "KernelMissing";
+/// The image could not be fetched.
+pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
+/// The image could not be fetched several times; the next attempt waits.
+pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+/// What was fetched is not what the digest says.
+pub const IMAGE_DIGEST_MISMATCH: &str = "ImageDigestMismatch";
+/// The guest's process runs, but the guest never said a word.
+pub const GUEST_NOT_REPORTING: &str = "GuestNotReporting";
+/// The guest's process ended although nobody asked for it.
+pub const GUEST_DIED: &str = "GuestDied";
+/// The pod needs more than the whole node has.
+pub const OUT_OF_RESOURCES: &str = "OutOfResources";
+/// The pod waits until guests that are about to end have ended.
+pub const WAITING_FOR_RESOURCES: &str = "WaitingForResources";
+/// The pod must be unique and the node's lease ran out.
+pub const LEASE_EXPIRED: &str = "LeaseExpired";
+/// The pod must be unique and waits for the node's lease.
+pub const WAITING_FOR_LEASE: &str = "WaitingForLease";
+/// The record that must precede a guest could not be written.
+pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
+/// A container is being made.
+pub const CONTAINER_CREATING: &str = "ContainerCreating";
+/// Init containers have not ended yet.
+pub const POD_INITIALIZING: &str = "PodInitializing";
+/// The start of the guest failed for another reason.
+pub const GUEST_START_FAILED: &str = "GuestStartFailed";
