@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! file: slot 0 at byte 0, slot 1 at byte 4096; generation picks the slot; the newest valid slot counts
-//! slot: generation u64 | log_seq u64 | event_revision u64 | crc32c u32
+//! slot: generation u64 | log_seq u64 | event_revision u64 | snapshot_index u64 | crc32c u32
 //! ```
 
 use std::{
@@ -20,7 +20,8 @@ use std::{
 
 use crate::{StorageError, codec::Reader};
 
-const SLOT_BYTES: usize = 28;
+const SLOT_BYTES: usize = 36;
+const CRC_AT: usize = SLOT_BYTES - 4;
 const SLOT_DISTANCE: u64 = 4096;
 
 /// How far data was promised to be durable.
@@ -30,6 +31,8 @@ pub(crate) struct Acknowledged {
     pub(crate) log_seq: u64,
     /// Last revision of the newest synced event record; 0 when there is none.
     pub(crate) event_revision: u64,
+    /// Index of the newest finished snapshot; 0 when there is none.
+    pub(crate) snapshot_index: u64,
 }
 
 /// A change of one of them.
@@ -39,6 +42,8 @@ pub(crate) enum Position {
     LogSeq(u64),
     /// The events are durable up to this revision.
     EventRevision(u64),
+    /// A snapshot at this index is durable.
+    SnapshotIndex(u64),
 }
 
 impl Acknowledged {
@@ -46,12 +51,15 @@ impl Acknowledged {
         match position {
             Position::LogSeq(log_seq) => Self { log_seq, ..self },
             Position::EventRevision(event_revision) => Self { event_revision, ..self },
+            Position::SnapshotIndex(snapshot_index) => Self { snapshot_index, ..self },
         }
     }
 
     /// Whether `next` promises less in any way.
     pub(crate) fn is_lowered_by(self, next: Self) -> bool {
-        next.log_seq < self.log_seq || next.event_revision < self.event_revision
+        next.log_seq < self.log_seq
+            || next.event_revision < self.event_revision
+            || next.snapshot_index < self.snapshot_index
     }
 }
 
@@ -148,16 +156,18 @@ fn encode(generation: u64, positions: Acknowledged) -> [u8; SLOT_BYTES] {
     slot[..8].copy_from_slice(&generation.to_le_bytes());
     slot[8..16].copy_from_slice(&positions.log_seq.to_le_bytes());
     slot[16..24].copy_from_slice(&positions.event_revision.to_le_bytes());
-    let crc = crc32c::crc32c(&slot[..24]);
-    slot[24..].copy_from_slice(&crc.to_le_bytes());
+    slot[24..32].copy_from_slice(&positions.snapshot_index.to_le_bytes());
+    let crc = crc32c::crc32c(&slot[..CRC_AT]);
+    slot[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     slot
 }
 
 fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Acknowledged)> {
     let mut reader = Reader(slot);
     let generation = reader.u64()?;
-    let positions = Acknowledged { log_seq: reader.u64()?, event_revision: reader.u64()? };
-    (crc32c::crc32c(&slot[..24]) == reader.u32()?).then_some((generation, positions))
+    let (log_seq, event_revision, snapshot_index) = (reader.u64()?, reader.u64()?, reader.u64()?);
+    let positions = Acknowledged { log_seq, event_revision, snapshot_index };
+    (crc32c::crc32c(&slot[..CRC_AT]) == reader.u32()?).then_some((generation, positions))
 }
 
 #[cfg(test)]
@@ -170,12 +180,13 @@ mod tests {
         let path = dir.path().join("acknowledged");
         let mut file = AcknowledgedFile::create(&path).expect("create");
         for log_seq in 1..=7 {
-            file.advance(Acknowledged { log_seq, event_revision: 2 * log_seq }).expect("advance");
+            file.advance(Acknowledged { log_seq, event_revision: 2 * log_seq, snapshot_index: log_seq / 2 })
+                .expect("advance");
         }
         let newest_slot = file.generation % 2 * SLOT_DISTANCE;
         drop(file);
         let reopened = AcknowledgedFile::open(&path).expect("open");
-        assert_eq!(reopened.positions(), Acknowledged { log_seq: 7, event_revision: 14 });
+        assert_eq!(reopened.positions(), Acknowledged { log_seq: 7, event_revision: 14, snapshot_index: 3 });
         let raw = OpenOptions::new().write(true).open(&path).expect("open raw");
         raw.write_all_at(b"torn", newest_slot + 6).expect("damage");
         assert_eq!(AcknowledgedFile::open(&path).expect("open").positions().log_seq, 6);

@@ -129,6 +129,7 @@ impl EngineSnapshots {
         let shared = Arc::new(Shared { engine, writers: Mutex::default() });
         let mut repair = Batch::default();
         let mut owners = Vec::new();
+        let mut newest = 0;
         for (key, value) in shared.scan(Operation::Open, &keys::range::snapshot_pendings(), SNAPSHOT_PAGE)? {
             let index = parse_index(&key)?;
             match codec::unseal(Tree::Snapshots, &key, &value) {
@@ -140,11 +141,19 @@ impl EngineSnapshots {
         for pair in shared.scan(Operation::Open, &keys::range::snapshot_metas(), SNAPSHOT_PAGE)? {
             let index = parse_index(&pair.0)?;
             match snapshot_record::unseal(&pair) {
-                Ok(_) => owners.push(index),
+                Ok(_) => {
+                    owners.push(index);
+                    newest = index;
+                }
                 // The record of its beginning is dropped together with the finish, so this finish never was.
                 Err(Damage::Torn) if owners.contains(&index) => repair.delete(pair.0),
                 Err(damage) => return Err(damage.into_error(Tree::Snapshots, &pair.0)),
             }
+        }
+        let acknowledged = shared.engine.acknowledged()?.snapshot_index;
+        if newest < acknowledged {
+            let reason = format!("it was finished and is gone, the newest is {newest}");
+            return Err(codec::corrupt(Tree::Snapshots, &keys::snapshot_meta(acknowledged), reason));
         }
         shared.apply(Operation::Open, repair)?;
         sweep_orphans(&shared, &owners)?;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    Operation, SnapshotInfo, SnapshotMeta, SnapshotWriter, StorageError, codec,
+    Operation, SnapshotInfo, SnapshotMeta, SnapshotWriter, StorageError,
+    acknowledged::Position,
+    codec,
     engine::Batch,
     keys::{self, Tree},
     snapshot_engine::Shared,
@@ -88,6 +90,9 @@ impl SnapshotWriter for Writer {
         batch.delete(keys::snapshot_pending(index));
         engine.apply(Operation::SnapshotWrite, Tree::Snapshots, batch)?;
         engine.flush(Operation::SnapshotSync)?;
+        if index > engine.acknowledged()?.snapshot_index {
+            engine.acknowledge(Operation::SnapshotSync, Position::SnapshotIndex(index))?;
+        }
         Ok(info)
     }
 }
