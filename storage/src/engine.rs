@@ -67,6 +67,15 @@ pub(crate) trait Engine: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Pair>, StorageError>;
 
+    /// Reads up to `limit` keys of a range in order.
+    fn keys(
+        &self,
+        operation: Operation,
+        tree: Tree,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError>;
+
     /// The pair with the highest key.
     fn last(&self, operation: Operation, tree: Tree) -> Result<Option<Pair>, StorageError>;
 

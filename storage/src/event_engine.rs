@@ -108,10 +108,10 @@ impl EngineEvents {
 
     fn drop_range(&self, range: &KeyRange) -> Result<(), StorageError> {
         loop {
-            let page = self.engine.scan(Operation::EventWrite, Tree::Events, range, DROP_BATCH_RECORDS)?;
+            let page = self.engine.keys(Operation::EventWrite, Tree::Events, range, DROP_BATCH_RECORDS)?;
             let is_last = page.len() < DROP_BATCH_RECORDS;
             let mut batch = Batch::default();
-            page.into_iter().for_each(|(key, _)| batch.delete(key));
+            page.into_iter().for_each(|key| batch.delete(key));
             if !batch.is_empty() {
                 self.engine.apply(Operation::EventWrite, Tree::Events, batch)?;
             }

@@ -23,7 +23,8 @@ pub trait EventStore: Send + Sync {
     /// on a gap or an overlap; a record below the oldest stored one is refused as well. Nothing is changed then.
     fn append(&self, records: &[EventRecord]) -> Result<(), StorageError>;
 
-    /// Up to `limit` records with `last_revision >= from_revision`, in order.
+    /// Up to `limit` (and [`MAX_READ_RECORDS`](crate::MAX_READ_RECORDS)) records with
+    /// `last_revision >= from_revision`, in order.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] names the damaged or missing record.

@@ -6,14 +6,12 @@ use crate::{
     LoadedLog, LogBatch, LogStore, Operation, StorageError,
     acknowledged::Position,
     codec,
-    engine::{Batch, Engine, Pair},
+    engine::{Batch, Engine, KeyRange},
     keys::{self, Tree},
     log_record::LogRecordRef,
     log_replay::{Replay, Span},
 };
 
-/// Records read at once while loading.
-const LOAD_PAGE_RECORDS: usize = 256;
 /// Longest encoded batch; a Raft `Ready` is bounded far below by the server's message size.
 pub const MAX_BATCH_BYTES: usize = 256 * 1024 * 1024;
 
@@ -31,26 +29,10 @@ impl EngineLog {
         Self { engine, state: None, failure: None, dirty: false }
     }
 
-    fn read_all(&self) -> Result<Vec<Pair>, StorageError> {
-        let mut pairs: Vec<Pair> = Vec::new();
-        let mut range = keys::range::all();
-        loop {
-            let page = self.engine.scan(Operation::LogLoad, Tree::Log, &range, LOAD_PAGE_RECORDS)?;
-            let is_last = page.len() < LOAD_PAGE_RECORDS;
-            pairs.extend(page);
-            match pairs.last() {
-                Some((key, _)) if !is_last => {
-                    range.0.clone_from(key);
-                    range.0.push(0);
-                }
-                _ => return Ok(pairs),
-            }
-        }
-    }
-
     fn load_inner(&mut self) -> Result<LoadedLog, StorageError> {
         let acknowledged = self.engine.acknowledged()?;
-        let (mut replay, cut) = Replay::run(self.read_all()?, acknowledged.log_seq)?;
+        let fetch = |range: &KeyRange, limit| self.engine.scan(Operation::LogLoad, Tree::Log, range, limit);
+        let (mut replay, cut) = Replay::run(fetch, acknowledged.log_seq)?;
         if let Some(cut) = &cut {
             let mut repair = Batch::default();
             repair.delete(keys::log(cut.record));

@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use crate::{
     CutTail, LogEntry, StorageError,
     codec::{self, Damage},
-    engine::Pair,
+    engine::{KeyRange, Pair},
     keys::{self, Tree},
     log_record::LogRecord,
 };
+
+/// Records read at once; two pages are in memory at a time.
+const PAGE_RECORDS: usize = 64;
 
 /// Which live entries one stored record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,38 +53,56 @@ impl Default for Replay {
 }
 
 impl Replay {
-    /// Replays stored records. A torn last record that was never acknowledged is left out and reported.
+    /// Replays the records that `fetch` reads page by page (it gets where to start and how many to read at most). A
+    /// torn last record that was never acknowledged is left out and reported.
     pub(crate) fn run(
-        pairs: Vec<Pair>,
+        mut fetch: impl FnMut(&KeyRange, usize) -> Result<Vec<Pair>, StorageError>,
         acknowledged_seq: u64,
     ) -> Result<(Self, Option<CutTail>), StorageError> {
         let mut replay = Self::default();
         let mut cut = None;
-        let last_key = pairs.last().map(|(key, _)| key.clone());
-        for (key, value) in pairs {
-            let corrupt = |reason: String| codec::corrupt(Tree::Log, &key, reason);
-            let seq = keys::number(&key).ok_or_else(|| corrupt("its key is malformed".to_owned()))?;
-            let body = match codec::unseal(Tree::Log, &key, &value) {
-                Ok(body) => body,
-                Err(Damage::Torn) if Some(&key) == last_key.as_ref() && seq > acknowledged_seq => {
-                    cut = Some(CutTail { record: seq, bytes: value.len(), last_index: replay.last_index });
-                    break;
-                }
-                Err(Damage::Corrupt(reason)) => {
-                    // The checksums inside say which entry it is.
-                    let inner = LogRecord::decode(codec::body_unchecked(&value)).err();
-                    return Err(corrupt(inner.unwrap_or(reason)));
-                }
-                Err(torn) => return Err(torn.into_error(Tree::Log, &key)),
-            };
-            let record = LogRecord::decode(body).map_err(corrupt)?;
-            if record.seq != seq {
-                return Err(corrupt(format!("it says that it is record {}", record.seq)));
+        let mut range = keys::range::all();
+        let mut page = fetch(&range, PAGE_RECORDS)?;
+        while let Some((last_key, _)) = page.last() {
+            // One page ahead, to know which record is the last.
+            range.0 = [last_key.as_slice(), &[0]].concat();
+            let next_page = fetch(&range, PAGE_RECORDS)?;
+            let mut page_records = std::mem::replace(&mut page, next_page).into_iter().peekable();
+            while let Some(pair) = page_records.next() {
+                let is_last = page.is_empty() && page_records.peek().is_none();
+                cut = replay.feed(&pair, is_last, acknowledged_seq)?;
             }
-            replay.apply(record).map_err(corrupt)?;
         }
         replay.finish(acknowledged_seq)?;
         Ok((replay, cut))
+    }
+
+    fn feed(
+        &mut self,
+        (key, value): &Pair,
+        is_last: bool,
+        acknowledged_seq: u64,
+    ) -> Result<Option<CutTail>, StorageError> {
+        let corrupt = |reason: String| codec::corrupt(Tree::Log, key, reason);
+        let seq = keys::number(key).ok_or_else(|| corrupt("its key is malformed".to_owned()))?;
+        let body = match codec::unseal(Tree::Log, key, value) {
+            Ok(body) => body,
+            Err(Damage::Torn) if is_last && seq > acknowledged_seq => {
+                return Ok(Some(CutTail { record: seq, bytes: value.len(), last_index: self.last_index }));
+            }
+            Err(Damage::Corrupt(reason)) => {
+                // The checksums inside say which entry it is.
+                let inner = LogRecord::decode(codec::body_unchecked(value)).err();
+                return Err(corrupt(inner.unwrap_or(reason)));
+            }
+            Err(torn) => return Err(torn.into_error(Tree::Log, key)),
+        };
+        let record = LogRecord::decode(body).map_err(corrupt)?;
+        if record.seq != seq {
+            return Err(corrupt(format!("it says that it is record {}", record.seq)));
+        }
+        self.apply(record).map_err(corrupt)?;
+        Ok(None)
     }
 
     fn apply(&mut self, record: LogRecord) -> Result<(), String> {

@@ -20,8 +20,10 @@ use crate::{
     snapshot_writer::{Totals, Writer},
 };
 
-/// Chunks read at once when they are only counted or dropped.
+/// Chunks read at once while they are counted.
 const CHUNK_PAGE: usize = 16;
+/// Chunks dropped in one batch.
+const DROP_PAGE: usize = 256;
 /// Snapshots read at once; a server keeps a handful.
 const SNAPSHOT_PAGE: usize = 1024;
 
@@ -68,6 +70,15 @@ impl Shared {
         self.engine.scan(operation, Tree::Snapshots, range, limit)
     }
 
+    fn keys(
+        &self,
+        operation: Operation,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError> {
+        self.engine.keys(operation, Tree::Snapshots, range, limit)
+    }
+
     fn apply(&self, operation: Operation, batch: Batch) -> Result<(), StorageError> {
         if batch.is_empty() { Ok(()) } else { self.engine.apply(operation, Tree::Snapshots, batch) }
     }
@@ -75,10 +86,10 @@ impl Shared {
     fn drop_chunks(&self, operation: Operation, index: u64, from: u32) -> Result<(), StorageError> {
         let range = keys::range::snapshot_chunks(index, from);
         loop {
-            let page = self.scan(operation, &range, CHUNK_PAGE)?;
-            let is_last = page.len() < CHUNK_PAGE;
+            let page = self.keys(operation, &range, DROP_PAGE)?;
+            let is_last = page.len() < DROP_PAGE;
             let mut batch = Batch::default();
-            page.into_iter().for_each(|(key, _)| batch.delete(key));
+            page.into_iter().for_each(|key| batch.delete(key));
             self.apply(operation, batch)?;
             if is_last {
                 return Ok(());
@@ -203,8 +214,8 @@ fn parse_index(key: &[u8]) -> Result<u64, StorageError> {
 fn sweep_orphans(shared: &Shared, owners: &[u64]) -> Result<(), StorageError> {
     let mut from = 0;
     loop {
-        let page = shared.scan(Operation::Open, &keys::range::chunks_from(from), 1)?;
-        let Some((key, _)) = page.first() else { return Ok(()) };
+        let page = shared.keys(Operation::Open, &keys::range::chunks_from(from), 1)?;
+        let Some(key) = page.first() else { return Ok(()) };
         let index = parse_index(key)?;
         if !owners.contains(&index) {
             shared.drop_chunks(Operation::Open, index, 0)?;
@@ -289,8 +300,8 @@ impl SnapshotStore for EngineSnapshots {
             self.shared.drop_snapshot(Operation::SnapshotWrite, index, keys::snapshot_meta(index))?;
         }
         let Some(newest) = finished.last().map(|info| info.meta.index) else { return Ok(()) };
-        for (key, _) in
-            self.shared.scan(Operation::SnapshotWrite, &keys::range::snapshot_pendings(), SNAPSHOT_PAGE)?
+        for key in
+            self.shared.keys(Operation::SnapshotWrite, &keys::range::snapshot_pendings(), SNAPSHOT_PAGE)?
         {
             let index = parse_index(&key)?;
             if index < newest && !writers.active.contains_key(&index) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Identity, Operation, StorageError, Stores,
     acknowledged::{Acknowledged, Position},
-    engine::{Batch, Engine},
+    engine::{Batch, Engine, KeyRange},
     keys::{IDENTITY_KEY, Tree},
 };
 
@@ -187,6 +187,15 @@ impl DiskState {
             return Err(StorageError::Full { operation: operation.name(), detail: "simulated".to_owned() });
         }
         Ok(())
+    }
+
+    pub(super) fn range(&self, tree: Tree, range: &KeyRange) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (start, end) = range;
+        let end = end.clone();
+        let inside =
+            move |key: &(Tree, Vec<u8>)| key.0 == tree && end.as_ref().is_none_or(|end| key.1 < *end);
+        let records = self.written.range((tree, start.clone())..).take_while(move |(key, _)| inside(key));
+        records.map(|((_, key), value)| (key.as_slice(), &**value))
     }
 
     pub(super) fn apply(

@@ -1,7 +1,5 @@
 //! The simulated disk as an engine.
 
-use std::ops::Bound;
-
 use super::MemDisk;
 use crate::{
     Operation, StorageError,
@@ -55,11 +53,20 @@ impl Engine for MemEngine {
         let mut state = self.disk.lock();
         state.check_epoch(self.epoch)?;
         state.check_fault(operation)?;
-        let (start, end) = range;
-        let start = Bound::Included((tree, start.clone()));
-        let inside = |key: &(Tree, Vec<u8>)| key.0 == tree && end.as_ref().is_none_or(|end| key.1 < *end);
-        let pairs = state.written.range((start, Bound::Unbounded)).take_while(|(key, _)| inside(key));
-        Ok(pairs.take(limit).map(|((_, key), value)| (key.clone(), value.to_vec())).collect())
+        Ok(state.range(tree, range).take(limit).map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
+    }
+
+    fn keys(
+        &self,
+        operation: Operation,
+        tree: Tree,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError> {
+        let mut state = self.disk.lock();
+        state.check_epoch(self.epoch)?;
+        state.check_fault(operation)?;
+        Ok(state.range(tree, range).take(limit).map(|(key, _)| key.to_vec()).collect())
     }
 
     fn last(&self, operation: Operation, tree: Tree) -> Result<Option<Pair>, StorageError> {

@@ -185,6 +185,11 @@ pub(super) fn caught<T>(
     }
 }
 
+fn bounds(range: &KeyRange) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    let (start, end) = range;
+    (Bound::Included(start), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
+}
+
 impl Engine for SledEngine {
     fn apply(&self, operation: Operation, tree: Tree, batch: Batch) -> Result<(), StorageError> {
         self.space.check(operation, batch.put_bytes(), batch.is_maintenance())?;
@@ -215,11 +220,22 @@ impl Engine for SledEngine {
         range: &KeyRange,
         limit: usize,
     ) -> Result<Vec<Pair>, StorageError> {
-        let (start, end) = range;
-        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.run(operation, |database| {
-            let pairs = database.tree(tree).range::<&[u8], _>((Bound::Included(start.as_slice()), end));
+            let pairs = database.tree(tree).range::<&[u8], _>(bounds(range));
             pairs.take(limit).map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    fn keys(
+        &self,
+        operation: Operation,
+        tree: Tree,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError> {
+        self.run(operation, |database| {
+            let keys = database.tree(tree).range::<&[u8], _>(bounds(range)).keys();
+            keys.take(limit).map(|key| key.map(|key| key.to_vec())).collect()
         })
     }
 
