@@ -1,1 +1,67 @@
-//! Crate.
+//! Manifests: Kubernetes-shaped YAML in, domain objects or a list of mistakes out; and objects as text again.
+//!
+//! ```text
+//!  text ─► tree (every node knows its line) ─► decode ─► bulkhead_types::Object ─► validate ─► Parsed
+//!                        ▲                        │                                   │
+//!                        └── path to line ────────┴───────────── ManifestError ◄──────┘
+//!
+//!  Object ─► to_value (JSON, for -o json) ─► to_yaml (for -o yaml); what it prints, parse reads again
+//! ```
+//!
+//! Entry points: [`parse`], [`to_value`], [`to_yaml`].
+//!
+//! Nothing of a text is dropped silently: a field that is unknown, or known to Kubernetes but not offered here
+//! yet, is an error with file, line and path, and all errors of all files are reported together. This crate
+//! never does IO, and text of any form costs bounded time and memory.
+
+mod decode;
+mod encode;
+mod error;
+mod tree;
+
+use bulkhead_types::{Name, Object};
+
+pub use encode::{Names, to_value, to_yaml, value_to_yaml};
+pub use error::{ERRORS_MAX, ManifestError};
+pub use tree::{DEPTH_MAX, DOCUMENTS_MAX, NODES_MAX, SOURCE_BYTES_MAX};
+
+/// A text and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// For messages: a path, or `-` for standard input.
+    pub name: String,
+    /// YAML, which JSON is too; one or more documents.
+    pub text: String,
+}
+
+/// An object and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The object, with every default filled in, as a client submits it.
+    pub object: Object,
+    /// [`Source::name`] of its text.
+    pub file: String,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+}
+
+/// Reads all objects of all texts, in their order.
+///
+/// A namespaced object that names no namespace gets `default_namespace`.
+///
+/// # Errors
+/// Every mistake, sorted by file (in the order given) and line; at most [`ERRORS_MAX`], the last of which then
+/// says how many more there are.
+pub fn parse(files: &[Source], default_namespace: Option<&Name>) -> Result<Vec<Parsed>, Vec<ManifestError>> {
+    let mut parsed = Vec::new();
+    let mut errors = Vec::new();
+    for source in files {
+        let (documents, syntax) = tree::read(source);
+        errors.extend(syntax);
+        for document in &documents {
+            decode::document(document, &source.name, default_namespace, &mut parsed, &mut errors);
+        }
+    }
+    decode::refuse_repeated(&parsed, &mut errors);
+    if errors.is_empty() { Ok(parsed) } else { Err(error::arrange(errors, files)) }
+}

@@ -1,0 +1,154 @@
+//! Containers of a pod.
+
+use bulkhead_types::{
+    Container, ContainerPort, EnvVar, ImagePullPolicy, Protocol, ResourceRequirements, parse_millis,
+    parse_units,
+};
+
+use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};
+use crate::tree::{Node, Value};
+
+const CONTAINER: Schema = Schema {
+    known: &[
+        "name",
+        "image",
+        "imagePullPolicy",
+        "command",
+        "args",
+        "workingDir",
+        "env",
+        "ports",
+        "resources",
+    ],
+    fixed: &[
+        ("terminationMessagePath", Fixed::Text("/dev/termination-log")),
+        ("terminationMessagePolicy", Fixed::Text("File")),
+        ("stdin", Fixed::Bool(false)),
+        ("stdinOnce", Fixed::Bool(false)),
+        ("tty", Fixed::Bool(false)),
+    ],
+    not_yet: &[
+        "envFrom",
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "resizePolicy",
+        "restartPolicy",
+        "securityContext",
+        "startupProbe",
+        "volumeDevices",
+        "volumeMounts",
+    ],
+    ..Schema::EMPTY
+};
+const ENV: Schema = Schema { known: &["name", "value"], not_yet: &["valueFrom"], ..Schema::EMPTY };
+const PORT: Schema = Schema {
+    known: &["name", "containerPort", "protocol"],
+    fixed: &[("hostPort", Fixed::Number("0"))],
+    not_yet: &["hostIP"],
+    ..Schema::EMPTY
+};
+const RESOURCES: Schema = Schema { known: &["requests", "limits"], not_yet: &["claims"], ..Schema::EMPTY };
+const RESOURCE_NAMES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
+    ("Always", ImagePullPolicy::Always),
+    ("IfNotPresent", ImagePullPolicy::IfNotPresent),
+    ("Never", ImagePullPolicy::Never),
+];
+const PROTOCOLS: [(&str, Protocol); 3] =
+    [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+
+/// One container.
+pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Container> {
+    let fields = d.fields(node, path, &CONTAINER)?;
+    let name = d.required_text(&fields, "name").unwrap_or_default();
+    let image = d.required_text(&fields, "image").unwrap_or_default();
+    let policy = d.choice(&fields, "imagePullPolicy", &PULL_POLICIES);
+    let (requests, limits) = resources(d, &fields);
+    Some(Container {
+        image_pull_policy: policy.unwrap_or_else(|| default_pull_policy(&image)),
+        name: name.into(),
+        image: image.into(),
+        command: d.texts(&fields, "command"),
+        args: d.texts(&fields, "args"),
+        working_dir: d.text(&fields, "workingDir").filter(|dir| !dir.is_empty()),
+        env: d.each(&fields, "env", env),
+        ports: d.each(&fields, "ports", port),
+        requests,
+        limits,
+    })
+}
+
+/// Kubernetes' rule: ask the registry every time when the tag is `latest`, or when there is neither tag nor digest.
+fn default_pull_policy(image: &str) -> ImagePullPolicy {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match (last.contains('@'), last.rsplit_once(':')) {
+        (true, _) => ImagePullPolicy::IfNotPresent,
+        (false, Some((_, tag))) if tag != "latest" => ImagePullPolicy::IfNotPresent,
+        (false, _) => ImagePullPolicy::Always,
+    }
+}
+
+fn env(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<EnvVar> {
+    let fields = d.fields(node, path, &ENV)?;
+    let value = d.text(&fields, "value").unwrap_or_default();
+    let name = d.required_text(&fields, "name")?;
+    Some(EnvVar { name, value })
+}
+
+fn port(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ContainerPort> {
+    let fields = d.fields(node, path, &PORT)?;
+    let name = d.text(&fields, "name").filter(|name| !name.is_empty()).map(Into::into);
+    let protocol = d.choice(&fields, "protocol", &PROTOCOLS).unwrap_or_default();
+    if fields.get("containerPort").is_none() {
+        d.missing(&fields, "containerPort");
+    }
+    let number = d.number(&fields, "containerPort", u64::from(u16::MAX))?;
+    Some(ContainerPort { name, container_port: u16::try_from(number).ok()?, protocol })
+}
+
+fn resources(d: &mut Decoder<'_>, container: &Fields<'_>) -> (ResourceRequirements, ResourceRequirements) {
+    let fields =
+        container.get("resources").and_then(|node| d.fields(node, &container.path("resources"), &RESOURCES));
+    let Some(fields) = fields else { return Default::default() };
+    (amounts(d, &fields, "requests"), amounts(d, &fields, "limits"))
+}
+
+fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> ResourceRequirements {
+    let mut found = ResourceRequirements::default();
+    let Some(node) = fields.get(name) else { return found };
+    let path = fields.path(name);
+    let Value::Map(entries) = &node.value else {
+        d.fail(node.place, &path, format!("expected a map of quantities, found {}", node.describe()));
+        return found;
+    };
+    for (key, value) in entries {
+        let resource = key.text.as_str();
+        let path = format!("{path}.{resource}");
+        if !RESOURCE_NAMES.contains(&resource) {
+            let is_of_kubernetes =
+                resource.contains('/') || resource.starts_with("hugepages-") || resource == "storage";
+            let reason = if is_of_kubernetes {
+                format!("resource {resource} is not supported yet")
+            } else {
+                format!("unknown resource{}", suggestion(resource, RESOURCE_NAMES))
+            };
+            d.fail(key.place, &path, reason);
+            continue;
+        }
+        let (Value::Text(text) | Value::Number(text)) = &value.value else {
+            if !value.is_null() {
+                d.fail(value.place, &path, format!("expected a quantity, found {}", value.describe()));
+            }
+            continue;
+        };
+        let amount = if resource == "cpu" { parse_millis(text) } else { parse_units(text) };
+        match (amount, resource) {
+            (Ok(amount), "cpu") => found.cpu_millis = Some(amount),
+            (Ok(amount), "memory") => found.memory_bytes = Some(amount),
+            (Ok(amount), _) => found.ephemeral_storage_bytes = Some(amount),
+            (Err(error), _) => d.fail(value.place, &path, error.to_string()),
+        }
+    }
+    found
+}

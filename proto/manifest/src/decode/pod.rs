@@ -1,0 +1,117 @@
+//! Pod specs.
+
+use bulkhead_types::{
+    PodSpec, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration, TolerationOperator,
+};
+
+use super::container;
+use super::decoder::{Decoder, Fields, Fixed, Schema};
+use super::node::EFFECTS;
+use crate::tree::Node;
+
+const SPEC: Schema = Schema {
+    known: &[
+        "containers",
+        "initContainers",
+        "restartPolicy",
+        "terminationGracePeriodSeconds",
+        "runtimeClassName",
+        "nodeSelector",
+        "nodeName",
+        "tolerations",
+        "hostname",
+    ],
+    fixed: &[
+        ("dnsPolicy", Fixed::Text("ClusterFirst")),
+        ("schedulerName", Fixed::Text("default-scheduler")),
+        ("preemptionPolicy", Fixed::Text("PreemptLowerPriority")),
+        ("enableServiceLinks", Fixed::Bool(true)),
+        ("automountServiceAccountToken", Fixed::Bool(false)),
+        ("hostNetwork", Fixed::Bool(false)),
+        ("hostPID", Fixed::Bool(false)),
+        ("hostIPC", Fixed::Bool(false)),
+        ("shareProcessNamespace", Fixed::Bool(false)),
+        ("setHostnameAsFQDN", Fixed::Bool(false)),
+        ("priority", Fixed::Number("0")),
+    ],
+    not_yet: &[
+        "activeDeadlineSeconds",
+        "affinity",
+        "dnsConfig",
+        "ephemeralContainers",
+        "hostAliases",
+        "hostUsers",
+        "imagePullSecrets",
+        "os",
+        "overhead",
+        "priorityClassName",
+        "readinessGates",
+        "resourceClaims",
+        "resources",
+        "schedulingGates",
+        "securityContext",
+        "serviceAccount",
+        "serviceAccountName",
+        "subdomain",
+        "topologySpreadConstraints",
+        "volumes",
+    ],
+    ..Schema::EMPTY
+};
+const TOLERATION: Schema =
+    Schema { known: &["key", "operator", "value", "effect", "tolerationSeconds"], ..Schema::EMPTY };
+const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
+    ("Always", RestartPolicy::Always),
+    ("OnFailure", RestartPolicy::OnFailure),
+    ("Never", RestartPolicy::Never),
+];
+const OPERATORS: [(&str, TolerationOperator); 2] =
+    [("Equal", TolerationOperator::Equal), ("Exists", TolerationOperator::Exists)];
+
+/// What a pod runs.
+pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSpec> {
+    let fields = d.fields(node, path, &SPEC)?;
+    if fields.get("containers").is_none() {
+        d.missing(&fields, "containers");
+    }
+    Some(PodSpec {
+        runtime_class: runtime_class(d, &fields),
+        restart_policy: d.choice(&fields, "restartPolicy", &RESTART_POLICIES).unwrap_or_default(),
+        termination_grace_ms: d
+            .seconds(&fields, "terminationGracePeriodSeconds")
+            .unwrap_or(TERMINATION_GRACE_MS_DEFAULT),
+        node_selector: d.string_map(&fields, "nodeSelector"),
+        node_name: d.text(&fields, "nodeName").filter(|name| !name.is_empty()).map(Into::into),
+        tolerations: d.each(&fields, "tolerations", toleration),
+        hostname: d.text(&fields, "hostname").filter(|name| !name.is_empty()).map(Into::into),
+        init_containers: d.each(&fields, "initContainers", container::container),
+        containers: d.each(&fields, "containers", container::container),
+    })
+}
+
+fn runtime_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> RuntimeClass {
+    let reason = match d.text(fields, "runtimeClassName").as_deref() {
+        None | Some("rune" | "runv") => return RuntimeClass::Rune,
+        Some("runc") => {
+            "runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune"
+                .to_owned()
+        }
+        Some(other) => format!("{other:?} is unknown: use rune (a guest VM for each pod), or leave the field out"),
+    };
+    d.fail(fields.place("runtimeClassName"), &fields.path("runtimeClassName"), reason);
+    RuntimeClass::Rune
+}
+
+fn toleration(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Toleration> {
+    let fields = d.fields(node, path, &TOLERATION)?;
+    Some(Toleration {
+        key: d.text(&fields, "key").unwrap_or_default().into(),
+        operator: d.choice(&fields, "operator", &OPERATORS).unwrap_or(TolerationOperator::Equal),
+        value: d.text(&fields, "value").unwrap_or_default().into(),
+        effect: match d.text(&fields, "effect") {
+            Some(text) if text.is_empty() => None,
+            _ => d.choice(&fields, "effect", &EFFECTS),
+        },
+        toleration_ms: d.seconds(&fields, "tolerationSeconds"),
+    })
+}

@@ -1,0 +1,234 @@
+//! Objects as Kubernetes-shaped values and text.
+
+mod pod;
+mod workload;
+mod yaml;
+
+use bulkhead_types::{
+    Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta, Resources, StringMap, Taint, TaintEffect,
+    format_bytes, format_millis,
+};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+/// What an object does not know by itself: what its cluster and other objects are called.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// The cluster's identity, from which uids derive; without it there are none.
+    pub cluster_id: Option<Uuid>,
+    /// The name of another object, for `ownerReferences` and `nodeName`; `None` when it is gone.
+    pub name_of: &'a dyn Fn(Kind, ObjectId) -> Option<Name>,
+}
+
+impl std::fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
+    }
+}
+
+/// The object as Kubernetes would show it: apiVersion, kind, metadata, spec, status.
+///
+/// What Kubernetes has no field for stands in `status`: a ReplicaSet's `rolloutRevision`, a node's `accelerator`.
+#[must_use]
+pub fn to_value(object: &Object, names: Names<'_>) -> Value {
+    let (spec, status) = match object {
+        Object::Namespace(o) => {
+            (None, Some(json!({"phase": if o.meta.is_deleting() { "Terminating" } else { "Active" }})))
+        }
+        Object::Node(o) => (Some(node_spec(o)), Some(node_status(o))),
+        Object::Pod(o) => {
+            let node = o.node.and_then(|id| (names.name_of)(Kind::Node, id));
+            let node =
+                node.map(|n| n.to_string()).or_else(|| o.spec.node_name.as_ref().map(ToString::to_string));
+            (Some(pod::spec(&o.spec, node.as_deref())), Some(pod::status(o)))
+        }
+        Object::ReplicaSet(o) => {
+            (Some(workload::replica_set_spec(&o.spec)), Some(workload::replica_set_status(o)))
+        }
+        Object::Deployment(o) => {
+            (Some(workload::deployment_spec(&o.spec)), Some(workload::deployment_status(&o.status)))
+        }
+    };
+    let kind = object.kind();
+    let mut value = Fields::new()
+        .text("apiVersion", kind.api_version())
+        .text("kind", kind.as_str())
+        .set("metadata", metadata(object.meta(), names));
+    if let Some(spec) = spec {
+        value = value.set("spec", spec);
+    }
+    if let Some(status) = status {
+        value = value.set("status", status);
+    }
+    value.finish()
+}
+
+/// The object as YAML; [`crate::parse`] reads its spec again.
+#[must_use]
+pub fn to_yaml(object: &Object, names: Names<'_>) -> String {
+    value_to_yaml(&to_value(object, names))
+}
+
+/// Any value as YAML, such as a `List` of what [`to_value`] made.
+#[must_use]
+pub fn value_to_yaml(value: &Value) -> String {
+    yaml::print(value)
+}
+
+fn metadata(meta: &ObjectMeta, names: Names<'_>) -> Value {
+    let mut fields = Fields::new()
+        .text("name", meta.name.as_str())
+        .optional("namespace", meta.namespace.as_ref().map(Name::as_str))
+        .map("labels", &meta.labels)
+        .map("annotations", &meta.annotations);
+    let uid = |id: ObjectId| names.cluster_id.map(|cluster| id.uid(cluster).to_string());
+    if meta.id != ObjectId(0) {
+        fields = fields.optional("uid", uid(meta.id).as_deref());
+    }
+    if meta.revision > 0 {
+        fields = fields
+            .text("resourceVersion", &meta.revision.to_string())
+            .set("generation", meta.generation.into())
+            .time("creationTimestamp", meta.created_at_ms);
+    }
+    if let Some(deletion) = meta.deletion {
+        fields = fields
+            .time("deletionTimestamp", deletion.requested_at_ms.saturating_add(deletion.grace_ms))
+            .set("deletionGracePeriodSeconds", (deletion.grace_ms / 1000).into());
+    }
+    if let Some(owner) = meta.owner {
+        let reference = Fields::new()
+            .text("apiVersion", owner.kind.api_version())
+            .text("kind", owner.kind.as_str())
+            .optional("name", (names.name_of)(owner.kind, owner.id).as_ref().map(Name::as_str))
+            .optional("uid", uid(owner.id).as_deref())
+            .set("controller", true.into())
+            .set("blockOwnerDeletion", true.into());
+        fields = fields.set("ownerReferences", vec![reference.finish()].into());
+    }
+    fields.finish()
+}
+
+fn node_spec(node: &Node) -> Value {
+    let mut fields = Fields::new();
+    if node.spec.unschedulable {
+        fields = fields.set("unschedulable", true.into());
+    }
+    fields.list("taints", node.spec.taints.iter().map(taint)).finish()
+}
+
+fn taint(taint: &Taint) -> Value {
+    Fields::new()
+        .text("key", &taint.key)
+        .nonempty("value", &taint.value)
+        .text("effect", effect(taint.effect))
+        .finish()
+}
+
+fn effect(effect: TaintEffect) -> &'static str {
+    match effect {
+        TaintEffect::NoSchedule => "NoSchedule",
+        TaintEffect::PreferNoSchedule => "PreferNoSchedule",
+        TaintEffect::NoExecute => "NoExecute",
+    }
+}
+
+fn node_status(node: &Node) -> Value {
+    let (status, facts) = (&node.status, &node.status.facts);
+    let (ready, reason, message) = match status.phase {
+        NodePhase::Ready => ("True", "LeaseHeld", "the node's agent renews its lease"),
+        NodePhase::Unreachable => ("Unknown", "LeaseExpired", "the node's agent does not renew its lease"),
+    };
+    let condition = Fields::new()
+        .text("type", "Ready")
+        .text("status", ready)
+        .text("reason", reason)
+        .text("message", message)
+        .time("lastTransitionTime", status.phase_since_ms)
+        .finish();
+    let info = Fields::new()
+        .nonempty("bootID", &facts.boot_id)
+        .nonempty("kernelVersion", &facts.kernel_version)
+        .nonempty("agentVersion", &facts.agent_version)
+        .finish();
+    let mut fields = Fields::new()
+        .set("capacity", amounts(facts.capacity, facts.pods_max))
+        .set("allocatable", amounts(facts.allocatable, facts.pods_max))
+        .set("conditions", vec![condition].into())
+        .set("nodeInfo", info)
+        .nonempty("accelerator", &facts.accelerator)
+        .set("incarnation", status.incarnation.into())
+        .list("warnings", facts.warnings.iter().map(|w| Value::from(w.as_str())));
+    if !facts.address.is_empty() {
+        fields = fields.set("addresses", json!([{"type": "Agent", "address": facts.address.as_str()}]));
+    }
+    fields.finish()
+}
+
+fn amounts(resources: Resources, pods: u32) -> Value {
+    json!({
+        "cpu": format_millis(resources.cpu_millis),
+        "memory": format_bytes(resources.memory_bytes),
+        "ephemeral-storage": format_bytes(resources.ephemeral_storage_bytes),
+        "pods": pods.to_string(),
+    })
+}
+
+/// Milliseconds since the epoch as RFC 3339 in whole seconds, as Kubernetes writes times.
+fn time(ms: u64) -> Option<String> {
+    let seconds = i64::try_from(ms / 1000).ok()?;
+    jiff::Timestamp::from_second(seconds).ok().map(|t| t.to_string())
+}
+
+/// A map under construction; what is empty is left out.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn set(mut self, name: &str, value: Value) -> Self {
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
+    fn text(self, name: &str, text: &str) -> Self {
+        self.set(name, text.into())
+    }
+
+    fn nonempty(self, name: &str, text: &str) -> Self {
+        if text.is_empty() { self } else { self.text(name, text) }
+    }
+
+    fn optional(self, name: &str, text: Option<&str>) -> Self {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self,
+        }
+    }
+
+    /// A time, unless it is 0: never.
+    fn time(self, name: &str, ms: u64) -> Self {
+        let text = if ms == 0 { None } else { time(ms) };
+        self.optional(name, text.as_deref())
+    }
+
+    fn map(self, name: &str, map: &StringMap) -> Self {
+        if map.is_empty() {
+            return self;
+        }
+        let entries = map.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str())));
+        self.set(name, Value::Object(entries.collect()))
+    }
+
+    fn list(self, name: &str, items: impl Iterator<Item = Value>) -> Self {
+        let items: Vec<Value> = items.collect();
+        if items.is_empty() { self } else { self.set(name, items.into()) }
+    }
+
+    fn finish(self) -> Value {
+        Value::Object(self.0)
+    }
+}

@@ -1,0 +1,166 @@
+//! Pods as values.
+
+use bulkhead_types::{
+    Container, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod, PodPhase,
+    PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
+    format_bytes, format_millis,
+};
+use serde_json::{Value, json};
+
+use super::{Fields, effect};
+
+/// What a pod runs; `node` is where it runs or must run.
+pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
+    let RuntimeClass::Rune = spec.runtime_class;
+    let restart_policy = match spec.restart_policy {
+        RestartPolicy::Always => "Always",
+        RestartPolicy::OnFailure => "OnFailure",
+        RestartPolicy::Never => "Never",
+    };
+    Fields::new()
+        .text("runtimeClassName", "rune")
+        .text("restartPolicy", restart_policy)
+        .set("terminationGracePeriodSeconds", (spec.termination_grace_ms / 1000).into())
+        .map("nodeSelector", &spec.node_selector)
+        .optional("nodeName", node)
+        .optional("hostname", spec.hostname.as_deref())
+        .list("tolerations", spec.tolerations.iter().map(toleration))
+        .list("initContainers", spec.init_containers.iter().map(container))
+        .list("containers", spec.containers.iter().map(container))
+        .finish()
+}
+
+fn toleration(toleration: &Toleration) -> Value {
+    let operator = match toleration.operator {
+        TolerationOperator::Equal => "Equal",
+        TolerationOperator::Exists => "Exists",
+    };
+    let fields = Fields::new()
+        .nonempty("key", &toleration.key)
+        .text("operator", operator)
+        .nonempty("value", &toleration.value)
+        .optional("effect", toleration.effect.map(effect));
+    match toleration.toleration_ms {
+        Some(ms) => fields.set("tolerationSeconds", (ms / 1000).into()),
+        None => fields,
+    }
+    .finish()
+}
+
+fn container(container: &Container) -> Value {
+    let policy = match container.image_pull_policy {
+        ImagePullPolicy::IfNotPresent => "IfNotPresent",
+        ImagePullPolicy::Always => "Always",
+        ImagePullPolicy::Never => "Never",
+    };
+    let words =
+        |words: &[String]| words.iter().map(|w| Value::from(w.as_str())).collect::<Vec<_>>().into_iter();
+    let env = container.env.iter().map(|var| json!({"name": var.name, "value": var.value}));
+    let ports = container.ports.iter().map(|port| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        };
+        Fields::new()
+            .optional("name", port.name.as_deref())
+            .set("containerPort", port.container_port.into())
+            .text("protocol", protocol)
+            .finish()
+    });
+    let resources =
+        Fields::new().set("requests", amounts(container.requests)).set("limits", amounts(container.limits));
+    let resources = Fields(resources.0.into_iter().filter(|(_, v)| *v != json!({})).collect());
+    Fields::new()
+        .text("name", &container.name)
+        .text("image", &container.image)
+        .text("imagePullPolicy", policy)
+        .list("command", words(&container.command))
+        .list("args", words(&container.args))
+        .optional("workingDir", container.working_dir.as_deref())
+        .list("env", env)
+        .list("ports", ports)
+        .set("resources", resources.finish())
+        .finish()
+}
+
+fn amounts(amounts: ResourceRequirements) -> Value {
+    Fields::new()
+        .optional("cpu", amounts.cpu_millis.map(format_millis).as_deref())
+        .optional("memory", amounts.memory_bytes.map(format_bytes).as_deref())
+        .optional("ephemeral-storage", amounts.ephemeral_storage_bytes.map(format_bytes).as_deref())
+        .finish()
+}
+
+/// What is known of a pod.
+pub(super) fn status(pod: &Pod) -> Value {
+    let status = &pod.status;
+    let phase = match status.phase {
+        PodPhase::Pending => "Pending",
+        PodPhase::Running => "Running",
+        PodPhase::Succeeded => "Succeeded",
+        PodPhase::Failed => "Failed",
+    };
+    let condition = |name: &str, holds: bool, since_ms: u64| {
+        Fields::new()
+            .text("type", name)
+            .text("status", if holds { "True" } else { "False" })
+            .time("lastTransitionTime", since_ms)
+            .finish()
+    };
+    let conditions = [
+        condition("PodScheduled", pod.node.is_some(), status.bound_at_ms),
+        condition("Ready", status.ready, status.ready_since_ms),
+    ];
+    let fields = Fields::new()
+        .text("phase", phase)
+        .nonempty("reason", &status.reason)
+        .nonempty("message", &status.message)
+        .list("conditions", conditions.into_iter())
+        .time("startTime", status.started_at_ms)
+        .list("initContainerStatuses", status.init_containers.iter().map(container_status))
+        .list("containerStatuses", status.containers.iter().map(container_status));
+    let fields = match status.sandbox_restarts {
+        0 => fields,
+        n => fields.set("sandboxRestarts", n.into()),
+    };
+    fields.finish()
+}
+
+fn container_status(status: &ContainerStatus) -> Value {
+    let state = match &status.state {
+        ContainerState::Waiting { reason, message } => {
+            let waiting = Fields::new().nonempty("reason", reason).nonempty("message", message);
+            json!({"waiting": waiting.finish()})
+        }
+        ContainerState::Running { started_at_ms } => {
+            json!({"running": Fields::new().time("startedAt", *started_at_ms).finish()})
+        }
+        ContainerState::Terminated(termination) => json!({"terminated": terminated(termination)}),
+    };
+    let fields = Fields::new()
+        .text("name", &status.name)
+        .set("state", state)
+        .set("ready", status.ready.into())
+        .set("restartCount", status.restart_count.into())
+        .nonempty("imageID", &status.image_digest);
+    match &status.last_termination {
+        Some(last) => fields.set("lastState", json!({"terminated": terminated(last)})),
+        None => fields,
+    }
+    .finish()
+}
+
+fn terminated(termination: &ContainerTermination) -> Value {
+    let fields = Fields::new()
+        .set("exitCode", termination.exit_code.into())
+        .nonempty("reason", &termination.reason)
+        .nonempty("message", &termination.message)
+        .time("startedAt", termination.started_at_ms)
+        .time("finishedAt", termination.finished_at_ms);
+    match termination.signal {
+        0 => fields,
+        signal => fields.set("signal", signal.into()),
+    }
+    .finish()
+}

@@ -1,0 +1,113 @@
+//! ReplicaSets and Deployments as values.
+
+use bulkhead_types::{
+    ConditionStatus, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent, LabelOperator,
+    LabelSelector, PodTemplate, ReplicaSet, ReplicaSetSpec,
+};
+use serde_json::{Value, json};
+
+use super::{Fields, pod};
+
+/// What is wanted of a ReplicaSet.
+pub(super) fn replica_set_spec(spec: &ReplicaSetSpec) -> Value {
+    Fields::new()
+        .set("replicas", spec.replicas.into())
+        .set("minReadySeconds", (spec.min_ready_ms / 1000).into())
+        .set("selector", selector(&spec.selector))
+        .set("template", template(&spec.template))
+        .finish()
+}
+
+/// What is known of a ReplicaSet.
+pub(super) fn replica_set_status(set: &ReplicaSet) -> Value {
+    let fields = Fields::new()
+        .set("observedGeneration", set.status.observed_generation.into())
+        .set("replicas", set.status.replicas.into())
+        .set("readyReplicas", set.status.ready_replicas.into())
+        .set("availableReplicas", set.status.available_replicas.into());
+    match set.spec.rollout_revision {
+        0 => fields,
+        revision => fields.set("rolloutRevision", revision.into()),
+    }
+    .finish()
+}
+
+/// What is wanted of a Deployment.
+pub(super) fn deployment_spec(spec: &DeploymentSpec) -> Value {
+    let strategy = match spec.strategy {
+        DeploymentStrategy::Recreate => json!({"type": "Recreate"}),
+        DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => json!({
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": share(max_surge), "maxUnavailable": share(max_unavailable)},
+        }),
+    };
+    let fields = Fields::new()
+        .set("replicas", spec.replicas.into())
+        .set("minReadySeconds", (spec.min_ready_ms / 1000).into())
+        .set("progressDeadlineSeconds", (spec.progress_deadline_ms / 1000).into())
+        .set("revisionHistoryLimit", spec.revision_history_limit.into())
+        .set("strategy", strategy)
+        .set("selector", selector(&spec.selector))
+        .set("template", template(&spec.template));
+    if spec.paused { fields.set("paused", true.into()) } else { fields }.finish()
+}
+
+fn share(value: IntOrPercent) -> Value {
+    match value {
+        IntOrPercent::Int(n) => n.into(),
+        IntOrPercent::Percent(_) => value.to_string().into(),
+    }
+}
+
+fn selector(selector: &LabelSelector) -> Value {
+    let requirements = selector.match_expressions.iter().map(|requirement| {
+        let operator = match requirement.operator {
+            LabelOperator::In => "In",
+            LabelOperator::NotIn => "NotIn",
+            LabelOperator::Exists => "Exists",
+            LabelOperator::DoesNotExist => "DoesNotExist",
+        };
+        Fields::new()
+            .text("key", &requirement.key)
+            .text("operator", operator)
+            .list("values", requirement.values.iter().map(|v| Value::from(v.as_str())))
+            .finish()
+    });
+    Fields::new().map("matchLabels", &selector.match_labels).list("matchExpressions", requirements).finish()
+}
+
+fn template(template: &PodTemplate) -> Value {
+    let metadata =
+        Fields::new().map("labels", &template.labels).map("annotations", &template.annotations).finish();
+    json!({"metadata": metadata, "spec": pod::spec(&template.spec, template.spec.node_name.as_deref())})
+}
+
+/// What is known of a Deployment.
+pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
+    let conditions = status.conditions.iter().map(|condition| {
+        let holds = match condition.status {
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
+        };
+        Fields::new()
+            .text("type", &condition.condition_type)
+            .text("status", holds)
+            .nonempty("reason", &condition.reason)
+            .nonempty("message", &condition.message)
+            .time("lastTransitionTime", condition.last_transition_ms)
+            .time("lastUpdateTime", condition.last_update_ms)
+            .finish()
+    });
+    Fields::new()
+        .set("observedGeneration", status.observed_generation.into())
+        .set("rolloutRevision", status.rollout_revision.into())
+        .set("replicas", status.replicas.into())
+        .set("updatedReplicas", status.updated_replicas.into())
+        .set("readyReplicas", status.ready_replicas.into())
+        .set("availableReplicas", status.available_replicas.into())
+        .set("unavailableReplicas", status.unavailable_replicas.into())
+        .set("collisionCount", status.collision_count.into())
+        .list("conditions", conditions)
+        .finish()
+}
