@@ -27,6 +27,8 @@ pub struct Agent {
     intent_is_fresh: bool,
     /// The end of the lease was noticed.
     lease_end_handled: bool,
+    /// The last [`Action::PersistLease`].
+    persisted_lease: Option<u64>,
     actions: VecDeque<Action>,
 }
 
@@ -41,6 +43,7 @@ impl Agent {
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
+            persisted_lease: None,
             actions: VecDeque::new(),
         }
     }
@@ -76,6 +79,7 @@ impl Agent {
             self.rejoin();
         }
         self.step_all(now_ms);
+        self.persist_lease();
         self.report(now_ms);
         self.pods.retain(|_, pod| !pod.is_forgettable());
     }
@@ -203,10 +207,13 @@ impl Agent {
         if self.session.lease_valid(now_ms) {
             self.lease_end_handled = false;
         }
-        if let Some(until_ms) = self.session.lease_until_ms()
-            && self.pods.values().any(Pod::is_unique_and_lives)
-        {
-            self.actions.push_back(Action::PersistLease { until_ms });
+    }
+
+    fn persist_lease(&mut self) {
+        let until_ms = self.session.lease_until_ms();
+        if until_ms != self.persisted_lease && self.pods.values().any(Pod::is_unique_and_lives) {
+            self.persisted_lease = until_ms;
+            self.actions.extend(until_ms.map(|until_ms| Action::PersistLease { until_ms }));
         }
     }
 

@@ -14,6 +14,8 @@ pub const IMAGE_DIGEST_MISMATCH: &str = "ImageDigestMismatch";
 pub const GUEST_NOT_REPORTING: &str = "GuestNotReporting";
 /// The guest's process ended although nobody asked for it.
 pub const GUEST_DIED: &str = "GuestDied";
+/// The container ended with its guest, because the pod was asked to end.
+pub const STOPPED: &str = "Stopped";
 /// The pod needs more than the whole node has.
 pub const OUT_OF_RESOURCES: &str = "OutOfResources";
 /// The pod waits until guests that are about to end have ended.

@@ -89,6 +89,7 @@ impl Pod {
             ) => self.clean(false, env),
             (Phase::Clean { .. }, Want::Run) => {
                 self.start_over(reason::CONTAINER_CREATING);
+                self.gone = false;
                 self.phase = Phase::Idle;
                 true
             }
@@ -133,6 +134,7 @@ impl Pod {
         }
         self.instance = self.instance.checked_add(1).expect("fewer than 2^32 guests of one pod");
         self.generation = env.generation;
+        self.gone = false;
         self.guest_phase = None;
         self.usage = None;
         self.persist(env);

@@ -135,6 +135,8 @@ pub(crate) struct Pod {
     reason: SmolStr,
     message: String,
     ended: Option<PodStatus>,
+    /// No guest and no disk of it is left.
+    gone: bool,
     usage: Option<PodUsage>,
     report: status::Reporting,
 }
@@ -168,6 +170,7 @@ impl Pod {
             reason: SmolStr::default(),
             message: String::new(),
             ended: None,
+            gone: false,
             usage: None,
             report: status::Reporting::default(),
         }
@@ -201,6 +204,7 @@ impl Pod {
             reason: SmolStr::default(),
             message: String::new(),
             ended: record.ended.clone(),
+            gone: false,
             usage: None,
             report: status::Reporting::default(),
         };

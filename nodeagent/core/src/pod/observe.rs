@@ -6,6 +6,10 @@ use smol_str::SmolStr;
 use super::{Cause, Env, Phase, Pod, Want, containers};
 use crate::{Action, Note, reason, text};
 
+/// How long an adopted guest may take to tell the states of its containers before its pod is reported anyway, in
+/// milliseconds.
+const ADOPTION_TELLS_MS: u64 = 1_000;
+
 /// How a guest's process ended.
 pub(crate) struct Exit<'a> {
     pub(crate) status: &'a str,
@@ -85,7 +89,13 @@ impl Pod {
     }
 
     pub(crate) fn guest_hello(&mut self, instance: u32, env: &Env<'_>) {
-        if instance == self.instance && matches!(self.phase, Phase::Booting { .. }) {
+        if instance != self.instance {
+            return;
+        }
+        if let Phase::Booting { adopted, .. } = self.phase {
+            if adopted {
+                self.report.hold_until(env.now_ms.saturating_add(ADOPTION_TELLS_MS));
+            }
             self.phase = Phase::Running { since_ms: env.now_ms, exit_by_ms: None };
         }
     }
@@ -121,6 +131,7 @@ impl Pod {
             return;
         }
         self.guest_phase = Some(phase);
+        self.report.hold_until(0);
         if phase.is_terminal() {
             self.reason = text::reason(why);
             self.message = text::message(message);
@@ -195,6 +206,7 @@ impl Pod {
             env.actions.push_back(Action::ForgetRecord { pod: self.id });
         }
         self.phase = Phase::Clean { logs_kept: keep_logs };
+        self.gone = true;
     }
 
     /// What the agent's last life left of a pod whose process is gone.
@@ -230,6 +242,7 @@ impl Pod {
         let (why, sentence) = match cause {
             Some(Cause::NotReporting) => (reason::GUEST_NOT_REPORTING, self.message.clone()),
             Some(Cause::LeaseExpired) => (reason::LEASE_EXPIRED, self.message.clone()),
+            Some(Cause::Asked) => return (reason::STOPPED, String::new()),
             _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
         };
         (why, text::with_console(&sentence, exit.last_console))

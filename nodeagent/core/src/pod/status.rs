@@ -15,9 +15,15 @@ pub(super) struct Reporting {
     sent: Option<PodReport>,
     sent_at_ms: u64,
     acknowledged: bool,
+    /// An adopted guest first tells all that it knows; until then there is nothing true to report.
+    hold_until_ms: u64,
 }
 
 impl Reporting {
+    pub(super) fn hold_until(&mut self, until_ms: u64) {
+        self.hold_until_ms = until_ms;
+    }
+
     pub(super) fn gone_is_known(&self) -> bool {
         self.acknowledged && self.sent.as_ref().is_some_and(|report| report.gone)
     }
@@ -50,19 +56,17 @@ impl Pod {
         }
     }
 
-    fn is_gone(&self) -> bool {
-        matches!(self.phase, Phase::Clean { .. })
-    }
-
     /// Nothing is known of it that the control plane does not say itself.
     fn is_unreportable(&self) -> bool {
-        matches!(self.desired, super::Desired::Unknown) && !self.process_may_exist() && self.ended.is_none()
+        let untold = matches!(self.phase, Phase::Booting { adopted: true, .. });
+        let unknown = matches!(self.desired, super::Desired::Unknown) && !self.process_may_exist();
+        self.ended.is_none() && (untold || unknown)
     }
 
     fn differs_from_sent(&self) -> bool {
         match &self.report.sent {
             None => true,
-            Some(sent) => sent.gone != self.is_gone() || sent.status != self.current_status(),
+            Some(sent) => sent.gone != self.gone || sent.status != self.current_status(),
         }
     }
 
@@ -71,8 +75,9 @@ impl Pod {
         if self.is_unreportable() || !self.differs_from_sent() {
             return None;
         }
-        let urgent = self.is_gone() || self.ended.is_some() || self.report.sent.is_none();
-        Some(if urgent { 0 } else { self.report.sent_at_ms.saturating_add(POD_REPORT_INTERVAL_MS) })
+        let urgent = self.gone || self.ended.is_some() || self.report.sent.is_none();
+        let calm = self.report.sent_at_ms.saturating_add(POD_REPORT_INTERVAL_MS);
+        Some(if urgent { 0 } else { calm }.max(self.report.hold_until_ms))
     }
 
     /// Its part of a report, when it has one: changed and due, or sent and not acknowledged. `next_sequence` is
@@ -87,9 +92,10 @@ impl Pod {
                 pod: self.id,
                 sequence: next_sequence(),
                 status: self.current_status(),
-                gone: self.is_gone(),
+                gone: self.gone,
             };
-            self.report = Reporting { sent: Some(report.clone()), sent_at_ms: now_ms, acknowledged: false };
+            let sent = Some(report.clone());
+            self.report = Reporting { sent, sent_at_ms: now_ms, acknowledged: false, hold_until_ms: 0 };
             return Some(report);
         }
         if self.report.acknowledged { None } else { self.report.sent.clone() }
@@ -104,7 +110,8 @@ impl Pod {
 
     /// A new session: everything is told again, with sequence numbers of that session.
     pub(crate) fn forget_reports(&mut self) {
-        self.report = Reporting::default();
+        let hold_until_ms = self.report.hold_until_ms;
+        self.report = Reporting { hold_until_ms, ..Reporting::default() };
     }
 
     pub(crate) fn usage(&self) -> Option<PodUsage> {

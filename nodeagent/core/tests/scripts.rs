@@ -1,0 +1,593 @@
+//! Scripts: inputs with their times, and every action that must follow.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fmt::Write as _;
+
+use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, VmRecord};
+use bulkhead_types::{ContainerState, ObjectId, PodPhase, PodStatus, RestartPolicy};
+use expect_test::{Expect, expect};
+use smol_str::SmolStr;
+use support::*;
+
+/// One step of a script.
+enum Step {
+    /// An observation.
+    In(Input),
+    /// Time passes to here, through every deadline on the way.
+    Tick,
+    /// From here on reports are acknowledged, or not.
+    Acks(bool),
+}
+use Step::{Acks, In, Tick};
+
+fn check(steps: Vec<(u64, Step)>, expected: Expect) {
+    let mut agent = Agent::new(config());
+    let mut text = String::new();
+    let mut acks = true;
+    for (now_ms, step) in steps {
+        match step {
+            In(input) => {
+                agent.handle(now_ms, input);
+                drain(&mut agent, now_ms, acks, &mut text);
+            }
+            Acks(on) => acks = on,
+            Tick => {
+                while let Some(at) = agent.next_deadline_ms().filter(|&at| at <= now_ms) {
+                    agent.tick(at);
+                    drain(&mut agent, at, acks, &mut text);
+                    assert!(agent.next_deadline_ms().is_none_or(|next| next > at), "a deadline stays due");
+                }
+            }
+        }
+    }
+    expected.assert_eq(&text);
+}
+
+fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
+    while let Some(action) = agent.poll_action() {
+        if let (Action::Report(report), true) = (&action, acks) {
+            agent.handle(now_ms, ack(report.sent_at_ms));
+        }
+        let line = match action {
+            Action::Join => "join".to_owned(),
+            Action::Prepare { pod } => format!("prepare {}", pod.id),
+            Action::PersistRecord(record) => {
+                let ended = record.ended.map_or(String::new(), |s| format!(" ended {:?}", s.phase));
+                format!("persist {} instance {}{ended}", record.pod, record.instance)
+            }
+            Action::ForgetRecord { pod } => format!("forget {pod}"),
+            Action::StartVm(start) => format!("start {} instance {}", start.pod.id, start.instance),
+            Action::StopVm { pod, instance, grace_ms } => format!("stop {pod}/{instance} grace {grace_ms}"),
+            Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
+            Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
+            Action::PersistLease { until_ms } => format!("lease {until_ms}"),
+            Action::Note(note) => format!("note: {note}"),
+            // Empty heartbeats would hide the rest.
+            Action::Report(report) if report.pods.is_empty() => continue,
+            Action::Report(report) => {
+                let pods = report.pods.iter().map(|pod| {
+                    let gone = if pod.gone { " gone" } else { "" };
+                    format!(" [{} {:x}{} {}]", pod.pod, pod.sequence, gone, show(&pod.status))
+                });
+                format!("report{}", pods.collect::<String>())
+            }
+        };
+        writeln!(text, "{now_ms} {line}").unwrap();
+    }
+}
+
+fn show(status: &PodStatus) -> String {
+    let mut text = format!("{:?}", status.phase);
+    for (word, shown) in [("ready", status.ready), (status.reason.as_str(), !status.reason.is_empty())] {
+        if shown {
+            write!(text, " {word}").unwrap();
+        }
+    }
+    if status.sandbox_restarts > 0 {
+        write!(text, " restarts {}", status.sandbox_restarts).unwrap();
+    }
+    let state = match &status.containers[0].state {
+        ContainerState::Waiting { reason, .. } => format!("waiting:{reason}"),
+        ContainerState::Running { .. } => "running".to_owned(),
+        ContainerState::Terminated(end) => format!("exit:{}:{}", end.exit_code, end.reason),
+    };
+    format!("{text} {state} x{}", status.containers[0].restart_count)
+}
+
+/// Joined as incarnation 1, with these pods intended at time 10.
+fn begin(pods: Vec<bulkhead_types::PodIntent>) -> Vec<(u64, Step)> {
+    vec![(0, In(recovered())), (5, In(joined(1))), (10, In(intent(1, 100, pods)))]
+}
+
+/// Pod 7, instance 1, is up and running at time 60; its reports are acknowledged.
+fn running(pod: bulkhead_types::PodIntent) -> Vec<(u64, Step)> {
+    let mut steps = begin(vec![pod]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (50, In(hello(7, 1))),
+        (60, In(runs(7, 1))),
+        (300, Tick),
+    ]);
+    steps
+}
+
+fn then(mut steps: Vec<(u64, Step)>, more: Vec<(u64, Step)>) -> Vec<(u64, Step)> {
+    steps.extend(more);
+    steps
+}
+
+#[test]
+fn a_pod_starts_and_is_reported() {
+    check(
+        running(pod(7)),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+        "#]],
+    );
+}
+
+#[test]
+fn deletion_stops_then_kills_then_cleans_and_says_gone_until_it_is_known() {
+    check(
+        then(
+            running(pod(7)),
+            vec![
+                (1000, In(intent(1, 101, vec![deleting(pod(7), 20_000)]))),
+                (1100, In(intent(1, 102, vec![deleting(pod(7), 5_000)]))),
+                (11_100, Tick),
+                (11_101, In(exited(7, 1))),
+                (11_110, In(gone(7))),
+                (11_120, Tick),
+                (11_121, In(intent(1, 103, vec![]))),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1000 stop #7/1 grace 20000
+            1000 report [#7 100000003 Running running x0]
+            1100 stop #7/1 grace 5000
+            11100 note: guest of pod #7 exceeded its grace and is killed
+            11100 kill #7/1
+            11101 clean #7 keep_logs false
+            11101 report [#7 100000004 Running exit:137:Stopped x0]
+            11110 forget #7
+            11110 report [#7 100000005 gone Running exit:137:Stopped x0]
+        "#]],
+    );
+}
+
+#[test]
+fn what_runs_and_is_not_intended_ends() {
+    check(
+        then(
+            running(pod(7)),
+            vec![
+                (1000, In(intent(1, 101, vec![]))),
+                (1500, In(exited(7, 1))),
+                (1510, In(gone(7))),
+                (1600, Tick),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1000 note: guest of pod #7 is not intended and is stopped
+            1000 stop #7/1 grace 30000
+            1000 report [#7 100000003 Running running x0]
+            1500 clean #7 keep_logs false
+            1500 report [#7 100000004 Running exit:137:Stopped x0]
+            1510 forget #7
+            1510 report [#7 100000005 gone Running exit:137:Stopped x0]
+        "#]],
+    );
+}
+
+#[test]
+fn old_intents_are_refused() {
+    check(
+        then(
+            begin(vec![]),
+            vec![(20, In(intent(1, 99, vec![pod(7)]))), (30, In(intent(0, 200, vec![pod(7)])))],
+        ),
+        expect![[r#"
+            0 join
+            20 note: intent of generation 99 refused, 100 was accepted before
+            30 note: intent of session 0 refused, this is session 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_guest_that_dies_is_started_again_with_back_off() {
+    check(
+        then(
+            running(pod(7)),
+            vec![
+                (1000, In(exited(7, 1))),
+                (11_000, Tick),
+                (11_010, In(image(7))),
+                (11_020, In(started(7, 2))),
+                (11_030, In(exited(7, 1))),
+                (11_040, In(exited(7, 2))),
+                (31_040, Tick),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1000 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+            1000 report [#7 100000003 Running GuestDied restarts 1 waiting:GuestDied x1]
+            11000 prepare #7
+            11010 persist #7 instance 2
+            11010 start #7 instance 2
+            11040 note: guest of pod #7 failed: GuestDied; next attempt in 20000 ms
+            11040 report [#7 100000004 Running GuestDied restarts 2 waiting:GuestDied x1]
+            31040 prepare #7
+        "#]],
+    );
+}
+
+#[test]
+fn a_guest_that_dies_is_over_when_it_must_not_restart() {
+    check(
+        then(
+            running(with_policy(7, RestartPolicy::Never)),
+            vec![(1000, In(exited(7, 1))), (1010, In(gone(7)))],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            60 persist #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1000 note: guest of pod #7 failed: GuestDied; the pod is over
+            1000 persist #7 instance 1 ended Failed
+            1000 clean #7 keep_logs true
+            1000 report [#7 100000003 Failed GuestDied exit:137:GuestDied x0]
+            1010 report [#7 100000004 gone Failed GuestDied exit:137:GuestDied x0]
+        "#]],
+    );
+}
+
+#[test]
+fn a_pod_that_completes_is_cleaned_but_keeps_its_logs_until_it_leaves() {
+    let done = with_policy(7, RestartPolicy::OnFailure);
+    let ended = bulkhead_types::PodIntent { ended: true, ..done.clone() };
+    check(
+        then(
+            running(done),
+            vec![
+                (500, In(ends(7, 1, 0))),
+                (510, In(guest_pod(7, 1, PodPhase::Succeeded))),
+                (600, In(exited(7, 1))),
+                (610, In(gone(7))),
+                (630, In(intent(1, 101, vec![ended]))),
+                (640, In(intent(1, 102, vec![]))),
+                (650, In(gone(7))),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            500 report [#7 100000003 Running exit:0:Completed x0]
+            600 persist #7 instance 1 ended Succeeded
+            600 clean #7 keep_logs true
+            600 report [#7 100000004 Succeeded exit:0:Completed x0]
+            610 report [#7 100000005 gone Succeeded exit:0:Completed x0]
+            640 clean #7 keep_logs false
+            650 forget #7
+        "#]],
+    );
+}
+
+#[test]
+fn a_guest_that_never_reports_is_killed_and_tried_again() {
+    let steps = vec![
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (120_030, Tick),
+        (120_040, In(exited(7, 1))),
+        (120_041, Tick),
+    ];
+    check(
+        then(begin(vec![pod(7)]), steps),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Pending waiting:ContainerCreating x0]
+            120030 kill #7/1
+            120030 report [#7 100000003 Pending GuestNotReporting waiting:ContainerCreating x0]
+            120040 note: guest of pod #7 failed: GuestNotReporting; next attempt in 10000 ms
+        "#]],
+    );
+}
+
+#[test]
+fn failures_before_a_guest_have_their_reason() {
+    let failed = |message: &str| Input::ImageFailed {
+        pod: ObjectId(7),
+        container: SmolStr::new("main"),
+        reason: SmolStr::new("ErrImagePull"),
+        message: message.to_owned(),
+    };
+    let missing = Input::VmStartFailed {
+        pod: ObjectId(7),
+        instance: 1,
+        reason: SmolStr::new("KernelMissing"),
+        message: "no kernel".to_owned(),
+    };
+    check(
+        then(
+            begin(vec![pod(7)]),
+            vec![
+                (20, In(failed("refused"))),
+                (10_020, Tick),
+                (10_020, In(failed("refused"))),
+                (30_020, Tick),
+                (30_030, In(image(7))),
+                (30_040, In(missing)),
+                (40_040, Tick),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            210 report [#7 100000002 Pending ErrImagePull waiting:ErrImagePull x0]
+            10020 prepare #7
+            10020 report [#7 100000003 Pending ImagePullBackOff waiting:ImagePullBackOff x0]
+            30020 prepare #7
+            30030 persist #7 instance 1
+            30030 start #7 instance 1
+            30030 report [#7 100000004 Pending waiting:ContainerCreating x0]
+            30040 note: guest of pod #7 failed: KernelMissing; next attempt in 10000 ms
+            30230 report [#7 100000005 Pending KernelMissing waiting:KernelMissing x0]
+            40040 prepare #7
+        "#]],
+    );
+}
+
+#[test]
+fn lease_expiry_kills_unique_pods_only_and_they_wait_for_a_fresh_intent() {
+    let mut steps = begin(vec![unique(pod(7)), pod(8)]);
+    for id in [7, 8] {
+        steps.extend([
+            (20, In(image(id))),
+            (30, In(started(id, 1))),
+            (50, In(hello(id, 1))),
+            (60, In(runs(id, 1))),
+        ]);
+    }
+    steps.extend([
+        (100, Acks(false)),
+        (101, In(Input::Disconnected)),
+        (10_060, Tick),
+        (10_070, In(exited(7, 1))),
+        (20_070, Tick),
+        (20_080, In(image(7))),
+        (20_090, Acks(true)),
+        (20_100, In(joined(2))),
+        (20_150, In(intent(2, 100, vec![unique(pod(7)), pod(8)]))),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 prepare #8
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            20 lease 10010
+            20 persist #8 instance 1
+            20 start #8 instance 1
+            101 join
+            10010 note: lease expired, 1 pods that must be unique are killed
+            10010 kill #7/1
+            10070 note: guest of pod #7 failed: LeaseExpired; next attempt in 10000 ms
+            20070 prepare #7
+            20100 report [#7 200000001 Running WaitingForLease restarts 1 waiting:LeaseExpired x1] [#8 200000002 Running ready running x0]
+            20150 persist #7 instance 2
+            20150 start #7 instance 2
+            20150 lease 30100
+        "#]],
+    );
+}
+
+fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> RecoveredVm {
+    let pod = with_policy(7, policy);
+    let record = VmRecord {
+        pod: pod.id,
+        uid: pod.uid,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        instance: 3,
+        generation: 90,
+        spec_digest: bulkhead_nodeagent_core::spec_digest_text(pod.spec.digest()),
+        plan: bulkhead_nodeagent_core::PodPlan::new(&pod.spec, is_unique),
+        images: [(SmolStr::new("main"), SmolStr::new("sha256:aa"))].into(),
+        restart_counts: [(SmolStr::new("main"), 2)].into(),
+        sandbox_restarts: 2,
+        started: true,
+        trace_context: None,
+        ended: None,
+    };
+    RecoveredVm { record, running, started_at_ms: 900_000, last_console: String::new() }
+}
+
+#[test]
+fn running_guests_are_adopted() {
+    check(
+        vec![
+            (
+                0,
+                In(Input::Recovered {
+                    vms: vec![left_behind(true, RestartPolicy::Always, false)],
+                    lease_until_ms: None,
+                }),
+            ),
+            (1, In(joined(2))),
+            (2, In(hello(7, 3))),
+            (3, In(runs(7, 3))),
+            (4, In(intent(2, 100, vec![pod(7)]))),
+            (1500, Tick),
+        ],
+        expect![[r#"
+            0 join
+            0 note: guest 3 of pod #7 adopted
+            1002 report [#7 200000001 Running ready restarts 2 running x2]
+        "#]],
+    );
+}
+
+#[test]
+fn a_unique_guest_is_adopted_only_under_its_lease() {
+    let vms = || vec![left_behind(true, RestartPolicy::Always, true)];
+    check(
+        vec![(50, In(Input::Recovered { vms: vms(), lease_until_ms: Some(50) }))],
+        expect![[r#"
+            50 join
+            50 note: guest 3 of pod #7 adopted
+            50 kill #7/3
+            50 lease 50
+        "#]],
+    );
+    check(
+        vec![(50, In(Input::Recovered { vms: vms(), lease_until_ms: Some(60) })), (60, Tick)],
+        expect![[r#"
+            50 join
+            50 note: guest 3 of pod #7 adopted
+            50 lease 60
+            60 note: lease expired, 1 pods that must be unique are killed
+            60 kill #7/3
+        "#]],
+    );
+}
+
+#[test]
+fn guests_that_died_while_the_agent_was_away_follow_their_policy() {
+    let dead =
+        |policy| Input::Recovered { vms: vec![left_behind(false, policy, false)], lease_until_ms: None };
+    check(
+        vec![(0, In(dead(RestartPolicy::Never))), (1, In(gone(7))), (2, In(joined(2)))],
+        expect![[r#"
+             0 join
+             0 persist #7 instance 3 ended Failed
+             0 clean #7 keep_logs true
+             2 report [#7 200000001 gone Failed GuestDied restarts 2 waiting:ContainerCreating x2]
+    "#]],
+    );
+    check(
+        vec![
+            (0, In(dead(RestartPolicy::Always))),
+            (2, In(joined(2))),
+            (3, In(intent(2, 100, vec![pod(7)]))),
+            (10_000, Tick),
+        ],
+        expect![[r#"
+            0 join
+            0 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+            3 report [#7 200000001 Pending GuestDied restarts 3 waiting:GuestDied x2]
+            10000 prepare #7
+        "#]],
+    );
+}
+
+#[test]
+fn a_pod_waits_for_what_ending_guests_hold() {
+    let big = |id| bulkhead_types::PodIntent {
+        spec: bulkhead_types::Shared::new(spec(600, RestartPolicy::Always)),
+        ..pod(id)
+    };
+    let mut steps = begin(vec![big(7)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (40, In(hello(7, 1))),
+        (50, In(intent(1, 101, vec![big(8)]))),
+        (60, In(image(8))),
+        (300, Tick),
+        (310, In(exited(7, 1))),
+        (320, In(gone(7))),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            50 note: guest of pod #7 is not intended and is stopped
+            50 stop #7/1 grace 30000
+            50 prepare #8
+            50 report [#8 100000002 Pending waiting:ContainerCreating x0]
+            210 report [#7 100000003 Pending waiting:ContainerCreating x0]
+            250 report [#8 100000004 Pending WaitingForResources waiting:ContainerCreating x0]
+            310 clean #7 keep_logs false
+            320 forget #7
+            320 persist #8 instance 1
+            320 start #8 instance 1
+            320 report [#7 100000005 gone Pending waiting:ContainerCreating x0]
+        "#]],
+    );
+}
+
+#[test]
+fn what_never_fits_fails() {
+    let huge = bulkhead_types::PodIntent {
+        spec: bulkhead_types::Shared::new(spec(5000, RestartPolicy::Always)),
+        ..pod(7)
+    };
+    check(
+        then(begin(vec![huge]), vec![(20, In(gone(7)))]),
+        expect![[r#"
+            0 join
+            10 persist #7 instance 0 ended Failed
+            10 clean #7 keep_logs true
+            10 report [#7 100000001 Failed OutOfResources waiting:ContainerCreating x0]
+            20 report [#7 100000002 gone Failed OutOfResources waiting:ContainerCreating x0]
+        "#]],
+    );
+}
+
+#[test]
+fn silence_for_a_lease_makes_the_agent_look_for_another_server() {
+    check(
+        vec![(0, In(recovered())), (4, Acks(false)), (5, In(joined(1))), (10_005, Tick)],
+        expect![[r#"
+            0 join
+            10005 join
+        "#]],
+    );
+}
