@@ -1,1 +1,77 @@
-//! x
+//! QEMU's command line as data: one struct per switch, fields named as QEMU names them.
+//!
+//! Source: the invocation chapter of QEMU's system emulation manual. Nothing here looks at the host.
+
+mod chardev;
+mod device;
+mod machine;
+mod option;
+
+pub use chardev::*;
+pub use device::*;
+pub use machine::*;
+
+/// A whole command line, without the program's name.
+///
+/// No default devices, no user configuration, no graphics, no reboot: what is not said here is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuCommand {
+    /// `-name`
+    pub name: Name,
+    /// `-uuid`
+    pub uuid: MachineUuid,
+    /// `-machine`
+    pub machine: Machine,
+    /// `-accel`
+    pub accel: Accel,
+    /// `-cpu`
+    pub cpu: Cpu,
+    /// `-smp`
+    pub smp: Smp,
+    /// `-m`
+    pub memory: Memory,
+    /// `-kernel`, `-initrd`, `-append`
+    pub kernel: Kernel,
+    /// `-chardev`, in order.
+    pub chardevs: Vec<Chardev>,
+    /// `-serial`
+    pub serial: Option<Serial>,
+    /// `-mon`
+    pub qmp: Option<Qmp>,
+    /// `-blockdev`, in order.
+    pub blockdevs: Vec<Blockdev>,
+    /// `-device`, in order.
+    pub devices: Vec<Device>,
+    /// `-sandbox`
+    pub sandbox: Option<Sandbox>,
+    /// `-pidfile`
+    pub pidfile: Option<String>,
+}
+
+impl QemuCommand {
+    /// The arguments, in a fixed order.
+    ///
+    /// # Panics
+    /// When a disk's serial is too long.
+    #[must_use]
+    pub fn to_args(&self) -> Vec<String> {
+        let mut args: Vec<String> =
+            ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"].map(str::to_owned).into();
+        args.extend(self.name.args());
+        args.extend(self.uuid.args());
+        args.extend(self.machine.args());
+        args.extend(self.accel.args());
+        args.extend(self.cpu.args());
+        args.extend(self.smp.args());
+        args.extend(self.memory.args());
+        args.extend(self.kernel.args());
+        args.extend(self.chardevs.iter().flat_map(Chardev::args));
+        args.extend(self.serial.iter().flat_map(Serial::args));
+        args.extend(self.qmp.iter().flat_map(Qmp::args));
+        args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
+        args.extend(self.devices.iter().flat_map(Device::args));
+        args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.args()));
+        args.extend(self.pidfile.iter().flat_map(|path| ["-pidfile".to_owned(), path.clone()]));
+        args
+    }
+}

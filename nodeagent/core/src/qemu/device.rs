@@ -1,0 +1,170 @@
+//! Devices (`-device`) and block backends (`-blockdev`).
+
+use super::option::Opts;
+use crate::pci::Bdf;
+
+/// Longest serial of a virtio-blk disk, in bytes (virtio specification, 5.2.6.1).
+pub const VIRTIO_BLK_SERIAL_LENGTH_MAX: usize = 20;
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// `virtio-serial-pci`
+    VirtioSerialPci(VirtioSerialPci),
+    /// `virtserialport`
+    VirtserialPort(VirtserialPort),
+    /// `virtio-blk-pci`
+    VirtioBlkPci(VirtioBlkPci),
+    /// `virtio-rng-pci`
+    VirtioRngPci(VirtioRngPci),
+    /// `pcie-root-port`
+    PcieRootPort(PcieRootPort),
+    /// `vfio-pci`
+    VfioPci(VfioPci),
+}
+
+/// A controller for ports of a guest channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioSerialPci {
+    /// Its name; its bus is this and `.0`.
+    pub id: String,
+}
+
+/// A port that the guest finds by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtserialPort {
+    /// The controller's bus.
+    pub bus: String,
+    /// Which character device.
+    pub chardev: String,
+    /// The name in the guest.
+    pub name: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioBlkPci {
+    /// Its name.
+    pub id: String,
+    /// Which block backend.
+    pub drive: String,
+    /// What the guest finds it by; at most [`VIRTIO_BLK_SERIAL_LENGTH_MAX`] bytes.
+    pub serial: String,
+}
+
+/// A source of randomness, fed by the host's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtioRngPci {
+    /// Its name.
+    pub id: String,
+}
+
+/// A PCI Express root port, for devices that need one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PcieRootPort {
+    /// Its name; also its bus.
+    pub id: String,
+    /// Chassis and slot must be unique together.
+    pub chassis: u8,
+    /// The slot.
+    pub slot: u16,
+}
+
+/// A device of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VfioPci {
+    /// Its name.
+    pub id: String,
+    /// Its address on the host.
+    pub host: Bdf,
+    /// The root port that it is behind.
+    pub bus: String,
+}
+
+impl Device {
+    pub(super) fn args(&self) -> [String; 2] {
+        let value = match self {
+            Self::VirtioSerialPci(d) => Opts::new("virtio-serial-pci").set("id", &d.id),
+            Self::VirtserialPort(d) => {
+                Opts::new("virtserialport").set("bus", &d.bus).set("chardev", &d.chardev).set("name", &d.name)
+            }
+            Self::VirtioBlkPci(d) => {
+                assert!(d.serial.len() <= VIRTIO_BLK_SERIAL_LENGTH_MAX, "serial {:?} is too long", d.serial);
+                Opts::new("virtio-blk-pci").set("id", &d.id).set("drive", &d.drive).set("serial", &d.serial)
+            }
+            Self::VirtioRngPci(d) => Opts::new("virtio-rng-pci").set("id", &d.id),
+            Self::PcieRootPort(d) => {
+                Opts::new("pcie-root-port").set("id", &d.id).set("chassis", d.chassis).set("slot", d.slot)
+            }
+            Self::VfioPci(d) => Opts::new("vfio-pci").set("id", &d.id).set("host", d.host).set("bus", &d.bus),
+        };
+        ["-device".to_owned(), value.finish()]
+    }
+}
+
+/// A block backend: a format over a file (`-blockdev`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blockdev {
+    /// Its name for devices.
+    pub node_name: String,
+    /// How the file is read.
+    pub driver: BlockDriver,
+    /// Where the file is.
+    pub filename: String,
+    /// Nothing is written.
+    pub read_only: bool,
+    /// What happens when the guest discards blocks.
+    pub discard: Discard,
+    /// How the host caches.
+    pub cache: Cache,
+}
+
+/// Formats of disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockDriver {
+    /// The file is the disk.
+    Raw,
+    /// QEMU's own, with a backing file named in its header.
+    Qcow2,
+}
+
+/// What happens to discarded blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// They stay.
+    Ignore,
+    /// They are given back to the host.
+    Unmap,
+}
+
+/// How the host caches a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Around the host's page cache.
+    pub direct: bool,
+    /// The guest's flushes are passed over: right for disks that do not outlive their guest.
+    pub no_flush: bool,
+}
+
+impl Blockdev {
+    pub(super) fn args(&self) -> [String; 2] {
+        let driver = match self.driver {
+            BlockDriver::Raw => "raw",
+            BlockDriver::Qcow2 => "qcow2",
+        };
+        let discard = match self.discard {
+            Discard::Ignore => "ignore",
+            Discard::Unmap => "unmap",
+        };
+        let value = Opts::keyed("driver", driver)
+            .set("node-name", &self.node_name)
+            .flag("read-only", self.read_only)
+            .set("discard", discard)
+            .flag("cache.direct", self.cache.direct)
+            .flag("cache.no-flush", self.cache.no_flush)
+            .set("file.driver", "file")
+            .set("file.filename", &self.filename)
+            .set_if("file.locking", self.read_only.then_some("off"));
+        ["-blockdev".to_owned(), value.finish()]
+    }
+}
