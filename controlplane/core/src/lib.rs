@@ -11,7 +11,8 @@
 //!  Output (persist, send, reply)                                     watches, intents, read views
 //! ```
 //!
-//! Entry points: [`State`] with [`decide()`] and [`evolve::evolve`], and [`Machine`] that ties them together.
+//! Entry points: [`server::Server`] for a whole server, [`Machine`] for the replicated state machine alone,
+//! [`decide()`] and [`evolve::evolve`] for one step of it.
 //!
 //! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
 //! file: time, ids and seeds are parameters. The simulator runs exactly this code.
@@ -22,6 +23,9 @@ pub mod intent;
 pub mod invariant;
 mod machine;
 pub mod placement;
+pub mod reconcile;
+pub mod replica;
+pub mod server;
 mod state;
 
 pub use decide::decide;

@@ -100,11 +100,11 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
     }
-    if let (Some(owner), Object::ReplicaSet(_)) = (present.meta().owner, &present) {
-        if let Some(owner) = state.object(owner.kind, owner.id) {
-            return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
-                .with_remedy("change that instead"));
-        }
+    if let (Some(owner), Object::ReplicaSet(_)) = (present.meta().owner, &present)
+        && let Some(owner) = state.object(owner.kind, owner.id)
+    {
+        return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
+            .with_remedy("change that instead"));
     }
     let id = present.meta().id;
     let labels = applied_labels(&present, object)?;

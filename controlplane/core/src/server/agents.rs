@@ -1,0 +1,68 @@
+//! Agents' reports: leases and usage are soft state, statuses become log entries.
+
+use bulkhead_types::{AgentAck, AgentReport, Command, Kind, Rejection, RejectionCode, Stamped};
+use smol_str::SmolStr;
+
+use super::leader::{Leadership, own_submission};
+use super::proposals::Origin;
+use super::reads::Reader;
+use super::{Reply, Server, Ticket};
+
+impl Server {
+    /// A report renews the node's lease, counted from when the agent sent it. The answer waits until this
+    /// server is known to lead still: by a read round, or by the report's own entry being applied. Otherwise a
+    /// deposed leader could go on renewing leases that the new one counts as run out.
+    pub(super) fn handle_agent(&mut self, ticket: Ticket, report: AgentReport) {
+        if let Some(refusal) = self.refuse_submission() {
+            return self.reply(ticket, refusal);
+        }
+        if let Err(rejection) = self.check_session(&report) {
+            return self.reply(ticket, Reply::Rejected(rejection));
+        }
+        let now_ms = self.now_ms;
+        let lease_ms = self.config.reconcile.lease_ms;
+        let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
+            return self.reply(ticket, Reply::NotLeader(None));
+        };
+        let AgentReport { node, incarnation, sent_at_ms, pods, usage, .. } = report;
+        leader.soft.heartbeat(node, now_ms);
+        leader.soft.set_usage(node, usage);
+        let ack = AgentAck { sent_at_ms, lease_ms };
+        if pods.is_empty() {
+            return self.reads.ask(Reader::Heartbeat(ticket, ack));
+        }
+        let stamped = Stamped {
+            actor: SmolStr::new(format!("agent:{node}")),
+            ..own_submission("agents", now_ms, Command::ReportPods { node, incarnation, reports: pods })
+        };
+        self.proposals.push_own(stamped, Origin::Agent(ticket, ack));
+    }
+
+    fn check_session(&self, report: &AgentReport) -> Result<(), Rejection> {
+        let state = self.machine.state();
+        let Some(node) = state.nodes().get(report.node) else {
+            return Err(Rejection::new(
+                RejectionCode::NotFound,
+                format!("{} {}", Kind::Node, report.node),
+                "does not exist",
+            )
+            .with_remedy("register again"));
+        };
+        if node.status.incarnation != report.incarnation {
+            let reason = format!("is at incarnation {}, not {}", node.status.incarnation, report.incarnation);
+            return Err(Rejection::new(
+                RejectionCode::StaleIncarnation,
+                format!("Node {}", node.meta.name),
+                reason,
+            )
+            .with_remedy("register again, unless another agent runs under this name"));
+        }
+        Ok(())
+    }
+
+    /// When each node was last heard of, milliseconds since the epoch; on a leader only.
+    #[must_use]
+    pub fn soft_state(&self) -> Option<&crate::reconcile::SoftState> {
+        self.leader.as_ref().filter(|l| Leadership::is_active(l)).map(|l| &l.soft)
+    }
+}

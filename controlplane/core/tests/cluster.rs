@@ -1,0 +1,297 @@
+//! Servers over a lossless network and an instant disk: the smallest world in which a cluster must work.
+//! Faults are the simulator's work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::State;
+use bulkhead_controlplane_core::reconcile::ReconcileConfig;
+use bulkhead_controlplane_core::replica::{LogView, SnapshotPoint};
+use bulkhead_controlplane_core::server::{
+    Fatal, Input, PeerMessage, Reply, Server, ServerConfig, authorize_all,
+};
+use bulkhead_proto::ProtoCodec;
+use bulkhead_types::{
+    Command, MemberId, MemberRole, MembershipAction, MembershipChange, Name, Namespace, Object, ObjectMeta,
+    Stamped,
+};
+use raft::eraftpb::{ConfState, HardState};
+use uuid::Uuid;
+
+struct World {
+    servers: BTreeMap<MemberId, Server>,
+    snapshots: BTreeMap<(MemberId, u64), State>,
+    replies: BTreeMap<u64, Reply>,
+    fatals: BTreeMap<MemberId, Fatal>,
+    down: Vec<MemberId>,
+    now_ms: u64,
+    ticket: u64,
+}
+
+const CLUSTER: Uuid = Uuid::from_u128(77);
+
+fn config(member: u64) -> ServerConfig {
+    ServerConfig {
+        member: MemberId(member),
+        cluster_id: CLUSTER,
+        storage_uid: Uuid::from_u128(u128::from(member)),
+        address: format!("127.0.0.1:{member}").into(),
+        version: "test".into(),
+        initial_members: (1..=3).map(|m| (MemberId(m), format!("127.0.0.1:{m}").into())).collect(),
+        seed: 1,
+        tick_ms: 10,
+        election_ticks: 10,
+        heartbeat_ticks: 2,
+        snapshot_entries: 50,
+        keep_entries: 10,
+        digest_interval: 8,
+        heartbeat_ms: 1000,
+        reconcile: ReconcileConfig::default(),
+        authorize: authorize_all,
+    }
+}
+
+fn logger() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            servers: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            fatals: BTreeMap::new(),
+            down: Vec::new(),
+            now_ms: 1_000_000,
+            ticket: 0,
+        };
+        for member in 1..=3 {
+            let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+            let genesis = SnapshotPoint { index: 1, term: 1, conf_state };
+            world.start(member, LogView::new(genesis, HardState::default(), Vec::new()));
+        }
+        world
+    }
+
+    fn start(&mut self, member: u64, log: LogView) {
+        let server = Server::new(config(member), Arc::new(ProtoCodec), State::default(), log, &logger())
+            .expect("starts");
+        self.servers.insert(MemberId(member), server);
+    }
+
+    /// One tick everywhere, and everything that follows from it.
+    fn tick(&mut self) {
+        self.now_ms += 10;
+        let mut inputs: Vec<(MemberId, Input)> = self.servers.keys().map(|m| (*m, Input::Tick)).collect();
+        while !inputs.is_empty() {
+            let touched: Vec<MemberId> = inputs.iter().map(|(m, _)| *m).collect();
+            for (member, input) in inputs.drain(..) {
+                if let Some(server) = self.servers.get_mut(&member).filter(|_| !self.down.contains(&member)) {
+                    server.handle(self.now_ms, input);
+                }
+            }
+            for member in touched {
+                self.run(member, &mut inputs);
+            }
+        }
+    }
+
+    fn run(&mut self, member: MemberId, inputs: &mut Vec<(MemberId, Input)>) {
+        let Some(server) = self.servers.get_mut(&member).filter(|_| !self.down.contains(&member)) else {
+            return;
+        };
+        let output = server.take_output(self.now_ms);
+        for persist in output.persist.iter().filter(|p| p.number > 0) {
+            inputs.push((member, Input::Persisted { number: persist.number }));
+        }
+        for (to, message) in output.messages {
+            inputs.push((to, Input::Peer { from: member, message }));
+        }
+        for send in output.send_snapshots {
+            let state = Box::new(self.snapshots[&(member, send.index)].clone());
+            inputs.push((send.to, Input::SnapshotReceived { message: send.message, state }));
+            inputs.push((member, Input::SnapshotSent { to: send.to, delivered: true }));
+        }
+        if let Some(save) = output.save_snapshot {
+            let index = save.point.index;
+            self.snapshots.insert((member, index), save.state);
+            inputs.push((member, Input::SnapshotSaved { index: Some(index) }));
+        }
+        self.replies.extend(output.replies);
+        if let Some(fatal) = output.fatal {
+            self.fatals.insert(member, fatal);
+            self.down.push(member);
+        }
+    }
+
+    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..2000 {
+            if done(self) {
+                return;
+            }
+            self.tick();
+        }
+        let statuses: Vec<_> = self.servers.values().map(Server::status).collect();
+        panic!("not reached in 2000 ticks: {what}; down {:?}, {statuses:#?}", self.down);
+    }
+
+    fn leader(&self) -> Option<MemberId> {
+        let up = self.servers.iter().filter(|(m, _)| !self.down.contains(m));
+        up.filter(|(_, s)| s.is_leader() && s.state().cluster_id().is_some()).map(|(m, _)| *m).next()
+    }
+
+    fn submit(&mut self, request: u128, command: Command) -> u64 {
+        self.run_until("a leader", |w| w.leader().is_some());
+        let leader = self.leader().expect("there is one");
+        self.ticket += 1;
+        let stamped = Stamped {
+            request_id: Uuid::from_u128(request),
+            actor: "user:test".into(),
+            proposed_at_ms: 0,
+            trace_context: None,
+            preconditions: Vec::new(),
+            commands: vec![command],
+        };
+        let ticket = self.ticket;
+        let now_ms = self.now_ms;
+        let server = self.servers.get_mut(&leader).expect("it is there");
+        server.handle(now_ms, Input::Submit { ticket, stamped });
+        ticket
+    }
+
+    fn create(&mut self, request: u128, name: &str) -> Reply {
+        let meta = ObjectMeta::new(None, Name::new(name).expect("a name"));
+        let ticket = self.submit(request, Command::Create(Object::Namespace(Arc::new(Namespace { meta }))));
+        self.run_until("an answer", |w| w.replies.contains_key(&ticket));
+        self.replies[&ticket].clone()
+    }
+
+    fn membership(&mut self, request: u128, action: MembershipAction) -> Reply {
+        let leader = self.leader().expect("a leader");
+        self.ticket += 1;
+        let ticket = self.ticket;
+        let change = MembershipChange {
+            request_id: Uuid::from_u128(request),
+            actor: "user:test".into(),
+            proposed_at_ms: 0,
+            action,
+        };
+        let now_ms = self.now_ms;
+        self.servers
+            .get_mut(&leader)
+            .expect("it is there")
+            .handle(now_ms, Input::Membership { ticket, change });
+        self.run_until("an answer", |w| w.replies.contains_key(&ticket));
+        self.replies[&ticket].clone()
+    }
+
+    fn assert_equal(&mut self) {
+        self.run_until("equal digests", |w| {
+            let up: Vec<_> = w.servers.iter().filter(|(m, _)| !w.down.contains(m)).map(|(_, s)| s).collect();
+            up.iter().all(|s| {
+                s.applied_index() == up[0].applied_index() && s.state().digest() == up[0].state().digest()
+            })
+        });
+    }
+}
+
+fn outcome(reply: Reply) -> bulkhead_types::Outcome {
+    match reply {
+        Reply::Applied(transaction) => transaction.outcome.clone(),
+        other => panic!("not applied: {other:?}"),
+    }
+}
+
+#[test]
+fn an_acknowledged_command_is_on_every_replica_and_a_retry_gets_the_first_answer() {
+    let mut world = World::new();
+    let first = outcome(world.create(1, "a"));
+    assert!(first.is_ok(), "{first:?}");
+    assert_eq!(outcome(world.create(1, "a")), first, "the same request");
+    assert!(outcome(world.create(2, "a")).is_err(), "another request, the same name");
+    world.assert_equal();
+}
+
+#[test]
+fn a_new_leader_goes_on_and_the_old_one_catches_up_by_snapshot() {
+    let mut world = World::new();
+    assert!(outcome(world.create(1, "before")).is_ok());
+    let old = world.leader().expect("a leader");
+    world.down.push(old);
+    for n in 0..120 {
+        assert!(outcome(world.create(100 + n, &format!("n{n}"))).is_ok());
+    }
+    world.down.clear();
+    world.assert_equal();
+    assert!(world.servers[&old].status().snapshot_index > 1, "it needed a snapshot");
+    assert_eq!(world.servers[&old].state().namespaces().len(), 122);
+}
+
+#[test]
+fn members_join_as_learners_are_promoted_and_leave() {
+    let mut world = World::new();
+    for n in 0..80 {
+        assert!(outcome(world.create(100 + n, &format!("n{n}"))).is_ok());
+    }
+    let four = MemberId(4);
+    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
+    assert!(outcome(world.membership(1, add.clone())).is_ok());
+    world.start(4, LogView::default());
+    world.assert_equal();
+    assert!(outcome(world.membership(2, MembershipAction::Promote { member: four })).is_ok());
+    world.run_until("registered", |w| {
+        w.servers[&four].state().member(four).is_some_and(|m| !m.storage_uid.is_nil())
+    });
+    let victim = *world.servers.keys().find(|m| Some(**m) != world.leader() && **m != four).expect("one");
+    world.run_until("the joint configuration is left", |w| {
+        let leader = w.leader().expect("a leader");
+        w.servers[&leader].status().peers.iter().all(|p| p.heard)
+    });
+    assert!(outcome(world.membership(3, MembershipAction::Remove { member: victim })).is_ok());
+    world.run_until("the removed one stops", |w| w.fatals.get(&victim) == Some(&Fatal::Removed(victim)));
+    world.assert_equal();
+    let leader = world.leader().expect("a leader");
+    assert_eq!(world.servers[&leader].state().member(victim).map(|m| m.role), Some(MemberRole::Removed));
+    match world.membership(4, MembershipAction::AddLearner { member: victim, address: "x:1".into() }) {
+        Reply::Rejected(rejection) => assert!(rejection.reason.contains("never used again"), "{rejection}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_removal_that_would_break_the_quorum_is_refused() {
+    let mut world = World::new();
+    assert!(outcome(world.create(1, "a")).is_ok());
+    let leader = world.leader().expect("a leader");
+    let others: Vec<MemberId> = world.servers.keys().copied().filter(|m| *m != leader).collect();
+    world.down.push(others[0]);
+    for _ in 0..40 {
+        world.tick();
+    }
+    match world.membership(2, MembershipAction::Remove { member: others[1] }) {
+        Reply::Rejected(rejection) => assert!(rejection.reason.contains("can be heard"), "{rejection}"),
+        other => panic!("{other:?}"),
+    }
+    let dead = outcome(world.membership(3, MembershipAction::Remove { member: others[0] }));
+    assert!(dead.is_ok(), "the dead one may go without its consent: {dead:?}");
+}
+
+#[test]
+fn a_replica_whose_state_differs_stops() {
+    let mut world = World::new();
+    assert!(outcome(world.create(1, "a")).is_ok());
+    let leader = world.leader().expect("a leader");
+    let follower = *world.servers.keys().find(|m| **m != leader).expect("one");
+    let index = world.servers[&follower].applied_index() / 8 * 8 + 8;
+    let lie = PeerMessage::Digest { index, digest_version: bulkhead_types::DIGEST_VERSION, digest: 1 };
+    let now_ms = world.now_ms;
+    world.servers.get_mut(&follower).expect("it").handle(now_ms, Input::Peer { from: leader, message: lie });
+    for n in 0..10 {
+        let _ = world.create(10 + n, &format!("n{n}"));
+        if world.fatals.contains_key(&follower) {
+            break;
+        }
+    }
+    assert!(matches!(world.fatals.get(&follower), Some(Fatal::Diverged { .. })), "{:?}", world.fatals);
+}
