@@ -257,6 +257,9 @@ fn members_join_as_learners_are_promoted_and_leave() {
         Reply::Rejected(rejection) => assert!(rejection.reason.contains("never used again"), "{rejection}"),
         other => panic!("{other:?}"),
     }
+    let five = MembershipAction::AddLearner { member: MemberId(5), address: "127.0.0.1:5".into() };
+    let accepted = (0..100).any(|n| matches!(world.membership(10 + n, five.clone()), Reply::Applied(_)));
+    assert!(accepted, "the joint configuration is left by itself");
 }
 
 #[test]

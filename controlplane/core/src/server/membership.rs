@@ -33,14 +33,14 @@ impl Server {
     }
 
     fn check_membership(&self, change: &MembershipChange) -> Result<(), Rejection> {
-        if self.replica.has_pending_conf_change() {
-            return Err(busy());
-        }
         // A request that was answered already is answered again by the log, not judged anew.
         if self.machine.state().request_outcome(change.request_id).is_some() {
             return Ok(());
         }
         decide_membership(self.machine.state(), change).outcome?;
+        if self.replica.has_pending_conf_change() {
+            return Err(busy());
+        }
         match &change.action {
             MembershipAction::AddLearner { .. } => Ok(()),
             MembershipAction::Promote { member } => self.check_caught_up(*member),
