@@ -1,8 +1,9 @@
 //! Events and snapshots after every crash at every point of a scripted life, together with the log on the same disk.
 
 use bulkhead_storage::{
-    CrashChoice, EventRecord, MemDisk, SnapshotMeta, SnapshotWriter, Stores,
+    CrashChoice, EventRecord, Fault, FaultPlan, MemDisk, Operation, SnapshotMeta, SnapshotWriter, Stores,
     conformance::{OWNER, append},
+    keys::Tree,
 };
 
 /// What must be there after a crash, and what may.
@@ -28,12 +29,7 @@ fn chunk(number: u32) -> Vec<u8> {
 
 /// Crashes copies of the disk in every way there is, and checks what each leaves.
 fn check_all(disk: &MemDisk, expected: &Expected) -> usize {
-    let mut choices = vec![CrashChoice::LoseUnsynced];
-    for batches in 0..=disk.unsynced_batches() {
-        choices.push(CrashChoice::KeepUnsynced { batches });
-        choices
-            .extend((0..disk.unsynced_bytes(batches)).map(|bytes| CrashChoice::TearLast { batches, bytes }));
-    }
+    let choices = crashes(disk);
     for choice in &choices {
         let disk = disk.fork();
         disk.crash(*choice);
@@ -121,4 +117,76 @@ fn after_every_crash_events_are_a_prefix_and_snapshots_whole_or_absent() {
         checked += check_all(&disk, &expected);
     }
     assert!(checked > 400, "the script should have many crash points, not {checked}");
+}
+
+/// Every crash that the disk can suffer now.
+fn crashes(disk: &MemDisk) -> Vec<CrashChoice> {
+    let mut choices = vec![CrashChoice::LoseUnsynced];
+    for batches in 0..=disk.unsynced_batches() {
+        choices.push(CrashChoice::KeepUnsynced { batches });
+        choices
+            .extend((0..disk.unsynced_bytes(batches)).map(|bytes| CrashChoice::TearLast { batches, bytes }));
+    }
+    choices
+}
+
+/// A disk with a snapshot at 10, and the store on it.
+fn with_snapshot(disk: &MemDisk) -> Stores {
+    let stores = open(disk);
+    let mut writer = begin(&stores, 10);
+    (0..4).for_each(|number| writer.write_chunk(number, &chunk(number)).expect("write chunk"));
+    writer.finish().expect("finish");
+    stores
+}
+
+#[test]
+fn a_crash_in_the_middle_of_finishing_leaves_a_snapshot_finished_or_to_resume() {
+    // The first sync makes the chunks durable, the second one the record that makes the snapshot visible.
+    for syncs in 0..2 {
+        let disk = MemDisk::new();
+        let stores = with_snapshot(&disk);
+        let mut writer = begin(&stores, 20);
+        (0..4).for_each(|number| writer.write_chunk(number, &chunk(number)).expect("write chunk"));
+        disk.set_faults(FaultPlan::none().with(Operation::SnapshotSync, syncs, 1, Fault::Io));
+        writer.finish().expect_err("the sync fails");
+        disk.set_faults(FaultPlan::none());
+        for choice in crashes(&disk) {
+            let disk = disk.fork();
+            disk.crash(choice);
+            let stores = open(&disk);
+            let newest =
+                stores.snapshots.latest().expect("latest").expect("at least the older one").meta.index;
+            stores.snapshots.verify(newest).expect("verify");
+            let resumed =
+                stores.snapshots.resume(&meta(20)).expect("resume").map(|writer| writer.next_chunk());
+            match (syncs, newest) {
+                (_, 20) => assert_eq!(resumed, None, "{choice:?}"),
+                (0, _) => assert!(resumed.is_none_or(|next| next <= 4), "{choice:?}"),
+                _ => assert_eq!(resumed, Some(4), "{choice:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_in_the_middle_of_retain_leaves_no_chunk_behind() {
+    let disk = MemDisk::new();
+    let stores = with_snapshot(&disk);
+    let mut writer = begin(&stores, 20);
+    writer.write_chunk(0, &chunk(0)).expect("write chunk");
+    writer.finish().expect("finish");
+    stores.snapshots.retain(1).expect("retain");
+    for choice in crashes(&disk) {
+        let disk = disk.fork();
+        disk.crash(choice);
+        let stores = open(&disk);
+        let list = stores.snapshots.list().expect("list");
+        list.iter().for_each(|info| assert_eq!(stores.snapshots.verify(info.meta.index).as_ref(), Ok(info)));
+        // An appended event and a sync: what the start cleaned up is durable then, too.
+        stores.events.append(&[record(3)]).expect("append");
+        stores.events.sync().expect("sync");
+        let chunks: u32 = list.iter().map(|info| info.chunks).sum();
+        let snapshots = disk.records().iter().filter(|(tree, ..)| *tree == Tree::Snapshots).count();
+        assert_eq!(snapshots, list.len() + usize::try_from(chunks).expect("small"), "{choice:?}");
+    }
 }
