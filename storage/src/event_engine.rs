@@ -20,8 +20,18 @@ pub const MAX_EVENT_RECORD_BYTES: usize = 64 * 1024 * 1024;
 /// The one implementation of [`EventStore`].
 pub(crate) struct EngineEvents {
     engine: Arc<dyn Engine>,
-    /// Bounds of what is stored; the lock also orders writers.
-    bounds: Mutex<Option<(u64, u64)>>,
+    /// The lock also orders writers.
+    state: Mutex<State>,
+}
+
+/// What is stored.
+struct State {
+    /// First revision of the oldest record, last revision of the newest.
+    bounds: Option<(u64, u64)>,
+    /// Counts how often the newest record was dropped, so that a sync that this overtook promises nothing.
+    retreats: u64,
+    /// Why the bounds are not known any more.
+    failure: Option<StorageError>,
 }
 
 impl EngineEvents {
@@ -48,11 +58,15 @@ impl EngineEvents {
             return Err(codec::corrupt(Tree::Events, &keys::event(last_revision), reason));
         }
         let bounds = oldest.zip(newest).map(|(oldest, newest)| (oldest.first_revision, newest.last_revision));
-        Ok(Self { engine, bounds: Mutex::new(bounds) })
+        Ok(Self { engine, state: Mutex::new(State { bounds, retreats: 0, failure: None }) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
-        self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Result<MutexGuard<'_, State>, StorageError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.failure {
+            Some(cause) => Err(StorageError::Poisoned { cause: cause.to_string() }),
+            None => Ok(state),
+        }
     }
 
     /// Checks that a record is stored with exactly this content.
@@ -121,14 +135,23 @@ impl EngineEvents {
         }
     }
 
-    fn lower_acknowledged(&self, event_revision: u64) -> Result<(), StorageError> {
-        if self.engine.acknowledged()?.event_revision > event_revision {
-            self.engine.acknowledge(Operation::EventWrite, Position::EventRevision(event_revision))?;
+    /// Takes the promise back, before what it covers goes away.
+    fn promise_nothing(&self) -> Result<(), StorageError> {
+        if self.engine.acknowledged()?.event_revision > 0 {
+            self.engine.acknowledge(Operation::EventWrite, Position::EventRevision(0))?;
         }
         Ok(())
     }
 
-    fn reload_bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {
+    fn drop_and_reload(&self, state: &mut State, range: &KeyRange) -> Result<(), StorageError> {
+        let dropped = self.drop_range(range);
+        let bounds = self.read_bounds();
+        state.failure = bounds.as_ref().err().cloned();
+        state.bounds = bounds?;
+        dropped
+    }
+
+    fn read_bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {
         let oldest = self.engine.scan(Operation::EventWrite, Tree::Events, &keys::range::all(), 1)?.pop();
         let newest = self.engine.last(Operation::EventWrite, Tree::Events)?;
         let (oldest, newest) = (oldest.map(decode).transpose()?, newest.map(decode).transpose()?);
@@ -138,11 +161,11 @@ impl EngineEvents {
 
 impl EventStore for EngineEvents {
     fn append(&self, records: &[EventRecord]) -> Result<(), StorageError> {
-        let mut bounds = self.lock();
-        let (batch, reached) = self.plan(*bounds, records)?;
+        let mut state = self.lock()?;
+        let (batch, reached) = self.plan(state.bounds, records)?;
         if !batch.is_empty() {
             self.engine.apply(Operation::EventWrite, Tree::Events, batch)?;
-            *bounds = reached;
+            state.bounds = reached;
         }
         Ok(())
     }
@@ -167,46 +190,43 @@ impl EventStore for EngineEvents {
     }
 
     fn bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {
-        Ok(*self.lock())
+        Ok(self.lock()?.bounds)
     }
 
     fn compact(&self, before_revision: u64) -> Result<(), StorageError> {
-        let mut bounds = self.lock();
-        if let Some((_, newest)) = *bounds
-            && newest < before_revision
-        {
-            self.lower_acknowledged(0)?;
+        let mut state = self.lock()?;
+        if state.bounds.is_some_and(|(_, newest)| newest < before_revision) {
+            state.retreats += 1;
+            self.promise_nothing()?;
         }
-        let dropped = self.drop_range(&keys::range::before(before_revision));
-        *bounds = self.reload_bounds()?;
-        dropped
+        self.drop_and_reload(&mut state, &keys::range::before(before_revision))
     }
 
     fn truncate_after(&self, revision: u64) -> Result<(), StorageError> {
-        let mut bounds = self.lock();
-        let Some(from) = revision.checked_add(1) else { return Ok(()) };
-        // The promise is taken back before what it covers goes away.
-        self.lower_acknowledged(revision)?;
-        let dropped = self.drop_range(&keys::range::from(from));
-        *bounds = self.reload_bounds()?;
-        let newest = bounds.map_or(0, |(_, newest)| newest);
-        self.lower_acknowledged(newest)?;
-        dropped?;
-        self.engine.flush(Operation::EventSync)
+        let mut state = self.lock()?;
+        if state.bounds.is_none_or(|(_, newest)| newest <= revision) {
+            return Ok(());
+        }
+        state.retreats += 1;
+        self.promise_nothing()?;
+        self.drop_and_reload(&mut state, &keys::range::from(revision + 1))?;
+        self.engine.flush(Operation::EventSync)?;
+        let newest = state.bounds.map_or(0, |(_, newest)| newest);
+        self.engine.acknowledge(Operation::EventSync, Position::EventRevision(newest))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
         // Read before the flush: a record that comes meanwhile is not covered by it.
-        let newest = self.bounds()?.map(|(_, newest)| newest);
+        let (covered, retreats) = {
+            let state = self.lock()?;
+            (state.bounds.map_or(0, |(_, newest)| newest), state.retreats)
+        };
         self.engine.flush(Operation::EventSync)?;
-        let bounds = self.lock();
-        // A truncation meanwhile took the promise back.
-        let still = bounds.map_or(0, |(_, newest)| newest);
-        let revision = newest.unwrap_or(0).min(still);
-        if revision <= self.engine.acknowledged()?.event_revision {
+        let state = self.lock()?;
+        if state.retreats != retreats || covered <= self.engine.acknowledged()?.event_revision {
             return Ok(());
         }
-        self.engine.acknowledge(Operation::EventSync, Position::EventRevision(revision))
+        self.engine.acknowledge(Operation::EventSync, Position::EventRevision(covered))
     }
 }
 

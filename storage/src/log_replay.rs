@@ -70,24 +70,20 @@ impl Replay {
             let mut page_records = std::mem::replace(&mut page, next_page).into_iter().peekable();
             while let Some(pair) = page_records.next() {
                 let is_last = page.is_empty() && page_records.peek().is_none();
-                cut = replay.feed(&pair, is_last, acknowledged_seq)?;
+                cut = replay.feed(&pair, is_last)?;
             }
         }
         replay.finish(acknowledged_seq)?;
         Ok((replay, cut))
     }
 
-    fn feed(
-        &mut self,
-        (key, value): &Pair,
-        is_last: bool,
-        acknowledged_seq: u64,
-    ) -> Result<Option<CutTail>, StorageError> {
+    fn feed(&mut self, (key, value): &Pair, is_last: bool) -> Result<Option<CutTail>, StorageError> {
         let corrupt = |reason: String| codec::corrupt(Tree::Log, key, reason);
         let seq = keys::number(key).ok_or_else(|| corrupt("its key is malformed".to_owned()))?;
         let body = match codec::unseal(Tree::Log, key, value) {
             Ok(body) => body,
-            Err(Damage::Torn) if is_last && seq > acknowledged_seq => {
+            Err(Damage::Torn) if is_last => {
+                // Whether it was acknowledged is judged at the end.
                 return Ok(Some(CutTail { record: seq, bytes: value.len(), last_index: self.last_index }));
             }
             Err(Damage::Corrupt(reason)) => {
@@ -190,5 +186,27 @@ impl Replay {
     /// Hands the entries out; the replay keeps only positions from then on.
     pub(crate) fn take_entries(&mut self) -> Vec<LogEntry> {
         std::mem::take(&mut self.entries).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(from: u64, live_last: Option<u64>) {
+        let mut span = Span { seq: 1, follows: 0, live_last: Some(9), first: 5, bare: false };
+        span.truncate(from);
+        assert_eq!(span.live_last, live_last, "{from}");
+        span.truncate(from);
+        assert_eq!(span.live_last, live_last, "twice {from}");
+    }
+
+    #[test]
+    fn a_truncation_ends_a_span_right_before_it() {
+        check(10, Some(9));
+        check(9, Some(8));
+        check(6, Some(5));
+        check(5, None);
+        check(0, None);
     }
 }

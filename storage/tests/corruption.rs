@@ -89,6 +89,11 @@ fn a_missing_record_is_noticed_and_named() {
     );
     check_missing(
         Tree::Snapshots,
+        &keys::snapshot_meta(2),
+        "tree snapshots, snapshot 2: it was finished and is gone",
+    );
+    check_missing(
+        Tree::Snapshots,
         &keys::snapshot_chunk(2, 1),
         "tree snapshots, snapshot 2: chunk 1 of 2 is missing",
     );

@@ -1,7 +1,8 @@
 //! Full disks, failing devices and slow ones.
 
 use bulkhead_storage::{
-    EventRecord, Fault, FaultPlan, LogBatch, MemDisk, Operation, SnapshotMeta, StorageError, Stores,
+    CrashChoice, EventRecord, Fault, FaultPlan, LogBatch, MemDisk, Operation, SnapshotMeta, StorageError,
+    Stores,
     conformance::{OWNER, append},
 };
 
@@ -67,6 +68,36 @@ fn after_a_failed_write_or_sync_only_a_load_helps() {
     check_poisoned(FaultPlan::none().with(Operation::LogWrite, 0, 1, Fault::Io), false);
     check_poisoned(FaultPlan::none().with(Operation::LogSync, 0, 1, Fault::Io), false);
     check_poisoned(FaultPlan::none().with(Operation::LogSync, 0, 1, Fault::Full), true);
+}
+
+#[test]
+fn a_truncation_of_events_that_fails_anywhere_leaves_a_disk_that_opens() {
+    let event = |revision| EventRecord { first_revision: revision, last_revision: revision, bytes: vec![1] };
+    let failures = (0..6).map(|skip| (Operation::EventWrite, skip)).chain([(Operation::EventSync, 0)]);
+    let mut failed = 0;
+    for (operation, skip) in failures {
+        let disk = MemDisk::new();
+        let stores = started(&disk);
+        stores.events.append(&[event(1), event(2), event(3)]).expect("append");
+        stores.events.sync().expect("sync");
+        disk.set_faults(FaultPlan::none().with(operation, skip, 1, Fault::Io));
+        failed += usize::from(stores.events.truncate_after(1).is_err());
+        disk.set_faults(FaultPlan::none());
+        // Either it says what there is, or that it does not know.
+        let bounds = stores.events.bounds();
+        let found = stores.events.read(0, 10).expect("read").last().map(|record| (1, record.last_revision));
+        assert!(
+            bounds == Ok(found) || matches!(bounds, Err(StorageError::Poisoned { .. })),
+            "{bounds:?} {found:?}"
+        );
+        for choice in [CrashChoice::LoseUnsynced, CrashChoice::KeepUnsynced { batches: usize::MAX }] {
+            let disk = disk.fork();
+            disk.crash(choice);
+            let newest = started(&disk).events.bounds().expect("bounds").map(|(_, newest)| newest);
+            assert!(newest == Some(3) || newest == Some(1), "{newest:?}");
+        }
+    }
+    assert!(failed > 3, "the faults should hit, not only {failed}");
 }
 
 #[test]

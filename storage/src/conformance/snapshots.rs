@@ -146,6 +146,7 @@ fn retain(disk: &dyn Disk) {
     let infos: Vec<_> = [10, 20, 30].into_iter().map(|index| write(&*store, index, 20)).collect();
     drop(store.begin(meta(15)).expect("begin"));
     let mut busy = store.begin(meta(16)).expect("begin");
+    busy.write_chunk(0, &chunk(16, 0)).expect("write chunk");
     drop(store.begin(meta(40)).expect("begin"));
     store.retain(2).expect("retain");
     assert_eq!(indexes(&*store), [20, 30]);
@@ -155,8 +156,8 @@ fn retain(disk: &dyn Disk) {
         "older than the newest, and nobody writes it"
     );
     assert!(store.resume(&meta(40)).expect("resume").is_some());
-    busy.write_chunk(0, b"still writing").expect("write chunk");
-    drop(busy);
+    busy.write_chunk(1, &chunk(16, 1)).expect("write chunk");
+    check(&*store, &busy.finish().expect("finish"));
     store.retain(0).expect("retain");
     assert_eq!(indexes(&*store), [30], "one is always kept");
     check(&*store, &infos[2]);
