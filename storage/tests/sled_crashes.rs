@@ -8,7 +8,7 @@ use std::{
 };
 
 use bulkhead_storage::{
-    EventRecord, LoadedLog, LogBatch, SnapshotMeta, StorageError, Stores,
+    EventRecord, LoadedLog, LogBatch, LogEntry, MAX_CHUNK_BYTES, SnapshotMeta, StorageError, Stores,
     conformance::{LogHistory, OWNER, append},
     keys, open,
 };
@@ -133,4 +133,28 @@ fn a_flipped_byte_in_the_file_of_the_database_is_harmless_or_noticed() {
     }
     println!("{harmless} harmless, {noticed} noticed");
     assert!(noticed > 0, "some byte must matter");
+}
+
+#[test]
+fn values_that_sled_keeps_in_files_of_their_own_survive_a_kill() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let live = dir.path().join("live");
+    let (mut stores, _) = load(&live).expect("create");
+    let chunk = |number: u32| vec![u8::try_from(number).expect("small"); MAX_CHUNK_BYTES];
+    let meta = SnapshotMeta { index: 1, term: 1, revision: 1, extra: vec![] };
+    let mut writer = stores.snapshots.begin(meta).expect("begin");
+    (0..12).for_each(|number| writer.write_chunk(number, &chunk(number)).expect("write chunk"));
+    let info = writer.finish().expect("finish");
+    let entry = LogEntry { index: 1, bytes: vec![5; 3 * MAX_CHUNK_BYTES] };
+    stores.log.write(&LogBatch { entries: vec![entry.clone()], ..LogBatch::default() }).expect("write");
+    stores.log.sync().expect("sync");
+    let own_files =
+        fs::read_dir(live.join(keys::DATABASE_DIR).join("blobs")).expect("read directory").count();
+    assert!(own_files > 0, "the values should be large enough");
+    let image = dir.path().join("killed");
+    copy(&live, &image);
+    let (found, loaded) = load(&image).expect("open the image");
+    assert_eq!(loaded.entries, [entry]);
+    assert_eq!(found.snapshots.verify(1), Ok(info));
+    assert_eq!(found.snapshots.read_chunk(1, 11), Ok(chunk(11)));
 }
