@@ -14,6 +14,11 @@
 
 mod codec;
 mod convert;
+#[cfg(test)]
+mod laws;
+
+#[cfg(any(test, feature = "strategies"))]
+pub mod strategies;
 
 pub use codec::*;
 pub use convert::*;

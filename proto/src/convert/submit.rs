@@ -2,10 +2,9 @@
 //! bounded. What gets through here can be written to the log.
 
 use bulkhead_types::{
-    ANNOTATIONS_BYTES_MAX, COMMANDS_MAX, Command, IntOrPercent, LABELS_MAX, LabelSelector, Name, NodeFacts,
-    Object, ObjectMeta, PROGRESS_DEADLINE_MS_DEFAULT, PodSpec, PodTemplate, Precondition, REPLICAS_MAX,
-    REVISION_HISTORY_LIMIT_DEFAULT, StringMap, TERMINATION_GRACE_MS_DEFAULT, check_label_key,
-    check_label_value,
+    COMMANDS_MAX, Command, IntOrPercent, Kind, LABELS_MAX, Name, NodeFacts, Object,
+    PROGRESS_DEADLINE_MS_DEFAULT, Precondition, REPLICAS_MAX, REVISION_HISTORY_LIMIT_DEFAULT, StringMap,
+    TERMINATION_GRACE_MS_DEFAULT, check_label_key, check_label_value, validate,
 };
 use prost::Message;
 use smol_str::SmolStr;
@@ -21,8 +20,10 @@ pub const ACTOR_DEFAULT: &str = "user:anonymous";
 pub const ACTOR_BYTES_MAX: usize = 256;
 /// Longest trace context, in bytes; a W3C `traceparent` of version 00 has 55.
 pub const TRACE_CONTEXT_BYTES_MAX: usize = 256;
-/// Largest object on the wire, in bytes.
-pub const OBJECT_BYTES_MAX: usize = 1 << 20;
+/// Largest submitted object on the wire, in bytes: twice what [`validate`] lets through.
+pub const OBJECT_MESSAGE_BYTES_MAX: usize = 2 * bulkhead_types::OBJECT_BYTES_MAX;
+/// Most errors of an object that are told beside the first.
+const FURTHER_ERRORS_MAX: usize = 15;
 /// Largest facts of a node on the wire, in bytes.
 pub const FACTS_BYTES_MAX: usize = 256 << 10;
 /// Most warnings of a node.
@@ -113,7 +114,7 @@ impl TryFrom<v1::JoinRequest> for Registration {
             checked.map_err(|e| e.within("facts"))?;
         }
         let facts: NodeFacts = read(wire.facts, "facts")?;
-        check_labels(&facts.labels, "labels").map_err(|e| e.within("facts"))?;
+        check_labels(&facts.labels).map_err(|e| e.within("facts.labels"))?;
         Ok(Self { name: read(wire.node, "node")?, facts })
     }
 }
@@ -191,7 +192,7 @@ impl TryFrom<&Command> for v1::UserCommand {
 /// Bounds a submitted object, clears what is the control plane's and fills in defaults.
 fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
     use v1::object::Object as Wire;
-    check_size(wire.encoded_len(), OBJECT_BYTES_MAX)?;
+    check_size(wire.encoded_len(), OBJECT_MESSAGE_BYTES_MAX)?;
     let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
         Wire::Namespace(o) => &mut o.meta,
         Wire::Node(o) => {
@@ -275,48 +276,22 @@ fn default_pod_spec(spec: &mut v1::PodSpec) {
     }
 }
 
-/// Checks what the types alone do not: labels, annotations, selectors, replicas. What an object means
-/// together with others is for `decide`.
+/// Checks what the types alone do not. What an object means together with others is for `decide`.
 fn check_object(object: &Object) -> Result<(), ConvertError> {
-    let (kind, checked) = match object {
-        Object::Namespace(o) => ("namespace", check_meta(&o.meta)),
-        Object::Node(o) => ("node", check_meta(&o.meta)),
-        Object::Pod(o) => {
-            ("pod", check_meta(&o.meta).and_then(|()| check_pod_spec(&o.spec).map_err(|e| e.within("spec"))))
-        }
-        Object::ReplicaSet(o) => {
-            let spec = &o.spec;
-            ("replica_set", check_workload(&o.meta, spec.replicas, &spec.selector, &spec.template))
-        }
-        Object::Deployment(o) => {
-            let spec = &o.spec;
-            ("deployment", check_workload(&o.meta, spec.replicas, &spec.selector, &spec.template))
-        }
-    };
-    checked.map_err(|e| e.within(kind))?;
-    if object.kind().is_namespaced() == object.meta().namespace.is_some() {
-        return Ok(());
+    let errors = validate(object);
+    let Some((first, others)) = errors.split_first() else { return Ok(()) };
+    let mut reason = first.reason.clone();
+    for error in others.iter().take(FURTHER_ERRORS_MAX) {
+        reason.push_str(&format!("; {error}"));
     }
-    let reason = if object.kind().is_namespaced() { "is missing" } else { "must be empty for this kind" };
-    Err(ConvertError::new(reason).within("namespace").within("meta").within(kind))
-}
-
-fn check_workload(
-    meta: &ObjectMeta,
-    replicas: u32,
-    selector: &LabelSelector,
-    template: &PodTemplate,
-) -> Result<(), ConvertError> {
-    check_meta(meta)?;
-    let spec = || -> Result<(), ConvertError> {
-        check_replicas(replicas)?;
-        selector.validate().map_err(|e| ConvertError::new(e.to_string()).within("selector"))?;
-        let template_checked = check_labels(&template.labels, "labels")
-            .and_then(|()| check_annotations(&template.annotations))
-            .and_then(|()| check_pod_spec(&template.spec).map_err(|e| e.within("spec")));
-        template_checked.map_err(|e| e.within("template"))
+    let kind = match object.kind() {
+        Kind::Namespace => "namespace",
+        Kind::Node => "node",
+        Kind::Pod => "pod",
+        Kind::ReplicaSet => "replica_set",
+        Kind::Deployment => "deployment",
     };
-    spec().map_err(|e| e.within("spec"))
+    Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }
 
 fn check_replicas(replicas: u32) -> Result<(), ConvertError> {
@@ -326,40 +301,14 @@ fn check_replicas(replicas: u32) -> Result<(), ConvertError> {
     Err(ConvertError::new(format!("{replicas} is above {REPLICAS_MAX}")).within("replicas"))
 }
 
-fn check_meta(meta: &ObjectMeta) -> Result<(), ConvertError> {
-    check_labels(&meta.labels, "labels")
-        .and_then(|()| check_annotations(&meta.annotations))
-        .map_err(|e| e.within("meta"))
-}
-
-fn check_pod_spec(spec: &PodSpec) -> Result<(), ConvertError> {
-    check_labels(&spec.node_selector, "node_selector")
-}
-
-fn check_labels(labels: &StringMap, field: &str) -> Result<(), ConvertError> {
-    let check = || {
-        if labels.len() > LABELS_MAX {
-            return Err(ConvertError::new(format!(
-                "has {} items; at most {LABELS_MAX} are allowed",
-                labels.len()
-            )));
-        }
-        labels.iter().try_for_each(|(key, value)| {
-            check_label_key(key)
-                .and_then(|()| check_label_value(value))
-                .map_err(|e| ConvertError::new(e.to_string()))
-        })
-    };
-    check().map_err(|e: ConvertError| e.within(field))
-}
-
-fn check_annotations(annotations: &StringMap) -> Result<(), ConvertError> {
-    let check = || {
-        let bytes = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-        check_size(bytes, ANNOTATIONS_BYTES_MAX)?;
-        annotations
-            .keys()
-            .try_for_each(|key| check_label_key(key).map_err(|e| ConvertError::new(e.to_string())))
-    };
-    check().map_err(|e: ConvertError| e.within("annotations"))
+fn check_labels(labels: &StringMap) -> Result<(), ConvertError> {
+    if labels.len() > LABELS_MAX {
+        let reason = format!("has {} items; at most {LABELS_MAX} are allowed", labels.len());
+        return Err(ConvertError::new(reason));
+    }
+    labels.iter().try_for_each(|(key, value)| {
+        check_label_key(key)
+            .and_then(|()| check_label_value(value))
+            .map_err(|e| ConvertError::new(e.to_string()))
+    })
 }

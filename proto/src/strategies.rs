@@ -1,0 +1,540 @@
+//! proptest strategies for every domain type: any content that the log may hold, small enough to be quick.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_types::*;
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+/// Makes a struct from one strategy per field.
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident: $type:ident { $($field:ident: $strategy:expr),+ $(,)? }) => {
+        $(#[$doc])*
+        pub fn $name() -> impl Strategy<Value = $type> + Clone {
+            // Nested pairs, because a tuple of strategies has at most twelve.
+            let fields = Just(()).boxed();
+            $(let fields = (fields, $strategy).boxed();)+
+            fields.prop_map(|all| {
+                record!(@unpack all; [] $($field)+);
+                $type { $($field),+ }
+            })
+        }
+    };
+    (@unpack $all:ident; [$($done:ident)*] $head:ident $($rest:ident)*) => {
+        record!(@unpack $all; [$head $($done)*] $($rest)*);
+    };
+    (@unpack $all:ident; [$($reversed:ident)+]) => {
+        let rest = $all;
+        $(let (rest, $reversed) = rest;)+
+        let () = rest;
+    };
+}
+
+/// Any text, up to 12 characters, of all of Unicode.
+pub fn text() -> impl Strategy<Value = String> + Clone {
+    "\\PC{0,12}"
+}
+
+/// Any short text.
+pub fn small() -> impl Strategy<Value = SmolStr> + Clone {
+    text().prop_map(SmolStr::from)
+}
+
+/// Any object name.
+pub fn name() -> impl Strategy<Value = Name> + Clone {
+    "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?".prop_map(|text| Name::new(text).expect("the pattern is a name's"))
+}
+
+/// Any labels or annotations.
+pub fn labels() -> impl Strategy<Value = StringMap> + Clone {
+    proptest::collection::btree_map(
+        "([a-z0-9]{1,5}(\\.[a-z0-9]{1,5})?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,8}[A-Za-z0-9])?"
+            .prop_map(SmolStr::from),
+        "([A-Za-z0-9]([A-Za-z0-9_.-]{0,8}[A-Za-z0-9])?)?".prop_map(SmolStr::from),
+        0..4,
+    )
+    .prop_map(|map: BTreeMap<_, _>| map)
+}
+
+/// Any UUID; nil now and then.
+pub fn uuid() -> impl Strategy<Value = Uuid> + Clone {
+    prop_oneof![1 => Just(Uuid::nil()), 4 => any::<u128>().prop_map(Uuid::from_u128)]
+}
+
+/// Any object key.
+pub fn object_id() -> impl Strategy<Value = ObjectId> + Clone {
+    any::<u64>().prop_map(ObjectId)
+}
+
+/// Any member id.
+pub fn member_id() -> impl Strategy<Value = MemberId> + Clone {
+    (1..=u64::MAX).prop_map(MemberId)
+}
+
+/// Any kind.
+pub fn kind() -> impl Strategy<Value = Kind> + Clone {
+    select(Kind::ALL.to_vec())
+}
+
+record!(/// Any reference.
+    object_ref: ObjectRef { kind: kind(), namespace: of(name()), name: name() });
+record!(/// Any deletion.
+    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>() });
+record!(/// Any owner.
+    owner_ref: OwnerRef { kind: kind(), id: object_id() });
+record!(/// Any metadata.
+meta: ObjectMeta {
+    name: name(), namespace: of(name()), id: object_id(), revision: any::<u64>(),
+    generation: any::<u64>(), created_at_ms: any::<u64>(), deletion: of(deletion()), labels: labels(),
+    annotations: labels(), owner: of(owner_ref()), trace_context: of(small()),
+});
+record!(/// Any amounts.
+resources: Resources {
+    cpu_millis: any::<u64>(), memory_bytes: any::<u64>(), ephemeral_storage_bytes: any::<u64>(),
+});
+record!(/// Any requirement.
+label_requirement: LabelRequirement {
+    key: small(),
+    operator: select(vec![
+        LabelOperator::In, LabelOperator::NotIn, LabelOperator::Exists, LabelOperator::DoesNotExist,
+    ]),
+    values: vec(small(), 0..3),
+});
+record!(/// Any selector.
+label_selector: LabelSelector {
+    match_labels: labels(), match_expressions: vec(label_requirement(), 0..3),
+});
+record!(/// Any refusal.
+rejection: Rejection {
+    code: select(vec![
+        RejectionCode::Invalid, RejectionCode::NotFound, RejectionCode::AlreadyExists,
+        RejectionCode::Conflict, RejectionCode::NotAllowed, RejectionCode::StaleIncarnation,
+    ]),
+    field: text(), reason: text(), remedy: text(),
+});
+
+/// Any answer.
+pub fn outcome() -> impl Strategy<Value = Outcome> + Clone {
+    prop_oneof![any::<u64>().prop_map(Ok), rejection().prop_map(Err)]
+}
+
+// --- nodes ---
+
+/// Any taint effect.
+pub fn taint_effect() -> impl Strategy<Value = TaintEffect> + Clone {
+    select(vec![TaintEffect::NoSchedule, TaintEffect::PreferNoSchedule, TaintEffect::NoExecute])
+}
+
+/// Any node phase.
+pub fn node_phase() -> impl Strategy<Value = NodePhase> + Clone {
+    select(vec![NodePhase::Ready, NodePhase::Unreachable])
+}
+
+record!(/// Any taint.
+    taint: Taint { key: small(), value: small(), effect: taint_effect() });
+record!(/// Any node spec.
+    node_spec: NodeSpec { unschedulable: any::<bool>(), taints: vec(taint(), 0..3) });
+record!(/// Any facts.
+node_facts: NodeFacts {
+    capacity: resources(), allocatable: resources(), pods_max: any::<u32>(), address: small(),
+    boot_id: small(), agent_version: small(), kernel_version: small(), accelerator: small(),
+    warnings: vec(small(), 0..3), labels: labels(),
+});
+record!(/// Any node status.
+node_status: NodeStatus {
+    phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
+});
+record!(/// Any node.
+    node: Node { meta: meta(), spec: node_spec(), status: node_status() });
+
+// --- pods ---
+
+record!(/// Any toleration.
+toleration: Toleration {
+    key: small(), operator: select(vec![TolerationOperator::Equal, TolerationOperator::Exists]),
+    value: small(), effect: of(taint_effect()), toleration_ms: of(any::<u64>()),
+});
+record!(/// Any environment variable.
+    env_var: EnvVar { name: text(), value: text() });
+record!(/// Any port.
+container_port: ContainerPort {
+    name: of(small()), container_port: any::<u16>(),
+    protocol: select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+});
+record!(/// Any requests or limits.
+resource_requirements: ResourceRequirements {
+    cpu_millis: of(any::<u64>()), memory_bytes: of(any::<u64>()),
+    ephemeral_storage_bytes: of(any::<u64>()),
+});
+record!(/// Any container.
+container: Container {
+    name: small(), image: small(),
+    image_pull_policy: select(vec![
+        ImagePullPolicy::IfNotPresent, ImagePullPolicy::Always, ImagePullPolicy::Never,
+    ]),
+    command: vec(text(), 0..3), args: vec(text(), 0..3), working_dir: of(text()),
+    env: vec(env_var(), 0..3), ports: vec(container_port(), 0..3),
+    requests: resource_requirements(), limits: resource_requirements(),
+});
+record!(/// Any pod spec.
+pod_spec: PodSpec {
+    runtime_class: Just(RuntimeClass::Rune),
+    restart_policy: select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]),
+    termination_grace_ms: any::<u64>(), node_selector: labels(), node_name: of(small()),
+    tolerations: vec(toleration(), 0..3), hostname: of(small()),
+    init_containers: vec(container(), 0..2), containers: vec(container(), 0..3),
+});
+record!(/// Any template.
+pod_template: PodTemplate {
+    labels: labels(), annotations: labels(), spec: pod_spec().prop_map(Shared::new),
+});
+record!(/// Any end of a container.
+termination: ContainerTermination {
+    exit_code: any::<i32>(), signal: any::<i32>(), reason: small(), message: text(),
+    started_at_ms: any::<u64>(), finished_at_ms: any::<u64>(),
+});
+
+/// Any container state.
+pub fn container_state() -> impl Strategy<Value = ContainerState> + Clone {
+    prop_oneof![
+        (small(), text()).prop_map(|(reason, message)| ContainerState::Waiting { reason, message }),
+        any::<u64>().prop_map(|started_at_ms| ContainerState::Running { started_at_ms }),
+        termination().prop_map(ContainerState::Terminated),
+    ]
+}
+
+record!(/// Any container status.
+container_status: ContainerStatus {
+    name: small(), state: container_state(), last_termination: of(termination()),
+    restart_count: any::<u32>(), ready: any::<bool>(), image_digest: small(),
+});
+record!(/// Any pod status.
+pod_status: PodStatus {
+    phase: select(vec![PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed]),
+    reason: small(), message: text(), ready: any::<bool>(), ready_since_ms: any::<u64>(),
+    bound_at_ms: any::<u64>(), started_at_ms: any::<u64>(), report_sequence: any::<u64>(),
+    sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
+    containers: vec(container_status(), 0..3),
+});
+record!(/// Any pod.
+pod: Pod {
+    meta: meta(), spec: pod_spec().prop_map(Shared::new), node: of(object_id()),
+    status: prop_oneof![Just(PodStatus::default()), pod_status()],
+});
+
+// --- workloads ---
+
+record!(/// Any ReplicaSet spec.
+replica_set_spec: ReplicaSetSpec {
+    replicas: any::<u32>(), min_ready_ms: any::<u64>(), selector: label_selector(),
+    template: pod_template(), rollout_revision: any::<u64>(),
+});
+record!(/// Any ReplicaSet status.
+replica_set_status: ReplicaSetStatus {
+    observed_generation: any::<u64>(), replicas: any::<u32>(), ready_replicas: any::<u32>(),
+    available_replicas: any::<u32>(),
+});
+record!(/// Any ReplicaSet.
+    replica_set: ReplicaSet { meta: meta(), spec: replica_set_spec(), status: replica_set_status() });
+
+/// Any number or share.
+pub fn int_or_percent() -> impl Strategy<Value = IntOrPercent> + Clone {
+    prop_oneof![any::<u32>().prop_map(IntOrPercent::Int), any::<u32>().prop_map(IntOrPercent::Percent)]
+}
+
+/// Any strategy of a Deployment.
+pub fn deployment_strategy() -> impl Strategy<Value = DeploymentStrategy> + Clone {
+    prop_oneof![
+        Just(DeploymentStrategy::Recreate),
+        (int_or_percent(), int_or_percent()).prop_map(|(max_surge, max_unavailable)| {
+            DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }
+        }),
+    ]
+}
+
+record!(/// Any Deployment spec.
+deployment_spec: DeploymentSpec {
+    replicas: any::<u32>(), selector: label_selector(), template: pod_template(),
+    strategy: deployment_strategy(), min_ready_ms: any::<u64>(), progress_deadline_ms: any::<u64>(),
+    revision_history_limit: any::<u32>(), paused: any::<bool>(),
+});
+record!(/// Any condition.
+condition: Condition {
+    condition_type: small(),
+    status: select(vec![ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown]),
+    reason: small(), message: text(), last_transition_ms: any::<u64>(), last_update_ms: any::<u64>(),
+});
+record!(/// Any Deployment status.
+deployment_status: DeploymentStatus {
+    observed_generation: any::<u64>(), rollout_revision: any::<u64>(), replicas: any::<u32>(),
+    updated_replicas: any::<u32>(), ready_replicas: any::<u32>(), available_replicas: any::<u32>(),
+    unavailable_replicas: any::<u32>(), collision_count: any::<u32>(),
+    conditions: vec(condition(), 0..3),
+});
+record!(/// Any Deployment.
+    deployment: Deployment { meta: meta(), spec: deployment_spec(), status: deployment_status() });
+
+/// Any object.
+pub fn object() -> impl Strategy<Value = Object> + Clone {
+    prop_oneof![
+        meta().prop_map(|meta| Object::Namespace(Arc::new(Namespace { meta }))),
+        node().prop_map(|o| Object::Node(Arc::new(o))),
+        pod().prop_map(|o| Object::Pod(Arc::new(o))),
+        replica_set().prop_map(|o| Object::ReplicaSet(Arc::new(o))),
+        deployment().prop_map(|o| Object::Deployment(Arc::new(o))),
+    ]
+}
+
+// --- commands ---
+
+record!(/// Any binding.
+binding: Binding {
+    pod: object_id(), node: object_id(), nodes_considered: any::<u32>(), score: any::<i64>(),
+});
+record!(/// Any report about a pod.
+pod_report: PodReport {
+    pod: object_id(), sequence: any::<u64>(), status: pod_status(), gone: any::<bool>(),
+});
+record!(/// Any precondition.
+    precondition: Precondition { object: object_ref(), revision: of(any::<u64>()) });
+
+/// Any command that a user may send.
+pub fn user_command() -> impl Strategy<Value = Command> + Clone {
+    prop_oneof![
+        object().prop_map(Command::Create),
+        object().prop_map(Command::Apply),
+        (object_ref(), of(any::<u64>()), any::<bool>())
+            .prop_map(|(object, grace_ms, force)| Command::Delete { object, grace_ms, force }),
+        (object_ref(), any::<u32>()).prop_map(|(object, replicas)| Command::Scale { object, replicas }),
+        (object_ref(), any::<bool>())
+            .prop_map(|(deployment, paused)| Command::SetPaused { deployment, paused }),
+        (object_ref(), of(any::<u64>()))
+            .prop_map(|(deployment, to_revision)| Command::UndoRollout { deployment, to_revision }),
+        (object_ref(), small())
+            .prop_map(|(deployment, restarted_at)| Command::RestartRollout { deployment, restarted_at }),
+        (name(), any::<bool>())
+            .prop_map(|(node, unschedulable)| Command::SetUnschedulable { node, unschedulable }),
+    ]
+}
+
+fn reconciler_command() -> impl Strategy<Value = Command> + Clone {
+    let id = object_id;
+    prop_oneof![
+        (id(), any::<u64>(), name(), small(), any::<u64>()).prop_map(
+            |(deployment, generation, name, template_hash, rollout_revision)| {
+                Command::CreateReplicaSet { deployment, generation, name, template_hash, rollout_revision }
+            }
+        ),
+        (id(), any::<u64>()).prop_map(|(replica_set, rollout_revision)| Command::SetRolloutRevision {
+            replica_set,
+            rollout_revision
+        }),
+        (id(), any::<u32>(), any::<u32>()).prop_map(|(replica_set, from, to)| Command::ScaleReplicaSet {
+            replica_set,
+            from,
+            to
+        }),
+        (id(), vec(name(), 0..4)).prop_map(|(replica_set, names)| Command::CreatePods { replica_set, names }),
+        (vec(id(), 0..4), of(id()), small()).prop_map(|(pods, surplus_of, reason)| Command::DeletePods {
+            pods,
+            surplus_of,
+            reason
+        }),
+        (id(), deployment_status())
+            .prop_map(|(deployment, status)| Command::SetDeploymentStatus { deployment, status }),
+        (id(), replica_set_status())
+            .prop_map(|(replica_set, status)| Command::SetReplicaSetStatus { replica_set, status }),
+        vec(binding(), 0..4).prop_map(|bindings| Command::BindPods { bindings }),
+        vec((id(), text()), 0..4).prop_map(|pods| Command::SetPodsUnschedulable { pods }),
+        (id(), any::<u64>(), node_phase()).prop_map(|(node, incarnation, phase)| Command::SetNodePhase {
+            node,
+            incarnation,
+            phase
+        }),
+    ]
+}
+
+fn other_command() -> impl Strategy<Value = Command> + Clone {
+    prop_oneof![
+        vec((kind(), object_id()), 0..4).prop_map(|objects| Command::CollectGarbage { objects }),
+        (name(), node_facts()).prop_map(|(name, facts)| Command::RegisterNode { name, facts }),
+        (object_id(), any::<u64>(), vec(pod_report(), 0..3))
+            .prop_map(|(node, incarnation, reports)| { Command::ReportPods { node, incarnation, reports } }),
+        (uuid(), members()).prop_map(|(cluster_id, members)| Command::InitCluster { cluster_id, members }),
+        any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
+        (member_id(), uuid(), small(), small(), any::<u32>()).prop_map(
+            |(member, storage_uid, address, version, feature_level_max)| Command::RegisterMember {
+                member,
+                storage_uid,
+                address,
+                version,
+                feature_level_max
+            }
+        ),
+    ]
+}
+
+/// Any list of first voters.
+pub fn members() -> impl Strategy<Value = Vec<(MemberId, SmolStr)>> + Clone {
+    vec((member_id(), small()), 0..4)
+}
+
+/// Any command.
+pub fn command() -> impl Strategy<Value = Command> + Clone {
+    prop_oneof![user_command(), reconciler_command(), other_command()]
+}
+
+record!(/// Any submission.
+stamped: Stamped {
+    request_id: uuid(), actor: small(), proposed_at_ms: any::<u64>(), trace_context: of(small()),
+    preconditions: vec(precondition(), 0..3), commands: vec(command(), 0..4),
+});
+
+/// Any membership action.
+pub fn membership_action() -> impl Strategy<Value = MembershipAction> + Clone {
+    prop_oneof![
+        (member_id(), small()).prop_map(|(member, address)| MembershipAction::AddLearner { member, address }),
+        member_id().prop_map(|member| MembershipAction::Promote { member }),
+        member_id().prop_map(|member| MembershipAction::Remove { member }),
+    ]
+}
+
+record!(/// Any membership change.
+membership_change: MembershipChange {
+    request_id: uuid(), actor: small(), proposed_at_ms: any::<u64>(), action: membership_action(),
+});
+
+/// Any log record.
+pub fn log_record() -> impl Strategy<Value = LogRecord> + Clone {
+    prop_oneof![
+        vec(stamped(), 0..3).prop_map(LogRecord::Batch),
+        membership_change().prop_map(LogRecord::Membership),
+    ]
+}
+
+// --- events ---
+
+fn cluster_event() -> impl Strategy<Value = EventKind> + Clone {
+    prop_oneof![
+        (uuid(), members())
+            .prop_map(|(cluster_id, members)| EventKind::ClusterInitialized { cluster_id, members }),
+        any::<u32>().prop_map(|level| EventKind::FeatureLevelRaised { level }),
+        (member_id(), uuid(), small(), small(), any::<u32>()).prop_map(
+            |(member, storage_uid, address, version, feature_level_max)| EventKind::MemberRegistered {
+                member,
+                storage_uid,
+                address,
+                version,
+                feature_level_max
+            }
+        ),
+        (member_id(), small()).prop_map(|(member, address)| EventKind::LearnerAdded { member, address }),
+        member_id().prop_map(|member| EventKind::MemberPromoted { member }),
+        member_id().prop_map(|member| EventKind::MemberRemoved { member }),
+    ]
+}
+
+fn object_event() -> impl Strategy<Value = EventKind> + Clone {
+    let id = object_id;
+    prop_oneof![
+        object().prop_map(EventKind::ObjectCreated),
+        (kind(), id(), labels(), labels()).prop_map(|(kind, id, labels, annotations)| {
+            EventKind::MetaChanged { kind, id, labels, annotations }
+        }),
+        (kind(), id(), deletion(), small()).prop_map(|(kind, id, deletion, reason)| {
+            EventKind::DeletionRequested { kind, id, deletion, reason }
+        }),
+        (kind(), id()).prop_map(|(kind, id)| EventKind::ObjectDeleted { kind, id }),
+        (id(), name()).prop_map(|(replica_set, name)| EventKind::PodCreated { replica_set, name }),
+        binding().prop_map(EventKind::PodBound),
+        (id(), pod_status()).prop_map(|(id, status)| EventKind::PodStatusChanged { id, status }),
+        (id(), node_spec()).prop_map(|(id, spec)| EventKind::NodeSpecChanged { id, spec }),
+        (id(), any::<u64>(), node_facts()).prop_map(|(id, incarnation, facts)| EventKind::NodeRegistered {
+            id,
+            incarnation,
+            facts
+        }),
+        (id(), node_phase()).prop_map(|(id, phase)| EventKind::NodePhaseChanged { id, phase }),
+    ]
+}
+
+fn workload_event() -> impl Strategy<Value = EventKind> + Clone {
+    let id = object_id;
+    prop_oneof![
+        (id(), deployment_spec()).prop_map(|(id, spec)| EventKind::DeploymentSpecChanged { id, spec }),
+        (id(), deployment_status())
+            .prop_map(|(id, status)| EventKind::DeploymentStatusChanged { id, status }),
+        (id(), replica_set_spec()).prop_map(|(id, spec)| EventKind::ReplicaSetSpecChanged { id, spec }),
+        (id(), any::<u32>()).prop_map(|(id, replicas)| EventKind::ReplicaSetScaled { id, replicas }),
+        (id(), any::<u64>())
+            .prop_map(|(id, rollout_revision)| EventKind::RolloutRevisionChanged { id, rollout_revision }),
+        (id(), replica_set_status())
+            .prop_map(|(id, status)| EventKind::ReplicaSetStatusChanged { id, status }),
+    ]
+}
+
+/// Any event's content.
+pub fn event_kind() -> impl Strategy<Value = EventKind> + Clone {
+    prop_oneof![cluster_event(), object_event(), workload_event()]
+}
+
+record!(/// Any event.
+    event: Event { revision: any::<u64>(), kind: event_kind() });
+record!(/// Any transaction.
+transaction: Transaction {
+    request_id: uuid(), actor: small(), at_ms: any::<u64>(), trace_context: of(small()),
+    outcome: outcome(), events: vec(event(), 0..4),
+});
+
+record!(/// Any member's record.
+member_record: MemberRecord {
+    member: member_id(), address: small(),
+    role: select(vec![MemberRole::Voter, MemberRole::Learner, MemberRole::Removed]),
+    storage_uid: uuid(), version: small(), feature_level_max: any::<u32>(),
+});
+
+/// Any snapshot record.
+pub fn snapshot_record() -> impl Strategy<Value = SnapshotRecord> + Clone {
+    prop_oneof![
+        (of(uuid()), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+            |(cluster_id, revision, now_ms, feature_level)| SnapshotRecord::Header {
+                cluster_id,
+                revision,
+                now_ms,
+                feature_level
+            }
+        ),
+        member_record().prop_map(SnapshotRecord::Member),
+        object().prop_map(SnapshotRecord::Object),
+        (uuid(), any::<u64>(), outcome()).prop_map(|(request_id, at_ms, outcome)| {
+            SnapshotRecord::Request { request_id, at_ms, outcome }
+        }),
+        (any::<u32>(), any::<u128>(), any::<u64>()).prop_map(|(digest_version, digest, records)| {
+            SnapshotRecord::Trailer { digest_version, digest, records }
+        }),
+    ]
+}
+
+// --- agents ---
+
+record!(/// Any intent about one pod.
+pod_intent: PodIntent {
+    id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
+    deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()),
+});
+record!(/// Any intent.
+intent: Intent {
+    node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
+});
+record!(/// Any usage.
+    pod_usage: PodUsage { pod: object_id(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });
+record!(/// Any report.
+agent_report: AgentReport {
+    node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
+    observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
+});
