@@ -1,3 +1,4 @@
 //! Crate.
 
 pub mod boot;
+pub mod image;

@@ -1,0 +1,28 @@
+//! OCI images on this node: fetched or imported, checked, and flattened into one read-only ext4 file each.
+//!
+//! ```text
+//!  registry ─┐                                   ┌─► <digest>.ext4 ──create_overlay──► a container's qcow2 disk
+//!  layout ───┴─► manifest ─► layers ─► Unpacker ─┤
+//!                    digests checked on the way  └─► <digest>.json ──resolve_process──► argv, env, user
+//! ```
+//!
+//! Entry points: [`ImageStore`], [`create_overlay`] and [`resolve_process`]. Images are hostile: every size is
+//! bounded, every path is resolved inside the image, and nothing of an image is ever executed or mounted on the host.
+
+mod config;
+mod digest;
+mod error;
+mod flatten;
+mod layer;
+mod layout;
+mod process;
+mod registry;
+mod store;
+
+pub use config::{Group, ImageConfig, User};
+pub use digest::ImageDigest;
+pub use error::ImageError;
+pub use flatten::create_overlay;
+pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};
+pub use registry::Credentials;
+pub use store::{Image, ImageStore, ImageStoreOptions, ImageSummary, PullPolicy};

@@ -1,0 +1,253 @@
+//! Pulls manifests and blobs from a registry.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE, OciDescriptor,
+};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference};
+use tokio::io::AsyncWriteExt as _;
+
+use super::digest::ImageDigest;
+use super::error::{ImageError, IoContext as _};
+use super::layout::{Blob, BlobCheck, Document, METADATA_LENGTH_MAX, Manifest, check_digest, parse_document};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence while something is transferred.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const ACCEPTED: &[&str] = &[
+    OCI_IMAGE_MEDIA_TYPE,
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+];
+
+/// User name and password (or token) for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password or token; never printed.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// One image at its registry.
+pub(super) struct RemoteImage {
+    client: Client,
+    reference: Reference,
+    auth: RegistryAuth,
+    name: String,
+}
+
+impl RemoteImage {
+    /// Talks plain HTTP only to loopback addresses and to the registries that the configuration names.
+    pub(super) fn new(
+        reference: Reference,
+        credentials: Option<&Credentials>,
+        insecure_registries: &[String],
+    ) -> Self {
+        install_tls_provider();
+        let registry = reference.resolve_registry();
+        let plain = is_loopback(registry) || insecure_registries.iter().any(|name| name == registry);
+        let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+        let client = Client::new(ClientConfig {
+            protocol,
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
+            user_agent: "bulkhead-nodeagent",
+            ..Default::default()
+        });
+        let auth = credentials.map_or(RegistryAuth::Anonymous, |credentials| {
+            RegistryAuth::Basic(credentials.username.clone(), credentials.password.clone())
+        });
+        let name = reference.whole();
+        Self { client, reference, auth, name }
+    }
+
+    /// The manifest for this platform.
+    pub(super) async fn manifest(&self) -> Result<Manifest, ImageError> {
+        let wanted = self.reference.digest().and_then(ImageDigest::parse);
+        match self.document(&self.reference, wanted.as_ref()).await? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(entry) => {
+                let reference = self.reference.clone_with_digest(entry.digest.to_string());
+                match self.document(&reference, Some(&entry.digest)).await? {
+                    Document::Manifest(manifest) => Ok(manifest),
+                    Document::Index(_) => Err(ImageError::Malformed {
+                        name: self.name.clone(),
+                        what: "index",
+                        reason: "an index inside an index".into(),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// A small blob, checked.
+    pub(super) async fn read_blob(&self, blob: &Blob) -> Result<Vec<u8>, ImageError> {
+        if blob.size_bytes > METADATA_LENGTH_MAX {
+            return Err(ImageError::TooLarge { what: "bytes of metadata", limit: METADATA_LENGTH_MAX });
+        }
+        let mut bytes = Vec::new();
+        self.stream_blob(blob, async |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })
+        .await?;
+        Ok(bytes)
+    }
+
+    /// Writes a blob to a file, checked. The file is of no use if this fails.
+    pub(super) async fn download(&self, blob: &Blob, path: &Path) -> Result<(), ImageError> {
+        let mut file = tokio::fs::File::create(path).await.at("make", path)?;
+        self.stream_blob(blob, async |piece| file.write_all(piece).await.at("write", path)).await?;
+        file.flush().await.at("write", path)
+    }
+
+    async fn stream_blob(
+        &self,
+        blob: &Blob,
+        mut sink: impl AsyncFnMut(&[u8]) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let descriptor = OciDescriptor {
+            digest: blob.digest.to_string(),
+            size: i64::try_from(blob.size_bytes).unwrap_or(i64::MAX),
+            ..Default::default()
+        };
+        let mut stream = self
+            .client
+            .pull_blob_stream(&self.reference, &descriptor)
+            .await
+            .map_err(|e| self.error(&e))?
+            .stream;
+        let mut check = BlobCheck::new(blob);
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => {
+                    check.update(&piece)?;
+                    sink(&piece).await?;
+                }
+                Err(error) => {
+                    // The client library checks as well and may see a wrong digest first.
+                    check.finish()?;
+                    return Err(self.registry_error(error.to_string()));
+                }
+            }
+        }
+        check.finish()
+    }
+
+    async fn document(
+        &self,
+        reference: &Reference,
+        wanted: Option<&ImageDigest>,
+    ) -> Result<Document, ImageError> {
+        let pulled = self.client.pull_manifest_raw(reference, &self.auth, ACCEPTED).await;
+        let (bytes, _) = pulled.map_err(|e| self.error(&e))?;
+        if bytes.len() as u64 > METADATA_LENGTH_MAX {
+            return Err(ImageError::TooLarge { what: "bytes of metadata", limit: METADATA_LENGTH_MAX });
+        }
+        if let Some(wanted) = wanted {
+            check_digest(wanted, &ImageDigest::of(&bytes))?;
+        }
+        parse_document(&self.name, &bytes)
+    }
+
+    fn error(&self, error: &OciDistributionError) -> ImageError {
+        let not_found = || ImageError::NotFound {
+            name: self.name.clone(),
+            place: format!("at registry {}", self.reference.resolve_registry()),
+        };
+        let unauthorized = |reason: String| ImageError::Unauthorized { name: self.name.clone(), reason };
+        match error {
+            OciDistributionError::ImageManifestNotFoundError(_)
+            | OciDistributionError::ServerError { code: 404, .. } => not_found(),
+            OciDistributionError::AuthenticationFailure(reason) => unauthorized(reason.clone()),
+            OciDistributionError::UnauthorizedError { .. } => unauthorized("not authorized".into()),
+            OciDistributionError::RegistryError { envelope, .. } => {
+                let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|e| codes.contains(&e.code));
+                let missing =
+                    [OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound];
+                if has(&missing) {
+                    not_found()
+                } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
+                    unauthorized(envelope.to_string())
+                } else {
+                    self.registry_error(envelope.to_string())
+                }
+            }
+            other => self.registry_error(chain(other)),
+        }
+    }
+
+    fn registry_error(&self, reason: String) -> ImageError {
+        ImageError::Registry { name: self.name.clone(), reason }
+    }
+}
+
+/// An error with its causes: the client's own text often only says that sending failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The HTTP client is built without a TLS provider of its own; the process gets one, once.
+fn install_tls_provider() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // Somebody else in this process may have chosen one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+fn is_loopback(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => registry.split(':').next().unwrap_or(registry),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_registries_are_plain_by_default() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.8.8", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["docker.io", "localhost.evil.org", "10.0.0.1:5000", "127.0.0.1.nip.io", "[::2]"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        let credentials = Credentials { username: "me".into(), password: "secret".into() };
+        assert!(!format!("{credentials:?}").contains("secret"));
+    }
+}

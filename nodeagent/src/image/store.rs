@@ -1,0 +1,501 @@
+//! The images of this node.
+//!
+//! ```text
+//!  <data>/images/
+//!    <digest>.ext4    read-only file system, base of the containers' overlays
+//!    <digest>.json    configuration; its presence says that the image is complete, its mtime when it was last used
+//!    names.json       name -> digest
+//!    tmp/             work in progress; emptied at open
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use oci_client::Reference;
+use serde::{Deserialize, Serialize};
+
+use super::config::{ImageConfig, parse_group, parse_passwd};
+use super::digest::{HashingReader, ImageDigest};
+use super::error::{ImageError, IoContext as _};
+use super::flatten::make_ext4;
+use super::layer::{UnpackLimits, Unpacker};
+use super::layout::{Layout, Manifest, check_digest, parse_config};
+use super::registry::{Credentials, RemoteImage};
+
+/// Longest /etc/passwd or /etc/group that is read.
+const ACCOUNTS_LENGTH_MAX: u64 = 1 << 20;
+
+/// Limits and habits of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageStoreOptions {
+    /// Free space in every image, which is what a container may write.
+    pub free_bytes: u64,
+    /// Most bytes of one image's layers as they are stored (packed).
+    pub packed_bytes_max: u64,
+    /// Most bytes of one image, unpacked.
+    pub unpacked_bytes_max: u64,
+    /// Most files of one image.
+    pub entries_max: u64,
+    /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
+    pub insecure_registries: Vec<String>,
+}
+
+impl Default for ImageStoreOptions {
+    fn default() -> Self {
+        Self {
+            free_bytes: 1 << 30,
+            packed_bytes_max: 16 << 30,
+            unpacked_bytes_max: 32 << 30,
+            entries_max: 2_000_000,
+            insecure_registries: Vec::new(),
+        }
+    }
+}
+
+/// Kubernetes' imagePullPolicy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Ask the registry only if the name is not known here.
+    IfNotPresent,
+    /// Ask the registry what the name means now; content that is here already is not fetched again.
+    Always,
+    /// Only what is here.
+    Never,
+}
+
+/// An image that is ready. As long as a clone of it exists, the store does not remove it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Digest of the manifest.
+    pub digest: ImageDigest,
+    /// How to run it.
+    pub config: Arc<ImageConfig>,
+    /// The read-only ext4 file system.
+    pub path: PathBuf,
+    lease: Arc<()>,
+}
+
+/// An image as the list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// Digest of the manifest.
+    pub digest: ImageDigest,
+    /// Names that mean it.
+    pub names: Vec<String>,
+    /// Bytes that its files take on disk.
+    pub disk_bytes: u64,
+    /// When it was last given out.
+    pub last_used: SystemTime,
+    /// Somebody holds it.
+    pub in_use: bool,
+}
+
+/// The images of this node. Cheap to clone; all clones are one store.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    options: ImageStoreOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    names: Names,
+    ready: BTreeMap<ImageDigest, Image>,
+    /// One lock for each name or digest that somebody works on.
+    working: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Names(BTreeMap<String, ImageDigest>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    digest: ImageDigest,
+    config: ImageConfig,
+}
+
+impl ImageStore {
+    /// Opens the store under `<data>/images`, and clears what an interrupted run left behind.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] if the directory cannot be made or read.
+    pub fn open(data: &Path, options: ImageStoreOptions) -> Result<Self, ImageError> {
+        let dir = data.join("images");
+        let tmp = dir.join("tmp");
+        match fs::remove_dir_all(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ImageError::io("empty", &tmp, error));
+            }
+            _ => {}
+        }
+        fs::create_dir_all(&tmp).at("make", &tmp)?;
+        // Unpacked images hold set-user-id programs of strangers: no user of the host may reach them.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(&tmp, private).at("protect", &tmp)?;
+        let mut state = State::default();
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let path = entry.at("list", &dir)?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") if !path.ends_with("names.json") => {
+                    if let Some(image) = load(&path)? {
+                        state.ready.insert(image.digest.clone(), image);
+                    }
+                }
+                Some("ext4") if !path.with_extension("json").exists() => {
+                    fs::remove_file(&path).at("remove", &path)?;
+                }
+                _ => {}
+            }
+        }
+        state.names = load_names(&dir.join("names.json"))?;
+        state.names.0.retain(|_, digest| state.ready.contains_key(digest));
+        Ok(Self { inner: Arc::new(Inner { dir, options, state: Mutex::new(state) }) })
+    }
+
+    /// Takes an image from an OCI layout (a directory, or a tar of one) and calls it `name`. Without `tag`, the
+    /// layout must hold one image.
+    ///
+    /// # Errors
+    /// [`ImageError`] says what is wrong with the layout or with this machine.
+    pub async fn import_layout(
+        &self,
+        path: &Path,
+        tag: Option<&str>,
+        name: &str,
+    ) -> Result<Image, ImageError> {
+        let name = canonical_name(name)?.whole();
+        let work = self.work_dir()?;
+        let (store, path, tag, for_task) =
+            (self.clone(), path.to_path_buf(), tag.map(str::to_owned), name.clone());
+        let (layout, manifest, work) = blocking(move || {
+            let layout = if path.is_dir() {
+                Layout::open(&path)?
+            } else {
+                Layout::open_tar(&path, &work.path.join("layout"), store.inner.options.packed_bytes_max)?
+            };
+            let manifest = layout.manifest(&for_task, tag.as_deref())?;
+            Ok((layout, manifest, work))
+        })
+        .await?;
+        let lock = self.lock(manifest.digest.as_str());
+        let _guard = lock.lock().await;
+        if self.ready(&manifest.digest).is_none() {
+            let (store, for_task) = (self.clone(), name.clone());
+            let manifest = manifest.clone();
+            blocking(move || {
+                let config = layout.read_blob(&manifest.config)?;
+                store.flatten(&for_task, &manifest, &config, &work, |index| {
+                    layout.blob_path(&manifest.layers[index])
+                })
+            })
+            .await?;
+        }
+        self.give_name(&name, &manifest.digest)
+    }
+
+    /// Gets an image from its registry, or from here, as the policy says. Requests for the same image at the same
+    /// time share the work.
+    ///
+    /// # Errors
+    /// [`ImageError`] says what is wrong with the reference, the registry, the image or this machine.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        policy: PullPolicy,
+        credentials: Option<&Credentials>,
+    ) -> Result<Image, ImageError> {
+        let parsed = canonical_name(reference)?;
+        let name = parsed.whole();
+        let name_lock = self.lock(&name);
+        let _name_guard = name_lock.lock().await;
+        if policy != PullPolicy::Always
+            && let Some(image) = self.find(reference)?
+        {
+            return Ok(image);
+        }
+        if policy == PullPolicy::Never {
+            let place = "on this node, and its pull policy is Never; import it with `bulkhead image import`";
+            return Err(ImageError::NotFound { name, place: place.into() });
+        }
+        let remote = RemoteImage::new(parsed, credentials, &self.inner.options.insecure_registries);
+        let manifest = remote.manifest().await?;
+        let lock = self.lock(manifest.digest.as_str());
+        let _guard = lock.lock().await;
+        if self.ready(&manifest.digest).is_none() {
+            self.fetch(&name, &remote, manifest.clone()).await?;
+        }
+        self.give_name(&name, &manifest.digest)
+    }
+
+    /// The image that a name (or a name with a digest) means here.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidName`].
+    pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
+        let reference = canonical_name(name)?;
+        let digest = match reference.digest().and_then(ImageDigest::parse) {
+            Some(digest) => Some(digest),
+            None => self.state().names.0.get(&reference.whole()).cloned(),
+        };
+        Ok(digest.and_then(|digest| self.ready(&digest)))
+    }
+
+    /// All images, for the node's status and for garbage collection.
+    pub fn list(&self) -> Vec<ImageSummary> {
+        let state = self.state();
+        let images = state.ready.values().map(|image| {
+            let names = state.names.0.iter().filter(|(_, digest)| **digest == image.digest);
+            ImageSummary {
+                digest: image.digest.clone(),
+                names: names.map(|(name, _)| name.clone()).collect(),
+                disk_bytes: disk_bytes(&image.path),
+                last_used: last_used(&image.path.with_extension("json")),
+                in_use: Arc::strong_count(&image.lease) > 1,
+            }
+        });
+        images.collect()
+    }
+
+    /// Removes an image that nobody holds, with its names.
+    ///
+    /// # Errors
+    /// [`ImageError::InUse`], or [`ImageError::NotFound`].
+    pub fn remove(&self, digest: &ImageDigest) -> Result<(), ImageError> {
+        let mut state = self.state();
+        let place = || "on this node".into();
+        let Some(image) = state.ready.get(digest) else {
+            return Err(ImageError::NotFound { name: digest.to_string(), place: place() });
+        };
+        if Arc::strong_count(&image.lease) > 1 {
+            return Err(ImageError::InUse { name: digest.to_string() });
+        }
+        let path = image.path.clone();
+        state.ready.remove(digest);
+        state.names.0.retain(|_, named| named != digest);
+        write_json(&self.inner.dir, "names.json", &state.names)?;
+        // The record goes first: without it the other file is rubbish, which the next open clears away.
+        let record = path.with_extension("json");
+        fs::remove_file(&record).at("remove", &record)?;
+        fs::remove_file(&path).at("remove", &path)
+    }
+
+    async fn fetch(&self, name: &str, remote: &RemoteImage, manifest: Manifest) -> Result<(), ImageError> {
+        let packed: u64 = manifest.layers.iter().map(|layer| layer.size_bytes).fold(0, u64::saturating_add);
+        let limit = self.inner.options.packed_bytes_max;
+        if packed > limit {
+            return Err(ImageError::TooLarge { what: "packed bytes", limit });
+        }
+        let work = self.work_dir()?;
+        let config = remote.read_blob(&manifest.config).await?;
+        parse_config(name, &config)?;
+        for (index, layer) in manifest.layers.iter().enumerate() {
+            remote.download(layer, &work.layer_path(index)).await?;
+        }
+        let (store, name) = (self.clone(), name.to_owned());
+        blocking(move || store.flatten(&name, &manifest, &config, &work, |index| work.layer_path(index)))
+            .await
+    }
+
+    /// Unpacks the layers, makes the file system and publishes it. The digest of every layer is checked on the way;
+    /// nothing is published if one is wrong.
+    fn flatten(
+        &self,
+        name: &str,
+        manifest: &Manifest,
+        config: &[u8],
+        work: &WorkDir,
+        layer_path: impl Fn(usize) -> PathBuf,
+    ) -> Result<(), ImageError> {
+        let parsed = parse_config(name, config)?;
+        let options = &self.inner.options;
+        let tree = work.path.join("root");
+        fs::create_dir(&tree).at("make", &tree)?;
+        let limits = UnpackLimits { bytes_max: options.unpacked_bytes_max, entries_max: options.entries_max };
+        let mut unpacker = Unpacker::new(&tree, limits)?;
+        for (index, layer) in manifest.layers.iter().enumerate() {
+            let path = layer_path(index);
+            let mut reader = HashingReader::new(File::open(&path).at("open", &path)?);
+            let unpacked = unpacker.apply(&mut reader);
+            // A damaged layer rarely unpacks; that it is damaged says more than where unpacking stopped.
+            check_digest(&layer.digest, &reader.finish().at("read", &path)?)?;
+            unpacked?;
+        }
+        let root = unpacker.finish()?;
+        let mut config = parsed.config().as_ref().map(ImageConfig::from).unwrap_or_default();
+        config.users = parse_passwd(&read_accounts(&root, "etc/passwd"));
+        config.groups = parse_group(&read_accounts(&root, "etc/group"));
+        let built = work.path.join("image.ext4");
+        make_ext4(&tree, &built, &manifest.digest, options.free_bytes)?;
+        self.publish(&built, Record { digest: manifest.digest.clone(), config })
+    }
+
+    fn publish(&self, built: &Path, record: Record) -> Result<(), ImageError> {
+        let dir = &self.inner.dir;
+        let target = dir.join(format!("{}.ext4", record.digest.hex()));
+        fs::set_permissions(built, std::os::unix::fs::PermissionsExt::from_mode(0o444))
+            .at("protect", built)?;
+        fs::rename(built, &target).at("make", &target)?;
+        write_json(dir, &format!("{}.json", record.digest.hex()), &record)?;
+        let image = Image {
+            digest: record.digest.clone(),
+            config: Arc::new(record.config),
+            path: target,
+            lease: Arc::new(()),
+        };
+        self.state().ready.insert(record.digest, image);
+        Ok(())
+    }
+
+    fn give_name(&self, name: &str, digest: &ImageDigest) -> Result<Image, ImageError> {
+        let mut state = self.state();
+        if state.names.0.get(name) != Some(digest) {
+            state.names.0.insert(name.into(), digest.clone());
+            write_json(&self.inner.dir, "names.json", &state.names)?;
+        }
+        drop(state);
+        let place = || "on this node: it was removed meanwhile".into();
+        self.ready(digest).ok_or_else(|| ImageError::NotFound { name: name.into(), place: place() })
+    }
+
+    /// An image that is here, marked as used now.
+    fn ready(&self, digest: &ImageDigest) -> Option<Image> {
+        let image = self.state().ready.get(digest).cloned()?;
+        let record = image.path.with_extension("json");
+        // Only a hint for garbage collection, so a failure does not matter.
+        let _ = File::open(record).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(image)
+    }
+
+    fn lock(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut state = self.state();
+        state.working.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(state.working.entry(key.into()).or_default())
+    }
+
+    fn work_dir(&self) -> Result<WorkDir, ImageError> {
+        let path = self.inner.dir.join("tmp").join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir(&path).at("make", &path)?;
+        Ok(WorkDir { path })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock with the state half changed.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A temporary directory that goes away with its owner.
+#[derive(Debug)]
+struct WorkDir {
+    path: PathBuf,
+}
+
+impl WorkDir {
+    fn layer_path(&self, index: usize) -> PathBuf {
+        self.path.join(format!("layer-{index}"))
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What is left is cleared at the next open.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// `busybox` means `docker.io/library/busybox:latest`, as everywhere.
+fn canonical_name(name: &str) -> Result<Reference, ImageError> {
+    let invalid = |reason: String| ImageError::InvalidName { name: name.into(), reason };
+    let reference: Reference = name.parse().map_err(|e: oci_client::ParseError| invalid(e.to_string()))?;
+    match reference.digest() {
+        Some(digest) if ImageDigest::parse(digest).is_none() => {
+            Err(invalid("only sha256 digests work".into()))
+        }
+        _ => Ok(reference),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => {
+                Err(ImageError::io("finish", Path::new("image"), io::Error::other("the agent is stopping")))
+            }
+        },
+    }
+}
+
+fn load(record: &Path) -> Result<Option<Image>, ImageError> {
+    let path = record.with_extension("ext4");
+    let parsed: Option<Record> = serde_json::from_slice(&fs::read(record).at("read", record)?).ok();
+    match parsed {
+        Some(parsed) if path.exists() => {
+            let (digest, config) = (parsed.digest, Arc::new(parsed.config));
+            Ok(Some(Image { digest, config, path, lease: Arc::new(()) }))
+        }
+        // Of no use without the other; the image is fetched again when it is asked for.
+        _ => {
+            fs::remove_file(record).at("remove", record)?;
+            Ok(None)
+        }
+    }
+}
+
+fn load_names(path: &Path) -> Result<Names, ImageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Names::default()),
+        Err(error) => Err(ImageError::io("read", path, error)),
+    }
+}
+
+/// Replaces a file as a whole, or not at all.
+fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), ImageError> {
+    let target = dir.join(name);
+    let temporary = dir.join("tmp").join(format!("{name}.{}", uuid::Uuid::new_v4()));
+    let bytes = serde_json::to_vec_pretty(value).expect("strings and numbers always fit in JSON");
+    let mut file = File::create_new(&temporary).at("make", &temporary)?;
+    file.write_all(&bytes).at("write", &temporary)?;
+    file.sync_all().at("sync", &temporary)?;
+    fs::rename(&temporary, &target).at("make", &target)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
+}
+
+/// A file of the image, read as the container would see it; empty if there is none.
+fn read_accounts(root: impl std::os::fd::AsFd, path: &str) -> String {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(fd) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else { return String::new() };
+    let mut bytes = Vec::new();
+    let _ = io::Read::read_to_end(&mut io::Read::take(File::from(fd), ACCOUNTS_LENGTH_MAX), &mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn disk_bytes(path: &Path) -> u64 {
+    /// Unit of `st_blocks` (stat(2)).
+    const STAT_BLOCK: u64 = 512;
+    fs::metadata(path).map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK)
+}
+
+fn last_used(record: &Path) -> SystemTime {
+    fs::metadata(record).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
