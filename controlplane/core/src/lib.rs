@@ -25,6 +25,7 @@ mod machine;
 pub mod placement;
 pub mod reconcile;
 pub mod replica;
+pub mod schedule;
 pub mod server;
 mod state;
 

@@ -1,80 +1,60 @@
-//! Reconcilers: from State and time to commands. They run on the leader only.
+//! Reconcilers: what the State is, and what it should be, become commands. They run on the leader only.
+//!
+//! ```text
+//!  changes ──observe──► dirty sets ──run(State, now)──► proposals ──► log ──► decide ──► changes ─┐
+//!     ▲                                   ▲                              │                        │
+//!     └───────────────────────────────────┼──────────────────────────────┼────────────────────────┘
+//!                                         └── settled (applied, refused, dropped)
+//! ```
+//!
+//! A reconciler runs again only when nothing of it is in flight, so it always sees its own writes. What it
+//! looked at is checked again by `decide`: a stale leader may propose nonsense, but never do harm. Nothing in
+//! here is replicated: a new leader starts from [`Reconcilers::reset`].
 
-use std::collections::BTreeMap;
+pub(crate) mod deployment;
+mod garbage;
+mod names;
+mod node_lifecycle;
+mod queue;
+mod replica_set;
+mod soft;
+mod tally;
 
-use bulkhead_types::{Command, ObjectId, PodUsage};
+use bulkhead_types::{Command, Pod, ReplicaSet};
 
+use crate::schedule::Scheduler;
 use crate::{Change, State};
+
+pub(crate) use queue::Queue;
+pub use soft::SoftState;
+pub(crate) use tally::Tallies;
+
+/// Commands that one reconciler proposes per run, at most (the last object that it looks at may exceed it by
+/// what that object needs).
+pub(crate) const COMMANDS_PER_RUN: usize = 128;
+/// Objects that one reconciler looks at per run, at most.
+pub(crate) const OBJECTS_PER_RUN: usize = 512;
 
 /// What reconcilers look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The present State.
+    /// The State, with every settled proposal applied.
     pub state: &'a State,
-    /// The leader's clock, milliseconds since the epoch; never before the State's own.
+    /// The leader's clock, milliseconds since the epoch; never before `state.now_ms()`.
     pub now_ms: u64,
-    /// What is known without the log.
+    /// What only the leader knows.
     pub soft: &'a SoftState,
 }
 
-/// What a leader knows without the log.
-#[derive(Clone, Debug, Default)]
-pub struct SoftState {
-    leader_since_ms: u64,
-    heartbeats: BTreeMap<ObjectId, u64>,
-    usage: BTreeMap<ObjectId, Vec<PodUsage>>,
-}
-
-impl SoftState {
-    /// Nothing is known yet.
-    #[must_use]
-    pub fn new(leader_since_ms: u64) -> Self {
-        Self { leader_since_ms, ..Self::default() }
-    }
-
-    /// When leadership began, milliseconds since the epoch.
-    #[must_use]
-    pub fn leader_since_ms(&self) -> u64 {
-        self.leader_since_ms
-    }
-
-    /// A node was heard.
-    pub fn heartbeat(&mut self, node: ObjectId, now_ms: u64) {
-        self.heartbeats.insert(node, now_ms);
-    }
-
-    /// When a node was last heard, milliseconds since the epoch.
-    #[must_use]
-    pub fn last_heartbeat_ms(&self, node: ObjectId) -> Option<u64> {
-        self.heartbeats.get(&node).copied()
-    }
-
-    /// What a node's pods use.
-    pub fn set_usage(&mut self, node: ObjectId, usage: Vec<PodUsage>) {
-        self.usage.insert(node, usage);
-    }
-
-    /// What a node's pods use.
-    #[must_use]
-    pub fn usage(&self, node: ObjectId) -> &[PodUsage] {
-        self.usage.get(&node).map_or(&[], Vec::as_slice)
-    }
-
-    /// A node is gone.
-    pub fn forget(&mut self, node: ObjectId) {
-        self.heartbeats.remove(&node);
-        self.usage.remove(&node);
-    }
-}
-
-/// What reconcilers go by.
-#[derive(Clone, Debug)]
+/// What an operator may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReconcileConfig {
-    /// How long an agent's lease runs, in milliseconds.
+    /// How long a node may be silent before it is unreachable, in milliseconds.
     pub lease_ms: u64,
-    /// How long a node may be unreachable before its pods are replaced, in milliseconds.
+    /// How long a node may be unreachable before its pods are replaced, in milliseconds (Kubernetes adds a
+    /// toleration of 300 seconds by default).
     pub eviction_ms: u64,
-    /// Pods that ended are kept up to this number.
+    /// How many pods that ended are kept for their logs; the oldest go first.
     pub terminated_pods_max: usize,
 }
 
@@ -84,43 +64,138 @@ impl Default for ReconcileConfig {
     }
 }
 
-/// A command that a reconciler wants.
+/// One command that a reconciler wants. Each is submitted, and refused, alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// Whose it is.
+    /// Who wants it; the actor is `system:<reconciler>`.
     pub reconciler: &'static str,
-    /// What it wants.
+    /// What.
     pub command: Command,
 }
 
+/// A [`Context`] with what all reconcilers share.
+pub(crate) struct View<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) now_ms: u64,
+    pub(crate) soft: &'a SoftState,
+    pub(crate) tallies: &'a Tallies,
+    pub(crate) config: &'a ReconcileConfig,
+}
+
+/// One family of rules.
+pub(crate) trait Reconciler: Send {
+    /// Its name, as in `system:<name>`.
+    fn name(&self) -> &'static str;
+    /// Forgets everything, and takes everything in the State for dirty.
+    fn reset(&mut self, state: &State);
+    /// Notes what an applied change makes dirty. Cheap.
+    fn observe(&mut self, change: &Change);
+    /// Notes that time alone changed a ReplicaSet's availability.
+    fn availability_changed(&mut self, _set: &ReplicaSet) {}
+    /// Looks at what is dirty or due, within the bounds above. Called only when all earlier commands settled.
+    fn reconcile(&mut self, view: &View<'_>) -> Vec<Command>;
+    /// When to look again, milliseconds since the epoch; 0 for at once.
+    fn next_wake_ms(&self) -> Option<u64>;
+}
+
+struct Entry {
+    reconciler: Box<dyn Reconciler>,
+    in_flight: usize,
+}
+
 /// All reconcilers of a leader.
-#[derive(Debug, Default)]
-pub struct Reconcilers {}
+pub struct Reconcilers {
+    config: ReconcileConfig,
+    tallies: Tallies,
+    entries: Vec<Entry>,
+}
+
+impl std::fmt::Debug for Reconcilers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let in_flight = self.entries.iter().map(|e| (e.reconciler.name(), e.in_flight));
+        f.debug_map().entries(in_flight).finish()
+    }
+}
 
 impl Reconcilers {
-    /// Sets them up.
+    /// Reconcilers that know of nothing yet: call [`Self::reset`] before the first run.
     #[must_use]
-    pub fn new(_config: ReconcileConfig) -> Self {
-        Self {}
+    pub fn new(config: ReconcileConfig) -> Self {
+        let reconcilers: Vec<Box<dyn Reconciler>> = vec![
+            Box::new(node_lifecycle::NodeLifecycle::default()),
+            Box::new(deployment::Deployments::default()),
+            Box::new(replica_set::ReplicaSets::default()),
+            Box::new(Scheduler::default()),
+            Box::new(garbage::Garbage::default()),
+        ];
+        let entries = reconcilers.into_iter().map(|reconciler| Entry { reconciler, in_flight: 0 }).collect();
+        Self { config, tallies: Tallies::default(), entries }
     }
 
-    /// A new leader: everything is to be looked at.
-    pub fn reset(&mut self, _state: &State) {}
-
-    /// Something changed.
-    pub fn observe(&mut self, _change: &Change) {}
-
-    /// What they want now.
-    pub fn run(&mut self, _context: &Context<'_>) -> Vec<Proposal> {
-        Vec::new()
+    /// Starts over, as a new leader does once its term's first entry was applied: everything is dirty and
+    /// nothing is in flight. Costs time in proportion to the State.
+    pub fn reset(&mut self, state: &State) {
+        self.tallies.reset(state);
+        for entry in &mut self.entries {
+            entry.in_flight = 0;
+            entry.reconciler.reset(state);
+        }
     }
 
-    /// One of a reconciler's proposals was applied, refused or dropped.
-    pub fn settled(&mut self, _reconciler: &'static str) {}
+    /// Notes an applied change. To be called for every one, in order, before the next run.
+    pub fn observe(&mut self, change: &Change) {
+        self.tallies.observe(change);
+        for entry in &mut self.entries {
+            entry.reconciler.observe(change);
+        }
+    }
 
-    /// When they want to be run again although nothing happens.
+    /// Runs every reconciler that has something to do and nothing in flight. A bounded amount per call.
+    pub fn run(&mut self, cx: &Context<'_>) -> Vec<Proposal> {
+        for id in self.tallies.advance(cx.state, cx.now_ms) {
+            let Some(set) = cx.state.replica_sets().get(id) else { continue };
+            for entry in &mut self.entries {
+                entry.reconciler.availability_changed(set);
+            }
+        }
+        let mut proposals = Vec::new();
+        for entry in self.entries.iter_mut().filter(|e| e.in_flight == 0) {
+            if entry.reconciler.next_wake_ms().is_none_or(|wake_ms| wake_ms > cx.now_ms) {
+                continue;
+            }
+            let view = View {
+                state: cx.state,
+                now_ms: cx.now_ms,
+                soft: cx.soft,
+                tallies: &self.tallies,
+                config: &self.config,
+            };
+            let commands = entry.reconciler.reconcile(&view);
+            entry.in_flight = commands.len();
+            let reconciler = entry.reconciler.name();
+            proposals.extend(commands.into_iter().map(|command| Proposal { reconciler, command }));
+        }
+        proposals
+    }
+
+    /// Notes that one proposal of a reconciler was applied, refused or dropped. When it was applied, its
+    /// changes were observed before.
+    pub fn settled(&mut self, reconciler: &'static str) {
+        if let Some(entry) = self.entries.iter_mut().find(|e| e.reconciler.name() == reconciler) {
+            // After a reset, answers to proposals of before may still arrive.
+            entry.in_flight = entry.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// When to run again although nothing changed, milliseconds since the epoch; 0 for at once.
     #[must_use]
     pub fn next_wake_ms(&self) -> Option<u64> {
-        None
+        let idle = self.entries.iter().filter(|e| e.in_flight == 0);
+        idle.filter_map(|e| e.reconciler.next_wake_ms()).chain(self.tallies.next_wake_ms()).min()
     }
+}
+
+/// Neither ending nor ended.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !pod.meta.is_deleting() && !pod.status.phase.is_terminal()
 }

@@ -1,0 +1,300 @@
+//! Deployments: a ReplicaSet per template, and their sizes moved from the old to the new within bounds.
+
+mod history;
+mod rolling;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_types::{
+    Command, Deployment, DeploymentStrategy, Kind, Name, Object, ObjectId, ObjectRef, ReplicaSet,
+};
+use smol_str::SmolStr;
+
+use self::rolling::{Bounds, Resize, SetSize};
+use self::status::Found;
+use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, names};
+use crate::{Change, ChangeType, State};
+
+/// Names tried for a new ReplicaSet in one run.
+const NAME_TRIES: u32 = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Deployments {
+    queue: Queue,
+    /// Sets of which a pod went: their Deployments may have waited for that.
+    touched_sets: BTreeSet<ObjectId>,
+    /// Deployments whose wanted number changed: what it was, with its surge. Lost with the leader, whose
+    /// successor then corrects the sizes without keeping proportions.
+    scaled_from: BTreeMap<ObjectId, u32>,
+}
+
+impl Reconciler for Deployments {
+    fn name(&self) -> &'static str {
+        "deployment"
+    }
+
+    fn reset(&mut self, state: &State) {
+        *self = Self::default();
+        state.deployments().iter().for_each(|deployment| self.queue.mark(deployment.meta.id));
+    }
+
+    fn observe(&mut self, change: &Change) {
+        match (&change.object, &change.former) {
+            (Object::Deployment(deployment), _) if change.change_type == ChangeType::Deleted => {
+                self.queue.forget(deployment.meta.id);
+                self.scaled_from.remove(&deployment.meta.id);
+            }
+            (Object::Deployment(deployment), former) => {
+                if let Some(Object::Deployment(former)) = former
+                    && former.spec.replicas != deployment.spec.replicas
+                {
+                    let before = bounds_of(former).total_max();
+                    self.scaled_from.entry(deployment.meta.id).or_insert(before);
+                }
+                self.queue.mark(deployment.meta.id);
+            }
+            (Object::ReplicaSet(set), _) => {
+                if let Some(owner) = set.meta.owner {
+                    self.queue.mark(owner.id);
+                }
+            }
+            (Object::Pod(pod), _) if change.change_type == ChangeType::Deleted => {
+                self.touched_sets.extend(pod.meta.owner.map(|owner| owner.id));
+            }
+            _ => {}
+        }
+    }
+
+    fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
+        self.queue.begin(view.now_ms);
+        for set in std::mem::take(&mut self.touched_sets) {
+            let owner = view.state.replica_sets().get(set).and_then(|set| set.meta.owner);
+            owner.into_iter().for_each(|owner| self.queue.keep(owner.id));
+        }
+        let mut commands = Vec::new();
+        for _ in 0..OBJECTS_PER_RUN {
+            if commands.len() >= COMMANDS_PER_RUN {
+                break;
+            }
+            let Some(id) = self.queue.pop() else { break };
+            let Some(deployment) = view.state.deployments().get(id) else { continue };
+            if is_doomed(view.state, deployment) {
+                continue;
+            }
+            let before = commands.len();
+            let scaled_from = self.scaled_from.remove(&id);
+            let mut pass = Pass::new(view, deployment, scaled_from);
+            pass.run(&mut commands);
+            if let Some(at_ms) = pass.wake_at_ms {
+                self.queue.wake_at(id, at_ms);
+            }
+            if commands.len() > before {
+                self.queue.proposed(id);
+            }
+        }
+        commands
+    }
+
+    fn next_wake_ms(&self) -> Option<u64> {
+        if self.touched_sets.is_empty() { self.queue.next_wake_ms() } else { Some(0) }
+    }
+}
+
+fn is_doomed(state: &State, deployment: &Deployment) -> bool {
+    let namespace = deployment.meta.namespace.as_ref();
+    let namespace = namespace.and_then(|name| state.find(Kind::Namespace, None, name));
+    namespace.and_then(|id| state.namespaces().get(id)).is_none_or(|ns| ns.meta.is_deleting())
+}
+
+fn bounds_of(deployment: &Deployment) -> Bounds {
+    let desired = deployment.spec.replicas;
+    let (surge, unavailable) = deployment.spec.strategy.bounds(desired);
+    Bounds { desired, surge, unavailable }
+}
+
+/// One look at one Deployment.
+struct Pass<'a> {
+    view: &'a View<'a>,
+    deployment: &'a Arc<Deployment>,
+    bounds: Bounds,
+    /// All its sets, in order of creation.
+    sets: Vec<Arc<ReplicaSet>>,
+    new: Option<Arc<ReplicaSet>>,
+    old: Vec<Arc<ReplicaSet>>,
+    scaled_from: Option<u32>,
+    wake_at_ms: Option<u64>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(view: &'a View<'a>, deployment: &'a Arc<Deployment>, scaled_from: Option<u32>) -> Self {
+        let owned = view.state.owned(deployment.meta.id, Kind::ReplicaSet);
+        let sets: Vec<_> = owned.filter_map(|id| view.state.replica_sets().get(id).cloned()).collect();
+        let new = history::find_new(deployment, &sets).cloned();
+        let is_old = |set: &&Arc<ReplicaSet>| Some(set.meta.id) != new.as_ref().map(|n| n.meta.id);
+        let old = sets.iter().filter(is_old).cloned().collect();
+        let bounds = bounds_of(deployment);
+        Self { view, deployment, bounds, sets, new, old, scaled_from, wake_at_ms: None }
+    }
+
+    fn run(&mut self, commands: &mut Vec<Command>) {
+        let mut found = self.found();
+        self.sync_revision(&mut found, commands);
+        let resizes = self.resizes(&mut found, commands);
+        let at_rest = resizes.is_empty();
+        let scale = |r: Resize| Command::ScaleReplicaSet { replica_set: r.id, from: r.from, to: r.to };
+        commands.extend(resizes.into_iter().map(scale));
+        let status = status::status(self.deployment, self.bounds, &found, self.view.now_ms);
+        let complete = at_rest && status::is_complete(self.deployment, &status) && found.new.is_some();
+        if complete || self.deployment.spec.paused {
+            self.clean_up(commands);
+        }
+        // The report comes just after the deadline, not on it.
+        self.wake_at_ms = status::deadline_ms(self.deployment, &status).map(|at_ms| at_ms + 1);
+        if status != self.deployment.status {
+            commands.push(Command::SetDeploymentStatus { deployment: self.deployment.meta.id, status });
+        }
+    }
+
+    fn size(&self, set: &ReplicaSet) -> SetSize {
+        let id = set.meta.id;
+        SetSize {
+            id,
+            replicas: set.spec.replicas,
+            active: self.view.state.active_pods(id),
+            available: self.view.tallies.of(id).available(),
+        }
+    }
+
+    fn found(&self) -> Found {
+        let tallies = self.view.tallies;
+        let failing = self.sets.iter().find(|set| tallies.of(set.meta.id).is_failing());
+        Found {
+            new: self.new.as_ref().map(|set| self.size(set)),
+            old: self.old.iter().map(|set| self.size(set)).collect(),
+            ready: self.sets.iter().map(|set| tallies.of(set.meta.id).ready()).sum(),
+            new_name: self.new.as_ref().map(|set| set.meta.name.to_string()).unwrap_or_default(),
+            rollout_revision: self.new.as_ref().map_or(0, |set| set.spec.rollout_revision),
+            collision_count: self.deployment.status.collision_count,
+            creates: false,
+            failing: failing.map(|set| set.meta.name.to_string()),
+        }
+    }
+
+    /// A set whose template is wanted again stands for the newest revision.
+    fn sync_revision(&self, found: &mut Found, commands: &mut Vec<Command>) {
+        let Some(new) = &self.new else { return };
+        let rollout_revision = history::new_revision(&self.sets, Some(new));
+        if rollout_revision != new.spec.rollout_revision {
+            commands.push(Command::SetRolloutRevision { replica_set: new.meta.id, rollout_revision });
+            found.rollout_revision = rollout_revision;
+        }
+    }
+
+    fn resizes(&self, found: &mut Found, commands: &mut Vec<Command>) -> Vec<Resize> {
+        if let Some(resizes) = self.scaling(found) {
+            return resizes;
+        }
+        if self.deployment.spec.paused {
+            return Vec::new();
+        }
+        if self.deployment.spec.strategy == DeploymentStrategy::Recreate {
+            let dropped = rolling::drop_old(&found.old);
+            if !dropped.is_empty() || self.old.iter().any(|set| has_live_pods(self.view.state, set.meta.id)) {
+                return dropped;
+            }
+        }
+        match (found.new, self.deployment.spec.strategy) {
+            (None, _) => {
+                self.create_new(found, commands);
+                Vec::new()
+            }
+            (Some(new), DeploymentStrategy::Recreate) => rolling::fill_new(self.bounds.desired, new),
+            (Some(new), DeploymentStrategy::RollingUpdate { .. }) => {
+                rolling::roll(self.bounds, new, &found.old)
+            }
+        }
+    }
+
+    /// Sizes after the wanted number changed. `None` when the rollout's own rules say what happens.
+    fn scaling(&self, found: &Found) -> Option<Vec<Resize>> {
+        let mut sizes: Vec<SetSize> = found.old.iter().copied().chain(found.new).collect();
+        sizes.sort_by_key(|set| set.id);
+        let active: Vec<SetSize> = sizes.iter().copied().filter(|set| set.replicas > 0).collect();
+        let desired = self.bounds.desired;
+        let paused = self.deployment.spec.paused;
+        if active.len() < 2 {
+            if !paused && self.scaled_from.is_none() {
+                return None;
+            }
+            let only = active.first().copied().or(found.new).or(sizes.last().copied())?;
+            let resizes = rolling::fill_new(desired, only);
+            // Nothing to scale: the rollout goes on.
+            return (paused || !resizes.is_empty()).then_some(resizes);
+        }
+        if self.deployment.spec.strategy == DeploymentStrategy::Recreate {
+            return None;
+        }
+        let total = active.iter().map(|set| set.replicas).fold(0, u32::saturating_add);
+        let out_of_bounds = total > self.bounds.total_max() || total < self.bounds.available_min();
+        if self.scaled_from.is_none() && !(paused && out_of_bounds) {
+            return None;
+        }
+        let saturated = found.new.is_some_and(|new| new.replicas == desired && new.available >= desired);
+        if saturated {
+            return Some(rolling::drop_old(&found.old));
+        }
+        let before = self.scaled_from.unwrap_or(self.deployment.status.replicas);
+        let resizes = rolling::proportional(self.bounds, before, &active);
+        (paused || !resizes.is_empty()).then_some(resizes)
+    }
+
+    fn create_new(&self, found: &mut Found, commands: &mut Vec<Command>) {
+        let deployment = self.deployment;
+        let namespace = deployment.meta.namespace.as_ref();
+        let is_free = |name: &Name| self.view.state.find(Kind::ReplicaSet, namespace, name).is_none();
+        let template = history::hashed(&deployment.spec.template);
+        for collision_count in (found.collision_count..).take(NAME_TRIES as usize) {
+            let hash = names::template_hash(&template, collision_count);
+            let name = names::replica_set_name(&deployment.meta.name, &hash);
+            found.collision_count = collision_count;
+            if !is_free(&name) {
+                continue;
+            }
+            found.new_name = name.to_string();
+            found.creates = true;
+            found.rollout_revision = history::new_revision(&self.sets, None);
+            commands.push(Command::CreateReplicaSet {
+                deployment: deployment.meta.id,
+                generation: deployment.meta.generation,
+                name,
+                template_hash: SmolStr::from(hash),
+                rollout_revision: found.rollout_revision,
+            });
+            return;
+        }
+        // All taken: the count is kept in the status, and the next run goes on from there.
+        found.collision_count = found.collision_count.saturating_add(1);
+    }
+
+    /// Old sets that nothing needs any more go.
+    fn clean_up(&self, commands: &mut Vec<Command>) {
+        let limit = self.deployment.spec.revision_history_limit;
+        let is_empty = |set: ObjectId| !has_live_pods(self.view.state, set);
+        for set in history::beyond_limit(&self.old, limit, is_empty) {
+            let object = ObjectRef {
+                kind: Kind::ReplicaSet,
+                namespace: set.meta.namespace.clone(),
+                name: set.meta.name.clone(),
+            };
+            commands.push(Command::Delete { object, grace_ms: None, force: false });
+        }
+    }
+}
+
+/// Whether a set has pods that have not ended, those that are about to included.
+fn has_live_pods(state: &State, set: ObjectId) -> bool {
+    state.pods_of(set).any(|pod| !pod.status.phase.is_terminal())
+}

@@ -1,0 +1,198 @@
+//! A Deployment's status and conditions.
+//!
+//! Source: "Deployment status" in the Kubernetes documentation; reasons are Kubernetes' words.
+
+use bulkhead_types::{Condition, ConditionStatus, Deployment, DeploymentStatus};
+use smol_str::SmolStr;
+
+use super::rolling::{Bounds, SetSize};
+
+const AVAILABLE: &str = "Available";
+const PROGRESSING: &str = "Progressing";
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+const REASON_COMPLETE: &str = "NewReplicaSetAvailable";
+const REASON_TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const REASON_PAUSED: &str = "DeploymentPaused";
+
+/// What one look at a Deployment found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    /// The set of the present template.
+    pub(super) new: Option<SetSize>,
+    /// All others.
+    pub(super) old: Vec<SetSize>,
+    /// Ready pods of all sets.
+    pub(super) ready: u32,
+    /// The name of the new set, or of the one that is about to be created.
+    pub(super) new_name: String,
+    /// Its revision; 0 when there is none yet.
+    pub(super) rollout_revision: u64,
+    /// How often the new set's name was taken.
+    pub(super) collision_count: u32,
+    /// Whether the new set is being created just now.
+    pub(super) creates: bool,
+    /// A set whose pods keep failing.
+    pub(super) failing: Option<String>,
+}
+
+/// The status that follows from what was found.
+pub(super) fn status(
+    deployment: &Deployment,
+    bounds: Bounds,
+    found: &Found,
+    now_ms: u64,
+) -> DeploymentStatus {
+    let sets = || found.old.iter().chain(&found.new);
+    let sum = |count: fn(&SetSize) -> u32| sets().map(count).fold(0, u32::saturating_add);
+    let available = sum(|set| set.available);
+    let former = &deployment.status;
+    let mut status = DeploymentStatus {
+        observed_generation: deployment.meta.generation,
+        rollout_revision: if found.rollout_revision == 0 {
+            former.rollout_revision
+        } else {
+            found.rollout_revision
+        },
+        replicas: sum(|set| set.active),
+        updated_replicas: found.new.map_or(0, |set| set.active),
+        ready_replicas: found.ready,
+        available_replicas: available,
+        unavailable_replicas: sum(|set| set.replicas).saturating_sub(available),
+        collision_count: found.collision_count,
+        conditions: former.conditions.clone(),
+    };
+    let mut conditions = Conditions { list: &mut status.conditions, now_ms };
+    if available >= bounds.available_min() {
+        let message = "Deployment has minimum availability.".to_owned();
+        conditions.set(AVAILABLE, ConditionStatus::True, "MinimumReplicasAvailable", message);
+    } else {
+        let message = "Deployment does not have minimum availability.".to_owned();
+        conditions.set(AVAILABLE, ConditionStatus::False, "MinimumReplicasUnavailable", message);
+    }
+    match &found.failing {
+        Some(set) => {
+            let message = format!("Pods of ReplicaSet \"{set}\" end before any becomes ready.");
+            conditions.set(REPLICA_FAILURE, ConditionStatus::True, "PodsFailing", message);
+        }
+        None => conditions.remove(REPLICA_FAILURE),
+    }
+    progress(deployment, found, &mut status, now_ms);
+    status
+}
+
+/// Whether a rollout is complete by these figures.
+pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
+    let desired = deployment.spec.replicas;
+    status.updated_replicas == desired
+        && status.replicas == desired
+        && status.available_replicas == desired
+        && status.observed_generation >= deployment.meta.generation
+}
+
+/// When a rollout that stands still is reported, milliseconds since the epoch; `None` when none is running.
+pub(super) fn deadline_ms(deployment: &Deployment, status: &DeploymentStatus) -> Option<u64> {
+    let condition = find(status, PROGRESSING)?;
+    let runs = !deployment.spec.paused && ![REASON_COMPLETE, REASON_TIMED_OUT].contains(&&*condition.reason);
+    runs.then(|| condition.last_update_ms.saturating_add(deployment.spec.progress_deadline_ms))
+}
+
+fn find<'a>(status: &'a DeploymentStatus, condition_type: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.condition_type == condition_type)
+}
+
+fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatus, now_ms: u64) {
+    let former = &deployment.status;
+    let complete = is_complete(deployment, status) && !found.creates && found.new.is_some();
+    let deadline_ms = deadline_ms(deployment, status);
+    let reason = find(status, PROGRESSING).map(|c| c.reason.clone()).unwrap_or_default();
+    let name = &found.new_name;
+    let old = |status: &DeploymentStatus| status.replicas.saturating_sub(status.updated_replicas);
+    let moved = status.updated_replicas > former.updated_replicas
+        || old(status) < old(former)
+        || status.ready_replicas > former.ready_replicas
+        || status.available_replicas > former.available_replicas;
+    let is_another = found.rollout_revision != 0 && found.rollout_revision != former.rollout_revision;
+    // A complete Deployment that only loses and regains pods, or is scaled, is not rolling out.
+    let was_complete = reason == REASON_COMPLETE && status.replicas == status.updated_replicas;
+    let mut conditions = Conditions { list: &mut status.conditions, now_ms };
+    if deployment.spec.paused {
+        // A time-out that was reported stays until the rollout moves again.
+        if reason != REASON_TIMED_OUT {
+            let message = "Deployment is paused".to_owned();
+            conditions.set(PROGRESSING, ConditionStatus::Unknown, REASON_PAUSED, message);
+        }
+    } else if found.creates {
+        let message = format!("Created new replica set \"{name}\"");
+        conditions.renew(PROGRESSING, "NewReplicaSetCreated", message);
+    } else if is_another {
+        conditions.renew(PROGRESSING, "FoundNewReplicaSet", format!("Found new replica set \"{name}\""));
+    } else if complete && reason != REASON_COMPLETE {
+        let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
+        conditions.renew(PROGRESSING, REASON_COMPLETE, message);
+    } else if complete || was_complete {
+    } else if reason == REASON_PAUSED {
+        let message = "Deployment is resumed".to_owned();
+        conditions.set(PROGRESSING, ConditionStatus::Unknown, "DeploymentResumed", message);
+    } else if moved {
+        conditions.renew(PROGRESSING, "ReplicaSetUpdated", format!("ReplicaSet \"{name}\" is progressing."));
+    } else if deadline_ms.is_some_and(|deadline_ms| now_ms > deadline_ms) {
+        let message = format!("ReplicaSet \"{name}\" has timed out progressing.");
+        conditions.set(PROGRESSING, ConditionStatus::False, REASON_TIMED_OUT, message);
+    }
+}
+
+/// A list of conditions, kept in type order.
+struct Conditions<'a> {
+    list: &'a mut Vec<Condition>,
+    now_ms: u64,
+}
+
+impl Conditions<'_> {
+    /// Sets a condition, unless it has this status and reason already.
+    fn set(
+        &mut self,
+        condition_type: &'static str,
+        status: ConditionStatus,
+        reason: &'static str,
+        message: String,
+    ) {
+        let present = self.list.iter().find(|c| c.condition_type == condition_type);
+        if !present.is_some_and(|c| c.status == status && c.reason == reason) {
+            self.put(condition_type, status, reason, message);
+        }
+    }
+
+    /// Sets a condition to true, as of now even when it was so before.
+    fn renew(&mut self, condition_type: &'static str, reason: &'static str, message: String) {
+        self.put(condition_type, ConditionStatus::True, reason, message);
+    }
+
+    fn put(
+        &mut self,
+        condition_type: &'static str,
+        status: ConditionStatus,
+        reason: &'static str,
+        message: String,
+    ) {
+        let present = self.list.iter().position(|c| c.condition_type >= condition_type);
+        let at = present.unwrap_or(self.list.len());
+        let former = self.list.get(at).filter(|c| c.condition_type == condition_type).cloned();
+        let same_status = former.as_ref().filter(|c| c.status == status);
+        let condition = Condition {
+            condition_type: SmolStr::new_static(condition_type),
+            status,
+            reason: SmolStr::new_static(reason),
+            message,
+            last_transition_ms: same_status.map_or(self.now_ms, |c| c.last_transition_ms),
+            last_update_ms: self.now_ms,
+        };
+        match former {
+            Some(_) => self.list[at] = condition,
+            None => self.list.insert(at, condition),
+        }
+    }
+
+    fn remove(&mut self, condition_type: &str) {
+        self.list.retain(|c| c.condition_type != condition_type);
+    }
+}

@@ -1,0 +1,183 @@
+//! Nodes: unreachable when their lease runs out, ready again when they are heard; pods that may not stay go.
+//!
+//! Source: "Nodes" and "Taints and Tolerations" (taint based evictions) in the Kubernetes documentation.
+
+use std::collections::BTreeMap;
+
+use bulkhead_types::{Command, Node, NodePhase, Object, ObjectId, Pod, Taint, TaintEffect};
+use smol_str::SmolStr;
+
+use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, is_active};
+use crate::{Change, ChangeType, State};
+
+/// The taint that an unreachable node counts as having (Kubernetes' name).
+const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Pods asked to end by one command, at most.
+const PODS_PER_COMMAND: usize = 500;
+/// How often the leader looks whether an unreachable node is heard again, in milliseconds.
+const RECHECK_MS: u64 = 500;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct NodeLifecycle {
+    queue: Queue,
+    /// Nodes with `NoExecute` taints: since when this leader knows of each. A new leader counts anew: pods
+    /// that may stay for a while stay longer, never shorter.
+    tainted: BTreeMap<ObjectId, BTreeMap<Taint, Option<u64>>>,
+}
+
+impl Reconciler for NodeLifecycle {
+    fn name(&self) -> &'static str {
+        "node-lifecycle"
+    }
+
+    fn reset(&mut self, state: &State) {
+        *self = Self::default();
+        state.nodes().iter().for_each(|node| self.note_node(node));
+    }
+
+    fn observe(&mut self, change: &Change) {
+        match &change.object {
+            Object::Node(node) if change.change_type == ChangeType::Deleted => {
+                self.queue.forget(node.meta.id);
+                self.tainted.remove(&node.meta.id);
+            }
+            Object::Node(node) => self.note_node(node),
+            // A pod that was bound before its node was tainted, or became unreachable, but applied after.
+            Object::Pod(pod) => {
+                let former = change.former.as_ref().and_then(|former| match former {
+                    Object::Pod(pod) => pod.node,
+                    _ => None,
+                });
+                if pod.node != former {
+                    pod.node.filter(|node| self.tainted.contains_key(node)).map(|node| self.queue.keep(node));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
+        self.queue.begin(view.now_ms);
+        let mut commands = Vec::new();
+        for _ in 0..OBJECTS_PER_RUN {
+            if commands.len() >= COMMANDS_PER_RUN {
+                break;
+            }
+            let Some(id) = self.queue.pop() else { break };
+            let Some(node) = view.state.nodes().get(id) else { continue };
+            let before = commands.len();
+            self.check_lease(view, node, &mut commands);
+            self.evict(view, node, &mut commands);
+            if commands.len() > before {
+                self.queue.proposed(id);
+            }
+        }
+        commands
+    }
+
+    fn next_wake_ms(&self) -> Option<u64> {
+        self.queue.next_wake_ms()
+    }
+}
+
+impl NodeLifecycle {
+    fn note_node(&mut self, node: &Node) {
+        let id = node.meta.id;
+        self.queue.mark(id);
+        let known = self.tainted.remove(&id).unwrap_or_default();
+        let taints = node.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::NoExecute);
+        let taints: BTreeMap<_, _> =
+            taints.map(|taint| (taint.clone(), known.get(taint).copied().flatten())).collect();
+        if !taints.is_empty() || node.status.phase == NodePhase::Unreachable {
+            self.tainted.insert(id, taints);
+        }
+    }
+
+    fn check_lease(&mut self, view: &View<'_>, node: &Node, commands: &mut Vec<Command>) {
+        let id = node.meta.id;
+        let heartbeat_ms = view.soft.last_heartbeat_ms(id);
+        let mut set_phase = |phase| {
+            let incarnation = node.status.incarnation;
+            commands.push(Command::SetNodePhase { node: id, incarnation, phase });
+        };
+        match node.status.phase {
+            NodePhase::Ready => {
+                // A registration is a sign of life, and a new leader gives everybody one whole lease.
+                let alive_ms = heartbeat_ms
+                    .unwrap_or(0)
+                    .max(view.soft.leader_since_ms())
+                    .max(node.status.phase_since_ms);
+                let lost_after_ms = alive_ms.saturating_add(view.config.lease_ms);
+                if view.now_ms > lost_after_ms {
+                    set_phase(NodePhase::Unreachable);
+                } else {
+                    self.queue.wake_at(id, lost_after_ms + 1);
+                }
+            }
+            NodePhase::Unreachable => {
+                let heard =
+                    heartbeat_ms.is_some_and(|ms| view.now_ms <= ms.saturating_add(view.config.lease_ms));
+                if heard {
+                    set_phase(NodePhase::Ready);
+                } else {
+                    self.queue.wake_at(id, view.now_ms + RECHECK_MS);
+                }
+            }
+        }
+    }
+
+    /// Asks pods to end that may not stay on their node. They stay in the ledger until the agent says that
+    /// they are gone, or somebody deletes the node.
+    fn evict(&mut self, view: &View<'_>, node: &Node, commands: &mut Vec<Command>) {
+        let id = node.meta.id;
+        let Some(taints) = self.tainted.get_mut(&id) else { return };
+        let unreachable = (node.status.phase == NodePhase::Unreachable).then(|| Taint {
+            key: SmolStr::new_static(TAINT_UNREACHABLE),
+            value: SmolStr::default(),
+            effect: TaintEffect::NoExecute,
+        });
+        for since_ms in taints.values_mut() {
+            since_ms.get_or_insert(view.now_ms);
+        }
+        let (mut lost, mut tainted, mut next_ms) = (Vec::new(), Vec::new(), None::<u64>);
+        for pod in view.state.pods_on(id).filter(|pod| is_active(pod)) {
+            let by_taint = taints
+                .iter()
+                .filter_map(|(taint, since_ms)| stays_until(pod, taint, since_ms.unwrap_or(view.now_ms), 0))
+                .min();
+            let since_ms = node.status.phase_since_ms;
+            let by_loss = unreachable
+                .as_ref()
+                .filter(|_| pod.meta.owner.is_some())
+                .and_then(|taint| stays_until(pod, taint, since_ms, view.config.eviction_ms));
+            if by_loss.is_some_and(|until_ms| until_ms <= view.now_ms) {
+                lost.push(pod.meta.id);
+            } else if by_taint.is_some_and(|until_ms| until_ms <= view.now_ms) {
+                tainted.push(pod.meta.id);
+            } else {
+                next_ms = next_ms.into_iter().chain(by_taint).chain(by_loss).min();
+            }
+        }
+        if let Some(next_ms) = next_ms {
+            self.queue.wake_at(id, next_ms);
+        }
+        for (pods, reason) in [(lost, "NodeLost"), (tainted, "TaintEviction")] {
+            for pods in pods.chunks(PODS_PER_COMMAND) {
+                let reason = SmolStr::new_static(reason);
+                commands.push(Command::DeletePods { pods: pods.to_vec(), surplus_of: None, reason });
+            }
+        }
+    }
+}
+
+/// Until when a pod may stay on a node that has the taint since `since_ms`; `None` for ever. A pod that says
+/// nothing about the taint stays for `default_ms`.
+fn stays_until(pod: &Pod, taint: &Taint, since_ms: u64, default_ms: u64) -> Option<u64> {
+    let mut tolerations = pod.spec.tolerations.iter().filter(|t| t.tolerates(taint)).peekable();
+    if tolerations.peek().is_none() {
+        return Some(since_ms.saturating_add(default_ms));
+    }
+    let shortest_ms = tolerations.filter_map(|t| t.toleration_ms).min()?;
+    Some(since_ms.max(pod.status.bound_at_ms).saturating_add(shortest_ms))
+}

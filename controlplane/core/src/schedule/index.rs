@@ -1,0 +1,137 @@
+//! Nodes in dense slots, with what is reserved on them, and a log of which slots changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_types::{Node, ObjectId, Resources};
+
+use crate::{NodeUsage, State};
+
+/// The place of a node in the index.
+pub(crate) type Slot = u32;
+
+/// Log entries kept for each slot before the log is cut: who is further behind starts over.
+const LOG_PER_SLOT: usize = 4;
+
+/// One node as the scheduler sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeEntry {
+    pub(crate) node: Arc<Node>,
+    /// What is reserved, own decisions of this run included.
+    pub(crate) usage: NodeUsage,
+}
+
+/// All nodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeIndex {
+    slots: Vec<Option<NodeEntry>>,
+    by_id: BTreeMap<ObjectId, Slot>,
+    free: Vec<Slot>,
+    /// Nodes that may differ from their slot.
+    touched: BTreeSet<ObjectId>,
+    /// Slots that changed, in order; the first has position `log_start`.
+    log: Vec<Slot>,
+    log_start: u64,
+}
+
+impl NodeIndex {
+    /// Starts over from the State.
+    pub(crate) fn reset(&mut self, state: &State) {
+        *self = Self { log_start: self.log_end() + 1, ..Self::default() };
+        for node in state.nodes().iter() {
+            self.refresh_one(state, node.meta.id);
+        }
+    }
+
+    /// Notes that a node, or what is reserved on it, may have changed.
+    pub(crate) fn touch(&mut self, node: ObjectId) {
+        self.touched.insert(node);
+    }
+
+    /// Brings every touched slot up to date with the State.
+    pub(crate) fn refresh(&mut self, state: &State) {
+        for id in std::mem::take(&mut self.touched) {
+            self.refresh_one(state, id);
+        }
+        if self.log.len() > LOG_PER_SLOT * self.slots.len().max(256) {
+            self.log_start += self.log.len() as u64;
+            self.log.clear();
+        }
+    }
+
+    fn refresh_one(&mut self, state: &State, id: ObjectId) {
+        let Some(node) = state.nodes().get(id) else {
+            if let Some(slot) = self.by_id.remove(&id) {
+                self.slots[slot as usize] = None;
+                self.free.push(slot);
+                self.log.push(slot);
+            }
+            return;
+        };
+        let usage = state.node_usage(id);
+        let slot = self.slot_for(id);
+        let entry = &mut self.slots[slot as usize];
+        // A bound pod that was reserved already changes nothing here.
+        let same = entry.as_ref().is_some_and(|e| e.usage == usage && Arc::ptr_eq(&e.node, node));
+        if !same {
+            *entry = Some(NodeEntry { node: node.clone(), usage });
+            self.log.push(slot);
+        }
+    }
+
+    fn slot_for(&mut self, id: ObjectId) -> Slot {
+        if let Some(slot) = self.by_id.get(&id) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            Slot::try_from(self.slots.len() - 1).expect("there are fewer than 2^32 nodes")
+        });
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    /// Reserves room for a pod that is about to be bound.
+    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources) {
+        let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
+        entry.usage.requests = entry.usage.requests.plus(request);
+        entry.usage.pods += 1;
+        self.log.push(slot);
+        // Should the binding be refused or dropped, the next refresh takes the reservation back.
+        self.touched.insert(entry.node.meta.id);
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    pub(crate) fn slot_of(&self, node: ObjectId) -> Option<Slot> {
+        self.by_id.get(&node).copied()
+    }
+
+    /// Every slot that holds a node.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> {
+        (0..).zip(&self.slots).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many slots there are, empty ones included.
+    pub(crate) fn slots_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The position after the last change.
+    pub(crate) fn log_end(&self) -> u64 {
+        self.log_start + self.log.len() as u64
+    }
+
+    /// The slots that changed since a position, repeated ones included; `None` when that is too long ago.
+    pub(crate) fn changed_since(&self, position: u64) -> Option<&[Slot]> {
+        let from = position.checked_sub(self.log_start)?;
+        self.log.get(usize::try_from(from).ok()?..)
+    }
+}

@@ -1,0 +1,302 @@
+//! The scheduler as a reconciler: pods that wait become bindings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_types::{Binding, Command, Object, ObjectId, Pod};
+
+use super::candidates::Candidates;
+use super::index::{NodeIndex, Slot};
+use super::report;
+use super::score::{SCORE_MAX, owner_spread, sum_of};
+use super::shape::{ShapeKey, Shapes};
+use crate::reconcile::{Queue, Reconciler, View, is_active};
+use crate::{Change, ChangeType, State};
+
+/// The reason that `SetPodsUnschedulable` leaves in a pod's status.
+const REASON_UNSCHEDULABLE: &str = "Unschedulable";
+/// Pods bound by one command, at most.
+const BINDINGS_PER_COMMAND: usize = 2000;
+/// Pods bound per run, at most.
+const BINDINGS_PER_RUN: usize = 2 * BINDINGS_PER_COMMAND;
+/// Pods told per run why they wait, at most.
+const REPORTS_PER_RUN: usize = 2000;
+/// Shapes whose reasons are counted per run, at most: each looks at every node.
+const REPORTED_SHAPES_PER_RUN: usize = 32;
+/// How long a pod's reason stays although the numbers in it changed, in milliseconds.
+const REPORT_AGAIN_MS: u64 = 30_000;
+/// Candidates among which the pods of one owner are spread: those of the best rank come first.
+const SPREAD_SAMPLE: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduler {
+    index: NodeIndex,
+    shapes: Shapes,
+    /// Active pods by owner and node.
+    neighbours: BTreeMap<(ObjectId, ObjectId), u32>,
+    /// Counted among them for bindings in flight.
+    assumed: Vec<(ObjectId, ObjectId)>,
+    /// Pods of which something was proposed.
+    in_flight: Vec<ObjectId>,
+    /// Pods whose proposal had no effect.
+    retry: Queue,
+    dirty: bool,
+    report_again_at_ms: Option<u64>,
+}
+
+fn is_pending(pod: &Pod) -> bool {
+    pod.node.is_none() && is_active(pod)
+}
+
+/// Where a pod counts as its owner's.
+fn neighbour(pod: &Pod) -> Option<(ObjectId, ObjectId)> {
+    Some((pod.meta.owner.filter(|_| is_active(pod))?.id, pod.node?))
+}
+
+/// Where a pod holds room.
+fn holds_room(pod: &Pod) -> Option<ObjectId> {
+    pod.node.filter(|_| !pod.status.phase.is_terminal())
+}
+
+/// Spreads neighbouring ids over all numbers (the finalizer of SplitMix64).
+fn hash_of(pod: ObjectId) -> u64 {
+    let mut z = pod.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Reconciler for Scheduler {
+    fn name(&self) -> &'static str {
+        "scheduler"
+    }
+
+    fn reset(&mut self, state: &State) {
+        let mut index = std::mem::take(&mut self.index);
+        index.reset(state);
+        *self = Self { index, dirty: true, ..Self::default() };
+        for pod in state.pods().iter() {
+            self.observe_pod(None, Some(pod));
+        }
+    }
+
+    fn observe(&mut self, change: &Change) {
+        match (&change.object, &change.former) {
+            (Object::Node(node), _) => {
+                self.index.touch(node.meta.id);
+                self.dirty = true;
+            }
+            (Object::Pod(pod), former) => {
+                let former = former.as_ref().and_then(|former| match former {
+                    Object::Pod(pod) => Some(&**pod),
+                    _ => None,
+                });
+                let present = (change.change_type != ChangeType::Deleted).then_some(&**pod);
+                self.observe_pod(former, present);
+            }
+            _ => {}
+        }
+    }
+
+    fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
+        self.dirty = false;
+        self.settle(view);
+        self.index.refresh(view.state);
+        let mut commands = Vec::new();
+        self.place(view, &mut commands);
+        self.report(view, &mut commands);
+        self.shapes.trim();
+        // Whether the proposals had an effect is looked at next time.
+        self.dirty |= !commands.is_empty();
+        commands
+    }
+
+    fn next_wake_ms(&self) -> Option<u64> {
+        if self.dirty {
+            return Some(0);
+        }
+        self.retry.next_wake_ms().into_iter().chain(self.report_again_at_ms).min()
+    }
+}
+
+impl Scheduler {
+    fn observe_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>) {
+        let (was, is) = (former.and_then(holds_room), present.and_then(holds_room));
+        if was != is {
+            was.into_iter().chain(is).for_each(|node| self.index.touch(node));
+            self.dirty = true;
+        }
+        let (was, is) = (former.and_then(neighbour), present.and_then(neighbour));
+        if was != is {
+            was.into_iter().for_each(|key| self.drop_neighbour(key));
+            is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
+        }
+        match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
+            (None, Some(pod)) => self.enter(pod),
+            (Some(pod), None) => self.leave(pod),
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, pod: &Pod) {
+        let (_, shape) = self.shapes.enter(pod);
+        shape.waiting.insert(pod.meta.id);
+        if pod.status.reason != REASON_UNSCHEDULABLE {
+            shape.unreported.insert(pod.meta.id);
+        }
+        self.dirty = true;
+    }
+
+    fn leave(&mut self, pod: &Pod) {
+        let key = self.shapes.key_of(pod);
+        if let Some(shape) = self.shapes.get_mut(key) {
+            shape.waiting.remove(&pod.meta.id);
+            shape.unreported.remove(&pod.meta.id);
+        }
+        self.retry.forget(pod.meta.id);
+    }
+
+    fn drop_neighbour(&mut self, key: (ObjectId, ObjectId)) {
+        let count = self.neighbours.get_mut(&key).expect("a neighbour that was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.neighbours.remove(&key);
+        }
+    }
+
+    /// Everything that was proposed has settled: what had no effect comes back, after a wait.
+    fn settle(&mut self, view: &View<'_>) {
+        for key in std::mem::take(&mut self.assumed) {
+            self.drop_neighbour(key);
+        }
+        for id in std::mem::take(&mut self.in_flight) {
+            let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else { continue };
+            if self.is_waiting(pod) && pod.status.reason == REASON_UNSCHEDULABLE {
+                continue;
+            }
+            self.retry.proposed(id);
+        }
+        self.retry.begin(view.now_ms);
+        while let Some(id) = self.retry.pop() {
+            if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
+                self.enter(pod);
+            }
+        }
+    }
+
+    fn is_waiting(&mut self, pod: &Pod) -> bool {
+        let key = self.shapes.key_of(pod);
+        self.shapes.get_mut(key).is_some_and(|shape| shape.waiting.contains(&pod.meta.id))
+    }
+
+    /// Binds waiting pods, oldest first over all shapes.
+    fn place(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
+        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
+        let mut heads = BTreeSet::new();
+        for key in keys {
+            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
+            heads.extend(shape.waiting.first().map(|head| (*head, key)));
+        }
+        let mut bindings = Vec::new();
+        while bindings.len() < BINDINGS_PER_RUN {
+            let Some((id, key)) = heads.pop_first() else { break };
+            let shape = self.shapes.get_mut(key).expect("a shape with a head");
+            shape.catch_up(&self.index, view.state);
+            let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else {
+                debug_assert!(false, "pod {id} waits here but not in the State");
+                shape.waiting.remove(&id);
+                continue;
+            };
+            let owner = pod.meta.owner.map(|owner| owner.id);
+            // Without a candidate the shape sleeps: the next run asks again when the index changed.
+            let Some((slot, score)) = choose(shape.candidates(), id, |slot| {
+                let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
+                owner.map_or(0, |owner| self.neighbours.get(&(owner, node)).copied().unwrap_or(0))
+            }) else {
+                continue;
+            };
+            let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
+            let nodes_considered = shape.candidates().len();
+            bindings.push(Binding { pod: id, node, nodes_considered, score });
+            self.index.reserve(slot, shape.request);
+            shape.waiting.remove(&id);
+            shape.unreported.remove(&id);
+            heads.extend(shape.waiting.first().map(|head| (*head, key)));
+            if let Some(owner) = owner {
+                *self.neighbours.entry((owner, node)).or_insert(0) += 1;
+                self.assumed.push((owner, node));
+            }
+        }
+        self.dirty |= !heads.is_empty();
+        self.in_flight.extend(bindings.iter().map(|binding| binding.pod));
+        while !bindings.is_empty() {
+            let rest = bindings.split_off(bindings.len().min(BINDINGS_PER_COMMAND));
+            commands.push(Command::BindPods { bindings: std::mem::replace(&mut bindings, rest) });
+        }
+    }
+
+    /// Tells pods that no node can take why that is: each once, and again when the reason has changed.
+    fn report(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
+        self.report_again_at_ms = None;
+        let end = self.index.log_end();
+        let mut pods = Vec::new();
+        let mut looked_at = 0;
+        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
+        for key in keys {
+            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
+            // A shape that this run did not get to may have candidates still unknown.
+            if !shape.is_stuck(end) {
+                continue;
+            }
+            let stale = shape.reported_position != Some(end);
+            let again_at_ms = shape.reported_at_ms.saturating_add(REPORT_AGAIN_MS);
+            let again = stale && view.now_ms >= again_at_ms;
+            if shape.unreported.is_empty() && !again {
+                self.report_again_at_ms =
+                    self.report_again_at_ms.into_iter().chain(stale.then_some(again_at_ms)).min();
+                continue;
+            }
+            if looked_at >= REPORTED_SHAPES_PER_RUN || pods.len() >= REPORTS_PER_RUN {
+                self.dirty = true;
+                break;
+            }
+            looked_at += 1;
+            let message = report::message(shape, &self.index);
+            if again {
+                shape.reported_at_ms = view.now_ms;
+                shape.reported_position = Some(end);
+                shape.unreported = shape.waiting.clone();
+            }
+            while pods.len() < REPORTS_PER_RUN {
+                let Some(id) = shape.unreported.pop_first() else { break };
+                let told = view.state.pods().get(id).is_none_or(|pod| pod.status.message == message);
+                if !told {
+                    pods.push((id, message.clone()));
+                }
+            }
+            self.dirty |= !shape.unreported.is_empty();
+        }
+        if !pods.is_empty() {
+            self.in_flight.extend(pods.iter().map(|(id, _)| *id));
+            commands.push(Command::SetPodsUnschedulable { pods });
+        }
+    }
+}
+
+/// The best slot for a pod and its score. Pods of one owner are spread among the first few candidates.
+fn choose(candidates: &Candidates, pod: ObjectId, neighbours: impl Fn(Slot) -> u32) -> Option<(Slot, i64)> {
+    let mut best: Option<((bool, u32), Slot, u32)> = None;
+    for (rank, slot) in candidates.best(hash_of(pod)).take(SPREAD_SAMPLE) {
+        let spread = owner_spread(neighbours(slot));
+        // A node with a taint to avoid never wins by spreading.
+        let key = (rank > 2 * SCORE_MAX, rank + spread);
+        if best.as_ref().is_none_or(|(present, _, _)| key > *present) {
+            best = Some((key, slot, sum_of(rank) + spread));
+        }
+        // Those that follow have no better rank, and cannot have fewer neighbours.
+        if spread == SCORE_MAX {
+            break;
+        }
+    }
+    best.map(|(_, slot, score)| (slot, i64::from(score)))
+}

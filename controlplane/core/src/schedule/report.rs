@@ -1,0 +1,33 @@
+//! Why a pod cannot be placed, for people.
+
+use std::collections::BTreeMap;
+
+use super::index::NodeIndex;
+use super::shape::Shape;
+use crate::placement::check_fit;
+
+/// Different reasons that are listed; nodes may carry endless different taints.
+const REASONS_MAX: usize = 16;
+
+/// `0/12 nodes are available: 3 Insufficient cpu, 9 node(s) had untolerated taint {gpu: }.` Costs time in
+/// proportion to the number of nodes.
+pub(crate) fn message(shape: &Shape, index: &NodeIndex) -> String {
+    if index.len() == 0 {
+        return "no nodes available to schedule pods".to_owned();
+    }
+    let mut counts = BTreeMap::new();
+    for (_, entry) in index.entries() {
+        if let Err(misfit) = check_fit(&shape.spec, shape.request, &entry.node, entry.usage) {
+            *counts.entry(misfit).or_insert(0u32) += 1;
+        }
+    }
+    let mut reasons: Vec<_> = counts.into_iter().map(|(misfit, count)| (misfit.to_string(), count)).collect();
+    reasons.sort_unstable();
+    let more = reasons.len().saturating_sub(REASONS_MAX);
+    reasons.truncate(REASONS_MAX);
+    let mut listed: Vec<_> = reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    if more > 0 {
+        listed.push(format!("{more} further reasons"));
+    }
+    format!("0/{} nodes are available: {}.", index.len(), listed.join(", "))
+}

@@ -1,0 +1,5 @@
+//! Reconcilers and scheduler over a real machine, with agents that do as they are told.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod kit;
+mod rollouts;
