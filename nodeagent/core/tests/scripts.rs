@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 use support::*;
 
 /// One step of a script.
+#[allow(clippy::large_enum_variant, reason = "scripts are short")]
 enum Step {
     /// An observation.
     In(Input),

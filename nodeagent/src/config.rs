@@ -1,0 +1,83 @@
+//! What an operator tells the agent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bulkhead_types::StringMap;
+
+/// Most pods of a node when nobody says otherwise (Kubernetes' default).
+pub const PODS_MAX_DEFAULT: u32 = 110;
+
+/// Which accelerator runs guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccelChoice {
+    /// KVM if a guest was seen to run with it, else emulation with a warning.
+    #[default]
+    Auto,
+    /// Emulation.
+    Tcg,
+    /// KVM; the agent does not start where no guest runs with it.
+    Kvm,
+}
+
+/// The configuration of the agent.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The node's name; RFC 1123 label.
+    pub name: String,
+    /// Servers, `http://host:port`; any of them will do.
+    pub servers: Vec<String>,
+    /// Where everything of this agent is kept.
+    pub data_dir: PathBuf,
+    /// Where the agent's own services listen. Port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where servers reach `listen`, `host:port`; the bound address when unset.
+    pub advertise: Option<String>,
+    /// Folder with `boot/vmlinuz-*` and `lib/modules/*`.
+    pub kernel_dir: PathBuf,
+    /// The static guest binary.
+    pub guest: PathBuf,
+    /// Which accelerator.
+    pub accel: AccelChoice,
+    /// QEMU's program.
+    pub qemu: PathBuf,
+    /// Processor time for pods instead of what was found, in thousandths of a core.
+    pub cpu_millis: Option<u64>,
+    /// Memory for pods instead of what was found, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Most pods.
+    pub pods_max: u32,
+    /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
+    pub insecure_registries: Vec<String>,
+    /// Labels of the node.
+    pub labels: StringMap,
+    /// First and longest wait before a guest is started again, in milliseconds; the core's defaults when unset.
+    pub backoff_ms: Option<(u64, u64)>,
+    /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
+    pub boot_deadline_ms: Option<u64>,
+}
+
+impl AgentConfig {
+    /// A configuration with the usual places and no overrides.
+    #[must_use]
+    pub fn new(name: impl Into<String>, servers: Vec<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            servers,
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            kernel_dir: PathBuf::from("/"),
+            guest: PathBuf::from("bulkhead-guest"),
+            accel: AccelChoice::Auto,
+            qemu: PathBuf::from("qemu-system-x86_64"),
+            cpu_millis: None,
+            memory_bytes: None,
+            pods_max: PODS_MAX_DEFAULT,
+            insecure_registries: Vec::new(),
+            labels: StringMap::new(),
+            backoff_ms: None,
+            boot_deadline_ms: None,
+        }
+    }
+}

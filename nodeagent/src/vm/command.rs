@@ -1,0 +1,97 @@
+//! The command line of a guest.
+
+use std::path::Path;
+
+use bulkhead_guest_protocol::PORT_NAME;
+use bulkhead_nodeagent_core::GuestSize;
+use bulkhead_nodeagent_core::qemu::*;
+use uuid::Uuid;
+
+use super::console::CONSOLE_SOCKET;
+use super::process::PID_FILE;
+use crate::boot::{BootAssets, KERNEL_ARGS};
+
+/// The control socket, in the instance's folder.
+pub(crate) const QMP_SOCKET: &str = "qmp.sock";
+/// The guest channel, in the instance's folder.
+pub(crate) const GUEST_SOCKET: &str = "guest.sock";
+
+/// A disk of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// File name in the instance's folder.
+    pub(crate) file: String,
+    /// What the guest finds it by.
+    pub(crate) serial: String,
+}
+
+/// What a guest is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Machinery<'a> {
+    pub(crate) name: String,
+    pub(crate) uuid: Uuid,
+    pub(crate) accel: Accel,
+    pub(crate) size: GuestSize,
+    pub(crate) boot: &'a BootAssets,
+    pub(crate) disks: Vec<Disk>,
+    /// The instance's folder; QEMU runs in it.
+    pub(crate) dir: &'a Path,
+    pub(crate) sandbox: bool,
+}
+
+/// The command line of a guest: q35, no network card, one serial console, one guest channel, one disk a container.
+pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
+    let listening = |id: &str, path: &str| Chardev {
+        id: id.to_owned(),
+        backend: ChardevBackend::Socket { path: path.to_owned(), server: true, wait: false },
+    };
+    let blockdevs = parts.disks.iter().enumerate().map(|(index, disk)| Blockdev {
+        node_name: format!("file{index}"),
+        driver: BlockDriver::Qcow2,
+        filename: disk.file.clone(),
+        read_only: false,
+        discard: Discard::Unmap,
+        // The disk ends with its guest: what the guest flushes need not reach the host's disk.
+        cache: Cache { direct: false, no_flush: true },
+    });
+    let disks = parts.disks.iter().enumerate().map(|(index, disk)| {
+        Device::VirtioBlkPci(VirtioBlkPci {
+            id: format!("disk{index}"),
+            drive: format!("file{index}"),
+            serial: disk.serial.clone(),
+        })
+    });
+    let channel = [
+        Device::VirtioSerialPci(VirtioSerialPci { id: "serial0".to_owned() }),
+        Device::VirtserialPort(VirtserialPort {
+            bus: "serial0.0".to_owned(),
+            chardev: "guest".to_owned(),
+            name: PORT_NAME.to_owned(),
+        }),
+    ];
+    QemuCommand {
+        name: Name { guest: parts.name.clone(), debug_threads: true },
+        uuid: MachineUuid(parts.uuid),
+        machine: Machine { machine_type: MachineType::Q35, usb: false, dump_guest_core: false },
+        accel: parts.accel,
+        cpu: Cpu::Max,
+        smp: Smp { cpus: parts.size.cpus },
+        memory: Memory { size_bytes: parts.size.memory_bytes },
+        kernel: Kernel {
+            kernel: parts.boot.kernel.display().to_string(),
+            initrd: parts.boot.initramfs.display().to_string(),
+            append: KERNEL_ARGS.split(' ').map(str::to_owned).collect(),
+        },
+        chardevs: vec![
+            listening("qmp", QMP_SOCKET),
+            listening("guest", GUEST_SOCKET),
+            listening("console", CONSOLE_SOCKET),
+        ],
+        serial: Some(Serial { chardev: "console".to_owned() }),
+        qmp: Some(Qmp { chardev: "qmp".to_owned() }),
+        blockdevs: blockdevs.collect(),
+        devices: channel.into_iter().chain(disks).collect(),
+        sandbox: parts.sandbox.then_some(Sandbox::STRICT),
+        pidfile: Some(parts.dir.join(PID_FILE).display().to_string()),
+    }
+}

@@ -1,0 +1,193 @@
+//! QEMU's process: started, found again, awaited, killed.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::process::{Child, Command};
+
+use super::session;
+
+/// File of the process id, in the instance's folder. Its whole path is an argument of QEMU and identifies the process.
+pub(crate) const PID_FILE: &str = "qemu.pid";
+/// What QEMU itself said, in the instance's folder.
+pub(crate) const QEMU_LOG: &str = "qemu.log";
+/// Clock ticks a second in /proc/<pid>/stat: fixed at 100 for user space on Linux/x86-64 (USER_HZ).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A process that was started by this agent, or by its last life.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    /// A process id can be used again; this cannot.
+    pidfd: OwnedFd,
+    /// Ours to reap.
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Starts a program in `dir`, in its own session, with no input; what it says goes to a file there.
+    pub(crate) fn start(program: &Path, args: &[String], dir: &Path) -> io::Result<Self> {
+        let log = File::create(dir.join(QEMU_LOG))?;
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone()?))
+            .stderr(Stdio::from(log));
+        session::detach(&mut command);
+        let child = command.spawn()?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that was not awaited has an id");
+        // Nobody reaps it but us, so its id cannot be used again before this.
+        let pidfd = open(pid)?;
+        Ok(Self { pid, pidfd, child: Some(child) })
+    }
+
+    /// Finds the process that was started with this folder, if it lives.
+    pub(crate) fn find(dir: &Path) -> io::Result<Option<Self>> {
+        let wanted = dir.join(PID_FILE);
+        for (pid, path) in scan()? {
+            if path != wanted {
+                continue;
+            }
+            let Ok(pidfd) = open(pid) else { continue };
+            // It may have ended, and its id be used by another process, before the descriptor was open.
+            if pid_file_of(pid).as_deref() == Some(&wanted) {
+                return Ok(Some(Self { pid, pidfd, child: None }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A handle that can kill the process from elsewhere.
+    pub(crate) fn killer(&self) -> io::Result<Killer> {
+        Ok(Killer { pidfd: self.pidfd.try_clone()? })
+    }
+
+    /// Waits until it has ended and, if it is ours, reaps it. Says how it ended.
+    pub(crate) async fn wait(self) -> String {
+        if let Some(mut child) = self.child {
+            return match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => format!("unknown status ({error})"),
+            };
+        }
+        let unknown = || "unknown status (the agent was restarted meanwhile)".to_owned();
+        match AsyncFd::new(self.pidfd) {
+            Ok(pidfd) => pidfd.readable().await.map_or_else(|error| error.to_string(), |_| unknown()),
+            Err(error) => format!("unknown status ({error})"),
+        }
+    }
+
+    /// When it started, milliseconds since the epoch; 0 when it has ended.
+    pub(crate) fn started_at_ms(&self) -> u64 {
+        start_ticks(self.pid).map_or(0, |ticks| {
+            let age_ms = crate::clock::boot_ms().saturating_sub(ticks * 1000 / TICKS_PER_SECOND);
+            crate::clock::unix_ms().saturating_sub(age_ms)
+        })
+    }
+}
+
+/// Kills a process.
+#[derive(Debug)]
+pub(crate) struct Killer {
+    pidfd: OwnedFd,
+}
+
+impl Killer {
+    /// SIGKILL; one that has ended is fine.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Every QEMU process whose pid file lies under `dir`.
+pub(crate) fn find_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(scan()?.into_iter().map(|(_, path)| path).filter(|path| path.starts_with(dir)).collect())
+}
+
+fn open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("process id 0"))?;
+    Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+}
+
+/// All processes that have a `-pidfile` argument.
+fn scan() -> io::Result<Vec<(i32, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        found.extend(pid_file_of(pid).map(|path| (pid, path)));
+    }
+    Ok(found)
+}
+
+/// The argument after `-pidfile`. A process that has ended but was not reaped has no arguments.
+fn pid_file_of(pid: i32) -> Option<PathBuf> {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = arguments.split(|&byte| byte == 0);
+    arguments.find(|argument| *argument == b"-pidfile")?;
+    arguments.next().and_then(|path| std::str::from_utf8(path).ok()).map(PathBuf::from)
+}
+
+/// Field 22 of /proc/<pid>/stat (proc(5)): start after boot, in clock ticks.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    after_name.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stands for QEMU: sleeps, and has its arguments.
+    fn start(dir: &Path) -> Process {
+        let script = "exec 2>&1; echo started; sleep 60; true";
+        let pidfile = dir.join(PID_FILE).display().to_string();
+        let args = ["-c", script, "fake", "-pidfile", &pidfile].map(str::to_owned);
+        Process::start(Path::new("/bin/sh"), &args, dir).expect("started")
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_folder_and_killed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let process = start(dir.path());
+        let found = Process::find(dir.path()).expect("scanned").expect("found");
+        assert_eq!(found.pid, process.pid);
+        let age_ms = crate::clock::unix_ms().abs_diff(found.started_at_ms());
+        assert!(age_ms < 3_600_000, "{age_ms}");
+        assert_eq!(find_below(dir.path()).expect("scanned").len(), 1);
+        found.killer().expect("handle").kill().expect("killed");
+        assert_eq!(process.wait().await, "signal: 9 (SIGKILL)");
+        assert!(found.wait().await.contains("restarted"));
+        assert!(Process::find(dir.path()).expect("scanned").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_process_has_its_own_session() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let process = start(dir.path());
+        let pid = Pid::from_raw(process.pid).expect("not 0");
+        assert_eq!(rustix::process::getsid(Some(pid)).expect("it lives"), pid);
+        process.killer().expect("handle").kill().expect("killed");
+        process.wait().await;
+    }
+
+    #[test]
+    fn a_missing_program_is_told_apart() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        let _guard = runtime.enter();
+        let error = Process::start(Path::new("/nonexistent"), &[], dir.path()).expect_err("missing");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
