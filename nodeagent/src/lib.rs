@@ -1,4 +1,170 @@
-//! Crate.
+//! The node agent: runs every pod of its node in a guest VM of its own.
+//!
+//! ```text
+//!  servers ◄── session ──┐                               ┌── podio ◄── servers (logs)
+//!                        ▼                               ▼
+//!                   driver: owns the core           logs on disk
+//!                   Input ─► Agent ─► Action             ▲
+//!                        │                               │
+//!                 pod ×n ┴─ image · vm (QEMU) · channel ─┘◄── guest
+//! ```
+//!
+//! Entry point: [`run`]. What to do is decided in `bulkhead-nodeagent-core`; this crate only does it and tells what
+//! happened. Guests outlive the agent: the next one adopts them.
+//!
+//! Guests have no network card yet. Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
 pub mod boot;
+mod channel;
+mod clock;
+mod config;
+mod disk;
+mod driver;
+mod error;
+mod facts;
+mod host;
 pub mod image;
+mod logs;
+mod pod;
+mod podio;
+mod probe;
+mod qmp;
+mod records;
+mod session;
+mod trace;
+mod vm;
+
+use std::sync::Arc;
+
+use bulkhead_nodeagent_core::Agent;
+use bulkhead_proto::v1::pod_io_server::PodIoServer;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{AccelChoice, AgentConfig, PODS_MAX_DEFAULT};
+pub use error::AgentError;
+
+/// Most inputs that wait for the driver; who tells more waits.
+const INPUTS_MAX: usize = 1024;
+/// Most orders that wait for the session's task.
+const ORDERS_MAX: usize = 64;
+
+/// Runs the agent until `shutdown` is done. Guests go on.
+///
+/// # Errors
+/// [`AgentError`] when it cannot start: the configuration, the data directory, KVM or the listening address. Once it
+/// runs, nothing but `shutdown` ends it.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let name = bulkhead_types::Name::new(&config.name)
+        .map_err(|_| AgentError::InvalidName { name: config.name.clone() })?;
+    let data = disk::DataDir::open(&config.data_dir)?;
+    let config = AgentConfig { data_dir: data.path.clone(), ..config };
+    let boot_id = facts::boot_id();
+    let boot = host::Boot::new(data.path.clone(), config.kernel_dir.clone(), config.guest.clone());
+    let (accelerator, sandbox) = accelerator(&config, &boot, &boot_id).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| AgentError::Listen { address: config.listen, source })?;
+    let address = match &config.advertise {
+        Some(address) => address.clone(),
+        None => listener.local_addr().unwrap_or(config.listen).to_string(),
+    };
+    let facts = facts::gather(&config, &address, &accelerator);
+    let images = image::ImageStore::open(
+        &data.path,
+        image::ImageStoreOptions {
+            insecure_registries: config.insecure_registries.clone(),
+            ..image::ImageStoreOptions::default()
+        },
+    )?;
+    let host = Arc::new(host::Host {
+        data: data.path.clone(),
+        records: records::Records::new(&data.path),
+        images,
+        logs: logs::LogStore::default(),
+        boot,
+        qemu: config.qemu.clone(),
+        accel: accelerator.accel,
+        sandbox,
+        container_backoff_ms: config.backoff_ms.unwrap_or_default(),
+    });
+
+    let names = podio::Names::default();
+    let (inputs, events) = mpsc::channel(INPUTS_MAX);
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    let agent = Agent::new(core_config(&config, &facts));
+    let session = session::Session::new(name.as_str(), &config.servers, facts, ordered, inputs.clone())?;
+    let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
+    driver.recover().await?;
+
+    let stopping = CancellationToken::new();
+    let service = PodIoServer::new(podio::Service { host, names });
+    let served =
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            stopping.clone().cancelled_owned(),
+        ));
+    let session = tokio::spawn(session.run());
+    tracing::info!(node = %name, %address, accelerator = accelerator.name(), "agent is up");
+    driver.run(events, shutdown).await;
+    stopping.cancel();
+    session.abort();
+    served.abort();
+    let _ = session.await;
+    let _ = served.await;
+    drop(data);
+    Ok(())
+}
+
+/// Finds out what runs guests. A missing QEMU or kernel does not end the agent: pods say what is missing.
+async fn accelerator(
+    config: &AgentConfig,
+    boot: &host::Boot,
+    boot_id: &str,
+) -> Result<(probe::Accelerator, bool), AgentError> {
+    let version = host::qemu_version(&config.qemu).await;
+    let sandbox = version.is_ok() && host::sandbox_works(&config.qemu).await;
+    let assets = match &version {
+        Ok(_) if config.accel != AccelChoice::Tcg => boot.assets().await.ok(),
+        _ => None,
+    };
+    let trial = match (&version, &assets) {
+        (Ok(version), Some(assets)) => Some(probe::Trial {
+            data: &config.data_dir,
+            qemu: &config.qemu,
+            qemu_version: version,
+            boot_id,
+            boot: assets,
+            sandbox,
+        }),
+        _ => None,
+    };
+    let chosen = probe::choose(config.accel, trial).await;
+    let mut chosen = chosen.map_err(|reason| AgentError::NoKvm { reason })?;
+    if let Err(error) = version {
+        let qemu = config.qemu.display();
+        chosen.warnings.push(format!("{qemu} cannot be run ({error}); run: apt-get install qemu-system-x86"));
+    } else if !sandbox {
+        chosen
+            .warnings
+            .push("QEMU's system call filter does not work here; guests run without it".to_owned());
+    }
+    Ok((chosen, sandbox))
+}
+
+fn core_config(
+    config: &AgentConfig,
+    facts: &bulkhead_types::NodeFacts,
+) -> bulkhead_nodeagent_core::AgentConfig {
+    let mut core =
+        bulkhead_nodeagent_core::AgentConfig::new(config.name.as_str(), facts.allocatable, config.pods_max);
+    if let Some((base_ms, max_ms)) = config.backoff_ms {
+        (core.backoff_base_ms, core.backoff_max_ms) = (base_ms, max_ms);
+    }
+    if let Some(deadline_ms) = config.boot_deadline_ms {
+        core.boot_deadline_ms = deadline_ms;
+    }
+    core
+}

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -23,7 +22,7 @@ const EVENTS_MAX: usize = 64;
 
 /// Why QEMU cannot be controlled.
 #[derive(Debug, Error)]
-pub enum QmpError {
+pub(crate) enum QmpError {
     /// The socket failed.
     #[error("QMP socket failed")]
     Io(#[from] io::Error),
@@ -48,16 +47,16 @@ pub enum QmpError {
 
 /// Something that happened to the machine.
 #[derive(Clone, Debug, PartialEq)]
-pub struct QmpEvent {
+pub(crate) struct QmpEvent {
     /// Its name, such as `SHUTDOWN`, `RESET`, `GUEST_PANICKED`.
-    pub event: String,
+    pub(crate) event: String,
     /// Its details.
-    pub data: Value,
+    pub(crate) data: Value,
 }
 
 /// One connection to QEMU.
 #[derive(Debug)]
-pub struct Qmp {
+pub(crate) struct Qmp {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     events: VecDeque<QmpEvent>,
@@ -83,15 +82,11 @@ struct Failure {
 }
 
 impl Qmp {
-    /// Connects and negotiates.
+    /// Negotiates over a connection to QEMU's socket.
     ///
     /// # Errors
-    /// [`QmpError`] when nobody listens, or who listens speaks no QMP within five seconds.
-    pub async fn connect(path: &Path) -> Result<Self, QmpError> {
-        Self::negotiate(UnixStream::connect(path).await?).await
-    }
-
-    async fn negotiate(stream: UnixStream) -> Result<Self, QmpError> {
+    /// [`QmpError`] when who listens speaks no QMP within five seconds.
+    pub(crate) async fn negotiate(stream: UnixStream) -> Result<Self, QmpError> {
         let (reader, writer) = stream.into_split();
         let reader = BufReader::new(reader);
         let mut qmp = Self { reader, writer, events: VecDeque::new(), next_id: 1 };
@@ -107,7 +102,7 @@ impl Qmp {
     ///
     /// # Errors
     /// [`QmpError::Refused`] with QEMU's reason; the others when the connection is of no use any more.
-    pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+    pub(crate) async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
@@ -136,25 +131,17 @@ impl Qmp {
     ///
     /// # Errors
     /// As [`Self::execute`].
-    pub async fn query_status(&mut self) -> Result<String, QmpError> {
+    pub(crate) async fn query_status(&mut self) -> Result<String, QmpError> {
         let value = self.execute("query-status", json!({})).await?;
         let status = value.get("status").and_then(Value::as_str).map(str::to_owned);
         status.ok_or_else(|| QmpError::Malformed(value.to_string()))
-    }
-
-    /// Ends QEMU at once.
-    ///
-    /// # Errors
-    /// As [`Self::execute`].
-    pub async fn quit(&mut self) -> Result<(), QmpError> {
-        self.execute("quit", json!({})).await.map(|_| ())
     }
 
     /// Waits for the next event.
     ///
     /// # Errors
     /// [`QmpError::Closed`] when QEMU is gone.
-    pub async fn next_event(&mut self) -> Result<QmpEvent, QmpError> {
+    pub(crate) async fn next_event(&mut self) -> Result<QmpEvent, QmpError> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -222,7 +209,9 @@ mod tests {
         .await
         .expect("negotiated");
         assert_eq!(qmp.query_status().await.expect("answered"), "running");
-        assert!(matches!(qmp.quit().await, Err(QmpError::Refused { reason, .. }) if reason == "no"));
+        assert!(
+            matches!(qmp.execute("quit", json!({})).await, Err(QmpError::Refused { reason, .. }) if reason == "no")
+        );
         assert_eq!(qmp.next_event().await.expect("kept").event, "SHUTDOWN");
         assert!(matches!(qmp.next_event().await, Err(QmpError::Closed)));
     }

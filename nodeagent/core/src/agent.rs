@@ -128,6 +128,12 @@ impl Agent {
         self.pods.values().map(|pod| (pod.id, pod.current_status(), pod.process_may_exist()))
     }
 
+    /// Whether anything is known of this pod.
+    #[must_use]
+    pub fn knows(&self, pod: ObjectId) -> bool {
+        self.pods.contains_key(&pod)
+    }
+
     /// What existing guests hold together.
     #[must_use]
     pub fn held(&self) -> Resources {

@@ -14,7 +14,7 @@ use oci_client::manifest::{
 };
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::digest::ImageDigest;
 use super::error::{ImageError, IoContext as _};
@@ -103,25 +103,22 @@ impl RemoteImage {
             return Err(ImageError::TooLarge { what: "bytes of metadata", limit: METADATA_LENGTH_MAX });
         }
         let mut bytes = Vec::new();
-        self.stream_blob(blob, async |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })
-        .await?;
+        self.stream_blob(blob, &mut bytes, Path::new("memory")).await?;
         Ok(bytes)
     }
 
     /// Writes a blob to a file, checked. The file is of no use if this fails.
     pub(super) async fn download(&self, blob: &Blob, path: &Path) -> Result<(), ImageError> {
         let mut file = tokio::fs::File::create(path).await.at("make", path)?;
-        self.stream_blob(blob, async |piece| file.write_all(piece).await.at("write", path)).await?;
+        self.stream_blob(blob, &mut file, path).await?;
         file.flush().await.at("write", path)
     }
 
     async fn stream_blob(
         &self,
         blob: &Blob,
-        mut sink: impl AsyncFnMut(&[u8]) -> Result<(), ImageError>,
+        sink: &mut (impl AsyncWrite + Unpin + Send),
+        sink_path: &Path,
     ) -> Result<(), ImageError> {
         let descriptor = OciDescriptor {
             digest: blob.digest.to_string(),
@@ -139,7 +136,7 @@ impl RemoteImage {
             match piece {
                 Ok(piece) => {
                     check.update(&piece)?;
-                    sink(&piece).await?;
+                    sink.write_all(&piece).await.at("write", sink_path)?;
                 }
                 Err(error) => {
                     // The client library checks as well and may see a wrong digest first.

@@ -1,7 +1,7 @@
 //! Reading output, from a place on, and going on with it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Seek as _};
+use std::io::{self, BufReader, Seek as _};
 use std::path::PathBuf;
 
 use tokio::sync::{mpsc, watch};

@@ -3,8 +3,10 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
 
 use super::{process::QEMU_LOG, socket};
 
@@ -17,16 +19,28 @@ const CONSOLE_LENGTH_MAX: u64 = 128 << 10;
 /// What is read of a file for a status, in bytes.
 const TAIL_LENGTH: u64 = 8 << 10;
 
+/// After the console broke while the process lives.
+const RECONNECT: Duration = Duration::from_millis(200);
+
 /// Copies the console to a file until the guest is gone. Runs as long as the guest; a guest that writes without end
 /// fills no disk.
-pub(crate) async fn record(instance_dir: PathBuf, log: PathBuf) {
-    loop {
-        let mut stream = socket::connect_when_there(&instance_dir.join(CONSOLE_SOCKET)).await;
+pub(crate) async fn record(instance_dir: PathBuf, log: PathBuf, exited: CancellationToken) {
+    let path = instance_dir.join(CONSOLE_SOCKET);
+    while !exited.is_cancelled() {
+        let mut stream = tokio::select! {
+            stream = socket::connect_when_there(&path) => stream,
+            () = exited.cancelled() => return,
+        };
         let mut buffer = vec![0; 16 << 10];
         while let Ok(length @ 1..) = stream.read(&mut buffer).await {
             if let Err(error) = append(&log, &buffer[..length]) {
                 tracing::warn!(path = %log.display(), %error, "console output is lost");
             }
+        }
+        // QEMU closed it: its process is about to end, or somebody else looks at the console.
+        tokio::select! {
+            () = exited.cancelled() => return,
+            () = tokio::time::sleep(RECONNECT) => {}
         }
     }
 }

@@ -14,6 +14,6 @@
 pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod process;
-pub(crate) mod socket;
 #[allow(unsafe_code)]
 mod session;
+pub(crate) mod socket;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 use super::session;
@@ -42,7 +41,8 @@ impl Process {
             .stderr(Stdio::from(log));
         session::detach(&mut command);
         let child = command.spawn()?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that was not awaited has an id");
+        let pid =
+            child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that was not awaited has an id");
         // Nobody reaps it but us, so its id cannot be used again before this.
         let pidfd = open(pid)?;
         Ok(Self { pid, pidfd, child: Some(child) })
@@ -78,7 +78,7 @@ impl Process {
             };
         }
         let unknown = || "unknown status (the agent was restarted meanwhile)".to_owned();
-        match AsyncFd::new(self.pidfd) {
+        match session::register(self.pidfd) {
             Ok(pidfd) => pidfd.readable().await.map_or_else(|error| error.to_string(), |_| unknown()),
             Err(error) => format!("unknown status ({error})"),
         }

@@ -16,19 +16,11 @@ const RETRY_LAST: Duration = Duration::from_secs(1);
 /// Connects to a socket in a folder of any depth: a socket's path is at most 107 bytes long (unix(7)), so it goes
 /// through the folder's descriptor.
 pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
-    with_short_path(path, async |short| UnixStream::connect(short).await).await
-}
-
-/// Runs `work` with a short path of the same file.
-pub(crate) async fn with_short_path<T>(
-    path: &Path,
-    work: impl AsyncFnOnce(PathBuf) -> io::Result<T>,
-) -> io::Result<T> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::other("a socket without a folder"));
     };
     let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    work(PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)).await
+    UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)).await
 }
 
 /// Connects as soon as somebody listens. Whoever calls this gives up when the process has ended.

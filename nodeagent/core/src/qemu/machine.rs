@@ -165,7 +165,9 @@ impl Sandbox {
     pub const STRICT: Self =
         Self { obsolete: false, elevateprivileges: false, spawn: false, resourcecontrol: false };
 
-    pub(super) fn args(self) -> [String; 2] {
+    /// The switch and its value.
+    #[must_use]
+    pub fn to_args(self) -> [String; 2] {
         let word = |allowed: bool| if allowed { "allow" } else { "deny" };
         let value = Opts::new("on")
             .set("obsolete", word(self.obsolete))

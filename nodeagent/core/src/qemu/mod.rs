@@ -70,7 +70,7 @@ impl QemuCommand {
         args.extend(self.qmp.iter().flat_map(Qmp::args));
         args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
         args.extend(self.devices.iter().flat_map(Device::args));
-        args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.args()));
+        args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.to_args()));
         args.extend(self.pidfile.iter().flat_map(|path| ["-pidfile".to_owned(), path.clone()]));
         args
     }

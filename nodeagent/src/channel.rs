@@ -1,0 +1,355 @@
+//! The conversation with a guest over its channel. Everything that a guest says is hostile: bounded by the protocol's
+//! decoder, then by the core.
+//!
+//! ```text
+//!  Hello (again each second) ──►  ◄── Hello ── Configure, or ResumeLogs when it was configured before ──►
+//!  ◄── ContainerState · PodState · LogChunk · Usage        AckLogs · Stop ──►
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, PodConfig, ResumeLogs, Stop};
+use bulkhead_guest_protocol::{
+    FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
+};
+use bulkhead_nodeagent_core::Input;
+use bulkhead_types::{ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, PodUsage};
+use smol_str::SmolStr;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::logs::{PodLogs, Record, Run};
+
+/// How often a Hello is sent until it is answered.
+const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// Most bytes that wait to be written; acknowledgements beyond it are left out, the guest repeats itself.
+const OUT_LENGTH_MAX: usize = 2 << 20;
+/// Bytes read at a time.
+const READ_LENGTH: usize = 64 << 10;
+/// A guest that changes its states more often than this in a second waits for the next one.
+const STATES_PER_SECOND_MAX: u32 = 200;
+/// How far a guest's clock may run ahead, in milliseconds.
+const CLOCK_AHEAD_MS_MAX: u64 = 2_000;
+
+/// One guest's side of the agent.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    pub(crate) pod: ObjectId,
+    pub(crate) instance: u32,
+    /// What to run; for a guest that was not told yet.
+    pub(crate) config: PodConfig,
+    pub(crate) logs: PodLogs,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// Set to the grace, in milliseconds, once the guest should end.
+    pub(crate) stop: watch::Receiver<Option<u64>>,
+    /// When the guest's process started, milliseconds since the epoch.
+    pub(crate) started_at_ms: u64,
+}
+
+/// What one connection knows.
+#[derive(Default)]
+struct Conversation {
+    reader: FrameReader,
+    out: Vec<u8>,
+    greeted: bool,
+    acks: BTreeMap<String, u64>,
+    cpu_usec: Option<(u64, Instant)>,
+    states: u32,
+    second: Option<Instant>,
+}
+
+/// Waits for any word of a guest.
+pub(crate) async fn first_word(stream: UnixStream) -> io::Result<()> {
+    let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
+    let mut buffer = vec![0; READ_LENGTH];
+    loop {
+        tokio::select! {
+            _ = hello.tick() => talk.hello(),
+            ready = stream.ready(talk.interest()) => {
+                talk.exchange(&stream, ready?, &mut buffer)?;
+                while let Some(frame) = talk.reader.next_frame() {
+                    if frame.is_ok_and(|payload| decode::<GuestMessage>(&payload).is_ok()) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Talk {
+    /// Talks until the guest closes its end.
+    pub(crate) async fn run(&mut self, stream: UnixStream) -> io::Result<()> {
+        let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
+        let mut buffer = vec![0; READ_LENGTH];
+        self.stop.mark_changed();
+        loop {
+            tokio::select! {
+                _ = hello.tick(), if !talk.greeted => talk.hello(),
+                changed = self.stop.changed(), if talk.greeted => {
+                    let grace_ms = *self.stop.borrow_and_update();
+                    if grace_ms.is_some() {
+                        talk.say(&HostMessage::Stop(Stop { grace_ms }));
+                    }
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                ready = stream.ready(talk.interest()) => {
+                    if !talk.exchange(&stream, ready?, &mut buffer)? {
+                        return Ok(());
+                    }
+                    while let Some(frame) = talk.reader.next_frame() {
+                        self.hear(&mut talk, frame).await;
+                    }
+                    talk.acknowledge();
+                }
+            }
+        }
+    }
+
+    async fn hear(
+        &self,
+        talk: &mut Conversation,
+        frame: Result<Vec<u8>, bulkhead_guest_protocol::FrameError>,
+    ) {
+        let message = match frame {
+            Ok(payload) => decode::<GuestMessage>(&payload).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match message {
+            Ok(GuestMessage::Hello(hello)) => self.greet(talk, &hello).await,
+            // Rests of an earlier conversation.
+            Ok(_) if !talk.greeted => {}
+            Ok(message) => self.take(talk, message).await,
+            Err(error) => tracing::debug!(pod = %self.pod, error, "the guest sent something useless"),
+        }
+    }
+
+    async fn greet(&self, talk: &mut Conversation, hello: &guest::Hello) {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            tracing::warn!(pod = %self.pod, version = hello.protocol_version, "the guest speaks another protocol");
+            return;
+        }
+        if std::mem::replace(&mut talk.greeted, true) {
+            return;
+        }
+        tracing::debug!(pod = %self.pod, boot_ms = hello.boot_ms, kernel = hello.kernel_release, "the guest is up");
+        if hello.configured {
+            for container in self.containers() {
+                match self.logs.next_offset(container, self.instance) {
+                    Ok(from_offset) => {
+                        let container = container.to_owned();
+                        talk.say(&HostMessage::ResumeLogs(ResumeLogs { container, from_offset }));
+                    }
+                    Err(error) => tracing::warn!(pod = %self.pod, %error, "the log cannot be read"),
+                }
+            }
+        } else {
+            talk.say(&HostMessage::Configure(Configure { pod: Some(self.config.clone()) }));
+        }
+        self.tell(Input::GuestHello { pod: self.pod, instance: self.instance }).await;
+    }
+
+    async fn take(&self, talk: &mut Conversation, message: GuestMessage) {
+        match message {
+            GuestMessage::ContainerState(state) => {
+                talk.pace().await;
+                self.container(state).await;
+            }
+            GuestMessage::PodState(state) => {
+                talk.pace().await;
+                let phase = match state.phase() {
+                    guest::PodPhase::Initializing => PodPhase::Pending,
+                    guest::PodPhase::Running => PodPhase::Running,
+                    guest::PodPhase::Succeeded => PodPhase::Succeeded,
+                    guest::PodPhase::Failed => PodPhase::Failed,
+                };
+                let (reason, message) = (SmolStr::new(state.reason), state.message);
+                self.tell(Input::GuestPod { pod: self.pod, instance: self.instance, phase, reason, message })
+                    .await;
+            }
+            GuestMessage::LogChunk(chunk) => self.log(talk, chunk),
+            GuestMessage::LogGap(gap) => tracing::warn!(
+                pod = %self.pod, container = gap.container, from = gap.from_offset, to = gap.to_offset,
+                "output is lost: it was not fetched in time"
+            ),
+            GuestMessage::Usage(usage) if usage.container.is_empty() => self.usage(talk, &usage).await,
+            GuestMessage::Stopping(stopping) => {
+                tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
+            }
+            GuestMessage::Usage(_) | GuestMessage::Pong(_) | GuestMessage::Hello(_) => {}
+        }
+    }
+
+    async fn container(&self, state: guest::ContainerState) {
+        if !self.containers().contains(state.container.as_str()) {
+            return;
+        }
+        let run = Run { guest: self.instance, restart: state.restart_count };
+        let kind = state.kind();
+        match kind {
+            guest::ContainerStateKind::Running => {
+                if let Err(error) = self.logs.started(&state.container, run) {
+                    tracing::warn!(pod = %self.pod, %error, "the log cannot be opened");
+                }
+            }
+            guest::ContainerStateKind::Terminated => self.logs.ended(&state.container, run),
+            guest::ContainerStateKind::Waiting => {}
+        }
+        let started_at_ms = self.our_time(state.started_at_ms);
+        let end = |reason: String, message: String, started_at_ms| ContainerTermination {
+            exit_code: state.exit_code.unwrap_or(0),
+            signal: state.signal,
+            reason: SmolStr::new(reason),
+            message,
+            started_at_ms,
+            finished_at_ms: self.our_time(state.finished_at_ms),
+        };
+        let last = |started_at_ms| {
+            state.exit_code.map(|_| end(state.last_reason.clone(), String::new(), started_at_ms))
+        };
+        let (now, last_termination) = match kind {
+            guest::ContainerStateKind::Waiting => (
+                ContainerState::Waiting {
+                    reason: SmolStr::new(state.reason.as_str()),
+                    message: state.message.clone(),
+                },
+                last(started_at_ms),
+            ),
+            // Only the start of the current run is told.
+            guest::ContainerStateKind::Running => (ContainerState::Running { started_at_ms }, last(0)),
+            guest::ContainerStateKind::Terminated => (
+                ContainerState::Terminated(end(state.reason.clone(), state.message.clone(), started_at_ms)),
+                None,
+            ),
+        };
+        let status = ContainerStatus {
+            name: SmolStr::new(state.container),
+            state: now,
+            last_termination,
+            restart_count: state.restart_count,
+            ready: false,
+            image_digest: SmolStr::default(),
+        };
+        self.tell(Input::GuestContainer { pod: self.pod, instance: self.instance, status }).await;
+    }
+
+    fn log(&self, talk: &mut Conversation, chunk: guest::LogChunk) {
+        if !self.containers().contains(chunk.container.as_str()) {
+            return;
+        }
+        let record = Record {
+            stderr: chunk.stream() == guest::LogStream::Stderr,
+            run: Run { guest: self.instance, restart: chunk.restart },
+            time_ms: self.our_time(chunk.time_ms),
+            offset: chunk.offset,
+            data: chunk.data,
+        };
+        match self.logs.append(&chunk.container, record) {
+            Ok(up_to) => {
+                talk.acks.insert(chunk.container, up_to);
+            }
+            // The guest keeps it; a later chunk may fit.
+            Err(error) => tracing::warn!(pod = %self.pod, %error, "output cannot be written"),
+        }
+    }
+
+    async fn usage(&self, talk: &mut Conversation, usage: &guest::Usage) {
+        let now = Instant::now();
+        let cpu_millis = talk.cpu_usec.map_or(0, |(before, at)| {
+            let elapsed_ms = u64::try_from(now.duration_since(at).as_millis()).unwrap_or(u64::MAX).max(1);
+            // Microseconds per millisecond are thousandths of a core.
+            usage.cpu_usec.saturating_sub(before) / elapsed_ms
+        });
+        talk.cpu_usec = Some((usage.cpu_usec, now));
+        let usage = PodUsage { pod: self.pod, cpu_millis, memory_bytes: usage.memory_bytes };
+        self.tell(Input::Usage(usage)).await;
+    }
+
+    /// A guest's time as ours: it can lie neither before the guest's start nor in the future. 0 stays 0.
+    fn our_time(&self, guest_ms: u64) -> u64 {
+        let latest = clock::unix_ms().saturating_add(CLOCK_AHEAD_MS_MAX).max(self.started_at_ms);
+        if guest_ms == 0 { 0 } else { guest_ms.clamp(self.started_at_ms, latest) }
+    }
+
+    fn containers(&self) -> BTreeSet<&str> {
+        let all = self.config.init_containers.iter().chain(&self.config.containers);
+        all.map(|container| container.name.as_str()).collect()
+    }
+
+    async fn tell(&self, input: Input) {
+        // Nobody listens when the agent is about to end.
+        let _ = self.inputs.send(input).await;
+    }
+}
+
+impl Conversation {
+    fn interest(&self) -> Interest {
+        if self.out.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE }
+    }
+
+    fn say(&mut self, message: &HostMessage) {
+        if let Err(error) = encode(message, &mut self.out) {
+            tracing::error!(%error, "a message does not fit in a frame");
+        }
+    }
+
+    fn hello(&mut self) {
+        // One that was not even written yet need not be said again.
+        if self.out.is_empty() {
+            self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION }));
+        }
+    }
+
+    /// Reads and writes what can be; false when the guest closed its end.
+    fn exchange(
+        &mut self,
+        stream: &UnixStream,
+        ready: tokio::io::Ready,
+        buffer: &mut [u8],
+    ) -> io::Result<bool> {
+        if ready.is_writable() && !self.out.is_empty() {
+            match stream.try_write(&self.out) {
+                Ok(length) => {
+                    self.out.drain(..length);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ready.is_readable() {
+            match stream.try_read(buffer) {
+                Ok(0) => return Ok(false),
+                Ok(length) => self.reader.push(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn acknowledge(&mut self) {
+        for (container, up_to_offset) in std::mem::take(&mut self.acks) {
+            if self.out.len() < OUT_LENGTH_MAX {
+                self.say(&HostMessage::AckLogs(AckLogs { container, up_to_offset }));
+            }
+        }
+    }
+
+    async fn pace(&mut self) {
+        let begun = *self.second.get_or_insert_with(Instant::now);
+        if begun.elapsed() >= Duration::from_secs(1) {
+            (self.second, self.states) = (Some(Instant::now()), 0);
+        }
+        self.states += 1;
+        if self.states > STATES_PER_SECOND_MAX {
+            tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
+        }
+    }
+}

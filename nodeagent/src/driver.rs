@@ -1,0 +1,191 @@
+//! The loop that owns the core: whatever happens becomes an input, every action goes to who does it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
+use bulkhead_types::ObjectId;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::error::{AgentError, At as _};
+use crate::host::Host;
+use crate::pod::{Launched, PodHandle, Vm, answers};
+use crate::podio::Names;
+use crate::session::Order;
+use crate::vm::{console, process};
+
+/// The loop looks at the clock at least this often.
+const TICK_MAX: Duration = Duration::from_secs(60);
+
+/// What the loop holds.
+pub(crate) struct Driver {
+    agent: Agent,
+    host: Arc<Host>,
+    boot_id: String,
+    names: Names,
+    pods: BTreeMap<ObjectId, PodHandle>,
+    /// Tasks of pods that are forgotten, until they have ended.
+    retired: BTreeMap<ObjectId, JoinHandle<()>>,
+    orders: mpsc::Sender<Order>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        agent: Agent,
+        host: Arc<Host>,
+        boot_id: String,
+        names: Names,
+        orders: mpsc::Sender<Order>,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
+        let (pods, retired) = (BTreeMap::new(), BTreeMap::new());
+        Self { agent, host, boot_id, names, pods, retired, orders, inputs }
+    }
+
+    /// Runs until `shutdown` is done. Guests go on; the next agent adopts them.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Input>, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            self.dispatch().await;
+            let now_ms = clock::boot_ms();
+            let wait = self
+                .agent
+                .next_deadline_ms()
+                .map_or(TICK_MAX, |at| Duration::from_millis(at.saturating_sub(now_ms)).min(TICK_MAX));
+            tokio::select! {
+                () = &mut shutdown => return,
+                input = events.recv() => match input {
+                    Some(input) => self.handle(input),
+                    None => return,
+                },
+                () = tokio::time::sleep(wait) => self.agent.tick(clock::boot_ms()),
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Input::Intent(intent) = &input {
+            intent.pods.iter().for_each(|pod| self.names.intend(pod));
+        }
+        self.agent.handle(clock::boot_ms(), input);
+    }
+
+    /// Finds what the agent's last life left and gives it to the core.
+    pub(crate) async fn recover(&mut self) -> Result<(), AgentError> {
+        let records = self.host.records.load().at("read the records below", &self.host.data)?;
+        let mut vms = Vec::new();
+        for record in records {
+            let found = Launched::find(&self.host, record.pod, record.instance);
+            let launched = found.at("look for a guest of", &self.host.records.pod_dir(record.pod))?;
+            let vm = match launched {
+                Some(launched) if record.ended.is_none() && answers(&launched.dir).await => {
+                    let started_at_ms = launched.process.started_at_ms();
+                    let vm = Vm::supervise(&self.host, launched, started_at_ms, self.inputs.clone(), None);
+                    Some((vm, started_at_ms))
+                }
+                _ => None,
+            };
+            let pod_dir = self.host.records.pod_dir(record.pod);
+            let containers = record.plan.init_containers.iter().chain(&record.plan.containers);
+            self.names.add(
+                record.pod,
+                record.namespace.as_str(),
+                record.name.as_str(),
+                containers.map(ToString::to_string).collect(),
+            );
+            let running = vm.is_some();
+            let (vm, started_at_ms) = vm.map_or((None, 0), |(vm, at)| (Some(vm), at));
+            let instance_dir = self.host.records.instance_dir(record.pod, record.instance);
+            let last_console =
+                if running { String::new() } else { console::last_lines(&pod_dir, &instance_dir) };
+            if vm.is_some() {
+                self.spawn(record.pod, vm);
+            }
+            vms.push(RecoveredVm { record, running, started_at_ms, last_console });
+        }
+        self.kill_strangers(&vms).await?;
+        let lease_until_ms = self.host.records.load_lease(&self.boot_id);
+        self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
+        Ok(())
+    }
+
+    /// Processes in this data directory that were not adopted have no place here.
+    async fn kill_strangers(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
+        let found = process::find_below(&self.host.data).at("look for guests in", &self.host.data)?;
+        for path in found {
+            let dir = path.parent().unwrap_or(&path);
+            let is_adopted = |vm: &RecoveredVm| {
+                vm.running && self.host.records.instance_dir(vm.record.pod, vm.record.instance) == dir
+            };
+            if adopted.iter().any(is_adopted) {
+                continue;
+            }
+            if let Some(process) = process::Process::find(dir).at("look for a guest in", dir)? {
+                tracing::warn!(dir = %dir.display(), pid = process.pid, "a guest that nobody knows is killed");
+                let killer = process.killer().at("open the process of", dir)?;
+                killer.kill().at("kill the guest in", dir)?;
+                process.wait().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dispatch(&mut self) {
+        while let Some(action) = self.agent.poll_action() {
+            match action {
+                Action::Join => self.order(Order::Join).await,
+                Action::Report(report) => self.order(Order::Report(Box::new(report))).await,
+                Action::PersistLease { until_ms } => {
+                    if let Err(error) = self.host.records.save_lease(&self.boot_id, until_ms) {
+                        tracing::warn!(%error, "the lease is not remembered");
+                    }
+                }
+                Action::Note(note) => tracing::info!("{note}"),
+                Action::Prepare { ref pod } => self.pod(pod.id).send(action),
+                Action::StartVm(ref start) => self.pod(start.pod.id).send(action),
+                Action::PersistRecord(ref record) => self.pod(record.pod).send(action),
+                Action::ForgetRecord { pod }
+                | Action::StopVm { pod, .. }
+                | Action::KillVm { pod, .. }
+                | Action::CleanUp { pod, .. } => self.pod(pod).send(action),
+            }
+        }
+        self.retire();
+    }
+
+    async fn order(&self, order: Order) {
+        if self.orders.send(order).await.is_err() {
+            tracing::error!("the session's task has ended");
+        }
+    }
+
+    fn pod(&mut self, pod: ObjectId) -> &PodHandle {
+        if !self.pods.contains_key(&pod) {
+            self.spawn(pod, None);
+        }
+        &self.pods[&pod]
+    }
+
+    fn spawn(&mut self, pod: ObjectId, vm: Option<Vm>) {
+        let before = self.retired.remove(&pod);
+        let handle = PodHandle::spawn(Arc::clone(&self.host), pod, self.inputs.clone(), vm, before);
+        self.pods.insert(pod, handle);
+    }
+
+    /// Lets go of pods that the core has forgotten.
+    fn retire(&mut self) {
+        self.retired.retain(|_, task| !task.is_finished());
+        let forgotten: Vec<ObjectId> =
+            self.pods.keys().filter(|pod| !self.agent.knows(**pod)).copied().collect();
+        for pod in forgotten {
+            self.names.remove(pod);
+            if let Some(handle) = self.pods.remove(&pod) {
+                self.retired.insert(pod, handle.into_task());
+            }
+        }
+    }
+}

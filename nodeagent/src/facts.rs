@@ -1,0 +1,85 @@
+//! What this machine has.
+
+use std::fs;
+use std::path::Path;
+
+use bulkhead_types::{NodeFacts, Resources};
+use smol_str::SmolStr;
+
+use crate::AgentConfig;
+use crate::probe::Accelerator;
+
+/// Memory that stays with the host, as a share of everything and at least, in bytes.
+const HOST_MEMORY_SHARE: u64 = 20;
+const HOST_MEMORY_BYTES_MIN: u64 = 256 << 20;
+/// Disk that stays with the host, as a share of everything.
+const HOST_DISK_SHARE: u64 = 10;
+
+/// The machine's boot id: changes with every boot.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+/// Finds out everything, and applies what the configuration says instead.
+pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelerator) -> NodeFacts {
+    let found = Resources {
+        cpu_millis: std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1000,
+        memory_bytes: memory_bytes(),
+        ephemeral_storage_bytes: disk_bytes(&config.data_dir),
+    };
+    let host_memory = (found.memory_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
+    let allocatable = Resources {
+        cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis),
+        memory_bytes: config.memory_bytes.unwrap_or(found.memory_bytes.saturating_sub(host_memory)),
+        ephemeral_storage_bytes: found.ephemeral_storage_bytes
+            - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
+    };
+    NodeFacts {
+        capacity: found.max(allocatable),
+        allocatable,
+        pods_max: config.pods_max,
+        address: SmolStr::new(address),
+        boot_id: SmolStr::new(boot_id()),
+        agent_version: SmolStr::new_static(env!("CARGO_PKG_VERSION")),
+        kernel_version: rustix::system::uname()
+            .release()
+            .to_str()
+            .map_or_else(|_| SmolStr::default(), SmolStr::new),
+        accelerator: SmolStr::new(accelerator.name()),
+        warnings: accelerator.warnings.iter().map(SmolStr::new).collect(),
+        labels: config.labels.clone(),
+    }
+}
+
+fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+fn disk_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_win() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut config = AgentConfig::new("n", vec![], dir.path());
+        let accelerator = Accelerator::tcg(Some("no KVM".to_owned()));
+        let found = gather(&config, "h:1", &accelerator);
+        assert!(found.allocatable.fits_in(found.capacity) && found.allocatable.memory_bytes > 0, "{found:?}");
+        assert_eq!((found.accelerator.as_str(), found.warnings.len()), ("tcg", 1));
+        assert!(!found.boot_id.is_empty() && !found.kernel_version.is_empty());
+        config.cpu_millis = Some(64_000);
+        config.memory_bytes = Some(5);
+        let overridden = gather(&config, "h:1", &accelerator);
+        assert_eq!((overridden.allocatable.cpu_millis, overridden.allocatable.memory_bytes), (64_000, 5));
+        assert!(overridden.allocatable.fits_in(overridden.capacity));
+    }
+}

@@ -1,0 +1,97 @@
+//! What all pods of this node share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
+use tokio::sync::Mutex;
+
+use crate::boot::{BootAssets, BootError, BootSources};
+use crate::image::ImageStore;
+use crate::logs::LogStore;
+use crate::records::Records;
+
+/// The host, as pods need it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) data: PathBuf,
+    pub(crate) records: Records,
+    pub(crate) images: ImageStore,
+    pub(crate) logs: LogStore,
+    pub(crate) boot: Boot,
+    pub(crate) qemu: PathBuf,
+    pub(crate) accel: Accel,
+    /// QEMU's system call filter works here.
+    pub(crate) sandbox: bool,
+    /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
+    pub(crate) container_backoff_ms: (u64, u64),
+}
+
+/// Kernel and initramfs, made when they are first needed: an operator may bring a missing kernel while the agent runs.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    data: PathBuf,
+    kernel_dir: PathBuf,
+    guest: PathBuf,
+    assets: Mutex<Option<Arc<BootAssets>>>,
+}
+
+impl Boot {
+    pub(crate) fn new(data: PathBuf, kernel_dir: PathBuf, guest: PathBuf) -> Self {
+        Self { data, kernel_dir, guest, assets: Mutex::new(None) }
+    }
+
+    pub(crate) async fn assets(&self) -> Result<Arc<BootAssets>, BootError> {
+        let mut known = self.assets.lock().await;
+        if let Some(assets) =
+            known.as_ref().filter(|assets| assets.kernel.exists() && assets.initramfs.exists())
+        {
+            return Ok(Arc::clone(assets));
+        }
+        let (data, kernel_dir, guest) = (self.data.clone(), self.kernel_dir.clone(), self.guest.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let sources = BootSources::from_kernel_dir(&kernel_dir, &guest)?;
+            BootAssets::prepare(&data, &sources)
+        });
+        let assets = match made.await {
+            Ok(result) => Arc::new(result?),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        *known = Some(Arc::clone(&assets));
+        Ok(assets)
+    }
+}
+
+/// The first line of `qemu -version`, or why there is none.
+pub(crate) async fn qemu_version(qemu: &std::path::Path) -> std::io::Result<String> {
+    let output = tokio::process::Command::new(qemu).arg("-version").kill_on_drop(true).output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().next().filter(|_| output.status.success());
+    line.map(str::to_owned)
+        .ok_or_else(|| std::io::Error::other(format!("-version ended with {}", output.status)))
+}
+
+/// Whether QEMU's system call filter works on this machine: an empty machine is started with it and ended again.
+pub(crate) async fn sandbox_works(qemu: &std::path::Path) -> bool {
+    let confinement = Sandbox::STRICT.to_args();
+    let rest = ["-machine", "none", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"];
+    let child = tokio::process::Command::new(qemu)
+        .args(confinement)
+        .args(rest)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    let Ok(mut child) = child else { return false };
+    let words = b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n";
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, words).await;
+        let ended = tokio::time::timeout(SANDBOX_TIMEOUT, child.wait()).await;
+        return matches!(ended, Ok(Ok(status)) if status.success());
+    }
+    false
+}
+
+/// How long the trial of [`sandbox_works`] may take.
+const SANDBOX_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

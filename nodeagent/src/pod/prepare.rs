@@ -1,0 +1,56 @@
+//! The images of a pod.
+
+use std::sync::{Arc, PoisonError};
+
+use bulkhead_nodeagent_core::{Input, reason};
+use bulkhead_types::{Container, ImagePullPolicy, PodIntent};
+use smol_str::SmolStr;
+use tokio::sync::mpsc;
+
+use super::Images;
+use crate::error::chain;
+use crate::host::Host;
+use crate::image::{ImageError, PullPolicy};
+
+/// Gets the images of all containers, one after the other, and tells of each; ends at the first that fails.
+pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs: mpsc::Sender<Input>) {
+    let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let containers: Vec<Container> = all.cloned().collect();
+    for container in containers {
+        let input = match host.images.pull(&container.image, policy(&container), None).await {
+            Ok(image) => {
+                let digest = SmolStr::new(image.digest.to_string());
+                let mut held = images.lock().unwrap_or_else(PoisonError::into_inner);
+                held.insert(container.name.to_string(), image);
+                Input::ImageReady { pod: pod.id, container: container.name.clone(), digest }
+            }
+            Err(error) => Input::ImageFailed {
+                pod: pod.id,
+                container: container.name.clone(),
+                reason: SmolStr::new_static(why(&error)),
+                message: chain(&error),
+            },
+        };
+        let failed = matches!(input, Input::ImageFailed { .. });
+        if inputs.send(input).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn policy(container: &Container) -> PullPolicy {
+    match container.image_pull_policy {
+        ImagePullPolicy::IfNotPresent => PullPolicy::IfNotPresent,
+        ImagePullPolicy::Always => PullPolicy::Always,
+        ImagePullPolicy::Never => PullPolicy::Never,
+    }
+}
+
+fn why(error: &ImageError) -> &'static str {
+    match error {
+        ImageError::DigestMismatch { .. } | ImageError::SizeMismatch { .. } => reason::IMAGE_DIGEST_MISMATCH,
+        // Kubernetes' word.
+        ImageError::InvalidName { .. } => "InvalidImageName",
+        _ => reason::ERR_IMAGE_PULL,
+    }
+}

@@ -1,0 +1,162 @@
+//! A guest that runs: its process, console, control channel and guest channel, until its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_nodeagent_core::Input;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
+
+use super::start::Launched;
+use crate::channel::Talk;
+use crate::host::Host;
+use crate::qmp::Qmp;
+use crate::vm::command::{GUEST_SOCKET, QMP_SOCKET};
+use crate::vm::console::{self, CONSOLE_LOG};
+use crate::vm::process::Killer;
+use crate::vm::socket;
+use crate::{clock, disk};
+
+/// How long what a guest said before its end may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// A guest of a pod.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    pub(crate) instance: u32,
+    killer: Killer,
+    stop: watch::Sender<Option<u64>>,
+    task: JoinHandle<()>,
+}
+
+impl Vm {
+    /// Watches a guest from now on. Its end is told once, after everything that it said.
+    pub(crate) fn supervise(
+        host: &Arc<Host>,
+        launched: Launched,
+        started_at_ms: u64,
+        inputs: mpsc::Sender<Input>,
+        span: Option<Span>,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(None);
+        let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
+        let instance = launched.instance;
+        let pod_dir = host.records.pod_dir(launched.pod);
+        let talk = Talk {
+            pod: launched.pod,
+            instance,
+            config: launched.config.clone(),
+            logs: host.logs.pod(launched.pod, &pod_dir.join("logs")),
+            inputs: inputs.clone(),
+            stop: stopped,
+            started_at_ms,
+        };
+        let span = span.unwrap_or_else(Span::none);
+        let task = tokio::spawn(watch_over(launched, pod_dir, talk, inputs).instrument(span));
+        Self { instance, killer, stop, task }
+    }
+
+    pub(crate) fn lives(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    pub(crate) fn stop(&self, grace_ms: u64) {
+        self.stop.send_replace(Some(grace_ms));
+    }
+
+    pub(crate) fn kill(&self) {
+        if let Err(error) = self.killer.kill() {
+            tracing::error!(%error, "the guest cannot be killed");
+        }
+    }
+
+    /// Kills what is left and waits for its end.
+    pub(crate) async fn end(self) {
+        self.kill();
+        let _ = self.task.await;
+    }
+}
+
+async fn watch_over(launched: Launched, pod_dir: PathBuf, talk: Talk, inputs: mpsc::Sender<Input>) {
+    let Launched { process, instance, pod, dir, .. } = launched;
+    let exited = CancellationToken::new();
+    let logs = talk.logs.clone();
+    let log = pod_dir.join(CONSOLE_LOG);
+    let mut console = tokio::spawn(console::record(dir.clone(), log, exited.clone()));
+    let control = tokio::spawn(control(dir.join(QMP_SOCKET), pod));
+    let mut channel = tokio::spawn(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
+    let status = process.wait().await;
+    exited.cancel();
+    // The sockets are closed now: what is still in them is read to the end.
+    let read_out = async { tokio::join!(&mut channel, &mut console) };
+    if tokio::time::timeout(LAST_WORDS, read_out).await.is_err() {
+        channel.abort();
+        console.abort();
+    }
+    control.abort();
+    logs.end_all();
+    let last_console = console::last_lines(&pod_dir, &dir);
+    tracing::info!(%pod, instance, status, "guest ended");
+    // Disks and sockets of a guest that ended are of no use to anybody.
+    if let Err(error) = disk::remove_dir(&dir) {
+        tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
+    }
+    let input = Input::VmExited { pod, instance, status, at_ms: clock::unix_ms(), last_console };
+    let _ = inputs.send(input).await;
+}
+
+/// Talks with the guest until its process has ended and everything was read.
+async fn converse(mut talk: Talk, socket: PathBuf, exited: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            stream = socket::connect_when_there(&socket) => stream,
+            () = exited.cancelled() => return,
+        };
+        if let Err(error) = talk.run(stream).await {
+            tracing::debug!(pod = %talk.pod, %error, "the guest channel broke");
+        }
+        if exited.is_cancelled() {
+            return;
+        }
+        // QEMU closed it: its process is about to end.
+        tokio::select! {
+            () = exited.cancelled() => return,
+            () = tokio::time::sleep(RECONNECT) => {}
+        }
+    }
+}
+
+/// After the guest channel broke while the process lives.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// Listens to what QEMU tells of the machine.
+async fn control(path: PathBuf, pod: bulkhead_types::ObjectId) {
+    let mut qmp = match Qmp::negotiate(socket::connect_when_there(&path).await).await {
+        Ok(qmp) => qmp,
+        Err(error) => return tracing::warn!(%pod, %error, "QEMU cannot be controlled"),
+    };
+    while let Ok(event) = qmp.next_event().await {
+        tracing::debug!(%pod, event = event.event, data = %event.data, "machine event");
+    }
+}
+
+/// Whether QEMU answers on its control socket: a process that does not is of no use.
+pub(crate) async fn answers(dir: &std::path::Path) -> bool {
+    let status = async {
+        let mut qmp = Qmp::negotiate(socket::connect(&dir.join(QMP_SOCKET)).await?).await?;
+        qmp.query_status().await
+    };
+    match status.await {
+        Ok(status) => {
+            tracing::debug!(status, "adopted machine");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "a guest was found, but QEMU does not answer");
+            false
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What comes out of this node's pods, for the servers to pass on.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bulkhead_proto::v1;
+use bulkhead_proto::v1::pod_io_server::PodIo;
+use bulkhead_types::{ObjectId, PodIntent};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::host::Host;
+use crate::logs::{Record, Selection, read};
+
+/// Records that wait for a client.
+const RECORDS_MAX: usize = 16;
+
+/// The pods of this node by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    pods: Arc<Mutex<BTreeMap<(String, String), Known>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    id: ObjectId,
+    containers: Vec<String>,
+}
+
+impl Names {
+    /// Adds a pod; of two with the same name the newer one counts.
+    pub(crate) fn add(&self, id: ObjectId, namespace: &str, name: &str, containers: Vec<String>) {
+        let mut pods = self.lock();
+        let known = pods.entry((namespace.to_owned(), name.to_owned()));
+        let new = Known { id, containers };
+        known
+            .and_modify(|known| {
+                if known.id <= id {
+                    *known = new.clone()
+                }
+            })
+            .or_insert(new);
+    }
+
+    /// Adds the pod of an intent.
+    pub(crate) fn intend(&self, pod: &PodIntent) {
+        let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let containers = all.map(|container| container.name.to_string()).collect();
+        self.add(pod.id, pod.namespace.as_str(), pod.name.as_str(), containers);
+    }
+
+    /// Forgets a pod.
+    pub(crate) fn remove(&self, id: ObjectId) {
+        self.lock().retain(|_, known| known.id != id);
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<Known> {
+        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Known>> {
+        // No code panics while it holds the lock.
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) host: Arc<Host>,
+    pub(crate) names: Names,
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PodIo for Service {
+    type LogsStream = Chunks;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {
+        let request = request.into_inner();
+        let missing =
+            || Status::not_found(format!("pod {}/{} is not on this node", request.namespace, request.pod));
+        let known = self.names.find(&request.namespace, &request.pod).ok_or_else(missing)?;
+        let container = choose(&known.containers, &request.container)?;
+        let dir = self.host.records.pod_dir(known.id).join("logs");
+        let logs = match self.host.logs.find(known.id) {
+            Some(logs) => logs,
+            // Logs of a pod that ended before this agent started.
+            None if dir.is_dir() => self.host.logs.pod(known.id, &dir),
+            None => {
+                return Err(Status::failed_precondition(format!(
+                    "container {container} has not started yet"
+                )));
+            }
+        };
+        if !logs.exists(&container) {
+            return Err(Status::failed_precondition(format!("container {container} has not started yet")));
+        }
+        let selection = Selection {
+            previous: request.previous,
+            follow: request.follow,
+            tail_lines: request.tail_lines,
+            since_ms: request.since_ms,
+        };
+        let (sender, receiver) = mpsc::channel(RECORDS_MAX);
+        let timestamps = request.timestamps;
+        let reading = tokio::spawn(read(logs, container, selection, sender));
+        let records = ReceiverStream::new(receiver).map(move |record| chunks(record, timestamps));
+        let chunks = records.flat_map_iter_ok();
+        let ending = futures::stream::once(async move {
+            match reading.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(Err(Status::failed_precondition(crate::error::chain(&error)))),
+                Err(error) => Some(Err(Status::internal(error.to_string()))),
+            }
+        });
+        Ok(Response::new(Box::pin(chunks.chain(ending.filter_map(|end| end)))))
+    }
+}
+
+/// Flattens lists into their elements.
+trait FlatMapIterOk: Stream<Item = Vec<v1::LogChunk>> + Sized {
+    fn flat_map_iter_ok(self) -> impl Stream<Item = Result<v1::LogChunk, Status>> {
+        futures::StreamExt::flat_map(self, |list| futures::stream::iter(list.into_iter().map(Ok)))
+    }
+}
+
+impl<S: Stream<Item = Vec<v1::LogChunk>>> FlatMapIterOk for S {}
+
+fn choose(containers: &[String], wanted: &str) -> Result<String, Status> {
+    match (wanted, containers) {
+        ("", [only]) => Ok(only.clone()),
+        ("", all) => Err(Status::invalid_argument(format!(
+            "the pod has several containers, name one of: {}",
+            all.join(", ")
+        ))),
+        (name, all) if all.iter().any(|known| known == name) => Ok(name.to_owned()),
+        (name, all) => {
+            Err(Status::not_found(format!("the pod has no container {name}, only: {}", all.join(", "))))
+        }
+    }
+}
+
+/// A record as it is sent; with `lines`, cut after each line, so that each has its time.
+fn chunks(record: Record, lines: bool) -> Vec<v1::LogChunk> {
+    let stream = if record.stderr { v1::LogStream::Stderr } else { v1::LogStream::Stdout };
+    let chunk =
+        |data: Vec<u8>| v1::LogChunk { data: data.into(), time_ms: record.time_ms, stream: stream.into() };
+    if lines {
+        record.data.split_inclusive(|&byte| byte == b'\n').map(|line| chunk(line.to_vec())).collect()
+    } else {
+        vec![chunk(record.data.clone())]
+    }
+}

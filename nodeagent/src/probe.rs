@@ -1,0 +1,164 @@
+//! Which accelerator runs guests: found by running one.
+//!
+//! A `/dev/kvm` that opens may still not run a guest (nested virtualisation that crawls, a processor model that KVM
+//! refuses), so a guest is started with it and must say a word before the deadline. The result holds for this boot of
+//! the machine, this QEMU and this kernel.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bulkhead_nodeagent_core::GuestSize;
+use bulkhead_nodeagent_core::qemu::Accel;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::boot::BootAssets;
+use crate::channel;
+use crate::vm::command::{GUEST_SOCKET, Machinery, build};
+use crate::vm::process::Process;
+use crate::vm::socket;
+use crate::{AccelChoice, disk};
+
+/// A guest that KVM runs says its first word after about a second.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// Memory of the guest that is tried, in bytes.
+const PROBE_MEMORY_BYTES: u64 = 160 << 20;
+
+/// What runs guests here, and what an operator should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accelerator {
+    pub(crate) accel: Accel,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Accelerator {
+    pub(crate) fn tcg(warning: Option<String>) -> Self {
+        Self { accel: Accel::Tcg { multi: true }, warnings: warning.into_iter().collect() }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg { .. } => "tcg",
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    boot_id: String,
+    qemu: String,
+    kernel: String,
+    /// Why KVM runs no guest; `None` when it does.
+    kvm_fails: Option<String>,
+}
+
+/// Where and with what a guest is tried.
+pub(crate) struct Trial<'a> {
+    pub(crate) data: &'a Path,
+    pub(crate) qemu: &'a Path,
+    pub(crate) qemu_version: &'a str,
+    pub(crate) boot_id: &'a str,
+    pub(crate) boot: &'a BootAssets,
+    pub(crate) sandbox: bool,
+}
+
+/// Chooses the accelerator.
+///
+/// # Errors
+/// The reason, when KVM is demanded and runs no guest.
+pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Result<Accelerator, String> {
+    if choice == AccelChoice::Tcg {
+        return Ok(Accelerator::tcg(None));
+    }
+    let fails = match trial {
+        _ if !Path::new("/dev/kvm").exists() => Some("there is no /dev/kvm".to_owned()),
+        None => Some("it could not be tried, QEMU or the guest kernel is missing".to_owned()),
+        Some(trial) => trial.remembered_or_run().await,
+    };
+    match (choice, fails) {
+        (_, None) => Ok(Accelerator { accel: Accel::Kvm, warnings: Vec::new() }),
+        (AccelChoice::Kvm, Some(reason)) => Err(reason),
+        (_, Some(reason)) => {
+            let warning =
+                format!("guests run by emulation (TCG) and are slow: no guest runs with KVM, {reason}");
+            tracing::warn!("{warning}");
+            Ok(Accelerator::tcg(Some(warning)))
+        }
+    }
+}
+
+impl Trial<'_> {
+    async fn remembered_or_run(&self) -> Option<String> {
+        let path = self.data.join("accelerator.json");
+        let known: Option<Seen> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let now = |kvm_fails| Seen {
+            boot_id: self.boot_id.to_owned(),
+            qemu: self.qemu_version.to_owned(),
+            kernel: self.boot.digest.clone(),
+            kvm_fails,
+        };
+        if let Some(known) = known.filter(|known| *known == now(known.kvm_fails.clone())) {
+            return known.kvm_fails;
+        }
+        let fails = self.run().await;
+        let bytes = serde_json::to_vec(&now(fails.clone())).expect("strings always fit in JSON");
+        if let Err(error) = disk::replace(&path, &bytes) {
+            tracing::warn!(%error, "the accelerator that was found is not remembered");
+        }
+        fails
+    }
+
+    /// Runs a guest with KVM; why it failed.
+    async fn run(&self) -> Option<String> {
+        let dir = self.data.join("probe");
+        let _ = disk::remove_dir(&dir);
+        if let Err(error) = fs::create_dir_all(&dir) {
+            return Some(error.to_string());
+        }
+        let command = build(&Machinery {
+            name: "bulkhead-probe".to_owned(),
+            uuid: Uuid::new_v4(),
+            accel: Accel::Kvm,
+            size: GuestSize { cpus: 1, memory_bytes: PROBE_MEMORY_BYTES },
+            boot: self.boot,
+            disks: Vec::new(),
+            dir: &dir,
+            sandbox: self.sandbox,
+        });
+        let fails = match Process::start(self.qemu, &command.to_args(), &dir) {
+            Err(error) => Some(error.to_string()),
+            Ok(process) => self.await_word(process, &dir).await,
+        };
+        let _ = disk::remove_dir(&dir);
+        fails
+    }
+
+    async fn await_word(&self, process: Process, dir: &Path) -> Option<String> {
+        let Ok(killer) = process.killer() else { return Some("the trial's process is gone".to_owned()) };
+        let word = async {
+            let stream = socket::connect_when_there(&dir.join(GUEST_SOCKET)).await;
+            channel::first_word(stream).await
+        };
+        let ended = process.wait();
+        tokio::pin!(ended);
+        let fails = tokio::select! {
+            word = tokio::time::timeout(PROBE_DEADLINE, word) => match word {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("the guest channel failed: {error}")),
+                Err(_) => Some(format!("a guest said nothing for {} s", PROBE_DEADLINE.as_secs())),
+            },
+            status = &mut ended => {
+                let said = fs::read_to_string(dir.join(crate::vm::process::QEMU_LOG)).unwrap_or_default();
+                return Some(format!("QEMU ended with {status}: {}", bulkhead_nodeagent_core::text::console_tail(&said)));
+            }
+        };
+        if let Err(error) = killer.kill() {
+            tracing::warn!(%error, "the trial's guest cannot be killed");
+        }
+        ended.await;
+        fails
+    }
+}
