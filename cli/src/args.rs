@@ -1,0 +1,130 @@
+//! What may be typed.
+
+use std::time::Duration;
+
+use bulkhead_types::Name;
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::time::parse_duration;
+
+/// Pods in guest VMs on a fleet of ordinary servers.
+///
+/// Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not found; 4 no server answered, or what was waited
+/// for did not come in time; 5 conflict with another change.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Verb,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Servers to ask, in turn
+    #[arg(
+        long,
+        global = true,
+        env = "BULKHEAD_SERVER",
+        default_value = "127.0.0.1:7400",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,...",
+        help_heading = "Global options"
+    )]
+    pub(crate) server: Vec<String>,
+    /// The namespace
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "BULKHEAD_NAMESPACE",
+        default_value = "default",
+        value_parser = |text: &str| Name::new(text),
+        help_heading = "Global options"
+    )]
+    pub(crate) namespace: Name,
+    /// How long to try, such as 90s; commands that wait for something to happen wait for ever without it
+    /// [default: 30s for an answer]
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "DURATION", help_heading = "Global options")]
+    pub(crate) timeout: Option<Duration>,
+    /// Who asks, as the log records it [default: user:$USER]
+    #[arg(
+        long = "as",
+        global = true,
+        env = "BULKHEAD_ACTOR",
+        value_name = "ACTOR",
+        help_heading = "Global options"
+    )]
+    pub(crate) actor: Option<String>,
+    /// Show the trace's id and other details on standard error
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a server: one replica of the control plane
+    Server(Box<commands::server::ServerArgs>),
+    /// Run the agent of this machine: it starts the guest VMs
+    Agent(Box<commands::agent::AgentArgs>),
+    /// Run servers and agents on this machine as child processes, until Ctrl-C
+    Dev(commands::dev::DevArgs),
+    /// Create or change objects from manifests
+    Apply(commands::apply::ApplyArgs),
+    /// Show objects
+    Get(commands::get::GetArgs),
+    /// Show one object with everything around it
+    Describe(commands::describe::DescribeArgs),
+    /// Delete objects
+    Delete(commands::delete::DeleteArgs),
+    /// Print the output of a pod's container
+    Logs(commands::logs::LogsArgs),
+    /// Set the wanted number of replicas
+    Scale(commands::scale::ScaleArgs),
+    /// Follow, undo, hold back and restart rollouts
+    #[command(subcommand)]
+    Rollout(commands::rollout::RolloutVerb),
+    /// Show what happened, who asked, and when
+    Events(commands::events::EventsArgs),
+    /// Place nothing new on nodes
+    Cordon(commands::cordon::CordonArgs),
+    /// Let nodes have new pods again
+    Uncordon(commands::cordon::CordonArgs),
+    /// Cordon a node and move its pods away
+    Drain(commands::drain::DrainArgs),
+    /// Set and remove labels
+    Label(commands::label::LabelArgs),
+    /// Set and remove taints of nodes
+    Taint(commands::taint::TaintArgs),
+    /// Show and change which servers the cluster has
+    #[command(subcommand)]
+    Member(commands::member::MemberVerb),
+    /// Put images onto this machine without a registry
+    #[command(subcommand)]
+    Image(commands::image::ImageVerb),
+    /// Measure, beside etcd where there is something to compare with
+    #[command(subcommand)]
+    Bench(commands::bench::BenchVerb),
+    /// Look inside
+    #[command(subcommand)]
+    Debug(commands::debug::DebugVerb),
+    /// Print a completion script for a shell
+    Completion(commands::completion::CompletionArgs),
+    /// Show the client's and the servers' versions
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

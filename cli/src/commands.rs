@@ -1,0 +1,102 @@
+//! One file per command.
+
+pub(crate) mod agent;
+pub(crate) mod apply;
+pub(crate) mod bench;
+pub(crate) mod completion;
+pub(crate) mod cordon;
+pub(crate) mod debug;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod dev;
+pub(crate) mod drain;
+pub(crate) mod events;
+pub(crate) mod get;
+pub(crate) mod image;
+pub(crate) mod label;
+pub(crate) mod logs;
+pub(crate) mod member;
+pub(crate) mod rollout;
+pub(crate) mod scale;
+pub(crate) mod server;
+pub(crate) mod taint;
+pub(crate) mod version;
+mod wait;
+
+use std::time::Duration;
+
+use bulkhead_types::{Command, Name};
+
+use crate::args::{Cli, Global, Verb};
+use crate::client::{Client, TIMEOUT_DEFAULT};
+use crate::failure::Failure;
+use crate::telemetry;
+
+/// What every command that talks to servers needs.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) namespace: Name,
+    /// As typed: how long to wait for something to happen; for ever when unset.
+    pub(crate) timeout: Option<Duration>,
+    verbose: bool,
+}
+
+impl Context {
+    fn new(global: Global) -> Result<Self, Failure> {
+        telemetry::init_client_logging();
+        let actor = global.actor.unwrap_or_else(|| {
+            format!("user:{}", std::env::var("USER").unwrap_or_else(|_| "anonymous".to_owned()))
+        });
+        let client = Client::new(&global.server, global.timeout.unwrap_or(TIMEOUT_DEFAULT), actor)?;
+        Ok(Self { client, namespace: global.namespace, timeout: global.timeout, verbose: global.verbose })
+    }
+
+    /// Submits one command.
+    pub(crate) async fn submit(&self, command: Command) -> Result<u64, Failure> {
+        let revision = self.client.submit(vec![command], vec![]).await?;
+        self.note_change(revision);
+        Ok(revision)
+    }
+
+    /// With `-v`: where to find a change again.
+    pub(crate) fn note_change(&self, revision: u64) {
+        if self.verbose {
+            eprintln!("revision {revision}, traceparent {}", self.client.trace());
+        }
+    }
+}
+
+/// Runs what was typed.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let local = match cli.command {
+        Verb::Server(args) => return server::run(*args).await,
+        Verb::Agent(args) => return agent::run(*args, &cli.global.server).await,
+        Verb::Dev(args) => return dev::run(args).await,
+        Verb::Image(verb) => return image::run(verb).await,
+        Verb::Completion(args) => return completion::run(&args),
+        verb => verb,
+    };
+    let context = Context::new(cli.global)?;
+    match local {
+        Verb::Apply(args) => apply::run(args, &context).await,
+        Verb::Get(args) => get::run(args, &context).await,
+        Verb::Describe(args) => describe::run(args, &context).await,
+        Verb::Delete(args) => delete::run(args, &context).await,
+        Verb::Logs(args) => logs::run(args, &context).await,
+        Verb::Scale(args) => scale::run(args, &context).await,
+        Verb::Rollout(verb) => rollout::run(verb, &context).await,
+        Verb::Events(args) => events::run(args, &context).await,
+        Verb::Cordon(args) => cordon::run(args, true, &context).await,
+        Verb::Uncordon(args) => cordon::run(args, false, &context).await,
+        Verb::Drain(args) => drain::run(args, &context).await,
+        Verb::Label(args) => label::run(args, &context).await,
+        Verb::Taint(args) => taint::run(args, &context).await,
+        Verb::Member(verb) => member::run(verb, &context).await,
+        Verb::Bench(verb) => bench::run(verb, &context).await,
+        Verb::Debug(verb) => debug::run(verb, &context).await,
+        Verb::Version => version::run(&context).await,
+        Verb::Server(_) | Verb::Agent(_) | Verb::Dev(_) | Verb::Image(_) | Verb::Completion(_) => {
+            unreachable!("handled above")
+        }
+    }
+}

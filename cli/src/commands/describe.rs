@@ -1,0 +1,74 @@
+//! `describe`: one object with its events, and the pods behind it.
+
+use bulkhead_types::{Kind, Object};
+use clap::Args;
+
+use super::{Context, events};
+use crate::client::Filter;
+use crate::directory::Directory;
+use crate::failure::Failure;
+use crate::output::{describe, emit};
+use crate::target::{self, Target, object_ref};
+
+/// Events that are shown.
+const EVENTS: u32 = 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArgs {
+    /// KIND [NAME...] or KIND/NAME...; all of the kind without a name
+    #[arg(required = true, value_name = "KIND NAME")]
+    what: Vec<String>,
+    /// All of the kind with these labels
+    #[arg(long, short = 'l', value_name = "LABELS")]
+    selector: Option<String>,
+}
+
+pub(crate) async fn run(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
+    let mut objects = Vec::new();
+    for Target { kind, name } in target::parse(&args.what)? {
+        match name {
+            Some(name) => {
+                objects.push(context.client.get(&object_ref(kind, &context.namespace, name)).await?)
+            }
+            None => {
+                let namespace = Some(context.namespace.clone());
+                let filter = Filter {
+                    namespace,
+                    labels: args.selector.clone().unwrap_or_default(),
+                    ..Filter::default()
+                };
+                objects.extend(context.client.list(kind, &filter).await?.0);
+            }
+        }
+    }
+    let directory = Directory::complete(&context.client, &objects).await?;
+    for (index, object) in objects.iter().enumerate() {
+        let related = related(object, context).await?;
+        let history = events::of_object(&object.object_ref(), EVENTS, context).await?;
+        let separator = if index > 0 { "\n\n" } else { "" };
+        emit(&format!("{separator}{}", describe::text(object, &directory, &related, &history)))?;
+    }
+    Ok(())
+}
+
+/// What belongs to an object: a Deployment's sets, a set's pods, a node's pods.
+async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Failure> {
+    let meta = object.meta();
+    let (kind, filter) = match object {
+        Object::Deployment(_) => {
+            (Kind::ReplicaSet, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
+        }
+        Object::ReplicaSet(_) => {
+            (Kind::Pod, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
+        }
+        Object::Node(_) => {
+            (Kind::Pod, Filter { fields: format!("spec.nodeName={}", meta.name), ..Filter::default() })
+        }
+        Object::Namespace(_) | Object::Pod(_) => return Ok(Vec::new()),
+    };
+    let (mut objects, _) = context.client.list(kind, &filter).await?;
+    if !matches!(object, Object::Node(_)) {
+        objects.retain(|o| o.meta().owner.is_some_and(|owner| owner.id == meta.id));
+    }
+    Ok(objects)
+}

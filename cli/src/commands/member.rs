@@ -1,0 +1,193 @@
+//! `member`: which servers the cluster has.
+
+use std::time::Duration;
+
+use bulkhead_proto::v1;
+use clap::Subcommand;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use uuid::Uuid;
+
+use super::Context;
+use crate::client::cluster;
+use crate::failure::{Class, Failure};
+use crate::output::{emit, emit_line, table};
+use crate::progress::Progress;
+
+/// How long one server may take to tell its own status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a learner is looked at while it catches up.
+const CATCH_UP_POLL: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberVerb {
+    /// Show all members
+    List {
+        /// Removed members too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Let a new server have the log; it does not vote yet
+    Add {
+        /// HOST:PORT of the new server, as the others reach it
+        address: String,
+        /// Its id; the next one that was never used when not given
+        #[arg(long)]
+        id: Option<u64>,
+    },
+    /// Make a learner that has caught up a voter; waits for that
+    Promote {
+        /// Its id
+        id: u64,
+        /// Fail at once when it has not caught up yet
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take a member out for good, dead or alive; its id is never used again
+    Remove {
+        /// Its id
+        id: u64,
+    },
+    /// Make another voter the leader
+    Transfer {
+        /// Its id; the voter with most of the log when not given
+        id: Option<u64>,
+    },
+}
+
+pub(crate) async fn run(verb: MemberVerb, context: &Context) -> Result<(), Failure> {
+    let client = &context.client;
+    let (request_id, actor) = (Uuid::new_v4().to_string(), client.actor().to_owned());
+    match verb {
+        MemberVerb::List { all } => list(all, context).await,
+        MemberVerb::Add { address, id } => {
+            let request =
+                v1::AddLearnerRequest { address, member: id.unwrap_or_default(), request_id, actor };
+            let answer = client
+                .call(|channel| {
+                    let request = client.request(request.clone());
+                    async move { cluster(channel).add_learner(request).await }
+                })
+                .await?;
+            context.note_change(answer.revision);
+            emit_line(&format!(
+                "member {} added as a learner of cluster {}",
+                answer.member, answer.cluster_id
+            ))
+        }
+        MemberVerb::Promote { id, no_wait } => promote(id, no_wait, context).await,
+        MemberVerb::Remove { id } => {
+            let request = v1::RemoveRequest { member: id, request_id, actor };
+            let answer = client
+                .call(|channel| {
+                    let request = client.request(request.clone());
+                    async move { cluster(channel).remove(request).await }
+                })
+                .await?;
+            context.note_change(answer.revision);
+            emit_line(&format!("member {id} removed"))
+        }
+        MemberVerb::Transfer { id } => {
+            let request = v1::TransferLeaderRequest { to: id.unwrap_or_default() };
+            let answer = client
+                .call(|channel| {
+                    let request = client.request(request);
+                    async move { cluster(channel).transfer_leader(request).await }
+                })
+                .await?;
+            emit_line(&format!("member {} leads in term {}", answer.leader, answer.term))
+        }
+    }
+}
+
+/// All members as a server sees them.
+async fn members(context: &Context) -> Result<v1::MembersResponse, Failure> {
+    let client = &context.client;
+    client
+        .call(|channel| {
+            let request = client.request(v1::MembersRequest::default());
+            async move { cluster(channel).members(request).await }
+        })
+        .await
+}
+
+async fn list(all: bool, context: &Context) -> Result<(), Failure> {
+    let answer = members(context).await?;
+    let unknown = || "?".to_owned();
+    let rows: Vec<Vec<String>> = answer
+        .members
+        .iter()
+        .filter(|m| all || m.role() != v1::MemberRole::Removed)
+        .map(|m| {
+            let role = match m.role() {
+                v1::MemberRole::Voter if m.leader => "leader",
+                v1::MemberRole::Voter => "voter",
+                v1::MemberRole::Learner => "learner",
+                v1::MemberRole::Removed => "removed",
+                v1::MemberRole::Unspecified => "unknown",
+            };
+            let reachable = m.reachable.map_or_else(unknown, |r| if r { "yes" } else { "no" }.to_owned());
+            vec![
+                m.id.to_string(),
+                m.address.clone(),
+                role.to_owned(),
+                reachable,
+                m.match_index.map_or_else(unknown, |index| index.to_string()),
+                if m.version.is_empty() { unknown() } else { m.version.clone() },
+            ]
+        })
+        .collect();
+    emit_line(&format!("cluster {}", answer.cluster_id))?;
+    emit(&table::render(&["ID", "ADDRESS", "ROLE", "REACHABLE", "LOG INDEX", "VERSION"], &rows))
+}
+
+async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failure> {
+    let client = &context.client;
+    let progress = Progress::start(format!("waiting until member {id} has caught up"));
+    let started = std::time::Instant::now();
+    loop {
+        // A refusal is remembered with its request id: every attempt is a request of its own.
+        let request = v1::PromoteRequest {
+            member: id,
+            request_id: Uuid::new_v4().to_string(),
+            actor: client.actor().to_owned(),
+        };
+        let attempt = client
+            .call(|channel| {
+                let request = client.request(request.clone());
+                async move { settle(cluster(channel).promote(request).await) }
+            })
+            .await?;
+        match attempt {
+            Ok(answer) => {
+                context.note_change(answer.revision);
+                return emit_line(&format!("member {id} votes"));
+            }
+            Err(status) if no_wait => return Err(status.into()),
+            Err(status) => {
+                if context.timeout.is_some_and(|limit| started.elapsed() >= limit) {
+                    return Err(Failure::new(Class::Unavailable, crate::failure::describe(&status)));
+                }
+                progress.set(status.message().to_owned());
+                tokio::time::sleep(CATCH_UP_POLL).await;
+            }
+        }
+    }
+}
+
+/// Keeps "not yet" as a value; other failures stay errors, to be tried elsewhere or reported.
+fn settle(
+    answer: Result<Response<v1::MembershipResponse>, Status>,
+) -> Result<Response<Result<v1::MembershipResponse, Status>>, Status> {
+    match answer {
+        Err(status) if status.code() == Code::FailedPrecondition => Ok(Response::new(Err(status))),
+        answer => answer.map(|response| response.map(Ok)),
+    }
+}
+
+/// One server's own view of itself.
+pub(crate) async fn status_of(context: &Context, channel: Channel) -> Result<v1::StatusResponse, Status> {
+    let request = context.client.request(v1::StatusRequest {});
+    let answer = tokio::time::timeout(STATUS_TIMEOUT, cluster(channel).status(request)).await;
+    answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time"))).map(Response::into_inner)
+}

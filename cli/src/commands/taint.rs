@@ -1,0 +1,106 @@
+//! `taint`: marks on nodes that repel pods.
+
+use std::sync::Arc;
+
+use bulkhead_types::{Kind, Object, ObjectRef, Taint, TaintEffect};
+use clap::Args;
+
+use super::{Context, label};
+use crate::failure::Failure;
+use crate::output::emit_line;
+use crate::target;
+
+#[derive(Debug, Args)]
+pub(crate) struct TaintArgs {
+    /// node NAME or node/NAME, then KEY=VALUE:EFFECT or KEY:EFFECT to set, KEY:EFFECT- or KEY- to remove
+    #[arg(required = true, num_args = 2.., value_name = "node NAME TAINT")]
+    words: Vec<String>,
+}
+
+enum Edit {
+    Set(Taint),
+    /// By key, and by effect when given.
+    Remove(String, Option<TaintEffect>),
+}
+
+pub(crate) async fn run(args: TaintArgs, context: &Context) -> Result<(), Failure> {
+    let is_edit = |word: &String| word.contains(':') || word.ends_with('-');
+    let (edits, objects): (Vec<String>, Vec<String>) = args.words.iter().cloned().partition(is_edit);
+    let edits = edits.iter().map(|word| edit(word)).collect::<Result<Vec<_>, _>>()?;
+    if edits.is_empty() {
+        return Err(Failure::usage("no taint is given: KEY=VALUE:EFFECT to set one, KEY- to remove one"));
+    }
+    for object in target::parse_named(&objects, &context.namespace)? {
+        taint(&object, &edits, context).await?;
+    }
+    Ok(())
+}
+
+async fn taint(object: &ObjectRef, edits: &[Edit], context: &Context) -> Result<(), Failure> {
+    if object.kind != Kind::Node {
+        return Err(Failure::usage(format!("{object} has no taints: only nodes have")));
+    }
+    let changed = label::change(object, context, |found| {
+        let Object::Node(node) = found else { return Err(Failure::failed("the server sent another kind")) };
+        let taints = &mut Arc::make_mut(node).spec.taints;
+        for edit in edits {
+            match edit {
+                Edit::Set(taint) => {
+                    taints.retain(|t| (&t.key, t.effect) != (&taint.key, taint.effect));
+                    taints.push(taint.clone());
+                }
+                Edit::Remove(key, effect) => {
+                    taints.retain(|t| t.key != key || effect.is_some_and(|effect| effect != t.effect));
+                }
+            }
+        }
+        taints.sort();
+        Ok(())
+    })
+    .await?;
+    emit_line(&format!("node/{} {}", object.name, if changed { "tainted" } else { "not changed" }))
+}
+
+fn edit(word: &str) -> Result<Edit, Failure> {
+    if let Some(removed) = word.strip_suffix('-') {
+        let (key, effect_text) = match removed.split_once(':') {
+            Some((key, text)) => (key, Some(effect(text)?)),
+            None => (removed, None),
+        };
+        return Ok(Edit::Remove(key.to_owned(), effect_text));
+    }
+    let (pair, effect_text) =
+        word.rsplit_once(':').ok_or_else(|| Failure::usage("expected KEY=VALUE:EFFECT"))?;
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    Ok(Edit::Set(Taint { key: key.into(), value: value.into(), effect: effect(effect_text)? }))
+}
+
+fn effect(text: &str) -> Result<TaintEffect, Failure> {
+    match text {
+        "NoSchedule" => Ok(TaintEffect::NoSchedule),
+        "PreferNoSchedule" => Ok(TaintEffect::PreferNoSchedule),
+        "NoExecute" => Ok(TaintEffect::NoExecute),
+        _ => Err(Failure::usage(format!(
+            "effect {text:?} is not one of NoSchedule, PreferNoSchedule, NoExecute"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_are_read_as_kubectl_reads_them() {
+        let taint = |key: &str, value: &str, effect| Taint { key: key.into(), value: value.into(), effect };
+        let check = |word: &str, expected: Taint| match edit(word) {
+            Ok(Edit::Set(found)) => assert_eq!(found, expected, "{word}"),
+            _ => panic!("{word} was not read as a taint to set"),
+        };
+        check("a=b:NoSchedule", taint("a", "b", TaintEffect::NoSchedule));
+        check("x.io/a:NoExecute", taint("x.io/a", "", TaintEffect::NoExecute));
+        assert!(matches!(edit("a-"), Ok(Edit::Remove(key, None)) if key == "a"));
+        assert!(matches!(edit("a:NoExecute-"), Ok(Edit::Remove(_, Some(TaintEffect::NoExecute)))));
+        assert!(edit("a=b:Sometimes").is_err());
+    }
+}

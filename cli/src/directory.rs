@@ -1,0 +1,71 @@
+//! Names behind keys: objects know their node and owner by key only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_manifest::Names;
+use bulkhead_proto::v1;
+use bulkhead_types::{Kind, Name, Object, ObjectId};
+use uuid::Uuid;
+
+use crate::client::{Client, Filter, cluster};
+use crate::failure::Failure;
+
+/// What some objects refer to.
+#[derive(Default)]
+pub(crate) struct Directory {
+    cluster_id: Option<Uuid>,
+    names: BTreeMap<(Kind, ObjectId), Name>,
+}
+
+impl Directory {
+    /// The nodes of these pods.
+    pub(crate) async fn of_nodes(client: &Client, objects: &[Object]) -> Result<Self, Failure> {
+        let mut directory = Self::default();
+        if objects.iter().any(|o| matches!(o, Object::Pod(pod) if pod.node.is_some())) {
+            directory.add_all(client, Kind::Node, &Filter::default()).await?;
+        }
+        Ok(directory)
+    }
+
+    /// Everything that these objects refer to, and the cluster's identity.
+    pub(crate) async fn complete(client: &Client, objects: &[Object]) -> Result<Self, Failure> {
+        let mut directory = Self::of_nodes(client, objects).await?;
+        let owners: BTreeSet<(Kind, Option<Name>)> = objects
+            .iter()
+            .filter_map(|o| o.meta().owner.map(|owner| (owner.kind, o.meta().namespace.clone())))
+            .collect();
+        for (kind, namespace) in owners {
+            directory.add_all(client, kind, &Filter { namespace, ..Filter::default() }).await?;
+        }
+        let members = client
+            .call(|channel| {
+                let request = v1::MembersRequest { consistency: v1::Consistency::Stale.into() };
+                let request = client.request(request);
+                async move { cluster(channel).members(request).await }
+            })
+            .await?;
+        directory.cluster_id = Uuid::parse_str(&members.cluster_id).ok();
+        Ok(directory)
+    }
+
+    async fn add_all(&mut self, client: &Client, kind: Kind, filter: &Filter) -> Result<(), Failure> {
+        let (objects, _) = client.list(kind, filter).await?;
+        self.names.extend(objects.iter().map(|o| ((kind, o.meta().id), o.meta().name.clone())));
+        Ok(())
+    }
+
+    /// Whether a pod runs on a node that came after this was read.
+    pub(crate) fn lacks_node_of(&self, object: &Object) -> bool {
+        matches!(object, Object::Pod(pod) if pod.node.is_some_and(|id| self.name_of(Kind::Node, id).is_none()))
+    }
+
+    pub(crate) fn name_of(&self, kind: Kind, id: ObjectId) -> Option<Name> {
+        self.names.get(&(kind, id)).cloned()
+    }
+
+    /// For [`bulkhead_manifest::to_value`].
+    pub(crate) fn to_value(&self, object: &Object) -> serde_json::Value {
+        let name_of = |kind, id| self.name_of(kind, id);
+        bulkhead_manifest::to_value(object, Names { cluster_id: self.cluster_id, name_of: &name_of })
+    }
+}

@@ -1,0 +1,322 @@
+//! One object in full, for people.
+
+use bulkhead_proto::v1;
+use bulkhead_types::{
+    Container, ContainerState, ContainerStatus, ContainerTermination, Deployment, DeploymentStrategy, Kind,
+    Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
+};
+
+use super::row::{self, Columns, pairs, pod_status};
+use super::table;
+use crate::directory::Directory;
+use crate::time::{age, rfc3339, short};
+
+/// Where values begin.
+const VALUE_COLUMN: usize = 18;
+
+/// Lines of `Name:  value`, indented.
+#[derive(Default)]
+struct Page {
+    text: String,
+    indent: usize,
+}
+
+impl Page {
+    fn line(&mut self, name: &str, value: impl AsRef<str>) {
+        let value = value.as_ref();
+        let mut lines = value.lines();
+        let label = format!("{:indent$}{name}:", "", indent = self.indent);
+        let first = lines.next().unwrap_or_default();
+        self.text += format!("{label:<VALUE_COLUMN$} {first}").trim_end();
+        self.text.push('\n');
+        for further in lines {
+            self.text += format!("{:VALUE_COLUMN$} {further}", "").trim_end();
+            self.text.push('\n');
+        }
+    }
+
+    fn optional(&mut self, name: &str, value: impl AsRef<str>) {
+        if !value.as_ref().is_empty() {
+            self.line(name, value);
+        }
+    }
+
+    fn map(&mut self, name: &str, map: &StringMap) {
+        let lines: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.line(name, if lines.is_empty() { "<none>".to_owned() } else { lines.join("\n") });
+    }
+
+    fn section(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
+        self.text += &format!("{:indent$}{name}:\n", "", indent = self.indent);
+        self.indent += 2;
+        fill(self);
+        self.indent -= 2;
+    }
+
+    fn table(&mut self, header: &[&str], rows: &[Vec<String>]) {
+        for line in table::render(header, rows).lines() {
+            self.text += &format!("{:indent$}{line}\n", "", indent = self.indent);
+        }
+    }
+}
+
+/// The object, what belongs to it, and what happened to it.
+pub(crate) fn text(
+    object: &Object,
+    directory: &Directory,
+    related: &[Object],
+    history: &[v1::HistoryEntry],
+) -> String {
+    let mut page = Page::default();
+    let meta = object.meta();
+    page.line("Name", meta.name.as_str());
+    if let Some(namespace) = &meta.namespace {
+        page.line("Namespace", namespace.as_str());
+    }
+    page.map("Labels", &meta.labels);
+    page.map("Annotations", &meta.annotations);
+    page.line("Created", format!("{} ({} ago)", rfc3339(meta.created_at_ms), age(meta.created_at_ms)));
+    page.line("Revision", format!("{} (generation {})", meta.revision, meta.generation));
+    if let Some(owner) = meta.owner {
+        let name = directory.name_of(owner.kind, owner.id);
+        let name = name.map_or_else(|| format!("{} (gone)", owner.id), |n| n.to_string());
+        page.line("Controlled by", format!("{}/{name}", owner.kind));
+    }
+    if let Some(deletion) = meta.deletion {
+        let grace = short(deletion.grace_ms / 1000);
+        page.line("Terminating", format!("asked for {} ago, grace {grace}", age(deletion.requested_at_ms)));
+    }
+    match object {
+        Object::Namespace(_) => {}
+        Object::Node(o) => node(&mut page, o, related, directory),
+        Object::Pod(o) => pod(&mut page, o, directory),
+        Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
+        Object::Deployment(o) => deployment(&mut page, o, related, directory),
+    }
+    events(&mut page, history);
+    page.text
+}
+
+fn events(page: &mut Page, history: &[v1::HistoryEntry]) {
+    if history.is_empty() {
+        page.line("Events", "<none>");
+        return;
+    }
+    let rows: Vec<Vec<String>> = history
+        .iter()
+        .map(|e| {
+            vec![e.revision.to_string(), age(e.at_ms), e.actor.clone(), e.event.clone(), e.summary.clone()]
+        })
+        .collect();
+    page.section("Events", |page| page.table(&["REVISION", "AGE", "ACTOR", "EVENT", "SUMMARY"], &rows));
+}
+
+fn objects(
+    page: &mut Page,
+    name: &str,
+    kind: Kind,
+    objects: &[Object],
+    directory: &Directory,
+    namespace: bool,
+) {
+    if objects.is_empty() {
+        page.line(name, "<none>");
+        return;
+    }
+    let columns = Columns { namespace, ..Columns::default() };
+    let rows: Vec<_> = objects.iter().map(|o| row::row(o, columns, directory)).collect();
+    page.section(name, |page| page.table(&row::header(kind, columns), &rows));
+}
+
+fn resources(amounts: Resources) -> String {
+    format!(
+        "cpu {}, memory {}, ephemeral-storage {}",
+        format_millis(amounts.cpu_millis),
+        format_bytes(amounts.memory_bytes),
+        format_bytes(amounts.ephemeral_storage_bytes)
+    )
+}
+
+fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
+    let (status, facts) = (&node.status, &node.status.facts);
+    page.line("Status", format!("{}, for {}", row::node_status(node), age(status.phase_since_ms)));
+    let taints: Vec<String> =
+        node.spec.taints.iter().map(|t| format!("{}={}:{:?}", t.key, t.value, t.effect)).collect();
+    page.line("Taints", if taints.is_empty() { "<none>".to_owned() } else { taints.join("\n") });
+    page.line("Capacity", format!("{}, pods {}", resources(facts.capacity), facts.pods_max));
+    page.line("Allocatable", resources(facts.allocatable));
+    page.optional("Accelerator", &facts.accelerator);
+    page.optional("Address", &facts.address);
+    page.optional("Agent", &facts.agent_version);
+    page.optional("Kernel", &facts.kernel_version);
+    page.optional("Boot id", &facts.boot_id);
+    page.line("Incarnation", status.incarnation.to_string());
+    page.optional("Warnings", facts.warnings.join("\n"));
+    let used = pods.iter().filter_map(|o| match o {
+        Object::Pod(pod) if !pod.status.phase.is_terminal() => Some(pod.spec.scheduling_request()),
+        _ => None,
+    });
+    page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
+    objects(page, "Pods", Kind::Pod, pods, directory, true);
+}
+
+fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
+    let (spec, status) = (&pod.spec, &pod.status);
+    let node = pod
+        .node
+        .map(|id| directory.name_of(Kind::Node, id).map_or_else(|| id.to_string(), |n| n.to_string()));
+    page.line("Node", node.unwrap_or_else(|| "<none>".to_owned()));
+    page.line("Status", pod_status(pod));
+    page.optional("Reason", &status.reason);
+    page.optional("Message", &status.message);
+    page.line(
+        "Ready",
+        if status.ready { format!("yes, for {}", age(status.ready_since_ms)) } else { "no".to_owned() },
+    );
+    if status.bound_at_ms > 0 {
+        page.line("Bound", rfc3339(status.bound_at_ms));
+    }
+    if status.started_at_ms > 0 {
+        page.line("Guest started", rfc3339(status.started_at_ms));
+    }
+    page.line("Guest restarts", status.sandbox_restarts.to_string());
+    page.line("Reserves", resources(spec.scheduling_request()));
+    page.line("Restart policy", format!("{:?}", spec.restart_policy));
+    page.line("Grace", short(spec.termination_grace_ms / 1000));
+    if !spec.node_selector.is_empty() {
+        page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+    }
+    for (name, containers, states) in [
+        ("Init containers", &spec.init_containers, &status.init_containers),
+        ("Containers", &spec.containers, &status.containers),
+    ] {
+        if !containers.is_empty() {
+            page.section(name, |page| {
+                for one in containers {
+                    let state = states.iter().find(|s| s.name == one.name);
+                    page.section(&one.name, |page| container(page, one, state));
+                }
+            });
+        }
+    }
+}
+
+fn container(page: &mut Page, container: &Container, status: Option<&ContainerStatus>) {
+    page.line("Image", container.image.as_str());
+    page.optional("Command", container.command.join(" "));
+    page.optional("Args", container.args.join(" "));
+    page.optional("Directory", container.working_dir.as_deref().unwrap_or_default());
+    let ports: Vec<String> = container
+        .ports
+        .iter()
+        .map(|p| format!("{}/{}", p.container_port, format!("{:?}", p.protocol).to_uppercase()))
+        .collect();
+    page.optional("Ports", ports.join(", "));
+    page.optional("Requests", requirements(container.requests));
+    page.optional("Limits", requirements(container.limits));
+    let env: Vec<String> = container.env.iter().map(|v| format!("{}={}", v.name, v.value)).collect();
+    page.optional("Environment", env.join("\n"));
+    let Some(status) = status else { return };
+    let state = match &status.state {
+        ContainerState::Waiting { reason, message } => joined("Waiting", reason, message),
+        ContainerState::Running { started_at_ms } => format!("Running, for {}", age(*started_at_ms)),
+        ContainerState::Terminated(termination) => terminated(termination),
+    };
+    page.line("State", state);
+    if let Some(last) = &status.last_termination {
+        page.line("Last state", terminated(last));
+    }
+    page.line("Restarts", status.restart_count.to_string());
+    page.line("Ready", if status.ready { "yes" } else { "no" });
+    page.optional("Image digest", &status.image_digest);
+}
+
+fn joined(state: &str, reason: &str, message: &str) -> String {
+    [state, reason, message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+fn terminated(t: &ContainerTermination) -> String {
+    let state = joined("Terminated", &t.reason, &t.message);
+    let signal = if t.signal == 0 { String::new() } else { format!(" (signal {})", t.signal) };
+    format!("{state}, exit code {}{signal}, {} ago", t.exit_code, age(t.finished_at_ms))
+}
+
+fn requirements(amounts: ResourceRequirements) -> String {
+    let parts = [
+        amounts.cpu_millis.map(|v| format!("cpu {}", format_millis(v))),
+        amounts.memory_bytes.map(|v| format!("memory {}", format_bytes(v))),
+        amounts.ephemeral_storage_bytes.map(|v| format!("ephemeral-storage {}", format_bytes(v))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn template(page: &mut Page, template: &bulkhead_types::PodTemplate) {
+    page.section("Pod template", |page| {
+        page.map("Labels", &template.labels);
+        if !template.annotations.is_empty() {
+            page.map("Annotations", &template.annotations);
+        }
+        for one in template.spec.init_containers.iter().chain(&template.spec.containers) {
+            page.section(&one.name, |page| container(page, one, None));
+        }
+    });
+}
+
+fn replica_set(page: &mut Page, set: &ReplicaSet, pods: &[Object], directory: &Directory) {
+    page.line("Selector", row::selector(&set.spec.selector));
+    page.line("Rollout", set.spec.rollout_revision.to_string());
+    page.line(
+        "Replicas",
+        format!(
+            "{} wanted, {} there, {} ready, {} available",
+            set.spec.replicas, set.status.replicas, set.status.ready_replicas, set.status.available_replicas
+        ),
+    );
+    template(page, &set.spec.template);
+    objects(page, "Pods", Kind::Pod, pods, directory, false);
+}
+
+fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directory: &Directory) {
+    let (spec, status) = (&deployment.spec, &deployment.status);
+    page.line("Selector", row::selector(&spec.selector));
+    page.line(
+        "Replicas",
+        format!(
+            "{} wanted, {} updated, {} there, {} available, {} unavailable",
+            spec.replicas,
+            status.updated_replicas,
+            status.replicas,
+            status.available_replicas,
+            status.unavailable_replicas
+        ),
+    );
+    page.line("Rollout", format!("{}{}", status.rollout_revision, if spec.paused { ", paused" } else { "" }));
+    let strategy = match spec.strategy {
+        DeploymentStrategy::Recreate => "Recreate".to_owned(),
+        DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
+            format!("RollingUpdate: at most {max_surge} more, {max_unavailable} unavailable")
+        }
+    };
+    page.line("Strategy", strategy);
+    page.line("Min ready", short(spec.min_ready_ms / 1000));
+    page.line("Deadline", short(spec.progress_deadline_ms / 1000));
+    if !status.conditions.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .conditions
+            .iter()
+            .map(|c| {
+                let since = age(c.last_transition_ms);
+                vec![
+                    c.condition_type.to_string(),
+                    format!("{:?}", c.status),
+                    since,
+                    c.reason.to_string(),
+                    c.message.clone(),
+                ]
+            })
+            .collect();
+        page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
+    }
+    template(page, &spec.template);
+    objects(page, "ReplicaSets", Kind::ReplicaSet, sets, directory, false);
+}

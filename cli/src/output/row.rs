@@ -1,0 +1,266 @@
+//! The columns of each kind.
+
+use bulkhead_types::{
+    Container, ContainerState, Deployment, Kind, LabelSelector, Namespace, Node, NodePhase, Object, Pod,
+    PodPhase, ReplicaSet, format_bytes, format_millis,
+};
+
+use crate::directory::Directory;
+use crate::target::slash_name;
+use crate::time::{age, short};
+
+const NONE: &str = "<none>";
+
+/// What a table shows beside the kind's own columns.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Columns {
+    pub(crate) namespace: bool,
+    pub(crate) wide: bool,
+    /// `kind/name` instead of the name, when several kinds are shown.
+    pub(crate) kind: bool,
+    pub(crate) labels: bool,
+}
+
+/// The header of a kind's table.
+pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
+    let own: &[&str] = match (kind, columns.wide) {
+        (Kind::Namespace, _) => &["NAME", "STATUS", "AGE"],
+        (Kind::Node, false) => &["NAME", "STATUS", "AGE", "VERSION", "CPU", "MEMORY"],
+        (Kind::Node, true) => &[
+            "NAME",
+            "STATUS",
+            "AGE",
+            "VERSION",
+            "CPU",
+            "MEMORY",
+            "PODS",
+            "ACCELERATOR",
+            "ADDRESS",
+            "KERNEL",
+            "TAINTS",
+            "WARNINGS",
+        ],
+        (Kind::Pod, false) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE"],
+        (Kind::Pod, true) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE", "IMAGES", "MESSAGE"],
+        (Kind::ReplicaSet, false) => &["NAME", "DESIRED", "CURRENT", "READY", "AGE"],
+        (Kind::ReplicaSet, true) => {
+            &["NAME", "DESIRED", "CURRENT", "READY", "AGE", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"]
+        }
+        (Kind::Deployment, false) => &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
+        (Kind::Deployment, true) => &[
+            "NAME",
+            "READY",
+            "UP-TO-DATE",
+            "AVAILABLE",
+            "AGE",
+            "REVISION",
+            "CONTAINERS",
+            "IMAGES",
+            "SELECTOR",
+        ],
+    };
+    let namespace = (columns.namespace && kind.is_namespaced()).then_some("NAMESPACE");
+    namespace.into_iter().chain(own.iter().copied()).chain(columns.labels.then_some("LABELS")).collect()
+}
+
+/// An object's row.
+pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> Vec<String> {
+    let meta = object.meta();
+    let name = if columns.kind { slash_name(&object.object_ref()) } else { meta.name.to_string() };
+    let (middle, wide) = match object {
+        Object::Namespace(o) => (namespace(o), vec![]),
+        Object::Node(o) => node(o),
+        Object::Pod(o) => pod(o, directory),
+        Object::ReplicaSet(o) => replica_set(o),
+        Object::Deployment(o) => deployment(o),
+    };
+    let mut cells = Vec::new();
+    if let Some(namespace) = meta.namespace.as_ref().filter(|_| columns.namespace) {
+        cells.push(namespace.to_string());
+    }
+    cells.push(name);
+    cells.extend(middle);
+    if columns.wide {
+        cells.extend(wide);
+    }
+    if columns.labels {
+        cells.push(pairs(meta.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
+    }
+    cells
+}
+
+/// `a=b,c=d`, or `<none>`.
+pub(crate) fn pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let text = pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
+    if text.is_empty() { NONE.to_owned() } else { text }
+}
+
+fn or_none(text: impl Into<String>) -> String {
+    let text = text.into();
+    if text.is_empty() { NONE.to_owned() } else { text }
+}
+
+fn namespace(namespace: &Namespace) -> Vec<String> {
+    let status = if namespace.meta.is_deleting() { "Terminating" } else { "Active" };
+    vec![status.to_owned(), age(namespace.meta.created_at_ms)]
+}
+
+/// `Ready`, `NotReady`, with `SchedulingDisabled` when cordoned.
+pub(crate) fn node_status(node: &Node) -> String {
+    let ready = match node.status.phase {
+        NodePhase::Ready => "Ready",
+        NodePhase::Unreachable => "NotReady",
+    };
+    let cordoned = if node.spec.unschedulable { ",SchedulingDisabled" } else { "" };
+    format!("{ready}{cordoned}")
+}
+
+fn node(node: &Node) -> (Vec<String>, Vec<String>) {
+    let facts = &node.status.facts;
+    let taints: Vec<String> =
+        node.spec.taints.iter().map(|t| format!("{}={}:{:?}", t.key, t.value, t.effect)).collect();
+    let middle = vec![
+        node_status(node),
+        age(node.meta.created_at_ms),
+        or_none(facts.agent_version.as_str()),
+        format_millis(facts.allocatable.cpu_millis),
+        format_bytes(facts.allocatable.memory_bytes),
+    ];
+    let wide = vec![
+        facts.pods_max.to_string(),
+        or_none(facts.accelerator.as_str()),
+        or_none(facts.address.as_str()),
+        or_none(facts.kernel_version.as_str()),
+        or_none(taints.join(",")),
+        or_none(facts.warnings.join("; ")),
+    ];
+    (middle, wide)
+}
+
+fn pod(pod: &Pod, directory: &Directory) -> (Vec<String>, Vec<String>) {
+    let ready = pod.status.containers.iter().filter(|c| c.ready).count();
+    let node = match pod.node {
+        Some(id) => directory.name_of(Kind::Node, id).map_or_else(|| id.to_string(), |name| name.to_string()),
+        None => NONE.to_owned(),
+    };
+    let middle = vec![
+        format!("{ready}/{}", pod.spec.containers.len()),
+        pod_status(pod),
+        restarts(pod),
+        age(pod.meta.created_at_ms),
+        node,
+    ];
+    (middle, vec![images(&pod.spec.containers), or_none(pod.status.message.as_str())])
+}
+
+/// What stands in a pod's STATUS column: the most telling of its phase and its containers' states.
+pub(crate) fn pod_status(pod: &Pod) -> String {
+    let status = &pod.status;
+    if pod.meta.is_deleting() && !status.phase.is_terminal() {
+        return if status.reason == "NodeLost" { "Unknown" } else { "Terminating" }.to_owned();
+    }
+    let init_total = pod.spec.init_containers.len();
+    if status.phase == PodPhase::Pending && init_total > 0 && !status.init_containers.is_empty() {
+        let is_done = |c: &bulkhead_types::ContainerStatus| matches!(&c.state, ContainerState::Terminated(t) if t.exit_code == 0);
+        if let Some((done, current)) = status.init_containers.iter().enumerate().find(|(_, c)| !is_done(c)) {
+            return match reason_of(&current.state) {
+                Some(reason) if reason != "PodInitializing" => format!("Init:{reason}"),
+                _ => format!("Init:{done}/{init_total}"),
+            };
+        }
+    }
+    let troubled = status.containers.iter().rev().find_map(|c| reason_of(&c.state));
+    match (troubled, status.reason.as_str()) {
+        (_, reason) if !reason.is_empty() => reason.to_owned(),
+        (Some(reason), _) => reason,
+        (None, _) => match status.phase {
+            PodPhase::Pending => "Pending",
+            PodPhase::Running => "Running",
+            PodPhase::Succeeded => "Completed",
+            PodPhase::Failed => "Error",
+        }
+        .to_owned(),
+    }
+}
+
+fn reason_of(state: &ContainerState) -> Option<String> {
+    match state {
+        ContainerState::Running { .. } => None,
+        ContainerState::Waiting { reason, .. } => (!reason.is_empty()).then(|| reason.to_string()),
+        ContainerState::Terminated(t) if !t.reason.is_empty() => Some(t.reason.to_string()),
+        ContainerState::Terminated(t) if t.signal != 0 => Some(format!("Signal:{}", t.signal)),
+        ContainerState::Terminated(t) => Some(format!("ExitCode:{}", t.exit_code)),
+    }
+}
+
+fn restarts(pod: &Pod) -> String {
+    let status = &pod.status;
+    let count: u64 = status.containers.iter().map(|c| u64::from(c.restart_count)).sum::<u64>()
+        + u64::from(status.sandbox_restarts);
+    let last =
+        status.containers.iter().filter_map(|c| c.last_termination.as_ref()).map(|t| t.finished_at_ms).max();
+    match last {
+        Some(at_ms) if count > 0 && at_ms > 0 => {
+            let ago = crate::time::now_ms().saturating_sub(at_ms) / 1000;
+            format!("{count} ({} ago)", short(ago))
+        }
+        _ => count.to_string(),
+    }
+}
+
+fn images(containers: &[Container]) -> String {
+    containers.iter().map(|c| c.image.as_str()).collect::<Vec<_>>().join(",")
+}
+
+fn names(containers: &[Container]) -> String {
+    containers.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// A selector in its text form.
+pub(crate) fn selector(selector: &LabelSelector) -> String {
+    use bulkhead_types::LabelOperator::{DoesNotExist, Exists, In, NotIn};
+    let labels = selector.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
+    let expressions = selector.match_expressions.iter().map(|r| match r.operator {
+        In => format!("{} in ({})", r.key, r.values.join(",")),
+        NotIn => format!("{} notin ({})", r.key, r.values.join(",")),
+        Exists => r.key.to_string(),
+        DoesNotExist => format!("!{}", r.key),
+    });
+    or_none(labels.chain(expressions).collect::<Vec<_>>().join(","))
+}
+
+fn replica_set(set: &ReplicaSet) -> (Vec<String>, Vec<String>) {
+    let (spec, status) = (&set.spec, &set.status);
+    let middle = vec![
+        spec.replicas.to_string(),
+        status.replicas.to_string(),
+        status.ready_replicas.to_string(),
+        age(set.meta.created_at_ms),
+    ];
+    let containers = &spec.template.spec.containers;
+    let wide = vec![
+        spec.rollout_revision.to_string(),
+        names(containers),
+        images(containers),
+        selector(&spec.selector),
+    ];
+    (middle, wide)
+}
+
+fn deployment(deployment: &Deployment) -> (Vec<String>, Vec<String>) {
+    let (spec, status) = (&deployment.spec, &deployment.status);
+    let middle = vec![
+        format!("{}/{}", status.ready_replicas, spec.replicas),
+        status.updated_replicas.to_string(),
+        status.available_replicas.to_string(),
+        age(deployment.meta.created_at_ms),
+    ];
+    let containers = &spec.template.spec.containers;
+    let wide = vec![
+        status.rollout_revision.to_string(),
+        names(containers),
+        images(containers),
+        selector(&spec.selector),
+    ];
+    (middle, wide)
+}
