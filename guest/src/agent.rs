@@ -168,11 +168,13 @@ impl Agent {
     }
 
     fn on_port(&mut self, flags: EpollFlags) {
-        let messages = self.channel.read();
-        self.on_messages(messages);
+        // First the hang-up: the news that the host has opened its end again travels apart from the data and may come
+        // later than the first message, which must not be thrown away.
         if flags.contains(EpollFlags::EPOLLHUP) {
             self.channel.on_hangup();
         }
+        let messages = self.channel.read();
+        self.on_messages(messages);
         self.partial_since_ms = self.channel.is_partial().then_some(self.now.monotonic_ms);
         self.channel.flush();
     }

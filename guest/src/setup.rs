@@ -148,6 +148,7 @@ pub(crate) fn find_disk(serial: &str) -> Result<PathBuf> {
         }
         present.push(found.trim().to_owned());
     }
+    present.sort();
     bail!("no virtio-blk disk with serial {serial}; present: [{}]", present.join(", "))
 }
 
