@@ -1,8 +1,8 @@
 //! A cluster in one thread: a machine, its reconcilers, and agents that report what a test tells them to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bulkhead_controlplane_core::evolve::evolve;
 use bulkhead_controlplane_core::reconcile::{Context, Proposal, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Applied, Change, Machine, State, invariant};
 use bulkhead_types::{
@@ -104,11 +104,12 @@ pub struct Cluster {
     pub machine: Machine,
     pub reconcilers: Reconcilers,
     pub soft: SoftState,
+    config: ReconcileConfig,
     pub now_ms: u64,
     pub transactions: Vec<Transaction>,
     pub proposals: Vec<Proposal>,
-    /// Called with the State after every applied command of a reconciler.
-    pub watch: fn(&State, &Command),
+    /// Called with the time, the State before and the State after every command of a reconciler.
+    pub watch: fn(u64, &State, &State),
     /// Nodes whose agents are silent.
     pub silent: Vec<ObjectId>,
     sequence: u64,
@@ -123,12 +124,13 @@ impl Cluster {
         let now_ms = 1_000_000;
         let mut cluster = Self {
             machine: Machine::default(),
-            reconcilers: Reconcilers::new(config),
+            reconcilers: Reconcilers::new(config.clone()),
+            config,
             soft: SoftState::new(now_ms),
             now_ms,
             transactions: Vec::new(),
             proposals: Vec::new(),
-            watch: |_, _| (),
+            watch: |_, _, _| (),
             silent: Vec::new(),
             sequence: 0,
         };
@@ -189,13 +191,21 @@ impl Cluster {
         for proposal in &proposals {
             let actor = format!("system:{}", proposal.reconciler);
             let stamped = self.stamped(&actor, vec![proposal.command.clone()]);
+            let before = self.machine.state().clone();
             self.apply(&stamped);
-            (self.watch)(self.machine.state(), &proposal.command);
+            (self.watch)(self.now_ms, &before, self.machine.state());
         }
         proposals.iter().for_each(|proposal| self.reconcilers.settled(proposal.reconciler));
         self.proposals.extend(proposals.iter().cloned());
         assert_eq!(invariant::check(self.machine.state()), []);
         proposals.len()
+    }
+
+    /// Another server takes over: all that only the leader knew is lost.
+    pub fn new_leader(&mut self) {
+        self.soft = SoftState::new(self.now_ms);
+        self.reconcilers = Reconcilers::new(self.config.clone());
+        self.reconcilers.reset(self.machine.state());
     }
 
     /// Until the reconcilers have nothing to do before time passes.
@@ -312,11 +322,17 @@ impl Cluster {
         self.change(app, |spec| spec.template = template(app, pod_spec(image, 100, 64 << 20)));
     }
 
-    pub fn pods_of_images(&self) -> BTreeMap<SmolStr, usize> {
-        let mut images = BTreeMap::new();
-        for pod in self.state().pods().iter() {
-            *images.entry(pod.spec.containers[0].image.clone()).or_default() += 1;
+    pub fn active_pods(&self) -> Vec<Arc<Pod>> {
+        let active = |pod: &&Arc<Pod>| !pod.meta.is_deleting() && !pod.status.phase.is_terminal();
+        self.state().pods().iter().filter(active).cloned().collect()
+    }
+
+    /// A State made from the transactions alone.
+    pub fn replayed(&self) -> State {
+        let mut state = State::default();
+        for transaction in &self.transactions {
+            evolve(&mut state, transaction);
         }
-        images
+        state
     }
 }

@@ -1,8 +1,8 @@
 //! Deployments, from their creation to the end of a rollout.
 
-use bulkhead_types::Command;
+use bulkhead_types::{Command, DeploymentStrategy, Kind};
 
-use crate::kit::{Cluster, deployment, rolling};
+use crate::kit::{Cluster, Say, deployment, pod_spec, reference, replica_set, rolling};
 
 #[test]
 fn a_deployment_becomes_ready_pods_on_nodes() {
@@ -28,7 +28,7 @@ fn a_new_template_rolls_without_losing_a_pod() {
     cluster.nodes(3);
     cluster.ok(Command::Apply(deployment("web", 4, |spec| spec.strategy = rolling(1, 0))));
     cluster.converge();
-    cluster.watch = |state, _| {
+    cluster.watch = |_, _, state| {
         let (mut available, mut active) = (0, 0);
         for pod in state.pods().iter().filter(|pod| !pod.meta.is_deleting()) {
             active += 1;
@@ -41,4 +41,160 @@ fn a_new_template_rolls_without_losing_a_pod() {
     cluster.converge();
     assert_eq!(cluster.sets("web"), "2:4/4/4");
     assert_eq!(cluster.get_deployment("web").status.rollout_revision, 2);
+}
+
+#[test]
+fn recreate_waits_until_nothing_of_the_old_is_left() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 2, |spec| spec.strategy = DeploymentStrategy::Recreate)));
+    cluster.converge();
+    cluster.set_image("web", "web:2");
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "", "no active pod of either");
+    let ending: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.id).collect();
+    assert_eq!(ending.len(), 2);
+    cluster.say(ending[0], Say::Gone);
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "", "the other one still runs");
+    cluster.say(ending[1], Say::Gone);
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "2:2/2/2");
+}
+
+#[test]
+fn a_rollout_that_stands_still_is_reported_and_recovers() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 3, |spec| spec.progress_deadline_ms = 60_000)));
+    cluster.converge();
+    cluster.set_image("web", "web:broken");
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "1:3/3/3 2:1/1/0");
+    cluster.advance(59_000);
+    assert!(cluster.conditions("web").contains("Progressing=True"), "{}", cluster.conditions("web"));
+    cluster.advance(2000);
+    assert_eq!(
+        cluster.conditions("web"),
+        "Available=True(MinimumReplicasAvailable) Progressing=False(ProgressDeadlineExceeded)"
+    );
+    let deployment = reference(Kind::Deployment, "web");
+    cluster.ok(Command::UndoRollout { deployment, to_revision: None });
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "3:3/3/3", "the first set stands for a third revision");
+    assert!(cluster.conditions("web").contains("Progressing=True(NewReplicaSetAvailable)"));
+}
+
+#[test]
+fn the_deadline_stands_still_while_paused() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 3, |spec| spec.progress_deadline_ms = 60_000)));
+    cluster.converge();
+    let web = || reference(Kind::Deployment, "web");
+    cluster.ok(Command::SetPaused { deployment: web(), paused: true });
+    cluster.set_image("web", "web:2");
+    cluster.advance(120_000);
+    assert_eq!(cluster.sets("web"), "1:3/3/3", "nothing rolls");
+    assert!(cluster.conditions("web").contains("Progressing=Unknown(DeploymentPaused)"));
+    cluster.ok(Command::Scale { object: web(), replicas: 5 });
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:5/5/5", "scaling works");
+    cluster.ok(Command::SetPaused { deployment: web(), paused: false });
+    cluster.settle();
+    assert!(cluster.conditions("web").contains("Progressing=True"), "{}", cluster.conditions("web"));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "2:5/5/5");
+}
+
+#[test]
+fn scaling_in_the_middle_keeps_proportions() {
+    // Kubernetes' documented example: 10 wanted, surge 3, unavailable 2, an image that never starts; then 15.
+    let mut cluster = Cluster::new();
+    cluster.nodes(5);
+    cluster.ok(Command::Apply(deployment("web", 10, |spec| spec.strategy = rolling(3, 2))));
+    cluster.converge();
+    cluster.set_image("web", "web:unresolved");
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "1:8/8/8 2:5/5/0");
+    cluster.ok(Command::Scale { object: reference(Kind::Deployment, "web"), replicas: 15 });
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "1:11/11/8 2:7/7/0");
+}
+
+#[test]
+fn min_ready_seconds_delay_availability_and_follow_the_deployment() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 2, |spec| spec.min_ready_ms = 10_000)));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:2/2/0");
+    assert_eq!(cluster.get_deployment("web").status.ready_replicas, 2);
+    cluster.advance(9000);
+    assert_eq!(cluster.sets("web"), "1:2/2/0");
+    cluster.advance(1000);
+    assert_eq!(cluster.sets("web"), "1:2/2/2");
+    cluster.change("web", |spec| spec.min_ready_ms = 30_000);
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "1:2/2/0", "the same set, measured anew");
+    cluster.change("web", |spec| spec.min_ready_ms = 0);
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "1:2/2/2");
+}
+
+#[test]
+fn history_is_kept_up_to_its_limit() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 1, |spec| spec.revision_history_limit = 2)));
+    cluster.converge();
+    for version in 2..=5 {
+        cluster.set_image("web", &format!("web:{version}"));
+        cluster.converge();
+    }
+    let mut revisions: Vec<_> =
+        cluster.state().replica_sets().iter().map(|set| set.spec.rollout_revision).collect();
+    revisions.sort_unstable();
+    assert_eq!(revisions, [3, 4, 5]);
+    let undo =
+        |to_revision| Command::UndoRollout { deployment: reference(Kind::Deployment, "web"), to_revision };
+    let refused = cluster.submit(vec![undo(Some(1))]).unwrap_err();
+    assert_eq!(refused.reason, "has no revision 1 in its history");
+    cluster.ok(undo(Some(3)));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "6:1/1/1");
+}
+
+#[test]
+fn a_restart_replaces_every_pod() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 3, |_| ())));
+    cluster.converge();
+    let before: Vec<_> = cluster.active_pods().iter().map(|pod| pod.meta.id).collect();
+    cluster.ok(Command::RestartRollout {
+        deployment: reference(Kind::Deployment, "web"),
+        restarted_at: "2026-01-01T00:00:00Z".into(),
+    });
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "2:3/3/3");
+    assert!(cluster.active_pods().iter().all(|pod| !before.contains(&pod.meta.id)));
+}
+
+#[test]
+fn a_taken_name_is_passed_by() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(1);
+    cluster.ok(Command::Apply(deployment("web", 1, |_| ())));
+    cluster.converge();
+    let taken = cluster.state().replica_sets().iter().next().unwrap().meta.name.clone();
+    cluster.ok(Command::Delete { object: reference(Kind::Deployment, "web"), grace_ms: None, force: false });
+    cluster.converge();
+    assert_eq!(cluster.state().replica_sets().len(), 0, "what it owned went with it");
+    assert_eq!(cluster.state().pods().len(), 0);
+    cluster.ok(Command::Apply(replica_set(taken.as_str(), 0, pod_spec("other:1", 1, 1))));
+    cluster.ok(Command::Apply(deployment("web", 1, |_| ())));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:1/1/1");
+    assert_eq!(cluster.get_deployment("web").status.collision_count, 1);
 }
