@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod, ReplicaSet, ReplicaSetStatus};
 use smol_str::SmolStr;
 
+use super::tally::min_ready_ms;
 use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, is_active, names};
 use crate::{Change, ChangeType, State};
 
@@ -97,7 +98,7 @@ impl ReplicaSets {
         let (id, wanted, active) = (set.meta.id, set.spec.replicas, view.state.active_pods(set.meta.id));
         let tally = view.tallies.of(id);
         if active > wanted {
-            delete_surplus(view.state, set, (active - wanted) as usize, commands);
+            delete_surplus(view, set, (active - wanted) as usize, commands);
         } else if active < wanted && may_create(view.state, set) {
             if view.now_ms < tally.create_after_ms() {
                 self.queue.wake_at(id, tally.create_after_ms());
@@ -149,9 +150,12 @@ fn fresh_names(state: &State, set: &ReplicaSet, count: usize) -> Vec<Name> {
     fresh
 }
 
-fn delete_surplus(state: &State, set: &ReplicaSet, count: usize, commands: &mut Vec<Command>) {
-    let pods = state.pods_of(set.meta.id).filter(|pod| is_active(pod)).cloned().collect();
-    let doomed: Vec<ObjectId> = ranking::first_to_go(pods, count.min(PODS_PER_RUN));
+fn delete_surplus(view: &View<'_>, set: &ReplicaSet, count: usize, commands: &mut Vec<Command>) {
+    let min_ready_ms = min_ready_ms(view.state, set);
+    let is_available =
+        |pod: &Pod| pod.status.ready && pod.status.ready_since_ms.saturating_add(min_ready_ms) <= view.now_ms;
+    let pods = view.state.pods_of(set.meta.id).filter(|pod| is_active(pod)).cloned().collect();
+    let doomed: Vec<ObjectId> = ranking::first_to_go(pods, count.min(PODS_PER_RUN), is_available);
     for pods in doomed.chunks(PODS_PER_COMMAND) {
         commands.push(Command::DeletePods {
             pods: pods.to_vec(),

@@ -3,4 +3,6 @@
 
 mod kit;
 mod laws;
+mod nodes;
 mod rollouts;
+mod scheduling;

@@ -10,8 +10,13 @@ use bulkhead_types::{ObjectId, Pod, PodPhase};
 
 /// The pods to delete, in order: without a node before placed; not started before started; not ready before
 /// ready; more of the set on one node before fewer; shorter ready before longer; more restarts before fewer;
-/// newer before older.
-pub(super) fn first_to_go(pods: Vec<Arc<Pod>>, count: usize) -> Vec<ObjectId> {
+/// newer before older. Before all that, those that are not available: a rollout counts on it that a set never
+/// gives an available pod for one that is not (Kubernetes looks only at readiness here).
+pub(super) fn first_to_go(
+    pods: Vec<Arc<Pod>>,
+    count: usize,
+    is_available: impl Fn(&Pod) -> bool,
+) -> Vec<ObjectId> {
     let mut on_node = BTreeMap::<ObjectId, u32>::new();
     for node in pods.iter().filter_map(|pod| pod.node) {
         *on_node.entry(node).or_default() += 1;
@@ -24,6 +29,7 @@ pub(super) fn first_to_go(pods: Vec<Arc<Pod>>, count: usize) -> Vec<ObjectId> {
                 pod.status.containers.iter().map(|c| c.restart_count).fold(0, u32::saturating_add);
             let ready_since_ms = if pod.status.ready { pod.status.ready_since_ms } else { 0 };
             (
+                is_available(pod),
                 pod.node.is_some(),
                 pod.status.phase != PodPhase::Pending,
                 pod.status.ready,
@@ -35,7 +41,7 @@ pub(super) fn first_to_go(pods: Vec<Arc<Pod>>, count: usize) -> Vec<ObjectId> {
         })
         .collect();
     ranked.sort_unstable();
-    ranked.into_iter().take(count).map(|key| key.6.0).collect()
+    ranked.into_iter().take(count).map(|key| key.7.0).collect()
 }
 
 #[cfg(test)]
@@ -61,7 +67,10 @@ mod tests {
 
     fn check(pods: &str, expected: &[u64]) {
         let pods: Vec<_> = pods.split(' ').map(pod).collect();
-        let found: Vec<_> = first_to_go(pods, expected.len()).into_iter().map(|id| id.0).collect();
+        let found: Vec<_> = first_to_go(pods, expected.len(), |pod| pod.status.ready_since_ms > 3)
+            .into_iter()
+            .map(|id| id.0)
+            .collect();
         assert_eq!(found, expected);
     }
 
@@ -72,5 +81,6 @@ mod tests {
         check("1:9:R:5 2:9:R:5 3:8:R:9", &[2, 1, 3]);
         check("1:9:R:5 2:8:R:9 3:7:R:7", &[2, 3, 1]);
         check("1:9:R:5 2:8:R:5 3:7:R:5", &[3, 2, 1]);
+        check("1:9:R:5 2:9:R:5 3:7:R:2", &[3, 2, 1]);
     }
 }

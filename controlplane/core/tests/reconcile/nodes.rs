@@ -1,0 +1,193 @@
+//! Nodes that fall silent, taints that evict, and what is left behind.
+
+use bulkhead_controlplane_core::reconcile::ReconcileConfig;
+use bulkhead_types::{
+    Command, Kind, Namespace, NodePhase, Object, ObjectId, ObjectMeta, PodSpec, Taint, TaintEffect,
+    Toleration, TolerationOperator,
+};
+
+use crate::kit::{Cluster, GIB, Say, deployment, facts, name, pod, pod_spec, reference, replica_set};
+
+fn phase(cluster: &Cluster, node: ObjectId) -> NodePhase {
+    cluster.state().nodes().get(node).unwrap().status.phase
+}
+
+fn taint(cluster: &mut Cluster, node: &str, taints: &[(&str, TaintEffect)]) {
+    let Some(Object::Node(mut found)) = cluster.state().find_object(&reference(Kind::Node, node)) else {
+        panic!("no node {node}")
+    };
+    let taint =
+        |(key, effect): &(&str, TaintEffect)| Taint { key: (*key).into(), value: "".into(), effect: *effect };
+    std::sync::Arc::make_mut(&mut found).spec.taints = taints.iter().map(taint).collect();
+    cluster.ok(Command::Apply(Object::Node(found)));
+}
+
+fn tolerating(key: &str, toleration_ms: Option<u64>) -> PodSpec {
+    let toleration = Toleration {
+        key: key.into(),
+        operator: TolerationOperator::Exists,
+        value: "".into(),
+        effect: Some(TaintEffect::NoExecute),
+        toleration_ms,
+    };
+    PodSpec { tolerations: vec![toleration], ..pod_spec("web:1", 100, 64 << 20) }
+}
+
+#[test]
+fn a_silent_node_is_unreachable_after_its_lease_and_back_when_heard() {
+    let mut cluster = Cluster::new();
+    let node = cluster.node("a", facts(4000, 8 * GIB, 10));
+    cluster.advance(30_000);
+    assert_eq!(phase(&cluster, node), NodePhase::Ready);
+    cluster.silent.push(node);
+    cluster.advance(9000);
+    assert_eq!(phase(&cluster, node), NodePhase::Ready);
+    cluster.advance(2000);
+    assert_eq!(phase(&cluster, node), NodePhase::Unreachable);
+    cluster.silent.clear();
+    cluster.advance(1000);
+    assert_eq!(phase(&cluster, node), NodePhase::Ready);
+}
+
+#[test]
+fn a_new_leader_waits_one_whole_lease() {
+    let mut cluster = Cluster::new();
+    let node = cluster.node("a", facts(4000, 8 * GIB, 10));
+    cluster.advance(3000);
+    cluster.silent.push(node);
+    cluster.advance(9000);
+    cluster.new_leader();
+    cluster.advance(9000);
+    assert_eq!(phase(&cluster, node), NodePhase::Ready, "18 seconds of silence, but only 9 of them heard");
+    cluster.advance(2000);
+    assert_eq!(phase(&cluster, node), NodePhase::Unreachable);
+}
+
+#[test]
+fn pods_of_a_lost_node_are_replaced_and_stay_in_the_ledger() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(2);
+    cluster.ok(Command::Apply(deployment("web", 4, |_| ())));
+    cluster.ok(Command::Apply(replica_set("stay", 2, tolerating("node.kubernetes.io/unreachable", None))));
+    let quick = tolerating("node.kubernetes.io/unreachable", Some(20_000));
+    cluster.ok(Command::Apply(replica_set("quick", 2, quick)));
+    cluster.converge();
+    let lost = cluster.state().find(Kind::Node, None, &name("node-0")).unwrap();
+    let there = |cluster: &Cluster, app: &str| {
+        let pods = cluster.active_pods();
+        let is_there = |pod: &&std::sync::Arc<bulkhead_types::Pod>| {
+            pod.node == Some(lost) && pod.meta.labels["app"] == app
+        };
+        pods.iter().filter(is_there).count()
+    };
+    assert_eq!((there(&cluster, "web"), there(&cluster, "stay"), there(&cluster, "quick")), (2, 1, 1));
+    cluster.silent.push(lost);
+    cluster.advance(20_000);
+    assert_eq!((there(&cluster, "web"), there(&cluster, "quick")), (2, 1));
+    cluster.advance(15_000);
+    assert_eq!((there(&cluster, "web"), there(&cluster, "quick")), (2, 0), "20 seconds after it was lost");
+    cluster.advance(300_000);
+    assert_eq!((there(&cluster, "web"), there(&cluster, "stay")), (0, 1));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:4/4/4");
+    assert_eq!(cluster.state().node_usage(lost).pods, 4, "nobody said that they are gone");
+    cluster.ok(Command::Delete { object: reference(Kind::Node, "node-0"), grace_ms: None, force: false });
+    cluster.converge();
+    assert_eq!(cluster.state().pods().len(), 8);
+}
+
+#[test]
+fn a_taint_evicts_those_who_do_not_tolerate_it() {
+    let mut cluster = Cluster::new();
+    cluster.node("a", facts(4000, 8 * GIB, 10));
+    cluster.ok(Command::Create(pod("plain", pod_spec("web:1", 100, 1 << 20))));
+    cluster.ok(Command::Create(pod("for-ever", tolerating("maintenance", None))));
+    cluster.ok(Command::Create(pod("for-a-while", tolerating("maintenance", Some(60_000)))));
+    cluster.converge();
+    taint(&mut cluster, "a", &[("maintenance", TaintEffect::NoExecute)]);
+    cluster.converge();
+    let names = |cluster: &Cluster| -> Vec<String> {
+        cluster.active_pods().iter().map(|pod| pod.meta.name.to_string()).collect()
+    };
+    assert_eq!(names(&cluster), ["for-ever", "for-a-while"]);
+    cluster.advance(59_000);
+    assert_eq!(names(&cluster), ["for-ever", "for-a-while"]);
+    cluster.advance(2000);
+    assert_eq!(names(&cluster), ["for-ever"]);
+    let late = tolerating("maintenance", Some(5000));
+    cluster.ok(Command::Create(pod("late", late)));
+    cluster.converge();
+    assert_eq!(names(&cluster), ["for-ever", "late"], "it may stay from when it came");
+    cluster.advance(6000);
+    assert_eq!(names(&cluster), ["for-ever"]);
+}
+
+#[test]
+fn a_namespace_takes_everything_with_it() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(1);
+    let meta = ObjectMeta::new(None, name("team"));
+    cluster.ok(Command::Create(Object::Namespace(std::sync::Arc::new(Namespace { meta }))));
+    for mut object in [deployment("web", 3, |_| ()), pod("one", pod_spec("web:1", 100, 1 << 20))] {
+        object.meta_mut().namespace = Some(name("team"));
+        cluster.ok(Command::Create(object));
+    }
+    cluster.converge();
+    assert_eq!(cluster.state().pods().len(), 4);
+    cluster.ok(Command::Delete { object: reference(Kind::Namespace, "team"), grace_ms: None, force: false });
+    cluster.settle();
+    assert_eq!(cluster.active_pods().len(), 0);
+    assert_eq!(cluster.state().namespaces().len(), 2, "its pods' agents have not answered yet");
+    cluster.converge();
+    assert_eq!(cluster.state().pods().len(), 0);
+    assert_eq!(cluster.state().namespaces().len(), 1);
+}
+
+#[test]
+fn orphans_are_found_by_a_new_leader_too() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(1);
+    cluster.ok(Command::Apply(deployment("web", 3, |_| ())));
+    cluster.converge();
+    cluster.ok(Command::Delete { object: reference(Kind::Deployment, "web"), grace_ms: None, force: false });
+    cluster.new_leader();
+    cluster.converge();
+    assert_eq!((cluster.state().replica_sets().len(), cluster.state().pods().len()), (0, 0));
+}
+
+#[test]
+fn ended_pods_are_kept_up_to_a_number() {
+    let mut cluster = Cluster::with(ReconcileConfig { terminated_pods_max: 2, ..ReconcileConfig::default() });
+    cluster.nodes(1);
+    for n in 0..5 {
+        cluster.ok(Command::Create(pod(&format!("job-{n}"), pod_spec("web:1", 100, 1 << 20))));
+    }
+    cluster.settle();
+    let pods: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.id).collect();
+    pods.iter().for_each(|pod| cluster.say(*pod, Say::Failed));
+    cluster.converge();
+    let left: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.id).collect();
+    assert_eq!(left, pods[3..], "the oldest went");
+}
+
+#[test]
+fn a_set_whose_pods_fail_at_once_slows_down() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(2);
+    cluster.ok(Command::Apply(deployment("web", 2, |_| ())));
+    cluster.settle();
+    let mut created = Vec::new();
+    for _ in 0..60 {
+        for pod in cluster.active_pods() {
+            cluster.say(pod.meta.id, Say::Failed);
+        }
+        cluster.advance(1000);
+        created.push(cluster.state().pods().len());
+    }
+    assert!(created[59] < 20, "pods after each second: {created:?}");
+    assert!(cluster.conditions("web").contains("ReplicaFailure=True(PodsFailing)"));
+    cluster.advance(300_000);
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:2/2/2");
+    assert!(!cluster.conditions("web").contains("ReplicaFailure"), "{}", cluster.conditions("web"));
+}
