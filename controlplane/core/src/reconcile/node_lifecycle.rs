@@ -49,9 +49,8 @@ impl Reconciler for NodeLifecycle {
                     Object::Pod(pod) => pod.node,
                     _ => None,
                 });
-                if pod.node != former {
-                    pod.node.filter(|node| self.tainted.contains_key(node)).map(|node| self.queue.keep(node));
-                }
+                let node = pod.node.filter(|node| pod.node != former && self.tainted.contains_key(node));
+                node.into_iter().for_each(|node| self.queue.keep(node));
             }
             _ => {}
         }

@@ -155,11 +155,10 @@ impl Tallies {
             }
         }
         let ended = |pod: Option<&Pod>| pod.is_some_and(|p| p.status.phase.is_terminal());
-        if !ended(former) && ended(present) && !pod.meta.is_deleting() {
-            if let Some(tally) = self.sets.get_mut(&set) {
-                tally.fresh_failures = true;
-                self.failing.insert(set);
-            }
+        let fails = !ended(former) && ended(present) && !pod.meta.is_deleting();
+        if let Some(tally) = self.sets.get_mut(&set).filter(|_| fails) {
+            tally.fresh_failures = true;
+            self.failing.insert(set);
         }
     }
 

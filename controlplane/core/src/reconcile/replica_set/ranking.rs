@@ -53,8 +53,8 @@ mod tests {
     /// A pod as `id:node:phase:ready_since`, where node `-` is none, phase is `P` or `R`, and ready `-` is not.
     fn pod(text: &str) -> Arc<Pod> {
         let parts: Vec<_> = text.split(':').collect();
-        let mut meta = ObjectMeta::new(None, Name::new("p").unwrap());
-        meta.id = ObjectId(parts[0].parse().unwrap());
+        let mut meta = ObjectMeta::new(None, Name::new("p").expect("a name"));
+        meta.id = ObjectId(parts[0].parse().expect("an id"));
         let status = PodStatus {
             phase: if parts[2] == "R" { PodPhase::Running } else { PodPhase::Pending },
             ready: parts[3] != "-",
