@@ -1,1 +1,38 @@
-//! Crate.
+//! The server of the control plane: sockets, disk, threads and time around the sans-IO core.
+//!
+//! ```text
+//!   gRPC (api/) ──► Handle ──► node thread: Server (core) ──► log thread ──► sled, one fsync per request
+//!     ▲   ▲                      │        │      │
+//!     │   └── View, WatchHub ◄───┘        │      └────────► history thread ──► events, snapshots
+//!     └────── replies                     └──► peer links (transport/) ──► other servers
+//! ```
+//!
+//! Entry point: [`run`]. One thread owns the core and everything that it decides; the others only carry bytes.
+//! Reads, watches and intents are served from an O(1) copy of the State that the node thread publishes after
+//! every step, on leaders and followers alike.
+//!
+//! What it never does: decide. What may happen to an object, who leads and where a pod runs is the core's.
+
+mod api;
+mod bootstrap;
+mod config;
+mod deadline;
+mod error;
+mod handle;
+mod history;
+mod intents;
+mod metrics;
+mod node;
+mod persist;
+mod propose;
+mod run;
+pub mod telemetry;
+mod transport;
+mod view;
+mod watch;
+
+pub use config::{DEFAULT_PORT, ServerOptions};
+pub use run::{RunError, run};
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -84,7 +84,8 @@ fn blank(stamped: &Stamped, at_ms: u64, outcome: Outcome) -> Transaction {
     }
 }
 
-fn check_form(stamped: &Stamped) -> Result<(), Rejection> {
+/// The part of `decide` that needs no State: how many commands and preconditions there may be.
+pub(crate) fn check_form(stamped: &Stamped) -> Result<(), Rejection> {
     if stamped.commands.is_empty() || stamped.commands.len() > COMMANDS_MAX {
         let reason =
             format!("a submission has 1 to {COMMANDS_MAX} commands, this one has {}", stamped.commands.len());

@@ -23,6 +23,7 @@ pub mod intent;
 pub mod invariant;
 mod machine;
 pub mod placement;
+pub mod query;
 pub mod reconcile;
 pub mod replica;
 pub mod schedule;

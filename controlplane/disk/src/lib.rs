@@ -109,6 +109,13 @@ pub fn load(stores: &mut Stores, codec: &dyn LogCodec) -> Result<Loaded, DiskErr
     let hard_state =
         log.hard_state.as_deref().map(decode_hard_state).transpose()?.unwrap_or_else(HardState::default);
     let entries = log.entries.iter().map(|e| decode_entry(&e.bytes)).collect::<Result<Vec<_>, _>>()?;
+    // A snapshot that the log does not lead to (it came from a peer, or is the first one) replaces the log.
+    let follows = log.first_index == point.index + 1
+        || entries.iter().any(|e| e.get_index() == point.index && e.get_term() == point.term);
+    if point.index > 0 && !follows {
+        stores.log.write(&LogBatch { reset_to: Some(point.index), ..LogBatch::default() })?;
+        stores.log.sync()?;
+    }
     // Transactions of entries that are not in the log any more were never acknowledged, or come again.
     stores.events.truncate_after(state.revision())?;
     Ok(Loaded { state, log: LogView::new(point, hard_state, entries), cut: log.cut })

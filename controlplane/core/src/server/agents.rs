@@ -1,6 +1,6 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
-use bulkhead_types::{AgentAck, AgentReport, Command, Kind, Rejection, RejectionCode, Stamped};
+use bulkhead_types::{AgentAck, AgentReport, Command, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped};
 use smol_str::SmolStr;
 
 use super::leader::{Leadership, own_submission};
@@ -39,6 +39,10 @@ impl Server {
     }
 
     fn check_session(&self, report: &AgentReport) -> Result<(), Rejection> {
+        if report.pods.len() > ITEMS_MAX || report.usage.len() > ITEMS_MAX {
+            let reason = format!("at most {ITEMS_MAX} pods are allowed in one report");
+            return Err(Rejection::new(RejectionCode::Invalid, "report", reason));
+        }
         let state = self.machine.state();
         let Some(node) = state.nodes().get(report.node) else {
             return Err(Rejection::new(

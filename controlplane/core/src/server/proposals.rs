@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{Reply, Server, Ticket};
 use crate::Applied;
+use crate::decide::check_form;
 
 /// Most submissions of one Raft entry.
 pub const BATCH_COMMANDS_MAX: usize = 4096;
@@ -105,6 +106,9 @@ impl Server {
     pub(super) fn handle_submit(&mut self, ticket: Ticket, mut stamped: Stamped) {
         if let Some(refusal) = self.refuse_submission() {
             return self.reply(ticket, refusal);
+        }
+        if let Err(rejection) = check_form(&stamped) {
+            return self.reply(ticket, Reply::Rejected(rejection));
         }
         for command in &stamped.commands {
             if let Err(rejection) = (self.config.authorize)(&stamped.actor, command) {

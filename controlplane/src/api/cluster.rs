@@ -1,0 +1,242 @@
+//! `Cluster`: members, leadership, status, snapshots, checks.
+
+use bulkhead_controlplane_core::invariant;
+use bulkhead_controlplane_core::server::{FEATURE_LEVEL_MAX, Input, Reply, Role, ServerStatus};
+use bulkhead_proto::v1::cluster_client::ClusterClient;
+use bulkhead_proto::v1::cluster_server::Cluster;
+use bulkhead_proto::{Field, parse_actor, parse_request_id, v1};
+use bulkhead_types::{DIGEST_VERSION, LogRecord, MemberId, MemberRole, MembershipAction, MembershipChange};
+use smol_str::SmolStr;
+use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::Api;
+use crate::deadline::deadline;
+use crate::error::{convert_status, invalid, rejection_status, unavailable};
+
+/// Marks a request that another server passed on: it is not passed on again.
+const FORWARDED: &str = "bulkhead-forwarded";
+
+#[tonic::async_trait]
+impl Cluster for Api {
+    async fn members(
+        &self,
+        request: Request<v1::MembersRequest>,
+    ) -> Result<Response<v1::MembersResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let stale = request.into_inner().consistency == i32::from(v1::Consistency::Stale);
+        let state = self.read(stale, 0, deadline).await?;
+        let status = self.status_now();
+        let member = |record: &std::sync::Arc<bulkhead_types::MemberRecord>| {
+            let peer = status.as_ref().and_then(|s| s.peers.iter().find(|p| p.member == record.member));
+            let own = record.member == self.identity.member;
+            v1::Member {
+                id: record.member.0,
+                address: record.address.to_string(),
+                role: record.role.to_wire(),
+                storage_uid: if record.storage_uid.is_nil() {
+                    String::new()
+                } else {
+                    record.storage_uid.to_string()
+                },
+                version: record.version.to_string(),
+                feature_level_max: record.feature_level_max,
+                leader: status.as_ref().is_some_and(|s| s.leader == Some(record.member)),
+                reachable: peer.map(|p| p.heard).or(own.then_some(true)),
+                match_index: peer.map(|p| p.matched),
+            }
+        };
+        let present = state.members().filter(|m| m.role != MemberRole::Removed);
+        Ok(Response::new(v1::MembersResponse {
+            cluster_id: state.cluster_id().map_or_else(String::new, |id| id.to_string()),
+            members: present.map(member).collect(),
+            revision: state.revision(),
+        }))
+    }
+
+    async fn add_learner(
+        &self,
+        request: Request<v1::AddLearnerRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        if !request.address.contains(':') || request.address.len() > 260 {
+            return Err(invalid("address", "must be host:port"));
+        }
+        let member = if request.member == 0 {
+            // An id that was never used: one more than the highest that ever was, removed members included.
+            let state = self.read(false, 0, deadline).await?;
+            state.members().map(|m| m.member.0).max().unwrap_or(0) + 1
+        } else {
+            request.member
+        };
+        let action =
+            MembershipAction::AddLearner { member: MemberId(member), address: SmolStr::new(request.address) };
+        self.change(action, &request.request_id, &request.actor, deadline).await
+    }
+
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let action = MembershipAction::Promote { member: MemberId(request.member) };
+        self.change(action, &request.request_id, &request.actor, deadline).await
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let action = MembershipAction::Remove { member: MemberId(request.member) };
+        self.change(action, &request.request_id, &request.actor, deadline).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let (deadline, forwarded) = (deadline(request.metadata()), is_forwarded(request.metadata()));
+        let request = request.into_inner();
+        let to = Some(MemberId(request.to)).filter(|m| m.0 > 0);
+        let reply = self.handle.ask(|ticket| Input::TransferLeader { ticket, to }).await;
+        match reply.map_err(|e| unavailable(e.to_string()))? {
+            Reply::TransferStarted(to) => self.await_leader(to, deadline).await,
+            Reply::NotLeader(Some(leader)) if !forwarded => {
+                let mut passed_on = Request::new(request);
+                passed_on.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+                ClusterClient::new(self.proposer.channel(leader)?).transfer_leader(passed_on).await
+            }
+            Reply::Rejected(rejection) => Err(rejection_status(&rejection)),
+            other => Err(Self::refusal(other)),
+        }
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let status = self.status_now().ok_or_else(|| unavailable("the server is starting"))?;
+        let state = self.views.state();
+        let leader_address = status.leader.and_then(|l| state.member(l)).map(|m| m.address.to_string());
+        let role = match status.role {
+            Role::Leader => v1::RaftRole::Leader,
+            Role::Follower | Role::Learner => v1::RaftRole::Follower,
+        };
+        Ok(Response::new(v1::StatusResponse {
+            cluster_id: self.identity.cluster_id.to_string(),
+            member: self.identity.member.0,
+            version: crate::VERSION.to_owned(),
+            role: role.into(),
+            leader: status.leader.map_or(0, |m| m.0),
+            leader_address: leader_address.unwrap_or_default(),
+            term: status.term,
+            last_index: status.last_index,
+            committed_index: status.commit_index,
+            applied_index: status.applied_index,
+            first_index: 0,
+            snapshot_index: status.snapshot_index,
+            revision: status.revision,
+            oldest_revision: self.watches.oldest(),
+            feature_level: state.feature_level(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+            digest: format!("{:032x}", status.digest),
+            digest_version: DIGEST_VERSION,
+            disk: None,
+            alarm: if status.disk_full { "disk full".to_owned() } else { String::new() },
+        }))
+    }
+
+    async fn take_snapshot(
+        &self,
+        request: Request<v1::TakeSnapshotRequest>,
+    ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let wanted = self.status_now().map_or(0, |s| s.applied_index);
+        self.handle.tell(Input::TakeSnapshot).await.map_err(|e| unavailable(e.to_string()))?;
+        let mut status = self.views.status.clone();
+        let saved = |s: &Option<ServerStatus>| s.as_ref().is_some_and(|s| s.snapshot_index >= wanted);
+        match timeout_at(deadline, status.wait_for(saved)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(unavailable("the server is shutting down")),
+            Err(_) => return Err(Status::deadline_exceeded("the snapshot is still being written")),
+        }
+        let snapshots = self.snapshots.clone();
+        let info = tokio::task::spawn_blocking(move || snapshots.latest()).await;
+        let info = info
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| Status::data_loss(e.to_string()))?;
+        let info = info.ok_or_else(|| Status::internal("the snapshot is gone"))?;
+        let (index, revision) = (info.meta.index, info.meta.revision);
+        Ok(Response::new(v1::TakeSnapshotResponse { index, revision, size_bytes: info.bytes }))
+    }
+
+    async fn check(&self, _: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let state = self.views.state();
+        let check = move || {
+            let violations = invariant::check(&state);
+            (violations, state.revision(), state.objects().count() as u64)
+        };
+        let (violations, revision, objects_checked) =
+            tokio::task::spawn_blocking(check).await.map_err(|e| Status::internal(e.to_string()))?;
+        let wire = |violation: &invariant::Violation| {
+            let message = violation.to_string();
+            let invariant = message.split(['(', ' ']).next().unwrap_or_default().to_owned();
+            v1::Violation { invariant, message, object: None }
+        };
+        let violations = violations.iter().map(wire).collect();
+        Ok(Response::new(v1::CheckResponse { violations, revision, objects_checked }))
+    }
+}
+
+fn is_forwarded(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(FORWARDED)
+}
+
+impl Api {
+    fn status_now(&self) -> Option<ServerStatus> {
+        self.views.status.borrow().clone()
+    }
+
+    async fn change(
+        &self,
+        action: MembershipAction,
+        request_id: &str,
+        actor: &str,
+        deadline: Instant,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        let (MembershipAction::AddLearner { member, .. }
+        | MembershipAction::Promote { member }
+        | MembershipAction::Remove { member }) = &action;
+        let member = member.0;
+        let request_id =
+            parse_request_id(request_id).map_err(|e| convert_status(&e))?.unwrap_or_else(Uuid::new_v4);
+        let actor = parse_actor(actor).map_err(|e| convert_status(&e))?;
+        let change = MembershipChange { request_id, actor, proposed_at_ms: 0, action };
+        let outcome = self.proposer.propose(LogRecord::Membership(change), deadline).await?;
+        let transaction = outcome.map_err(|rejection| rejection_status(&rejection))?;
+        let revision = transaction.outcome.as_ref().copied().unwrap_or_default();
+        let cluster_id = self.identity.cluster_id.to_string();
+        Ok(Response::new(v1::MembershipResponse { member, revision, cluster_id }))
+    }
+
+    /// Waits until a member leads.
+    async fn await_leader(
+        &self,
+        to: MemberId,
+        deadline: Instant,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let mut status = self.views.status.clone();
+        let leads = |s: &Option<ServerStatus>| s.as_ref().is_some_and(|s| s.leader == Some(to));
+        match timeout_at(deadline, status.wait_for(leads)).await {
+            Ok(Ok(status)) => {
+                let term = status.as_ref().map_or(0, |s| s.term);
+                Ok(Response::new(v1::TransferLeaderResponse { leader: to.0, term }))
+            }
+            Ok(Err(_)) => Err(unavailable("the server is shutting down")),
+            Err(_) => Err(unavailable(format!("member {to} has not taken over: it may be too far behind"))),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `Queries`: get, list, watch, history.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bulkhead_controlplane_core::query::{Selection, list};
+use bulkhead_controlplane_core::{ChangeType, State};
+use bulkhead_proto::v1::queries_server::Queries;
+use bulkhead_proto::{Field, v1};
+use bulkhead_types::{FieldSelector, Kind, LabelSelector, Name, Object, ObjectId, ObjectRef};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Api, optional_name};
+use crate::deadline::deadline;
+use crate::error::{compacted, convert_status, invalid};
+use crate::watch::Compacted;
+
+/// Items of a list when the request does not say.
+const LIMIT_DEFAULT: u32 = 500;
+/// Most items of one page.
+const LIMIT_MAX: u32 = 5000;
+/// Most answers that wait for a slow watcher; it waits in the ring beyond that.
+const WATCH_QUEUE_MAX: usize = 1024;
+/// Time between bookmarks when the request does not say, in milliseconds.
+const BOOKMARK_MS_DEFAULT: u64 = 10_000;
+/// Least time between bookmarks, in milliseconds.
+const BOOKMARK_MS_MIN: u64 = 100;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn is_stale(consistency: i32) -> bool {
+    consistency == i32::from(v1::Consistency::Stale)
+}
+
+fn kind(number: i32) -> Result<Kind, Status> {
+    Kind::from_wire(number).map_err(|e| convert_status(&e.within("kind")))
+}
+
+fn selection(kind: Option<Kind>, namespace: &str, labels: &str, fields: &str) -> Result<Selection, Status> {
+    Ok(Selection {
+        kind,
+        namespace: optional_name("namespace", namespace)?,
+        labels: LabelSelector::parse(labels).map_err(|e| invalid("label_selector", e.to_string()))?,
+        fields: FieldSelector::parse(fields).map_err(|e| invalid("field_selector", e.to_string()))?,
+    })
+}
+
+#[tonic::async_trait]
+impl Queries for Api {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let kind = kind(request.kind)?;
+        let namespace = optional_name("namespace", &request.namespace)?;
+        let name = Name::new(&request.name).map_err(|e| invalid("name", e.to_string()))?;
+        let reference = ObjectRef { kind, namespace, name };
+        let state = self.read(is_stale(request.consistency), request.at_least, deadline).await?;
+        let object = state
+            .find_object(&reference)
+            .ok_or_else(|| Status::not_found(format!("{reference} does not exist")))?;
+        Ok(Response::new(v1::GetResponse { object: Some((&object).into()), revision: state.revision() }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let selection = selection(
+            Some(kind(request.kind)?),
+            &request.namespace,
+            &request.label_selector,
+            &request.field_selector,
+        )?;
+        let after = continue_after(&request.continue_token)?;
+        let limit = if request.limit == 0 { LIMIT_DEFAULT } else { request.limit.min(LIMIT_MAX) };
+        let state = self.read(is_stale(request.consistency), request.at_least, deadline).await?;
+        let page = list(&state, &selection, after, limit as usize);
+        Ok(Response::new(v1::ListResponse {
+            items: page.items.iter().map(Into::into).collect(),
+            revision: state.revision(),
+            continue_token: page.next.map_or_else(String::new, |id| id.0.to_string()),
+            remaining: None,
+        }))
+    }
+
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let kind = if request.kind == 0 { None } else { Some(kind(request.kind)?) };
+        let selection =
+            selection(kind, &request.namespace, &request.label_selector, &request.field_selector)?;
+        let interval_ms = match request.bookmark_interval_ms {
+            0 => BOOKMARK_MS_DEFAULT,
+            given => given.max(BOOKMARK_MS_MIN),
+        };
+        if request.from_revision > 0 && request.from_revision < self.watches.oldest() {
+            return Err(compacted(self.watches.oldest()));
+        }
+        let start = self.read(request.from_revision > 0, request.from_revision, deadline).await?;
+        let (sender, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
+        let watcher =
+            Watcher { api: self.clone(), selection, sender, bookmark: Duration::from_millis(interval_ms) };
+        tokio::spawn(watcher.run(request.from_revision, start));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type ListEventsStream = Answers<v1::HistoryEntry>;
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        self.history(request.into_inner()).await
+    }
+}
+
+fn continue_after(token: &str) -> Result<ObjectId, Status> {
+    if token.is_empty() {
+        return Ok(ObjectId(0));
+    }
+    token.parse().map(ObjectId).map_err(|_| invalid("continue_token", "is not a token of this server"))
+}
+
+/// One watch.
+struct Watcher {
+    api: Api,
+    selection: Selection,
+    sender: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    bookmark: Duration,
+}
+
+/// The watcher is gone: nobody to tell anything.
+struct Gone;
+
+impl Watcher {
+    async fn run(self, from_revision: u64, start: State) {
+        self.api.metrics.watches.inc();
+        // Its going away is how a watch ends.
+        let _ = self.follow(from_revision, start).await;
+        self.api.metrics.watches.dec();
+    }
+
+    async fn follow(&self, from_revision: u64, start: State) -> Result<(), Gone> {
+        let mut after = from_revision;
+        if after == 0 {
+            after = start.revision();
+            for object in start.objects().filter(|object| self.selection.matches(&start, object)) {
+                self.send(v1::WatchType::Added, Some(&object), object.meta().revision).await?;
+            }
+            self.send(v1::WatchType::Bookmark, None, after).await?;
+        }
+        drop(start);
+        loop {
+            match self.api.watches.read(after) {
+                Ok((batch, complete)) => {
+                    let state = self.api.views.state();
+                    for change in &batch {
+                        if let Some(seen) = self.selection.seen(&state, change) {
+                            self.send(watch_type(seen), Some(&change.object), change.revision).await?;
+                        }
+                    }
+                    after = complete;
+                }
+                Err(Compacted { oldest }) => {
+                    return self.sender.send(Err(compacted(oldest))).await.map_err(|_| Gone);
+                }
+            }
+            self.wait(after).await?;
+        }
+    }
+
+    /// Waits for something newer, with a bookmark now and then.
+    async fn wait(&self, after: u64) -> Result<(), Gone> {
+        loop {
+            tokio::select! {
+                newer = timeout(self.bookmark, self.api.watches.newer(after)) => match newer {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => return Err(Gone),
+                    Err(_) => self.send(v1::WatchType::Bookmark, None, after).await?,
+                },
+                () = self.sender.closed() => return Err(Gone),
+            }
+        }
+    }
+
+    async fn send(&self, kind: v1::WatchType, object: Option<&Object>, revision: u64) -> Result<(), Gone> {
+        let response = v1::WatchResponse { r#type: kind.into(), object: object.map(Into::into), revision };
+        self.sender.send(Ok(response)).await.map_err(|_| Gone)
+    }
+}
+
+fn watch_type(change: ChangeType) -> v1::WatchType {
+    match change {
+        ChangeType::Added => v1::WatchType::Added,
+        ChangeType::Modified => v1::WatchType::Modified,
+        ChangeType::Deleted => v1::WatchType::Deleted,
+    }
+}

@@ -1,0 +1,145 @@
+//! From a data directory to a server that can start: its identity, its first snapshot, what it holds.
+
+use std::path::Path;
+
+use bulkhead_controlplane_disk::{Loaded, bootstrap, load};
+use bulkhead_proto::{ProtoCodec, v1};
+use bulkhead_storage::{Identity, StorageError, Stores, open};
+use bulkhead_types::MemberId;
+use smol_str::SmolStr;
+use tokio::time::{Duration, timeout};
+use uuid::Uuid;
+use v1::cluster_client::ClusterClient;
+
+use crate::config::ServerOptions;
+use crate::run::RunError;
+use crate::transport::connect;
+
+/// How long another server may take to say what cluster it is of.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a server starts from.
+pub(crate) struct Booted {
+    pub(crate) stores: Stores,
+    pub(crate) loaded: Loaded,
+    pub(crate) cluster_id: Uuid,
+    pub(crate) storage_uid: Uuid,
+}
+
+/// The identity of a cluster that is made of these first voters: each of them derives the same.
+pub(crate) fn cluster_id_of(initial: &[(MemberId, SmolStr)]) -> Uuid {
+    let mut members: Vec<String> =
+        initial.iter().map(|(member, address)| format!("{member}={address}")).collect();
+    members.sort();
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("bulkhead:{}", members.join(",")).as_bytes())
+}
+
+/// Opens the data directory, making it when it is new.
+pub(crate) async fn boot(options: &ServerOptions) -> Result<Booted, RunError> {
+    let known = existing(&options.data_dir, options.member)?;
+    let mut stores = match known {
+        Some(stores) => stores,
+        None => create(options).await?,
+    };
+    let cluster_id = Uuid::from_bytes(stores.identity.cluster_id);
+    let storage_uid = Uuid::from_bytes(stores.identity.storage_uid);
+    let founders: Vec<MemberId> = options.initial_cluster.iter().map(|(member, _)| *member).collect();
+    if options.join.is_empty() && founders.contains(&options.member) {
+        bootstrap(&stores, &ProtoCodec, &founders)?;
+    }
+    let loaded = load(&mut stores, &ProtoCodec)?;
+    if let Some(cut) = &loaded.cut {
+        tracing::warn!(?cut, "a torn tail of the log was cut off; it was never acknowledged");
+    }
+    Ok(Booted { stores, loaded, cluster_id, storage_uid })
+}
+
+/// The stores of a directory that was used before.
+fn existing(path: &Path, member: MemberId) -> Result<Option<Stores>, RunError> {
+    match open(path, None) {
+        Ok(stores) if stores.identity.member_id == member.0 => Ok(Some(stores)),
+        Ok(stores) => Err(StorageError::ForeignMember {
+            path: path.display().to_string(),
+            found: stores.identity.member_id,
+            expected: member.0,
+        }
+        .into()),
+        Err(StorageError::NotInitialised { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A new directory: of a new cluster's first voter, or of a member that joins.
+async fn create(options: &ServerOptions) -> Result<Stores, RunError> {
+    let cluster_id = if options.join.is_empty() {
+        if !options.initial_cluster.iter().any(|(member, _)| *member == options.member) {
+            return Err(RunError::NoCluster { member: options.member });
+        }
+        refuse_second_life(options).await?;
+        cluster_id_of(&options.initial_cluster)
+    } else {
+        joined_cluster(options).await?
+    };
+    let identity = Identity {
+        cluster_id: cluster_id.into_bytes(),
+        member_id: options.member.0,
+        storage_uid: Uuid::new_v4().into_bytes(),
+    };
+    Ok(open(&options.data_dir, Some(identity))?)
+}
+
+/// A member whose disk is empty although the others know its old one has forgotten its votes: it must not come
+/// back under the same id.
+async fn refuse_second_life(options: &ServerOptions) -> Result<(), RunError> {
+    for (member, address) in options.initial_cluster.iter().filter(|(member, _)| *member != options.member) {
+        let Ok(response) = members(address).await else { continue };
+        let own = response.members.iter().find(|m| m.id == options.member.0);
+        if own.is_some_and(|m| !m.storage_uid.is_empty()) {
+            return Err(RunError::SecondLife { member: options.member, peer: *member });
+        }
+    }
+    Ok(())
+}
+
+/// Asks the cluster that this member joins for its identity, and whether it expects this member.
+async fn joined_cluster(options: &ServerOptions) -> Result<Uuid, RunError> {
+    let mut reasons = Vec::new();
+    for address in &options.join {
+        match members(address).await {
+            Ok(response) => {
+                let cluster_id = Uuid::parse_str(&response.cluster_id)
+                    .map_err(|_| RunError::Join(format!("{address} belongs to no cluster yet")))?;
+                if !response.members.iter().any(|m| m.id == options.member.0) {
+                    return Err(RunError::NotExpected {
+                        member: options.member,
+                        address: options.advertise.clone(),
+                    });
+                }
+                return Ok(cluster_id);
+            }
+            Err(error) => reasons.push(format!("{address}: {}", error.message())),
+        }
+    }
+    Err(RunError::Join(reasons.join("; ")))
+}
+
+async fn members(address: &str) -> Result<v1::MembersResponse, tonic::Status> {
+    let channel = connect(address).map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+    let request = v1::MembersRequest { consistency: v1::Consistency::Stale.into() };
+    let mut client = ClusterClient::new(channel);
+    let answer = timeout(ASK_TIMEOUT, client.members(request)).await;
+    Ok(answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn founders_agree_on_the_cluster_whatever_the_order() {
+        let a = (MemberId(1), SmolStr::new("a:1"));
+        let b = (MemberId(2), SmolStr::new("b:2"));
+        assert_eq!(cluster_id_of(&[a.clone(), b.clone()]), cluster_id_of(&[b.clone(), a.clone()]));
+        assert_ne!(cluster_id_of(std::slice::from_ref(&a)), cluster_id_of(&[a, b]));
+    }
+}

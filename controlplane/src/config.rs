@@ -1,0 +1,67 @@
+//! How a server process is set up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bulkhead_types::MemberId;
+use smol_str::SmolStr;
+
+/// The port that servers listen on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// How a server process is set up. Times are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Its member id, at least 1; never one that was used before.
+    pub member: MemberId,
+    /// Where its data lives; made when missing.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients, agents and peers.
+    pub listen: SocketAddr,
+    /// Where the others reach it, `host:port`.
+    pub advertise: SmolStr,
+    /// The first voters of a new cluster, with their addresses; the same on each of them. Empty when joining.
+    pub initial_cluster: Vec<(MemberId, SmolStr)>,
+    /// Servers of a running cluster, `host:port`: a new member asks them what cluster it joins.
+    pub join: Vec<SmolStr>,
+    /// Where metrics are served over HTTP; nowhere when unset.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Length of a Raft tick.
+    pub tick_ms: u64,
+    /// Ticks without a leader before an election, at least; the draw is up to twice as many.
+    pub election_ticks: usize,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// How long an agent's lease runs.
+    pub lease_ms: u64,
+    /// How long a node may be unreachable before its pods are replaced.
+    pub eviction_ms: u64,
+    /// A snapshot is taken after so many log entries.
+    pub snapshot_entries: u64,
+    /// Events are kept so long.
+    pub history_ms: u64,
+}
+
+impl ServerOptions {
+    /// The defaults for a member that listens on `listen` and is reached there too.
+    #[must_use]
+    pub fn new(member: MemberId, data_dir: PathBuf, listen: SocketAddr) -> Self {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        Self {
+            member,
+            data_dir,
+            listen,
+            advertise: SmolStr::new(listen.to_string()),
+            initial_cluster: Vec::new(),
+            join: Vec::new(),
+            metrics_listen: None,
+            tick_ms: 50,
+            election_ticks: 20,
+            heartbeat_ticks: 4,
+            lease_ms: 10_000,
+            eviction_ms: 300_000,
+            snapshot_entries: 20_000,
+            history_ms: 30 * DAY_MS,
+        }
+    }
+}

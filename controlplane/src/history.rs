@@ -1,0 +1,132 @@
+//! The history thread: events to the event store, States to snapshots, in the order in which they came.
+//!
+//! Both follow from the log, so neither holds up an answer; a snapshot is written only after the events that
+//! it covers are durable, because the log that they follow from goes with it.
+
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, mpsc};
+
+use bulkhead_controlplane_core::State;
+use bulkhead_controlplane_core::replica::SnapshotPoint;
+use bulkhead_controlplane_core::server::{Input, SaveSnapshot};
+use bulkhead_controlplane_disk::{DiskError, save_snapshot};
+use bulkhead_proto::ProtoCodec;
+use bulkhead_storage::{EventRecord, EventStore, SnapshotStore};
+use bulkhead_types::{LogCodec, Transaction};
+
+use crate::handle::Handle;
+
+/// Most jobs that wait; the node thread waits beyond it.
+pub(crate) const JOBS_MAX: usize = 4096;
+/// Most events between two flushes of the event store.
+const UNSYNCED_MAX: usize = 4096;
+
+/// A job for the history thread.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Events to keep.
+    Append(Vec<Transaction>),
+    /// A State to make durable.
+    Snapshot(Box<SaveSnapshot>),
+    /// The State was replaced by one at this revision: what is kept before it has a gap after it.
+    Jump(u64),
+    /// Events from before this time may go.
+    Expire {
+        /// Milliseconds since the epoch.
+        before_ms: u64,
+    },
+}
+
+/// The history thread's own things.
+pub(crate) struct History {
+    pub(crate) events: Arc<dyn EventStore>,
+    pub(crate) snapshots: Arc<dyn SnapshotStore>,
+    pub(crate) handle: Handle,
+    unsynced: usize,
+}
+
+impl History {
+    pub(crate) fn new(
+        events: Arc<dyn EventStore>,
+        snapshots: Arc<dyn SnapshotStore>,
+        handle: Handle,
+    ) -> Self {
+        Self { events, snapshots, handle, unsynced: 0 }
+    }
+
+    /// Does jobs until the sender is gone.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            if let Err(error) = self.run_job(job) {
+                // Events follow from the log: what could not be kept now is kept by the replay after a restart.
+                tracing::error!(%error, "history falls behind; it is completed from the log at the next start");
+            }
+        }
+        if let Err(error) = self.events.sync() {
+            tracing::error!(%error, "the last events are not flushed; they are completed at the next start");
+        }
+    }
+
+    fn run_job(&mut self, job: Job) -> Result<(), DiskError> {
+        match job {
+            Job::Append(transactions) => {
+                let records: Vec<EventRecord> = transactions.iter().filter_map(record).collect();
+                self.unsynced += records.len();
+                self.events.append(&records)?;
+                if self.unsynced >= UNSYNCED_MAX {
+                    self.events.sync()?;
+                    self.unsynced = 0;
+                }
+            }
+            Job::Snapshot(save) => {
+                let saved = self.save(&save.point, &save.state);
+                let index = saved.is_ok().then_some(save.point.index);
+                // When the node thread has ended there is nobody to tell.
+                let _ = self.handle.tell_blocking(Input::SnapshotSaved { index });
+                saved?;
+            }
+            Job::Jump(revision) => self.events.compact(revision + 1)?,
+            Job::Expire { before_ms } => self.expire(before_ms)?,
+        }
+        Ok(())
+    }
+
+    fn save(&self, point: &SnapshotPoint, state: &State) -> Result<(), DiskError> {
+        self.events.sync()?;
+        save_snapshot(&*self.snapshots, &ProtoCodec, point, state)?;
+        tracing::info!(index = point.index, revision = state.revision(), "snapshot saved");
+        Ok(())
+    }
+
+    /// Drops events from before a time: finds the first record after it by halving the range of revisions.
+    fn expire(&self, before_ms: u64) -> Result<(), DiskError> {
+        let Some((oldest, newest)) = self.events.bounds()? else { return Ok(()) };
+        let (mut low, mut high) = (oldest, newest);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = self.events.read(middle, 1)?;
+            let Some(first) = found.first() else { break };
+            if ProtoCodec.decode_transaction(&first.bytes)?.at_ms < before_ms {
+                low = first.last_revision + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(self.events.compact(low.min(newest))?)
+    }
+}
+
+/// A transaction as the event store keeps it; `None` when nothing happened.
+fn record(transaction: &Transaction) -> Option<EventRecord> {
+    let (first, last) = (transaction.events.first()?, transaction.events.last()?);
+    Some(EventRecord {
+        first_revision: first.revision,
+        last_revision: last.revision,
+        bytes: ProtoCodec.encode_transaction(transaction),
+    })
+}
+
+/// The way to the history thread.
+pub(crate) fn channel() -> (mpsc::SyncSender<Job>, Receiver<Job>) {
+    mpsc::sync_channel(JOBS_MAX)
+}

@@ -1,0 +1,195 @@
+//! Getting something into the log from any server: here when it leads, through the leader otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bulkhead_controlplane_core::server::{Input, Reply};
+use bulkhead_proto::{Field, ProtoCodec, v1};
+use bulkhead_types::{LogCodec, LogRecord, MemberId, Rejection, Stamped, Transaction};
+use smol_str::SmolStr;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::transport::Channel;
+use v1::peers_client::PeersClient;
+use v1::propose_response::Result as Proposed;
+
+use crate::error::{RETRY_AFTER, exhausted, rejection_status, unavailable};
+use crate::handle::{Handle, Stopped};
+use crate::transport::{Addresses, connect};
+
+/// Largest record that a follower forwards, encoded.
+const FORWARD_BYTES_MAX: usize = 4 << 20;
+
+/// How one attempt ended.
+pub(crate) enum Attempt {
+    /// It is in the log.
+    Done(Arc<Transaction>),
+    /// It never will be.
+    Rejected(Rejection),
+    /// It is not, or that is not known; the leader, when known.
+    Retry { leader: Option<MemberId>, reason: &'static str },
+}
+
+/// Channels to whoever leads, kept between requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposer {
+    handle: Handle,
+    addresses: Addresses,
+    channels: Arc<Mutex<BTreeMap<SmolStr, Channel>>>,
+}
+
+impl Proposer {
+    pub(crate) fn new(handle: Handle, addresses: Addresses) -> Self {
+        Self { handle, addresses, channels: Arc::default() }
+    }
+
+    /// Gets a submission into the log, and answers once it is applied. Elections and lost leaders are waited
+    /// out until the deadline: repeating is safe, because the request id makes it apply once.
+    pub(crate) async fn submit(
+        &self,
+        stamped: Stamped,
+        deadline: Instant,
+    ) -> Result<Arc<Transaction>, Status> {
+        self.submit_raw(stamped, deadline).await?.map_err(|rejection| rejection_status(&rejection))
+    }
+
+    /// The same, with a refusal as a value.
+    pub(crate) async fn submit_raw(
+        &self,
+        stamped: Stamped,
+        deadline: Instant,
+    ) -> Result<Result<Arc<Transaction>, Rejection>, Status> {
+        self.propose(LogRecord::Batch(vec![stamped]), deadline).await
+    }
+
+    /// The same for any record; a batch holds one submission.
+    pub(crate) async fn propose(
+        &self,
+        record: LogRecord,
+        deadline: Instant,
+    ) -> Result<Result<Arc<Transaction>, Rejection>, Status> {
+        let mut last_reason = "no answer yet";
+        while Instant::now() < deadline {
+            let Ok(attempt) = timeout_at(deadline, self.attempt(&record)).await else { break };
+            let (leader, reason) = match attempt? {
+                Attempt::Done(transaction) => return Ok(Ok(transaction)),
+                Attempt::Rejected(rejection) => return Ok(Err(rejection)),
+                Attempt::Retry { leader, reason } => (leader, reason),
+            };
+            last_reason = reason;
+            if let Some(leader) = leader {
+                match timeout_at(deadline, self.forward(leader, &record)).await {
+                    Ok(Ok(Attempt::Done(transaction))) => return Ok(Ok(transaction)),
+                    Ok(Ok(Attempt::Rejected(rejection))) => return Ok(Err(rejection)),
+                    Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => return Err(status),
+                    Ok(Ok(Attempt::Retry { reason, .. })) => last_reason = reason,
+                    Ok(Err(_)) => last_reason = "the leader cannot be reached",
+                    Err(_) => break,
+                }
+            }
+            self.changed_leader(leader, deadline).await;
+        }
+        Err(unavailable(last_reason))
+    }
+
+    /// Waits until another leader is known, or for a moment: an election may end without a change of hands.
+    async fn changed_leader(&self, known: Option<MemberId>, deadline: Instant) {
+        let mut status = self.addresses.views.status.clone();
+        let until = deadline.min(Instant::now() + RETRY_AFTER);
+        let other = |status: &Option<bulkhead_controlplane_core::server::ServerStatus>| {
+            status.as_ref().is_some_and(|s| s.leader.is_some() && s.leader != known)
+        };
+        // Running out of time is one of the two ways in which this ends.
+        let _ = timeout_at(until, status.wait_for(other)).await;
+    }
+
+    /// One attempt on this server alone.
+    pub(crate) async fn attempt(&self, record: &LogRecord) -> Result<Attempt, Status> {
+        let reply = match record.clone() {
+            LogRecord::Batch(mut batch) => {
+                let Some(stamped) = batch.pop().filter(|_| batch.is_empty()) else {
+                    return Err(Status::invalid_argument("a forwarded batch holds one submission"));
+                };
+                self.handle.ask(|ticket| Input::Submit { ticket, stamped }).await
+            }
+            LogRecord::Membership(change) => {
+                self.handle.ask(|ticket| Input::Membership { ticket, change }).await
+            }
+        };
+        attempt_of(reply)
+    }
+
+    async fn forward(&self, leader: MemberId, record: &LogRecord) -> Result<Attempt, Status> {
+        let record = ProtoCodec.encode_log(record);
+        if record.len() > FORWARD_BYTES_MAX {
+            return Err(exhausted("the submission is too large; split it"));
+        }
+        let channel = self.channel(leader)?;
+        let request = v1::ProposeRequest { record: record.into() };
+        let mut client = PeersClient::new(channel).max_decoding_message_size(2 * FORWARD_BYTES_MAX);
+        let response = client.propose(request).await?.into_inner();
+        match response.result {
+            Some(Proposed::Transaction(bytes)) => {
+                let transaction =
+                    ProtoCodec.decode_transaction(&bytes).map_err(|e| Status::internal(e.to_string()))?;
+                Ok(Attempt::Done(Arc::new(transaction)))
+            }
+            Some(Proposed::Rejection(rejection)) => {
+                let rejection =
+                    Field::from_wire(Some(rejection)).map_err(|e| Status::internal(e.to_string()))?;
+                Ok(Attempt::Rejected(rejection))
+            }
+            Some(Proposed::Retry(_)) | None => {
+                Ok(Attempt::Retry { leader: None, reason: "the leader changed" })
+            }
+        }
+    }
+
+    /// A channel to a member, for whatever only the leader answers.
+    pub(crate) fn channel(&self, member: MemberId) -> Result<Channel, Status> {
+        let address =
+            self.addresses.of(member).ok_or_else(|| unavailable("the leader's address is not known"))?;
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&address) {
+            return Ok(channel.clone());
+        }
+        let channel = connect(&address).map_err(|e| unavailable(e.to_string()))?;
+        channels.insert(address, channel.clone());
+        Ok(channel)
+    }
+}
+
+fn attempt_of(reply: Result<Reply, Stopped>) -> Result<Attempt, Status> {
+    let retry = |leader, reason| Ok(Attempt::Retry { leader, reason });
+    match reply.map_err(|stopped| unavailable(stopped.to_string()))? {
+        Reply::Applied(transaction) => match &transaction.outcome {
+            Ok(_) => Ok(Attempt::Done(transaction)),
+            Err(rejection) => Ok(Attempt::Rejected(rejection.clone())),
+        },
+        Reply::Rejected(rejection) => Ok(Attempt::Rejected(rejection)),
+        Reply::NotLeader(Some(leader)) => retry(Some(leader), "another server leads"),
+        Reply::NotLeader(None) => {
+            retry(None, "no server leads: an election is under way, or there is no quorum")
+        }
+        Reply::Lost => retry(None, "the leader changed while the request was under way"),
+        Reply::Overloaded => Err(exhausted("too many requests wait already")),
+        Reply::DiskFull => {
+            Err(exhausted("the leader's disk is full: writes are refused until there is room"))
+        }
+        other => Err(Status::internal(format!("a submission was answered with {other:?}"))),
+    }
+}
+
+/// What a leader tells a follower that forwarded to it.
+pub(crate) fn response_of(attempt: Attempt) -> v1::ProposeResponse {
+    let result = match attempt {
+        Attempt::Done(transaction) => {
+            Proposed::Transaction(ProtoCodec.encode_transaction(&transaction).into())
+        }
+        Attempt::Rejected(rejection) => Proposed::Rejection((&rejection).into()),
+        Attempt::Retry { leader, reason } => {
+            Proposed::Retry(v1::ProposeRetry { leader: leader.map_or(0, |m| m.0), reason: reason.to_owned() })
+        }
+    };
+    v1::ProposeResponse { result: Some(result) }
+}

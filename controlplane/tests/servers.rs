@@ -1,0 +1,218 @@
+//! Real servers in one process: real sockets, real sled, real time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bulkhead_controlplane::{RunError, ServerOptions, run};
+use bulkhead_proto::v1;
+use bulkhead_types::MemberId;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+use v1::cluster_client::ClusterClient;
+use v1::commands_client::CommandsClient;
+use v1::manifests_client::ManifestsClient;
+use v1::queries_client::QueriesClient;
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+struct Servers {
+    dir: TempDir,
+    addresses: Vec<SocketAddr>,
+    running: Vec<Option<Running>>,
+}
+
+/// Free ports, held until the servers take them over.
+async fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    }
+    held.iter().map(|l| l.local_addr().expect("bound")).collect()
+}
+
+impl Servers {
+    async fn start(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let addresses = free_addresses(count).await;
+        let mut servers = Self { dir, addresses, running: Vec::new() };
+        for number in 0..count {
+            servers.running.push(None);
+            servers.start_one(number);
+        }
+        servers
+    }
+
+    fn options(&self, number: usize) -> ServerOptions {
+        let member = MemberId(number as u64 + 1);
+        let data_dir = self.dir.path().join(format!("server-{member}"));
+        let mut options = ServerOptions::new(member, data_dir, self.addresses[number]);
+        options.tick_ms = 20;
+        options.election_ticks = 15;
+        options.heartbeat_ticks = 3;
+        options.snapshot_entries = 200;
+        let founders = self.addresses.iter().take(3).enumerate();
+        options.initial_cluster =
+            founders.map(|(n, address)| (MemberId(n as u64 + 1), address.to_string().into())).collect();
+        options
+    }
+
+    fn start_one(&mut self, number: usize) {
+        let options = self.options(number);
+        self.start_with(number, options);
+    }
+
+    fn start_with(&mut self, number: usize, options: ServerOptions) {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(options, async {
+            let _ = stopped.await;
+        }));
+        self.running[number] = Some(Running { stop, task });
+    }
+
+    async fn stop_one(&mut self, number: usize) {
+        let running = self.running[number].take().expect("it runs");
+        drop(running.stop);
+        running.task.await.expect("no panic").expect("ends well");
+    }
+
+    fn channel(&self, number: usize) -> Channel {
+        let uri = format!("http://{}", self.addresses[number]);
+        Endpoint::from_shared(uri).expect("an address").timeout(Duration::from_secs(30)).connect_lazy()
+    }
+
+    async fn apply(&self, number: usize, text: &str) -> v1::ApplyResponse {
+        let file = v1::ManifestFile { name: "test.yaml".into(), text: text.into() };
+        let request = v1::ApplyRequest { files: vec![file], ..Default::default() };
+        // A server that has just been started may not listen yet.
+        for _ in 0..100 {
+            match ManifestsClient::new(self.channel(number)).apply(request.clone()).await {
+                Ok(response) => return response.into_inner(),
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                Err(status) => panic!("{status}"),
+            }
+        }
+        panic!("server {number} never became available");
+    }
+
+    async fn names(&self, number: usize, kind: v1::Kind) -> Vec<String> {
+        let request = v1::ListRequest { kind: kind.into(), ..Default::default() };
+        let list = QueriesClient::new(self.channel(number)).list(request).await.expect("lists").into_inner();
+        list.items.into_iter().map(name_of).collect()
+    }
+}
+
+fn name_of(object: v1::Object) -> String {
+    let object = bulkhead_types::Object::try_from(object).expect("an object");
+    object.meta().name.to_string()
+}
+
+fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_to_any_server_are_read_from_every_other_one() {
+    let servers = Servers::start(3).await;
+    for number in 0..3 {
+        let response = servers.apply(number, &namespace(&format!("from-{number}"))).await;
+        assert!(response.errors.is_empty(), "{:?}", response.errors);
+        assert_eq!(response.objects[0].action, i32::from(v1::ApplyAction::Created));
+        for reader in 0..3 {
+            let names = servers.names(reader, v1::Kind::Namespace).await;
+            assert!(names.contains(&format!("from-{number}")), "{reader}: {names:?}");
+        }
+    }
+    let again = servers.apply(0, &namespace("from-1")).await;
+    assert_eq!(again.objects[0].action, i32::from(v1::ApplyAction::Unchanged));
+    let bad =
+        servers.apply(1, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: BAD\n  colour: red\n").await;
+    assert_eq!(bad.errors.len(), 2, "{:?}", bad.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_sees_every_change_and_a_retry_is_applied_once() {
+    let servers = Servers::start(3).await;
+    servers.apply(0, &namespace("first")).await;
+    let request = v1::WatchRequest { kind: v1::Kind::Namespace.into(), ..Default::default() };
+    let mut watch =
+        QueriesClient::new(servers.channel(1)).watch(request).await.expect("watches").into_inner();
+    let mut seen = Vec::new();
+    loop {
+        let response = watch.message().await.expect("goes on").expect("more");
+        if response.r#type() == v1::WatchType::Bookmark {
+            break;
+        }
+        seen.push(name_of(response.object.expect("an object")));
+    }
+    assert_eq!(seen, ["default", "first"]);
+    let mut client = CommandsClient::new(servers.channel(2));
+    let meta = bulkhead_types::ObjectMeta::new(None, bulkhead_types::Name::new("second").expect("a name"));
+    let object = bulkhead_types::Object::Namespace(std::sync::Arc::new(bulkhead_types::Namespace { meta }));
+    let command =
+        v1::UserCommand::try_from(&bulkhead_types::Command::Create(object)).expect("a user's command");
+    let request = v1::SubmitRequest {
+        request_id: "6f1c7f0e-2a4b-4a55-9d0e-0d5f8f1f2a3b".into(),
+        commands: vec![command],
+        ..Default::default()
+    };
+    let first = client.submit(request.clone()).await.expect("accepted").into_inner();
+    let second = client.submit(request.clone()).await.expect("answered again").into_inner();
+    assert_eq!(first.revision, second.revision);
+    let refused = client.submit(v1::SubmitRequest { request_id: String::new(), ..request }).await;
+    assert_eq!(refused.expect_err("the name is taken").code(), tonic::Code::AlreadyExists);
+    let response = watch.message().await.expect("goes on").expect("more");
+    assert_eq!(name_of(response.object.expect("an object")), "second");
+    assert_eq!(response.revision, first.revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_catches_up_and_a_new_member_joins_by_snapshot() {
+    let mut servers = Servers::start(3).await;
+    servers.apply(0, &namespace("before")).await;
+    servers.stop_one(2).await;
+    for n in 0..300 {
+        servers.apply(0, &namespace(&format!("n{n}"))).await;
+    }
+    servers.start_one(2);
+    let state = servers.apply(2, &namespace("after")).await;
+    assert!(state.errors.is_empty());
+    assert_eq!(servers.names(2, v1::Kind::Namespace).await.len(), 303);
+
+    let address = free_addresses(1).await[0];
+    servers.addresses.push(address);
+    servers.running.push(None);
+    let mut cluster = ClusterClient::new(servers.channel(1));
+    let add = v1::AddLearnerRequest { address: address.to_string(), ..Default::default() };
+    let added = cluster.add_learner(add).await.expect("added").into_inner();
+    assert_eq!(added.member, 4);
+    let mut options = servers.options(3);
+    options.join = servers.addresses[..3].iter().map(|a| a.to_string().into()).collect();
+    servers.start_with(3, options);
+    let read = v1::ListRequest {
+        kind: v1::Kind::Namespace.into(),
+        consistency: v1::Consistency::Stale.into(),
+        at_least: state.revision,
+        ..Default::default()
+    };
+    let mut reader = QueriesClient::new(servers.channel(3));
+    let mut list = reader.list(read.clone()).await;
+    for _ in 0..200 {
+        if list.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        list = reader.list(read.clone()).await;
+    }
+    assert_eq!(list.expect("the learner has it").into_inner().items.len(), 303);
+    cluster.promote(v1::PromoteRequest { member: 4, ..Default::default() }).await.expect("promoted");
+    let violations = ClusterClient::new(servers.channel(3)).check(v1::CheckRequest {}).await.expect("checks");
+    assert!(violations.into_inner().violations.is_empty());
+}
