@@ -1,0 +1,54 @@
+# Everything a developer runs. `make demo` and `make test` need nothing but a Debian machine with Rust:
+# they install what is missing (by name, with apt) and build the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export BULKHEAD_KERNEL_DIR ?= $(CURDIR)/target/kernel
+GUEST_TARGET := x86_64-unknown-linux-gnu
+export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
+SEEDS ?= 0..200
+
+.PHONY: help deps kernel guest build demo test verify fix lint sim bench audit completions
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+deps: ## Install the Debian packages that tests, demo and guests need
+	@scripts/install-deps.sh
+
+kernel: deps
+	@scripts/fetch-kernel.sh $(BULKHEAD_KERNEL_DIR)
+
+guest: ## Build the guest's static init
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(GUEST_TARGET) -p bulkhead-guest
+
+build: kernel guest ## Build the bulkhead command
+	cargo build --locked --release -p bulkhead-cli
+
+demo: build ## Three servers, two agents, a rollout, and a leader killed in the middle
+	scripts/demo.sh target/release/bulkhead
+
+test: kernel verify ## Install what is missing, then everything that CI runs
+
+verify: lint guest ## Everything that CI runs, changing nothing in the tree
+	cargo build --locked -p bulkhead-cli
+	cargo nextest run --locked --workspace --profile ci
+	cargo test --locked --workspace --doc --quiet
+	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fix: ## Format, and apply what clippy can
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty
+
+sim: ## More simulations: make sim SEEDS=0..5000
+	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+
+bench: build ## First figures, beside etcd: make bench ONLY=log
+	scripts/bench.sh target/release/bulkhead $(ONLY)
+
+audit: ## Licences, sources, duplicates, advisories (needs cargo-deny and its database)
+	cargo deny --all-features check

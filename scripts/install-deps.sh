@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that guests, tests, demo and bench need, if any is missing.
+set -euo pipefail
+
+# command:package
+needs=(
+  qemu-system-x86_64:qemu-system-x86 # guests
+  qemu-img:qemu-utils                # writable layers
+  mkfs.ext4:e2fsprogs                # images
+  busybox:busybox-static             # the demo's and the tests' root file system
+  umoci:umoci                        # makes OCI images
+  skopeo:skopeo                      # pushes them
+  docker-registry:docker-registry    # a registry on loopback
+  etcd:etcd-server                   # the yardstick of make bench
+)
+
+missing=()
+for need in "${needs[@]}"; do
+  command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+done
+command -v cargo-nextest >/dev/null || nextest=missing
+
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  echo "installing: ${missing[*]}"
+  "${sudo[@]}" apt-get update -qq
+  # One by one: an image that holds a newer version of one package must not keep the others away.
+  for package in "${missing[@]}"; do
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+  done
+fi
+if [ -n "${nextest:-}" ]; then
+  cargo install --locked cargo-nextest
+fi
