@@ -21,9 +21,18 @@ const RECHECK_MS: u64 = 500;
 #[derive(Debug, Default)]
 pub(super) struct NodeLifecycle {
     queue: Queue,
-    /// Nodes with `NoExecute` taints: since when this leader knows of each. A new leader counts anew: pods
-    /// that may stay for a while stay longer, never shorter.
-    tainted: BTreeMap<ObjectId, BTreeMap<Taint, Option<u64>>>,
+    /// Nodes that are unreachable or have `NoExecute` taints.
+    tainted: BTreeMap<ObjectId, Tainted>,
+}
+
+/// A node that pods may have to leave.
+#[derive(Debug, Default)]
+struct Tainted {
+    /// Since when this leader knows of each `NoExecute` taint. A new leader counts anew: pods that may stay
+    /// for a while stay longer, never shorter.
+    taints: BTreeMap<Taint, Option<u64>>,
+    /// When the next pod has to go; `None` when nothing is due before the node or its pods change.
+    next_ms: Option<u64>,
 }
 
 impl Reconciler for NodeLifecycle {
@@ -50,7 +59,10 @@ impl Reconciler for NodeLifecycle {
                     _ => None,
                 });
                 let node = pod.node.filter(|node| pod.node != former && self.tainted.contains_key(node));
-                node.into_iter().for_each(|node| self.queue.keep(node));
+                if let Some(tainted) = node.and_then(|node| self.tainted.get_mut(&node)) {
+                    tainted.next_ms = Some(0);
+                    node.into_iter().for_each(|node| self.queue.keep(node));
+                }
             }
             _ => {}
         }
@@ -84,12 +96,12 @@ impl NodeLifecycle {
     fn note_node(&mut self, node: &Node) {
         let id = node.meta.id;
         self.queue.mark(id);
-        let known = self.tainted.remove(&id).unwrap_or_default();
+        let known = self.tainted.remove(&id).unwrap_or_default().taints;
         let taints = node.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::NoExecute);
         let taints: BTreeMap<_, _> =
             taints.map(|taint| (taint.clone(), known.get(taint).copied().flatten())).collect();
         if !taints.is_empty() || node.status.phase == NodePhase::Unreachable {
-            self.tainted.insert(id, taints);
+            self.tainted.insert(id, Tainted { taints, next_ms: Some(0) });
         }
     }
 
@@ -130,7 +142,13 @@ impl NodeLifecycle {
     /// they are gone, or somebody deletes the node.
     fn evict(&mut self, view: &View<'_>, node: &Node, commands: &mut Vec<Command>) {
         let id = node.meta.id;
-        let Some(taints) = self.tainted.get_mut(&id) else { return };
+        let Some(tainted_node) = self.tainted.get_mut(&id) else { return };
+        let Some(due_ms) = tainted_node.next_ms else { return };
+        if due_ms > view.now_ms {
+            self.queue.wake_at(id, due_ms);
+            return;
+        }
+        let taints = &mut tainted_node.taints;
         let unreachable = (node.status.phase == NodePhase::Unreachable).then(|| Taint {
             key: SmolStr::new_static(TAINT_UNREACHABLE),
             value: SmolStr::default(),
@@ -158,6 +176,9 @@ impl NodeLifecycle {
                 next_ms = next_ms.into_iter().chain(by_taint).chain(by_loss).min();
             }
         }
+        // Whether those that were asked to go do so is looked at again.
+        let asked = !lost.is_empty() || !tainted.is_empty();
+        tainted_node.next_ms = if asked { Some(0) } else { next_ms };
         if let Some(next_ms) = next_ms {
             self.queue.wake_at(id, next_ms);
         }

@@ -48,7 +48,72 @@ fn shares_after(request: Resources, entry: &NodeEntry) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bulkhead_types::{
+        Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta, Taint, TaintEffect,
+    };
+
     use super::*;
+    use crate::NodeUsage;
+
+    /// A node of 1000 m and 1000 bytes, of which so much is reserved.
+    fn entry(cpu_millis: u64, memory_bytes: u64) -> NodeEntry {
+        let all = Resources { cpu_millis: 1000, memory_bytes: 1000, ephemeral_storage_bytes: 0 };
+        let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 9, ..NodeFacts::default() };
+        let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+        let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
+        let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };
+        let node = Arc::new(Node { meta, spec: NodeSpec::default(), status });
+        NodeEntry { node, usage: NodeUsage { requests, pods: 1 } }
+    }
+
+    fn request(cpu_millis: u64, memory_bytes: u64) -> Resources {
+        Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 }
+    }
+
+    #[test]
+    fn less_reserved_scores_higher() {
+        let check = |request, entry, expected| assert_eq!(least_allocated::score(request, &entry), expected);
+        check(request(0, 0), entry(0, 0), 100);
+        check(request(100, 100), entry(0, 0), 90);
+        check(request(100, 100), entry(400, 200), 60);
+        check(request(500, 500), entry(500, 500), 0);
+        check(request(100, 0), entry(0, 0), 95);
+    }
+
+    #[test]
+    fn even_reservations_score_higher() {
+        let check =
+            |request, entry, expected| assert_eq!(balanced_allocation::score(request, &entry), expected);
+        check(request(100, 100), entry(0, 0), 100);
+        check(request(100, 0), entry(0, 100), 100);
+        check(request(100, 0), entry(0, 0), 95);
+        check(request(500, 0), entry(500, 0), 50);
+    }
+
+    #[test]
+    fn a_node_without_capacity_scores_as_a_full_one() {
+        let mut none = entry(0, 0);
+        Arc::make_mut(&mut none.node).status.facts.allocatable = Resources::ZERO;
+        assert_eq!(least_allocated::score(request(0, 0), &none), 0);
+        assert_eq!(rank(&PodSpec::default(), request(0, 0), &none), 2 * SCORE_MAX + 1 + 100);
+    }
+
+    #[test]
+    fn more_neighbours_score_lower() {
+        assert_eq!([0, 1, 2, 99, 100].map(owner_spread), [100, 50, 33, 1, 0]);
+    }
+
+    #[test]
+    fn only_a_preference_is_avoided_by_rank() {
+        let mut tainted = entry(0, 0);
+        let spec = PodSpec::default();
+        let taint = |effect| Taint { key: "k".into(), value: "".into(), effect };
+        Arc::make_mut(&mut tainted.node).spec.taints = vec![taint(TaintEffect::PreferNoSchedule)];
+        assert_eq!(taint_preference::score(&spec, &tainted.node), 0);
+        assert!(rank(&spec, request(1, 1), &tainted) < rank(&spec, request(500, 0), &entry(500, 0)));
+    }
 
     #[test]
     fn a_taint_to_avoid_outweighs_everything() {

@@ -123,7 +123,11 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
         }
     } else if found.creates {
         let message = format!("Created new replica set \"{name}\"");
-        conditions.renew(PROGRESSING, "NewReplicaSetCreated", message);
+        // The name tells sets apart: should the creation be refused, the clock does not start anew.
+        let said = former.conditions.iter().any(|c| c.condition_type == PROGRESSING && c.message == message);
+        if !said {
+            conditions.renew(PROGRESSING, "NewReplicaSetCreated", message);
+        }
     } else if is_another {
         conditions.renew(PROGRESSING, "FoundNewReplicaSet", format!("Found new replica set \"{name}\""));
     } else if complete && reason != REASON_COMPLETE {
