@@ -271,7 +271,9 @@ pub(crate) fn pod_io(channel: Channel) -> PodIoClient<Channel> {
 pub(crate) fn is_unavailable(status: &Status) -> bool {
     let connection_broke = std::error::Error::source(status).is_some()
         && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
-    status.code() == Code::Unavailable || connection_broke
+    // A server that is full says when to come back.
+    let is_busy = status.code() == Code::ResourceExhausted && retry_delay(status).is_some();
+    status.code() == Code::Unavailable || connection_broke || is_busy
 }
 
 fn retry_delay(status: &Status) -> Option<Duration> {

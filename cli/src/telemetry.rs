@@ -32,6 +32,14 @@ pub(crate) fn init_client_logging() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
+/// Logs of a server or an agent on standard error, and its traces to a collector when one is given.
+pub(crate) fn init_process(
+    service: &'static str,
+    otlp_endpoint: Option<&str>,
+) -> anyhow::Result<bulkhead_controlplane::telemetry::Telemetry> {
+    Ok(bulkhead_controlplane::telemetry::init(service, otlp_endpoint)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

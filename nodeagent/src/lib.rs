@@ -118,6 +118,22 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     Ok(())
 }
 
+/// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent that does not run now,
+/// and calls it `name`. Without `tag`, the layout must hold one image. The answer is the image's digest.
+///
+/// # Errors
+/// [`AgentError::DataDirInUse`] while the agent runs; otherwise what is wrong with the layout or with this machine.
+pub async fn import_image(
+    data_dir: &std::path::Path,
+    layout: &std::path::Path,
+    tag: Option<&str>,
+    name: &str,
+) -> Result<image::ImageDigest, AgentError> {
+    let data = disk::DataDir::open(data_dir)?;
+    let store = image::ImageStore::open(&data.path, image::ImageStoreOptions::default())?;
+    Ok(store.import_layout(layout, tag, name).await?.digest)
+}
+
 /// Finds out what runs guests. A missing QEMU or kernel does not end the agent: pods say what is missing.
 async fn accelerator(
     config: &AgentConfig,

@@ -1,12 +1,15 @@
 //! `agent`: runs the guest VMs of this machine.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
-use bulkhead_types::{Name, parse_millis, parse_units};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, PODS_MAX_DEFAULT};
+use bulkhead_types::{Name, check_label_key, check_label_value, parse_millis, parse_units};
 use clap::{Args, ValueEnum};
+use smol_str::SmolStr;
 
 use crate::failure::Failure;
+use crate::telemetry;
 
 /// How guests are run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -31,16 +34,14 @@ pub(crate) struct AgentArgs {
     /// Where the agent's own services listen
     #[arg(long, default_value = "0.0.0.0:7500", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
-    /// The guests' kernel [default: the newest below the data directory]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// The kernel's modules
-    #[arg(long, value_name = "DIR", conflicts_with = "kernel_dir")]
-    pub(crate) modules_dir: Option<PathBuf>,
-    /// An unpacked kernel package, with boot/ and lib/modules/
-    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
-    pub(crate) kernel_dir: Option<PathBuf>,
-    /// The program that runs as the guests' init
+    /// How servers reach those services [default: the listening address, or the one that this machine uses towards
+    /// its servers when it listens on all]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Where the guests' kernel package is installed or unpacked: a folder with boot/vmlinuz-* and lib/modules/*
+    #[arg(long, default_value = "/", value_name = "DIR")]
+    pub(crate) kernel_dir: PathBuf,
+    /// The program that runs as the guests' init [default: bulkhead-guest beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
     /// How guests are run
@@ -55,6 +56,12 @@ pub(crate) struct AgentArgs {
     /// Memory that pods may reserve, such as 16Gi [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_units(text))]
     pub(crate) memory: Option<u64>,
+    /// Most pods
+    #[arg(long, default_value_t = PODS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) pods_max: u32,
+    /// Labels of the node, KEY=VALUE; what an operator sets wins
+    #[arg(long, value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE,...")]
+    pub(crate) labels: Vec<(SmolStr, SmolStr)>,
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
@@ -66,13 +73,96 @@ pub(crate) struct AgentArgs {
     pub(crate) end_with_parent: bool,
 }
 
+/// The program that is built and installed beside this one.
+const GUEST: &str = "bulkhead-guest";
+
+fn parse_label(text: &str) -> Result<(SmolStr, SmolStr), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
+    check_label_key(key).map_err(|e| e.to_string())?;
+    check_label_value(value).map_err(|e| e.to_string())?;
+    Ok((key.into(), value.into()))
+}
+
 pub(crate) async fn run(args: AgentArgs, servers: &[String]) -> Result<(), Failure> {
     if args.end_with_parent {
         super::dev::end_with_parent()?;
     }
-    Err(Failure::failed(format!(
-        "cannot start agent {} of {}: this build holds no agent",
-        args.name,
-        servers.join(", ")
-    )))
+    let _telemetry = telemetry::init_process("bulkhead-agent", args.otlp_endpoint.as_deref())?;
+    let shutdown = super::server::asked_to_end()?;
+    let config = config(args, servers)?;
+    bulkhead_nodeagent::run(config, shutdown).await.map_err(|e| anyhow::Error::from(e).into())
+}
+
+fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
+    let advertise = match args.advertise {
+        Some(address) => Some(address),
+        None if args.listen.ip().is_unspecified() => Some(reached_at(args.listen, servers)?),
+        None => None,
+    };
+    let urls = servers.iter().map(|s| if s.contains("://") { s.clone() } else { format!("http://{s}") });
+    Ok(AgentConfig {
+        listen: args.listen,
+        advertise,
+        kernel_dir: args.kernel_dir,
+        guest: args.guest.unwrap_or_else(beside_this_program),
+        accel: match args.accel {
+            Accelerator::Auto => AccelChoice::Auto,
+            Accelerator::Tcg => AccelChoice::Tcg,
+            Accelerator::Kvm => AccelChoice::Kvm,
+        },
+        qemu: args.qemu,
+        cpu_millis: args.cpu,
+        memory_bytes: args.memory,
+        pods_max: args.pods_max,
+        insecure_registries: args.insecure_registry,
+        labels: args.labels.into_iter().collect(),
+        ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
+    })
+}
+
+fn beside_this_program() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.parent().map_or_else(|| PathBuf::from(GUEST), |dir| dir.join(GUEST))
+}
+
+/// The address that this machine uses towards its servers, with the listening port. Nothing is sent for that.
+fn reached_at(listen: SocketAddr, servers: &[String]) -> Result<String, Failure> {
+    let unknown = || {
+        Failure::usage(format!(
+            "no route to {}: say with --advertise how servers reach this machine",
+            servers.join(", ")
+        ))
+    };
+    if listen.port() == 0 {
+        return Err(Failure::usage("--listen on all addresses needs a port, or --advertise"));
+    }
+    let any: SocketAddr = if listen.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).map_err(|_| unknown())?;
+    let address = servers.iter().find_map(|server| {
+        socket.connect(server.trim_start_matches("http://")).ok()?;
+        socket.local_addr().ok()
+    });
+    let ip = address.ok_or_else(unknown)?.ip();
+    Ok(SocketAddr::new(ip, listen.port()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_listens_everywhere_is_reached_where_it_talks_from() {
+        let servers = ["127.0.0.1:7400".to_owned()];
+        let listen = |text: &str| text.parse().expect("an address");
+        assert_eq!(reached_at(listen("0.0.0.0:7500"), &servers).ok().as_deref(), Some("127.0.0.1:7500"));
+        assert!(reached_at(listen("0.0.0.0:0"), &servers).is_err());
+        assert!(reached_at(listen("0.0.0.0:7500"), &[]).is_err());
+    }
+
+    #[test]
+    fn labels_are_checked() {
+        assert_eq!(parse_label("zone=a"), Ok(("zone".into(), "a".into())));
+        assert!(parse_label("zone").is_err());
+        assert!(parse_label("a b=c").is_err());
+    }
 }

@@ -35,15 +35,9 @@ pub(crate) struct DevArgs {
     /// Where everything is kept
     #[arg(long, default_value = "bulkhead-dev", value_name = "DIR")]
     data_dir: PathBuf,
-    /// An unpacked kernel package for the guests, with boot/ and lib/modules/
+    /// Where the guests' kernel package is installed or unpacked [default: /]
     #[arg(long, value_name = "DIR")]
     kernel_dir: Option<PathBuf>,
-    /// The guests' kernel
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel_dir")]
-    kernel: Option<PathBuf>,
-    /// The kernel's modules
-    #[arg(long, value_name = "DIR", conflicts_with = "kernel_dir")]
-    modules_dir: Option<PathBuf>,
     /// The program that runs as the guests' init
     #[arg(long, value_name = "FILE")]
     guest: Option<PathBuf>,

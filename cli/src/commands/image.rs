@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
+use bulkhead_nodeagent::import_image;
 use bulkhead_types::check_image_reference;
 use clap::Subcommand;
 
@@ -12,7 +12,7 @@ use crate::progress::Progress;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
-    /// Put an OCI image into the store of this machine's agent
+    /// Put an OCI image into the store of an agent of this machine, while that agent does not run
     Import {
         /// An OCI layout: a directory, or a tar archive of one
         layout: PathBuf,
@@ -32,7 +32,7 @@ pub(crate) async fn run(verb: ImageVerb) -> Result<(), Failure> {
     let ImageVerb::Import { layout, tag, name, data_dir } = verb;
     check_image_reference(&name).map_err(|e| Failure::usage(e.to_string()))?;
     let _progress = Progress::start(format!("importing {}", layout.display()));
-    let store = ImageStore::open(&data_dir, ImageStoreOptions::default()).map_err(anyhow::Error::from)?;
-    let image = store.import_layout(&layout, tag.as_deref(), &name).await.map_err(anyhow::Error::from)?;
-    emit_line(&format!("{name} imported as {}", image.digest.as_str()))
+    let imported = import_image(&data_dir, &layout, tag.as_deref(), &name).await;
+    let digest = imported.map_err(anyhow::Error::from)?;
+    emit_line(&format!("{name} imported as {}", digest.as_str()))
 }

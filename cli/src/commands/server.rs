@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+use bulkhead_controlplane::ServerOptions;
+use bulkhead_types::MemberId;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
+use crate::telemetry;
 
 /// A member of the first configuration, `1=host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,18 +46,28 @@ pub(crate) struct ServerArgs {
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
-    /// One tick of the consensus clock
-    #[arg(long, default_value_t = 100, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    pub(crate) tick_ms: u64,
-    /// Ticks without a leader until an election; up to twice as many, at random
-    #[arg(long, default_value_t = 10, value_name = "TICKS", value_parser = clap::value_parser!(u64).range(3..=1000))]
-    pub(crate) election_ticks: u64,
-    /// How long a node's lease runs
-    #[arg(long, default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
-    pub(crate) lease_ms: u64,
+    /// One tick of the consensus clock [default: 50]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) tick_ms: Option<u64>,
+    /// Ticks without a leader until an election; up to twice as many, at random [default: 20]
+    #[arg(long, value_name = "TICKS", value_parser = parse_ticks)]
+    pub(crate) election_ticks: Option<usize>,
+    /// How long a node's lease runs [default: 10000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub(crate) lease_ms: Option<u64>,
+    /// How long a node may be unreachable before its pods are replaced [default: 300000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    pub(crate) eviction_ms: Option<u64>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
+}
+
+fn parse_ticks(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (3..=1000).contains(n))
+        .ok_or_else(|| format!("{text:?}: expected 3 to 1000"))
 }
 
 fn parse_member(text: &str) -> Result<InitialMember, String> {
@@ -70,7 +85,48 @@ pub(crate) async fn run(args: ServerArgs) -> Result<(), Failure> {
     if args.end_with_parent {
         super::dev::end_with_parent()?;
     }
-    Err(Failure::failed(format!("cannot start server {}: this build holds no server", args.id)))
+    let _telemetry = telemetry::init_process("bulkhead-server", args.otlp_endpoint.as_deref())?;
+    let shutdown = asked_to_end()?;
+    let options = options(args)?;
+    bulkhead_controlplane::run(options, shutdown).await.map_err(|e| anyhow::Error::from(e).into())
+}
+
+fn options(args: ServerArgs) -> Result<ServerOptions, Failure> {
+    let own = args.initial_cluster.iter().find(|m| m.id == args.id).map(|m| m.address.clone());
+    let advertise = match args.advertise.or(own) {
+        Some(address) => address,
+        None if args.listen.ip().is_unspecified() => {
+            return Err(Failure::usage(
+                "--listen on all addresses needs --advertise: how do others reach this server?",
+            ));
+        }
+        None => args.listen.to_string(),
+    };
+    let mut options = ServerOptions::new(MemberId(args.id), args.data_dir, args.listen);
+    options.advertise = advertise.into();
+    options.initial_cluster =
+        args.initial_cluster.into_iter().map(|m| (MemberId(m.id), m.address.into())).collect();
+    options.join = args.join.into_iter().map(Into::into).collect();
+    options.metrics_listen = args.metrics_listen;
+    options.tick_ms = args.tick_ms.unwrap_or(options.tick_ms);
+    options.election_ticks = args.election_ticks.unwrap_or(options.election_ticks);
+    // Several heartbeats fit into an election time-out, whatever that is.
+    options.heartbeat_ticks = options.heartbeat_ticks.min((options.election_ticks / 4).max(1));
+    options.lease_ms = args.lease_ms.unwrap_or(options.lease_ms);
+    options.eviction_ms = args.eviction_ms.unwrap_or(options.eviction_ms);
+    Ok(options)
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C.
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()> + Send, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]

@@ -102,13 +102,7 @@ impl Layout {
             Accelerator::Kvm => "kvm",
         };
         arguments.add("accel", accel.to_owned());
-        let paths = [
-            ("kernel", &args.kernel),
-            ("kernel-dir", &args.kernel_dir),
-            ("modules-dir", &args.modules_dir),
-            ("guest", &args.guest),
-            ("qemu", &args.qemu),
-        ];
+        let paths = [("kernel-dir", &args.kernel_dir), ("guest", &args.guest), ("qemu", &args.qemu)];
         for (name, path) in paths {
             if let Some(path) = path {
                 arguments.path(name, path);
