@@ -1,5 +1,7 @@
 //! `events`: what happened, who asked, and when.
 
+use std::time::Duration;
+
 use bulkhead_proto::v1;
 use bulkhead_types::ObjectRef;
 use clap::Args;
@@ -7,15 +9,15 @@ use serde_json::json;
 use tonic::Streaming;
 
 use super::Context;
-use crate::client::queries;
+use crate::client::{is_unavailable, queries};
 use crate::failure::Failure;
 use crate::output::{emit, emit_line, table};
 use crate::target;
 use crate::time::{age, rfc3339};
 
 const HEADER: [&str; 6] = ["REVISION", "AGE", "ACTOR", "EVENT", "OBJECT", "SUMMARY"];
-/// Rows that are lined up together; further ones follow with the same widths.
-const PAGE_ROWS: usize = 1000;
+/// A server that ends every stream at once must not be asked in a tight loop.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
@@ -47,7 +49,7 @@ pub(crate) async fn run(args: EventsArgs, context: &Context) -> Result<(), Failu
         Some(word) => target::parse_named(std::slice::from_ref(word), &context.namespace)?.pop(),
         None => None,
     };
-    let request = v1::ListEventsRequest {
+    let mut request = v1::ListEventsRequest {
         namespace: if args.all_namespaces || object.is_some() {
             String::new()
         } else {
@@ -56,31 +58,50 @@ pub(crate) async fn run(args: EventsArgs, context: &Context) -> Result<(), Failu
         object: object.as_ref().map(Into::into),
         from_revision: args.since_revision,
         limit: args.limit,
-        follow: args.watch,
+        follow: false,
     };
-    let mut stream = open(request, context).await?;
-    let mut rows = Vec::new();
-    let mut widths: Option<Vec<usize>> = None;
-    while let Some(entry) = stream.message().await? {
-        if args.json {
-            emit_line(&as_json(&entry).to_string())?;
-            continue;
-        }
-        let row = row(&entry, args.timestamps);
-        match &widths {
-            Some(widths) => emit(&table::render_row(&row, widths))?,
-            None => rows.push(row),
-        }
-        // When following, nobody says where the past ends: the first row is as good a width as any.
-        if widths.is_none() && (args.watch || rows.len() == PAGE_ROWS) {
-            widths = Some(table::widths(&HEADER, &rows));
-            emit(&table::render(&HEADER, &rows))?;
-        }
-    }
-    if widths.is_none() && !args.json {
+    // The past first, so that its columns line up; what follows keeps their widths.
+    let past = all(request.clone(), context).await?;
+    let rows: Vec<Vec<String>> = past.iter().map(|entry| row(entry, args.timestamps)).collect();
+    if args.json {
+        past.iter().try_for_each(|entry| emit_line(&as_json(entry).to_string()))?;
+    } else {
         emit(&table::render(&HEADER, &rows))?;
     }
-    Ok(())
+    if !args.watch {
+        return Ok(());
+    }
+    let widths = table::widths(&HEADER, &rows);
+    request.from_revision = past.last().map_or(request.from_revision, |entry| entry.revision);
+    request.follow = true;
+    loop {
+        let mut stream = open(request.clone(), context).await?;
+        loop {
+            match stream.message().await {
+                Ok(Some(entry)) => {
+                    request.from_revision = request.from_revision.max(entry.revision);
+                    if args.json {
+                        emit_line(&as_json(&entry).to_string())?;
+                    } else {
+                        emit(&table::render_row(&row(&entry, args.timestamps), &widths))?;
+                    }
+                }
+                Err(status) if !is_unavailable(&status) => return Err(status.into()),
+                // Another server goes on where this one ended.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn all(request: v1::ListEventsRequest, context: &Context) -> Result<Vec<v1::HistoryEntry>, Failure> {
+    let mut stream = open(request, context).await?;
+    let mut entries = Vec::new();
+    while let Some(entry) = stream.message().await? {
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 async fn open(
@@ -104,12 +125,7 @@ pub(crate) async fn of_object(
 ) -> Result<Vec<v1::HistoryEntry>, Failure> {
     let request =
         v1::ListEventsRequest { object: Some(object.into()), limit, ..v1::ListEventsRequest::default() };
-    let mut stream = open(request, context).await?;
-    let mut entries = Vec::new();
-    while let Some(entry) = stream.message().await? {
-        entries.push(entry);
-    }
-    Ok(entries)
+    all(request, context).await
 }
 
 fn object_name(entry: &v1::HistoryEntry) -> String {

@@ -292,7 +292,7 @@ impl v1::commands_server::Commands for Fake {
             self.run(command.variant.ok_or_else(|| Status::invalid_argument("no command"))?)?;
         }
         let revision = self.state().revision;
-        Ok(Response::new(v1::SubmitResponse { revision, request_id: request.request_id, duplicate: false }))
+        Ok(Response::new(v1::SubmitResponse { revision, request_id: request.request_id }))
     }
 
     type SubmitStreamStream = BoxStream<'static, Result<v1::SubmitStreamResponse, Status>>;
