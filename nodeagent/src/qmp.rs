@@ -184,10 +184,10 @@ mod tests {
         tokio::spawn(async move {
             let (reader, mut writer) = theirs.into_split();
             let mut reader = BufReader::new(reader).lines();
-            for line in lines {
+            for (index, line) in lines.iter().enumerate() {
                 writer.write_all(line.as_bytes()).await.expect("the client reads");
                 writer.write_all(b"\n").await.expect("the client reads");
-                if !line.contains("\"event\"") {
+                if !line.contains("\"event\"") && index + 1 < lines.len() {
                     reader.next_line().await.expect("the client writes");
                 }
             }
