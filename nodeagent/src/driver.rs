@@ -20,6 +20,9 @@ use crate::vm::{console, process};
 /// The loop looks at the clock at least this often.
 const TICK_MAX: Duration = Duration::from_secs(60);
 
+/// How long what is under way may take when the agent ends.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the loop holds.
 pub(crate) struct Driver {
     agent: Agent,
@@ -48,6 +51,19 @@ impl Driver {
 
     /// Runs until `shutdown` is done. Guests go on; the next agent adopts them.
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Input>, shutdown: impl Future<Output = ()>) {
+        self.drive(&mut events, shutdown).await;
+        // Nobody may wait for room in it.
+        drop(events);
+        let pods = std::mem::take(&mut self.pods).into_values().map(PodHandle::into_task);
+        let ending = futures::future::join_all(pods.chain(std::mem::take(&mut self.retired).into_values()));
+        if tokio::time::timeout(END_TIMEOUT, ending).await.is_err() {
+            tracing::warn!(
+                "some pods are still being started or removed; the next agent finds them as they are"
+            );
+        }
+    }
+
+    async fn drive(&mut self, events: &mut mpsc::Receiver<Input>, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
             self.dispatch().await;

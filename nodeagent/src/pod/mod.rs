@@ -89,6 +89,9 @@ impl Worker {
             self.act(action).await;
         }
         self.stop_preparing().await;
+        if let Some(vm) = self.vm.take() {
+            vm.leave().await;
+        }
     }
 
     async fn act(&mut self, action: Action) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bulkhead_nodeagent_core::Input;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span};
 
 use super::start::Launched;
@@ -29,7 +29,8 @@ pub(crate) struct Vm {
     pub(crate) instance: u32,
     killer: Killer,
     stop: watch::Sender<Option<u64>>,
-    task: JoinHandle<()>,
+    /// Ends with its owner, the guest does not.
+    task: AbortOnDropHandle<()>,
 }
 
 impl Vm {
@@ -55,7 +56,7 @@ impl Vm {
             started_at_ms,
         };
         let span = span.unwrap_or_else(Span::none);
-        let task = tokio::spawn(watch_over(launched, pod_dir, talk, inputs).instrument(span));
+        let task = watched(watch_over(launched, pod_dir, talk, inputs).instrument(span));
         Self { instance, killer, stop, task }
     }
 
@@ -73,6 +74,12 @@ impl Vm {
         }
     }
 
+    /// Stops watching; the guest goes on.
+    pub(crate) async fn leave(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
     /// Kills what is left and waits for its end.
     pub(crate) async fn end(self) {
         self.kill();
@@ -80,23 +87,25 @@ impl Vm {
     }
 }
 
+/// A task that ends when nobody holds it any more.
+fn watched<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
 async fn watch_over(launched: Launched, pod_dir: PathBuf, talk: Talk, inputs: mpsc::Sender<Input>) {
     let Launched { process, instance, pod, dir, .. } = launched;
     let exited = CancellationToken::new();
     let logs = talk.logs.clone();
     let log = pod_dir.join(CONSOLE_LOG);
-    let mut console = tokio::spawn(console::record(dir.clone(), log, exited.clone()));
-    let control = tokio::spawn(control(dir.join(QMP_SOCKET), pod));
-    let mut channel = tokio::spawn(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
+    let mut console = watched(console::record(dir.clone(), log, exited.clone()));
+    let control = watched(control(dir.join(QMP_SOCKET), pod));
+    let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
     let status = process.wait().await;
     exited.cancel();
     // The sockets are closed now: what is still in them is read to the end.
     let read_out = async { tokio::join!(&mut channel, &mut console) };
-    if tokio::time::timeout(LAST_WORDS, read_out).await.is_err() {
-        channel.abort();
-        console.abort();
-    }
-    control.abort();
+    let _ = tokio::time::timeout(LAST_WORDS, read_out).await;
+    drop((channel, console, control));
     logs.end_all();
     let last_console = console::last_lines(&pod_dir, &dir);
     tracing::info!(%pod, instance, status, "guest ended");

@@ -1,0 +1,327 @@
+//! The whole agent against a control plane in memory and real guests.
+//!
+//! Needs QEMU, `BULKHEAD_KERNEL_DIR`, `BULKHEAD_GUEST` and a static /bin/busybox; where one is missing, the tests that
+//! need it say so and pass.
+
+#[path = "support/layout.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod layout;
+#[path = "support/server.rs"]
+#[allow(unreachable_pub, reason = "a module of a test")]
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError};
+use bulkhead_proto::v1;
+use bulkhead_proto::v1::pod_io_client::PodIoClient;
+use bulkhead_types::{
+    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, ResourceRequirements,
+    RestartPolicy, Shared,
+};
+use layout::{LayoutMaker, Node, layer};
+use server::FakeServer;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Until something that must come is missed. Emulated guests on a busy machine are slow.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// What guests need; `None`, with a word on what is missing, where they cannot run.
+fn guest_parts() -> Option<(PathBuf, PathBuf)> {
+    let part = |name: &str| {
+        let path = std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
+        if path.is_none() {
+            eprintln!("skipped: {name} names nothing");
+        }
+        path
+    };
+    let qemu = std::process::Command::new("qemu-system-x86_64").arg("-version").output();
+    if qemu.is_err() {
+        eprintln!("skipped: qemu-system-x86_64 is not installed");
+        return None;
+    }
+    if !Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: there is no /bin/busybox (apt-get install busybox-static)");
+        return None;
+    }
+    Some((part("BULKHEAD_KERNEL_DIR")?, part("BULKHEAD_GUEST")?))
+}
+
+/// A node: its directory and its agent, which may be stopped and started.
+struct TestNode {
+    _dir: tempfile::TempDir,
+    config: AgentConfig,
+    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>)>,
+}
+
+impl TestNode {
+    async fn new(server: &FakeServer, kernel_dir: &Path, guest: &Path) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut config =
+            AgentConfig::new("node-1", vec![format!("http://{}", server.address)], dir.path().join("data"));
+        config.kernel_dir = kernel_dir.to_owned();
+        config.guest = guest.to_owned();
+        config.accel = AccelChoice::Tcg;
+        config.backoff_ms = Some((500, 2_000));
+        config.memory_bytes = Some(2 << 30);
+        import_busybox(dir.path(), &config.data_dir).await;
+        Self { _dir: dir, config, running: None }
+    }
+
+    fn start(&mut self) {
+        let (stop, stopped) = oneshot::channel();
+        let agent = bulkhead_nodeagent::run(self.config.clone(), async {
+            let _ = stopped.await;
+        });
+        self.running = Some((stop, tokio::spawn(agent)));
+    }
+
+    async fn stop(&mut self) {
+        let (stop, agent) = self.running.take().expect("running");
+        stop.send(()).expect("it listens");
+        agent.await.expect("no panic").expect("a clean end");
+    }
+
+    /// Process ids of this node's guests.
+    fn guests(&self) -> Vec<i32> {
+        let data = self.config.data_dir.display().to_string();
+        let processes = std::fs::read_dir("/proc").expect("procfs");
+        processes
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line);
+                line.contains("-pidfile") && line.contains(&data)
+            })
+            .collect()
+    }
+
+    fn pod_folders(&self) -> usize {
+        std::fs::read_dir(self.config.data_dir.join("pods")).expect("listed").count()
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        // A test that failed leaves no guest behind.
+        for pid in self.guests() {
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+async fn import_busybox(dir: &Path, data: &Path) {
+    let Ok(busybox) = std::fs::read("/bin/busybox") else { return };
+    let mut maker = LayoutMaker::new(&dir.join("layout"));
+    let links = ["sh", "echo", "sleep", "cat", "true", "trap"].map(|name| (name, format!("bin/{name}")));
+    let mut nodes = vec![Node::Dir("bin"), Node::File("bin/busybox", 0o755, &busybox)];
+    nodes.extend(links.iter().map(|(_, path)| Node::Link(path, "busybox")));
+    let config = serde_json::json!({"Entrypoint": ["/bin/sh", "-c"], "Env": ["PATH=/bin"]});
+    maker.image("v1", "amd64", config, &[layer(&nodes)]);
+    let options = ImageStoreOptions { free_bytes: 8 << 20, ..ImageStoreOptions::default() };
+    let store = ImageStore::open(data, options).expect("opened");
+    store.import_layout(&maker.dir, None, "busybox:v1").await.expect("imported");
+}
+
+fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
+    let limits = ResourceRequirements {
+        cpu_millis: Some(500),
+        memory_bytes: Some(96 << 20),
+        ephemeral_storage_bytes: None,
+    };
+    let container = Container {
+        name: "main".into(),
+        image: "busybox:v1".into(),
+        args: vec![script.to_owned()],
+        limits,
+        requests: limits,
+        ..Container::default()
+    };
+    let spec = PodSpec {
+        restart_policy,
+        termination_grace_ms: 5_000,
+        containers: vec![container],
+        ..PodSpec::default()
+    };
+    PodIntent {
+        id: ObjectId(id),
+        uid: uuid::Uuid::from_u128(u128::from(id)),
+        namespace: Name::new("default").expect("valid"),
+        name: Name::new(format!("pod-{id}")).expect("valid"),
+        spec: Shared::new(spec),
+        deletion: None,
+        ended: false,
+        unique: false,
+        trace_context: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+    }
+}
+
+fn deleting(pod: PodIntent) -> PodIntent {
+    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000 }), ..pod }
+}
+
+/// Reads a pod's output; with `until`, follows it until a line holds that.
+async fn logs(address: &str, pod: u64, until: Option<&str>) -> Result<String, tonic::Status> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
+    let request = v1::LogsRequest {
+        namespace: "default".to_owned(),
+        pod: format!("pod-{pod}"),
+        follow: until.is_some(),
+        ..v1::LogsRequest::default()
+    };
+    let mut stream = client.logs(request).await?.into_inner();
+    let mut text = String::new();
+    let read = async {
+        while let Some(chunk) = stream.message().await? {
+            text.push_str(&String::from_utf8_lossy(&chunk.data));
+            if until.is_some_and(|until| text.contains(until)) {
+                break;
+            }
+        }
+        Ok::<_, tonic::Status>(())
+    };
+    tokio::time::timeout(DEADLINE, read).await.expect("output in time")?;
+    Ok(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    let script =
+        "trap 'echo bye; exit 0' TERM; echo hello from $HOSTNAME; while true; do sleep 1; echo tick; done";
+    let web = pod(7, script, RestartPolicy::Always);
+    server.intend(vec![web.clone()]);
+    node.start();
+
+    let running = server.report(7, "a ready pod", |report| report.status.ready).await;
+    assert_eq!(running.status.phase, PodPhase::Running);
+    assert!(running.status.containers[0].image_digest.starts_with("sha256:"), "{running:?}");
+    let text = logs(&server.facts().address, 7, Some("tick")).await.expect("logs");
+    assert!(text.starts_with("hello from pod-7\n"), "{text}");
+    assert!(server.usage(7).await > 0);
+    let guests = node.guests();
+    assert_eq!(guests.len(), 1);
+
+    // The agent restarts: the guest goes on and is adopted.
+    node.stop().await;
+    assert_eq!(node.guests(), guests, "the guest outlives the agent");
+    node.start();
+    let adopted = server.report(7, "an adopted pod", |report| report.sequence >> 32 == 2).await;
+    assert!(adopted.status.ready, "{adopted:?}");
+    assert_eq!((adopted.status.sandbox_restarts, node.guests()), (0, guests.clone()));
+    let text = logs(&server.facts().address, 7, None).await.expect("logs");
+    assert_eq!(text.matches("hello").count(), 1, "output is kept once: {text}");
+
+    // The guest dies: it is started again, after a wait.
+    let killed = std::process::Command::new("kill").args(["-9", &guests[0].to_string()]).status();
+    assert!(killed.expect("kill").success());
+    let died = server.report(7, "a dead guest", |report| report.status.reason == "GuestDied").await;
+    assert!(!died.status.ready && died.status.message.contains("console"), "{died:?}");
+    let again =
+        |report: &bulkhead_types::PodReport| report.status.ready && report.status.sandbox_restarts == 1;
+    let returned = server.report(7, "a new guest", again).await;
+    assert_eq!(returned.status.containers[0].restart_count, 1);
+
+    // Deletion: SIGTERM reaches the container, and nothing is left.
+    let address = server.facts().address;
+    let follower = tokio::spawn(async move { logs(&address, 7, Some("bye")).await });
+    server.report(7, "the new guest", |report| report.status.ready).await;
+    server.intend(vec![deleting(web)]);
+    let gone = server.report(7, "the end", |report| report.gone).await;
+    assert!(!gone.status.ready);
+    let text = follower.await.expect("no panic").unwrap_or_default();
+    assert!(text.is_empty() || text.contains("bye"), "{text}");
+    assert_eq!(node.guests(), [0; 0]);
+    server.intend(vec![]);
+    node.stop().await;
+    assert_eq!(node.pod_folders(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_output() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    let job = pod(9, "echo working; exit 3", RestartPolicy::Never);
+    server.intend(vec![job.clone()]);
+    node.start();
+    let failed = server.report(9, "the job's end", |report| report.gone).await;
+    assert_eq!(failed.status.phase, PodPhase::Failed);
+    let ContainerState::Terminated(end) = &failed.status.containers[0].state else { panic!("{failed:?}") };
+    assert_eq!((end.exit_code, end.reason.as_str()), (3, "Error"));
+    assert_eq!(node.guests(), [0; 0]);
+
+    // Its output stays as long as it is intended, also over a restart of the agent; and it does not run again.
+    node.stop().await;
+    server.intend(vec![PodIntent { ended: true, ..job }]);
+    node.start();
+    server.report(9, "the same end", |report| report.gone && report.sequence >> 32 == 2).await;
+    assert_eq!(logs(&server.facts().address, 9, None).await.expect("logs"), "working\n");
+    assert_eq!(node.guests(), [0; 0]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_said_and_tried_again() {
+    let server = FakeServer::start().await;
+    let empty = tempfile::tempdir().expect("temporary directory");
+    let mut node = TestNode::new(&server, empty.path(), Path::new("/nonexistent")).await;
+    if !Path::new("/bin/busybox").exists() {
+        return eprintln!("skipped: there is no /bin/busybox");
+    }
+    node.start();
+    let mut lost = pod(2, "true", RestartPolicy::Always);
+    let mut spec = (*lost.spec).clone();
+    spec.containers[0].image = "127.0.0.1:1/nothing:v1".into();
+    lost.spec = Shared::new(spec);
+    server.intend(vec![pod(1, "true", RestartPolicy::Always), lost.clone()]);
+    let kernel = server.report(1, "KernelMissing", |report| report.status.reason == "KernelMissing").await;
+    assert!(kernel.status.message.contains("fetch-kernel"), "{kernel:?}");
+    assert_eq!(kernel.status.phase, PodPhase::Pending);
+    server.report(2, "ErrImagePull", |report| report.status.reason == "ErrImagePull").await;
+    server.report(2, "ImagePullBackOff", |report| report.status.reason == "ImagePullBackOff").await;
+    server.intend(vec![deleting(pod(1, "true", RestartPolicy::Always)), deleting(lost)]);
+    server.report(1, "the end of the first", |report| report.gone).await;
+    server.report(2, "the end of the second", |report| report.gone).await;
+    node.stop().await;
+    assert_eq!((node.guests(), node.pod_folders()), (vec![], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_qemu_is_said() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    node.config.qemu = PathBuf::from("/nonexistent/qemu");
+    node.start();
+    server.intend(vec![pod(1, "true", RestartPolicy::Always)]);
+    let missing = server.report(1, "QemuMissing", |report| report.status.reason == "QemuMissing").await;
+    assert!(missing.status.message.contains("apt-get install"), "{missing:?}");
+    assert!(server.facts().warnings.iter().any(|warning| warning.contains("/nonexistent/qemu")));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_reports_is_ended_with_its_console() {
+    let Some((kernel_dir, _)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    // Its first process ends, or waits without a word on the channel.
+    let mut node = TestNode::new(&server, &kernel_dir, Path::new("/bin/busybox")).await;
+    node.config.boot_deadline_ms = Some(20_000);
+    node.start();
+    server.intend(vec![pod(1, "true", RestartPolicy::Always)]);
+    let died = server.report(1, "a failed guest", |report| report.status.sandbox_restarts > 0).await;
+    let reasons = ["GuestDied", "GuestNotReporting"];
+    assert!(reasons.contains(&died.status.reason.as_str()), "{died:?}");
+    assert!(died.status.message.contains("last console lines"), "{died:?}");
+    server.intend(vec![]);
+    server.report(1, "the end", |report| report.gone).await;
+    node.stop().await;
+    assert_eq!((node.guests(), node.pod_folders()), (vec![], 0));
+}

@@ -1,0 +1,164 @@
+//! A control plane of one process for tests: takes registrations, sends the intent that the test sets, acknowledges
+//! and keeps every report.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bulkhead_proto::v1;
+use bulkhead_proto::v1::agents_server::{Agents, AgentsServer};
+use bulkhead_types::{AgentAck, AgentReport, Intent, NodeFacts, ObjectId, PodIntent, PodReport};
+use futures::Stream;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+const NODE: ObjectId = ObjectId(3);
+const LEASE_MS: u64 = 10_000;
+const HEARTBEAT_MS: u64 = 500;
+
+/// What a test sees and sets.
+#[derive(Clone)]
+pub struct FakeServer {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+struct State {
+    facts: Mutex<Option<NodeFacts>>,
+    incarnation: Mutex<u64>,
+    /// Generation and pods.
+    intent: watch::Sender<(u64, Vec<PodIntent>)>,
+    /// The newest report of each pod.
+    reports: watch::Sender<BTreeMap<ObjectId, PodReport>>,
+    usage: watch::Sender<BTreeMap<ObjectId, u64>>,
+}
+
+impl FakeServer {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let state = Arc::new(State {
+            facts: Mutex::default(),
+            incarnation: Mutex::default(),
+            intent: watch::Sender::new((1, Vec::new())),
+            reports: watch::Sender::new(BTreeMap::new()),
+            usage: watch::Sender::new(BTreeMap::new()),
+        });
+        let service = AgentsServer::new(Service { state: Arc::clone(&state) });
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self { address, state }
+    }
+
+    pub fn facts(&self) -> NodeFacts {
+        self.state.facts.lock().expect("no panic").clone().expect("joined")
+    }
+
+    /// Sets what should run.
+    pub fn intend(&self, pods: Vec<PodIntent>) {
+        self.state.intent.send_modify(|(generation, intended)| {
+            *generation += 1;
+            *intended = pods;
+        });
+    }
+
+    /// Waits until the newest report of a pod is like this.
+    pub async fn report(&self, pod: u64, what: &str, like: impl Fn(&PodReport) -> bool) -> PodReport {
+        let mut reports = self.state.reports.subscribe();
+        let found = reports.wait_for(|reports| reports.get(&ObjectId(pod)).is_some_and(&like));
+        let found = tokio::time::timeout(super::DEADLINE, found)
+            .await
+            .map(|found| found.expect("kept")[&ObjectId(pod)].clone());
+        found.unwrap_or_else(|_| panic!("{what} never came; last: {:#?}", self.state.reports.borrow()))
+    }
+
+    /// Waits until a pod's memory in use is reported.
+    pub async fn usage(&self, pod: u64) -> u64 {
+        let mut usage = self.state.usage.subscribe();
+        let found = usage.wait_for(|usage| usage.contains_key(&ObjectId(pod)));
+        tokio::time::timeout(super::DEADLINE, found).await.expect("usage").expect("kept")[&ObjectId(pod)]
+    }
+}
+
+struct Service {
+    state: Arc<State>,
+}
+
+#[tonic::async_trait]
+impl Agents for Service {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let facts = request.into_inner().facts.expect("facts").try_into().expect("facts");
+        *self.state.facts.lock().expect("no panic") = Some(facts);
+        let mut incarnation = self.state.incarnation.lock().expect("no panic");
+        *incarnation += 1;
+        Ok(Response::new(v1::JoinResponse {
+            node: NODE.0,
+            incarnation: *incarnation,
+            lease_ms: LEASE_MS,
+            heartbeat_ms: HEARTBEAT_MS,
+        }))
+    }
+
+    type ConnectStream = Pin<Box<dyn Stream<Item = Result<v1::ServerMessage, Status>> + Send>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(serve(Arc::clone(&self.state), request.into_inner(), sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn report(&self, _: Request<v1::AgentReport>) -> Result<Response<v1::AgentAck>, Status> {
+        Err(Status::unimplemented("agents connect"))
+    }
+}
+
+async fn serve(
+    state: Arc<State>,
+    mut messages: Streaming<v1::AgentMessage>,
+    sender: mpsc::Sender<Result<v1::ServerMessage, Status>>,
+) {
+    let mut intents = state.intent.subscribe();
+    intents.mark_changed();
+    let incarnation = *state.incarnation.lock().expect("no panic");
+    loop {
+        let message = tokio::select! {
+            changed = intents.changed() => {
+                changed.expect("kept");
+                let (generation, pods) = intents.borrow_and_update().clone();
+                let intent = Intent { node: NODE, incarnation, generation, pods };
+                v1::server_message::Message::Intent((&intent).into())
+            }
+            message = messages.message() => {
+                let Ok(Some(v1::AgentMessage { message: Some(message) })) = message else { return };
+                let v1::agent_message::Message::Report(report) = message;
+                let report: AgentReport = report.try_into().expect("a report");
+                assert_eq!(report.incarnation, incarnation);
+                state.reports.send_modify(|known| {
+                    for pod in report.pods {
+                        let newer = known.get(&pod.pod).is_none_or(|old| old.sequence < pod.sequence);
+                        if newer {
+                            known.insert(pod.pod, pod);
+                        }
+                    }
+                });
+                state.usage.send_modify(|known| {
+                    known.extend(report.usage.iter().map(|usage| (usage.pod, usage.memory_bytes)));
+                });
+                let ack = AgentAck { sent_at_ms: report.sent_at_ms, lease_ms: LEASE_MS };
+                v1::server_message::Message::Ack((&ack).into())
+            }
+        };
+        if sender.send(Ok(v1::ServerMessage { message: Some(message) })).await.is_err() {
+            return;
+        }
+    }
+}
