@@ -36,6 +36,10 @@ const STATES_PER_SECOND_MAX: u32 = 200;
 /// How far a guest's clock may run ahead, in milliseconds.
 const CLOCK_AHEAD_MS_MAX: u64 = 2_000;
 
+/// States overtake output: so long after the end of a container, and after its last output since, followers are told
+/// that there is no more.
+const OUTPUT_LAG: Duration = Duration::from_secs(1);
+
 /// One guest's side of the agent.
 #[derive(Debug)]
 pub(crate) struct Talk {
@@ -58,9 +62,19 @@ struct Conversation {
     out: Vec<u8>,
     greeted: bool,
     acks: BTreeMap<String, u64>,
+    /// Runs that ended, and when their output is taken to be complete.
+    ending: BTreeMap<String, (Run, Instant)>,
     cpu_usec: Option<(u64, Instant)>,
     states: u32,
     second: Option<Instant>,
+}
+
+/// Waits until then; for ever when there is no then.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for any word of a guest.
@@ -100,6 +114,7 @@ impl Talk {
                         return Ok(());
                     }
                 }
+                () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
                     if !talk.exchange(&stream, ready?, &mut buffer)? {
                         return Ok(());
@@ -160,7 +175,7 @@ impl Talk {
         match message {
             GuestMessage::ContainerState(state) => {
                 talk.pace().await;
-                self.container(state).await;
+                self.container(talk, state).await;
             }
             GuestMessage::PodState(state) => {
                 talk.pace().await;
@@ -187,7 +202,7 @@ impl Talk {
         }
     }
 
-    async fn container(&self, state: guest::ContainerState) {
+    async fn container(&self, talk: &mut Conversation, state: guest::ContainerState) {
         if !self.containers().contains(state.container.as_str()) {
             return;
         }
@@ -199,7 +214,9 @@ impl Talk {
                     tracing::warn!(pod = %self.pod, %error, "the log cannot be opened");
                 }
             }
-            guest::ContainerStateKind::Terminated => self.logs.ended(&state.container, run),
+            guest::ContainerStateKind::Terminated => {
+                talk.ending.insert(state.container.clone(), (run, Instant::now() + OUTPUT_LAG));
+            }
             guest::ContainerStateKind::Waiting => {}
         }
         let started_at_ms = self.our_time(state.started_at_ms);
@@ -251,6 +268,9 @@ impl Talk {
             offset: chunk.offset,
             data: chunk.data,
         };
+        if let Some((_, at)) = talk.ending.get_mut(&chunk.container) {
+            *at = Instant::now() + OUTPUT_LAG;
+        }
         match self.logs.append(&chunk.container, record) {
             Ok(up_to) => {
                 talk.acks.insert(chunk.container, up_to);
@@ -332,6 +352,21 @@ impl Conversation {
             }
         }
         Ok(true)
+    }
+
+    fn next_end(&self) -> Option<Instant> {
+        self.ending.values().map(|(_, at)| *at).min()
+    }
+
+    fn end_runs(&mut self, logs: &PodLogs) {
+        let now = Instant::now();
+        self.ending.retain(|container, (run, at)| {
+            let waits = *at > now;
+            if !waits {
+                logs.ended(container, *run);
+            }
+            waits
+        });
     }
 
     fn acknowledge(&mut self) {

@@ -23,7 +23,7 @@ use bulkhead_types::{
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Until something that must come is missed. Emulated guests on a busy machine are slow.
@@ -165,6 +165,17 @@ fn deleting(pod: PodIntent) -> PodIntent {
 
 /// Reads a pod's output; with `until`, follows it until a line holds that.
 async fn logs(address: &str, pod: u64, until: Option<&str>) -> Result<String, tonic::Status> {
+    let (ticks, _) = watch::channel(0);
+    logs_with(address, pod, until, &ticks).await
+}
+
+/// The same; tells how many bytes there were so far.
+async fn logs_with(
+    address: &str,
+    pod: u64,
+    until: Option<&str>,
+    length: &watch::Sender<usize>,
+) -> Result<String, tonic::Status> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
     let request = v1::LogsRequest {
@@ -178,6 +189,7 @@ async fn logs(address: &str, pod: u64, until: Option<&str>) -> Result<String, to
     let read = async {
         while let Some(chunk) = stream.message().await? {
             text.push_str(&String::from_utf8_lossy(&chunk.data));
+            length.send_replace(text.len());
             if until.is_some_and(|until| text.contains(until)) {
                 break;
             }
@@ -230,13 +242,16 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
 
     // Deletion: SIGTERM reaches the container, and nothing is left.
     let address = server.facts().address;
-    let follower = tokio::spawn(async move { logs(&address, 7, Some("bye")).await });
-    server.report(7, "the new guest", |report| report.status.ready).await;
+    let (length, mut heard) = watch::channel(0);
+    let follower = tokio::spawn(async move { logs_with(&address, 7, Some("bye"), &length).await });
+    // Only then does the shell surely know what to do at SIGTERM.
+    let tick = heard.wait_for(|length| *length > "hello from pod-7\n".len());
+    tokio::time::timeout(DEADLINE, tick).await.expect("output").expect("kept");
     server.intend(vec![deleting(web)]);
     let gone = server.report(7, "the end", |report| report.gone).await;
     assert!(!gone.status.ready);
-    let text = follower.await.expect("no panic").unwrap_or_default();
-    assert!(text.is_empty() || text.contains("bye"), "{text}");
+    let text = follower.await.expect("no panic").expect("logs");
+    assert!(text.contains("bye"), "{text}");
     assert_eq!(node.guests(), [0; 0]);
     server.intend(vec![]);
     node.stop().await;
