@@ -53,6 +53,8 @@ pub(crate) struct Talk {
     pub(crate) stop: watch::Receiver<Option<u64>>,
     /// When the guest's process started, milliseconds since the epoch.
     pub(crate) started_at_ms: u64,
+    /// The start of the pod; ends when its first container runs.
+    pub(crate) start: Option<tracing::Span>,
 }
 
 /// What one connection knows.
@@ -129,7 +131,7 @@ impl Talk {
     }
 
     async fn hear(
-        &self,
+        &mut self,
         talk: &mut Conversation,
         frame: Result<Vec<u8>, bulkhead_guest_protocol::FrameError>,
     ) {
@@ -171,7 +173,7 @@ impl Talk {
         self.tell(Input::GuestHello { pod: self.pod, instance: self.instance }).await;
     }
 
-    async fn take(&self, talk: &mut Conversation, message: GuestMessage) {
+    async fn take(&mut self, talk: &mut Conversation, message: GuestMessage) {
         match message {
             GuestMessage::ContainerState(state) => {
                 talk.pace().await;
@@ -202,7 +204,7 @@ impl Talk {
         }
     }
 
-    async fn container(&self, talk: &mut Conversation, state: guest::ContainerState) {
+    async fn container(&mut self, talk: &mut Conversation, state: guest::ContainerState) {
         if !self.containers().contains(state.container.as_str()) {
             return;
         }
@@ -210,6 +212,9 @@ impl Talk {
         let kind = state.kind();
         match kind {
             guest::ContainerStateKind::Running => {
+                if let Some(span) = self.start.take() {
+                    tracing::info!(parent: &span, container = state.container, "first container runs");
+                }
                 if let Err(error) = self.logs.started(&state.container, run) {
                     tracing::warn!(pod = %self.pod, %error, "the log cannot be opened");
                 }

@@ -91,7 +91,12 @@ impl PodIo for Service {
         let logs = match self.host.logs.find(known.id) {
             Some(logs) => logs,
             // Logs of a pod that ended before this agent started.
-            None if dir.is_dir() => self.host.logs.pod(known.id, &dir),
+            None if dir.is_dir() => {
+                let logs = self.host.logs.pod(known.id, &dir);
+                let marked = known.containers.iter().try_for_each(|container| logs.mark_over(container));
+                marked.map_err(|error| Status::internal(format!("cannot read the log: {error}")))?;
+                logs
+            }
             None => {
                 return Err(Status::failed_precondition(format!(
                     "container {container} has not started yet"

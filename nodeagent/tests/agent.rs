@@ -50,11 +50,14 @@ fn guest_parts() -> Option<(PathBuf, PathBuf)> {
     Some((part("BULKHEAD_KERNEL_DIR")?, part("BULKHEAD_GUEST")?))
 }
 
+/// An agent that runs, and how to stop it.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>);
+
 /// A node: its directory and its agent, which may be stopped and started.
 struct TestNode {
     _dir: tempfile::TempDir,
     config: AgentConfig,
-    running: Option<(oneshot::Sender<()>, JoinHandle<Result<(), AgentError>>)>,
+    running: Option<Running>,
 }
 
 impl TestNode {
@@ -278,6 +281,7 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     node.start();
     server.report(9, "the same end", |report| report.gone && report.sequence >> 32 == 2).await;
     assert_eq!(logs(&server.facts().address, 9, None).await.expect("logs"), "working\n");
+    assert_eq!(logs(&server.facts().address, 9, Some("more")).await.expect("logs"), "working\n");
     assert_eq!(node.guests(), [0; 0]);
     node.stop().await;
 }
@@ -339,4 +343,26 @@ async fn a_guest_that_never_reports_is_ended_with_its_console() {
     server.report(1, "the end", |report| report.gone).await;
     node.stop().await;
     assert_eq!((node.guests(), node.pod_folders()), (vec![], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_accelerator_is_found_by_running_a_guest_and_remembered() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    node.config.accel = AccelChoice::Auto;
+    node.start();
+    let job = pod(1, "echo done", RestartPolicy::Never);
+    server.intend(vec![job]);
+    server.report(1, "the job's end", |report| report.status.phase == PodPhase::Succeeded).await;
+    let facts = server.facts();
+    match facts.accelerator.as_str() {
+        "kvm" => assert!(facts.warnings.is_empty(), "{facts:?}"),
+        "tcg" => assert!(facts.warnings.iter().any(|warning| warning.contains("KVM")), "{facts:?}"),
+        other => panic!("{other}"),
+    }
+    assert!(!node.config.data_dir.join("probe").exists(), "nothing is left of the trial");
+    let tried = node.config.data_dir.join("accelerator.json").exists();
+    assert_eq!(tried, Path::new("/dev/kvm").exists(), "the result is remembered");
+    node.stop().await;
 }

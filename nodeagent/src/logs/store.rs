@@ -128,6 +128,14 @@ impl PodLogs {
         }
     }
 
+    /// A container whose guest ended before this agent started: there is no more to come of what is here.
+    pub(crate) fn mark_over(&self, container: &str) -> io::Result<()> {
+        let mut containers = lock(&self.containers);
+        let writer = self.writer(&mut containers, container)?;
+        writer.progress.send_modify(|progress| progress.ended = true);
+        Ok(())
+    }
+
     /// Everything ended.
     pub(crate) fn end_all(&self) {
         for writer in lock(&self.containers).values() {

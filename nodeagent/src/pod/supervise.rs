@@ -8,7 +8,7 @@ use bulkhead_nodeagent_core::Input;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
 use super::start::Launched;
 use crate::channel::Talk;
@@ -34,13 +34,14 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// Watches a guest from now on. Its end is told once, after everything that it said.
+    /// Watches a guest from now on. Its end is told once, after everything that it said. `start` is the span of the
+    /// pod's start.
     pub(crate) fn supervise(
         host: &Arc<Host>,
         launched: Launched,
         started_at_ms: u64,
         inputs: mpsc::Sender<Input>,
-        span: Option<Span>,
+        start: Option<Span>,
     ) -> Self {
         let (stop, stopped) = watch::channel(None);
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
@@ -54,9 +55,9 @@ impl Vm {
             inputs: inputs.clone(),
             stop: stopped,
             started_at_ms,
+            start,
         };
-        let span = span.unwrap_or_else(Span::none);
-        let task = watched(watch_over(launched, pod_dir, talk, inputs).instrument(span));
+        let task = watched(watch_over(launched, pod_dir, talk, inputs));
         Self { instance, killer, stop, task }
     }
 
