@@ -1,6 +1,7 @@
 //! `dev`: servers and agents of this machine as child processes of one terminal.
 
 mod child;
+mod guests;
 mod layout;
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ pub(crate) struct DevArgs {
     /// Memory that each agent offers, such as 2Gi
     #[arg(long)]
     memory: Option<String>,
+    /// End guests too when everything ends; else they go on, and the next start adopts them
+    #[arg(long)]
+    end_guests: bool,
     /// Registries that are asked over plain HTTP
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,...")]
     insecure_registry: Vec<String>,
@@ -78,6 +82,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     for child in children.iter_mut().rev() {
         child.end().await;
     }
+    guests::settle(&layout.root, args.end_guests);
     outcome
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Agent {
 }
 
 pub(super) struct Layout {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     pub(super) state: State,
 }
 
