@@ -393,3 +393,7 @@ impl Conversation {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;

@@ -99,6 +99,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
     driver.recover().await?;
 
+    // Made before the first pod waits for it.
+    let warming = Arc::clone(&host);
+    tokio::spawn(async move {
+        if let Err(error) = warming.boot.assets().await {
+            tracing::warn!(error = error::chain(&error), "no guest can start");
+        }
+    });
     let stopping = CancellationToken::new();
     let service = PodIoServer::new(podio::Service { host, names });
     let served =

@@ -113,7 +113,7 @@ impl Session {
             if self.inputs.send(Input::Joined(joined)).await.is_err() {
                 return;
             }
-            wanted = match self.connected(client).await {
+            wanted = match self.connected(client, joined.incarnation).await {
                 End::Over => return,
                 End::Wanted => true,
                 End::Broken => false,
@@ -176,7 +176,7 @@ impl Session {
         }
     }
 
-    async fn connected(&mut self, mut client: AgentsClient<Channel>) -> End {
+    async fn connected(&mut self, mut client: AgentsClient<Channel>, incarnation: u64) -> End {
         let (reports, receiver) = mpsc::channel(REPORTS_MAX);
         let call = client.connect(ReceiverStream::new(receiver));
         tokio::pin!(call);
@@ -186,6 +186,8 @@ impl Session {
                 order = self.orders.recv() => match order {
                     None => return End::Over,
                     Some(Order::Join) => return End::Wanted,
+                    // Of the session before.
+                    Some(Order::Report(report)) if report.incarnation != incarnation => {}
                     Some(Order::Report(report)) => {
                         let report = v1::agent_message::Message::Report(v1::AgentReport::from(&*report));
                         let message = v1::AgentMessage { message: Some(report) };

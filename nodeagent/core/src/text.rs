@@ -57,11 +57,25 @@ pub fn with_console(sentence: &str, console: &str) -> String {
     }
 }
 
+/// Without what moves the cursor or rings the bell: terminal sequences (ECMA-48: ESC, `[`, parameters, a final byte)
+/// are left out, other control characters replaced.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|&c| c != '\r')
-        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
-        .collect()
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => {
+                if chars.next() == Some('[') {
+                    chars.by_ref().find(|c| !matches!(c, '\u{20}'..='\u{3f}'));
+                }
+            }
+            '\r' => {}
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn head(text: &str, limit: usize) -> String {
@@ -82,7 +96,7 @@ mod tests {
         let long: String = (0..500).map(|n| format!("line {n}\r\n")).collect();
         let tail = console_tail(&long);
         assert!(tail.starts_with("line ") && tail.ends_with("line 499"), "{tail}");
-        assert_eq!(console_tail("a\u{1b}[0m\n\n"), "a\u{fffd}[0m");
+        assert_eq!(console_tail("\u{1b}c\u{1b}[?7la\u{1b}[0m\u{7}\n\n\u{1b}["), "a\u{fffd}");
     }
 
     proptest! {

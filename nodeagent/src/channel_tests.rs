@@ -1,0 +1,120 @@
+//! The agent's side of the channel against guests made here, good and hostile.
+
+use super::*;
+use crate::logs::{LogStore, Selection, read};
+use bulkhead_guest_protocol::host::ContainerConfig;
+use tokio::io::AsyncWriteExt as _;
+
+/// A guest that sends these bytes and closes; what the core is told, and the output that was kept.
+async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let logs = LogStore::default().pod(ObjectId(7), dir.path());
+    let (inputs, mut told) = mpsc::channel(1000);
+    let (_stop, stopped) = watch::channel(None);
+    let container = ContainerConfig { name: "main".to_owned(), ..ContainerConfig::default() };
+    let mut talk = Talk {
+        pod: ObjectId(7),
+        instance: 2,
+        config: PodConfig { containers: vec![container], ..PodConfig::default() },
+        logs: logs.clone(),
+        inputs,
+        stop: stopped,
+        started_at_ms: 1_000,
+        start: None,
+    };
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    let guest = tokio::spawn(async move {
+        theirs.write_all(&bytes).await.expect("read");
+        theirs.shutdown().await.expect("closed");
+        theirs
+    });
+    talk.run(ours).await.expect("ends with the guest");
+    drop((talk, guest.await));
+    let mut inputs = Vec::new();
+    while let Some(input) = told.recv().await {
+        inputs.push(input);
+    }
+    let (sender, mut records) = mpsc::channel(1000);
+    let _ = read(logs, "main".to_owned(), Selection::default(), sender).await;
+    let mut text = String::new();
+    while let Some(record) = records.recv().await {
+        text.push_str(&String::from_utf8_lossy(&record.data));
+    }
+    (inputs, text)
+}
+
+fn frames(messages: &[GuestMessage]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    messages.iter().for_each(|message| encode(message, &mut bytes).expect("short enough"));
+    bytes
+}
+
+fn greeting(protocol_version: u32) -> GuestMessage {
+    GuestMessage::Hello(guest::Hello { protocol_version, configured: true, ..guest::Hello::default() })
+}
+
+fn output(container: &str, offset: u64, text: &str) -> GuestMessage {
+    GuestMessage::LogChunk(guest::LogChunk {
+        container: container.to_owned(),
+        offset,
+        data: text.as_bytes().to_vec(),
+        ..guest::LogChunk::default()
+    })
+}
+
+fn state(container: &str, started_at_ms: u64) -> GuestMessage {
+    GuestMessage::ContainerState(guest::ContainerState {
+        container: container.to_owned(),
+        kind: guest::ContainerStateKind::Running.into(),
+        started_at_ms,
+        ..guest::ContainerState::default()
+    })
+}
+
+fn started_at_ms(input: &Input) -> u64 {
+    match input {
+        Input::GuestContainer {
+            status: ContainerStatus { state: ContainerState::Running { started_at_ms }, .. },
+            ..
+        } => *started_at_ms,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_heard_through_garbage_and_repetitions() {
+    let mut bytes = b"noise BKHD noise".to_vec();
+    bytes.extend(frames(&[
+        greeting(PROTOCOL_VERSION),
+        greeting(PROTOCOL_VERSION),
+        state("main", 5_000),
+        output("main", 0, "one\n"),
+        output("main", 2, "e\ntwo\n"),
+    ]));
+    let (inputs, text) = hear(bytes).await;
+    assert_eq!(inputs.len(), 2, "{inputs:?}");
+    assert_eq!(inputs[0], Input::GuestHello { pod: ObjectId(7), instance: 2 });
+    assert_eq!(started_at_ms(&inputs[1]), 5_000);
+    assert_eq!(text, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn what_a_guest_must_not_say_is_not_heard() {
+    let check = async |messages: &[GuestMessage]| {
+        let (inputs, text) = hear(frames(messages)).await;
+        assert!(inputs.iter().all(|input| matches!(input, Input::GuestHello { .. })), "{inputs:?}");
+        assert_eq!(text, "");
+    };
+    check(&[state("main", 5_000), output("main", 0, "before the greeting\n")]).await;
+    check(&[greeting(PROTOCOL_VERSION + 1), state("main", 5_000)]).await;
+    check(&[greeting(PROTOCOL_VERSION), state("other", 1), output("../../etc", 0, "x\n")]).await;
+}
+
+#[tokio::test]
+async fn a_guests_clock_is_not_believed() {
+    let times = [1, u64::MAX, 0].map(|time| state("main", time));
+    let (inputs, _) = hear(frames(&[&[greeting(PROTOCOL_VERSION)], times.as_slice()].concat())).await;
+    let heard: Vec<u64> = inputs[1..].iter().map(started_at_ms).collect();
+    assert_eq!((heard[0], heard[2]), (1_000, 0));
+    assert!(heard[1] <= clock::unix_ms() + CLOCK_AHEAD_MS_MAX, "{heard:?}");
+}
