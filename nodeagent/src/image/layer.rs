@@ -449,12 +449,20 @@ fn decompress<'a>(layer: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ImageErro
     let mut magic = Vec::new();
     (&mut layer).take(4).read_to_end(&mut magic).at("read", Path::new("layer"))?;
     let whole = io::Cursor::new(magic.clone()).chain(layer);
+    // Some tools (umoci 0.4) leave out the padding after the last entry and the end marker, which other readers
+    // bear. That nothing else is missing is what the layer's digest says.
+    let end = || io::repeat(0).take(TAR_END_BYTES);
     Ok(match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(whole).at("unpack", Path::new("layer"))?),
-        _ => Box::new(whole),
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole).chain(end())),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::Decoder::new(whole).at("unpack", Path::new("layer"))?.chain(end()))
+        }
+        _ => Box::new(whole.chain(end())),
     })
 }
+
+/// The padding of the last entry (below one block of 512 bytes) and the end marker (two blocks).
+const TAR_END_BYTES: u64 = 3 * 512;
 
 /// Delivers at most `window` bytes, which the owner of the other handle opens and closes.
 struct WindowReader<R> {
