@@ -1,0 +1,215 @@
+//! The one history: every committed entry in the order of the log, replayed through `evolve` into a State of
+//! its own as soon as the first replica applies it. Every replica is held against it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_controlplane_core::evolve::evolve;
+use bulkhead_controlplane_core::server::AppliedEntry;
+use bulkhead_controlplane_core::{Applied, State};
+use bulkhead_controlplane_disk::GENESIS_INDEX;
+use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome};
+use uuid::Uuid;
+
+use crate::invariants::{
+    Verdict, Violation, acknowledged, digests, exactly_once, ledger, prefix, rebuilt, revisions, rollout,
+};
+use crate::oracle::Oracle;
+
+/// How many States back the rollout checker looks: a leader decides on a State that is a little older than the
+/// one its command is applied to.
+const RECENT_MAX: usize = 64;
+/// The State is checked from scratch after so many entries.
+const DEEP_CHECK_ENTRIES: u64 = 256;
+
+/// What stands for one entry.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    content: u128,
+    digest: u128,
+}
+
+/// The history so far.
+#[derive(Debug)]
+pub struct Chronicle {
+    state: State,
+    index: u64,
+    /// Entries after the genesis.
+    records: Vec<Record>,
+    genesis_digest: u128,
+    requests: exactly_once::Requests,
+    /// The States before the last entries, newest last.
+    recent: VecDeque<State>,
+    /// Where each pod was ever bound.
+    bindings: BTreeMap<ObjectId, ObjectId>,
+}
+
+impl Default for Chronicle {
+    fn default() -> Self {
+        let state = State::default();
+        Self {
+            genesis_digest: state.digest(),
+            state,
+            index: GENESIS_INDEX,
+            records: Vec::new(),
+            requests: exactly_once::Requests::new(),
+            recent: VecDeque::new(),
+            bindings: BTreeMap::new(),
+        }
+    }
+}
+
+impl Chronicle {
+    /// The last entry.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The State after the last entry.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where a pod was bound, also when it is gone.
+    #[must_use]
+    pub fn binding(&self, pod: ObjectId) -> Option<ObjectId> {
+        self.bindings.get(&pod).copied()
+    }
+
+    /// Whether a member was removed.
+    #[must_use]
+    pub fn is_removed(&self, member: MemberId) -> bool {
+        self.state.member(member).is_some_and(|record| record.role == MemberRole::Removed)
+    }
+
+    /// The outcome of a request, if it happened.
+    #[must_use]
+    pub fn outcome(&self, request_id: Uuid) -> Option<&Outcome> {
+        self.requests.get(&request_id).map(|done| &done.outcome)
+    }
+
+    fn record(&self, index: u64) -> Option<&Record> {
+        self.records.get(usize::try_from(index.checked_sub(GENESIS_INDEX + 1)?).ok()?)
+    }
+
+    fn digest_at(&self, index: u64) -> Option<u128> {
+        if index == GENESIS_INDEX { Some(self.genesis_digest) } else { self.record(index).map(|r| r.digest) }
+    }
+
+    /// A replica applied an entry.
+    ///
+    /// # Errors
+    /// When it is another one than the first replica's, or breaks an invariant.
+    pub fn apply(&mut self, member: MemberId, entry: &AppliedEntry, oracle: &Oracle) -> Verdict {
+        let content = prefix::content(&entry.applied);
+        if let Some(record) = self.record(entry.index) {
+            return prefix::check(member, entry.index, content, record.content);
+        }
+        if entry.index != self.index + 1 {
+            let text = format!("server {member} applied entry {} after {}", entry.index, self.index);
+            return Err(Violation::new("prefix", text));
+        }
+        self.index = entry.index;
+        for one in &entry.applied {
+            exactly_once::check(&mut self.requests, oracle.refused(), entry.index, one)?;
+            if !one.repeated {
+                self.evolve(one, oracle)?;
+            }
+        }
+        self.records.push(Record { content, digest: self.state.digest() });
+        if self.index.is_multiple_of(DEEP_CHECK_ENTRIES) {
+            ledger::check("history", &self.state)?;
+        }
+        Ok(())
+    }
+
+    fn evolve(&mut self, one: &Applied, oracle: &Oracle) -> Verdict {
+        let transaction = &one.transaction;
+        revisions::check(&self.state, transaction)?;
+        if let Some(submitted) = oracle.submission(transaction.request_id) {
+            revisions::check_preconditions(&self.state, submitted, transaction.outcome.is_ok())?;
+        }
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(self.state.clone());
+        evolve(&mut self.state, transaction);
+        for event in &transaction.events {
+            if let EventKind::PodBound(binding) = &event.kind {
+                let former = self.bindings.insert(binding.pod, binding.node);
+                if let Some(former) = former {
+                    let text = format!("pod {} was bound to {former} and again to {}", binding.pod, binding.node);
+                    return Err(Violation::new("physical", text));
+                }
+            }
+        }
+        rollout::check(&self.recent, &self.state, transaction)
+    }
+
+    /// Checks the digest of a replica after an entry.
+    ///
+    /// # Errors
+    /// When it is another one than the history's, or is ahead of it.
+    pub fn check_digest(&self, member: MemberId, index: u64, found: u128) -> Verdict {
+        match self.digest_at(index) {
+            Some(expected) => digests::check(member, index, found, expected),
+            // A new learner's disk is empty.
+            None if index == 0 => Ok(()),
+            None => Err(Violation::new("digests", format!("server {member} has applied {index}, nobody else"))),
+        }
+    }
+
+    /// Checks a State that was read from a snapshot.
+    ///
+    /// # Errors
+    /// When it is not the State of the history there.
+    pub fn check_restored(&self, member: MemberId, index: u64, restored: &State) -> Verdict {
+        self.check_digest(member, index, restored.digest())?;
+        ledger::check("snapshot", restored)?;
+        if index == self.index { rebuilt::check("snapshot", &self.state, restored) } else { Ok(()) }
+    }
+
+    /// Checks a live State in depth against the replayed one, when it is as far.
+    ///
+    /// # Errors
+    /// When they differ, or it is wrong in itself.
+    pub fn check_live(&self, member: MemberId, applied_index: u64, live: &State) -> Verdict {
+        let whose = format!("server {member}");
+        ledger::check(&whose, live)?;
+        if applied_index == self.index { rebuilt::check(&whose, live, &self.state) } else { Ok(()) }
+    }
+
+    /// Checks everything that was acknowledged against the log.
+    ///
+    /// # Errors
+    /// When something was lost.
+    pub fn check_acknowledged(&self, oracle: &Oracle) -> Verdict {
+        oracle
+            .acknowledged()
+            .iter()
+            .try_for_each(|(id, told)| acknowledged::check(*id, told, self.outcome(*id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> AppliedEntry {
+        AppliedEntry { index, applied: Vec::new() }
+    }
+
+    #[test]
+    fn gaps_and_strange_digests_are_noticed() {
+        let (mut chronicle, oracle) = (Chronicle::default(), Oracle::default());
+        let member = MemberId(1);
+        assert!(chronicle.apply(member, &entry(3), &oracle).is_err(), "a gap");
+        assert!(chronicle.apply(member, &entry(2), &oracle).is_ok());
+        assert!(chronicle.apply(MemberId(2), &entry(2), &oracle).is_ok());
+        let digest = chronicle.state().digest();
+        assert!(chronicle.check_digest(member, 2, digest).is_ok());
+        assert!(chronicle.check_digest(member, 2, digest + 1).is_err());
+        assert!(chronicle.check_digest(member, 3, digest).is_err(), "ahead of everybody");
+    }
+}

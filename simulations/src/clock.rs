@@ -1,0 +1,95 @@
+//! Virtual time, and what each host's clocks make of it.
+
+/// True time of the simulation, in microseconds from its start.
+pub type Micros = u64;
+
+/// Where wall clocks begin, milliseconds since the epoch.
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+const MILLION: i128 = 1_000_000;
+
+/// One host's clocks: a monotonic one that drifts, and a wall clock that can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct HostClock {
+    /// How much faster than true time it runs, in millionths.
+    drift_ppm: i64,
+    /// How far the wall clock is off, in milliseconds.
+    offset_ms: i64,
+    /// True time at which the monotonic clock began: the host's boot.
+    booted_us: Micros,
+}
+
+impl HostClock {
+    /// A clock with this drift and offset, of a host that boots at the beginning.
+    #[must_use]
+    pub fn new(drift_ppm: i64, offset_ms: i64) -> Self {
+        Self { drift_ppm, offset_ms, booted_us: 0 }
+    }
+
+    /// The monotonic clock, in milliseconds since boot.
+    #[must_use]
+    pub fn monotonic_ms(&self, now_us: Micros) -> u64 {
+        self.stretched(now_us - self.booted_us) / 1000
+    }
+
+    /// The wall clock, in milliseconds since the epoch.
+    #[must_use]
+    pub fn wall_ms(&self, now_us: Micros) -> u64 {
+        (EPOCH_MS + self.stretched(now_us) / 1000).saturating_add_signed(self.offset_ms)
+    }
+
+    /// True time at which the monotonic clock shows at least this.
+    #[must_use]
+    pub fn true_us(&self, monotonic_ms: u64) -> Micros {
+        let local_us = i128::from(monotonic_ms) * 1000;
+        let ahead = -(-local_us * MILLION).div_euclid(MILLION + i128::from(self.drift_ppm));
+        self.booted_us + u64::try_from(ahead).expect("clocks show times after their boot")
+    }
+
+    /// Sets the wall clock forward or back.
+    pub fn jump(&mut self, by_ms: i64) {
+        self.offset_ms += by_ms;
+    }
+
+    /// How far the wall clock was set off, in milliseconds.
+    #[must_use]
+    pub fn offset_ms(&self) -> i64 {
+        self.offset_ms
+    }
+
+    /// The host boots anew: its monotonic clock begins at zero.
+    pub fn reboot(&mut self, now_us: Micros) {
+        self.booted_us = now_us;
+    }
+
+    fn stretched(&self, us: Micros) -> u64 {
+        let drift = i128::from(us) * i128::from(self.drift_ppm) / MILLION;
+        u64::try_from(i128::from(us) + drift).expect("drift is far below one")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_go_off_when_the_clock_shows_their_time_and_not_much_later() {
+        for drift in [-5000, -1, 0, 3, 4999] {
+            let mut clock = HostClock::new(drift, 0);
+            clock.reboot(12_345);
+            for at in [0, 1, 999, 123_456_789] {
+                let due = clock.true_us(at);
+                assert!(clock.monotonic_ms(due + 1) >= at, "{drift} {at}");
+                assert!(clock.monotonic_ms(due.saturating_sub(2000).max(12_345)) <= at, "{drift} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_jump_moves_the_wall_clock_only() {
+        let mut clock = HostClock::new(0, 0);
+        let before = clock.wall_ms(1_000_000);
+        clock.jump(-250);
+        assert_eq!(clock.wall_ms(1_000_000), before - 250);
+        assert_eq!(clock.monotonic_ms(1_000_000), 1000);
+    }
+}

@@ -1,0 +1,30 @@
+//! What a client was told is what the log says: an acknowledged command is never lost, and a request never has
+//! two answers.
+
+use bulkhead_types::Outcome;
+use uuid::Uuid;
+
+use super::{Verdict, ensure};
+
+/// Checks an answer against the log's own record of the request.
+///
+/// # Errors
+/// When the log has no such request, or another outcome of it.
+pub fn check(request_id: Uuid, told: &Outcome, logged: Option<&Outcome>) -> Verdict {
+    ensure(logged == Some(told), "acknowledged", || {
+        format!("request {request_id} was answered {told:?}, the log says {logged:?}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_or_changed_answer_is_noticed() {
+        let id = Uuid::from_u128(1);
+        assert!(check(id, &Ok(4), Some(&Ok(4))).is_ok());
+        assert!(check(id, &Ok(4), None).is_err());
+        assert!(check(id, &Ok(4), Some(&Ok(5))).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! What must never be, one file per property.
+//!
+//! | file | property | looked at |
+//! |---|---|---|
+//! | `digests` | replicas with the same applied index have the same digest | after every entry of every server |
+//! | `prefix` | all replicas apply the same transactions at the same index | after every entry of every server |
+//! | `acknowledged` | what a client was told is what the log says, for ever | at every answer, and at the end |
+//! | `exactly_once` | a request happens at most once, and never when it was refused | at every new entry |
+//! | `revisions` | revisions grow by one, log time never goes back, a stale precondition never holds | at every new entry |
+//! | `reads` | a confirmed read sees everything that was acknowledged before it was asked for | at every read |
+//! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
+//! | `rebuilt` | State from events, and from a snapshot, equals live State | every few hundred entries, at every start |
+//! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
+//! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
+//! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
+
+pub mod acknowledged;
+pub mod convergence;
+pub mod digests;
+pub mod exactly_once;
+pub mod ledger;
+
+pub mod prefix;
+pub mod reads;
+pub mod rebuilt;
+pub mod revisions;
+pub mod rollout;
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which property does not hold.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Violation {
+    /// A violation of a property.
+    #[must_use]
+    pub fn new(invariant: &'static str, detail: impl Into<String>) -> Self {
+        Self { invariant, detail: detail.into() }
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+/// What a checker says.
+pub type Verdict = Result<(), Violation>;
+
+/// A violation unless this holds.
+pub(crate) fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(Violation::new(invariant, detail())) }
+}

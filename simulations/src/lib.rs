@@ -1,0 +1,48 @@
+//! Whole clusters in one thread, under faults, from one seed.
+//!
+//! ```text
+//!   seed ─► Options (everything is drawn) ─► World
+//!                                             │  one queue of events, one clock
+//!      clients ─► network ─► ServerHost ──────┤  the real server core over a simulated disk
+//!                    ▲          ▲  │          │
+//!                    │     nemesis │ applied  │  crashes, partitions, full and failing disks, clocks
+//!                    ▼             ▼          │
+//!                AgentHost      Chronicle ────┤  one history, replayed; every replica is held against it
+//!             the real agent    invariants    │
+//!                core           Oracle        │  what clients were told
+//!                    │                        │
+//!                Hypervisor ── physical truth ┘
+//!   safety: faults, and nothing bad may happen ─► liveness: no faults, and everything must come to rest
+//! ```
+//!
+//! Entry point: [`run`]. The same seed gives the same run, bit by bit: nothing here reads a clock, draws from the
+//! operating system, or iterates in an order that is not its own.
+//!
+//! It never judges by the code under test alone: what clients were told, what guests physically do and what
+//! was replayed are kept apart from it.
+
+mod chronicle;
+mod client;
+mod clock;
+mod disk;
+pub mod invariants;
+mod liveness;
+mod message;
+mod nemesis;
+mod network;
+mod options;
+mod oracle;
+mod queue;
+mod report;
+mod rng;
+mod safety;
+mod server_host;
+mod snapshot_transfer;
+mod trace;
+mod workload;
+mod world;
+
+pub use options::Options;
+pub use report::{Outcome, Report};
+pub use safety::{RunConfig, run};
+pub use trace::Detail;

@@ -1,0 +1,69 @@
+//! What a run tells.
+
+use std::collections::BTreeMap;
+
+use crate::invariants::Violation;
+use crate::options::Options;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing bad happened, everything good did.
+    Passed,
+    /// Too little happened to say anything.
+    Void(String),
+    /// Something that must never be.
+    Failed(Violation),
+}
+
+/// What a run tells.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the seed decided.
+    pub options: Options,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many things happened.
+    pub steps: u64,
+    /// How long it lasted, in virtual milliseconds.
+    pub virtual_ms: u64,
+    /// How many commands were acknowledged.
+    pub acknowledged: u64,
+    /// How many entries the log has.
+    pub entries: u64,
+    /// How many reads were answered.
+    pub reads: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Stands for everything that happened.
+    pub trace_hash: u128,
+    /// The last lines of the trace, when they were kept.
+    pub tail: Vec<String>,
+}
+
+impl std::fmt::Display for Report {
+    /// One line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "seed {} servers {} agents {} steps {} virtual {:.1} s acked {} reads {} entries {} faults",
+            self.options.seed,
+            self.options.servers,
+            self.options.agents,
+            self.steps,
+            self.virtual_ms as f64 / 1000.0,
+            self.acknowledged,
+            self.reads,
+            self.entries,
+        )?;
+        for (kind, count) in self.faults.iter().filter(|(_, count)| **count > 0) {
+            write!(f, " {}={count}", kind.replace(' ', "-"))?;
+        }
+        write!(f, " trace {:032x}", self.trace_hash)?;
+        match &self.outcome {
+            Outcome::Passed => Ok(()),
+            Outcome::Void(why) => write!(f, " void: {why}"),
+            Outcome::Failed(violation) => write!(f, " FAILED {violation}"),
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! A machine with a server on it: the real server core, its disk, its clocks, and everything that dies with it.
+//!
+//! This is the simulation's stand-in for the shell around the core: it carries out what the core asks for, in
+//! the order in which the core's documentation wants it, each thing taking its time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::intent::{intent_of, node_touched};
+use bulkhead_controlplane_core::server::{
+    Fatal, Input, Output, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
+};
+use bulkhead_controlplane_disk::DiskError;
+use bulkhead_storage::{StorageError, Stores};
+use bulkhead_types::{
+    Command, EventKind, Joined, Kind, MemberId, Name, Object, ObjectId, Stamped, Transaction, digest128,
+};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::clock::{HostClock, Micros};
+use crate::disk::{Requests, ServerDisk};
+use crate::invariants::Violation;
+use crate::message::{Body, Envelope, Request, Response};
+use crate::network::Host;
+use crate::snapshot_transfer::{Incoming, Outgoing};
+use crate::world::{Event, World};
+
+/// The cluster's identity in every run.
+pub(crate) const CLUSTER_ID: Uuid = Uuid::from_u128(0xb01c_4ead);
+/// A server whose disk was full looks again after this time, in microseconds.
+const FULL_RETRY_US: Micros = 100_000;
+
+/// A machine that holds a server, running or not.
+pub(crate) struct ServerHost {
+    pub(crate) member: MemberId,
+    pub(crate) disk: ServerDisk,
+    pub(crate) clock: HostClock,
+    /// Counts starts: what was scheduled in an earlier life means nothing in a later one.
+    pub(crate) life: u32,
+    pub(crate) up: Option<Up>,
+    /// The first voters, on the machines that found the cluster.
+    founders: Option<Vec<MemberId>>,
+    /// It was removed from the cluster and never starts again.
+    pub(crate) retired: bool,
+}
+
+/// A running server.
+pub(crate) struct Up {
+    pub(crate) server: Server,
+    pub(crate) stores: Stores,
+    pub(crate) requests: Requests,
+    pub(crate) saving: Option<SaveSnapshot>,
+    tickets: BTreeMap<Ticket, Waiting>,
+    next_ticket: Ticket,
+    /// Streams to agents: which session each is for.
+    pub(crate) sessions: BTreeMap<u32, Session>,
+    pub(crate) outgoing: BTreeMap<u64, Outgoing>,
+    pub(crate) incoming: Option<Incoming>,
+    pumping: bool,
+    full: bool,
+}
+
+/// A stream to an agent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session {
+    node: ObjectId,
+    incarnation: u64,
+}
+
+/// Who waits for a ticket.
+struct Waiting {
+    origin: Host,
+    call: u64,
+    via: Option<MemberId>,
+    /// The node that is being registered, when that is it.
+    joins: Option<Name>,
+}
+
+impl ServerHost {
+    pub(crate) fn new(
+        member: MemberId,
+        disk: ServerDisk,
+        clock: HostClock,
+        founders: Option<Vec<MemberId>>,
+    ) -> Self {
+        Self { member, disk, clock, life: 0, up: None, founders, retired: false }
+    }
+
+    pub(crate) fn host(&self) -> Host {
+        Host::Server(self.member)
+    }
+}
+
+fn address(member: MemberId) -> SmolStr {
+    SmolStr::new(format!("server-{member}:7400"))
+}
+
+impl World {
+    fn server_config(&self, host: &ServerHost) -> ServerConfig {
+        let options = &self.options.server;
+        ServerConfig {
+            member: host.member,
+            cluster_id: CLUSTER_ID,
+            storage_uid: Uuid::from_bytes(host.disk.identity().storage_uid),
+            address: address(host.member),
+            version: SmolStr::new_static("simulated"),
+            initial_members: (1..=self.options.servers).map(|m| (MemberId(m), address(MemberId(m)))).collect(),
+            seed: self.options.seed,
+            tick_ms: options.tick_ms,
+            election_ticks: options.election_ticks,
+            heartbeat_ticks: options.heartbeat_ticks,
+            snapshot_entries: options.snapshot_entries,
+            keep_entries: options.keep_entries,
+            digest_interval: options.digest_interval,
+            heartbeat_ms: options.heartbeat_ms,
+            reconcile: options.reconcile_config(),
+            authorize: authorize_all,
+        }
+    }
+
+    /// Starts a server from what its disk holds.
+    pub(crate) fn start_server(&mut self, member: MemberId) {
+        let Some(host) = self.servers.get(&member).filter(|h| h.up.is_none() && !h.retired) else { return };
+        let config = self.server_config(host);
+        let opened = host.disk.open(&*self.codec, host.founders.as_deref());
+        let (stores, loaded) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.start_failed(member, &error),
+        };
+        let index = loaded.log.snapshot_point().index;
+        self.note(Host::Server(member), "start", u128::from(index), || {
+            format!("snapshot {index}, log to {}, cut {:?}", loaded.log.last(), loaded.cut)
+        });
+        let verdict = self.chronicle.check_restored(member, index, &loaded.state);
+        self.judge(verdict);
+        let server =
+            match Server::new(config, self.codec.clone(), loaded.state, loaded.log, &self.logger) {
+                Ok(server) => server,
+                Err(error) => {
+                    return self.fail(Violation::new("start", format!("server {member}: {error}")));
+                }
+            };
+        let up = Up {
+            server,
+            stores,
+            requests: Requests::default(),
+            saving: None,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            sessions: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            pumping: false,
+            full: false,
+        };
+        let host = self.servers.get_mut(&member).expect("it was just there");
+        host.life += 1;
+        host.up = Some(up);
+        let life = host.life;
+        self.queue.push(self.now_us + 1, Event::Tick { member, life });
+    }
+
+    /// A disk that fails while it is opened is tried again; one that cannot be used is a lost acknowledgement.
+    fn start_failed(&mut self, member: MemberId, error: &DiskError) {
+        let again = matches!(error, DiskError::Storage(e) if !e.is_fatal());
+        self.note(Host::Server(member), "start failed", u128::from(again), || error.to_string());
+        if again {
+            if let Some(host) = self.servers.get_mut(&member) {
+                host.disk.crash();
+            }
+            self.queue.push(self.now_us + FULL_RETRY_US, Event::Restart { member });
+        } else {
+            self.fail(Violation::new("start", format!("server {member} cannot use its disk: {error}")));
+        }
+    }
+
+    /// Power fails at a server.
+    pub(crate) fn crash_server(&mut self, member: MemberId, restart_after_us: Micros) {
+        let Some(host) = self.servers.get_mut(&member) else { return };
+        if host.up.take().is_none() {
+            return;
+        }
+        let choice = host.disk.crash();
+        self.note(Host::Server(member), "crash", digest128(&format!("{choice:?}")), || format!("{choice:?}"));
+        self.queue.push(self.now_us + restart_after_us, Event::Restart { member });
+    }
+
+    pub(crate) fn running(&mut self, member: MemberId, life: u32) -> Option<&mut Up> {
+        let host = self.servers.get_mut(&member)?;
+        if host.life == life { host.up.as_mut() } else { None }
+    }
+
+    /// Lets a server tick, and sees to the next tick.
+    pub(crate) fn tick_server(&mut self, member: MemberId, life: u32) {
+        if self.running(member, life).is_none() {
+            return;
+        }
+        let clock = self.servers[&member].clock;
+        let next_ms = clock.monotonic_ms(self.now_us) + self.options.server.tick_ms;
+        self.queue.push(clock.true_us(next_ms).max(self.now_us + 1), Event::Tick { member, life });
+        self.give(member, Input::Tick);
+    }
+
+    /// Hands an input to a running server, and sees to it that its output is taken.
+    pub(crate) fn give(&mut self, member: MemberId, input: Input) {
+        let (now_us, pump_us_max) = (self.now_us, self.options.server.pump_us_max);
+        let Some(host) = self.servers.get_mut(&member) else { return };
+        let (wall_ms, life) = (host.clock.wall_ms(now_us), host.life);
+        let Some(up) = host.up.as_mut() else { return };
+        up.server.handle(wall_ms, input);
+        if pump_us_max == 0 {
+            self.pump(member, life);
+        } else if !up.pumping {
+            up.pumping = true;
+            let at_us = now_us + self.rng.range(0, pump_us_max);
+            self.queue.push(at_us, Event::Pump { member, life });
+        }
+    }
+
+    /// Takes a server's output and does what it asks for.
+    pub(crate) fn pump(&mut self, member: MemberId, life: u32) {
+        let now_us = self.now_us;
+        let Some(host) = self.servers.get_mut(&member).filter(|h| h.life == life) else { return };
+        let wall_ms = host.clock.wall_ms(now_us);
+        let Some(up) = host.up.as_mut() else { return };
+        up.pumping = false;
+        let mut output = up.server.take_output(wall_ms);
+        let persists = std::mem::take(&mut output.persist);
+        let has_persists = !persists.is_empty();
+        persists.into_iter().for_each(|p| up.requests.push(p));
+        self.observe_output(member, &output);
+        for (to, message) in std::mem::take(&mut output.messages) {
+            self.send(Host::Server(member), Host::Server(to), Body::Peer(message));
+        }
+        for (ticket, reply) in std::mem::take(&mut output.replies) {
+            self.reply(member, ticket, reply);
+        }
+        self.push_intents(member, &output);
+        if let Some(save) = output.save_snapshot.take() {
+            self.begin_saving(member, life, save);
+        }
+        for send in std::mem::take(&mut output.send_snapshots) {
+            self.begin_sending(member, life, send);
+        }
+        if let Some(fatal) = output.fatal.take() {
+            return self.stop_server(member, &fatal);
+        }
+        if has_persists {
+            self.write_log(member, life);
+        }
+    }
+
+    /// Tells the checkers what a server did.
+    fn observe_output(&mut self, member: MemberId, output: &Output) {
+        let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
+        let (applied_index, digest) = (up.server.applied_index(), up.server.state().digest());
+        for entry in &output.applied {
+            let fresh = entry.index > self.chronicle.index();
+            let verdict = self.chronicle.apply(member, entry, &self.oracle);
+            self.judge(verdict);
+            if fresh {
+                self.counts.entries += 1;
+                self.observe_entry(entry);
+            }
+        }
+        if !output.applied.is_empty() || output.installed.is_some() {
+            let verdict = self.chronicle.check_digest(member, applied_index, digest);
+            self.judge(verdict);
+            let installed = output.installed.is_some();
+            self.note(Host::Server(member), "applied", digest, || {
+                format!("to {applied_index}{}", if installed { " after a snapshot" } else { "" })
+            });
+        }
+    }
+
+    /// A server stops for good, by its own will.
+    fn stop_server(&mut self, member: MemberId, fatal: &Fatal) {
+        self.note(Host::Server(member), "stop", 0, || fatal.to_string());
+        let expected = *fatal == Fatal::Removed(member) && self.chronicle.is_removed(member);
+        if !expected {
+            return self.fail(Violation::new("fatal", format!("server {member}: {fatal}")));
+        }
+        let host = self.servers.get_mut(&member).expect("it just ran");
+        host.up = None;
+        host.retired = true;
+        host.disk.crash();
+    }
+
+    /// Writes what waits for the disk, and lets the flush happen later.
+    pub(crate) fn write_log(&mut self, member: MemberId, life: u32) {
+        let now_us = self.now_us;
+        let Some(up) = self.running(member, life) else { return };
+        match up.requests.write(&mut up.stores) {
+            Ok(false) => {}
+            Ok(true) => {
+                let after_us = self.servers.get_mut(&member).map_or(1, |h| h.disk.flush_us());
+                self.queue.push(now_us + after_us, Event::Flushed { member, life });
+            }
+            Err(error) => self.disk_failed(member, life, &error),
+        }
+    }
+
+    /// The device has flushed.
+    pub(crate) fn flush_log(&mut self, member: MemberId, life: u32) {
+        let Some(up) = self.running(member, life) else { return };
+        match up.requests.flush(&mut up.stores) {
+            Ok(number) => {
+                self.note(Host::Server(member), "flushed", u128::from(number.unwrap_or(0)), || {
+                    format!("request {number:?}")
+                });
+                if let Some(number) = number {
+                    self.give(member, Input::Persisted { number });
+                }
+                self.write_log(member, life);
+            }
+            Err(error) => self.disk_failed(member, life, &error),
+        }
+    }
+
+    /// A full disk makes the server wait; any other failure ends the process, which starts again.
+    pub(crate) fn disk_failed(&mut self, member: MemberId, life: u32, error: &StorageError) {
+        self.note(Host::Server(member), "disk failed", u128::from(error.is_full()), || error.to_string());
+        if matches!(error, StorageError::Invalid { .. }) || error.is_fatal() {
+            return self.fail(Violation::new("disk", format!("server {member}: {error}")));
+        }
+        if error.is_full() {
+            let Some(up) = self.running(member, life) else { return };
+            let newly = !std::mem::replace(&mut up.full, true);
+            if newly {
+                self.give(member, Input::DiskFull(true));
+            }
+            self.queue.push(self.now_us + FULL_RETRY_US, Event::LookForSpace { member, life });
+        } else {
+            let after_us = self.rng.range(1000, 1_000_000);
+            self.crash_server(member, after_us);
+        }
+    }
+
+    /// Looks whether a full disk has room again.
+    pub(crate) fn look_for_space(&mut self, member: MemberId, life: u32) {
+        let now_us = self.now_us;
+        let Some(up) = self.running(member, life).filter(|up| up.full) else { return };
+        if up.stores.log.check_space().is_err() {
+            return self.queue.push(now_us + FULL_RETRY_US, Event::LookForSpace { member, life });
+        }
+        up.full = false;
+        self.give(member, Input::DiskFull(false));
+        self.write_log(member, life);
+    }
+
+    /// A request arrives at a server, which passes it on when another one leads.
+    pub(crate) fn receive_request(&mut self, member: MemberId, request: Envelope<Request>) {
+        let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
+        let leader = up.server.leader().filter(|leader| *leader != member);
+        let read = matches!(request.content, Request::Read);
+        if let Request::Report(report) = &request.content
+            && request.via.is_none()
+            && let Host::Agent(agent) = request.origin
+            && up.sessions.get(&agent).is_none_or(|s| s.incarnation != report.incarnation)
+        {
+            let incarnation = report.incarnation;
+            return self.send(Host::Server(member), request.origin, Body::Disconnected { incarnation });
+        }
+        if let Some(leader) = leader.filter(|_| request.via.is_none() && !read && !up.server.is_leader()) {
+            let request = Envelope { via: Some(member), ..request };
+            return self.send(Host::Server(member), Host::Server(leader), Body::Request(request));
+        }
+        self.serve(member, request);
+    }
+
+    fn serve(&mut self, member: MemberId, request: Envelope<Request>) {
+        let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) else { return };
+        up.next_ticket += 1;
+        let ticket = up.next_ticket;
+        let Envelope { origin, call, via, content } = request;
+        let mut waiting = Waiting { origin, call, via, joins: None };
+        let input = match content {
+            Request::Submit(stamped) => Input::Submit { ticket, stamped: *stamped },
+            Request::Read => Input::Read { ticket },
+            Request::Join { request_id, name, facts } => {
+                waiting.joins = Some(name.clone());
+                let stamped = Stamped {
+                    request_id,
+                    actor: SmolStr::new(format!("agent:{name}")),
+                    proposed_at_ms: 0,
+                    trace_context: None,
+                    preconditions: Vec::new(),
+                    commands: vec![Command::RegisterNode { name, facts: *facts }],
+                };
+                Input::Submit { ticket, stamped }
+            }
+            Request::Report(report) => Input::Agent { ticket, report: *report },
+            Request::Membership(change) => Input::Membership { ticket, change: *change },
+            Request::Transfer(to) => Input::TransferLeader { ticket, to },
+        };
+        up.tickets.insert(ticket, waiting);
+        self.give(member, input);
+    }
+
+    fn reply(&mut self, member: MemberId, ticket: Ticket, reply: Reply) {
+        let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) else { return };
+        let Some(waiting) = up.tickets.remove(&ticket) else { return };
+        let Waiting { origin, call, via, joins } = waiting;
+        let content = match reply {
+            Reply::Applied(transaction) => match joins {
+                Some(name) => joined(&up.server, &name, &transaction),
+                None => {
+                    let Transaction { request_id, outcome, .. } = Arc::unwrap_or_clone(transaction);
+                    Response::Done { request_id, outcome }
+                }
+            },
+            Reply::ReadReady => Response::Read {
+                revision: up.server.state().revision(),
+                applied_index: up.server.applied_index(),
+                digest: up.server.state().digest(),
+            },
+            Reply::Agent(ack) => Response::Ack(ack),
+            Reply::Rejected(rejection) => Response::Refused(rejection),
+            Reply::NotLeader(leader) => Response::NotLeader(leader),
+            Reply::Lost => Response::Lost,
+            Reply::Overloaded | Reply::DiskFull => Response::Busy,
+            Reply::TransferStarted(_) => Response::TransferStarted,
+        };
+        let to = via.map_or(origin, Host::Server);
+        self.send(Host::Server(member), to, Body::Response(Envelope { origin, call, via: None, content }));
+    }
+
+    /// An agent opens its stream: it gets the intent as soon as this server knows the session.
+    pub(crate) fn connect_agent(&mut self, member: MemberId, agent: u32, node: ObjectId, incarnation: u64) {
+        let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) else { return };
+        up.sessions.insert(agent, Session { node, incarnation });
+        self.send_intent(member, agent);
+    }
+
+    /// Ends a stream to an agent, as a broken connection does.
+    pub(crate) fn cut_stream(&mut self, member: MemberId, agent: u32) {
+        if let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) {
+            up.sessions.remove(&agent);
+        }
+    }
+
+    /// Sends intents to those agents whose node an entry touched.
+    fn push_intents(&mut self, member: MemberId, output: &Output) {
+        let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
+        if up.sessions.is_empty() {
+            return;
+        }
+        let changes = output.applied.iter().flat_map(|e| &e.applied).flat_map(|a| &a.changes);
+        let touched: BTreeSet<ObjectId> = changes.filter_map(node_touched).collect();
+        let all = output.installed.is_some();
+        let agents: Vec<u32> = up
+            .sessions
+            .iter()
+            .filter(|(_, session)| all || touched.contains(&session.node))
+            .map(|(agent, _)| *agent)
+            .collect();
+        for agent in agents {
+            self.send_intent(member, agent);
+        }
+    }
+
+    fn send_intent(&mut self, member: MemberId, agent: u32) {
+        let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
+        let Some(session) = up.sessions.get(&agent) else { return };
+        let intent = intent_of(up.server.state(), session.node);
+        // A follower that lags does not know the session yet: its next entry about the node brings the intent.
+        let Some(intent) = intent.filter(|i| i.incarnation >= session.incarnation) else { return };
+        if intent.incarnation > session.incarnation {
+            let incarnation = session.incarnation;
+            self.cut_stream(member, agent);
+            return self.send(Host::Server(member), Host::Agent(agent), Body::Disconnected { incarnation });
+        }
+        self.send(Host::Server(member), Host::Agent(agent), Body::Intent(Box::new(intent)));
+    }
+}
+
+/// What a registration gave the agent. A repeated request has its answer without events: then the State tells.
+fn joined(server: &Server, name: &Name, transaction: &Transaction) -> Response {
+    if let Err(rejection) = &transaction.outcome {
+        return Response::Refused(rejection.clone());
+    }
+    let found = transaction.events.iter().find_map(|event| match &event.kind {
+        EventKind::NodeRegistered { id, incarnation, .. } => Some((*id, *incarnation)),
+        EventKind::ObjectCreated(Object::Node(node)) => Some((node.meta.id, node.status.incarnation)),
+        _ => None,
+    });
+    let known = || {
+        let state = server.state();
+        let node = state.nodes().get(state.find(Kind::Node, None, name)?)?;
+        Some((node.meta.id, node.status.incarnation))
+    };
+    let Some((node, incarnation)) = found.or_else(known) else { return Response::Lost };
+    let config = server.config();
+    let (lease_ms, heartbeat_ms) = (config.reconcile.lease_ms, config.heartbeat_ms);
+    Response::Joined(Joined { node, incarnation, lease_ms, heartbeat_ms })
+}

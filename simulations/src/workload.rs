@@ -1,0 +1,242 @@
+//! What clients ask for: objects come, change, roll, scale and go.
+
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{
+    Command, Container, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent, Kind,
+    LabelSelector, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodSpec, PodStatus, PodTemplate,
+    Precondition, ResourceRequirements, RestartPolicy, Shared, Stamped, StringMap,
+};
+use smol_str::SmolStr;
+
+use crate::options::WorkloadOptions;
+use crate::rng::Rng;
+
+/// The namespaces that are used; the first is always there.
+const NAMESPACES: [&str; 2] = ["default", "team"];
+/// Names of pods that belong to no workload.
+const PODS: u64 = 6;
+const MIB: u64 = 1 << 20;
+/// How long a rollout may stand still, in milliseconds.
+const PROGRESS_DEADLINE_MS: u64 = 20_000;
+
+/// The source of operations.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    options: WorkloadOptions,
+    agents: u32,
+    /// Makes every template, and every restart, a new one.
+    count: u64,
+}
+
+/// The name of a node.
+pub(crate) fn node_name(agent: u32) -> Name {
+    name(&format!("node-{agent}"))
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("the simulation makes valid names")
+}
+
+fn labels(key: &str, value: &str) -> StringMap {
+    [(SmolStr::new(key), SmolStr::new(value))].into_iter().collect()
+}
+
+impl Workload {
+    pub(crate) fn new(options: WorkloadOptions, agents: u32) -> Self {
+        Self { options, agents, count: 0 }
+    }
+
+    /// What a client does next: a submission, or a read.
+    pub(crate) fn next(&mut self, rng: &mut Rng, client: u32, state: &State) -> Option<Stamped> {
+        if rng.chance(self.options.read_permille) {
+            return None;
+        }
+        let count = if rng.chance(self.options.bundle_permille) { rng.range(2, 4) } else { 1 };
+        let commands: Vec<Command> = (0..count).map(|_| self.command(rng, state)).collect();
+        let mut stamped = submission(rng, client, commands);
+        if rng.chance(self.options.precondition_permille)
+            && let Some(object) = stamped.commands.first().and_then(target)
+        {
+            // Some are out of date on purpose.
+            let revision = state.find_object(&object).map(|o| o.meta().revision);
+            let revision = revision.map(|r| r - rng.range(0, 1).min(r - 1));
+            stamped.preconditions.push(Precondition { object, revision });
+        }
+        Some(stamped)
+    }
+
+    fn command(&mut self, rng: &mut Rng, state: &State) -> Command {
+        self.count += 1;
+        let deployment = self.deployment_ref(rng);
+        match rng.range(0, 99) {
+            0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
+            30..48 => {
+                Command::Scale { object: deployment, replicas: rng.range(0, self.options.replicas_max) as u32 }
+            }
+            48..54 => Command::SetPaused { deployment, paused: rng.chance(400) },
+            54..60 => Command::UndoRollout { deployment, to_revision: None },
+            60..66 => {
+                let restarted_at = SmolStr::new(format!("restart-{}", self.count));
+                Command::RestartRollout { deployment, restarted_at }
+            }
+            66..72 => Command::Delete { object: deployment, grace_ms: None, force: false },
+            72..80 => Command::Create(Object::Pod(Arc::new(self.pod(rng)))),
+            80..88 => self.delete_pod(rng, state),
+            88..94 => Command::SetUnschedulable {
+                node: node_name(rng.range(0, u64::from(self.agents) - 1) as u32),
+                unschedulable: rng.chance(500),
+            },
+            94..98 => {
+                let meta = ObjectMeta::new(None, name(NAMESPACES[1]));
+                Command::Create(Object::Namespace(Arc::new(Namespace { meta })))
+            }
+            _ => {
+                let object = ObjectRef { kind: Kind::Namespace, namespace: None, name: name(NAMESPACES[1]) };
+                Command::Delete { object, grace_ms: None, force: false }
+            }
+        }
+    }
+
+    fn namespace(&self, rng: &mut Rng) -> Name {
+        name(NAMESPACES[usize::from(rng.chance(300))])
+    }
+
+    fn deployment_ref(&self, rng: &mut Rng) -> ObjectRef {
+        let number = rng.range(1, self.options.deployments);
+        ObjectRef {
+            kind: Kind::Deployment,
+            namespace: Some(self.namespace(rng)),
+            name: name(&format!("web-{number}")),
+        }
+    }
+
+    fn deployment(&self, rng: &mut Rng, reference: &ObjectRef) -> Deployment {
+        let app = labels("app", reference.name.as_str());
+        let version = *rng.pick(&[1, 2, 3, self.count]);
+        let pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
+        let template =
+            PodTemplate { labels: app.clone(), annotations: StringMap::new(), spec: Shared::new(pod) };
+        let spec = DeploymentSpec {
+            replicas: rng.range(0, self.options.replicas_max) as u32,
+            selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
+            template,
+            strategy: strategy(rng),
+            min_ready_ms: *rng.pick(&[0, 0, 500, 3000]),
+            progress_deadline_ms: PROGRESS_DEADLINE_MS,
+            revision_history_limit: *rng.pick(&[0, 1, 3]),
+            paused: false,
+        };
+        let meta = ObjectMeta::new(reference.namespace.clone(), reference.name.clone());
+        Deployment { meta, spec, status: DeploymentStatus::default() }
+    }
+
+    fn pod(&self, rng: &mut Rng) -> Pod {
+        let number = rng.range(1, PODS);
+        let policy = *rng.pick(&[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]);
+        let meta = ObjectMeta::new(Some(self.namespace(rng)), name(&format!("job-{number}")));
+        let spec = Shared::new(pod_spec(rng, policy, "job:1"));
+        Pod { meta, spec, node: None, status: PodStatus::default() }
+    }
+
+    /// A pod of a workload, or one of its own.
+    fn delete_pod(&self, rng: &mut Rng, state: &State) -> Command {
+        let pods = state.pods();
+        let object = if pods.is_empty() || rng.chance(300) {
+            let (namespace, number) = (self.namespace(rng), rng.range(1, PODS));
+            ObjectRef { kind: Kind::Pod, namespace: Some(namespace), name: name(&format!("job-{number}")) }
+        } else {
+            let pod = pods.iter().nth(rng.below(pods.len())).expect("the place is below the length");
+            Object::Pod(pod.clone()).object_ref()
+        };
+        Command::Delete { object, grace_ms: *rng.pick(&[None, None, Some(0), Some(500)]), force: false }
+    }
+}
+
+/// A client's submission of some commands.
+pub(crate) fn submission(rng: &mut Rng, client: u32, commands: Vec<Command>) -> Stamped {
+    Stamped {
+        request_id: rng.uuid(),
+        actor: SmolStr::new(format!("user:client-{client}")),
+        proposed_at_ms: 0,
+        trace_context: None,
+        preconditions: Vec::new(),
+        commands,
+    }
+}
+
+/// The object that a command is about.
+fn target(command: &Command) -> Option<ObjectRef> {
+    match command {
+        Command::Create(object) | Command::Apply(object) => Some(object.object_ref()),
+        Command::Delete { object, .. } | Command::Scale { object, .. } => Some(object.clone()),
+        Command::SetPaused { deployment, .. }
+        | Command::UndoRollout { deployment, .. }
+        | Command::RestartRollout { deployment, .. } => Some(deployment.clone()),
+        _ => None,
+    }
+}
+
+fn strategy(rng: &mut Rng) -> DeploymentStrategy {
+    use IntOrPercent::{Int, Percent};
+    if rng.chance(100) {
+        return DeploymentStrategy::Recreate;
+    }
+    let (max_surge, max_unavailable) = *rng.pick(&[
+        (Percent(25), Percent(25)),
+        (Int(1), Int(0)),
+        (Int(0), Int(1)),
+        (Int(2), Int(1)),
+        (Percent(100), Int(0)),
+        (Percent(50), Percent(50)),
+    ]);
+    DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }
+}
+
+fn pod_spec(rng: &mut Rng, restart_policy: RestartPolicy, image: &str) -> PodSpec {
+    let mut container = |name: &str| Container {
+        name: SmolStr::new(name),
+        image: SmolStr::new(image),
+        requests: ResourceRequirements {
+            cpu_millis: Some(*rng.pick(&[50, 100, 500])),
+            memory_bytes: Some(*rng.pick(&[32, 64, 256]) * MIB),
+            ephemeral_storage_bytes: None,
+        },
+        ..Container::default()
+    };
+    let main = container("main");
+    let side = container("side");
+    let init = container("init");
+    PodSpec {
+        restart_policy,
+        termination_grace_ms: *rng.pick(&[0, 1000, 5000]),
+        init_containers: if rng.chance(200) { vec![init] } else { Vec::new() },
+        containers: if rng.chance(200) { vec![main, side] } else { vec![main] },
+        ..PodSpec::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use bulkhead_types::validate;
+
+    #[test]
+    fn everything_that_is_asked_for_is_valid() {
+        let options = Options::draw(1);
+        let mut workload = Workload::new(options.workload, 3);
+        let rng = &mut Rng::child(1, "test", 0);
+        let mut objects = 0;
+        for _ in 0..1000 {
+            for command in workload.next(rng, 0, &State::default()).into_iter().flat_map(|s| s.commands) {
+                if let Command::Create(object) | Command::Apply(object) = &command {
+                    assert_eq!(validate(object), Vec::new(), "{command:?}");
+                    objects += 1;
+                }
+            }
+        }
+        assert!(objects > 100, "{objects}");
+    }
+}

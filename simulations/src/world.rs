@@ -1,0 +1,279 @@
+//! The world: all hosts, one clock, one queue of what happens next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::server::AppliedEntry;
+use bulkhead_proto::ProtoCodec;
+use bulkhead_storage::Identity;
+use bulkhead_types::{MemberId, SharedCodec};
+
+use crate::chronicle::Chronicle;
+use crate::client::Client;
+use crate::clock::{HostClock, Micros};
+use crate::disk::ServerDisk;
+use crate::invariants::{Verdict, Violation};
+use crate::message::Body;
+use crate::nemesis::Nemesis;
+use crate::network::{Host, Network, Packet};
+use crate::options::Options;
+use crate::oracle::Oracle;
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::server_host::{CLUSTER_ID, ServerHost};
+use crate::trace::{Detail, Trace};
+use crate::workload::Workload;
+
+/// Live States are compared in depth so often, in microseconds.
+const CHECK_US: Micros = 2_000_000;
+
+/// Whether things go wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// They do, and nothing bad may happen.
+    Safety,
+    /// They do no more, and something good must happen.
+    Liveness,
+}
+
+/// What happens at a moment. What belongs to one life of a server carries that life's number.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick { member: MemberId, life: u32 },
+    Pump { member: MemberId, life: u32 },
+    Flushed { member: MemberId, life: u32 },
+    LookForSpace { member: MemberId, life: u32 },
+    SaveSnapshot { member: MemberId, life: u32 },
+    TransferLate { member: MemberId, life: u32, transfer: u64, progress: u32 },
+    SnapshotComplete { member: MemberId, life: u32, transfer: u64 },
+    Restart { member: MemberId },
+    Deliver(Box<Packet>),
+    Client { client: u32, alarm: u64 },
+    Fault,
+    Heal,
+    DiskRelief { member: MemberId },
+    Check,
+}
+
+/// How much happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) steps: u64,
+    pub(crate) entries: u64,
+    pub(crate) submitted: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) accepted: u64,
+    pub(crate) snapshots_saved: u64,
+    pub(crate) snapshots_received: u64,
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) now_us: Micros,
+    pub(crate) phase: Phase,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) trace: Trace,
+    pub(crate) rng: Rng,
+    pub(crate) network: Network,
+    pub(crate) servers: BTreeMap<MemberId, ServerHost>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) workload: Workload,
+    pub(crate) nemesis: Nemesis,
+    pub(crate) chronicle: Chronicle,
+    pub(crate) oracle: Oracle,
+    pub(crate) codec: SharedCodec,
+    pub(crate) logger: slog::Logger,
+    pub(crate) counts: Counts,
+    pub(crate) next_call: u64,
+    pub(crate) next_transfer: u64,
+    pub(crate) violation: Option<Violation>,
+    /// Since when everything has been as it should be.
+    pub(crate) calm_since_us: Option<Micros>,
+}
+
+impl World {
+    /// Everything at its beginning.
+    pub(crate) fn new(options: Options, detail: Detail) -> Self {
+        let seed = options.seed;
+        let mut world = Self {
+            now_us: 0,
+            phase: Phase::Safety,
+            queue: Queue::default(),
+            trace: Trace::new(detail),
+            rng: Rng::child(seed, "world", 0),
+            network: Network::new(options.network.clone(), seed),
+            servers: BTreeMap::new(),
+            clients: (0..options.clients).map(|n| Client::new(n, seed)).collect(),
+            workload: Workload::new(options.workload.clone(), options.agents),
+            nemesis: Nemesis::new(options.faults.clone(), seed),
+            chronicle: Chronicle::default(),
+            oracle: Oracle::default(),
+            codec: Arc::new(ProtoCodec),
+            logger: slog::Logger::root(slog::Discard, slog::o!()),
+            counts: Counts::default(),
+            next_call: 0,
+            next_transfer: 0,
+            violation: None,
+            calm_since_us: None,
+            options,
+        };
+        world.set_up();
+        world
+    }
+
+    fn set_up(&mut self) {
+        let voters: Vec<MemberId> = (1..=self.options.servers).map(MemberId).collect();
+        for member in &voters {
+            self.add_server(*member, Some(voters.clone()));
+        }
+        for client in 0..self.clients.len() {
+            let after_us = self.clients[client].rng.range(1, 1_000_000);
+            self.set_alarm(client, after_us);
+        }
+        self.queue.push(1_000_000, Event::Fault);
+        self.queue.push(CHECK_US, Event::Check);
+    }
+
+    /// A machine with an empty disk, switched on.
+    pub(crate) fn add_server(&mut self, member: MemberId, founders: Option<Vec<MemberId>>) {
+        let identity = Identity {
+            cluster_id: CLUSTER_ID.into_bytes(),
+            member_id: member.0,
+            storage_uid: self.rng.uuid().into_bytes(),
+        };
+        let disk = ServerDisk::new(identity, self.options.disk.clone(), self.options.seed);
+        let clock = self.draw_clock();
+        self.servers.insert(member, ServerHost::new(member, disk, clock, founders));
+        let at_us = self.now_us + self.rng.range(0, 100_000);
+        self.queue.push(at_us, Event::Restart { member });
+    }
+
+    pub(crate) fn draw_clock(&mut self) -> HostClock {
+        let (drift, offset) = (self.options.drift_ppm_max, self.options.offset_ms_max);
+        let drift_ppm = self.rng.range(0, 2 * drift) as i64 - drift as i64;
+        let offset_ms = self.rng.range(0, 2 * offset) as i64 - offset as i64;
+        HostClock::new(drift_ppm, offset_ms)
+    }
+
+    /// Lets the next thing happen.
+    pub(crate) fn step(&mut self) {
+        let (at_us, event) = self.queue.pop().expect("ticks go on for ever");
+        self.now_us = at_us;
+        self.counts.steps += 1;
+        match event {
+            Event::Tick { member, life } => self.tick_server(member, life),
+            Event::Pump { member, life } => self.pump(member, life),
+            Event::Flushed { member, life } => self.flush_log(member, life),
+            Event::LookForSpace { member, life } => self.look_for_space(member, life),
+            Event::SaveSnapshot { member, life } => self.save_snapshot(member, life),
+            Event::TransferLate { member, life, transfer, progress } => {
+                self.transfer_late(member, life, transfer, progress);
+            }
+            Event::SnapshotComplete { member, life, transfer } => {
+                self.complete_snapshot(member, life, transfer);
+            }
+            Event::Restart { member } => self.start_server(member),
+            Event::Deliver(packet) => self.deliver(*packet),
+            Event::Client { client, alarm } => self.wake_client(client, alarm),
+            Event::Fault if self.phase == Phase::Safety => self.fault(),
+            Event::Fault => {}
+            Event::Heal => {
+                self.note(Host::World, "heal", 0, String::new);
+                self.network.heal();
+            }
+            Event::DiskRelief { member } => {
+                if let Some(host) = self.servers.get_mut(&member) {
+                    host.disk.set_full(false);
+                }
+            }
+            Event::Check => {
+                self.queue.push(at_us + CHECK_US, Event::Check);
+                self.check();
+            }
+        }
+    }
+
+    /// Sends something over the network.
+    pub(crate) fn send(&mut self, from: Host, to: Host, body: Body) {
+        for (at_us, packet) in self.network.send(self.now_us, Packet { from, to, body }) {
+            self.queue.push(at_us, Event::Deliver(Box::new(packet)));
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let Packet { from, to, body } = packet;
+        if self.network.is_blocked(from, to) {
+            return self.network.count_blocked();
+        }
+        let (label, digest) = body.summary();
+        self.note(to, label, digest, || format!("from {from}: {}", body.text()));
+        match to {
+            Host::Server(member) => self.deliver_to_server(member, from, body),
+            Host::Client(number) => {
+                if let Body::Response(answer) = body {
+                    self.receive_answer(number, answer.call, answer.content);
+                }
+            }
+            Host::Agent(_) | Host::World => {}
+        }
+    }
+
+    fn deliver_to_server(&mut self, member: MemberId, from: Host, body: Body) {
+        use bulkhead_controlplane_core::server::Input;
+        match (body, from) {
+            (Body::Peer(message), Host::Server(from)) => self.give(member, Input::Peer { from, message }),
+            (Body::Request(request), _) => self.receive_request(member, request),
+            // An answer on its way through the server that passed the request on.
+            (Body::Response(answer), _) if self.servers.get(&member).is_some_and(|h| h.up.is_some()) => {
+                let origin = answer.origin;
+                self.send(Host::Server(member), origin, Body::Response(answer));
+            }
+            (Body::Chunk(chunk), Host::Server(from)) => self.receive_chunk(member, from, chunk),
+            (Body::ChunkAnswer { transfer, next, taken }, _) => {
+                self.receive_chunk_answer(member, transfer, next, taken);
+            }
+            (Body::Connect { node, incarnation }, Host::Agent(agent)) => {
+                self.connect_agent(member, agent, node, incarnation);
+            }
+            _ => {}
+        }
+    }
+
+    /// A new entry was applied for the first time.
+    pub(crate) fn observe_entry(&mut self, _entry: &AppliedEntry) {}
+
+    /// The server that leads, as far as one knows it: of several, the one with the highest term.
+    pub(crate) fn leader(&self) -> Option<MemberId> {
+        let running = self.servers.values().filter_map(|h| Some((h.member, &h.up.as_ref()?.server)));
+        let leaders = running.filter(|(_, server)| server.is_leader());
+        leaders.max_by_key(|(_, server)| server.status().term).map(|(member, _)| member)
+    }
+
+    /// Compares every live State in depth.
+    fn check(&mut self) {
+        let verdict = self.servers.values().filter_map(|h| Some((h.member, &h.up.as_ref()?.server))).try_for_each(
+            |(member, server)| self.chronicle.check_live(member, server.applied_index(), server.state()),
+        );
+        self.judge(verdict);
+        if self.phase == Phase::Liveness {
+            self.check_convergence();
+        }
+    }
+
+    pub(crate) fn note(&mut self, host: Host, label: &'static str, number: u128, text: impl FnOnce() -> String) {
+        self.trace.note(self.now_us, host, label, number, text);
+    }
+
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.fail(violation);
+        }
+    }
+
+    /// The first violation is the one that counts.
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        self.note(Host::World, "violation", 0, || violation.to_string());
+        self.violation.get_or_insert(violation);
+    }
+}
