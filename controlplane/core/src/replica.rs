@@ -96,6 +96,8 @@ pub struct Replica {
     config: ReplicaConfig,
     /// Messages that wait for a persist request, by its number.
     after_persist: Vec<(u64, Vec<Message>)>,
+    /// A snapshot that is installed but not durable yet: its persist request, and its index.
+    installing: Option<(u64, u64)>,
 }
 
 impl Replica {
@@ -115,17 +117,24 @@ impl Replica {
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // Off: raft 0.7.0 joins entries to a waiting append that has none, without looking whether they
+            // follow the place that it names. The follower then acknowledges entries that do not exist.
+            // Proposals are batched before they get here.
+            batch_append: false,
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
-        let mut replica = Self { node, config, after_persist: Vec::new() };
+        let mut replica = Self { node, config, after_persist: Vec::new(), installing: None };
         replica.pin();
         Ok(replica)
     }
 
-    /// Time passes by one tick.
+    /// Time passes by one tick. It stands still while a snapshot is being made durable: raft counts it as
+    /// applied only then, and an election before that would look for entries that are gone.
     pub fn tick(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         self.node.tick();
         self.pin();
     }
@@ -133,6 +142,10 @@ impl Replica {
     /// A peer's message. Proposals are not taken from peers, and messages about unknown peers are dropped, as
     /// Raft may drop any message.
     pub fn step(&mut self, message: Message) {
+        let calls_election = message.get_msg_type() == MessageType::MsgTimeoutNow;
+        if calls_election && self.installing.is_some() {
+            return;
+        }
         if message.get_msg_type() != MessageType::MsgPropose {
             // An error here says that the message is stale or from a stranger: dropping it is the answer.
             let _ = self.node.step(message);
@@ -200,8 +213,11 @@ impl Replica {
         self.pin();
     }
 
-    /// Calls an election at once.
+    /// Calls an election at once, unless a snapshot is being made durable.
     pub fn campaign(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         // Refused when this replica may not vote: then there is nothing to win.
         let _ = self.node.campaign();
         self.pin();
@@ -221,6 +237,10 @@ impl Replica {
     /// The disk holds everything up to this request; returns the messages that waited for it.
     pub fn on_persisted(&mut self, number: u64) -> Vec<Message> {
         self.node.on_persist_ready(number);
+        // Only what is durable may count as applied.
+        if let Some((_, index)) = self.installing.take_if(|(persist, _)| *persist <= number) {
+            self.node.advance_apply_to(index);
+        }
         self.pin();
         let waiting = std::mem::take(&mut self.after_persist);
         let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(n, _)| *n <= number);
@@ -248,6 +268,7 @@ impl Replica {
         if !ready.snapshot().is_empty() {
             let point = self.node.mut_store().install(ready.snapshot());
             persist.reset_to = Some(point.index);
+            self.installing = Some((persist.number, point.index));
             output.installed = Some(point);
         }
         // 3. New entries go to memory at once, so that raft finds them, and to disk through the request.
