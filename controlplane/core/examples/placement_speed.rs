@@ -2,7 +2,8 @@
 //!
 //! Prints placements per second for 5,000 nodes and 100,000 plain pods of a few shapes, with and without the
 //! time that the machine takes to decide and apply them, and how the cost per placement grows from 500 to
-//! 50,000 nodes. The scheduler runs as it does on a leader: over a real State, a batch at a time.
+//! 50,000 nodes. The scheduler runs as it does on a leader: over a real State, a batch at a time, from the
+//! moment that the pods come. What a new leader needs to look at all nodes first is printed apart.
 #![allow(clippy::unwrap_used, clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 const NOW_MS: u64 = 1_000_000;
 const SHAPES: u64 = 4;
+const ROUNDS: usize = 5;
 const COMMANDS_PER_SUBMISSION: usize = 1000;
 
 fn stamped(commands: Vec<Command>) -> Stamped {
@@ -31,21 +33,23 @@ fn stamped(commands: Vec<Command>) -> Stamped {
     }
 }
 
-fn submit(machine: &mut Machine, commands: Vec<Command>) {
+fn cluster(nodes: usize) -> Machine {
+    let mut machine = Machine::default();
+    let members = vec![(MemberId(1), "a:1".into())];
+    let mut commands = vec![Command::InitCluster { cluster_id: Uuid::from_u128(1), members }];
+    let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+    let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 250, ..NodeFacts::default() };
+    commands.extend((0..nodes).map(|n| Command::RegisterNode {
+        name: Name::new(format!("node-{n}")).unwrap(),
+        facts: facts.clone(),
+    }));
     for commands in commands.chunks(COMMANDS_PER_SUBMISSION) {
         machine.apply_stamped(&stamped(commands.to_vec())).transaction.outcome.unwrap();
     }
+    machine
 }
 
-fn cluster(nodes: usize, pods: usize) -> Machine {
-    let mut machine = Machine::default();
-    let members = vec![(MemberId(1), "a:1".into())];
-    submit(&mut machine, vec![Command::InitCluster { cluster_id: Uuid::from_u128(1), members }]);
-    let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
-    let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 250, ..NodeFacts::default() };
-    let register =
-        |n| Command::RegisterNode { name: Name::new(format!("node-{n}")).unwrap(), facts: facts.clone() };
-    submit(&mut machine, (0..nodes).map(register).collect());
+fn pods(count: usize) -> Vec<Command> {
     let specs: Vec<_> = (1..=SHAPES).map(spec).collect();
     let create = |n: usize| {
         let name = Name::new(format!("pod-{n}")).unwrap();
@@ -53,8 +57,7 @@ fn cluster(nodes: usize, pods: usize) -> Machine {
         let spec = specs[n % specs.len()].clone();
         Command::Create(Object::Pod(Arc::new(Pod { meta, spec, node: None, status: PodStatus::default() })))
     };
-    submit(&mut machine, (0..pods).map(create).collect());
-    machine
+    (0..count).map(create).collect()
 }
 
 fn spec(size: u64) -> Shared<PodSpec> {
@@ -68,31 +71,66 @@ fn spec(size: u64) -> Shared<PodSpec> {
     Shared::new(PodSpec { containers: vec![container], ..PodSpec::default() })
 }
 
-/// Places all pods; returns how long the scheduler took, and how long everything took.
-fn place(nodes: usize, pods: usize) -> (Duration, Duration) {
-    let mut machine = cluster(nodes, pods);
-    let soft = SoftState::new(NOW_MS);
-    let mut reconcilers = Reconcilers::new(ReconcileConfig::default());
-    let start = Instant::now();
-    reconcilers.reset(machine.state());
-    let mut scheduling = start.elapsed();
-    loop {
+/// A leader's machine and reconcilers, with the time that the latter took.
+struct Leader {
+    machine: Machine,
+    reconcilers: Reconcilers,
+    soft: SoftState,
+    reconciling: Duration,
+}
+
+impl Leader {
+    fn apply(&mut self, commands: Vec<Command>) {
+        let applied = self.machine.apply_stamped(&stamped(commands));
         let since = Instant::now();
-        let proposals = reconcilers.run(&Context { state: machine.state(), now_ms: NOW_MS, soft: &soft });
-        scheduling += since.elapsed();
-        if proposals.is_empty() {
-            break;
-        }
-        for proposal in proposals {
-            let applied = machine.apply_stamped(&stamped(vec![proposal.command]));
+        applied.changes.iter().for_each(|change| self.reconcilers.observe(change));
+        self.reconciling += since.elapsed();
+    }
+
+    /// Until the reconcilers have nothing to do.
+    fn run(&mut self) {
+        while self.reconcilers.next_wake_ms().is_some_and(|ms| ms <= NOW_MS) {
             let since = Instant::now();
-            applied.changes.iter().for_each(|change| reconcilers.observe(change));
-            reconcilers.settled(proposal.reconciler);
-            scheduling += since.elapsed();
+            let cx = Context { state: self.machine.state(), now_ms: NOW_MS, soft: &self.soft };
+            let proposals = self.reconcilers.run(&cx);
+            self.reconciling += since.elapsed();
+            for proposal in proposals {
+                self.apply(vec![proposal.command]);
+                self.reconcilers.settled(proposal.reconciler);
+            }
         }
     }
-    assert!(machine.state().pending_pods().is_empty(), "everything fits");
-    (scheduling, start.elapsed())
+}
+
+/// The best of a few rounds, each figure for itself: other work on the machine only ever adds.
+fn place(nodes: usize, count: usize) -> (Duration, Duration, Duration) {
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| place_once(nodes, count)).collect();
+    let best =
+        |figure: fn(&(Duration, Duration, Duration)) -> Duration| rounds.iter().map(figure).min().unwrap();
+    (best(|r| r.0), best(|r| r.1), best(|r| r.2))
+}
+
+/// How long the start of a leader, the placing of all pods, and that with `decide` and `evolve` took.
+fn place_once(nodes: usize, count: usize) -> (Duration, Duration, Duration) {
+    let mut leader = Leader {
+        machine: cluster(nodes),
+        reconcilers: Reconcilers::new(ReconcileConfig::default()),
+        soft: SoftState::new(NOW_MS),
+        reconciling: Duration::ZERO,
+    };
+    let start = Instant::now();
+    leader.reconcilers.reset(leader.machine.state());
+    leader.run();
+    let setup = start.elapsed();
+    leader.reconciling = Duration::ZERO;
+    for commands in pods(count).chunks(COMMANDS_PER_SUBMISSION) {
+        leader.apply(commands.to_vec());
+    }
+    let start = Instant::now();
+    leader.run();
+    let everything = start.elapsed();
+    assert!(leader.machine.state().pending_pods().is_empty(), "everything fits");
+    (setup, leader.reconciling, everything)
 }
 
 fn per_second(pods: usize, time: Duration) -> f64 {
@@ -100,16 +138,18 @@ fn per_second(pods: usize, time: Duration) -> f64 {
 }
 
 fn main() {
-    let pods = 100_000;
-    let (scheduling, everything) = place(5000, pods);
-    println!("placements/s, 5,000 nodes, {pods} pods of {SHAPES} shapes:");
-    println!("  scheduler alone           {:>12.0}", per_second(pods, scheduling));
-    println!("  with decide and evolve    {:>12.0}", per_second(pods, everything));
+    let count = 100_000;
+    let (setup, scheduling, everything) = place(5000, count);
+    println!("placements/s, 5,000 nodes, {count} pods of {SHAPES} shapes:");
+    println!("  scheduler alone           {:>12.0}", per_second(count, scheduling));
+    println!("  with decide and evolve    {:>12.0}", per_second(count, everything));
+    println!("  a new leader's first look {:>9.1} ms", setup.as_secs_f64() * 1e3);
     let mut costs = Vec::new();
     for nodes in [500, 5000, 50_000] {
-        let (scheduling, _) = place(nodes, pods);
-        let cost_ns = scheduling.as_nanos() as f64 / pods as f64;
-        println!("  {nodes:>6} nodes: {cost_ns:>8.0} ns per placement");
+        let (setup, scheduling, _) = place(nodes, count);
+        let cost_ns = scheduling.as_nanos() as f64 / count as f64;
+        let setup_ms = setup.as_secs_f64() * 1e3;
+        println!("  {nodes:>6} nodes: {cost_ns:>8.0} ns per placement, first look {setup_ms:.1} ms");
         costs.push(cost_ns);
     }
     println!("cost at 50,000 nodes / cost at 500 nodes: {:.2}", costs[2] / costs[0]);

@@ -20,7 +20,8 @@ const _: () = assert!(3 * SCORE_MAX as usize + 1 < RANKS);
 /// A feasible node's rank for a shape: what only changes with the node itself. Above all stands that the
 /// node has no taint to avoid; then the sum of the other scores.
 pub(crate) fn rank(spec: &PodSpec, request: Resources, entry: &NodeEntry) -> u32 {
-    let resources = least_allocated::score(request, entry) + balanced_allocation::score(request, entry);
+    let shares = shares_after(request, entry);
+    let resources = least_allocated::score(shares) + balanced_allocation::score(shares);
     let untainted = taint_preference::score(spec, &entry.node) == SCORE_MAX;
     if untainted { resources + 2 * SCORE_MAX + 1 } else { resources }
 }
@@ -30,20 +31,37 @@ pub(crate) fn sum_of(rank: u32) -> u32 {
     if rank > 2 * SCORE_MAX { rank - (2 * SCORE_MAX + 1) + SCORE_MAX } else { rank }
 }
 
+/// A share of one, in ten thousandths.
+const WHOLE: u64 = 10_000;
+
 /// The share of `part` in `whole`, in ten thousandths; all of it when there is nothing.
 fn share(part: u64, whole: u64) -> u64 {
-    const WHOLE: u128 = 10_000;
     if whole == 0 {
-        return WHOLE as u64;
+        return WHOLE;
     }
-    (u128::from(part) * WHOLE / u128::from(whole)).min(WHOLE) as u64
+    // Division of 128 bits is slow, and needed only beyond a petabyte.
+    let share = match part.checked_mul(WHOLE) {
+        Some(product) => product / whole,
+        None => (u128::from(part) * u128::from(WHOLE) / u128::from(whole)) as u64,
+    };
+    share.min(WHOLE)
+}
+
+/// Shares of processor time and memory, in ten thousandths.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    cpu: u64,
+    memory: u64,
 }
 
 /// Shares of processor time and memory that are reserved once the pod is there, in ten thousandths.
-fn shares_after(request: Resources, entry: &NodeEntry) -> (u64, u64) {
+fn shares_after(request: Resources, entry: &NodeEntry) -> Shares {
     let allocatable = entry.node.status.facts.allocatable;
     let after = entry.usage.requests.plus(request);
-    (share(after.cpu_millis, allocatable.cpu_millis), share(after.memory_bytes, allocatable.memory_bytes))
+    Shares {
+        cpu: share(after.cpu_millis, allocatable.cpu_millis),
+        memory: share(after.memory_bytes, allocatable.memory_bytes),
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +92,9 @@ mod tests {
 
     #[test]
     fn less_reserved_scores_higher() {
-        let check = |request, entry, expected| assert_eq!(least_allocated::score(request, &entry), expected);
+        let check = |request, entry, expected| {
+            assert_eq!(least_allocated::score(shares_after(request, &entry)), expected)
+        };
         check(request(0, 0), entry(0, 0), 100);
         check(request(100, 100), entry(0, 0), 90);
         check(request(100, 100), entry(400, 200), 60);
@@ -84,8 +104,9 @@ mod tests {
 
     #[test]
     fn even_reservations_score_higher() {
-        let check =
-            |request, entry, expected| assert_eq!(balanced_allocation::score(request, &entry), expected);
+        let check = |request, entry, expected| {
+            assert_eq!(balanced_allocation::score(shares_after(request, &entry)), expected)
+        };
         check(request(100, 100), entry(0, 0), 100);
         check(request(100, 0), entry(0, 100), 100);
         check(request(100, 0), entry(0, 0), 95);
@@ -96,7 +117,7 @@ mod tests {
     fn a_node_without_capacity_scores_as_a_full_one() {
         let mut none = entry(0, 0);
         Arc::make_mut(&mut none.node).status.facts.allocatable = Resources::ZERO;
-        assert_eq!(least_allocated::score(request(0, 0), &none), 0);
+        assert_eq!(least_allocated::score(shares_after(request(0, 0), &none)), 0);
         assert_eq!(rank(&PodSpec::default(), request(0, 0), &none), 2 * SCORE_MAX + 1 + 100);
     }
 
