@@ -221,6 +221,10 @@ fn users_hear_why() {
             NotAllowed | Namespace ending | is being deleted | wait until it is gone, then apply again
         "#]],
     );
+}
+
+#[test]
+fn users_hear_why_about_what_is_there() {
     check(
         |_| {
             let delete =

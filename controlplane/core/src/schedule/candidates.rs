@@ -30,6 +30,11 @@ impl Candidates {
         self.len
     }
 
+    /// A slot's rank, if it is feasible.
+    pub(crate) fn rank_of(&self, slot: Slot) -> Option<u32> {
+        self.places.get(slot as usize).map(|(rank, _)| *rank).filter(|rank| *rank != ABSENT)
+    }
+
     /// Gives a slot its rank, or takes it out.
     pub(crate) fn set(&mut self, slot: Slot, rank: Option<u32>) {
         let at = slot as usize;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{Node, ObjectId, Resources};
 
+use crate::placement::check_room;
 use crate::{NodeUsage, State};
 
 /// The place of a node in the index.
@@ -19,6 +20,33 @@ pub(crate) struct NodeEntry {
     pub(crate) node: Arc<Node>,
     /// What is reserved, own decisions of this run included.
     pub(crate) usage: NodeUsage,
+    /// The node's own figures, kept here because every placement reads them.
+    pub(crate) allocatable: Resources,
+    pods_max: u32,
+}
+
+impl NodeEntry {
+    pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
+        let facts = &node.status.facts;
+        let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
+        Self { node, usage, allocatable, pods_max }
+    }
+
+    /// Whether so much more is free: [`check_room`] without its reasons.
+    pub(crate) fn has_room(&self, request: Resources) -> bool {
+        let room =
+            self.usage.pods < self.pods_max && self.usage.requests.plus(request).fits_in(self.allocatable);
+        debug_assert_eq!(room, check_room(request, &self.node, self.usage).is_ok());
+        room
+    }
+}
+
+/// One change of a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotChange {
+    pub(crate) slot: Slot,
+    /// Only what is reserved changed, not the node itself.
+    pub(crate) usage_only: bool,
 }
 
 /// All nodes.
@@ -30,7 +58,7 @@ pub(crate) struct NodeIndex {
     /// Nodes that may differ from their slot.
     touched: BTreeSet<ObjectId>,
     /// Slots that changed, in order; the first has position `log_start`.
-    log: Vec<Slot>,
+    log: Vec<SlotChange>,
     log_start: u64,
 }
 
@@ -64,7 +92,7 @@ impl NodeIndex {
             if let Some(slot) = self.by_id.remove(&id) {
                 self.slots[slot as usize] = None;
                 self.free.push(slot);
-                self.log.push(slot);
+                self.log.push(SlotChange { slot, usage_only: false });
             }
             return;
         };
@@ -72,10 +100,10 @@ impl NodeIndex {
         let slot = self.slot_for(id);
         let entry = &mut self.slots[slot as usize];
         // A bound pod that was reserved already changes nothing here.
-        let same = entry.as_ref().is_some_and(|e| e.usage == usage && Arc::ptr_eq(&e.node, node));
-        if !same {
-            *entry = Some(NodeEntry { node: node.clone(), usage });
-            self.log.push(slot);
+        let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
+        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage) {
+            *entry = Some(NodeEntry::new(node.clone(), usage));
+            self.log.push(SlotChange { slot, usage_only: same_node });
         }
     }
 
@@ -91,14 +119,12 @@ impl NodeIndex {
         slot
     }
 
-    /// Reserves room for a pod that is about to be bound.
+    /// Reserves room for a pod that is about to be bound. Should that not happen, the node must be touched.
     pub(crate) fn reserve(&mut self, slot: Slot, request: Resources) {
         let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
-        self.log.push(slot);
-        // Should the binding be refused or dropped, the next refresh takes the reservation back.
-        self.touched.insert(entry.node.meta.id);
+        self.log.push(SlotChange { slot, usage_only: true });
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
@@ -130,7 +156,7 @@ impl NodeIndex {
     }
 
     /// The slots that changed since a position, repeated ones included; `None` when that is too long ago.
-    pub(crate) fn changed_since(&self, position: u64) -> Option<&[Slot]> {
+    pub(crate) fn changed_since(&self, position: u64) -> Option<&[SlotChange]> {
         let from = position.checked_sub(self.log_start)?;
         self.log.get(usize::try_from(from).ok()?..)
     }

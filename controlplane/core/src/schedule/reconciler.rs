@@ -36,8 +36,9 @@ pub(crate) struct Scheduler {
     neighbours: BTreeMap<(ObjectId, ObjectId), u32>,
     /// Counted among them for bindings in flight.
     assumed: Vec<(ObjectId, ObjectId)>,
-    /// Pods of which something was proposed.
-    in_flight: Vec<ObjectId>,
+    /// Pods of which something was proposed: the node, or that they are told why they wait. A binding leaves
+    /// when it is seen to have happened; its room is reserved already.
+    in_flight: BTreeMap<ObjectId, Option<ObjectId>>,
     /// Pods whose proposal had no effect.
     retry: Queue,
     dirty: bool,
@@ -123,7 +124,8 @@ impl Scheduler {
     fn observe_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>) {
         let (was, is) = (former.and_then(holds_room), present.and_then(holds_room));
         if was != is {
-            was.into_iter().chain(is).for_each(|node| self.index.touch(node));
+            let own = present.is_some_and(|pod| was.is_none() && self.confirm(pod));
+            was.into_iter().chain(is).filter(|_| !own).for_each(|node| self.index.touch(node));
             self.dirty = true;
         }
         let (was, is) = (former.and_then(neighbour), present.and_then(neighbour));
@@ -136,6 +138,15 @@ impl Scheduler {
             (Some(pod), None) => self.leave(pod),
             _ => {}
         }
+    }
+
+    /// Whether a pod was just bound as this scheduler proposed it.
+    fn confirm(&mut self, pod: &Pod) -> bool {
+        let expected = pod.node.is_some() && self.in_flight.get(&pod.meta.id) == Some(&pod.node);
+        if expected {
+            self.in_flight.remove(&pod.meta.id);
+        }
+        expected
     }
 
     fn enter(&mut self, pod: &Pod) {
@@ -169,7 +180,9 @@ impl Scheduler {
         for key in std::mem::take(&mut self.assumed) {
             self.drop_neighbour(key);
         }
-        for id in std::mem::take(&mut self.in_flight) {
+        for (id, node) in std::mem::take(&mut self.in_flight) {
+            // The binding did not happen: the reservation is taken back.
+            node.into_iter().for_each(|node| self.index.touch(node));
             let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else { continue };
             if self.is_waiting(pod) && pod.status.reason == REASON_UNSCHEDULABLE {
                 continue;
@@ -228,7 +241,7 @@ impl Scheduler {
             }
         }
         self.dirty |= !heads.is_empty();
-        self.in_flight.extend(bindings.iter().map(|binding| binding.pod));
+        self.in_flight.extend(bindings.iter().map(|binding| (binding.pod, Some(binding.node))));
         while !bindings.is_empty() {
             let rest = bindings.split_off(bindings.len().min(BINDINGS_PER_COMMAND));
             commands.push(Command::BindPods { bindings: std::mem::replace(&mut bindings, rest) });
@@ -277,7 +290,7 @@ impl Scheduler {
             self.dirty |= !shape.unreported.is_empty();
         }
         if !pods.is_empty() {
-            self.in_flight.extend(pods.iter().map(|(id, _)| *id));
+            self.in_flight.extend(pods.iter().map(|(id, _)| (*id, None)));
             commands.push(Command::SetPodsUnschedulable { pods });
         }
     }

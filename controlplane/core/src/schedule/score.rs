@@ -20,9 +20,17 @@ const _: () = assert!(3 * SCORE_MAX as usize + 1 < RANKS);
 /// A feasible node's rank for a shape: what only changes with the node itself. Above all stands that the
 /// node has no taint to avoid; then the sum of the other scores.
 pub(crate) fn rank(spec: &PodSpec, request: Resources, entry: &NodeEntry) -> u32 {
+    ranked(taint_preference::score(spec, &entry.node) == SCORE_MAX, request, entry)
+}
+
+/// The same for a node that had a rank, and of which only what is reserved has changed since.
+pub(crate) fn rank_again(former: u32, request: Resources, entry: &NodeEntry) -> u32 {
+    ranked(former > 2 * SCORE_MAX, request, entry)
+}
+
+fn ranked(untainted: bool, request: Resources, entry: &NodeEntry) -> u32 {
     let shares = shares_after(request, entry);
     let resources = least_allocated::score(shares) + balanced_allocation::score(shares);
-    let untainted = taint_preference::score(spec, &entry.node) == SCORE_MAX;
     if untainted { resources + 2 * SCORE_MAX + 1 } else { resources }
 }
 
@@ -56,7 +64,7 @@ struct Shares {
 
 /// Shares of processor time and memory that are reserved once the pod is there, in ten thousandths.
 fn shares_after(request: Resources, entry: &NodeEntry) -> Shares {
-    let allocatable = entry.node.status.facts.allocatable;
+    let allocatable = entry.allocatable;
     let after = entry.usage.requests.plus(request);
     Shares {
         cpu: share(after.cpu_millis, allocatable.cpu_millis),
@@ -83,7 +91,7 @@ mod tests {
         let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
         let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };
         let node = Arc::new(Node { meta, spec: NodeSpec::default(), status });
-        NodeEntry { node, usage: NodeUsage { requests, pods: 1 } }
+        NodeEntry::new(node, NodeUsage { requests, pods: 1 })
     }
 
     fn request(cpu_millis: u64, memory_bytes: u64) -> Resources {
@@ -116,7 +124,7 @@ mod tests {
     #[test]
     fn a_node_without_capacity_scores_as_a_full_one() {
         let mut none = entry(0, 0);
-        Arc::make_mut(&mut none.node).status.facts.allocatable = Resources::ZERO;
+        none.allocatable = Resources::ZERO;
         assert_eq!(least_allocated::score(shares_after(request(0, 0), &none)), 0);
         assert_eq!(rank(&PodSpec::default(), request(0, 0), &none), 2 * SCORE_MAX + 1 + 100);
     }

@@ -59,8 +59,11 @@ impl Shape {
         }
         match self.position.and_then(|position| index.changed_since(position)) {
             Some(changed) if changed.len() <= index.slots_len() => {
-                for slot in changed {
-                    self.update(index, *slot);
+                for change in changed {
+                    match self.candidates.rank_of(change.slot).filter(|_| change.usage_only) {
+                        Some(rank) => self.update_usage(index, change.slot, rank),
+                        None => self.update(index, change.slot),
+                    }
                 }
             }
             _ => self.rebuild(index, state),
@@ -87,6 +90,13 @@ impl Shape {
         let entry = index.get(slot);
         let fits = entry.filter(|e| check_fit(&self.spec, self.request, &e.node, e.usage).is_ok());
         let rank = fits.map(|entry| score::rank(&self.spec, self.request, entry));
+        self.candidates.set(slot, rank);
+    }
+
+    /// Of a feasible node only what is reserved changed.
+    fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
+        let fits = index.get(slot).filter(|entry| entry.has_room(self.request));
+        let rank = fits.map(|entry| score::rank_again(rank, self.request, entry));
         self.candidates.set(slot, rank);
     }
 

@@ -201,6 +201,13 @@ impl Cluster {
         proposals.len()
     }
 
+    /// One run of the reconcilers of which nothing arrives in the log.
+    pub fn lose(&mut self) {
+        let cx = Context { state: self.machine.state(), now_ms: self.now_ms, soft: &self.soft };
+        let proposals = self.reconcilers.run(&cx);
+        proposals.iter().for_each(|proposal| self.reconcilers.settled(proposal.reconciler));
+    }
+
     /// Another server takes over: all that only the leader knew is lost.
     pub fn new_leader(&mut self) {
         self.soft = SoftState::new(self.now_ms);

@@ -21,6 +21,8 @@ enum Op {
     Advance(u64),
     /// Another server takes over: soft state and dirty sets are lost.
     NewLeader,
+    /// The next proposals are dropped on their way to the log.
+    Lose,
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -41,6 +43,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Agents),
         3 => (1u64..20_000).prop_map(Op::Advance),
         1 => Just(Op::NewLeader),
+        2 => Just(Op::Lose),
     ]
 }
 
@@ -100,6 +103,7 @@ fn perform(cluster: &mut Cluster, op: &Op) {
         Op::Agents => _ = cluster.agents(),
         Op::Advance(ms) => cluster.advance(*ms),
         Op::NewLeader => cluster.new_leader(),
+        Op::Lose => cluster.lose(),
     }
 }
 
@@ -112,11 +116,21 @@ fn play(surge: u32, unavailable: u32, min_ready_ms: u64, ops: &[Op]) -> Cluster 
         spec.revision_history_limit = 2;
     })));
     cluster.settle();
-    for op in ops {
+    let mut exempt = false;
+    for (at, op) in ops.iter().enumerate() {
+        let is_loss = matches!(op, Op::Lose);
         // Bounds are promised while the spec is stable; a user's word may change them at once.
-        cluster.watch = if is_users(op) { |_, _, _| () } else { check_bounds };
+        exempt = is_users(op) || (is_loss && exempt);
+        cluster.watch = if exempt { |_, _, _| () } else { check_bounds };
         perform(&mut cluster, op);
-        cluster.settle();
+        // What is to be lost must not have arrived before.
+        if !matches!(ops.get(at + 1), Some(Op::Lose)) {
+            cluster.settle();
+        }
+        // A lost word of the user's comes back after a while; until then the old spec rules.
+        if is_loss {
+            cluster.advance(40_000);
+        }
     }
     cluster.watch = check_bounds;
     cluster

@@ -198,3 +198,20 @@ fn a_taken_name_is_passed_by() {
     assert_eq!(cluster.sets("web"), "1:1/1/1");
     assert_eq!(cluster.get_deployment("web").status.collision_count, 1);
 }
+
+#[test]
+fn a_rollout_survives_lost_proposals() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 3, |_| ())));
+    for _ in 0..40 {
+        cluster.lose();
+        cluster.step();
+        cluster.agents();
+        cluster.now_ms += 500;
+        cluster.lose();
+    }
+    cluster.advance(120_000);
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:3/3/3");
+}

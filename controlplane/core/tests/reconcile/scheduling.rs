@@ -150,6 +150,25 @@ fn pods_of_one_owner_are_spread() {
     assert_eq!(of_web.collect::<std::collections::BTreeSet<_>>().len(), 10, "one on each node");
 }
 
+#[test]
+fn what_was_lost_on_its_way_comes_back() {
+    let mut cluster = Cluster::new();
+    cluster.node("a", facts(1000, 8 * GIB, 10));
+    cluster.settle();
+    for n in 0..4 {
+        cluster.ok(Command::Create(pod(&format!("p{n}"), pod_spec("web:1", 300, 1 << 20))));
+    }
+    for _ in 0..3 {
+        cluster.lose();
+        cluster.now_ms += 10_000;
+    }
+    cluster.lose();
+    assert_eq!(cluster.state().pending_pods().len(), 4);
+    cluster.advance(60_000);
+    assert_eq!(cluster.state().pending_pods().len(), 1, "three fit, as if nothing had been reserved before");
+    assert!(message(&cluster, "p3").contains("1 Insufficient cpu"), "{}", message(&cluster, "p3"));
+}
+
 /// Whether any node can take the pod: every node is asked.
 fn fits_somewhere(state: &State, pod: ObjectId) -> bool {
     let pod = state.pods().get(pod).unwrap();
