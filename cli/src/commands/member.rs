@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Context;
 use crate::client::cluster;
 use crate::failure::{Class, Failure};
-use crate::output::{emit, emit_line, table};
+use crate::output::{Format, emit, emit_line, table};
 use crate::progress::Progress;
 
 /// How long one server may take to tell its own status.
@@ -26,6 +26,9 @@ pub(crate) enum MemberVerb {
         /// Removed members too
         #[arg(long)]
         all: bool,
+        /// How to print them
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
     },
     /// Let a new server have the log; it does not vote yet
     Add {
@@ -59,7 +62,7 @@ pub(crate) async fn run(verb: MemberVerb, context: &Context) -> Result<(), Failu
     let client = &context.client;
     let (request_id, actor) = (Uuid::new_v4().to_string(), client.actor().to_owned());
     match verb {
-        MemberVerb::List { all } => list(all, context).await,
+        MemberVerb::List { all, output } => list(all, output, context).await,
         MemberVerb::Add { address, id } => {
             let request =
                 v1::AddLearnerRequest { address, member: id.unwrap_or_default(), request_id, actor };
@@ -111,21 +114,25 @@ async fn members(context: &Context) -> Result<v1::MembersResponse, Failure> {
         .await
 }
 
-async fn list(all: bool, context: &Context) -> Result<(), Failure> {
+async fn list(all: bool, output: Format, context: &Context) -> Result<(), Failure> {
     let answer = members(context).await?;
+    let shown = |m: &&v1::Member| all || m.role() != v1::MemberRole::Removed;
+    match output {
+        Format::Json | Format::Yaml => return emit(&structured(&answer, output, shown)?),
+        Format::Name => {
+            let names: Vec<String> =
+                answer.members.iter().filter(shown).map(|m| format!("member/{}\n", m.id)).collect();
+            return emit(&names.concat());
+        }
+        Format::Table | Format::Wide => {}
+    }
     let unknown = || "?".to_owned();
     let rows: Vec<Vec<String>> = answer
         .members
         .iter()
-        .filter(|m| all || m.role() != v1::MemberRole::Removed)
+        .filter(shown)
         .map(|m| {
-            let role = match m.role() {
-                v1::MemberRole::Voter if m.leader => "leader",
-                v1::MemberRole::Voter => "voter",
-                v1::MemberRole::Learner => "learner",
-                v1::MemberRole::Removed => "removed",
-                v1::MemberRole::Unspecified => "unknown",
-            };
+            let role = if m.leader { "leader" } else { role_name(m) };
             let reachable = m.reachable.map_or_else(unknown, |r| if r { "yes" } else { "no" }.to_owned());
             vec![
                 m.id.to_string(),
@@ -139,6 +146,42 @@ async fn list(all: bool, context: &Context) -> Result<(), Failure> {
         .collect();
     emit_line(&format!("cluster {}", answer.cluster_id))?;
     emit(&table::render(&["ID", "ADDRESS", "ROLE", "REACHABLE", "LOG INDEX", "VERSION"], &rows))
+}
+
+fn role_name(member: &v1::Member) -> &'static str {
+    match member.role() {
+        v1::MemberRole::Voter => "voter",
+        v1::MemberRole::Learner => "learner",
+        v1::MemberRole::Removed => "removed",
+        v1::MemberRole::Unspecified => "unknown",
+    }
+}
+
+/// The members for programs.
+fn structured(
+    answer: &v1::MembersResponse,
+    output: Format,
+    shown: impl Fn(&&v1::Member) -> bool,
+) -> Result<String, Failure> {
+    let member = |m: &v1::Member| {
+        serde_json::json!({
+            "id": m.id,
+            "address": m.address,
+            "role": role_name(m),
+            "leader": m.leader,
+            "reachable": m.reachable,
+            "matchIndex": m.match_index,
+            "version": m.version,
+            "storageUid": m.storage_uid,
+        })
+    };
+    let members: Vec<_> = answer.members.iter().filter(shown).map(member).collect();
+    let value = serde_json::json!({ "clusterId": answer.cluster_id, "members": members });
+    if output == Format::Yaml {
+        return Ok(bulkhead_manifest::value_to_yaml(&value));
+    }
+    let text = serde_json::to_string_pretty(&value).map_err(|e| Failure::failed(e.to_string()))?;
+    Ok(format!("{text}\n"))
 }
 
 async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failure> {

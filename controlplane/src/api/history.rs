@@ -1,5 +1,6 @@
 //! Events as people read them, from the event store.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -17,6 +18,10 @@ use crate::error::{compacted, convert_status};
 
 /// Records read at a time.
 const READ_MAX: usize = 256;
+/// Entries when the request does not say.
+const LIMIT_DEFAULT: usize = 1000;
+/// Most entries, not counting what is followed.
+const LIMIT_MAX: usize = 100_000;
 /// Answers that wait for a slow reader.
 const QUEUE_MAX: usize = 256;
 
@@ -26,7 +31,7 @@ type Entries = Pin<Box<dyn Stream<Item = Result<v1::HistoryEntry, Status>> + Sen
 struct Wanted {
     object: Option<ObjectRef>,
     namespace: Option<bulkhead_types::Name>,
-    limit: u64,
+    limit: usize,
     follow: bool,
 }
 
@@ -36,7 +41,7 @@ impl Api {
         let wanted = Wanted {
             object: object.map_err(|e: bulkhead_proto::ConvertError| convert_status(&e.within("object")))?,
             namespace: optional_name("namespace", &request.namespace)?,
-            limit: if request.limit == 0 { u64::MAX } else { u64::from(request.limit) },
+            limit: if request.limit == 0 { LIMIT_DEFAULT } else { (request.limit as usize).min(LIMIT_MAX) },
             follow: request.follow,
         };
         let oldest = bounds(&self.events).await?.map_or(0, |(oldest, _)| oldest);
@@ -52,46 +57,92 @@ impl Api {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn send_history(
-        &self,
-        mut wanted: Wanted,
-        mut after: u64,
-        sender: mpsc::Sender<Result<v1::HistoryEntry, Status>>,
-    ) -> Result<(), mpsc::error::SendError<Result<v1::HistoryEntry, Status>>> {
+    /// Sends what is kept (the newest entries, when a limit is given), then what happens from now on.
+    async fn send_history(&self, wanted: Wanted, mut after: u64, sender: Sender) -> Result<(), Gone> {
+        let mut names = Names::default();
+        let mut newest = VecDeque::new();
+        let mut caught_up = false;
         loop {
-            let records = match read(&self.events, after + 1).await {
-                Ok(records) => records,
-                Err(status) => return sender.send(Err(status)).await,
+            let (entries, last) = match self.entries_after(after, &mut names).await {
+                Ok(found) => found,
+                Err(status) => return sender.send(Err(status)).await.map_err(|_| Gone),
             };
-            let state = self.views.state();
-            for record in &records {
-                let transaction = match ProtoCodec.decode_transaction(&record.bytes) {
-                    Ok(transaction) => transaction,
-                    Err(error) => return sender.send(Err(Status::data_loss(error.to_string()))).await,
-                };
-                for event in transaction.events.iter().filter(|event| event.revision > after) {
-                    let entry = entry_of(&state, &transaction, event);
-                    if !is_wanted(&wanted, &entry) {
-                        continue;
-                    }
-                    sender.send(Ok(entry)).await?;
-                    wanted.limit -= 1;
-                    if wanted.limit == 0 {
-                        return Ok(());
-                    }
+            let selected = entries.into_iter().filter(|entry| is_wanted(&wanted, entry));
+            if caught_up {
+                for entry in selected {
+                    sender.send(Ok(entry)).await.map_err(|_| Gone)?;
                 }
-                after = record.last_revision;
+            } else {
+                newest.extend(selected);
+                let surplus = newest.len().saturating_sub(wanted.limit);
+                newest.drain(..surplus);
             }
-            if records.is_empty() {
-                if !wanted.follow {
-                    return Ok(());
-                }
-                tokio::select! {
-                    newer = self.watches.newer(after.max(state.revision())) => if !newer { return Ok(()) },
-                    () = sender.closed() => return Ok(()),
+            if let Some(last) = last {
+                after = last;
+                continue;
+            }
+            for entry in newest.drain(..) {
+                sender.send(Ok(entry)).await.map_err(|_| Gone)?;
+            }
+            caught_up = true;
+            if !wanted.follow {
+                return Ok(());
+            }
+            let seen = after.max(self.views.state().revision());
+            tokio::select! {
+                newer = self.watches.newer(seen) => if !newer { return Ok(()) },
+                () = sender.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// The next entries, and the revision up to which they reach; `None` when there are no more.
+    async fn entries_after(
+        &self,
+        after: u64,
+        names: &mut Names,
+    ) -> Result<(Vec<v1::HistoryEntry>, Option<u64>), Status> {
+        let records = read(&self.events, after + 1).await?;
+        let state = self.views.state();
+        let mut entries = Vec::new();
+        for record in &records {
+            let transaction =
+                ProtoCodec.decode_transaction(&record.bytes).map_err(|e| Status::data_loss(e.to_string()))?;
+            for event in &transaction.events {
+                names.learn(&state, event);
+                if event.revision > after {
+                    entries.push(entry_of(&state, names, &transaction, event));
                 }
             }
         }
+        Ok((entries, records.last().map(|record| record.last_revision)))
+    }
+}
+
+type Sender = mpsc::Sender<Result<v1::HistoryEntry, Status>>;
+
+/// The reader is gone: nobody to tell anything.
+struct Gone;
+
+/// Names of objects that were created on the way: those that are gone can still be named.
+#[derive(Default)]
+struct Names(BTreeMap<ObjectId, ObjectRef>);
+
+impl Names {
+    fn learn(&mut self, state: &State, event: &Event) {
+        let created = match &event.kind {
+            EventKind::ObjectCreated(object) => object.object_ref(),
+            EventKind::PodCreated { replica_set, name } => {
+                let namespace = self.of(state, Kind::ReplicaSet, *replica_set).and_then(|set| set.namespace);
+                ObjectRef { kind: Kind::Pod, namespace, name: name.clone() }
+            }
+            _ => return,
+        };
+        self.0.insert(ObjectId(event.revision), created);
+    }
+
+    fn of(&self, state: &State, kind: Kind, id: ObjectId) -> Option<ObjectRef> {
+        self.0.get(&id).cloned().or_else(|| state.object(kind, id).map(|object| object.object_ref()))
     }
 }
 
@@ -117,8 +168,8 @@ fn is_wanted(wanted: &Wanted, entry: &v1::HistoryEntry) -> bool {
         })
 }
 
-fn entry_of(state: &State, transaction: &Transaction, event: &Event) -> v1::HistoryEntry {
-    let (name, object, summary) = describe(state, event);
+fn entry_of(state: &State, names: &Names, transaction: &Transaction, event: &Event) -> v1::HistoryEntry {
+    let (name, object, summary) = describe(state, names, event);
     v1::HistoryEntry {
         revision: event.revision,
         at_ms: transaction.at_ms,
@@ -131,8 +182,8 @@ fn entry_of(state: &State, transaction: &Transaction, event: &Event) -> v1::Hist
 }
 
 /// An event's name, the object that it is about (while it can still be named), and one line for people.
-fn describe(state: &State, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
-    let of = |kind: Kind, id: ObjectId| state.object(kind, id).map(|object| object.object_ref());
+fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
+    let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
     let node_name =
         |id: ObjectId| of(Kind::Node, id).map_or_else(|| id.to_string(), |node| node.name.to_string());
     match &event.kind {
@@ -177,8 +228,10 @@ fn describe(state: &State, event: &Event) -> (&'static str, Option<ObjectRef>, S
             ("StatusChanged", of(Kind::ReplicaSet, *id), format!("{} ready", status.ready_replicas))
         }
         EventKind::PodCreated { replica_set, name } => {
-            let namespace = of(Kind::ReplicaSet, *replica_set).and_then(|set| set.namespace);
-            ("Created", Some(ObjectRef { kind: Kind::Pod, namespace, name: name.clone() }), String::new())
+            let pod = of(Kind::Pod, ObjectId(event.revision));
+            let set = of(Kind::ReplicaSet, *replica_set).map_or_else(String::new, |set| format!("of {set}"));
+            debug_assert!(pod.as_ref().is_none_or(|pod| pod.name == *name));
+            ("Created", pod, set)
         }
         EventKind::PodBound(binding) => {
             let summary =

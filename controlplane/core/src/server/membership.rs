@@ -49,14 +49,21 @@ impl Server {
     }
 
     fn check_caught_up(&self, member: MemberId) -> Result<(), Rejection> {
-        let lag = self.replica.last_index()
-            - self.replica.matched(member).unwrap_or(0).min(self.replica.last_index());
-        if lag <= PROMOTION_LAG_MAX {
-            return Ok(());
+        let refuse = |reason: String, remedy: String| {
+            Err(Rejection::new(RejectionCode::NotAllowed, format!("member {member}"), reason)
+                .with_remedy(remedy))
+        };
+        let matched = self.replica.matched(member).unwrap_or(0);
+        if matched == 0 || !self.is_heard(member) {
+            let reason = "has not answered yet: as a voter it would hold up the cluster".to_owned();
+            return refuse(reason, "start its server with --join, and wait until it has the log".to_owned());
         }
-        let reason = format!("is {lag} entries behind: as a voter it would hold up the cluster");
-        Err(Rejection::new(RejectionCode::NotAllowed, format!("member {member}"), reason)
-            .with_remedy(format!("wait until it lacks at most {PROMOTION_LAG_MAX}")))
+        let lag = self.replica.last_index().saturating_sub(matched);
+        if lag > PROMOTION_LAG_MAX {
+            let reason = format!("is {lag} entries behind: as a voter it would hold up the cluster");
+            return refuse(reason, format!("wait until it lacks at most {PROMOTION_LAG_MAX}"));
+        }
+        Ok(())
     }
 
     /// A voter may go when those that stay, and can be heard, are a majority of those that stay.
