@@ -23,6 +23,9 @@ const TICK_MAX: Duration = Duration::from_secs(60);
 /// How long what is under way may take when the agent ends.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Places in the session's queue that reports leave free.
+const ORDERS_RESERVED: usize = 16;
+
 /// What the loop holds.
 pub(crate) struct Driver {
     agent: Agent,
@@ -154,7 +157,11 @@ impl Driver {
         while let Some(action) = self.agent.poll_action() {
             match action {
                 Action::Join => self.order(Order::Join).await,
-                Action::Report(report) => self.order(Order::Report(Box::new(report))).await,
+                // The core repeats what is lost; the loop never waits for a session that is stuck.
+                Action::Report(report) if self.orders.capacity() > ORDERS_RESERVED => {
+                    self.order(Order::Report(Box::new(report))).await;
+                }
+                Action::Report(_) => tracing::debug!("a report is left out: the session is behind"),
                 Action::PersistLease { until_ms } => {
                     if let Err(error) = self.host.records.save_lease(&self.boot_id, until_ms) {
                         tracing::warn!(%error, "the lease is not remembered");

@@ -113,21 +113,18 @@ impl Session {
             if self.inputs.send(Input::Joined(joined)).await.is_err() {
                 return;
             }
-            wanted = match self.connected(client, joined.incarnation).await {
-                End::Over => return,
-                End::Wanted => true,
-                End::Broken => false,
-                End::Replaced => {
-                    tracing::error!(
-                        node = self.name,
-                        "another agent registered under this node's name; stop one of the two"
-                    );
-                    tokio::time::sleep(REPLACED_PAUSE).await;
-                    false
-                }
-            };
-            if !wanted && self.inputs.send(Input::Disconnected).await.is_err() {
+            let end = self.connected(client, joined.incarnation).await;
+            wanted = matches!(end, End::Wanted);
+            // The core must know before any pause: its lease runs.
+            if matches!(end, End::Over) || (!wanted && self.inputs.send(Input::Disconnected).await.is_err()) {
                 return;
+            }
+            if matches!(end, End::Replaced) {
+                tracing::error!(
+                    node = self.name,
+                    "another agent registered under this node's name; stop one of the two"
+                );
+                tokio::time::sleep(REPLACED_PAUSE).await;
             }
         }
     }
