@@ -14,8 +14,10 @@ started_ms=$(date +%s%3N)
 timeline=()
 
 say() { printf '\n== %s\n' "$*"; }
-mark() { # what, revision
-  timeline+=("$(printf '%-52s %10s %9d' "$1" "${2:--}" $(($(date +%s%3N) - started_ms)))")
+mark() { # what: noted with the log's last revision and the time since the start
+  local ms=$(($(date +%s%3N) - started_ms)) revision
+  revision=$("$bulkhead" --timeout 2s events -A --limit 1 --json 2>/dev/null | sed -n 's/.*"revision":\([0-9]*\).*/\1/p' | tail -n 1 || true)
+  timeline+=("$(printf '%-52s %10s %9d' "$1" "${revision:--}" "$ms")")
 }
 fail() {
   echo "demo: failed: $*" >&2
@@ -80,7 +82,7 @@ for id in 1 2 3; do
   pids[server-$id]=$!
 done
 await "a leader" 60 "$bulkhead" get namespaces
-mark "three servers, one leads" "$("$bulkhead" get namespace default -o json | sed -n 's/.*"resourceVersion": "\([0-9]*\)".*/\1/p' | head -n 1)"
+mark "three servers, one leads"
 
 say "starting two agents, and giving them the image"
 for n in 1 2; do
@@ -123,6 +125,7 @@ leader=$("$bulkhead" member list -o json | tr -d ' \n' | sed 's/},{/}\n{/g' | gr
 kill -KILL "${pids[server-$leader]}"
 wait "${pids[server-$leader]}" 2>/dev/null || true
 unset "pids[server-$leader]"
+BULKHEAD_SERVER=$(for id in 1 2 3; do [ $id = "$leader" ] || echo "${addresses[$((id - 1))]}"; done | paste -sd,)
 mark "leader (server $leader) killed with SIGKILL"
 await "another leader" 60 "$bulkhead" get namespaces
 mark "another leader answers"
