@@ -122,9 +122,11 @@ pub enum RunError {
 /// # Errors
 /// Why it could not start or go on.
 pub async fn run(options: ServerOptions, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
+    // The socket comes after the boot: founders ask each other before they serve, and a socket that nobody
+    // serves yet would let them wait instead of refusing them.
+    let booted = boot(&options).await?;
     let listen = |source| RunError::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
-    let booted = boot(&options).await?;
     let running = Running::start(&options, booted)?;
     tracing::info!(member = %options.member, cluster = %running.api.identity.cluster_id, listen = %options.listen, "server started");
     let result = running.serve(&options, listener, shutdown).await;
