@@ -30,7 +30,7 @@ struct Record {
 
 /// The history so far.
 #[derive(Debug)]
-pub struct Chronicle {
+pub(crate) struct Chronicle {
     state: State,
     index: u64,
     /// Entries after the genesis.
@@ -61,31 +61,31 @@ impl Default for Chronicle {
 impl Chronicle {
     /// The last entry.
     #[must_use]
-    pub fn index(&self) -> u64 {
+    pub(crate) fn index(&self) -> u64 {
         self.index
     }
 
     /// The State after the last entry.
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
     /// Where a pod was bound, also when it is gone.
     #[must_use]
-    pub fn binding(&self, pod: ObjectId) -> Option<ObjectId> {
+    pub(crate) fn binding(&self, pod: ObjectId) -> Option<ObjectId> {
         self.bindings.get(&pod).copied()
     }
 
     /// Whether a member was removed.
     #[must_use]
-    pub fn is_removed(&self, member: MemberId) -> bool {
+    pub(crate) fn is_removed(&self, member: MemberId) -> bool {
         self.state.member(member).is_some_and(|record| record.role == MemberRole::Removed)
     }
 
     /// The outcome of a request, if it happened.
     #[must_use]
-    pub fn outcome(&self, request_id: Uuid) -> Option<&Outcome> {
+    pub(crate) fn outcome(&self, request_id: Uuid) -> Option<&Outcome> {
         self.requests.get(&request_id).map(|done| &done.outcome)
     }
 
@@ -101,7 +101,7 @@ impl Chronicle {
     ///
     /// # Errors
     /// When it is another one than the first replica's, or breaks an invariant.
-    pub fn apply(&mut self, member: MemberId, entry: &AppliedEntry, oracle: &Oracle) -> Verdict {
+    pub(crate) fn apply(&mut self, member: MemberId, entry: &AppliedEntry, oracle: &Oracle) -> Verdict {
         let content = prefix::content(&entry.applied);
         if let Some(record) = self.record(entry.index) {
             return prefix::check(member, entry.index, content, record.content);
@@ -139,7 +139,8 @@ impl Chronicle {
             if let EventKind::PodBound(binding) = &event.kind {
                 let former = self.bindings.insert(binding.pod, binding.node);
                 if let Some(former) = former {
-                    let text = format!("pod {} was bound to {former} and again to {}", binding.pod, binding.node);
+                    let text =
+                        format!("pod {} was bound to {former} and again to {}", binding.pod, binding.node);
                     return Err(Violation::new("physical", text));
                 }
             }
@@ -151,12 +152,14 @@ impl Chronicle {
     ///
     /// # Errors
     /// When it is another one than the history's, or is ahead of it.
-    pub fn check_digest(&self, member: MemberId, index: u64, found: u128) -> Verdict {
+    pub(crate) fn check_digest(&self, member: MemberId, index: u64, found: u128) -> Verdict {
         match self.digest_at(index) {
             Some(expected) => digests::check(member, index, found, expected),
             // A new learner's disk is empty.
             None if index == 0 => Ok(()),
-            None => Err(Violation::new("digests", format!("server {member} has applied {index}, nobody else"))),
+            None => {
+                Err(Violation::new("digests", format!("server {member} has applied {index}, nobody else")))
+            }
         }
     }
 
@@ -164,7 +167,7 @@ impl Chronicle {
     ///
     /// # Errors
     /// When it is not the State of the history there.
-    pub fn check_restored(&self, member: MemberId, index: u64, restored: &State) -> Verdict {
+    pub(crate) fn check_restored(&self, member: MemberId, index: u64, restored: &State) -> Verdict {
         self.check_digest(member, index, restored.digest())?;
         ledger::check("snapshot", restored)?;
         if index == self.index { rebuilt::check("snapshot", &self.state, restored) } else { Ok(()) }
@@ -174,7 +177,7 @@ impl Chronicle {
     ///
     /// # Errors
     /// When they differ, or it is wrong in itself.
-    pub fn check_live(&self, member: MemberId, applied_index: u64, live: &State) -> Verdict {
+    pub(crate) fn check_live(&self, member: MemberId, applied_index: u64, live: &State) -> Verdict {
         let whose = format!("server {member}");
         ledger::check(&whose, live)?;
         if applied_index == self.index { rebuilt::check(&whose, live, &self.state) } else { Ok(()) }
@@ -184,7 +187,7 @@ impl Chronicle {
     ///
     /// # Errors
     /// When something was lost.
-    pub fn check_acknowledged(&self, oracle: &Oracle) -> Verdict {
+    pub(crate) fn check_acknowledged(&self, oracle: &Oracle) -> Verdict {
         oracle
             .acknowledged()
             .iter()

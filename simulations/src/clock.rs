@@ -1,15 +1,15 @@
 //! Virtual time, and what each host's clocks make of it.
 
 /// True time of the simulation, in microseconds from its start.
-pub type Micros = u64;
+pub(crate) type Micros = u64;
 
 /// Where wall clocks begin, milliseconds since the epoch.
-pub const EPOCH_MS: u64 = 1_700_000_000_000;
+pub(crate) const EPOCH_MS: u64 = 1_700_000_000_000;
 const MILLION: i128 = 1_000_000;
 
 /// One host's clocks: a monotonic one that drifts, and a wall clock that can be set.
 #[derive(Clone, Copy, Debug)]
-pub struct HostClock {
+pub(crate) struct HostClock {
     /// How much faster than true time it runs, in millionths.
     drift_ppm: i64,
     /// How far the wall clock is off, in milliseconds.
@@ -21,43 +21,43 @@ pub struct HostClock {
 impl HostClock {
     /// A clock with this drift and offset, of a host that boots at the beginning.
     #[must_use]
-    pub fn new(drift_ppm: i64, offset_ms: i64) -> Self {
+    pub(crate) fn new(drift_ppm: i64, offset_ms: i64) -> Self {
         Self { drift_ppm, offset_ms, booted_us: 0 }
     }
 
     /// The monotonic clock, in milliseconds since boot.
     #[must_use]
-    pub fn monotonic_ms(&self, now_us: Micros) -> u64 {
+    pub(crate) fn monotonic_ms(&self, now_us: Micros) -> u64 {
         self.stretched(now_us - self.booted_us) / 1000
     }
 
     /// The wall clock, in milliseconds since the epoch.
     #[must_use]
-    pub fn wall_ms(&self, now_us: Micros) -> u64 {
+    pub(crate) fn wall_ms(&self, now_us: Micros) -> u64 {
         (EPOCH_MS + self.stretched(now_us) / 1000).saturating_add_signed(self.offset_ms)
     }
 
     /// True time at which the monotonic clock shows at least this.
     #[must_use]
-    pub fn true_us(&self, monotonic_ms: u64) -> Micros {
+    pub(crate) fn true_us(&self, monotonic_ms: u64) -> Micros {
         let local_us = i128::from(monotonic_ms) * 1000;
         let ahead = -(-local_us * MILLION).div_euclid(MILLION + i128::from(self.drift_ppm));
         self.booted_us + u64::try_from(ahead).expect("clocks show times after their boot")
     }
 
     /// Sets the wall clock forward or back.
-    pub fn jump(&mut self, by_ms: i64) {
+    pub(crate) fn jump(&mut self, by_ms: i64) {
         self.offset_ms += by_ms;
     }
 
     /// How far the wall clock was set off, in milliseconds.
     #[must_use]
-    pub fn offset_ms(&self) -> i64 {
+    pub(crate) fn offset_ms(&self) -> i64 {
         self.offset_ms
     }
 
     /// The host boots anew: its monotonic clock begins at zero.
-    pub fn reboot(&mut self, now_us: Micros) {
+    pub(crate) fn reboot(&mut self, now_us: Micros) {
         self.booted_us = now_us;
     }
 

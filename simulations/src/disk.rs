@@ -14,7 +14,7 @@ use crate::options::DiskOptions;
 use crate::rng::Rng;
 
 /// A server's disk, over all its lives.
-pub struct ServerDisk {
+pub(crate) struct ServerDisk {
     disk: MemDisk,
     identity: Identity,
     options: DiskOptions,
@@ -23,7 +23,7 @@ pub struct ServerDisk {
 
 /// The requests of one life.
 #[derive(Default)]
-pub struct Requests {
+pub(crate) struct Requests {
     waiting: VecDeque<Persist>,
     /// The highest number that is being flushed.
     flushing: Option<u64>,
@@ -32,13 +32,13 @@ pub struct Requests {
 impl ServerDisk {
     /// An empty disk that belongs to this member.
     #[must_use]
-    pub fn new(identity: Identity, options: DiskOptions, seed: u64) -> Self {
+    pub(crate) fn new(identity: Identity, options: DiskOptions, seed: u64) -> Self {
         Self { disk: MemDisk::new(), identity, options, rng: Rng::child(seed, "disk", identity.member_id) }
     }
 
     /// The id of the data directory.
     #[must_use]
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
@@ -46,7 +46,7 @@ impl ServerDisk {
     ///
     /// # Errors
     /// When the disk cannot be used.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         codec: &dyn LogCodec,
         voters: Option<&[MemberId]>,
@@ -60,7 +60,7 @@ impl ServerDisk {
     }
 
     /// How long the device takes for a flush, in microseconds.
-    pub fn flush_us(&mut self) -> u64 {
+    pub(crate) fn flush_us(&mut self) -> u64 {
         let usual = self.rng.range(self.options.flush_us_min, self.options.flush_us_max);
         if self.rng.chance(self.options.slow_permille) {
             return usual + self.rng.range(0, self.options.slow_us_max);
@@ -69,12 +69,12 @@ impl ServerDisk {
     }
 
     /// How long the device takes for a snapshot, or a part of one, in microseconds.
-    pub fn snapshot_us(&mut self) -> u64 {
+    pub(crate) fn snapshot_us(&mut self) -> u64 {
         self.rng.range(self.options.flush_us_min, self.options.flush_us_min + self.options.snapshot_us_max)
     }
 
     /// Power fails: what was not flushed is lost, kept in part, or torn.
-    pub fn crash(&mut self) -> CrashChoice {
+    pub(crate) fn crash(&mut self) -> CrashChoice {
         let unsynced = self.disk.unsynced_batches();
         let choice = match self.rng.range(0, 3) {
             0 | 1 => CrashChoice::LoseUnsynced,
@@ -91,7 +91,7 @@ impl ServerDisk {
     }
 
     /// The next operation of one kind, or a later one, fails.
-    pub fn fail_one(&mut self, operations: &[Operation], skip_max: u64) -> Operation {
+    pub(crate) fn fail_one(&mut self, operations: &[Operation], skip_max: u64) -> Operation {
         let operation = *self.rng.pick(operations);
         let skip = self.rng.range(0, skip_max);
         self.disk.set_faults(FaultPlan::none().with(operation, skip, 1, Fault::Io));
@@ -99,14 +99,14 @@ impl ServerDisk {
     }
 
     /// The disk has no room, or has room again. Failures to come are forgotten.
-    pub fn set_full(&mut self, full: bool) {
+    pub(crate) fn set_full(&mut self, full: bool) {
         self.disk.set_faults(if full { FaultPlan::full() } else { FaultPlan::none() });
     }
 }
 
 impl Requests {
     /// Takes a request.
-    pub fn push(&mut self, persist: Persist) {
+    pub(crate) fn push(&mut self, persist: Persist) {
         self.waiting.push_back(persist);
     }
 
@@ -114,7 +114,7 @@ impl Requests {
     ///
     /// # Errors
     /// What the disk says. When it is full, what it did not take waits on.
-    pub fn write(&mut self, stores: &mut Stores) -> Result<bool, StorageError> {
+    pub(crate) fn write(&mut self, stores: &mut Stores) -> Result<bool, StorageError> {
         if self.flushing.is_some() || self.waiting.is_empty() {
             return Ok(false);
         }
@@ -135,7 +135,7 @@ impl Requests {
     ///
     /// # Errors
     /// What the disk says: nothing is known to be durable then.
-    pub fn flush(&mut self, stores: &mut Stores) -> Result<Option<u64>, StorageError> {
+    pub(crate) fn flush(&mut self, stores: &mut Stores) -> Result<Option<u64>, StorageError> {
         stores.log.sync()?;
         Ok(self.flushing.take().filter(|number| *number > 0))
     }

@@ -21,10 +21,13 @@
 //! It never judges by the code under test alone: what clients were told, what guests physically do and what
 //! was replayed are kept apart from it.
 
+mod agent_host;
 mod chronicle;
 mod client;
 mod clock;
 mod disk;
+mod guest_life;
+mod hypervisor;
 pub mod invariants;
 mod liveness;
 mod message;

@@ -1,8 +1,11 @@
 //! The second half of a run: the faults are over, and the cluster must come to rest as everybody wants it.
 
+use bulkhead_types::{Command, Object};
+
 use crate::clock::Micros;
 use crate::invariants::{Violation, convergence};
 use crate::network::Host;
+use crate::workload::submission;
 use crate::world::{Phase, World};
 
 /// The cluster must have come to rest after so long, in microseconds of virtual time.
@@ -23,10 +26,37 @@ impl World {
             }
             self.start_server(member);
         }
+        for agent in 0..self.options.agents {
+            self.start_agent(agent);
+        }
+    }
+
+    /// One thing at a time, the first client undoes what keeps the cluster from rest: cordoned nodes and paused
+    /// rollouts.
+    fn close(&mut self) {
+        if !self.clients[0].is_idle() {
+            return;
+        }
+        let state = self.chronicle.state();
+        let cordoned = state.nodes().iter().find(|node| node.spec.unschedulable);
+        let paused = state.deployments().iter().find(|deployment| deployment.spec.paused);
+        let command = match (cordoned, paused) {
+            (Some(node), _) => {
+                Command::SetUnschedulable { node: node.meta.name.clone(), unschedulable: false }
+            }
+            (None, Some(deployment)) => Command::SetPaused {
+                deployment: Object::Deployment(deployment.clone()).object_ref(),
+                paused: false,
+            },
+            (None, None) => return,
+        };
+        let stamped = submission(&mut self.clients[0].rng, 0, vec![command]);
+        self.begin(0, Some(stamped));
     }
 
     /// Looks whether the cluster is at rest.
     pub(crate) fn check_convergence(&mut self) {
+        self.close();
         let verdict = self.unrest();
         if verdict.is_none() {
             self.calm_since_us.get_or_insert(self.now_us);
@@ -50,6 +80,15 @@ impl World {
         if let Some(busy) = self.clients.iter().find(|c| !c.is_idle()) {
             return Some(Violation::new("convergence", format!("{busy:?} is not done")));
         }
-        convergence::servers(&positions).and_then(|()| convergence::state(self.chronicle.state())).err()
+        let guests: Vec<_> = self
+            .agents
+            .iter()
+            .flat_map(|host| host.hypervisor.guests.keys().map(|pod| (host.node, *pod)))
+            .collect();
+        let state = self.chronicle.state();
+        convergence::servers(&positions)
+            .and_then(|()| convergence::state(state, self.agents.len()))
+            .and_then(|()| convergence::guests(state, &guests))
+            .err()
     }
 }

@@ -84,7 +84,8 @@ struct Total {
 /// Runs all seeds on a few threads, each world in one of them, and prints their reports in order.
 fn run_all(args: &Args, seeds: Range<u64>) -> Total {
     let next = AtomicU64::new(seeds.start);
-    let printer = Mutex::new(Printer { next: seeds.start, waiting: BTreeMap::new(), total: Total::default() });
+    let printer =
+        Mutex::new(Printer { next: seeds.start, waiting: BTreeMap::new(), total: Total::default() });
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
@@ -170,8 +171,9 @@ fn options(seed: u64) -> String {
 }
 
 fn guarded(config: RunConfig) -> Result<Report, String> {
-    catch_unwind(AssertUnwindSafe(|| run(config)))
-        .map_err(|_| PANIC.with(|slot| slot.borrow_mut().take()).unwrap_or_else(|| "without a word".to_owned()))
+    catch_unwind(AssertUnwindSafe(|| run(config))).map_err(|_| {
+        PANIC.with(|slot| slot.borrow_mut().take()).unwrap_or_else(|| "without a word".to_owned())
+    })
 }
 
 /// How many lines of the trace a failure shows.

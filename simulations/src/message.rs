@@ -14,11 +14,11 @@ use uuid::Uuid;
 use crate::network::Host;
 
 /// Names a request; chosen by its origin, never used twice by it.
-pub type Call = u64;
+pub(crate) type Call = u64;
 
 /// What a packet says.
 #[derive(Debug)]
-pub enum Body {
+pub(crate) enum Body {
     /// Between servers.
     Peer(PeerMessage),
     /// To a server.
@@ -54,7 +54,7 @@ pub enum Body {
 
 /// A request or response with what is needed to bring it home.
 #[derive(Debug)]
-pub struct Envelope<T> {
+pub(crate) struct Envelope<T> {
     /// Who asked.
     pub origin: Host,
     /// Under which number.
@@ -67,7 +67,7 @@ pub struct Envelope<T> {
 
 /// What is asked of a server.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// A client's submission.
     Submit(Box<Stamped>),
     /// A linearizable read.
@@ -91,7 +91,7 @@ pub enum Request {
 
 /// What a server answers.
 #[derive(Clone, Debug)]
-pub enum Response {
+pub(crate) enum Response {
     /// The submission was applied or refused.
     Done {
         /// Which request.
@@ -126,7 +126,7 @@ pub enum Response {
 
 /// A part of a snapshot on its way to a peer.
 #[derive(Clone, Debug)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// Which snapshot, by a number of its sender's.
     pub transfer: u64,
     /// What the whole is.
@@ -140,9 +140,19 @@ pub struct Chunk {
 }
 
 impl Body {
+    /// Whether it travels in a stream, which loses nothing unless it breaks.
+    #[must_use]
+    pub(crate) fn is_in_stream(&self) -> bool {
+        match self {
+            Self::Intent(_) | Self::Connect { .. } | Self::Disconnected { .. } => true,
+            Self::Request(request) => matches!(request.content, Request::Report(_)) && request.via.is_none(),
+            _ => false,
+        }
+    }
+
     /// What it is, and a number that stands for its content, for traces.
     #[must_use]
-    pub fn summary(&self) -> (&'static str, u128) {
+    pub(crate) fn summary(&self) -> (&'static str, u128) {
         match self {
             Self::Peer(PeerMessage::Raft(bytes)) => ("raft", digest128(bytes)),
             Self::Peer(PeerMessage::Digest { index, digest, .. }) => ("digest", digest128(&(index, digest))),
@@ -168,7 +178,9 @@ impl Body {
                 Response::TransferStarted => ("transfer started", 0),
             },
             Self::Chunk(chunk) => ("chunk", digest128(&chunk.bytes)),
-            Self::ChunkAnswer { transfer, next, taken } => ("chunk answer", digest128(&(transfer, next, taken))),
+            Self::ChunkAnswer { transfer, next, taken } => {
+                ("chunk answer", digest128(&(transfer, next, taken)))
+            }
             Self::Connect { incarnation, .. } => ("connect", u128::from(*incarnation)),
             Self::Intent(intent) => ("intent", digest128(&(intent.generation, intent.pods.len()))),
             Self::Disconnected { incarnation } => ("disconnected", u128::from(*incarnation)),
@@ -177,7 +189,7 @@ impl Body {
 
     /// What it says, for people.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self {
             Self::Peer(PeerMessage::Raft(bytes)) => match decode_message(bytes) {
                 Ok(m) => format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_storage::Operation;
-use bulkhead_types::MemberId;
+use bulkhead_types::{MemberId, ObjectId};
 
 use crate::message::{Body, Envelope, Request};
 use crate::network::Host;
@@ -89,14 +89,18 @@ impl World {
                 self.fault_disk_error(&[Operation::SnapshotWrite, Operation::SnapshotSync], "snapshot crash");
             }
             Some(Kind::DiskError) => {
-                let operations = [Operation::LogWrite, Operation::LogSync, Operation::LogLoad, Operation::Open];
+                let operations =
+                    [Operation::LogWrite, Operation::LogSync, Operation::LogLoad, Operation::Open];
                 self.fault_disk_error(&operations, "disk error");
             }
             Some(Kind::DiskFull) => self.fault_disk_full(),
             Some(Kind::Partition) => self.fault_partition(),
             Some(Kind::LeaderTransfer) => self.fault_transfer(),
             Some(Kind::ClockJump) => self.fault_clock(),
-            Some(Kind::AgentCrash | Kind::NodeReboot | Kind::VmCrash) | None => {}
+            Some(Kind::AgentCrash) => self.fault_agent(false),
+            Some(Kind::NodeReboot) => self.fault_agent(true),
+            Some(Kind::VmCrash) => self.fault_guest(),
+            None => {}
         }
     }
 
@@ -184,8 +188,7 @@ impl World {
         let members: Vec<MemberId> = self.servers.keys().copied().collect();
         let to = self.nemesis.rng.chance(700).then(|| *self.nemesis.rng.pick(&members));
         self.nemesis.count("leader transfer");
-        let request =
-            Envelope { origin: Host::World, call: 0, via: None, content: Request::Transfer(to) };
+        let request = Envelope { origin: Host::World, call: 0, via: None, content: Request::Transfer(to) };
         self.send(Host::World, Host::Server(leader), Body::Request(request));
     }
 
@@ -199,6 +202,35 @@ impl World {
         }
         host.clock.jump(by_ms);
         self.nemesis.count("clock jump");
-        self.note(Host::Server(member), "clock jump", u128::from(by_ms.unsigned_abs()), || format!("{by_ms} ms"));
+        self.note(Host::Server(member), "clock jump", u128::from(by_ms.unsigned_abs()), || {
+            format!("{by_ms} ms")
+        });
+    }
+
+    fn fault_agent(&mut self, whole_node: bool) {
+        let number = self.nemesis.rng.below(self.agents.len());
+        let after_us = self.fault_duration_us();
+        let number = self.agents[number].number;
+        if whole_node {
+            self.nemesis.count("node reboot");
+            self.reboot_node(number, after_us);
+        } else {
+            self.nemesis.count("agent crash");
+            self.crash_agent(number, after_us);
+        }
+    }
+
+    fn fault_guest(&mut self) {
+        let guests: Vec<(u32, ObjectId, u32)> = self
+            .agents
+            .iter()
+            .flat_map(|host| host.hypervisor.guests.iter().map(|(pod, g)| (host.number, *pod, g.instance)))
+            .collect();
+        if guests.is_empty() {
+            return;
+        }
+        let (number, pod, instance) = *self.nemesis.rng.pick(&guests);
+        self.nemesis.count("guest crash");
+        self.end_guest(number, pod, instance, "signal 11");
     }
 }

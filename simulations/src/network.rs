@@ -12,7 +12,7 @@ use crate::rng::Rng;
 
 /// A place that sends and receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Host {
+pub(crate) enum Host {
     /// A server.
     Server(MemberId),
     /// A node with its agent.
@@ -37,7 +37,7 @@ impl std::fmt::Display for Host {
 
 /// A message on its way.
 #[derive(Debug)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// Who sent it.
     pub from: Host,
     /// Who should get it.
@@ -48,7 +48,7 @@ pub struct Packet {
 
 /// What became of messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NetworkCounts {
+pub(crate) struct NetworkCounts {
     /// Never arrived.
     pub dropped: u64,
     /// Arrived twice.
@@ -61,7 +61,7 @@ pub struct NetworkCounts {
 
 /// The network.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     options: NetworkOptions,
     rng: Rng,
     /// Directed pairs between which nothing gets through.
@@ -73,7 +73,7 @@ pub struct Network {
 impl Network {
     /// A network as the options want it.
     #[must_use]
-    pub fn new(options: NetworkOptions, seed: u64) -> Self {
+    pub(crate) fn new(options: NetworkOptions, seed: u64) -> Self {
         Self {
             options,
             rng: Rng::child(seed, "network", 0),
@@ -83,15 +83,18 @@ impl Network {
     }
 
     /// Sends a packet: when it arrives, each with its own copy.
-    pub fn send(&mut self, now_us: Micros, packet: Packet) -> Vec<(Micros, Packet)> {
+    pub(crate) fn send(&mut self, now_us: Micros, packet: Packet) -> Vec<(Micros, Packet)> {
         if self.is_blocked(packet.from, packet.to) {
             self.counts.blocked += 1;
             return Vec::new();
         }
-        if self.rng.chance(self.options.drop_permille) {
+        let is_lost = self.rng.chance(self.options.drop_permille);
+        if is_lost && !packet.body.is_in_stream() {
             self.counts.dropped += 1;
             return Vec::new();
         }
+        // What a stream loses is sent again by its transport.
+        let again_us = if is_lost { self.rng.range(0, self.options.delay_us_max) } else { 0 };
         let mut arrivals = Vec::with_capacity(1);
         if let Body::Peer(message) = &packet.body
             && self.rng.chance(self.options.duplicate_permille)
@@ -100,7 +103,7 @@ impl Network {
             let at_us = now_us + self.latency_us();
             arrivals.push((at_us, copy(&packet, message)));
         }
-        arrivals.push((now_us + self.latency_us(), packet));
+        arrivals.push((now_us + self.latency_us() + again_us, packet));
         arrivals
     }
 
@@ -115,27 +118,27 @@ impl Network {
 
     /// Whether a message that arrives now gets through.
     #[must_use]
-    pub fn is_blocked(&self, from: Host, to: Host) -> bool {
+    pub(crate) fn is_blocked(&self, from: Host, to: Host) -> bool {
         self.blocked.contains(&(from, to))
     }
 
     /// A message on its way ran into a partition.
-    pub fn count_blocked(&mut self) {
+    pub(crate) fn count_blocked(&mut self) {
         self.counts.blocked += 1;
     }
 
     /// Blocks directed pairs.
-    pub fn block(&mut self, pairs: impl IntoIterator<Item = (Host, Host)>) {
+    pub(crate) fn block(&mut self, pairs: impl IntoIterator<Item = (Host, Host)>) {
         self.blocked.extend(pairs);
     }
 
     /// Lets everything through again.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.blocked.clear();
     }
 
     /// No message is lost, repeated or held up from now on.
-    pub fn become_reliable(&mut self) {
+    pub(crate) fn become_reliable(&mut self) {
         self.heal();
         self.options.drop_permille = 0;
         self.options.duplicate_permille = 0;
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn rates_are_kept() {
-        let arrivals = |mut network: Network| (0..1000).map(|_| network.send(0, packet()).len()).sum::<usize>();
+        let arrivals =
+            |mut network: Network| (0..1000).map(|_| network.send(0, packet()).len()).sum::<usize>();
         assert_eq!(arrivals(network(0, 0)), 1000);
         assert_eq!(arrivals(network(1000, 0)), 0);
         assert_eq!(arrivals(network(0, 1000)), 2000);

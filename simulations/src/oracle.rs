@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// Everything that clients know together.
 #[derive(Debug, Default)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     /// Submissions, as they were asked for first.
     submitted: BTreeMap<Uuid, Stamped>,
     acknowledged: BTreeMap<Uuid, Outcome>,
@@ -21,18 +21,18 @@ pub struct Oracle {
 
 impl Oracle {
     /// A client is about to ask for this.
-    pub fn submit(&mut self, stamped: &Stamped) {
+    pub(crate) fn submit(&mut self, stamped: &Stamped) {
         self.submitted.insert(stamped.request_id, stamped.clone());
     }
 
     /// A submission as it was asked for; `None` when no client asked for it.
     #[must_use]
-    pub fn submission(&self, request_id: Uuid) -> Option<&Stamped> {
+    pub(crate) fn submission(&self, request_id: Uuid) -> Option<&Stamped> {
         self.submitted.get(&request_id)
     }
 
     /// A client was told the outcome.
-    pub fn acknowledge(&mut self, request_id: Uuid, outcome: Outcome) {
+    pub(crate) fn acknowledge(&mut self, request_id: Uuid, outcome: Outcome) {
         if let Ok(revision) = outcome {
             self.see(revision);
         }
@@ -41,41 +41,41 @@ impl Oracle {
     }
 
     /// A client was told, each time that it asked, that nothing was done.
-    pub fn refuse(&mut self, request_id: Uuid) {
+    pub(crate) fn refuse(&mut self, request_id: Uuid) {
         self.refused.insert(request_id);
     }
 
     /// A client gave up without knowing.
-    pub fn give_up(&mut self, request_id: Uuid) {
+    pub(crate) fn give_up(&mut self, request_id: Uuid) {
         self.unknown.insert(request_id);
     }
 
     /// A client heard of a revision.
-    pub fn see(&mut self, revision: Revision) {
+    pub(crate) fn see(&mut self, revision: Revision) {
         self.floor = self.floor.max(revision);
     }
 
     /// The highest revision that any client has heard of.
     #[must_use]
-    pub fn floor(&self) -> Revision {
+    pub(crate) fn floor(&self) -> Revision {
         self.floor
     }
 
     /// What was acknowledged.
     #[must_use]
-    pub fn acknowledged(&self) -> &BTreeMap<Uuid, Outcome> {
+    pub(crate) fn acknowledged(&self) -> &BTreeMap<Uuid, Outcome> {
         &self.acknowledged
     }
 
     /// What must never happen.
     #[must_use]
-    pub fn refused(&self) -> &BTreeSet<Uuid> {
+    pub(crate) fn refused(&self) -> &BTreeSet<Uuid> {
         &self.refused
     }
 
     /// How many clients gave up on without knowing.
     #[must_use]
-    pub fn unknown_count(&self) -> usize {
+    pub(crate) fn unknown_count(&self) -> usize {
         self.unknown.len()
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Micros;
 
 /// Events by time; those of one moment in the order in which they were scheduled.
 #[derive(Debug)]
-pub struct Queue<T> {
+pub(crate) struct Queue<T> {
     heap: BinaryHeap<Entry<T>>,
     scheduled: u64,
 }
@@ -48,13 +48,13 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// Lets something happen at a time.
-    pub fn push(&mut self, at_us: Micros, event: T) {
+    pub(crate) fn push(&mut self, at_us: Micros, event: T) {
         self.scheduled += 1;
         self.heap.push(Entry { at_us, number: self.scheduled, event });
     }
 
     /// The next thing to happen.
-    pub fn pop(&mut self) -> Option<(Micros, T)> {
+    pub(crate) fn pop(&mut self) -> Option<(Micros, T)> {
         self.heap.pop().map(|entry| (entry.at_us, entry.event))
     }
 }

@@ -8,19 +8,19 @@ use uuid::Uuid;
 
 /// One component's stream of random numbers.
 #[derive(Clone, Debug)]
-pub struct Rng(ChaCha8Rng);
+pub(crate) struct Rng(ChaCha8Rng);
 
 impl Rng {
     /// The stream of the `number`th component of this name.
     #[must_use]
-    pub fn child(seed: u64, name: &str, number: u64) -> Self {
+    pub(crate) fn child(seed: u64, name: &str, number: u64) -> Self {
         let digest = digest128(&("simulation", seed, name, number));
         // The low half is as good as any other: XXH3 spreads over all bits.
         Self(ChaCha8Rng::seed_from_u64(digest as u64))
     }
 
     /// A number from `low` to `high`, both included.
-    pub fn range(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn range(&mut self, low: u64, high: u64) -> u64 {
         self.0.random_range(low..=high)
     }
 
@@ -28,12 +28,12 @@ impl Rng {
     ///
     /// # Panics
     /// When there is nothing to choose from.
-    pub fn below(&mut self, length: usize) -> usize {
+    pub(crate) fn below(&mut self, length: usize) -> usize {
         self.0.random_range(0..length)
     }
 
     /// Whether something of this probability, in thousandths, happens now.
-    pub fn chance(&mut self, permille: u64) -> bool {
+    pub(crate) fn chance(&mut self, permille: u64) -> bool {
         permille > 0 && self.range(0, 999) < permille
     }
 
@@ -41,18 +41,18 @@ impl Rng {
     ///
     /// # Panics
     /// When there is none.
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
     /// A time until the next of events that come independently, `mean` apart on average; at least 1.
-    pub fn wait(&mut self, mean: u64) -> u64 {
+    pub(crate) fn wait(&mut self, mean: u64) -> u64 {
         let uniform: f64 = self.0.random_range(f64::EPSILON..1.0);
         ((-uniform.ln() * mean as f64) as u64).max(1)
     }
 
     /// A random UUID; never nil.
-    pub fn uuid(&mut self) -> Uuid {
+    pub(crate) fn uuid(&mut self) -> Uuid {
         let high = u128::from(self.0.next_u64()) << 64;
         Uuid::from_u128(high | u128::from(self.0.next_u64().max(1)))
     }

@@ -105,7 +105,9 @@ impl World {
             storage_uid: Uuid::from_bytes(host.disk.identity().storage_uid),
             address: address(host.member),
             version: SmolStr::new_static("simulated"),
-            initial_members: (1..=self.options.servers).map(|m| (MemberId(m), address(MemberId(m)))).collect(),
+            initial_members: (1..=self.options.servers)
+                .map(|m| (MemberId(m), address(MemberId(m))))
+                .collect(),
             seed: self.options.seed,
             tick_ms: options.tick_ms,
             election_ticks: options.election_ticks,
@@ -134,13 +136,12 @@ impl World {
         });
         let verdict = self.chronicle.check_restored(member, index, &loaded.state);
         self.judge(verdict);
-        let server =
-            match Server::new(config, self.codec.clone(), loaded.state, loaded.log, &self.logger) {
-                Ok(server) => server,
-                Err(error) => {
-                    return self.fail(Violation::new("start", format!("server {member}: {error}")));
-                }
-            };
+        let server = match Server::new(config, self.codec.clone(), loaded.state, loaded.log, &self.logger) {
+            Ok(server) => server,
+            Err(error) => {
+                return self.fail(Violation::new("start", format!("server {member}: {error}")));
+            }
+        };
         let up = Up {
             server,
             stores,

@@ -74,6 +74,8 @@ impl World {
 
     fn snapshot_failed(&mut self, member: MemberId, life: u32, error: DiskError) {
         match error {
+            // The server saved one at the same index meanwhile, and took over its place.
+            DiskError::Storage(error) if error.is_refusal() && !error.is_full() => {}
             DiskError::Storage(error) => self.disk_failed(member, life, &error),
             error => self.fail(Violation::new("snapshot", format!("server {member}: {error}"))),
         }
@@ -92,12 +94,8 @@ impl World {
         let Some(info) = info else {
             return self.give(member, Input::SnapshotSent { to: send.to, delivered: false });
         };
-        let outgoing = Outgoing {
-            to: send.to,
-            info: Arc::new(info),
-            message: Arc::new(send.message),
-            progress: 0,
-        };
+        let outgoing =
+            Outgoing { to: send.to, info: Arc::new(info), message: Arc::new(send.message), progress: 0 };
         if let Some(up) = self.running(member, life) {
             up.outgoing.insert(transfer, outgoing);
         }
@@ -183,7 +181,14 @@ impl World {
         self.queue.push(now_us + after_us, Event::SnapshotComplete { member, life, transfer });
     }
 
-    fn answer_chunk(&mut self, member: MemberId, to: MemberId, transfer: u64, next: Option<u32>, taken: bool) {
+    fn answer_chunk(
+        &mut self,
+        member: MemberId,
+        to: MemberId,
+        transfer: u64,
+        next: Option<u32>,
+        taken: bool,
+    ) {
         let body = Body::ChunkAnswer { transfer, next, taken };
         self.send(Host::Server(member), Host::Server(to), body);
     }
@@ -215,7 +220,10 @@ impl World {
         let state = match writer.finish() {
             Ok(info) if info.digest == expected => read_snapshot(&*up.stores.snapshots, &*codec, index),
             Ok(info) => {
-                let text = format!("server {member}: digest {:x} of a received snapshot, sent {expected:x}", info.digest);
+                let text = format!(
+                    "server {member}: digest {:x} of a received snapshot, sent {expected:x}",
+                    info.digest
+                );
                 return self.fail(Violation::new("snapshot", text));
             }
             Err(error) => Err(error.into()),

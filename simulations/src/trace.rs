@@ -23,7 +23,7 @@ pub enum Detail {
 
 /// The record of a run.
 #[derive(Debug)]
-pub struct Trace {
+pub(crate) struct Trace {
     hash: u128,
     detail: Detail,
     tail: VecDeque<String>,
@@ -32,12 +32,12 @@ pub struct Trace {
 impl Trace {
     /// Nothing happened yet.
     #[must_use]
-    pub fn new(detail: Detail) -> Self {
+    pub(crate) fn new(detail: Detail) -> Self {
         Self { hash: 0, detail, tail: VecDeque::new() }
     }
 
     /// Notes one event: `label` and `number` are part of the hash, the text is for people.
-    pub fn note(
+    pub(crate) fn note(
         &mut self,
         at_us: Micros,
         host: Host,
@@ -62,13 +62,13 @@ impl Trace {
 
     /// The hash of everything so far.
     #[must_use]
-    pub fn hash(&self) -> u128 {
+    pub(crate) fn hash(&self) -> u128 {
         self.hash
     }
 
     /// The last lines.
     #[must_use]
-    pub fn into_tail(self) -> Vec<String> {
+    pub(crate) fn into_tail(self) -> Vec<String> {
         self.tail.into()
     }
 }

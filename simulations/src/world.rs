@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::server::AppliedEntry;
+use bulkhead_controlplane_core::ChangeType;
+use bulkhead_controlplane_core::server::{AppliedEntry, Input};
 use bulkhead_proto::ProtoCodec;
 use bulkhead_storage::Identity;
-use bulkhead_types::{MemberId, SharedCodec};
+use bulkhead_types::{MemberId, Object, ObjectId, SharedCodec};
 
+use crate::agent_host::AgentHost;
 use crate::chronicle::Chronicle;
 use crate::client::Client;
 use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
-use crate::invariants::{Verdict, Violation};
+use crate::guest_life::GuestEvent;
+use crate::invariants::{Verdict, Violation, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
@@ -53,6 +56,10 @@ pub(crate) enum Event {
     Heal,
     DiskRelief { member: MemberId },
     Check,
+    AgentStart { agent: u32 },
+    AgentWake { agent: u32, life: u32 },
+    JoinLate { agent: u32, life: u32, call: u64 },
+    Guest { agent: u32, boot: u32, event: Box<GuestEvent> },
 }
 
 /// How much happened.
@@ -65,6 +72,7 @@ pub(crate) struct Counts {
     pub(crate) accepted: u64,
     pub(crate) snapshots_saved: u64,
     pub(crate) snapshots_received: u64,
+    pub(crate) guests: u64,
 }
 
 /// Everything there is.
@@ -77,6 +85,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) network: Network,
     pub(crate) servers: BTreeMap<MemberId, ServerHost>,
+    pub(crate) agents: Vec<AgentHost>,
     pub(crate) clients: Vec<Client>,
     pub(crate) workload: Workload,
     pub(crate) nemesis: Nemesis,
@@ -104,6 +113,7 @@ impl World {
             rng: Rng::child(seed, "world", 0),
             network: Network::new(options.network.clone(), seed),
             servers: BTreeMap::new(),
+            agents: Vec::new(),
             clients: (0..options.clients).map(|n| Client::new(n, seed)).collect(),
             workload: Workload::new(options.workload.clone(), options.agents),
             nemesis: Nemesis::new(options.faults.clone(), seed),
@@ -126,6 +136,9 @@ impl World {
         let voters: Vec<MemberId> = (1..=self.options.servers).map(MemberId).collect();
         for member in &voters {
             self.add_server(*member, Some(voters.clone()));
+        }
+        for agent in 0..self.options.agents {
+            self.add_agent(agent);
         }
         for client in 0..self.clients.len() {
             let after_us = self.clients[client].rng.range(1, 1_000_000);
@@ -191,11 +204,18 @@ impl World {
                 self.queue.push(at_us + CHECK_US, Event::Check);
                 self.check();
             }
+            Event::AgentStart { agent } => self.start_agent(agent),
+            Event::AgentWake { agent, life } => self.wake_agent(agent, life),
+            Event::JoinLate { agent, life, call } => self.join_late(agent, life, call),
+            Event::Guest { agent, boot, event } => self.guest_event(agent, boot, *event),
         }
     }
 
     /// Sends something over the network.
     pub(crate) fn send(&mut self, from: Host, to: Host, body: Body) {
+        if self.network.is_blocked(from, to) {
+            self.stream_breaks(from, to, &body);
+        }
         for (at_us, packet) in self.network.send(self.now_us, Packet { from, to, body }) {
             self.queue.push(at_us, Event::Deliver(Box::new(packet)));
         }
@@ -204,6 +224,7 @@ impl World {
     fn deliver(&mut self, packet: Packet) {
         let Packet { from, to, body } = packet;
         if self.network.is_blocked(from, to) {
+            self.stream_breaks(from, to, &body);
             return self.network.count_blocked();
         }
         let (label, digest) = body.summary();
@@ -215,12 +236,19 @@ impl World {
                     self.receive_answer(number, answer.call, answer.content);
                 }
             }
-            Host::Agent(_) | Host::World => {}
+            Host::Agent(number) => self.deliver_to_agent(number, from, body),
+            Host::World => {}
+        }
+    }
+
+    /// An intent that cannot be delivered ends its stream: streams lose nothing in their middle.
+    fn stream_breaks(&mut self, from: Host, to: Host, body: &Body) {
+        if let (Host::Server(member), Host::Agent(agent), Body::Intent(_)) = (from, to, body) {
+            self.cut_stream(member, agent);
         }
     }
 
     fn deliver_to_server(&mut self, member: MemberId, from: Host, body: Body) {
-        use bulkhead_controlplane_core::server::Input;
         match (body, from) {
             (Body::Peer(message), Host::Server(from)) => self.give(member, Input::Peer { from, message }),
             (Body::Request(request), _) => self.receive_request(member, request),
@@ -240,8 +268,27 @@ impl World {
         }
     }
 
-    /// A new entry was applied for the first time.
-    pub(crate) fn observe_entry(&mut self, _entry: &AppliedEntry) {}
+    /// A new entry was applied for the first time: what it calls gone or ended must have no guest.
+    pub(crate) fn observe_entry(&mut self, entry: &AppliedEntry) {
+        for change in entry.applied.iter().flat_map(|one| &one.changes) {
+            let Object::Pod(pod) = &change.object else { continue };
+            let what = match &change.former {
+                _ if change.change_type == ChangeType::Deleted => "deleted",
+                Some(Object::Pod(former))
+                    if pod.status.phase.is_terminal() && !former.status.phase.is_terminal() =>
+                {
+                    "over"
+                }
+                _ => continue,
+            };
+            let verdict = physical::gone(what, pod.meta.id, self.has_guest(pod.meta.id));
+            self.judge(verdict);
+        }
+    }
+
+    fn has_guest(&self, pod: ObjectId) -> bool {
+        self.agents.iter().any(|host| host.hypervisor.guests.contains_key(&pod))
+    }
 
     /// The server that leads, as far as one knows it: of several, the one with the highest term.
     pub(crate) fn leader(&self) -> Option<MemberId> {
@@ -252,16 +299,23 @@ impl World {
 
     /// Compares every live State in depth.
     fn check(&mut self) {
-        let verdict = self.servers.values().filter_map(|h| Some((h.member, &h.up.as_ref()?.server))).try_for_each(
-            |(member, server)| self.chronicle.check_live(member, server.applied_index(), server.state()),
-        );
+        let verdict =
+            self.servers.values().filter_map(|h| Some((h.member, &h.up.as_ref()?.server))).try_for_each(
+                |(member, server)| self.chronicle.check_live(member, server.applied_index(), server.state()),
+            );
         self.judge(verdict);
         if self.phase == Phase::Liveness {
             self.check_convergence();
         }
     }
 
-    pub(crate) fn note(&mut self, host: Host, label: &'static str, number: u128, text: impl FnOnce() -> String) {
+    pub(crate) fn note(
+        &mut self,
+        host: Host,
+        label: &'static str,
+        number: u128,
+        text: impl FnOnce() -> String,
+    ) {
         self.trace.note(self.now_us, host, label, number, text);
     }
 

@@ -1,7 +1,14 @@
 //! After the faults everything satisfiable runs, and nothing else does.
+//!
+//! Satisfiable means: a pod that waits for a node fits on none, as the scheduler's own rule says for every
+//! node. A Deployment with such a pod is excused: its rollout may have to wait for room.
+
+use std::collections::BTreeSet;
 
 use bulkhead_controlplane_core::State;
-use bulkhead_types::MemberId;
+use bulkhead_controlplane_core::decide::disposal;
+use bulkhead_controlplane_core::placement::check_fit;
+use bulkhead_types::{Deployment, Kind, MemberId, NodePhase, ObjectId, Pod};
 
 use super::{Verdict, Violation, ensure};
 
@@ -27,17 +34,130 @@ pub fn servers(positions: &[(MemberId, Option<(u64, u128)>)]) -> Verdict {
     ensure(first.is_some(), "convergence", || "there is no server".to_owned())
 }
 
-/// The cluster exists, and nothing in it waits for anything.
+/// The cluster exists, every node is ready, and nothing waits for anything that could be had.
 ///
 /// # Errors
 /// With the first thing that is not as it should be.
-pub fn state(state: &State) -> Verdict {
-    ensure(state.cluster_id().is_some(), "convergence", || "the cluster has no identity".to_owned())
+pub fn state(state: &State, nodes: usize) -> Verdict {
+    if state.cluster_id().is_none() {
+        return violation("the cluster has no identity".to_owned());
+    }
+    let ready = state.nodes().iter().filter(|node| node.status.phase == NodePhase::Ready).count();
+    if ready != nodes {
+        return violation(format!("{ready} of {nodes} nodes are ready"));
+    }
+    if let Some(object) = state.objects().find(|object| disposal(state, object).is_some()) {
+        return violation(format!("{} is garbage", object.object_ref()));
+    }
+    state.pods().iter().try_for_each(|pod| check_pod(state, pod))?;
+    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))
+}
+
+fn check_pod(state: &State, pod: &Pod) -> Verdict {
+    let name = &pod.meta.name;
+    if pod.meta.is_deleting() {
+        return violation(format!("pod {name} is still ending"));
+    }
+    if pod.status.phase.is_terminal() {
+        return Ok(());
+    }
+    match pod.node {
+        None => {
+            let request = pod.spec.scheduling_request();
+            let fits = |id: ObjectId| {
+                let node = state.nodes().get(id)?;
+                check_fit(&pod.spec, request, node, state.node_usage(id)).ok()
+            };
+            match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {
+                Some(node) => violation(format!("pod {name} waits, although it fits on {}", node.meta.name)),
+                None => Ok(()),
+            }
+        }
+        Some(_) => ensure(pod.status.ready, "convergence", || {
+            format!("pod {name} is not ready: {:?} {}", pod.status.phase, pod.status.reason)
+        }),
+    }
+}
+
+fn check_deployment(state: &State, deployment: &Deployment) -> Verdict {
+    let (spec, status) = (&deployment.spec, &deployment.status);
+    let sets = state.owned(deployment.meta.id, Kind::ReplicaSet);
+    let waits =
+        sets.flat_map(|set| state.pods_of(set)).any(|pod| state.pending_pods().contains(&pod.meta.id));
+    let complete = status.observed_generation == deployment.meta.generation
+        && [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas]
+            == [spec.replicas; 4];
+    ensure(waits || complete, "convergence", || {
+        format!("Deployment {} wants {} and is at {status:?}", deployment.meta.name, spec.replicas)
+    })
+}
+
+/// Guests, by node, are exactly those of the pods that are bound and have not ended.
+///
+/// # Errors
+/// With the first guest that is missing or not wanted.
+pub fn guests(state: &State, found: &[(Option<ObjectId>, ObjectId)]) -> Verdict {
+    let wanted: BTreeSet<(Option<ObjectId>, ObjectId)> = state
+        .pods()
+        .iter()
+        .filter(|pod| pod.node.is_some() && !pod.status.phase.is_terminal())
+        .map(|pod| (pod.node, pod.meta.id))
+        .collect();
+    let found: BTreeSet<_> = found.iter().copied().collect();
+    if let Some((node, pod)) = found.difference(&wanted).next() {
+        return violation(format!("node {node:?} runs a guest of pod {pod}, which nobody wants"));
+    }
+    match wanted.difference(&found).next() {
+        Some((node, pod)) => violation(format!("node {node:?} runs no guest of pod {pod}")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_controlplane_core::Machine;
+    use bulkhead_types::{
+        Binding, Command, Container, Name, NodeFacts, Object, ObjectMeta, ObjectRef, PodSpec, PodStatus,
+        Resources, Shared, Stamped,
+    };
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn machine(commands: Vec<Command>) -> Machine {
+        let mut machine = Machine::default();
+        let init = Command::InitCluster { cluster_id: Uuid::from_u128(1), members: Vec::new() };
+        for command in std::iter::once(init).chain(commands) {
+            let applied = machine.apply_stamped(&Stamped {
+                request_id: Uuid::nil(),
+                actor: "system:test".into(),
+                proposed_at_ms: 5,
+                trace_context: None,
+                preconditions: Vec::new(),
+                commands: vec![command],
+            });
+            assert!(applied.transaction.outcome.is_ok(), "{:?}", applied.transaction.outcome);
+        }
+        machine
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).expect("a name")
+    }
+
+    fn node() -> Command {
+        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
+        Command::RegisterNode { name: name("n"), facts }
+    }
+
+    fn pod() -> Command {
+        let container = Container { name: "c".into(), image: "i:1".into(), ..Container::default() };
+        let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+        let meta = ObjectMeta::new(Some(name("default")), name("p"));
+        let (spec, status) = (Shared::new(spec), PodStatus::default());
+        Command::Create(Object::Pod(Arc::new(Pod { meta, spec, node: None, status })))
+    }
 
     #[test]
     fn a_server_that_lags_or_is_down_is_noticed() {
@@ -46,5 +166,30 @@ mod tests {
         assert!(servers(&[at(1, 5), at(2, 6)]).is_err());
         assert!(servers(&[at(1, 5), (MemberId(2), None)]).is_err());
         assert!(servers(&[]).is_err());
+    }
+
+    #[test]
+    fn what_waits_without_need_is_noticed() {
+        assert!(state(&State::default(), 0).is_err(), "no cluster");
+        assert!(state(machine(vec![node()]).state(), 1).is_ok());
+        assert!(state(machine(vec![node()]).state(), 2).is_err(), "a node is missing");
+        assert!(state(machine(vec![pod()]).state(), 0).is_ok(), "it fits nowhere");
+        assert!(state(machine(vec![node(), pod()]).state(), 1).is_err(), "it fits");
+    }
+
+    #[test]
+    fn guests_that_are_missing_or_unwanted_are_noticed() {
+        let placed = machine(vec![node(), pod()]);
+        let find = |kind, namespace: Option<&str>, text: &str| {
+            let reference = ObjectRef { kind, namespace: namespace.map(name), name: name(text) };
+            placed.state().find_object(&reference).expect("it is there").meta().id
+        };
+        let (node_id, pod_id) = (find(Kind::Node, None, "n"), find(Kind::Pod, Some("default"), "p"));
+        let binding = Binding { pod: pod_id, node: node_id, nodes_considered: 1, score: 0 };
+        let placed = machine(vec![node(), pod(), Command::BindPods { bindings: vec![binding] }]);
+        assert!(guests(placed.state(), &[(Some(node_id), pod_id)]).is_ok());
+        assert!(guests(placed.state(), &[]).is_err());
+        assert!(guests(placed.state(), &[(Some(node_id), pod_id), (Some(node_id), ObjectId(99))]).is_err());
+        assert!(state(placed.state(), 1).is_err(), "it is not ready");
     }
 }

@@ -10,7 +10,9 @@ use super::{Verdict, ensure};
 /// When they differ.
 pub fn check(member: MemberId, index: u64, found: u128, expected: u128) -> Verdict {
     ensure(found == expected, "digests", || {
-        format!("server {member} has digest {found:032x} after entry {index}, the first replica had {expected:032x}")
+        format!(
+            "server {member} has digest {found:032x} after entry {index}, the first replica had {expected:032x}"
+        )
     })
 }
 

@@ -20,6 +20,7 @@ pub mod digests;
 pub mod exactly_once;
 pub mod ledger;
 
+pub mod physical;
 pub mod prefix;
 pub mod reads;
 pub mod rebuilt;

@@ -11,7 +11,9 @@ use super::{Verdict, ensure};
 /// When the read is older.
 pub fn check(floor: Revision, seen: Revision) -> Verdict {
     ensure(seen >= floor, "reads", || {
-        format!("a read returned revision {seen}, although revision {floor} was known before it was asked for")
+        format!(
+            "a read returned revision {seen}, although revision {floor} was known before it was asked for"
+        )
     })
 }
 
