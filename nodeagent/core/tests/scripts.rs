@@ -309,6 +309,40 @@ fn a_pod_that_completes_is_cleaned_but_keeps_its_logs_until_it_leaves() {
 }
 
 #[test]
+fn a_pod_that_ended_long_ago_says_gone_again_when_it_is_deleted() {
+    let pod = with_policy(7, RestartPolicy::Never);
+    let mut steps = running(pod.clone());
+    steps.extend([
+        (300, In(ends(7, 1, 0))),
+        (300, In(guest_pod(7, 1, PodPhase::Succeeded))),
+        (400, In(exited(7, 1))),
+        (500, In(gone(7))),
+        (900, Tick),
+        // The control plane knew already that it is gone, and does nothing about it before it is asked to.
+        (1000, In(intent(1, 102, vec![deleting(pod, 30_000)]))),
+        (1100, In(gone(7))),
+        (1500, Tick),
+    ]);
+    let mut agent = Agent::new(config());
+    let mut last = None;
+    for (now_ms, step) in steps {
+        match step {
+            In(input) => agent.handle(now_ms, input),
+            Tick => agent.tick(now_ms),
+            Acks(_) => {}
+        }
+        while let Some(action) = agent.poll_action() {
+            if let Action::Report(report) = action {
+                let told = report.pods.iter().find(|p| p.pod == ObjectId(7)).map(|p| (now_ms, p.gone));
+                last = told.or(last);
+                agent.handle(now_ms, ack(report.sent_at_ms));
+            }
+        }
+    }
+    assert_eq!(last, Some((1100, true)));
+}
+
+#[test]
 fn a_guest_that_never_reports_is_killed_and_tried_again() {
     let steps = vec![
         (20, In(image(7))),

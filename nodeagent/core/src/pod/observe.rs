@@ -204,6 +204,11 @@ impl Pod {
         let Phase::Cleaning { keep_logs, .. } = self.phase else { return };
         if !keep_logs {
             env.actions.push_back(Action::ForgetRecord { pod: self.id });
+            if self.intent.is_some() {
+                // Told again although it was told when the pod ended: only now that its deletion is asked for does
+                // the control plane act on it.
+                self.forget_reports();
+            }
         }
         self.phase = Phase::Clean { logs_kept: keep_logs };
         self.gone = true;
