@@ -4,13 +4,14 @@ use std::pin::Pin;
 
 use bulkhead_proto::v1::commands_server::Commands;
 use bulkhead_proto::v1::submit_stream_response::Result as StreamResult;
-use bulkhead_proto::{Submission, v1};
+use bulkhead_proto::{Submission, TRACE_CONTEXT_BYTES_MAX, v1};
 use bulkhead_types::{Rejection, RejectionCode, Stamped};
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -35,6 +36,12 @@ pub(super) fn stamp(submission: Submission) -> Stamped {
     }
 }
 
+/// The W3C `traceparent` header of a request, as tracing libraries send it; one that is too long is no trace.
+pub(super) fn header_trace(metadata: &MetadataMap) -> Option<SmolStr> {
+    let text = metadata.get("traceparent")?.to_str().ok()?;
+    (text.len() <= TRACE_CONTEXT_BYTES_MAX).then(|| SmolStr::new(text))
+}
+
 /// A span for a submission, below the client's; the submission carries it on.
 pub(super) fn traced(stamped: &mut Stamped) -> tracing::Span {
     let span = tracing::info_span!("submit", request_id = %stamped.request_id, actor = %stamped.actor);
@@ -54,8 +61,10 @@ impl Commands for Api {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let trace = header_trace(request.metadata());
         let submission = Submission::try_from(request.into_inner()).map_err(|e| convert_status(&e))?;
         let mut stamped = stamp(submission);
+        stamped.trace_context = stamped.trace_context.or(trace);
         let span = traced(&mut stamped);
         let request_id = stamped.request_id;
         let transaction = self.proposer.submit(stamped, deadline).instrument(span).await?;

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::commands::traced;
+use super::commands::{header_trace, traced};
 use super::{Api, optional_name};
 use crate::deadline::deadline;
 use crate::error::{convert_status, invalid, rejection_status};
@@ -21,6 +21,7 @@ const FILES_MAX: usize = 1024;
 impl Manifests for Api {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let trace_context = header_trace(request.metadata());
         let request = request.into_inner();
         if request.files.len() > FILES_MAX {
             return Err(invalid("files", format!("at most {FILES_MAX} files are allowed")));
@@ -47,7 +48,7 @@ impl Manifests for Api {
             request_id,
             actor,
             proposed_at_ms: 0,
-            trace_context: None,
+            trace_context,
             preconditions: Vec::new(),
             commands: objects.iter().cloned().map(Command::Apply).collect(),
         };
