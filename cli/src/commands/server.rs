@@ -58,6 +58,9 @@ pub(crate) struct ServerArgs {
     /// How long a node may be unreachable before its pods are replaced [default: 300000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     pub(crate) eviction_ms: Option<u64>,
+    /// Log entries from one snapshot to the next [default: 20000]
+    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) snapshot_entries: Option<u64>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
@@ -113,6 +116,7 @@ fn options(args: ServerArgs) -> Result<ServerOptions, Failure> {
     // Several heartbeats fit into an election time-out, whatever that is.
     options.heartbeat_ticks = options.heartbeat_ticks.min((options.election_ticks / 4).max(1));
     options.lease_ms = args.lease_ms.unwrap_or(options.lease_ms);
+    options.snapshot_entries = args.snapshot_entries.unwrap_or(options.snapshot_entries);
     options.eviction_ms = args.eviction_ms.unwrap_or(options.eviction_ms);
     Ok(options)
 }
