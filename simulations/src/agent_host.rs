@@ -266,10 +266,10 @@ impl World {
         let Some(agent) = host.agent.as_ref() else { return };
         match body {
             Body::Intent(intent) => self.tell_agent(number, Input::Intent(*intent)),
-            Body::Disconnected { incarnation } => {
-                if agent.joined().is_some_and(|joined| joined.incarnation == incarnation) {
-                    self.tell_agent(number, Input::Disconnected);
-                }
+            Body::Disconnected { incarnation }
+                if agent.joined().is_some_and(|joined| joined.incarnation == incarnation) =>
+            {
+                self.tell_agent(number, Input::Disconnected);
             }
             Body::Response(answer) => self.answer_agent(number, from, answer),
             _ => {}

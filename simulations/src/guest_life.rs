@@ -153,9 +153,7 @@ impl World {
                 self.stop_guest(number, pod, instance, grace_ms);
             }
             GuestEvent::Kill { life, pod, instance } if lives(life) => {
-                if !self.end_guest(number, pod, instance, "signal 9") {
-                    self.tell_exit(number, pod, instance, "no process");
-                }
+                self.kill_guest(number, pod, instance);
             }
             GuestEvent::Clean { life, pod } if lives(life) => self.clean_guest(number, pod),
             GuestEvent::Hello { pod, instance } => self.guest_speaks(number, pod, instance),
@@ -225,6 +223,13 @@ impl World {
         });
         self.tell_exit(number, pod, instance, status);
         true
+    }
+
+    /// Kills a guest's process. That there was none is an answer too.
+    fn kill_guest(&mut self, number: u32, pod: ObjectId, instance: u32) {
+        if !self.end_guest(number, pod, instance, "signal 9") {
+            self.tell_exit(number, pod, instance, "no process");
+        }
     }
 
     fn tell_exit(&mut self, number: u32, pod: ObjectId, instance: u32, status: &str) {

@@ -33,6 +33,7 @@ mod liveness;
 mod message;
 mod nemesis;
 mod network;
+mod operator;
 mod options;
 mod oracle;
 mod queue;

@@ -77,6 +77,9 @@ impl World {
             let position = host.up.as_ref().map(|up| (up.server.applied_index(), up.server.state().digest()));
             positions.push((host.member, position));
         }
+        if let Some(replacement) = self.replacement {
+            return Some(Violation::new("convergence", format!("{replacement:?} is not done")));
+        }
         if let Some(busy) = self.clients.iter().find(|c| !c.is_idle()) {
             return Some(Violation::new("convergence", format!("{busy:?} is not done")));
         }

@@ -14,6 +14,10 @@ use crate::world::{Event, World};
 /// How far a wall clock jumps at most, in milliseconds. Far below the time for which requests are remembered:
 /// that time is log time, and a clock that runs ahead of it by more would let a retry happen twice.
 const JUMP_MS_MAX: u64 = 20_000;
+/// How often a fault is followed by a lull.
+const LULL_PERMILLE: u64 = 80;
+/// Longest lull, in microseconds.
+const LULL_US_MAX: u64 = 15_000_000;
 /// How far jumps of one clock add up, in milliseconds.
 const OFFSET_MS_MAX: u64 = 60_000;
 
@@ -34,6 +38,7 @@ enum Kind {
     DiskFull,
     Partition,
     LeaderTransfer,
+    MemberChange,
     ClockJump,
     AgentCrash,
     NodeReboot,
@@ -63,6 +68,7 @@ impl Nemesis {
             (Kind::DiskFull, options.disk_full),
             (Kind::Partition, options.partition),
             (Kind::LeaderTransfer, options.leader_transfer),
+            (Kind::MemberChange, options.member_change),
             (Kind::ClockJump, options.clock_jump),
             (Kind::AgentCrash, options.agent_crash),
             (Kind::NodeReboot, options.node_reboot),
@@ -82,7 +88,10 @@ impl World {
     /// Something goes wrong, and the next thing is scheduled.
     pub(crate) fn fault(&mut self) {
         let after_us = self.nemesis.rng.wait(self.options.faults.interval_ms) * 1000;
-        self.queue.push(self.now_us + after_us, Event::Fault);
+        // Now and then nothing goes wrong for a while: most commands are acknowledged then.
+        let is_lull = self.nemesis.rng.chance(LULL_PERMILLE);
+        let lull_us = if is_lull { self.nemesis.rng.range(0, LULL_US_MAX) } else { 0 };
+        self.queue.push(self.now_us + after_us + lull_us, Event::Fault);
         match self.nemesis.draw() {
             Some(Kind::ServerCrash) => self.fault_server_crash(),
             Some(Kind::SnapshotCrash) => {
@@ -96,6 +105,7 @@ impl World {
             Some(Kind::DiskFull) => self.fault_disk_full(),
             Some(Kind::Partition) => self.fault_partition(),
             Some(Kind::LeaderTransfer) => self.fault_transfer(),
+            Some(Kind::MemberChange) => self.fault_member_change(),
             Some(Kind::ClockJump) => self.fault_clock(),
             Some(Kind::AgentCrash) => self.fault_agent(false),
             Some(Kind::NodeReboot) => self.fault_agent(true),

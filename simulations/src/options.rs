@@ -255,7 +255,7 @@ impl FaultOptions {
     fn draw(rng: &mut Rng) -> Self {
         // A kind of fault that does not happen lets those that it would hide come out.
         let mut weight = |often: u64| if rng.chance(ALWAYS / 4) { 0 } else { often };
-        Self {
+        let weights = Self {
             server_crash: weight(6),
             snapshot_crash: weight(2),
             disk_error: weight(2),
@@ -269,7 +269,9 @@ impl FaultOptions {
             vm_crash: weight(4),
             interval_ms: *rng.pick(&[500, 1500, 4000]),
             duration_ms: *rng.pick(&[300, 2000, 8000]),
-        }
+        };
+        // With more than a few faults at a time nothing happens that could go wrong.
+        Self { interval_ms: weights.interval_ms.max(weights.duration_ms / 4), ..weights }
     }
 }
 

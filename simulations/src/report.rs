@@ -33,6 +33,10 @@ pub struct Report {
     pub entries: u64,
     /// How many reads were answered.
     pub reads: u64,
+    /// How many commands clients gave up on without knowing what became of them.
+    pub unknown: usize,
+    /// How many guests were started.
+    pub guests: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Stands for everything that happened.
@@ -46,15 +50,17 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "seed {} servers {} agents {} steps {} virtual {:.1} s acked {} reads {} entries {} faults",
+            "seed {} servers {} agents {} steps {} virtual {:.1} s acked {} unknown {} reads {} entries {} guests {} faults",
             self.options.seed,
             self.options.servers,
             self.options.agents,
             self.steps,
             self.virtual_ms as f64 / 1000.0,
             self.acknowledged,
+            self.unknown,
             self.reads,
             self.entries,
+            self.guests,
         )?;
         for (kind, count) in self.faults.iter().filter(|(_, count)| **count > 0) {
             write!(f, " {}={count}", kind.replace(' ', "-"))?;

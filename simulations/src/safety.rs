@@ -74,6 +74,8 @@ fn report(mut world: World, is_cut_short: bool) -> Report {
         acknowledged: world.counts.acknowledged,
         entries: world.counts.entries,
         reads: world.oracle.reads,
+        unknown: world.oracle.unknown_count(),
+        guests: world.counts.guests,
         faults,
         trace_hash: world.trace.hash(),
         options: world.options,

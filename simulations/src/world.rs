@@ -19,6 +19,7 @@ use crate::invariants::{Verdict, Violation, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
+use crate::operator::Replacement;
 use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::queue::Queue;
@@ -54,6 +55,7 @@ pub(crate) enum Event {
     Client { client: u32, alarm: u64 },
     Fault,
     Heal,
+    Operate,
     DiskRelief { member: MemberId },
     Check,
     AgentStart { agent: u32 },
@@ -97,6 +99,8 @@ pub(crate) struct World {
     pub(crate) next_call: u64,
     pub(crate) next_transfer: u64,
     pub(crate) violation: Option<Violation>,
+    /// The server that is being replaced, and by which.
+    pub(crate) replacement: Option<Replacement>,
     /// Since when everything has been as it should be.
     pub(crate) calm_since_us: Option<Micros>,
 }
@@ -125,6 +129,7 @@ impl World {
             next_call: 0,
             next_transfer: 0,
             violation: None,
+            replacement: None,
             calm_since_us: None,
             options,
         };
@@ -195,6 +200,7 @@ impl World {
                 self.note(Host::World, "heal", 0, String::new);
                 self.network.heal();
             }
+            Event::Operate => self.operate(),
             Event::DiskRelief { member } => {
                 if let Some(host) = self.servers.get_mut(&member) {
                     host.disk.set_full(false);
