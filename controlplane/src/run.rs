@@ -17,7 +17,7 @@ use smol_str::SmolStr;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 use crate::api::Api;
 use crate::bootstrap::{Booted, boot};
@@ -230,11 +230,12 @@ impl Running {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let routes = self.api.routes().add_service(health_service).add_service(reflection);
+        // Small answers must not wait for the delayed acknowledgement of the last one.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let grpc = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+            .serve_with_incoming_shutdown(incoming, async {
                 // The sender's end is the signal, too.
                 let _ = stopped.await;
             });
