@@ -109,13 +109,14 @@ async fn joined_cluster(options: &ServerOptions) -> Result<Uuid, RunError> {
             Ok(response) => {
                 let cluster_id = Uuid::parse_str(&response.cluster_id)
                     .map_err(|_| RunError::Join(format!("{address} belongs to no cluster yet")))?;
-                if !response.members.iter().any(|m| m.id == options.member.0) {
-                    return Err(RunError::NotExpected {
-                        member: options.member,
-                        address: options.advertise.clone(),
-                    });
-                }
-                return Ok(cluster_id);
+                let own = response.members.iter().find(|m| m.id == options.member.0);
+                let member = options.member;
+                return match own {
+                    // It was there before, with a disk that is gone: it must not vote again under this id.
+                    Some(own) if !own.storage_uid.is_empty() => Err(RunError::RejoinWithoutData { member }),
+                    Some(_) => Ok(cluster_id),
+                    None => Err(RunError::NotExpected { member, address: options.advertise.clone() }),
+                };
             }
             Err(error) => reasons.push(format!("{address}: {}", error.message())),
         }

@@ -34,7 +34,7 @@ pub(crate) enum Attempt {
 #[derive(Clone, Debug)]
 pub(crate) struct Proposer {
     handle: Handle,
-    addresses: Addresses,
+    pub(crate) addresses: Addresses,
     channels: Arc<Mutex<BTreeMap<SmolStr, Channel>>>,
 }
 

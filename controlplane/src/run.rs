@@ -80,6 +80,15 @@ pub enum RunError {
         /// Who knows it.
         peer: MemberId,
     },
+    /// An empty disk under an id that the cluster to join has used before.
+    #[error(
+        "member {member} is known to the cluster with another data directory: its votes and acknowledgements were lost with it; \
+         remove the member, add it under a new id, and start it with --join"
+    )]
+    RejoinWithoutData {
+        /// This member.
+        member: MemberId,
+    },
     /// No server of the cluster to join says what it is.
     #[error("no server of the cluster to join answers: {0}")]
     Join(String),
@@ -157,7 +166,8 @@ impl Running {
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
         let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
-        let addresses = Addresses { views: views.clone(), configured: Arc::new(configured) };
+        let addresses =
+            Addresses { views: views.clone(), configured: Arc::new(configured), heard: Arc::default() };
         let config = server_config(options, &identity);
         let heartbeat_ms = config.heartbeat_ms;
         let logger = slog::Logger::root(slog::Discard, slog::o!());

@@ -6,7 +6,7 @@ mod message;
 mod snapshot;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_controlplane_core::server::{Input, PeerMessage, SendSnapshot};
 use bulkhead_proto::v1;
@@ -53,18 +53,34 @@ impl Identity {
     }
 }
 
-/// Where the members are: as the log says, or as the configuration says while the log does not yet.
+/// Most callers whose addresses are remembered while the log does not say them.
+const HEARD_MAX: usize = 64;
+
+/// Where the members are: as the log says, or while it does not yet, as the configuration says or as they said
+/// themselves. The last is all that a member has which joins: the leader calls it before it has any of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) views: Views,
     pub(crate) configured: Arc<BTreeMap<MemberId, SmolStr>>,
+    pub(crate) heard: Arc<Mutex<BTreeMap<MemberId, SmolStr>>>,
 }
 
 impl Addresses {
     /// A member's address, `host:port`.
     pub(crate) fn of(&self, member: MemberId) -> Option<SmolStr> {
         let known = self.views.view.borrow().state.member(member).map(|m| m.address.clone());
-        known.or_else(|| self.configured.get(&member).cloned())
+        known.or_else(|| self.configured.get(&member).cloned()).or_else(|| {
+            // Nothing panics while it holds the map.
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&member).cloned()
+        })
+    }
+
+    /// Remembers what a member of this cluster said of itself.
+    pub(crate) fn hear(&self, member: MemberId, address: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() < HEARD_MAX || heard.contains_key(&member) {
+            heard.insert(member, SmolStr::new(address));
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bulkhead_proto::v1;
@@ -26,7 +27,10 @@ const LEADER_SECONDS: u64 = 40;
 pub fn free_addresses(count: usize) -> Vec<String> {
     const FIRST: u32 = 12_000;
     const PORTS: u32 = 20_000;
-    let start = std::process::id().wrapping_mul(7919) % PORTS;
+    // Every call begins further on: what the last one gave may not be in use yet.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let start = std::process::id().wrapping_mul(7919).wrapping_add(call.wrapping_mul(64)) % PORTS;
     let ports = (0..PORTS).map(|n| FIRST + (start + n) % PORTS);
     let mut held = Vec::new();
     for port in ports {

@@ -33,6 +33,7 @@ impl Peers for Api {
             return Err(Status::invalid_argument("the first frame is a hello"));
         };
         let from = self.admit(&hello)?;
+        self.proposer.addresses.hear(from, &hello.address);
         let (sender, receiver) = mpsc::channel(1);
         let answer = v1::PeerAck { ack: Some(v1::peer_ack::Ack::Hello(self.identity.hello(from))) };
         // The receiver is still here: it is returned below.
@@ -67,6 +68,7 @@ impl Peers for Api {
         };
         let hello = header.hello.clone().ok_or_else(|| Status::invalid_argument("hello: is missing"))?;
         let from = self.admit(&hello)?;
+        self.proposer.addresses.hear(from, &hello.address);
         let index = header.index;
         let store = self.snapshots.clone();
         let opened = tokio::task::spawn_blocking(move || SnapshotReceiver::open(store, header)).await;

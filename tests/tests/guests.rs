@@ -1,0 +1,241 @@
+//! Real guests under QEMU: output, exit codes, restarts, and what survives whom.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use bulkhead_tests::{Agent, Cluster, IMAGE_NAME, build_layout, find_program, guest_environment, skip, wait};
+use serde_json::Value;
+
+/// How long a guest may take to boot under emulation, on a busy machine.
+const BOOT_SECONDS: u64 = 120;
+/// How long the control plane and the agent may take for what needs no boot.
+const CHANGE_SECONDS: u64 = 60;
+
+/// One server and one agent that has the image.
+struct Fleet {
+    // Agents first: their guests end with them.
+    agent: Agent,
+    cluster: Cluster,
+    layout: PathBuf,
+}
+
+/// A fleet, or `None` with a printed reason where guests cannot run.
+fn fleet(options: &[&str]) -> Option<Fleet> {
+    if let Err(missing) = guest_environment() {
+        skip(&missing);
+        return None;
+    }
+    let cluster = Cluster::start(1);
+    let layout = match build_layout(cluster.dir()) {
+        Ok(layout) => layout,
+        Err(missing) => {
+            skip(&missing);
+            return None;
+        }
+    };
+    let mut agent = Agent::prepare(cluster.dir(), "node-1", &cluster.servers(), options);
+    agent.import(&layout, "v1", IMAGE_NAME);
+    agent.start();
+    let fleet = Fleet { agent, cluster, layout };
+    wait::until_true("the node", BOOT_SECONDS, || fleet.cluster.cli().object("node", "node-1").is_some());
+    Some(fleet)
+}
+
+impl Fleet {
+    fn apply(&self, text: &str) {
+        self.cluster.cli().apply(self.cluster.dir(), text);
+    }
+
+    fn pod(&self, name: &str) -> Option<Value> {
+        self.cluster.cli().object("pod", name)
+    }
+
+    /// Waits until a pod's JSON has all of these words.
+    fn await_pod(&self, name: &str, seconds: u64, words: &[&str]) -> Value {
+        let what = format!("pod {name} with {words:?}");
+        let seen = std::cell::RefCell::new(String::new());
+        let look = || {
+            let pod = self.pod(name)?;
+            *seen.borrow_mut() = pod.to_string();
+            words.iter().all(|word| seen.borrow().contains(word)).then_some(pod)
+        };
+        let otherwise = || {
+            let log = std::fs::read_to_string(self.cluster.dir().join("node-1.log")).unwrap_or_default();
+            format!(": {}\n{log}", seen.borrow())
+        };
+        wait::until_or(&what, seconds, look, otherwise)
+    }
+
+    fn logs(&self, args: &[&str]) -> String {
+        self.cluster.cli().run(&[&["logs"], args].concat()).stdout
+    }
+
+    fn the_guest(&self) -> i32 {
+        wait::until("one guest", BOOT_SECONDS, || match self.agent.guests()[..] {
+            [pid] => Some(pid),
+            _ => None,
+        })
+    }
+
+    fn delete(&self, what: &[&str]) {
+        let _ = self.cluster.cli().run(&[&["delete", "--timeout", "60s"], what].concat()).ok();
+    }
+
+    fn await_nothing_left(&self) {
+        wait::until_true("no guest left", CHANGE_SECONDS, || self.agent.guests().is_empty());
+        wait::until_true("no files left", CHANGE_SECONDS, || self.agent.pod_dirs().is_empty());
+    }
+}
+
+/// A pod whose containers run shell scripts.
+fn pod(name: &str, policy: &str, init: &[&str], script: &str) -> String {
+    let container = |name: &str, script: &str| {
+        format!(
+            "    - name: {name}\n      image: {IMAGE_NAME}\n      imagePullPolicy: Never\n      command: [/bin/sh, -c]\n      \
+             args: [{}]\n      resources:\n        limits:\n          memory: 64Mi\n",
+            Value::from(script)
+        )
+    };
+    let mut text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  restartPolicy: {policy}\n  \
+         terminationGracePeriodSeconds: 1\n"
+    );
+    if !init.is_empty() {
+        text += "  initContainers:\n";
+        for (n, script) in init.iter().enumerate() {
+            text += &container(&format!("init-{n}"), script);
+        }
+    }
+    text + "  containers:\n" + &container("main", script)
+}
+
+const FOREVER: &str = "echo started; while :; do /bin/busybox sleep 1; done";
+
+#[test]
+fn a_deployment_prints_and_outlives_agent_and_server() {
+    let Some(mut fleet) = fleet(&[]) else { return };
+    let web = include_str!("../../examples/web.yaml").replace("replicas: 2", "replicas: 1");
+    fleet.apply(&web);
+    let cli = fleet.cluster.cli();
+    let _ = cli.run(&["rollout", "status", "deployment/web", "--timeout", "150s"]).ok();
+    let says = || fleet.logs(&["deployment/web"]).contains("from web v1");
+    wait::until_true("the guest's output", BOOT_SECONDS, says);
+    let pid = fleet.the_guest();
+
+    // The agent is killed: the guest goes on, and the next agent takes it over.
+    fleet.agent.take().kill();
+    assert_eq!(fleet.agent.guests(), [pid]);
+    fleet.agent.start();
+    let line_count = fleet.logs(&["deployment/web"]).lines().count();
+    wait::until_true("more output", CHANGE_SECONDS, || {
+        fleet.logs(&["deployment/web"]).lines().count() > line_count
+    });
+    assert_eq!(fleet.agent.guests(), [pid], "the same guest");
+
+    // The server ends: the guest goes on.
+    fleet.cluster.take(1).terminate();
+    assert_eq!(fleet.agent.guests(), [pid]);
+    fleet.cluster.start_server(1);
+    fleet.cluster.await_leader();
+    wait::until_true("the node again", CHANGE_SECONDS, || {
+        fleet.logs(&["deployment/web"]).contains("from web v1")
+    });
+    assert_eq!(fleet.agent.guests(), [pid], "the same guest");
+
+    fleet.delete(&["deployment", "web"]);
+    fleet.await_nothing_left();
+    fleet.agent.take().terminate();
+}
+
+#[test]
+fn pods_end_with_codes_in_order_and_start_again() {
+    let Some(fleet) = fleet(&[]) else { return };
+    fleet.apply(&pod("ordered", "Never", &["echo first", "echo second"], "echo third; exit 0"));
+    fleet.apply(&pod("failing", "Never", &[], "echo failing; exit 7"));
+    let ordered = fleet.await_pod("ordered", BOOT_SECONDS, &["\"Succeeded\""]);
+    let failing = fleet.await_pod("failing", BOOT_SECONDS, &["\"Failed\"", "\"exitCode\":7"]);
+    assert_eq!(ordered["status"]["phase"], "Succeeded", "{ordered}");
+    assert_eq!(failing["status"]["phase"], "Failed", "{failing}");
+    let mut times = Vec::new();
+    for (container, says) in [("init-0", "first"), ("init-1", "second"), ("main", "third")] {
+        let line = fleet.logs(&["ordered", "-c", container, "--timestamps"]);
+        assert!(line.trim_end().ends_with(says), "{container}: {line}");
+        times.push(line.split_whitespace().next().unwrap_or_default().to_owned());
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    fleet.delete(&["pod", "ordered", "failing"]);
+
+    fleet.apply(&pod("again", "OnFailure", &[], "echo again; exit 3"));
+    fleet.await_pod("again", BOOT_SECONDS, &["\"restartCount\":2", "\"CrashLoopBackOff\"", "\"exitCode\":3"]);
+    fleet.delete(&["pod", "again"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn a_killed_guest_is_named_and_started_again() {
+    let Some(fleet) = fleet(&[]) else { return };
+    fleet.apply(&pod("steady", "Always", &[], FOREVER));
+    fleet.await_pod("steady", BOOT_SECONDS, &["\"Running\""]);
+    let pid = fleet.the_guest();
+    fleet.agent.kill_guest(pid);
+    fleet.await_pod("steady", BOOT_SECONDS, &["\"GuestDied\""]);
+    wait::until_true("another guest", BOOT_SECONDS, || {
+        fleet.agent.guests().iter().any(|other| *other != pid)
+    });
+    fleet.await_pod("steady", BOOT_SECONDS, &["\"running\"", "\"restartCount\":1"]);
+    fleet.delete(&["pod", "steady"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let Some(fleet) = fleet(&["--qemu", "/nonexistent/qemu"]) else { return };
+    fleet.apply(&pod("no-qemu", "Always", &[], FOREVER));
+    fleet.await_pod("no-qemu", CHANGE_SECONDS, &["\"QemuMissing\""]);
+    fleet.apply(&pod("no-image", "Always", &[], FOREVER).replace(IMAGE_NAME, "demo/nobody:v9"));
+    fleet.await_pod("no-image", CHANGE_SECONDS, &["\"ErrImage", "demo/nobody:v9"]);
+    let wrong = format!("demo/web@sha256:{}", "0".repeat(64));
+    fleet.apply(&pod("wrong-digest", "Always", &[], FOREVER).replace(IMAGE_NAME, &wrong));
+    fleet.await_pod("wrong-digest", CHANGE_SECONDS, &["\"ErrImage", "sha256:0000"]);
+    fleet.delete(&["pod", "no-qemu", "no-image", "wrong-digest"]);
+    fleet.await_nothing_left();
+    assert!(find_program("qemu-system-x86_64").is_some(), "it was there all the time");
+}
+
+#[test]
+fn a_pod_pulls_from_a_registry() {
+    let programs = ["docker-registry", "skopeo"].map(|name| (name, find_program(name)));
+    if let Some((missing, _)) = programs.iter().find(|(_, path)| path.is_none()) {
+        return skip(&format!("{missing} is missing; remedy: make deps"));
+    }
+    let address = bulkhead_tests::free_addresses(1).remove(0);
+    let Some(fleet) = fleet(&["--insecure-registry", &address]) else { return };
+    let dir = fleet.cluster.dir();
+    let config = dir.join("registry.yml");
+    let storage = dir.join("registry");
+    let text = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+        storage.display()
+    );
+    std::fs::write(&config, text).expect("written");
+    let mut command = Command::new("docker-registry");
+    let registry = bulkhead_tests::Process::start(dir, "registry", command.arg("serve").arg(&config));
+    wait::until_true("the registry", CHANGE_SECONDS, || std::net::TcpStream::connect(&address).is_ok());
+    let pushed = Command::new("skopeo")
+        .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
+        .arg(format!("oci:{}:v2", fleet.layout.display()))
+        .arg(format!("docker://{address}/demo/web:v2"))
+        .output()
+        .expect("skopeo starts");
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    let image = format!("{address}/demo/web:v2");
+    let manifest = pod("pulled", "Never", &[], "echo pulled; exit 0");
+    fleet.apply(
+        &manifest.replace(IMAGE_NAME, &image).replace("imagePullPolicy: Never", "imagePullPolicy: Always"),
+    );
+    fleet.await_pod("pulled", BOOT_SECONDS, &["\"Succeeded\""]);
+    assert!(fleet.logs(&["pulled"]).contains("pulled"));
+    fleet.delete(&["pod", "pulled"]);
+    fleet.await_nothing_left();
+    registry.kill();
+}
