@@ -14,6 +14,9 @@ const ENTRIES_MIN: u64 = 40;
 /// A run with fewer faults tells nothing.
 const FAULTS_MIN: u64 = 5;
 
+/// The faults go on for so many times longer, at most, in a run in which too little has happened.
+const EXTENSIONS_MAX: u64 = 4;
+
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunConfig {
@@ -34,9 +37,13 @@ pub fn run(config: RunConfig) -> Report {
     }
     let safety_us = options.safety_ms * 1000;
     let mut world = World::new(options, config.detail);
-    while world.violation.is_none() && world.now_us < safety_us {
+    let extension_us = if config.ticks.is_none() { EXTENSIONS_MAX * safety_us } else { 0 };
+    while world.violation.is_none()
+        && (world.now_us < safety_us || (world.now_us < safety_us + extension_us && worth(&world).is_some()))
+    {
         world.step();
     }
+    let safety_us = world.now_us;
     if world.violation.is_none() {
         world.become_calm();
         while world.violation.is_none() && !world.is_at_rest() {
