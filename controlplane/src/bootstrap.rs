@@ -1,7 +1,5 @@
 //! From a data directory to a server that can start: its identity, its first snapshot, what it holds.
 
-use std::path::Path;
-
 use bulkhead_controlplane_disk::{Loaded, bootstrap, load};
 use bulkhead_proto::{ProtoCodec, v1};
 use bulkhead_storage::{Identity, StorageError, Stores, open};
@@ -36,7 +34,7 @@ pub(crate) fn cluster_id_of(initial: &[(MemberId, SmolStr)]) -> Uuid {
 
 /// Opens the data directory, making it when it is new.
 pub(crate) async fn boot(options: &ServerOptions) -> Result<Booted, RunError> {
-    let known = existing(&options.data_dir, options.member)?;
+    let known = existing(options)?;
     let mut stores = match known {
         Some(stores) => stores,
         None => create(options).await?,
@@ -54,19 +52,28 @@ pub(crate) async fn boot(options: &ServerOptions) -> Result<Booted, RunError> {
     Ok(Booted { stores, loaded, cluster_id, storage_uid })
 }
 
-/// The stores of a directory that was used before.
-fn existing(path: &Path, member: MemberId) -> Result<Option<Stores>, RunError> {
-    match open(path, None) {
-        Ok(stores) if stores.identity.member_id == member.0 => Ok(Some(stores)),
-        Ok(stores) => Err(StorageError::ForeignMember {
-            path: path.display().to_string(),
-            found: stores.identity.member_id,
-            expected: member.0,
-        }
-        .into()),
-        Err(StorageError::NotInitialised { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+/// The stores of a directory that was used before. Founders say which cluster they mean on every start, so a
+/// directory of another cluster is noticed.
+fn existing(options: &ServerOptions) -> Result<Option<Stores>, RunError> {
+    let path = options.data_dir.display().to_string();
+    let stores = match open(&options.data_dir, None) {
+        Ok(stores) => stores,
+        Err(StorageError::NotInitialised { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let (found, expected) = (stores.identity.member_id, options.member.0);
+    if found != expected {
+        return Err(StorageError::ForeignMember { path, found, expected }.into());
     }
+    let founds = options.join.is_empty()
+        && options.initial_cluster.iter().any(|(member, _)| *member == options.member);
+    let (found, expected) =
+        (Uuid::from_bytes(stores.identity.cluster_id), cluster_id_of(&options.initial_cluster));
+    if founds && found != expected {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        return Err(StorageError::ForeignCluster { path, found, expected }.into());
+    }
+    Ok(Some(stores))
 }
 
 /// A new directory: of a new cluster's first voter, or of a member that joins.

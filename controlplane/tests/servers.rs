@@ -216,3 +216,14 @@ async fn a_stopped_server_catches_up_and_a_new_member_joins_by_snapshot() {
     let violations = ClusterClient::new(servers.channel(3)).check(v1::CheckRequest {}).await.expect("checks");
     assert!(violations.into_inner().violations.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_another_cluster_is_refused() {
+    let mut servers = Servers::start(3).await;
+    servers.apply(0, &namespace("a")).await;
+    servers.stop_one(0).await;
+    let mut options = servers.options(0);
+    options.initial_cluster.truncate(1);
+    let refused = run(options, std::future::pending()).await.expect_err("another cluster");
+    assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
+}

@@ -33,8 +33,8 @@ pub(crate) struct ServerArgs {
     /// How others reach it [default: what it listens on]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
-    /// Start a new cluster of these members: 1=host:port,2=host:port,3=host:port. The same on all of them;
-    /// ignored once there is data
+    /// Start a new cluster of these members: 1=host:port,2=host:port,3=host:port. The same on all of them,
+    /// and on every start: a data directory of another cluster is refused
     #[arg(long, value_delimiter = ',', value_parser = parse_member, value_name = "ID=HOST:PORT,...", conflicts_with = "join")]
     pub(crate) initial_cluster: Vec<InitialMember>,
     /// Join the cluster of these servers, which were told with `member add`

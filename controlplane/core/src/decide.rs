@@ -34,21 +34,29 @@ pub fn decide(state: &State, stamped: &Stamped) -> Result<Vec<Event>, Rejection>
 /// Decides a submission and, when it is accepted, evolves the State by it. The commands of a bundle see each
 /// other's effects; when one is refused nothing of the bundle stays. The answer is remembered either way.
 pub(crate) fn execute(state: &mut State, stamped: &Stamped) -> (Transaction, Vec<Change>) {
-    let mut scratch = state.clone();
-    scratch.now_ms = scratch.now_ms.max(stamped.proposed_at_ms);
-    scratch.requests.expire(scratch.now_ms);
-    let result = run(&mut scratch, stamped);
-    let mut transaction = blank(stamped, scratch.now_ms, Ok(scratch.revision));
+    // Time passes for a refused submission too, so that all replicas agree on when it was refused.
+    state.now_ms = state.now_ms.max(stamped.proposed_at_ms);
+    state.requests.expire(state.now_ms);
+    let result = match stamped.commands.as_slice() {
+        // A single command is decided before anything changes: it needs no copy to fall back on. The copy
+        // itself is O(1), but every map that is changed beside it is copied along the changed path.
+        [command] => check(state, stamped).and_then(|()| step(state, stamped, command)),
+        _ => {
+            let mut scratch = state.clone();
+            let result = run_bundle(&mut scratch, stamped);
+            if result.is_ok() {
+                *state = scratch;
+            }
+            result
+        }
+    };
+    let mut transaction = blank(stamped, state.now_ms, Ok(state.revision));
     let changes = match result {
         Ok((events, changes)) => {
-            *state = scratch;
             transaction.events = events;
             changes
         }
         Err(rejection) => {
-            // Time passes for a refused submission too, so that all replicas agree on when it was refused.
-            state.now_ms = scratch.now_ms;
-            state.requests = scratch.requests;
             transaction.outcome = Err(rejection);
             Vec::new()
         }
@@ -57,20 +65,31 @@ pub(crate) fn execute(state: &mut State, stamped: &Stamped) -> (Transaction, Vec
     (transaction, changes)
 }
 
-fn run(scratch: &mut State, stamped: &Stamped) -> Result<(Vec<Event>, Vec<Change>), Rejection> {
-    check_form(stamped)?;
-    for precondition in &stamped.preconditions {
-        check_precondition(scratch, precondition)?;
-    }
+type Done = Result<(Vec<Event>, Vec<Change>), Rejection>;
+
+fn run_bundle(scratch: &mut State, stamped: &Stamped) -> Done {
+    check(scratch, stamped)?;
     let (mut events, mut changes) = (Vec::new(), Vec::new());
     for command in &stamped.commands {
-        let mut emit = Emit::new(scratch, stamped.trace_context.as_ref());
-        decide_command(scratch, command, &mut emit)?;
-        let step = Transaction { events: emit.finish(), ..blank(stamped, scratch.now_ms, Ok(0)) };
-        changes.extend(evolve_events(scratch, &step));
-        events.extend(step.events);
+        let (step_events, step_changes) = step(scratch, stamped, command)?;
+        events.extend(step_events);
+        changes.extend(step_changes);
     }
     Ok((events, changes))
+}
+
+/// One command: decided first, then evolved by; a refused one changes nothing.
+fn step(state: &mut State, stamped: &Stamped, command: &Command) -> Done {
+    let mut emit = Emit::new(state, stamped.trace_context.as_ref());
+    decide_command(state, command, &mut emit)?;
+    let transaction = Transaction { events: emit.finish(), ..blank(stamped, state.now_ms, Ok(0)) };
+    let changes = evolve_events(state, &transaction);
+    Ok((transaction.events, changes))
+}
+
+fn check(state: &State, stamped: &Stamped) -> Result<(), Rejection> {
+    check_form(stamped)?;
+    stamped.preconditions.iter().try_for_each(|precondition| check_precondition(state, precondition))
 }
 
 fn blank(stamped: &Stamped, at_ms: u64, outcome: Outcome) -> Transaction {

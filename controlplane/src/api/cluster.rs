@@ -136,7 +136,7 @@ impl Cluster for Api {
             last_index: status.last_index,
             committed_index: status.commit_index,
             applied_index: status.applied_index,
-            first_index: 0,
+            first_index: status.first_index,
             snapshot_index: status.snapshot_index,
             revision: status.revision,
             oldest_revision: self.watches.oldest(),

@@ -97,7 +97,7 @@ fn applied(before: &State, object: &Object, events: &[Event]) -> v1::AppliedObje
         (kind, Some(id)) => subject(kind) == Some((reference.kind, id)),
         _ => false,
     };
-    let last = events.iter().filter(touched).next_back();
+    let last = events.iter().rfind(touched);
     let action = match (last.map(|event| &event.kind), present) {
         (None, _) => v1::ApplyAction::Unchanged,
         (Some(EventKind::ObjectCreated(_)), _) => v1::ApplyAction::Created,

@@ -37,6 +37,8 @@ pub struct ServerStatus {
     pub term: u64,
     /// The leader, when known.
     pub leader: Option<MemberId>,
+    /// The first index that its log still has.
+    pub first_index: u64,
     /// The last index of its log.
     pub last_index: u64,
     /// The last index that a quorum is known to have.
@@ -71,6 +73,7 @@ impl Server {
             role,
             term: self.replica.term(),
             leader: self.replica.leader(),
+            first_index: self.replica.log().first(),
             last_index: self.replica.last_index(),
             commit_index: self.replica.commit_index(),
             applied_index: self.applied_index,
