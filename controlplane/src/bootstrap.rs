@@ -15,6 +15,8 @@ use crate::transport::connect;
 
 /// How long another server may take to say what cluster it is of.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a server of the cluster to join may take: an election may be under way.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What a server starts from.
 pub(crate) struct Booted {
@@ -99,7 +101,8 @@ async fn create(options: &ServerOptions) -> Result<Stores, RunError> {
 /// back under the same id.
 async fn refuse_second_life(options: &ServerOptions) -> Result<(), RunError> {
     for (member, address) in options.initial_cluster.iter().filter(|(member, _)| *member != options.member) {
-        let Ok(response) = members(address).await else { continue };
+        // Founders may start together: there need not be a leader yet.
+        let Ok(response) = members(address, v1::Consistency::Stale, ASK_TIMEOUT).await else { continue };
         let own = response.members.iter().find(|m| m.id == options.member.0);
         if own.is_some_and(|m| !m.storage_uid.is_empty()) {
             return Err(RunError::SecondLife { member: options.member, peer: *member });
@@ -112,7 +115,8 @@ async fn refuse_second_life(options: &ServerOptions) -> Result<(), RunError> {
 async fn joined_cluster(options: &ServerOptions) -> Result<Uuid, RunError> {
     let mut reasons = Vec::new();
     for address in &options.join {
-        match members(address).await {
+        // The server asked may not have the entry yet that adds this member: what counts is what is true now.
+        match members(address, v1::Consistency::Linearizable, JOIN_TIMEOUT).await {
             Ok(response) => {
                 let cluster_id = Uuid::parse_str(&response.cluster_id)
                     .map_err(|_| RunError::Join(format!("{address} belongs to no cluster yet")))?;
@@ -131,11 +135,15 @@ async fn joined_cluster(options: &ServerOptions) -> Result<Uuid, RunError> {
     Err(RunError::Join(reasons.join("; ")))
 }
 
-async fn members(address: &str) -> Result<v1::MembersResponse, tonic::Status> {
+async fn members(
+    address: &str,
+    consistency: v1::Consistency,
+    limit: Duration,
+) -> Result<v1::MembersResponse, tonic::Status> {
     let channel = connect(address).map_err(|e| tonic::Status::unavailable(e.to_string()))?;
-    let request = v1::MembersRequest { consistency: v1::Consistency::Stale.into() };
+    let request = v1::MembersRequest { consistency: consistency.into() };
     let mut client = ClusterClient::new(channel);
-    let answer = timeout(ASK_TIMEOUT, client.members(request)).await;
+    let answer = timeout(limit, client.members(request)).await;
     Ok(answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner())
 }
 
