@@ -82,8 +82,11 @@ if [[ pod_start. == "$only"* || $only == pod_start* ]]; then
   pids[agent]=$!
   until "$bulkhead" get node bench >/dev/null 2>&1; do sleep 0.2; done
   # The bare boot: the same kernel, initramfs, kernel arguments and machine, until init's first line.
-  kernel=$(find "$work/agent/boot" -type f -name 'vmlinuz*' -o -type f -name 'kernel*' | head -n 1)
-  initrd=$(find "$work/agent/boot" -type f -name 'init*' | head -n 1)
+  asset() { find "$work/agent/boot" -type f -name "$1*" 2>/dev/null | head -n 1; }
+  until [ -n "$(asset init)" ] && [ -n "$(asset vmlinuz)$(asset kernel)" ]; do sleep 0.2; done
+  kernel=$(asset vmlinuz)
+  kernel=${kernel:-$(asset kernel)}
+  initrd=$(asset init)
   arguments=$(sed -n '/^pub const KERNEL_ARGS/,/;$/p' "$root/nodeagent/src/boot/mod.rs" | tr -d '\\\n' | sed 's/.*"\(.*\)".*/\1/; s/  */ /g')
   bare="exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 1 -m 162 -kernel $kernel -initrd $initrd \
     -append '$arguments' -nodefaults -no-user-config -nographic -serial stdio -no-reboot -device virtio-serial-pci \
