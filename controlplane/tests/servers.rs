@@ -212,7 +212,18 @@ async fn a_stopped_server_catches_up_and_a_new_member_joins_by_snapshot() {
         list = reader.list(read.clone()).await;
     }
     assert_eq!(list.expect("the learner has it").into_inner().items.len(), 303);
-    cluster.promote(v1::PromoteRequest { member: 4, ..Default::default() }).await.expect("promoted");
+    // The leader hears of it a moment after the learner has it; until then it refuses, as it should.
+    let promote = v1::PromoteRequest { member: 4, ..Default::default() };
+    let mut promoted = cluster.promote(promote.clone()).await;
+    for _ in 0..200 {
+        match &promoted {
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {}
+            _ => break,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        promoted = cluster.promote(promote.clone()).await;
+    }
+    promoted.expect("promoted");
     let violations = ClusterClient::new(servers.channel(3)).check(v1::CheckRequest {}).await.expect("checks");
     assert!(violations.into_inner().violations.is_empty());
 }
