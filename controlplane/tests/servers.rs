@@ -16,6 +16,9 @@ use v1::commands_client::CommandsClient;
 use v1::manifests_client::ManifestsClient;
 use v1::queries_client::QueriesClient;
 
+/// How often a server that starts is asked, 50 ms apart.
+const STARTS_MAX: usize = 600;
+
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), RunError>>,
@@ -27,12 +30,17 @@ struct Servers {
     running: Vec<Option<Running>>,
 }
 
-/// Free ports, held until the servers take them over.
+/// Free ports below the range that outgoing connections draw from: a stopped server must find its own again.
 async fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let first = 10_000 + u16::try_from(std::process::id() % 9_000).expect("below 9,000");
     let mut held = Vec::new();
-    for _ in 0..count {
-        held.push(TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    for port in first..first + 3_000 {
+        held.extend(TcpListener::bind(("127.0.0.1", port)).await);
+        if held.len() == count {
+            break;
+        }
     }
+    assert_eq!(held.len(), count, "no free ports from {first} on");
     held.iter().map(|l| l.local_addr().expect("bound")).collect()
 }
 
@@ -69,9 +77,16 @@ impl Servers {
 
     fn start_with(&mut self, number: usize, options: ServerOptions) {
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(run(options, async {
-            let _ = stopped.await;
-        }));
+        let task = tokio::spawn(async {
+            let result = run(options, async {
+                let _ = stopped.await;
+            })
+            .await;
+            if let Err(error) = &result {
+                eprintln!("a server ended: {error}");
+            }
+            result
+        });
         self.running[number] = Some(Running { stop, task });
     }
 
@@ -89,8 +104,11 @@ impl Servers {
     async fn apply(&self, number: usize, text: &str) -> v1::ApplyResponse {
         let file = v1::ManifestFile { name: "test.yaml".into(), text: text.into() };
         let request = v1::ApplyRequest { files: vec![file], ..Default::default() };
-        // A server that has just been started may not listen yet.
-        for _ in 0..100 {
+        // A server that has just been started may not listen yet; one that has ended says why.
+        for _ in 0..STARTS_MAX {
+            if self.running[number].as_ref().is_none_or(|running| running.task.is_finished()) {
+                panic!("server {number} has ended");
+            }
             match ManifestsClient::new(self.channel(number)).apply(request.clone()).await {
                 Ok(response) => return response.into_inner(),
                 Err(status) if status.code() == tonic::Code::Unavailable => {
@@ -204,7 +222,7 @@ async fn a_stopped_server_catches_up_and_a_new_member_joins_by_snapshot() {
     };
     let mut reader = QueriesClient::new(servers.channel(3));
     let mut list = reader.list(read.clone()).await;
-    for _ in 0..200 {
+    for _ in 0..STARTS_MAX {
         if list.is_ok() {
             break;
         }

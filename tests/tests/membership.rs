@@ -65,6 +65,9 @@ async fn a_server_joins_is_promoted_and_an_old_one_leaves() {
     cluster.await_equal_digests().await;
 }
 
+/// How often a member's registration is looked for, 50 ms apart: it follows the first election.
+const REGISTRATION_POLLS: usize = 400;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_member_is_not_let_back_in() {
     let mut cluster = Cluster::start(3);
@@ -72,7 +75,14 @@ async fn an_emptied_member_is_not_let_back_in() {
     let leader = cluster.await_leader();
     let emptied = cluster.running().into_iter().find(|id| *id != leader).expect("a follower");
     // Known by its data directory, which every member has made known once it is in the log.
-    let known = member(&cluster, emptied).await.expect("known");
+    let mut known = member(&cluster, emptied).await.expect("known");
+    for _ in 0..REGISTRATION_POLLS {
+        if !known.storage_uid.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        known = member(&cluster, emptied).await.expect("known");
+    }
     assert!(!known.storage_uid.is_empty(), "{known:?}");
     cluster.take(emptied).kill();
     std::fs::remove_dir_all(cluster.data_dir(emptied)).expect("emptied");
