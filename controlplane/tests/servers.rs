@@ -9,7 +9,6 @@ use bulkhead_types::MemberId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use v1::cluster_client::ClusterClient;
 use v1::commands_client::CommandsClient;
@@ -21,7 +20,7 @@ const STARTS_MAX: usize = 600;
 
 struct Running {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), RunError>>,
+    thread: std::thread::JoinHandle<Result<(), RunError>>,
 }
 
 struct Servers {
@@ -75,25 +74,33 @@ impl Servers {
         self.start_with(number, options);
     }
 
+    /// Each server has a runtime of its own, as it has in a process of its own: when it stops, nothing of it
+    /// stays behind that could hold its data directory.
     fn start_with(&mut self, number: usize, options: ServerOptions) {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(async {
-            let result = run(options, async {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let result = runtime.block_on(run(options, async {
                 let _ = stopped.await;
-            })
-            .await;
+            }));
+            runtime.shutdown_timeout(Duration::from_secs(10));
             if let Err(error) = &result {
                 eprintln!("a server ended: {error}");
             }
             result
         });
-        self.running[number] = Some(Running { stop, task });
+        self.running[number] = Some(Running { stop, thread });
     }
 
     async fn stop_one(&mut self, number: usize) {
-        let running = self.running[number].take().expect("it runs");
-        drop(running.stop);
-        running.task.await.expect("no panic").expect("ends well");
+        let Running { stop, thread } = self.running[number].take().expect("it runs");
+        drop(stop);
+        let ended = tokio::task::spawn_blocking(|| thread.join()).await.expect("joined");
+        ended.expect("no panic").expect("ends well");
     }
 
     fn channel(&self, number: usize) -> Channel {
@@ -106,7 +113,7 @@ impl Servers {
         let request = v1::ApplyRequest { files: vec![file], ..Default::default() };
         // A server that has just been started may not listen yet; one that has ended says why.
         for _ in 0..STARTS_MAX {
-            if self.running[number].as_ref().is_none_or(|running| running.task.is_finished()) {
+            if self.running[number].as_ref().is_none_or(|running| running.thread.is_finished()) {
                 panic!("server {number} has ended");
             }
             match ManifestsClient::new(self.channel(number)).apply(request.clone()).await {
