@@ -31,9 +31,15 @@ struct Servers {
 
 /// Free ports below the range that outgoing connections draw from: a stopped server must find its own again.
 async fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let first = 10_000 + u16::try_from(std::process::id() % 9_000).expect("below 9,000");
+    // Tests run at the same time in processes of neighbouring ids: each has a block of its own.
+    const BLOCK: u32 = 20;
+    static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let block = 10_000 + std::process::id() % 450 * BLOCK;
+    let first =
+        block + TAKEN.fetch_add(u32::try_from(count).expect("few"), std::sync::atomic::Ordering::Relaxed);
     let mut held = Vec::new();
-    for port in first..first + 3_000 {
+    for port in first..block + BLOCK {
+        let port = u16::try_from(port).expect("below 20,000");
         held.extend(TcpListener::bind(("127.0.0.1", port)).await);
         if held.len() == count {
             break;
