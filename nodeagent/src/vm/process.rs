@@ -149,9 +149,10 @@ fn start_ticks(pid: i32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Stands for QEMU: sleeps, and has its arguments.
+    /// Stands for QEMU: stays, and has its arguments. It starts no process of its own, because a child has the
+    /// arguments of its parent until it executes a program.
     fn start(dir: &Path) -> Process {
-        let script = "exec 2>&1; echo started; sleep 60; true";
+        let script = "exec 2>&1; echo started; kill -STOP $$";
         let pidfile = dir.join(PID_FILE).display().to_string();
         let args = ["-c", script, "fake", "-pidfile", &pidfile].map(str::to_owned);
         Process::start(Path::new("/bin/sh"), &args, dir).expect("started")
