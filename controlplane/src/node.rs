@@ -56,8 +56,9 @@ impl Node {
         Self { server, outlets, waiting: BTreeMap::new() }
     }
 
-    /// Runs until it is asked to stop, or the core cannot go on.
-    pub(crate) fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), Fatal> {
+    /// Runs until it is asked to stop, or the core cannot go on. What it was lent stays open, so that the caller can
+    /// tell the reason before the other threads notice that nobody gives them work any more.
+    pub(crate) fn run(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Result<(), Fatal> {
         let mut ticked = true;
         loop {
             let output = self.server.take_output(now_ms());

@@ -158,7 +158,7 @@ impl Running {
         let Stores { mut log, events, snapshots, .. } = stores;
         let identity =
             Identity { member: options.member, cluster_id, storage_uid, address: options.advertise.clone() };
-        let (handle, inbox) = Handle::new();
+        let (handle, mut inbox) = Handle::new();
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision()));
         let intents = Arc::new(IntentHub::default());
@@ -203,7 +203,9 @@ impl Running {
         threads.push(spawn("history", move || keeper.run(&jobs))?);
         let (node_done, node_end) = oneshot::channel();
         threads.push(spawn("node", move || {
-            let _ = node_done.send(Node::new(server, outlets).run(inbox));
+            let mut node = Node::new(server, outlets);
+            // Before the node is dropped: the log thread ends with it, and its end is not the reason.
+            let _ = node_done.send(node.run(&mut inbox));
         })?);
         let proposer = Proposer::new(handle.clone(), addresses);
         let lease_ms = options.lease_ms;
@@ -251,6 +253,8 @@ impl Running {
             });
         let mut grpc = tokio::spawn(grpc);
         let result = tokio::select! {
+            // The node says why it ended before the log thread ends for want of work.
+            biased;
             () = shutdown => { self.hand_over(options.member).await; Ok(()) }
             ended = &mut self.node => Err(fatal_of(ended)),
             ended = &mut self.log => Err(log_error(ended)),
