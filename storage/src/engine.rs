@@ -89,6 +89,11 @@ pub(crate) trait Engine: Send + Sync {
     /// lowered.
     fn acknowledge(&self, operation: Operation, position: Position) -> Result<(), StorageError>;
 
+    /// The file that holds the records, for messages; `None` when there is none.
+    fn file(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether there is room for writes.
     fn check_space(&self) -> Result<(), StorageError>;
 }

@@ -214,6 +214,15 @@ impl StorageError {
         }
     }
 
+    /// Says in which file a damaged record lies.
+    #[must_use]
+    pub(crate) fn within(mut self, file: Option<&str>) -> Self {
+        if let (Self::Corrupt { record, .. }, Some(file)) = (&mut self, file) {
+            *record = format!("{record} in {file}");
+        }
+        self
+    }
+
     pub(crate) fn invalid(operation: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid { operation, reason: reason.into() }
     }

@@ -74,7 +74,7 @@ impl LogStore for EngineLog {
         self.state = None;
         self.dirty = false;
         self.failure = None;
-        let result = self.load_inner();
+        let result = self.load_inner().map_err(|error| error.within(self.engine.file()));
         self.poison(result)
     }
 

@@ -22,8 +22,9 @@ pub struct Stores {
 
 impl Stores {
     pub(crate) fn assemble(identity: Identity, engine: &Arc<dyn Engine>) -> Result<Self, StorageError> {
-        let snapshots = EngineSnapshots::open(Arc::clone(engine))?;
-        let events = EngineEvents::open(Arc::clone(engine))?;
+        let located = |error: StorageError| error.within(engine.file());
+        let snapshots = EngineSnapshots::open(Arc::clone(engine)).map_err(located)?;
+        let events = EngineEvents::open(Arc::clone(engine)).map_err(located)?;
         Ok(Self {
             identity,
             log: Box::new(EngineLog::new(Arc::clone(engine))),

@@ -27,6 +27,15 @@ pub enum CrashChoice {
         /// How many bytes of the next one.
         bytes: usize,
     },
+    /// Any of the batches written since the last sync survive, later ones without earlier ones as well: a disk that
+    /// reorders writes under an engine that does not notice. sled does notice, so this is more than the stores
+    /// promise to stand: what they cannot repair they must at least refuse by name.
+    KeepSome {
+        /// Bit n is set when batch n survives; those from 64 on are lost.
+        batches: u64,
+        /// Whether the acknowledged positions since the last sync survive.
+        positions: bool,
+    },
     /// Nothing unsynced survives, and one byte of what was durable has changed.
     CorruptByte {
         /// Which record, counted over the whole disk, modulo their number.
@@ -36,6 +45,13 @@ pub enum CrashChoice {
         /// Bits to flip; 0 counts as 1.
         mask: u8,
     },
+}
+
+impl CrashChoice {
+    /// Whether the acknowledged positions fall back to the last sync.
+    pub(super) fn loses_positions(self) -> bool {
+        matches!(self, Self::LoseUnsynced | Self::KeepSome { positions: false, .. })
+    }
 }
 
 /// What a crash did, for traces.
@@ -63,8 +79,19 @@ pub(super) fn apply(image: &mut Image, tree: Tree, batch: &Batch) {
 pub(super) fn crash(synced: &Image, pending: &[(Tree, Batch)], choice: CrashChoice) -> (Image, CrashReport) {
     let mut image = synced.clone();
     let mut report = CrashReport::default();
+    if let CrashChoice::KeepSome { batches, .. } = choice {
+        let survives = |nth: usize| nth < 64 && batches >> nth & 1 == 1;
+        let survivors = pending.iter().enumerate().filter(|(nth, _)| survives(*nth)).map(|(_, batch)| batch);
+        let mut kept = 0;
+        for (tree, batch) in survivors {
+            apply(&mut image, *tree, batch);
+            kept += 1;
+        }
+        report.lost_batches = pending.len() - kept;
+        return (image, report);
+    }
     let kept = match choice {
-        CrashChoice::LoseUnsynced | CrashChoice::CorruptByte { .. } => 0,
+        CrashChoice::LoseUnsynced | CrashChoice::KeepSome { .. } | CrashChoice::CorruptByte { .. } => 0,
         CrashChoice::KeepUnsynced { batches } | CrashChoice::TearLast { batches, .. } => {
             batches.min(pending.len())
         }
@@ -82,7 +109,7 @@ pub(super) fn crash(synced: &Image, pending: &[(Tree, Batch)], choice: CrashChoi
         CrashChoice::CorruptByte { record, byte, mask } => {
             report.corrupted = corrupt(&mut image, record, byte, mask);
         }
-        CrashChoice::LoseUnsynced | CrashChoice::KeepUnsynced { .. } => {}
+        CrashChoice::LoseUnsynced | CrashChoice::KeepUnsynced { .. } | CrashChoice::KeepSome { .. } => {}
     }
     (image, report)
 }

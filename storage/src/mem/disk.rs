@@ -41,6 +41,9 @@ pub(super) struct DiskState {
     open: bool,
     faults: FaultPlan,
     delay_ms: u64,
+    /// Writes and syncs so far, and how many more the process lives to see; `None` for all.
+    steps: u64,
+    steps_left: Option<u64>,
 }
 
 impl MemDisk {
@@ -78,7 +81,7 @@ impl MemDisk {
     pub fn crash(&self, choice: CrashChoice) -> CrashReport {
         let mut state = self.lock();
         let (image, report) = crash::crash(&state.synced, &state.pending, choice);
-        if choice == CrashChoice::LoseUnsynced {
+        if choice.loses_positions() {
             state.acknowledged = state.acknowledged_synced;
         }
         state.acknowledged_synced = state.acknowledged;
@@ -87,6 +90,7 @@ impl MemDisk {
         state.pending.clear();
         state.epoch += 1;
         state.open = false;
+        state.steps_left = None;
         report
     }
 
@@ -104,6 +108,20 @@ impl MemDisk {
         state.epoch += 1;
         state.open = false;
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Stops the process that uses the disk right before its write or sync number `steps` from now on, counted from
+    /// 0: from there its handles answer [`StorageError::Closed`], until a crash. Writes of batches, syncs and
+    /// changes of the acknowledged positions count, inside every operation of every store.
+    pub fn stop_after(&self, steps: u64) {
+        self.lock().steps_left = Some(steps);
+    }
+
+    /// Writes and syncs since the disk was made, those of every process that used it. A process that was stopped
+    /// does none.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.lock().steps
     }
 
     /// Replaces the faults to come.
@@ -164,6 +182,15 @@ impl DiskState {
         }
     }
 
+    /// Counts a write or a sync, unless the process was stopped before it.
+    fn step(&mut self) -> Result<(), StorageError> {
+        if let Some(left) = &mut self.steps_left {
+            *left = left.checked_sub(1).ok_or(StorageError::Closed)?;
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
     pub(super) fn check_fault(&mut self, operation: Operation) -> Result<(), StorageError> {
         self.check_fault_of(operation, false)
     }
@@ -205,6 +232,7 @@ impl DiskState {
         batch: Batch,
     ) -> Result<(), StorageError> {
         self.check_fault_of(operation, batch.is_maintenance())?;
+        self.step()?;
         for (key, _) in &batch.puts {
             let present = self.written.contains_key(&(tree, key.clone()));
             assert!(!present, "no store puts a key that is present: a torn put would damage it");
@@ -216,6 +244,7 @@ impl DiskState {
 
     pub(super) fn flush(&mut self, operation: Operation) -> Result<(), StorageError> {
         self.check_fault(operation)?;
+        self.step()?;
         for (tree, batch) in std::mem::take(&mut self.pending) {
             crash::apply(&mut self.synced, tree, &batch);
         }
@@ -223,12 +252,14 @@ impl DiskState {
         Ok(())
     }
 
-    pub(super) fn acknowledge(&mut self, position: Position) {
+    pub(super) fn acknowledge(&mut self, position: Position) -> Result<(), StorageError> {
+        self.step()?;
         let next = self.acknowledged.with(position);
         if self.acknowledged.is_lowered_by(next) {
             self.acknowledged_synced = next;
         }
         self.acknowledged = next;
+        Ok(())
     }
 }
 

@@ -93,8 +93,7 @@ impl Engine for MemEngine {
     fn acknowledge(&self, _operation: Operation, position: Position) -> Result<(), StorageError> {
         let mut state = self.disk.lock();
         state.check_epoch(self.epoch)?;
-        state.acknowledge(position);
-        Ok(())
+        state.acknowledge(position)
     }
 
     fn check_space(&self) -> Result<(), StorageError> {

@@ -34,6 +34,7 @@ pub(super) struct Database {
     trees: [sled::Tree; 4],
     /// The file that sled writes, opened once more to sync it.
     file: File,
+    file_name: String,
     large_values: PathBuf,
     /// Files of large values that are known to be durable.
     synced_large_values: Mutex<BTreeSet<OsString>>,
@@ -53,10 +54,11 @@ impl Database {
             let db = config.open()?;
             let [a, b, c, d] = Tree::ALL.map(|tree| db.open_tree(tree.name()));
             let file = File::open(path.join("db"))?;
+            let file_name = path.join("db").display().to_string();
             let large_values = path.join("blobs");
             // Nothing is known of files that an earlier process wrote: the first flush syncs them all.
             let synced_large_values = Mutex::default();
-            Ok(Self { db, trees: [a?, b?, c?, d?], file, large_values, synced_large_values })
+            Ok(Self { db, trees: [a?, b?, c?, d?], file, file_name, large_values, synced_large_values })
         })
     }
 
@@ -258,6 +260,10 @@ impl Engine for SledEngine {
             let next = file.positions().with(position);
             Ok(file.advance(next)?)
         })
+    }
+
+    fn file(&self) -> Option<&str> {
+        Some(&self.database.file_name)
     }
 
     fn check_space(&self) -> Result<(), StorageError> {
