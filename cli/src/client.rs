@@ -2,8 +2,9 @@
 
 mod watch;
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::v1;
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     /// The one that answered last.
     preferred: AtomicUsize,
     timeout: Duration,
+    /// How long the present attempt may take, in milliseconds: servers are told, so that they say why in time.
+    attempt_ms: AtomicU64,
     actor: String,
     trace: TraceParent,
 }
@@ -80,7 +83,9 @@ impl Client {
         if endpoints.is_empty() {
             return Err(Failure::usage("no server is given: --server host:port[,host:port...]"));
         }
-        Ok(Self { endpoints, preferred: AtomicUsize::new(0), timeout, actor, trace: TraceParent::new() })
+        let attempt_ms = AtomicU64::new(millis(ATTEMPT_TIMEOUT.min(timeout)));
+        let (preferred, trace) = (AtomicUsize::new(0), TraceParent::new());
+        Ok(Self { endpoints, preferred, timeout, attempt_ms, actor, trace })
     }
 
     /// The `traceparent` of everything that this run changes.
@@ -98,9 +103,10 @@ impl Client {
         &self.endpoints
     }
 
-    /// A message with this run's trace.
+    /// A message with this run's trace, and how long it may take.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        request.set_timeout(Duration::from_millis(self.attempt_ms.load(Ordering::Relaxed)));
         if let Ok(value) = self.trace.to_string().parse() {
             request.metadata_mut().insert("traceparent", value);
         }
@@ -117,12 +123,13 @@ impl Client {
     {
         let started = Instant::now();
         let progress = Progress::start("asking the servers");
-        let (mut backoff, mut tried) = (BACKOFF_MIN, 0);
+        let (mut backoff, mut tried, mut said) = (BACKOFF_MIN, 0, BTreeMap::new());
         loop {
             let index = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
             let (address, channel) = &self.endpoints[index];
-            let left = self.timeout.saturating_sub(started.elapsed());
-            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT.min(left), call(channel.clone())).await;
+            let limit = ATTEMPT_TIMEOUT.min(self.timeout.saturating_sub(started.elapsed()));
+            self.attempt_ms.store(millis(limit), Ordering::Relaxed);
+            let attempt = tokio::time::timeout(limit, call(channel.clone())).await;
             let status = match attempt {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) if !is_unavailable(&status) => return Err(status.into()),
@@ -132,8 +139,9 @@ impl Client {
             tried += 1;
             progress.set(format!("{address}: {}; trying again", status.message()));
             let wait = retry_delay(&status).unwrap_or(backoff);
+            said.insert(index, crate::failure::describe(&status));
             if started.elapsed() + wait >= self.timeout {
-                return Err(self.gave_up(address, &status));
+                return Err(self.gave_up(&said));
             }
             self.preferred.store(index + 1, Ordering::Relaxed);
             if tried % self.endpoints.len() == 0 {
@@ -143,14 +151,17 @@ impl Client {
         }
     }
 
-    fn gave_up(&self, address: &str, status: &Status) -> Failure {
-        let all: Vec<&str> = self.endpoints.iter().map(|(address, _)| address.as_str()).collect();
-        let message = format!(
-            "no answer within {:?} from {}; the last, {address}, said: {}",
-            self.timeout,
-            all.join(", "),
-            crate::failure::describe(status)
-        );
+    /// What each server said last: the one that knows the reason need not be the one that was asked last.
+    fn gave_up(&self, said: &BTreeMap<usize, String>) -> Failure {
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (index, reason) in said {
+            reasons.entry(reason).or_default().push(&self.endpoints[*index].0);
+        }
+        let lines: Vec<String> = reasons
+            .iter()
+            .map(|(reason, servers)| format!("{} said: {reason}", servers.join(", ")))
+            .collect();
+        let message = format!("no answer within {:?}; {}", self.timeout, lines.join("\n  "));
         Failure::new(Class::Unavailable, message)
     }
 
@@ -273,7 +284,13 @@ pub(crate) fn is_unavailable(status: &Status) -> bool {
         && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     // A server that is full says when to come back.
     let is_busy = status.code() == Code::ResourceExhausted && retry_delay(status).is_some();
-    status.code() == Code::Unavailable || connection_broke || is_busy
+    // A time-out on the way is no answer either.
+    let timed_out = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
+    status.code() == Code::Unavailable || timed_out || connection_broke || is_busy
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn retry_delay(status: &Status) -> Option<Duration> {

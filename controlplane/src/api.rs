@@ -16,11 +16,12 @@ use bulkhead_controlplane_core::server::{Input, Reply};
 use bulkhead_proto::v1;
 use bulkhead_storage::{EventStore, SnapshotStore};
 use bulkhead_types::Name;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::service::Routes;
 
-use crate::error::{RETRY_AFTER, exhausted, invalid, rejection_status, unavailable};
+use crate::error::{RETRY_AFTER, disk_full, exhausted, invalid, rejection_status, unavailable};
 use crate::handle::Handle;
 use crate::intents::IntentHub;
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ pub(crate) struct Api {
     pub(crate) intents: Arc<IntentHub>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) events: Arc<dyn EventStore>,
+    /// The revision up to which the event store has everything.
+    pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) lease_ms: u64,
     pub(crate) heartbeat_ms: u64,
@@ -90,6 +93,8 @@ impl Api {
             let asked = timeout_at(deadline, self.handle.ask(|ticket| Input::Read { ticket })).await;
             match asked {
                 Ok(Ok(Reply::ReadReady)) => return Ok(()),
+                // Without a leader for want of room, waiting would only hide the reason.
+                Ok(Ok(_)) if self.is_disk_full() => return Err(disk_full()),
                 Ok(Ok(_)) => tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_AFTER)).await,
                 Ok(Err(stopped)) => return Err(unavailable(stopped.to_string())),
                 Err(_) => break,
@@ -100,13 +105,18 @@ impl Api {
         ))
     }
 
+    /// Whether this server's disk takes no writes.
+    fn is_disk_full(&self) -> bool {
+        self.views.status.borrow().as_ref().is_some_and(|s| s.disk_full)
+    }
+
     /// What a plain question to the node thread gives, as a status when it is a refusal.
     fn refusal(reply: Reply) -> Status {
         match reply {
             Reply::Rejected(rejection) => rejection_status(&rejection),
             Reply::NotLeader(_) | Reply::Lost => unavailable("no server leads right now"),
             Reply::Overloaded => exhausted("too many requests wait already"),
-            Reply::DiskFull => exhausted("the leader's disk is full"),
+            Reply::DiskFull => disk_full(),
             other => Status::internal(format!("an unexpected answer: {other:?}")),
         }
     }

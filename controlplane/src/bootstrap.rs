@@ -5,7 +5,7 @@ use bulkhead_proto::{ProtoCodec, v1};
 use bulkhead_storage::{Identity, StorageError, Stores, open};
 use bulkhead_types::MemberId;
 use smol_str::SmolStr;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 use uuid::Uuid;
 use v1::cluster_client::ClusterClient;
 
@@ -15,8 +15,12 @@ use crate::transport::connect;
 
 /// How long another server may take to say what cluster it is of.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a server of the cluster to join may take: an election may be under way.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a server of the cluster to join may take over one answer.
+const JOIN_ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all of them are asked: an election may be under way.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Before they are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a server starts from.
 pub(crate) struct Booted {
@@ -113,10 +117,26 @@ async fn refuse_second_life(options: &ServerOptions) -> Result<(), RunError> {
 
 /// Asks the cluster that this member joins for its identity, and whether it expects this member.
 async fn joined_cluster(options: &ServerOptions) -> Result<Uuid, RunError> {
+    let deadline = Instant::now() + JOIN_TIMEOUT;
+    loop {
+        match ask_to_join(options, deadline).await {
+            // An election may be under way, or the servers are just being started.
+            Err(RunError::Join(reason)) if Instant::now() < deadline => {
+                tracing::warn!(reason, "no server of the cluster to join answers yet; asking again");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Asks each server once.
+async fn ask_to_join(options: &ServerOptions, deadline: Instant) -> Result<Uuid, RunError> {
     let mut reasons = Vec::new();
     for address in &options.join {
+        let limit = JOIN_ASK_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
         // The server asked may not have the entry yet that adds this member: what counts is what is true now.
-        match members(address, v1::Consistency::Linearizable, JOIN_TIMEOUT).await {
+        match members(address, v1::Consistency::Linearizable, limit).await {
             Ok(response) => {
                 let cluster_id = Uuid::parse_str(&response.cluster_id)
                     .map_err(|_| RunError::Join(format!("{address} belongs to no cluster yet")))?;
@@ -141,7 +161,8 @@ async fn members(
     limit: Duration,
 ) -> Result<v1::MembersResponse, tonic::Status> {
     let channel = connect(address).map_err(|e| tonic::Status::unavailable(e.to_string()))?;
-    let request = v1::MembersRequest { consistency: consistency.into() };
+    let mut request = tonic::Request::new(v1::MembersRequest { consistency: consistency.into() });
+    request.set_timeout(limit);
     let mut client = ClusterClient::new(channel);
     let answer = timeout(limit, client.members(request)).await;
     Ok(answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner())

@@ -7,14 +7,17 @@ use tonic::metadata::MetadataMap;
 
 /// How long a request may take when its caller does not say.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Kept back from a caller's deadline, so that the answer still arrives.
-const ANSWER_MARGIN: Duration = Duration::from_millis(20);
+/// Kept back from a caller's deadline, so that the answer still arrives: a tenth of it, between these bounds. A caller
+/// that gives up first learns nothing of the reason.
+const ANSWER_MARGIN_MIN: Duration = Duration::from_millis(20);
+const ANSWER_MARGIN_MAX: Duration = Duration::from_secs(1);
 
 /// When a request must be answered: the caller's `grpc-timeout`, at most [`REQUEST_TIMEOUT`] from now.
 pub(crate) fn deadline(metadata: &MetadataMap) -> Instant {
     let asked = metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(parse_timeout);
     let timeout = asked.map_or(REQUEST_TIMEOUT, |t| t.min(REQUEST_TIMEOUT));
-    Instant::now() + timeout.saturating_sub(ANSWER_MARGIN)
+    let margin = (timeout / 10).clamp(ANSWER_MARGIN_MIN, ANSWER_MARGIN_MAX);
+    Instant::now() + timeout.saturating_sub(margin)
 }
 
 /// The `grpc-timeout` header: up to eight digits and a unit (gRPC over HTTP2, "Requests").

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulkhead_proto::ConvertError;
-use bulkhead_types::{Rejection, RejectionCode};
+use bulkhead_types::{MemberId, Rejection, RejectionCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -65,6 +65,37 @@ pub(crate) fn exhausted(reason: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::ResourceExhausted, reason, details)
+}
+
+/// What to do about a full disk.
+pub(crate) const DISK_FULL: &str = "disk full: writes are refused until there is room; \
+    remedy: free space on the file system of the server's data directory, or enlarge it; service resumes by itself";
+
+/// The disk takes no writes, and no server with room leads.
+pub(crate) fn disk_full() -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(RETRY_AFTER));
+    details.set_error_info("DISK_FULL", DOMAIN, std::collections::HashMap::<String, String>::new());
+    Status::with_error_details(Code::ResourceExhausted, DISK_FULL, details)
+}
+
+/// The machine-readable reason of [`disowned`].
+const SECOND_LIFE: &str = "SECOND_LIFE";
+
+/// A member comes with another data directory than it had.
+pub(crate) fn disowned(member: MemberId) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(SECOND_LIFE, DOMAIN, std::collections::HashMap::<String, String>::new());
+    let text = format!(
+        "member {member} is known by another data directory: what it voted for and acknowledged is lost; \
+         remove it and add it under a new id"
+    );
+    Status::with_error_details(Code::FailedPrecondition, text, details)
+}
+
+/// Whether a peer said [`disowned`].
+pub(crate) fn is_disowned(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == SECOND_LIFE)
 }
 
 /// A watch from before what is kept.

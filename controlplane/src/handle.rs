@@ -57,6 +57,11 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
+    /// Whether the node thread has ended.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
     /// Asks the node thread to end.
     pub(crate) async fn stop(&self) {
         // When it has ended already there is nothing to do.

@@ -13,8 +13,10 @@ use bulkhead_controlplane_disk::{DiskError, save_snapshot};
 use bulkhead_proto::ProtoCodec;
 use bulkhead_storage::{EventRecord, EventStore, SnapshotStore};
 use bulkhead_types::{LogCodec, Transaction};
+use tokio::sync::watch;
 
 use crate::handle::Handle;
+use crate::persist::SPACE_POLL;
 
 /// Most jobs that wait; the node thread waits beyond it.
 pub(crate) const JOBS_MAX: usize = 4096;
@@ -42,6 +44,8 @@ pub(crate) struct History {
     pub(crate) events: Arc<dyn EventStore>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) handle: Handle,
+    /// The revision up to which everything is kept.
+    kept: watch::Sender<u64>,
     unsynced: usize,
 }
 
@@ -50,8 +54,9 @@ impl History {
         events: Arc<dyn EventStore>,
         snapshots: Arc<dyn SnapshotStore>,
         handle: Handle,
+        kept: watch::Sender<u64>,
     ) -> Self {
-        Self { events, snapshots, handle, unsynced: 0 }
+        Self { events, snapshots, handle, kept, unsynced: 0 }
     }
 
     /// Does jobs until the sender is gone.
@@ -72,7 +77,10 @@ impl History {
             Job::Append(transactions) => {
                 let records: Vec<EventRecord> = transactions.iter().filter_map(record).collect();
                 self.unsynced += records.len();
-                self.events.append(&records)?;
+                self.when_there_is_room(|history| Ok(history.events.append(&records)?))?;
+                if let Some(last) = records.last() {
+                    self.kept.send_replace(last.last_revision);
+                }
                 if self.unsynced >= UNSYNCED_MAX {
                     self.events.sync()?;
                     self.unsynced = 0;
@@ -85,10 +93,33 @@ impl History {
                 let _ = self.handle.tell_blocking(Input::SnapshotSaved { index });
                 saved?;
             }
-            Job::Jump(revision) => self.events.compact(revision + 1)?,
+            Job::Jump(revision) => {
+                self.events.compact(revision + 1)?;
+                self.kept.send_replace(revision);
+            }
             Job::Expire { before_ms } => self.expire(before_ms)?,
         }
         Ok(())
+    }
+
+    /// Does something that needs room on the disk, as soon as there is some: history must have no gap before the
+    /// next snapshot, and the log thread refuses new work meanwhile.
+    fn when_there_is_room(&self, work: impl Fn(&Self) -> Result<(), DiskError>) -> Result<(), DiskError> {
+        let mut told = false;
+        loop {
+            match work(self) {
+                Err(DiskError::Storage(error))
+                    if error.is_full() && error.is_refusal() && !self.handle.is_stopped() =>
+                {
+                    if !told {
+                        tracing::error!(%error, "the disk is full: history waits for room");
+                    }
+                    told = true;
+                    std::thread::sleep(SPACE_POLL);
+                }
+                result => return result,
+            }
+        }
     }
 
     fn save(&self, point: &SnapshotPoint, state: &State) -> Result<(), DiskError> {

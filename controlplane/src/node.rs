@@ -13,6 +13,7 @@ use bulkhead_controlplane_core::replica::Persist;
 use bulkhead_controlplane_core::server::{
     AppliedEntry, Fatal, Input, Output, Reply, Server, ServerStatus, Ticket,
 };
+use bulkhead_types::MemberId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::handle::Message;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     server: Server,
     outlets: Outlets,
     waiting: BTreeMap<Ticket, oneshot::Sender<Reply>>,
+    /// The leader as it was published last, and whether that is this server.
+    published: (Option<MemberId>, bool),
 }
 
 /// Milliseconds since the epoch by this machine's clock.
@@ -53,7 +56,7 @@ pub(crate) fn now_ms() -> u64 {
 
 impl Node {
     pub(crate) fn new(server: Server, outlets: Outlets) -> Self {
-        Self { server, outlets, waiting: BTreeMap::new() }
+        Self { server, outlets, waiting: BTreeMap::new(), published: (None, false) }
     }
 
     /// Runs until it is asked to stop, or the core cannot go on. What it was lent stays open, so that the caller can
@@ -64,6 +67,12 @@ impl Node {
             let output = self.server.take_output(now_ms());
             let fatal = output.fatal.clone();
             let progressed = !output.applied.is_empty() || output.installed.is_some();
+            // Whoever is answered now may ask at once who leads.
+            let leadership = (self.server.leader(), self.server.is_leader());
+            if leadership != self.published {
+                self.published = leadership;
+                self.publish_status();
+            }
             self.hand_out(output);
             if ticked || progressed {
                 self.publish_status();

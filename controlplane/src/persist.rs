@@ -12,7 +12,7 @@ use crate::handle::Handle;
 use crate::metrics::Metrics;
 
 /// How often a full disk is asked whether there is room again.
-const SPACE_POLL: Duration = Duration::from_millis(500);
+pub(crate) const SPACE_POLL: Duration = Duration::from_millis(500);
 /// How long the thread waits for work before it looks whether anybody is left.
 const IDLE: Duration = Duration::from_secs(3600);
 /// Most requests under one flush.
@@ -66,6 +66,10 @@ fn write(log: &mut dyn LogStore, request: &Persist, handle: &Handle) -> Result<(
                     return Ok(());
                 }
                 while log.check_space().is_err() {
+                    // What waits here was acknowledged to nobody.
+                    if handle.is_stopped() {
+                        return Ok(());
+                    }
                     std::thread::sleep(SPACE_POLL);
                 }
             }

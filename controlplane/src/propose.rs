@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_controlplane_core::server::{Input, Reply};
+use bulkhead_controlplane_core::server::{Input, Reply, ServerStatus};
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_types::{LogCodec, LogRecord, MemberId, Rejection, Stamped, Transaction};
 use smol_str::SmolStr;
@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use v1::peers_client::PeersClient;
 use v1::propose_response::Result as Proposed;
 
-use crate::error::{RETRY_AFTER, exhausted, rejection_status, unavailable};
+use crate::error::{RETRY_AFTER, disk_full, exhausted, rejection_status, unavailable};
 use crate::handle::{Handle, Stopped};
 use crate::transport::{Addresses, connect};
 
@@ -81,9 +81,9 @@ impl Proposer {
                 match timeout_at(deadline, self.forward(leader, &record)).await {
                     Ok(Ok(Attempt::Done(transaction))) => return Ok(Ok(transaction)),
                     Ok(Ok(Attempt::Rejected(rejection))) => return Ok(Err(rejection)),
-                    Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => return Err(status),
                     Ok(Ok(Attempt::Retry { reason, .. })) => last_reason = reason,
-                    Ok(Err(_)) => last_reason = "the leader cannot be reached",
+                    Ok(Err(status)) if is_transient(&status) => last_reason = "the leader cannot be reached",
+                    Ok(Err(status)) => return Err(status),
                     Err(_) => break,
                 }
             }
@@ -96,11 +96,19 @@ impl Proposer {
     async fn changed_leader(&self, known: Option<MemberId>, deadline: Instant) {
         let mut status = self.addresses.views.status.clone();
         let until = deadline.min(Instant::now() + RETRY_AFTER);
-        let other = |status: &Option<bulkhead_controlplane_core::server::ServerStatus>| {
+        let other = |status: &Option<ServerStatus>| {
             status.as_ref().is_some_and(|s| s.leader.is_some() && s.leader != known)
         };
+        let changed = async {
+            // What was published before the last answer may say less than the answer did.
+            if known.is_none() {
+                status.mark_unchanged();
+                status.changed().await?;
+            }
+            status.wait_for(other).await.map(drop)
+        };
         // Running out of time is one of the two ways in which this ends.
-        let _ = timeout_at(until, status.wait_for(other)).await;
+        let _ = timeout_at(until, changed).await;
     }
 
     /// One attempt on this server alone.
@@ -159,6 +167,13 @@ impl Proposer {
     }
 }
 
+/// Whether another leader, or the same one later, may answer.
+fn is_transient(status: &Status) -> bool {
+    use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
+    // A connection that breaks in the middle of an answer is an unknown error to the client.
+    matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown)
+}
+
 fn attempt_of(reply: Result<Reply, Stopped>) -> Result<Attempt, Status> {
     let retry = |leader, reason| Ok(Attempt::Retry { leader, reason });
     match reply.map_err(|stopped| unavailable(stopped.to_string()))? {
@@ -173,9 +188,7 @@ fn attempt_of(reply: Result<Reply, Stopped>) -> Result<Attempt, Status> {
         }
         Reply::Lost => retry(None, "the leader changed while the request was under way"),
         Reply::Overloaded => Err(exhausted("too many requests wait already")),
-        Reply::DiskFull => {
-            Err(exhausted("the leader's disk is full: writes are refused until there is room"))
-        }
+        Reply::DiskFull => Err(disk_full()),
         other => Err(Status::internal(format!("a submission was answered with {other:?}"))),
     }
 }

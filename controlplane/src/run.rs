@@ -159,6 +159,7 @@ impl Running {
         let identity =
             Identity { member: options.member, cluster_id, storage_uid, address: options.advertise.clone() };
         let (handle, mut inbox) = Handle::new();
+        let revision = loaded.state.revision();
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision()));
         let intents = Arc::new(IntentHub::default());
@@ -199,7 +200,9 @@ impl Running {
             // Nobody listens any more when the process ends first.
             let _ = log_done.send(persist::run(&mut *log, &requests, &log_handle, &log_metrics));
         })?);
-        let keeper = History::new(events.clone(), snapshots.clone(), handle.clone());
+        let kept = watch::Sender::new(revision);
+        let history_kept = kept.subscribe();
+        let keeper = History::new(events.clone(), snapshots.clone(), handle.clone(), kept);
         threads.push(spawn("history", move || keeper.run(&jobs))?);
         let (node_done, node_end) = oneshot::channel();
         threads.push(spawn("node", move || {
@@ -218,6 +221,7 @@ impl Running {
             intents,
             metrics,
             events,
+            history_kept,
             snapshots,
             lease_ms,
             heartbeat_ms,

@@ -1,5 +1,6 @@
 //! Real servers in one process: real sockets, real sled, real time.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
 use v1::cluster_client::ClusterClient;
 use v1::commands_client::CommandsClient;
 use v1::manifests_client::ManifestsClient;
@@ -114,29 +116,38 @@ impl Servers {
         Endpoint::from_shared(uri).expect("an address").timeout(Duration::from_secs(30)).connect_lazy()
     }
 
-    async fn apply(&self, number: usize, text: &str) -> v1::ApplyResponse {
-        let file = v1::ManifestFile { name: "test.yaml".into(), text: text.into() };
-        let request = v1::ApplyRequest { files: vec![file], ..Default::default() };
-        // A server that has just been started may not listen yet; one that has ended says why.
+    /// Asks a server until it answers: one that has just been started may not listen yet, and an election may take its
+    /// time; one that has ended says why.
+    async fn ask<T, F>(&self, number: usize, ask: impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         for _ in 0..STARTS_MAX {
             if self.running[number].as_ref().is_none_or(|running| running.thread.is_finished()) {
                 panic!("server {number} has ended");
             }
-            match ManifestsClient::new(self.channel(number)).apply(request.clone()).await {
-                Ok(response) => return response.into_inner(),
+            match ask(self.channel(number)).await {
                 Err(status) if status.code() == tonic::Code::Unavailable => {
                     tokio::time::sleep(Duration::from_millis(50)).await
                 }
-                Err(status) => panic!("{status}"),
+                answer => return answer.map(Response::into_inner),
             }
         }
         panic!("server {number} never became available");
     }
 
+    async fn apply(&self, number: usize, text: &str) -> v1::ApplyResponse {
+        let file = v1::ManifestFile { name: "test.yaml".into(), text: text.into() };
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let request = &v1::ApplyRequest { files: vec![file], request_id, ..Default::default() };
+        let apply = async |channel| ManifestsClient::new(channel).apply(request.clone()).await;
+        self.ask(number, apply).await.expect("applied")
+    }
+
     async fn names(&self, number: usize, kind: v1::Kind) -> Vec<String> {
-        let request = v1::ListRequest { kind: kind.into(), ..Default::default() };
-        let list = QueriesClient::new(self.channel(number)).list(request).await.expect("lists").into_inner();
-        list.items.into_iter().map(name_of).collect()
+        let request = &v1::ListRequest { kind: kind.into(), ..Default::default() };
+        let list = async |channel| QueriesClient::new(channel).list(request.clone()).await;
+        self.ask(number, list).await.expect("lists").items.into_iter().map(name_of).collect()
     }
 }
 
@@ -173,8 +184,9 @@ async fn a_watch_sees_every_change_and_a_retry_is_applied_once() {
     let servers = Servers::start(3).await;
     servers.apply(0, &namespace("first")).await;
     let request = v1::WatchRequest { kind: v1::Kind::Namespace.into(), ..Default::default() };
-    let mut watch =
-        QueriesClient::new(servers.channel(1)).watch(request).await.expect("watches").into_inner();
+    let request = &request;
+    let watch = async |channel| QueriesClient::new(channel).watch(request.clone()).await;
+    let mut watch = servers.ask(1, watch).await.expect("watches");
     let mut seen = Vec::new();
     loop {
         let response = watch.message().await.expect("goes on").expect("more");
@@ -184,7 +196,6 @@ async fn a_watch_sees_every_change_and_a_retry_is_applied_once() {
         seen.push(name_of(response.object.expect("an object")));
     }
     assert_eq!(seen, ["default", "first"]);
-    let mut client = CommandsClient::new(servers.channel(2));
     let meta = bulkhead_types::ObjectMeta::new(None, bulkhead_types::Name::new("second").expect("a name"));
     let object = bulkhead_types::Object::Namespace(std::sync::Arc::new(bulkhead_types::Namespace { meta }));
     let command =
@@ -194,10 +205,14 @@ async fn a_watch_sees_every_change_and_a_retry_is_applied_once() {
         commands: vec![command],
         ..Default::default()
     };
-    let first = client.submit(request.clone()).await.expect("accepted").into_inner();
-    let second = client.submit(request.clone()).await.expect("answered again").into_inner();
+    let request = &request;
+    let submit = async |channel| CommandsClient::new(channel).submit(request.clone()).await;
+    let first = servers.ask(2, submit).await.expect("accepted");
+    let second = servers.ask(2, submit).await.expect("answered again");
     assert_eq!(first.revision, second.revision);
-    let refused = client.submit(v1::SubmitRequest { request_id: String::new(), ..request }).await;
+    let other = &v1::SubmitRequest { request_id: String::new(), ..request.clone() };
+    let refused =
+        servers.ask(2, async |channel| CommandsClient::new(channel).submit(other.clone()).await).await;
     assert_eq!(refused.expect_err("the name is taken").code(), tonic::Code::AlreadyExists);
     let response = watch.message().await.expect("goes on").expect("more");
     assert_eq!(name_of(response.object.expect("an object")), "second");
@@ -220,39 +235,35 @@ async fn a_stopped_server_catches_up_and_a_new_member_joins_by_snapshot() {
     let address = free_addresses(1).await[0];
     servers.addresses.push(address);
     servers.running.push(None);
-    let mut cluster = ClusterClient::new(servers.channel(1));
-    let add = v1::AddLearnerRequest { address: address.to_string(), ..Default::default() };
-    let added = cluster.add_learner(add).await.expect("added").into_inner();
-    assert_eq!(added.member, 4);
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let add = &v1::AddLearnerRequest { address: address.to_string(), request_id, ..Default::default() };
+    let add = async |channel| ClusterClient::new(channel).add_learner(add.clone()).await;
+    for _ in 0..2 {
+        // A repeated request adds nobody, and names the same member.
+        assert_eq!(servers.ask(1, add).await.expect("added").member, 4);
+    }
     let mut options = servers.options(3);
     options.join = servers.addresses[..3].iter().map(|a| a.to_string().into()).collect();
     servers.start_with(3, options);
-    let read = v1::ListRequest {
+    let read = &v1::ListRequest {
         kind: v1::Kind::Namespace.into(),
         consistency: v1::Consistency::Stale.into(),
         at_least: state.revision,
         ..Default::default()
     };
-    let mut reader = QueriesClient::new(servers.channel(3));
-    let mut list = reader.list(read.clone()).await;
-    for _ in 0..STARTS_MAX {
-        if list.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        list = reader.list(read.clone()).await;
-    }
-    assert_eq!(list.expect("the learner has it").into_inner().items.len(), 303);
+    let list = servers.ask(3, async |channel| QueriesClient::new(channel).list(read.clone()).await).await;
+    assert_eq!(list.expect("the learner has it").items.len(), 303);
     // The leader hears of it a moment after the learner has it; until then it refuses, as it should.
-    let promote = v1::PromoteRequest { member: 4, ..Default::default() };
-    let mut promoted = cluster.promote(promote.clone()).await;
-    for _ in 0..200 {
+    let mut promoted = Err(Status::unknown("never asked"));
+    for _ in 0..STARTS_MAX {
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let promote = &v1::PromoteRequest { member: 4, request_id, ..Default::default() };
+        let promote = async |channel| ClusterClient::new(channel).promote(promote.clone()).await;
+        promoted = servers.ask(1, promote).await;
         match &promoted {
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {}
             _ => break,
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        promoted = cluster.promote(promote.clone()).await;
     }
     promoted.expect("promoted");
     let violations = ClusterClient::new(servers.channel(3)).check(v1::CheckRequest {}).await.expect("checks");

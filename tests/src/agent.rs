@@ -11,7 +11,7 @@ use crate::process::{Process, bulkhead, find_program, pids_with};
 use crate::wait;
 
 /// How long a killed guest may take to be gone.
-const GONE_SECONDS: u64 = 20;
+const GONE_SECONDS: u64 = 90;
 
 /// What guests need on this machine: the kernel's folder and the guest program.
 ///

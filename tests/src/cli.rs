@@ -86,7 +86,8 @@ impl Cli {
     pub fn apply(&self, dir: &Path, text: &str) {
         let file = dir.join("applied.yaml");
         std::fs::write(&file, text).expect("a manifest file");
-        let _ = self.run(&["apply", "-f", file.to_str().expect("a path in UTF-8")]).ok();
+        // An election on a busy machine is waited out.
+        let _ = self.run(&["--timeout", "90s", "apply", "-f", file.to_str().expect("a path in UTF-8")]).ok();
     }
 
     /// One object as JSON, if it is there.
@@ -95,7 +96,7 @@ impl Cli {
     /// When the answer is neither an object nor `not found`.
     #[must_use]
     pub fn object(&self, kind: &str, name: &str) -> Option<Value> {
-        let done = self.run(&["get", kind, name, "-o", "json"]);
+        let done = self.run(&["--timeout", "90s", "get", kind, name, "-o", "json"]);
         if done.code == 3 {
             return None;
         }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_proto::v1;
 use tempfile::TempDir;
@@ -16,7 +16,9 @@ use crate::process::{Process, bulkhead};
 use crate::wait;
 
 /// How long a cluster may take to have a leader.
-const LEADER_SECONDS: u64 = 40;
+const LEADER_SECONDS: u64 = 120;
+/// How long replicas may take to be at the same entry.
+const EQUAL_SECONDS: u64 = 120;
 
 /// Free ports below those that the kernel gives to outgoing connections, so that a server that is started again
 /// still finds its own free.
@@ -76,8 +78,43 @@ impl Cluster {
         for id in 1..=count {
             cluster.start_server(id);
         }
-        cluster.await_leader();
+        cluster.await_all();
         cluster
+    }
+
+    /// Waits until every server that runs serves confirmed reads: two of three elect a leader before the third is up.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn await_all(&self) {
+        for id in self.running.keys() {
+            let cli = Cli::new(std::slice::from_ref(&self.addresses[id]));
+            let serves = || (cli.run(&["--timeout", "5s", "member", "list"]).code == 0).then_some(());
+            wait::until_or(&format!("server {id}"), LEADER_SECONDS, serves, || self.logs());
+        }
+    }
+
+    /// What the leader knows of a member, once that is so.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn await_member(&self, of: u64, is_so: impl Fn(&v1::Member) -> bool) -> v1::Member {
+        let deadline = Instant::now() + Duration::from_secs(LEADER_SECONDS);
+        let mut seen = None;
+        while Instant::now() < deadline {
+            for id in self.running.keys() {
+                let mut client = v1::cluster_client::ClusterClient::new(self.channel(*id));
+                let Ok(answer) = client.members(v1::MembersRequest::default()).await else { continue };
+                // Only the leader knows how far the others are.
+                let found = answer.into_inner().members.into_iter().find(|m| m.id == of);
+                seen = found.filter(|m| m.match_index.is_some() || m.leader && m.id == *id).or(seen);
+                if let Some(member) = seen.take_if(|member| is_so(member)) {
+                    return member;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("member {of} is not as it should be: {seen:?}{}", self.logs());
     }
 
     /// The folder of everything.
@@ -153,7 +190,8 @@ impl Cluster {
         let id = self.addresses.keys().max().map_or(1, |max| max + 1);
         let address = free_addresses(1).remove(0);
         let others = self.servers().join(",");
-        let _ = self.cli().run(&["member", "add", &address, "--id", &id.to_string()]).ok();
+        let _ =
+            self.cli().run(&["--timeout", "90s", "member", "add", &address, "--id", &id.to_string()]).ok();
         self.addresses.insert(id, address);
         self.start_with(id, &["--join", &others]);
         id
@@ -197,7 +235,7 @@ impl Cluster {
     pub fn await_leader(&self) -> u64 {
         let cli = self.cli();
         let leader = || {
-            let done = cli.run(&["--timeout", "2s", "member", "list", "-o", "json"]);
+            let done = cli.run(&["--timeout", "5s", "member", "list", "-o", "json"]);
             let list: serde_json::Value = serde_json::from_str(&done.stdout).ok()?;
             let members = list
                 .as_array()
@@ -213,9 +251,9 @@ impl Cluster {
     /// # Panics
     /// When they do not get there, or differ.
     pub async fn await_equal_digests(&self) {
-        const ROUNDS: usize = 400;
+        let deadline = Instant::now() + Duration::from_secs(EQUAL_SECONDS);
         let mut seen = Vec::new();
-        for _ in 0..ROUNDS {
+        while Instant::now() < deadline {
             seen.clear();
             for id in self.running.keys() {
                 seen.extend(self.status(*id).await);
@@ -228,7 +266,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the servers never were at the same index: {seen:#?}");
+        panic!("the servers never were at the same index: {seen:#?}{}", self.logs());
     }
 
     /// What the servers printed last.

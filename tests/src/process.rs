@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::wait;
 
 /// How long a process may take to end when asked to.
-const END_SECONDS: u64 = 30;
+const END_SECONDS: u64 = 90;
 
 /// The program under test: `<target dir>/debug/bulkhead`, beside the folder of the test's own executable.
 ///
@@ -55,6 +55,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Where its own output begins: before it is what its predecessors of the same name printed.
+    begin: usize,
 }
 
 impl Process {
@@ -66,10 +68,11 @@ impl Process {
     pub fn start(dir: &Path, name: &str, command: &mut Command) -> Self {
         let log = dir.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let begin = usize::try_from(file.metadata().expect("its length").len()).expect("a small log");
         let other = file.try_clone().expect("the same log file");
         let child = command.stdin(Stdio::null()).stdout(file).stderr(other).spawn();
         let child = child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
-        Self { name: name.to_owned(), child, log }
+        Self { name: name.to_owned(), child, log, begin }
     }
 
     /// Its id.
@@ -78,10 +81,11 @@ impl Process {
         self.child.id()
     }
 
-    /// What it has printed so far, and what its predecessors of the same name did.
+    /// What it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.begin..).unwrap_or_default()).into_owned()
     }
 
     /// How it ended, if it has.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bulkhead_proto::v1;
 use bulkhead_tests::Cluster;
 use bulkhead_types::{Command, Name, Namespace, Object, ObjectMeta};
+use nix::sys::signal::Signal;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -17,8 +18,10 @@ const WRITERS: usize = 4;
 /// Acknowledged writes of all writers before the leader is killed, and in all.
 const WRITES_BEFORE: usize = 40;
 const WRITES: usize = 200;
-/// Attempts at one write; each waits for an answer or a second.
-const ATTEMPTS_MAX: usize = 60;
+/// Later writes wait until the leader is being killed, so that it is killed in the middle.
+const WRITES_AFTER_KILL: usize = 100;
+/// Attempts at one write; each waits for an answer or two seconds.
+const ATTEMPTS_MAX: usize = 90;
 
 fn create(name: &str, request_id: &str) -> v1::SubmitRequest {
     let meta = ObjectMeta::new(None, Name::new(name).expect("a name"));
@@ -57,7 +60,7 @@ async fn insist(channels: &[Channel], first: usize, request: &v1::SubmitRequest)
     for attempt in 0..ATTEMPTS_MAX {
         let channel = channels[(first + attempt) % channels.len()].clone();
         let mut timed = Request::new(request.clone());
-        timed.set_timeout(Duration::from_secs(1));
+        timed.set_timeout(Duration::from_secs(2));
         match CommandsClient::new(channel).submit(timed).await {
             Ok(_) => return,
             Err(status) if status.code() == Code::AlreadyExists => panic!("applied twice: {status}"),
@@ -86,13 +89,18 @@ async fn a_killed_leader_loses_no_acknowledged_write_and_applies_none_twice() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.await_leader();
     let (acknowledged, mut progress) = watch::channel(0_usize);
+    let (killed, kill) = watch::channel(false);
     let acknowledged = Arc::new(acknowledged);
     let channels: Vec<Channel> = (1..=3).map(|id| cluster.channel(id)).collect();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let (channels, acknowledged) = (channels.clone(), Arc::clone(&acknowledged));
+            let mut kill = kill.clone();
             tokio::spawn(async move {
                 for n in (writer..WRITES).step_by(WRITERS) {
+                    if n >= WRITES_AFTER_KILL {
+                        kill.wait_for(|killed| *killed).await.expect("it is killed");
+                    }
                     // Made from the write's number: a retry after any failure is the same request.
                     let id = format!("00000000-0000-4000-8000-{n:012x}");
                     insist(&channels, n, &create(&format!("write-{n}"), &id)).await;
@@ -102,13 +110,15 @@ async fn a_killed_leader_loses_no_acknowledged_write_and_applies_none_twice() {
         })
         .collect();
     progress.wait_for(|count| *count >= WRITES_BEFORE).await.expect("writers go on");
-    cluster.take(leader).kill();
-    let at_kill = *progress.borrow();
+    let mut process = cluster.take(leader);
+    process.signal(Signal::SIGKILL);
+    killed.send_replace(true);
+    process.kill();
     for writer in writers {
         writer.await.expect("every write is acknowledged in the end");
     }
-    assert!(at_kill < WRITES, "the leader was killed in the middle");
     cluster.start_server(leader);
+    cluster.await_all();
     cluster.await_equal_digests().await;
     for id in 1..=3 {
         let names = names(cluster.channel(id)).await.expect("reads");
@@ -132,14 +142,14 @@ async fn without_a_quorum_writes_are_refused_in_time_and_a_retry_counts_once() {
     }
     let request = create("undecided", "00000000-0000-4000-8000-00000000abcd");
     let mut timed = Request::new(request.clone());
-    timed.set_timeout(Duration::from_secs(3));
+    timed.set_timeout(Duration::from_secs(5));
     let refused = CommandsClient::new(cluster.channel(leader)).submit(timed).await.expect_err("no quorum");
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("same request id"), "a hint: {refused}");
     for id in &others {
         cluster.start_server(*id);
     }
-    cluster.await_leader();
+    cluster.await_all();
     let channels: Vec<Channel> = (1..=3).map(|id| cluster.channel(id)).collect();
     insist(&channels, 0, &request).await;
     insist(&channels, 1, &request).await;

@@ -7,9 +7,9 @@ use bulkhead_tests::{Agent, Cluster, IMAGE_NAME, build_layout, find_program, gue
 use serde_json::Value;
 
 /// How long a guest may take to boot under emulation, on a busy machine.
-const BOOT_SECONDS: u64 = 120;
+const BOOT_SECONDS: u64 = 240;
 /// How long the control plane and the agent may take for what needs no boot.
-const CHANGE_SECONDS: u64 = 60;
+const CHANGE_SECONDS: u64 = 120;
 
 /// One server and one agent that has the image.
 struct Fleet {
@@ -78,7 +78,7 @@ impl Fleet {
     }
 
     fn delete(&self, what: &[&str]) {
-        let _ = self.cluster.cli().run(&[&["delete", "--timeout", "60s"], what].concat()).ok();
+        let _ = self.cluster.cli().run(&[&["delete", "--timeout", "180s"], what].concat()).ok();
     }
 
     fn await_nothing_left(&self) {
@@ -117,7 +117,7 @@ fn a_deployment_prints_and_outlives_agent_and_server() {
     let web = include_str!("../../examples/web.yaml").replace("replicas: 2", "replicas: 1");
     fleet.apply(&web);
     let cli = fleet.cluster.cli();
-    let _ = cli.run(&["rollout", "status", "deployment/web", "--timeout", "150s"]).ok();
+    let _ = cli.run(&["rollout", "status", "deployment/web", "--timeout", "300s"]).ok();
     let says = || fleet.logs(&["deployment/web"]).contains("from web v1");
     wait::until_true("the guest's output", BOOT_SECONDS, says);
     let pid = fleet.the_guest();

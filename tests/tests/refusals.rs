@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_tests::{Cluster, Process};
 
 /// How long a refusal may take.
-const REFUSED_SECONDS: u64 = 30;
+const REFUSED_SECONDS: u64 = 120;
 
 /// Starts a server and insists that it ends with these words.
 #[track_caller]

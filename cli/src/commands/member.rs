@@ -207,6 +207,8 @@ async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failur
                 return emit_line(&format!("member {id} votes"));
             }
             Err(status) if no_wait => return Err(status.into()),
+            // An attempt whose answer was lost may have done it; and a voter need not wait for anything.
+            Err(_) if votes(id, context).await? => return emit_line(&format!("member {id} votes")),
             Err(status) => {
                 if context.timeout.is_some_and(|limit| started.elapsed() >= limit) {
                     return Err(Failure::new(Class::Unavailable, crate::failure::describe(&status)));
@@ -216,6 +218,12 @@ async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failur
             }
         }
     }
+}
+
+/// Whether a member is a voter.
+async fn votes(id: u64, context: &Context) -> Result<bool, Failure> {
+    let answer = members(context).await?;
+    Ok(answer.members.iter().any(|m| m.id == id && m.role() == v1::MemberRole::Voter))
 }
 
 /// Keeps "not yet" as a value; other failures stay errors, to be tried elsewhere or reported.

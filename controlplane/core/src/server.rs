@@ -118,6 +118,7 @@ pub struct Server {
     /// Whether the disk refuses writes: then this server takes no submissions and does not lead.
     disk_full: bool,
     proposals: proposals::Proposals,
+    changes: membership::Changes,
     reads: reads::Reads,
     leader: Option<leader::Leadership>,
     digests: digests::Digests,
@@ -158,6 +159,7 @@ impl Server {
             now_ms: 0,
             disk_full: false,
             proposals: proposals::Proposals::default(),
+            changes: membership::Changes::default(),
             reads: reads::Reads::new(config.member),
             leader: None,
             digests: digests::Digests::default(),
@@ -204,6 +206,10 @@ impl Server {
             Input::SnapshotSaved { index } => self.handle_snapshot_saved(index),
             Input::SnapshotReceived { message, state } => self.handle_snapshot_received(&message, *state),
             Input::SnapshotSent { to, delivered } => self.replica.report_snapshot(to, delivered),
+            Input::Disowned => {
+                let member = self.config.member;
+                self.output.fatal.get_or_insert(Fatal::OtherStorage { member });
+            }
             Input::PeerUnreachable { member } => self.replica.report_unreachable(member),
         }
     }
@@ -216,6 +222,7 @@ impl Server {
         loop {
             self.follow_leadership();
             self.reconcile();
+            self.flush_changes();
             self.flush_proposals();
             self.flush_reads();
             if !self.take_ready() {

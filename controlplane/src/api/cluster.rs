@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use super::Api;
 use crate::deadline::deadline;
-use crate::error::{convert_status, invalid, rejection_status, unavailable};
+use crate::error::{RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
 
+/// How long a transfer of leadership may take before it is asked for again.
+const TRANSFER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// Marks a request that another server passed on: it is not passed on again.
 const FORWARDED: &str = "bulkhead-forwarded";
 
@@ -72,9 +74,17 @@ impl Cluster for Api {
         } else {
             request.member
         };
-        let action =
-            MembershipAction::AddLearner { member: MemberId(member), address: SmolStr::new(request.address) };
-        self.change(action, &request.request_id, &request.actor, deadline).await
+        let address = SmolStr::new(request.address);
+        let action = MembershipAction::AddLearner { member: MemberId(member), address: address.clone() };
+        let mut answer = self.change(action, &request.request_id, &request.actor, deadline).await?;
+        if request.member == 0 {
+            // A repeated request gets the first answer: the id is the one that was drawn then.
+            let state = self.read(true, answer.get_ref().revision, deadline).await?;
+            let added = state.members().filter(|m| m.address == address && m.role != MemberRole::Removed);
+            let added = added.map(|m| m.member.0).max();
+            answer.get_mut().member = added.unwrap_or(member);
+        }
+        Ok(answer)
     }
 
     async fn promote(
@@ -104,17 +114,29 @@ impl Cluster for Api {
         let (deadline, forwarded) = (deadline(request.metadata()), is_forwarded(request.metadata()));
         let request = request.into_inner();
         let to = Some(MemberId(request.to)).filter(|m| m.0 > 0);
-        let reply = self.handle.ask(|ticket| Input::TransferLeader { ticket, to }).await;
-        match reply.map_err(|e| unavailable(e.to_string()))? {
-            Reply::TransferStarted(to) => self.await_leader(to, deadline).await,
-            Reply::NotLeader(Some(leader)) if !forwarded => {
-                let mut passed_on = Request::new(request);
-                passed_on.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
-                ClusterClient::new(self.proposer.channel(leader)?).transfer_leader(passed_on).await
+        let mut last = "no server leads right now".to_owned();
+        while Instant::now() < deadline {
+            let reply = self.handle.ask(|ticket| Input::TransferLeader { ticket, to }).await;
+            match reply.map_err(|e| unavailable(e.to_string()))? {
+                Reply::TransferStarted(target) => match self.await_leader(to, target, deadline).await? {
+                    Some(response) => return Ok(response),
+                    // Raft gives a transfer up after an election time-out: it is asked for again.
+                    None => last = format!("member {target} has not taken over: it may be too far behind"),
+                },
+                Reply::NotLeader(Some(leader)) if !forwarded => {
+                    match self.forward_transfer(leader, request, deadline).await {
+                        Err(status) if status.code() == tonic::Code::Unavailable => {
+                            last = status.message().to_owned();
+                        }
+                        answer => return answer,
+                    }
+                }
+                Reply::NotLeader(None) => {}
+                other => return Err(Self::refusal(other)),
             }
-            Reply::Rejected(rejection) => Err(rejection_status(&rejection)),
-            other => Err(Self::refusal(other)),
+            tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_AFTER)).await;
         }
+        Err(unavailable(last))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
@@ -222,21 +244,41 @@ impl Api {
         Ok(Response::new(v1::MembershipResponse { member, revision, cluster_id }))
     }
 
-    /// Waits until a member leads.
-    async fn await_leader(
+    /// Lets the leader do it.
+    async fn forward_transfer(
         &self,
-        to: MemberId,
+        leader: MemberId,
+        request: v1::TransferLeaderRequest,
         deadline: Instant,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let mut passed_on = Request::new(request);
+        passed_on.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        passed_on.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+        let mut leader = ClusterClient::new(self.proposer.channel(leader)?);
+        let answer = timeout_at(deadline, leader.transfer_leader(passed_on)).await;
+        answer.unwrap_or_else(|_| Err(unavailable("the leader does not answer")))
+    }
+
+    /// Waits a while until a member leads: the one that was asked for, or any other than this one.
+    async fn await_leader(
+        &self,
+        asked: Option<MemberId>,
+        target: MemberId,
+        deadline: Instant,
+    ) -> Result<Option<Response<v1::TransferLeaderResponse>>, Status> {
+        let own = self.identity.member;
+        let done = |leader: MemberId| leader == target || (asked.is_none() && leader != own);
+        let leads = |s: &Option<ServerStatus>| s.as_ref().and_then(|s| s.leader).is_some_and(done);
         let mut status = self.views.status.clone();
-        let leads = |s: &Option<ServerStatus>| s.as_ref().is_some_and(|s| s.leader == Some(to));
-        match timeout_at(deadline, status.wait_for(leads)).await {
+        let until = deadline.min(Instant::now() + TRANSFER_PATIENCE);
+        match timeout_at(until, status.wait_for(leads)).await {
             Ok(Ok(status)) => {
-                let term = status.as_ref().map_or(0, |s| s.term);
-                Ok(Response::new(v1::TransferLeaderResponse { leader: to.0, term }))
+                let (leader, term) =
+                    status.as_ref().map_or((target, 0), |s| (s.leader.unwrap_or(target), s.term));
+                Ok(Some(Response::new(v1::TransferLeaderResponse { leader: leader.0, term })))
             }
             Ok(Err(_)) => Err(unavailable("the server is shutting down")),
-            Err(_) => Err(unavailable(format!("member {to} has not taken over: it may be too far behind"))),
+            Err(_) => Ok(None),
         }
     }
 }

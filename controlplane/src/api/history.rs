@@ -9,12 +9,13 @@ use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
 use bulkhead_types::{Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, Transaction};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
 use super::{Api, optional_name};
-use crate::error::{compacted, convert_status};
+use crate::error::{compacted, convert_status, unavailable};
 
 /// Records read at a time.
 const READ_MAX: usize = 256;
@@ -36,7 +37,19 @@ struct Wanted {
 }
 
 impl Api {
-    pub(super) async fn history(&self, request: v1::ListEventsRequest) -> Result<Response<Entries>, Status> {
+    pub(super) async fn history(
+        &self,
+        request: v1::ListEventsRequest,
+        deadline: Instant,
+    ) -> Result<Response<Entries>, Status> {
+        // The event store follows the State: what a reader may have seen happen must be in it.
+        let wanted_revision = self.views.state().revision();
+        let mut kept = self.history_kept.clone();
+        match timeout_at(deadline, kept.wait_for(|kept| *kept >= wanted_revision)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(unavailable("the server is shutting down")),
+            Err(_) => return Err(unavailable("the event store of this server lags behind its State")),
+        }
         let object = request.object.map(|object| Field::from_wire(Some(object))).transpose();
         let wanted = Wanted {
             object: object.map_err(|e: bulkhead_proto::ConvertError| convert_status(&e.within("object")))?,

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::Api;
-use crate::error::convert_status;
+use crate::error::{convert_status, disowned};
 use crate::propose::response_of;
 use crate::transport::{SnapshotReceiver, from_frame};
 
@@ -133,10 +133,7 @@ impl Api {
             && !record.storage_uid.is_nil()
             && record.storage_uid != storage_uid
         {
-            return refuse(format!(
-                "member {from} is known by another data directory: what it voted for and acknowledged is lost; \
-                 remove it and add it under a new id"
-            ));
+            return Err(disowned(from));
         }
         Ok(from)
     }

@@ -115,7 +115,8 @@ impl Queries for Api {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::ListEventsStream>, Status> {
-        self.history(request.into_inner()).await
+        let deadline = deadline(request.metadata());
+        self.history(request.into_inner(), deadline).await
     }
 }
 

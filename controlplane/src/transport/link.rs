@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use v1::peers_client::PeersClient;
 
 use super::{Addresses, Identity, connect};
+use crate::error::is_disowned;
 use crate::handle::Handle;
 
 /// How long to wait before a broken link is tried again.
@@ -33,6 +34,12 @@ pub(super) async fn run(context: Context, to: MemberId, mut queue: mpsc::Receive
     while let Some(first) = queue.recv().await {
         let pause = match stream(&context, to, first, &mut queue).await {
             Ok(()) => RETRY,
+            Err(status) if is_disowned(&status) => {
+                tracing::error!(member = %to, error = status.message(), "the peer knows another life of this member");
+                // When the node thread has ended there is nobody to stop.
+                let _ = context.handle.tell(Input::Disowned).await;
+                return;
+            }
             Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                 tracing::warn!(member = %to, error = status.message(), "the peer refuses this member");
                 RETRY_REFUSED

@@ -80,6 +80,8 @@ pub enum Input {
         /// Whether it arrived.
         delivered: bool,
     },
+    /// A peer knows this member by another data directory, and refuses it.
+    Disowned,
     /// A peer cannot be reached.
     PeerUnreachable {
         /// Who.

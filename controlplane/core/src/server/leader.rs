@@ -40,7 +40,8 @@ impl Server {
         let leads = self.replica.is_leader();
         if self.leader.as_ref().is_some_and(|l| !leads || l.term != term) {
             self.leader = None;
-            for ticket in self.proposals.drop_all() {
+            let waited = self.proposals.drop_all().into_iter().chain(self.changes.drop_all());
+            for ticket in waited.collect::<Vec<_>>() {
                 self.reply(ticket, Reply::Lost);
             }
         }

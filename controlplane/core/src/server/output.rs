@@ -115,8 +115,8 @@ pub enum Fatal {
     Removed(MemberId),
     /// The cluster knows this member by another data directory.
     #[error(
-        "member {member} is known by another data directory than this one: its votes and acknowledgements were lost; \
-             remove the member and add it under a new id"
+        "member {member} is known to the cluster with another data directory: its votes and acknowledgements were lost \
+             with it; remove the member, add it under a new id, and start it with --join"
     )]
     OtherStorage {
         /// Who.

@@ -127,10 +127,12 @@ impl Server {
 
     /// Why no submission can be taken now, if so.
     pub(super) fn refuse_submission(&self) -> Option<Reply> {
-        if self.disk_full {
+        let other_leader = self.replica.leader().filter(|l| *l != self.config.member);
+        if self.disk_full && other_leader.is_none() {
+            // Nobody else can take it either: with room here, this server would lead or help to elect a leader.
             Some(Reply::DiskFull)
         } else if !self.replica.is_leader() {
-            Some(Reply::NotLeader(self.replica.leader().filter(|l| *l != self.config.member)))
+            Some(Reply::NotLeader(other_leader))
         } else if self.proposals.is_full() {
             Some(Reply::Overloaded)
         } else {
