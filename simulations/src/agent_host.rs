@@ -147,20 +147,21 @@ impl World {
         self.adopted_guests_speak(number);
     }
 
-    /// The agent's process dies; its guests live on.
-    pub(crate) fn crash_agent(&mut self, number: u32, restart_after_us: Micros) {
-        let host = &mut self.agents[number as usize];
+    /// The agent's process dies; its guests live on. Tells whether it lived.
+    pub(crate) fn crash_agent(&mut self, number: u32, restart_after_us: Micros) -> bool {
+        let Some(host) = self.agents.get_mut(number as usize) else { return false };
         if host.agent.take().is_none() {
-            return;
+            return false;
         }
         self.note(Host::Agent(number), "agent crash", 0, String::new);
         self.queue.push(self.now_us + restart_after_us, Event::AgentStart { agent: number });
+        true
     }
 
-    /// The machine loses power, and everything on it but its disk.
-    pub(crate) fn reboot_node(&mut self, number: u32, restart_after_us: Micros) {
+    /// The machine loses power, and everything on it but its disk. Tells whether there is such a machine.
+    pub(crate) fn reboot_node(&mut self, number: u32, restart_after_us: Micros) -> bool {
         let now_us = self.now_us;
-        let host = &mut self.agents[number as usize];
+        let Some(host) = self.agents.get_mut(number as usize) else { return false };
         host.boot += 1;
         host.hypervisor.reboot();
         host.clock.reboot(now_us);
@@ -169,6 +170,7 @@ impl World {
         if was_up {
             self.queue.push(now_us + restart_after_us, Event::AgentStart { agent: number });
         }
+        true
     }
 
     /// Hands an observation to a running agent, and does what it wants.

@@ -1,5 +1,7 @@
 //! Clients: they submit and read, wait, and ask again with the same request id somewhere else.
 
+use std::collections::VecDeque;
+
 use bulkhead_types::{MemberId, Stamped};
 use uuid::Uuid;
 
@@ -8,7 +10,8 @@ use crate::invariants::{acknowledged, reads};
 use crate::message::{Body, Call, Envelope, Request, Response};
 use crate::network::Host;
 use crate::rng::Rng;
-use crate::world::{Event, Phase, World};
+use crate::script::What;
+use crate::world::{CLIENT_RANK, Event, Phase, World};
 
 /// A client that was told to ask somebody else waits so long, in microseconds.
 const RETRY_US: Micros = 20_000;
@@ -19,7 +22,12 @@ const CLOSING_ATTEMPTS_MAX: u32 = 1000;
 #[derive(Debug)]
 pub(crate) struct Client {
     number: u32,
-    pub(crate) rng: Rng,
+    /// Where it asks.
+    rng: Rng,
+    /// What it wants, and when.
+    pub(crate) will: Rng,
+    /// What it was told to ask for while it was busy.
+    backlog: VecDeque<Option<Box<Stamped>>>,
     current: Option<Operation>,
     /// Counts what it waits for: an older alarm means nothing.
     alarm: u64,
@@ -45,7 +53,9 @@ struct Operation {
 impl Client {
     pub(crate) fn new(number: u32, seed: u64) -> Self {
         let rng = Rng::child(seed, "client", u64::from(number));
-        Self { number, rng, current: None, alarm: 0, server: MemberId(1) }
+        let will = Rng::child(seed, "will", u64::from(number));
+        let backlog = VecDeque::new();
+        Self { number, rng, will, backlog, current: None, alarm: 0, server: MemberId(1) }
     }
 
     fn host(&self) -> Host {
@@ -73,8 +83,7 @@ impl World {
             return;
         }
         match self.clients[index].current.as_mut() {
-            None if self.phase == Phase::Liveness => {}
-            None => self.begin_operation(index),
+            None => {}
             Some(operation) if operation.asked => {
                 operation.uncertain = true;
                 operation.asked = false;
@@ -85,11 +94,34 @@ impl World {
         }
     }
 
-    fn begin_operation(&mut self, index: usize) {
-        let client = &mut self.clients[index];
+    /// Lets a client begin its next operation after a time.
+    pub(crate) fn set_next_operation(&mut self, index: usize, after_us: Micros) {
+        let client = self.clients[index].number;
+        let event = Event::NextOperation { client };
+        self.queue.push_ranked(self.now_us + after_us, CLIENT_RANK + client, event);
+    }
+
+    /// A client decides what to ask for.
+    pub(crate) fn next_operation(&mut self, number: u32) {
+        let client = &mut self.clients[number as usize];
+        if self.phase == Phase::Liveness || !client.is_idle() {
+            return;
+        }
         let state = self.chronicle.state();
-        let stamped = self.workload.next(&mut client.rng, client.number, state);
-        self.begin(index, stamped);
+        let stamped = self.workload.next(&mut client.will, client.number, state);
+        let submission = stamped.clone().map(Box::new);
+        self.record(What::Operation { client: number, submission });
+        self.begin(number as usize, stamped);
+    }
+
+    /// A client is told what to ask for, now or as soon as it can.
+    pub(crate) fn ask(&mut self, number: u32, submission: Option<Box<Stamped>>) {
+        let index = number as usize;
+        if self.clients[index].is_idle() {
+            self.begin(index, submission.map(|s| *s));
+        } else {
+            self.clients[index].backlog.push_back(submission);
+        }
     }
 
     /// Lets an idle client submit this, or read.
@@ -144,9 +176,17 @@ impl World {
     /// The operation is over; the next one comes later.
     fn rest(&mut self, index: usize) {
         self.clients[index].current = None;
-        let think_ms = self.options.workload.think_ms;
-        let after_us = self.clients[index].rng.wait(think_ms) * 1000;
-        self.set_alarm(index, after_us);
+        if self.phase == Phase::Liveness {
+            return;
+        }
+        if self.script.is_some() {
+            if let Some(next) = self.clients[index].backlog.pop_front() {
+                self.begin(index, next.map(|s| *s));
+            }
+            return;
+        }
+        let after_us = self.clients[index].will.wait(self.options.workload.think_ms) * 1000;
+        self.set_next_operation(index, after_us);
     }
 
     fn look_elsewhere(&mut self, index: usize, hint: Option<MemberId>) {

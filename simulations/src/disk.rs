@@ -9,9 +9,62 @@ use bulkhead_controlplane_core::replica::Persist;
 use bulkhead_controlplane_disk::{DiskError, Loaded, bootstrap, load, to_batch};
 use bulkhead_storage::{CrashChoice, Fault, FaultPlan, Identity, MemDisk, Operation, StorageError, Stores};
 use bulkhead_types::{LogCodec, MemberId};
+use serde::{Deserialize, Serialize};
 
+use crate::clock::Micros;
 use crate::options::DiskOptions;
 use crate::rng::Rng;
+
+/// What becomes of writes that were not flushed when the power fails. Numbers beyond what there is wrap around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// All are lost.
+    All,
+    /// So many survive.
+    Kept(usize),
+    /// So many survive, and the next one in so many of its bytes.
+    Torn(usize, usize),
+    /// None is lost: the process died, the machine did not.
+    Nothing,
+}
+
+impl Loss {
+    /// Any of them, power failures that lose everything most often.
+    #[must_use]
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        const ANY: u64 = 1 << 20;
+        match rng.range(0, 4) {
+            0 | 1 => Self::All,
+            2 => Self::Kept(rng.range(0, ANY) as usize),
+            3 => Self::Nothing,
+            _ => Self::Torn(rng.range(0, ANY) as usize, rng.range(0, ANY) as usize),
+        }
+    }
+}
+
+/// What is wrong with a durable record. Numbers beyond what there is wrap around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// Bits of one byte changed.
+    Flip {
+        /// Which byte.
+        byte: usize,
+        /// Which bits.
+        mask: u8,
+    },
+    /// Another record's content was written in its place.
+    Misdirected {
+        /// Which other record.
+        other: usize,
+    },
+    /// It ends too early.
+    Cut {
+        /// How many bytes are left.
+        bytes: usize,
+    },
+}
 
 /// A server's disk, over all its lives.
 pub(crate) struct ServerDisk {
@@ -19,6 +72,10 @@ pub(crate) struct ServerDisk {
     identity: Identity,
     options: DiskOptions,
     rng: Rng,
+    /// Slower than usual by so much, until then.
+    slow: Option<(Micros, Micros)>,
+    /// Something in it was damaged behind the server's back.
+    pub(crate) damaged: bool,
 }
 
 /// The requests of one life.
@@ -33,7 +90,8 @@ impl ServerDisk {
     /// An empty disk that belongs to this member.
     #[must_use]
     pub(crate) fn new(identity: Identity, options: DiskOptions, seed: u64) -> Self {
-        Self { disk: MemDisk::new(), identity, options, rng: Rng::child(seed, "disk", identity.member_id) }
+        let rng = Rng::child(seed, "disk", identity.member_id);
+        Self { disk: MemDisk::new(), identity, options, rng, slow: None, damaged: false }
     }
 
     /// The id of the data directory.
@@ -60,12 +118,18 @@ impl ServerDisk {
     }
 
     /// How long the device takes for a flush, in microseconds.
-    pub(crate) fn flush_us(&mut self) -> u64 {
+    pub(crate) fn flush_us(&mut self, now_us: Micros) -> Micros {
         let usual = self.rng.range(self.options.flush_us_min, self.options.flush_us_max);
+        let extra_us = self.slow.filter(|(_, until_us)| now_us < *until_us).map_or(0, |(extra_us, _)| extra_us);
         if self.rng.chance(self.options.slow_permille) {
-            return usual + self.rng.range(0, self.options.slow_us_max);
+            return usual + extra_us + self.rng.range(0, self.options.slow_us_max);
         }
-        usual
+        usual + extra_us
+    }
+
+    /// Each flush takes longer until then.
+    pub(crate) fn slow_down(&mut self, extra_us: Micros, until_us: Micros) {
+        self.slow = Some((extra_us, until_us));
     }
 
     /// How long the device takes for a snapshot, or a part of one, in microseconds.
@@ -73,15 +137,22 @@ impl ServerDisk {
         self.rng.range(self.options.flush_us_min, self.options.flush_us_min + self.options.snapshot_us_max)
     }
 
-    /// Power fails: what was not flushed is lost, kept in part, or torn.
+    /// Power fails by itself: what was not flushed is lost, kept in part, or torn.
     pub(crate) fn crash(&mut self) -> CrashChoice {
+        let loss = Loss::draw(&mut self.rng);
+        self.lose(loss)
+    }
+
+    /// Power fails, with this loss. Failures to come are forgotten.
+    pub(crate) fn lose(&mut self, loss: Loss) -> CrashChoice {
         let unsynced = self.disk.unsynced_batches();
-        let choice = match self.rng.range(0, 3) {
-            0 | 1 => CrashChoice::LoseUnsynced,
-            2 => CrashChoice::KeepUnsynced { batches: self.rng.below(unsynced + 1) },
-            _ => {
-                let batches = self.rng.below(unsynced + 1);
-                let bytes = self.rng.below(self.disk.unsynced_bytes(batches) + 1);
+        let choice = match loss {
+            Loss::All => CrashChoice::LoseUnsynced,
+            Loss::Kept(batches) => CrashChoice::KeepUnsynced { batches: batches % (unsynced + 1) },
+            Loss::Nothing => CrashChoice::KeepUnsynced { batches: unsynced },
+            Loss::Torn(batches, bytes) => {
+                let batches = batches % (unsynced + 1);
+                let bytes = bytes % (self.disk.unsynced_bytes(batches) + 1);
                 CrashChoice::TearLast { batches, bytes }
             }
         };
@@ -90,12 +161,36 @@ impl ServerDisk {
         choice
     }
 
-    /// The next operation of one kind, or a later one, fails.
-    pub(crate) fn fail_one(&mut self, operations: &[Operation], skip_max: u64) -> Operation {
-        let operation = *self.rng.pick(operations);
-        let skip = self.rng.range(0, skip_max);
+    /// Everything on it is gone. Ends the process that uses it.
+    pub(crate) fn wipe(&mut self) {
+        self.disk.wipe();
+    }
+
+    /// Damages one durable record; tells which, if there is one.
+    pub(crate) fn damage(&mut self, record: usize, damage: Damage) -> Option<String> {
+        let records = self.disk.records();
+        let (tree, key, length) = records.get(record.checked_rem(records.len())?)?;
+        let present = self.disk.read(*tree, key)?;
+        let mut value = present.clone();
+        match damage {
+            Damage::Flip { byte, mask } => value[byte.checked_rem(*length)?] ^= mask.max(1),
+            Damage::Misdirected { other } => {
+                let (tree, key, _) = &records[other % records.len()];
+                value = self.disk.read(*tree, key)?;
+            }
+            Damage::Cut { bytes } => value.truncate(bytes.checked_rem(*length)?),
+        }
+        if value == present {
+            return None;
+        }
+        self.damaged = true;
+        self.disk.overwrite(*tree, key, Some(&value));
+        Some(format!("{tree:?} {key:02x?}"))
+    }
+
+    /// An operation of one kind fails, after some that pass.
+    pub(crate) fn fail_one(&mut self, operation: Operation, skip: u64) {
         self.disk.set_faults(FaultPlan::none().with(operation, skip, 1, Fault::Io));
-        operation
     }
 
     /// The disk has no room, or has room again. Failures to come are forgotten.

@@ -18,6 +18,7 @@ impl World {
     pub(crate) fn become_calm(&mut self) {
         self.note(Host::World, "calm", 0, String::new);
         self.phase = Phase::Liveness;
+        self.calm_at_us = Some(self.now_us);
         self.network.become_reliable();
         let members: Vec<_> = self.servers.keys().copied().collect();
         for member in members {
@@ -50,7 +51,7 @@ impl World {
             },
             (None, None) => return,
         };
-        let stamped = submission(&mut self.clients[0].rng, 0, vec![command]);
+        let stamped = submission(&mut self.operator_rng, 0, vec![command]);
         self.begin(0, Some(stamped));
     }
 

@@ -150,6 +150,25 @@ impl Body {
         }
     }
 
+    /// Another one of the same, of what a network may bring twice: what servers send each other.
+    #[must_use]
+    pub(crate) fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Peer(message) => Some(Self::Peer(message.clone())),
+            Self::Chunk(chunk) => Some(Self::Chunk(chunk.clone())),
+            Self::ChunkAnswer { transfer, next, taken } => {
+                Some(Self::ChunkAnswer { transfer: *transfer, next: *next, taken: *taken })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a network may bring it twice.
+    #[must_use]
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        matches!(self, Self::Peer(_) | Self::Chunk(_) | Self::ChunkAnswer { .. })
+    }
+
     /// What it is, and a number that stands for its content, for traces.
     #[must_use]
     pub(crate) fn summary(&self) -> (&'static str, u128) {

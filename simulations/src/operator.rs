@@ -1,6 +1,8 @@
-//! The operator: replaces servers, one at a time, by looking at the members as they are and doing the next step.
+//! The operator: changes the members, one change at a time, by looking at the members as they are and doing the
+//! next step.
 
 use bulkhead_types::{MemberId, MemberRole, MembershipAction, MembershipChange};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::clock::Micros;
@@ -10,73 +12,130 @@ use crate::world::{Event, World};
 
 /// How often the operator looks, in microseconds.
 const LOOK_US: Micros = 700_000;
+/// How often a visit ends when the operator looks.
+const VISIT_ENDS_PERMILLE: u64 = 150;
 
-/// One server that takes another one's place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Replacement {
-    leaves: MemberId,
-    joins: MemberId,
+/// One change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// One server takes another one's place.
+    Replace {
+        /// Who goes.
+        leaves: MemberId,
+        /// Who comes.
+        joins: MemberId,
+    },
+    /// One voter more.
+    Grow {
+        /// Who comes.
+        joins: MemberId,
+    },
+    /// One voter less.
+    Shrink {
+        /// Who goes.
+        leaves: MemberId,
+    },
+    /// A learner comes, and goes without having voted.
+    Visit {
+        /// Who.
+        visitor: MemberId,
+    },
+}
+
+impl Change {
+    fn joins(self) -> Option<MemberId> {
+        match self {
+            Self::Replace { joins, .. } | Self::Grow { joins } => Some(joins),
+            Self::Visit { visitor } => Some(visitor),
+            Self::Shrink { .. } => None,
+        }
+    }
+
+    fn leaves(self) -> Option<MemberId> {
+        match self {
+            Self::Replace { leaves, .. } | Self::Shrink { leaves } => Some(leaves),
+            Self::Visit { visitor } => Some(visitor),
+            Self::Grow { .. } => None,
+        }
+    }
 }
 
 impl World {
-    /// Begins to replace a server, unless one is being replaced already.
-    pub(crate) fn fault_member_change(&mut self) {
-        if self.replacement.is_some() {
-            return;
-        }
-        let state = self.chronicle.state();
-        let voters: Vec<MemberId> = state.voters().map(|record| record.member).collect();
-        let Some(last) = self.servers.keys().next_back().copied().filter(|_| !voters.is_empty()) else {
-            return;
+    /// Begins a change of the members; tells whether it did. One is made at a time, and only between members
+    /// that are what the change takes them for.
+    pub(crate) fn begin_change(&mut self, change: Change) -> bool {
+        let is_voter =
+            |member| self.chronicle.state().member(member).is_some_and(|r| r.role == MemberRole::Voter);
+        let known = |member| self.chronicle.state().member(member).is_some();
+        let sound = match change {
+            Change::Replace { leaves, joins } => is_voter(leaves) && !known(joins),
+            Change::Grow { joins: joining } | Change::Visit { visitor: joining } => !known(joining),
+            Change::Shrink { leaves } => is_voter(leaves) && self.chronicle.state().voters().count() > 3,
         };
-        let replacement =
-            Replacement { leaves: *self.nemesis.rng.pick(&voters), joins: MemberId(last.0 + 1) };
-        self.replacement = Some(replacement);
-        self.nemesis.count("member change");
-        self.note(Host::World, "replace", u128::from(replacement.leaves.0), || format!("{replacement:?}"));
+        if self.replacement.is_some() || !sound {
+            return false;
+        }
+        self.replacement = Some(change);
+        self.note(Host::World, "change", 0, || format!("{change:?}"));
         self.queue.push(self.now_us, Event::Operate);
+        true
     }
 
     /// The operator looks what is to be done next.
     pub(crate) fn operate(&mut self) {
-        let Some(Replacement { leaves, joins }) = self.replacement else { return };
-        let role = |member| self.chronicle.state().member(member).map(|record| record.role);
-        let (joining, leaving) = (role(joins), role(leaves));
-        let leader = self.leader();
-        let request = match (joining, leaving) {
-            (None, _) => change(
-                &mut self.nemesis.rng,
-                MembershipAction::AddLearner {
-                    member: joins,
-                    address: SmolStr::new(format!("server-{joins}:7400")),
-                },
-            ),
-            (Some(MemberRole::Learner), _) => {
-                if !self.servers.contains_key(&joins) {
-                    self.add_server(joins, None);
-                }
-                change(&mut self.nemesis.rng, MembershipAction::Promote { member: joins })
-            }
-            (Some(MemberRole::Voter), Some(MemberRole::Voter)) if leader == Some(leaves) => {
-                Request::Transfer(Some(joins))
-            }
-            (Some(MemberRole::Voter), Some(MemberRole::Voter)) => {
-                change(&mut self.nemesis.rng, MembershipAction::Remove { member: leaves })
-            }
-            _ => {
-                self.replacement = None;
-                return;
-            }
+        let Some(change) = self.replacement else { return };
+        let Some(request) = self.next_step(change) else {
+            self.replacement = None;
+            self.changed_us = self.now_us;
+            return;
         };
         self.queue.push(self.now_us + LOOK_US, Event::Operate);
-        if let Some(leader) = leader {
+        if let Some(leader) = self.leader() {
             let request = Envelope { origin: Host::World, call: 0, via: None, content: request };
             self.send(Host::World, Host::Server(leader), Body::Request(request));
         }
     }
-}
 
-fn change(rng: &mut crate::rng::Rng, action: MembershipAction) -> Request {
-    let (request_id, actor) = (rng.uuid(), SmolStr::new_static("user:operator"));
-    Request::Membership(Box::new(MembershipChange { request_id, actor, proposed_at_ms: 0, action }))
+    fn role(&self, member: MemberId) -> Option<MemberRole> {
+        self.chronicle.state().member(member).map(|record| record.role)
+    }
+
+    fn next_step(&mut self, change: Change) -> Option<Request> {
+        if let Some(joins) = change.joins() {
+            match self.role(joins) {
+                None => {
+                    let address = SmolStr::new(format!("server-{joins}:7400"));
+                    return Some(self.member_step(MembershipAction::AddLearner { member: joins, address }));
+                }
+                Some(MemberRole::Learner) => {
+                    let starts = !self.servers.contains_key(&joins);
+                    if starts {
+                        self.add_server(joins, None);
+                    }
+                    if !matches!(change, Change::Visit { .. }) {
+                        return Some(self.member_step(MembershipAction::Promote { member: joins }));
+                    }
+                    // A visitor has time to be sent a snapshot.
+                    if starts || !self.operator_rng.chance(VISIT_ENDS_PERMILLE) {
+                        return Some(Request::Read);
+                    }
+                }
+                Some(MemberRole::Voter | MemberRole::Removed) => {}
+            }
+        }
+        let leaves = change.leaves()?;
+        if self.role(leaves).is_none_or(|role| role == MemberRole::Removed) {
+            return None;
+        }
+        if self.leader() == Some(leaves) {
+            return Some(Request::Transfer(change.joins()));
+        }
+        Some(self.member_step(MembershipAction::Remove { member: leaves }))
+    }
+
+    fn member_step(&mut self, action: MembershipAction) -> Request {
+        let (request_id, actor) = (self.operator_rng.uuid(), SmolStr::new_static("user:operator"));
+        Request::Membership(Box::new(MembershipChange { request_id, actor, proposed_at_ms: 0, action }))
+    }
 }

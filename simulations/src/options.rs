@@ -1,8 +1,40 @@
 //! Everything that the seed decides before anything happens.
 
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
+
+/// Sizes that are set instead of drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Servers at the start.
+    pub servers: Option<u64>,
+    /// Nodes.
+    pub agents: Option<u32>,
+    /// Length of the faults' phase, in ticks of the servers.
+    pub ticks: Option<u64>,
+}
+
+/// How far clocks may be from what is promised for them; beyond it a run says nothing about the system.
+///
+/// Leases are counted on monotonic clocks, requests are remembered by log time.
+pub mod contract {
+    /// The most that a clock may run too fast or too slow, in millionths.
+    pub const DRIFT_PPM_MAX: u64 = 5000;
+    /// How far the jumps of one wall clock may add up, in milliseconds. Far below the time for which requests are
+    /// remembered: that time is log time, and a clock that runs ahead by more would let a retry happen twice.
+    pub const OFFSET_MS_MAX: u64 = 60_000;
+}
+
+/// In which way a run leaves the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Clocks drift by more than is promised.
+    Drift,
+    /// Wall clocks jump by more than is promised.
+    Jump,
+}
 
 /// The options of one run. Times carry their unit in their name; rates are in thousandths.
 #[derive(Clone, Debug)]
@@ -33,6 +65,8 @@ pub struct Options {
     pub drift_ppm_max: u64,
     /// How far a host's wall clock may be off, in milliseconds.
     pub offset_ms_max: u64,
+    /// Clocks leave the contract in this run.
+    pub beyond: Option<Beyond>,
 }
 
 /// What the servers go by.
@@ -103,20 +137,34 @@ pub struct FaultOptions {
     pub duration_ms: u64,
     /// Power failure of a server.
     pub server_crash: u64,
-    /// Power failure of a server in the middle of a snapshot.
+    /// A server's process stands still for a while.
+    pub server_pause: u64,
+    /// A server's disk fails in the middle of a snapshot, and the server with it.
     pub snapshot_crash: u64,
+    /// A snapshot is taken now.
+    pub take_snapshot: u64,
     /// A server's disk fails for one operation.
     pub disk_error: u64,
     /// A server's disk is full for a while.
     pub disk_full: u64,
+    /// A server's disk is slow for a while.
+    pub disk_slow: u64,
+    /// A server's disk is gone, and the server is replaced.
+    pub disk_lost: u64,
+    /// A durable record is damaged while the server is down.
+    pub disk_damage: u64,
     /// Hosts cannot reach each other.
     pub partition: u64,
+    /// Hosts become unreachable one after the other, and reachable again in another order.
+    pub swizzle: u64,
     /// An operator moves the leadership.
     pub leader_transfer: u64,
-    /// An operator replaces a server.
+    /// An operator changes the members.
     pub member_change: u64,
     /// A host's wall clock is set.
     pub clock_jump: u64,
+    /// A host's clocks run at another speed.
+    pub clock_drift: u64,
     /// An agent's process dies.
     pub agent_crash: u64,
     /// A node loses power.
@@ -172,15 +220,26 @@ pub struct WorkloadOptions {
 /// Thousandths of the whole.
 const ALWAYS: u64 = 1000;
 
+/// So many thousandths of the runs leave the contract.
+const BEYOND_PERMILLE: u64 = 30;
+
 impl Options {
     /// What this seed decides.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
+        Self::draw_shaped(seed, Shape::default())
+    }
+
+    /// What this seed decides, but for the sizes that are set.
+    #[must_use]
+    pub fn draw_shaped(seed: u64, shape: Shape) -> Self {
         let rng = &mut Rng::child(seed, "options", 0);
-        let agents = rng.range(2, 8) as u32;
-        Self {
+        let agents_drawn = *rng.pick(&[2, 3, 4, 6, 8, 20]);
+        let servers_drawn = *rng.pick(&[3, 3, 3, 5]);
+        let agents = shape.agents.unwrap_or(agents_drawn).max(1);
+        let mut options = Self {
             seed,
-            servers: *rng.pick(&[3, 3, 3, 5]),
+            servers: shape.servers.unwrap_or(servers_drawn).max(1),
             agents,
             clients: rng.range(2, 5) as u32,
             safety_ms: rng.range(60_000, 120_000),
@@ -190,9 +249,64 @@ impl Options {
             faults: FaultOptions::draw(rng),
             node: NodeOptions::draw(rng),
             workload: WorkloadOptions::draw(rng, agents),
-            drift_ppm_max: *rng.pick(&[0, 50, 1000, 5000]),
+            drift_ppm_max: *rng.pick(&[0, 50, 1000, contract::DRIFT_PPM_MAX]),
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
+            beyond: rng.chance(BEYOND_PERMILLE).then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
+        };
+        match options.beyond {
+            Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
+            Some(Beyond::Jump) => options.faults.clock_jump = options.faults.clock_jump.max(3),
+            None => {}
         }
+        if let Some(ticks) = shape.ticks {
+            options.safety_ms = ticks * options.server.tick_ms;
+        }
+        options
+    }
+
+    /// Takes away everything that goes wrong by itself: what is left is decided one by one.
+    pub fn be_quiet(&mut self) {
+        let network = &mut self.network;
+        (network.drop_permille, network.duplicate_permille, network.delay_permille) = (0, 0, 0);
+        self.disk.slow_permille = 0;
+        let node = &mut self.node;
+        (node.start_failure_permille, node.mute_permille, node.stubborn_permille) = (0, 0, 0);
+        (node.image_failure_permille, node.container_crash_permille) = (0, 0);
+    }
+}
+
+impl std::fmt::Display for Options {
+    /// One line with everything that makes this run another one than the rest.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { server, network, disk, node, workload, .. } = self;
+        write!(
+            f,
+            "{}s/{}a/{}c tick={} lease={} snapshot={}-{} drop={} dup={} delay={} flush={}us think={} read={} node-faults={}",
+            self.servers,
+            self.agents,
+            self.clients,
+            server.tick_ms,
+            server.lease_ms,
+            server.snapshot_entries,
+            server.keep_entries,
+            network.drop_permille,
+            network.duplicate_permille,
+            network.delay_permille,
+            disk.flush_us_max,
+            workload.think_ms,
+            workload.read_permille,
+            node.start_failure_permille
+                + node.mute_permille
+                + node.image_failure_permille
+                + node.container_crash_permille,
+        )?;
+        write!(f, " drift={} every={} for={}", self.drift_ppm_max, self.faults.interval_ms, self.faults.duration_ms)?;
+        if let Some(beyond) = self.beyond {
+            write!(f, " beyond={beyond:?}")?;
+        }
+        let off: Vec<&str> =
+            self.faults.weights().into_iter().filter(|(_, weight)| *weight == 0).map(|(name, _)| name).collect();
+        write!(f, " without={}", if off.is_empty() { "-".to_owned() } else { off.join(",") })
     }
 }
 
@@ -257,13 +371,20 @@ impl FaultOptions {
         let mut weight = |often: u64| if rng.chance(ALWAYS / 4) { 0 } else { often };
         let weights = Self {
             server_crash: weight(6),
+            server_pause: weight(3),
             snapshot_crash: weight(2),
+            take_snapshot: weight(3),
             disk_error: weight(2),
             disk_full: weight(1),
+            disk_slow: weight(2),
+            disk_lost: weight(1),
+            disk_damage: weight(2),
             partition: weight(6),
+            swizzle: weight(2),
             leader_transfer: weight(3),
             member_change: weight(2),
             clock_jump: weight(2),
+            clock_drift: weight(2),
             agent_crash: weight(4),
             node_reboot: weight(2),
             vm_crash: weight(4),
@@ -272,6 +393,31 @@ impl FaultOptions {
         };
         // With more than a few faults at a time nothing happens that could go wrong.
         Self { interval_ms: weights.interval_ms.max(weights.duration_ms / 4), ..weights }
+    }
+
+    /// The weight of each kind, by its name.
+    #[must_use]
+    pub fn weights(&self) -> [(&'static str, u64); 18] {
+        [
+            ("server-crash", self.server_crash),
+            ("server-pause", self.server_pause),
+            ("snapshot-crash", self.snapshot_crash),
+            ("take-snapshot", self.take_snapshot),
+            ("disk-error", self.disk_error),
+            ("disk-full", self.disk_full),
+            ("disk-slow", self.disk_slow),
+            ("disk-lost", self.disk_lost),
+            ("disk-damage", self.disk_damage),
+            ("partition", self.partition),
+            ("swizzle", self.swizzle),
+            ("leader-transfer", self.leader_transfer),
+            ("member-change", self.member_change),
+            ("clock-jump", self.clock_jump),
+            ("clock-drift", self.clock_drift),
+            ("agent-crash", self.agent_crash),
+            ("node-reboot", self.node_reboot),
+            ("vm-crash", self.vm_crash),
+        ]
     }
 }
 

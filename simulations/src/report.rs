@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::invariants::Violation;
 use crate::options::Options;
+use crate::script::Script;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub enum Outcome {
     Passed,
     /// Too little happened to say anything.
     Void(String),
+    /// Clocks were worse than is promised: whatever happened says nothing about the system.
+    OutOfContract(String),
     /// Something that must never be.
     Failed(Violation),
 }
@@ -27,6 +30,8 @@ pub struct Report {
     pub steps: u64,
     /// How long it lasted, in virtual milliseconds.
     pub virtual_ms: u64,
+    /// How many commands clients asked for.
+    pub submitted: u64,
     /// How many commands were acknowledged.
     pub acknowledged: u64,
     /// How many entries the log has.
@@ -41,6 +46,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Stands for everything that happened.
     pub trace_hash: u128,
+    /// Everything that was decided, when it was kept.
+    pub script: Option<Script>,
     /// The last lines of the trace, when they were kept.
     pub tail: Vec<String>,
 }
@@ -50,13 +57,13 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "seed {} servers {} agents {} steps {} virtual {:.1} s acked {} unknown {} reads {} entries {} guests {} faults",
+            "seed {} {} steps {} virtual {:.1} s acked {}/{} unknown {} reads {} entries {} guests {} faults",
             self.options.seed,
-            self.options.servers,
-            self.options.agents,
+            self.options,
             self.steps,
             self.virtual_ms as f64 / 1000.0,
             self.acknowledged,
+            self.submitted,
             self.unknown,
             self.reads,
             self.entries,
@@ -69,6 +76,7 @@ impl std::fmt::Display for Report {
         match &self.outcome {
             Outcome::Passed => Ok(()),
             Outcome::Void(why) => write!(f, " void: {why}"),
+            Outcome::OutOfContract(why) => write!(f, " out of contract: {why}"),
             Outcome::Failed(violation) => write!(f, " FAILED {violation}"),
         }
     }

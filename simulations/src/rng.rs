@@ -6,6 +6,8 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use uuid::Uuid;
 
+use crate::network::Host;
+
 /// One component's stream of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(ChaCha8Rng);
@@ -17,6 +19,12 @@ impl Rng {
         let digest = digest128(&("simulation", seed, name, number));
         // The low half is as good as any other: XXH3 spreads over all bits.
         Self(ChaCha8Rng::seed_from_u64(digest as u64))
+    }
+
+    /// The stream of one direction between two hosts.
+    #[must_use]
+    pub(crate) fn link(seed: u64, from: Host, to: Host) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(digest128(&("link", seed, from, to)) as u64))
     }
 
     /// A number from `low` to `high`, both included.
@@ -43,6 +51,14 @@ impl Rng {
     /// When there is none.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
+    }
+
+    /// Puts things into any order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last + 1);
+            items.swap(last, other);
+        }
     }
 
     /// A time until the next of events that come independently, `mean` apart on average; at least 1.

@@ -1,101 +1,179 @@
 //! A run from its first event to its report.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::State;
+
 use crate::invariants::Violation;
 use crate::liveness::CONVERGENCE_US_MAX;
-use crate::options::Options;
+use crate::options::{Beyond, Options, Shape};
 use crate::report::{Outcome, Report};
+use crate::script::{Header, Script, VERSION};
 use crate::trace::Detail;
-use crate::world::World;
+use crate::world::{Phase, World};
 
+/// A run in which clients asked for less tells nothing.
+const SUBMITTED_MIN: u64 = 30;
 /// A run in which fewer commands were acknowledged tells nothing.
 const ACKNOWLEDGED_MIN: u64 = 20;
 /// A run with a shorter log tells nothing.
 const ENTRIES_MIN: u64 = 40;
 /// A run with fewer faults tells nothing.
 const FAULTS_MIN: u64 = 5;
+/// A run with fewer kinds of faults tells nothing, if it has more kinds than that.
+const KINDS_MIN: usize = 3;
+/// What no clock can excuse: these hold however wrong clocks are.
+const TIMELESS: [&str; 9] =
+    ["digests", "prefix", "acknowledged", "revisions", "ledger", "rebuilt", "durable", "start", "snapshot"];
 
-/// The faults go on for so many times longer, at most, in a run in which too little has happened.
-const EXTENSIONS_MAX: u64 = 4;
+/// A test's own invariant: looks at the history's State and the faults so far after every new entry, and says
+/// what is wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Tripwire(pub fn(&State, &BTreeMap<&'static str, u64>) -> Option<String>);
 
 /// What to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunConfig {
     /// Where everything comes from.
     pub seed: u64,
-    /// How long faults happen, in ticks of the servers; as the seed decides when unset.
-    pub ticks: Option<u64>,
+    /// Sizes that are set instead of drawn.
+    pub shape: Shape,
+    /// Nothing goes wrong but what is decided.
+    pub quiet: bool,
     /// How much is written down.
     pub detail: Detail,
+    /// Decisions are kept, for [`Report::script`].
+    pub record: bool,
+    /// Decisions are told instead of made.
+    pub script: Option<Arc<Script>>,
+    /// A test's own invariant.
+    pub tripwire: Option<Tripwire>,
 }
 
-/// Runs a cluster from its seed.
-#[must_use]
-pub fn run(config: RunConfig) -> Report {
-    let mut options = Options::draw(config.seed);
-    if let Some(ticks) = config.ticks {
-        options.safety_ms = ticks * options.server.tick_ms;
+impl RunConfig {
+    /// A run as its seed decides.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            shape: Shape::default(),
+            quiet: false,
+            detail: Detail::Hash,
+            record: false,
+            script: None,
+            tripwire: None,
+        }
     }
-    let safety_us = options.safety_ms * 1000;
-    let mut world = World::new(options, config.detail);
-    let extension_us = if config.ticks.is_none() { EXTENSIONS_MAX * safety_us } else { 0 };
-    while world.violation.is_none()
-        && (world.now_us < safety_us || (world.now_us < safety_us + extension_us && worth(&world).is_some()))
-    {
+
+    /// A run whose faults end after so many ticks of the servers.
+    #[must_use]
+    pub fn short(seed: u64, ticks: u64) -> Self {
+        Self { shape: Shape { ticks: Some(ticks), ..Shape::default() }, ..Self::new(seed) }
+    }
+
+    /// A run that is told its decisions.
+    #[must_use]
+    pub fn replay(script: Arc<Script>) -> Self {
+        let Header { seed, shape, quiet, .. } = script.header;
+        Self { shape, quiet, script: Some(script), ..Self::new(seed) }
+    }
+}
+
+/// Runs a cluster.
+#[must_use]
+pub fn run(config: &RunConfig) -> Report {
+    let mut options = Options::draw_shaped(config.seed, config.shape);
+    if config.quiet {
+        options.be_quiet();
+    }
+    let mut world = World::new(options, config);
+    while world.violation.is_none() && world.phase == Phase::Safety {
         world.step();
     }
-    let safety_us = world.now_us;
-    if world.violation.is_none() {
-        world.become_calm();
-        while world.violation.is_none() && !world.is_at_rest() {
-            world.step();
-            if world.now_us > safety_us + CONVERGENCE_US_MAX {
-                let unrest = world.unrest();
-                world.fail(unrest.unwrap_or_else(|| Violation::new("convergence", "rest does not last")));
-            }
+    let calm_at_us = world.now_us;
+    while world.violation.is_none() && !world.is_at_rest() {
+        world.step();
+        if world.now_us > calm_at_us + CONVERGENCE_US_MAX {
+            let unrest = world.unrest();
+            world.fail(unrest.unwrap_or_else(|| Violation::new("convergence", "rest does not last")));
         }
     }
     if world.violation.is_none() {
+        world.check();
         let verdict = world.chronicle.check_acknowledged(&world.oracle);
         world.judge(verdict);
     }
-    report(world, config.ticks.is_some())
+    report(world, config)
 }
 
-fn report(mut world: World, is_cut_short: bool) -> Report {
-    let outcome = match world.violation.take() {
-        Some(violation) => Outcome::Failed(violation),
-        // Whoever sets the length of a run also answers for what it is worth.
-        None if is_cut_short => Outcome::Passed,
-        None => worth(&world).map_or(Outcome::Passed, Outcome::Void),
-    };
+fn outcome(world: &mut World, config: &RunConfig) -> Outcome {
+    let beyond = world.options.beyond.map(|beyond| match beyond {
+        Beyond::Drift => "clocks drifted by more than is promised".to_owned(),
+        Beyond::Jump => "clocks jumped by more than is promised".to_owned(),
+    });
+    match (world.violation.take(), beyond) {
+        (Some(violation), Some(beyond)) if !TIMELESS.contains(&violation.invariant) => {
+            Outcome::OutOfContract(format!("{beyond}: {violation}"))
+        }
+        (Some(violation), _) => Outcome::Failed(violation),
+        (None, Some(beyond)) => Outcome::OutOfContract(beyond),
+        // Whoever sets the length of a run, or its decisions, also answers for what it is worth.
+        (None, None) if config.shape.ticks.is_some() || config.script.is_some() => Outcome::Passed,
+        (None, None) => worth(world).map_or(Outcome::Passed, Outcome::Void),
+    }
+}
+
+fn report(mut world: World, config: &RunConfig) -> Report {
+    let outcome = outcome(&mut world, config);
     let mut faults = std::mem::take(&mut world.nemesis.counts);
     let network = world.network.counts;
     faults.insert("dropped", network.dropped);
     faults.insert("duplicated", network.duplicated);
     faults.insert("delayed", network.delayed);
     faults.insert("blocked", network.blocked);
+    faults.insert("clogged", network.clogged);
+    let trace_hash = world.trace.hash();
+    // A run that failed early ends its faults there.
+    let calm_at_us = world.calm_at_us.unwrap_or(world.now_us + 1);
+    let script = world.take_recorded().map(|decisions| Script {
+        header: Header {
+            version: VERSION,
+            seed: config.seed,
+            shape: config.shape,
+            quiet: config.quiet,
+            calm_at_us,
+            trace_hash: Some(format!("{trace_hash:032x}")),
+        },
+        decisions,
+    });
     Report {
         outcome,
         steps: world.counts.steps,
         virtual_ms: world.now_us / 1000,
+        submitted: world.counts.submitted,
         acknowledged: world.counts.acknowledged,
         entries: world.counts.entries,
         reads: world.oracle.reads,
         unknown: world.oracle.unknown_count(),
         guests: world.counts.guests,
         faults,
-        trace_hash: world.trace.hash(),
+        trace_hash,
+        script,
         options: world.options,
         tail: world.trace.into_tail(),
     }
 }
 
 /// Why a run tells nothing, if so.
-fn worth(world: &World) -> Option<String> {
+pub(crate) fn worth(world: &World) -> Option<String> {
+    let nemesis = &world.nemesis;
     let floors = [
+        ("submissions", world.counts.submitted, SUBMITTED_MIN),
         ("acknowledged commands", world.counts.acknowledged, ACKNOWLEDGED_MIN),
         ("entries", world.counts.entries, ENTRIES_MIN),
-        ("faults", world.nemesis.total(), FAULTS_MIN),
+        ("faults", nemesis.total(), FAULTS_MIN),
+        ("kinds of faults", nemesis.counts.len() as u64, KINDS_MIN.min(nemesis.kinds()) as u64),
     ];
     let below = floors.into_iter().find(|(_, found, floor)| found < floor);
     below.map(|(what, found, floor)| format!("{found} {what}, fewer than {floor}"))

@@ -11,7 +11,7 @@ use bulkhead_controlplane_core::server::{
     Fatal, Input, Output, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
 };
 use bulkhead_controlplane_disk::DiskError;
-use bulkhead_storage::{StorageError, Stores};
+use bulkhead_storage::{CrashChoice, StorageError, Stores};
 use bulkhead_types::{
     Command, EventKind, Joined, Kind, MemberId, Name, Object, ObjectId, Stamped, Transaction, digest128,
 };
@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::clock::{HostClock, Micros};
-use crate::disk::{Requests, ServerDisk};
+use crate::disk::{Loss, Requests, ServerDisk};
 use crate::invariants::Violation;
 use crate::message::{Body, Envelope, Request, Response};
 use crate::network::Host;
@@ -30,6 +30,8 @@ use crate::world::{Event, World};
 pub(crate) const CLUSTER_ID: Uuid = Uuid::from_u128(0xb01c_4ead);
 /// A server whose disk was full looks again after this time, in microseconds.
 const FULL_RETRY_US: Micros = 100_000;
+/// An operator who cannot replace a server now tries again after this time, in microseconds.
+const OPERATOR_RETRY_US: Micros = 1_000_000;
 
 /// A machine that holds a server, running or not.
 pub(crate) struct ServerHost {
@@ -41,8 +43,10 @@ pub(crate) struct ServerHost {
     pub(crate) up: Option<Up>,
     /// The first voters, on the machines that found the cluster.
     founders: Option<Vec<MemberId>>,
-    /// It was removed from the cluster and never starts again.
+    /// It was removed from the cluster, or its disk is gone, and it never starts again.
     pub(crate) retired: bool,
+    /// Its process stands still until then.
+    pub(crate) paused_until_us: Micros,
 }
 
 /// A running server.
@@ -84,12 +88,9 @@ impl ServerHost {
         clock: HostClock,
         founders: Option<Vec<MemberId>>,
     ) -> Self {
-        Self { member, disk, clock, life: 0, up: None, founders, retired: false }
+        Self { member, disk, clock, life: 0, up: None, founders, retired: false, paused_until_us: 0 }
     }
 
-    pub(crate) fn host(&self) -> Host {
-        Host::Server(self.member)
-    }
 }
 
 fn address(member: MemberId) -> SmolStr {
@@ -162,7 +163,8 @@ impl World {
         self.queue.push(self.now_us + 1, Event::Tick { member, life });
     }
 
-    /// A disk that fails while it is opened is tried again; one that cannot be used is a lost acknowledgement.
+    /// A disk that fails while it is opened is tried again; one that was damaged is given up, and its server
+    /// replaced; any other one that cannot be used is a lost acknowledgement.
     fn start_failed(&mut self, member: MemberId, error: &DiskError) {
         let again = matches!(error, DiskError::Storage(e) if !e.is_fatal());
         self.note(Host::Server(member), "start failed", u128::from(again), || error.to_string());
@@ -171,8 +173,22 @@ impl World {
                 host.disk.crash();
             }
             self.queue.push(self.now_us + FULL_RETRY_US, Event::Restart { member });
+        } else if self.servers.get(&member).is_some_and(|h| h.disk.damaged) {
+            self.give_disk_up(member);
         } else {
             self.fail(Violation::new("start", format!("server {member} cannot use its disk: {error}")));
+        }
+    }
+
+    /// The server has said that its disk is damaged: the operator does what the message says.
+    fn give_disk_up(&mut self, member: MemberId) {
+        let joins = self.next_member();
+        if joins.is_none_or(|joins| !self.lose_disk(member, joins)) {
+            if let Some(host) = self.servers.get_mut(&member) {
+                host.up = None;
+                host.disk.lose(Loss::Nothing);
+            }
+            self.queue.push(self.now_us + OPERATOR_RETRY_US, Event::Restart { member });
         }
     }
 
@@ -183,6 +199,14 @@ impl World {
             return;
         }
         let choice = host.disk.crash();
+        self.after_crash(member, choice, restart_after_us);
+    }
+
+    /// A server is down, and starts again later.
+    pub(crate) fn after_crash(&mut self, member: MemberId, choice: CrashChoice, restart_after_us: Micros) {
+        if let Some(host) = self.servers.get_mut(&member) {
+            host.paused_until_us = 0;
+        }
         self.note(Host::Server(member), "crash", digest128(&format!("{choice:?}")), || format!("{choice:?}"));
         self.queue.push(self.now_us + restart_after_us, Event::Restart { member });
     }
@@ -295,7 +319,7 @@ impl World {
         match up.requests.write(&mut up.stores) {
             Ok(false) => {}
             Ok(true) => {
-                let after_us = self.servers.get_mut(&member).map_or(1, |h| h.disk.flush_us());
+                let after_us = self.servers.get_mut(&member).map_or(1, |h| h.disk.flush_us(now_us));
                 self.queue.push(now_us + after_us, Event::Flushed { member, life });
             }
             Err(error) => self.disk_failed(member, life, &error),
@@ -322,6 +346,10 @@ impl World {
     /// A full disk makes the server wait; any other failure ends the process, which starts again.
     pub(crate) fn disk_failed(&mut self, member: MemberId, life: u32, error: &StorageError) {
         self.note(Host::Server(member), "disk failed", u128::from(error.is_full()), || error.to_string());
+        let damaged = self.servers.get(&member).is_some_and(|h| h.disk.damaged);
+        if error.is_fatal() && damaged {
+            return self.give_disk_up(member);
+        }
         if matches!(error, StorageError::Invalid { .. }) || error.is_fatal() {
             return self.fail(Violation::new("disk", format!("server {member}: {error}")));
         }

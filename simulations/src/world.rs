@@ -19,17 +19,30 @@ use crate::invariants::{Verdict, Violation, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
-use crate::operator::Replacement;
+use crate::operator::Change;
 use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::queue::Queue;
 use crate::rng::Rng;
+use crate::safety::{RunConfig, Tripwire};
 use crate::server_host::{CLUSTER_ID, ServerHost};
-use crate::trace::{Detail, Trace};
+use crate::script::{Decision, Script, What};
+use crate::trace::Trace;
 use crate::workload::Workload;
 
 /// Live States are compared in depth so often, in microseconds.
 const CHECK_US: Micros = 2_000_000;
+
+/// Faults come before everything else that happens at their moment …
+pub(crate) const FAULT_RANK: u32 = 0;
+/// … then clients begin operations, in the order of their numbers …
+pub(crate) const CLIENT_RANK: u32 = 1;
+/// … and then the faults' phase ends.
+const CALM_RANK: u32 = u32::MAX - 1;
+/// A phase of faults in which too little has happened goes on for so long, in microseconds, …
+const EXTENSION_US: Micros = 5_000_000;
+/// … until it is so many times as long as it should be.
+const EXTENSIONS_MAX: u64 = 5;
 
 /// Whether things go wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +66,12 @@ pub(crate) enum Event {
     Restart { member: MemberId },
     Deliver(Box<Packet>),
     Client { client: u32, alarm: u64 },
+    NextOperation { client: u32 },
     Fault,
-    Heal,
+    /// A decision of the script that is replayed.
+    Decided { number: usize },
+    Calm,
+    Heal { number: u64 },
     Operate,
     DiskRelief { member: MemberId },
     Check,
@@ -62,6 +79,26 @@ pub(crate) enum Event {
     AgentWake { agent: u32, life: u32 },
     JoinLate { agent: u32, life: u32, call: u64 },
     Guest { agent: u32, boot: u32, event: Box<GuestEvent> },
+}
+
+impl Event {
+    /// The server whose process it is for, if it is for one.
+    fn server(&self) -> Option<MemberId> {
+        match self {
+            Self::Tick { member, .. }
+            | Self::Pump { member, .. }
+            | Self::Flushed { member, .. }
+            | Self::LookForSpace { member, .. }
+            | Self::SaveSnapshot { member, .. }
+            | Self::TransferLate { member, .. }
+            | Self::SnapshotComplete { member, .. } => Some(*member),
+            Self::Deliver(packet) => match packet.to {
+                Host::Server(member) => Some(member),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 /// How much happened.
@@ -99,21 +136,34 @@ pub(crate) struct World {
     pub(crate) next_call: u64,
     pub(crate) next_transfer: u64,
     pub(crate) violation: Option<Violation>,
-    /// The server that is being replaced, and by which.
-    pub(crate) replacement: Option<Replacement>,
+    /// The change of the members that is under way.
+    pub(crate) replacement: Option<Change>,
+    /// When the last one was over.
+    pub(crate) changed_us: Micros,
+    pub(crate) operator_rng: Rng,
+    /// What is told instead of being decided.
+    pub(crate) script: Option<Arc<Script>>,
+    /// What was decided, when that is wanted.
+    recorded: Option<Vec<Decision>>,
+    /// A run that may not go on for longer than it was told to.
+    is_cut_short: bool,
+    /// When the faults ended.
+    pub(crate) calm_at_us: Option<Micros>,
+    /// Looked at after every new entry, for tests.
+    pub(crate) tripwire: Option<Tripwire>,
     /// Since when everything has been as it should be.
     pub(crate) calm_since_us: Option<Micros>,
 }
 
 impl World {
     /// Everything at its beginning.
-    pub(crate) fn new(options: Options, detail: Detail) -> Self {
+    pub(crate) fn new(options: Options, config: &RunConfig) -> Self {
         let seed = options.seed;
         let mut world = Self {
             now_us: 0,
             phase: Phase::Safety,
             queue: Queue::default(),
-            trace: Trace::new(detail),
+            trace: Trace::new(config.detail),
             rng: Rng::child(seed, "world", 0),
             network: Network::new(options.network.clone(), seed),
             servers: BTreeMap::new(),
@@ -130,6 +180,13 @@ impl World {
             next_transfer: 0,
             violation: None,
             replacement: None,
+            changed_us: 0,
+            operator_rng: Rng::child(seed, "operator", 0),
+            script: config.script.clone(),
+            recorded: config.record.then(Vec::new),
+            is_cut_short: config.shape.ticks.is_some(),
+            calm_at_us: None,
+            tripwire: config.tripwire,
             calm_since_us: None,
             options,
         };
@@ -145,12 +202,66 @@ impl World {
         for agent in 0..self.options.agents {
             self.add_agent(agent);
         }
-        for client in 0..self.clients.len() {
-            let after_us = self.clients[client].rng.range(1, 1_000_000);
-            self.set_alarm(client, after_us);
-        }
-        self.queue.push(1_000_000, Event::Fault);
         self.queue.push(CHECK_US, Event::Check);
+        match self.script.clone() {
+            Some(script) => self.follow(&script),
+            None => {
+                for index in 0..self.clients.len() {
+                    let after_us = self.clients[index].will.range(1, 1_000_000);
+                    self.set_next_operation(index, after_us);
+                }
+                self.queue.push_ranked(1_000_000, FAULT_RANK, Event::Fault);
+                self.queue.push_ranked(self.options.safety_ms * 1000, CALM_RANK, Event::Calm);
+            }
+        }
+    }
+
+    /// Decides nothing, and does what the script says.
+    fn follow(&mut self, script: &Script) {
+        for (number, decision) in script.decisions.iter().enumerate() {
+            let rank = match decision.what {
+                What::Fault(_) => FAULT_RANK,
+                What::Operation { client, .. } => CLIENT_RANK + client,
+            };
+            self.queue.push_ranked(decision.at_us, rank, Event::Decided { number });
+        }
+        self.queue.push_ranked(script.header.calm_at_us, CALM_RANK, Event::Calm);
+    }
+
+    fn follow_decision(&mut self, number: usize) {
+        let Some(script) = self.script.clone().filter(|_| self.phase == Phase::Safety) else { return };
+        match &script.decisions[number].what {
+            What::Fault(fault) => self.inject(fault.clone()),
+            What::Operation { client, submission } => {
+                if (*client as usize) < self.clients.len() {
+                    self.ask(*client, submission.clone());
+                }
+            }
+        }
+    }
+
+    /// Writes a decision down, when that is wanted.
+    pub(crate) fn record(&mut self, what: What) {
+        let at_us = self.now_us;
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push(Decision { at_us, what });
+        }
+    }
+
+    /// What was written down.
+    pub(crate) fn take_recorded(&mut self) -> Option<Vec<Decision>> {
+        self.recorded.take()
+    }
+
+    /// The faults end, unless too little has happened for the run to be worth anything.
+    fn end_faults(&mut self) {
+        let may_go_on = !self.is_cut_short
+            && self.script.is_none()
+            && self.now_us < EXTENSIONS_MAX * self.options.safety_ms * 1000;
+        if may_go_on && crate::safety::worth(self).is_some() {
+            return self.queue.push_ranked(self.now_us + EXTENSION_US, CALM_RANK, Event::Calm);
+        }
+        self.become_calm();
     }
 
     /// A machine with an empty disk, switched on.
@@ -179,6 +290,14 @@ impl World {
         let (at_us, event) = self.queue.pop().expect("ticks go on for ever");
         self.now_us = at_us;
         self.counts.steps += 1;
+        // What is for a process that stands still happens when it goes on, in the same order.
+        if let Some(host) = event.server().and_then(|m| self.servers.get(&m))
+            && host.up.is_some()
+            && host.paused_until_us > at_us
+        {
+            let until_us = host.paused_until_us;
+            return self.queue.push(until_us, event);
+        }
         match event {
             Event::Tick { member, life } => self.tick_server(member, life),
             Event::Pump { member, life } => self.pump(member, life),
@@ -194,11 +313,14 @@ impl World {
             Event::Restart { member } => self.start_server(member),
             Event::Deliver(packet) => self.deliver(*packet),
             Event::Client { client, alarm } => self.wake_client(client, alarm),
+            Event::NextOperation { client } => self.next_operation(client),
             Event::Fault if self.phase == Phase::Safety => self.fault(),
             Event::Fault => {}
-            Event::Heal => {
-                self.note(Host::World, "heal", 0, String::new);
-                self.network.heal();
+            Event::Decided { number } => self.follow_decision(number),
+            Event::Calm => self.end_faults(),
+            Event::Heal { number } => {
+                self.note(Host::World, "heal", u128::from(number), String::new);
+                self.network.heal(number);
             }
             Event::Operate => self.operate(),
             Event::DiskRelief { member } => {
@@ -222,7 +344,12 @@ impl World {
         if self.network.is_blocked(from, to) {
             self.stream_breaks(from, to, &body);
         }
-        for (at_us, packet) in self.network.send(self.now_us, Packet { from, to, body }) {
+        let packet = Packet { from, to, body };
+        let (at_us, copy_us) = self.network.send(self.now_us, &packet);
+        if let (Some(copy_us), Some(body)) = (copy_us, packet.body.copy()) {
+            self.queue.push(copy_us, Event::Deliver(Box::new(Packet { from, to, body })));
+        }
+        if let Some(at_us) = at_us {
             self.queue.push(at_us, Event::Deliver(Box::new(packet)));
         }
     }
@@ -290,6 +417,11 @@ impl World {
             let verdict = physical::gone(what, pod.meta.id, self.has_guest(pod.meta.id));
             self.judge(verdict);
         }
+        if let Some(Tripwire(look)) = self.tripwire
+            && let Some(detail) = look(self.chronicle.state(), &self.nemesis.counts)
+        {
+            self.fail(Violation::new("tripwire", detail));
+        }
     }
 
     fn has_guest(&self, pod: ObjectId) -> bool {
@@ -304,7 +436,7 @@ impl World {
     }
 
     /// Compares every live State in depth.
-    fn check(&mut self) {
+    pub(crate) fn check(&mut self) {
         let verdict =
             self.servers.values().filter_map(|h| Some((h.member, &h.up.as_ref()?.server))).try_for_each(
                 |(member, server)| self.chronicle.check_live(member, server.applied_index(), server.state()),

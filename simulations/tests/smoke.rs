@@ -1,7 +1,7 @@
 //! A few seeds in full, quickly: that runs pass, that they repeat bit by bit, and that something happens in them.
 //! The many are run by `cargo run --release -p simulations -- --seeds 0..200`.
 
-use simulations::{Detail, Outcome, Report, RunConfig, run};
+use simulations::{Outcome, Report, RunConfig, run};
 
 /// Seeds whose bugs were found by the simulator, with what they were.
 const CORPUS: &str = include_str!("../corpus/seeds.txt");
@@ -9,7 +9,7 @@ const CORPUS: &str = include_str!("../corpus/seeds.txt");
 const TICKS: u64 = 300;
 
 fn short(seed: u64) -> Report {
-    run(RunConfig { seed, ticks: Some(TICKS), detail: Detail::Hash })
+    run(&RunConfig::short(seed, TICKS))
 }
 
 fn corpus() -> impl Iterator<Item = (u64, &'static str)> {

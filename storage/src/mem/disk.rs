@@ -157,6 +157,12 @@ impl MemDisk {
         self.lock().synced.iter().map(|((tree, key), value)| (*tree, key.clone(), value.len())).collect()
     }
 
+    /// The content of one durable record.
+    #[must_use]
+    pub fn read(&self, tree: Tree, key: &[u8]) -> Option<Vec<u8>> {
+        self.lock().synced.get(&(tree, key.to_vec())).map(|value| value.to_vec())
+    }
+
     /// Replaces or removes one durable record, past all checks: damage that a crash does not do.
     pub fn overwrite(&self, tree: Tree, key: &[u8], value: Option<&[u8]>) {
         let mut state = self.lock();
