@@ -7,7 +7,7 @@
 //!        └─► Cli (bulkhead get, apply, …), tonic ◄─────┘
 //! ```
 //!
-//! Entry points: [`Cluster`], [`Agent`], [`Cli`] and the waits of [`wait`].
+//! Entry points: [`Cluster`], [`Agent`], [`Cli`], the waits of [`wait`], and [`torture`].
 //!
 //! This crate never runs Bulkhead's code in its own process, never ends a process that it did not start or that
 //! does not use its own folder, and never waits without a bound.
@@ -17,6 +17,7 @@ mod cli;
 mod cluster;
 mod image;
 mod process;
+pub mod torture;
 pub mod wait;
 
 pub use agent::{Agent, guest_environment};
