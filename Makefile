@@ -8,7 +8,7 @@ GUEST_TARGET := x86_64-unknown-linux-gnu
 export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
 SEEDS ?= 0..200
 
-.PHONY: help deps kernel guest build demo test verify fix lint sim bench audit completions
+.PHONY: help deps kernel guest build demo test verify fix lint sim torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,11 @@ fix: ## Format, and apply what clippy can
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+
+torture: deps ## Real servers under faults: make torture MINUTES=10 SEED=7 PREVIOUS=path/to/the/last/bulkhead
+	cargo build --locked -p bulkhead-cli
+	TORTURE_MINUTES=$(or $(MINUTES),5) TORTURE_SEED=$(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom)) PREVIOUS=$(PREVIOUS) \
+	  cargo test --locked -p bulkhead-tests --test torture -- --nocapture
 
 bench: build ## First figures, beside etcd: make bench ONLY=log
 	scripts/bench.sh target/release/bulkhead $(ONLY)

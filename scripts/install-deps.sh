@@ -11,6 +11,8 @@ needs=(
   umoci:umoci                        # makes OCI images
   skopeo:skopeo                      # pushes them
   docker-registry:docker-registry    # a registry on loopback
+  ip:iproute2                        # hosts of their own for the servers of make torture
+  fsfreeze:util-linux                # disks that hang, there
   etcd:etcd-server                   # the yardstick of make bench
 )
 

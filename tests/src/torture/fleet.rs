@@ -218,11 +218,11 @@ impl Fleet {
     }
 
     pub(crate) fn status(&self, host: usize) -> Option<v1::StatusResponse> {
-        let channel = connect(&self.network.address(host));
+        let address = self.network.address(host);
         let asked = async move {
             let mut request = tonic::Request::new(v1::StatusRequest {});
             request.set_timeout(Duration::from_secs(2));
-            let mut client = ClusterClient::new(channel);
+            let mut client = ClusterClient::new(connect(&address));
             tokio::time::timeout(Duration::from_secs(2), client.status(request)).await
         };
         self.runtime.block_on(asked).ok()?.ok().map(tonic::Response::into_inner)
@@ -307,9 +307,9 @@ impl Fleet {
     /// Asks every server for a snapshot; those that are down or busy do without.
     pub(crate) fn snapshot_all(&self) {
         for host in self.hosts() {
-            let channel = connect(&self.network.address(host));
+            let address = self.network.address(host);
             let asked = async move {
-                let mut client = ClusterClient::new(channel);
+                let mut client = ClusterClient::new(connect(&address));
                 tokio::time::timeout(Duration::from_secs(5), client.take_snapshot(v1::TakeSnapshotRequest {}))
                     .await
             };
