@@ -118,6 +118,11 @@ pub fn load(stores: &mut Stores, codec: &dyn LogCodec) -> Result<Loaded, DiskErr
     }
     // Transactions of entries that are not in the log any more were never acknowledged, or come again.
     stores.events.truncate_after(state.revision())?;
+    // A snapshot from a peer is ahead of the events that this server kept, when it stopped right after it had become
+    // durable: history begins anew there, as it does without a crash.
+    if stores.events.bounds()?.is_some_and(|(_, newest)| newest < state.revision()) {
+        stores.events.compact(state.revision() + 1)?;
+    }
     Ok(Loaded { state, log: LogView::new(point, hard_state, entries), cut: log.cut })
 }
 

@@ -202,6 +202,13 @@ fn check(stores: &Stores, loaded: &Loaded, states: &BTreeMap<u64, State>, expect
         assert!(newest <= states[&at].revision(), "events end with the State that they lead to");
         stores.events.read(0, 1000).expect("without gaps");
     }
+    // The log that is left leads on from the State: its first transaction must find its place.
+    let next = states[&at].revision() + 1;
+    let next = EventRecord { first_revision: next, last_revision: next, bytes: vec![1; 4] };
+    stores
+        .events
+        .append(&[next])
+        .unwrap_or_else(|error| panic!("history does not go on at entry {at}: {error}"));
 }
 
 fn crashes(disk: &MemDisk) -> Vec<CrashChoice> {

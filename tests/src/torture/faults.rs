@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::disk::Disk;
 use super::fleet::Fleet;
 use super::rng::Rng;
 
@@ -76,9 +77,7 @@ impl Fault {
     pub(crate) fn available(fleet: &Fleet) -> Vec<Self> {
         let works = |fault: &Self| match fault {
             Self::LinkDown | Self::Partition | Self::OneWay | Self::Trickle => fleet.network.is_isolated(),
-            Self::FullDisk | Self::StalledDisk | Self::SlowDisk => {
-                fleet.disks.iter().all(super::disk::Disk::is_mounted)
-            }
+            Self::FullDisk | Self::StalledDisk | Self::SlowDisk => fleet.disks.iter().all(Disk::is_mounted),
             _ => true,
         };
         Self::ALL.into_iter().filter(works).collect()
@@ -174,30 +173,15 @@ impl Nemesis {
             Fault::Trickle => fleet.network.squeeze(host)?,
             Fault::FullDisk => fleet.disks[host - 1].fill()?,
             Fault::StalledDisk => fleet.disks[host - 1].freeze()?,
-            Fault::SlowDisk => {
-                for _ in 0..5 + self.rng.below(10) {
-                    fleet.disks[host - 1].freeze()?;
-                    std::thread::sleep(STALL);
-                    fleet.disks[host - 1].thaw();
-                    std::thread::sleep(WORK);
-                }
-            }
+            Fault::SlowDisk => self.slow_disk(&fleet.disks[host - 1])?,
             Fault::RollingRestart => {
                 on = "all".to_owned();
-                for host in fleet.hosts() {
-                    fleet.restart(host, Signal::SIGTERM);
-                    fleet.await_caught_up(host)?;
-                }
+                rolling_restart(fleet, None)?;
             }
             Fault::RollingUpgrade => {
                 on = "all".to_owned();
-                for previous in [true, false] {
-                    for host in fleet.hosts() {
-                        fleet.set_previous(host, previous);
-                        fleet.restart(host, Signal::SIGTERM);
-                        fleet.await_caught_up(host)?;
-                    }
-                }
+                rolling_restart(fleet, Some(true))?;
+                rolling_restart(fleet, Some(false))?;
             }
             Fault::ReplaceMember => fleet.replace(host)?,
             Fault::TransferLeader => {
@@ -211,12 +195,7 @@ impl Nemesis {
             }
             Fault::ClockJump => {
                 on = "the agents".to_owned();
-                for agent in fleet.agents() {
-                    let hours = self.rng.next() % 48;
-                    let back = i64::try_from(self.rng.next() % (10 * 86_400_000)).expect("small");
-                    let unix_ms = if self.rng.below(2) == 0 { back } else { -back };
-                    fleet.jump_clock(agent, hours * 3_600_000, unix_ms)?;
-                }
+                self.jump_clocks(fleet)?;
             }
             Fault::KillAgent => {
                 let agent = self.rng.pick(&fleet.agents());
@@ -226,4 +205,37 @@ impl Nemesis {
         }
         Ok(format!("{fault:?} ({on})"))
     }
+
+    fn slow_disk(&mut self, disk: &Disk) -> Result<(), String> {
+        for _ in 0..5 + self.rng.below(10) {
+            disk.freeze()?;
+            std::thread::sleep(STALL);
+            disk.thaw();
+            std::thread::sleep(WORK);
+        }
+        Ok(())
+    }
+
+    /// Up to two days forward since boot, up to ten days of the calendar either way.
+    fn jump_clocks(&mut self, fleet: &Fleet) -> Result<(), String> {
+        for agent in fleet.agents() {
+            let hours = self.rng.next() % 48;
+            let days = i64::try_from(self.rng.next() % (10 * 86_400_000)).expect("small");
+            let unix_ms = if self.rng.below(2) == 0 { days } else { -days };
+            fleet.jump_clock(agent, hours * 3_600_000, unix_ms)?;
+        }
+        Ok(())
+    }
+}
+
+/// One server after the other ends in order and starts again, of the previous build or of this one.
+fn rolling_restart(fleet: &mut Fleet, previous: Option<bool>) -> Result<(), String> {
+    for host in fleet.hosts() {
+        if let Some(previous) = previous {
+            fleet.set_previous(host, previous);
+        }
+        fleet.restart(host, Signal::SIGTERM);
+        fleet.await_caught_up(host)?;
+    }
+    Ok(())
 }

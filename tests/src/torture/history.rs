@@ -134,6 +134,16 @@ impl History {
         checker.findings
     }
 
+    /// The name of the object that is known to have changed at each revision.
+    #[must_use]
+    pub fn changes(&self) -> BTreeMap<u64, String> {
+        let mut checker = Checker::default();
+        checker.gather(self);
+        let all = checker.truth.into_iter();
+        all.flat_map(|(key, versions)| versions.into_keys().map(move |revision| (revision, key.clone())))
+            .collect()
+    }
+
     /// The newest known revision and value of each object that is there.
     #[must_use]
     pub fn newest(&self) -> BTreeMap<String, (u64, String)> {

@@ -81,6 +81,9 @@ fn say(line: &str) {
     println!("torture: {line}");
 }
 
+/// Objects by name: revision and value.
+type Objects = BTreeMap<String, (u64, String)>;
+
 struct Run {
     fleet: Fleet,
     load: Arc<Load>,
@@ -193,7 +196,7 @@ impl Run {
     }
 
     /// All objects of the load by name, as a linearizable read has them, with the revision.
-    fn list(&self, address: &str) -> Result<(u64, BTreeMap<String, (u64, String)>), tonic::Status> {
+    fn list(&self, address: &str) -> Result<(u64, Objects), tonic::Status> {
         self.runtime.block_on(async {
             let mut client = QueriesClient::new(connect(address));
             let (mut objects, mut token) = (BTreeMap::new(), String::new());
@@ -241,6 +244,7 @@ impl Run {
     ) -> Report {
         findings.extend(history.check());
         findings.extend(self.objects(history));
+        findings.extend(self.chronicles(history));
         findings.extend(self.digests());
         let checked = self.fleet.cli().run(&["debug", "check"]);
         if checked.code != 0 {
@@ -277,6 +281,37 @@ impl Run {
             findings.extend(strangers.map(|key| format!("{address} has {key}, which nobody saw being made")));
         }
         findings.truncate(10);
+        findings
+    }
+
+    /// The events that every server keeps: from its oldest one on nothing is missing, nothing is there twice.
+    fn chronicles(&self, history: &History) -> Vec<String> {
+        let changes = history.changes();
+        let mut findings = Vec::new();
+        for address in self.fleet.addresses() {
+            let kept = match self.runtime.block_on(events(&address)) {
+                Ok(kept) => kept,
+                Err(status) => {
+                    findings.push(format!("the events of {address} cannot be read: {status}"));
+                    continue;
+                }
+            };
+            let revisions: Vec<u64> = kept.iter().map(|(revision, _)| *revision).collect();
+            let gap = revisions.windows(2).find(|two| two[1] != two[0] + 1);
+            findings.extend(
+                gap.map(|two| format!("{address} has events {} and {} side by side", two[0], two[1])),
+            );
+            let oldest = revisions.first().copied().unwrap_or(u64::MAX);
+            let newest = changes.keys().next_back().copied().unwrap_or(0);
+            if oldest > newest {
+                findings.push(format!("{address} keeps no event of revision {newest} or before"));
+            }
+            let found: BTreeMap<u64, String> = kept.into_iter().collect();
+            let missing = changes.range(oldest..).find(|(revision, key)| found.get(revision) != Some(key));
+            findings.extend(missing.map(|(revision, key)| {
+                format!("{address} has {:?} at revision {revision}, not {key}", found.get(revision))
+            }));
+        }
         findings
     }
 
@@ -348,6 +383,18 @@ impl Run {
         };
         (lines, void)
     }
+}
+
+/// Revision and object's name of every event that a server keeps.
+async fn events(address: &str) -> Result<Vec<(u64, String)>, tonic::Status> {
+    let request = v1::ListEventsRequest { limit: 100_000, ..Default::default() };
+    let mut client = QueriesClient::new(connect(address));
+    let mut entries = client.list_events(request).await?.into_inner();
+    let mut all = Vec::new();
+    while let Some(entry) = entries.message().await? {
+        all.push((entry.revision, entry.object.map(|object| object.name).unwrap_or_default()));
+    }
+    Ok(all)
 }
 
 /// What a run must not leave on the machine: processes, namespaces, links, mounts.
