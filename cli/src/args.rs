@@ -103,6 +103,14 @@ pub(crate) enum Verb {
     /// Show and change which servers the cluster has
     #[command(subcommand)]
     Member(commands::member::MemberVerb),
+    /// Show and change what is true of the cluster as a whole
+    #[command(subcommand)]
+    Cluster(commands::cluster::ClusterVerb),
+    /// Save the whole cluster to a file, check such a file, make a new cluster from it
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::SnapshotVerb),
+    /// Last resort when a majority of the servers is lost for good: a new cluster of one from what one server has
+    Recover(commands::recover::RecoverArgs),
     /// Put images onto this machine without a registry
     #[command(subcommand)]
     Image(commands::image::ImageVerb),

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod bench;
+pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod cordon;
 pub(crate) mod debug;
@@ -16,9 +17,11 @@ pub(crate) mod image;
 pub(crate) mod label;
 pub(crate) mod logs;
 pub(crate) mod member;
+pub(crate) mod recover;
 pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod server;
+pub(crate) mod snapshot;
 pub(crate) mod taint;
 pub(crate) mod version;
 mod wait;
@@ -74,6 +77,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Dev(args) => return dev::run(args).await,
         Verb::Image(verb) => return image::run(verb).await,
         Verb::Completion(args) => return completion::run(&args),
+        Verb::Recover(args) => return recover::run(args),
+        Verb::Snapshot(verb) => match snapshot::run_offline(verb)? {
+            None => return Ok(()),
+            Some(file) => return snapshot::save(&file, &Context::new(cli.global)?).await,
+        },
         verb => verb,
     };
     let context = Context::new(cli.global)?;
@@ -91,12 +99,17 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Drain(args) => drain::run(args, &context).await,
         Verb::Label(args) => label::run(args, &context).await,
         Verb::Taint(args) => taint::run(args, &context).await,
+        Verb::Cluster(verb) => cluster::run(verb, &context).await,
         Verb::Member(verb) => member::run(verb, &context).await,
         Verb::Bench(verb) => bench::run(verb, &context).await,
         Verb::Debug(verb) => debug::run(verb, &context).await,
         Verb::Version => version::run(&context).await,
-        Verb::Server(_) | Verb::Agent(_) | Verb::Dev(_) | Verb::Image(_) | Verb::Completion(_) => {
-            unreachable!("handled above")
-        }
+        Verb::Server(_)
+        | Verb::Agent(_)
+        | Verb::Dev(_)
+        | Verb::Image(_)
+        | Verb::Completion(_)
+        | Verb::Recover(_)
+        | Verb::Snapshot(_) => unreachable!("handled above"),
     }
 }

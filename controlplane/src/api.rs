@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::backups::SharedBackups;
 use crate::error::{RETRY_AFTER, disk_full, exhausted, invalid, rejection_status, unavailable};
 use crate::handle::Handle;
 use crate::intents::IntentHub;
@@ -47,6 +48,7 @@ pub(crate) struct Api {
     /// The revision up to which the event store has everything.
     pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
+    pub(crate) backups: SharedBackups,
     pub(crate) lease_ms: u64,
     pub(crate) heartbeat_ms: u64,
 }

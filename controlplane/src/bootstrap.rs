@@ -1,5 +1,6 @@
 //! From a data directory to a server that can start: its identity, its first snapshot, what it holds.
 
+use bulkhead_controlplane_core::server::TooOld;
 use bulkhead_controlplane_disk::{Loaded, bootstrap, load};
 use bulkhead_proto::{ProtoCodec, v1};
 use bulkhead_storage::{Identity, StorageError, Stores, open};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use v1::cluster_client::ClusterClient;
 
 use crate::config::ServerOptions;
+use crate::offline::{Origin, read_marker};
 use crate::run::RunError;
 use crate::transport::connect;
 
@@ -40,6 +42,9 @@ pub(crate) fn cluster_id_of(initial: &[(MemberId, SmolStr)]) -> Uuid {
 
 /// Opens the data directory, making it when it is new.
 pub(crate) async fn boot(options: &ServerOptions) -> Result<Booted, RunError> {
+    if let Some(text) = read_marker(&options.data_dir).map_err(unreadable(options))? {
+        return Err(RunError::Unfinished { path: options.data_dir.clone(), text });
+    }
     let known = existing(options)?;
     let mut stores = match known {
         Some(stores) => stores,
@@ -56,6 +61,10 @@ pub(crate) async fn boot(options: &ServerOptions) -> Result<Booted, RunError> {
         tracing::warn!(?cut, "a torn tail of the log was cut off; it was never acknowledged");
     }
     Ok(Booted { stores, loaded, cluster_id, storage_uid })
+}
+
+fn unreadable(options: &ServerOptions) -> impl FnOnce(std::io::Error) -> RunError + '_ {
+    |source| RunError::Directory { path: options.data_dir.clone(), source }
 }
 
 /// The stores of a directory that was used before. Founders say which cluster they mean on every start, so a
@@ -75,7 +84,9 @@ fn existing(options: &ServerOptions) -> Result<Option<Stores>, RunError> {
         && options.initial_cluster.iter().any(|(member, _)| *member == options.member);
     let (found, expected) =
         (Uuid::from_bytes(stores.identity.cluster_id), cluster_id_of(&options.initial_cluster));
-    if founds && found != expected {
+    let origin = Origin::read(&options.data_dir, found).map_err(unreadable(options))?;
+    let began_so = origin.is_some_and(|origin| origin.is_of(&options.initial_cluster));
+    if founds && found != expected && !began_so {
         let (found, expected) = (found.to_string(), expected.to_string());
         return Err(StorageError::ForeignCluster { path, found, expected }.into());
     }
@@ -107,6 +118,11 @@ async fn refuse_second_life(options: &ServerOptions) -> Result<(), RunError> {
     for (member, address) in options.initial_cluster.iter().filter(|(member, _)| *member != options.member) {
         // Founders may start together: there need not be a leader yet.
         let Ok(response) = members(address, v1::Consistency::Stale, ASK_TIMEOUT).await else { continue };
+        let expected = cluster_id_of(&options.initial_cluster).to_string();
+        if !response.cluster_id.is_empty() && response.cluster_id != expected {
+            let (address, found) = (address.clone(), response.cluster_id);
+            return Err(RunError::Founded { peer: *member, address, found });
+        }
         let own = response.members.iter().find(|m| m.id == options.member.0);
         if own.is_some_and(|m| !m.storage_uid.is_empty()) {
             return Err(RunError::SecondLife { member: options.member, peer: *member });
@@ -140,6 +156,10 @@ async fn ask_to_join(options: &ServerOptions, deadline: Instant) -> Result<Uuid,
             Ok(response) => {
                 let cluster_id = Uuid::parse_str(&response.cluster_id)
                     .map_err(|_| RunError::Join(format!("{address} belongs to no cluster yet")))?;
+                let (level, supported) = (response.feature_level, options.feature_level_max);
+                if level > supported {
+                    return Err(TooOld { level, supported }.into());
+                }
                 let own = response.members.iter().find(|m| m.id == options.member.0);
                 let member = options.member;
                 return match own {

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use bulkhead_types::MemberId;
+use bulkhead_types::{FEATURE_LEVEL_MAX, MemberId};
 use smol_str::SmolStr;
 
 /// The port that servers listen on unless told otherwise.
@@ -36,10 +37,42 @@ pub struct ServerOptions {
     pub lease_ms: u64,
     /// How long a node may be unreachable before its pods are replaced.
     pub eviction_ms: u64,
-    /// A snapshot is taken after so many log entries.
+    /// A snapshot is taken, and the log before it dropped, after so many log entries,
     pub snapshot_entries: u64,
-    /// Events are kept so long.
+    /// or so many bytes of them,
+    pub snapshot_log_bytes: u64,
+    /// or this long after the first entry since the last one.
+    pub snapshot_age_ms: u64,
+    /// Events are kept so long,
     pub history_ms: u64,
+    /// and at most about so many bytes of them, whichever is less.
+    pub history_bytes: u64,
+    /// Replicas compare digests of their states at every so-manieth log entry.
+    pub digest_interval: u64,
+    /// Scheduled backups, if this server is to make any.
+    pub backup: Option<BackupOptions>,
+    /// The highest feature level that this server supports; lower than this build's to pass for an older one.
+    pub feature_level_max: u32,
+}
+
+/// Scheduled backups.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// Where they are written; made when missing.
+    pub dir: PathBuf,
+    /// Time between two.
+    pub every: Duration,
+    /// How many are kept, at least 1.
+    pub keep: usize,
+    /// Who writes them; the leader when unset.
+    pub by: Option<MemberId>,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        Self { dir: PathBuf::new(), every: 6 * HOUR, keep: 30, by: None }
+    }
 }
 
 impl ServerOptions {
@@ -61,7 +94,13 @@ impl ServerOptions {
             lease_ms: 10_000,
             eviction_ms: 300_000,
             snapshot_entries: 20_000,
+            snapshot_log_bytes: 256 << 20,
+            snapshot_age_ms: DAY_MS / 24,
             history_ms: 30 * DAY_MS,
+            history_bytes: 8 << 30,
+            digest_interval: 1024,
+            backup: None,
+            feature_level_max: FEATURE_LEVEL_MAX,
         }
     }
 }

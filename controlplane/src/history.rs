@@ -32,10 +32,12 @@ pub(crate) enum Job {
     Snapshot(Box<SaveSnapshot>),
     /// The State was replaced by one at this revision: what is kept before it has a gap after it.
     Jump(u64),
-    /// Events from before this time may go.
+    /// Events from before this time may go, and the oldest of more than so many bytes.
     Expire {
         /// Milliseconds since the epoch.
         before_ms: u64,
+        /// About how many bytes may stay.
+        max_bytes: u64,
     },
 }
 
@@ -97,7 +99,10 @@ impl History {
                 self.events.compact(revision + 1)?;
                 self.kept.send_replace(revision);
             }
-            Job::Expire { before_ms } => self.expire(before_ms)?,
+            Job::Expire { before_ms, max_bytes } => {
+                self.expire(before_ms)?;
+                self.shrink(max_bytes)?;
+            }
         }
         Ok(())
     }
@@ -145,7 +150,37 @@ impl History {
         }
         Ok(self.events.compact(low.min(newest))?)
     }
+
+    /// Drops the oldest events when there are more than about `max_bytes` of them. The size is estimated from
+    /// samples: counting it would mean to read all of it.
+    fn shrink(&self, max_bytes: u64) -> Result<(), DiskError> {
+        let Some((oldest, newest)) = self.events.bounds()? else { return Ok(()) };
+        let revisions = newest - oldest + 1;
+        let (mut bytes, mut seen) = (0u64, 0u64);
+        for sample in 0..SAMPLES.min(revisions) {
+            let from = oldest + revisions / SAMPLES.min(revisions) * sample;
+            for record in self.events.read(from, SAMPLE_RECORDS)? {
+                bytes += record.bytes.len() as u64;
+                seen += record.last_revision - record.first_revision + 1;
+            }
+        }
+        let estimate = u128::from(bytes) * u128::from(revisions) / u128::from(seen.max(1));
+        if estimate <= u128::from(max_bytes) {
+            return Ok(());
+        }
+        let keep = u128::from(revisions) * u128::from(max_bytes) / estimate;
+        let keep = u64::try_from(keep).unwrap_or(revisions).max(1);
+        tracing::info!(
+            revisions = revisions - keep,
+            "the oldest history is dropped: there is more than may be kept"
+        );
+        Ok(self.events.compact(newest - keep + 1)?)
+    }
 }
+
+/// Places that are looked at to estimate how large the history is, and records at each.
+const SAMPLES: u64 = 64;
+const SAMPLE_RECORDS: usize = 4;
 
 /// A transaction as the event store keeps it; `None` when nothing happened.
 fn record(transaction: &Transaction) -> Option<EventRecord> {

@@ -14,6 +14,7 @@
 //! What it never does: decide. What may happen to an object, who leads and where a pod runs is the core's.
 
 mod api;
+mod backups;
 mod bootstrap;
 mod config;
 mod deadline;
@@ -23,6 +24,7 @@ mod history;
 mod intents;
 mod metrics;
 mod node;
+pub mod offline;
 mod persist;
 mod propose;
 mod run;
@@ -31,7 +33,11 @@ mod transport;
 mod view;
 mod watch;
 
-pub use config::{DEFAULT_PORT, ServerOptions};
+pub use bulkhead_controlplane_disk::Backup;
+pub use config::{BackupOptions, DEFAULT_PORT, ServerOptions};
+pub use offline::{
+    OfflineError, RecoverOptions, Recovered, RestoreOptions, Restored, recover, restore, verify_backup,
+};
 pub use run::{RunError, run};
 
 /// The version of this build.

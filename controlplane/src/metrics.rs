@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) events: Counter<u64, AtomicU64>,
     pub(crate) messages_sent: Counter<u64, AtomicU64>,
     pub(crate) messages_dropped: Counter<u64, AtomicU64>,
+    pub(crate) backups_written: Counter<u64, AtomicU64>,
+    pub(crate) backups_failed: Counter<u64, AtomicU64>,
+    pub(crate) backup_newest_seconds: Gauge<i64, AtomicI64>,
     pub(crate) watches: Gauge<i64, AtomicI64>,
     pub(crate) agents: Gauge<i64, AtomicI64>,
     term: Gauge,
@@ -50,12 +53,18 @@ impl Metrics {
         let messages_sent = counter("messages_sent", "Messages to peers");
         let messages_dropped =
             counter("messages_dropped", "Messages to peers dropped because their queue was full");
+        let backups_written = counter("backups_written", "Scheduled backups written");
+        let backups_failed = counter("backups_failed", "Scheduled backups that failed");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauge
         };
         let (watches, agents) = (gauge("watches", "Open watches"), gauge("agents", "Connected agents"));
+        let backup_newest_seconds = gauge(
+            "backup_newest_seconds",
+            "When the newest scheduled backup was made, seconds since the epoch",
+        );
         let term = gauge("raft_term", "Present term");
         let leader = gauge("raft_leader", "1 on the leader");
         let commit_index = gauge("raft_commit_index", "Last entry that a quorum has");
@@ -73,6 +82,9 @@ impl Metrics {
             events,
             messages_sent,
             messages_dropped,
+            backups_written,
+            backups_failed,
+            backup_newest_seconds,
             watches,
             agents,
             term,

@@ -170,7 +170,8 @@ impl Node {
     }
 
     fn publish_view(&self) {
-        let view = View { state: self.server.state().clone() };
+        let (index, term) = self.server.applied_point();
+        let view = View { state: self.server.state().clone(), index, term };
         self.outlets.view.send_replace(view);
     }
 

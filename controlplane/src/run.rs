@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::server::{
-    Fatal, Input, Server, ServerConfig, ServerStatus, StartError, authorize_all,
+    Fatal, Input, Server, ServerConfig, ServerStatus, StartError, TooOld, authorize_all,
 };
 use bulkhead_controlplane_disk::DiskError;
 use bulkhead_proto::{FILE_DESCRIPTOR_SET, ProtoCodec};
@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::Api;
+use crate::backups;
 use crate::bootstrap::{Booted, boot};
 use crate::config::ServerOptions;
 use crate::handle::Handle;
@@ -43,8 +44,6 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 const HEARTBEATS_PER_LEASE: u64 = 3;
 /// Entries kept before a snapshot, as a part of those between snapshots.
 const KEEP_FRACTION: u64 = 4;
-/// Replicas compare digests at every so-manieth entry.
-const DIGEST_INTERVAL: u64 = 1024;
 
 /// Why a server ends other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +101,39 @@ pub enum RunError {
         /// Its address.
         address: SmolStr,
     },
+    /// The directory was being restored or recovered.
+    #[error("{}: {text}", path.display())]
+    Unfinished {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What to do.
+        text: String,
+    },
+    /// A file of the data directory cannot be read.
+    #[error("{}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// This server is too old for the cluster to join.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    /// Another founder belongs to another cluster.
+    #[error(
+        "member {peer} at {address} belongs to cluster {found} already, and this data directory is empty: if the others \
+         were restored from a backup, restore this one from the same backup (bulkhead snapshot restore); otherwise \
+         join them with --join"
+    )]
+    Founded {
+        /// Who.
+        peer: MemberId,
+        /// Where.
+        address: SmolStr,
+        /// Its cluster.
+        found: String,
+    },
     /// A socket cannot be opened.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -156,14 +188,23 @@ impl Running {
     fn start(options: &ServerOptions, booted: Booted) -> Result<Self, RunError> {
         let Booted { stores, loaded, cluster_id, storage_uid } = booted;
         let Stores { mut log, events, snapshots, .. } = stores;
-        let identity =
-            Identity { member: options.member, cluster_id, storage_uid, address: options.advertise.clone() };
+        let identity = Identity {
+            member: options.member,
+            cluster_id,
+            storage_uid,
+            address: options.advertise.clone(),
+            feature_level_max: options.feature_level_max,
+        };
         let (handle, mut inbox) = Handle::new();
         let revision = loaded.state.revision();
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision()));
         let intents = Arc::new(IntentHub::default());
-        let view = watch::Sender::new(View { state: loaded.state.clone() });
+        let view = watch::Sender::new(View {
+            state: loaded.state.clone(),
+            index: loaded.log.snapshot_point().index,
+            term: loaded.log.snapshot_point().term,
+        });
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
         let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
@@ -223,6 +264,7 @@ impl Running {
             events,
             history_kept,
             snapshots,
+            backups: Arc::default(),
             lease_ms,
             heartbeat_ms,
         };
@@ -236,7 +278,8 @@ impl Running {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), RunError> {
         let ticker = tokio::spawn(tick(self.api.handle.clone(), options.tick_ms));
-        let expirer = tokio::spawn(expire(self.expire.clone(), options.history_ms));
+        let expirer = tokio::spawn(expire(self.expire.clone(), options.history_ms, options.history_bytes));
+        let backups = options.backup.clone().map(|b| tokio::spawn(backups::run(self.api.clone(), b)));
         let http = serve_metrics(options, &self.api).await?;
         let (stop_grpc, stopped) = oneshot::channel::<()>();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -273,6 +316,10 @@ impl Running {
         }
         ticker.abort();
         expirer.abort();
+        if let Some(backups) = backups {
+            // One that is being written is finished or stays a partial file; nothing waits for it.
+            backups.abort();
+        }
         if let Some(http) = http {
             http.abort();
         }
@@ -324,8 +371,10 @@ fn server_config(options: &ServerOptions, identity: &Identity) -> ServerConfig {
         election_ticks: options.election_ticks,
         heartbeat_ticks: options.heartbeat_ticks,
         snapshot_entries: options.snapshot_entries,
+        snapshot_log_bytes: options.snapshot_log_bytes,
+        snapshot_age_ms: options.snapshot_age_ms,
         keep_entries: options.snapshot_entries / KEEP_FRACTION,
-        digest_interval: DIGEST_INTERVAL,
+        digest_interval: options.digest_interval.max(1),
         heartbeat_ms: options.lease_ms / HEARTBEATS_PER_LEASE,
         reconcile: ReconcileConfig {
             lease_ms: options.lease_ms,
@@ -333,6 +382,7 @@ fn server_config(options: &ServerOptions, identity: &Identity) -> ServerConfig {
             ..ReconcileConfig::default()
         },
         authorize: authorize_all,
+        feature_level_max: options.feature_level_max,
     }
 }
 
@@ -356,12 +406,13 @@ async fn tick(handle: Handle, tick_ms: u64) {
     }
 }
 
-async fn expire(jobs: std::sync::mpsc::SyncSender<Job>, history_ms: u64) {
+async fn expire(jobs: std::sync::mpsc::SyncSender<Job>, history_ms: u64, max_bytes: u64) {
     let mut ticks = interval(EXPIRE_INTERVAL);
     loop {
         ticks.tick().await;
         // A full queue means that the thread is busy: the next turn comes.
-        let _ = jobs.try_send(Job::Expire { before_ms: now_ms().saturating_sub(history_ms) });
+        let before_ms = now_ms().saturating_sub(history_ms);
+        let _ = jobs.try_send(Job::Expire { before_ms, max_bytes });
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) struct Identity {
     pub(crate) cluster_id: Uuid,
     pub(crate) storage_uid: Uuid,
     pub(crate) address: SmolStr,
+    pub(crate) feature_level_max: u32,
 }
 
 impl Identity {
@@ -47,7 +48,7 @@ impl Identity {
             to: to.0,
             storage_uid: self.storage_uid.to_wire(),
             version: crate::VERSION.to_owned(),
-            feature_level_max: bulkhead_controlplane_core::server::FEATURE_LEVEL_MAX,
+            feature_level_max: self.feature_level_max,
             address: self.address.to_string(),
         }
     }

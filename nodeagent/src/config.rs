@@ -53,6 +53,8 @@ pub struct AgentConfig {
     pub labels: StringMap,
     /// First and longest wait before a guest is started again, in milliseconds; the core's defaults when unset.
     pub backoff_ms: Option<(u64, u64)>,
+    /// The cluster to belong to from now on, whichever it was before; what it was before when unset.
+    pub adopt_cluster: Option<String>,
     /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
     pub boot_deadline_ms: Option<u64>,
 }
@@ -77,6 +79,7 @@ impl AgentConfig {
             insecure_registries: Vec::new(),
             labels: StringMap::new(),
             backoff_ms: None,
+            adopt_cluster: None,
             boot_deadline_ms: None,
         }
     }

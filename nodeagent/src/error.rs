@@ -32,6 +32,15 @@ pub enum AgentError {
         /// The directory.
         path: PathBuf,
     },
+    /// Which cluster the agent belongs to cannot be read or written.
+    #[error("The cluster's id in data directory {path} cannot be read or written")]
+    Belonging {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// KVM was demanded and no guest runs with it.
     #[error("No guest runs with KVM on this machine ({reason}); use --accel auto or --accel tcg")]
     NoKvm {

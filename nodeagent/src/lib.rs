@@ -14,6 +14,7 @@
 //!
 //! Guests have no network card yet. Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
+mod belonging;
 pub mod boot;
 mod channel;
 mod clock;
@@ -95,7 +96,10 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let agent = Agent::new(core_config(&config, &facts));
-    let session = session::Session::new(name.as_str(), &config.servers, facts, ordered, inputs.clone())?;
+    let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
+        .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
+    let session =
+        session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
     driver.recover().await?;
 

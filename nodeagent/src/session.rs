@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::belonging::Belonging;
 use crate::error::{AgentError, chain};
 
 /// First and longest pause between attempts to register.
@@ -62,6 +63,7 @@ enum End {
 pub(crate) struct Session {
     name: String,
     facts: NodeFacts,
+    belonging: Belonging,
     servers: Vec<Endpoint>,
     next: usize,
     orders: mpsc::Receiver<Order>,
@@ -73,6 +75,7 @@ impl Session {
         name: &str,
         servers: &[String],
         facts: NodeFacts,
+        belonging: Belonging,
         orders: mpsc::Receiver<Order>,
         inputs: mpsc::Sender<Input>,
     ) -> Result<Self, AgentError> {
@@ -94,7 +97,7 @@ impl Session {
         let servers = servers.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
         // Agents spread over the servers without a word between them.
         let next = name.bytes().map(usize::from).sum::<usize>() % servers.len();
-        Ok(Self { name: name.to_owned(), facts, servers, next, orders, inputs })
+        Ok(Self { name: name.to_owned(), facts, belonging, servers, next, orders, inputs })
     }
 
     /// Runs until the driver is gone.
@@ -136,7 +139,11 @@ impl Session {
         loop {
             let endpoint = self.servers[self.next].clone();
             self.next = (self.next + 1) % self.servers.len();
-            match self.try_join(&endpoint).await {
+            let attempt = self.try_join(&endpoint).await;
+            let attempt = attempt.and_then(|(client, joined, cluster_id)| {
+                self.belonging.learn(&cluster_id).map(|()| (client, joined))
+            });
+            match attempt {
                 Ok(joined) => {
                     tracing::info!(server = %endpoint.uri(), incarnation = joined.1.incarnation, "joined");
                     return Some(joined);
@@ -158,14 +165,20 @@ impl Session {
     async fn try_join(
         &self,
         endpoint: &Endpoint,
-    ) -> Result<(AgentsClient<Channel>, bulkhead_types::Joined), String> {
+    ) -> Result<(AgentsClient<Channel>, bulkhead_types::Joined, String), String> {
         let work = async {
             let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
             let mut client = AgentsClient::new(channel).max_decoding_message_size(MESSAGE_LENGTH_MAX);
-            let request = v1::JoinRequest { node: self.name.clone(), facts: Some((&self.facts).into()) };
+            let request = v1::JoinRequest {
+                node: self.name.clone(),
+                facts: Some((&self.facts).into()),
+                cluster_id: self.belonging.cluster_id().to_owned(),
+            };
             let response = client.join(request).await.map_err(|status| chain(&status))?;
-            let joined = response.into_inner().try_into().map_err(|error| chain(&error as _))?;
-            Ok((client, joined))
+            let mut response = response.into_inner();
+            let cluster_id = std::mem::take(&mut response.cluster_id);
+            let joined = response.try_into().map_err(|error| chain(&error as _))?;
+            Ok((client, joined, cluster_id))
         };
         match tokio::time::timeout(JOIN_TIMEOUT, work).await {
             Ok(result) => result,

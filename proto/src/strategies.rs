@@ -407,6 +407,7 @@ pub fn membership_action() -> impl Strategy<Value = MembershipAction> + Clone {
 record!(/// Any membership change.
 membership_change: MembershipChange {
     request_id: uuid(), actor: small(), proposed_at_ms: any::<u64>(), action: membership_action(),
+    force_unsafe: any::<bool>(),
 });
 
 /// Any log record.

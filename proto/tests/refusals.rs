@@ -131,7 +131,8 @@ fn refusals_say_where() {
 
 #[test]
 fn an_agents_registration_is_bounded() {
-    let join = |facts| v1::JoinRequest { node: "node-1".to_owned(), facts: Some(facts) };
+    let join =
+        |facts| v1::JoinRequest { node: "node-1".to_owned(), facts: Some(facts), cluster_id: String::new() };
     assert!(Registration::try_from(join(v1::NodeFacts::default())).is_ok());
     let check = |facts, path: &str| {
         let error = Registration::try_from(join(facts)).expect_err(path);

@@ -136,6 +136,8 @@ impl World {
 
     fn member_step(&mut self, action: MembershipAction) -> Request {
         let (request_id, actor) = (self.operator_rng.uuid(), SmolStr::new_static("user:operator"));
-        Request::Membership(Box::new(MembershipChange { request_id, actor, proposed_at_ms: 0, action }))
+        let force_unsafe = false;
+        let change = MembershipChange { request_id, actor, proposed_at_ms: 0, action, force_unsafe };
+        Request::Membership(Box::new(change))
     }
 }

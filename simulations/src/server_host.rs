@@ -13,7 +13,8 @@ use bulkhead_controlplane_core::server::{
 use bulkhead_controlplane_disk::DiskError;
 use bulkhead_storage::{CrashChoice, StorageError, Stores};
 use bulkhead_types::{
-    Command, EventKind, Joined, Kind, MemberId, Name, Object, ObjectId, Stamped, Transaction, digest128,
+    Command, EventKind, FEATURE_LEVEL_MAX, Joined, Kind, MemberId, Name, Object, ObjectId, Stamped,
+    Transaction, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -114,11 +115,15 @@ impl World {
             election_ticks: options.election_ticks,
             heartbeat_ticks: options.heartbeat_ticks,
             snapshot_entries: options.snapshot_entries,
+            // Entries alone decide: the seed draws how many.
+            snapshot_log_bytes: u64::MAX,
+            snapshot_age_ms: u64::MAX,
             keep_entries: options.keep_entries,
             digest_interval: options.digest_interval,
             heartbeat_ms: options.heartbeat_ms,
             reconcile: options.reconcile_config(),
             authorize: authorize_all,
+            feature_level_max: FEATURE_LEVEL_MAX,
         }
     }
 

@@ -65,6 +65,10 @@ pub(crate) struct AgentArgs {
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
+    /// Belong to this cluster from now on: after the servers were restored from a backup or recovered, which
+    /// makes them a new cluster. Its id, as `member list` shows it
+    #[arg(long, value_parser = |text: &str| uuid::Uuid::parse_str(text), value_name = "CLUSTER-ID")]
+    pub(crate) adopt_cluster: Option<uuid::Uuid>,
     /// Registries that are asked over plain HTTP
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,...")]
     pub(crate) insecure_registry: Vec<String>,
@@ -114,6 +118,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         cpu_millis: args.cpu,
         memory_bytes: args.memory,
         pods_max: args.pods_max,
+        adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
         labels: args.labels.into_iter().collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)

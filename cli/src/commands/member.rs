@@ -1,5 +1,7 @@
 //! `member`: which servers the cluster has.
 
+mod replace;
+
 use std::time::Duration;
 
 use bulkhead_proto::v1;
@@ -45,12 +47,22 @@ pub(crate) enum MemberVerb {
         /// Fail at once when it has not caught up yet
         #[arg(long)]
         no_wait: bool,
+        /// Even if it has not caught up and the quorum is lost by it; recorded in the log
+        #[arg(long)]
+        force_unsafe: bool,
     },
     /// Take a member out for good, dead or alive; its id is never used again
     Remove {
         /// Its id
         id: u64,
+        /// Even if the quorum is lost by it; recorded in the log. Read what the refusal says first
+        #[arg(long)]
+        force_unsafe: bool,
     },
+    /// Let a new server take the place of one that is lost, damaged or diverged: adds it, waits until it has the
+    /// log, lets it vote, and removes the old one. Run it again when it was cut short
+    #[command(visible_alias = "reseed")]
+    Replace(replace::ReplaceArgs),
     /// Make another voter the leader
     Transfer {
         /// Its id; the voter with most of the log when not given
@@ -78,29 +90,43 @@ pub(crate) async fn run(verb: MemberVerb, context: &Context) -> Result<(), Failu
                 answer.member, answer.cluster_id
             ))
         }
-        MemberVerb::Promote { id, no_wait } => promote(id, no_wait, context).await,
-        MemberVerb::Remove { id } => {
-            let request = v1::RemoveRequest { member: id, request_id, actor };
-            let answer = client
-                .call(|channel| {
-                    let request = client.request(request.clone());
-                    async move { cluster(channel).remove(request).await }
-                })
-                .await?;
-            context.note_change(answer.revision);
+        MemberVerb::Promote { id, no_wait, force_unsafe } => {
+            promote(id, no_wait || force_unsafe, force_unsafe, context).await
+        }
+        MemberVerb::Replace(args) => replace::run(args, context).await,
+        MemberVerb::Remove { id, force_unsafe } => {
+            let revision = remove(id, force_unsafe, context).await?.map_err(Failure::from)?;
+            context.note_change(revision);
             emit_line(&format!("member {id} removed"))
         }
-        MemberVerb::Transfer { id } => {
-            let request = v1::TransferLeaderRequest { to: id.unwrap_or_default() };
-            let answer = client
-                .call(|channel| {
-                    let request = client.request(request);
-                    async move { cluster(channel).transfer_leader(request).await }
-                })
-                .await?;
-            emit_line(&format!("member {} leads in term {}", answer.leader, answer.term))
-        }
+        MemberVerb::Transfer { id } => transfer(id, context).await,
     }
+}
+
+/// Removes a member; a refusal is a value.
+async fn remove(id: u64, force_unsafe: bool, context: &Context) -> Result<Result<u64, Status>, Failure> {
+    let client = &context.client;
+    let (request_id, actor) = (Uuid::new_v4().to_string(), client.actor().to_owned());
+    let request = v1::RemoveRequest { member: id, request_id, actor, force_unsafe };
+    let answer = client
+        .call(|channel| {
+            let request = client.request(request.clone());
+            async move { replace::settle(cluster(channel).remove(request).await) }
+        })
+        .await?;
+    Ok(answer.map(|answer| answer.revision))
+}
+
+async fn transfer(id: Option<u64>, context: &Context) -> Result<(), Failure> {
+    let client = &context.client;
+    let request = v1::TransferLeaderRequest { to: id.unwrap_or_default() };
+    let answer = client
+        .call(|channel| {
+            let request = client.request(request);
+            async move { cluster(channel).transfer_leader(request).await }
+        })
+        .await?;
+    emit_line(&format!("member {} leads in term {}", answer.leader, answer.term))
 }
 
 /// All members as a server sees them.
@@ -184,7 +210,7 @@ fn structured(
     Ok(format!("{text}\n"))
 }
 
-async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failure> {
+async fn promote(id: u64, no_wait: bool, force_unsafe: bool, context: &Context) -> Result<(), Failure> {
     let client = &context.client;
     let progress = Progress::start(format!("waiting until member {id} has caught up"));
     let started = std::time::Instant::now();
@@ -194,11 +220,12 @@ async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failur
             member: id,
             request_id: Uuid::new_v4().to_string(),
             actor: client.actor().to_owned(),
+            force_unsafe,
         };
         let attempt = client
             .call(|channel| {
                 let request = client.request(request.clone());
-                async move { settle(cluster(channel).promote(request).await) }
+                async move { replace::settle(cluster(channel).promote(request).await) }
             })
             .await?;
         match attempt {
@@ -206,7 +233,7 @@ async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failur
                 context.note_change(answer.revision);
                 return emit_line(&format!("member {id} votes"));
             }
-            Err(status) if no_wait => return Err(status.into()),
+            Err(status) if no_wait || status.code() == Code::NotFound => return Err(status.into()),
             // An attempt whose answer was lost may have done it; and a voter need not wait for anything.
             Err(_) if votes(id, context).await? => return emit_line(&format!("member {id} votes")),
             Err(status) => {
@@ -224,16 +251,6 @@ async fn promote(id: u64, no_wait: bool, context: &Context) -> Result<(), Failur
 async fn votes(id: u64, context: &Context) -> Result<bool, Failure> {
     let answer = members(context).await?;
     Ok(answer.members.iter().any(|m| m.id == id && m.role() == v1::MemberRole::Voter))
-}
-
-/// Keeps "not yet" as a value; other failures stay errors, to be tried elsewhere or reported.
-fn settle(
-    answer: Result<Response<v1::MembershipResponse>, Status>,
-) -> Result<Response<Result<v1::MembershipResponse, Status>>, Status> {
-    match answer {
-        Err(status) if status.code() == Code::FailedPrecondition => Ok(Response::new(Err(status))),
-        answer => answer.map(|response| response.map(Ok)),
-    }
 }
 
 /// One server's own view of itself.

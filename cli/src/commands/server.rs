@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use bulkhead_controlplane::ServerOptions;
+use bulkhead_controlplane::{BackupOptions, ServerOptions};
 use bulkhead_types::MemberId;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +62,36 @@ pub(crate) struct ServerArgs {
     /// Log entries from one snapshot to the next [default: 20000]
     #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) snapshot_entries: Option<u64>,
+    /// As --snapshot-entries, by the size of the entries [default: 256]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) snapshot_log_mib: Option<u64>,
+    /// As --snapshot-entries, by the age of the oldest entry since the last one [default: 60]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=525_600))]
+    pub(crate) snapshot_minutes: Option<u64>,
+    /// How long the history of events is kept [default: 720]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=876_000))]
+    pub(crate) history_hours: Option<u64>,
+    /// About how large the history of events may be; the oldest goes first [default: 8192]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_073_741_824))]
+    pub(crate) history_mib: Option<u64>,
+    /// Write backups of the whole cluster to this directory; the same on every server
+    #[arg(long, value_name = "DIR")]
+    pub(crate) backup_dir: Option<PathBuf>,
+    /// Time between two backups, such as 6h [default: 6h]
+    #[arg(long, requires = "backup_dir", value_parser = crate::time::parse_duration, value_name = "DURATION")]
+    pub(crate) backup_every: Option<Duration>,
+    /// How many backups are kept, at least 1 [default: 30]
+    #[arg(long, requires = "backup_dir", value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub(crate) backup_keep: Option<u32>,
+    /// The one server that writes backups [default: whichever leads]
+    #[arg(long, requires = "backup_dir", value_parser = clap::value_parser!(u64).range(1..), value_name = "ID")]
+    pub(crate) backup_by: Option<u64>,
+    /// Log entries from one comparison of states between servers to the next
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) digest_entries: Option<u64>,
+    /// Pass for an older server
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) feature_level_max: Option<u32>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
@@ -73,7 +104,7 @@ fn parse_ticks(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("{text:?}: expected 3 to 1000"))
 }
 
-fn parse_member(text: &str) -> Result<InitialMember, String> {
+pub(crate) fn parse_member(text: &str) -> Result<InitialMember, String> {
     let expected = || format!("{text:?}: expected ID=HOST:PORT, such as 1=10.0.0.1:7400");
     let (id, address) = text.split_once('=').ok_or_else(expected)?;
     let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(expected)?;
@@ -118,6 +149,20 @@ fn options(args: ServerArgs) -> Result<ServerOptions, Failure> {
     options.lease_ms = args.lease_ms.unwrap_or(options.lease_ms);
     options.snapshot_entries = args.snapshot_entries.unwrap_or(options.snapshot_entries);
     options.eviction_ms = args.eviction_ms.unwrap_or(options.eviction_ms);
+    options.snapshot_log_bytes = args.snapshot_log_mib.map_or(options.snapshot_log_bytes, |mib| mib << 20);
+    options.snapshot_age_ms = args.snapshot_minutes.map_or(options.snapshot_age_ms, |m| m * 60_000);
+    options.history_ms = args.history_hours.map_or(options.history_ms, |hours| hours * 3_600_000);
+    options.history_bytes = args.history_mib.map_or(options.history_bytes, |mib| mib << 20);
+    options.digest_interval = args.digest_entries.unwrap_or(options.digest_interval);
+    let supported = options.feature_level_max;
+    options.feature_level_max = args.feature_level_max.unwrap_or(supported).min(supported);
+    let defaults = BackupOptions::default();
+    options.backup = args.backup_dir.map(|dir| BackupOptions {
+        dir,
+        every: args.backup_every.unwrap_or(defaults.every),
+        keep: args.backup_keep.map_or(defaults.keep, |keep| keep as usize),
+        by: args.backup_by.map(MemberId),
+    });
     Ok(options)
 }
 

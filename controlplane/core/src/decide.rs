@@ -147,6 +147,7 @@ fn check_items(what: &'static str, count: usize) -> Result<(), Rejection> {
 }
 
 fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    check_level(state, command.feature_level())?;
     match command {
         Command::Create(object) => objects::create(state, object, emit),
         Command::Apply(object) => objects::apply(state, object, emit),
@@ -197,6 +198,18 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
     }
+}
+
+/// Whether records of a feature level may be in the log. A cluster that has no level yet is as good as one of the
+/// first: everything since the log's first format is of level 1.
+pub(crate) fn check_level(state: &State, needed: u32) -> Result<(), Rejection> {
+    let level = state.feature_level().max(1);
+    if needed <= level {
+        return Ok(());
+    }
+    let reason = format!("needs level {needed}, the cluster runs at level {level}");
+    Err(not_allowed("featureLevel", reason)
+        .with_remedy(format!("upgrade every server, then run `bulkhead cluster feature-level set {needed}`")))
 }
 
 fn not_found(what: impl std::fmt::Display) -> Rejection {

@@ -34,5 +34,6 @@ pub use decide::decide;
 pub use evolve::{Change, ChangeType};
 pub use machine::{Applied, Machine};
 pub use state::{
-    NodeUsage, REQUEST_RETENTION_MS, REQUESTS_MAX, RestoreError, Restorer, State, Stored, Table,
+    NodeUsage, REQUEST_RETENTION_MS, REQUESTS_MAX, REVISION_JUMP, RestoreError, Restorer, State, Stored,
+    Table,
 };

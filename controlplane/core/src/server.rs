@@ -36,9 +36,6 @@ pub use proposals::{
 };
 pub use status::{PeerProgress, Role, ServerStatus};
 
-/// The highest feature level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 1;
-
 /// The one authorisation hook: may this actor ask for this? Called on the leader before anything is proposed.
 pub type Authorize =
     fn(actor: &str, command: &bulkhead_types::Command) -> Result<(), bulkhead_types::Rejection>;
@@ -74,8 +71,12 @@ pub struct ServerConfig {
     pub election_ticks: usize,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: usize,
-    /// A snapshot is taken after so many entries.
+    /// A snapshot is taken after so many entries,
     pub snapshot_entries: u64,
+    /// or so many bytes of entries,
+    pub snapshot_log_bytes: u64,
+    /// or so many milliseconds, if there was an entry. The log before it goes, but for `keep_entries`.
+    pub snapshot_age_ms: u64,
     /// Entries kept before a snapshot, for followers that lag a little.
     pub keep_entries: u64,
     /// Replicas compare digests at every so-manieth entry.
@@ -86,6 +87,9 @@ pub struct ServerConfig {
     pub reconcile: ReconcileConfig,
     /// The authorisation hook.
     pub authorize: Authorize,
+    /// The highest feature level that this server supports: [`bulkhead_types::FEATURE_LEVEL_MAX`], or less when it
+    /// is to pass for an older one.
+    pub feature_level_max: u32,
 }
 
 /// Why a server cannot start.
@@ -104,6 +108,22 @@ pub enum StartError {
         /// Whose it should be.
         wanted: Uuid,
     },
+    /// The State needs a newer server.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+}
+
+/// The cluster's feature level is above what a server supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster runs at feature level {level}, this server supports up to {supported}: it is too old; install a version \
+     that supports level {level} (the level never goes back)"
+)]
+pub struct TooOld {
+    /// The cluster's.
+    pub level: u32,
+    /// The server's.
+    pub supported: u32,
 }
 
 /// One server of the control plane.
@@ -141,6 +161,10 @@ impl Server {
     ) -> Result<Self, StartError> {
         if let Some(found) = state.cluster_id().filter(|id| *id != config.cluster_id) {
             return Err(StartError::OtherCluster { found, wanted: config.cluster_id });
+        }
+        let (level, supported) = (state.feature_level(), config.feature_level_max);
+        if level > supported {
+            return Err(TooOld { level, supported }.into());
         }
         let applied_index = log.snapshot_point().index;
         let replica_config = ReplicaConfig {
@@ -180,6 +204,13 @@ impl Server {
     #[must_use]
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    /// The last entry applied and its term: the point that [`Self::state`] stands for.
+    #[must_use]
+    pub fn applied_point(&self) -> (u64, u64) {
+        // The term of an applied entry is known: entries are kept until a snapshot covers them.
+        (self.applied_index, self.replica.log().term_at(self.applied_index).unwrap_or_default())
     }
 
     /// How the server is set up.

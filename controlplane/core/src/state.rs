@@ -5,6 +5,7 @@
 //! drift from the objects (and [`crate::invariant::check`] proves it).
 
 mod index;
+mod new_life;
 mod records;
 mod requests;
 mod table;
@@ -19,6 +20,7 @@ use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
 pub use index::NodeUsage;
+pub use new_life::REVISION_JUMP;
 pub use records::{RestoreError, Restorer};
 pub use requests::{REQUEST_RETENTION_MS, REQUESTS_MAX};
 pub use table::{Stored, Table};
@@ -225,6 +227,13 @@ impl State {
         self.digest = self.digest.wrapping_add(digest128(&record));
         if let Some(former) = self.members.insert(record.member, record) {
             self.digest = self.digest.wrapping_sub(digest128(&former));
+        }
+    }
+
+    /// Forgets all members.
+    fn clear_members(&mut self) {
+        for former in std::mem::take(&mut self.members).values() {
+            self.digest = self.digest.wrapping_sub(digest128(former));
         }
     }
 

@@ -12,8 +12,8 @@ use bulkhead_controlplane_core::server::{
 };
 use bulkhead_proto::ProtoCodec;
 use bulkhead_types::{
-    Command, MemberId, MemberRole, MembershipAction, MembershipChange, Name, Namespace, Object, ObjectMeta,
-    Stamped,
+    Command, FEATURE_LEVEL_MAX, MemberId, MemberRole, MembershipAction, MembershipChange, Name, Namespace,
+    Object, ObjectMeta, Stamped,
 };
 use raft::eraftpb::{ConfState, HardState};
 use uuid::Uuid;
@@ -26,6 +26,7 @@ struct World {
     down: Vec<MemberId>,
     now_ms: u64,
     ticket: u64,
+    force_unsafe: bool,
 }
 
 const CLUSTER: Uuid = Uuid::from_u128(77);
@@ -43,11 +44,14 @@ fn config(member: u64) -> ServerConfig {
         election_ticks: 10,
         heartbeat_ticks: 2,
         snapshot_entries: 50,
+        snapshot_log_bytes: u64::MAX,
+        snapshot_age_ms: u64::MAX,
         keep_entries: 10,
         digest_interval: 8,
         heartbeat_ms: 1000,
         reconcile: ReconcileConfig::default(),
         authorize: authorize_all,
+        feature_level_max: FEATURE_LEVEL_MAX,
     }
 }
 
@@ -65,6 +69,7 @@ impl World {
             down: Vec::new(),
             now_ms: 1_000_000,
             ticket: 0,
+            force_unsafe: false,
         };
         for member in 1..=3 {
             let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
@@ -182,6 +187,7 @@ impl World {
             actor: "user:test".into(),
             proposed_at_ms: 0,
             action,
+            force_unsafe: self.force_unsafe,
         };
         let now_ms = self.now_ms;
         self.servers
@@ -311,7 +317,7 @@ fn the_removal_that_would_break_the_quorum_is_refused() {
         world.tick();
     }
     match world.membership(2, MembershipAction::Remove { member: others[1] }) {
-        Reply::Rejected(rejection) => assert!(rejection.reason.contains("can be heard"), "{rejection}"),
+        Reply::Rejected(rejection) => assert!(rejection.reason.contains("could be heard"), "{rejection}"),
         other => panic!("{other:?}"),
     }
     let dead = outcome(world.membership(3, MembershipAction::Remove { member: others[0] }));
@@ -335,4 +341,139 @@ fn a_replica_whose_state_differs_stops() {
         }
     }
     assert!(matches!(world.fatals.get(&follower), Some(Fatal::Diverged { .. })), "{:?}", world.fatals);
+}
+
+/// The servers as they are, but some pass for older ones.
+fn world_of_levels(levels: [u32; 3]) -> World {
+    let mut world = World::new();
+    for (member, level) in (1..).zip(levels) {
+        let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+        let genesis = SnapshotPoint { index: 1, term: 1, conf_state };
+        let log = LogView::new(genesis, HardState::default(), Vec::new());
+        let config = ServerConfig { feature_level_max: level, ..config(member) };
+        let server =
+            Server::new(config, Arc::new(ProtoCodec), State::default(), log, &logger()).expect("starts");
+        world.servers.insert(MemberId(member), server);
+    }
+    world
+}
+
+fn rejection(reply: Reply) -> String {
+    match reply {
+        Reply::Rejected(rejection) => rejection.to_string(),
+        Reply::Applied(transaction) => transaction.outcome.as_ref().expect_err("refused").to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn raise(world: &mut World, request: u128, level: u32) -> Reply {
+    let ticket = world.submit(request, Command::RaiseFeatureLevel { level });
+    world.run_until("an answer", |w| w.replies.contains_key(&ticket));
+    world.replies[&ticket].clone()
+}
+
+fn level_everywhere(world: &mut World, level: u32) {
+    world.run_until("the level", |w| {
+        let up = w.servers.iter().filter(|(m, _)| !w.down.contains(m));
+        up.map(|(_, s)| s.state().feature_level()).all(|found| found == level)
+    });
+}
+
+#[test]
+fn a_new_cluster_begins_at_what_everybody_supports_and_a_mixed_one_stays_there() {
+    let mut world = world_of_levels([2, 1, 2]);
+    level_everywhere(&mut world, 1);
+    let refused = rejection(raise(&mut world, 1, 2));
+    assert!(refused.contains("member 2 supports up to level 1"), "{refused}");
+    // A record of level 2 is refused before it is proposed: member 2 could not read it.
+    world.force_unsafe = true;
+    let leader = world.leader().expect("a leader");
+    let victim = *world.servers.keys().find(|m| **m != leader).expect("one");
+    let refused = rejection(world.membership(2, MembershipAction::Remove { member: victim }));
+    assert!(refused.contains("needs level 2, the cluster runs at level 1"), "{refused}");
+    assert!(outcome(world.create(3, "goes-on")).is_ok());
+    assert_eq!(world.fatals, BTreeMap::new());
+}
+
+#[test]
+fn a_level_is_never_lowered_and_an_older_server_does_not_start_above_its_own() {
+    let mut world = world_of_levels([2, 2, 2]);
+    level_everywhere(&mut world, 2);
+    assert!(outcome(raise(&mut world, 1, 2)).is_ok(), "what holds may be asked for again");
+    let refused = rejection(raise(&mut world, 2, 1));
+    assert!(refused.contains("going back to 1 is not possible"), "{refused}");
+    let refused = rejection(raise(&mut world, 3, 3));
+    assert!(refused.contains("supports up to level 2"), "{refused}");
+    let state = world.servers[&MemberId(1)].state().clone();
+    let older = ServerConfig { feature_level_max: 1, ..config(1) };
+    let log = LogView::default();
+    let Err(refused) = Server::new(older, Arc::new(ProtoCodec), state, log, &logger()) else {
+        panic!("it started")
+    };
+    assert!(
+        refused.to_string().contains("runs at feature level 2, this server supports up to 1"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_learner_that_is_older_holds_a_level_up_and_stops_when_it_meets_a_higher_one() {
+    let mut world = world_of_levels([2, 2, 2]);
+    level_everywhere(&mut world, 2);
+    let four = MemberId(4);
+    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
+    assert!(outcome(world.membership(1, add)).is_ok());
+    let refused = rejection(raise(&mut world, 2, 3));
+    assert!(refused.contains("level"), "{refused}");
+    let older = ServerConfig { feature_level_max: 1, ..config(4) };
+    let server = Server::new(older, Arc::new(ProtoCodec), State::default(), LogView::default(), &logger());
+    world.servers.insert(four, server.expect("it knows nothing of the cluster yet"));
+    world.run_until("the older one stops", |w| w.fatals.contains_key(&four));
+    let text = world.fatals[&four].to_string();
+    assert!(text.contains("feature level 2") && text.contains("supports up to 1"), "{text}");
+    assert!(outcome(world.create(3, "goes-on")).is_ok());
+}
+
+#[test]
+fn a_forced_removal_passes_the_check_and_is_in_the_log() {
+    let mut world = World::new();
+    level_everywhere(&mut world, 2);
+    let leader = world.leader().expect("a leader");
+    let others: Vec<MemberId> = world.servers.keys().copied().filter(|m| *m != leader).collect();
+    world.down.push(others[0]);
+    for _ in 0..40 {
+        world.tick();
+    }
+    let refused = rejection(world.membership(2, MembershipAction::Remove { member: others[1] }));
+    for words in ["quorum would be lost", "silent: ", "--force-unsafe", "bulkhead recover"] {
+        assert!(refused.contains(words), "{words:?} is not in {refused}");
+    }
+    world.force_unsafe = true;
+    assert!(outcome(world.membership(3, MembershipAction::Remove { member: others[1] })).is_ok());
+    let record = world.servers[&leader].state().member(others[1]).map(|m| m.role);
+    assert_eq!(record, Some(MemberRole::Removed));
+}
+
+#[test]
+fn the_log_is_compacted_by_size_and_by_age() {
+    let check = |change: fn(&mut ServerConfig), idle_ticks: u64, expected: bool| {
+        let mut world = World::new();
+        let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
+        let genesis = SnapshotPoint { index: 1, term: 1, conf_state };
+        let mut config = ServerConfig { initial_members: vec![(MemberId(1), "a:1".into())], ..config(1) };
+        config.snapshot_entries = u64::MAX;
+        change(&mut config);
+        let log = LogView::new(genesis, HardState::default(), Vec::new());
+        let server = Server::new(config, Arc::new(ProtoCodec), State::default(), log, &logger());
+        world.servers = BTreeMap::from([(MemberId(1), server.expect("starts"))]);
+        assert!(outcome(world.create(1, "a")).is_ok());
+        for _ in 0..idle_ticks {
+            world.tick();
+        }
+        assert_eq!(world.servers[&MemberId(1)].status().snapshot_index > 1, expected);
+    };
+    check(|_| (), 200, false);
+    check(|config| config.snapshot_log_bytes = 100, 5, true);
+    check(|config| config.snapshot_age_ms = 1000, 200, true);
+    check(|config| config.snapshot_age_ms = 1_000_000, 200, false);
 }

@@ -403,7 +403,7 @@ fn the_cluster_itself_is_guarded() {
         expect![[r#"
             NotAllowed | cluster | is 00000000-0000-0000-0000-000000000007 already and cannot become 00000000-0000-0000-0000-000000000008
             accepted, 0 events
-            NotAllowed | featureLevel | member 1 supports level 0 only | upgrade every voter first
+            NotAllowed | featureLevel | member 1 has not said yet which levels it supports | upgrade or remove that member first: it could not read the log any more
             accepted, 0 events
             NotFound | member 9 | does not exist
             accepted, 1 events

@@ -14,7 +14,9 @@
 //!
 //! It never decides anything, never waits, and knows neither threads nor sockets.
 
+mod backup;
 mod framing;
+mod new_life;
 mod snapshot;
 
 use bulkhead_controlplane_core::State;
@@ -25,6 +27,10 @@ use bulkhead_storage::{CutTail, LogBatch, LogEntry, SnapshotMeta, StorageError, 
 use bulkhead_types::{CodecError, LogCodec, MemberId};
 use raft::eraftpb::{ConfState, HardState};
 
+pub use backup::{
+    BACKUP_FORMAT, Backup, BackupError, BackupHeader, read_backup, read_backup_header, write_backup,
+};
+pub use new_life::{Survivor, found, survivor};
 pub use snapshot::{
     CHUNK_BYTES, SNAPSHOTS_KEPT, decode_chunks, meta_of, point_of, read_snapshot, save_snapshot,
 };

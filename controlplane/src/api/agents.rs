@@ -30,6 +30,7 @@ const QUEUE_MAX: usize = 16;
 impl Agents for Api {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let deadline = deadline(request.metadata());
+        self.check_agent_cluster(&request.get_ref().cluster_id)?;
         let Registration { name, facts } =
             Registration::try_from(request.into_inner()).map_err(|e| convert_status(&e))?;
         let stamped = Stamped {
@@ -45,7 +46,8 @@ impl Agents for Api {
             .ok_or_else(|| unavailable("the registration was answered from memory; register again"))?;
         tracing::info!(node = %name, incarnation, "agent joined");
         let joined = Joined { node, incarnation, lease_ms: self.lease_ms, heartbeat_ms: self.heartbeat_ms };
-        Ok(Response::new((&joined).into()))
+        let cluster_id = self.identity.cluster_id.to_string();
+        Ok(Response::new(v1::JoinResponse { cluster_id, ..(&joined).into() }))
     }
 
     type ConnectStream = Pin<Box<dyn Stream<Item = Result<v1::ServerMessage, Status>> + Send>>;
@@ -183,6 +185,18 @@ impl Session {
 }
 
 impl Api {
+    /// What an agent of another cluster runs is not this one's business, and must not be touched by it.
+    fn check_agent_cluster(&self, cluster_id: &str) -> Result<(), Status> {
+        let own = self.identity.cluster_id.to_string();
+        if cluster_id.is_empty() || cluster_id == own {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "this agent belongs to cluster {cluster_id}, this server to cluster {own}; if this cluster was restored or \
+             recovered from that one, start the agent with --adopt-cluster"
+        )))
+    }
+
     /// A report's answer: from here when this server leads, through the leader otherwise.
     async fn report_to_leader(&self, report: AgentReport, deadline: Instant) -> Result<v1::AgentAck, Status> {
         while Instant::now() < deadline {

@@ -1,13 +1,22 @@
 //! `Cluster`: members, leadership, status, snapshots, checks.
 
+use std::io::{self, BufWriter, Write};
+use std::pin::Pin;
+
 use bulkhead_controlplane_core::invariant;
-use bulkhead_controlplane_core::server::{FEATURE_LEVEL_MAX, Input, Reply, Role, ServerStatus};
+use bulkhead_controlplane_core::server::{Input, Reply, Role, ServerStatus};
+use bulkhead_controlplane_disk::{CHUNK_BYTES, write_backup};
 use bulkhead_proto::v1::cluster_client::ClusterClient;
 use bulkhead_proto::v1::cluster_server::Cluster;
-use bulkhead_proto::{Field, parse_actor, parse_request_id, v1};
-use bulkhead_types::{DIGEST_VERSION, LogRecord, MemberId, MemberRole, MembershipAction, MembershipChange};
+use bulkhead_proto::{Field, ProtoCodec, parse_actor, parse_request_id, v1};
+use bulkhead_types::{
+    Command, DIGEST_VERSION, LogRecord, MemberId, MemberRole, MembershipAction, MembershipChange, Stamped,
+};
 use smol_str::SmolStr;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -15,7 +24,10 @@ use uuid::Uuid;
 use super::Api;
 use crate::deadline::deadline;
 use crate::error::{RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
+use crate::view::View;
 
+/// Most chunks of a backup between the encoder and the socket.
+const CHUNKS_AHEAD_MAX: usize = 4;
 /// How long a transfer of leadership may take before it is asked for again.
 const TRANSFER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// Marks a request that another server passed on: it is not passed on again.
@@ -55,6 +67,7 @@ impl Cluster for Api {
             cluster_id: state.cluster_id().map_or_else(String::new, |id| id.to_string()),
             members: present.map(member).collect(),
             revision: state.revision(),
+            feature_level: state.feature_level(),
         }))
     }
 
@@ -76,7 +89,7 @@ impl Cluster for Api {
         };
         let address = SmolStr::new(request.address);
         let action = MembershipAction::AddLearner { member: MemberId(member), address: address.clone() };
-        let mut answer = self.change(action, &request.request_id, &request.actor, deadline).await?;
+        let mut answer = self.change(action, false, &request.request_id, &request.actor, deadline).await?;
         if request.member == 0 {
             // A repeated request gets the first answer: the id is the one that was drawn then.
             let state = self.read(true, answer.get_ref().revision, deadline).await?;
@@ -94,7 +107,7 @@ impl Cluster for Api {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let action = MembershipAction::Promote { member: MemberId(request.member) };
-        self.change(action, &request.request_id, &request.actor, deadline).await
+        self.change(action, request.force_unsafe, &request.request_id, &request.actor, deadline).await
     }
 
     async fn remove(
@@ -104,7 +117,7 @@ impl Cluster for Api {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let action = MembershipAction::Remove { member: MemberId(request.member) };
-        self.change(action, &request.request_id, &request.actor, deadline).await
+        self.change(action, request.force_unsafe, &request.request_id, &request.actor, deadline).await
     }
 
     async fn transfer_leader(
@@ -163,11 +176,12 @@ impl Cluster for Api {
             revision: status.revision,
             oldest_revision: self.watches.oldest(),
             feature_level: state.feature_level(),
-            feature_level_max: FEATURE_LEVEL_MAX,
+            feature_level_max: self.identity.feature_level_max,
             digest: format!("{:032x}", status.digest),
             digest_version: DIGEST_VERSION,
             disk: None,
             alarm: if status.disk_full { "disk full".to_owned() } else { String::new() },
+            backup: self.backups.status(),
         }))
     }
 
@@ -211,6 +225,65 @@ impl Cluster for Api {
         let violations = violations.iter().map(wire).collect();
         Ok(Response::new(v1::CheckResponse { violations, revision, objects_checked }))
     }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupChunk, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let view = self.linearizable_view(deadline(request.metadata())).await?;
+        let header = view
+            .backup_header(self.identity.member)
+            .ok_or_else(|| unavailable("the cluster has no identity yet"))?;
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD_MAX);
+        tokio::task::spawn_blocking(move || {
+            let mut out = BufWriter::with_capacity(CHUNK_BYTES, ChunkSender(sender));
+            // A receiver that is gone is the only way in which this fails: nobody to tell.
+            let _ = write_backup(&view.state, &header, &ProtoCodec, &mut out).and_then(|()| out.flush());
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn set_feature_level(
+        &self,
+        request: Request<v1::SetFeatureLevelRequest>,
+    ) -> Result<Response<v1::SetFeatureLevelResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        if request.level == 0 {
+            return Err(invalid("level", "must be at least 1"));
+        }
+        let request_id = parse_request_id(&request.request_id).map_err(|e| convert_status(&e))?;
+        let stamped = Stamped {
+            request_id: request_id.unwrap_or_else(Uuid::new_v4),
+            actor: parse_actor(&request.actor).map_err(|e| convert_status(&e))?,
+            proposed_at_ms: 0,
+            trace_context: None,
+            preconditions: Vec::new(),
+            commands: vec![Command::RaiseFeatureLevel { level: request.level }],
+        };
+        let transaction = self.proposer.submit(stamped, deadline).await?;
+        let revision = transaction.outcome.as_ref().copied().unwrap_or_default();
+        let state = self.read(true, revision, deadline).await?;
+        Ok(Response::new(v1::SetFeatureLevelResponse { level: state.feature_level(), revision }))
+    }
+}
+
+/// Bytes of a backup on their way to a client.
+struct ChunkSender(mpsc::Sender<Result<v1::BackupChunk, Status>>);
+
+impl Write for ChunkSender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(CHUNK_BYTES)];
+        let chunk = v1::BackupChunk { data: bytes.to_vec().into() };
+        self.0.blocking_send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn is_forwarded(metadata: &MetadataMap) -> bool {
@@ -222,9 +295,16 @@ impl Api {
         self.views.status.borrow().clone()
     }
 
+    /// A moment of this replica that has everything that was acknowledged before the call.
+    async fn linearizable_view(&self, deadline: Instant) -> Result<View, Status> {
+        self.read(false, 0, deadline).await?;
+        Ok(self.views.view.borrow().clone())
+    }
+
     async fn change(
         &self,
         action: MembershipAction,
+        force_unsafe: bool,
         request_id: &str,
         actor: &str,
         deadline: Instant,
@@ -236,7 +316,7 @@ impl Api {
         let request_id =
             parse_request_id(request_id).map_err(|e| convert_status(&e))?.unwrap_or_else(Uuid::new_v4);
         let actor = parse_actor(actor).map_err(|e| convert_status(&e))?;
-        let change = MembershipChange { request_id, actor, proposed_at_ms: 0, action };
+        let change = MembershipChange { request_id, actor, proposed_at_ms: 0, action, force_unsafe };
         let outcome = self.proposer.propose(LogRecord::Membership(change), deadline).await?;
         let transaction = outcome.map_err(|rejection| rejection_status(&rejection))?;
         let revision = transaction.outcome.as_ref().copied().unwrap_or_default();

@@ -121,6 +121,14 @@ impl Api {
             return refuse(format!("this is member {}, not {}", self.identity.member, hello.to));
         }
         let state = self.views.state();
+        if hello.feature_level_max < state.feature_level() {
+            return refuse(format!(
+                "member {from} supports up to feature level {}, the cluster runs at level {}: it is too old; install a \
+                 newer version on it",
+                hello.feature_level_max,
+                state.feature_level()
+            ));
+        }
         let Some(record) = state.member(from) else {
             // Before the log says who belongs here, the configuration is all there is.
             return if state.cluster_id().is_none() || !state.voters().any(|_| true) {

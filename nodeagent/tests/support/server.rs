@@ -102,6 +102,7 @@ impl Agents for Service {
             incarnation: *incarnation,
             lease_ms: LEASE_MS,
             heartbeat_ms: HEARTBEAT_MS,
+            cluster_id: String::new(),
         }))
     }
 

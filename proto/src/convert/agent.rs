@@ -3,7 +3,7 @@
 
 use bulkhead_types::{AgentAck, AgentReport, ITEMS_MAX, Intent, Joined, PodIntent, PodUsage};
 
-use super::{wire_field, wire_struct};
+use super::{ConvertError, read, wire_field, wire_struct};
 use crate::v1;
 
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX) });
@@ -15,6 +15,21 @@ wire_struct!(AgentReport => v1::AgentReport {
 });
 wire_struct!(PodUsage => v1::PodUsage { pod, cpu_millis, memory_bytes });
 wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms });
-wire_struct!(Joined => v1::JoinResponse { node, incarnation, lease_ms, heartbeat_ms });
+
+impl From<&Joined> for v1::JoinResponse {
+    fn from(value: &Joined) -> Self {
+        let Joined { node, incarnation, lease_ms, heartbeat_ms } = *value;
+        // Which cluster it is, is the edge's to say: no decision of an agent depends on it.
+        Self { node: node.0, incarnation, lease_ms, heartbeat_ms, cluster_id: String::new() }
+    }
+}
+
+impl TryFrom<v1::JoinResponse> for Joined {
+    type Error = ConvertError;
+    fn try_from(wire: v1::JoinResponse) -> Result<Self, ConvertError> {
+        let v1::JoinResponse { node, incarnation, lease_ms, heartbeat_ms, cluster_id: _ } = wire;
+        Ok(Self { node: read(node, "node")?, incarnation, lease_ms, heartbeat_ms })
+    }
+}
 
 wire_field!(PodIntent => v1::PodIntent, PodUsage => v1::PodUsage);

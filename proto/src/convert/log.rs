@@ -14,7 +14,9 @@ use crate::v1::{log_record, membership_action, snapshot_record};
 
 wire_enum!(MemberRole { Voter, Learner, Removed });
 
-wire_struct!(MembershipChange => v1::MembershipChange { request_id, actor, proposed_at_ms, action });
+wire_struct!(MembershipChange => v1::MembershipChange {
+    request_id, actor, proposed_at_ms, action, force_unsafe,
+});
 wire_oneof!(MembershipAction => membership_action {
     values {}
     messages {

@@ -250,6 +250,9 @@ pub struct MembershipChange {
     pub proposed_at_ms: u64,
     /// What changes.
     pub action: MembershipAction,
+    /// Whether the operator wanted it although the quorum would be lost; needs
+    /// [`crate::FORCED_MEMBERSHIP_LEVEL`].
+    pub force_unsafe: bool,
 }
 
 /// What changes in the cluster's membership.

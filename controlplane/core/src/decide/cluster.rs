@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, EventKind, MemberId, MemberRole, MembershipAction, MembershipChange, Name, Namespace, Object,
-    ObjectMeta, Rejection, RejectionCode, Transaction,
+    Command, EventKind, MemberId, MemberRecord, MemberRole, MembershipAction, MembershipChange, Name,
+    Namespace, Object, ObjectMeta, Rejection, RejectionCode, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::objects::NAMESPACE_DEFAULT;
-use super::{Emit, not_allowed, not_found};
+use super::{Emit, check_level, not_allowed, not_found};
 use crate::State;
+
+/// Clusters of this level and above know that raising is explicit, counts learners, and has no way back. Below it,
+/// older servers decide as they always did, and all replicas must decide alike.
+const EXPLICIT_LEVELS: u32 = 2;
 
 pub(super) fn init(
     state: &State,
@@ -32,12 +36,25 @@ pub(super) fn init(
 }
 
 pub(super) fn raise_feature_level(state: &State, level: u32, emit: &mut Emit<'_>) -> Result<(), Rejection> {
-    if level <= state.feature_level() {
+    let present = state.feature_level();
+    if level < present && present >= EXPLICIT_LEVELS {
+        let reason = format!("the cluster runs at level {present}; going back to {level} is not possible");
+        return Err(not_allowed("featureLevel", reason)
+            .with_remedy("the log may hold records that older servers cannot read: keep the newer ones"));
+    }
+    if level <= present {
         return Ok(());
     }
-    if let Some(member) = state.voters().find(|m| m.feature_level_max < level) {
-        let reason = format!("member {} supports level {} only", member.member, member.feature_level_max);
-        return Err(not_allowed("featureLevel", reason).with_remedy("upgrade every voter first"));
+    let everybody = level >= EXPLICIT_LEVELS;
+    let counts =
+        |m: &&Arc<MemberRecord>| m.role == MemberRole::Voter || (everybody && m.role == MemberRole::Learner);
+    if let Some(member) = state.members().filter(counts).find(|m| m.feature_level_max < level) {
+        let reason = match member.feature_level_max {
+            0 => format!("member {} has not said yet which levels it supports", member.member),
+            supported => format!("member {} supports up to level {supported}", member.member),
+        };
+        return Err(not_allowed("featureLevel", reason)
+            .with_remedy("upgrade or remove that member first: it could not read the log any more"));
     }
     emit.push(EventKind::FeatureLevelRaised { level });
     Ok(())
@@ -62,6 +79,15 @@ pub(super) fn register_member(
         return Err(not_allowed(format!("member {member}"), reason)
             .with_remedy("remove the member and add it under a new id"));
     }
+    if state.feature_level() >= EXPLICIT_LEVELS && *feature_level_max < state.feature_level() {
+        let reason = format!(
+            "supports up to feature level {feature_level_max}, the cluster runs at level {}",
+            state.feature_level()
+        );
+        return Err(
+            not_allowed(format!("member {member}"), reason).with_remedy("install a newer version on it")
+        );
+    }
     let unchanged = record.storage_uid == *storage_uid
         && record.address == *address
         && record.version == *version
@@ -82,7 +108,9 @@ pub(super) fn register_member(
 #[must_use]
 pub fn decide_membership(state: &State, change: &MembershipChange) -> Transaction {
     let mut emit = Emit::new(state, None);
-    let outcome = membership_event(state, &change.action).map(|event| {
+    let decided =
+        check_level(state, change.feature_level()).and_then(|()| membership_event(state, &change.action));
+    let outcome = decided.map(|event| {
         emit.push(event);
         state.revision() + 1
     });

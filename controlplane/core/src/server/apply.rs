@@ -16,7 +16,9 @@ impl Server {
             let index = entry.get_index();
             assert_eq!(index, self.applied_index + 1, "entries are applied in order, each once");
             match self.apply_entry(&entry) {
-                Ok(applied) => self.after_apply(index, applied),
+                Ok(applied) => {
+                    self.after_apply(index, entry.get_data().len() + entry.get_context().len(), applied)
+                }
                 Err(fatal) => {
                     self.output.fatal = Some(fatal);
                     return;
@@ -32,6 +34,7 @@ impl Server {
             EntryType::EntryNormal if entry.get_data().is_empty() => Ok(Vec::new()),
             EntryType::EntryNormal => {
                 let record = self.codec.decode_log(entry.get_data()).map_err(|e| unknown(e.to_string()))?;
+                self.check_known(&record).map_err(unknown)?;
                 match record {
                     LogRecord::Batch(_) => Ok(self.machine.apply(&record)),
                     LogRecord::Membership(_) => {
@@ -47,6 +50,7 @@ impl Server {
             _ => {
                 let record =
                     self.codec.decode_log(entry.get_context()).map_err(|e| unknown(e.to_string()))?;
+                self.check_known(&record).map_err(unknown)?;
                 let LogRecord::Membership(change) = record else {
                     return Err(unknown("commands in a change of the membership".to_owned()));
                 };
@@ -59,8 +63,18 @@ impl Server {
         }
     }
 
-    fn after_apply(&mut self, index: u64, applied: Vec<Applied>) {
+    /// A server that passes for an older one stops where the older one would not be able to read on.
+    fn check_known(&self, record: &LogRecord) -> Result<(), String> {
+        let (level, supported) = (record.feature_level(), self.config.feature_level_max);
+        if level <= supported {
+            return Ok(());
+        }
+        Err(format!("a record of feature level {level}, this server supports up to {supported}; upgrade it"))
+    }
+
+    fn after_apply(&mut self, index: u64, bytes: usize, applied: Vec<Applied>) {
         self.applied_index = index;
+        self.snapshots.count(bytes);
         self.replica.on_applied(index);
         self.observe(&applied);
         self.settle_entry(index, &applied);

@@ -5,7 +5,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::proposals::Origin;
-use super::{FEATURE_LEVEL_MAX, Fatal, PeerMessage, Reply, Server};
+use super::{Fatal, PeerMessage, Reply, Server, TooOld};
 use crate::Applied;
 use crate::reconcile::{Context, Reconcilers, SoftState};
 
@@ -125,8 +125,10 @@ impl Server {
         if let Some(register) = self.registration() {
             return Some(register);
         }
-        let level = state.voters().map(|m| m.feature_level_max).min()?.min(FEATURE_LEVEL_MAX);
-        (level > state.feature_level()).then_some(Command::RaiseFeatureLevel { level })
+        // A new cluster begins with everything that its voters support; from then on somebody must ask for more,
+        // because there is no way back to older servers.
+        let level = state.voters().map(|m| m.feature_level_max).min()?.min(self.config.feature_level_max);
+        (state.feature_level() == 0 && level > 0).then_some(Command::RaiseFeatureLevel { level })
     }
 
     /// The command that makes this member known as it is; `None` when it is known so already, or is no member.
@@ -135,14 +137,14 @@ impl Server {
         let known = record.storage_uid == self.config.storage_uid
             && record.address == self.config.address
             && record.version == self.config.version
-            && record.feature_level_max == FEATURE_LEVEL_MAX;
+            && record.feature_level_max == self.config.feature_level_max;
         let foreign = !record.storage_uid.is_nil() && record.storage_uid != self.config.storage_uid;
         (!known && !foreign && record.role != MemberRole::Removed).then(|| Command::RegisterMember {
             member: self.config.member,
             storage_uid: self.config.storage_uid,
             address: self.config.address.clone(),
             version: self.config.version.clone(),
-            feature_level_max: FEATURE_LEVEL_MAX,
+            feature_level_max: self.config.feature_level_max,
         })
     }
 
@@ -167,8 +169,13 @@ impl Server {
         }
     }
 
-    /// Stops when the cluster says that this member is none any more, or was another one.
+    /// Stops when the cluster says that this member is none any more, was another one, or is too old.
     pub(super) fn check_own_membership(&mut self) {
+        let (level, supported) = (self.machine.state().feature_level(), self.config.feature_level_max);
+        if level > supported {
+            self.output.fatal = Some(Fatal::TooOld(TooOld { level, supported }));
+            return;
+        }
         let Some(record) = self.machine.state().member(self.config.member) else { return };
         if record.role == MemberRole::Removed {
             self.output.fatal = Some(Fatal::Removed(self.config.member));

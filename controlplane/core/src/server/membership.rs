@@ -109,9 +109,19 @@ impl Server {
         decide_membership(self.machine.state(), change).outcome.map_err(Refusal::Final)?;
         match &change.action {
             MembershipAction::AddLearner { .. } => Ok(()),
-            MembershipAction::Promote { member } => self.check_caught_up(*member).map_err(Refusal::Unheard),
-            MembershipAction::Remove { member } => self.check_removable(*member),
+            MembershipAction::Promote { .. } if change.force_unsafe => Ok(()),
+            MembershipAction::Promote { member } => {
+                let caught_up = self.check_caught_up(*member);
+                let voters = self.voters_but(*member).chain(std::iter::once(*member)).collect();
+                caught_up.and_then(|()| self.check_quorum(*member, voters)).map_err(Refusal::Unheard)
+            }
+            MembershipAction::Remove { member } => self.check_removable(*member, change.force_unsafe),
         }
+    }
+
+    fn voters_but(&self, member: MemberId) -> impl Iterator<Item = MemberId> + '_ {
+        let voters = self.machine.state().members().filter(|m| m.role == MemberRole::Voter);
+        voters.map(|m| m.member).filter(move |m| *m != member)
     }
 
     fn check_caught_up(&self, member: MemberId) -> Result<(), Rejection> {
@@ -133,31 +143,39 @@ impl Server {
     }
 
     /// A voter may go when those that stay, and can be heard, are a majority of those that stay.
-    fn check_removable(&self, member: MemberId) -> Result<(), Refusal> {
+    fn check_removable(&self, member: MemberId, force_unsafe: bool) -> Result<(), Refusal> {
         let field = format!("member {member}");
         if member == self.config.member {
             let rejection = Rejection::new(RejectionCode::NotAllowed, field, "leads the cluster")
                 .with_remedy("transfer the leadership first: bulkhead member transfer");
             return Err(Refusal::Final(rejection));
         }
-        let staying: Vec<MemberId> = self
-            .machine
-            .state()
-            .members()
-            .filter(|m| m.role == MemberRole::Voter && m.member != member)
-            .map(|m| m.member)
-            .collect();
-        let heard = staying.iter().filter(|m| self.is_heard(**m)).count();
-        if heard > staying.len() / 2 {
+        // A learner has no vote: its going changes no majority.
+        if force_unsafe || self.machine.state().member(member).is_none_or(|m| m.role != MemberRole::Voter) {
+            return Ok(());
+        }
+        self.check_quorum(member, self.voters_but(member).collect()).map_err(Refusal::Unheard)
+    }
+
+    /// Whether those of the voters-to-be that can be heard are a majority of them.
+    fn check_quorum(&self, member: MemberId, voters: Vec<MemberId>) -> Result<(), Rejection> {
+        let silent: Vec<String> =
+            voters.iter().filter(|m| !self.is_heard(**m)).map(ToString::to_string).collect();
+        let heard = voters.len() - silent.len();
+        if heard > voters.len() / 2 {
             return Ok(());
         }
         let reason = format!(
-            "without it only {heard} of {} voters can be heard: the cluster would stop",
-            staying.len()
+            "after this change only {heard} of {} voters could be heard (silent: {}): the quorum would be lost. No \
+             write, no linearizable read and no further change of the membership would be possible until they are \
+             back; were they gone for good, only `bulkhead recover` would be left, which may lose acknowledged writes",
+            voters.len(),
+            silent.join(", ")
         );
-        let rejection = Rejection::new(RejectionCode::NotAllowed, field, reason)
-            .with_remedy("bring back or replace the silent voters first");
-        Err(Refusal::Unheard(rejection))
+        Err(Rejection::new(RejectionCode::NotAllowed, format!("member {member}"), reason).with_remedy(
+            "bring back or replace the silent voters first (`bulkhead member replace ID`); --force-unsafe does it \
+             all the same",
+        ))
     }
 
     /// Whether a member was heard within two election time-outs.

@@ -97,8 +97,10 @@ pub enum Fatal {
     },
     /// This replica's State differs from the leader's.
     #[error(
-        "after entry {index} this replica's State has digest {found:032x}, member {leader}'s has {expected:032x}; \
-             stop this server, remove the member, and add it again with an empty data directory under a new id"
+        "after entry {index} this replica's State has digest {found:032x}, member {leader}'s has {expected:032x}: \
+             this replica diverged and stops, the others go on; to heal it run `bulkhead member replace` with this \
+             member's id against one of the others, and start this server again as it says, under the new id and \
+             with an empty data directory (keep the old one: it shows what went wrong)"
     )]
     Diverged {
         /// The entry.
@@ -122,6 +124,9 @@ pub enum Fatal {
         /// Who.
         member: MemberId,
     },
+    /// The cluster uses rules that this server does not know.
+    #[error(transparent)]
+    TooOld(super::TooOld),
     /// Raft cannot go on.
     #[error("raft cannot go on: {0}")]
     Raft(String),

@@ -115,6 +115,10 @@ impl Server {
                 return self.reply(ticket, Reply::Rejected(rejection));
             }
         }
+        let needed = stamped.commands.iter().map(bulkhead_types::Command::feature_level).max().unwrap_or(1);
+        if let Err(rejection) = crate::decide::check_level(self.machine.state(), needed) {
+            return self.reply(ticket, Reply::Rejected(rejection));
+        }
         if stamped.request_id.is_nil() {
             let rejection = Rejection::new(RejectionCode::Invalid, "request_id", "must not be nil")
                 .with_remedy("choose a random UUID, and keep it for every retry");

@@ -13,8 +13,12 @@ use crate::replica::{Persist, SnapshotPoint, decode_message, encode, snapshot_po
 pub(super) struct Snapshots {
     /// Somebody asked for one.
     requested: bool,
-    /// One is being written.
-    saving: Option<SnapshotPoint>,
+    /// One is being written, for so many bytes of entries.
+    saving: Option<(SnapshotPoint, u64)>,
+    /// Bytes of entries applied since the last one.
+    log_bytes: u64,
+    /// When the last one was begun, or the first entry after it was applied if that is later.
+    since_ms: Option<u64>,
     /// A received State, until raft installs it.
     received: Option<(SnapshotPoint, State)>,
 }
@@ -23,6 +27,11 @@ impl Snapshots {
     pub(super) fn request(&mut self) {
         self.requested = true;
     }
+
+    /// An entry was applied.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
+    }
 }
 
 impl Server {
@@ -30,8 +39,15 @@ impl Server {
     pub(super) fn maybe_save_snapshot(&mut self) {
         let wanted = self.replica.take_snapshot_wanted();
         let since = self.applied_index - self.replica.log().snapshot_point().index.min(self.applied_index);
-        let due =
-            since >= self.config.snapshot_entries || (since > 0 && (wanted || self.snapshots.requested));
+        let since_ms = match (since, self.snapshots.since_ms) {
+            (0, _) => None,
+            (_, known) => Some(known.unwrap_or(self.now_ms)),
+        };
+        self.snapshots.since_ms = since_ms;
+        let old = since_ms.is_some_and(|at| self.now_ms.saturating_sub(at) >= self.config.snapshot_age_ms);
+        let large = self.snapshots.log_bytes >= self.config.snapshot_log_bytes;
+        let due = since >= self.config.snapshot_entries
+            || (since > 0 && (wanted || large || old || self.snapshots.requested));
         if !due || self.snapshots.saving.is_some() || self.output.fatal.is_some() {
             return;
         }
@@ -39,13 +55,15 @@ impl Server {
         let Some(term) = self.replica.log().term_at(self.applied_index) else { return };
         self.snapshots.requested = false;
         let point = SnapshotPoint { index: self.applied_index, term, conf_state: self.replica.conf_state() };
-        self.snapshots.saving = Some(point.clone());
+        self.snapshots.saving = Some((point.clone(), std::mem::take(&mut self.snapshots.log_bytes)));
+        self.snapshots.since_ms = Some(self.now_ms);
         self.output.save_snapshot = Some(SaveSnapshot { point, state: self.machine.state().clone() });
     }
 
     pub(super) fn handle_snapshot_saved(&mut self, index: Option<u64>) {
-        let Some(point) = self.snapshots.saving.take() else { return };
+        let Some((point, log_bytes)) = self.snapshots.saving.take() else { return };
         if index != Some(point.index) {
+            self.snapshots.log_bytes = self.snapshots.log_bytes.saturating_add(log_bytes);
             return;
         }
         let compact_to = self.replica.on_snapshot_saved(point, self.config.keep_entries);
@@ -82,6 +100,7 @@ impl Server {
         self.machine = Machine::new(state.clone());
         self.digests.reset();
         self.snapshots.saving = None;
+        self.snapshots.log_bytes = 0;
         self.output.installed = Some(state);
         // What was applied but not yet handed out belongs to the State that is gone.
         self.output.applied.clear();

@@ -1,0 +1,42 @@
+//! Feature levels: which records a cluster may write, so that every member can read them.
+//!
+//! The level is in State and is raised by a command once every member supports it; it never goes back. A record
+//! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
+
+use crate::{Command, LogRecord, MembershipChange};
+
+/// The highest level that this build knows.
+pub const FEATURE_LEVEL_MAX: u32 = 2;
+
+/// From this level on the log may say that a change of the membership was forced.
+pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
+
+impl Command {
+    /// The feature level that a cluster must have before this may be in its log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        // Every command is as old as the log's format. One that comes later names its level here.
+        1
+    }
+}
+
+impl MembershipChange {
+    /// The feature level that a cluster must have before this may be in its log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        if self.force_unsafe { FORCED_MEMBERSHIP_LEVEL } else { 1 }
+    }
+}
+
+impl LogRecord {
+    /// The feature level that a cluster must have before this may be in its log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        match self {
+            Self::Batch(batch) => {
+                batch.iter().flat_map(|s| &s.commands).map(Command::feature_level).max().unwrap_or(1)
+            }
+            Self::Membership(change) => change.feature_level(),
+        }
+    }
+}
