@@ -1,8 +1,9 @@
 //! What can go wrong, where, and what to do about it.
 
 /// The remedy that every kind of lost or damaged data shares.
-const RESYNC: &str = "remedy: stop this server, remove it from the cluster, move the data directory away and join \
-                      again as a fresh learner, so that it is re-synchronised from its peers";
+const RESYNC: &str = "remedy: run `bulkhead member replace` with this member's id against one of the other servers, move \
+                      this data directory away, and start this server again as the command says: it joins under a new \
+                      id and is re-synchronised from its peers";
 
 /// Failure of a storage operation.
 ///

@@ -175,6 +175,16 @@ impl Cluster {
         self.running.insert(id, process);
     }
 
+    /// Starts a server that is new at an address, with an empty data directory. What had the address before must
+    /// not run any more.
+    ///
+    /// # Panics
+    /// When a server of this id runs already.
+    pub fn start_new(&mut self, id: u64, address: &str, options: &[&str]) {
+        self.addresses.insert(id, address.to_owned());
+        self.start_with(id, options);
+    }
+
     /// Starts a server that is expected to refuse; the caller looks after it.
     #[must_use]
     pub fn try_server(&self, id: u64, options: &[&str]) -> Process {

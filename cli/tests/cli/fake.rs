@@ -438,6 +438,7 @@ impl v1::cluster_server::Cluster for Fake {
             cluster_id: "00000000-0000-0000-0000-000000000001".to_owned(),
             members: vec![],
             revision: self.state().revision,
+            feature_level: 1,
         }))
     }
     async fn add_learner(
@@ -475,6 +476,20 @@ impl v1::cluster_server::Cluster for Fake {
     }
     async fn check(&self, _: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         Ok(Response::new(v1::CheckResponse::default()))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupChunk, Status>>;
+
+    /// A backup whose end gets lost on the way.
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let chunk = v1::BackupChunk { data: b"BULKHEAD BACKUP\n\x01".as_slice().into() };
+        Ok(Response::new(stream::iter([Ok(chunk)]).boxed()))
+    }
+    async fn set_feature_level(
+        &self,
+        _: Request<v1::SetFeatureLevelRequest>,
+    ) -> Result<Response<v1::SetFeatureLevelResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
     }
 }
 

@@ -269,6 +269,7 @@ impl Server {
         self.replica.tick();
         self.reads.on_tick(self.config.election_ticks as u64);
         self.announce_self();
+        self.settle_doubts();
         if self.disk_full {
             self.give_leadership_away();
         }

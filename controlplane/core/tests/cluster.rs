@@ -324,22 +324,64 @@ fn the_removal_that_would_break_the_quorum_is_refused() {
     assert!(dead.is_ok(), "the dead one may go without its consent: {dead:?}");
 }
 
+/// Tells `to` another digest than it will find, as if from each of `from`, and goes on until somebody stops.
+fn lie(world: &mut World, to: MemberId, from: &[MemberId]) {
+    let index = world.servers[&to].applied_index() / 8 * 8 + 8;
+    let now_ms = world.now_ms;
+    let server = world.servers.get_mut(&to).expect("it");
+    for from in from {
+        let message =
+            PeerMessage::Digest { index, digest_version: bulkhead_types::DIGEST_VERSION, digest: 1 };
+        server.handle(now_ms, Input::Peer { from: *from, message });
+    }
+    for n in 0..10 {
+        let _ = world.create(10 + n, &format!("n{n}"));
+        if !world.fatals.is_empty() {
+            return;
+        }
+    }
+    for _ in 0..100 {
+        world.tick();
+    }
+}
+
 #[test]
-fn a_replica_whose_state_differs_stops() {
+fn a_replica_that_differs_from_the_majority_stops_and_the_others_go_on() {
+    let mut world = World::new();
+    assert!(outcome(world.create(1, "a")).is_ok());
+    let follower = *world.servers.keys().find(|m| Some(**m) != world.leader()).expect("one");
+    let others: Vec<MemberId> = world.servers.keys().copied().filter(|m| *m != follower).collect();
+    lie(&mut world, follower, &others);
+    assert!(matches!(world.fatals.get(&follower), Some(Fatal::Diverged { .. })), "{:?}", world.fatals);
+    let text = world.fatals[&follower].to_string();
+    assert!(text.contains("after entry ") && text.contains("bulkhead member replace"), "{text}");
+    assert!(outcome(world.create(100, "goes-on")).is_ok());
+    assert_eq!(world.fatals.len(), 1);
+}
+
+#[test]
+fn a_leader_that_differs_from_the_others_is_the_one_that_stops() {
+    let mut world = World::new();
+    assert!(outcome(world.create(1, "a")).is_ok());
+    let leader = world.leader().expect("a leader");
+    let others: Vec<MemberId> = world.servers.keys().copied().filter(|m| *m != leader).collect();
+    lie(&mut world, leader, &others);
+    assert!(matches!(world.fatals.get(&leader), Some(Fatal::Diverged { .. })), "{:?}", world.fatals);
+    assert!(outcome(world.create(100, "goes-on")).is_ok());
+    assert_eq!(world.fatals.len(), 1);
+}
+
+#[test]
+fn a_replica_that_only_the_leader_contradicts_waits_for_the_others_word() {
     let mut world = World::new();
     assert!(outcome(world.create(1, "a")).is_ok());
     let leader = world.leader().expect("a leader");
     let follower = *world.servers.keys().find(|m| **m != leader).expect("one");
-    let index = world.servers[&follower].applied_index() / 8 * 8 + 8;
-    let lie = PeerMessage::Digest { index, digest_version: bulkhead_types::DIGEST_VERSION, digest: 1 };
-    let now_ms = world.now_ms;
-    world.servers.get_mut(&follower).expect("it").handle(now_ms, Input::Peer { from: leader, message: lie });
-    for n in 0..10 {
-        let _ = world.create(10 + n, &format!("n{n}"));
-        if world.fatals.contains_key(&follower) {
-            break;
-        }
-    }
+    lie(&mut world, follower, &[leader]);
+    assert_eq!(world.fatals, BTreeMap::new(), "the third one agrees with it");
+    let third = *world.servers.keys().find(|m| **m != leader && **m != follower).expect("one");
+    world.down.push(third);
+    lie(&mut world, follower, &[leader]);
     assert!(matches!(world.fatals.get(&follower), Some(Fatal::Diverged { .. })), "{:?}", world.fatals);
 }
 

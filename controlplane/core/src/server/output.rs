@@ -97,7 +97,7 @@ pub enum Fatal {
     },
     /// This replica's State differs from the leader's.
     #[error(
-        "after entry {index} this replica's State has digest {found:032x}, member {leader}'s has {expected:032x}: \
+        "after entry {index} this replica's State has digest {found:032x}, member {other}'s has {expected:032x}: \
              this replica diverged and stops, the others go on; to heal it run `bulkhead member replace` with this \
              member's id against one of the others, and start this server again as it says, under the new id and \
              with an empty data directory (keep the old one: it shows what went wrong)"
@@ -105,8 +105,8 @@ pub enum Fatal {
     Diverged {
         /// The entry.
         index: u64,
-        /// Who differs.
-        leader: MemberId,
+        /// Who has another one: one of a majority, or the leader.
+        other: MemberId,
         /// This replica's digest.
         found: u128,
         /// The other's.
