@@ -45,8 +45,8 @@ impl HostClock {
     /// it showed it before.
     #[must_use]
     pub(crate) fn true_us(&self, monotonic_ms: u64) -> Micros {
-        let ahead = i128::from(monotonic_ms) * 1000 + i128::from(self.booted_local_us)
-            - i128::from(self.local_us);
+        let ahead =
+            i128::from(monotonic_ms) * 1000 + i128::from(self.booted_local_us) - i128::from(self.local_us);
         let after = -(-ahead.max(0) * MILLION).div_euclid(MILLION + i128::from(self.drift_ppm));
         self.since_us + u64::try_from(after).expect("it is at least zero")
     }

@@ -120,7 +120,8 @@ impl ServerDisk {
     /// How long the device takes for a flush, in microseconds.
     pub(crate) fn flush_us(&mut self, now_us: Micros) -> Micros {
         let usual = self.rng.range(self.options.flush_us_min, self.options.flush_us_max);
-        let extra_us = self.slow.filter(|(_, until_us)| now_us < *until_us).map_or(0, |(extra_us, _)| extra_us);
+        let extra_us =
+            self.slow.filter(|(_, until_us)| now_us < *until_us).map_or(0, |(extra_us, _)| extra_us);
         if self.rng.chance(self.options.slow_permille) {
             return usual + extra_us + self.rng.range(0, self.options.slow_us_max);
         }

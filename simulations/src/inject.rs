@@ -99,7 +99,9 @@ impl World {
                 self.give(member, Input::TakeSnapshot);
                 runs
             }
-            Fault::ClockJump { host, by_ms } => self.change_clock(host, "clock jump", |clock| clock.jump(by_ms)),
+            Fault::ClockJump { host, by_ms } => {
+                self.change_clock(host, "clock jump", |clock| clock.jump(by_ms))
+            }
             Fault::ClockDrift { host, drift_ppm } => {
                 self.change_clock(host, "clock drift", |clock| clock.set_drift(now_us, drift_ppm))
             }
@@ -113,8 +115,9 @@ impl World {
 
     fn inject_disk(&mut self, fault: &Fault) -> bool {
         let now_us = self.now_us;
-        let (Fault::DiskError { member, .. } | Fault::DiskFull { member, .. } | Fault::DiskSlow { member, .. }) =
-            *fault
+        let (Fault::DiskError { member, .. }
+        | Fault::DiskFull { member, .. }
+        | Fault::DiskSlow { member, .. }) = *fault
         else {
             return false;
         };

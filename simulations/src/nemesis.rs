@@ -193,8 +193,7 @@ impl World {
     }
 
     fn draw_cut(&self, rng: &mut Rng) -> Option<Cut> {
-        let members: Vec<MemberId> =
-            self.servers.values().filter(|h| !h.retired).map(|h| h.member).collect();
+        let members: Vec<MemberId> = self.servers.values().filter(|h| !h.retired).map(|h| h.member).collect();
         let servers: Vec<Host> = members.iter().copied().map(Host::Server).collect();
         let others: Vec<Host> = (0..self.options.agents)
             .map(Host::Agent)

@@ -267,9 +267,8 @@ mod tests {
 
     #[test]
     fn rates_are_kept() {
-        let all = |mut network: Network| {
-            (0..1000).map(|_| arrivals(&mut network, &packet(1, 2))).sum::<usize>()
-        };
+        let all =
+            |mut network: Network| (0..1000).map(|_| arrivals(&mut network, &packet(1, 2))).sum::<usize>();
         assert_eq!(all(network(0, 0)), 1000);
         assert_eq!(all(network(1000, 0)), 0);
         assert_eq!(all(network(0, 1000)), 2000);

@@ -300,12 +300,21 @@ impl std::fmt::Display for Options {
                 + node.image_failure_permille
                 + node.container_crash_permille,
         )?;
-        write!(f, " drift={} every={} for={}", self.drift_ppm_max, self.faults.interval_ms, self.faults.duration_ms)?;
+        write!(
+            f,
+            " drift={} every={} for={}",
+            self.drift_ppm_max, self.faults.interval_ms, self.faults.duration_ms
+        )?;
         if let Some(beyond) = self.beyond {
             write!(f, " beyond={beyond:?}")?;
         }
-        let off: Vec<&str> =
-            self.faults.weights().into_iter().filter(|(_, weight)| *weight == 0).map(|(name, _)| name).collect();
+        let off: Vec<&str> = self
+            .faults
+            .weights()
+            .into_iter()
+            .filter(|(_, weight)| *weight == 0)
+            .map(|(name, _)| name)
+            .collect();
         write!(f, " without={}", if off.is_empty() { "-".to_owned() } else { off.join(",") })
     }
 }

@@ -197,7 +197,8 @@ impl Script {
             return Err(ScriptError::Version { found: header.version });
         }
         let read = |(n, line)| serde_json::from_str(line).map_err(|e| wrong(n, &e));
-        let decisions = lines.filter(|(_, line)| !line.trim().is_empty()).map(read).collect::<Result<_, _>>()?;
+        let decisions =
+            lines.filter(|(_, line)| !line.trim().is_empty()).map(read).collect::<Result<_, _>>()?;
         Ok(Self { header, decisions })
     }
 }
@@ -211,7 +212,10 @@ impl std::fmt::Display for Decision {
             What::Operation { client, submission: None } => write!(f, "client-{client} reads"),
             What::Operation { client, submission: Some(stamped) } => {
                 write!(f, "client-{client} submits")?;
-                stamped.commands.iter().try_for_each(|command| write!(f, " {}", short(&format!("{command:?}"))))
+                stamped
+                    .commands
+                    .iter()
+                    .try_for_each(|command| write!(f, " {}", short(&format!("{command:?}"))))
             }
         }
     }

@@ -91,7 +91,6 @@ impl ServerHost {
     ) -> Self {
         Self { member, disk, clock, life: 0, up: None, founders, retired: false, paused_until_us: 0 }
     }
-
 }
 
 fn address(member: MemberId) -> SmolStr {

@@ -37,10 +37,8 @@ impl<F: FnMut(Arc<Script>) -> Option<Failure>> Shrinker<F> {
             return None;
         }
         self.tries_left -= 1;
-        let script = Script {
-            header: Header { trace_hash: None, ..header.clone() },
-            decisions: decisions.to_vec(),
-        };
+        let script =
+            Script { header: Header { trace_hash: None, ..header.clone() }, decisions: decisions.to_vec() };
         let failure = (self.attempt)(Arc::new(script))?;
         (failure.invariant == self.invariant).then_some(failure.at_us)
     }

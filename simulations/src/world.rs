@@ -25,8 +25,8 @@ use crate::oracle::Oracle;
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::safety::{RunConfig, Tripwire};
-use crate::server_host::{CLUSTER_ID, ServerHost};
 use crate::script::{Decision, Script, What};
+use crate::server_host::{CLUSTER_ID, ServerHost};
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -56,29 +56,79 @@ pub(crate) enum Phase {
 /// What happens at a moment. What belongs to one life of a server carries that life's number.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Tick { member: MemberId, life: u32 },
-    Pump { member: MemberId, life: u32 },
-    Flushed { member: MemberId, life: u32 },
-    LookForSpace { member: MemberId, life: u32 },
-    SaveSnapshot { member: MemberId, life: u32 },
-    TransferLate { member: MemberId, life: u32, transfer: u64, progress: u32 },
-    SnapshotComplete { member: MemberId, life: u32, transfer: u64 },
-    Restart { member: MemberId },
+    Tick {
+        member: MemberId,
+        life: u32,
+    },
+    Pump {
+        member: MemberId,
+        life: u32,
+    },
+    Flushed {
+        member: MemberId,
+        life: u32,
+    },
+    LookForSpace {
+        member: MemberId,
+        life: u32,
+    },
+    SaveSnapshot {
+        member: MemberId,
+        life: u32,
+    },
+    TransferLate {
+        member: MemberId,
+        life: u32,
+        transfer: u64,
+        progress: u32,
+    },
+    SnapshotComplete {
+        member: MemberId,
+        life: u32,
+        transfer: u64,
+    },
+    Restart {
+        member: MemberId,
+    },
     Deliver(Box<Packet>),
-    Client { client: u32, alarm: u64 },
-    NextOperation { client: u32 },
+    Client {
+        client: u32,
+        alarm: u64,
+    },
+    NextOperation {
+        client: u32,
+    },
     Fault,
     /// A decision of the script that is replayed.
-    Decided { number: usize },
+    Decided {
+        number: usize,
+    },
     Calm,
-    Heal { number: u64 },
+    Heal {
+        number: u64,
+    },
     Operate,
-    DiskRelief { member: MemberId },
+    DiskRelief {
+        member: MemberId,
+    },
     Check,
-    AgentStart { agent: u32 },
-    AgentWake { agent: u32, life: u32 },
-    JoinLate { agent: u32, life: u32, call: u64 },
-    Guest { agent: u32, boot: u32, event: Box<GuestEvent> },
+    AgentStart {
+        agent: u32,
+    },
+    AgentWake {
+        agent: u32,
+        life: u32,
+    },
+    JoinLate {
+        agent: u32,
+        life: u32,
+        call: u64,
+    },
+    Guest {
+        agent: u32,
+        boot: u32,
+        event: Box<GuestEvent>,
+    },
 }
 
 impl Event {

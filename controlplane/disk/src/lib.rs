@@ -17,6 +17,7 @@
 mod backup;
 mod framing;
 mod new_life;
+mod replay;
 mod snapshot;
 
 use bulkhead_controlplane_core::State;
@@ -31,6 +32,7 @@ pub use backup::{
     BACKUP_FORMAT, Backup, BackupError, BackupHeader, read_backup, read_backup_header, write_backup,
 };
 pub use new_life::{Survivor, found, survivor};
+pub use replay::Replay;
 pub use snapshot::{
     CHUNK_BYTES, SNAPSHOTS_KEPT, decode_chunks, meta_of, point_of, read_snapshot, save_snapshot,
 };
@@ -57,6 +59,12 @@ pub enum DiskError {
     Snapshot {
         /// The entry that it stands for.
         index: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The history cannot be gone through.
+    #[error("{reason}; watches from before it must list again")]
+    History {
         /// What is wrong.
         reason: String,
     },

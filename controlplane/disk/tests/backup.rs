@@ -99,6 +99,7 @@ fn what_is_wrong_is_said_with_its_place() {
     let bytes = file(&state(900));
     check(b"", &["no backup"]);
     check(b"something else entirely", &["no backup"]);
+    check(b"short", &["no backup"]);
     let mut newer = bytes.clone();
     newer[16] = 9;
     check(&newer, &["format 9", "reads up to 1"]);

@@ -15,10 +15,7 @@ use super::total::{Total, Verdict, speed};
 const TAIL_LINES: usize = 60;
 
 /// Runs all seeds, or as many as fit into the time.
-pub(super) fn run(
-    args: &Args,
-    seeds: impl Iterator<Item = u64> + Send,
-) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, seeds: impl Iterator<Item = u64> + Send) -> anyhow::Result<ExitCode> {
     if let Some(directory) = &args.failures {
         std::fs::create_dir_all(directory)?;
     }
@@ -79,8 +76,10 @@ fn run_seed(args: &Args, seed: u64) -> (RunResult, Option<Report>, Duration) {
         Ok(report) => report,
         Err(panic) => {
             let options = Options::draw_shaped(seed, config.shape);
-            let text =
-                format!("seed {seed} {options} FAILED panic: {}\n{options:#?}\nreproduce: {command}", panic.text);
+            let text = format!(
+                "seed {seed} {options} FAILED panic: {}\n{options:#?}\nreproduce: {command}",
+                panic.text
+            );
             return (RunResult { text, verdict: Verdict::Failed }, None, cpu);
         }
     };

@@ -97,11 +97,7 @@ impl Args {
     /// The command that runs this seed again.
     fn command(&self, seed: u64) -> String {
         let mut command = format!("cargo run --release -p simulations -- --seed {seed}");
-        let set = [
-            ("servers", self.servers),
-            ("agents", self.agents.map(u64::from)),
-            ("ticks", self.ticks),
-        ];
+        let set = [("servers", self.servers), ("agents", self.agents.map(u64::from)), ("ticks", self.ticks)];
         for (name, value) in set {
             if let Some(value) = value {
                 command.push_str(&format!(" --{name} {value}"));
@@ -143,7 +139,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (None, Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, None, Some(seeds)) => Box::new(seeds.clone()),
         (None, None, None) => {
-            anyhow::ensure!(args.corpus, "say which seeds: --seeds 0..500, --seed 7, --corpus or --minutes 10");
+            anyhow::ensure!(
+                args.corpus,
+                "say which seeds: --seeds 0..500, --seed 7, --corpus or --minutes 10"
+            );
             Box::new(corpus()?.into_iter())
         }
     };

@@ -82,8 +82,12 @@ impl Total {
             self.acknowledged,
             self.entries,
         );
-        let faults: Vec<String> =
-            self.faults.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{}={n}", kind.replace(' ', "-"))).collect();
+        let faults: Vec<String> = self
+            .faults
+            .iter()
+            .filter(|(_, n)| **n > 0)
+            .map(|(kind, n)| format!("{}={n}", kind.replace(' ', "-")))
+            .collect();
         println!("faults: {}", faults.join(" "));
         println!("sim.speed {:.0} × real time on one core", speed(self.virtual_ms, self.cpu));
         println!(

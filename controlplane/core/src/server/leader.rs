@@ -125,9 +125,10 @@ impl Server {
         if let Some(register) = self.registration() {
             return Some(register);
         }
-        // A new cluster begins with everything that its voters support; from then on somebody must ask for more,
-        // because there is no way back to older servers.
-        let level = state.voters().map(|m| m.feature_level_max).min()?.min(self.config.feature_level_max);
+        // A new cluster begins with everything that its members support, once all have said so; from then on
+        // somebody must ask for more, because there is no way back to older servers.
+        let present = state.members().filter(|m| m.role != MemberRole::Removed);
+        let level = present.map(|m| m.feature_level_max).min()?.min(self.config.feature_level_max);
         (state.feature_level() == 0 && level > 0).then_some(Command::RaiseFeatureLevel { level })
     }
 

@@ -127,9 +127,15 @@ pub fn read_backup_header(input: &mut dyn Read) -> Result<BackupHeader, BackupEr
 
 fn read_header(file: &mut File<'_>) -> Result<BackupHeader, BackupError> {
     const HEAD: usize = 4 + BackupHeader::BYTES;
-    if file.take(MAGIC.len(), "its first line").is_ok_and(|magic| magic != MAGIC) || file.offset == 0 {
+    let mut magic = [0; MAGIC.len()];
+    let found = file.fill(&mut magic)?;
+    if found == 0 || !MAGIC.starts_with(&magic[..found]) {
         return Err(BackupError::NoBackup);
     }
+    if found < MAGIC.len() {
+        return Err(BackupError::Truncated { offset: file.offset, part: "its first line".to_owned() });
+    }
+    file.hash.update(magic);
     let start = file.offset;
     let format: [u8; 4] = file.array("the header")?;
     let found = u32::from_le_bytes(format);
