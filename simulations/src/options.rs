@@ -253,6 +253,7 @@ impl Options {
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: rng.chance(BEYOND_PERMILLE).then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
         };
+        options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
             Some(Beyond::Jump) => options.faults.clock_jump = options.faults.clock_jump.max(3),
@@ -262,6 +263,13 @@ impl Options {
             options.safety_ms = ticks * options.server.tick_ms;
         }
         options
+    }
+
+    /// A snapshot of everything after every few entries is worth having in runs with few entries only: in others
+    /// most of the time would go into writing them.
+    fn bound_snapshots(&mut self) {
+        let busy = u64::from(self.clients) * 1000 / self.workload.think_ms + u64::from(self.agents);
+        self.server.snapshot_entries = self.server.snapshot_entries.max(busy);
     }
 
     /// Takes away everything that goes wrong by itself: what is left is decided one by one.
@@ -449,7 +457,7 @@ impl NodeOptions {
 impl WorkloadOptions {
     fn draw(rng: &mut Rng, agents: u32) -> Self {
         Self {
-            think_ms: *rng.pick(&[20, 100, 400]),
+            think_ms: *rng.pick(&[50, 100, 400]),
             timeout_ms: *rng.pick(&[500, 2000, 5000]),
             attempts_max: *rng.pick(&[1, 5, 20]) as u32,
             read_permille: *rng.pick(&[100, 400, 800]),

@@ -351,6 +351,13 @@ impl Replica {
         state.get_voters().contains(&id) || state.get_voters_outgoing().contains(&id)
     }
 
+    /// Whether the configuration in force has a member, in whatever role: a voter that leaves has a say until the
+    /// joint configuration is left.
+    #[must_use]
+    pub fn is_configured(&self, member: MemberId) -> bool {
+        log_view::knows(&self.conf_state(), member.0)
+    }
+
     /// The log as it is kept in memory.
     #[must_use]
     pub fn log(&self) -> &LogView {

@@ -277,7 +277,9 @@ impl Server {
 
     fn handle_peer(&mut self, from: MemberId, message: PeerMessage) {
         self.contacts.insert(from, self.ticks);
-        let removed = self.state().member(from).is_some_and(|m| m.role == MemberRole::Removed);
+        // Until the joint configuration is left, the others may need what a member that goes says.
+        let removed = self.state().member(from).is_some_and(|m| m.role == MemberRole::Removed)
+            && !self.replica.is_configured(from);
         if removed && message != PeerMessage::Removed {
             return self.output.messages.push((from, PeerMessage::Removed));
         }

@@ -155,7 +155,7 @@ impl LogView {
 }
 
 /// Whether a configuration has a member, in whatever role.
-fn knows(conf_state: &ConfState, member: u64) -> bool {
+pub(super) fn knows(conf_state: &ConfState, member: u64) -> bool {
     let groups = [
         conf_state.get_voters(),
         conf_state.get_learners(),

@@ -170,7 +170,9 @@ impl Server {
         }
     }
 
-    /// Stops when the cluster says that this member is none any more, was another one, or is too old.
+    /// Stops when the cluster says that this member is none any more, was another one, or is too old. A voter that
+    /// goes stays until the joint configuration is left: with another voter down, the old majority may need it for
+    /// that.
     pub(super) fn check_own_membership(&mut self) {
         let (level, supported) = (self.machine.state().feature_level(), self.config.feature_level_max);
         if level > supported {
@@ -178,8 +180,8 @@ impl Server {
             return;
         }
         let Some(record) = self.machine.state().member(self.config.member) else { return };
-        if record.role == MemberRole::Removed {
-            self.output.fatal = Some(Fatal::Removed(self.config.member));
+        if record.role == MemberRole::Removed && !self.replica.is_configured(self.config.member) {
+            self.output.fatal.get_or_insert(Fatal::Removed(self.config.member));
         } else if !record.storage_uid.is_nil() && record.storage_uid != self.config.storage_uid {
             self.output.fatal = Some(Fatal::OtherStorage { member: self.config.member });
         }
