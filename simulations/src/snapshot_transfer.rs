@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::server::{Input, SaveSnapshot, SendSnapshot};
-use bulkhead_controlplane_disk::{DiskError, read_snapshot, save_snapshot};
-use bulkhead_storage::{SnapshotInfo, SnapshotWriter, StorageError};
+use bulkhead_controlplane_disk::{DiskError, Receiving, read_snapshot, receive, save_snapshot};
+use bulkhead_storage::{SnapshotInfo, StorageError};
 use bulkhead_types::MemberId;
 
 use crate::clock::Micros;
@@ -32,7 +32,7 @@ pub(crate) struct Incoming {
     info: Arc<SnapshotInfo>,
     message: Arc<Vec<u8>>,
     /// `None` once all parts are there and it is being made durable.
-    writer: Option<Box<dyn SnapshotWriter>>,
+    writer: Option<Receiving>,
 }
 
 impl World {
@@ -157,17 +157,22 @@ impl World {
         let Some(up) = host.up.as_mut() else { return };
         let present = up.incoming.as_ref().is_some_and(|i| (i.from, i.transfer) == (from, transfer));
         if !present {
-            match open_writer(&*up.stores.snapshots, &chunk.info) {
+            match receive(&*up.stores.snapshots, &chunk.info.meta) {
                 Ok(writer) => {
                     let (info, message) = (chunk.info.clone(), chunk.message.clone());
+                    let present = matches!(writer, Receiving::Present(_));
                     up.incoming = Some(Incoming { from, transfer, info, message, writer: Some(writer) });
+                    if present {
+                        let event = Event::SnapshotComplete { member, life, transfer };
+                        return self.queue.push(now_us + after_us, event);
+                    }
                 }
                 Err(error) => return self.refuse_chunk(member, life, from, transfer, &error),
             }
         }
         let Some(incoming) = up.incoming.as_mut() else { return };
         // A repeated last part: the answer is on its way.
-        let Some(writer) = incoming.writer.as_mut() else { return };
+        let Some(Receiving::Writer(writer)) = incoming.writer.as_mut() else { return };
         if chunk.number == writer.next_chunk()
             && let Err(error) = writer.write_chunk(chunk.number, &chunk.bytes)
         {
@@ -217,7 +222,11 @@ impl World {
         let (from, message) = (incoming.from, incoming.message.clone());
         let (index, expected) = (incoming.info.meta.index, incoming.info.digest);
         up.incoming = None;
-        let state = match writer.finish() {
+        let finished = match writer {
+            Receiving::Writer(writer) => writer.finish(),
+            Receiving::Present(info) => Ok(info),
+        };
+        let state = match finished {
             Ok(info) if info.digest == expected => read_snapshot(&*up.stores.snapshots, &*codec, index),
             Ok(info) => {
                 let text = format!(
@@ -243,16 +252,5 @@ impl World {
                 self.snapshot_failed(member, life, error);
             }
         }
-    }
-}
-
-/// Goes on with what an earlier transfer left, or begins anew.
-fn open_writer(
-    store: &dyn bulkhead_storage::SnapshotStore,
-    info: &SnapshotInfo,
-) -> Result<Box<dyn SnapshotWriter>, StorageError> {
-    match store.resume(&info.meta)? {
-        Some(writer) => Ok(writer),
-        None => store.begin(info.meta.clone()),
     }
 }

@@ -34,7 +34,8 @@ pub use backup::{
 pub use new_life::{Survivor, found, survivor};
 pub use replay::Replay;
 pub use snapshot::{
-    CHUNK_BYTES, SNAPSHOTS_KEPT, decode_chunks, meta_of, point_of, read_snapshot, save_snapshot,
+    CHUNK_BYTES, Receiving, SNAPSHOTS_KEPT, decode_chunks, meta_of, point_of, read_snapshot, receive,
+    save_snapshot,
 };
 
 /// The index at which a new cluster's log begins: a snapshot of the empty State, with the first voters.

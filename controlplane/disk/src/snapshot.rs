@@ -2,7 +2,7 @@
 
 use bulkhead_controlplane_core::replica::SnapshotPoint;
 use bulkhead_controlplane_core::{Restorer, State};
-use bulkhead_storage::{SnapshotMeta, SnapshotStore, SnapshotWriter};
+use bulkhead_storage::{SnapshotInfo, SnapshotMeta, SnapshotStore, SnapshotWriter, StorageError};
 use bulkhead_types::LogCodec;
 
 use crate::framing::{Unframer, push};
@@ -27,7 +27,36 @@ pub fn point_of(meta: &SnapshotMeta) -> Result<SnapshotPoint, DiskError> {
     Ok(SnapshotPoint { index: meta.index, term: meta.term, conf_state: conf_state(meta)? })
 }
 
-/// Writes a snapshot; when this returns it is durable, and older ones are gone but for the last.
+/// Where a snapshot that a peer sends goes.
+pub enum Receiving {
+    /// Parts of it are missing.
+    Writer(Box<dyn SnapshotWriter>),
+    /// All of it is here and durable: it came before and raft did not take it then, or this server made it itself.
+    Present(SnapshotInfo),
+}
+
+/// Goes on with what an earlier transfer left, begins anew, or finds the whole snapshot.
+///
+/// One place of the log has one State: whose copy of it is on the disk makes no difference.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn receive(store: &dyn SnapshotStore, meta: &SnapshotMeta) -> Result<Receiving, StorageError> {
+    if let Some(info) = store.list()?.into_iter().find(|info| is_same(&info.meta, meta)) {
+        return Ok(Receiving::Present(info));
+    }
+    Ok(Receiving::Writer(match store.resume(meta)? {
+        Some(writer) => writer,
+        None => store.begin(meta.clone())?,
+    }))
+}
+
+fn is_same(one: &SnapshotMeta, other: &SnapshotMeta) -> bool {
+    (one.index, one.term, one.revision) == (other.index, other.term, other.revision)
+}
+
+/// Writes a snapshot; when this returns it is durable, and older ones are gone but for the last. One that is there
+/// already, from a peer, stays as it is.
 ///
 /// # Errors
 /// When the disk refuses.
@@ -37,7 +66,11 @@ pub fn save_snapshot(
     point: &SnapshotPoint,
     state: &State,
 ) -> Result<(), DiskError> {
-    let mut writer = store.begin(meta_of(point, state))?;
+    let meta = meta_of(point, state);
+    if store.list()?.iter().any(|info| is_same(&info.meta, &meta)) {
+        return Ok(());
+    }
+    let mut writer = store.begin(meta)?;
     let mut buffer = Vec::with_capacity(CHUNK_BYTES + (CHUNK_BYTES >> 2));
     for record in state.records() {
         push(&mut buffer, &codec.encode_snapshot_record(&record));

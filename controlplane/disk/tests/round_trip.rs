@@ -2,9 +2,11 @@
 
 use bulkhead_controlplane_core::replica::SnapshotPoint;
 use bulkhead_controlplane_core::{Machine, State};
-use bulkhead_controlplane_disk::{DiskError, bootstrap, load, read_snapshot, save_snapshot};
+use bulkhead_controlplane_disk::{
+    DiskError, Receiving, bootstrap, load, meta_of, read_snapshot, receive, save_snapshot,
+};
 use bulkhead_proto::ProtoCodec;
-use bulkhead_storage::{Identity, MemDisk, Stores};
+use bulkhead_storage::{Identity, MemDisk, SnapshotMeta, Stores};
 use bulkhead_types::{Command, MemberId, Name, Namespace, Object, ObjectMeta, Stamped};
 use uuid::Uuid;
 
@@ -51,6 +53,22 @@ fn a_large_state_survives_its_chunks() {
     let back = read_snapshot(&*stores.snapshots, &ProtoCodec, 42).expect("reads");
     assert_eq!(back.digest(), state.digest());
     assert_eq!(back.request_outcome(Uuid::from_u128(7)), state.request_outcome(Uuid::from_u128(7)));
+}
+
+/// A peer sent a snapshot, raft did not take it (its message came from an earlier term), and the next leader has one
+/// at the same place: it must be taken then, not refused for being there.
+#[test]
+fn a_snapshot_that_is_there_is_received_and_saved_again() {
+    let stores = stores();
+    let state = state_with(3);
+    let point = SnapshotPoint { index: 42, term: 3, ..SnapshotPoint::default() };
+    save_snapshot(&*stores.snapshots, &ProtoCodec, &point, &state).expect("saves");
+    let meta = meta_of(&point, &state);
+    let again = receive(&*stores.snapshots, &meta).expect("is no error");
+    assert!(matches!(again, Receiving::Present(info) if info.meta == meta));
+    save_snapshot(&*stores.snapshots, &ProtoCodec, &point, &state).expect("has nothing to do");
+    let other = receive(&*stores.snapshots, &SnapshotMeta { index: 43, ..meta }).expect("begins");
+    assert!(matches!(other, Receiving::Writer(_)));
 }
 
 #[test]

@@ -73,6 +73,9 @@ impl Peers for Api {
         let store = self.snapshots.clone();
         let opened = tokio::task::spawn_blocking(move || SnapshotReceiver::open(store, header)).await;
         let mut receiver = opened.map_err(|e| Status::internal(e.to_string()))??;
+        if receiver.is_whole() {
+            return self.finish_snapshot(from, index, receiver).await;
+        }
         while let Some(chunk) = chunks.next().await {
             let Some(Part::Data(data)) = chunk?.part else {
                 return Err(Status::invalid_argument("a header comes once"));
@@ -84,12 +87,7 @@ impl Peers for Api {
             let (next, last) = taken.await.map_err(|e| Status::internal(e.to_string()))??;
             receiver = next;
             if last {
-                let handle = self.handle.clone();
-                let next_chunk = receiver.next_chunk();
-                let finished = tokio::task::spawn_blocking(move || receiver.finish(&handle)).await;
-                finished.map_err(|e| Status::internal(e.to_string()))??;
-                tracing::info!(member = %from, index, "a snapshot arrived");
-                return Ok(Response::new(v1::SnapshotReceipt { next_chunk, complete: true }));
+                return self.finish_snapshot(from, index, receiver).await;
             }
         }
         Ok(Response::new(v1::SnapshotReceipt { next_chunk: receiver.next_chunk(), complete: false }))
@@ -106,6 +104,21 @@ impl Peers for Api {
 }
 
 impl Api {
+    /// Everything of a snapshot is here: hands it to the core.
+    async fn finish_snapshot(
+        &self,
+        from: MemberId,
+        index: u64,
+        receiver: SnapshotReceiver,
+    ) -> Result<Response<v1::SnapshotReceipt>, Status> {
+        let handle = self.handle.clone();
+        let next_chunk = receiver.next_chunk();
+        let finished = tokio::task::spawn_blocking(move || receiver.finish(&handle)).await;
+        finished.map_err(|e| Status::internal(e.to_string()))??;
+        tracing::info!(member = %from, index, "a snapshot arrived");
+        Ok(Response::new(v1::SnapshotReceipt { next_chunk, complete: true }))
+    }
+
     /// Who calls, if it may: a member of this cluster, with the data directory that the log knows.
     fn admit(&self, hello: &v1::PeerHello) -> Result<MemberId, Status> {
         let cluster_id: Uuid =

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::replica::{decode_message, encode, snapshot_point};
 use bulkhead_controlplane_core::server::{Input, SendSnapshot};
-use bulkhead_controlplane_disk::read_snapshot;
+use bulkhead_controlplane_disk::{Receiving, read_snapshot, receive};
 use bulkhead_proto::{ProtoCodec, v1};
-use bulkhead_storage::{SnapshotInfo, SnapshotMeta, SnapshotStore, SnapshotWriter};
+use bulkhead_storage::{SnapshotInfo, SnapshotMeta, SnapshotStore};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,7 +92,7 @@ fn read(
 /// Receives one snapshot: its writer, and what Raft says about it.
 pub(crate) struct Receiver {
     store: Arc<dyn SnapshotStore>,
-    writer: Box<dyn SnapshotWriter>,
+    receiving: Receiving,
     header: v1::SnapshotHeader,
 }
 
@@ -112,16 +112,21 @@ impl Receiver {
             extra: encode(&point.conf_state),
         };
         let storage = |e: bulkhead_storage::StorageError| Status::internal(e.to_string());
-        let writer = match store.resume(&meta).map_err(storage)? {
-            Some(writer) => writer,
-            None => store.begin(meta).map_err(storage)?,
-        };
-        Ok(Self { store, writer, header })
+        let receiving = receive(&*store, &meta).map_err(storage)?;
+        Ok(Self { store, receiving, header })
     }
 
     /// The first chunk that is missing.
     pub(crate) fn next_chunk(&self) -> u64 {
-        u64::from(self.writer.next_chunk())
+        match &self.receiving {
+            Receiving::Writer(writer) => u64::from(writer.next_chunk()),
+            Receiving::Present(_) => self.header.chunks,
+        }
+    }
+
+    /// Whether no chunk is missing: then it can be finished although none came.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.next_chunk() >= self.header.chunks
     }
 
     /// Takes one chunk; tells whether it was the last.
@@ -130,14 +135,17 @@ impl Receiver {
             return Err(Status::data_loss(format!("chunk {} was damaged on its way", data.chunk)));
         }
         let chunk = u32::try_from(data.chunk).map_err(|_| Status::invalid_argument("no such chunk"))?;
-        self.writer.write_chunk(chunk, &data.data).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let Receiving::Writer(writer) = &mut self.receiving else { return Ok(data.last) };
+        writer.write_chunk(chunk, &data.data).map_err(|e| Status::invalid_argument(e.to_string()))?;
         Ok(data.last)
     }
 
     /// Makes it durable, reads it back as a State, and hands both to the core.
     pub(crate) fn finish(self, handle: &Handle) -> Result<(), Status> {
-        let Self { store, writer, header } = self;
-        writer.finish().map_err(|e| Status::internal(e.to_string()))?;
+        let Self { store, receiving, header } = self;
+        if let Receiving::Writer(writer) = receiving {
+            writer.finish().map_err(|e| Status::internal(e.to_string()))?;
+        }
         let state = read_snapshot(&*store, &ProtoCodec, header.index)
             .map_err(|e| Status::data_loss(e.to_string()))?;
         let message = header.raft_message.to_vec();
