@@ -269,7 +269,7 @@ impl Options {
     /// most of the time would go into writing them.
     fn bound_snapshots(&mut self) {
         let busy = u64::from(self.clients) * 1000 / self.workload.think_ms + u64::from(self.agents);
-        self.server.snapshot_entries = self.server.snapshot_entries.max(busy);
+        self.server.snapshot_entries = self.server.snapshot_entries.max(2 * busy);
     }
 
     /// Takes away everything that goes wrong by itself: what is left is decided one by one.
@@ -340,7 +340,7 @@ impl ServerOptions {
     fn draw(rng: &mut Rng) -> Self {
         let lease_ms = *rng.pick(&[3000, 5000, 10_000]);
         Self {
-            tick_ms: *rng.pick(&[25, 50, 100]),
+            tick_ms: *rng.pick(&[50, 100, 100]),
             election_ticks: rng.range(8, 12) as usize,
             heartbeat_ticks: rng.range(1, 3) as usize,
             snapshot_entries: *rng.pick(&[5, 20, 50, 200]),
@@ -457,7 +457,7 @@ impl NodeOptions {
 impl WorkloadOptions {
     fn draw(rng: &mut Rng, agents: u32) -> Self {
         Self {
-            think_ms: *rng.pick(&[50, 100, 400]),
+            think_ms: *rng.pick(&[100, 400, 1000]),
             timeout_ms: *rng.pick(&[500, 2000, 5000]),
             attempts_max: *rng.pick(&[1, 5, 20]) as u32,
             read_permille: *rng.pick(&[100, 400, 800]),
