@@ -40,5 +40,8 @@ pub use offline::{
 };
 pub use run::{RunError, run};
 
+// No planted bug is in this build: it would not compile.
+bulkhead_canary::unarmed!();
+
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

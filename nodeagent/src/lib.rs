@@ -47,6 +47,9 @@ use tokio_util::sync::CancellationToken;
 pub use config::{AccelChoice, AgentConfig, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 
+// No planted bug is in this build: it would not compile.
+bulkhead_canary::unarmed!();
+
 /// Most inputs that wait for the driver; who tells more waits.
 const INPUTS_MAX: usize = 1024;
 /// Most orders that wait for the session's task.

@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
-use bulkhead_types::{AgentReport, MemberId, NodeFacts, ObjectId, Resources, StringMap, digest128};
+use bulkhead_types::{
+    AgentAck, AgentReport, MemberId, NodeFacts, ObjectId, PodReport, Resources, StringMap, digest128,
+};
 use smol_str::SmolStr;
 
 use crate::clock::{HostClock, Micros};
 use crate::guest_life::GuestEvent;
 use crate::hypervisor::Hypervisor;
+use crate::invariants::reports;
 use crate::message::{Body, Call, Envelope, Request, Response};
 use crate::network::Host;
 use crate::rng::Rng;
@@ -41,6 +44,9 @@ pub(crate) struct AgentHost {
     session: Option<MemberId>,
     /// The registration that is waited for.
     joining: Option<(Call, MemberId)>,
+    /// What was reported of pods and not acknowledged yet, by send time; and whether the log had asked for the
+    /// pod's end then.
+    reported: BTreeMap<u64, Vec<(PodReport, bool)>>,
     /// The server that was asked last.
     asked: u64,
     /// The node's key, once known.
@@ -110,6 +116,7 @@ impl World {
             hypervisor: Hypervisor::default(),
             session: None,
             joining: None,
+            reported: BTreeMap::new(),
             asked: u64::from(number),
             node: None,
             busy_until_us: BTreeMap::new(),
@@ -131,6 +138,7 @@ impl World {
         host.life += 1;
         host.session = None;
         host.joining = None;
+        host.reported.clear();
         host.wake_us = None;
         host.busy_until_us.clear();
         host.agent = Some(Agent::new(host.config()));
@@ -254,8 +262,12 @@ impl World {
     }
 
     fn report(&mut self, number: u32, report: AgentReport) {
-        let host = &self.agents[number as usize];
+        let host = &mut self.agents[number as usize];
         let Some(server) = host.session else { return };
+        let pods = self.chronicle.state().pods();
+        let ends = |id| pods.get(id).is_some_and(|pod| pod.meta.is_deleting());
+        let reported = report.pods.iter().map(|report| (report.clone(), ends(report.pod))).collect();
+        host.reported.insert(report.sent_at_ms, reported);
         let from = host.host();
         let content = Request::Report(Box::new(report));
         let request = Envelope { origin: from, call: 0, via: None, content };
@@ -290,7 +302,7 @@ impl World {
                 self.send(Host::Agent(number), Host::Server(server), connect);
                 self.tell_agent(number, Input::Joined(joined));
             }
-            (Response::Ack(ack), None) => self.tell_agent(number, Input::Ack(ack)),
+            (Response::Ack(ack), None) => self.acknowledge_report(number, ack),
             // A report of a session that was replaced.
             (Response::Refused(_), None) if host.session.map(Host::Server) == Some(from) => {
                 self.tell_agent(number, Input::Disconnected);
@@ -301,6 +313,18 @@ impl World {
                 self.queue.push(self.now_us + JOIN_RETRY_US, Event::JoinLate { agent: number, life, call });
             }
         }
+    }
+
+    fn acknowledge_report(&mut self, number: u32, ack: AgentAck) {
+        let host = &mut self.agents[number as usize];
+        let pods = host.reported.remove(&ack.sent_at_ms).unwrap_or_default();
+        host.reported.retain(|sent_at_ms, _| *sent_at_ms > ack.sent_at_ms);
+        if let Some(node) = host.node {
+            let state = self.chronicle.state();
+            let verdict = pods.iter().try_for_each(|(report, ends)| reports::check(state, node, report, *ends));
+            self.judge(verdict);
+        }
+        self.tell_agent(number, Input::Ack(ack));
     }
 
     /// Lets something happen to a guest later.

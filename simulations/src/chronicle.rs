@@ -11,7 +11,8 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome};
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, digests, exactly_once, ledger, prefix, rebuilt, revisions, rollout,
+    Verdict, Violation, acknowledged, binding, digests, exactly_once, garbage, ledger, prefix, rebuilt,
+    revisions, rollout,
 };
 use crate::oracle::Oracle;
 
@@ -77,6 +78,13 @@ impl Chronicle {
         self.bindings.get(&pod).copied()
     }
 
+    /// Whether a pod has ended, or is gone: it was bound once, and its room was given away since.
+    #[must_use]
+    pub(crate) fn is_over(&self, pod: ObjectId) -> bool {
+        self.bindings.contains_key(&pod)
+            && self.state.pods().get(pod).is_none_or(|pod| pod.status.phase.is_terminal())
+    }
+
     /// Whether a member was removed.
     #[must_use]
     pub(crate) fn is_removed(&self, member: MemberId) -> bool {
@@ -127,13 +135,15 @@ impl Chronicle {
     fn evolve(&mut self, one: &Applied, oracle: &Oracle) -> Verdict {
         let transaction = &one.transaction;
         revisions::check(&self.state, transaction)?;
+        garbage::check(&self.state, transaction)?;
         if let Some(submitted) = oracle.submission(transaction.request_id) {
             revisions::check_preconditions(&self.state, submitted, transaction.outcome.is_ok())?;
         }
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back(self.state.clone());
+        let before = self.state.clone();
+        self.recent.push_back(before.clone());
         evolve(&mut self.state, transaction);
         for event in &transaction.events {
             if let EventKind::PodBound(binding) = &event.kind {
@@ -143,6 +153,7 @@ impl Chronicle {
                         format!("pod {} was bound to {former} and again to {}", binding.pod, binding.node);
                     return Err(Violation::new("physical", text));
                 }
+                binding::check(&before, &self.state, binding)?;
             }
         }
         rollout::check(&self.recent, &self.state, transaction)

@@ -194,6 +194,7 @@ impl World {
             pod,
             node: host.node,
             bound: self.chronicle.binding(pod),
+            over: self.chronicle.is_over(pod),
             former: former.map(|guest| guest.instance),
             held: host.hypervisor.held(),
             guests: host.hypervisor.guests.len(),

@@ -22,6 +22,7 @@
 //! was replayed are kept apart from it.
 
 mod agent_host;
+pub mod canaries;
 mod chronicle;
 mod client;
 mod clock;

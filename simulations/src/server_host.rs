@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::intent::{intent_of, node_touched};
 use bulkhead_controlplane_core::server::{
     Fatal, Input, Output, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
@@ -13,8 +14,8 @@ use bulkhead_controlplane_core::server::{
 use bulkhead_controlplane_disk::DiskError;
 use bulkhead_storage::{CrashChoice, StorageError, Stores};
 use bulkhead_types::{
-    Command, EventKind, FEATURE_LEVEL_MAX, Joined, Kind, MemberId, Name, Object, ObjectId, Stamped,
-    Transaction, digest128,
+    Command, EventKind, FEATURE_LEVEL_MAX, Joined, Kind, MemberId, MemberRole, Name, Object, ObjectId,
+    Stamped, Transaction, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::clock::{HostClock, Micros};
 use crate::disk::{Loss, Requests, ServerDisk};
 use crate::invariants::Violation;
+use crate::invariants::membership::{self, Roles};
 use crate::message::{Body, Envelope, Request, Response};
 use crate::network::Host;
 use crate::snapshot_transfer::{Incoming, Outgoing};
@@ -284,6 +286,7 @@ impl World {
     fn observe_output(&mut self, member: MemberId, output: &Output) {
         let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
         let (applied_index, digest) = (up.server.applied_index(), up.server.state().digest());
+        let (raft_roles, state_roles) = (raft_roles(&up.server), state_roles(up.server.state()));
         for entry in &output.applied {
             let fresh = entry.index > self.chronicle.index();
             let verdict = self.chronicle.apply(member, entry, &self.oracle);
@@ -295,6 +298,8 @@ impl World {
         }
         if !output.applied.is_empty() || output.installed.is_some() {
             let verdict = self.chronicle.check_digest(member, applied_index, digest);
+            self.judge(verdict);
+            let verdict = membership::check(member, &raft_roles, &state_roles);
             self.judge(verdict);
             let installed = output.installed.is_some();
             self.note(Host::Server(member), "applied", digest, || {
@@ -506,6 +511,16 @@ impl World {
         }
         self.send(Host::Server(member), Host::Agent(agent), Body::Intent(Box::new(intent)));
     }
+}
+
+fn raft_roles(server: &Server) -> Roles {
+    let (voters, learners) = server.configuration();
+    Roles { voters: voters.into_iter().collect(), learners: learners.into_iter().collect() }
+}
+
+fn state_roles(state: &State) -> Roles {
+    let with = |role| state.members().filter(move |m| m.role == role).map(|m| m.member).collect();
+    Roles { voters: with(MemberRole::Voter), learners: with(MemberRole::Learner) }
 }
 
 /// What a registration gave the agent. A repeated request has its answer without events: then the State tells.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::ChangeType;
 use bulkhead_controlplane_core::server::{AppliedEntry, Input};
+use bulkhead_nodeagent_core::Agent;
 use bulkhead_proto::ProtoCodec;
 use bulkhead_storage::Identity;
-use bulkhead_types::{MemberId, Object, ObjectId, SharedCodec};
+use bulkhead_types::{MemberId, NodePhase, Object, ObjectId, SharedCodec};
 
 use crate::agent_host::AgentHost;
 use crate::chronicle::Chronicle;
@@ -15,12 +16,12 @@ use crate::client::Client;
 use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
 use crate::guest_life::GuestEvent;
-use crate::invariants::{Verdict, Violation, physical};
+use crate::invariants::{Verdict, Violation, leases, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
 use crate::operator::Change;
-use crate::options::Options;
+use crate::options::{Options, contract};
 use crate::oracle::Oracle;
 use crate::queue::Queue;
 use crate::rng::Rng;
@@ -454,6 +455,12 @@ impl World {
     /// A new entry was applied for the first time: what it calls gone or ended must have no guest.
     pub(crate) fn observe_entry(&mut self, entry: &AppliedEntry) {
         for change in entry.applied.iter().flat_map(|one| &one.changes) {
+            if let (Object::Node(node), Some(Object::Node(former))) = (&change.object, &change.former)
+                && node.status.phase == NodePhase::Unreachable
+                && former.status.phase != NodePhase::Unreachable
+            {
+                self.observe_loss(node.meta.id);
+            }
             let Object::Pod(pod) = &change.object else { continue };
             let what = match &change.former {
                 _ if change.change_type == ChangeType::Deleted => "deleted",
@@ -472,6 +479,19 @@ impl World {
         {
             self.fail(Violation::new("tripwire", detail));
         }
+    }
+
+    /// A node was called unreachable. A wall clock that was set takes the leader's count with it: such runs prove
+    /// nothing here.
+    fn observe_loss(&mut self, node: ObjectId) {
+        if self.options.beyond.is_some() || self.nemesis.counts.contains_key("clock jump") {
+            return;
+        }
+        let Some(host) = self.agents.iter().find(|host| host.node == Some(node)) else { return };
+        let Some(until_ms) = host.agent.as_ref().and_then(Agent::lease_until_ms) else { return };
+        let left_ms = until_ms.saturating_sub(host.clock.monotonic_ms(self.now_us));
+        let drift_ms = 1 + 2 * self.options.server.lease_ms * contract::DRIFT_PPM_MAX / 1_000_000;
+        self.judge(leases::check(node, left_ms, drift_ms));
     }
 
     fn has_guest(&self, pod: ObjectId) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
+
 use crate::{
     LoadedLog, LogBatch, LogStore, Operation, StorageError,
     acknowledged::Position,
@@ -33,7 +35,7 @@ impl EngineLog {
         let acknowledged = self.engine.acknowledged()?;
         let fetch = |range: &KeyRange, limit| self.engine.scan(Operation::LogLoad, Tree::Log, range, limit);
         let (mut replay, cut) = Replay::run(fetch, acknowledged.log_seq)?;
-        if let Some(cut) = &cut {
+        if let Some(cut) = cut.as_ref().filter(|_| !planted!("canary_torn_tail_left")) {
             let mut repair = Batch::default();
             repair.delete(keys::log(cut.record));
             self.engine.apply(Operation::LogLoad, Tree::Log, repair)?;
@@ -109,6 +111,9 @@ impl LogStore for EngineLog {
         }
         let seq = state.next_seq - 1;
         let engine = Arc::clone(&self.engine);
+        if planted!("canary_vote_not_flushed") && state.spans.back().is_some_and(|span| span.bare) {
+            return Ok(());
+        }
         let synced = engine
             .flush(Operation::LogSync)
             .and_then(|()| engine.acknowledge(Operation::LogSync, Position::LogSeq(seq)));
@@ -185,7 +190,11 @@ fn plan(state: &Replay, batch: &LogBatch, bounds: Bounds) -> Result<Option<(Next
         return Ok(None);
     }
     // A record that makes older ones needless must carry what is still needed of them.
-    let carried = if moves_first { state.hard_state.as_deref() } else { None };
+    let carried = if moves_first && !planted!("canary_vote_lost_by_compaction") {
+        state.hard_state.as_deref()
+    } else {
+        None
+    };
     let hard_state = batch.hard_state.as_deref().or(carried);
     let dropped_bare =
         !moves_first && batch.hard_state.is_some() && state.spans.back().is_some_and(|span| span.bare);

@@ -9,6 +9,7 @@ mod pods;
 mod reconcilers;
 mod rollout;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{
     COMMANDS_MAX, Command, Event, ITEMS_MAX, Outcome, Precondition, Rejection, RejectionCode, Stamped,
     Transaction,
@@ -36,6 +37,9 @@ pub fn decide(state: &State, stamped: &Stamped) -> Result<Vec<Event>, Rejection>
 pub(crate) fn execute(state: &mut State, stamped: &Stamped) -> (Transaction, Vec<Change>) {
     // Time passes for a refused submission too, so that all replicas agree on when it was refused.
     state.now_ms = state.now_ms.max(stamped.proposed_at_ms);
+    if planted!("canary_log_time_goes_back") {
+        state.now_ms = stamped.proposed_at_ms;
+    }
     state.requests.expire(state.now_ms);
     let result = match stamped.commands.as_slice() {
         // A single command is decided before anything changes: it needs no copy to fall back on. The copy
@@ -44,7 +48,7 @@ pub(crate) fn execute(state: &mut State, stamped: &Stamped) -> (Transaction, Vec
         _ => {
             let mut scratch = state.clone();
             let result = run_bundle(&mut scratch, stamped);
-            if result.is_ok() {
+            if result.is_ok() || planted!("canary_bundle_half_applied") {
                 *state = scratch;
             }
             result
@@ -72,7 +76,8 @@ fn run_bundle(scratch: &mut State, stamped: &Stamped) -> Done {
     let (mut events, mut changes) = (Vec::new(), Vec::new());
     for command in &stamped.commands {
         let (step_events, step_changes) = step(scratch, stamped, command)?;
-        events.extend(step_events);
+        let at = if planted!("canary_bundle_out_of_order") { 0 } else { events.len() };
+        events.splice(at..at, step_events);
         changes.extend(step_changes);
     }
     Ok((events, changes))
@@ -87,7 +92,7 @@ fn step(state: &mut State, stamped: &Stamped, command: &Command) -> Done {
     Ok((transaction.events, changes))
 }
 
-fn check(state: &State, stamped: &Stamped) -> Result<(), Rejection> {
+pub(crate) fn check(state: &State, stamped: &Stamped) -> Result<(), Rejection> {
     check_form(stamped)?;
     stamped.preconditions.iter().try_for_each(|precondition| check_precondition(state, precondition))
 }

@@ -7,6 +7,7 @@
 mod log_view;
 mod timeout;
 
+use bulkhead_canary::planted;
 use bulkhead_types::MemberId;
 use protobuf::Message as _;
 use raft::eraftpb::{
@@ -120,7 +121,7 @@ impl Replica {
             // Off: raft 0.7.0 joins entries to a waiting append that has none, without looking whether they
             // follow the place that it names. The follower then acknowledges entries that do not exist.
             // Proposals are batched before they get here.
-            batch_append: false,
+            batch_append: planted!("canary_batch_append"),
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
@@ -132,7 +133,7 @@ impl Replica {
     /// Time passes by one tick. It stands still while a snapshot is being made durable: raft counts it as
     /// applied only then, and an election before that would look for entries that are gone.
     pub fn tick(&mut self) {
-        if self.installing.is_some() {
+        if self.installing.is_some() && !planted!("canary_election_during_install") {
             return;
         }
         self.node.tick();
@@ -243,7 +244,9 @@ impl Replica {
         }
         self.pin();
         let waiting = std::mem::take(&mut self.after_persist);
-        let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(n, _)| *n <= number);
+        let (now, later): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|(n, _)| *n <= number || planted!("canary_flush_answers_for_later_writes"));
         self.after_persist = later;
         now.into_iter().flat_map(|(_, messages)| messages).collect()
     }
@@ -258,6 +261,10 @@ impl Replica {
     pub fn take_ready(&mut self) -> Option<ReadyOutput> {
         if !self.node.has_ready() {
             return None;
+        }
+        if planted!("canary_commit_on_election") && self.is_leader() {
+            let log = &mut self.node.raft.raft_log;
+            log.commit_to(log.last_index());
         }
         // 1. Take what raft has to say.
         let mut ready = self.node.ready();
@@ -281,11 +288,16 @@ impl Replica {
         // 4. So does the hard state: term, vote and commit.
         if let Some(hard_state) = ready.hs() {
             persist.hard_state = Some(encode(hard_state));
+            if planted!("canary_vote_not_persisted") {
+                persist.hard_state = Some(encode(&HardState { vote: 0, ..hard_state.clone() }));
+            }
             self.node.mut_store().set_hard_state(hard_state.clone());
         }
         // 5. Messages that vouch for what is being written wait until it is.
         let after = ready.take_persisted_messages();
-        if !after.is_empty() {
+        if planted!("canary_reply_before_fsync") {
+            output.messages.extend(after);
+        } else if !after.is_empty() {
             self.after_persist.push((persist.number, after));
         }
         // 6. Reads that were confirmed, and entries that a quorum has.

@@ -21,6 +21,7 @@ mod reads;
 mod snapshots;
 mod status;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{MemberId, MemberRole, SharedCodec};
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -227,6 +228,9 @@ impl Server {
             Input::Tick => self.tick(),
             Input::Peer { from, message } => self.handle_peer(from, message),
             Input::Submit { ticket, stamped } => self.handle_submit(ticket, stamped),
+            Input::Read { ticket } if planted!("canary_read_without_quorum") => {
+                self.reply(ticket, Reply::ReadReady);
+            }
             Input::Read { ticket } => self.reads.ask(reads::Reader::Barrier(ticket)),
             Input::Agent { ticket, report } => self.handle_agent(ticket, report),
             Input::Membership { ticket, change } => self.handle_membership(ticket, change),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bulkhead_canary::planted;
 use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
 
 use crate::pod::{Env, Exit, Pod};
@@ -147,7 +148,7 @@ impl Agent {
         self.session.recover_lease(lease_until_ms);
         self.lease_end_handled = !self.session.lease_valid(now_ms);
         self.rejoin();
-        for vm in vms {
+        for vm in vms.iter().filter(|_| !planted!("canary_agent_forgets_guests")) {
             let mut pod = Pod::from_record(vm, now_ms, &self.config);
             if vm.running {
                 let note = Note::Adopted { pod: pod.id, instance: vm.record.instance };
@@ -180,7 +181,7 @@ impl Agent {
                 Note::IntentOfOtherSession { incarnation: intent.incarnation, ours: joined.incarnation };
             return self.actions.push_back(Action::Note(note));
         }
-        if intent.generation < self.generation {
+        if intent.generation < self.generation && !planted!("canary_outdated_intent_obeyed") {
             let note = Note::IntentOutdated { generation: intent.generation, accepted: self.generation };
             return self.actions.push_back(Action::Note(note));
         }

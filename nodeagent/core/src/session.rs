@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{AgentAck, Joined, ObjectId};
 
 /// Most reports whose acknowledgement is awaited; older ones are forgotten, which only delays.
@@ -89,7 +90,8 @@ impl Session {
     pub(crate) fn acknowledge(&mut self, ack: AgentAck, now_ms: u64) -> Option<Vec<(ObjectId, u64)>> {
         self.joined()?;
         let reports = self.under_way.remove(&ack.sent_at_ms)?;
-        let until_ms = ack.sent_at_ms.saturating_add(ack.lease_ms);
+        let from_ms = if planted!("canary_lease_from_receipt") { now_ms } else { ack.sent_at_ms };
+        let until_ms = from_ms.saturating_add(ack.lease_ms);
         self.lease_until_ms = self.lease_until_ms.max(Some(until_ms));
         self.silent_since_ms = now_ms;
         if self.changes_in.is_some_and(|at| at <= ack.sent_at_ms) {

@@ -8,6 +8,11 @@
 //! | `exactly_once` | a request happens at most once, and never when it was refused | at every new entry |
 //! | `revisions` | revisions grow by one, log time never goes back, a stale precondition never holds | at every new entry |
 //! | `reads` | a confirmed read sees everything that was acknowledged before it was asked for | at every read |
+//! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
+//! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
+//! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
+//! | `reports` | what an agent was told is known is in the log | at every acknowledgement |
+//! | `leases` | a node is called unreachable only after its agent's lease | at every node that is lost |
 //! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
 //! | `rebuilt` | State from events, and from a snapshot, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
@@ -15,15 +20,20 @@
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 
 pub mod acknowledged;
+pub mod binding;
 pub mod convergence;
 pub mod digests;
 pub mod exactly_once;
+pub mod garbage;
+pub mod leases;
 pub mod ledger;
 
+pub mod membership;
 pub mod physical;
 pub mod prefix;
 pub mod reads;
 pub mod rebuilt;
+pub mod reports;
 pub mod revisions;
 pub mod rollout;
 

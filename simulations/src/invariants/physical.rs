@@ -18,6 +18,8 @@ pub struct Start {
     pub node: Option<ObjectId>,
     /// The node that the log bound the pod to.
     pub bound: Option<ObjectId>,
+    /// The log says that the pod has ended, or it is gone from it.
+    pub over: bool,
     /// A guest of the same pod that lived there already.
     pub former: Option<u32>,
     /// What all guests of the node hold now.
@@ -43,6 +45,9 @@ pub fn start(start: &Start) -> Verdict {
     }
     if bound.is_none() || bound != node {
         return violation(format!("its guest starts, but the log bound it to {bound:?}"));
+    }
+    if start.over {
+        return violation("its guest starts, but the pod has ended or is gone".to_owned());
     }
     if !start.held.fits_in(start.allocatable) {
         return violation(format!("guests hold {:?} of {:?}", start.held, start.allocatable));
@@ -72,6 +77,7 @@ mod tests {
             pod: ObjectId(1),
             node: Some(ObjectId(2)),
             bound: Some(ObjectId(2)),
+            over: false,
             former: None,
             held: room,
             guests: 3,
@@ -80,6 +86,7 @@ mod tests {
         };
         assert!(start(&good).is_ok());
         assert!(start(&Start { former: Some(1), ..good }).is_err());
+        assert!(start(&Start { over: true, ..good }).is_err());
         assert!(start(&Start { bound: None, node: None, ..good }).is_err());
         assert!(start(&Start { bound: Some(ObjectId(3)), ..good }).is_err());
         assert!(start(&Start { held: Resources { cpu_millis: 11, ..room }, ..good }).is_err());

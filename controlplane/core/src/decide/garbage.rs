@@ -1,5 +1,6 @@
 //! What may be collected: objects whose owner is gone, and everything in a namespace that ends.
 
+use bulkhead_canary::planted;
 use bulkhead_types::{EventKind, Kind, Object, ObjectId, Rejection};
 
 use super::{Emit, check_items};
@@ -22,7 +23,8 @@ pub fn disposal(state: &State, object: &Object) -> Option<Disposal> {
         let empty = namespace.meta.is_deleting() && state.is_namespace_empty(&namespace.meta.name);
         return empty.then_some(Disposal::Remove);
     }
-    let orphan = meta.owner.is_some_and(|owner| state.object(owner.kind, owner.id).is_none());
+    let kind_of = |kind| if planted!("canary_garbage_of_live_owner") { Kind::Deployment } else { kind };
+    let orphan = meta.owner.is_some_and(|owner| state.object(kind_of(owner.kind), owner.id).is_none());
     let namespace = meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
     let doomed = namespace.and_then(|id| state.namespaces.get(id)).is_some_and(|ns| ns.meta.is_deleting());
     if !orphan && !doomed {

@@ -1,5 +1,6 @@
 //! Pods: binding, reports, deletion.
 
+use bulkhead_canary::planted;
 use bulkhead_types::{
     Binding, ContainerState, ContainerStatus, Deletion, EventKind, Kind, ObjectId, Pod, PodReport, PodStatus,
     Rejection,
@@ -25,12 +26,12 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
             continue;
         };
-        if !state.pending_pods().contains(&binding.pod) {
+        if !state.pending_pods().contains(&binding.pod) && !planted!("canary_bind_twice") {
             continue;
         }
         let usage = placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
         let request = pod.spec.scheduling_request();
-        if check_fit(&pod.spec, request, node, *usage).is_err() {
+        if check_fit(&pod.spec, request, node, *usage).is_err() && !planted!("canary_bind_unchecked") {
             continue;
         }
         usage.requests = usage.requests.plus(request);
@@ -82,7 +83,7 @@ pub(super) fn report(
 
 fn report_one(pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
     let id = pod.meta.id;
-    if report.gone && pod.meta.is_deleting() {
+    if (report.gone || planted!("canary_deleted_while_running")) && pod.meta.is_deleting() {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
         return;
     }
@@ -157,6 +158,9 @@ pub(super) fn delete_many(
             state.active_pods(set).saturating_sub(wanted) as usize
         }
     };
+    if planted!("canary_hash_order") {
+        return delete_in_hash_order(state, pods, reason, emit);
+    }
     let mut seen = std::collections::BTreeSet::new();
     for pod in pods.iter().filter(|id| seen.insert(**id)).filter_map(|id| state.pods.get(*id)) {
         let foreign = surplus_of.is_some_and(|set| pod.meta.owner.map(|o| o.id) != Some(set));
@@ -169,6 +173,20 @@ pub(super) fn delete_many(
         budget -= 1;
         delete_one(pod, None, false, reason, emit);
     }
+    Ok(())
+}
+
+/// What the ban on hash maps is for: each replica takes the pods in an order of its own.
+fn delete_in_hash_order(
+    state: &State,
+    pods: &[ObjectId],
+    reason: &SmolStr,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    #[allow(clippy::disallowed_types)]
+    let pods: std::collections::HashSet<ObjectId> = pods.iter().copied().collect();
+    let pods = pods.into_iter().filter_map(|id| state.pods.get(id));
+    pods.filter(|pod| !pod.meta.is_deleting()).for_each(|pod| delete_one(pod, None, false, reason, emit));
     Ok(())
 }
 

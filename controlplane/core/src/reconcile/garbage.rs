@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_canary::planted;
 use bulkhead_types::{Command, Kind, Name, Object, ObjectId};
 use smol_str::SmolStr;
 
@@ -92,7 +93,11 @@ impl Garbage {
                 self.doomed.insert(meta.name.clone(), meta.id);
                 self.queue.mark(meta.id);
             }
-            Object::ReplicaSet(_) | Object::Deployment(_) if gone => self.queue.mark(meta.id),
+            Object::ReplicaSet(_) | Object::Deployment(_)
+                if gone || planted!("canary_garbage_of_live_owner") =>
+            {
+                self.queue.mark(meta.id);
+            }
             Object::Pod(pod) => {
                 if !gone && pod.status.phase.is_terminal() && !meta.is_deleting() {
                     self.terminated.insert(meta.id);

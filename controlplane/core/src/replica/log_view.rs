@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+use bulkhead_canary::planted;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -119,7 +120,9 @@ impl LogView {
         assert!(first > self.compacted.0, "entry {first} was compacted already");
         assert!(first <= self.last() + 1, "entry {first} leaves a gap after {}", self.last());
         let overlaps = first <= self.last();
-        self.entries.truncate((first - self.first()) as usize);
+        if !planted!("canary_tail_kept_on_conflict") {
+            self.entries.truncate((first - self.first()) as usize);
+        }
         self.entries.extend(entries);
         overlaps
     }

@@ -1,5 +1,6 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
+use bulkhead_canary::planted;
 use bulkhead_types::{AgentAck, AgentReport, Command, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped};
 use smol_str::SmolStr;
 
@@ -19,7 +20,7 @@ impl Server {
         if let Err(rejection) = self.check_session(&report) {
             return self.reply(ticket, Reply::Rejected(rejection));
         }
-        let now_ms = self.now_ms;
+        let now_ms = self.leader_clock_ms();
         let lease_ms = self.config.reconcile.lease_ms;
         let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
             return self.reply(ticket, Reply::NotLeader(None));
@@ -28,6 +29,9 @@ impl Server {
         leader.soft.heartbeat(node, now_ms);
         leader.soft.set_usage(node, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
+        if pods.is_empty() && planted!("canary_lease_without_quorum") {
+            return self.reply(ticket, Reply::Agent(ack));
+        }
         if pods.is_empty() {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }

@@ -1,5 +1,6 @@
 //! Committed entries become State.
 
+use bulkhead_canary::planted;
 use bulkhead_types::LogRecord;
 use raft::eraftpb::{Entry, EntryType};
 
@@ -55,6 +56,9 @@ impl Server {
                     return Err(unknown("commands in a change of the membership".to_owned()));
                 };
                 let applied = self.machine.apply_membership(&change);
+                if planted!("canary_conf_change_twice") {
+                    self.replica.apply_conf_change(entry).map_err(|e| Fatal::Raft(e.to_string()))?;
+                }
                 if applied.transaction.outcome.is_ok() && !applied.repeated {
                     self.replica.apply_conf_change(entry).map_err(|e| Fatal::Raft(e.to_string()))?;
                 }

@@ -1,5 +1,6 @@
 //! What only a leader does: run the reconcilers, keep soft state, look after the cluster itself.
 
+use bulkhead_canary::planted;
 use bulkhead_types::{Command, MemberId, MemberRole, Stamped};
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -50,23 +51,33 @@ impl Server {
                 term,
                 first_index: self.replica.last_index(),
                 reconcilers: None,
-                soft: SoftState::new(self.now_ms),
+                soft: SoftState::new(if planted!("canary_hasty_leader") {
+                    0
+                } else {
+                    self.leader_clock_ms()
+                }),
                 housekeeping_inflight: false,
             });
         }
         let applied_index = self.applied_index;
-        if let Some(leader) =
-            self.leader.as_mut().filter(|l| !l.is_active() && l.first_index <= applied_index)
-        {
+        if let Some(leader) = self.leader.as_mut().filter(|l| {
+            !l.is_active() && (l.first_index <= applied_index || planted!("canary_leader_acts_early"))
+        }) {
             let mut reconcilers = Reconcilers::new(self.config.reconcile.clone());
             reconcilers.reset(self.machine.state());
             leader.reconcilers = Some(reconcilers);
         }
     }
 
+    /// What the leader goes by, milliseconds since the epoch: never before log time. An earlier leader's clock may
+    /// have run ahead, and what is compared with log time must be counted with it, or every lease is over at once.
+    pub(super) fn leader_clock_ms(&self) -> u64 {
+        self.now_ms.max(self.machine.state().now_ms())
+    }
+
     /// Lets the reconcilers look at the State, and queues what they want.
     pub(super) fn reconcile(&mut self) {
-        let now_ms = self.now_ms.max(self.machine.state().now_ms());
+        let now_ms = self.leader_clock_ms();
         self.housekeep(now_ms);
         let state = self.machine.state();
         if state.cluster_id().is_none() {

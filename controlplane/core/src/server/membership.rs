@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{
     LogRecord, MemberId, MemberRole, MembershipAction, MembershipChange, Rejection, RejectionCode,
 };
@@ -90,6 +91,9 @@ impl Server {
     fn propose_change(&mut self, ticket: Ticket, change: &MembershipChange) -> bool {
         let change = MembershipChange { proposed_at_ms: self.now_ms, ..change.clone() };
         let (member, kind) = match &change.action {
+            MembershipAction::AddLearner { member, .. } if planted!("canary_learner_votes") => {
+                (*member, ConfChangeType::AddNode)
+            }
             MembershipAction::AddLearner { member, .. } => (*member, ConfChangeType::AddLearnerNode),
             MembershipAction::Promote { member } => (*member, ConfChangeType::AddNode),
             MembershipAction::Remove { member } => (*member, ConfChangeType::RemoveNode),

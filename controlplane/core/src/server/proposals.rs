@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{AgentAck, LogRecord, Rejection, RejectionCode, Stamped, Transaction};
 use uuid::Uuid;
 
@@ -87,6 +88,9 @@ impl Proposals {
 
     /// Forgets everything: leadership is lost. Returns who waited.
     pub(super) fn drop_all(&mut self) -> Vec<Ticket> {
+        if planted!("canary_drop_all_ignored") {
+            return Vec::new();
+        }
         let queued = std::mem::take(&mut self.queue).into_iter().map(|q| q.origin);
         let proposed = std::mem::take(&mut self.inflight).into_values().flatten();
         let agents = queued.chain(proposed).filter_map(|origin| match origin {
@@ -123,6 +127,12 @@ impl Server {
             let rejection = Rejection::new(RejectionCode::Invalid, "request_id", "must not be nil")
                 .with_remedy("choose a random UUID, and keep it for every retry");
             return self.reply(ticket, Reply::Rejected(rejection));
+        }
+        if planted!("canary_precondition_checked_early") {
+            if let Err(rejection) = crate::decide::check(self.machine.state(), &stamped) {
+                return self.reply(ticket, Reply::Rejected(rejection));
+            }
+            stamped.preconditions.clear();
         }
         stamped.proposed_at_ms = self.now_ms;
         self.proposals.wait(stamped.request_id, ticket);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{AgentAck, MemberId};
 
 use super::{Reply, Server, Ticket};
@@ -76,7 +77,9 @@ impl Reads {
 
     /// Takes the readers of rounds that a quorum confirmed and that `applied_index` has reached.
     fn take_served(&mut self, applied_index: u64) -> Vec<Reader> {
-        self.take(|round| round.index.is_some_and(|index| index <= applied_index))
+        self.take(|round| {
+            round.index.is_some_and(|index| index <= applied_index || planted!("canary_read_before_apply"))
+        })
     }
 
     /// Takes the readers of rounds that nobody answered for too long.

@@ -1,5 +1,6 @@
 //! When snapshots are taken, and what happens when one arrives.
 
+use bulkhead_canary::planted;
 use bulkhead_types::MemberId;
 use raft::eraftpb::Message;
 
@@ -54,7 +55,12 @@ impl Server {
         // The term of an applied entry is known: entries are kept until a snapshot covers them.
         let Some(term) = self.replica.log().term_at(self.applied_index) else { return };
         self.snapshots.requested = false;
-        let point = SnapshotPoint { index: self.applied_index, term, conf_state: self.replica.conf_state() };
+        let index = self.applied_index - u64::from(planted!("canary_snapshot_one_entry_early"));
+        let point = SnapshotPoint { index, term, conf_state: self.replica.conf_state() };
+        if planted!("canary_log_cut_before_snapshot") {
+            let compact_to = self.replica.on_snapshot_saved(point.clone(), self.config.keep_entries);
+            self.output.persist.push(Persist { compact_to: Some(compact_to), ..Persist::default() });
+        }
         self.snapshots.saving = Some((point.clone(), std::mem::take(&mut self.snapshots.log_bytes)));
         self.snapshots.since_ms = Some(self.now_ms);
         self.output.save_snapshot = Some(SaveSnapshot { point, state: self.machine.state().clone() });

@@ -86,6 +86,15 @@ impl Server {
         }
     }
 
+    /// The configuration that its Raft goes by: those whose votes count, and those who only learn.
+    #[must_use]
+    pub fn configuration(&self) -> (Vec<MemberId>, Vec<MemberId>) {
+        let conf = self.replica.conf_state();
+        let learners = conf.get_learners().iter().chain(conf.get_learners_next());
+        let voters = conf.get_voters().iter().copied().map(MemberId).collect();
+        (voters, learners.copied().map(MemberId).collect())
+    }
+
     /// Whether this server leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{DIGEST_VERSION, Object, Pod, PodSpec, PodTemplate, Shared, SnapshotRecord, digest128};
 
 use super::State;
@@ -57,7 +58,9 @@ impl State {
             at_ms,
             outcome: outcome.clone(),
         });
-        let count = 1 + self.members.len() + self.objects_len() + self.requests.len();
+        let requests = requests.filter(|_| !planted!("canary_snapshot_without_requests"));
+        let kept = if planted!("canary_snapshot_without_requests") { 0 } else { self.requests.len() };
+        let count = 1 + self.members.len() + self.objects_len() + kept;
         let trailer = SnapshotRecord::Trailer {
             digest_version: DIGEST_VERSION,
             digest: self.digest(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{Outcome, digest128};
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -71,7 +72,11 @@ impl Requests {
 
     /// Forgets what is older than the retention.
     pub(crate) fn expire(&mut self, now_ms: u64) {
-        let horizon_ms = now_ms.saturating_sub(REQUEST_RETENTION_MS);
+        let horizon_ms = now_ms.saturating_sub(if planted!("canary_dedup_window_short") {
+            1000
+        } else {
+            REQUEST_RETENTION_MS
+        });
         while self.by_time.get_min().is_some_and(|(at_ms, _)| *at_ms < horizon_ms) {
             self.forget_oldest();
         }

@@ -9,6 +9,7 @@
 //!   └──── wanted again ── Clean ◄── Cleaning ◄── should not ─────┘
 //! ```
 
+use bulkhead_canary::planted;
 use bulkhead_types::{ContainerState, PodPhase};
 use smol_str::SmolStr;
 
@@ -156,6 +157,9 @@ impl Pod {
         let kill_at_ms = env.now_ms.saturating_add(grace_ms).saturating_add(env.config.stop_margin_ms);
         self.phase = Phase::Stopping { grace_ms, kill_at_ms: kill_at_ms.min(at_latest_ms) };
         env.actions.push_back(Action::StopVm { pod: self.id, instance: self.instance, grace_ms });
+        if planted!("canary_cleaned_up_before_death") {
+            return self.clean(false, env);
+        }
         true
     }
 

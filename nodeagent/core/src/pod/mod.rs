@@ -15,6 +15,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bulkhead_canary::planted;
 use bulkhead_types::{
     Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared,
 };
@@ -258,6 +259,7 @@ impl Pod {
         match self.desired {
             Desired::Unknown => Want::Wait,
             Desired::Delete { grace_ms } => Want::Stop { grace_ms, keep_logs: false },
+            Desired::Ended if planted!("canary_ended_runs_again") => Want::Run,
             Desired::Ended => Want::Stop { grace_ms: self.plan.grace_ms, keep_logs: true },
             Desired::Run if self.ended.is_some() || self.runs_other_spec() => {
                 Want::Stop { grace_ms: self.plan.grace_ms, keep_logs: true }
@@ -274,6 +276,9 @@ impl Pod {
 
     /// What it holds on the node: everything from the start of its process until its disks are gone.
     pub(crate) fn held(&self) -> Option<Resources> {
+        if planted!("canary_room_freed_before_death") && matches!(self.phase, Phase::Stopping { .. }) {
+            return None;
+        }
         let holds =
             self.process_may_exist() || (matches!(self.phase, Phase::Cleaning { .. }) && self.instance > 0);
         holds.then_some(self.plan.request)

@@ -5,6 +5,7 @@
 //! pods that a set has beyond its wanted number count against the surge until they are asked to end, and do
 //! not count as available, because they are about to go.
 
+use bulkhead_canary::planted;
 use bulkhead_types::ObjectId;
 
 /// One ReplicaSet's figures.
@@ -45,11 +46,13 @@ pub(super) struct Bounds {
 
 impl Bounds {
     pub(super) fn total_max(&self) -> u32 {
-        self.desired.saturating_add(self.surge)
+        let twice = if planted!("canary_surge_counted_twice") { self.surge } else { 0 };
+        self.desired.saturating_add(self.surge).saturating_add(twice)
     }
 
     pub(super) fn available_min(&self) -> u32 {
-        self.desired.saturating_sub(self.unavailable)
+        let twice = if planted!("canary_unavailable_counted_twice") { self.unavailable } else { 0 };
+        self.desired.saturating_sub(self.unavailable).saturating_sub(twice)
     }
 }
 

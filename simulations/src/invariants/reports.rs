@@ -1,0 +1,95 @@
+//! What an agent was told is known is in the log: an acknowledged report was applied.
+//!
+//! An agent does not say again what was acknowledged. If the acknowledgement was for nothing, a pod stays for ever
+//! as it was.
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{ObjectId, PodReport};
+
+use super::{Verdict, Violation};
+
+/// Checks a report that has just been acknowledged against the log's State. `end_was_asked` says that the log had
+/// asked for the pod's end when the report was sent: what is gone then must go.
+///
+/// # Errors
+/// When the State knows less of a pod than the report says.
+pub fn check(state: &State, node: ObjectId, report: &PodReport, end_was_asked: bool) -> Verdict {
+    let Some(pod) = state.pods().get(report.pod).filter(|pod| pod.node == Some(node)) else { return Ok(()) };
+    let violation = |text: String| {
+        Err(Violation::new(
+            "reports",
+            format!("of pod {} at node {node} was acknowledged: {text}", report.pod),
+        ))
+    };
+    if report.gone && end_was_asked {
+        return violation("that it is gone, but it is still there".to_owned());
+    }
+    let status = &pod.status;
+    // Later reports have higher numbers; a report that changes nothing leaves no trace, and needs none.
+    let is_known = status.report_sequence >= report.sequence
+        || status.phase.is_terminal()
+        || (status.phase, status.ready) == (report.status.phase, report.status.ready);
+    if is_known {
+        return Ok(());
+    }
+    violation(format!(
+        "report {} with {:?}, ready {}; known is report {} with {:?}, ready {}",
+        report.sequence,
+        report.status.phase,
+        report.status.ready,
+        status.report_sequence,
+        status.phase,
+        status.ready
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulkhead_controlplane_core::Machine;
+    use bulkhead_types::{
+        Binding, Command, Container, Name, NodeFacts, Object, ObjectMeta, Pod, PodPhase, PodSpec, PodStatus,
+        Resources, Shared, Stamped,
+    };
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    fn apply(machine: &mut Machine, command: Command) {
+        machine.apply_stamped(&Stamped {
+            request_id: Uuid::nil(),
+            actor: "system:test".into(),
+            proposed_at_ms: 5,
+            trace_context: None,
+            preconditions: Vec::new(),
+            commands: vec![command],
+        });
+    }
+
+    #[test]
+    fn a_report_that_was_lost_is_noticed() {
+        let name = |text: &str| Name::new(text).expect("a name");
+        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
+        let container = Container { name: "c".into(), image: "i:1".into(), ..Container::default() };
+        let spec = Shared::new(PodSpec { containers: vec![container], ..PodSpec::default() });
+        let meta = ObjectMeta::new(Some(name("default")), name("p"));
+        let pod = Pod { meta, spec, node: None, status: PodStatus::default() };
+        let mut machine = Machine::default();
+        apply(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(1), members: Vec::new() });
+        apply(&mut machine, Command::RegisterNode { name: name("n"), facts });
+        apply(&mut machine, Command::Create(Object::Pod(Arc::new(pod))));
+        let node = machine.state().nodes().iter().next().expect("the node is there").meta.id;
+        let pod = machine.state().pods().iter().next().expect("the pod is there").meta.id;
+        let binding = Binding { pod, node, nodes_considered: 1, score: 0 };
+        apply(&mut machine, Command::BindPods { bindings: vec![binding] });
+        let status = PodStatus { phase: PodPhase::Running, ready: true, ..PodStatus::default() };
+        let report = PodReport { pod, sequence: 7, status, gone: false };
+        assert!(check(machine.state(), node, &report, false).is_err(), "nobody applied it");
+        assert!(check(machine.state(), ObjectId(99), &report, false).is_ok(), "it is elsewhere");
+        apply(&mut machine, Command::ReportPods { node, incarnation: 1, reports: vec![report.clone()] });
+        assert!(check(machine.state(), node, &report, false).is_ok());
+        let gone = PodReport { gone: true, ..report };
+        assert!(check(machine.state(), node, &gone, false).is_ok(), "nobody asked for its end");
+        assert!(check(machine.state(), node, &gone, true).is_err(), "it should not be there");
+    }
+}
