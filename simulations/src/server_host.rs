@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::intent::{intent_of, node_touched};
+use bulkhead_controlplane_core::replica::LogView;
 use bulkhead_controlplane_core::server::{
-    Fatal, Input, Output, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
+    Fatal, Input, Output, PeerMessage, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
 };
 use bulkhead_controlplane_disk::DiskError;
 use bulkhead_storage::{CrashChoice, StorageError, Stores};
@@ -24,6 +25,7 @@ use crate::clock::{HostClock, Micros};
 use crate::disk::{Loss, Requests, ServerDisk};
 use crate::invariants::Violation;
 use crate::invariants::membership::{self, Roles};
+use crate::invariants::promises::{self, Kept, Promise};
 use crate::message::{Body, Envelope, Request, Response};
 use crate::network::Host;
 use crate::snapshot_transfer::{Incoming, Outgoing};
@@ -46,6 +48,8 @@ pub(crate) struct ServerHost {
     pub(crate) up: Option<Up>,
     /// The first voters, on the machines that found the cluster.
     founders: Option<Vec<MemberId>>,
+    /// What it has told its peers so far.
+    promise: Promise,
     /// It was removed from the cluster, or its disk is gone, and it never starts again.
     pub(crate) retired: bool,
     /// Its process stands still until then.
@@ -91,7 +95,8 @@ impl ServerHost {
         clock: HostClock,
         founders: Option<Vec<MemberId>>,
     ) -> Self {
-        Self { member, disk, clock, life: 0, up: None, founders, retired: false, paused_until_us: 0 }
+        let promise = Promise::default();
+        Self { member, disk, clock, life: 0, up: None, founders, promise, retired: false, paused_until_us: 0 }
     }
 }
 
@@ -142,6 +147,10 @@ impl World {
             format!("snapshot {index}, log to {}, cut {:?}", loaded.log.last(), loaded.cut)
         });
         let verdict = self.chronicle.check_restored(member, index, &loaded.state);
+        self.judge(verdict);
+        let kept = kept(&loaded.log);
+        let verdict =
+            self.servers.get(&member).map_or(Ok(()), |h| promises::check(member, &h.promise, &kept));
         self.judge(verdict);
         let server = match Server::new(config, self.codec.clone(), loaded.state, loaded.log, &self.logger) {
             Ok(server) => server,
@@ -262,6 +271,9 @@ impl World {
         persists.into_iter().for_each(|p| up.requests.push(p));
         self.observe_output(member, &output);
         for (to, message) in std::mem::take(&mut output.messages) {
+            if let (PeerMessage::Raft(bytes), Some(host)) = (&message, self.servers.get_mut(&member)) {
+                host.promise.sends(member, bytes);
+            }
             self.send(Host::Server(member), Host::Server(to), Body::Peer(message));
         }
         for (ticket, reply) in std::mem::take(&mut output.replies) {
@@ -511,6 +523,11 @@ impl World {
         }
         self.send(Host::Server(member), Host::Agent(agent), Body::Intent(Box::new(intent)));
     }
+}
+
+fn kept(log: &LogView) -> Kept {
+    let (term, vote) = log.term_and_vote();
+    Kept { term, vote, log_to: log.last() }
 }
 
 fn raft_roles(server: &Server) -> Roles {

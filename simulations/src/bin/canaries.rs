@@ -139,8 +139,7 @@ fn seek(canary: &'static Canary, seeds: u64, jobs: usize) -> Option<Finding> {
 /// How a run fails with this bug in it, if it does.
 fn run_with(canary: Option<&'static str>, seed: u64) -> Option<Finding> {
     bulkhead_canary::switch_on(canary);
-    let result =
-        catch_unwind(AssertUnwindSafe(|| run(RunConfig::new(seed))));
+    let result = catch_unwind(AssertUnwindSafe(|| run(&RunConfig::new(seed))));
     bulkhead_canary::switch_on(None);
     match result {
         Ok(report) => match report.outcome {
@@ -150,7 +149,7 @@ fn run_with(canary: Option<&'static str>, seed: u64) -> Option<Finding> {
                 steps: report.steps,
                 detail: violation.detail,
             }),
-            Outcome::Passed | Outcome::Void(_) => None,
+            Outcome::Passed | Outcome::Void(_) | Outcome::OutOfContract(_) => None,
         },
         Err(_) => {
             let detail = PANIC.with(|slot| slot.borrow_mut().take()).unwrap_or_default();

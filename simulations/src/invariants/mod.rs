@@ -11,6 +11,7 @@
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
+//! | `promises` | term, vote and log that a server told its peers survive its crash | at every start |
 //! | `reports` | what an agent was told is known is in the log | at every acknowledgement |
 //! | `leases` | a node is called unreachable only after its agent's lease | at every node that is lost |
 //! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
@@ -31,6 +32,7 @@ pub mod ledger;
 pub mod membership;
 pub mod physical;
 pub mod prefix;
+pub mod promises;
 pub mod reads;
 pub mod rebuilt;
 pub mod reports;

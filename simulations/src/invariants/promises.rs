@@ -74,7 +74,8 @@ pub fn check(member: MemberId, promise: &Promise, kept: &Kept) -> Verdict {
         return Ok(());
     }
     if promise.vote.is_some() && kept.vote != promise.vote {
-        let text = format!("voted for {:?} in term {}, its disk says {:?}", promise.vote, kept.term, kept.vote);
+        let text =
+            format!("voted for {:?} in term {}, its disk says {:?}", promise.vote, kept.term, kept.vote);
         return violation(text);
     }
     if kept.log_to < promise.log_to {

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use bulkhead_canary::planted;
+use bulkhead_types::MemberId;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -65,6 +66,13 @@ impl LogView {
     #[must_use]
     pub fn snapshot_point(&self) -> &SnapshotPoint {
         &self.snapshot
+    }
+
+    /// The term, and whom this member voted for in it.
+    #[must_use]
+    pub fn term_and_vote(&self) -> (u64, Option<MemberId>) {
+        let vote = Some(MemberId(self.hard_state.vote)).filter(|member| member.0 != raft::INVALID_ID);
+        (self.hard_state.term, vote)
     }
 
     /// Index of the first entry kept.
