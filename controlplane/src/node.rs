@@ -141,21 +141,19 @@ impl Node {
             return;
         }
         self.publish_view();
-        let (mut transactions, mut changes, mut touched) =
-            (Vec::new(), Vec::new(), std::collections::BTreeSet::new());
+        self.outlets.watches.publish(entries.iter().flat_map(|entry| &entry.applied));
+        let (mut transactions, mut touched) = (Vec::new(), std::collections::BTreeSet::new());
         for applied in entries.into_iter().flat_map(|entry| entry.applied) {
             self.outlets.metrics.submissions.inc();
             if applied.transaction.outcome.is_err() {
                 self.outlets.metrics.refusals.inc();
             }
             touched.extend(applied.changes.iter().filter_map(node_touched));
-            changes.extend(applied.changes);
             if !applied.transaction.events.is_empty() {
                 self.outlets.metrics.events.inc_by(applied.transaction.events.len() as u64);
                 transactions.push(applied.transaction);
             }
         }
-        self.outlets.watches.publish(changes.into_iter(), self.server.state().revision());
         for node in touched {
             self.outlets.intents.touch(node);
         }

@@ -321,7 +321,8 @@ impl World {
         host.reported.retain(|sent_at_ms, _| *sent_at_ms > ack.sent_at_ms);
         if let Some(node) = host.node {
             let state = self.chronicle.state();
-            let verdict = pods.iter().try_for_each(|(report, ends)| reports::check(state, node, report, *ends));
+            let verdict =
+                pods.iter().try_for_each(|(report, ends)| reports::check(state, node, report, *ends));
             self.judge(verdict);
         }
         self.tell_agent(number, Input::Ack(ack));

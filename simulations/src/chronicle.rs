@@ -6,15 +6,17 @@ use std::collections::{BTreeMap, VecDeque};
 use bulkhead_controlplane_core::evolve::evolve;
 use bulkhead_controlplane_core::server::AppliedEntry;
 use bulkhead_controlplane_core::{Applied, State};
-use bulkhead_controlplane_disk::GENESIS_INDEX;
-use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome};
+use bulkhead_controlplane_disk::{GENESIS_INDEX, event_record};
+use bulkhead_proto::ProtoCodec;
+use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transaction};
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, binding, digests, exactly_once, garbage, ledger, prefix, rebuilt,
-    revisions, rollout,
+    Verdict, Violation, acknowledged, binding, digests, ensure, exactly_once, garbage, history, ledger,
+    prefix, rebuilt, revisions, rollout,
 };
 use crate::oracle::Oracle;
+use crate::timeline::Timeline;
 
 /// How many States back the rollout checker looks: a leader decides on a State that is a little older than the
 /// one its command is applied to.
@@ -42,6 +44,11 @@ pub(crate) struct Chronicle {
     recent: VecDeque<State>,
     /// Where each pod was ever bound.
     bindings: BTreeMap<ObjectId, ObjectId>,
+    /// Transactions with events, each with its entry.
+    log: Vec<(u64, Transaction)>,
+    /// Their records in an event store.
+    marks: Vec<history::Mark>,
+    timeline: Timeline,
 }
 
 impl Default for Chronicle {
@@ -55,6 +62,9 @@ impl Default for Chronicle {
             requests: exactly_once::Requests::new(),
             recent: VecDeque::new(),
             bindings: BTreeMap::new(),
+            log: Vec::new(),
+            marks: Vec::new(),
+            timeline: Timeline::default(),
         }
     }
 }
@@ -70,6 +80,18 @@ impl Chronicle {
     #[must_use]
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Every version of every object.
+    #[must_use]
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// What an event store must hold.
+    #[must_use]
+    pub(crate) fn marks(&self) -> &[history::Mark] {
+        &self.marks
     }
 
     /// Where a pod was bound, also when it is gone.
@@ -127,9 +149,20 @@ impl Chronicle {
         }
         self.records.push(Record { content, digest: self.state.digest() });
         if self.index.is_multiple_of(DEEP_CHECK_ENTRIES) {
-            ledger::check("history", &self.state)?;
+            self.check_deep()?;
         }
         Ok(())
+    }
+
+    /// Checks the State from scratch, and that the changes that watchers see lead to it.
+    ///
+    /// # Errors
+    /// When either is not so.
+    pub(crate) fn check_deep(&self) -> Verdict {
+        ledger::check("history", &self.state)?;
+        ensure(self.timeline.leads_to(&self.state), "watch", || {
+            format!("the changes up to revision {} do not lead to its State", self.state.revision())
+        })
     }
 
     fn evolve(&mut self, one: &Applied, oracle: &Oracle) -> Verdict {
@@ -144,7 +177,12 @@ impl Chronicle {
         }
         let before = self.state.clone();
         self.recent.push_back(before.clone());
-        evolve(&mut self.state, transaction);
+        let changes = evolve(&mut self.state, transaction);
+        if let Some(record) = event_record(&ProtoCodec, transaction) {
+            self.timeline.add(&changes, record.last_revision);
+            self.marks.push(history::mark(&record));
+        }
+        self.log.push((self.index, transaction.clone()));
         for event in &transaction.events {
             if let EventKind::PodBound(binding) = &event.kind {
                 let former = self.bindings.insert(binding.pod, binding.node);
@@ -181,7 +219,12 @@ impl Chronicle {
     pub(crate) fn check_restored(&self, member: MemberId, index: u64, restored: &State) -> Verdict {
         self.check_digest(member, index, restored.digest())?;
         ledger::check("snapshot", restored)?;
-        if index == self.index { rebuilt::check("snapshot", &self.state, restored) } else { Ok(()) }
+        let mut replayed = restored.clone();
+        let tail = self.log.partition_point(|(at, _)| *at <= index);
+        for (_, transaction) in &self.log[tail..] {
+            evolve(&mut replayed, transaction);
+        }
+        rebuilt::check("snapshot and tail", &self.state, &replayed)
     }
 
     /// Checks a live State in depth against the replayed one, when it is as far.

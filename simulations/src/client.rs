@@ -229,7 +229,7 @@ impl World {
                 self.look_elsewhere(index, None);
                 self.set_alarm(index, 10 * RETRY_US);
             }
-            Response::Joined(_) | Response::Ack(_) | Response::TransferStarted => {}
+            Response::Got { .. } | Response::Joined(_) | Response::Ack(_) | Response::TransferStarted => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use bulkhead_types::{Command, Object};
 
 use crate::clock::Micros;
-use crate::invariants::{Violation, convergence};
+use crate::invariants::{Verdict, Violation, convergence, linearizability};
 use crate::network::Host;
 use crate::workload::submission;
 use crate::world::{Phase, World};
@@ -71,6 +71,16 @@ impl World {
         self.calm_since_us.is_some_and(|since| self.now_us - since >= CALM_US)
     }
 
+    /// What was looked at all along, and can only be judged as a whole.
+    pub(crate) fn check_observers(&mut self) -> Verdict {
+        self.chronicle.check_deep()?;
+        for (member, up) in self.servers.values().filter_map(|h| Some((h.member, h.up.as_ref()?))) {
+            self.check_history(member, &*up.stores.events, Some(up.server.state().revision()))?;
+        }
+        self.counts.linearizability = linearizability::check(&self.registers.histories())?;
+        Ok(())
+    }
+
     /// What is not as it should be, if anything.
     pub(crate) fn unrest(&self) -> Option<Violation> {
         let mut positions = Vec::new();
@@ -83,6 +93,19 @@ impl World {
         }
         if let Some(busy) = self.clients.iter().find(|c| !c.is_idle()) {
             return Some(Violation::new("convergence", format!("{busy:?} is not done")));
+        }
+        if let Some(busy) = self.registers.busy() {
+            return Some(Violation::new("convergence", format!("{busy:?} is not done")));
+        }
+        let revision = self.chronicle.state().revision();
+        if let Some(late) = self.watchers.iter().find(|w| w.stream.resume_after() < revision) {
+            let text = format!("{late:?} was not told everything up to {revision}");
+            return Some(Violation::new("convergence", text));
+        }
+        let mut running = self.servers.values().filter_map(|h| Some((h.member, h.up.as_ref()?)));
+        if let Some((member, _)) = running.find(|(_, up)| !up.history.is_complete()) {
+            let text = format!("server {member} has not kept all events");
+            return Some(Violation::new("convergence", text));
         }
         let guests: Vec<_> = self
             .agents

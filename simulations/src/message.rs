@@ -6,12 +6,13 @@ use bulkhead_controlplane_core::replica::decode_message;
 use bulkhead_controlplane_core::server::PeerMessage;
 use bulkhead_storage::SnapshotInfo;
 use bulkhead_types::{
-    AgentAck, AgentReport, Intent, Joined, MemberId, MembershipChange, Name, NodeFacts, ObjectId, Outcome,
-    Rejection, Revision, Stamped, digest128,
+    AgentAck, AgentReport, Intent, Joined, MemberId, MembershipChange, Name, NodeFacts, Object, ObjectId,
+    ObjectRef, Outcome, Rejection, Revision, Stamped, digest128,
 };
 use uuid::Uuid;
 
 use crate::network::Host;
+use crate::watching::WatchMessage;
 
 /// Names a request; chosen by its origin, never used twice by it.
 pub(crate) type Call = u64;
@@ -36,6 +37,8 @@ pub(crate) enum Body {
         /// Whether it was taken so far.
         taken: bool,
     },
+    /// Between a watcher and a server.
+    Watch(WatchMessage),
     /// An agent opens its session's stream at a server.
     Connect {
         /// Which node.
@@ -72,6 +75,13 @@ pub(crate) enum Request {
     Submit(Box<Stamped>),
     /// A linearizable read.
     Read,
+    /// A read of one object.
+    Get {
+        /// Which.
+        object: ObjectRef,
+        /// Any replica may answer that has this revision; only what is true now when unset.
+        at_least: Option<Revision>,
+    },
     /// An agent registers its node.
     Join {
         /// The request's id, kept over the way to the leader.
@@ -107,6 +117,13 @@ pub(crate) enum Response {
         applied_index: u64,
         /// The State's digest.
         digest: u128,
+    },
+    /// One object, as it was at a revision.
+    Got {
+        /// The revision.
+        revision: Revision,
+        /// The object, if there was one.
+        object: Option<Box<Object>>,
     },
     /// The node is registered.
     Joined(Joined),
@@ -144,7 +161,7 @@ impl Body {
     #[must_use]
     pub(crate) fn is_in_stream(&self) -> bool {
         match self {
-            Self::Intent(_) | Self::Connect { .. } | Self::Disconnected { .. } => true,
+            Self::Intent(_) | Self::Connect { .. } | Self::Disconnected { .. } | Self::Watch(_) => true,
             Self::Request(request) => matches!(request.content, Request::Report(_)) && request.via.is_none(),
             _ => false,
         }
@@ -180,6 +197,7 @@ impl Body {
             Self::Request(request) => match &request.content {
                 Request::Submit(stamped) => ("submit", digest128(stamped)),
                 Request::Read => ("read", u128::from(request.call)),
+                Request::Get { object, at_least } => ("get", digest128(&(request.call, object, at_least))),
                 Request::Join { request_id, .. } => ("join", request_id.as_u128()),
                 Request::Report(report) => ("report", digest128(&(report.sent_at_ms, &report.pods))),
                 Request::Membership(change) => ("membership", change.request_id.as_u128()),
@@ -188,6 +206,7 @@ impl Body {
             Self::Response(answer) => match &answer.content {
                 Response::Done { outcome, .. } => ("done", digest128(outcome)),
                 Response::Read { digest, .. } => ("read done", *digest),
+                Response::Got { revision, object } => ("got", digest128(&(revision, object))),
                 Response::Joined(joined) => ("joined", u128::from(joined.incarnation)),
                 Response::Ack(ack) => ("ack", u128::from(ack.sent_at_ms)),
                 Response::Refused(rejection) => ("refused", digest128(rejection)),
@@ -200,6 +219,7 @@ impl Body {
             Self::ChunkAnswer { transfer, next, taken } => {
                 ("chunk answer", digest128(&(transfer, next, taken)))
             }
+            Self::Watch(message) => ("watch", message.digest()),
             Self::Connect { incarnation, .. } => ("connect", u128::from(*incarnation)),
             Self::Intent(intent) => ("intent", digest128(&(intent.generation, intent.pods.len()))),
             Self::Disconnected { incarnation } => ("disconnected", u128::from(*incarnation)),

@@ -61,6 +61,8 @@ pub struct Options {
     pub node: NodeOptions,
     /// What clients do.
     pub workload: WorkloadOptions,
+    /// Those who only look.
+    pub observers: ObserverOptions,
     /// How much a host's clock may drift, in millionths.
     pub drift_ppm_max: u64,
     /// How far a host's wall clock may be off, in milliseconds.
@@ -217,6 +219,36 @@ pub struct WorkloadOptions {
     pub precondition_permille: u64,
 }
 
+/// Those who look: watchers, and clients whose histories are checked for linearizability.
+#[derive(Clone, Debug)]
+pub struct ObserverOptions {
+    /// Clients that use objects as registers.
+    pub registers: u32,
+    /// Registers.
+    pub register_objects: u64,
+    /// Time between two operations of such a client, on average.
+    pub register_think_ms: u64,
+    /// Watchers.
+    pub watchers: u32,
+    /// How often a server turns to a stream, at longest.
+    pub watch_turn_us_max: u64,
+    /// Changes that a server keeps for its watchers.
+    pub watch_changes_max: u64,
+}
+
+impl ObserverOptions {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            registers: rng.range(2, 4) as u32,
+            register_objects: rng.range(1, 3),
+            register_think_ms: *rng.pick(&[100, 300, 1000]),
+            watchers: rng.range(1, 4) as u32,
+            watch_turn_us_max: *rng.pick(&[100_000, 500_000, 3_000_000]),
+            watch_changes_max: *rng.pick(&[8, 64, 1024, 65_536]),
+        }
+    }
+}
+
 /// Thousandths of the whole.
 const ALWAYS: u64 = 1000;
 
@@ -249,6 +281,7 @@ impl Options {
             faults: FaultOptions::draw(rng),
             node: NodeOptions::draw(rng),
             workload: WorkloadOptions::draw(rng, agents),
+            observers: ObserverOptions::draw(&mut Rng::child(seed, "observers", 0)),
             drift_ppm_max: *rng.pick(&[0, 50, 1000, contract::DRIFT_PPM_MAX]),
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: rng.chance(BEYOND_PERMILLE).then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::invariants::Violation;
+use crate::invariants::linearizability::Checked;
 use crate::options::Options;
 use crate::script::Script;
 
@@ -42,6 +43,12 @@ pub struct Report {
     pub unknown: usize,
     /// How many guests were started.
     pub guests: u64,
+    /// How much watchers were told.
+    pub watched: u64,
+    /// How often a watcher was told that what it wants is not kept any more.
+    pub watches_refused: u64,
+    /// What the checker of linearizability looked at.
+    pub linearizability: Checked,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Stands for everything that happened.
@@ -57,7 +64,7 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "seed {} {} steps {} virtual {:.1} s acked {}/{} unknown {} reads {} entries {} guests {} faults",
+            "seed {} {} steps {} virtual {:.1} s acked {}/{} unknown {} reads {} entries {} guests {} watched {} refused {} registers {}/{} unchecked {} faults",
             self.options.seed,
             self.options,
             self.steps,
@@ -68,6 +75,11 @@ impl std::fmt::Display for Report {
             self.reads,
             self.entries,
             self.guests,
+            self.watched,
+            self.watches_refused,
+            self.linearizability.linearizable,
+            self.linearizability.operations,
+            self.linearizability.unchecked,
         )?;
         for (kind, count) in self.faults.iter().filter(|(_, count)| **count > 0) {
             write!(f, " {}={count}", kind.replace(' ', "-"))?;

@@ -24,8 +24,19 @@ const FAULTS_MIN: u64 = 5;
 /// A run with fewer kinds of faults tells nothing, if it has more kinds than that.
 const KINDS_MIN: usize = 3;
 /// What no clock can excuse: these hold however wrong clocks are.
-const TIMELESS: [&str; 9] =
-    ["digests", "prefix", "acknowledged", "revisions", "ledger", "rebuilt", "durable", "start", "snapshot"];
+const TIMELESS: [&str; 11] = [
+    "digests",
+    "prefix",
+    "acknowledged",
+    "revisions",
+    "ledger",
+    "rebuilt",
+    "durable",
+    "start",
+    "snapshot",
+    "watch",
+    "history",
+];
 
 /// A test's own invariant: looks at the history's State and the faults so far after every new entry, and says
 /// what is wrong.
@@ -103,6 +114,8 @@ pub fn run(config: &RunConfig) -> Report {
         world.check();
         let verdict = world.chronicle.check_acknowledged(&world.oracle);
         world.judge(verdict);
+        let verdict = world.check_observers();
+        world.judge(verdict);
     }
     report(world, config)
 }
@@ -157,6 +170,9 @@ fn report(mut world: World, config: &RunConfig) -> Report {
         reads: world.oracle.reads,
         unknown: world.oracle.unknown_count(),
         guests: world.counts.guests,
+        watched: world.counts.watched,
+        watches_refused: world.counts.watches_refused,
+        linearizability: world.counts.linearizability,
         faults,
         trace_hash,
         script,

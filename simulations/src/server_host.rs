@@ -10,25 +10,28 @@ use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::intent::{intent_of, node_touched};
 use bulkhead_controlplane_core::replica::LogView;
 use bulkhead_controlplane_core::server::{
-    Fatal, Input, Output, PeerMessage, Reply, SaveSnapshot, Server, ServerConfig, Ticket, authorize_all,
+    Fatal, Input, Output, PeerMessage, Reply, Server, ServerConfig, Ticket, authorize_all,
 };
-use bulkhead_controlplane_disk::DiskError;
+use bulkhead_controlplane_core::watch::WatchLog;
+use bulkhead_controlplane_disk::{DiskError, EventHistory};
 use bulkhead_storage::{CrashChoice, StorageError, Stores};
 use bulkhead_types::{
     Command, EventKind, FEATURE_LEVEL_MAX, Joined, Kind, MemberId, MemberRole, Name, Object, ObjectId,
-    Stamped, Transaction, digest128,
+    Revision, Stamped, Transaction, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::clock::{HostClock, Micros};
 use crate::disk::{Loss, Requests, ServerDisk};
+use crate::history_host::HistoryHost;
 use crate::invariants::Violation;
 use crate::invariants::membership::{self, Roles};
 use crate::invariants::promises::{self, Kept, Promise};
 use crate::message::{Body, Envelope, Request, Response};
 use crate::network::Host;
 use crate::snapshot_transfer::{Incoming, Outgoing};
+use crate::watching::{AfterRead, Serving};
 use crate::world::{Event, World};
 
 /// The cluster's identity in every run.
@@ -61,7 +64,13 @@ pub(crate) struct Up {
     pub(crate) server: Server,
     pub(crate) stores: Stores,
     pub(crate) requests: Requests,
-    pub(crate) saving: Option<SaveSnapshot>,
+    pub(crate) history: HistoryHost,
+    pub(crate) watch_log: WatchLog,
+    /// Streams to watchers, by number.
+    pub(crate) watches: BTreeMap<u64, Serving>,
+    pub(crate) after_read: BTreeMap<Ticket, AfterRead>,
+    /// Reads that wait for a revision.
+    pub(crate) late_reads: Vec<(Revision, AfterRead)>,
     tickets: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     /// Streams to agents: which session each is for.
@@ -70,6 +79,14 @@ pub(crate) struct Up {
     pub(crate) incoming: Option<Incoming>,
     pumping: bool,
     full: bool,
+}
+
+impl Up {
+    /// A number for somebody who waits.
+    pub(crate) fn take_ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
 }
 
 /// A stream to an agent.
@@ -152,6 +169,12 @@ impl World {
         let verdict =
             self.servers.get(&member).map_or(Ok(()), |h| promises::check(member, &h.promise, &kept));
         self.judge(verdict);
+        let verdict = self.check_history(member, &*stores.events, None);
+        self.judge(verdict);
+        let watch_log =
+            WatchLog::new(loaded.state.revision(), self.options.observers.watch_changes_max as usize);
+        let keeper = EventHistory::new(stores.events.clone(), stores.snapshots.clone(), self.codec.clone());
+        let history = HistoryHost::new(keeper);
         let server = match Server::new(config, self.codec.clone(), loaded.state, loaded.log, &self.logger) {
             Ok(server) => server,
             Err(error) => {
@@ -162,7 +185,11 @@ impl World {
             server,
             stores,
             requests: Requests::default(),
-            saving: None,
+            history,
+            watch_log,
+            watches: BTreeMap::new(),
+            after_read: BTreeMap::new(),
+            late_reads: Vec::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             sessions: BTreeMap::new(),
@@ -270,6 +297,8 @@ impl World {
         let has_persists = !persists.is_empty();
         persists.into_iter().for_each(|p| up.requests.push(p));
         self.observe_output(member, &output);
+        self.follow_state(member, &output);
+        self.keep_history(member, life, &mut output);
         for (to, message) in std::mem::take(&mut output.messages) {
             if let (PeerMessage::Raft(bytes), Some(host)) = (&message, self.servers.get_mut(&member)) {
                 host.promise.sends(member, bytes);
@@ -280,9 +309,6 @@ impl World {
             self.reply(member, ticket, reply);
         }
         self.push_intents(member, &output);
-        if let Some(save) = output.save_snapshot.take() {
-            self.begin_saving(member, life, save);
-        }
         for send in std::mem::take(&mut output.send_snapshots) {
             self.begin_sending(member, life, send);
         }
@@ -403,7 +429,7 @@ impl World {
     pub(crate) fn receive_request(&mut self, member: MemberId, request: Envelope<Request>) {
         let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
         let leader = up.server.leader().filter(|leader| *leader != member);
-        let read = matches!(request.content, Request::Read);
+        let read = matches!(request.content, Request::Read | Request::Get { .. });
         if let Request::Report(report) = &request.content
             && request.via.is_none()
             && let Host::Agent(agent) = request.origin
@@ -421,13 +447,19 @@ impl World {
 
     fn serve(&mut self, member: MemberId, request: Envelope<Request>) {
         let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) else { return };
-        up.next_ticket += 1;
-        let ticket = up.next_ticket;
+        let ticket = up.take_ticket();
         let Envelope { origin, call, via, content } = request;
         let mut waiting = Waiting { origin, call, via, joins: None };
         let input = match content {
             Request::Submit(stamped) => Input::Submit { ticket, stamped: *stamped },
             Request::Read => Input::Read { ticket },
+            Request::Get { object, at_least } => {
+                let then = AfterRead::Get { origin, call, object };
+                return match at_least {
+                    Some(revision) => self.read_at_least(member, revision, then),
+                    None => self.read_then(member, then),
+                };
+            }
             Request::Join { request_id, name, facts } => {
                 waiting.joins = Some(name.clone());
                 let stamped = Stamped {
@@ -450,6 +482,9 @@ impl World {
 
     fn reply(&mut self, member: MemberId, ticket: Ticket, reply: Reply) {
         let Some(up) = self.servers.get_mut(&member).and_then(|h| h.up.as_mut()) else { return };
+        if let Some(then) = up.after_read.remove(&ticket) {
+            return self.answer_read(member, then, &reply);
+        }
         let Some(waiting) = up.tickets.remove(&ticket) else { return };
         let Waiting { origin, call, via, joins } = waiting;
         let content = match reply {

@@ -1,9 +1,9 @@
-//! Snapshots on their way: to the server's own disk, and in parts from one server's disk to another's.
+//! Snapshots on their way, in parts, from one server's disk to another's.
 
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::server::{Input, SaveSnapshot, SendSnapshot};
-use bulkhead_controlplane_disk::{DiskError, Receiving, read_snapshot, receive, save_snapshot};
+use bulkhead_controlplane_core::server::{Input, SendSnapshot};
+use bulkhead_controlplane_disk::{DiskError, Receiving, read_snapshot, receive};
 use bulkhead_storage::{SnapshotInfo, StorageError};
 use bulkhead_types::MemberId;
 
@@ -36,43 +36,7 @@ pub(crate) struct Incoming {
 }
 
 impl World {
-    /// A server wants a snapshot of its State on its disk.
-    pub(crate) fn begin_saving(&mut self, member: MemberId, life: u32, save: SaveSnapshot) {
-        let now_us = self.now_us;
-        let Some(host) = self.servers.get_mut(&member) else { return };
-        let after_us = host.disk.snapshot_us();
-        if let Some(up) = host.up.as_mut() {
-            up.saving = Some(save);
-            self.queue.push(now_us + after_us, Event::SaveSnapshot { member, life });
-        }
-    }
-
-    pub(crate) fn save_snapshot(&mut self, member: MemberId, life: u32) {
-        let codec = self.codec.clone();
-        let Some(up) = self.running(member, life) else { return };
-        let Some(save) = up.saving.take() else { return };
-        let index = save.point.index;
-        let result = save_snapshot(&*up.stores.snapshots, &*codec, &save.point, &save.state);
-        self.note(Host::Server(member), "snapshot saved", u128::from(index), || {
-            format!("at {index}: {}", result.as_ref().map_or_else(ToString::to_string, |()| "ok".into()))
-        });
-        match result {
-            Ok(()) => {
-                self.counts.snapshots_saved += 1;
-                self.give(member, Input::SnapshotSaved { index: Some(index) });
-            }
-            // Refused before anything was changed: one at this index is there already, or there is no room.
-            Err(DiskError::Storage(error)) if error.is_refusal() => {
-                self.give(member, Input::SnapshotSaved { index: None });
-                if error.is_full() {
-                    self.disk_failed(member, life, &error);
-                }
-            }
-            Err(error) => self.snapshot_failed(member, life, error),
-        }
-    }
-
-    fn snapshot_failed(&mut self, member: MemberId, life: u32, error: DiskError) {
+    pub(crate) fn snapshot_failed(&mut self, member: MemberId, life: u32, error: DiskError) {
         match error {
             // The server saved one at the same index meanwhile, and took over its place.
             DiskError::Storage(error) if error.is_refusal() && !error.is_full() => {}

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
 use crate::guest_life::GuestEvent;
+use crate::invariants::linearizability::Checked;
 use crate::invariants::{Verdict, Violation, leases, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
@@ -24,11 +25,13 @@ use crate::operator::Change;
 use crate::options::{Options, contract};
 use crate::oracle::Oracle;
 use crate::queue::Queue;
+use crate::registers::Registers;
 use crate::rng::Rng;
 use crate::safety::{RunConfig, Tripwire};
 use crate::script::{Decision, Script, What};
 use crate::server_host::{CLUSTER_ID, ServerHost};
 use crate::trace::Trace;
+use crate::watching::{Watcher, watchers};
 use crate::workload::Workload;
 
 /// Live States are compared in depth so often, in microseconds.
@@ -73,9 +76,22 @@ pub(crate) enum Event {
         member: MemberId,
         life: u32,
     },
-    SaveSnapshot {
+    HistoryTurn {
         member: MemberId,
         life: u32,
+    },
+    WatchTurn {
+        member: MemberId,
+        life: u32,
+        stream: u64,
+    },
+    Register {
+        client: u32,
+        alarm: u64,
+    },
+    Watcher {
+        watcher: u32,
+        alarm: u64,
     },
     TransferLate {
         member: MemberId,
@@ -140,7 +156,8 @@ impl Event {
             | Self::Pump { member, .. }
             | Self::Flushed { member, .. }
             | Self::LookForSpace { member, .. }
-            | Self::SaveSnapshot { member, .. }
+            | Self::HistoryTurn { member, .. }
+            | Self::WatchTurn { member, .. }
             | Self::TransferLate { member, .. }
             | Self::SnapshotComplete { member, .. } => Some(*member),
             Self::Deliver(packet) => match packet.to {
@@ -163,6 +180,9 @@ pub(crate) struct Counts {
     pub(crate) snapshots_saved: u64,
     pub(crate) snapshots_received: u64,
     pub(crate) guests: u64,
+    pub(crate) watched: u64,
+    pub(crate) watches_refused: u64,
+    pub(crate) linearizability: Checked,
 }
 
 /// Everything there is.
@@ -177,6 +197,8 @@ pub(crate) struct World {
     pub(crate) servers: BTreeMap<MemberId, ServerHost>,
     pub(crate) agents: Vec<AgentHost>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) registers: Registers,
+    pub(crate) watchers: Vec<Watcher>,
     pub(crate) workload: Workload,
     pub(crate) nemesis: Nemesis,
     pub(crate) chronicle: Chronicle,
@@ -220,6 +242,19 @@ impl World {
             servers: BTreeMap::new(),
             agents: Vec::new(),
             clients: (0..options.clients).map(|n| Client::new(n, seed)).collect(),
+            registers: Registers::new(
+                seed,
+                options.clients,
+                options.observers.registers,
+                options.observers.register_objects,
+                options.observers.register_think_ms,
+            ),
+            watchers: watchers(
+                seed,
+                options.clients + options.observers.registers,
+                options.observers.watchers,
+                options.agents,
+            ),
             workload: Workload::new(options.workload.clone(), options.agents),
             nemesis: Nemesis::new(options.faults.clone(), seed),
             chronicle: Chronicle::default(),
@@ -253,6 +288,8 @@ impl World {
         for agent in 0..self.options.agents {
             self.add_agent(agent);
         }
+        self.start_registers();
+        self.start_watchers();
         self.queue.push(CHECK_US, Event::Check);
         match self.script.clone() {
             Some(script) => self.follow(&script),
@@ -354,7 +391,8 @@ impl World {
             Event::Pump { member, life } => self.pump(member, life),
             Event::Flushed { member, life } => self.flush_log(member, life),
             Event::LookForSpace { member, life } => self.look_for_space(member, life),
-            Event::SaveSnapshot { member, life } => self.save_snapshot(member, life),
+            Event::HistoryTurn { member, life } => self.turn_history(member, life),
+            Event::WatchTurn { member, life, stream } => self.turn_to_watch(member, life, stream),
             Event::TransferLate { member, life, transfer, progress } => {
                 self.transfer_late(member, life, transfer, progress);
             }
@@ -365,6 +403,8 @@ impl World {
             Event::Deliver(packet) => self.deliver(*packet),
             Event::Client { client, alarm } => self.wake_client(client, alarm),
             Event::NextOperation { client } => self.next_operation(client),
+            Event::Register { client, alarm } => self.wake_register(client, alarm),
+            Event::Watcher { watcher, alarm } => self.wake_watcher(watcher, alarm),
             Event::Fault if self.phase == Phase::Safety => self.fault(),
             Event::Fault => {}
             Event::Decided { number } => self.follow_decision(number),
@@ -415,20 +455,34 @@ impl World {
         self.note(to, label, digest, || format!("from {from}: {}", body.text()));
         match to {
             Host::Server(member) => self.deliver_to_server(member, from, body),
-            Host::Client(number) => {
-                if let Body::Response(answer) = body {
-                    self.receive_answer(number, answer.call, answer.content);
-                }
-            }
+            Host::Client(number) => self.deliver_to_client(number, body),
             Host::Agent(number) => self.deliver_to_agent(number, from, body),
             Host::World => {}
         }
     }
 
-    /// An intent that cannot be delivered ends its stream: streams lose nothing in their middle.
+    /// Clients are numbered through: those of the workload, those with registers, watchers.
+    fn deliver_to_client(&mut self, number: u32, body: Body) {
+        let index = number as usize;
+        let registers = self.clients.len() + self.registers.clients.len();
+        match body {
+            Body::Response(answer) if index < self.clients.len() => {
+                self.receive_answer(number, answer.call, answer.content);
+            }
+            Body::Response(answer) => {
+                self.answer_register(index - self.clients.len(), answer.call, answer.content);
+            }
+            Body::Watch(message) => self.tell_watcher(index - registers, message),
+            _ => {}
+        }
+    }
+
+    /// What cannot be delivered ends its stream: streams lose nothing in their middle.
     fn stream_breaks(&mut self, from: Host, to: Host, body: &Body) {
-        if let (Host::Server(member), Host::Agent(agent), Body::Intent(_)) = (from, to, body) {
-            self.cut_stream(member, agent);
+        match (from, to, body) {
+            (Host::Server(member), Host::Agent(agent), Body::Intent(_)) => self.cut_stream(member, agent),
+            (Host::Server(member), _, Body::Watch(message)) => self.cut_watch(member, message),
+            _ => {}
         }
     }
 
@@ -445,6 +499,7 @@ impl World {
             (Body::ChunkAnswer { transfer, next, taken }, _) => {
                 self.receive_chunk_answer(member, transfer, next, taken);
             }
+            (Body::Watch(message), _) => self.serve_watch(member, from, message),
             (Body::Connect { node, incarnation }, Host::Agent(agent)) => {
                 self.connect_agent(member, agent, node, incarnation);
             }

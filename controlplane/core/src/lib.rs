@@ -29,6 +29,7 @@ pub mod replica;
 pub mod schedule;
 pub mod server;
 mod state;
+pub mod watch;
 
 pub use decide::decide;
 pub use evolve::{Change, ChangeType};

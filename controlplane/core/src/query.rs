@@ -22,19 +22,24 @@ impl Selection {
     /// Whether an object is asked for. Node names are looked up in `state`.
     #[must_use]
     pub fn matches(&self, state: &State, object: &Object) -> bool {
+        self.matches_named(&|id| state.nodes().get(id).map(|node| node.meta.name.clone()), object)
+    }
+
+    fn matches_named(&self, node_name: &dyn Fn(ObjectId) -> Option<Name>, object: &Object) -> bool {
         let meta = object.meta();
         self.kind.is_none_or(|kind| kind == object.kind())
             && self.namespace.as_ref().is_none_or(|ns| meta.namespace.as_ref() == Some(ns))
             && self.labels.matches(&meta.labels)
-            && self.fields.matches(|field| field_of(state, object, field))
+            && self.fields.matches(|field| field_of(node_name, object, field))
     }
 
     /// What a watcher of this selection sees of a change: an object that comes to match is added, one that
-    /// ceases to match is deleted. `None` when it sees nothing.
+    /// ceases to match is deleted. `None` when it sees nothing. `node_name` must know nodes that are gone since.
     #[must_use]
-    pub fn seen(&self, state: &State, change: &Change) -> Option<ChangeType> {
-        let before = change.former.as_ref().is_some_and(|former| self.matches(state, former));
-        let after = change.change_type != ChangeType::Deleted && self.matches(state, &change.object);
+    pub fn seen(&self, node_name: &dyn Fn(ObjectId) -> Option<Name>, change: &Change) -> Option<ChangeType> {
+        let before = change.former.as_ref().is_some_and(|former| self.matches_named(node_name, former));
+        let after =
+            change.change_type != ChangeType::Deleted && self.matches_named(node_name, &change.object);
         match (before, after) {
             (false, true) => Some(ChangeType::Added),
             (true, true) => Some(ChangeType::Modified),
@@ -81,7 +86,7 @@ fn objects_after(state: &State, kind: Kind, after: ObjectId) -> Box<dyn Iterator
     }
 }
 
-fn field_of(state: &State, object: &Object, field: &str) -> SmolStr {
+fn field_of(node_name: &dyn Fn(ObjectId) -> Option<Name>, object: &Object, field: &str) -> SmolStr {
     let meta = object.meta();
     let text = |text: &str| SmolStr::new(text);
     match (field, object) {
@@ -90,8 +95,8 @@ fn field_of(state: &State, object: &Object, field: &str) -> SmolStr {
             meta.namespace.as_ref().map_or_else(SmolStr::default, |ns| text(ns.as_str()))
         }
         ("spec.nodeName", Object::Pod(pod)) => {
-            let node = pod.node.and_then(|id| state.nodes().get(id));
-            node.map_or_else(SmolStr::default, |node| text(node.meta.name.as_str()))
+            let node = pod.node.and_then(node_name);
+            node.map_or_else(SmolStr::default, |name| text(name.as_str()))
         }
         ("status.phase", Object::Pod(pod)) => SmolStr::new(format!("{:?}", pod.status.phase)),
         ("status.phase", Object::Node(node)) => SmolStr::new(format!("{:?}", node.status.phase)),

@@ -6,16 +6,19 @@
 //!     │  bootstrap: the snapshot that a new cluster begins with
 //!     │  load ─────────► State + LogView ──► Server::new
 //!     │  to_batch ◄──── Persist
-//!     │  save_snapshot ◄ SaveSnapshot        Outgoing: a snapshot as chunks for a peer
+//!     │  EventHistory ◄─ transactions, SaveSnapshot, jumps, expiry
+//!     │  save_snapshot                       Outgoing: a snapshot as chunks for a peer
 //!     ▼  Incoming ────► State                Outgoing ──► Incoming
 //! ```
 //!
-//! Entry points: [`bootstrap`], [`load`], [`to_batch`], [`save_snapshot`], [`read_snapshot`].
+//! Entry points: [`bootstrap`], [`load`], [`to_batch`], [`EventHistory`], [`save_snapshot`],
+//! [`read_snapshot`].
 //!
 //! It never decides anything, never waits, and knows neither threads nor sockets.
 
 mod backup;
 mod framing;
+mod history;
 mod new_life;
 mod replay;
 mod snapshot;
@@ -31,6 +34,7 @@ use raft::eraftpb::{ConfState, HardState};
 pub use backup::{
     BACKUP_FORMAT, Backup, BackupError, BackupHeader, read_backup, read_backup_header, write_backup,
 };
+pub use history::{EventHistory, event_record};
 pub use new_life::{Survivor, found, survivor};
 pub use replay::Replay;
 pub use snapshot::{

@@ -4,10 +4,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bulkhead_controlplane_core::query::{Selection, list};
+use bulkhead_controlplane_core::watch::{Compacted, Watch, WatchEvent};
 use bulkhead_controlplane_core::{ChangeType, State};
 use bulkhead_proto::v1::queries_server::Queries;
 use bulkhead_proto::{Field, v1};
-use bulkhead_types::{FieldSelector, Kind, LabelSelector, Name, Object, ObjectId, ObjectRef};
+use bulkhead_types::{FieldSelector, Kind, LabelSelector, Name, ObjectId, ObjectRef};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::Stream;
@@ -17,7 +18,6 @@ use tonic::{Request, Response, Status};
 use super::{Api, optional_name};
 use crate::deadline::deadline;
 use crate::error::{compacted, convert_status, invalid};
-use crate::watch::Compacted;
 
 /// Items of a list when the request does not say.
 const LIMIT_DEFAULT: u32 = 500;
@@ -98,8 +98,8 @@ impl Queries for Api {
             0 => BOOKMARK_MS_DEFAULT,
             given => given.max(BOOKMARK_MS_MIN),
         };
-        if request.from_revision > 0 && request.from_revision < self.watches.oldest() {
-            return Err(compacted(self.watches.oldest()));
+        if request.from_revision > 0 {
+            self.watches.check(request.from_revision).map_err(|Compacted { oldest }| compacted(oldest))?;
         }
         let start = self.read(request.from_revision > 0, request.from_revision, deadline).await?;
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
@@ -147,50 +147,57 @@ impl Watcher {
     }
 
     async fn follow(&self, from_revision: u64, start: State) -> Result<(), Gone> {
-        let mut after = from_revision;
-        if after == 0 {
-            after = start.revision();
-            for object in start.objects().filter(|object| self.selection.matches(&start, object)) {
-                self.send(v1::WatchType::Added, Some(&object), object.meta().revision).await?;
+        let selection = self.selection.clone();
+        let mut watch = if from_revision == 0 {
+            let (watch, listed) = Watch::begin(selection, &start);
+            for event in listed {
+                self.send(event).await?;
             }
-            self.send(v1::WatchType::Bookmark, None, after).await?;
-        }
+            watch
+        } else {
+            Watch::resume(selection, from_revision)
+        };
         drop(start);
         loop {
-            match self.api.watches.read(after) {
-                Ok((batch, complete)) => {
-                    let state = self.api.views.state();
-                    for change in &batch {
-                        if let Some(seen) = self.selection.seen(&state, change) {
-                            self.send(watch_type(seen), Some(&change.object), change.revision).await?;
-                        }
+            match self.api.watches.next(&mut watch, || self.api.views.state()) {
+                Ok(events) => {
+                    for event in events {
+                        self.send(event).await?;
                     }
-                    after = complete;
                 }
                 Err(Compacted { oldest }) => {
                     return self.sender.send(Err(compacted(oldest))).await.map_err(|_| Gone);
                 }
             }
-            self.wait(after).await?;
+            self.wait(&watch).await?;
         }
     }
 
     /// Waits for something newer, with a bookmark now and then.
-    async fn wait(&self, after: u64) -> Result<(), Gone> {
+    async fn wait(&self, watch: &Watch) -> Result<(), Gone> {
         loop {
             tokio::select! {
-                newer = timeout(self.bookmark, self.api.watches.newer(after)) => match newer {
+                newer = timeout(self.bookmark, self.api.watches.newer(watch.after())) => match newer {
                     Ok(true) => return Ok(()),
                     Ok(false) => return Err(Gone),
-                    Err(_) => self.send(v1::WatchType::Bookmark, None, after).await?,
+                    Err(_) => self.send(watch.bookmark()).await?,
                 },
                 () = self.sender.closed() => return Err(Gone),
             }
         }
     }
 
-    async fn send(&self, kind: v1::WatchType, object: Option<&Object>, revision: u64) -> Result<(), Gone> {
-        let response = v1::WatchResponse { r#type: kind.into(), object: object.map(Into::into), revision };
+    async fn send(&self, event: WatchEvent) -> Result<(), Gone> {
+        let response = match event {
+            WatchEvent::Change { change_type, object, revision } => v1::WatchResponse {
+                r#type: watch_type(change_type).into(),
+                object: Some((&object).into()),
+                revision,
+            },
+            WatchEvent::Bookmark(revision) => {
+                v1::WatchResponse { r#type: v1::WatchType::Bookmark.into(), object: None, revision }
+            }
+        };
         self.sender.send(Ok(response)).await.map_err(|_| Gone)
     }
 }

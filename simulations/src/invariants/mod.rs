@@ -5,9 +5,13 @@
 //! | `digests` | replicas with the same applied index have the same digest | after every entry of every server |
 //! | `prefix` | all replicas apply the same transactions at the same index | after every entry of every server |
 //! | `acknowledged` | what a client was told is what the log says, for ever | at every answer, and at the end |
+//! | `answers` | the same request id gets the same answer, whoever is asked | when clients ask again |
 //! | `exactly_once` | a request happens at most once, and never when it was refused | at every new entry |
 //! | `revisions` | revisions grow by one, log time never goes back, a stale precondition never holds | at every new entry |
-//! | `reads` | a confirmed read sees everything that was acknowledged before it was asked for | at every read |
+//! | `reads` | a confirmed read sees everything that was acknowledged before it was asked for, another one the revision that it asked for | at every read |
+//! | `linearizability` | puts, compare-and-sets, deletions and reads of an object have an order that explains all answers | at the end |
+//! | `watch` | streams have every change once, in order, whole transactions, true bookmarks, and go on elsewhere without a gap | at every message to a watcher |
+//! | `history` | a server's event store is what the log says | at every start, and at the end |
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -15,20 +19,22 @@
 //! | `reports` | what an agent was told is known is in the log | at every acknowledgement |
 //! | `leases` | a node is called unreachable only after its agent's lease | at every node that is lost |
 //! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
-//! | `rebuilt` | State from events, and from a snapshot, equals live State | every few hundred entries, at every start |
+//! | `rebuilt` | State from events, and from a snapshot and what follows it, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 
 pub mod acknowledged;
+pub mod answers;
 pub mod binding;
 pub mod convergence;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;
+pub mod history;
 pub mod leases;
 pub mod ledger;
-
+pub mod linearizability;
 pub mod membership;
 pub mod physical;
 pub mod prefix;
@@ -38,6 +44,7 @@ pub mod rebuilt;
 pub mod reports;
 pub mod revisions;
 pub mod rollout;
+pub mod watch;
 
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
