@@ -227,13 +227,21 @@ impl Chronicle {
         rebuilt::check("snapshot and tail", &self.state, &replayed)
     }
 
-    /// Checks a live State in depth against the replayed one, when it is as far.
+    /// Checks a live State against the replayed one, when it is as far, and from scratch when that is wanted.
     ///
     /// # Errors
     /// When they differ, or it is wrong in itself.
-    pub(crate) fn check_live(&self, member: MemberId, applied_index: u64, live: &State) -> Verdict {
+    pub(crate) fn check_live(
+        &self,
+        member: MemberId,
+        applied_index: u64,
+        live: &State,
+        from_scratch: bool,
+    ) -> Verdict {
         let whose = format!("server {member}");
-        ledger::check(&whose, live)?;
+        if from_scratch {
+            ledger::check(&whose, live)?;
+        }
         if applied_index == self.index { rebuilt::check(&whose, live, &self.state) } else { Ok(()) }
     }
 

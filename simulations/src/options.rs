@@ -28,7 +28,8 @@ pub mod contract {
 }
 
 /// In which way a run leaves the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Beyond {
     /// Clocks drift by more than is promised.
     Drift,
@@ -37,7 +38,7 @@ pub enum Beyond {
 }
 
 /// The options of one run. Times carry their unit in their name; rates are in thousandths.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Where everything else comes from.
     pub seed: u64,
@@ -72,7 +73,7 @@ pub struct Options {
 }
 
 /// What the servers go by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerOptions {
     /// Length of a tick.
     pub tick_ms: u64,
@@ -99,7 +100,7 @@ pub struct ServerOptions {
 }
 
 /// The network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
     /// Shortest way.
     pub latency_us_min: u64,
@@ -116,7 +117,7 @@ pub struct NetworkOptions {
 }
 
 /// The disks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskOptions {
     /// Fastest flush.
     pub flush_us_min: u64,
@@ -131,7 +132,7 @@ pub struct DiskOptions {
 }
 
 /// What goes wrong on purpose: a weight for each kind, zero when it does not happen in this run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultOptions {
     /// Time between two faults, on average.
     pub interval_ms: u64,
@@ -176,7 +177,7 @@ pub struct FaultOptions {
 }
 
 /// The nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeOptions {
     /// Slowest start of a guest's process.
     pub vm_start_us_max: u64,
@@ -199,7 +200,7 @@ pub struct NodeOptions {
 }
 
 /// What clients do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadOptions {
     /// Time between two operations of a client, on average.
     pub think_ms: u64,

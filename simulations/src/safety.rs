@@ -50,8 +50,6 @@ pub struct RunConfig {
     pub seed: u64,
     /// Sizes that are set instead of drawn.
     pub shape: Shape,
-    /// Nothing goes wrong but what is decided.
-    pub quiet: bool,
     /// How much is written down.
     pub detail: Detail,
     /// Decisions are kept, for [`Report::script`].
@@ -69,7 +67,6 @@ impl RunConfig {
         Self {
             seed,
             shape: Shape::default(),
-            quiet: false,
             detail: Detail::Hash,
             record: false,
             script: None,
@@ -86,18 +83,18 @@ impl RunConfig {
     /// A run that is told its decisions.
     #[must_use]
     pub fn replay(script: Arc<Script>) -> Self {
-        let Header { seed, shape, quiet, .. } = script.header;
-        Self { shape, quiet, script: Some(script), ..Self::new(seed) }
+        let seed = script.header.options.seed;
+        Self { script: Some(script), ..Self::new(seed) }
     }
 }
 
 /// Runs a cluster.
 #[must_use]
 pub fn run(config: &RunConfig) -> Report {
-    let mut options = Options::draw_shaped(config.seed, config.shape);
-    if config.quiet {
-        options.be_quiet();
-    }
+    let options = match &config.script {
+        Some(script) => script.header.options.clone(),
+        None => Options::draw_shaped(config.seed, config.shape),
+    };
     let mut world = World::new(options, config);
     while world.violation.is_none() && world.phase == Phase::Safety {
         world.step();
@@ -111,7 +108,7 @@ pub fn run(config: &RunConfig) -> Report {
         }
     }
     if world.violation.is_none() {
-        world.check();
+        world.check(true);
         let verdict = world.chronicle.check_acknowledged(&world.oracle);
         world.judge(verdict);
         let verdict = world.check_observers();
@@ -152,9 +149,7 @@ fn report(mut world: World, config: &RunConfig) -> Report {
     let script = world.take_recorded().map(|decisions| Script {
         header: Header {
             version: VERSION,
-            seed: config.seed,
-            shape: config.shape,
-            quiet: config.quiet,
+            options: world.options.clone(),
             calm_at_us,
             trace_hash: Some(format!("{trace_hash:032x}")),
         },

@@ -19,7 +19,7 @@ use crate::clock::Micros;
 use crate::disk::{Damage, Loss};
 use crate::network::{Cut, Host};
 use crate::operator::Change;
-use crate::options::Shape;
+use crate::options::Options;
 
 /// The version of the file's form.
 pub const VERSION: u32 = 1;
@@ -29,12 +29,8 @@ pub const VERSION: u32 = 1;
 pub struct Header {
     /// The version of the file's form.
     pub version: u32,
-    /// What everything follows from that is not decided.
-    pub seed: u64,
-    /// Sizes that were set instead of drawn.
-    pub shape: Shape,
-    /// Network, disks and nodes have no faults of their own.
-    pub quiet: bool,
+    /// The options, as they were drawn: a later build may draw others from the same seed.
+    pub options: Options,
     /// When the faults end, microseconds.
     pub calm_at_us: Micros,
     /// Stands for everything that happened; unset when these decisions were never run as they are.
@@ -247,9 +243,7 @@ mod tests {
             whats.into_iter().enumerate().map(|(n, what)| Decision { at_us: n as u64, what }).collect();
         let header = Header {
             version: VERSION,
-            seed: 5,
-            shape: Shape::default(),
-            quiet: false,
+            options: Options::draw(5),
             calm_at_us: 99,
             trace_hash: Some("ab".to_owned()),
         };

@@ -48,11 +48,10 @@ impl<F: FnMut(Arc<Script>) -> Option<Failure>> Shrinker<F> {
         let mut header = Header { trace_hash: None, ..script.header.clone() };
         let mut decisions = script.decisions.clone();
         decisions.retain(|d| d.at_us <= failed_at_us);
-        if !header.quiet {
-            let quiet = Header { quiet: true, ..header.clone() };
-            if self.fails(&quiet, &decisions).is_some() {
-                header = quiet;
-            }
+        let mut quiet = header.clone();
+        quiet.options.be_quiet();
+        if quiet != header && self.fails(&quiet, &decisions).is_some() {
+            header = quiet;
         }
         let decisions = self.minimize(&header, decisions);
         // Nothing is decided after the last one: what follows is the cluster's own doing.
@@ -99,16 +98,14 @@ impl<F: FnMut(Arc<Script>) -> Option<Failure>> Shrinker<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Shape;
+    use crate::options::Options;
     use crate::script::{VERSION, What};
 
     fn script(count: u64) -> Script {
         let operation = |at_us| Decision { at_us, what: What::Operation { client: 0, submission: None } };
         let header = Header {
             version: VERSION,
-            seed: 1,
-            shape: Shape::default(),
-            quiet: false,
+            options: Options::draw(1),
             calm_at_us: 10_000,
             trace_hash: Some(String::new()),
         };
@@ -128,7 +125,9 @@ mod tests {
         let shrunk = shrinker.shrink(&script(count), count);
         let left: Vec<u64> = shrunk.decisions.iter().map(|d| d.at_us).collect();
         assert_eq!(left, needed, "after {tries} tries");
-        assert!(shrunk.header.quiet && shrunk.header.calm_at_us == needed[needed.len() - 1] + 1);
+        let mut quiet = Options::draw(1);
+        quiet.be_quiet();
+        assert!(shrunk.header.options == quiet && shrunk.header.calm_at_us == needed[needed.len() - 1] + 1);
     }
 
     #[test]
