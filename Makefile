@@ -6,9 +6,10 @@ SHELL := /bin/bash
 export BULKHEAD_KERNEL_DIR ?= $(CURDIR)/target/kernel
 GUEST_TARGET := x86_64-unknown-linux-gnu
 export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
-SEEDS ?= 0..200
+SEEDS ?= 0..500
+MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify fix lint sim torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify fix lint sim soak torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,7 +35,8 @@ verify: lint guest ## Everything that CI runs, changing nothing in the tree
 	cargo build --locked -p bulkhead-cli
 	cargo nextest run --locked --workspace --profile ci
 	cargo test --locked --workspace --doc --quiet
-	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+	cargo run --locked --release -p simulations -- --quiet --corpus
+	cargo run --locked --release -p simulations -- --quiet --seeds $(SEEDS)
 
 lint:
 	cargo fmt --all --check
@@ -46,6 +48,9 @@ fix: ## Format, and apply what clippy can
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+
+soak: ## As many new simulations as fit on all cores: make soak MINUTES=60
+	cargo run --locked --release -p simulations -- --quiet --minutes $(MINUTES) --seeds $$(date +%s)000..$$(date +%s)999 --failures target/simulations
 
 torture: deps ## Real servers under faults: make torture MINUTES=10 SEED=7 PREVIOUS=path/to/the/last/bulkhead
 	cargo build --locked -p bulkhead-cli

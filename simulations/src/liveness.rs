@@ -18,7 +18,9 @@ impl World {
     pub(crate) fn become_calm(&mut self) {
         self.note(Host::World, "calm", 0, String::new);
         self.phase = Phase::Liveness;
-        self.calm_at_us = Some(self.now_us);
+        if let Some(recorder) = &self.recorder {
+            recorder.note_calm(self.now_us);
+        }
         self.network.become_reliable();
         let members: Vec<_> = self.servers.keys().copied().collect();
         for member in members {

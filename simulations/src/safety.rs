@@ -9,7 +9,7 @@ use crate::invariants::Violation;
 use crate::liveness::CONVERGENCE_US_MAX;
 use crate::options::{Beyond, Options, Shape};
 use crate::report::{Outcome, Report};
-use crate::script::{Header, Script, VERSION};
+use crate::script::{Recorder, Script};
 use crate::trace::Detail;
 use crate::world::{Phase, World};
 
@@ -52,8 +52,8 @@ pub struct RunConfig {
     pub shape: Shape,
     /// How much is written down.
     pub detail: Detail,
-    /// Decisions are kept, for [`Report::script`].
-    pub record: bool,
+    /// Where decisions are written down, when they are.
+    pub record: Option<Recorder>,
     /// Decisions are told instead of made.
     pub script: Option<Arc<Script>>,
     /// A test's own invariant.
@@ -68,7 +68,7 @@ impl RunConfig {
             seed,
             shape: Shape::default(),
             detail: Detail::Hash,
-            record: false,
+            record: None,
             script: None,
             tripwire: None,
         }
@@ -144,17 +144,7 @@ fn report(mut world: World, config: &RunConfig) -> Report {
     faults.insert("blocked", network.blocked);
     faults.insert("clogged", network.clogged);
     let trace_hash = world.trace.hash();
-    // A run that failed early ends its faults there.
-    let calm_at_us = world.calm_at_us.unwrap_or(world.now_us + 1);
-    let script = world.take_recorded().map(|decisions| Script {
-        header: Header {
-            version: VERSION,
-            options: world.options.clone(),
-            calm_at_us,
-            trace_hash: Some(format!("{trace_hash:032x}")),
-        },
-        decisions,
-    });
+    let script = config.record.as_ref().map(|r| r.script(world.options.clone(), Some(trace_hash)));
     Report {
         outcome,
         steps: world.counts.steps,

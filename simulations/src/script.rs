@@ -12,6 +12,8 @@
 //! lost messages, what a torn write leaves) follows from the seed, from a stream of its own for each place, so
 //! that a decision less changes little elsewhere.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use bulkhead_types::{MemberId, ObjectId, Stamped};
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +141,44 @@ impl Fault {
             Self::NodeReboot { .. } => "node reboot",
             Self::VmCrash { .. } => "guest crash",
         }
+    }
+}
+
+/// Where a run writes its decisions down. Clones share it: what was decided before a panic is still there.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Debug, Default)]
+struct Recorded {
+    decisions: Vec<Decision>,
+    calm_at_us: Option<Micros>,
+}
+
+impl Recorder {
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(&self, decision: Decision) {
+        self.lock().decisions.push(decision);
+    }
+
+    pub(crate) fn note_calm(&self, at_us: Micros) {
+        self.lock().calm_at_us = Some(at_us);
+    }
+
+    /// Everything that was decided, as a script with these options. A run that ended with its faults still going on
+    /// is given the time for them that it should have had.
+    #[must_use]
+    pub fn script(&self, options: Options, trace_hash: Option<u128>) -> Script {
+        let recorded = self.lock();
+        let last_us = recorded.decisions.last().map_or(0, |d| d.at_us);
+        let usual_us = (options.safety_ms * 1000).max(last_us + 1);
+        let calm_at_us = recorded.calm_at_us.unwrap_or(usual_us);
+        let decisions = recorded.decisions.clone();
+        let trace_hash = trace_hash.map(|hash| format!("{hash:032x}"));
+        let header = Header { version: VERSION, options, calm_at_us, trace_hash };
+        Script { header, decisions }
     }
 }
 

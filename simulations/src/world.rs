@@ -28,7 +28,7 @@ use crate::queue::Queue;
 use crate::registers::Registers;
 use crate::rng::Rng;
 use crate::safety::{RunConfig, Tripwire};
-use crate::script::{Decision, Script, What};
+use crate::script::{Decision, Recorder, Script, What};
 use crate::server_host::{CLUSTER_ID, ServerHost};
 use crate::trace::Trace;
 use crate::watching::{Watcher, watchers};
@@ -216,12 +216,10 @@ pub(crate) struct World {
     pub(crate) operator_rng: Rng,
     /// What is told instead of being decided.
     pub(crate) script: Option<Arc<Script>>,
-    /// What was decided, when that is wanted.
-    recorded: Option<Vec<Decision>>,
+    /// Where decisions are written down, when that is wanted.
+    pub(crate) recorder: Option<Recorder>,
     /// A run that may not go on for longer than it was told to.
     is_cut_short: bool,
-    /// When the faults ended.
-    pub(crate) calm_at_us: Option<Micros>,
     /// How often live States were compared.
     checks: usize,
     /// Looked at after every new entry, for tests.
@@ -271,9 +269,8 @@ impl World {
             changed_us: 0,
             operator_rng: Rng::child(seed, "operator", 0),
             script: config.script.clone(),
-            recorded: config.record.then(Vec::new),
+            recorder: config.record.clone(),
             is_cut_short: config.shape.ticks.is_some(),
-            calm_at_us: None,
             checks: 0,
             tripwire: config.tripwire,
             calm_since_us: None,
@@ -334,14 +331,9 @@ impl World {
     /// Writes a decision down, when that is wanted.
     pub(crate) fn record(&mut self, what: What) {
         let at_us = self.now_us;
-        if let Some(recorded) = &mut self.recorded {
-            recorded.push(Decision { at_us, what });
+        if let Some(recorder) = &self.recorder {
+            recorder.note(Decision { at_us, what });
         }
-    }
-
-    /// What was written down.
-    pub(crate) fn take_recorded(&mut self) -> Option<Vec<Decision>> {
-        self.recorded.take()
     }
 
     /// The faults end, unless too little has happened for the run to be worth anything.

@@ -1,9 +1,9 @@
 //! A few seeds in full, quickly: that runs pass, that they repeat bit by bit, and that something happens in them.
-//! The many are run by `cargo run --release -p simulations -- --seeds 0..200`.
+//! The many are run by `cargo run --release -p simulations -- --seeds 0..500`.
 
 use std::sync::Arc;
 
-use simulations::script::{Fault, What};
+use simulations::script::{Fault, Recorder, What};
 use simulations::shrink::{Failure, Shrinker};
 use simulations::{Outcome, Report, RunConfig, Script, Tripwire, run};
 
@@ -46,7 +46,7 @@ fn seeds_that_found_bugs_pass() {
 /// What is written down can be read, and told what it was told before, a run is the same run.
 #[test]
 fn decisions_replay_bit_for_bit() {
-    let recorded = run(&RunConfig { record: true, ..RunConfig::short(4, TICKS) });
+    let recorded = run(&RunConfig { record: Some(Recorder::default()), ..RunConfig::short(4, TICKS) });
     let script = recorded.script.clone().expect("it was recorded");
     assert!(script.decisions.len() > 20, "{recorded}");
     let read = Script::from_text(&script.to_text()).expect("it was written by us");
@@ -65,16 +65,17 @@ fn planted() -> Tripwire {
 
 fn failure_of(report: &Report) -> Option<Failure> {
     let Outcome::Failed(violation) = &report.outcome else { return None };
-    Some(Failure {
-        invariant: violation.invariant.to_owned(),
-        at_us: (report.virtual_ms + 1) * 1000,
-    })
+    Some(Failure { invariant: violation.invariant.to_owned(), at_us: (report.virtual_ms + 1) * 1000 })
 }
 
 /// Of hundreds of decisions the two that are needed are left, and they alone fail in the same way.
 #[test]
 fn a_planted_failure_shrinks_to_what_it_needs() {
-    let config = |seed| RunConfig { record: true, tripwire: Some(planted()), ..RunConfig::short(seed, TICKS) };
+    let config = |seed| RunConfig {
+        record: Some(Recorder::default()),
+        tripwire: Some(planted()),
+        ..RunConfig::short(seed, TICKS)
+    };
     let failing = (0..40).map(|seed| run(&config(seed))).find(|report| failure_of(report).is_some());
     let report = failing.expect("some seed crashes a server");
     let failure = failure_of(&report).expect("it fails");

@@ -275,6 +275,30 @@ fn members_join_as_learners_are_promoted_and_leave() {
     }
 }
 
+/// Of four voters one is down and one is removed: leaving the joint configuration takes three of the old four, so
+/// the one that goes must have its say until then.
+#[test]
+fn a_removed_voter_has_its_say_until_the_joint_configuration_is_left() {
+    let mut world = World::new();
+    assert!(outcome(world.create(100, "first")).is_ok());
+    let four = MemberId(4);
+    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
+    assert!(outcome(world.membership(1, add)).is_ok());
+    world.start(4, LogView::default());
+    world.assert_equal();
+    assert!(outcome(world.membership(2, MembershipAction::Promote { member: four })).is_ok());
+    world.assert_equal();
+    let leader = world.leader().expect("a leader");
+    let others: Vec<MemberId> =
+        world.servers.keys().copied().filter(|m| *m != leader && *m != four).collect();
+    let (dead, leaving) = (others[0], others[1]);
+    world.down.push(dead);
+    assert!(outcome(world.membership(3, MembershipAction::Remove { member: leaving })).is_ok());
+    assert!(outcome(world.create(101, "after")).is_ok(), "the cluster goes on");
+    world.run_until("the removed one stops", |w| w.fatals.get(&leaving) == Some(&Fatal::Removed(leaving)));
+    assert!(outcome(world.create(102, "later")).is_ok());
+}
+
 #[test]
 fn changes_of_the_membership_wait_for_their_turn_and_for_a_new_leader() {
     let mut world = World::new();

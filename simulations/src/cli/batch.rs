@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use simulations::script::Recorder;
 use simulations::{Detail, Options, Outcome, Report, RunConfig};
 
 use super::Args;
@@ -112,7 +113,8 @@ fn failure(
     config: &RunConfig,
     command: &str,
 ) -> String {
-    let again = guarded(&RunConfig { detail: Detail::Tail, record: true, ..config.clone() });
+    let again =
+        guarded(&RunConfig { detail: Detail::Tail, record: Some(Recorder::default()), ..config.clone() });
     let (tail, script) = again.map(|r| (r.tail, r.script)).unwrap_or_default();
     let tail = tail[tail.len().saturating_sub(TAIL_LINES)..].join("\n");
     let mut text = format!(

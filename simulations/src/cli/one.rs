@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use simulations::script::Script;
+use simulations::script::{Recorder, Script};
 use simulations::shrink::{Failure, Shrinker};
-use simulations::{Detail, Outcome, Report, RunConfig};
+use simulations::{Detail, Options, Outcome, Report, RunConfig};
 
 use super::Args;
 use super::batch::cpu_time;
@@ -15,7 +15,8 @@ use super::total::{Total, Verdict, speed};
 /// Runs, and does with the decisions what the arguments say.
 pub(super) fn run(args: &Args, config: &RunConfig) -> anyhow::Result<ExitCode> {
     let began = cpu_time();
-    let result = guarded(&RunConfig { record: true, ..config.clone() });
+    let recorder = Recorder::default();
+    let result = guarded(&RunConfig { record: Some(recorder.clone()), ..config.clone() });
     let cpu = cpu_time().saturating_sub(began);
     let failure = failure_of(&result);
     let mut total = Total::default();
@@ -29,15 +30,14 @@ pub(super) fn run(args: &Args, config: &RunConfig) -> anyhow::Result<ExitCode> {
         Err(panic) => {
             println!("FAILED panic: {}", panic.text);
             total.add(Verdict::Failed, None, cpu);
-            config.script.as_deref().cloned()
+            let options = Options::draw_shaped(config.seed, config.shape);
+            let recorded = || recorder.script(options, None);
+            Some(config.script.as_deref().cloned().unwrap_or_else(recorded))
         }
     };
     let script = match (args.shrink, failure, script) {
         (true, Some(failure), Some(script)) => Some(shrink(args, &script, &failure)),
-        (true, Some(_), None) => anyhow::bail!(
-            "a run that panics takes its decisions with it: record it with a shorter --ticks, and shrink that"
-        ),
-        (true, None, _) => anyhow::bail!("the run does not fail: there is nothing to shrink"),
+        (true, _, _) => anyhow::bail!("the run does not fail: there is nothing to shrink"),
         (false, _, script) => script,
     };
     if let Some(script) = script {
