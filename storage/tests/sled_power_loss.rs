@@ -20,7 +20,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_storage::{StorageError, Stores, conformance::OWNER, keys, open};
+use bulkhead_storage::{
+    StorageError, Stores,
+    conformance::{OWNER, append},
+    keys, open,
+};
 use life::{Expected, Judge, Step, go_on, perform, recovered, script};
 
 /// What a disk writes at once or not at all.
@@ -165,4 +169,70 @@ fn a_power_failure_inside_a_sync_loses_nothing_that_was_synced_and_invents_nothi
         before = after;
     }
     refused.iter().for_each(|r| println!("{r}"));
+}
+
+/// What a power failure leaves of a file that was written and not synced.
+const FILE_STATES: [&str; 4] = ["missing", "empty", "half", "whole"];
+
+/// Chunks so long that sled keeps them in files of their own.
+const LONG_CHUNK_BYTES: usize = 256 << 10;
+
+/// So many of them make a page of sled that is long enough.
+const LONG_CHUNKS: u32 = 12;
+
+/// A directory whose log and long chunks are durable, before and after a sync with some more chunks.
+fn long_values(live: &Path) -> (Image, Image) {
+    let mut stores = load(live).expect("create");
+    stores.log.load().expect("load");
+    let mut writer = stores.snapshots.begin(life::meta(4)).expect("begin");
+    let long = |number: u32| vec![u8::try_from(number).expect("small"); LONG_CHUNK_BYTES];
+    (0..LONG_CHUNKS).for_each(|number| writer.write_chunk(number, &long(number)).expect("write chunk"));
+    stores.log.write(&append(1, 3, 1)).expect("write");
+    stores.log.sync().expect("sync");
+    let before = image(live);
+    (LONG_CHUNKS..LONG_CHUNKS + 8).for_each(|n| writer.write_chunk(n, &long(n)).expect("write chunk"));
+    stores.log.write(&append(4, 5, 1)).expect("write");
+    stores.log.sync().expect("sync");
+    (before, image(live))
+}
+
+#[test]
+fn a_power_failure_while_long_values_are_synced_leaves_a_server_that_starts() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (before, after) = long_values(&dir.path().join("live"));
+    let own_files: Vec<PathBuf> = after.keys().filter(|path| !before.contains_key(*path)).cloned().collect();
+    assert!(!own_files.is_empty(), "the chunks should have a file of their own");
+    let blocks: Vec<Block> =
+        changed(&before, &after).into_iter().filter(|(file, _)| !own_files.contains(file)).collect();
+    let count = blocks.len();
+    // Thousands of blocks: the ends and the quarters of them.
+    let prefixes = [0, 1, count / 4, count / 2, count * 3 / 4, count - 1, count];
+    for (prefix, state) in prefixes.into_iter().flat_map(|p| FILE_STATES.map(|state| (p, state))) {
+        let mut mixed = before.clone();
+        blocks[..prefix].iter().for_each(|at| put(&mut mixed, &after, at, BLOCK_BYTES));
+        for file in &own_files {
+            let bytes = &after[file];
+            let kept = match state {
+                "missing" => continue,
+                "empty" => 0,
+                "half" => bytes.len() / 2,
+                _ => bytes.len(),
+            };
+            mixed.insert(file.clone(), bytes[..kept].to_vec());
+        }
+        let directory = dir.path().join("mixed");
+        write(&mixed, &directory);
+        let what = format!("{prefix} of {} blocks, its file {state}", blocks.len());
+        let mut stores = load(&directory).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let loaded = stores.log.load().unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!([3, 5].contains(&loaded.last_index()), "{what}: {loaded:?}");
+        let writer =
+            stores.snapshots.resume(&life::meta(4)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(
+            writer.expect("it was begun").next_chunk() >= LONG_CHUNKS,
+            "{what}: the first chunks are durable"
+        );
+        drop(stores);
+        fs::remove_dir_all(&directory).expect("remove");
+    }
 }
