@@ -41,6 +41,8 @@ pub(super) enum Fault {
     RollingUpgrade,
     /// A server and its disk are lost, and a new member takes the place.
     ReplaceMember,
+    /// A byte of a server's database changes while it is down; it is replaced then.
+    Corrupt,
     /// Another server is made the leader.
     TransferLeader,
     /// Every server writes a snapshot now.
@@ -52,7 +54,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::KillLeader,
         Self::Kill,
         Self::KillAll,
@@ -67,6 +69,7 @@ impl Fault {
         Self::RollingRestart,
         Self::RollingUpgrade,
         Self::ReplaceMember,
+        Self::Corrupt,
         Self::TransferLeader,
         Self::Snapshot,
         Self::ClockJump,
@@ -184,6 +187,10 @@ impl Nemesis {
                 rolling_restart(fleet, Some(false))?;
             }
             Fault::ReplaceMember => fleet.replace(host)?,
+            Fault::Corrupt => {
+                let noticed = fleet.corrupt(host, |bytes| self.rng.below(bytes))?;
+                on = format!("host {host}, {noticed}");
+            }
             Fault::TransferLeader => {
                 on = "any".to_owned();
                 // It may be refused: nobody leads for a moment, or everybody is behind.

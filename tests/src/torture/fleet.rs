@@ -26,6 +26,8 @@ const AGENTS: usize = 2;
 const SNAPSHOT_ENTRIES: &str = "400";
 /// How long an operator tries before the run is given up.
 const OPERATOR_SECONDS: u64 = 90;
+/// What a server logs once it serves.
+const UP: &str = "server started";
 /// How long a process may take to end.
 const END_SECONDS: u64 = 60;
 
@@ -283,6 +285,44 @@ impl Fleet {
         self.start(host);
         self.operate(&["member", "promote", &new.to_string()])?;
         self.await_caught_up(host)
+    }
+
+    /// Damages a byte of a server's database while it is down. It says so when it starts, or goes on as if nothing had
+    /// happened (a byte that nothing needs); its disk is not trusted any more either way, and it is replaced.
+    pub(crate) fn corrupt(
+        &mut self,
+        host: usize,
+        at: impl FnOnce(usize) -> usize,
+    ) -> Result<&'static str, String> {
+        self.signal(host, Signal::SIGKILL);
+        self.reap(host);
+        let file = self.data_dir(host).join("db/db");
+        let mut bytes = fs::read(&file).map_err(|e| e.to_string())?;
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+        bytes[at(used)] ^= 0x20;
+        fs::write(&file, bytes).map_err(|e| e.to_string())?;
+        let log = self.dir.join(format!("host-{host}.log"));
+        let begun = fs::read(log).map_err(|e| e.to_string())?.len();
+        self.start(host);
+        let deadline = Instant::now() + Duration::from_secs(OPERATOR_SECONDS);
+        let slot = self.slot(host);
+        let process = slot.process.as_mut().expect("started above");
+        let noticed = loop {
+            if process.ended().is_some() {
+                let output = process.output().split_off(begun);
+                if !output.contains("remedy") {
+                    return Err(format!("host {host} ended over a damaged byte, without a remedy: {output}"));
+                }
+                slot.process = None;
+                break "noticed";
+            }
+            if Instant::now() >= deadline || process.output().split_off(begun).contains(UP) {
+                break "harmless";
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        self.replace(host)?;
+        Ok(noticed)
     }
 
     /// Adds a learner. A command whose answer was lost finds it there when it is repeated.
