@@ -10,6 +10,8 @@ use super::network::run;
 const DISK_MIB: u64 = 768;
 /// Free space that is left on a full disk: below the reserve that a server keeps.
 const LEFT_BYTES: u64 = 8 << 20;
+/// How often a disk is copied until nothing was written meanwhile.
+const COPIES_MAX: usize = 20;
 /// What takes up the room.
 const BALLOON: &str = "balloon";
 
@@ -57,6 +59,24 @@ impl Disk {
         if self.is_mounted() {
             let _ = run(&format!("fsfreeze -u {}", self.path.display()));
         }
+    }
+
+    /// Loses what never reached the device: its file is copied as it is now, without what the kernel still keeps in
+    /// memory, and takes the place of what the unmounting makes of it. No process may use the disk.
+    pub(crate) fn lose_power(&self) -> Result<(), String> {
+        let image = self.image.as_ref().expect("only a mounted disk can lose power");
+        let lost = image.with_extension("lost");
+        let (image_name, lost_name) = (image.display(), lost.display());
+        for _ in 0..COPIES_MAX {
+            run(&format!("cp --sparse=always {image_name} {lost_name}"))?;
+            // The kernel may write in the middle of a copy, which no loss of power can look like.
+            if run(&format!("cmp -s {image_name} {lost_name}")).is_ok() {
+                run(&format!("umount {}", self.path.display()))?;
+                fs::rename(&lost, image).map_err(|e| e.to_string())?;
+                return run(&format!("mount -o loop {image_name} {}", self.path.display())).map(drop);
+            }
+        }
+        Err(format!("{image_name} is written all the time"))
     }
 
     /// Room again, and no stall.

@@ -43,6 +43,8 @@ pub(super) enum Fault {
     ReplaceMember,
     /// A byte of a server's database changes while it is down; it is replaced then.
     Corrupt,
+    /// Power fails on one host, or on all of them: nothing survives there but what was synced.
+    PowerLoss,
     /// Another server is made the leader.
     TransferLeader,
     /// Every server writes a snapshot now.
@@ -54,7 +56,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::KillLeader,
         Self::Kill,
         Self::KillAll,
@@ -70,6 +72,7 @@ impl Fault {
         Self::RollingUpgrade,
         Self::ReplaceMember,
         Self::Corrupt,
+        Self::PowerLoss,
         Self::TransferLeader,
         Self::Snapshot,
         Self::ClockJump,
@@ -80,7 +83,9 @@ impl Fault {
     pub(crate) fn available(fleet: &Fleet) -> Vec<Self> {
         let works = |fault: &Self| match fault {
             Self::LinkDown | Self::Partition | Self::OneWay | Self::Trickle => fleet.network.is_isolated(),
-            Self::FullDisk | Self::StalledDisk | Self::SlowDisk => fleet.disks.iter().all(Disk::is_mounted),
+            Self::FullDisk | Self::StalledDisk | Self::SlowDisk | Self::PowerLoss => {
+                fleet.disks.iter().all(Disk::is_mounted)
+            }
             _ => true,
         };
         Self::ALL.into_iter().filter(works).collect()
@@ -185,6 +190,11 @@ impl Nemesis {
                 on = "all".to_owned();
                 rolling_restart(fleet, Some(true))?;
                 rolling_restart(fleet, Some(false))?;
+            }
+            Fault::PowerLoss => {
+                let hosts = if self.rng.below(2) == 0 { vec![host] } else { fleet.hosts() };
+                on = format!("hosts {hosts:?}");
+                fleet.lose_power(&hosts)?;
             }
             Fault::ReplaceMember => fleet.replace(host)?,
             Fault::Corrupt => {

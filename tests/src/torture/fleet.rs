@@ -287,6 +287,17 @@ impl Fleet {
         self.await_caught_up(host)
     }
 
+    /// Power fails on some hosts at once: their servers end, and what was not synced is gone.
+    pub(crate) fn lose_power(&mut self, hosts: &[usize]) -> Result<(), String> {
+        hosts.iter().for_each(|host| self.signal(*host, Signal::SIGKILL));
+        for host in hosts {
+            self.reap(*host);
+            self.disks[host - 1].lose_power()?;
+        }
+        hosts.iter().for_each(|host| self.start(*host));
+        Ok(())
+    }
+
     /// Damages a byte of a server's database while it is down. It says so when it starts, or goes on as if nothing had
     /// happened (a byte that nothing needs); its disk is not trusted any more either way, and it is replaced.
     pub(crate) fn corrupt(
@@ -302,21 +313,25 @@ impl Fleet {
         bytes[at(used)] ^= 0x20;
         fs::write(&file, bytes).map_err(|e| e.to_string())?;
         let log = self.dir.join(format!("host-{host}.log"));
-        let begun = fs::read(log).map_err(|e| e.to_string())?.len();
+        let begun = fs::read(&log).map_err(|e| e.to_string())?.len();
+        let output = || {
+            let bytes = fs::read(&log).unwrap_or_default();
+            String::from_utf8_lossy(bytes.get(begun..).unwrap_or_default()).into_owned()
+        };
         self.start(host);
         let deadline = Instant::now() + Duration::from_secs(OPERATOR_SECONDS);
         let slot = self.slot(host);
         let process = slot.process.as_mut().expect("started above");
         let noticed = loop {
             if process.ended().is_some() {
-                let output = process.output().split_off(begun);
+                let output = output();
                 if !output.contains("remedy") {
                     return Err(format!("host {host} ended over a damaged byte, without a remedy: {output}"));
                 }
                 slot.process = None;
                 break "noticed";
             }
-            if Instant::now() >= deadline || process.output().split_off(begun).contains(UP) {
+            if Instant::now() >= deadline || output().contains(UP) {
                 break "harmless";
             }
             std::thread::sleep(Duration::from_millis(50));
