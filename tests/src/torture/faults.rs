@@ -179,7 +179,7 @@ impl Nemesis {
                 fleet.network.cut(host, other)?;
             }
             Fault::Trickle => fleet.network.squeeze(host)?,
-            Fault::FullDisk => fleet.disks[host - 1].fill()?,
+            Fault::FullDisk => fleet.fill_disk(host)?,
             Fault::StalledDisk => fleet.disks[host - 1].freeze()?,
             Fault::SlowDisk => self.slow_disk(&fleet.disks[host - 1])?,
             Fault::RollingRestart => {

@@ -42,6 +42,8 @@ struct Slot {
     /// Somebody sent it a signal that ends it.
     is_ended: bool,
     previous: bool,
+    /// Its disk was filled and not healed yet.
+    is_full: bool,
 }
 
 /// Everything that runs.
@@ -77,6 +79,7 @@ impl Fleet {
                 paused: false,
                 is_ended: false,
                 previous: false,
+                is_full: false,
             })
             .collect();
         let addresses: Vec<String> = (1..=SERVERS).map(|host| network.address(host)).collect();
@@ -174,6 +177,7 @@ impl Fleet {
             if self.slot(host).is_ended {
                 self.reap(host);
             }
+            self.slot(host).is_full = false;
             if self.slot(host).process.is_none() {
                 self.start(host);
             }
@@ -189,7 +193,12 @@ impl Fleet {
         }
     }
 
-    /// A server that nobody told to end must not have ended.
+    pub(crate) fn fill_disk(&mut self, host: usize) -> Result<(), String> {
+        self.slot(host).is_full = true;
+        self.disks[host - 1].fill()
+    }
+
+    /// A server that nobody told to end must not have ended; but one that *starts* on a full disk does, and says so.
     fn check_alive(&mut self, host: usize) {
         let slot = &mut self.slots[host - 1];
         let Some(process) = &mut slot.process else { return };
@@ -200,6 +209,10 @@ impl Fleet {
             let output = process.output();
             let lines: Vec<&str> = output.lines().rev().take(12).collect();
             let last: Vec<&str> = lines.into_iter().rev().collect();
+            if slot.is_full && last.iter().any(|line| line.starts_with("error: disk full")) {
+                slot.process = None;
+                return;
+            }
             let finding =
                 format!("the server on host {host} ended by itself: {status}\n    {}", last.join("\n    "));
             slot.process = None;
