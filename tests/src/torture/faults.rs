@@ -37,8 +37,10 @@ pub(super) enum Fault {
     Trickle,
     /// SIGTERM and a new start of one server after the other.
     RollingRestart,
-    /// One server after the other to the previous build, and back.
+    /// One server after the other to the other build: from the previous one to this one, or back.
     RollingUpgrade,
+    /// One server to the other build, so that the next faults meet a mixed cluster.
+    Upgrade,
     /// A server and its disk are lost, and a new member takes the place.
     ReplaceMember,
     /// A byte of a server's database changes while it is down; it is replaced then.
@@ -56,7 +58,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::KillLeader,
         Self::Kill,
         Self::KillAll,
@@ -70,6 +72,7 @@ impl Fault {
         Self::Trickle,
         Self::RollingRestart,
         Self::RollingUpgrade,
+        Self::Upgrade,
         Self::ReplaceMember,
         Self::Corrupt,
         Self::PowerLoss,
@@ -184,12 +187,16 @@ impl Nemesis {
             Fault::SlowDisk => self.slow_disk(&fleet.disks[host - 1])?,
             Fault::RollingRestart => {
                 on = "all".to_owned();
-                rolling_restart(fleet, None)?;
+                rolling_restart(fleet, false)?;
             }
             Fault::RollingUpgrade => {
                 on = "all".to_owned();
-                rolling_restart(fleet, Some(true))?;
-                rolling_restart(fleet, Some(false))?;
+                rolling_restart(fleet, true)?;
+            }
+            Fault::Upgrade => {
+                fleet.change_build(host);
+                fleet.restart(host, Signal::SIGTERM);
+                fleet.await_caught_up(host)?;
             }
             Fault::PowerLoss => {
                 let hosts = if self.rng.below(2) == 0 { vec![host] } else { fleet.hosts() };
@@ -245,11 +252,11 @@ impl Nemesis {
     }
 }
 
-/// One server after the other ends in order and starts again, of the previous build or of this one.
-fn rolling_restart(fleet: &mut Fleet, previous: Option<bool>) -> Result<(), String> {
+/// One server after the other ends in order and starts again, of the same build or of the other one.
+fn rolling_restart(fleet: &mut Fleet, changes_build: bool) -> Result<(), String> {
     for host in fleet.hosts() {
-        if let Some(previous) = previous {
-            fleet.set_previous(host, previous);
+        if changes_build {
+            fleet.change_build(host);
         }
         fleet.restart(host, Signal::SIGTERM);
         fleet.await_caught_up(host)?;

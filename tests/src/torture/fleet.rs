@@ -70,6 +70,8 @@ impl Fleet {
         previous: Option<PathBuf>,
         runtime: Handle,
     ) -> Self {
+        // A cluster of the previous build: a newer one would begin at a feature level that it does not know.
+        let begins_previous = previous.is_some();
         let slots: Vec<Slot> = (1..=SERVERS)
             .map(|host| Slot {
                 host,
@@ -78,7 +80,7 @@ impl Fleet {
                 joined: false,
                 paused: false,
                 is_ended: false,
-                previous: false,
+                previous: begins_previous,
                 is_full: false,
             })
             .collect();
@@ -228,8 +230,10 @@ impl Fleet {
         self.start(host);
     }
 
-    pub(crate) fn set_previous(&mut self, host: usize, previous: bool) {
-        self.slot(host).previous = previous;
+    /// The server is of the other build from its next start on.
+    pub(crate) fn change_build(&mut self, host: usize) {
+        let slot = self.slot(host);
+        slot.previous = !slot.previous;
     }
 
     pub(crate) fn status(&self, host: usize) -> Option<v1::StatusResponse> {
@@ -267,7 +271,7 @@ impl Fleet {
     }
 
     /// Waits until a server has what the leader had when this was called.
-    pub(crate) fn await_caught_up(&self, host: usize) -> Result<(), String> {
+    pub(crate) fn await_caught_up(&mut self, host: usize) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(OPERATOR_SECONDS);
         let mut wanted = None;
         while Instant::now() < deadline {
@@ -278,6 +282,10 @@ impl Fleet {
                 && status.applied_index >= wanted
             {
                 return Ok(());
+            }
+            self.check_alive(host);
+            if self.slot(host).process.is_none() {
+                return Err(format!("host {host} ends instead of catching up"));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
