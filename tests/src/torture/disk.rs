@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::network::run;
 
 /// Size of the file system. Sparse: what is not used takes no room.
-const DISK_MIB: u64 = 768;
+const DISK_MIB: u64 = 320;
 /// Free space that is left on a full disk: below the reserve that a server keeps.
 const LEFT_BYTES: u64 = 8 << 20;
 /// How often a disk is copied until nothing was written meanwhile.
