@@ -221,7 +221,7 @@ pub struct WorkloadOptions {
 }
 
 /// Those who look: watchers, and clients whose histories are checked for linearizability.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObserverOptions {
     /// Clients that use objects as registers.
     pub registers: u32,
