@@ -190,11 +190,7 @@ fn plan(state: &Replay, batch: &LogBatch, bounds: Bounds) -> Result<Option<(Next
         return Ok(None);
     }
     // A record that makes older ones needless must carry what is still needed of them.
-    let carried = if moves_first && !planted!("canary_vote_lost_by_compaction") {
-        state.hard_state.as_deref()
-    } else {
-        None
-    };
+    let carried = if moves_first { state.hard_state.as_deref() } else { None };
     let hard_state = batch.hard_state.as_deref().or(carried);
     let dropped_bare =
         !moves_first && batch.hard_state.is_some() && state.spans.back().is_some_and(|span| span.bare);

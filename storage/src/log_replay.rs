@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_canary::planted;
-
 use crate::{
     CutTail, LogEntry, StorageError,
     codec::{self, Damage},
@@ -111,9 +109,7 @@ impl Replay {
         }
         if record.reset {
             self.truncate(0);
-        } else if let Some(from) =
-            record.truncate_from.filter(|_| !planted!("canary_truncation_not_replayed"))
-        {
+        } else if let Some(from) = record.truncate_from {
             self.truncate(from);
         }
         let end = match (record.entries.first(), record.reset || oldest) {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bulkhead_canary::planted;
-
 use crate::{
     Operation, SnapshotInfo, SnapshotMeta, SnapshotWriter, StorageError,
     acknowledged::Position,
@@ -91,9 +89,6 @@ impl SnapshotWriter for Writer {
         batch.put(key, value);
         batch.delete(keys::snapshot_pending(index));
         engine.apply(Operation::SnapshotWrite, Tree::Snapshots, batch)?;
-        if planted!("canary_snapshot_not_flushed") {
-            return Ok(info);
-        }
         engine.flush(Operation::SnapshotSync)?;
         if index > engine.acknowledged()?.snapshot_index {
             engine.acknowledge(Operation::SnapshotSync, Position::SnapshotIndex(index))?;

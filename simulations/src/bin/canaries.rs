@@ -1,7 +1,8 @@
 //! Runs the simulator on planted bugs, one at a time, until it finds each of them.
 //!
-//! Needs a build with the bugs in it: `cargo run --profile canary -p simulations --features canaries --bin canaries`,
-//! or `make canaries`. The last line is `N found, 0 missed`.
+//! Needs a build with the bugs in it: `cargo run --release -p simulations --features canaries --bin canaries`, or
+//! `make canaries`. One build holds all of them, and one is switched on at a time; with `--features canary_x` alone,
+//! only that one can be looked for. The last line is `N found, 0 missed`.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -26,12 +26,12 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
             continue;
         };
-        if !state.pending_pods().contains(&binding.pod) && !planted!("canary_bind_twice") {
+        if !state.pending_pods().contains(&binding.pod) {
             continue;
         }
         let usage = placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
         let request = pod.spec.scheduling_request();
-        if check_fit(&pod.spec, request, node, *usage).is_err() && !planted!("canary_bind_unchecked") {
+        if check_fit(&pod.spec, request, node, *usage).is_err() {
             continue;
         }
         usage.requests = usage.requests.plus(request);

@@ -1,6 +1,5 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
-use bulkhead_canary::planted;
 use bulkhead_types::{AgentAck, AgentReport, Command, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped};
 use smol_str::SmolStr;
 
@@ -29,9 +28,6 @@ impl Server {
         leader.soft.heartbeat(node, now_ms);
         leader.soft.set_usage(node, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
-        if pods.is_empty() && planted!("canary_lease_without_quorum") {
-            return self.reply(ticket, Reply::Agent(ack));
-        }
         if pods.is_empty() {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }

@@ -276,9 +276,6 @@ impl Pod {
 
     /// What it holds on the node: everything from the start of its process until its disks are gone.
     pub(crate) fn held(&self) -> Option<Resources> {
-        if planted!("canary_room_freed_before_death") && matches!(self.phase, Phase::Stopping { .. }) {
-            return None;
-        }
         let holds =
             self.process_may_exist() || (matches!(self.phase, Phase::Cleaning { .. }) && self.instance > 0);
         holds.then_some(self.plan.request)
