@@ -9,10 +9,10 @@ export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
 SEEDS ?= 0..500
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify fix lint sim soak torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify fix lint sim soak canaries canaries-part torture bench audit completions
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 deps: ## Install the Debian packages that tests, demo and guests need
 	@scripts/install-deps.sh
@@ -37,6 +37,14 @@ verify: lint guest ## Everything that CI runs, changing nothing in the tree
 	cargo test --locked --workspace --doc --quiet
 	cargo run --locked --release -p simulations -- --quiet --corpus
 	cargo run --locked --release -p simulations -- --quiet --seeds $(SEEDS)
+	$(MAKE) canaries-part
+
+canaries: ## Planted bugs, each to be found by the simulator: make canaries ONLY=vote_not_persisted
+	cargo run --locked --release -p simulations --features canaries --bin canaries -- $(ONLY)
+
+canaries-part: ## Three of them, others for every commit
+	cargo run --locked --release -p simulations --features canaries --bin canaries -- \
+	  --part-of "$$(git rev-parse HEAD 2>/dev/null || date +%F)" --part-size 3
 
 lint:
 	cargo fmt --all --check

@@ -213,6 +213,11 @@ impl World {
                 rng.shuffle(&mut order);
                 Cut::Neighbours { order }
             }
+            5 => match victim {
+                // Often the leader, which goes on to take what it is asked for until it notices.
+                Host::Server(member) => Cut::Peers { member },
+                other => Cut::Isolate { host: other, mute: true, deaf: true },
+            },
             _ => Cut::Pair { one: victim, other: *rng.pick(&others) },
         })
     }

@@ -92,6 +92,12 @@ pub enum Cut {
         /// The order.
         order: Vec<MemberId>,
     },
+    /// A server and its peers do not hear each other; agents and clients still reach it. If it leads, it goes on
+    /// to take what they ask for until it notices.
+    Peers {
+        /// Which.
+        member: MemberId,
+    },
 }
 
 impl Cut {
@@ -101,6 +107,10 @@ impl Cut {
                 from != to && ((*mute && from == *host) || (*deaf && to == *host))
             }
             Self::Split { side } => side.contains(&from) != side.contains(&to),
+            Self::Peers { member } => match (from, to) {
+                (Host::Server(from), Host::Server(to)) => from != to && (from == *member || to == *member),
+                _ => false,
+            },
             Self::Pair { one, other } => (from, to) == (*one, *other) || (to, from) == (*one, *other),
             Self::Neighbours { order } => {
                 let place = |host| match host {
@@ -295,6 +305,16 @@ mod tests {
         };
         assert_eq!([1, 2, 3].map(|to| hears(3, to)), [1, 2, 1]);
         assert_eq!([1, 2, 3, 4, 5].map(|to| hears(5, to)), [2; 5]);
+    }
+
+    #[test]
+    fn a_server_without_its_peers_is_still_reached_from_outside() {
+        let mut network = network(0, 0);
+        network.cut(Cut::Peers { member: MemberId(2) });
+        let hears = [packet(1, 2), packet(2, 3), packet(1, 3)].map(|p| arrivals(&mut network, &p));
+        assert_eq!(hears, [0, 0, 1]);
+        let (agent, server) = (Host::Agent(0), Host::Server(MemberId(2)));
+        assert!(!network.is_blocked(agent, server) && !network.is_blocked(server, agent));
     }
 
     #[test]

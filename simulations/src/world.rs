@@ -373,6 +373,7 @@ impl World {
         let (at_us, event) = self.queue.pop().expect("ticks go on for ever");
         self.now_us = at_us;
         self.counts.steps += 1;
+        crate::canaries::note_step(self.counts.steps);
         // What is for a process that stands still happens when it goes on, in the same order.
         if let Some(host) = event.server().and_then(|m| self.servers.get(&m))
             && host.up.is_some()

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use simulations::canaries::{CANARIES, Canary, part};
+use simulations::canaries::{CANARIES, Canary, last_step, part};
 use simulations::{Outcome, RunConfig, run};
 
 /// Planted bugs: does the simulator find them?
@@ -146,7 +146,7 @@ fn run_with(canary: Option<&'static str>, seed: u64) -> Option<Finding> {
         Ok(report) => match report.outcome {
             Outcome::Failed(violation) => Some(Finding {
                 seed,
-                invariant: format!("`{}`", violation.invariant),
+                invariant: violation.invariant.to_owned(),
                 steps: report.steps,
                 detail: violation.detail,
             }),
@@ -154,8 +154,7 @@ fn run_with(canary: Option<&'static str>, seed: u64) -> Option<Finding> {
         },
         Err(_) => {
             let detail = PANIC.with(|slot| slot.borrow_mut().take()).unwrap_or_default();
-            let at = detail.lines().next().unwrap_or_default().to_owned();
-            Some(Finding { seed, invariant: format!("an assertion ({at})"), steps: 0, detail })
+            Some(Finding { seed, invariant: "panic".to_owned(), steps: last_step(), detail })
         }
     }
 }
