@@ -172,10 +172,9 @@ impl Nemesis {
             Fault::Pause => fleet.signal(host, Signal::SIGSTOP),
             Fault::LinkDown => fleet.network.set_link(host, false)?,
             Fault::Partition => {
-                for other in others {
-                    fleet.network.cut(host, other)?;
-                    fleet.network.cut(other, host)?;
-                }
+                let both =
+                    |other| fleet.network.cut(host, other).and_then(|()| fleet.network.cut(other, host));
+                others.into_iter().try_for_each(both)?;
             }
             Fault::OneWay => {
                 on = format!("host {host} to {other}");
@@ -193,11 +192,7 @@ impl Nemesis {
                 on = "all".to_owned();
                 rolling_restart(fleet, true)?;
             }
-            Fault::Upgrade => {
-                fleet.change_build(host);
-                fleet.restart(host, Signal::SIGTERM);
-                fleet.await_caught_up(host)?;
-            }
+            Fault::Upgrade => restart(fleet, host, true)?,
             Fault::PowerLoss => {
                 let hosts = if self.rng.below(2) == 0 { vec![host] } else { fleet.hosts() };
                 on = format!("hosts {hosts:?}");
@@ -209,7 +204,6 @@ impl Nemesis {
                 on = format!("host {host}, {noticed}");
             }
             Fault::TransferLeader => {
-                on = "any".to_owned();
                 // It may be refused: nobody leads for a moment, or everybody is behind.
                 let _ = fleet.cli().run(&["--timeout", "3s", "member", "transfer"]);
             }
@@ -254,12 +248,13 @@ impl Nemesis {
 
 /// One server after the other ends in order and starts again, of the same build or of the other one.
 fn rolling_restart(fleet: &mut Fleet, changes_build: bool) -> Result<(), String> {
-    for host in fleet.hosts() {
-        if changes_build {
-            fleet.change_build(host);
-        }
-        fleet.restart(host, Signal::SIGTERM);
-        fleet.await_caught_up(host)?;
+    fleet.hosts().into_iter().try_for_each(|host| restart(fleet, host, changes_build))
+}
+
+fn restart(fleet: &mut Fleet, host: usize, changes_build: bool) -> Result<(), String> {
+    if changes_build {
+        fleet.change_build(host);
     }
-    Ok(())
+    fleet.restart(host, Signal::SIGTERM);
+    fleet.await_caught_up(host)
 }
