@@ -9,7 +9,7 @@ use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::server::{
     Fatal, Input, Server, ServerConfig, ServerStatus, StartError, TooOld, authorize_all,
 };
-use bulkhead_controlplane_disk::DiskError;
+use bulkhead_controlplane_disk::{DiskError, Loaded};
 use bulkhead_proto::{FILE_DESCRIPTOR_SET, ProtoCodec};
 use bulkhead_storage::{StorageError, Stores};
 use bulkhead_types::{MemberId, digest128};
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::server::TcpIncoming;
+use uuid::Uuid;
 
 use crate::api::Api;
 use crate::backups;
@@ -188,23 +189,13 @@ impl Running {
     fn start(options: &ServerOptions, booted: Booted) -> Result<Self, RunError> {
         let Booted { stores, loaded, cluster_id, storage_uid } = booted;
         let Stores { mut log, events, snapshots, .. } = stores;
-        let identity = Identity {
-            member: options.member,
-            cluster_id,
-            storage_uid,
-            address: options.advertise.clone(),
-            feature_level_max: options.feature_level_max,
-        };
+        let identity = identity_of(options, cluster_id, storage_uid);
         let (handle, mut inbox) = Handle::new();
         let revision = loaded.state.revision();
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision()));
         let intents = Arc::new(IntentHub::default());
-        let view = watch::Sender::new(View {
-            state: loaded.state.clone(),
-            index: loaded.log.snapshot_point().index,
-            term: loaded.log.snapshot_point().term,
-        });
+        let view = watch::Sender::new(view_of(&loaded));
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
         let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
@@ -355,6 +346,22 @@ impl Running {
             _ => tracing::warn!("nobody took over the leadership in time; the others will elect a leader"),
         }
     }
+}
+
+fn identity_of(options: &ServerOptions, cluster_id: Uuid, storage_uid: Uuid) -> Identity {
+    Identity {
+        member: options.member,
+        cluster_id,
+        storage_uid,
+        address: options.advertise.clone(),
+        feature_level_max: options.feature_level_max,
+    }
+}
+
+/// What readers see until the first entry is applied.
+fn view_of(loaded: &Loaded) -> View {
+    let point = loaded.log.snapshot_point();
+    View { state: loaded.state.clone(), index: point.index, term: point.term }
 }
 
 fn server_config(options: &ServerOptions, identity: &Identity) -> ServerConfig {

@@ -93,7 +93,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the disk refuses, or the history does not lead on from the State.
-    pub fn next(&mut self) -> Result<Vec<Applied>, DiskError> {
+    pub fn advance(&mut self) -> Result<Vec<Applied>, DiskError> {
         self.step(None)
     }
 

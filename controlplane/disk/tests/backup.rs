@@ -27,7 +27,7 @@ fn state(namespaces: u32) -> State {
     let members = vec![(MemberId(1), "127.0.0.1:1".into())];
     let init = Command::InitCluster { cluster_id: Uuid::from_u128(7), members };
     let create = |n: u32| {
-        let mut meta = ObjectMeta::new(None, Name::new(&format!("n{n}")).expect("a name"));
+        let mut meta = ObjectMeta::new(None, Name::new(format!("n{n}")).expect("a name"));
         meta.annotations.insert("note".into(), "x".repeat(1000).into());
         Command::Create(Object::Namespace(Arc::new(Namespace { meta })))
     };

@@ -76,7 +76,7 @@ fn oldest(stores: &Stores) -> Option<u64> {
 fn rest(mut replay: Replay) -> (Vec<Applied>, State) {
     let mut found = Vec::new();
     loop {
-        let step = replay.next().expect("readable");
+        let step = replay.advance().expect("readable");
         if step.is_empty() {
             return (found, replay.state().clone());
         }
