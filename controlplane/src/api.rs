@@ -49,6 +49,8 @@ pub(crate) struct Api {
     pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) backups: SharedBackups,
+    /// Turns of watches that begin in the past.
+    pub(crate) pasts: Arc<tokio::sync::Semaphore>,
     pub(crate) lease_ms: u64,
     pub(crate) heartbeat_ms: u64,
 }

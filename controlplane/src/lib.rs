@@ -25,6 +25,7 @@ mod intents;
 mod metrics;
 mod node;
 pub mod offline;
+mod past;
 mod persist;
 mod propose;
 mod run;

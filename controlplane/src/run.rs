@@ -29,6 +29,7 @@ use crate::history::{self, History, Job};
 use crate::intents::IntentHub;
 use crate::metrics::Metrics;
 use crate::node::{Node, Outlets, now_ms};
+use crate::past;
 use crate::persist;
 use crate::propose::Proposer;
 use crate::transport::{Addresses, Identity, Links};
@@ -193,7 +194,7 @@ impl Running {
         let (handle, mut inbox) = Handle::new();
         let revision = loaded.state.revision();
         let metrics = Arc::new(Metrics::new());
-        let watches = Arc::new(WatchHub::new(loaded.state.revision()));
+        let watches = Arc::new(WatchHub::new(loaded.state.revision(), options.watch_changes));
         let intents = Arc::new(IntentHub::default());
         let view = watch::Sender::new(view_of(&loaded));
         let status = watch::Sender::new(None);
@@ -256,6 +257,7 @@ impl Running {
             history_kept,
             snapshots,
             backups: Arc::default(),
+            pasts: past::turns(),
             lease_ms,
             heartbeat_ms,
         };

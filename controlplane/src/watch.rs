@@ -7,9 +7,6 @@ use bulkhead_controlplane_core::{Applied, State};
 use bulkhead_types::Revision;
 use tokio::sync::watch;
 
-/// Most changes kept. At about 200 bytes each beside the shared objects, some 13 MiB.
-const CHANGES_MAX: usize = 1 << 16;
-
 /// Changes since lately.
 #[derive(Debug)]
 pub(crate) struct WatchHub {
@@ -18,9 +15,9 @@ pub(crate) struct WatchHub {
 }
 
 impl WatchHub {
-    /// Nothing up to `revision` can be watched.
-    pub(crate) fn new(revision: Revision) -> Self {
-        let log = RwLock::new(WatchLog::new(revision, CHANGES_MAX));
+    /// Nothing up to `revision` can be watched from here. Keeps `changes_max` changes.
+    pub(crate) fn new(revision: Revision, changes_max: usize) -> Self {
+        let log = RwLock::new(WatchLog::new(revision, changes_max));
         Self { log, newest: watch::Sender::new(revision) }
     }
 

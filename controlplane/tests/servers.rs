@@ -280,3 +280,45 @@ async fn a_data_directory_of_another_cluster_is_refused() {
     let refused = run(options, std::future::pending()).await.expect_err("another cluster");
     assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_from_the_past_has_no_gap_although_memory_does_not_reach_back() {
+    const NAMESPACES: u64 = 60;
+    let mut servers = Servers::start(1).await;
+    servers.stop_one(0).await;
+    let mut options = servers.options(0);
+    options.watch_changes = 8;
+    options.snapshot_entries = 20;
+    servers.start_with(0, options.clone());
+    for n in 0..NAMESPACES {
+        servers.apply(0, &namespace(&format!("n{n}"))).await;
+    }
+    past_is_complete(&servers, NAMESPACES).await;
+    // Nor does it after a restart.
+    servers.stop_one(0).await;
+    servers.start_with(0, options);
+    servers.apply(0, &namespace("last")).await;
+    past_is_complete(&servers, NAMESPACES + 1).await;
+}
+
+/// Watches from the first revision on must show every namespace, once and in order.
+async fn past_is_complete(servers: &Servers, namespaces: u64) {
+    let request =
+        v1::WatchRequest { kind: v1::Kind::Namespace.into(), from_revision: 1, ..Default::default() };
+    let mut watch = QueriesClient::new(servers.channel(0)).watch(request).await.expect("kept").into_inner();
+    let mut last = 1;
+    // One more than were made: `default` comes with the cluster.
+    for seen in 0..=namespaces {
+        let change = watch.message().await.expect("goes on").expect("more");
+        assert_eq!(change.r#type(), v1::WatchType::Added, "{seen}: {change:?}");
+        assert!(change.revision > last, "{seen}: {} after {last}", change.revision);
+        last = change.revision;
+        let name = name_of(change.object.expect("an object"));
+        let expected = match seen {
+            0 => "default".to_owned(),
+            seen if seen > 60 => "last".to_owned(),
+            seen => format!("n{}", seen - 1),
+        };
+        assert_eq!(name, expected);
+    }
+}

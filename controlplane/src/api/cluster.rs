@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::Api;
 use crate::deadline::deadline;
 use crate::error::{RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
+use crate::past::Past;
 use crate::view::View;
 
 /// Most chunks of a backup between the encoder and the socket.
@@ -156,6 +157,7 @@ impl Cluster for Api {
         let status = self.status_now().ok_or_else(|| unavailable("the server is starting"))?;
         let state = self.views.state();
         let leader_address = status.leader.and_then(|l| state.member(l)).map(|m| m.address.to_string());
+        let oldest_revision = Past::oldest(self).await?;
         let role = match status.role {
             Role::Leader => v1::RaftRole::Leader,
             Role::Follower | Role::Learner => v1::RaftRole::Follower,
@@ -174,7 +176,7 @@ impl Cluster for Api {
             first_index: status.first_index,
             snapshot_index: status.snapshot_index,
             revision: status.revision,
-            oldest_revision: self.watches.oldest(),
+            oldest_revision,
             feature_level: state.feature_level(),
             feature_level_max: self.identity.feature_level_max,
             digest: format!("{:032x}", status.digest),

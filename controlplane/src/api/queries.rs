@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, optional_name};
 use crate::deadline::deadline;
 use crate::error::{compacted, convert_status, invalid};
+use crate::past::Past;
 
 /// Items of a list when the request does not say.
 const LIMIT_DEFAULT: u32 = 500;
@@ -25,6 +26,8 @@ const LIMIT_DEFAULT: u32 = 500;
 const LIMIT_MAX: u32 = 5000;
 /// Most answers that wait for a slow watcher; it waits in the ring beyond that.
 const WATCH_QUEUE_MAX: usize = 1024;
+/// How long a watch waits for events to be on disk that memory has dropped already.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between bookmarks when the request does not say, in milliseconds.
 const BOOKMARK_MS_DEFAULT: u64 = 10_000;
 /// Least time between bookmarks, in milliseconds.
@@ -99,7 +102,7 @@ impl Queries for Api {
             given => given.max(BOOKMARK_MS_MIN),
         };
         if request.from_revision > 0 {
-            self.watches.check(request.from_revision).map_err(|Compacted { oldest }| compacted(oldest))?;
+            self.check_watchable(request.from_revision).await?;
         }
         let start = self.read(request.from_revision > 0, request.from_revision, deadline).await?;
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE_MAX);
@@ -138,6 +141,31 @@ struct Watcher {
 /// The watcher is gone: nobody to tell anything.
 struct Gone;
 
+/// Why a watch does not get out of the past.
+enum Stop {
+    /// The watcher is gone.
+    Gone,
+    /// It must be told this.
+    Told(Status),
+}
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Self {
+        Self::Told(status)
+    }
+}
+
+impl Api {
+    /// Refuses a watch that begins before what memory and disk have.
+    async fn check_watchable(&self, after: u64) -> Result<(), Status> {
+        if self.watches.check(after).is_ok() {
+            return Ok(());
+        }
+        let oldest = Past::oldest(self).await?;
+        if after < oldest { Err(compacted(oldest)) } else { Ok(()) }
+    }
+}
+
 impl Watcher {
     async fn run(self, from_revision: u64, start: State) {
         self.api.metrics.watches.inc();
@@ -165,11 +193,58 @@ impl Watcher {
                         self.send(event).await?;
                     }
                 }
-                Err(Compacted { oldest }) => {
-                    return self.sender.send(Err(compacted(oldest))).await.map_err(|_| Gone);
+                Err(Compacted { .. }) => {
+                    watch = self.catch_up(watch).await?;
+                    continue;
                 }
             }
             self.wait(&watch).await?;
+        }
+    }
+
+    /// Goes through the stored history until the watch is where memory begins.
+    async fn catch_up(&self, watch: Watch) -> Result<Watch, Gone> {
+        match self.go_through_past(watch).await {
+            Ok(watch) => Ok(watch),
+            Err(Stop::Gone) => Err(Gone),
+            Err(Stop::Told(status)) => {
+                // The watcher may have gone meanwhile: then nobody wants to be told.
+                let _ = self.sender.send(Err(status)).await;
+                Err(Gone)
+            }
+        }
+    }
+
+    async fn go_through_past(&self, mut watch: Watch) -> Result<Watch, Stop> {
+        let begun = tokio::select! {
+            begun = Past::begin(&self.api, watch.after()) => begun?,
+            () = self.sender.closed() => return Err(Stop::Gone),
+        };
+        let Some(mut past) = begun else {
+            return Err(Stop::Told(compacted(self.api.watches.oldest())));
+        };
+        while self.api.watches.check(watch.after()).is_err() {
+            let (next, at, events, any) = past.next(watch).await?;
+            (past, watch) = (next, at);
+            for event in events {
+                self.send(event).await.map_err(|_| Stop::Gone)?;
+            }
+            if !any {
+                // Memory has dropped what the disk does not have yet: the history thread is busy.
+                self.wait_for_history(watch.after()).await?;
+            }
+        }
+        Ok(watch)
+    }
+
+    async fn wait_for_history(&self, after: u64) -> Result<(), Stop> {
+        let mut kept = self.api.history_kept.clone();
+        tokio::select! {
+            kept = timeout(HISTORY_TIMEOUT, kept.wait_for(|kept| *kept > after)) => match kept {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(Stop::Told(compacted(self.api.watches.oldest()))),
+            },
+            () = self.sender.closed() => Err(Stop::Gone),
         }
     }
 
