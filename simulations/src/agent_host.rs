@@ -12,6 +12,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use crate::clock::{HostClock, Micros};
+use crate::fencing::Reports;
 use crate::guest_life::GuestEvent;
 use crate::hypervisor::Hypervisor;
 use crate::invariants::reports;
@@ -47,6 +48,8 @@ pub(crate) struct AgentHost {
     /// What was reported of pods and not acknowledged yet, by send time; and whether the log had asked for the
     /// pod's end then.
     reported: BTreeMap<u64, Vec<(PodReport, bool)>>,
+    /// When reports were sent, in true time.
+    pub(crate) reports: Reports,
     /// The server that was asked last.
     asked: u64,
     /// The node's key, once known.
@@ -117,6 +120,7 @@ impl World {
             session: None,
             joining: None,
             reported: BTreeMap::new(),
+            reports: Reports::default(),
             asked: u64::from(number),
             node: None,
             busy_until_us: BTreeMap::new(),
@@ -131,6 +135,7 @@ impl World {
 
     /// The agent's process starts, and finds what the last one left.
     pub(crate) fn start_agent(&mut self, number: u32) {
+        let now_us = self.now_us;
         let host = &mut self.agents[number as usize];
         if host.is_up() {
             return;
@@ -139,6 +144,7 @@ impl World {
         host.session = None;
         host.joining = None;
         host.reported.clear();
+        host.reports.attend(now_us);
         host.wake_us = None;
         host.busy_until_us.clear();
         host.agent = Some(Agent::new(host.config()));
@@ -168,9 +174,11 @@ impl World {
 
     /// The machine loses power, and everything on it but its disk. Tells whether there is such a machine.
     pub(crate) fn reboot_node(&mut self, number: u32, restart_after_us: Micros) -> bool {
+        self.check_all_unique();
         let now_us = self.now_us;
         let Some(host) = self.agents.get_mut(number as usize) else { return false };
         host.boot += 1;
+        host.reports.reboot();
         host.hypervisor.reboot();
         host.clock.reboot(now_us);
         let was_up = host.agent.take().is_some();
@@ -262,8 +270,10 @@ impl World {
     }
 
     fn report(&mut self, number: u32, report: AgentReport) {
+        let now_us = self.now_us;
         let host = &mut self.agents[number as usize];
         let Some(server) = host.session else { return };
+        host.reports.send(report.sent_at_ms, now_us);
         let pods = self.chronicle.state().pods();
         let ends = |id| pods.get(id).is_some_and(|pod| pod.meta.is_deleting());
         let reported = report.pods.iter().map(|report| (report.clone(), ends(report.pod))).collect();

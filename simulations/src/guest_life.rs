@@ -188,7 +188,8 @@ impl World {
         let stubborn = host.rng.chance(stubborn);
         let boot_us = host.rng.range(50_000, self.options.node.boot_us_max);
         let is_mute = host.rng.chance(mute);
-        let guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
+        let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
+        guest.unique = start.pod.unique.then_some((start.pod.namespace, start.pod.name));
         let former = host.hypervisor.guests.insert(pod, guest);
         let verdict = physical::start(&physical::Start {
             pod,
@@ -202,6 +203,7 @@ impl World {
             pods_max: host.pods_max,
         });
         self.judge(verdict);
+        self.check_once(number, pod);
         self.counts.guests += 1;
         self.note(Host::Agent(number), "guest starts", digest128(&(pod, instance)), || {
             format!("pod {pod} instance {instance}")
@@ -218,7 +220,8 @@ impl World {
         if host.hypervisor.guest(pod, instance).is_none() {
             return false;
         }
-        host.hypervisor.guests.remove(&pod);
+        self.check_unique(number, pod);
+        self.agents[number as usize].hypervisor.guests.remove(&pod);
         self.note(Host::Agent(number), "guest ends", digest128(&(pod, instance)), || {
             format!("pod {pod} instance {instance}: {status}")
         });

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{RecoveredVm, VmRecord};
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodSpec, Resources,
+    Container, ContainerState, ContainerStatus, ContainerTermination, Name, ObjectId, PodSpec, Resources,
     RestartPolicy, Shared,
 };
 use smol_str::SmolStr;
@@ -19,6 +19,8 @@ pub(crate) struct Guest {
     pub instance: u32,
     /// What it runs.
     pub spec: Shared<PodSpec>,
+    /// Its namespace and name, when no other of that name may live.
+    pub unique: Option<(Name, Name)>,
     /// When its process started, milliseconds since the epoch.
     pub started_at_ms: u64,
     /// It has said its first word.
@@ -37,7 +39,8 @@ impl Guest {
     pub(crate) fn new(instance: u32, spec: Shared<PodSpec>, started_at_ms: u64, stubborn: bool) -> Self {
         let all = spec.init_containers.iter().chain(&spec.containers);
         let containers = all.map(waiting).collect();
-        Self { instance, spec, started_at_ms, speaks: false, stubborn, stopping: false, containers }
+        let unique = None;
+        Self { instance, spec, unique, started_at_ms, speaks: false, stubborn, stopping: false, containers }
     }
 
     /// What it holds of its node.

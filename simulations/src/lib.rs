@@ -27,6 +27,7 @@ mod chronicle;
 mod client;
 mod clock;
 mod disk;
+mod fencing;
 mod guest_life;
 mod history_host;
 mod hypervisor;

@@ -43,6 +43,8 @@ pub struct Report {
     pub unknown: usize,
     /// How many guests were started.
     pub guests: u64,
+    /// How many guests were started of pods that must be unique.
+    pub unique: u64,
     /// How much watchers were told.
     pub watched: u64,
     /// How often a watcher was told that what it wants is not kept any more.
@@ -64,7 +66,7 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "seed {} {} steps {} virtual {:.1} s acked {}/{} unknown {} reads {} entries {} guests {} watched {} refused {} registers {}/{} unchecked {} faults",
+            "seed {} {} steps {} virtual {:.1} s acked {}/{} unknown {} reads {} entries {} guests {} unique {} watched {} refused {} registers {}/{} unchecked {} faults",
             self.options.seed,
             self.options,
             self.steps,
@@ -75,6 +77,7 @@ impl std::fmt::Display for Report {
             self.reads,
             self.entries,
             self.guests,
+            self.unique,
             self.watched,
             self.watches_refused,
             self.linearizability.linearizable,

@@ -155,6 +155,7 @@ fn report(mut world: World, config: &RunConfig) -> Report {
         reads: world.oracle.reads,
         unknown: world.oracle.unknown_count(),
         guests: world.counts.guests,
+        unique: world.counts.unique,
         watched: world.counts.watched,
         watches_refused: world.counts.watches_refused,
         linearizability: world.counts.linearizability,

@@ -500,7 +500,12 @@ impl World {
                 applied_index: up.server.applied_index(),
                 digest: up.server.state().digest(),
             },
-            Reply::Agent(ack) => Response::Ack(ack),
+            Reply::Agent(ack) => {
+                if let Host::Agent(agent) = origin {
+                    self.agents[agent as usize].reports.acknowledge(ack);
+                }
+                Response::Ack(ack)
+            }
             Reply::Rejected(rejection) => Response::Refused(rejection),
             Reply::NotLeader(leader) => Response::NotLeader(leader),
             Reply::Lost => Response::Lost,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    Command, Container, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent, Kind,
-    LabelSelector, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodSpec, PodStatus, PodTemplate,
-    Precondition, ResourceRequirements, RestartPolicy, Shared, Stamped, StringMap,
+    ANNOTATION_UNIQUE, Command, Container, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy,
+    IntOrPercent, Kind, LabelSelector, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodSpec,
+    PodStatus, PodTemplate, Precondition, ResourceRequirements, RestartPolicy, Shared, Stamped, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -115,10 +115,11 @@ impl Workload {
 
     fn deployment(&self, rng: &mut Rng, reference: &ObjectRef) -> Deployment {
         let app = labels("app", reference.name.as_str());
+        let is_unique = reference.name.as_str().ends_with('3');
+        let annotations = if is_unique { labels(ANNOTATION_UNIQUE, "true") } else { StringMap::new() };
         let version = *rng.pick(&[1, 2, 3, self.count]);
         let pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
-        let template =
-            PodTemplate { labels: app.clone(), annotations: StringMap::new(), spec: Shared::new(pod) };
+        let template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
         let spec = DeploymentSpec {
             replicas: rng.range(0, self.options.replicas_max) as u32,
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
@@ -136,7 +137,11 @@ impl Workload {
     fn pod(&self, rng: &mut Rng) -> Pod {
         let number = rng.range(1, PODS);
         let policy = *rng.pick(&[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]);
-        let meta = ObjectMeta::new(Some(self.namespace(rng)), name(&format!("job-{number}")));
+        let mut meta = ObjectMeta::new(Some(self.namespace(rng)), name(&format!("job-{number}")));
+        // Every other name is one of which at most one instance may live.
+        if number.is_multiple_of(2) {
+            meta.annotations = labels(ANNOTATION_UNIQUE, "true");
+        }
         let spec = Shared::new(pod_spec(rng, policy, "job:1"));
         Pod { meta, spec, node: None, status: PodStatus::default() }
     }

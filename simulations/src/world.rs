@@ -180,6 +180,7 @@ pub(crate) struct Counts {
     pub(crate) snapshots_saved: u64,
     pub(crate) snapshots_received: u64,
     pub(crate) guests: u64,
+    pub(crate) unique: u64,
     pub(crate) watched: u64,
     pub(crate) watches_refused: u64,
     pub(crate) linearizability: Checked,
@@ -571,6 +572,7 @@ impl World {
                 self.chronicle.check_live(member, index, state, everybody || n == turn)
             });
         self.judge(verdict);
+        self.check_all_unique();
         if self.phase == Phase::Liveness && !everybody {
             self.check_convergence();
         }

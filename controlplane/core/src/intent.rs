@@ -23,8 +23,7 @@ fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
         spec: pod.spec.clone(),
         deletion: pod.meta.deletion,
         ended: pod.status.phase.is_terminal(),
-        // No kind that needs at most one live instance exists yet.
-        unique: false,
+        unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
     }
 }

@@ -18,6 +18,9 @@ pub const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
 pub const ANNOTATION_RESTARTED_AT: &str = "bulkhead.io/restartedAt";
 /// The annotation that explains a rollout in `rollout history` (Kubernetes' name).
 pub const ANNOTATION_CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
+/// The annotation of a pod of which at most one instance may ever live, when it is `true`: the agent ends it when the
+/// node's lease runs out. A template hands it on to its pods.
+pub const ANNOTATION_UNIQUE: &str = "bulkhead.io/unique";
 /// Most labels, or annotations, of one object.
 pub const LABELS_MAX: usize = 256;
 /// Most bytes of all annotations of one object together (Kubernetes' limit).

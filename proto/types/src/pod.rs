@@ -23,6 +23,14 @@ pub struct Pod {
     pub status: PodStatus,
 }
 
+impl Pod {
+    /// Whether at most one instance of it may ever live.
+    #[must_use]
+    pub fn is_unique(&self) -> bool {
+        self.meta.annotations.get(crate::ANNOTATION_UNIQUE).is_some_and(|value| value == "true")
+    }
+}
+
 /// What the pods of a workload look like.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodTemplate {

@@ -21,8 +21,12 @@
 //! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
 //! | `rebuilt` | State from events, and from a snapshot and what follows it, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
+//! | `unique` | a pod that must be unique lives once, and never longer than its node's lease | at every start and end of a guest, and every few seconds |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
+//!
+//! The model has no devices, quotas or autoscaling, because the control plane has none yet: their properties (one owner
+//! per device, quota used equals the sum over live pods, autoscaling within bounds) are not looked at.
 
 pub mod acknowledged;
 pub mod answers;
@@ -44,6 +48,7 @@ pub mod rebuilt;
 pub mod reports;
 pub mod revisions;
 pub mod rollout;
+pub mod unique;
 pub mod watch;
 
 /// Something that must never be.
