@@ -134,12 +134,17 @@ impl Client {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) if !is_unavailable(&status) => return Err(status.into()),
                 Ok(Err(status)) => status,
-                Err(_) => Status::unavailable("no answer in time"),
+                Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             tried += 1;
             progress.set(format!("{address}: {}; trying again", status.message()));
             let wait = retry_delay(&status).unwrap_or(backoff);
-            said.insert(index, crate::failure::describe(&status));
+            // A last attempt that had no time left says nothing about the reason.
+            if is_timeout(&status) {
+                said.entry(index).or_insert_with(|| crate::failure::describe(&status));
+            } else {
+                said.insert(index, crate::failure::describe(&status));
+            }
             if started.elapsed() + wait >= self.timeout {
                 return Err(self.gave_up(&said));
             }
@@ -284,9 +289,12 @@ pub(crate) fn is_unavailable(status: &Status) -> bool {
         && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     // A server that is full says when to come back.
     let is_busy = status.code() == Code::ResourceExhausted && retry_delay(status).is_some();
-    // A time-out on the way is no answer either.
-    let timed_out = matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled);
-    status.code() == Code::Unavailable || timed_out || connection_broke || is_busy
+    status.code() == Code::Unavailable || is_timeout(status) || connection_broke || is_busy
+}
+
+/// Whether a time-out ended it, here or on the way: that is no answer.
+fn is_timeout(status: &Status) -> bool {
+    matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -49,8 +49,13 @@ pub(crate) struct Api {
     pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) backups: SharedBackups,
+<<<<<<< HEAD
     /// Turns of watches that begin in the past.
     pub(crate) pasts: Arc<tokio::sync::Semaphore>,
+=======
+    /// Where the log and everything else is kept.
+    pub(crate) data_dir: Arc<std::path::Path>,
+>>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
     pub(crate) lease_ms: u64,
     pub(crate) heartbeat_ms: u64,
 }
@@ -94,13 +99,19 @@ impl Api {
     /// Waits until everything that was acknowledged before now is in this replica's State.
     async fn read_barrier(&self, deadline: Instant) -> Result<(), Status> {
         while Instant::now() < deadline {
+            // A replica applies only what it has on its disk: without room it stays behind.
+            if self.is_disk_full() {
+                return Err(disk_full());
+            }
             let asked = timeout_at(deadline, self.handle.ask(|ticket| Input::Read { ticket })).await;
             match asked {
                 Ok(Ok(Reply::ReadReady)) => return Ok(()),
-                // Without a leader for want of room, waiting would only hide the reason.
-                Ok(Ok(_)) if self.is_disk_full() => return Err(disk_full()),
                 Ok(Ok(_)) => tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_AFTER)).await,
                 Ok(Err(stopped)) => return Err(unavailable(stopped.to_string())),
+                Err(_) if self.is_disk_full() => return Err(disk_full()),
+                Err(_) if self.views.status.borrow().as_ref().is_some_and(|s| s.leader.is_some()) => {
+                    return Err(unavailable("this replica has not caught up with the leader"));
+                }
                 Err(_) => break,
             }
         }

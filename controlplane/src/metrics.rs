@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use bulkhead_controlplane_core::server::{Role, ServerStatus};
+use bulkhead_storage::DiskSpace;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,6 +33,8 @@ pub(crate) struct Metrics {
     applied_index: Gauge,
     revision: Gauge,
     disk_full: Gauge,
+    disk_free_bytes: Gauge,
+    disk_total_bytes: Gauge,
     objects: [(&'static str, Gauge); 5],
 }
 
@@ -71,6 +74,8 @@ impl Metrics {
         let applied_index = gauge("raft_applied_index", "Last entry applied");
         let revision = gauge("revision", "Last revision");
         let disk_full = gauge("disk_full", "1 while the disk refuses writes");
+        let disk_free_bytes = gauge("disk_free_bytes", "Room left on the data directory's file system");
+        let disk_total_bytes = gauge("disk_total_bytes", "Size of the data directory's file system");
         let objects = ["namespaces", "nodes", "pods", "replicasets", "deployments"]
             .map(|kind| (kind, gauge(&format!("objects_{kind}"), "Objects of this kind")));
         Self {
@@ -93,6 +98,8 @@ impl Metrics {
             applied_index,
             revision,
             disk_full,
+            disk_free_bytes,
+            disk_total_bytes,
             objects,
         }
     }
@@ -122,6 +129,12 @@ impl Metrics {
         for ((_, gauge), count) in self.objects.iter().zip(counts) {
             gauge.set(number(count as u64));
         }
+    }
+
+    /// The file system was asked.
+    pub(crate) fn disk_space(&self, space: DiskSpace) {
+        self.disk_free_bytes.set(i64::try_from(space.free_bytes).unwrap_or(i64::MAX));
+        self.disk_total_bytes.set(i64::try_from(space.total_bytes).unwrap_or(i64::MAX));
     }
 
     /// Everything in Prometheus' text form.

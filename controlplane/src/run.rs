@@ -11,7 +11,7 @@ use bulkhead_controlplane_core::server::{
 };
 use bulkhead_controlplane_disk::{DiskError, Loaded};
 use bulkhead_proto::{FILE_DESCRIPTOR_SET, ProtoCodec};
-use bulkhead_storage::{StorageError, Stores};
+use bulkhead_storage::{DiskSpace, StorageError, Stores};
 use bulkhead_types::{MemberId, digest128};
 use smol_str::SmolStr;
 use tokio::net::TcpListener;
@@ -196,7 +196,11 @@ impl Running {
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision(), options.watch_changes));
         let intents = Arc::new(IntentHub::default());
+<<<<<<< HEAD
         let view = watch::Sender::new(view_of(&loaded));
+=======
+        let view = watch::Sender::new(first_view(&loaded));
+>>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
         let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
@@ -243,12 +247,10 @@ impl Running {
             // Before the node is dropped: the log thread ends with it, and its end is not the reason.
             let _ = node_done.send(node.run(&mut inbox));
         })?);
-        let proposer = Proposer::new(handle.clone(), addresses);
-        let lease_ms = options.lease_ms;
         let api = Api {
             identity,
+            proposer: Proposer::new(handle.clone(), addresses),
             handle,
-            proposer,
             views,
             watches,
             intents,
@@ -257,8 +259,13 @@ impl Running {
             history_kept,
             snapshots,
             backups: Arc::default(),
+<<<<<<< HEAD
             pasts: past::turns(),
             lease_ms,
+=======
+            data_dir: options.data_dir.as_path().into(),
+            lease_ms: options.lease_ms,
+>>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
             heartbeat_ms,
         };
         Ok(Self { api, node: node_end, log: log_end, threads, expire: history })
@@ -361,7 +368,11 @@ fn identity_of(options: &ServerOptions, cluster_id: Uuid, storage_uid: Uuid) -> 
 }
 
 /// What readers see until the first entry is applied.
+<<<<<<< HEAD
 fn view_of(loaded: &Loaded) -> View {
+=======
+fn first_view(loaded: &Loaded) -> View {
+>>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
     let point = loaded.log.snapshot_point();
     View { state: loaded.state.clone(), index: point.index, term: point.term }
 }
@@ -433,6 +444,7 @@ async fn serve_metrics(
     let Some(address) = options.metrics_listen else { return Ok(None) };
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let (metrics, status) = (api.metrics.clone(), api.views.status.clone());
+    let data_dir = api.data_dir.clone();
     let ready = move || {
         let ready = status.borrow().as_ref().is_some_and(|s| s.leader.is_some() && !s.disk_full);
         async move {
@@ -444,7 +456,15 @@ async fn serve_metrics(
         }
     };
     let app = axum::Router::new()
-        .route("/metrics", axum::routing::get(move || async move { metrics.text() }))
+        .route(
+            "/metrics",
+            axum::routing::get(move || async move {
+                if let Ok(space) = DiskSpace::of(&data_dir) {
+                    metrics.disk_space(space);
+                }
+                metrics.text()
+            }),
+        )
         .route("/healthz", axum::routing::get(|| async { "ok\n" }))
         .route("/readyz", axum::routing::get(ready));
     let serve = async move {

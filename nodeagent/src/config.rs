@@ -20,6 +20,20 @@ pub enum AccelChoice {
     Kvm,
 }
 
+/// Where the guests' kernel and its modules come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelSource {
+    /// Folder with `boot/vmlinuz-*` and `lib/modules/*`, as a Debian kernel package makes it: the newest version.
+    Folder(PathBuf),
+    /// Just these.
+    Files {
+        /// The kernel image (bzImage).
+        kernel: PathBuf,
+        /// Its modules, `.../lib/modules/<version>`.
+        modules_dir: PathBuf,
+    },
+}
+
 /// The configuration of the agent.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -33,8 +47,8 @@ pub struct AgentConfig {
     pub listen: SocketAddr,
     /// Where servers reach `listen`, `host:port`; the bound address when unset.
     pub advertise: Option<String>,
-    /// Folder with `boot/vmlinuz-*` and `lib/modules/*`.
-    pub kernel_dir: PathBuf,
+    /// Where the guests' kernel comes from.
+    pub kernel: KernelSource,
     /// The static guest binary.
     pub guest: PathBuf,
     /// Which accelerator.
@@ -69,7 +83,7 @@ impl AgentConfig {
             data_dir: data_dir.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
-            kernel_dir: PathBuf::from("/"),
+            kernel: KernelSource::Folder(PathBuf::from("/")),
             guest: PathBuf::from("bulkhead-guest"),
             accel: AccelChoice::Auto,
             qemu: PathBuf::from("qemu-system-x86_64"),

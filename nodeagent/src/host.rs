@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
 use tokio::sync::Mutex;
 
+use crate::KernelSource;
 use crate::boot::{BootAssets, BootError, BootSources};
 use crate::image::ImageStore;
 use crate::logs::LogStore;
@@ -31,14 +32,14 @@ pub(crate) struct Host {
 #[derive(Debug)]
 pub(crate) struct Boot {
     data: PathBuf,
-    kernel_dir: PathBuf,
+    kernel: KernelSource,
     guest: PathBuf,
     assets: Mutex<Option<Arc<BootAssets>>>,
 }
 
 impl Boot {
-    pub(crate) fn new(data: PathBuf, kernel_dir: PathBuf, guest: PathBuf) -> Self {
-        Self { data, kernel_dir, guest, assets: Mutex::new(None) }
+    pub(crate) fn new(data: PathBuf, kernel: KernelSource, guest: PathBuf) -> Self {
+        Self { data, kernel, guest, assets: Mutex::new(None) }
     }
 
     pub(crate) async fn assets(&self) -> Result<Arc<BootAssets>, BootError> {
@@ -48,9 +49,12 @@ impl Boot {
         {
             return Ok(Arc::clone(assets));
         }
-        let (data, kernel_dir, guest) = (self.data.clone(), self.kernel_dir.clone(), self.guest.clone());
+        let (data, kernel, guest) = (self.data.clone(), self.kernel.clone(), self.guest.clone());
         let made = tokio::task::spawn_blocking(move || {
-            let sources = BootSources::from_kernel_dir(&kernel_dir, &guest)?;
+            let sources = match kernel {
+                KernelSource::Folder(dir) => BootSources::from_kernel_dir(&dir, &guest)?,
+                KernelSource::Files { kernel, modules_dir } => BootSources { kernel, modules_dir, guest },
+            };
             BootAssets::prepare(&data, &sources)
         });
         let assets = match made.await {

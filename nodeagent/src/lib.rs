@@ -41,10 +41,10 @@ use bulkhead_nodeagent_core::Agent;
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
-pub use config::{AccelChoice, AgentConfig, PODS_MAX_DEFAULT};
+pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 
 // No planted bug is in this build: it would not compile.
@@ -66,7 +66,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
-    let boot = host::Boot::new(data.path.clone(), config.kernel_dir.clone(), config.guest.clone());
+    let boot = host::Boot::new(data.path.clone(), config.kernel.clone(), config.guest.clone());
     let (accelerator, sandbox) = accelerator(&config, &boot, &boot_id).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -117,7 +117,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let service = PodIoServer::new(podio::Service { host, names });
     let served =
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            // The first lines of a log must not wait for the delayed acknowledgement of the answer's head.
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
             stopping.clone().cancelled_owned(),
         ));
     let session = tokio::spawn(session.run());
@@ -132,19 +133,19 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     Ok(())
 }
 
-/// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent that does not run now,
-/// and calls it `name`. Without `tag`, the layout must hold one image. The answer is the image's digest.
+/// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent of this machine, whether
+/// it runs or not, and calls it `name`: as a whole, or not at all. Without `tag`, the layout must hold one image. The
+/// answer is the image's digest.
 ///
 /// # Errors
-/// [`AgentError::DataDirInUse`] while the agent runs; otherwise what is wrong with the layout or with this machine.
+/// What is wrong with the layout or with this machine.
 pub async fn import_image(
     data_dir: &std::path::Path,
     layout: &std::path::Path,
     tag: Option<&str>,
     name: &str,
 ) -> Result<image::ImageDigest, AgentError> {
-    let data = disk::DataDir::open(data_dir)?;
-    let store = image::ImageStore::open(&data.path, image::ImageStoreOptions::default())?;
+    let store = image::ImageStore::open_beside(data_dir, image::ImageStoreOptions::default())?;
     Ok(store.import_layout(layout, tag, name).await?.digest)
 }
 

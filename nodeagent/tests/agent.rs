@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
@@ -65,7 +65,7 @@ impl TestNode {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut config =
             AgentConfig::new("node-1", vec![format!("http://{}", server.address)], dir.path().join("data"));
-        config.kernel_dir = kernel_dir.to_owned();
+        config.kernel = KernelSource::Folder(kernel_dir.to_owned());
         config.guest = guest.to_owned();
         config.accel = AccelChoice::Tcg;
         config.backoff_ms = Some((500, 2_000));

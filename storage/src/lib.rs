@@ -57,7 +57,7 @@ pub use log::{CutTail, LoadedLog, LogBatch, LogEntry, LogStore};
 pub use log_engine::MAX_BATCH_BYTES;
 pub use mem::{CrashChoice, CrashReport, Fault, FaultPlan, FaultRule, MemDisk};
 pub use operation::Operation;
-pub use sled_backend::{FreeBytes, SledOptions, open, open_with};
+pub use sled_backend::{DiskSpace, FreeBytes, SledOptions, open, open_with};
 pub use snapshot_writer::MAX_CHUNK_BYTES;
 pub use snapshots::{SnapshotInfo, SnapshotMeta, SnapshotStore, SnapshotWriter};
 pub use stores::Stores;

@@ -54,6 +54,9 @@ pub struct Cluster {
     founders: String,
     /// More options for servers that are started from now on.
     pub options: Vec<String>,
+    /// Gives each server that is started from now on a file system of its own for its data, of so many MiB. It is seen by
+    /// that server only, and gone with it.
+    pub disk_mib: Option<u64>,
     running: BTreeMap<u64, Process>,
 }
 
@@ -68,7 +71,14 @@ impl Cluster {
         let addresses: BTreeMap<u64, String> = (1..=count).zip(free_addresses(count as usize)).collect();
         let founders: Vec<String> = addresses.iter().map(|(id, a)| format!("{id}={a}")).collect();
         let options = ["--tick-ms", "50"].map(str::to_owned).to_vec();
-        Self { dir: Some(dir), addresses, founders: founders.join(","), options, running: BTreeMap::new() }
+        Self {
+            dir: Some(dir),
+            addresses,
+            founders: founders.join(","),
+            options,
+            disk_mib: None,
+            running: BTreeMap::new(),
+        }
     }
 
     /// A cluster of `count` servers with a leader.
@@ -189,7 +199,31 @@ impl Cluster {
     #[must_use]
     pub fn try_server(&self, id: u64, options: &[&str]) -> Process {
         let mut command = self.server_command(id, &self.addresses[&id], &self.data_dir(id));
+        if let Some(mib) = self.disk_mib {
+            command = self.with_own_disk(&command, id, mib);
+        }
         Process::start(self.dir(), &format!("server-{id}"), command.args(options))
+    }
+
+    /// The same command, with a new file system of `mib` MiB where the data directory is.
+    fn with_own_disk(&self, command: &Command, id: u64, mib: u64) -> Command {
+        let data_dir = self.data_dir(id);
+        std::fs::create_dir_all(&data_dir).expect("a folder to mount at");
+        let mut own = Command::new("unshare");
+        own.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+        own.arg("mount -t tmpfs -o \"size=$1m\" bulkhead-test \"$2\"; shift 2; exec \"$@\"");
+        own.arg("sh").arg(mib.to_string()).arg(data_dir);
+        own.arg(command.get_program()).args(command.get_args());
+        own
+    }
+
+    /// The process id of a server.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self, id: u64) -> u32 {
+        self.running[&id].pid()
     }
 
     /// Tells the cluster of a new server and starts it as a learner. Gives its id.

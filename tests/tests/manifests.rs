@@ -99,6 +99,36 @@ fn mistakes_are_named_with_their_place_and_nothing_is_applied() {
 }
 
 #[test]
+fn a_resource_version_is_a_precondition() {
+    let cluster = Cluster::start(1);
+    let file = cluster.dir().join("labelled.yaml");
+    let version = || {
+        let object = cluster.cli().object("namespace", "labelled").expect("there");
+        object["metadata"]["resourceVersion"].as_str().expect("a string").to_owned()
+    };
+    let write = |version: &str, label: &str| {
+        let meta = format!("{{name: labelled, resourceVersion: \"{version}\", labels: {{is: {label}}}}}");
+        std::fs::write(&file, format!("apiVersion: v1\nkind: Namespace\nmetadata: {meta}\n"))
+            .expect("written");
+    };
+    // Not there yet: whoever wrote it has read something that is gone.
+    write("7", "first");
+    apply(&cluster, &file, &[]).refused(5, &["does not exist", "expected at revision 7"]);
+    write("", "first");
+    let _ = apply(&cluster, &file, &[]).ok();
+    let read = version();
+    write(&read, "second");
+    let _ = apply(&cluster, &file, &[]).ok();
+    let now = version();
+    write(&read, "third");
+    let words = ["labelled", &format!("has revision {now}, not {read}"), "read it again"];
+    apply(&cluster, &file, &["--dry-run"]).refused(5, &words);
+    apply(&cluster, &file, &[]).refused(5, &words);
+    write(&now, "third");
+    let _ = apply(&cluster, &file, &[]).ok();
+}
+
+#[test]
 fn exit_codes_are_as_documented() {
     let mut cluster = Cluster::start(1);
     let cli = cluster.cli();

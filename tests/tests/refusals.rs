@@ -21,6 +21,33 @@ fn check(cluster: &Cluster, id: u64, data_dir: &Path, founders: &str, words: &[&
     }
 }
 
+#[test]
+fn a_snapshot_that_lacks_a_chunk_is_refused() {
+    let mut cluster = Cluster::start(1);
+    cluster.cli().apply(cluster.dir(), "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: kept\n");
+    let _ = cluster.cli().run(&["debug", "snapshot"]).ok();
+    cluster.take(1).terminate();
+    let data_dir = cluster.data_dir(1);
+    // As the server opens it.
+    let config = sled::Config::new().path(data_dir.join("db")).segment_size(8 << 20);
+    let database = config.mode(sled::Mode::HighThroughput).open().expect("opened");
+    let snapshots = database.open_tree("snapshots").expect("a tree");
+    let keys: Vec<sled::IVec> = snapshots.scan_prefix(b"c").keys().map(|key| key.expect("read")).collect();
+    let newest = keys.last().expect("chunks");
+    let index = u64::from_be_bytes(newest[1..9].try_into().expect("an index"));
+    assert!(index > 1, "not the first of all");
+    snapshots.remove(newest).expect("removed");
+    database.flush().expect("flushed");
+    drop((snapshots, database));
+    let founders = format!("1={}", cluster.address(1));
+    let words = [
+        &format!("snapshot {index}: chunk 0 of 1 is missing"),
+        "remedy: stop this server, remove it from the cluster",
+        "join again as a fresh learner",
+    ];
+    check(&cluster, 1, &data_dir, &founders, &words);
+}
+
 /// The largest file of a folder.
 fn largest(dir: &Path) -> PathBuf {
     let files = fs::read_dir(dir).expect("a folder").flatten().map(|entry| entry.path());
@@ -45,6 +72,10 @@ fn a_foreign_newer_damaged_or_busy_directory_is_refused() {
 
     let as_two = format!("{founders},2=127.0.0.1:9");
     check(&cluster, 2, &data_dir, &as_two, &["belongs to member 1", "configured as member 2", "remedy"]);
+
+    // Founders say on every start which cluster they mean: this one would have another member.
+    let words = ["belongs to cluster", "was configured for cluster", "remedy: correct the configuration"];
+    check(&cluster, 1, &data_dir, &format!("{founders},9=127.0.0.1:9"), &words);
 
     let identity = data_dir.join("identity");
     let kept = fs::read_to_string(&identity).expect("text");

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, PODS_MAX_DEFAULT};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 use bulkhead_types::{Name, check_label_key, check_label_value, parse_millis, parse_units};
 use clap::{Args, ValueEnum};
 use smol_str::SmolStr;
@@ -39,8 +39,14 @@ pub(crate) struct AgentArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
     /// Where the guests' kernel package is installed or unpacked: a folder with boot/vmlinuz-* and lib/modules/*
-    #[arg(long, default_value = "/", value_name = "DIR")]
+    #[arg(long, env = "BULKHEAD_KERNEL_DIR", default_value = "/", value_name = "DIR")]
     pub(crate) kernel_dir: PathBuf,
+    /// The guests' kernel image (bzImage), instead of the newest of the folder
+    #[arg(long, value_name = "FILE", requires = "modules_dir")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The modules of that kernel: .../lib/modules/VERSION
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub(crate) modules_dir: Option<PathBuf>,
     /// The program that runs as the guests' init [default: bulkhead-guest beside this program]
     #[arg(long, value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
@@ -107,7 +113,10 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     Ok(AgentConfig {
         listen: args.listen,
         advertise,
-        kernel_dir: args.kernel_dir,
+        kernel: match args.kernel.zip(args.modules_dir) {
+            Some((kernel, modules_dir)) => KernelSource::Files { kernel, modules_dir },
+            None => KernelSource::Folder(args.kernel_dir),
+        },
         guest: args.guest.unwrap_or_else(beside_this_program),
         accel: match args.accel {
             Accelerator::Auto => AccelChoice::Auto,

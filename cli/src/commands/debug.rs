@@ -49,12 +49,14 @@ async fn check(context: &Context) -> Result<(), Failure> {
                     status.revision.to_string(),
                     found.objects_checked.to_string(),
                     found.violations.len().to_string(),
+                    status.disk.map_or_else(|| "?".to_owned(), |disk| super::member::bytes(disk.free_bytes)),
                 ]);
                 digests.push((status.applied_index, status.digest_version, status.digest, address.clone()));
             }
         }
     }
-    let header = ["SERVER", "MEMBER", "ROLE", "TERM", "APPLIED", "REVISION", "OBJECTS", "VIOLATIONS"];
+    let header =
+        ["SERVER", "MEMBER", "ROLE", "TERM", "APPLIED", "REVISION", "OBJECTS", "VIOLATIONS", "DISK FREE"];
     emit(&table::render(&header, &rows))?;
     problems.extend(different(&digests));
     if problems.is_empty() { Ok(()) } else { Err(Failure::failed(problems.join("\n"))) }

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
-    /// Put an OCI image into the store of an agent of this machine, while that agent does not run
+    /// Put an OCI image into the store of an agent of this machine, whether that agent runs or not
     Import {
         /// An OCI layout: a directory, or a tar archive of one
         layout: PathBuf,

@@ -153,11 +153,15 @@ async fn list(all: bool, output: Format, context: &Context) -> Result<(), Failur
         Format::Table | Format::Wide => {}
     }
     let unknown = || "?".to_owned();
+    // Each knows its own disk; one that does not answer is shown without.
+    let disks =
+        futures::future::join_all(answer.members.iter().filter(shown).map(|m| disk_of(context, m))).await;
     let rows: Vec<Vec<String>> = answer
         .members
         .iter()
         .filter(shown)
-        .map(|m| {
+        .zip(disks)
+        .map(|(m, disk)| {
             let role = if m.leader { "leader" } else { role_name(m) };
             let reachable = m.reachable.map_or_else(unknown, |r| if r { "yes" } else { "no" }.to_owned());
             vec![
@@ -166,12 +170,27 @@ async fn list(all: bool, output: Format, context: &Context) -> Result<(), Failur
                 role.to_owned(),
                 reachable,
                 m.match_index.map_or_else(unknown, |index| index.to_string()),
+                disk.map_or_else(unknown, |disk| {
+                    format!("{} of {}", bytes(disk.free_bytes), bytes(disk.total_bytes))
+                }),
                 if m.version.is_empty() { unknown() } else { m.version.clone() },
             ]
         })
         .collect();
     emit_line(&format!("cluster {}", answer.cluster_id))?;
-    emit(&table::render(&["ID", "ADDRESS", "ROLE", "REACHABLE", "LOG INDEX", "VERSION"], &rows))
+    emit(&table::render(&["ID", "ADDRESS", "ROLE", "REACHABLE", "LOG INDEX", "DISK FREE", "VERSION"], &rows))
+}
+
+/// What a member says of its disk.
+async fn disk_of(context: &Context, member: &v1::Member) -> Option<v1::DiskUsage> {
+    let channel = crate::client::channel(&member.address).ok()?;
+    status_of(context, channel).await.ok()?.disk
+}
+
+/// Bytes as people read them.
+pub(super) fn bytes(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if bytes < 10 << 30 { format!("{}Mi", bytes / MIB) } else { format!("{}Gi", bytes / (MIB << 10)) }
 }
 
 fn role_name(member: &v1::Member) -> &'static str {

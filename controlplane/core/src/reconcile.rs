@@ -26,6 +26,8 @@ use bulkhead_types::{Command, Pod, ReplicaSet};
 use crate::schedule::Scheduler;
 use crate::{Change, State};
 
+use queue::work_off;
+
 pub(crate) use queue::Queue;
 pub use soft::SoftState;
 pub(crate) use tally::Tallies;

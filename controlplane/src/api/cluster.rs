@@ -23,8 +23,12 @@ use uuid::Uuid;
 
 use super::Api;
 use crate::deadline::deadline;
+<<<<<<< HEAD
 use crate::error::{RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
 use crate::past::Past;
+=======
+use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
+>>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
 use crate::view::View;
 
 /// Most chunks of a backup between the encoder and the socket.
@@ -181,8 +185,12 @@ impl Cluster for Api {
             feature_level_max: self.identity.feature_level_max,
             digest: format!("{:032x}", status.digest),
             digest_version: DIGEST_VERSION,
-            disk: None,
-            alarm: if status.disk_full { "disk full".to_owned() } else { String::new() },
+            disk: bulkhead_storage::DiskSpace::of(&self.data_dir).ok().map(|space| v1::DiskUsage {
+                free_bytes: space.free_bytes,
+                total_bytes: space.total_bytes,
+                ..v1::DiskUsage::default()
+            }),
+            alarm: if status.disk_full { DISK_FULL.to_owned() } else { String::new() },
             backup: self.backups.status(),
         }))
     }

@@ -1,10 +1,12 @@
 //! `Manifests`: Kubernetes-shaped YAML, applied as a whole or not at all.
 
 use bulkhead_controlplane_core::{State, decide};
-use bulkhead_manifest::{ManifestError, Source, parse};
+use bulkhead_manifest::{ManifestError, Parsed, Source, parse};
 use bulkhead_proto::v1::manifests_server::Manifests;
 use bulkhead_proto::{parse_actor, parse_request_id, v1};
-use bulkhead_types::{COMMANDS_MAX, Command, Event, EventKind, Kind, Name, Object, ObjectId, Stamped};
+use bulkhead_types::{
+    COMMANDS_MAX, Command, Event, EventKind, Kind, Name, Object, ObjectId, Precondition, Stamped,
+};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -30,14 +32,15 @@ impl Manifests for Api {
         let request_id = request_id.unwrap_or_else(Uuid::new_v4);
         let actor = parse_actor(&request.actor).map_err(|e| convert_status(&e))?;
         let namespace = optional_name("namespace", &request.namespace)?;
-        let objects = match read_files(request.files, namespace.as_ref()) {
-            Ok(objects) => objects,
+        let parsed = match read_files(request.files, namespace.as_ref()) {
+            Ok(parsed) => parsed,
             Err(errors) => {
                 let errors = errors.into_iter().map(wire_error).collect();
                 let request_id = request_id.to_string();
                 return Ok(Response::new(v1::ApplyResponse { errors, request_id, ..Default::default() }));
             }
         };
+        let objects: Vec<Object> = parsed.iter().map(|parsed| parsed.object.clone()).collect();
         if objects.is_empty() || objects.len() > COMMANDS_MAX {
             return Err(invalid(
                 "files",
@@ -49,7 +52,7 @@ impl Manifests for Api {
             actor,
             proposed_at_ms: 0,
             trace_context,
-            preconditions: Vec::new(),
+            preconditions: parsed.iter().filter_map(precondition).collect(),
             commands: objects.iter().cloned().map(Command::Apply).collect(),
         };
         let before = self.read(false, 0, deadline).await?;
@@ -69,12 +72,17 @@ impl Manifests for Api {
 fn read_files(
     files: Vec<v1::ManifestFile>,
     namespace: Option<&Name>,
-) -> Result<Vec<Object>, Vec<ManifestError>> {
+) -> Result<Vec<Parsed>, Vec<ManifestError>> {
     let sources: Vec<Source> =
         files.into_iter().map(|file| Source { name: file.name, text: file.text }).collect();
     let default = Name::new("default").expect("default is a name");
-    let parsed = parse(&sources, Some(namespace.unwrap_or(&default)))?;
-    Ok(parsed.into_iter().map(|parsed| parsed.object).collect())
+    parse(&sources, Some(namespace.unwrap_or(&default)))
+}
+
+/// `metadata.resourceVersion` in a manifest: the object must still be as whoever wrote it has read it.
+fn precondition(parsed: &Parsed) -> Option<Precondition> {
+    let revision = Some(parsed.resource_version?);
+    Some(Precondition { object: parsed.object.object_ref(), revision })
 }
 
 fn wire_error(error: ManifestError) -> v1::ManifestError {

@@ -11,7 +11,7 @@ pub enum BootError {
     /// No kernel image.
     #[error(
         "No kernel image at {path}; fetch one with `scripts/fetch-kernel.sh <dir>` \
-         or `apt-get install linux-image-cloud-amd64`, and name it in the agent's configuration"
+         or `apt-get install linux-image-cloud-amd64`, and name it with --kernel-dir, or with --kernel and --modules-dir"
     )]
     KernelMissing {
         /// Where it was looked for.

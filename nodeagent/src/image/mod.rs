@@ -12,6 +12,7 @@
 mod config;
 mod digest;
 mod error;
+mod files;
 mod flatten;
 mod layer;
 mod layout;

@@ -5,29 +5,31 @@
 //!    <digest>.ext4    read-only file system, base of the containers' overlays
 //!    <digest>.json    configuration; its presence says that the image is complete, its mtime when it was last used
 //!    names.json       name -> digest
-//!    tmp/             work in progress; emptied at open
+//!    tmp/             the agent's work in progress; emptied at open
+//!    incoming/        that of imports beside it
+//!    lock, imports    who changes what is published; who imports
 //! ```
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use oci_client::Reference;
-use serde::{Deserialize, Serialize};
 
 use super::config::{ImageConfig, parse_group, parse_passwd};
 use super::digest::{HashingReader, ImageDigest};
 use super::error::{ImageError, IoContext as _};
+use super::files::{
+    Names, Record, Stamp, WorkDir, WorkPlace, disk_bytes, last_used, load, load_names, lock_published,
+    read_accounts, write_json, write_names,
+};
 use super::flatten::make_ext4;
 use super::layer::{UnpackLimits, Unpacker};
 use super::layout::{Layout, Manifest, check_digest, parse_config};
 use super::registry::{Credentials, RemoteImage};
-
-/// Longest /etc/passwd or /etc/group that is read.
-const ACCOUNTS_LENGTH_MAX: u64 = 1 << 20;
 
 /// Limits and habits of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub struct Image {
     pub config: Arc<ImageConfig>,
     /// The read-only ext4 file system.
     pub path: PathBuf,
-    lease: Arc<()>,
+    pub(super) lease: Arc<()>,
 }
 
 /// An image as the list shows it.
@@ -104,62 +106,90 @@ pub struct ImageStore {
 struct Inner {
     dir: PathBuf,
     options: ImageStoreOptions,
+    work: WorkPlace,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     names: Names,
+    /// The file that the names were read from.
+    stamp: Stamp,
     ready: BTreeMap<ImageDigest, Image>,
     /// One lock for each name or digest that somebody works on.
     working: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Names(BTreeMap<String, ImageDigest>);
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    digest: ImageDigest,
-    config: ImageConfig,
-}
-
 impl ImageStore {
-    /// Opens the store under `<data>/images`, and clears what an interrupted run left behind.
+    /// Opens the agent's store under `<data>/images`, and clears what an interrupted run left behind. Imports may run
+    /// beside it.
     ///
     /// # Errors
     /// [`ImageError::Io`] if the directory cannot be made or read.
     pub fn open(data: &Path, options: ImageStoreOptions) -> Result<Self, ImageError> {
         let dir = data.join("images");
-        let tmp = dir.join("tmp");
-        match fs::remove_dir_all(&tmp) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(ImageError::io("empty", &tmp, error));
-            }
-            _ => {}
-        }
-        fs::create_dir_all(&tmp).at("make", &tmp)?;
-        // Unpacked images hold set-user-id programs of strangers: no user of the host may reach them.
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(&tmp, private).at("protect", &tmp)?;
-        let mut state = State::default();
+        fs::create_dir_all(&dir).at("make", &dir)?;
+        let published = lock_published(&dir)?;
+        let work = WorkPlace::of_agent(&dir)?;
         for entry in fs::read_dir(&dir).at("list", &dir)? {
             let path = entry.at("list", &dir)?.path();
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") if !path.ends_with("names.json") => {
-                    if let Some(image) = load(&path)? {
-                        state.ready.insert(image.digest.clone(), image);
-                    }
-                }
-                Some("ext4") if !path.with_extension("json").exists() => {
-                    fs::remove_file(&path).at("remove", &path)?;
-                }
-                _ => {}
+            let is_rubbish = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") if !path.ends_with("names.json") => load(&path)?.is_none(),
+                Some("ext4") => !path.with_extension("json").exists(),
+                _ => false,
+            };
+            if is_rubbish {
+                fs::remove_file(&path).at("remove", &path)?;
             }
         }
-        state.names = load_names(&dir.join("names.json"))?;
-        state.names.0.retain(|_, digest| state.ready.contains_key(digest));
-        Ok(Self { inner: Arc::new(Inner { dir, options, state: Mutex::new(state) }) })
+        drop(published);
+        Self::with_work_place(dir, options, work)
+    }
+
+    /// Opens the store for an import that may run beside the agent, which finds what was published when it is asked
+    /// for it.
+    ///
+    /// # Errors
+    /// [`ImageError::Io`] if the directory cannot be made or read.
+    pub fn open_beside(data: &Path, options: ImageStoreOptions) -> Result<Self, ImageError> {
+        let dir = data.join("images");
+        fs::create_dir_all(&dir).at("make", &dir)?;
+        let work = WorkPlace::of_import(&dir)?;
+        Self::with_work_place(dir, options, work)
+    }
+
+    fn with_work_place(
+        dir: PathBuf,
+        options: ImageStoreOptions,
+        work: WorkPlace,
+    ) -> Result<Self, ImageError> {
+        let store = Self { inner: Arc::new(Inner { dir, options, work, state: Mutex::default() }) };
+        let published = lock_published(&store.inner.dir)?;
+        store.read_again(&mut store.state())?;
+        drop(published);
+        Ok(store)
+    }
+
+    /// Takes in what other processes published. The caller holds the lock of the directory, or looks at files that are
+    /// only ever replaced as a whole.
+    fn read_again(&self, state: &mut State) -> Result<(), ImageError> {
+        let dir = &self.inner.dir;
+        let stamp = Stamp::of(dir);
+        if stamp == state.stamp {
+            return Ok(());
+        }
+        let mut names = load_names(dir)?;
+        for digest in names.0.values() {
+            if !state.ready.contains_key(digest) {
+                let record = dir.join(format!("{}.json", digest.hex()));
+                if let Some(image) = record.exists().then(|| load(&record)).transpose()?.flatten() {
+                    state.ready.insert(image.digest.clone(), image);
+                }
+            }
+        }
+        names.0.retain(|_, digest| state.ready.contains_key(digest));
+        (state.names, state.stamp) = (names, stamp);
+        Ok(())
     }
 
     /// Takes an image from an OCI layout (a directory, or a tar of one) and calls it `name`. Without `tag`, the
@@ -243,10 +273,11 @@ impl ImageStore {
     /// [`ImageError::InvalidName`].
     pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
         let reference = canonical_name(name)?;
-        let digest = match reference.digest().and_then(ImageDigest::parse) {
-            Some(digest) => Some(digest),
-            None => self.state().names.0.get(&reference.whole()).cloned(),
-        };
+        let mut state = self.state();
+        self.read_again(&mut state)?;
+        let named = state.names.0.get(&reference.whole()).cloned();
+        drop(state);
+        let digest = reference.digest().and_then(ImageDigest::parse).or(named);
         Ok(digest.and_then(|digest| self.ready(&digest)))
     }
 
@@ -271,7 +302,9 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::InUse`], or [`ImageError::NotFound`].
     pub fn remove(&self, digest: &ImageDigest) -> Result<(), ImageError> {
+        let _published = lock_published(&self.inner.dir)?;
         let mut state = self.state();
+        self.read_again(&mut state)?;
         let place = || "on this node".into();
         let Some(image) = state.ready.get(digest) else {
             return Err(ImageError::NotFound { name: digest.to_string(), place: place() });
@@ -282,7 +315,8 @@ impl ImageStore {
         let path = image.path.clone();
         state.ready.remove(digest);
         state.names.0.retain(|_, named| named != digest);
-        write_json(&self.inner.dir, "names.json", &state.names)?;
+        write_names(&self.inner.dir, &self.inner.work, &state.names)?;
+        state.stamp = Stamp::of(&self.inner.dir);
         // The record goes first: without it the other file is rubbish, which the next open clears away.
         let record = path.with_extension("json");
         fs::remove_file(&record).at("remove", &record)?;
@@ -342,10 +376,19 @@ impl ImageStore {
     fn publish(&self, built: &Path, record: Record) -> Result<(), ImageError> {
         let dir = &self.inner.dir;
         let target = dir.join(format!("{}.ext4", record.digest.hex()));
+        let _published = lock_published(dir)?;
+        // Another process may have been faster, and guests may run from its file: that one stays.
+        let complete = dir.join(format!("{}.json", record.digest.hex()));
+        if complete.exists()
+            && let Some(image) = load(&complete)?
+        {
+            self.state().ready.insert(record.digest, image);
+            return Ok(());
+        }
         fs::set_permissions(built, std::os::unix::fs::PermissionsExt::from_mode(0o444))
             .at("protect", built)?;
         fs::rename(built, &target).at("make", &target)?;
-        write_json(dir, &format!("{}.json", record.digest.hex()), &record)?;
+        write_json(dir, &self.inner.work, &format!("{}.json", record.digest.hex()), &record)?;
         let image = Image {
             digest: record.digest.clone(),
             config: Arc::new(record.config),
@@ -357,13 +400,21 @@ impl ImageStore {
     }
 
     fn give_name(&self, name: &str, digest: &ImageDigest) -> Result<Image, ImageError> {
+        let dir = &self.inner.dir;
+        let place = || "on this node: it was removed meanwhile".into();
+        let published = lock_published(dir)?;
         let mut state = self.state();
+        self.read_again(&mut state)?;
+        if !dir.join(format!("{}.json", digest.hex())).exists() {
+            state.ready.remove(digest);
+            return Err(ImageError::NotFound { name: name.into(), place: place() });
+        }
         if state.names.0.get(name) != Some(digest) {
             state.names.0.insert(name.into(), digest.clone());
-            write_json(&self.inner.dir, "names.json", &state.names)?;
+            write_names(dir, &self.inner.work, &state.names)?;
+            state.stamp = Stamp::of(dir);
         }
-        drop(state);
-        let place = || "on this node: it was removed meanwhile".into();
+        drop((state, published));
         self.ready(digest).ok_or_else(|| ImageError::NotFound { name: name.into(), place: place() })
     }
 
@@ -383,7 +434,7 @@ impl ImageStore {
     }
 
     fn work_dir(&self) -> Result<WorkDir, ImageError> {
-        let path = self.inner.dir.join("tmp").join(uuid::Uuid::new_v4().to_string());
+        let path = self.inner.work.path.join(uuid::Uuid::new_v4().to_string());
         fs::create_dir(&path).at("make", &path)?;
         Ok(WorkDir { path })
     }
@@ -391,25 +442,6 @@ impl ImageStore {
     fn state(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock with the state half changed.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A temporary directory that goes away with its owner.
-#[derive(Debug)]
-struct WorkDir {
-    path: PathBuf,
-}
-
-impl WorkDir {
-    fn layer_path(&self, index: usize) -> PathBuf {
-        self.path.join(format!("layer-{index}"))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        // What is left is cleared at the next open.
-        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -437,63 +469,6 @@ async fn blocking<T: Send + 'static>(
             }
         },
     }
-}
-
-fn load(record: &Path) -> Result<Option<Image>, ImageError> {
-    let path = record.with_extension("ext4");
-    let parsed: Option<Record> = serde_json::from_slice(&fs::read(record).at("read", record)?).ok();
-    match parsed {
-        Some(parsed) if path.exists() => {
-            let (digest, config) = (parsed.digest, Arc::new(parsed.config));
-            Ok(Some(Image { digest, config, path, lease: Arc::new(()) }))
-        }
-        // Of no use without the other; the image is fetched again when it is asked for.
-        _ => {
-            fs::remove_file(record).at("remove", record)?;
-            Ok(None)
-        }
-    }
-}
-
-fn load_names(path: &Path) -> Result<Names, ImageError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Names::default()),
-        Err(error) => Err(ImageError::io("read", path, error)),
-    }
-}
-
-/// Replaces a file as a whole, or not at all.
-fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> Result<(), ImageError> {
-    let target = dir.join(name);
-    let temporary = dir.join("tmp").join(format!("{name}.{}", uuid::Uuid::new_v4()));
-    let bytes = serde_json::to_vec_pretty(value).expect("strings and numbers always fit in JSON");
-    let mut file = File::create_new(&temporary).at("make", &temporary)?;
-    file.write_all(&bytes).at("write", &temporary)?;
-    file.sync_all().at("sync", &temporary)?;
-    fs::rename(&temporary, &target).at("make", &target)?;
-    File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
-}
-
-/// A file of the image, read as the container would see it; empty if there is none.
-fn read_accounts(root: impl std::os::fd::AsFd, path: &str) -> String {
-    use rustix::fs::{Mode, OFlags, ResolveFlags};
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else { return String::new() };
-    let mut bytes = Vec::new();
-    let _ = io::Read::read_to_end(&mut io::Read::take(File::from(fd), ACCOUNTS_LENGTH_MAX), &mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn disk_bytes(path: &Path) -> u64 {
-    /// Unit of `st_blocks` (stat(2)).
-    const STAT_BLOCK: u64 = 512;
-    fs::metadata(path).map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK)
-}
-
-fn last_used(record: &Path) -> SystemTime {
-    fs::metadata(record).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]

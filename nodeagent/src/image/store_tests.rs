@@ -7,6 +7,7 @@ mod layout_maker;
 use super::*;
 use layout_maker::{LayoutMaker, Node, layer};
 use serde_json::json;
+use std::io::Write as _;
 use std::process::Command;
 
 struct Fixture {
@@ -353,4 +354,47 @@ async fn a_lying_registry_is_found_out() {
     let error =
         store.pull(&format!("{closed}/web:v1"), PullPolicy::Always, None).await.expect_err("nobody there");
     assert!(error.to_string().contains("onnect"), "{error}");
+}
+
+#[tokio::test]
+async fn imports_beside_a_running_agent_are_whole_and_found_at_once() {
+    let mut fixture = Fixture::with_image();
+    fixture.layout.image("v2", "amd64", json!({"Cmd": ["two"]}), &[]);
+    let agent = fixture.store();
+    let held = fixture.import(&agent, Some("v1")).await.expect("imported");
+    let node = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("there"));
+    let inode = node(&held.path);
+    // Each import is a process of its own, as far as the files know.
+    let import = async |tag: &'static str, name: &'static str| {
+        let options = ImageStoreOptions { free_bytes: 8 << 20, ..Default::default() };
+        let store = ImageStore::open_beside(&fixture.data(), options).expect("opened");
+        store.import_layout(&fixture.layout.dir, Some(tag), name).await.expect("imported")
+    };
+    let (one, two, again) =
+        tokio::join!(import("v2", "one:v2"), import("v2", "two:v2"), import("v1", "again:v1"));
+    assert_eq!((&one.digest, &one.path), (&two.digest, &two.path));
+    // What guests run from stays the same file.
+    assert_eq!((&again.digest, node(&again.path)), (&held.digest, inode));
+    for (name, digest) in [("one:v2", &one.digest), ("two:v2", &one.digest), ("again:v1", &held.digest)] {
+        let found = agent.find(name).expect("a name").expect("found without a restart");
+        assert_eq!(found.digest, *digest, "{name}");
+    }
+    // A name that comes to mean another image does so at once; whoever holds the former one keeps it.
+    let moved = import("v2", "web:v1").await;
+    assert_eq!(agent.find("web:v1").expect("a name").expect("found").digest, moved.digest);
+    assert!(held.path.exists());
+    // What the agent names afterwards does not undo what was imported.
+    fixture.import(&agent, Some("v1")).await.expect("imported");
+    assert!(agent.find("two:v2").expect("a name").is_some());
+    // Nothing is left of the imports, and an agent that starts now clears only what is dead.
+    let incoming = || fs::read_dir(fixture.data().join("images/incoming")).map_or(0, Iterator::count);
+    assert_eq!(incoming(), 0);
+    let options = ImageStoreOptions::default();
+    let living = ImageStore::open_beside(&fixture.data(), options).expect("opened");
+    drop(fixture.store());
+    assert_eq!(incoming(), 1, "an import goes on while an agent starts");
+    drop(living);
+    fs::create_dir_all(fixture.data().join("images/incoming/dead")).expect("made");
+    drop(fixture.store());
+    assert_eq!(incoming(), 0);
 }

@@ -85,16 +85,21 @@ fn one(
     errors: &mut Vec<ManifestError>,
 ) {
     let mut decoder = Decoder::new(file, root, prefix);
-    if let Some(object) = object(&mut decoder, root, default_namespace) {
+    if let Some((object, resource_version)) = object(&mut decoder, root, default_namespace) {
         for error in validate(&object) {
             decoder.add_unless_explained(&error.path, error.reason);
         }
-        parsed.push(Parsed { object, file: file.to_owned(), line: root.place.line });
+        let (file, line) = (file.to_owned(), root.place.line);
+        parsed.push(Parsed { object, resource_version, file, line });
     }
     errors.append(&mut decoder.errors);
 }
 
-fn object(d: &mut Decoder<'_>, root: &Node, default_namespace: Option<&Name>) -> Option<Object> {
+fn object(
+    d: &mut Decoder<'_>,
+    root: &Node,
+    default_namespace: Option<&Name>,
+) -> Option<(Object, Option<u64>)> {
     if !matches!(root.value, Value::Map(_)) {
         d.fail(
             root.place,
@@ -107,6 +112,7 @@ fn object(d: &mut Decoder<'_>, root: &Node, default_namespace: Option<&Name>) ->
     let fields = d.fields(root, "", &OBJECT)?;
     api_version(d, &fields, kind.as_str(), kind.api_version());
     let meta = meta::object(d, &fields, kind, default_namespace);
+    let resource_version = meta.is_some().then(|| meta::resource_version(d, &fields)).flatten();
     let spec = fields.get("spec");
     if spec.is_none() && !matches!(kind, Kind::Namespace | Kind::Node) {
         d.missing(&fields, "spec");
@@ -143,7 +149,7 @@ fn object(d: &mut Decoder<'_>, root: &Node, default_namespace: Option<&Name>) ->
             }))
         }
     };
-    Some(object)
+    Some((object, resource_version))
 }
 
 fn kind(d: &mut Decoder<'_>, root: &Node) -> Option<Kind> {

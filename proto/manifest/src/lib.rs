@@ -39,6 +39,8 @@ pub struct Source {
 pub struct Parsed {
     /// The object, with every default filled in, as a client submits it.
     pub object: Object,
+    /// `metadata.resourceVersion`, when given: the revision that the object must still have.
+    pub resource_version: Option<u64>,
     /// [`Source::name`] of its text.
     pub file: String,
     /// The line on which it begins, from 1.

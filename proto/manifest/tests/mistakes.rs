@@ -56,6 +56,24 @@ status: {}
 ";
 
 #[test]
+fn a_resource_version_is_a_revision_or_nothing() {
+    let parsed = |version: &str| {
+        let text =
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: a, resourceVersion: {version}}}\n");
+        let source = Source { name: "a.yaml".to_owned(), text };
+        parse(&[source], None).map(|parsed| parsed[0].resource_version)
+    };
+    assert_eq!(parsed("\"17\""), Ok(Some(17)));
+    for nothing in ["null", "\"\"", "\"0\""] {
+        assert_eq!(parsed(nothing), Ok(None), "{nothing}");
+    }
+    for bad in ["17", "x17", "\"-1\"", "[17]"] {
+        let errors = parsed(bad).expect_err(bad);
+        assert_eq!(errors[0].path, "metadata.resourceVersion", "{errors:?}");
+    }
+}
+
+#[test]
 fn what_kubectl_prints_is_accepted() {
     check(
         DEPLOYMENT,

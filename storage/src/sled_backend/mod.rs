@@ -23,4 +23,4 @@ mod space;
 
 pub use directory::{open, open_with};
 pub use options::SledOptions;
-pub use space::FreeBytes;
+pub use space::{DiskSpace, FreeBytes};

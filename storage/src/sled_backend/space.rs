@@ -19,10 +19,7 @@ impl FreeBytes {
     /// Asks the file system.
     #[must_use]
     pub fn file_system() -> Self {
-        Self::new(|path| {
-            let stat = rustix::fs::statvfs(path)?;
-            Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-        })
+        Self::new(|path| Ok(DiskSpace::of(path)?.free_bytes))
     }
 
     /// Asks a function (a quota, a test).
@@ -35,6 +32,27 @@ impl FreeBytes {
 impl fmt::Debug for FreeBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FreeBytes")
+    }
+}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What an unprivileged process can still write.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
+impl DiskSpace {
+    /// Asks the file system of a path.
+    ///
+    /// # Errors
+    /// When the path is not there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Self { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
     }
 }
 

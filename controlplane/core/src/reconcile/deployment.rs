@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 use self::rolling::{Bounds, Resize, SetSize};
 use self::status::Found;
-use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, names};
+use super::{Queue, Reconciler, View, names, work_off};
 use crate::{Change, ChangeType, State};
 
 /// Names tried for a new ReplicaSet in one run.
@@ -74,28 +74,20 @@ impl Reconciler for Deployments {
             let owner = view.state.replica_sets().get(set).and_then(|set| set.meta.owner);
             owner.into_iter().for_each(|owner| self.queue.keep(owner.id));
         }
-        let mut commands = Vec::new();
-        for _ in 0..OBJECTS_PER_RUN {
-            if commands.len() >= COMMANDS_PER_RUN {
-                break;
-            }
-            let Some(id) = self.queue.pop() else { break };
-            let Some(deployment) = view.state.deployments().get(id) else { continue };
-            if is_doomed(view.state, deployment) {
-                continue;
-            }
-            let before = commands.len();
-            let scaled_from = self.scaled_from.remove(&id);
-            let mut pass = Pass::new(view, deployment, scaled_from);
-            pass.run(&mut commands);
-            if let Some(at_ms) = pass.wake_at_ms {
-                self.queue.wake_at(id, at_ms);
-            }
-            if commands.len() > before {
-                self.queue.proposed(id);
-            }
-        }
-        commands
+        work_off(
+            self,
+            |this| &mut this.queue,
+            |this, id, commands| {
+                let deployment = view.state.deployments().get(id).filter(|d| !is_doomed(view.state, d));
+                let Some(deployment) = deployment else { return };
+                let scaled_from = this.scaled_from.remove(&id);
+                let mut pass = Pass::new(view, deployment, scaled_from);
+                pass.run(commands);
+                if let Some(at_ms) = pass.wake_at_ms {
+                    this.queue.wake_at(id, at_ms);
+                }
+            },
+        )
     }
 
     fn next_wake_ms(&self) -> Option<u64> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bulkhead_types::{Command, Node, NodePhase, Object, ObjectId, Pod, Taint, TaintEffect};
 use smol_str::SmolStr;
 
-use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, is_active};
+use super::{Queue, Reconciler, View, is_active, work_off};
 use crate::{Change, ChangeType, State};
 
 /// The taint that an unreachable node counts as having (Kubernetes' name).
@@ -70,21 +70,15 @@ impl Reconciler for NodeLifecycle {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
-        let mut commands = Vec::new();
-        for _ in 0..OBJECTS_PER_RUN {
-            if commands.len() >= COMMANDS_PER_RUN {
-                break;
-            }
-            let Some(id) = self.queue.pop() else { break };
-            let Some(node) = view.state.nodes().get(id) else { continue };
-            let before = commands.len();
-            self.check_lease(view, node, &mut commands);
-            self.evict(view, node, &mut commands);
-            if commands.len() > before {
-                self.queue.proposed(id);
-            }
-        }
-        commands
+        work_off(
+            self,
+            |this| &mut this.queue,
+            |this, id, commands| {
+                let Some(node) = view.state.nodes().get(id) else { return };
+                this.check_lease(view, node, commands);
+                this.evict(view, node, commands);
+            },
+        )
     }
 
     fn next_wake_ms(&self) -> Option<u64> {

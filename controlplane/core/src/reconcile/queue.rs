@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::ObjectId;
+use bulkhead_types::{Command, ObjectId};
+
+use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN};
 
 /// First wait after a proposal without effect, in milliseconds; it doubles with each further one.
 const RETRY_MS_MIN: u64 = 100;
@@ -22,6 +24,28 @@ pub(crate) struct Queue {
     due: BTreeMap<ObjectId, u64>,
     proposed: BTreeSet<ObjectId>,
     failures: BTreeMap<ObjectId, u32>,
+}
+
+/// One run over what waits in a reconciler's queue, within the bounds of a run. What a command was proposed for is
+/// noted, so that it is looked at again when that had no effect.
+pub(super) fn work_off<R>(
+    reconciler: &mut R,
+    queue: fn(&mut R) -> &mut Queue,
+    mut one: impl FnMut(&mut R, ObjectId, &mut Vec<Command>),
+) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for _ in 0..OBJECTS_PER_RUN {
+        if commands.len() >= COMMANDS_PER_RUN {
+            break;
+        }
+        let Some(id) = queue(reconciler).pop() else { break };
+        let before = commands.len();
+        one(reconciler, id, &mut commands);
+        if commands.len() > before {
+            queue(reconciler).proposed(id);
+        }
+    }
+    commands
 }
 
 impl Queue {

@@ -9,7 +9,7 @@ use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod, ReplicaSet, Rep
 use smol_str::SmolStr;
 
 use super::tally::min_ready_ms;
-use super::{COMMANDS_PER_RUN, OBJECTS_PER_RUN, Queue, Reconciler, View, is_active, names};
+use super::{Queue, Reconciler, View, is_active, names, work_off};
 use crate::{Change, ChangeType, State};
 
 /// Pods created or deleted by one command, at most.
@@ -72,20 +72,15 @@ impl Reconciler for ReplicaSets {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
-        let mut commands = Vec::new();
-        for _ in 0..OBJECTS_PER_RUN {
-            if commands.len() >= COMMANDS_PER_RUN {
-                break;
-            }
-            let Some(id) = self.queue.pop() else { break };
-            let Some(set) = view.state.replica_sets().get(id) else { continue };
-            let before = commands.len();
-            self.reconcile_set(view, set, &mut commands);
-            if commands.len() > before {
-                self.queue.proposed(id);
-            }
-        }
-        commands
+        work_off(
+            self,
+            |this| &mut this.queue,
+            |this, id, commands| {
+                if let Some(set) = view.state.replica_sets().get(id) {
+                    this.reconcile_set(view, set, commands);
+                }
+            },
+        )
     }
 
     fn next_wake_ms(&self) -> Option<u64> {

@@ -9,11 +9,10 @@ use super::index::{NodeIndex, Slot};
 use super::report;
 use super::score::{SCORE_MAX, owner_spread, sum_of};
 use super::shape::{ShapeKey, Shapes};
+use crate::decide::REASON_UNSCHEDULABLE;
 use crate::reconcile::{Queue, Reconciler, View, is_active};
 use crate::{Change, ChangeType, State};
 
-/// The reason that `SetPodsUnschedulable` leaves in a pod's status.
-const REASON_UNSCHEDULABLE: &str = "Unschedulable";
 /// Pods bound by one command, at most.
 const BINDINGS_PER_COMMAND: usize = 2000;
 /// Pods bound per run, at most.

@@ -5,10 +5,9 @@ use bulkhead_types::{Kind, Name, ObjectMeta, StringMap};
 use super::decoder::{Decoder, Fields, Schema};
 
 const OBJECT_META: Schema = Schema {
-    known: &["name", "namespace", "labels", "annotations"],
+    known: &["name", "namespace", "labels", "annotations", "resourceVersion"],
     ignored: &[
         "uid",
-        "resourceVersion",
         "generation",
         "creationTimestamp",
         "deletionTimestamp",
@@ -50,6 +49,25 @@ pub(super) fn object(
     let labels = d.string_map(&fields, "labels");
     let annotations = d.string_map(&fields, "annotations");
     Some(ObjectMeta { labels, annotations, ..ObjectMeta::new(namespace, name?) })
+}
+
+/// `metadata.resourceVersion`: as in Kubernetes an opaque string of the server's, here digits. An empty one, and `0`,
+/// say nothing.
+pub(super) fn resource_version(d: &mut Decoder<'_>, object: &Fields<'_>) -> Option<u64> {
+    let fields = d.fields(object.get("metadata")?, "metadata", &OBJECT_META)?;
+    fields.get("resourceVersion").filter(|node| !node.is_null())?;
+    let text = d.text(&fields, "resourceVersion")?;
+    if text.is_empty() {
+        return None;
+    }
+    match text.parse() {
+        Ok(revision) => Some(revision).filter(|revision| *revision > 0),
+        Err(_) => {
+            let reason = format!("{text:?} is no resourceVersion of this server: those are decimal numbers");
+            d.fail(fields.place("resourceVersion"), &fields.path("resourceVersion"), reason);
+            None
+        }
+    }
 }
 
 fn name_in_namespace(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<Name> {

@@ -1,0 +1,195 @@
+//! The files of the store, which an agent and imports beside it share.
+//!
+//! Whoever changes what is published holds the lock of the directory meanwhile: a name or an image is either there as a
+//! whole or not at all, and nobody undoes what another process did.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::config::ImageConfig;
+use super::digest::ImageDigest;
+use super::error::{ImageError, IoContext as _};
+use super::store::Image;
+
+/// Longest /etc/passwd or /etc/group that is read.
+const ACCOUNTS_LENGTH_MAX: u64 = 1 << 20;
+/// The file of the names.
+const NAMES: &str = "names.json";
+
+/// Which image each name means.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Names(pub(super) BTreeMap<String, ImageDigest>);
+
+/// What is kept of an image besides its file system.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) digest: ImageDigest,
+    pub(super) config: ImageConfig,
+}
+
+/// One state of the file of the names: another process replaces it by another file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(u64, i64, i64)>);
+
+impl Stamp {
+    pub(super) fn of(dir: &Path) -> Self {
+        let metadata = fs::metadata(dir.join(NAMES)).ok();
+        Self(metadata.map(|m| (m.ino(), m.mtime(), m.mtime_nsec())))
+    }
+}
+
+/// Waits until no other process changes what is published; the lock ends with the file.
+pub(super) fn lock_published(dir: &Path) -> Result<File, ImageError> {
+    lock_file(dir, "lock", FlockOperation::LockExclusive)
+}
+
+/// Work in progress of one process, in a folder of its own.
+#[derive(Debug)]
+pub(super) struct WorkPlace {
+    pub(super) path: PathBuf,
+    /// Held by all imports; whoever gets it alone clears away what dead ones left.
+    _imports: Option<File>,
+}
+
+impl WorkPlace {
+    /// The agent's, emptied.
+    pub(super) fn of_agent(dir: &Path) -> Result<Self, ImageError> {
+        if let Ok(_alone) = lock_file(dir, "imports", FlockOperation::NonBlockingLockExclusive) {
+            remove_tree(&dir.join("incoming"))?;
+        }
+        let path = dir.join("tmp");
+        remove_tree(&path)?;
+        make_private(&path)?;
+        Ok(Self { path, _imports: None })
+    }
+
+    /// That of an import which may run beside the agent.
+    pub(super) fn of_import(dir: &Path) -> Result<Self, ImageError> {
+        let imports = lock_file(dir, "imports", FlockOperation::LockShared)?;
+        let path = dir.join("incoming").join(uuid::Uuid::new_v4().to_string());
+        make_private(&path)?;
+        Ok(Self { path, _imports: Some(imports) })
+    }
+}
+
+impl Drop for WorkPlace {
+    fn drop(&mut self) {
+        if self._imports.is_some() {
+            // What is left is cleared by the next agent.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn lock_file(dir: &Path, name: &str, operation: FlockOperation) -> Result<File, ImageError> {
+    let path = dir.join(name);
+    let file = File::options().create(true).truncate(false).write(true).open(&path).at("open", &path)?;
+    flock(&file, operation).map_err(|e| ImageError::io("lock", &path, e.into()))?;
+    Ok(file)
+}
+
+fn remove_tree(path: &Path) -> Result<(), ImageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ImageError::io("empty", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Unpacked images hold set-user-id programs of strangers: no user of the host may reach them.
+fn make_private(path: &Path) -> Result<(), ImageError> {
+    fs::create_dir_all(path).at("make", path)?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(path, private).at("protect", path)
+}
+
+pub(super) fn load(record: &Path) -> Result<Option<Image>, ImageError> {
+    let path = record.with_extension("ext4");
+    let parsed: Option<Record> = serde_json::from_slice(&fs::read(record).at("read", record)?).ok();
+    match parsed {
+        Some(parsed) if path.exists() => {
+            let (digest, config) = (parsed.digest, Arc::new(parsed.config));
+            Ok(Some(Image { digest, config, path, lease: Arc::new(()) }))
+        }
+        // Of no use without the other; the image is fetched again when it is asked for.
+        _ => Ok(None),
+    }
+}
+
+pub(super) fn load_names(dir: &Path) -> Result<Names, ImageError> {
+    let path = &dir.join(NAMES);
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Names::default()),
+        Err(error) => Err(ImageError::io("read", path, error)),
+    }
+}
+
+/// Replaces a file as a whole, or not at all.
+pub(super) fn write_json(
+    dir: &Path,
+    work: &WorkPlace,
+    name: &str,
+    value: &impl Serialize,
+) -> Result<(), ImageError> {
+    let target = dir.join(name);
+    let temporary = work.path.join(format!("{name}.{}", uuid::Uuid::new_v4()));
+    let bytes = serde_json::to_vec_pretty(value).expect("strings and numbers always fit in JSON");
+    let mut file = File::create_new(&temporary).at("make", &temporary)?;
+    file.write_all(&bytes).at("write", &temporary)?;
+    file.sync_all().at("sync", &temporary)?;
+    fs::rename(&temporary, &target).at("make", &target)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
+}
+
+/// Writes the file of the names.
+pub(super) fn write_names(dir: &Path, work: &WorkPlace, names: &Names) -> Result<(), ImageError> {
+    write_json(dir, work, NAMES, names)
+}
+
+/// A file of the image, read as the container would see it; empty if there is none.
+pub(super) fn read_accounts(root: impl std::os::fd::AsFd, path: &str) -> String {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(fd) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else { return String::new() };
+    let mut bytes = Vec::new();
+    let _ = io::Read::read_to_end(&mut io::Read::take(File::from(fd), ACCOUNTS_LENGTH_MAX), &mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+pub(super) fn disk_bytes(path: &Path) -> u64 {
+    /// Unit of `st_blocks` (stat(2)).
+    const STAT_BLOCK: u64 = 512;
+    fs::metadata(path).map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK)
+}
+
+pub(super) fn last_used(record: &Path) -> SystemTime {
+    fs::metadata(record).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// A temporary directory that goes away with its owner.
+#[derive(Debug)]
+pub(super) struct WorkDir {
+    pub(super) path: PathBuf,
+}
+
+impl WorkDir {
+    pub(super) fn layer_path(&self, index: usize) -> PathBuf {
+        self.path.join(format!("layer-{index}"))
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What is left is cleared at the next open.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
