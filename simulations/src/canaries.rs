@@ -66,6 +66,7 @@ const DECIDE_RECONCILERS: &str = "controlplane/core/src/decide/reconcilers.rs";
 const DECIDE_GARBAGE: &str = "controlplane/core/src/decide/garbage.rs";
 const RECONCILE: &str = "controlplane/core/src/reconcile.rs";
 const ROLLING: &str = "controlplane/core/src/reconcile/deployment/rolling.rs";
+const WATCH: &str = "controlplane/core/src/watch.rs";
 const AGENT: &str = "nodeagent/core/src/agent.rs";
 const SESSION: &str = "nodeagent/core/src/session.rs";
 const POD: &str = "nodeagent/core/src/pod/mod.rs";
@@ -258,6 +259,12 @@ pub const CANARIES: &[Canary] = &[
         REPLICA,
         "the vote is not written: a member votes twice in one term",
         &["promises"],
+    ),
+    canary(
+        "canary_watch_gap_across_snapshot",
+        WATCH,
+        "a watch goes on after a snapshot replaced the State, as if nothing was missing",
+        &["watch"],
     ),
 ];
 

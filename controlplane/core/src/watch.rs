@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{Name, Object, ObjectId, Revision};
 
 use crate::query::Selection;
@@ -110,7 +111,11 @@ impl WatchLog {
 
     /// The State was replaced: nothing up to `revision` can be watched.
     pub fn reset(&mut self, revision: Revision) {
+        let horizon = self.horizon;
         *self = Self::new(revision, self.changes_max);
+        if planted!("canary_watch_gap_across_snapshot") {
+            self.horizon = horizon;
+        }
     }
 
     /// The oldest revision after which a watch may begin.
