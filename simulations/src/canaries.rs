@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn parts_have_their_size_and_differ() {
-        let names = |text| part(text, 3).iter().map(|canary| canary.name).collect::<Vec<_>>();
+        let names =
+            |text: &str| part(text, 3).iter().map(|canary| canary.name.to_owned()).collect::<Vec<_>>();
         assert_eq!(names("a").len(), 3);
         assert_eq!(names("a"), names("a"));
         assert!((0..50).any(|n| names(&n.to_string()) != names("a")));

@@ -219,8 +219,8 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use bulkhead_types::{
-        Event, EventKind, FieldSelector, Kind, Namespace, Node, NodeSpec, NodeStatus, ObjectMeta, Pod,
-        PodSpec, PodStatus, Shared, Transaction,
+        Event, EventKind, FieldSelector, Kind, Namespace, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus,
+        ObjectMeta, Pod, PodSpec, PodStatus, Shared, Transaction,
     };
     use uuid::Uuid;
 
@@ -305,7 +305,12 @@ mod tests {
         let node = Node {
             meta: ObjectMeta { id: ObjectId(1), ..ObjectMeta::new(None, name("n")) },
             spec: NodeSpec::default(),
-            status: NodeStatus::default(),
+            status: NodeStatus {
+                phase: NodePhase::Ready,
+                phase_since_ms: 0,
+                incarnation: 1,
+                facts: NodeFacts::default(),
+            },
         };
         let pod = Pod {
             meta: ObjectMeta { id: ObjectId(2), ..ObjectMeta::new(Some(name("default")), name("p")) },
