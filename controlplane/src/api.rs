@@ -49,13 +49,10 @@ pub(crate) struct Api {
     pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) backups: SharedBackups,
-<<<<<<< HEAD
     /// Turns of watches that begin in the past.
     pub(crate) pasts: Arc<tokio::sync::Semaphore>,
-=======
     /// Where the log and everything else is kept.
     pub(crate) data_dir: Arc<std::path::Path>,
->>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
     pub(crate) lease_ms: u64,
     pub(crate) heartbeat_ms: u64,
 }

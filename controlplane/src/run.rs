@@ -196,11 +196,7 @@ impl Running {
         let metrics = Arc::new(Metrics::new());
         let watches = Arc::new(WatchHub::new(loaded.state.revision(), options.watch_changes));
         let intents = Arc::new(IntentHub::default());
-<<<<<<< HEAD
         let view = watch::Sender::new(view_of(&loaded));
-=======
-        let view = watch::Sender::new(first_view(&loaded));
->>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
         let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
@@ -259,13 +255,9 @@ impl Running {
             history_kept,
             snapshots,
             backups: Arc::default(),
-<<<<<<< HEAD
             pasts: past::turns(),
-            lease_ms,
-=======
             data_dir: options.data_dir.as_path().into(),
             lease_ms: options.lease_ms,
->>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
             heartbeat_ms,
         };
         Ok(Self { api, node: node_end, log: log_end, threads, expire: history })
@@ -368,11 +360,7 @@ fn identity_of(options: &ServerOptions, cluster_id: Uuid, storage_uid: Uuid) -> 
 }
 
 /// What readers see until the first entry is applied.
-<<<<<<< HEAD
 fn view_of(loaded: &Loaded) -> View {
-=======
-fn first_view(loaded: &Loaded) -> View {
->>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
     let point = loaded.log.snapshot_point();
     View { state: loaded.state.clone(), index: point.index, term: point.term }
 }

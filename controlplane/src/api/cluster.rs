@@ -23,12 +23,8 @@ use uuid::Uuid;
 
 use super::Api;
 use crate::deadline::deadline;
-<<<<<<< HEAD
-use crate::error::{RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
-use crate::past::Past;
-=======
 use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
->>>>>>> dea0e90 (controlplane, nodeagent, cli, tests: full disks named and tested, imports beside a running agent, resourceVersion as a precondition, disk space measured, traces end to end)
+use crate::past::Past;
 use crate::view::View;
 
 /// Most chunks of a backup between the encoder and the socket.
