@@ -20,7 +20,7 @@ const RETRY_US: Micros = 500_000;
 enum Job {
     Append(Vec<Transaction>),
     Jump(Revision),
-    Snapshot(SaveSnapshot),
+    Snapshot(Box<SaveSnapshot>),
 }
 
 /// The history thread of one life of a server.
@@ -54,7 +54,7 @@ impl World {
         if !kept.is_empty() {
             up.history.jobs.push_back(Job::Append(kept));
         }
-        up.history.jobs.extend(output.save_snapshot.take().map(Job::Snapshot));
+        up.history.jobs.extend(output.save_snapshot.take().map(|save| Job::Snapshot(Box::new(save))));
         self.schedule_history(member, life, 0);
     }
 

@@ -80,7 +80,7 @@ enum Content {
 }
 
 fn register(object: u64) -> ObjectRef {
-    let name = Name::new(&format!("register-{object}")).expect("the simulation makes valid names");
+    let name = Name::new(format!("register-{object}")).expect("the simulation makes valid names");
     ObjectRef { kind: Kind::Namespace, namespace: None, name }
 }
 

@@ -51,18 +51,17 @@ impl Server {
                 term,
                 first_index: self.replica.last_index(),
                 reconcilers: None,
-                soft: SoftState::new(if planted!("canary_hasty_leader") {
-                    0
-                } else {
-                    self.leader_clock_ms()
-                }),
+                soft: SoftState::default(),
                 housekeeping_inflight: false,
             });
         }
-        let applied_index = self.applied_index;
+        let (applied_index, now_ms) = (self.applied_index, self.leader_clock_ms());
         if let Some(leader) = self.leader.as_mut().filter(|l| {
             !l.is_active() && (l.first_index <= applied_index || planted!("canary_leader_acts_early"))
         }) {
+            // Leases begin when everything of earlier terms is applied: an earlier leader's entries may still take
+            // log time ahead by more than a lease.
+            leader.soft = SoftState::new(if planted!("canary_hasty_leader") { 0 } else { now_ms });
             let mut reconcilers = Reconcilers::new(self.config.reconcile.clone());
             reconcilers.reset(self.machine.state());
             leader.reconcilers = Some(reconcilers);
