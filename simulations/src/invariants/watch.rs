@@ -163,7 +163,7 @@ mod tests {
         let meta = ObjectMeta {
             id: ObjectId(id),
             revision,
-            ..ObjectMeta::new(None, Name::new(&format!("n{id}")).expect("a name"))
+            ..ObjectMeta::new(None, Name::new(format!("n{id}")).expect("a name"))
         };
         Object::Namespace(Arc::new(Namespace { meta }))
     }

@@ -28,7 +28,9 @@ impl Server {
         leader.soft.heartbeat(node, now_ms);
         leader.soft.set_usage(node, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
-        if pods.is_empty() {
+        // A node that an entry under way calls unreachable gets no lease before that entry has had its effect: its
+        // heartbeat goes behind it, through the log.
+        if pods.is_empty() && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
         let stamped = Stamped {

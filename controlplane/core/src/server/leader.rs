@@ -1,7 +1,9 @@
 //! What only a leader does: run the reconcilers, keep soft state, look after the cluster itself.
 
+use std::collections::BTreeSet;
+
 use bulkhead_canary::planted;
-use bulkhead_types::{Command, MemberId, MemberRole, Stamped};
+use bulkhead_types::{Command, MemberId, MemberRole, NodePhase, ObjectId, Stamped};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -23,6 +25,8 @@ pub(super) struct Leadership {
     first_index: u64,
     reconcilers: Option<Reconcilers>,
     pub(super) soft: SoftState,
+    /// Nodes that entries under way call unreachable.
+    pub(super) being_lost: BTreeSet<ObjectId>,
     /// Whether a submission of the housekeeping is under way.
     housekeeping_inflight: bool,
 }
@@ -52,6 +56,7 @@ impl Server {
                 first_index: self.replica.last_index(),
                 reconcilers: None,
                 soft: SoftState::default(),
+                being_lost: BTreeSet::new(),
                 housekeeping_inflight: false,
             });
         }
@@ -86,8 +91,14 @@ impl Server {
         let Some(reconcilers) = leader.reconcilers.as_mut() else { return };
         let wanted = reconcilers.run(&Context { state, now_ms, soft: &leader.soft });
         for proposal in wanted {
-            let stamped = own_submission(proposal.reconciler, now_ms, proposal.command);
-            self.proposals.push_own(stamped, Origin::Own(proposal.reconciler));
+            let origin = match &proposal.command {
+                Command::SetNodePhase { node, phase: NodePhase::Unreachable, .. } => {
+                    leader.being_lost.insert(*node);
+                    Origin::Loss(proposal.reconciler, *node)
+                }
+                _ => Origin::Own(proposal.reconciler),
+            };
+            self.proposals.push_own(own_submission(proposal.reconciler, now_ms, proposal.command), origin);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bulkhead_canary::planted;
-use bulkhead_types::{AgentAck, LogRecord, Rejection, RejectionCode, Stamped, Transaction};
+use bulkhead_types::{AgentAck, LogRecord, ObjectId, Rejection, RejectionCode, Stamped, Transaction};
 use uuid::Uuid;
 
 use super::{Reply, Server, Ticket};
@@ -29,6 +29,8 @@ pub(super) enum Origin {
     Client,
     /// The control plane's own part of this name, which waits to see what it did.
     Own(&'static str),
+    /// The same, when it calls a node unreachable.
+    Loss(&'static str, ObjectId),
     /// An agent, whose lease is renewed when its report is applied.
     Agent(Ticket, AgentAck),
     /// Somebody who does not wait.
@@ -198,6 +200,12 @@ impl Server {
         for (origin, one) in self.proposals.settle(index).into_iter().zip(applied) {
             match (origin, &one.transaction.outcome) {
                 (Origin::Own(name), _) => self.settled(name),
+                (Origin::Loss(name, node), _) => {
+                    if let Some(leader) = &mut self.leader {
+                        leader.being_lost.remove(&node);
+                    }
+                    self.settled(name);
+                }
                 (Origin::Agent(ticket, ack), Ok(_)) => self.reply(ticket, Reply::Agent(ack)),
                 (Origin::Agent(ticket, _), Err(rejection)) => {
                     self.reply(ticket, Reply::Rejected(rejection.clone()))
