@@ -42,7 +42,7 @@ fn a_snapshot_that_lacks_a_chunk_is_refused() {
     let founders = format!("1={}", cluster.address(1));
     let words = [
         &format!("snapshot {index}: chunk 0 of 1 is missing"),
-        "remedy: stop this server, remove it from the cluster",
+        "remedy: run `bulkhead member replace`",
         "join again as a fresh learner",
     ];
     check(&cluster, 1, &data_dir, &founders, &words);
