@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # First figures: three local servers beside three local etcd members, with the same clients, concurrency and value
-# size, in turn in one run; then pod start beside a bare boot of the same kernel and initramfs.
+# size, in turn in one run; then one server with a million pods, the simulator's speed, and pod start beside a bare
+# boot of the same kernel and initramfs.
 #   scripts/bench.sh <bulkhead> [name prefix]      results: target/bench/results.jsonl
-# Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack,
-# pod_start.bound_to_output.
+# Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack, recover.restart_1m_pods,
+# recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, sim.speed, pod_start.bound_to_output.
 set -euo pipefail
 
 bulkhead=$(realpath "${1:?usage: scripts/bench.sh <bulkhead> [prefix]}")
@@ -12,13 +13,49 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 results=$root/target/bench/results.jsonl
 mkdir -p "$(dirname "$results")"
 work=$(mktemp -d "$root/target/bench/run.XXXXXX") # the disk of the checkout, not a memory file system
-declare -A pids=()
+kills=5 # of each leader; the figure is the median
+restart_after=4 # seconds: longer than any election
+
+# Every process is started by a file of its own, so that a killed one can be started again the same way. The file
+# says the process id, which outlives the shell that started it.
+start() {
+  local name=$1
+  shift
+  printf '%q ' "$@" >"$work/$name.cmd"
+  cat >"$work/$name.start" <<END
+exec >>"$work/$name.log" 2>&1
+echo \$\$ >"$work/$name.pid"
+exec $(cat "$work/$name.cmd")
+END
+  sh "$work/$name.start" &
+}
+
+# The shell command that kills a process and starts it again a while later.
+kill_command() {
+  echo "kill -KILL \$(cat $work/$1.pid) || exit 1
+    (sleep $restart_after; [ -e $work/stopping ] || exec sh $work/$1.start) >/dev/null 2>&1 </dev/null &"
+}
+
+stop() {
+  local name pid
+  for name in "$@"; do
+    [ ! -e "$work/$name.pid" ] || kill -TERM "$(cat "$work/$name.pid")" 2>/dev/null || true
+  done
+  for name in "$@"; do
+    [ -e "$work/$name.pid" ] || continue
+    pid=$(cat "$work/$name.pid")
+    # One that ended may stay as a zombie until somebody waits for it.
+    for _ in $(seq 200); do grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" || break; sleep 0.1; done
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+}
 
 cleanup() {
   local status=$?
   trap - EXIT
-  for name in "${!pids[@]}"; do kill -TERM "${pids[$name]}" 2>/dev/null || true; done
-  for name in "${!pids[@]}"; do wait "${pids[$name]}" 2>/dev/null || true; done
+  touch "$work/stopping"
+  stop server-{1,2,3} etcd-{1,2,3} agent
+  wait 2>/dev/null || true
   for pid in $(pgrep -f "qemu-system.*$work/" || true); do kill -KILL "$pid" 2>/dev/null || true; done
   [ $status = 0 ] || tail -n 5 "$work"/*.log >&2
   rm -rf "$work"
@@ -32,13 +69,15 @@ servers="127.0.0.1:$((base + 1)),127.0.0.1:$((base + 2)),127.0.0.1:$((base + 3))
 cluster="1=127.0.0.1:$((base + 1)),2=127.0.0.1:$((base + 2)),3=127.0.0.1:$((base + 3))"
 export BULKHEAD_SERVER=$servers
 
+wants() { # whether a figure whose name begins so is asked for
+  [[ $1 == "$only"* || $only == "$1"* ]]
+}
+
 start_servers() {
   for id in 1 2 3; do
     # The same times as etcd's defaults: heartbeat 100 ms, election 1000 ms.
-    "$bulkhead" server --id $id --data-dir "$work/server-$id" --listen "127.0.0.1:$((base + id))" \
-      --initial-cluster "$cluster" --tick-ms 100 --election-ticks 10 >"$work/server-$id.log" 2>&1 &
-    pids[server-$id]=$!
-    echo $! >"$work/server-$id.pid"
+    start server-$id "$bulkhead" server --id $id --data-dir "$work/server-$id" --listen "127.0.0.1:$((base + id))" \
+      --initial-cluster "$cluster" --tick-ms 100 --election-ticks 10
   done
   until "$bulkhead" get namespaces >/dev/null 2>&1; do sleep 0.2; done
 }
@@ -47,39 +86,50 @@ start_etcd() {
   local members=""
   for id in 1 2 3; do members+="${members:+,}m$id=http://127.0.0.1:$((base + 20 + id))"; done
   for id in 1 2 3; do
-    etcd --name m$id --data-dir "$work/etcd-$id" --listen-client-urls "http://127.0.0.1:$((base + 10 + id))" \
+    start etcd-$id etcd --name m$id --data-dir "$work/etcd-$id" \
+      --listen-client-urls "http://127.0.0.1:$((base + 10 + id))" \
       --advertise-client-urls "http://127.0.0.1:$((base + 10 + id))" --listen-peer-urls "http://127.0.0.1:$((base + 20 + id))" \
       --initial-advertise-peer-urls "http://127.0.0.1:$((base + 20 + id))" --initial-cluster "$members" \
-      --initial-cluster-state new --log-level error >"$work/etcd-$id.log" 2>&1 &
-    pids[etcd-$id]=$!
-    echo $! >"$work/etcd-$((base + 10 + id)).pid"
+      --initial-cluster-state new --log-level error
   done
   for id in 1 2 3; do
     until (exec 3<>"/dev/tcp/127.0.0.1/$((base + 10 + id))") 2>/dev/null; do sleep 0.2; done
   done
 }
 
-start_servers
-if [[ log. == "$only"* || failover. == "$only"* || $only == log* || $only == failover* ]]; then
+if wants log. || wants failover.; then
+  start_servers
   start_etcd
   etcd_servers="127.0.0.1:$((base + 11)),127.0.0.1:$((base + 12)),127.0.0.1:$((base + 13))"
-  "$bulkhead" bench compare --etcd "$etcd_servers" --only "$only" --results "$results" \
-    --kill-cmd "kill -KILL \$(cat $work/server-\$LEADER_ID.pid)" \
-    --etcd-kill-cmd "kill -KILL \$(cat $work/etcd-\${LEADER_ADDRESS##*:}.pid)"
-  for id in 1 2 3; do
-    kill -TERM "${pids[etcd-$id]}" 2>/dev/null || true
-    wait "${pids[etcd-$id]}" 2>/dev/null || true
-    unset "pids[etcd-$id]"
-  done
+  # shellcheck disable=SC2016 # the benchmark sets both variables
+  "$bulkhead" bench compare --etcd "$etcd_servers" --only "$only" --results "$results" --kills $kills \
+    --kill-cmd "$(kill_command 'server-$LEADER_ID')" \
+    --etcd-kill-cmd "$(kill_command 'etcd-$((${LEADER_ADDRESS##*:} - '$((base + 10))'))')"
+  sleep $((restart_after + 1)) # the last one that was killed comes back first
+  stop etcd-{1,2,3}
 fi
 
-if [[ pod_start. == "$only"* || $only == pod_start* ]]; then
+if wants recover. || wants snapshot. || wants memory.; then
+  stop server-{1,2,3}
+  "$bulkhead" bench scale --work-dir "$work/scale" --only "$only" --results "$results"
+  rm -rf "$work/scale"
+fi
+
+if wants sim.; then
+  speed=$("${CARGO:-cargo}" run --quiet --release --locked -p simulations -- --seeds 0..20 | tee /dev/stderr |
+    sed -nE 's/.*[^0-9.]([0-9][0-9.]*) *(x|×|times) real time.*/\1/p' | tail -n 1)
+  [ -n "$speed" ] || { echo "the simulator did not print its speed" >&2; exit 1; }
+  printf '{"name":"sim.speed","value":%s,"unit":"x real time","peer":null,"peer_value":null,"ratio":null,"cores":%s,"date":"%s"}\n' \
+    "$speed" "$(nproc)" "$(date -u +%F)" | tee -a "$results"
+fi
+
+if wants pod_start.; then
+  [ -e "$work/server-1.pid" ] && kill -0 "$(cat "$work/server-1.pid")" 2>/dev/null || start_servers
   "$root/scripts/demo-image.sh" "$work" >/dev/null
   "$bulkhead" image import "$work/layout" --tag v1 --name demo/web:v1 --data-dir "$work/agent" >/dev/null
-  "$bulkhead" agent --name bench --data-dir "$work/agent" --listen "127.0.0.1:$((base + 30))" --server "$servers" \
+  start agent "$bulkhead" agent --name bench --data-dir "$work/agent" --listen "127.0.0.1:$((base + 30))" --server "$servers" \
     --kernel-dir "${BULKHEAD_KERNEL_DIR:?run it as make bench}" --guest "${BULKHEAD_GUEST:?run it as make bench}" \
-    --cpu 4 --memory 4Gi >"$work/agent.log" 2>&1 &
-  pids[agent]=$!
+    --cpu 4 --memory 4Gi
   until "$bulkhead" get node bench >/dev/null 2>&1; do sleep 0.2; done
   # The bare boot: the same kernel, initramfs, kernel arguments and machine, until init's first line.
   asset() { find "$work/agent/boot" -type f -name "$1*" 2>/dev/null | head -n 1; }

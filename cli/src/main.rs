@@ -27,6 +27,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Servers and agents make and drop many small objects on several threads: with the C library's allocator that
+/// took about a sixth of a server's processor time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

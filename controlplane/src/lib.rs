@@ -19,6 +19,7 @@ mod bootstrap;
 mod config;
 mod deadline;
 mod error;
+mod forward;
 mod handle;
 mod history;
 mod intents;

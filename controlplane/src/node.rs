@@ -63,6 +63,7 @@ impl Node {
     /// tell the reason before the other threads notice that nobody gives them work any more.
     pub(crate) fn run(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Result<(), Fatal> {
         let mut ticked = true;
+        let mut led_by = None;
         loop {
             let output = self.server.take_output(now_ms());
             let fatal = output.fatal.clone();
@@ -74,7 +75,9 @@ impl Node {
                 self.publish_status();
             }
             self.hand_out(output);
-            if ticked || progressed {
+            // Whoever waits out an election waits for the new leader's name.
+            let moved = std::mem::replace(&mut led_by, self.server.leader()) != led_by;
+            if ticked || progressed || moved {
                 self.publish_status();
             }
             if let Some(fatal) = fatal {

@@ -5,20 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_controlplane_core::server::{Input, Reply, ServerStatus};
 use bulkhead_proto::{Field, ProtoCodec, v1};
-use bulkhead_types::{LogCodec, LogRecord, MemberId, Rejection, Stamped, Transaction};
+use bulkhead_types::{LogCodec, LogRecord, MemberId, Rejection, Revision, Stamped, Transaction};
 use smol_str::SmolStr;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
-use v1::peers_client::PeersClient;
 use v1::propose_response::Result as Proposed;
 
 use crate::error::{RETRY_AFTER, disk_full, exhausted, rejection_status, unavailable};
+use crate::forward::Forwarders;
 use crate::handle::{Handle, Stopped};
 use crate::transport::{Addresses, connect};
 
 /// Largest record that a follower forwards, encoded.
-const FORWARD_BYTES_MAX: usize = 4 << 20;
+pub(crate) const FORWARD_BYTES_MAX: usize = 4 << 20;
 
 /// How one attempt ended.
 pub(crate) enum Attempt {
@@ -30,17 +30,27 @@ pub(crate) enum Attempt {
     Retry { leader: Option<MemberId>, reason: &'static str },
 }
 
+/// What a submitter wants to know of what became of its submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Only its revision: events, time and trace of the answer may be missing.
+    Revision,
+    /// The whole transaction.
+    Transaction,
+}
+
 /// Channels to whoever leads, kept between requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Proposer {
     handle: Handle,
     pub(crate) addresses: Addresses,
     channels: Arc<Mutex<BTreeMap<SmolStr, Channel>>>,
+    forwarders: Forwarders,
 }
 
 impl Proposer {
     pub(crate) fn new(handle: Handle, addresses: Addresses) -> Self {
-        Self { handle, addresses, channels: Arc::default() }
+        Self { handle, addresses, channels: Arc::default(), forwarders: Forwarders::default() }
     }
 
     /// Gets a submission into the log, and answers once it is applied. Elections and lost leaders are waited
@@ -48,37 +58,50 @@ impl Proposer {
     pub(crate) async fn submit(
         &self,
         stamped: Stamped,
+        wanted: Wanted,
         deadline: Instant,
     ) -> Result<Arc<Transaction>, Status> {
-        self.submit_raw(stamped, deadline).await?.map_err(|rejection| rejection_status(&rejection))
+        self.submit_raw(stamped, wanted, deadline).await?.map_err(|rejection| rejection_status(&rejection))
     }
 
     /// The same, with a refusal as a value.
     pub(crate) async fn submit_raw(
         &self,
         stamped: Stamped,
+        wanted: Wanted,
         deadline: Instant,
     ) -> Result<Result<Arc<Transaction>, Rejection>, Status> {
-        self.propose(LogRecord::Batch(vec![stamped]), deadline).await
+        self.propose(LogRecord::Batch(vec![stamped]), wanted, deadline).await
     }
 
     /// The same for any record; a batch holds one submission.
     pub(crate) async fn propose(
         &self,
         record: LogRecord,
+        wanted: Wanted,
         deadline: Instant,
     ) -> Result<Result<Arc<Transaction>, Rejection>, Status> {
         let mut last_reason = "no answer yet";
+        // What was published last may be old: after a failure the node thread itself is asked who leads.
+        let mut known = self.other_leader();
         while Instant::now() < deadline {
-            let Ok(attempt) = timeout_at(deadline, self.attempt(&record)).await else { break };
-            let (leader, reason) = match attempt? {
-                Attempt::Done(transaction) => return Ok(Ok(transaction)),
-                Attempt::Rejected(rejection) => return Ok(Err(rejection)),
-                Attempt::Retry { leader, reason } => (leader, reason),
+            let leader = match known.take() {
+                Some(leader) => Some(leader),
+                None => {
+                    let asked = timeout_at(deadline, self.attempt(record.clone())).await;
+                    let Ok(attempt) = asked else { break };
+                    match attempt? {
+                        Attempt::Done(transaction) => return Ok(Ok(transaction)),
+                        Attempt::Rejected(rejection) => return Ok(Err(rejection)),
+                        Attempt::Retry { leader, reason } => {
+                            last_reason = reason;
+                            leader
+                        }
+                    }
+                }
             };
-            last_reason = reason;
             if let Some(leader) = leader {
-                match timeout_at(deadline, self.forward(leader, &record)).await {
+                match timeout_at(deadline, self.forward(leader, &record, wanted)).await {
                     Ok(Ok(Attempt::Done(transaction))) => return Ok(Ok(transaction)),
                     Ok(Ok(Attempt::Rejected(rejection))) => return Ok(Err(rejection)),
                     Ok(Ok(Attempt::Retry { reason, .. })) => last_reason = reason,
@@ -90,6 +113,12 @@ impl Proposer {
             self.changed_leader(leader, deadline).await;
         }
         Err(unavailable(last_reason))
+    }
+
+    /// The leader, when it is known to be another server.
+    fn other_leader(&self) -> Option<MemberId> {
+        let status = self.addresses.views.status.borrow();
+        status.as_ref().and_then(|s| s.leader.filter(|leader| *leader != s.member))
     }
 
     /// Waits until another leader is known, or for a moment: an election may end without a change of hands.
@@ -112,8 +141,8 @@ impl Proposer {
     }
 
     /// One attempt on this server alone.
-    pub(crate) async fn attempt(&self, record: &LogRecord) -> Result<Attempt, Status> {
-        let reply = match record.clone() {
+    pub(crate) async fn attempt(&self, record: LogRecord) -> Result<Attempt, Status> {
+        let reply = match record {
             LogRecord::Batch(mut batch) => {
                 let Some(stamped) = batch.pop().filter(|_| batch.is_empty()) else {
                     return Err(Status::invalid_argument("a forwarded batch holds one submission"));
@@ -127,30 +156,17 @@ impl Proposer {
         attempt_of(reply)
     }
 
-    async fn forward(&self, leader: MemberId, record: &LogRecord) -> Result<Attempt, Status> {
-        let record = ProtoCodec.encode_log(record);
-        if record.len() > FORWARD_BYTES_MAX {
+    /// One attempt on another server.
+    async fn forward(&self, leader: MemberId, record: &LogRecord, wanted: Wanted) -> Result<Attempt, Status> {
+        let bytes = ProtoCodec.encode_log(record);
+        if bytes.len() > FORWARD_BYTES_MAX {
             return Err(exhausted("the submission is too large; split it"));
         }
+        let address =
+            self.addresses.of(leader).ok_or_else(|| unavailable("the leader's address is not known"))?;
         let channel = self.channel(leader)?;
-        let request = v1::ProposeRequest { record: record.into() };
-        let mut client = PeersClient::new(channel).max_decoding_message_size(2 * FORWARD_BYTES_MAX);
-        let response = client.propose(request).await?.into_inner();
-        match response.result {
-            Some(Proposed::Transaction(bytes)) => {
-                let transaction =
-                    ProtoCodec.decode_transaction(&bytes).map_err(|e| Status::internal(e.to_string()))?;
-                Ok(Attempt::Done(Arc::new(transaction)))
-            }
-            Some(Proposed::Rejection(rejection)) => {
-                let rejection =
-                    Field::from_wire(Some(rejection)).map_err(|e| Status::internal(e.to_string()))?;
-                Ok(Attempt::Rejected(rejection))
-            }
-            Some(Proposed::Retry(_)) | None => {
-                Ok(Attempt::Retry { leader: None, reason: "the leader changed" })
-            }
-        }
+        let response = self.forwarders.send(address, channel, bytes, wanted == Wanted::Revision).await?;
+        read_response(response, record)
     }
 
     /// A channel to a member, for whatever only the leader answers.
@@ -174,6 +190,44 @@ fn is_transient(status: &Status) -> bool {
     matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown)
 }
 
+/// What the leader answered.
+fn read_response(response: v1::ProposeResponse, record: &LogRecord) -> Result<Attempt, Status> {
+    match response.result {
+        Some(Proposed::Transaction(bytes)) => {
+            let transaction =
+                ProtoCodec.decode_transaction(&bytes).map_err(|e| Status::internal(e.to_string()))?;
+            Ok(Attempt::Done(Arc::new(transaction)))
+        }
+        Some(Proposed::Revision(revision)) => Ok(Attempt::Done(Arc::new(brief(record, revision)))),
+        Some(Proposed::Rejection(rejection)) => {
+            let rejection = Field::from_wire(Some(rejection)).map_err(|e| Status::internal(e.to_string()))?;
+            Ok(Attempt::Rejected(rejection))
+        }
+        Some(Proposed::Failed(failed)) => {
+            Err(Status::with_details(failed.code.into(), failed.message, failed.details))
+        }
+        Some(Proposed::Retry(_)) | None => Ok(Attempt::Retry { leader: None, reason: "the leader changed" }),
+    }
+}
+
+/// A transaction of which nothing but its revision is known.
+fn brief(record: &LogRecord, revision: Revision) -> Transaction {
+    let (request_id, actor) = match record {
+        LogRecord::Batch(batch) => {
+            batch.first().map(|stamped| (stamped.request_id, stamped.actor.clone())).unwrap_or_default()
+        }
+        LogRecord::Membership(change) => (change.request_id, change.actor.clone()),
+    };
+    Transaction {
+        request_id,
+        actor,
+        at_ms: 0,
+        trace_context: None,
+        outcome: Ok(revision),
+        events: Vec::new(),
+    }
+}
+
 fn attempt_of(reply: Result<Reply, Stopped>) -> Result<Attempt, Status> {
     let retry = |leader, reason| Ok(Attempt::Retry { leader, reason });
     match reply.map_err(|stopped| unavailable(stopped.to_string()))? {
@@ -194,14 +248,18 @@ fn attempt_of(reply: Result<Reply, Stopped>) -> Result<Attempt, Status> {
 }
 
 /// What a leader tells a follower that forwarded to it.
-pub(crate) fn response_of(attempt: Attempt) -> v1::ProposeResponse {
+pub(crate) fn response_of(attempt: Attempt, is_brief: bool) -> v1::ProposeResponse {
     let result = match attempt {
+        Attempt::Done(transaction) if is_brief => {
+            Proposed::Revision(transaction.outcome.as_ref().copied().unwrap_or_default())
+        }
         Attempt::Done(transaction) => {
             Proposed::Transaction(ProtoCodec.encode_transaction(&transaction).into())
         }
         Attempt::Rejected(rejection) => Proposed::Rejection((&rejection).into()),
         Attempt::Retry { leader, reason } => {
-            Proposed::Retry(v1::ProposeRetry { leader: leader.map_or(0, |m| m.0), reason: reason.to_owned() })
+            let (leader, reason) = (leader.map_or(0, |m| m.0), reason.to_owned());
+            Proposed::Retry(v1::ProposeRetry { leader, reason })
         }
     };
     v1::ProposeResponse { result: Some(result) }

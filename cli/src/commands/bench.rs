@@ -8,6 +8,7 @@ mod failover;
 mod load;
 mod pod_start;
 mod results;
+mod scale;
 mod stream;
 mod writer;
 
@@ -35,6 +36,8 @@ pub(crate) enum BenchVerb {
     Failover(failover::FailoverArgs),
     /// From a pod's binding to the first byte of its output
     PodStart(pod_start::PodStartArgs),
+    /// Restart, replay, snapshots and memory of one server with many pods
+    Scale(scale::ScaleArgs),
     /// Bulkhead and etcd alternately in one run, with ratios
     Compare(compare::CompareArgs),
 }
@@ -121,6 +124,7 @@ pub(crate) async fn run(verb: BenchVerb, context: &Context) -> Result<(), Failur
         }
         BenchVerb::Failover(args) => failover::run(args, context).await,
         BenchVerb::PodStart(args) => pod_start::run(args, context).await,
+        BenchVerb::Scale(args) => scale::run(args).await,
         BenchVerb::Compare(args) => compare::run(args, context).await,
     }
 }

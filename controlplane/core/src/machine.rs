@@ -47,11 +47,7 @@ impl Machine {
     /// Applies one submission.
     pub fn apply_stamped(&mut self, stamped: &Stamped) -> Applied {
         if let Some(outcome) = self.state.request_outcome(stamped.request_id) {
-            return Applied {
-                transaction: repeated(stamped, outcome.clone()),
-                changes: Vec::new(),
-                repeated: true,
-            };
+            return Applied { transaction: repeated(stamped, outcome), changes: Vec::new(), repeated: true };
         }
         let (transaction, changes) = execute(&mut self.state, stamped);
         Applied { transaction, changes, repeated: false }
@@ -65,7 +61,7 @@ impl Machine {
                 actor: change.actor.clone(),
                 at_ms: self.state.now_ms(),
                 trace_context: None,
-                outcome: outcome.clone(),
+                outcome,
                 events: Vec::new(),
             };
             return Applied { transaction, changes: Vec::new(), repeated: true };

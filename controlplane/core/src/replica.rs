@@ -27,6 +27,9 @@ const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of committed entries handed out by one Ready.
 const COMMITTED_BYTES_MAX: u64 = 8 << 20;
 
+/// Ticks between the candidates when a leader's process has ended: time enough to win, on a usual network.
+const TICKS_BETWEEN_CANDIDATES: usize = 3;
+
 /// How a replica is set up.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -99,6 +102,8 @@ pub struct Replica {
     after_persist: Vec<(u64, Vec<Message>)>,
     /// A snapshot that is installed but not durable yet: its persist request, and its index.
     installing: Option<(u64, u64)>,
+    /// Whether the commit index in memory is newer than the one that was handed to the disk.
+    commit_unwritten: bool,
 }
 
 impl Replica {
@@ -125,7 +130,8 @@ impl Replica {
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
-        let mut replica = Self { node, config, after_persist: Vec::new(), installing: None };
+        let mut replica =
+            Self { node, config, after_persist: Vec::new(), installing: None, commit_unwritten: false };
         replica.pin();
         Ok(replica)
     }
@@ -229,6 +235,24 @@ impl Replica {
         self.node.report_unreachable(member.0);
     }
 
+    /// A peer's process has ended. When it led, its followers need not wait until the election time-out says
+    /// so: the lowest voter calls an election at the next tick, each further one a little later, in case that
+    /// one has not the newest log. A wrong report does no harm: who still hears the leader refuses the pre-vote.
+    pub fn report_down(&mut self, member: MemberId) {
+        if self.leader() != Some(member) || !self.is_voter() || self.is_leader() {
+            return;
+        }
+        let mut voters = self.conf_state().get_voters().to_vec();
+        voters.sort_unstable();
+        let own = self.config.member.0;
+        let rank = voters.iter().filter(|voter| **voter < own && **voter != member.0).count();
+        let raft = &mut self.node.raft;
+        let due = raft.randomized_election_timeout();
+        let due = due.saturating_sub(1 + rank * TICKS_BETWEEN_CANDIDATES);
+        // From the lower bound on, this replica grants others its vote.
+        raft.election_elapsed = raft.election_elapsed.max(due.max(self.config.election_ticks));
+    }
+
     /// How sending a snapshot ended.
     pub fn report_snapshot(&mut self, member: MemberId, delivered: bool) {
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
@@ -285,13 +309,19 @@ impl Replica {
             let overlaps = self.node.mut_store().append(entries);
             persist.truncate_from = overlaps.then_some(first);
         }
-        // 4. So does the hard state: term, vote and commit.
+        // 4. So does the hard state: term, vote and commit. A new commit index alone waits for the next write:
+        //    Raft needs term and vote to survive, the commit index is found again by an election.
         if let Some(hard_state) = ready.hs() {
+            self.node.mut_store().set_hard_state(hard_state.clone());
+            self.commit_unwritten = true;
+        }
+        if self.commit_unwritten && (persist.must_sync || persist.reset_to.is_some()) {
+            let hard_state = self.node.store().hard_state();
             persist.hard_state = Some(encode(hard_state));
             if planted!("canary_vote_not_persisted") {
                 persist.hard_state = Some(encode(&HardState { vote: 0, ..hard_state.clone() }));
             }
-            self.node.mut_store().set_hard_state(hard_state.clone());
+            self.commit_unwritten = false;
         }
         // 5. Messages that vouch for what is being written wait until it is.
         let after = ready.take_persisted_messages();

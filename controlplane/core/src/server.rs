@@ -246,6 +246,10 @@ impl Server {
                 self.output.fatal.get_or_insert(Fatal::OtherStorage { member });
             }
             Input::PeerUnreachable { member } => self.replica.report_unreachable(member),
+            Input::PeerDown { member } => {
+                self.replica.report_unreachable(member);
+                self.replica.report_down(member);
+            }
         }
     }
 

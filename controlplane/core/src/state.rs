@@ -180,7 +180,7 @@ impl State {
 
     /// The answer to an earlier request, while it is remembered.
     #[must_use]
-    pub fn request_outcome(&self, request_id: Uuid) -> Option<&bulkhead_types::Outcome> {
+    pub fn request_outcome(&self, request_id: Uuid) -> Option<bulkhead_types::Outcome> {
         self.requests.get(request_id)
     }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::Api;
 use crate::deadline::deadline;
 use crate::error::{RETRY_AFTER, convert_status, unavailable};
+use crate::propose::Wanted;
 
 /// How long one report may take: a heartbeat's answer that comes later is worth nothing.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ impl Agents for Api {
             preconditions: Vec::new(),
             commands: vec![Command::RegisterNode { name: name.clone(), facts }],
         };
-        let transaction = self.proposer.submit(stamped, deadline).await?;
+        let transaction = self.proposer.submit(stamped, Wanted::Transaction, deadline).await?;
         let (node, incarnation) = session_of(&transaction)
             .ok_or_else(|| unavailable("the registration was answered from memory; register again"))?;
         tracing::info!(node = %name, incarnation, "agent joined");

@@ -25,6 +25,9 @@ use super::Api;
 use crate::deadline::deadline;
 use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
 use crate::past::Past;
+use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
+use crate::past::Past;
+use crate::propose::Wanted;
 use crate::view::View;
 
 /// Most chunks of a backup between the encoder and the socket.
@@ -269,7 +272,7 @@ impl Cluster for Api {
             preconditions: Vec::new(),
             commands: vec![Command::RaiseFeatureLevel { level: request.level }],
         };
-        let transaction = self.proposer.submit(stamped, deadline).await?;
+        let transaction = self.proposer.submit(stamped, Wanted::Revision, deadline).await?;
         let revision = transaction.outcome.as_ref().copied().unwrap_or_default();
         let state = self.read(true, revision, deadline).await?;
         Ok(Response::new(v1::SetFeatureLevelResponse { level: state.feature_level(), revision }))
@@ -323,7 +326,8 @@ impl Api {
             parse_request_id(request_id).map_err(|e| convert_status(&e))?.unwrap_or_else(Uuid::new_v4);
         let actor = parse_actor(actor).map_err(|e| convert_status(&e))?;
         let change = MembershipChange { request_id, actor, proposed_at_ms: 0, action, force_unsafe };
-        let outcome = self.proposer.propose(LogRecord::Membership(change), deadline).await?;
+        let outcome =
+            self.proposer.propose(LogRecord::Membership(change), Wanted::Revision, deadline).await?;
         let transaction = outcome.map_err(|rejection| rejection_status(&rejection))?;
         let revision = transaction.outcome.as_ref().copied().unwrap_or_default();
         let cluster_id = self.identity.cluster_id.to_string();

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::Api;
 use crate::deadline::{REQUEST_TIMEOUT, deadline};
 use crate::error::{RETRY_AFTER, convert_status};
+use crate::propose::Wanted;
 use crate::telemetry::{set_parent, traceparent};
 
 /// Most submissions of one stream that are under way: the client waits beyond it.
@@ -67,7 +68,7 @@ impl Commands for Api {
         stamped.trace_context = stamped.trace_context.or(trace);
         let span = traced(&mut stamped);
         let request_id = stamped.request_id;
-        let transaction = self.proposer.submit(stamped, deadline).instrument(span).await?;
+        let transaction = self.proposer.submit(stamped, Wanted::Revision, deadline).instrument(span).await?;
         let revision = transaction.outcome.as_ref().copied().unwrap_or_default();
         Ok(Response::new(v1::SubmitResponse { revision, request_id: request_id.to_string() }))
     }
@@ -104,7 +105,7 @@ impl Api {
             ),
             Ok(submission) => {
                 let deadline = Instant::now() + REQUEST_TIMEOUT;
-                match self.proposer.submit_raw(stamp(submission), deadline).await {
+                match self.proposer.submit_raw(stamp(submission), Wanted::Revision, deadline).await {
                     Ok(Ok(transaction)) => {
                         StreamResult::Revision(transaction.outcome.as_ref().copied().unwrap_or_default())
                     }

@@ -15,6 +15,7 @@ use super::commands::{header_trace, traced};
 use super::{Api, optional_name};
 use crate::deadline::deadline;
 use crate::error::{convert_status, invalid, rejection_status};
+use crate::propose::Wanted;
 
 /// Most files of one request.
 const FILES_MAX: usize = 1024;
@@ -60,7 +61,8 @@ impl Manifests for Api {
             (decide(&before, &stamped).map_err(|r| rejection_status(&r))?, before.revision())
         } else {
             let span = traced(&mut stamped);
-            let transaction = self.proposer.submit(stamped, deadline).instrument(span).await?;
+            let transaction =
+                self.proposer.submit(stamped, Wanted::Transaction, deadline).instrument(span).await?;
             (transaction.events.clone(), transaction.outcome.as_ref().copied().unwrap_or_default())
         };
         let applied = objects.iter().map(|object| applied(&before, object, &events)).collect();

@@ -7,6 +7,7 @@ use bulkhead_proto::v1::peers_server::Peers;
 use bulkhead_proto::v1::snapshot_chunk::Part;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_types::{LogCodec, MemberId, MemberRole};
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use super::Api;
 use crate::error::{convert_status, disowned};
+use crate::forward::PROPOSALS_MAX;
 use crate::propose::response_of;
 use crate::transport::{SnapshotReceiver, from_frame};
 
@@ -97,9 +99,28 @@ impl Peers for Api {
         &self,
         request: Request<v1::ProposeRequest>,
     ) -> Result<Response<v1::ProposeResponse>, Status> {
-        let record = request.into_inner().record;
-        let record = ProtoCodec.decode_log(&record).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        Ok(Response::new(response_of(self.proposer.attempt(&record).await?)))
+        self.propose_one(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn propose_many(
+        &self,
+        request: Request<v1::ProposeManyRequest>,
+    ) -> Result<Response<v1::ProposeManyResponse>, Status> {
+        let proposals = request.into_inner().proposals;
+        if proposals.len() > PROPOSALS_MAX {
+            return Err(Status::invalid_argument(format!("proposals: at most {PROPOSALS_MAX} are allowed")));
+        }
+        let answers = join_all(proposals.into_iter().map(|proposal| self.propose_one(proposal))).await;
+        // One that fails says nothing about the others.
+        let failed = |status: Status| v1::ProposeResponse {
+            result: Some(v1::propose_response::Result::Failed(v1::ProposeFailed {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                details: status.details().to_vec().into(),
+            })),
+        };
+        let responses = answers.into_iter().map(|answer| answer.unwrap_or_else(failed)).collect();
+        Ok(Response::new(v1::ProposeManyResponse { responses }))
     }
 }
 
@@ -117,6 +138,12 @@ impl Api {
         finished.map_err(|e| Status::internal(e.to_string()))??;
         tracing::info!(member = %from, index, "a snapshot arrived");
         Ok(Response::new(v1::SnapshotReceipt { next_chunk, complete: true }))
+    }
+
+    async fn propose_one(&self, request: v1::ProposeRequest) -> Result<v1::ProposeResponse, Status> {
+        let record =
+            ProtoCodec.decode_log(&request.record).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        Ok(response_of(self.proposer.attempt(record).await?, request.brief))
     }
 
     /// Who calls, if it may: a member of this cluster, with the data directory that the log knows.

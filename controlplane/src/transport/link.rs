@@ -1,10 +1,12 @@
 //! One direction of one pair of members: a stream of messages that is made anew when it breaks.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bulkhead_controlplane_core::server::Input;
 use bulkhead_proto::v1;
 use bulkhead_types::MemberId;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use v1::peers_client::PeersClient;
@@ -17,6 +19,8 @@ use crate::handle::Handle;
 const RETRY: Duration = Duration::from_millis(100);
 /// How long to wait after the peer refused this member.
 const RETRY_REFUSED: Duration = Duration::from_secs(2);
+/// How long the answer to a connection attempt is waited for after a link broke.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Most messages between the queue and the socket.
 const STREAM_MAX: usize = 64;
 
@@ -49,13 +53,26 @@ pub(super) async fn run(context: Context, to: MemberId, mut queue: mpsc::Receive
                 RETRY
             }
         };
-        if context.handle.tell(Input::PeerUnreachable { member: to }).await.is_err() {
+        let fate = if is_down(&context, to).await {
+            Input::PeerDown { member: to }
+        } else {
+            Input::PeerUnreachable { member: to }
+        };
+        if context.handle.tell(fate).await.is_err() {
             return;
         }
         tokio::time::sleep(pause).await;
         // What piled up meanwhile is stale: raft sends what still matters.
         while queue.try_recv().is_ok() {}
     }
+}
+
+/// Whether a peer's machine says that nobody listens there: its process has ended. A machine that does not
+/// answer says nothing.
+async fn is_down(context: &Context, to: MemberId) -> bool {
+    let Some(address) = context.addresses.of(to) else { return false };
+    let connected = tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect(address.as_str())).await;
+    matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Sends from the queue until the stream breaks.

@@ -30,6 +30,10 @@ pub(crate) struct CompareArgs {
     /// The same for etcd's leader
     #[arg(long, value_name = "COMMAND", requires = "kill_cmd")]
     etcd_kill_cmd: Option<String>,
+    /// How often each leader is killed; the figure is the median. The commands must start again what they
+    /// killed, some seconds later
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    kills: u32,
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
@@ -71,8 +75,8 @@ pub(crate) async fn run(args: CompareArgs, context: &Context) -> Result<(), Fail
     if let (Some(kill), Some(etcd_kill)) = (&args.kill_cmd, &args.etcd_kill_cmd)
         && args.wants(std::slice::from_ref(&name))
     {
-        let our = failover::bulkhead(context, kill).await?;
-        let their = failover::of_etcd(&args.etcd, etcd_kill).await?;
+        let our = failover::bulkhead(context, kill, args.kills).await?;
+        let their = failover::of_etcd(&args.etcd, etcd_kill, args.kills).await?;
         results.add(Figure::milliseconds(&name, our).beside("etcd", their))?;
     }
     results.finish()

@@ -1,5 +1,6 @@
 //! From a kill to the next acknowledged write.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -30,6 +31,9 @@ pub(crate) struct FailoverArgs {
     /// A shell command that kills the leader with SIGKILL; LEADER_ADDRESS and LEADER_ID say which
     #[arg(long, value_name = "COMMAND")]
     kill_cmd: String,
+    /// How often; the figure is the median. The command must start again what it killed, some seconds later
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    kills: u32,
     /// Measure etcd at these endpoints instead
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,...")]
     etcd: Vec<String>,
@@ -40,9 +44,9 @@ pub(crate) struct FailoverArgs {
 pub(crate) async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
     let mut results = Results::open(&args.output)?;
     let (name, ms) = if args.etcd.is_empty() {
-        ("failover.next_ack", bulkhead(context, &args.kill_cmd).await?)
+        ("failover.next_ack", bulkhead(context, &args.kill_cmd, args.kills).await?)
     } else {
-        ("etcd.failover.next_ack", of_etcd(&args.etcd, &args.kill_cmd).await?)
+        ("etcd.failover.next_ack", of_etcd(&args.etcd, &args.kill_cmd, args.kills).await?)
     };
     results.add(Figure::milliseconds(name, ms))?;
     results.finish()
@@ -61,37 +65,57 @@ fn load(connections: usize) -> LoadArgs {
 }
 
 /// Bulkhead's time in milliseconds.
-pub(super) async fn bulkhead(context: &Context, kill: &str) -> Result<f64, Failure> {
+pub(super) async fn bulkhead(context: &Context, kill: &str, kills: u32) -> Result<f64, Failure> {
     let servers = servers(context);
     let load = load(servers.len());
     prepare(context, load.keys).await?;
     let pool = Pool::new(Peer::Bulkhead, &servers, &load)?;
-    measure(&pool, &servers, kill).await
+    measure(&pool, &servers, kill, kills).await
 }
 
 /// etcd's time in milliseconds.
-pub(super) async fn of_etcd(endpoints: &[String], kill: &str) -> Result<f64, Failure> {
+pub(super) async fn of_etcd(endpoints: &[String], kill: &str, kills: u32) -> Result<f64, Failure> {
     let pool = Pool::new(Peer::Etcd, endpoints, &load(endpoints.len()))?;
-    measure(&pool, endpoints, kill).await
+    measure(&pool, endpoints, kill, kills).await
 }
 
-async fn measure(pool: &Pool, endpoints: &[String], kill: &str) -> Result<f64, Failure> {
+/// The median of some times in milliseconds; the lower one of an even number.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+}
+
+/// Kills the leader so many times, each time once all servers acknowledge writes again.
+async fn measure(pool: &Pool, endpoints: &[String], kill: &str, kills: u32) -> Result<f64, Failure> {
+    let mut times = Vec::new();
+    for _ in 0..kills {
+        times.push(measure_once(pool, endpoints, kill).await?);
+    }
+    Ok(median(times))
+}
+
+async fn measure_once(pool: &Pool, endpoints: &[String], kill: &str) -> Result<f64, Failure> {
     let progress = Progress::start("writing until the kill");
     let (stop, stopped) = watch::channel(false);
     let (acks, mut acked) = mpsc::channel(1024);
     let writers: Vec<_> = (0..endpoints.len())
-        .map(|client| tokio::spawn(write_on(pool.writer(client), acks.clone(), stopped.clone())))
+        .map(|client| tokio::spawn(write_on(client, pool.writer(client), acks.clone(), stopped.clone())))
         .collect();
     drop(acks);
     let warm = async {
         let begin = Instant::now();
-        while begin.elapsed() < WARM_UP {
-            acked.recv().await;
+        let mut silent: BTreeSet<usize> = (0..endpoints.len()).collect();
+        while begin.elapsed() < WARM_UP || !silent.is_empty() {
+            if let Some(ack) = acked.recv().await {
+                silent.remove(&ack.client);
+            }
         }
     };
     let warm = tokio::time::timeout(RECOVERY_TIMEOUT, warm).await;
     let outcome = match warm {
-        Err(_) => Err(Failure::new(Class::Unavailable, "no write was acknowledged before the kill")),
+        Err(_) => {
+            Err(Failure::new(Class::Unavailable, "not every server acknowledged a write before the kill"))
+        }
         Ok(()) => {
             let (id, address) = leader(pool.peer, endpoints).await?;
             progress.set(format!("killing {address}; waiting for the next acknowledged write"));
@@ -110,7 +134,7 @@ async fn kill_leader(
     command: &str,
     id: u64,
     address: &str,
-    acked: &mut mpsc::Receiver<(Instant, Instant)>,
+    acked: &mut mpsc::Receiver<Ack>,
 ) -> Result<f64, Failure> {
     let mut running = Command::new("sh")
         .args(["-c", command])
@@ -130,9 +154,9 @@ async fn kill_leader(
         return Err(Failure::failed(format!("the kill command failed: {status}")));
     }
     let next = async {
-        while let Some((began, at)) = acked.recv().await {
-            if began >= killed {
-                return Some(at);
+        while let Some(ack) = acked.recv().await {
+            if ack.began >= killed {
+                return Some(ack.at);
             }
         }
         None
@@ -146,16 +170,25 @@ async fn kill_leader(
     }
 }
 
+/// An acknowledged write.
+struct Ack {
+    /// Whose; each client writes to a server of its own.
+    client: usize,
+    began: Instant,
+    at: Instant,
+}
+
 async fn write_on(
+    client: usize,
     mut writer: Writer,
-    acks: mpsc::Sender<(Instant, Instant)>,
+    acks: mpsc::Sender<Ack>,
     stopped: watch::Receiver<bool>,
 ) {
     while !*stopped.borrow() {
         let began = Instant::now();
         match tokio::time::timeout(ATTEMPT_TIMEOUT, writer.write()).await {
             Ok(Ok(())) => {
-                if acks.send((began, Instant::now())).await.is_err() {
+                if acks.send(Ack { client, began, at: Instant::now() }).await.is_err() {
                     return;
                 }
             }
@@ -196,4 +229,16 @@ async fn etcd_leads(channel: Channel) -> Option<u64> {
     let status = client.status(etcd::StatusRequest {}).await.ok()?.into_inner();
     let member = status.header?.member_id;
     (status.leader == member && member > 0).then_some(member)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_one_of_the_times() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.0);
+        assert_eq!(median(vec![7.0]), 7.0);
+    }
 }

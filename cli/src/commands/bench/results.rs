@@ -29,7 +29,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    fn new(name: &str, value: f64, unit: &'static str) -> Self {
+    pub(super) fn new(name: &str, value: f64, unit: &'static str) -> Self {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (peer, peer_value, ratio) = (None, None, None);

@@ -99,6 +99,11 @@ impl LogView {
         self.entries.is_empty()
     }
 
+    /// Term, vote and commit.
+    pub(super) fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
     }

@@ -87,6 +87,11 @@ pub enum Input {
         /// Who.
         member: MemberId,
     },
+    /// A peer's process has ended: its machine refuses connections.
+    PeerDown {
+        /// Who.
+        member: MemberId,
+    },
 }
 
 /// What servers say to each other.

@@ -17,8 +17,10 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of one submission, encoded.
 pub const SUBMISSION_BYTES_MAX: usize = 2 << 20;
-/// Most entries that are proposed but not applied: while they are under way, the next batch grows.
-pub const INFLIGHT_ENTRIES_MAX: usize = 4;
+/// Most entries that are proposed but not applied: while they are under way, the next batch grows. Each entry
+/// costs every member a flush, a task switch here and there and a message or two, so few large ones are better;
+/// two keep disk and network busy while the other is on its way.
+pub const INFLIGHT_ENTRIES_MAX: usize = 2;
 /// Most submissions that wait; more are turned away.
 pub const WAITING_MAX: usize = 1 << 17;
 
@@ -52,8 +54,18 @@ pub(super) struct Proposals {
     waiting: BTreeMap<Uuid, Vec<Ticket>>,
     /// How many wait.
     waiting_count: usize,
-    /// Entries proposed in this term, with the origins of their submissions, in order.
-    inflight: BTreeMap<u64, Vec<Origin>>,
+    /// Entries proposed in this term.
+    inflight: BTreeMap<u64, Proposed>,
+}
+
+/// An entry that this server proposed.
+#[derive(Debug)]
+struct Proposed {
+    term: u64,
+    /// What it holds, until it is applied: its proposer need not read it back from its bytes.
+    record: Option<LogRecord>,
+    /// Who asked for its submissions, in order.
+    origins: Vec<Origin>,
 }
 
 impl Proposals {
@@ -85,7 +97,12 @@ impl Proposals {
 
     /// Who asked for the submissions of an entry that is applied now, in order.
     pub(super) fn settle(&mut self, index: u64) -> Vec<Origin> {
-        self.inflight.remove(&index).unwrap_or_default()
+        self.inflight.remove(&index).map(|proposed| proposed.origins).unwrap_or_default()
+    }
+
+    /// What an entry holds, when it was proposed here in this term; given out once.
+    pub(super) fn take_record(&mut self, index: u64, term: u64) -> Option<LogRecord> {
+        self.inflight.get_mut(&index).filter(|proposed| proposed.term == term)?.record.take()
     }
 
     /// Forgets everything: leadership is lost. Returns who waited.
@@ -94,7 +111,7 @@ impl Proposals {
             return Vec::new();
         }
         let queued = std::mem::take(&mut self.queue).into_iter().map(|q| q.origin);
-        let proposed = std::mem::take(&mut self.inflight).into_values().flatten();
+        let proposed = std::mem::take(&mut self.inflight).into_values().flat_map(|p| p.origins);
         let agents = queued.chain(proposed).filter_map(|origin| match origin {
             Origin::Agent(ticket, _) => Some(ticket),
             _ => None,
@@ -166,17 +183,21 @@ impl Server {
             && !self.proposals.queue.is_empty()
             && self.proposals.inflight.len() < INFLIGHT_ENTRIES_MAX
         {
-            let queued = self.pack();
-            let batch = queued.iter().map(|q| q.stamped.clone()).collect();
-            let bytes = self.codec.encode_log(&LogRecord::Batch(batch));
+            let (batch, origins): (Vec<_>, Vec<_>) =
+                self.pack().into_iter().map(|q| (q.stamped, q.origin)).unzip();
+            let record = LogRecord::Batch(batch);
+            let bytes = self.codec.encode_log(&record);
             match self.replica.propose(bytes) {
                 Some(index) => {
-                    self.proposals.inflight.insert(index, queued.into_iter().map(|q| q.origin).collect());
+                    let term = self.replica.term();
+                    let proposed = Proposed { term, record: Some(record), origins };
+                    self.proposals.inflight.insert(index, proposed);
                 }
                 None => {
                     // Raft takes nothing now (a transfer, or too much uncommitted): the batch keeps its place.
-                    for entry in queued.into_iter().rev() {
-                        self.proposals.queue.push_front(entry);
+                    let LogRecord::Batch(batch) = record else { unreachable!("it was made above") };
+                    for (stamped, origin) in batch.into_iter().zip(origins).rev() {
+                        self.proposals.queue.push_front(Queued { stamped, origin });
                     }
                     break;
                 }

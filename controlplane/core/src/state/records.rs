@@ -56,7 +56,7 @@ impl State {
         let requests = self.requests.iter().map(|(request_id, at_ms, outcome)| SnapshotRecord::Request {
             request_id,
             at_ms,
-            outcome: outcome.clone(),
+            outcome,
         });
         let requests = requests.filter(|_| !planted!("canary_snapshot_without_requests"));
         let kept = if planted!("canary_snapshot_without_requests") { 0 } else { self.requests.len() };

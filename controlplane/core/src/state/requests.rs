@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulkhead_canary::planted;
-use bulkhead_types::{Outcome, digest128};
+use bulkhead_types::{Outcome, Rejection, Revision, digest128};
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
@@ -13,11 +13,28 @@ pub const REQUEST_RETENTION_MS: u64 = 600_000;
 /// reached only above 1,700 requests per second sustained for the whole retention.
 pub const REQUESTS_MAX: usize = 1 << 20;
 
-/// One remembered answer, shared with the State's copies.
+/// One remembered answer. Copies of the State copy the answers around a new one, so the usual answer holds
+/// nothing that is counted.
 #[derive(Clone, Debug, PartialEq)]
 struct Answer {
     at_ms: u64,
-    outcome: Arc<Outcome>,
+    outcome: Kept,
+}
+
+/// An outcome as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+enum Kept {
+    Accepted(Revision),
+    Refused(Arc<Rejection>),
+}
+
+impl Kept {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Accepted(revision) => Ok(*revision),
+            Self::Refused(rejection) => Err((**rejection).clone()),
+        }
+    }
 }
 
 /// Remembered answers by request, and their order in time.
@@ -33,8 +50,8 @@ fn digest_of(request_id: Uuid, at_ms: u64, outcome: &Outcome) -> u128 {
 }
 
 impl Requests {
-    pub(super) fn get(&self, request_id: Uuid) -> Option<&Outcome> {
-        self.answers.get(&request_id).map(|a| &*a.outcome)
+    pub(super) fn get(&self, request_id: Uuid) -> Option<Outcome> {
+        self.answers.get(&request_id).map(|a| a.outcome.outcome())
     }
 
     pub(super) fn digest(&self) -> u128 {
@@ -42,12 +59,14 @@ impl Requests {
     }
 
     pub(super) fn digest_from_scratch(&self) -> u128 {
-        self.iter().map(|(id, at_ms, outcome)| digest_of(id, at_ms, outcome)).fold(0, u128::wrapping_add)
+        self.iter().map(|(id, at_ms, outcome)| digest_of(id, at_ms, &outcome)).fold(0, u128::wrapping_add)
     }
 
     /// All of them, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Uuid, u64, &Outcome)> {
-        self.by_time.iter().filter_map(|(at_ms, id)| self.answers.get(id).map(|a| (*id, *at_ms, &*a.outcome)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Uuid, u64, Outcome)> {
+        self.by_time
+            .iter()
+            .filter_map(|(at_ms, id)| self.answers.get(id).map(|a| (*id, *at_ms, a.outcome.outcome())))
     }
 
     /// How many are remembered.
@@ -62,7 +81,11 @@ impl Requests {
         }
         self.digest = self.digest.wrapping_add(digest_of(request_id, at_ms, outcome));
         self.by_time.insert((at_ms, request_id));
-        let answer = Answer { at_ms, outcome: Arc::new(outcome.clone()) };
+        let outcome = match outcome {
+            Ok(revision) => Kept::Accepted(*revision),
+            Err(rejection) => Kept::Refused(Arc::new(rejection.clone())),
+        };
+        let answer = Answer { at_ms, outcome };
         let former = self.answers.insert(request_id, answer);
         assert!(former.is_none(), "request {request_id} was answered twice");
         if self.answers.len() > REQUESTS_MAX {
@@ -86,7 +109,7 @@ impl Requests {
         let Some((at_ms, id)) = self.by_time.get_min().copied() else { return };
         self.by_time.remove(&(at_ms, id));
         let answer = self.answers.remove(&id).expect("an answer in time order is remembered");
-        self.digest = self.digest.wrapping_sub(digest_of(id, answer.at_ms, &answer.outcome));
+        self.digest = self.digest.wrapping_sub(digest_of(id, answer.at_ms, &answer.outcome.outcome()));
     }
 }
 
@@ -101,7 +124,7 @@ mod tests {
         requests.record(id(1), 1000, &Ok(5));
         requests.record(Uuid::nil(), 1000, &Ok(6));
         requests.record(id(2), 2000, &Ok(7));
-        assert_eq!(requests.get(id(1)), Some(&Ok(5)));
+        assert_eq!(requests.get(id(1)), Some(Ok(5)));
         assert_eq!(requests.len(), 2, "nil requests are not remembered");
         requests.expire(1001 + REQUEST_RETENTION_MS);
         assert_eq!(requests.get(id(1)), None);
