@@ -543,3 +543,39 @@ fn the_log_is_compacted_by_size_and_by_age() {
     check(|config| config.snapshot_age_ms = 1000, 200, true);
     check(|config| config.snapshot_age_ms = 1_000_000, 200, false);
 }
+
+#[test]
+fn a_leader_whose_process_ended_is_replaced_without_the_election_time_out() {
+    let mut world = World::new();
+    outcome(world.create(1, "before")).expect("accepted");
+    let gone = world.leader().expect("it answered");
+    world.down.push(gone);
+    let now_ms = world.now_ms;
+    for (_, server) in world.servers.iter_mut().filter(|(member, _)| **member != gone) {
+        server.handle(now_ms, Input::PeerDown { member: gone });
+    }
+    // The first candidate calls at the next tick, the second three later; the time-out begins at ten.
+    for _ in 0..6 {
+        world.tick();
+    }
+    assert!(world.leader().is_some(), "nobody leads");
+    outcome(world.create(2, "after")).expect("accepted");
+}
+
+#[test]
+fn a_wrong_word_about_the_leader_changes_nothing_while_the_others_hear_it() {
+    let mut world = World::new();
+    outcome(world.create(1, "before")).expect("accepted");
+    let leader = world.leader().expect("it answered");
+    let misled = *world.servers.keys().find(|member| **member != leader).expect("there are three");
+    let (term, now_ms) = (world.servers[&leader].status().term, world.now_ms);
+    world
+        .servers
+        .get_mut(&misled)
+        .expect("it is there")
+        .handle(now_ms, Input::PeerDown { member: leader });
+    for _ in 0..60 {
+        world.tick();
+    }
+    assert_eq!((world.leader(), world.servers[&leader].status().term), (Some(leader), term));
+}

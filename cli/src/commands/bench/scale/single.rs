@@ -10,7 +10,7 @@ use bulkhead_controlplane_core::server::{Input, SaveSnapshot, Server, ServerConf
 use bulkhead_controlplane_disk::{bootstrap, load, to_batch};
 use bulkhead_proto::ProtoCodec;
 use bulkhead_storage::{Identity, Stores, open};
-use bulkhead_types::{Command, MemberId, Name, Namespace, Object, ObjectMeta, Stamped};
+use bulkhead_types::{Command, FEATURE_LEVEL_MAX, MemberId, Name, Namespace, Object, ObjectMeta, Stamped};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -52,11 +52,14 @@ fn config(stores: &Stores) -> ServerConfig {
         heartbeat_ticks: 1,
         // Snapshots are taken when they are asked for.
         snapshot_entries: u64::MAX,
+        snapshot_log_bytes: u64::MAX,
+        snapshot_age_ms: u64::MAX,
         keep_entries: 0,
         digest_interval: 1024,
         heartbeat_ms: 5000,
         reconcile: ReconcileConfig::default(),
         authorize: authorize_all,
+        feature_level_max: FEATURE_LEVEL_MAX,
     }
 }
 
