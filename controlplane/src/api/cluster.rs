@@ -25,8 +25,6 @@ use super::Api;
 use crate::deadline::deadline;
 use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
 use crate::past::Past;
-use crate::error::{DISK_FULL, RETRY_AFTER, convert_status, invalid, rejection_status, unavailable};
-use crate::past::Past;
 use crate::propose::Wanted;
 use crate::view::View;
 
