@@ -45,8 +45,7 @@ pub(crate) struct AgentHost {
     session: Option<MemberId>,
     /// The registration that is waited for.
     joining: Option<(Call, MemberId)>,
-    /// What was reported of pods and not acknowledged yet, by send time; and whether the log had asked for the
-    /// pod's end then.
+    /// What was reported of pods and not acknowledged yet, by send time; and whether it had to end the pod.
     reported: BTreeMap<u64, Vec<(PodReport, bool)>>,
     /// When reports were sent, in true time.
     pub(crate) reports: Reports,
@@ -274,9 +273,8 @@ impl World {
         let host = &mut self.agents[number as usize];
         let Some(server) = host.session else { return };
         host.reports.send(report.sent_at_ms, now_us);
-        let pods = self.chronicle.state().pods();
-        let ends = |id| pods.get(id).is_some_and(|pod| pod.meta.is_deleting());
-        let reported = report.pods.iter().map(|report| (report.clone(), ends(report.pod))).collect();
+        let state = self.chronicle.state();
+        let reported = report.pods.iter().map(|pod| (pod.clone(), reports::must_end(state, pod))).collect();
         host.reported.insert(report.sent_at_ms, reported);
         let from = host.host();
         let content = Request::Report(Box::new(report));

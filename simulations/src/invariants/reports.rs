@@ -4,16 +4,28 @@
 //! as it was.
 
 use bulkhead_controlplane_core::State;
-use bulkhead_types::{ObjectId, PodReport};
+use bulkhead_types::{ObjectId, Pod, PodReport};
 
 use super::{Verdict, Violation};
 
-/// Checks a report that has just been acknowledged against the log's State. `end_was_asked` says that the log had
-/// asked for the pod's end when the report was sent: what is gone then must go.
+/// Whether a report that is sent now must end its pod: it says that the pod is gone, the log has asked for its end,
+/// and has not decided on this report before.
+///
+/// A report is sent again until it is acknowledged. Its first copy may have been applied when nobody had asked for
+/// the pod's end yet; the later ones then change nothing, and need not: an agent that learns of the request says
+/// anew that the pod is gone, with a higher number.
+#[must_use]
+pub fn must_end(state: &State, report: &PodReport) -> bool {
+    let is_open = |pod: &Pod| pod.meta.is_deleting() && report.sequence > pod.status.report_sequence;
+    report.gone && state.pods().get(report.pod).is_some_and(|pod| is_open(pod))
+}
+
+/// Checks a report that has just been acknowledged against the log's State. `had_to_end` is what [`must_end`] said
+/// when it was sent.
 ///
 /// # Errors
 /// When the State knows less of a pod than the report says.
-pub fn check(state: &State, node: ObjectId, report: &PodReport, end_was_asked: bool) -> Verdict {
+pub fn check(state: &State, node: ObjectId, report: &PodReport, had_to_end: bool) -> Verdict {
     let Some(pod) = state.pods().get(report.pod).filter(|pod| pod.node == Some(node)) else { return Ok(()) };
     let violation = |text: String| {
         Err(Violation::new(
@@ -21,7 +33,7 @@ pub fn check(state: &State, node: ObjectId, report: &PodReport, end_was_asked: b
             format!("of pod {} at node {node} was acknowledged: {text}", report.pod),
         ))
     };
-    if report.gone && end_was_asked {
+    if had_to_end {
         return violation("that it is gone, but it is still there".to_owned());
     }
     let status = &pod.status;
@@ -48,7 +60,7 @@ mod tests {
     use super::*;
     use bulkhead_controlplane_core::Machine;
     use bulkhead_types::{
-        Binding, Command, Container, Name, NodeFacts, Object, ObjectMeta, Pod, PodPhase, PodSpec, PodStatus,
+        Binding, Command, Container, Name, NodeFacts, Object, ObjectMeta, PodPhase, PodSpec, PodStatus,
         Resources, Shared, Stamped,
     };
     use std::sync::Arc;
@@ -65,8 +77,8 @@ mod tests {
         });
     }
 
-    #[test]
-    fn a_report_that_was_lost_is_noticed() {
+    /// A node with a pod.
+    fn bound() -> (Machine, ObjectId, ObjectId) {
         let name = |text: &str| Name::new(text).expect("a name");
         let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
@@ -82,6 +94,12 @@ mod tests {
         let pod = machine.state().pods().iter().next().expect("the pod is there").meta.id;
         let binding = Binding { pod, node, nodes_considered: 1, score: 0 };
         apply(&mut machine, Command::BindPods { bindings: vec![binding] });
+        (machine, node, pod)
+    }
+
+    #[test]
+    fn a_report_that_was_lost_is_noticed() {
+        let (mut machine, node, pod) = bound();
         let status = PodStatus { phase: PodPhase::Running, ready: true, ..PodStatus::default() };
         let report = PodReport { pod, sequence: 7, status, gone: false };
         assert!(check(machine.state(), node, &report, false).is_err(), "nobody applied it");
@@ -91,5 +109,28 @@ mod tests {
         let gone = PodReport { gone: true, ..report };
         assert!(check(machine.state(), node, &gone, false).is_ok(), "nobody asked for its end");
         assert!(check(machine.state(), node, &gone, true).is_err(), "it should not be there");
+    }
+    #[test]
+    fn the_end_that_was_asked_for_comes_with_the_first_report_after_the_request() {
+        let (mut machine, node, pod) = bound();
+        let status = PodStatus { phase: PodPhase::Succeeded, ..PodStatus::default() };
+        let ended = PodReport { pod, sequence: 7, status, gone: true };
+        let tell =
+            |report: &PodReport| Command::ReportPods { node, incarnation: 1, reports: vec![report.clone()] };
+        assert!(!must_end(machine.state(), &ended), "nobody asked for its end");
+        apply(&mut machine, tell(&ended));
+        let delete = Command::DeletePods { pods: vec![pod], surplus_of: None, reason: "asked".into() };
+        apply(&mut machine, delete);
+        assert!(!must_end(machine.state(), &ended), "it was decided on before the request");
+        apply(&mut machine, tell(&ended));
+        assert!(check(machine.state(), node, &ended, false).is_ok(), "a copy changes nothing");
+        let anew = PodReport { sequence: 8, ..ended.clone() };
+        assert!(!must_end(machine.state(), &PodReport { gone: false, ..anew.clone() }), "it is still there");
+        assert!(must_end(machine.state(), &anew));
+        assert!(check(machine.state(), node, &anew, true).is_err(), "nobody applied it");
+        apply(&mut machine, tell(&anew));
+        assert!(machine.state().pods().get(pod).is_none());
+        assert!(check(machine.state(), node, &anew, true).is_ok());
+        assert!(!must_end(machine.state(), &anew), "it is no more");
     }
 }
