@@ -569,11 +569,7 @@ fn a_wrong_word_about_the_leader_changes_nothing_while_the_others_hear_it() {
     let leader = world.leader().expect("it answered");
     let misled = *world.servers.keys().find(|member| **member != leader).expect("there are three");
     let (term, now_ms) = (world.servers[&leader].status().term, world.now_ms);
-    world
-        .servers
-        .get_mut(&misled)
-        .expect("it is there")
-        .handle(now_ms, Input::PeerDown { member: leader });
+    world.servers.get_mut(&misled).expect("it is there").handle(now_ms, Input::PeerDown { member: leader });
     for _ in 0..60 {
         world.tick();
     }
