@@ -37,6 +37,7 @@ verify: lint guest ## Everything that CI runs, changing nothing in the tree
 	cargo test --locked --workspace --doc --quiet
 	cargo run --locked --release -p simulations -- --quiet --corpus
 	cargo run --locked --release -p simulations -- --quiet --seeds $(SEEDS)
+	cargo run --locked --release -p simulations -- --quiet --seeds 0..40 --beyond-contract
 	$(MAKE) canaries-part
 
 canaries: ## Planted bugs, each to be found by the simulator: make canaries ONLY=vote_not_persisted

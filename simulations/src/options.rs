@@ -14,6 +14,9 @@ pub struct Shape {
     pub agents: Option<u32>,
     /// Length of the faults' phase, in ticks of the servers.
     pub ticks: Option<u64>,
+    /// Clocks leave the contract: such runs are neither passed nor failed, so they are asked for.
+    #[serde(default)]
+    pub beyond_contract: bool,
 }
 
 /// How far clocks may be from what is promised for them; beyond it a run says nothing about the system.
@@ -253,9 +256,6 @@ impl ObserverOptions {
 /// Thousandths of the whole.
 const ALWAYS: u64 = 1000;
 
-/// So many thousandths of the runs leave the contract.
-const BEYOND_PERMILLE: u64 = 30;
-
 impl Options {
     /// What this seed decides.
     #[must_use]
@@ -285,7 +285,7 @@ impl Options {
             observers: ObserverOptions::draw(&mut Rng::child(seed, "observers", 0)),
             drift_ppm_max: *rng.pick(&[0, 50, 1000, contract::DRIFT_PPM_MAX]),
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
-            beyond: rng.chance(BEYOND_PERMILLE).then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
+            beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
         };
         options.bound_snapshots();
         match options.beyond {

@@ -46,7 +46,7 @@ const CALM_RANK: u32 = u32::MAX - 1;
 /// A phase of faults in which too little has happened goes on for so long, in microseconds, …
 const EXTENSION_US: Micros = 5_000_000;
 /// … until it is so many times as long as it should be.
-const EXTENSIONS_MAX: u64 = 5;
+const EXTENSIONS_MAX: u64 = 20;
 
 /// Whether things go wrong on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,6 +65,10 @@ pub(crate) struct Args {
     /// Nodes, instead of as the seed decides.
     #[arg(long)]
     agents: Option<u32>,
+    /// Let clocks drift or jump by more than is promised: what holds whatever clocks do still has to hold, and the run
+    /// counts as out of contract.
+    #[arg(long)]
+    beyond_contract: bool,
     /// Where the decisions of runs that fail are written, a file for each.
     #[arg(long, value_name = "DIRECTORY")]
     failures: Option<PathBuf>,
@@ -89,7 +93,12 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 
 impl Args {
     fn config(&self, seed: u64) -> RunConfig {
-        let shape = Shape { servers: self.servers, agents: self.agents, ticks: self.ticks };
+        let shape = Shape {
+            servers: self.servers,
+            agents: self.agents,
+            ticks: self.ticks,
+            beyond_contract: self.beyond_contract,
+        };
         let detail = if self.trace { Detail::Print } else { Detail::Hash };
         RunConfig { shape, detail, ..RunConfig::new(seed) }
     }
@@ -102,6 +111,9 @@ impl Args {
             if let Some(value) = value {
                 command.push_str(&format!(" --{name} {value}"));
             }
+        }
+        if self.beyond_contract {
+            command.push_str(" --beyond-contract");
         }
         command
     }
