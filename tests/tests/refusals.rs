@@ -43,7 +43,7 @@ fn a_snapshot_that_lacks_a_chunk_is_refused() {
     let words = [
         &format!("snapshot {index}: chunk 0 of 1 is missing"),
         "remedy: run `bulkhead member replace`",
-        "join again as a fresh learner",
+        "joins under a new id",
     ];
     check(&cluster, 1, &data_dir, &founders, &words);
 }
