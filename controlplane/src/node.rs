@@ -66,7 +66,7 @@ impl Node {
         let mut led_by = None;
         loop {
             let output = self.server.take_output(now_ms());
-            let fatal = output.fatal.clone();
+            let (fatal, unfinished) = (output.fatal.clone(), output.unfinished);
             let progressed = !output.applied.is_empty() || output.installed.is_some();
             // Whoever is answered now may ask at once who leads.
             let leadership = (self.server.leader(), self.server.is_leader());
@@ -84,8 +84,12 @@ impl Node {
                 return Err(fatal);
             }
             ticked = false;
-            let Some(first) = inbox.blocking_recv() else { return Ok(()) };
-            let mut next = Some(first);
+            let mut next = if unfinished {
+                inbox.try_recv().ok()
+            } else {
+                let Some(first) = inbox.blocking_recv() else { return Ok(()) };
+                Some(first)
+            };
             let mut taken = 0;
             while let Some(message) = next {
                 match message {

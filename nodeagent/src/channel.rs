@@ -225,13 +225,15 @@ impl Talk {
             guest::ContainerStateKind::Waiting => {}
         }
         let started_at_ms = self.our_time(state.started_at_ms);
-        let end = |reason: String, message: String, started_at_ms| ContainerTermination {
-            exit_code: state.exit_code.unwrap_or(0),
-            signal: state.signal,
-            reason: SmolStr::new(reason),
-            message,
-            started_at_ms,
-            finished_at_ms: self.our_time(state.finished_at_ms),
+        let end = |reason: String, message: String, started_at_ms| {
+            Box::new(ContainerTermination {
+                exit_code: state.exit_code.unwrap_or(0),
+                signal: state.signal,
+                reason: SmolStr::new(reason),
+                message,
+                started_at_ms,
+                finished_at_ms: self.our_time(state.finished_at_ms),
+            })
         };
         let last = |started_at_ms| {
             state.exit_code.map(|_| end(state.last_reason.clone(), String::new(), started_at_ms))

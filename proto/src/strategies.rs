@@ -1,6 +1,5 @@
 //! proptest strategies for every domain type: any content that the log may hold, small enough to be quick.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::*;
@@ -58,7 +57,7 @@ pub fn labels() -> impl Strategy<Value = StringMap> + Clone {
         "([A-Za-z0-9]([A-Za-z0-9_.-]{0,8}[A-Za-z0-9])?)?".prop_map(SmolStr::from),
         0..4,
     )
-    .prop_map(|map: BTreeMap<_, _>| map)
+    .prop_map(StringMap::from)
 }
 
 /// Any UUID; nil now and then.
@@ -90,7 +89,7 @@ record!(/// Any owner.
 record!(/// Any metadata.
 meta: ObjectMeta {
     name: name(), namespace: of(name()), id: object_id(), revision: any::<u64>(),
-    generation: any::<u64>(), created_at_ms: any::<u64>(), deletion: of(deletion()), labels: labels(),
+    generation: any::<u64>(), created_at_ms: any::<u64>(), deletion: of(deletion().prop_map(Box::new)), labels: labels(),
     annotations: labels(), owner: of(owner_ref()), trace_context: of(small()),
 });
 record!(/// Any amounts.
@@ -204,13 +203,13 @@ pub fn container_state() -> impl Strategy<Value = ContainerState> + Clone {
     prop_oneof![
         (small(), text()).prop_map(|(reason, message)| ContainerState::Waiting { reason, message }),
         any::<u64>().prop_map(|started_at_ms| ContainerState::Running { started_at_ms }),
-        termination().prop_map(ContainerState::Terminated),
+        termination().prop_map(|end| ContainerState::Terminated(Box::new(end))),
     ]
 }
 
 record!(/// Any container status.
 container_status: ContainerStatus {
-    name: small(), state: container_state(), last_termination: of(termination()),
+    name: small(), state: container_state(), last_termination: of(termination().prop_map(Box::new)),
     restart_count: any::<u32>(), ready: any::<bool>(), image_digest: small(),
 });
 record!(/// Any pod status.

@@ -73,14 +73,14 @@ impl Guest {
             ContainerState::Running { started_at_ms } => started_at_ms,
             _ => at_ms,
         };
-        status.state = ContainerState::Terminated(ContainerTermination {
+        status.state = ContainerState::Terminated(Box::new(ContainerTermination {
             exit_code,
             signal: 0,
             reason: SmolStr::new_static(if exit_code == 0 { "Completed" } else { "Error" }),
             message: String::new(),
             started_at_ms,
             finished_at_ms: at_ms,
-        });
+        }));
         status.clone()
     }
 

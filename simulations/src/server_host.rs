@@ -318,6 +318,12 @@ impl World {
         if has_persists {
             self.write_log(member, life);
         }
+        if let Some(up) =
+            self.servers.get_mut(&member).and_then(|h| h.up.as_mut()).filter(|_| output.unfinished)
+        {
+            up.pumping = true;
+            self.queue.push(now_us, Event::Pump { member, life });
+        }
     }
 
     /// Tells the checkers what a server did.

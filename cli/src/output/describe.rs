@@ -82,7 +82,7 @@ pub(crate) fn text(
         let name = name.map_or_else(|| format!("{} (gone)", owner.id), |n| n.to_string());
         page.line("Controlled by", format!("{}/{name}", owner.kind));
     }
-    if let Some(deletion) = meta.deletion {
+    if let Some(deletion) = &meta.deletion {
         let grace = short(deletion.grace_ms / 1000);
         page.line("Terminating", format!("asked for {} ago, grace {grace}", age(deletion.requested_at_ms)));
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name, Node,
-    NodeFacts, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus, Revision, StringMap, Transaction,
+    ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
+    MemberRole, Name, Node, NodeFacts, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus, Revision,
+    StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -88,12 +89,11 @@ fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Optio
 }
 
 fn store(state: &mut State, revision: Revision, change_type: ChangeType, mut object: Object) -> Change {
-    object.meta_mut().revision = revision;
-    let former = match change_type {
-        ChangeType::Added => None,
-        _ => state.object(object.kind(), object.meta().id),
-    };
-    state.put(object.clone());
+    // What was just created has it, and shares its content with the event: to write to it would copy it.
+    if object.meta().revision != revision {
+        object.meta_mut().revision = revision;
+    }
+    let former = state.put(object.clone());
     Change { revision, change_type, object, former }
 }
 
@@ -144,7 +144,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             meta.annotations = annotations.clone();
         }),
         EventKind::DeletionRequested { kind, id, deletion, .. } => {
-            changed_meta(state, *kind, *id, |meta| meta.deletion = Some(*deletion))
+            changed_meta(state, *kind, *id, |meta| meta.deletion = Some(Box::new(*deletion)))
         }
         EventKind::DeploymentSpecChanged { id, spec } => changed_deployment(state, context, *id, spec),
         EventKind::DeploymentStatusChanged { id, status } => {
@@ -178,7 +178,13 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.message = String::new();
         }),
         EventKind::PodStatusChanged { id, status } => {
-            changed_pod(state, *id, |pod| pod.status = status.clone())
+            let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(*id), "Pod", *id);
+            let mut status = status.clone();
+            share_images(former, &mut status);
+            if let Some(oldest) = oldest_sibling(state, meta) {
+                share_images(&oldest.status, &mut status);
+            }
+            Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
         }
         EventKind::NodeSpecChanged { id, spec } => changed_node(state, *id, |node| {
             node.spec = spec.clone();
@@ -242,6 +248,24 @@ fn changed_pod(state: &State, id: ObjectId, change: impl FnOnce(&mut Pod)) -> Ob
     let mut pod = expect(state.pods.get(id), "Pod", id).clone();
     change(Arc::make_mut(&mut pod));
     Object::Pod(pod)
+}
+
+/// The oldest pod of the same owner, the pod itself perhaps.
+fn oldest_sibling<'a>(state: &'a State, meta: &ObjectMeta) -> Option<&'a Arc<Pod>> {
+    state.pods_of(meta.owner?.id).next()
+}
+
+/// Pods of one owner run the same images as a rule: the long digests of those are in memory once.
+fn share_images(known: &PodStatus, status: &mut PodStatus) {
+    let share = |known: &[ContainerStatus], present: &mut [ContainerStatus]| {
+        for (known, present) in known.iter().zip(present) {
+            if known.image_digest == present.image_digest {
+                present.image_digest.clone_from(&known.image_digest);
+            }
+        }
+    };
+    share(&known.init_containers, &mut status.init_containers);
+    share(&known.containers, &mut status.containers);
 }
 
 fn changed_node(state: &State, id: ObjectId, change: impl FnOnce(&mut Node)) -> Object {

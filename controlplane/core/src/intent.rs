@@ -21,7 +21,7 @@ fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
         namespace: pod.meta.namespace.clone().expect("pods live in a namespace"),
         name: pod.meta.name.clone(),
         spec: pod.spec.clone(),
-        deletion: pod.meta.deletion,
+        deletion: pod.meta.deletion.as_deref().copied(),
         ended: pod.status.phase.is_terminal(),
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),

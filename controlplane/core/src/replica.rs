@@ -24,8 +24,8 @@ const APPEND_BYTES_MAX: u64 = 1 << 20;
 const INFLIGHT_APPENDS_MAX: usize = 256;
 /// Most bytes of entries that are proposed but not committed; above it proposals wait.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
-/// Most bytes of committed entries handed out by one Ready.
-const COMMITTED_BYTES_MAX: u64 = 8 << 20;
+/// Most bytes of committed entries handed out by one Ready, or one entry: what they do is kept until the next.
+const COMMITTED_BYTES_MAX: u64 = 256 << 10;
 
 /// Ticks between the candidates when a leader's process has ended: time enough to win, on a usual network.
 const TICKS_BETWEEN_CANDIDATES: usize = 3;

@@ -253,11 +253,12 @@ impl Server {
         }
     }
 
-    /// Does everything that can be done now, and hands out what the caller must do.
+    /// Does what can be done now, and hands out what the caller must do. It says whether there is more.
     pub fn take_output(&mut self, now_ms: u64) -> Output {
         self.now_ms = self.now_ms.max(now_ms);
         // Applying entries can make new proposals possible, and those new Readys; a Ready that leads to
-        // nothing new ends the loop, and every round hands something to the disk or applies something.
+        // nothing new ends the loop, and every round hands something to the disk or applies something. What a long
+        // log applies comes in parts.
         loop {
             self.follow_leadership();
             self.reconcile();
@@ -265,6 +266,10 @@ impl Server {
             self.flush_proposals();
             self.flush_reads();
             if !self.take_ready() {
+                break;
+            }
+            if self.output.is_full() {
+                self.output.unfinished = true;
                 break;
             }
         }

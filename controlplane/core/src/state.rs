@@ -5,6 +5,7 @@
 //! drift from the objects (and [`crate::invariant::check`] proves it).
 
 mod index;
+mod interner;
 mod new_life;
 mod records;
 mod requests;
@@ -191,19 +192,19 @@ impl State {
         self.digest.wrapping_add(scalars).wrapping_add(self.requests.digest())
     }
 
-    /// Stores an object over its former self, with indexes and digest.
-    pub(crate) fn put(&mut self, object: Object) {
-        let former = self.object(object.kind(), object.meta().id);
+    /// Stores an object over its former self, with indexes and digest; returns what it was.
+    pub(crate) fn put(&mut self, object: Object) -> Option<Object> {
+        let id = object.meta().id;
+        let former = match object.clone() {
+            Object::Namespace(o) => self.namespaces.insert(id, o).map(Object::Namespace),
+            Object::Node(o) => self.nodes.insert(id, o).map(Object::Node),
+            Object::Pod(o) => self.pods.insert(id, o).map(Object::Pod),
+            Object::ReplicaSet(o) => self.replica_sets.insert(id, o).map(Object::ReplicaSet),
+            Object::Deployment(o) => self.deployments.insert(id, o).map(Object::Deployment),
+        };
         self.index.change(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
-        let id = object.meta().id;
-        match object {
-            Object::Namespace(o) => self.namespaces.insert(id, o),
-            Object::Node(o) => self.nodes.insert(id, o),
-            Object::Pod(o) => self.pods.insert(id, o),
-            Object::ReplicaSet(o) => self.replica_sets.insert(id, o),
-            Object::Deployment(o) => self.deployments.insert(id, o),
-        }
+        former
     }
 
     /// Forgets an object, with indexes and digest; returns what it was.

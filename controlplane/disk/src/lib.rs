@@ -122,12 +122,13 @@ pub fn load(stores: &mut Stores, codec: &dyn LogCodec) -> Result<Loaded, DiskErr
         Some(info) => (read_snapshot(&*stores.snapshots, codec, info.meta.index)?, point_of(&info.meta)?),
         None => (State::default(), SnapshotPoint::default()),
     };
-    if !log.entries.is_empty() && log.first_index > point.index + 1 {
+    let is_empty = log.entries.is_empty();
+    if !is_empty && log.first_index > point.index + 1 {
         return Err(DiskError::Gap { first: log.first_index, snapshot: point.index });
     }
     let hard_state =
         log.hard_state.as_deref().map(decode_hard_state).transpose()?.unwrap_or_else(HardState::default);
-    let entries = log.entries.iter().map(|e| decode_entry(&e.bytes)).collect::<Result<Vec<_>, _>>()?;
+    let entries = log.entries.into_iter().map(|e| decode_entry(&e.bytes)).collect::<Result<Vec<_>, _>>()?;
     // A snapshot that the log does not lead to (it came from a peer, or is the first one) replaces the log.
     let follows = log.first_index == point.index + 1
         || entries.iter().any(|e| e.get_index() == point.index && e.get_term() == point.term);

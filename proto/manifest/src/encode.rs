@@ -91,7 +91,7 @@ fn metadata(meta: &ObjectMeta, names: Names<'_>) -> Value {
             .set("generation", meta.generation.into())
             .time("creationTimestamp", meta.created_at_ms);
     }
-    if let Some(deletion) = meta.deletion {
+    if let Some(deletion) = &meta.deletion {
         fields = fields
             .time("deletionTimestamp", deletion.requested_at_ms.saturating_add(deletion.grace_ms))
             .set("deletionGracePeriodSeconds", (deletion.grace_ms / 1000).into());

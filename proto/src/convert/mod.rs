@@ -89,6 +89,15 @@ impl<T: Field<W>, W> Field<Vec<W>> for Vec<T> {
     }
 }
 
+impl<T: Field<W>, W> Field<W> for Box<T> {
+    fn to_wire(&self) -> W {
+        T::to_wire(self)
+    }
+    fn from_wire(wire: W) -> Result<Self, ConvertError> {
+        T::from_wire(wire).map(Self::new)
+    }
+}
+
 impl<T: Field<W>, W> Field<W> for Arc<T> {
     fn to_wire(&self) -> W {
         T::to_wire(self)

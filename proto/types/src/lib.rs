@@ -29,6 +29,7 @@ mod quantity;
 mod rejection;
 mod resources;
 mod selector;
+mod string_map;
 mod validate;
 mod workload;
 
@@ -48,5 +49,6 @@ pub use quantity::*;
 pub use rejection::*;
 pub use resources::*;
 pub use selector::*;
+pub use string_map::*;
 pub use validate::*;
 pub use workload::*;

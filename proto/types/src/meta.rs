@@ -1,14 +1,9 @@
 //! What every object carries.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Kind, Name, ObjectId, Revision};
-
-/// Labels or annotations, in key order.
-pub type StringMap = BTreeMap<SmolStr, SmolStr>;
+use crate::{Kind, Name, ObjectId, Revision, StringMap};
 
 /// The label that ties a pod to its ReplicaSet's template (Kubernetes' name).
 pub const LABEL_POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -42,7 +37,7 @@ pub struct ObjectMeta {
     /// Log time of creation, milliseconds since the epoch. Zero in a submitted object.
     pub created_at_ms: u64,
     /// Set once somebody asked for deletion.
-    pub deletion: Option<Deletion>,
+    pub deletion: Option<Box<Deletion>>,
     /// Labels, for selection.
     pub labels: StringMap,
     /// Annotations, for everything else.

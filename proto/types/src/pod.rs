@@ -303,7 +303,7 @@ pub struct ContainerStatus {
     /// Where it stands now.
     pub state: ContainerState,
     /// How it ended the last time, when it was restarted.
-    pub last_termination: Option<ContainerTermination>,
+    pub last_termination: Option<Box<ContainerTermination>>,
     /// Times it was started again.
     pub restart_count: u32,
     /// Whether it serves.
@@ -328,7 +328,7 @@ pub enum ContainerState {
         started_at_ms: u64,
     },
     /// Ended.
-    Terminated(ContainerTermination),
+    Terminated(Box<ContainerTermination>),
 }
 
 /// How a container ended.

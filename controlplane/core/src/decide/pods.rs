@@ -200,8 +200,8 @@ pub(super) fn delete_one(pod: &Pod, grace_ms: Option<u64>, force: bool, reason: 
     }
     let grace_ms = grace_ms.unwrap_or(pod.spec.termination_grace_ms);
     // A second request may shorten the grace, never lengthen it.
-    if pod.meta.deletion.is_none_or(|present| grace_ms < present.grace_ms) {
-        let requested_at_ms = pod.meta.deletion.map_or(emit.at_ms(), |d| d.requested_at_ms);
+    if pod.meta.deletion.as_ref().is_none_or(|present| grace_ms < present.grace_ms) {
+        let requested_at_ms = pod.meta.deletion.as_ref().map_or(emit.at_ms(), |d| d.requested_at_ms);
         let deletion = Deletion { requested_at_ms, grace_ms };
         emit.push(EventKind::DeletionRequested {
             kind: Kind::Pod,

@@ -8,6 +8,10 @@ use super::input::{PeerMessage, Ticket};
 use crate::replica::{Persist, SnapshotPoint};
 use crate::{Applied, State};
 
+/// Submissions applied after which an output is handed out, although more could be. What they changed is small enough
+/// to stay in the processor's caches, and its memory is there again for the next ones.
+const OUTPUT_SUBMISSIONS_MAX: usize = 1024;
+
 /// Everything to be done, in this order: persist requests are handed to the disk, messages are sent, then
 /// replies are given. Whatever needs the disk first is held back inside the server.
 #[derive(Debug, Default)]
@@ -26,10 +30,20 @@ pub struct Output {
     pub send_snapshots: Vec<SendSnapshot>,
     /// The State was replaced by a received snapshot: watches and intents start anew.
     pub installed: Option<State>,
+    /// There is more to be had at once: the caller takes the output again before it waits for anything. So whoever
+    /// catches up with a long log hands it on part by part.
+    pub unfinished: bool,
     /// The server cannot go on.
     pub fatal: Option<Fatal>,
     /// Malformed messages that were dropped.
     pub dropped_messages: u64,
+}
+
+impl Output {
+    /// Whether so much was applied that it is to be handed out before there is more.
+    pub(super) fn is_full(&self) -> bool {
+        self.applied.iter().map(|entry| entry.applied.len()).sum::<usize>() >= OUTPUT_SUBMISSIONS_MAX
+    }
 }
 
 /// What one log entry did.

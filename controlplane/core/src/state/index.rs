@@ -12,15 +12,14 @@ pub struct NodeUsage {
     pub pods: u32,
 }
 
-type NameKey = (Option<Name>, Kind, Name);
-
-/// All secondary orders.
+/// All secondary orders. What many entries would begin with is the key of a map of its own: it is there once, and no
+/// map in a map is empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Index {
-    names: OrdMap<NameKey, ObjectId>,
-    owned: OrdSet<(ObjectId, Kind, ObjectId)>,
+    names: OrdMap<(Option<Name>, Kind), OrdMap<Name, ObjectId>>,
+    owned: OrdMap<(ObjectId, Kind), OrdSet<ObjectId>>,
     active_pods: OrdMap<ObjectId, u32>,
-    on_node: OrdSet<(ObjectId, ObjectId)>,
+    on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
 }
@@ -39,19 +38,34 @@ fn is_pending(pod: &Pod) -> bool {
     pod.node.is_none() && is_active(pod)
 }
 
-fn key(object: &Object) -> NameKey {
-    let meta = object.meta();
-    (meta.namespace.clone(), object.kind(), meta.name.clone())
+fn as_pod(object: Option<&Object>) -> Option<&Pod> {
+    match object {
+        Some(Object::Pod(pod)) => Some(pod),
+        _ => None,
+    }
+}
+
+/// Adds to one of many sets.
+fn add<K: Ord + Clone>(sets: &mut OrdMap<K, OrdSet<ObjectId>>, key: K, id: ObjectId) {
+    sets.entry(key).or_default().insert(id);
+}
+
+/// Takes from one of many sets.
+fn take<K: Ord + Clone>(sets: &mut OrdMap<K, OrdSet<ObjectId>>, key: &K, id: ObjectId) {
+    let Some(set) = sets.get_mut(key) else { return };
+    set.remove(&id);
+    if set.is_empty() {
+        sets.remove(key);
+    }
 }
 
 impl Index {
     pub(super) fn id_of(&self, kind: Kind, namespace: Option<&Name>, name: &Name) -> Option<ObjectId> {
-        self.names.get(&(namespace.cloned(), kind, name.clone())).copied()
+        self.names.get(&(namespace.cloned(), kind))?.get(name).copied()
     }
 
     pub(super) fn owned(&self, owner: ObjectId, kind: Kind) -> impl Iterator<Item = ObjectId> + '_ {
-        let range = (owner, kind, ObjectId(0))..=(owner, kind, ObjectId(u64::MAX));
-        self.owned.range(range).map(|(_, _, id)| *id)
+        self.owned.get(&(owner, kind)).into_iter().flatten().copied()
     }
 
     pub(super) fn active_pods(&self, owner: ObjectId) -> u32 {
@@ -59,20 +73,17 @@ impl Index {
     }
 
     pub(super) fn on_node(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
-        self.on_node.range((node, ObjectId(0))..=(node, ObjectId(u64::MAX))).map(|(_, id)| *id)
+        self.on_node.get(&node).into_iter().flatten().copied()
     }
 
     pub(super) fn in_namespace<'a>(
         &'a self,
         namespace: &'a Name,
     ) -> impl Iterator<Item = (Kind, ObjectId)> + 'a {
-        // No real name is the empty string's successor of every kind, so the range starts at the first kind
-        // and ends where the namespace changes.
-        let first = (Some(namespace.clone()), Kind::Namespace, lowest_name());
         self.names
-            .range(first..)
-            .take_while(move |((ns, _, _), _)| ns.as_ref() == Some(namespace))
-            .map(|((_, kind, _), id)| (*kind, *id))
+            .range((Some(namespace.clone()), Kind::Namespace)..)
+            .take_while(move |((ns, _), _)| ns.as_ref() == Some(namespace))
+            .flat_map(|((_, kind), ids)| ids.values().map(move |id| (*kind, *id)))
     }
 
     /// Moves every order from the object's former self to its present one.
@@ -83,28 +94,33 @@ impl Index {
         if former.is_none() != present.is_none() {
             self.change_identity(former, present);
         }
-        let pod = |object: Option<&Object>| match object {
-            Some(Object::Pod(pod)) => Some(pod.clone()),
-            _ => None,
-        };
-        let (former, present) = (pod(former), pod(present));
+        let (former, present) = (as_pod(former), as_pod(present));
         if former.is_some() || present.is_some() {
-            self.change_pod(former.as_deref(), present.as_deref());
+            self.change_pod(former, present);
         }
     }
 
     fn change_identity(&mut self, former: Option<&Object>, present: Option<&Object>) {
         if let Some(object) = former {
-            self.names.remove(&key(object));
-            if let Some(owner) = object.meta().owner {
-                self.owned.remove(&(owner.id, object.kind(), object.meta().id));
+            let (kind, meta) = (object.kind(), object.meta());
+            let key = (meta.namespace.clone(), kind);
+            if let Some(names) = self.names.get_mut(&key) {
+                names.remove(&meta.name);
+                if names.is_empty() {
+                    self.names.remove(&key);
+                }
+            }
+            if let Some(owner) = meta.owner {
+                take(&mut self.owned, &(owner.id, kind), meta.id);
             }
         }
         if let Some(object) = present {
-            let taken = self.names.insert(key(object), object.meta().id);
+            let (kind, meta) = (object.kind(), object.meta());
+            let names = self.names.entry((meta.namespace.clone(), kind)).or_default();
+            let taken = names.insert(meta.name.clone(), meta.id);
             assert!(taken.is_none(), "{} was created twice", object.object_ref());
-            if let Some(owner) = object.meta().owner {
-                self.owned.insert((owner.id, object.kind(), object.meta().id));
+            if let Some(owner) = meta.owner {
+                add(&mut self.owned, (owner.id, kind), meta.id);
             }
         }
     }
@@ -123,8 +139,8 @@ impl Index {
             _ => {}
         }
         match (former.and_then(|p| p.node), present.and_then(|p| p.node)) {
-            (None, Some(node)) => _ = self.on_node.insert((node, id)),
-            (Some(node), None) => _ = self.on_node.remove(&(node, id)),
+            (None, Some(node)) => add(&mut self.on_node, node, id),
+            (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
         }
         match (former.and_then(holds_room), present.and_then(holds_room)) {
@@ -158,23 +174,6 @@ impl Index {
             self.node_usage.remove(&node);
         } else {
             self.node_usage.insert(node, NodeUsage { requests, pods: usage.pods - 1 });
-        }
-    }
-}
-
-fn lowest_name() -> Name {
-    // '0' is the first name in byte order after '-', which no name starts with.
-    Name::new("0").expect("0 is a DNS label")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_name_sorts_before_the_lowest() {
-        for name in ["0", "00", "a", "0-a"] {
-            assert!(Name::new(name).expect("a name") >= lowest_name(), "{name}");
         }
     }
 }

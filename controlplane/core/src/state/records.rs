@@ -1,12 +1,10 @@
 //! State to snapshot records and back.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use bulkhead_canary::planted;
-use bulkhead_types::{DIGEST_VERSION, Object, Pod, PodSpec, PodTemplate, Shared, SnapshotRecord, digest128};
+use bulkhead_types::{DIGEST_VERSION, SnapshotRecord};
 
 use super::State;
+use super::interner::Interner;
 
 /// Why a snapshot cannot become a State.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +82,8 @@ pub struct Restorer {
     state: State,
     position: u64,
     done: bool,
-    /// Pod specs by digest: pods of one template share one again, as they did before.
-    specs: BTreeMap<u128, Shared<PodSpec>>,
+    /// Pods of one template share its parts again, as they did before.
+    interner: Interner,
 }
 
 impl Restorer {
@@ -111,11 +109,10 @@ impl Restorer {
             _ if self.position == 0 => return order("no header"),
             SnapshotRecord::Member(member) => self.state.put_member(member),
             SnapshotRecord::Object(object) => {
-                if self.state.object(object.kind(), object.meta().id).is_some() {
+                let object = self.interner.intern(object);
+                if self.state.put(object).is_some() {
                     return order("an object twice");
                 }
-                let object = self.intern(object);
-                self.state.put(object);
             }
             SnapshotRecord::Request { request_id, at_ms, outcome } => {
                 if self.state.requests.get(request_id).is_some() {
@@ -149,33 +146,5 @@ impl Restorer {
         }
         self.done = true;
         Ok(())
-    }
-
-    fn intern(&mut self, object: Object) -> Object {
-        match object {
-            Object::Pod(mut pod) => {
-                let Pod { spec, .. } = Arc::make_mut(&mut pod);
-                self.intern_spec(spec);
-                Object::Pod(pod)
-            }
-            Object::ReplicaSet(mut set) => {
-                self.intern_template(&mut Arc::make_mut(&mut set).spec.template);
-                Object::ReplicaSet(set)
-            }
-            Object::Deployment(mut deployment) => {
-                self.intern_template(&mut Arc::make_mut(&mut deployment).spec.template);
-                Object::Deployment(deployment)
-            }
-            other => other,
-        }
-    }
-
-    fn intern_template(&mut self, template: &mut PodTemplate) {
-        self.intern_spec(&mut template.spec);
-    }
-
-    fn intern_spec(&mut self, spec: &mut Shared<PodSpec>) {
-        debug_assert_eq!(spec.digest(), digest128(&**spec));
-        *spec = self.specs.entry(spec.digest()).or_insert_with(|| spec.clone()).clone();
     }
 }

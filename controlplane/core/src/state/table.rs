@@ -70,8 +70,8 @@ impl<T: Stored> Table<T> {
         self.rows.is_empty()
     }
 
-    pub(super) fn insert(&mut self, id: ObjectId, row: Arc<T>) {
-        self.rows.insert(id, row);
+    pub(super) fn insert(&mut self, id: ObjectId, row: Arc<T>) -> Option<Arc<T>> {
+        self.rows.insert(id, row)
     }
 
     pub(super) fn remove(&mut self, id: ObjectId) {

@@ -141,6 +141,8 @@ impl World {
         if let Some(fatal) = output.fatal {
             self.fatals.insert(member, fatal);
             self.down.push(member);
+        } else if output.unfinished {
+            self.run(member, inputs);
         }
     }
 

@@ -15,7 +15,7 @@ const SIGNAL_KILLED: i32 = 9;
 pub(crate) struct Container {
     pub(crate) name: SmolStr,
     pub(crate) state: ContainerState,
-    last_termination: Option<ContainerTermination>,
+    last_termination: Option<Box<ContainerTermination>>,
     /// Restarts in earlier guests.
     pub(crate) restarts_before: u32,
     /// Restarts in this guest.
@@ -46,10 +46,10 @@ impl Container {
                 ContainerState::Waiting { reason: text::reason(&reason), message: text::message(&message) }
             }
             ContainerState::Running { started_at_ms } => ContainerState::Running { started_at_ms },
-            ContainerState::Terminated(end) => ContainerState::Terminated(bounded(end)),
+            ContainerState::Terminated(end) => ContainerState::Terminated(bounded(*end)),
         };
         if let Some(end) = status.last_termination {
-            self.last_termination = Some(bounded(end));
+            self.last_termination = Some(bounded(*end));
         }
         self.restarts_here = self.restarts_here.max(status.restart_count);
         self.started_here |= self.restarts_here > 0 || !matches!(self.state, ContainerState::Waiting { .. });
@@ -59,14 +59,14 @@ impl Container {
     /// Its guest ended: what still ran was killed with it.
     pub(crate) fn guest_ended(&mut self, why: &str, message: &str, at_ms: u64) {
         if let ContainerState::Running { started_at_ms } = self.state {
-            self.state = ContainerState::Terminated(ContainerTermination {
+            self.state = ContainerState::Terminated(Box::new(ContainerTermination {
                 exit_code: EXIT_CODE_KILLED,
                 signal: SIGNAL_KILLED,
                 reason: SmolStr::new(why),
                 message: message.to_owned(),
                 started_at_ms,
                 finished_at_ms: at_ms,
-            });
+            }));
         }
     }
 
@@ -111,7 +111,7 @@ impl Container {
     fn termination(&self) -> Option<&ContainerTermination> {
         match &self.state {
             ContainerState::Terminated(end) => Some(end),
-            ContainerState::Waiting { .. } => self.last_termination.as_ref(),
+            ContainerState::Waiting { .. } => self.last_termination.as_deref(),
             ContainerState::Running { .. } => None,
         }
     }
@@ -121,8 +121,9 @@ fn waiting(why: &str, message: String) -> ContainerState {
     ContainerState::Waiting { reason: SmolStr::new(why), message }
 }
 
-fn bounded(end: ContainerTermination) -> ContainerTermination {
-    ContainerTermination { reason: text::reason(&end.reason), message: text::message(&end.message), ..end }
+fn bounded(end: ContainerTermination) -> Box<ContainerTermination> {
+    let (reason, message) = (text::reason(&end.reason), text::message(&end.message));
+    Box::new(ContainerTermination { reason, message, ..end })
 }
 
 /// The containers of a spec, before anything happened.
@@ -162,13 +163,15 @@ mod tests {
 
     /// `w` waiting, `c` waiting after a crash, `r` running, `0` ended well, `1` ended badly.
     fn containers(letters: &str) -> Vec<Container> {
-        let end = |exit_code| ContainerTermination {
-            exit_code,
-            signal: 0,
-            reason: SmolStr::default(),
-            message: String::new(),
-            started_at_ms: 1,
-            finished_at_ms: 2,
+        let end = |exit_code| {
+            Box::new(ContainerTermination {
+                exit_code,
+                signal: 0,
+                reason: SmolStr::default(),
+                message: String::new(),
+                started_at_ms: 1,
+                finished_at_ms: 2,
+            })
         };
         letters
             .chars()

@@ -118,7 +118,7 @@ pub(crate) fn ends(id: u64, instance: u32, exit_code: i32) -> Input {
         started_at_ms: 1_000_500,
         finished_at_ms: 1_000_600,
     };
-    container(id, instance, ContainerState::Terminated(end))
+    container(id, instance, ContainerState::Terminated(Box::new(end)))
 }
 
 pub(crate) fn guest_pod(id: u64, instance: u32, phase: PodPhase) -> Input {

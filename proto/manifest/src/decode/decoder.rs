@@ -1,7 +1,5 @@
 //! Walks a tree and collects what is wrong with it, instead of stopping at the first mistake.
 
-use std::collections::BTreeMap;
-
 use bulkhead_types::StringMap;
 
 use crate::ManifestError;
@@ -239,10 +237,10 @@ impl<'a> Decoder<'a> {
     /// A map of strings; empty when missing.
     pub(super) fn string_map(&mut self, fields: &Fields<'_>, name: &str) -> StringMap {
         let path = fields.path(name);
-        let Some(node) = fields.get(name) else { return BTreeMap::new() };
+        let Some(node) = fields.get(name) else { return StringMap::new() };
         let Value::Map(entries) = &node.value else {
             self.wrong_type(node, &path, "a map of strings");
-            return BTreeMap::new();
+            return StringMap::new();
         };
         let mut map = StringMap::new();
         for (key, value) in entries {

@@ -164,10 +164,12 @@ impl Single {
             if output.persist.iter().any(|persist| persist.must_sync) {
                 self.stores.log.sync().expect("the log is flushed");
             }
-            if number == 0 {
+            if number == 0 && !output.unfinished {
                 return longest;
             }
-            self.server.handle(now_ms(), Input::Persisted { number });
+            if number > 0 {
+                self.server.handle(now_ms(), Input::Persisted { number });
+            }
         }
     }
 }
