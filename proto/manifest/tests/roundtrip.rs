@@ -91,7 +91,8 @@ fn labels() -> impl Strategy<Value = StringMap> {
         "[a-zA-Z0-9]{0,8}",
         select(vec!["true", "1", "1e3", "null", "0x1", "1.0", "No"]).prop_map(str::to_owned)
     ];
-    proptest::collection::btree_map(key.prop_map(Into::into), value.prop_map(Into::into), 0..4)
+    proptest::collection::btree_map(key, value, 0..4)
+        .prop_map(|map| map.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
 }
 
 fn requirements() -> impl Strategy<Value = (ResourceRequirements, ResourceRequirements)> {

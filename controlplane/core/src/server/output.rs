@@ -30,7 +30,7 @@ pub struct Output {
     pub send_snapshots: Vec<SendSnapshot>,
     /// The State was replaced by a received snapshot: watches and intents start anew.
     pub installed: Option<State>,
-    /// There is more to be had at once: the caller takes the output again before it waits for anything. So whoever
+    /// There may be more to be had at once: the caller takes the output again before it waits for anything. So whoever
     /// catches up with a long log hands it on part by part.
     pub unfinished: bool,
     /// The server cannot go on.

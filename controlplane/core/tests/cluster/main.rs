@@ -1,6 +1,7 @@
 //! Servers over a lossless network and an instant disk: the smallest world in which a cluster must work.
 //! Faults are the simulator's work.
 
+mod catching_up;
 mod leases;
 mod world;
 
