@@ -551,11 +551,11 @@ fn a_unique_guest_without_a_guard_starts_anew_under_one() {
             50 note: guest 3 of pod #7 adopted
             50 kill #7/3
             50 lease 9000
-            70 report [#7 200000001 Pending waiting:ContainerCreating x2]
             80 prepare #7
+            80 report [#7 200000001 Pending restarts 2 waiting:ContainerCreating x2]
             90 persist #7 instance 4
-            90 start #7 instance 4 guarded until 10070
-            90 lease 10070
+            90 start #7 instance 4 guarded until 10080
+            90 lease 10080
         "#]],
     );
 }
@@ -574,6 +574,23 @@ fn nothing_unique_starts_while_what_had_to_end_with_the_lease_is_not_dead() {
             (5_000, In(exited(7, 3))),
         ],
         expect![[r#"
+            50 join
+            50 note: guest 3 of pod #7 adopted
+            50 kill #7/3
+            50 lease 40
+            60 report [#7 200000001 Pending LeaseExpired restarts 2 waiting:ContainerCreating x2]
+            60 lease 10060
+            70 prepare #9
+            70 prepare #10
+            70 report [#9 200000002 Pending waiting:ContainerCreating x0] [#10 200000003 Pending waiting:ContainerCreating x0]
+            70 lease 10070
+            90 persist #10 instance 1
+            90 start #10 instance 1
+            5000 clean #7 keep_logs true
+            5000 persist #9 instance 1
+            5000 start #9 instance 1 guarded until 10070
+            5000 report [#9 200000004 Pending waiting:ContainerCreating x0] [#10 200000005 Pending waiting:ContainerCreating x0]
+            5000 lease 15000
         "#]],
     );
 }
