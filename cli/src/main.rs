@@ -33,6 +33,10 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A guard is as small as can be: it has no threads, and parses nothing that a user types.
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == commands::agent::GUARD_VERB) {
+        return bulkhead_nodeagent::run_guard();
+    }
     let cli = args::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_controlplane_core::reconcile::fencing::FENCE_KILL_MS_DEFAULT;
 use bulkhead_types::{FEATURE_LEVEL_MAX, MemberId};
 use smol_str::SmolStr;
 
@@ -40,6 +41,8 @@ pub struct ServerOptions {
     pub lease_ms: u64,
     /// How long a node may be unreachable before its pods are replaced.
     pub eviction_ms: u64,
+    /// How long a node may take from the end of its lease until its last unique guest is dead.
+    pub fence_kill_ms: u64,
     /// A snapshot is taken, and the log before it dropped, after so many log entries,
     pub snapshot_entries: u64,
     /// or so many bytes of them,
@@ -98,6 +101,7 @@ impl ServerOptions {
             heartbeat_ticks: 4,
             lease_ms: 10_000,
             eviction_ms: 300_000,
+            fence_kill_ms: FENCE_KILL_MS_DEFAULT,
             snapshot_entries: 20_000,
             snapshot_log_bytes: 256 << 20,
             snapshot_age_ms: DAY_MS / 24,

@@ -387,6 +387,7 @@ fn server_config(options: &ServerOptions, identity: &Identity) -> ServerConfig {
         reconcile: ReconcileConfig {
             lease_ms: options.lease_ms,
             eviction_ms: options.eviction_ms,
+            fence_kill_ms: options.fence_kill_ms,
             ..ReconcileConfig::default()
         },
         authorize: authorize_all,

@@ -1,5 +1,6 @@
 //! What an operator tells the agent.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -55,6 +56,9 @@ pub struct AgentConfig {
     pub accel: AccelChoice,
     /// QEMU's program.
     pub qemu: PathBuf,
+    /// The program, with arguments, that becomes the guard of a guest that must be unique: it calls
+    /// [`crate::run_guard`].
+    pub guard: Vec<OsString>,
     /// Processor time for pods instead of what was found, in thousandths of a core.
     pub cpu_millis: Option<u64>,
     /// Memory for pods instead of what was found, in bytes.
@@ -87,6 +91,7 @@ impl AgentConfig {
             guest: PathBuf::from("bulkhead-guest"),
             accel: AccelChoice::Auto,
             qemu: PathBuf::from("qemu-system-x86_64"),
+            guard: vec![OsString::from("bulkhead-fence-guard")],
             cpu_millis: None,
             memory_bytes: None,
             pods_max: PODS_MAX_DEFAULT,

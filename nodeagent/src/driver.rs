@@ -95,6 +95,9 @@ impl Driver {
 
     /// Finds what the agent's last life left and gives it to the core.
     pub(crate) async fn recover(&mut self) -> Result<(), AgentError> {
+        let lease_until_ms = self.host.records.load_lease(&self.boot_id);
+        // Before anything tells a guard of it.
+        self.host.lease_until_ms.send_replace(lease_until_ms.unwrap_or(0));
         let records = self.host.records.load().at("read the records below", &self.host.data)?;
         let mut vms = Vec::new();
         for record in records {
@@ -127,7 +130,6 @@ impl Driver {
             vms.push(RecoveredVm { record, running, started_at_ms, last_console });
         }
         self.kill_strangers(&vms).await?;
-        let lease_until_ms = self.host.records.load_lease(&self.boot_id);
         self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
         Ok(())
     }
@@ -163,6 +165,8 @@ impl Driver {
                 }
                 Action::Report(_) => tracing::debug!("a report is left out: the session is behind"),
                 Action::PersistLease { until_ms } => {
+                    // The guards first: a disk may take its time.
+                    self.host.lease_until_ms.send_replace(until_ms);
                     if let Err(error) = self.host.records.save_lease(&self.boot_id, until_ms) {
                         tracing::warn!(%error, "the lease is not remembered");
                     }

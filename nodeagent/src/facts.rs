@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_types::{NodeFacts, Resources};
+use bulkhead_types::{LABEL_FENCE_GUARD, NodeFacts, Resources, StringMap};
 use smol_str::SmolStr;
 
 use crate::AgentConfig;
@@ -48,8 +48,15 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
             .map_or_else(|_| SmolStr::default(), SmolStr::new),
         accelerator: SmolStr::new(accelerator.name()),
         warnings: accelerator.warnings.iter().map(SmolStr::new).collect(),
-        labels: config.labels.clone(),
+        labels: labels(config),
     }
+}
+
+/// The operator's labels, and what this build does.
+fn labels(config: &AgentConfig) -> StringMap {
+    let mut labels = config.labels.clone();
+    labels.insert(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"));
+    labels
 }
 
 fn memory_bytes() -> u64 {

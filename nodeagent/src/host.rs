@@ -1,10 +1,11 @@
 //! What all pods of this node share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::KernelSource;
 use crate::boot::{BootAssets, BootError, BootSources};
@@ -21,6 +22,10 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     pub(crate) boot: Boot,
     pub(crate) qemu: PathBuf,
+    /// The program that becomes a guard, with what it needs to be told for that.
+    pub(crate) guard: Vec<OsString>,
+    /// Until when the node's lease runs, on the clock since boot, in milliseconds; 0 before the first.
+    pub(crate) lease_until_ms: watch::Sender<u64>,
     pub(crate) accel: Accel,
     /// QEMU's system call filter works here.
     pub(crate) sandbox: bool,

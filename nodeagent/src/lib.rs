@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Entry point: [`run`]. What to do is decided in `bulkhead-nodeagent-core`; this crate only does it and tells what
-//! happened. Guests outlive the agent: the next one adopts them.
+//! happened. Guests outlive the agent: the next one adopts them. Those that must be unique do so only until the
+//! node's lease is over: each has a guard ([`run_guard`]), a process of its own.
 //!
 //! Guests have no network card yet. Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
@@ -23,6 +24,7 @@ mod disk;
 mod driver;
 mod error;
 mod facts;
+mod guard;
 mod host;
 pub mod image;
 mod logs;
@@ -40,12 +42,13 @@ use std::sync::Arc;
 use bulkhead_nodeagent_core::Agent;
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
+pub use guard::run_guard;
 
 // No planted bug is in this build: it would not compile.
 bulkhead_canary::unarmed!();
@@ -90,6 +93,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         logs: logs::LogStore::default(),
         boot,
         qemu: config.qemu.clone(),
+        guard: config.guard.clone(),
+        lease_until_ms: watch::Sender::new(0),
         accel: accelerator.accel,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),

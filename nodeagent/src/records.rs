@@ -121,6 +121,7 @@ mod tests {
             restart_counts: [("main".into(), 1)].into(),
             sandbox_restarts: 1,
             started: true,
+            guarded: false,
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),
         }

@@ -131,7 +131,7 @@ pub fn taint_effect() -> impl Strategy<Value = TaintEffect> + Clone {
 
 /// Any node phase.
 pub fn node_phase() -> impl Strategy<Value = NodePhase> + Clone {
-    select(vec![NodePhase::Ready, NodePhase::Unreachable])
+    select(vec![NodePhase::Ready, NodePhase::Unreachable, NodePhase::Fenced])
 }
 
 record!(/// Any taint.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, MemberId, NodeFacts, ObjectId, PodReport, Resources, StringMap, digest128,
+    AgentAck, AgentReport, LABEL_FENCE_GUARD, MemberId, NodeFacts, ObjectId, PodReport, Resources, StringMap,
+    digest128,
 };
 use smol_str::SmolStr;
 
@@ -94,7 +95,7 @@ impl AgentHost {
             kernel_version: SmolStr::new_static("6.1"),
             accelerator: SmolStr::new_static("kvm"),
             warnings: Vec::new(),
-            labels: StringMap::new(),
+            labels: StringMap::from([(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"))]),
         }
     }
 }
@@ -134,16 +135,14 @@ impl World {
 
     /// The agent's process starts, and finds what the last one left.
     pub(crate) fn start_agent(&mut self, number: u32) {
-        let now_us = self.now_us;
         let host = &mut self.agents[number as usize];
-        if host.is_up() {
+        if host.is_up() || self.lost.is_some_and(|lost| lost.keeps_down(number)) {
             return;
         }
         host.life += 1;
         host.session = None;
         host.joining = None;
         host.reported.clear();
-        host.reports.attend(now_us);
         host.wake_us = None;
         host.busy_until_us.clear();
         host.agent = Some(Agent::new(host.config()));
@@ -233,6 +232,7 @@ impl World {
             Action::Report(report) => self.report(number, report),
             Action::PersistLease { until_ms } => {
                 self.agents[number as usize].hypervisor.lease_until_ms = Some(until_ms);
+                self.renew_guards(number, until_ms);
             }
             Action::Note(note) => {
                 self.note(Host::Agent(number), "note", digest128(&note.to_string()), || note.to_string());

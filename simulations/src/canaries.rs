@@ -61,10 +61,12 @@ const SNAPSHOTS: &str = "controlplane/core/src/server/snapshots.rs";
 const REQUESTS: &str = "controlplane/core/src/state/requests.rs";
 const RECORDS: &str = "controlplane/core/src/state/records.rs";
 const DECIDE: &str = "controlplane/core/src/decide.rs";
+const DECIDE_NODES: &str = "controlplane/core/src/decide/nodes.rs";
 const DECIDE_PODS: &str = "controlplane/core/src/decide/pods.rs";
 const DECIDE_RECONCILERS: &str = "controlplane/core/src/decide/reconcilers.rs";
 const DECIDE_GARBAGE: &str = "controlplane/core/src/decide/garbage.rs";
 const RECONCILE: &str = "controlplane/core/src/reconcile.rs";
+const FENCING: &str = "controlplane/core/src/reconcile/fencing.rs";
 const ROLLING: &str = "controlplane/core/src/reconcile/deployment/rolling.rs";
 const WATCH: &str = "controlplane/core/src/watch.rs";
 const AGENT: &str = "nodeagent/core/src/agent.rs";
@@ -144,6 +146,18 @@ pub const CANARIES: &[Canary] = &[
     ),
     canary("canary_ended_runs_again", POD, "a pod that has ended runs again", &["physical"]),
     rare(
+        "canary_fenced_session_goes_on",
+        DECIDE_NODES,
+        "the session of a node that was fenced goes on: its guests live although others may have taken their place",
+        &["physical", "unique"],
+    ),
+    rare(
+        "canary_fenced_without_margin",
+        FENCING,
+        "a node is fenced after a lease, without waiting for slow clocks and slow kills",
+        &["physical", "unique"],
+    ),
+    rare(
         "canary_flush_answers_for_later_writes",
         REPLICA,
         "one flush vouches for writes that came after it",
@@ -156,10 +170,22 @@ pub const CANARIES: &[Canary] = &[
         &["garbage"],
     ),
     canary(
+        "canary_guard_not_armed",
+        POD_MACHINE,
+        "a guest that must be unique starts without a guard: nobody ends it when its agent is dead",
+        &["unique", "physical"],
+    ),
+    canary(
         "canary_hash_order",
         DECIDE_PODS,
         "events in the order of a hash map, which differs between replicas",
         &["prefix", "digests"],
+    ),
+    rare(
+        "canary_hasty_fence",
+        LEADER,
+        "a new leader does not wait until what an earlier one renewed is over before it fences a node",
+        &["physical", "unique"],
     ),
     canary(
         "canary_hasty_leader",
@@ -179,6 +205,12 @@ pub const CANARIES: &[Canary] = &[
         SESSION,
         "a lease is counted from the acknowledgement's arrival instead of from the report",
         &["leases"],
+    ),
+    rare(
+        "canary_lease_from_registration",
+        SESSION,
+        "an agent takes its registration for a lease",
+        &["unique", "leases"],
     ),
     canary(
         "canary_log_cut_before_snapshot",

@@ -72,6 +72,16 @@ pub(crate) enum GuestEvent {
         restarts: u32,
         exit_code: i32,
     },
+    /// A guard's timer goes off.
+    GuardWake {
+        pod: ObjectId,
+        instance: u32,
+    },
+    /// A guard's SIGKILL has its effect.
+    GuardKill {
+        pod: ObjectId,
+        instance: u32,
+    },
     /// Everything in the guest has ended, or was asked to.
     PowerOff {
         pod: ObjectId,
@@ -87,6 +97,7 @@ impl World {
         let life = host.life;
         let start_us = host.rng.range(1000, options.vm_start_us_max);
         let short_us = host.rng.range(100, 5000);
+        let kill_us = host.rng.range(100, options.kill_us_max);
         let (pod, takes_us, event) = match action {
             Action::Prepare { pod } => return self.prepare(number, &pod),
             Action::PersistRecord(record) => (record.pod, short_us, GuestEvent::Record { life, record }),
@@ -95,7 +106,7 @@ impl World {
             Action::StopVm { pod, instance, grace_ms } => {
                 (pod, short_us, GuestEvent::Stop { life, pod, instance, grace_ms })
             }
-            Action::KillVm { pod, instance } => (pod, short_us, GuestEvent::Kill { life, pod, instance }),
+            Action::KillVm { pod, instance } => (pod, kill_us, GuestEvent::Kill { life, pod, instance }),
             Action::CleanUp { pod, .. } => (pod, short_us, GuestEvent::Clean { life, pod }),
             Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => return,
         };
@@ -163,6 +174,10 @@ impl World {
             GuestEvent::End { pod, instance, container, restarts, exit_code } => {
                 self.container_ends(number, pod, instance, (container, restarts, exit_code));
             }
+            GuestEvent::GuardWake { pod, instance } => self.guard_wakes(number, pod, instance),
+            GuestEvent::GuardKill { pod, instance } => {
+                self.end_guest(number, pod, instance, "signal 9");
+            }
             GuestEvent::PowerOff { pod, instance } => {
                 self.end_guest(number, pod, instance, "exit status 0");
             }
@@ -184,11 +199,19 @@ impl World {
             let message = "simulated".to_owned();
             return self.tell_agent(number, Input::VmStartFailed { pod, instance, reason, message });
         }
+        let guard = match host.guard(&start, now_us) {
+            Ok(guard) => guard,
+            Err(reason) => {
+                let (reason, message) = (SmolStr::new_static(reason), "simulated".to_owned());
+                return self.tell_agent(number, Input::VmStartFailed { pod, instance, reason, message });
+            }
+        };
         let started_at_ms = host.clock.wall_ms(now_us);
         let stubborn = host.rng.chance(stubborn);
         let boot_us = host.rng.range(50_000, self.options.node.boot_us_max);
         let is_mute = host.rng.chance(mute);
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
+        guest.guard = guard;
         guest.unique = start.pod.unique.then_some((start.pod.namespace, start.pod.name));
         let former = host.hypervisor.guests.insert(pod, guest);
         let verdict = physical::start(&physical::Start {
@@ -204,6 +227,7 @@ impl World {
         });
         self.judge(verdict);
         self.check_once(number, pod);
+        self.arm_guard(number, pod);
         self.counts.guests += 1;
         self.note(Host::Agent(number), "guest starts", digest128(&(pod, instance)), || {
             format!("pod {pod} instance {instance}")

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_nodeagent_core::{RecoveredVm, VmRecord};
+use bulkhead_nodeagent_core::{Guard, RecoveredVm, VmRecord};
 use bulkhead_types::{
     Container, ContainerState, ContainerStatus, ContainerTermination, Name, ObjectId, PodSpec, Resources,
     RestartPolicy, Shared,
@@ -21,6 +21,8 @@ pub(crate) struct Guest {
     pub spec: Shared<PodSpec>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,
+    /// What ends it with the lease although the agent may be dead: a process of its own on the host.
+    pub guard: Option<Guard>,
     /// When its process started, milliseconds since the epoch.
     pub started_at_ms: u64,
     /// It has said its first word.
@@ -39,8 +41,18 @@ impl Guest {
     pub(crate) fn new(instance: u32, spec: Shared<PodSpec>, started_at_ms: u64, stubborn: bool) -> Self {
         let all = spec.init_containers.iter().chain(&spec.containers);
         let containers = all.map(waiting).collect();
-        let unique = None;
-        Self { instance, spec, unique, started_at_ms, speaks: false, stubborn, stopping: false, containers }
+        let (unique, guard) = (None, None);
+        Self {
+            instance,
+            spec,
+            unique,
+            guard,
+            started_at_ms,
+            speaks: false,
+            stubborn,
+            stopping: false,
+            containers,
+        }
     }
 
     /// What it holds of its node.

@@ -9,7 +9,7 @@ use bulkhead_types::MemberId;
 use crate::clock::HostClock;
 use crate::disk::Loss;
 use crate::message::{Body, Envelope, Request};
-use crate::network::Host;
+use crate::network::{Cut, Host};
 use crate::operator::Change;
 use crate::script::Fault;
 use crate::world::{Event, World};
@@ -107,6 +107,19 @@ impl World {
             }
             Fault::AgentCrash { agent, down_us } => self.crash_agent(agent, down_us),
             Fault::NodeReboot { agent, down_us } => self.reboot_node(agent, down_us),
+            Fault::NodeLost { agent, agent_dies, for_us } => {
+                if (agent as usize) >= self.agents.len() {
+                    return false;
+                }
+                self.note(Host::Agent(agent), "lost", u128::from(agent_dies), || format!("for {for_us} us"));
+                let number =
+                    self.network.cut(Cut::Isolate { host: Host::Agent(agent), mute: true, deaf: true });
+                self.queue.push(now_us + for_us, Event::Heal { number });
+                if agent_dies {
+                    self.crash_agent(agent, for_us);
+                }
+                true
+            }
             Fault::VmCrash { agent, pod, instance } => {
                 (agent as usize) < self.agents.len() && self.end_guest(agent, pod, instance, "signal 11")
             }
@@ -190,6 +203,9 @@ impl World {
         how(clock);
         let text = format!("{clock:?}");
         self.note(host, label, 0, || text);
+        if let Host::Agent(number) = host {
+            self.arm_all_guards(number);
+        }
         true
     }
 }

@@ -35,6 +35,7 @@ mod inject;
 pub mod invariants;
 pub mod linearize;
 mod liveness;
+mod lost;
 mod message;
 mod nemesis;
 mod network;

@@ -1,4 +1,5 @@
-//! The second half of a run: the faults are over, and the cluster must come to rest as everybody wants it.
+//! The second half of a run: the faults are over, and the cluster must come to rest as everybody wants it; without a
+//! node that is lost first, and then with it.
 
 use bulkhead_types::{Command, Object};
 
@@ -22,6 +23,7 @@ impl World {
             recorder.note_calm(self.now_us);
         }
         self.network.become_reliable();
+        self.lose_node();
         let members: Vec<_> = self.servers.keys().copied().collect();
         for member in members {
             if let Some(host) = self.servers.get_mut(&member) {
@@ -116,8 +118,10 @@ impl World {
             .collect();
         let state = self.chronicle.state();
         convergence::servers(&positions)
-            .and_then(|()| convergence::state(state, self.agents.len()))
-            .and_then(|()| convergence::guests(state, &guests))
+            .and_then(|()| {
+                convergence::state(state, self.agents.len(), self.lost.is_some(), self.lost_node())
+            })
+            .and_then(|()| convergence::guests(state, &guests, self.lost_node()))
             .err()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_controlplane_core::reconcile::fencing::fence_after_ms;
 use bulkhead_types::{MemberId, ObjectId};
 
 use crate::clock::Micros;
@@ -36,6 +37,8 @@ const ANY: u64 = 1 << 20;
 const SLOW_US_MAX: u64 = 400_000;
 /// Longest pause of a process, in milliseconds, on average so many times the usual duration.
 const PAUSE_PARTS: u64 = 2;
+/// Longest time for which a node is lost, in times of what it takes to fence it.
+const LOST_PARTS_MAX: u64 = 3;
 /// Most voters that the operator lets a cluster have.
 const VOTERS_MAX: usize = 6;
 
@@ -108,6 +111,7 @@ impl World {
             "clock-jump" | "clock-drift" => self.draw_clock_fault(kind, rng),
             "agent-crash" => Some(Fault::AgentCrash { agent: self.any_agent(rng), down_us: for_us }),
             "node-reboot" => Some(Fault::NodeReboot { agent: self.any_agent(rng), down_us: for_us }),
+            "node-lost" => Some(self.draw_lost(rng)),
             "vm-crash" => self.draw_guest(rng),
             "leader-transfer" => {
                 let members: Vec<MemberId> = self.servers.keys().copied().collect();
@@ -115,6 +119,14 @@ impl World {
             }
             _ => self.draw_server_fault(kind, rng, for_us),
         }
+    }
+
+    /// A node that is away for long enough to be fenced, most times.
+    fn draw_lost(&self, rng: &mut Rng) -> Fault {
+        let server = &self.options.server;
+        let fenced_ms = fence_after_ms(server.lease_ms, server.fence_kill_ms);
+        let for_us = rng.range(fenced_ms / 2, LOST_PARTS_MAX * fenced_ms) * 1000;
+        Fault::NodeLost { agent: self.any_agent(rng), agent_dies: rng.chance(600), for_us }
     }
 
     fn draw_server_fault(&self, kind: &str, rng: &mut Rng, for_us: Micros) -> Option<Fault> {

@@ -73,6 +73,20 @@ pub struct Options {
     pub offset_ms_max: u64,
     /// Clocks leave the contract in this run.
     pub beyond: Option<Beyond>,
+    /// A node that is lost when the faults end, and comes back only after the cluster has come to rest without it.
+    pub lost: Option<Lost>,
+}
+
+/// What becomes of a node that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// Nobody hears it; its agent lives.
+    CutOff,
+    /// Nobody hears it; its agent is dead, its guests live.
+    AgentDead,
+    /// Its power is off.
+    Off,
 }
 
 /// What the servers go by.
@@ -98,6 +112,8 @@ pub struct ServerOptions {
     pub heartbeat_ms: u64,
     /// How long a node may be unreachable before its pods are replaced.
     pub eviction_ms: u64,
+    /// How long a node may take from the end of its lease until its last unique guest is dead.
+    pub fence_kill_ms: u64,
     /// Pods that ended are kept up to this number.
     pub terminated_pods_max: usize,
 }
@@ -175,8 +191,10 @@ pub struct FaultOptions {
     pub agent_crash: u64,
     /// A node loses power.
     pub node_reboot: u64,
-    /// A guest's process dies.
+    /// A guest's process dies, or its guard's, which takes the guest with it.
     pub vm_crash: u64,
+    /// A node is cut off for longer than it takes to fence it; its agent may be dead meanwhile.
+    pub node_lost: u64,
 }
 
 /// The nodes.
@@ -184,6 +202,8 @@ pub struct FaultOptions {
 pub struct NodeOptions {
     /// Slowest start of a guest's process.
     pub vm_start_us_max: u64,
+    /// Slowest kill of a guest's process.
+    pub kill_us_max: u64,
     /// Slowest boot of a guest.
     pub boot_us_max: u64,
     /// Guests that cannot be started.
@@ -286,7 +306,9 @@ impl Options {
             drift_ppm_max: *rng.pick(&[0, 50, 1000, contract::DRIFT_PPM_MAX]),
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
+            lost: None,
         };
+        options.draw_fencing(&mut Rng::child(seed, "fencing", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -297,6 +319,16 @@ impl Options {
             options.safety_ms = ticks * options.server.tick_ms;
         }
         options
+    }
+
+    /// From a stream of its own: what was drawn before stays what it was.
+    fn draw_fencing(&mut self, rng: &mut Rng) {
+        self.node.kill_us_max = *rng.pick(&[1000, 200_000, 2_000_000]);
+        // As tight as is promised: a millisecond is lost where clocks are read.
+        self.server.fence_kill_ms = self.node.kill_us_max / 1000 + 1;
+        self.faults.node_lost = if rng.chance(ALWAYS / 4) { 0 } else { 2 };
+        let lost = *rng.pick(&[None, Some(Lost::CutOff), Some(Lost::AgentDead), Some(Lost::Off)]);
+        self.lost = lost.filter(|_| self.agents > 1);
     }
 
     /// A snapshot of everything after every few entries is worth having in runs with few entries only: in others
@@ -350,6 +382,9 @@ impl std::fmt::Display for Options {
         if let Some(beyond) = self.beyond {
             write!(f, " beyond={beyond:?}")?;
         }
+        if let Some(lost) = self.lost {
+            write!(f, " lost={lost:?}")?;
+        }
         let off: Vec<&str> = self
             .faults
             .weights()
@@ -367,6 +402,7 @@ impl ServerOptions {
         ReconcileConfig {
             lease_ms: self.lease_ms,
             eviction_ms: self.eviction_ms,
+            fence_kill_ms: self.fence_kill_ms,
             terminated_pods_max: self.terminated_pods_max,
         }
     }
@@ -384,6 +420,7 @@ impl ServerOptions {
             lease_ms,
             heartbeat_ms: lease_ms / rng.range(3, 6),
             eviction_ms: *rng.pick(&[4000, 10_000, 30_000]),
+            fence_kill_ms: 0,
             terminated_pods_max: *rng.pick(&[0, 3, 1000]),
         }
     }
@@ -439,6 +476,7 @@ impl FaultOptions {
             agent_crash: weight(4),
             node_reboot: weight(2),
             vm_crash: weight(4),
+            node_lost: 0,
             interval_ms: *rng.pick(&[500, 1500, 4000]),
             duration_ms: *rng.pick(&[300, 2000, 8000]),
         };
@@ -448,7 +486,7 @@ impl FaultOptions {
 
     /// The weight of each kind, by its name.
     #[must_use]
-    pub fn weights(&self) -> [(&'static str, u64); 18] {
+    pub fn weights(&self) -> [(&'static str, u64); 19] {
         [
             ("server-crash", self.server_crash),
             ("server-pause", self.server_pause),
@@ -468,6 +506,7 @@ impl FaultOptions {
             ("agent-crash", self.agent_crash),
             ("node-reboot", self.node_reboot),
             ("vm-crash", self.vm_crash),
+            ("node-lost", self.node_lost),
         ]
     }
 }
@@ -476,6 +515,7 @@ impl NodeOptions {
     fn draw(rng: &mut Rng) -> Self {
         Self {
             vm_start_us_max: *rng.pick(&[10_000, 500_000]),
+            kill_us_max: 0,
             boot_us_max: *rng.pick(&[200_000, 3_000_000]),
             start_failure_permille: *rng.pick(&[0, 0, 20, 100]),
             mute_permille: *rng.pick(&[0, 0, 20]),

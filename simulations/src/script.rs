@@ -109,6 +109,8 @@ pub enum Fault {
     AgentCrash { agent: u32, down_us: Micros },
     /// A node loses power.
     NodeReboot { agent: u32, down_us: Micros },
+    /// A node is cut off for long; its agent may be dead meanwhile.
+    NodeLost { agent: u32, agent_dies: bool, for_us: Micros },
     /// A guest's process dies.
     VmCrash { agent: u32, pod: ObjectId, instance: u32 },
 }
@@ -139,6 +141,7 @@ impl Fault {
             Self::ClockDrift { .. } => "clock drift",
             Self::AgentCrash { .. } => "agent crash",
             Self::NodeReboot { .. } => "node reboot",
+            Self::NodeLost { .. } => "node lost",
             Self::VmCrash { .. } => "guest crash",
         }
     }

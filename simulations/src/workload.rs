@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     ANNOTATION_UNIQUE, Command, Container, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy,
-    IntOrPercent, Kind, LabelSelector, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodSpec,
-    PodStatus, PodTemplate, Precondition, ResourceRequirements, RestartPolicy, Shared, Stamped, StringMap,
+    FENCING_LEVEL, IntOrPercent, Kind, LabelSelector, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod,
+    PodSpec, PodStatus, PodTemplate, Precondition, ResourceRequirements, RestartPolicy, Shared, Stamped,
+    StringMap,
 };
 use smol_str::SmolStr;
 
@@ -115,7 +116,7 @@ impl Workload {
 
     fn deployment(&self, rng: &mut Rng, reference: &ObjectRef) -> Deployment {
         let app = labels("app", reference.name.as_str());
-        let is_unique = reference.name.as_str().ends_with('3');
+        let is_unique = reference.name.as_str().ends_with(['2', '3']);
         let annotations = if is_unique { labels(ANNOTATION_UNIQUE, "true") } else { StringMap::new() };
         let version = *rng.pick(&[1, 2, 3, self.count]);
         let pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
@@ -156,7 +157,12 @@ impl Workload {
             let pod = pods.iter().nth(rng.below(pods.len())).expect("the place is below the length");
             Object::Pod(pod.clone()).object_ref()
         };
-        Command::Delete { object, grace_ms: *rng.pick(&[None, None, Some(0), Some(500)]), force: false }
+        let grace_ms = *rng.pick(&[None, None, Some(0), Some(500)]);
+        // Force waits for what must be unique, and for nothing else.
+        let unique =
+            state.find_object(&object).is_some_and(|o| matches!(o, Object::Pod(pod) if pod.is_unique()));
+        let force = unique && state.feature_level() >= FENCING_LEVEL && rng.chance(300);
+        Command::Delete { object, grace_ms, force }
     }
 }
 

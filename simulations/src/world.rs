@@ -18,6 +18,7 @@ use crate::disk::ServerDisk;
 use crate::guest_life::GuestEvent;
 use crate::invariants::linearizability::Checked;
 use crate::invariants::{Verdict, Violation, leases, physical};
+use crate::lost::LostNode;
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
@@ -225,6 +226,8 @@ pub(crate) struct World {
     checks: usize,
     /// Looked at after every new entry, for tests.
     pub(crate) tripwire: Option<Tripwire>,
+    /// The node that is lost after the faults.
+    pub(crate) lost: Option<LostNode>,
     /// Since when everything has been as it should be.
     pub(crate) calm_since_us: Option<Micros>,
 }
@@ -274,6 +277,7 @@ impl World {
             is_cut_short: config.shape.ticks.is_some(),
             checks: 0,
             tripwire: config.tripwire,
+            lost: None,
             calm_since_us: None,
             options,
         };

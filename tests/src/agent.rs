@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::cluster::free_addresses;
 use crate::process::{Process, bulkhead, find_program, pids_with};
+use crate::stubs::Stubs;
 use crate::wait;
 
 /// How long a killed guest may take to be gone.
@@ -77,9 +78,25 @@ impl Agent {
     /// # Panics
     /// When the machine cannot run guests, or it runs already.
     pub fn start(&mut self) {
-        assert!(self.process.is_none(), "{} runs", self.name);
         let (kernel_dir, guest) = guest_environment().expect("guests can run here");
+        self.start_in(&kernel_dir, &guest, None);
+    }
+
+    /// Starts it, for the first time or again, with processes for guests that do nothing but live: see [`Stubs`].
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start_with(&mut self, stubs: &Stubs) {
+        self.start_in(&stubs.kernel_dir, &stubs.guest, Some(&stubs.programs));
+    }
+
+    fn start_in(&mut self, kernel_dir: &Path, guest: &Path, programs: Option<&Path>) {
+        assert!(self.process.is_none(), "{} runs", self.name);
         let mut command = Command::new(bulkhead());
+        if let Some(programs) = programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
         command.args(["--server", &self.servers, "agent", "--name", &self.name, "--listen", &self.listen]);
         command.args(["--cpu", "4", "--memory", "2Gi", "--data-dir"]).arg(self.data_dir());
         command.arg("--kernel-dir").arg(kernel_dir).arg("--guest").arg(guest).args(&self.options);

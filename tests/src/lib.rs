@@ -17,6 +17,7 @@ mod cli;
 mod cluster;
 mod image;
 mod process;
+mod stubs;
 pub mod torture;
 pub mod wait;
 
@@ -25,6 +26,7 @@ pub use cli::{Cli, Done};
 pub use cluster::{Cluster, free_addresses};
 pub use image::{IMAGE_NAME, build_layout, layout};
 pub use process::{Process, bulkhead, find_program, pids_with};
+pub use stubs::Stubs;
 
 /// Why a test cannot run here, said once. In CI a missing tool is a failure: nothing may pass unseen.
 ///

@@ -83,6 +83,10 @@ pub(crate) struct AgentArgs {
     pub(crate) end_with_parent: bool,
 }
 
+/// As its first argument it makes this program the guard of a guest; agents start it so.
+pub(crate) const GUARD_VERB: &str = "fence-guard";
+/// This program, also when its file was replaced by a newer one since it began.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The program that is built and installed beside this one.
 const GUEST: &str = "bulkhead-guest";
 
@@ -124,6 +128,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
             Accelerator::Kvm => AccelChoice::Kvm,
         },
         qemu: args.qemu,
+        guard: vec![THIS_PROGRAM.into(), GUARD_VERB.into()],
         cpu_millis: args.cpu,
         memory_bytes: args.memory,
         pods_max: args.pods_max,

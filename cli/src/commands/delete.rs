@@ -30,7 +30,8 @@ pub(crate) struct DeleteArgs {
     /// Grace for pods, in seconds or as 5s; the pod's own when not given
     #[arg(long, value_parser = parse_seconds, value_name = "SECONDS")]
     grace_period: Option<Duration>,
-    /// Forget pods at once, without their agent's word that they ended. Their guests may still run
+    /// Forget pods at once, without their agent's word that they ended: their guests may still run. Those that must be
+    /// unique are killed, and forgotten once they are surely dead. Forget a node whatever it may run
     #[arg(long)]
     force: bool,
     /// Wait until the objects are gone
@@ -50,7 +51,8 @@ pub(crate) async fn run(args: DeleteArgs, context: &Context) -> Result<(), Failu
     let grace_ms = args.grace_period.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     if args.force {
         eprintln!(
-            "warning: --force does not wait for the agents' word: guests may go on running for a while"
+            "warning: --force does not wait for the agents' word: guests may go on running for a while, unless they must \
+             be unique; force a node only when its machine is off"
         );
     }
     let (objects, missing) = find(&args, context).await?;

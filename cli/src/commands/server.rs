@@ -53,12 +53,16 @@ pub(crate) struct ServerArgs {
     /// Ticks without a leader until an election; up to twice as many, at random [default: 20]
     #[arg(long, value_name = "TICKS", value_parser = parse_ticks)]
     pub(crate) election_ticks: Option<usize>,
-    /// How long a node's lease runs [default: 10000]
+    /// How long a node's lease runs. The same on all servers [default: 10000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub(crate) lease_ms: Option<u64>,
     /// How long a node may be unreachable before its pods are replaced [default: 300000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     pub(crate) eviction_ms: Option<u64>,
+    /// How long a node may take, from the end of its lease until its last unique guest is dead: only then may such pods
+    /// run elsewhere. The same on all servers [default: 5000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    pub(crate) fence_kill_ms: Option<u64>,
     /// Log entries from one snapshot to the next [default: 20000]
     #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) snapshot_entries: Option<u64>,
@@ -149,6 +153,7 @@ fn options(args: ServerArgs) -> Result<ServerOptions, Failure> {
     options.lease_ms = args.lease_ms.unwrap_or(options.lease_ms);
     options.snapshot_entries = args.snapshot_entries.unwrap_or(options.snapshot_entries);
     options.eviction_ms = args.eviction_ms.unwrap_or(options.eviction_ms);
+    options.fence_kill_ms = args.fence_kill_ms.unwrap_or(options.fence_kill_ms);
     options.snapshot_log_bytes = args.snapshot_log_mib.map_or(options.snapshot_log_bytes, |mib| mib << 20);
     options.snapshot_age_ms = args.snapshot_minutes.map_or(options.snapshot_age_ms, |m| m * 60_000);
     options.history_ms = args.history_hours.map_or(options.history_ms, |hours| hours * 3_600_000);

@@ -105,11 +105,12 @@ fn namespace(namespace: &Namespace) -> Vec<String> {
     vec![status.to_owned(), age(namespace.meta.created_at_ms)]
 }
 
-/// `Ready`, `NotReady`, with `SchedulingDisabled` when cordoned.
+/// `Ready`, `NotReady`, with `Fenced` when nothing unique can run there, with `SchedulingDisabled` when cordoned.
 pub(crate) fn node_status(node: &Node) -> String {
     let ready = match node.status.phase {
         NodePhase::Ready => "Ready",
         NodePhase::Unreachable => "NotReady",
+        NodePhase::Fenced => "NotReady,Fenced",
     };
     let cordoned = if node.spec.unschedulable { ",SchedulingDisabled" } else { "" };
     format!("{ready}{cordoned}")

@@ -91,7 +91,7 @@ impl Leader {
     fn run(&mut self) {
         while self.reconcilers.next_wake_ms().is_some_and(|ms| ms <= NOW_MS) {
             let since = Instant::now();
-            let cx = Context { state: self.machine.state(), now_ms: NOW_MS, soft: &self.soft };
+            let cx = Context { state: self.machine.state(), now_ms: NOW_MS, up_ms: 0, soft: &self.soft };
             let proposals = self.reconcilers.run(&cx);
             self.reconciling += since.elapsed();
             for proposal in proposals {
@@ -115,7 +115,7 @@ fn place_once(nodes: usize, count: usize) -> (Duration, Duration, Duration) {
     let mut leader = Leader {
         machine: cluster(nodes),
         reconcilers: Reconcilers::new(ReconcileConfig::default()),
-        soft: SoftState::new(NOW_MS),
+        soft: SoftState::new(NOW_MS, 0),
         reconciling: Duration::ZERO,
     };
     let start = Instant::now();

@@ -21,6 +21,7 @@ use crate::{Change, State};
 pub use cluster::decide_membership;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
+pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
 pub(crate) use pods::REASON_UNSCHEDULABLE;
 
 /// Decides a submission against a State, which stays as it is.

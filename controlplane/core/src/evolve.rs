@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
-    MemberRole, Name, Node, NodeFacts, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus, Revision,
-    StringMap, Transaction,
+    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus,
+    Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -198,7 +198,9 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
         }),
         EventKind::NodePhaseChanged { id, phase } => changed_node(state, *id, |node| {
             node.status.phase = *phase;
-            node.status.phase_since_ms = context.at_ms;
+            if *phase != NodePhase::Fenced {
+                node.status.phase_since_ms = context.at_ms;
+            }
         }),
         _ => return None,
     })

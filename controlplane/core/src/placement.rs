@@ -7,7 +7,7 @@ use crate::NodeUsage;
 /// Why a node cannot take a pod. The order is that in which they are looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misfit {
-    /// Its lease ran out.
+    /// Its lease ran out, or it is fenced.
     NotReady,
     /// It is being deleted.
     Deleting,

@@ -12,6 +12,7 @@
 //! here is replicated: a new leader starts from [`Reconcilers::reset`].
 
 pub(crate) mod deployment;
+pub mod fencing;
 mod garbage;
 mod names;
 mod node_lifecycle;
@@ -45,6 +46,8 @@ pub struct Context<'a> {
     pub state: &'a State,
     /// The leader's clock, milliseconds since the epoch; never before `state.now_ms()`.
     pub now_ms: u64,
+    /// The leader's monotonic clock, milliseconds since its process began; it may show too little, never too much.
+    pub up_ms: u64,
     /// What only the leader knows.
     pub soft: &'a SoftState,
 }
@@ -55,15 +58,23 @@ pub struct ReconcileConfig {
     /// How long a node may be silent before it is unreachable, in milliseconds.
     pub lease_ms: u64,
     /// How long a node may be unreachable before its pods are replaced, in milliseconds (Kubernetes adds a
-    /// toleration of 300 seconds by default).
+    /// toleration of 300 seconds by default). Pods that must be unique are replaced when it is fenced.
     pub eviction_ms: u64,
+    /// How long a node may take from the end of its lease until the last guest that must be unique is dead, in
+    /// milliseconds.
+    pub fence_kill_ms: u64,
     /// How many pods that ended are kept for their logs; the oldest go first.
     pub terminated_pods_max: usize,
 }
 
 impl Default for ReconcileConfig {
     fn default() -> Self {
-        Self { lease_ms: 10_000, eviction_ms: 300_000, terminated_pods_max: 1000 }
+        Self {
+            lease_ms: 10_000,
+            eviction_ms: 300_000,
+            fence_kill_ms: fencing::FENCE_KILL_MS_DEFAULT,
+            terminated_pods_max: 1000,
+        }
     }
 }
 
@@ -80,6 +91,7 @@ pub struct Proposal {
 pub(crate) struct View<'a> {
     pub(crate) state: &'a State,
     pub(crate) now_ms: u64,
+    pub(crate) up_ms: u64,
     pub(crate) soft: &'a SoftState,
     pub(crate) tallies: &'a Tallies,
     pub(crate) config: &'a ReconcileConfig,
@@ -170,6 +182,7 @@ impl Reconcilers {
             let view = View {
                 state: cx.state,
                 now_ms: cx.now_ms,
+                up_ms: cx.up_ms,
                 soft: cx.soft,
                 tallies: &self.tallies,
                 config: &self.config,

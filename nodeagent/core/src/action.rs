@@ -54,7 +54,7 @@ pub enum Action {
         /// The logs stay readable.
         keep_logs: bool,
     },
-    /// Remember until when the lease runs, for `Recovered`. Need not survive a crash of the machine.
+    /// Tell all guards until when the lease runs, and remember it for `Recovered`. Need not survive a crash of the machine.
     PersistLease {
         /// On the agent's monotonic clock, in milliseconds.
         until_ms: u64,
@@ -74,6 +74,10 @@ pub struct StartVm {
     pub size: GuestSize,
     /// Digest of each container's image.
     pub images: BTreeMap<SmolStr, SmolStr>,
+    /// Set for a guest that must be unique: it starts under a guard ([`crate::Guard`]) that ends it at this time, on the
+    /// agent's monotonic clock in milliseconds, or at a later one that it was told since. Once that is over it must not
+    /// start: `VmStartFailed`.
+    pub lease_until_ms: Option<u64>,
 }
 
 /// How large a guest is.

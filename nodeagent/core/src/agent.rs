@@ -272,7 +272,10 @@ impl Agent {
         let held = pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus);
         let guests = pods.values().filter(|pod| pod.held().is_some()).count();
         let allocatable = self.config.allocatable;
+        let dying = pods.values().any(Pod::is_unique_and_dying);
         let mut env = self.env(now_ms);
+        // What was killed by the end of a lease may be wanted anew here, under another key: it must not meet itself.
+        env.unique_may_start &= !dying;
         // More may be held than is allocatable, when the configuration changed while guests ran.
         env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
@@ -287,6 +290,7 @@ impl Agent {
             now_ms,
             config: &self.config,
             lease_valid,
+            lease_until_ms: self.session.lease_until_ms(),
             unique_may_start: lease_valid && self.intent_is_fresh,
             generation: self.generation,
             free: Resources::ZERO,

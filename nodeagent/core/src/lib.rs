@@ -12,7 +12,7 @@
 //!  session ◄─ Join · Report ──────┘                └──────► Prepare · PersistRecord · StartVm · StopVm · KillVm …
 //! ```
 //!
-//! Entry point: [`Agent`]. [`qemu`] builds QEMU's command line, [`pci`] names PCI functions.
+//! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`pci`] names PCI functions.
 //!
 //! Promises, kept by tests: no two guests of one pod live at a time; guests never hold more than the node allows to be
 //! held by new ones; what is not intended ends; when the lease runs out, pods that must be unique are killed.
@@ -22,6 +22,7 @@
 mod action;
 mod agent;
 mod config;
+mod guard;
 mod input;
 mod note;
 pub mod pci;
@@ -35,6 +36,7 @@ pub mod text;
 pub use action::*;
 pub use agent::*;
 pub use config::*;
+pub use guard::*;
 pub use input::*;
 pub use note::*;
 pub use record::*;

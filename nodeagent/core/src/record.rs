@@ -67,6 +67,9 @@ pub struct VmRecord {
     pub sandbox_restarts: u32,
     /// Whether a container of this or an earlier guest ever started.
     pub started: bool,
+    /// Whether it was started under a guard; records of earlier versions say nothing, and their guests have none.
+    #[serde(default)]
+    pub guarded: bool,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,
     /// Set once it ended for good.

@@ -81,6 +81,9 @@ impl Session {
         self.rejoin();
         self.link =
             Link::Connected(Joined { heartbeat_ms: joined.heartbeat_ms.max(HEARTBEAT_MS_MIN), ..joined });
+        if planted!("canary_lease_from_registration") {
+            self.lease_until_ms = self.lease_until_ms.max(Some(now_ms.saturating_add(joined.lease_ms)));
+        }
         self.last_sent_ms = None;
         self.silent_since_ms = now_ms;
         self.counter = 0;

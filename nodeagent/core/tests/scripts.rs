@@ -59,7 +59,10 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
                 format!("persist {} instance {}{ended}", record.pod, record.instance)
             }
             Action::ForgetRecord { pod } => format!("forget {pod}"),
-            Action::StartVm(start) => format!("start {} instance {}", start.pod.id, start.instance),
+            Action::StartVm(start) => {
+                let guard = start.lease_until_ms.map_or(String::new(), |ms| format!(" guarded until {ms}"));
+                format!("start {} instance {}{guard}", start.pod.id, start.instance)
+            }
             Action::StopVm { pod, instance, grace_ms } => format!("stop {pod}/{instance} grace {grace_ms}"),
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
@@ -442,7 +445,7 @@ fn lease_expiry_kills_unique_pods_only_and_they_wait_for_a_fresh_intent() {
             10 prepare #8
             10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0]
             20 persist #7 instance 1
-            20 start #7 instance 1
+            20 start #7 instance 1 guarded until 10010
             20 lease 10010
             20 persist #8 instance 1
             20 start #8 instance 1
@@ -453,7 +456,7 @@ fn lease_expiry_kills_unique_pods_only_and_they_wait_for_a_fresh_intent() {
             20070 prepare #7
             20100 report [#7 200000001 Running WaitingForLease restarts 1 waiting:LeaseExpired x1] [#8 200000002 Running ready running x0]
             20150 persist #7 instance 2
-            20150 start #7 instance 2
+            20150 start #7 instance 2 guarded until 30100
             20150 lease 30100
         "#]],
     );
@@ -474,6 +477,7 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         restart_counts: [(SmolStr::new("main"), 2)].into(),
         sandbox_restarts: 2,
         started: true,
+        guarded: is_unique,
         trace_context: None,
         ended: None,
     };
@@ -525,6 +529,68 @@ fn a_unique_guest_is_adopted_only_under_its_lease() {
             50 lease 60
             60 note: lease expired, 1 pods that must be unique are killed
             60 kill #7/3
+        "#]],
+    );
+}
+
+#[test]
+fn a_unique_guest_without_a_guard_starts_anew_under_one() {
+    // A record of an earlier version, and a guest that was not started as a unique one.
+    let mut vm = left_behind(true, RestartPolicy::Always, true);
+    vm.record.guarded = false;
+    check(
+        vec![
+            (50, In(Input::Recovered { vms: vec![vm], lease_until_ms: Some(9_000) })),
+            (60, In(exited(7, 3))),
+            (70, In(joined(2))),
+            (80, In(intent(2, 100, vec![unique(pod(7))]))),
+            (90, In(image(7))),
+        ],
+        expect![[r#"
+            50 join
+            50 note: guest 3 of pod #7 adopted
+            50 kill #7/3
+            50 lease 9000
+            80 prepare #7
+            80 report [#7 200000001 Pending restarts 2 waiting:ContainerCreating x2]
+            90 persist #7 instance 4
+            90 start #7 instance 4 guarded until 10080
+            90 lease 10080
+        "#]],
+    );
+}
+
+#[test]
+fn nothing_unique_starts_while_what_had_to_end_with_the_lease_is_not_dead() {
+    // The node was fenced, and what takes the place of #7 was placed on it when it came back.
+    let vm = left_behind(true, RestartPolicy::Always, true);
+    check(
+        vec![
+            (50, In(Input::Recovered { vms: vec![vm], lease_until_ms: Some(40) })),
+            (60, In(joined(2))),
+            (70, In(intent(2, 100, vec![ended(unique(pod(7))), unique(pod(9)), pod(10)]))),
+            (80, In(image(9))),
+            (90, In(image(10))),
+            (5_000, In(exited(7, 3))),
+        ],
+        expect![[r#"
+            50 join
+            50 note: guest 3 of pod #7 adopted
+            50 kill #7/3
+            50 lease 40
+            60 report [#7 200000001 Pending LeaseExpired restarts 2 waiting:ContainerCreating x2]
+            60 lease 10060
+            70 prepare #9
+            70 prepare #10
+            70 report [#9 200000002 Pending waiting:ContainerCreating x0] [#10 200000003 Pending waiting:ContainerCreating x0]
+            70 lease 10070
+            90 persist #10 instance 1
+            90 start #10 instance 1
+            5000 clean #7 keep_logs true
+            5000 persist #9 instance 1
+            5000 start #9 instance 1 guarded until 10070
+            5000 report [#9 200000004 Pending waiting:ContainerCreating x0] [#10 200000005 Pending waiting:ContainerCreating x0]
+            5000 lease 15000
         "#]],
     );
 }

@@ -13,11 +13,12 @@ use tracing::{Instrument as _, Span};
 use super::blocking;
 use crate::boot::BootError;
 use crate::error::chain;
+use crate::guard::Orders;
 use crate::host::Host;
 use crate::image::{Image, ImageError, ProcessOverrides, create_overlay, resolve_process};
 use crate::vm::command::{Disk, Machinery, build};
-use crate::vm::console;
 use crate::vm::process::Process;
+use crate::vm::{console, guarded};
 use crate::{disk, trace};
 
 /// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it.
@@ -111,19 +112,43 @@ pub(super) async fn run(
     let encoded = config.encode_to_vec();
     let made = dir.clone();
     blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone()).await??;
-    let process =
-        Process::start(&host.qemu, &command.to_args(), &dir).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::new(
-                reason::QEMU_MISSING,
-                format!(
-                    "{} cannot be run ({error}); run: apt-get install qemu-system-x86",
-                    host.qemu.display()
-                ),
-            ),
-            _ => StartError::from(error),
-        })?;
+    let process = match start.lease_until_ms {
+        Some(until_ms) => start_guarded(host, until_ms, command.to_args(), &dir).await?,
+        None => Process::start(&host.qemu, &command.to_args(), &dir).map_err(|e| qemu_error(host, e))?,
+    };
     tracing::info!(parent: span, pid = process.pid, "guest started");
     Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config })
+}
+
+/// Starts a guest that must be unique, under its guard, with the newest lease that there is.
+async fn start_guarded(
+    host: &Host,
+    until_ms: u64,
+    args: Vec<String>,
+    dir: &Path,
+) -> Result<Process, StartError> {
+    let until_ms = until_ms.max(*host.lease_until_ms.borrow());
+    let orders = Orders { until_ms, program: host.qemu.clone(), args };
+    guarded::start(&host.guard, &orders, dir).await.map_err(|refusal| match refusal {
+        guarded::Refusal::LeaseOver => {
+            StartError::new(reason::LEASE_EXPIRED, "the node's lease ran out before the guest could start")
+        }
+        guarded::Refusal::Guest(error) => qemu_error(host, error),
+        guarded::Refusal::Guard(error) => StartError::new(
+            reason::GUEST_START_FAILED,
+            format!("the guest must be unique, and its guard {:?} fails: {error}", host.guard),
+        ),
+    })
+}
+
+fn qemu_error(host: &Host, error: io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::new(
+            reason::QEMU_MISSING,
+            format!("{} cannot be run ({error}); run: apt-get install qemu-system-x86", host.qemu.display()),
+        ),
+        _ => StartError::from(error),
+    }
 }
 
 /// A disk to make.

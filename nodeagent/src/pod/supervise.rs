@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::qmp::Qmp;
 use crate::vm::command::{GUEST_SOCKET, QMP_SOCKET};
 use crate::vm::console::{self, CONSOLE_LOG};
+use crate::vm::guarded;
 use crate::vm::process::Killer;
 use crate::vm::socket;
 use crate::{clock, disk};
@@ -57,7 +58,7 @@ impl Vm {
             started_at_ms,
             start,
         };
-        let task = watched(watch_over(launched, pod_dir, talk, inputs));
+        let task = watched(watch_over(launched, pod_dir, talk, inputs, host.lease_until_ms.subscribe()));
         Self { instance, killer, stop, task }
     }
 
@@ -93,20 +94,27 @@ fn watched<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) ->
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-async fn watch_over(launched: Launched, pod_dir: PathBuf, talk: Talk, inputs: mpsc::Sender<Input>) {
+async fn watch_over(
+    launched: Launched,
+    pod_dir: PathBuf,
+    talk: Talk,
+    inputs: mpsc::Sender<Input>,
+    lease_until_ms: watch::Receiver<u64>,
+) {
     let Launched { process, instance, pod, dir, .. } = launched;
     let exited = CancellationToken::new();
     let logs = talk.logs.clone();
     let log = pod_dir.join(CONSOLE_LOG);
     let mut console = watched(console::record(dir.clone(), log, exited.clone()));
     let control = watched(control(dir.join(QMP_SOCKET), pod));
+    let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));
     let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
     let status = process.wait().await;
     exited.cancel();
     // The sockets are closed now: what is still in them is read to the end.
     let read_out = async { tokio::join!(&mut channel, &mut console) };
     let _ = tokio::time::timeout(LAST_WORDS, read_out).await;
-    drop((channel, console, control));
+    drop((channel, console, control, renewals));
     logs.end_all();
     let last_console = console::last_lines(&pod_dir, &dir);
     tracing::info!(%pod, instance, status, "guest ended");

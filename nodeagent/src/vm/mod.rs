@@ -9,11 +9,13 @@
 //!    <disk>.qcow2    one for each container
 //!    pod.bin         the guest's configuration
 //!    qemu.log        what QEMU itself said
+//!    fence.sock      renewals of the lease  ◄── guarded, for a guest that must be unique: its guard listens
 //! ```
 
 pub(crate) mod command;
 pub(crate) mod console;
+pub(crate) mod guarded;
 pub(crate) mod process;
 #[allow(unsafe_code)]
-mod session;
+pub(crate) mod session;
 pub(crate) mod socket;

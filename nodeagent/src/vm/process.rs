@@ -24,7 +24,7 @@ pub(crate) struct Process {
     pub(crate) pid: i32,
     /// A process id can be used again; this cannot.
     pidfd: OwnedFd,
-    /// Ours to reap.
+    /// Ours to reap: it, or its guard, which ends as it did.
     child: Option<Child>,
 }
 
@@ -46,6 +46,16 @@ impl Process {
         // Nobody reaps it but us, so its id cannot be used again before this.
         let pidfd = open(pid)?;
         Ok(Self { pid, pidfd, child: Some(child) })
+    }
+
+    /// The guest of a guard that was just started, which tells how it ended.
+    pub(crate) fn guarded(pid: i32, guard: Child, dir: &Path) -> io::Result<Self> {
+        let pidfd = open(pid)?;
+        // The guard reaps its guest: the id may be another process's by now.
+        if pid_file_of(pid).as_deref() != Some(&dir.join(PID_FILE)) {
+            return Err(io::Error::other("the guest has ended already"));
+        }
+        Ok(Self { pid, pidfd, child: Some(guard) })
     }
 
     /// Finds the process that was started with this folder, if it lives.

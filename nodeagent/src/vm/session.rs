@@ -1,7 +1,9 @@
-//! The only unsafe code of this crate: a child process that gets a session of its own, and a descriptor that is waited for.
+//! The only unsafe code of this crate: child processes that get a session of their own or die with their parent, and a
+//! descriptor that is waited for.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
@@ -13,6 +15,25 @@ pub(super) fn detach(command: &mut Command) {
     // nothing and touches no memory of the parent; the conversion of its error allocates nothing either.
     unsafe {
         command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(io::Error::from));
+    }
+}
+
+/// Lets the kernel kill the child when the calling thread ends, however it ends. Programs that change their user or
+/// have capabilities of their own lose that; QEMU is none.
+pub(crate) fn die_with_parent(command: &mut std::process::Command) {
+    let parent = rustix::process::getpid();
+    // SAFETY: between fork and exec only async-signal-safe functions may be called. prctl(2) and getppid(2) are system
+    // calls that allocate nothing and touch no memory of the parent; neither does the conversion of an error's number.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // The parent may have died before the kernel was asked.
+            if rustix::process::getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::Error::from(rustix::io::Errno::SRCH))
+            }
+        });
     }
 }
 

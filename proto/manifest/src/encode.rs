@@ -138,6 +138,7 @@ fn node_status(node: &Node) -> Value {
     let (ready, reason, message) = match status.phase {
         NodePhase::Ready => ("True", "LeaseHeld", "the node's agent renews its lease"),
         NodePhase::Unreachable => ("Unknown", "LeaseExpired", "the node's agent does not renew its lease"),
+        NodePhase::Fenced => ("Unknown", "NodeFenced", "its unique pods are over, and may run elsewhere"),
     };
     let condition = Fields::new()
         .text("type", "Ready")

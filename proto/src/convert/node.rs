@@ -7,7 +7,7 @@ use crate::v1;
 
 wire_enum! {
     TaintEffect { NoSchedule, PreferNoSchedule, NoExecute }
-    NodePhase { Ready, Unreachable }
+    NodePhase { Ready, Unreachable, Fenced }
 }
 
 wire_struct!(Node => v1::Node { meta, spec, status });

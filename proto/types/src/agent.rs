@@ -38,7 +38,7 @@ pub struct PodIntent {
     /// It ended by itself (Succeeded or Failed): it must not run again, but its logs stay readable until it
     /// leaves the intent.
     pub ended: bool,
-    /// Whether at most one instance may ever live: killed by the agent when its lease runs out.
+    /// Whether at most one instance may ever live: killed by agent and guard when the node's lease runs out.
     pub unique: bool,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,

@@ -56,7 +56,8 @@ pub enum Command {
         object: ObjectRef,
         /// Grace for pods, in milliseconds; the pod's own when unset.
         grace_ms: Option<u64>,
-        /// Forget a pod at once, without its agent's word that it ended.
+        /// Forget a pod at once, without its agent's word that it ended; one that must be unique ends without grace, and
+        /// is forgotten once its agent says so or its node is fenced. Forget a node whatever it may run.
         force: bool,
     },
     /// Sets the wanted number of replicas of a Deployment or ReplicaSet.
@@ -183,7 +184,7 @@ pub enum Command {
         /// Which, with the reason for people; at most [`ITEMS_MAX`].
         pods: Vec<(ObjectId, String)>,
     },
-    /// Records that a node's lease runs or ran out.
+    /// Records that a node's lease runs or ran out, or that it is fenced: then pods that must be unique are over there.
     SetNodePhase {
         /// Which node.
         node: ObjectId,

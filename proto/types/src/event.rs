@@ -197,7 +197,7 @@ pub enum EventKind {
         /// What the agent found.
         facts: NodeFacts,
     },
-    /// A node became Ready or Unreachable.
+    /// A node became Ready, Unreachable or Fenced.
     NodePhaseChanged {
         /// Which.
         id: ObjectId,

@@ -9,12 +9,15 @@ use crate::{Kind, Name, ObjectId, Revision, StringMap};
 pub const LABEL_POD_TEMPLATE_HASH: &str = "pod-template-hash";
 /// The well-known label with a node's name.
 pub const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
+/// The label of a node whose agent guards guests that must be unique (`true`): see [`crate::NodeFacts::guards_unique`].
+pub const LABEL_FENCE_GUARD: &str = "bulkhead.io/fence-guard";
 /// The annotation with which `rollout restart` makes a template new.
 pub const ANNOTATION_RESTARTED_AT: &str = "bulkhead.io/restartedAt";
 /// The annotation that explains a rollout in `rollout history` (Kubernetes' name).
 pub const ANNOTATION_CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
-/// The annotation of a pod of which at most one instance may ever live, when it is `true`: the agent ends it when the
-/// node's lease runs out. A template hands it on to its pods.
+/// The annotation of a pod of which at most one instance may ever live, when it is `true`: its node ends it when the
+/// lease runs out, and it is over once the node is fenced. A template hands it on to its pods; a pod keeps what it was
+/// created with.
 pub const ANNOTATION_UNIQUE: &str = "bulkhead.io/unique";
 /// Most labels, or annotations, of one object.
 pub const LABELS_MAX: usize = 256;

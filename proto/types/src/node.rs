@@ -54,6 +54,9 @@ pub enum NodePhase {
     Ready = 1,
     /// Its lease ran out: what runs there is unknown.
     Unreachable = 2,
+    /// It has been unreachable for so long that no guest that must be unique can live there any more: such pods may run
+    /// elsewhere. Only a new registration ends it. Needs [`crate::FENCING_LEVEL`].
+    Fenced = 3,
 }
 
 /// What is known of a node: its last registration and its phase.
@@ -61,7 +64,8 @@ pub enum NodePhase {
 pub struct NodeStatus {
     /// Ready or not.
     pub phase: NodePhase,
-    /// Log time of the last change of `phase`, milliseconds since the epoch.
+    /// Log time since when it is ready, or since when it is not, milliseconds since the epoch: a node that is fenced
+    /// goes on counting from when it became unreachable.
     pub phase_since_ms: u64,
     /// Counts registrations from 1: a session with a lower one is refused.
     pub incarnation: u64,
@@ -92,4 +96,13 @@ pub struct NodeFacts {
     pub warnings: Vec<SmolStr>,
     /// Labels that the agent gives its node; an operator's own labels win.
     pub labels: StringMap,
+}
+
+impl NodeFacts {
+    /// Whether the agent starts every guest that must be unique under a guard that ends it with the lease, whatever
+    /// becomes of the agent. Only then may anybody count on its guests being dead.
+    #[must_use]
+    pub fn guards_unique(&self) -> bool {
+        self.labels.get(crate::LABEL_FENCE_GUARD).is_some_and(|value| value == "true")
+    }
 }

@@ -1,14 +1,15 @@
 //! After the faults everything satisfiable runs, and nothing else does.
 //!
 //! Satisfiable means: a pod that waits for a node fits on none, as the scheduler's own rule says for every
-//! node. A Deployment with such a pod is excused: its rollout may have to wait for room.
+//! node. A Deployment with such a pod is excused: its rollout may have to wait for room. What is on a node that is lost
+//! waits for it, but for what must be unique: that is over there, and its owner has another one.
 
 use std::collections::BTreeSet;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_types::{Deployment, Kind, MemberId, NodePhase, ObjectId, Pod};
+use bulkhead_types::{Deployment, DeploymentStrategy, Kind, MemberId, NodePhase, ObjectId, Pod};
 
 use super::{Verdict, Violation, ensure};
 
@@ -34,23 +35,36 @@ pub fn servers(positions: &[(MemberId, Option<(u64, u128)>)]) -> Verdict {
     ensure(first.is_some(), "convergence", || "there is no server".to_owned())
 }
 
-/// The cluster exists, every node is ready, and nothing waits for anything that could be had.
+/// The cluster exists, every node is ready but for one that `is_lost` (`lost`, if it was ever known), and nothing waits
+/// for anything that could be had.
 ///
 /// # Errors
 /// With the first thing that is not as it should be.
-pub fn state(state: &State, nodes: usize) -> Verdict {
+pub fn state(state: &State, nodes: usize, is_lost: bool, lost: Option<ObjectId>) -> Verdict {
     if state.cluster_id().is_none() {
         return violation("the cluster has no identity".to_owned());
     }
     let ready = state.nodes().iter().filter(|node| node.status.phase == NodePhase::Ready).count();
-    if ready != nodes {
+    if ready != nodes - usize::from(is_lost) {
         return violation(format!("{ready} of {nodes} nodes are ready"));
     }
     if let Some(object) = state.objects().find(|object| disposal(state, object).is_some()) {
         return violation(format!("{} is garbage", object.object_ref()));
     }
-    state.pods().iter().try_for_each(|pod| check_pod(state, pod))?;
-    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))
+    let (there, here): (Vec<_>, Vec<_>) =
+        state.pods().iter().partition(|pod| lost.is_some() && pod.node == lost);
+    there.into_iter().try_for_each(|pod| check_lost(pod))?;
+    here.into_iter().try_for_each(|pod| check_pod(state, pod))?;
+    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment, lost))
+}
+
+/// A pod on the lost node: what must be unique has not to wait for anybody there.
+fn check_lost(pod: &Pod) -> Verdict {
+    let waits = pod.is_unique() && !pod.status.phase.is_terminal();
+    let may_wait = pod.meta.owner.is_none() && !pod.meta.is_deleting() && !pod.status.ready;
+    ensure(!waits || may_wait, "convergence", || {
+        format!("pod {} must be unique and waits for a node that is lost", pod.meta.name)
+    })
 }
 
 fn check_pod(state: &State, pod: &Pod) -> Verdict {
@@ -79,11 +93,17 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
     }
 }
 
-fn check_deployment(state: &State, deployment: &Deployment) -> Verdict {
+fn check_deployment(state: &State, deployment: &Deployment, lost: Option<ObjectId>) -> Verdict {
     let (spec, status) = (&deployment.spec, &deployment.status);
     let sets = state.owned(deployment.meta.id, Kind::ReplicaSet);
-    let waits =
-        sets.flat_map(|set| state.pods_of(set)).any(|pod| state.pending_pods().contains(&pod.meta.id));
+    // Recreate waits until nothing of the old is left, and nobody knows that of a node that is lost.
+    let is_held = |pod: &Pod| {
+        let recreates = spec.strategy == DeploymentStrategy::Recreate;
+        recreates && lost.is_some() && pod.node == lost && !pod.is_unique()
+    };
+    let waits = sets
+        .flat_map(|set| state.pods_of(set))
+        .any(|pod| state.pending_pods().contains(&pod.meta.id) || is_held(pod));
     let complete = status.observed_generation == deployment.meta.generation
         && [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas]
             == [spec.replicas; 4];
@@ -92,18 +112,20 @@ fn check_deployment(state: &State, deployment: &Deployment) -> Verdict {
     })
 }
 
-/// Guests, by node, are exactly those of the pods that are bound and have not ended.
+/// Guests, by node, are exactly those of the pods that are bound and have not ended. Nobody knows of those of a node that
+/// is `lost`.
 ///
 /// # Errors
 /// With the first guest that is missing or not wanted.
-pub fn guests(state: &State, found: &[(Option<ObjectId>, ObjectId)]) -> Verdict {
+pub fn guests(state: &State, found: &[(Option<ObjectId>, ObjectId)], lost: Option<ObjectId>) -> Verdict {
     let wanted: BTreeSet<(Option<ObjectId>, ObjectId)> = state
         .pods()
         .iter()
-        .filter(|pod| pod.node.is_some() && !pod.status.phase.is_terminal())
+        .filter(|pod| pod.node.is_some() && pod.node != lost && !pod.status.phase.is_terminal())
         .map(|pod| (pod.node, pod.meta.id))
         .collect();
-    let found: BTreeSet<_> = found.iter().copied().collect();
+    let found: BTreeSet<_> =
+        found.iter().copied().filter(|(node, _)| lost.is_none() || *node != lost).collect();
     if let Some((node, pod)) = found.difference(&wanted).next() {
         return violation(format!("node {node:?} runs a guest of pod {pod}, which nobody wants"));
     }
@@ -170,11 +192,24 @@ mod tests {
 
     #[test]
     fn what_waits_without_need_is_noticed() {
-        assert!(state(&State::default(), 0).is_err(), "no cluster");
-        assert!(state(machine(vec![node()]).state(), 1).is_ok());
-        assert!(state(machine(vec![node()]).state(), 2).is_err(), "a node is missing");
-        assert!(state(machine(vec![pod()]).state(), 0).is_ok(), "it fits nowhere");
-        assert!(state(machine(vec![node(), pod()]).state(), 1).is_err(), "it fits");
+        assert!(state(&State::default(), 0, false, None).is_err(), "no cluster");
+        assert!(state(machine(vec![node()]).state(), 1, false, None).is_ok());
+        assert!(state(machine(vec![node()]).state(), 2, false, None).is_err(), "a node is missing");
+        assert!(state(machine(vec![pod()]).state(), 0, false, None).is_ok(), "it fits nowhere");
+        assert!(state(machine(vec![node(), pod()]).state(), 1, false, None).is_err(), "it fits");
+    }
+
+    #[test]
+    fn a_unique_pod_that_waits_for_a_lost_node_is_noticed() {
+        let placed = machine(vec![pod()]);
+        let mut pod = placed.state().pods().iter().next().expect("it is there").as_ref().clone();
+        assert!(check_lost(&pod).is_ok(), "it need not be unique");
+        pod.meta.annotations.insert(bulkhead_types::ANNOTATION_UNIQUE.into(), "true".into());
+        assert!(check_lost(&pod).is_ok(), "it is a pod of its own, and waits");
+        pod.meta.owner = Some(bulkhead_types::OwnerRef { kind: Kind::ReplicaSet, id: ObjectId(7) });
+        assert!(check_lost(&pod).is_err(), "its owner waits for it");
+        pod.status.phase = bulkhead_types::PodPhase::Failed;
+        assert!(check_lost(&pod).is_ok(), "its owner has another one");
     }
 
     #[test]
@@ -187,9 +222,11 @@ mod tests {
         let (node_id, pod_id) = (find(Kind::Node, None, "n"), find(Kind::Pod, Some("default"), "p"));
         let binding = Binding { pod: pod_id, node: node_id, nodes_considered: 1, score: 0 };
         let placed = machine(vec![node(), pod(), Command::BindPods { bindings: vec![binding] }]);
-        assert!(guests(placed.state(), &[(Some(node_id), pod_id)]).is_ok());
-        assert!(guests(placed.state(), &[]).is_err());
-        assert!(guests(placed.state(), &[(Some(node_id), pod_id), (Some(node_id), ObjectId(99))]).is_err());
-        assert!(state(placed.state(), 1).is_err(), "it is not ready");
+        assert!(guests(placed.state(), &[(Some(node_id), pod_id)], None).is_ok());
+        assert!(guests(placed.state(), &[], None).is_err());
+        assert!(
+            guests(placed.state(), &[(Some(node_id), pod_id), (Some(node_id), ObjectId(99))], None).is_err()
+        );
+        assert!(state(placed.state(), 1, false, None).is_err(), "it is not ready");
     }
 }

@@ -21,7 +21,7 @@
 //! | `ledger` | no node is oversubscribed, no index drifts from its objects | every few hundred entries, and at the end |
 //! | `rebuilt` | State from events, and from a snapshot and what follows it, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
-//! | `unique` | a pod that must be unique lives once, and never longer than its node's lease | at every start and end of a guest, and every few seconds |
+//! | `unique` | a pod that must be unique lives once, and never longer than its node's lease, whether its agent lives or not | at every start and end of a guest, and every few seconds |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!

@@ -2,8 +2,9 @@
 //! bound, and what the log calls gone or ended has no guest.
 //!
 //! No exception is needed for agents that are cut off: they hold what the log gave them, and the log gives it
-//! to nobody else before they say that it is gone. (Operators who force a deletion, or delete an unreachable
-//! node, give that up; the simulated ones do neither.)
+//! to nobody else before they say that it is gone. (Operators who force a deletion of pods that need not be
+//! unique, or delete an unreachable node, give that up; the simulated ones do neither.) What must be unique, the log
+//! gives away when its node is fenced: its guest is dead by then.
 
 use bulkhead_types::{ObjectId, Resources};
 

@@ -2,8 +2,7 @@
 //! waits for the lease, the drift of two clocks and the time that a kill takes may start it elsewhere.
 //!
 //! The lease counts from the moment at which the agent sent the last report that a server acknowledged, in true
-//! time. What a guest does while no agent runs on its node is not judged: nobody is there to end it. An agent that
-//! comes back ends it at once.
+//! time, whether an agent runs on the node or not: its guard does.
 
 use super::{Verdict, ensure};
 
@@ -18,8 +17,6 @@ pub struct Lease {
     pub drift_ppm: u64,
     /// How long a kill may take.
     pub kill_us: u64,
-    /// Since when an agent runs on the node.
-    pub attended_us: u64,
 }
 
 impl Lease {
@@ -29,7 +26,7 @@ impl Lease {
         // A clock that is slow by this much makes the lease longer by a little more than that.
         let stretch_us = 2 * self.lease_us * self.drift_ppm / 1_000_000;
         let fenced_us = self.sent_us.map_or(0, |sent| sent + self.lease_us + stretch_us);
-        fenced_us.max(self.attended_us) + self.kill_us
+        fenced_us + self.kill_us
     }
 }
 
@@ -55,21 +52,13 @@ pub fn once(name: &str, nodes: &[u32]) -> Verdict {
 mod tests {
     use super::*;
 
-    const LEASE: Lease =
-        Lease { sent_us: Some(1000), lease_us: 10_000, drift_ppm: 5000, kill_us: 50, attended_us: 0 };
+    const LEASE: Lease = Lease { sent_us: Some(1000), lease_us: 10_000, drift_ppm: 5000, kill_us: 50 };
 
     #[test]
     fn a_guest_that_outlives_its_lease_is_noticed() {
         assert!(lives("a", 1000 + 10_000 + 100 + 50, &LEASE).is_ok());
         assert!(lives("a", 1000 + 10_000 + 100 + 51, &LEASE).is_err());
         assert!(lives("a", 51, &Lease { sent_us: None, ..LEASE }).is_err());
-    }
-
-    #[test]
-    fn an_agent_that_comes_back_has_the_time_of_a_kill() {
-        let back = Lease { attended_us: 90_000, ..LEASE };
-        assert!(lives("a", 90_050, &back).is_ok());
-        assert!(lives("a", 90_051, &back).is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) fn collect(
         match (disposal(state, &object), &object) {
             (Some(Disposal::Remove), _) => emit.push(EventKind::ObjectDeleted { kind, id }),
             (Some(Disposal::End), Object::Pod(pod)) => {
-                super::pods::delete_one(pod, None, false, "OwnerGone", emit)
+                super::pods::delete_one(state, pod, None, false, "OwnerGone", emit)
             }
             _ => {}
         }

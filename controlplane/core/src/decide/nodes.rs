@@ -1,13 +1,15 @@
-//! Nodes: registration, cordon, phase.
+//! Nodes: registration, cordon, phase, fence.
 
 use std::sync::Arc;
 
+use bulkhead_canary::planted;
 use bulkhead_types::{
-    EventKind, Kind, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, Object, ObjectId, ObjectMeta,
-    Rejection, RejectionCode, StringMap, check_label_key, check_label_value,
+    EventKind, FENCING_LEVEL, Kind, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, Object, ObjectId,
+    ObjectMeta, PodPhase, Rejection, RejectionCode, StringMap, check_label_key, check_label_value,
 };
+use smol_str::SmolStr;
 
-use super::{Emit, not_found};
+use super::{Emit, not_allowed, not_found};
 use crate::State;
 use crate::evolve::node_labels;
 
@@ -15,6 +17,8 @@ use crate::evolve::node_labels;
 const FACT_LENGTH_MAX: usize = 1024;
 /// Most warnings and labels that an agent reports.
 const FACTS_MAX: usize = 64;
+/// The reason of a pod that is over, or waits, because its node was fenced.
+pub(crate) const REASON_NODE_FENCED: &str = "NodeFenced";
 
 pub(super) fn register(
     state: &State,
@@ -93,10 +97,72 @@ pub(super) fn set_phase(
 ) -> Result<(), Rejection> {
     let node = state.nodes.get(id).ok_or_else(|| not_found(format!("Node {id}")))?;
     check_incarnation(node, incarnation)?;
-    if node.status.phase != phase {
-        emit.push(EventKind::NodePhaseChanged { id, phase });
+    let present = node.status.phase;
+    match (present, phase) {
+        _ if present == phase => {}
+        // A fence is for nodes that were lost long ago, and ends by a registration only.
+        (NodePhase::Fenced, _) | (NodePhase::Ready, NodePhase::Fenced) => {
+            let reason = format!("is {present:?} and cannot become {phase:?}");
+            return Err(not_allowed(format!("Node {}", node.meta.name), reason));
+        }
+        (_, NodePhase::Fenced) if !may_be_fenced(state, node) => {
+            let reason = "its agent does not guard pods that must be unique";
+            return Err(not_allowed(format!("Node {}", node.meta.name), reason)
+                .with_remedy("upgrade the agent, or delete the node once its machine is off"));
+        }
+        (_, NodePhase::Fenced) => {
+            emit.push(EventKind::NodePhaseChanged { id, phase });
+            fence(state, node, emit);
+        }
+        _ => emit.push(EventKind::NodePhaseChanged { id, phase }),
     }
     Ok(())
+}
+
+/// Whether the death of a node's unique guests can be counted on once it was silent for long enough: its agent guards
+/// them, and every server knows what a fence is.
+#[must_use]
+pub(crate) fn may_be_fenced(state: &State, node: &Node) -> bool {
+    state.feature_level() >= FENCING_LEVEL && node.status.facts.guards_unique()
+}
+
+/// What must be unique is over on a node. What an owner replaces has failed, which frees its room at once; what somebody
+/// wants to be gone is gone; a pod of its own waits for its node, or until somebody deletes it.
+fn fence(state: &State, node: &Node, emit: &mut Emit<'_>) {
+    let name = &node.meta.name;
+    let unique = state.pods_on(node.meta.id).filter(|pod| pod.is_unique() && !pod.status.phase.is_terminal());
+    for pod in unique {
+        let id = pod.meta.id;
+        if pod.meta.is_deleting() {
+            emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
+            continue;
+        }
+        let mut status = pod.status.clone();
+        status.reason = SmolStr::new_static(REASON_NODE_FENCED);
+        if pod.meta.owner.is_some() {
+            status.phase = PodPhase::Failed;
+            status.message =
+                format!("node {name} was lost and its guest is dead; another pod takes its place");
+        } else {
+            status.message =
+                format!("node {name} was lost and its guest is dead; it runs again when the node is back");
+        }
+        if status.ready {
+            (status.ready, status.ready_since_ms) = (false, emit.at_ms());
+        }
+        status.containers.iter_mut().for_each(|container| container.ready = false);
+        emit.push(EventKind::PodStatusChanged { id, status });
+    }
+}
+
+/// Refuses what the session of a node that was fenced says: what it stands for is over.
+pub(crate) fn check_not_fenced(node: &Node) -> Result<(), Rejection> {
+    if node.status.phase != NodePhase::Fenced || planted!("canary_fenced_session_goes_on") {
+        return Ok(());
+    }
+    let reason = format!("was fenced: its session {} is over", node.status.incarnation);
+    Err(Rejection::new(RejectionCode::StaleIncarnation, format!("Node {}", node.meta.name), reason)
+        .with_remedy("register again"))
 }
 
 /// Refuses a session, or a decision about a session, that a newer registration replaced.

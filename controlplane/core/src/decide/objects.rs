@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Deletion, EventKind, Kind, LABEL_HOSTNAME, Node, NodePhase, Object, ObjectRef, PodStatus, Rejection,
-    RejectionCode, ReplicaSetStatus, validate,
+    ANNOTATION_UNIQUE, Deletion, EventKind, FENCING_LEVEL, Kind, LABEL_HOSTNAME, Node, NodePhase, Object,
+    ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
 use super::{Emit, not_allowed, not_found};
@@ -113,6 +113,13 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         emit.push(EventKind::MetaChanged { kind: reference.kind, id, labels, annotations });
     }
     match (&present, object) {
+        (Object::Pod(present), Object::Pod(wanted))
+            if present.is_unique() != wanted.is_unique() && state.feature_level() >= FENCING_LEVEL =>
+        {
+            let path = format!("metadata.annotations[{ANNOTATION_UNIQUE}]");
+            return Err(immutable(&reference, &path, "its guest was started by it and cannot change")
+                .with_remedy("delete the pod and create it anew"));
+        }
         (Object::Pod(present), Object::Pod(wanted)) if present.spec != wanted.spec => {
             return Err(immutable(&reference, "spec", "a pod's spec cannot change")
                 .with_remedy("delete the pod and create it anew"));
@@ -169,7 +176,7 @@ pub(super) fn delete(
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     let (kind, id) = (reference.kind, object.meta().id);
     match &object {
-        Object::Pod(pod) => super::pods::delete_one(pod, grace_ms, force, "Deleted", emit),
+        Object::Pod(pod) => super::pods::delete_one(state, pod, grace_ms, force, "Deleted", emit),
         Object::Namespace(namespace) => {
             if namespace.meta.name.as_str() == NAMESPACE_DEFAULT {
                 return Err(not_allowed(reference, "is always there and cannot be deleted"));
@@ -181,7 +188,7 @@ pub(super) fn delete(
                 emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: "Deleted".into() });
             }
         }
-        Object::Node(node) => delete_node(state, node, emit)?,
+        Object::Node(node) => delete_node(state, node, force, emit)?,
         // What a workload owns follows it: the garbage collector sees that its owner is gone.
         Object::ReplicaSet(_) | Object::Deployment(_) => emit.push(EventKind::ObjectDeleted { kind, id }),
     }
@@ -189,8 +196,9 @@ pub(super) fn delete(
 }
 
 /// A node may go when nothing runs there: it holds no pod, or its machine is declared dead by the operator
-/// after its lease ran out. Its pods go with it.
-fn delete_node(state: &State, node: &Node, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+/// after its lease ran out. Its pods go with it. One with pods that must be unique is fenced first, unless the operator
+/// knows better.
+fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     let id = node.meta.id;
     let pods: Vec<_> = state.pods_on(id).map(|pod| pod.meta.id).collect();
     if !pods.is_empty() && node.status.phase == NodePhase::Ready {
@@ -199,6 +207,17 @@ fn delete_node(state: &State, node: &Node, emit: &mut Emit<'_>) -> Result<(), Re
             format!("is Ready and holds {} pods", pods.len()),
         )
         .with_remedy("drain the node first"));
+    }
+    let may_live = |pod: &&Arc<Pod>| super::pods::may_live_uniquely(state, pod) == Some(true);
+    let unique = state.pods_on(id).filter(may_live).count();
+    if unique > 0 && !force {
+        return Err(not_allowed(
+            format!("Node {}", node.meta.name),
+            format!("is not fenced yet: {unique} pods that must be unique may still run there"),
+        )
+        .with_remedy(
+            "wait until it is NotReady,Fenced, or use --force if you know that the machine is off",
+        ));
     }
     for pod in pods {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod });

@@ -2,12 +2,12 @@
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    Binding, ContainerState, ContainerStatus, Deletion, EventKind, Kind, ObjectId, Pod, PodReport, PodStatus,
-    Rejection,
+    Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Kind, NodePhase, ObjectId,
+    Pod, PodReport, PodStatus, Rejection,
 };
 use smol_str::SmolStr;
 
-use super::nodes::check_incarnation;
+use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, not_found};
 use crate::State;
 use crate::placement::check_fit;
@@ -69,6 +69,7 @@ pub(super) fn report(
     check_items("reports", reports.len())?;
     let node = state.nodes.get(node).ok_or_else(|| not_found(format!("Node {node}")))?;
     check_incarnation(node, incarnation)?;
+    check_not_fenced(node)?;
     // A report names each pod at most once: a second one about it would be decided on a stale State.
     let mut seen = std::collections::BTreeSet::new();
     for report in reports {
@@ -142,6 +143,20 @@ fn cut_word(word: &SmolStr) -> SmolStr {
     if word.len() <= bulkhead_types::NAME_LENGTH_MAX { word.clone() } else { SmolStr::new_static("Unknown") }
 }
 
+/// Whether the guest of a pod that must be unique may live on its node, so that nobody may forget it; `None` when the
+/// pod need not be unique, or nobody waits for fences yet.
+pub(super) fn may_live_uniquely(state: &State, pod: &Pod) -> Option<bool> {
+    let node = pod.node.and_then(|node| state.nodes.get(node))?;
+    if state.feature_level() < FENCING_LEVEL || !pod.is_unique() {
+        return None;
+    }
+    if node.status.phase == NodePhase::Fenced {
+        return Some(false);
+    }
+    // What has ended was reported to have: no guest is left, but files may be.
+    (!pod.status.phase.is_terminal()).then_some(true)
+}
+
 /// Asks for many pods to end, each with its own grace.
 pub(super) fn delete_many(
     state: &State,
@@ -171,7 +186,7 @@ pub(super) fn delete_many(
             break;
         }
         budget -= 1;
-        delete_one(pod, None, false, reason, emit);
+        delete_one(state, pod, None, false, reason, emit);
     }
     Ok(())
 }
@@ -186,19 +201,29 @@ fn delete_in_hash_order(
     #[allow(clippy::disallowed_types)]
     let pods: std::collections::HashSet<ObjectId> = pods.iter().copied().collect();
     let pods = pods.into_iter().filter_map(|id| state.pods.get(id));
-    pods.filter(|pod| !pod.meta.is_deleting()).for_each(|pod| delete_one(pod, None, false, reason, emit));
+    pods.filter(|pod| !pod.meta.is_deleting())
+        .for_each(|pod| delete_one(state, pod, None, false, reason, emit));
     Ok(())
 }
 
 /// Asks for one pod to end. One that nothing runs for goes at once; one on a node goes when its agent says
-/// that nothing of it is left.
-pub(super) fn delete_one(pod: &Pod, grace_ms: Option<u64>, force: bool, reason: &str, emit: &mut Emit<'_>) {
+/// that nothing of it is left. Force does not wait for that word, unless the pod must be unique: then it ends without
+/// grace, and goes with its agent's word or when its node is fenced, whichever is first.
+pub(super) fn delete_one(
+    state: &State,
+    pod: &Pod,
+    grace_ms: Option<u64>,
+    force: bool,
+    reason: &str,
+    emit: &mut Emit<'_>,
+) {
     let id = pod.meta.id;
-    if force || pod.node.is_none() {
+    let may_live = may_live_uniquely(state, pod);
+    if pod.node.is_none() || may_live == Some(false) || (force && may_live.is_none()) {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
         return;
     }
-    let grace_ms = grace_ms.unwrap_or(pod.spec.termination_grace_ms);
+    let grace_ms = if force { 0 } else { grace_ms.unwrap_or(pod.spec.termination_grace_ms) };
     // A second request may shorten the grace, never lengthen it.
     if pod.meta.deletion.as_ref().is_none_or(|present| grace_ms < present.grace_ms) {
         let requested_at_ms = pod.meta.deletion.as_ref().map_or(emit.at_ms(), |d| d.requested_at_ms);

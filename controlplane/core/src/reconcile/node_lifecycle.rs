@@ -1,4 +1,5 @@
-//! Nodes: unreachable when their lease runs out, ready again when they are heard; pods that may not stay go.
+//! Nodes: unreachable when their lease runs out, ready again when they are heard, fenced when nothing unique can live
+//! there any more; pods that may not stay go.
 //!
 //! Source: "Nodes" and "Taints and Tolerations" (taint based evictions) in the Kubernetes documentation.
 
@@ -7,7 +8,9 @@ use std::collections::BTreeMap;
 use bulkhead_types::{Command, Node, NodePhase, Object, ObjectId, Pod, Taint, TaintEffect};
 use smol_str::SmolStr;
 
+use super::fencing::fence_after_ms;
 use super::{Queue, Reconciler, View, is_active, work_off};
+use crate::decide::may_be_fenced;
 use crate::{Change, ChangeType, State};
 
 /// The taint that an unreachable node counts as having (Kubernetes' name).
@@ -94,7 +97,7 @@ impl NodeLifecycle {
         let taints = node.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::NoExecute);
         let taints: BTreeMap<_, _> =
             taints.map(|taint| (taint.clone(), known.get(taint).copied().flatten())).collect();
-        if !taints.is_empty() || node.status.phase == NodePhase::Unreachable {
+        if !taints.is_empty() || node.status.phase != NodePhase::Ready {
             self.tainted.insert(id, Tainted { taints, next_ms: Some(0) });
         }
     }
@@ -123,12 +126,17 @@ impl NodeLifecycle {
             NodePhase::Unreachable => {
                 let heard =
                     heartbeat_ms.is_some_and(|ms| view.now_ms <= ms.saturating_add(view.config.lease_ms));
+                let fence_ms = fence_after_ms(view.config.lease_ms, view.config.fence_kill_ms);
                 if heard {
                     set_phase(NodePhase::Ready);
+                } else if may_be_fenced(view.state, node) && view.soft.silent_ms(id, view.up_ms) > fence_ms {
+                    set_phase(NodePhase::Fenced);
                 } else {
                     self.queue.wake_at(id, view.now_ms + RECHECK_MS);
                 }
             }
+            // Its old session is over: it comes back by registering.
+            NodePhase::Fenced => {}
         }
     }
 
@@ -143,7 +151,7 @@ impl NodeLifecycle {
             return;
         }
         let taints = &mut tainted_node.taints;
-        let unreachable = (node.status.phase == NodePhase::Unreachable).then(|| Taint {
+        let unreachable = (node.status.phase != NodePhase::Ready).then(|| Taint {
             key: SmolStr::new_static(TAINT_UNREACHABLE),
             value: SmolStr::default(),
             effect: TaintEffect::NoExecute,
@@ -151,6 +159,9 @@ impl NodeLifecycle {
         for since_ms in taints.values_mut() {
             since_ms.get_or_insert(view.now_ms);
         }
+        // Whoever takes the place of a pod that must be unique has to wait until it is surely dead.
+        let fences = may_be_fenced(view.state, node);
+        let waits_for_fence = |pod: &Pod| fences && pod.is_unique();
         let (mut lost, mut tainted, mut next_ms) = (Vec::new(), Vec::new(), None::<u64>);
         for pod in view.state.pods_on(id).filter(|pod| is_active(pod)) {
             let by_taint = taints
@@ -160,7 +171,7 @@ impl NodeLifecycle {
             let since_ms = node.status.phase_since_ms;
             let by_loss = unreachable
                 .as_ref()
-                .filter(|_| pod.meta.owner.is_some())
+                .filter(|_| pod.meta.owner.is_some() && !waits_for_fence(pod))
                 .and_then(|taint| stays_until(pod, taint, since_ms, view.config.eviction_ms));
             if by_loss.is_some_and(|until_ms| until_ms <= view.now_ms) {
                 lost.push(pod.meta.id);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Kind, Object, ObjectId, Pod, ReplicaSet};
 
 use super::is_active;
+use crate::decide::REASON_NODE_FENCED;
 use crate::{Change, ChangeType, State};
 
 /// First pause of a set whose pods keep failing, in milliseconds; it doubles with every further round.
@@ -155,7 +156,8 @@ impl Tallies {
             }
         }
         let ended = |pod: Option<&Pod>| pod.is_some_and(|p| p.status.phase.is_terminal());
-        let fails = !ended(former) && ended(present) && !pod.meta.is_deleting();
+        let is_fenced = pod.status.reason == REASON_NODE_FENCED;
+        let fails = !ended(former) && ended(present) && !pod.meta.is_deleting() && !is_fenced;
         if let Some(tally) = self.sets.get_mut(&set).filter(|_| fails) {
             tally.fresh_failures = true;
             self.failing.insert(set);

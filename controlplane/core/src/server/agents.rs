@@ -7,6 +7,7 @@ use super::leader::{Leadership, own_submission};
 use super::proposals::Origin;
 use super::reads::Reader;
 use super::{Reply, Server, Ticket};
+use crate::decide::check_not_fenced;
 
 impl Server {
     /// A report renews the node's lease, counted from when the agent sent it. The answer waits until this
@@ -19,17 +20,17 @@ impl Server {
         if let Err(rejection) = self.check_session(&report) {
             return self.reply(ticket, Reply::Rejected(rejection));
         }
-        let now_ms = self.leader_clock_ms();
+        let (now_ms, up_ms) = (self.leader_clock_ms(), self.up_at_most_ms());
         let lease_ms = self.config.reconcile.lease_ms;
         let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
             return self.reply(ticket, Reply::NotLeader(None));
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, .. } = report;
-        leader.soft.heartbeat(node, now_ms);
+        leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
-        // A node that an entry under way calls unreachable gets no lease before that entry has had its effect: its
-        // heartbeat goes behind it, through the log.
+        // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
+        // effect: its heartbeat goes behind it, through the log.
         if pods.is_empty() && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
@@ -63,7 +64,7 @@ impl Server {
             )
             .with_remedy("register again, unless another agent runs under this name"));
         }
-        Ok(())
+        check_not_fenced(node)
     }
 
     /// When each node was last heard of, milliseconds since the epoch; on a leader only.

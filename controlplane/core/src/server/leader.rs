@@ -25,7 +25,7 @@ pub(super) struct Leadership {
     first_index: u64,
     reconcilers: Option<Reconcilers>,
     pub(super) soft: SoftState,
-    /// Nodes that entries under way call unreachable.
+    /// Nodes that entries under way call unreachable, or fence.
     pub(super) being_lost: BTreeSet<ObjectId>,
     /// Whether a submission of the housekeeping is under way.
     housekeeping_inflight: bool,
@@ -60,13 +60,16 @@ impl Server {
                 housekeeping_inflight: false,
             });
         }
-        let (applied_index, now_ms) = (self.applied_index, self.leader_clock_ms());
+        let (applied_index, now_ms, up_ms) =
+            (self.applied_index, self.leader_clock_ms(), self.up_at_most_ms());
         if let Some(leader) = self.leader.as_mut().filter(|l| {
             !l.is_active() && (l.first_index <= applied_index || planted!("canary_leader_acts_early"))
         }) {
             // Leases begin when everything of earlier terms is applied: an earlier leader's entries may still take
             // log time ahead by more than a lease.
-            leader.soft = SoftState::new(if planted!("canary_hasty_leader") { 0 } else { now_ms });
+            let since_up_ms = if planted!("canary_hasty_fence") { 0 } else { up_ms };
+            leader.soft =
+                SoftState::new(if planted!("canary_hasty_leader") { 0 } else { now_ms }, since_up_ms);
             let mut reconcilers = Reconcilers::new(self.config.reconcile.clone());
             reconcilers.reset(self.machine.state());
             leader.reconcilers = Some(reconcilers);
@@ -79,9 +82,15 @@ impl Server {
         self.now_ms.max(self.machine.state().now_ms())
     }
 
+    /// The most that the monotonic clock may show, milliseconds: ticks come late, never early, and the next one may be
+    /// due. What is counted from here lasted at least as long as the ticks say.
+    pub(super) fn up_at_most_ms(&self) -> u64 {
+        (self.ticks + 1) * self.config.tick_ms
+    }
+
     /// Lets the reconcilers look at the State, and queues what they want.
     pub(super) fn reconcile(&mut self) {
-        let now_ms = self.leader_clock_ms();
+        let (now_ms, up_ms) = (self.leader_clock_ms(), self.ticks * self.config.tick_ms);
         self.housekeep(now_ms);
         let state = self.machine.state();
         if state.cluster_id().is_none() {
@@ -89,10 +98,10 @@ impl Server {
         }
         let Some(leader) = self.leader.as_mut() else { return };
         let Some(reconcilers) = leader.reconcilers.as_mut() else { return };
-        let wanted = reconcilers.run(&Context { state, now_ms, soft: &leader.soft });
+        let wanted = reconcilers.run(&Context { state, now_ms, up_ms, soft: &leader.soft });
         for proposal in wanted {
             let origin = match &proposal.command {
-                Command::SetNodePhase { node, phase: NodePhase::Unreachable, .. } => {
+                Command::SetNodePhase { node, phase: NodePhase::Unreachable | NodePhase::Fenced, .. } => {
                     leader.being_lost.insert(*node);
                     Origin::Loss(proposal.reconciler, *node)
                 }

@@ -31,7 +31,7 @@ pub(super) enum Origin {
     Client,
     /// The control plane's own part of this name, which waits to see what it did.
     Own(&'static str),
-    /// The same, when it calls a node unreachable.
+    /// The same, when it calls a node unreachable, or fences it.
     Loss(&'static str, ObjectId),
     /// An agent, whose lease is renewed when its report is applied.
     Agent(Ticket, AgentAck),

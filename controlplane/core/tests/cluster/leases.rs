@@ -1,7 +1,10 @@
 //! Leases of nodes, where clocks differ and entries are slow.
 
-use bulkhead_controlplane_core::server::Input;
-use bulkhead_types::{AgentReport, Command, MemberId, Name, Node, NodeFacts, NodePhase};
+use bulkhead_controlplane_core::server::{Input, Reply};
+use bulkhead_types::{
+    AgentReport, Command, FENCING_LEVEL, LABEL_FENCE_GUARD, MemberId, Name, Node, NodeFacts, NodePhase,
+    RejectionCode,
+};
 
 use crate::world::*;
 
@@ -79,6 +82,49 @@ fn a_lease_is_not_renewed_behind_the_back_of_an_entry_that_ends_it() {
     world.run_until("the renewal", |w| w.replies.contains_key(&HEARTBEAT));
     assert_eq!(world.phases_at_renewal, [NodePhase::Unreachable], "renewed while the entry was under way");
     world.run_until("the node's return", |w| w.servers[&leader].state().nodes().iter().all(is_ready));
+}
+
+/// A world whose only node is silent, and its ticks until the leader wants to fence it.
+fn world_with_a_lost_node() -> World {
+    let mut world = World::new();
+    let labels = [(LABEL_FENCE_GUARD.into(), "true".into())].into();
+    let facts = NodeFacts { labels, ..NodeFacts::default() };
+    let register = Command::RegisterNode { name: Name::new("node-1").expect("a name"), facts };
+    let ticket = world.submit(1, register);
+    world.run_until("the node", |w| w.replies.contains_key(&ticket));
+    world.run_until("the level", |w| w.servers.values().all(|s| s.state().feature_level() >= FENCING_LEVEL));
+    world
+}
+
+fn ticks_until_fenced(world: &mut World) -> usize {
+    let leader = world.leader().expect("there is one");
+    (0..5000)
+        .find(|_| {
+            world.tick();
+            node(world, leader).status.phase == NodePhase::Fenced
+        })
+        .expect("it is fenced")
+}
+
+#[test]
+fn a_lease_is_not_renewed_behind_the_back_of_a_fence() {
+    // Two worlds do the same: the first tells when.
+    let ticks = ticks_until_fenced(&mut world_with_a_lost_node());
+    let mut world = world_with_a_lost_node();
+    let leader = world.leader().expect("there is one");
+    (0..ticks).for_each(|_| world.tick());
+    assert_eq!(node(&world, leader).status.phase, NodePhase::Unreachable);
+    // Nobody hears the leader when it fences the node, and then the node is heard.
+    world.down = world.servers.keys().copied().filter(|member| *member != leader).collect();
+    world.tick();
+    heartbeat(&mut world, leader);
+    world.down.clear();
+    world.run_until("the answer", |w| w.replies.contains_key(&HEARTBEAT));
+    assert_eq!(world.phases_at_renewal, [], "its session is over");
+    assert!(
+        matches!(&world.replies[&HEARTBEAT], Reply::Rejected(r) if r.code == RejectionCode::StaleIncarnation)
+    );
+    assert_eq!(node(&world, leader).status.phase, NodePhase::Fenced);
 }
 
 fn is_ready(node: &std::sync::Arc<Node>) -> bool {

@@ -106,6 +106,8 @@ pub struct Cluster {
     pub soft: SoftState,
     config: ReconcileConfig,
     pub now_ms: u64,
+    /// How far the calendar is ahead of the monotonic clock, in milliseconds.
+    pub lag_ms: u64,
     pub transactions: Vec<Transaction>,
     pub proposals: Vec<Proposal>,
     /// Called with the time, the State before and the State after every command of a reconciler.
@@ -126,8 +128,9 @@ impl Cluster {
             machine: Machine::default(),
             reconcilers: Reconcilers::new(config.clone()),
             config,
-            soft: SoftState::new(now_ms),
+            soft: SoftState::new(now_ms, now_ms),
             now_ms,
+            lag_ms: 0,
             transactions: Vec::new(),
             proposals: Vec::new(),
             watch: |_, _, _| (),
@@ -138,6 +141,10 @@ impl Cluster {
         cluster.submit(vec![Command::InitCluster { cluster_id: Uuid::from_u128(7), members }]).unwrap();
         cluster.reconcilers.reset(cluster.machine.state());
         cluster
+    }
+
+    fn up_ms(&self) -> u64 {
+        self.now_ms - self.lag_ms
     }
 
     pub fn state(&self) -> &State {
@@ -186,7 +193,12 @@ impl Cluster {
 
     /// One run of the reconcilers; all that they propose is applied. Returns how much that was.
     pub fn step(&mut self) -> usize {
-        let cx = Context { state: self.machine.state(), now_ms: self.now_ms, soft: &self.soft };
+        let cx = Context {
+            state: self.machine.state(),
+            now_ms: self.now_ms,
+            up_ms: self.up_ms(),
+            soft: &self.soft,
+        };
         let proposals = self.reconcilers.run(&cx);
         for proposal in &proposals {
             let actor = format!("system:{}", proposal.reconciler);
@@ -203,14 +215,19 @@ impl Cluster {
 
     /// One run of the reconcilers of which nothing arrives in the log.
     pub fn lose(&mut self) {
-        let cx = Context { state: self.machine.state(), now_ms: self.now_ms, soft: &self.soft };
+        let cx = Context {
+            state: self.machine.state(),
+            now_ms: self.now_ms,
+            up_ms: self.up_ms(),
+            soft: &self.soft,
+        };
         let proposals = self.reconcilers.run(&cx);
         proposals.iter().for_each(|proposal| self.reconcilers.settled(proposal.reconciler));
     }
 
     /// Another server takes over: all that only the leader knew is lost.
     pub fn new_leader(&mut self) {
-        self.soft = SoftState::new(self.now_ms);
+        self.soft = SoftState::new(self.now_ms, self.up_ms());
         self.reconcilers = Reconcilers::new(self.config.clone());
         self.reconcilers.reset(self.machine.state());
     }
@@ -234,7 +251,7 @@ impl Cluster {
             self.now_ms = end_ms.min(self.now_ms + 3000);
             for node in self.machine.state().nodes().iter().map(|node| node.meta.id) {
                 if !self.silent.contains(&node) {
-                    self.soft.heartbeat(node, self.now_ms);
+                    self.soft.heartbeat(node, self.now_ms, self.up_ms());
                 }
             }
             self.settle();

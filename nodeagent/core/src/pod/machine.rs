@@ -39,6 +39,10 @@ impl Pod {
         if self.is_unique_and_lives() && !env.lease_valid && !matches!(self.phase, Phase::Killing { .. }) {
             return self.kill(Cause::LeaseExpired, env);
         }
+        // An earlier version of the agent started it, or was not told that it must be unique: it starts anew, guarded.
+        if self.is_unique_and_lives() && !self.guarded && !matches!(self.phase, Phase::Killing { .. }) {
+            return self.kill(Cause::Asked, env);
+        }
         match (&self.phase, self.want()) {
             (
                 Phase::Idle | Phase::Preparing { .. } | Phase::ImageBackOff { .. },
@@ -136,6 +140,7 @@ impl Pod {
         self.instance = self.instance.checked_add(1).expect("fewer than 2^32 guests of one pod");
         self.generation = env.generation;
         self.gone = false;
+        self.guarded = self.plan.unique;
         self.guest_phase = None;
         self.usage = None;
         self.persist(env);
@@ -143,6 +148,9 @@ impl Pod {
             instance: self.instance,
             size: GuestSize::new(&intent.spec),
             images: self.images(),
+            lease_until_ms: env
+                .lease_until_ms
+                .filter(|_| self.guarded && !planted!("canary_guard_not_armed")),
             pod: intent,
         })));
         self.phase = Phase::Starting;

@@ -32,7 +32,9 @@ pub(crate) struct Env<'a> {
     pub(crate) config: &'a AgentConfig,
     /// The node's lease runs.
     pub(crate) lease_valid: bool,
-    /// The lease runs, and the intent is younger than any time at which it did not.
+    /// Until when, in milliseconds.
+    pub(crate) lease_until_ms: Option<u64>,
+    /// The lease runs, the intent is younger than any time at which it did not, and what must be unique and was killed is dead.
     pub(crate) unique_may_start: bool,
     /// Generation of the accepted intent.
     pub(crate) generation: Revision,
@@ -129,6 +131,8 @@ pub(crate) struct Pod {
     sandbox_restarts: u32,
     /// A container of this or an earlier guest started.
     started: bool,
+    /// Its guest has a guard.
+    guarded: bool,
     started_at_ms: u64,
     guest_phase: Option<PodPhase>,
     init_containers: Vec<Container>,
@@ -163,6 +167,7 @@ impl Pod {
             image_failures: 0,
             sandbox_restarts: 0,
             started: false,
+            guarded: false,
             started_at_ms: 0,
             guest_phase: None,
             init_containers: containers::fresh(&plan.init_containers, true, has_init),
@@ -197,6 +202,7 @@ impl Pod {
             image_failures: 0,
             sandbox_restarts: record.sandbox_restarts,
             started: record.started,
+            guarded: record.guarded,
             started_at_ms: vm.started_at_ms,
             guest_phase: None,
             init_containers: containers::fresh(&record.plan.init_containers, true, has_init),
@@ -298,6 +304,11 @@ impl Pod {
         self.plan.unique && self.process_may_exist()
     }
 
+    /// Whether it must be unique, was killed, and is not known to be dead yet.
+    pub(crate) fn is_unique_and_dying(&self) -> bool {
+        self.plan.unique && matches!(self.phase, Phase::Killing { .. })
+    }
+
     /// No intent names it, nothing of it is left, and the control plane knows.
     pub(crate) fn is_forgettable(&self) -> bool {
         self.intent.is_none()
@@ -326,6 +337,7 @@ impl Pod {
             restart_counts: all().map(|c| (c.name.clone(), c.restarts_before)).collect(),
             sandbox_restarts: self.sandbox_restarts,
             started: self.started,
+            guarded: self.guarded,
             trace_context: self.trace_context.clone(),
             ended: self.ended.clone(),
         }

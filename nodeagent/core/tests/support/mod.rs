@@ -64,6 +64,10 @@ pub(crate) fn unique(pod: PodIntent) -> PodIntent {
     PodIntent { unique: true, ..pod }
 }
 
+pub(crate) fn ended(pod: PodIntent) -> PodIntent {
+    PodIntent { ended: true, ..pod }
+}
+
 pub(crate) fn recovered() -> Input {
     Input::Recovered { vms: vec![], lease_until_ms: None }
 }

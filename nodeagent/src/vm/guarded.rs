@@ -1,0 +1,85 @@
+//! Guests that must be unique, as the agent sees them: started through a guard, which is told of every renewal.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::fs::{Mode, OFlags};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixDatagram;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use super::process::{Process, QEMU_LOG};
+use super::session;
+use crate::guard::{FENCE_SOCKET, Orders, Word};
+
+/// Why a guest does not run under a guard.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The lease is over.
+    LeaseOver,
+    /// The guest's program cannot be run.
+    Guest(io::Error),
+    /// The guard cannot be run, or said nothing.
+    Guard(io::Error),
+}
+
+/// Starts a program under a guard in `dir`, in a session of its own; what both say goes to a file there. `guard` is the
+/// program that becomes one, with what it needs to be told for that.
+pub(crate) async fn start(guard: &[OsString], orders: &Orders, dir: &Path) -> Result<Process, Refusal> {
+    let (program, args) = guard.split_first().ok_or_else(|| Refusal::Guard(io::Error::other("no guard")))?;
+    let log = File::create(dir.join(QEMU_LOG)).map_err(Refusal::Guard)?;
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .arg(dir)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(log));
+    session::detach(&mut command);
+    let mut child = command.spawn().map_err(Refusal::Guard)?;
+    let orders = serde_json::to_vec(orders).map_err(|error| Refusal::Guard(error.into()))?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // One that does not read them says why, or nothing.
+    let _ = stdin.write_all(&orders).await;
+    drop(stdin);
+    let words = child.stdout.take().expect("it is piped");
+    let mut line = String::new();
+    let read = BufReader::new(words).read_line(&mut line).await;
+    match (Word::parse(&line), read) {
+        (Some(Word::Started(pid)), _) => Process::guarded(pid, child, dir).map_err(Refusal::Guard),
+        (Some(Word::Over), _) => Err(Refusal::LeaseOver),
+        (Some(Word::Failed(0)), _) => Err(Refusal::Guest(io::Error::other("it cannot be started"))),
+        (Some(Word::Failed(number)), _) => Err(Refusal::Guest(io::Error::from_raw_os_error(number))),
+        (None, Err(error)) => Err(Refusal::Guard(error)),
+        (None, Ok(_)) => Err(Refusal::Guard(io::Error::other("it ended without a word"))),
+    }
+}
+
+/// Tells a guest's guard of every renewal until nobody listens any more. A guest without a guard has nobody to tell.
+pub(crate) async fn renew(dir: PathBuf, mut lease_until_ms: watch::Receiver<u64>) {
+    if !dir.join(FENCE_SOCKET).exists() {
+        return;
+    }
+    lease_until_ms.mark_changed();
+    while lease_until_ms.changed().await.is_ok() {
+        let until_ms = *lease_until_ms.borrow_and_update();
+        if let Err(error) = tell(&dir, until_ms).await {
+            // The guard is gone, and its guest with it.
+            tracing::debug!(dir = %dir.display(), %error, "a guard is not told of the lease");
+        }
+    }
+}
+
+async fn tell(dir: &Path, until_ms: u64) -> io::Result<()> {
+    // Through the folder's descriptor, because a socket's path is at most 107 bytes long (unix(7)).
+    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(FENCE_SOCKET);
+    UnixDatagram::unbound()?.send_to(&until_ms.to_le_bytes(), path).await?;
+    Ok(())
+}
