@@ -13,7 +13,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 results=$root/target/bench/results.jsonl
 mkdir -p "$(dirname "$results")"
 work=$(mktemp -d "$root/target/bench/run.XXXXXX") # the disk of the checkout, not a memory file system
-kills=5 # of each leader; the figure is the median
+kills=9 # of each leader; the figure is the median
 restart_after=4 # seconds: longer than any election
 
 # Every process is started by a file of its own, so that a killed one can be started again the same way. The file

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::failure::{Class, Failure};
 use crate::progress::Progress;
 use crate::telemetry::TraceParent;
-pub(crate) use watch::{Change, Watcher};
+pub(crate) use watch::{Change, Watcher, oldest_kept};
 
 /// How long to try when the user does not say.
 pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -121,6 +121,15 @@ impl Client {
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
+        Ok(self.call_or_refusal(call).await??)
+    }
+
+    /// The same for a caller who looks at why a server refuses.
+    pub(crate) async fn call_or_refusal<R, F, Fut>(&self, call: F) -> Result<Result<R, Status>, Failure>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
         let started = Instant::now();
         let progress = Progress::start("asking the servers");
         let (mut backoff, mut tried, mut said) = (BACKOFF_MIN, 0, BTreeMap::new());
@@ -131,8 +140,8 @@ impl Client {
             self.attempt_ms.store(millis(limit), Ordering::Relaxed);
             let attempt = tokio::time::timeout(limit, call(channel.clone())).await;
             let status = match attempt {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) if !is_unavailable(&status) => return Err(status.into()),
+                Ok(Ok(response)) => return Ok(Ok(response.into_inner())),
+                Ok(Err(status)) if !is_unavailable(&status) => return Ok(Err(status)),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
@@ -242,17 +251,15 @@ impl Client {
         }
     }
 
-    /// Watches what changes after `revision`.
-    pub(crate) fn watch(&self, kind: Kind, filter: &Filter, revision: Revision) -> Watcher<'_> {
-        let request = v1::WatchRequest {
-            kind: v1::Kind::from(kind).into(),
-            namespace: scope(kind, filter),
-            label_selector: filter.labels.clone(),
-            field_selector: filter.fields.clone(),
-            from_revision: revision,
-            bookmark_interval_ms: 0,
-        };
-        Watcher::new(self, request)
+    /// Watches what changes after a list: what it held, and its revision.
+    pub(crate) fn watch(
+        &self,
+        kind: Kind,
+        filter: &Filter,
+        listed: &[Object],
+        revision: Revision,
+    ) -> Watcher<'_> {
+        Watcher::new(self, kind, filter, listed, revision)
     }
 }
 

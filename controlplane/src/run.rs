@@ -15,19 +15,21 @@ use bulkhead_storage::{DiskSpace, StorageError, Stores};
 use bulkhead_types::{MemberId, digest128};
 use smol_str::SmolStr;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
 use crate::api::Api;
 use crate::backups;
-use crate::bootstrap::{Booted, boot};
+use crate::bootstrap::Booted;
 use crate::config::ServerOptions;
+use crate::damage::guard;
 use crate::handle::Handle;
 use crate::history::{self, History, Job};
 use crate::intents::IntentHub;
 use crate::metrics::Metrics;
+use crate::no_room::boot_with_room;
 use crate::node::{Node, Outlets, now_ms};
 use crate::past;
 use crate::persist;
@@ -39,7 +41,7 @@ use crate::watch::WatchHub;
 /// How long a stopping leader waits for another to take over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long open requests may take to end.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often old events are dropped.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 /// Agents report so many times per lease: two may be lost before it runs out.
@@ -167,7 +169,11 @@ pub enum RunError {
 pub async fn run(options: ServerOptions, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     // The socket comes after the boot: founders ask each other before they serve, and a socket that nobody
     // serves yet would let them wait instead of refusing them.
-    let booted = boot(&options).await?;
+    tokio::pin!(shutdown);
+    let booted = tokio::select! {
+        booted = boot_with_room(&options) => booted?,
+        () = &mut shutdown => return Ok(()),
+    };
     let listen = |source| RunError::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
     let running = Running::start(&options, booted)?;
@@ -182,6 +188,8 @@ struct Running {
     api: Api,
     node: oneshot::Receiver<Result<(), Fatal>>,
     log: oneshot::Receiver<Result<(), StorageError>>,
+    /// Damage that somebody met on the disk.
+    damage: mpsc::Receiver<StorageError>,
     threads: Vec<std::thread::JoinHandle<()>>,
     expire: std::sync::mpsc::SyncSender<Job>,
 }
@@ -190,6 +198,7 @@ impl Running {
     fn start(options: &ServerOptions, booted: Booted) -> Result<Self, RunError> {
         let Booted { stores, loaded, cluster_id, storage_uid } = booted;
         let Stores { mut log, events, snapshots, .. } = stores;
+        let (events, snapshots, damage) = guard(events, snapshots);
         let identity = identity_of(options, cluster_id, storage_uid);
         let (handle, mut inbox) = Handle::new();
         let revision = loaded.state.revision();
@@ -260,7 +269,7 @@ impl Running {
             lease_ms: options.lease_ms,
             heartbeat_ms,
         };
-        Ok(Self { api, node: node_end, log: log_end, threads, expire: history })
+        Ok(Self { api, node: node_end, log: log_end, damage, threads, expire: history })
     }
 
     async fn serve(
@@ -296,6 +305,11 @@ impl Running {
             biased;
             () = shutdown => { self.hand_over(options.member).await; Ok(()) }
             ended = &mut self.node => Err(fatal_of(ended)),
+            Some(error) = self.damage.recv() => {
+                tracing::error!(%error, "what this server keeps is damaged; it ends");
+                self.hand_over(options.member).await;
+                Err(error.into())
+            }
             ended = &mut self.log => Err(log_error(ended)),
             ended = &mut grpc => return Err(grpc_error(ended)),
         };

@@ -30,6 +30,7 @@ use crate::invariants::membership::{self, Roles};
 use crate::invariants::promises::{self, Kept, Promise};
 use crate::message::{Body, Envelope, Request, Response};
 use crate::network::Host;
+use crate::rng::Rng;
 use crate::snapshot_transfer::{Incoming, Outgoing};
 use crate::watching::{AfterRead, Serving};
 use crate::world::{Event, World};
@@ -38,6 +39,12 @@ use crate::world::{Event, World};
 pub(crate) const CLUSTER_ID: Uuid = Uuid::from_u128(0xb01c_4ead);
 /// A server whose disk was full looks again after this time, in microseconds.
 const FULL_RETRY_US: Micros = 100_000;
+/// A crash is one of the whole machine so often, in thousandths: then nobody refuses connections.
+const MACHINE_DIES_PERMILLE: u64 = 400;
+/// A peer does not find out so often, in thousandths …
+const REFUSAL_UNSEEN_PERMILLE: u64 = 200;
+/// … and otherwise within this time, in microseconds.
+const REFUSAL_SEEN_US_MAX: Micros = 100_000;
 /// An operator who cannot replace a server now tries again after this time, in microseconds.
 const OPERATOR_RETRY_US: Micros = 1_000_000;
 
@@ -251,6 +258,32 @@ impl World {
         }
         self.note(Host::Server(member), "crash", digest128(&format!("{choice:?}")), || format!("{choice:?}"));
         self.queue.push(self.now_us + restart_after_us, Event::Restart { member });
+        self.refuse_peers(member);
+    }
+
+    /// When only the process died, its machine refuses connections, and each peer finds out in its own time, if at
+    /// all. One that is slow says so when the server is there again.
+    fn refuse_peers(&mut self, peer: MemberId) {
+        let mut rng = Rng::child(self.options.seed, "death", self.now_us);
+        if rng.chance(MACHINE_DIES_PERMILLE) {
+            return;
+        }
+        let running = self.servers.values().filter(|host| host.up.is_some() && host.member != peer);
+        for (member, life) in running.map(|host| (host.member, host.life)) {
+            if !rng.chance(REFUSAL_UNSEEN_PERMILLE) {
+                let after_us = rng.range(0, REFUSAL_SEEN_US_MAX);
+                self.queue.push(self.now_us + after_us, Event::Refused { member, life, peer });
+            }
+        }
+    }
+
+    /// A server finds that nobody listens at a peer's address.
+    pub(crate) fn find_refused(&mut self, member: MemberId, life: u32, peer: MemberId) {
+        let is_cut = self.network.is_blocked(Host::Server(member), Host::Server(peer));
+        if !is_cut && self.running(member, life).is_some() {
+            self.note(Host::Server(member), "refused", u128::from(peer.0), || format!("by {peer}"));
+            self.give(member, Input::PeerDown { member: peer });
+        }
     }
 
     pub(crate) fn running(&mut self, member: MemberId, life: u32) -> Option<&mut Up> {

@@ -108,6 +108,12 @@ pub(crate) enum Event {
     Restart {
         member: MemberId,
     },
+    /// A server finds that nobody listens at a peer's address.
+    Refused {
+        member: MemberId,
+        life: u32,
+        peer: MemberId,
+    },
     Deliver(Box<Packet>),
     Client {
         client: u32,
@@ -160,6 +166,7 @@ impl Event {
             | Self::HistoryTurn { member, .. }
             | Self::WatchTurn { member, .. }
             | Self::TransferLate { member, .. }
+            | Self::Refused { member, .. }
             | Self::SnapshotComplete { member, .. } => Some(*member),
             Self::Deliver(packet) => match packet.to {
                 Host::Server(member) => Some(member),
@@ -401,6 +408,7 @@ impl World {
                 self.complete_snapshot(member, life, transfer);
             }
             Event::Restart { member } => self.start_server(member),
+            Event::Refused { member, life, peer } => self.find_refused(member, life, peer),
             Event::Deliver(packet) => self.deliver(*packet),
             Event::Client { client, alarm } => self.wake_client(client, alarm),
             Event::NextOperation { client } => self.next_operation(client),

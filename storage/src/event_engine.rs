@@ -143,6 +143,25 @@ impl EngineEvents {
         Ok(())
     }
 
+    fn read_range(&self, from_revision: u64, limit: usize) -> Result<Vec<EventRecord>, StorageError> {
+        let range = keys::range::from(from_revision);
+        let limit = limit.min(MAX_READ_RECORDS);
+        let pairs = self.engine.scan(Operation::EventRead, Tree::Events, &range, limit)?;
+        let mut records: Vec<EventRecord> = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let record = decode(pair)?;
+            if let Some(before) = records.last()
+                && before.last_revision + 1 != record.first_revision
+            {
+                let reason =
+                    format!("the records between revision {} and it are missing", before.last_revision);
+                return Err(codec::corrupt(Tree::Events, &keys::event(record.last_revision), reason));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
     fn drop_and_reload(&self, state: &mut State, range: &KeyRange) -> Result<(), StorageError> {
         let dropped = self.drop_range(range);
         let bounds = self.read_bounds();
@@ -171,22 +190,15 @@ impl EventStore for EngineEvents {
     }
 
     fn read(&self, from_revision: u64, limit: usize) -> Result<Vec<EventRecord>, StorageError> {
-        let range = keys::range::from(from_revision);
-        let limit = limit.min(MAX_READ_RECORDS);
-        let pairs = self.engine.scan(Operation::EventRead, Tree::Events, &range, limit)?;
-        let mut records: Vec<EventRecord> = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            let record = decode(pair)?;
-            if let Some(before) = records.last()
-                && before.last_revision + 1 != record.first_revision
-            {
-                let reason =
-                    format!("the records between revision {} and it are missing", before.last_revision);
-                return Err(codec::corrupt(Tree::Events, &keys::event(record.last_revision), reason));
+        match self.read_range(from_revision, limit) {
+            // Records that are being dropped go in no order that a reader could rely on. Nobody drops any while the
+            // lock is held: what is wrong then is damage.
+            Err(error) if error.is_fatal() => {
+                let _state = self.lock()?;
+                self.read_range(from_revision, limit)
             }
-            records.push(record);
+            result => result,
         }
-        Ok(records)
     }
 
     fn bounds(&self) -> Result<Option<(u64, u64)>, StorageError> {

@@ -117,3 +117,31 @@ async fn servers_without_room_refuse_and_resume_and_one_of_them_hurts_nobody() {
     }
     await_alarms(&cluster, &[]);
 }
+
+/// Gives a server's file system another size.
+fn resize(cluster: &Cluster, id: u64, mib: u64) {
+    let (pid, dir) = (cluster.pid(id).to_string(), cluster.data_dir(id).display().to_string());
+    let size = format!("remount,size={mib}m");
+    let done = Command::new("nsenter").args(["-t", &pid, "-m", "mount", "-o", &size, &dir]).output();
+    let done = done.expect("nsenter starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_server_started_on_a_full_disk_refuses_by_name_and_serves_once_there_is_room() {
+    if !can_mount() {
+        return skip("a file system cannot be mounted here; remedy: run as root with CAP_SYS_ADMIN");
+    }
+    let mut cluster = Cluster::prepare(1);
+    cluster.disk_mib = Some(LEFT_MIB);
+    cluster.start_server(1);
+    let refused = ["disk full", "remedy: free space"];
+    wait::until("a refusal", CHANGE_SECONDS, || {
+        let done = cluster.cli().run(&["--timeout", "2s", "get", "namespaces"]);
+        (done.code == 4 && refused.iter().all(|words| done.stderr.contains(words))).then_some(())
+    });
+    resize(&cluster, 1, DISK_MIB);
+    cluster.await_all();
+    cluster.cli().apply(cluster.dir(), &namespace("after"));
+    cluster.take(1).terminate();
+}

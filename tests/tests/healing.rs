@@ -97,6 +97,51 @@ fn damage(dir: &Path, words: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_that_is_first_met_by_a_reader_is_answered_with_and_ends_the_server() {
+    let mut cluster = Cluster::prepare(3);
+    // What a snapshot covers is not read to start.
+    cluster.options.extend(["--snapshot-entries", "4"].map(str::to_owned));
+    for id in 1..=3 {
+        cluster.start_server(id);
+    }
+    cluster.await_all();
+    for name in ["one", "two", "three", "four", "five"] {
+        cluster.cli().apply(cluster.dir(), &namespace(name));
+    }
+    let damaged = follower(&cluster);
+    cluster.await_equal_digests().await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(SECONDS);
+    while cluster.status(damaged).await.is_none_or(|status| status.snapshot_index < 5) {
+        assert!(std::time::Instant::now() < deadline, "no snapshot");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    cluster.take(damaged).terminate();
+    damage_event(&cluster.data_dir(damaged));
+    cluster.start_server(damaged);
+    cluster.await_all();
+    let words = ["tree events", "remedy", "bulkhead member replace"];
+    let only = Cli::new(&[cluster.address(damaged).to_owned()]);
+    only.run(&["events", "-A", "--timeout", "20s"]).refused(1, &words);
+    let (code, output) = cluster.take(damaged).refused(SECONDS);
+    assert_eq!(code, 1, "{output}");
+    assert_words(&output, &words);
+    cluster.cli().apply(cluster.dir(), &namespace("others-go-on"));
+    assert!(cluster.cli().run(&["events", "-A"]).ok().contains("others-go-on"));
+    let _ = replace(&mut cluster, damaged).await;
+}
+
+/// Flips a bit of a stopped server's second event, below its checksum and above the database's own.
+fn damage_event(data_dir: &Path) {
+    let config = sled::Config::new().path(data_dir.join("db")).segment_size(8 << 20);
+    let events = config.open().and_then(|db| db.open_tree("events")).expect("opens");
+    let (key, value) = events.iter().nth(1).expect("there are some").expect("readable");
+    let mut value = value.to_vec();
+    *value.last_mut().expect("bytes") ^= 1;
+    events.insert(key, value).expect("written");
+    events.flush().expect("flushed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_diverged_server_stops_and_says_where_and_the_others_go_on() {
     let mut cluster = Cluster::prepare(3);
     cluster.options.extend(["--digest-entries", "10"].map(str::to_owned));

@@ -6,16 +6,18 @@ use bulkhead_proto::v1;
 use bulkhead_types::ObjectRef;
 use clap::Args;
 use serde_json::json;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::Context;
-use crate::client::{is_unavailable, queries};
+use crate::client::{is_unavailable, oldest_kept, queries};
 use crate::failure::Failure;
 use crate::output::{emit, emit_line, table};
 use crate::target;
 use crate::time::{age, rfc3339};
 
 const HEADER: [&str; 6] = ["REVISION", "AGE", "ACTOR", "EVENT", "OBJECT", "SUMMARY"];
+/// Most events that one stream begins with, when it goes on from an earlier one: as many as a server sends.
+const RESUMED_MAX: u32 = 100_000;
 /// A server that ends every stream at once must not be asked in a tight loop.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,23 +76,47 @@ pub(crate) async fn run(args: EventsArgs, context: &Context) -> Result<(), Failu
     let widths = table::widths(&HEADER, &rows);
     request.from_revision = past.last().map_or(request.from_revision, |entry| entry.revision);
     request.follow = true;
+    request.limit = RESUMED_MAX;
+    let print = |entry: &v1::HistoryEntry| {
+        if args.json {
+            emit_line(&as_json(entry).to_string())
+        } else {
+            emit(&table::render_row(&row(entry, args.timestamps), &widths))
+        }
+    };
+    follow(request, context, print).await
+}
+
+/// Hands out what happens, for ever. What no server keeps any more is said to be missing.
+async fn follow(
+    mut request: v1::ListEventsRequest,
+    context: &Context,
+    print: impl Fn(&v1::HistoryEntry) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     loop {
-        let mut stream = open(request.clone(), context).await?;
-        loop {
-            match stream.message().await {
-                Ok(Some(entry)) => {
-                    request.from_revision = request.from_revision.max(entry.revision);
-                    if args.json {
-                        emit_line(&as_json(&entry).to_string())?;
-                    } else {
-                        emit(&table::render_row(&row(&entry, args.timestamps), &widths))?;
+        let ended = match open_or_refusal(request.clone(), context).await? {
+            Ok(mut stream) => loop {
+                match stream.message().await {
+                    Ok(Some(entry)) => {
+                        request.from_revision = request.from_revision.max(entry.revision);
+                        print(&entry)?;
                     }
+                    Ok(None) => break None,
+                    Err(status) => break Some(status),
                 }
-                Err(status) if !is_unavailable(&status) => return Err(status.into()),
-                // Another server goes on where this one ended.
-                Ok(None) | Err(_) => break,
+            },
+            Err(status) => Some(status),
+        };
+        if let Some(status) = ended {
+            if let Some(oldest) = oldest_kept(&status) {
+                let first = request.from_revision + 1;
+                eprintln!("events from revision {first} to before {oldest} are not kept any more");
+                request.from_revision = request.from_revision.max(oldest.saturating_sub(1));
+            } else if !is_unavailable(&status) {
+                return Err(status.into());
             }
         }
+        // Another server goes on where this one ended.
         tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
@@ -108,9 +134,17 @@ async fn open(
     request: v1::ListEventsRequest,
     context: &Context,
 ) -> Result<Streaming<v1::HistoryEntry>, Failure> {
+    Ok(open_or_refusal(request, context).await??)
+}
+
+/// The same for a caller who looks at why a server refuses.
+async fn open_or_refusal(
+    request: v1::ListEventsRequest,
+    context: &Context,
+) -> Result<Result<Streaming<v1::HistoryEntry>, Status>, Failure> {
     context
         .client
-        .call(|channel| {
+        .call_or_refusal(|channel| {
             let request = context.client.request(request.clone());
             async move { queries(channel).list_events(request).await }
         })

@@ -123,7 +123,7 @@ async fn print_tables(
         emit(text)?;
         if args.watch {
             let widths = table::widths(&header, &rows);
-            let watcher = context.client.watch(group.kind, &group.filter, group.revision);
+            let watcher = context.client.watch(group.kind, &group.filter, &group.objects, group.revision);
             return follow_table(watcher, directory, columns, &widths, context).await;
         }
     }
@@ -189,7 +189,7 @@ async fn print_values(
             print_one(object, args.output, context).await?;
         }
     }
-    let mut watcher = context.client.watch(group.kind, &group.filter, group.revision);
+    let mut watcher = context.client.watch(group.kind, &group.filter, &group.objects, group.revision);
     loop {
         let (_, object, _) = watcher.next().await?;
         match args.output {

@@ -44,14 +44,14 @@ async fn group_gone(
     report: &mut impl FnMut(&ObjectRef) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let filter = Filter { namespace, ..Filter::default() };
-    let (present, revision) = client.list(kind, &filter).await?;
-    let present: BTreeSet<ObjectId> = present.iter().map(|o| o.meta().id).collect();
+    let (listed, revision) = client.list(kind, &filter).await?;
+    let present: BTreeSet<ObjectId> = listed.iter().map(|o| o.meta().id).collect();
     let (mut left, gone): (Vec<_>, Vec<_>) =
         objects.iter().copied().partition(|(_, id)| present.contains(id));
     for (object, _) in gone {
         progress.suspend(|| report(object))?;
     }
-    let mut watcher = client.watch(kind, &filter, revision);
+    let mut watcher = client.watch(kind, &filter, &listed, revision);
     while !left.is_empty() {
         progress.set(format!("waiting until {} of {} are gone", left.len(), objects.len()));
         let (change, object, _) = watcher.next().await?;

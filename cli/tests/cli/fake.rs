@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use v1::object::Object as Kind;
 
@@ -26,9 +27,23 @@ pub(crate) struct State {
     pub(crate) conflict: bool,
     /// A deletion marks the object only.
     pub(crate) delete_slowly: bool,
+    /// Nothing from before this revision is kept.
+    pub(crate) oldest: u64,
+    /// What happened.
+    pub(crate) history: Vec<v1::HistoryEntry>,
 }
 
 impl State {
+    /// Refuses to go on from before what is kept, as servers do.
+    fn check_kept(&self, from_revision: u64) -> Result<(), Status> {
+        if from_revision == 0 || from_revision + 1 >= self.oldest {
+            return Ok(());
+        }
+        let metadata = [("oldest_revision".to_owned(), self.oldest.to_string())];
+        let details = ErrorDetails::with_error_info("COMPACTED", "bulkhead", metadata);
+        Err(Status::with_error_details(Code::OutOfRange, "history is compacted", details))
+    }
+
     pub(crate) fn object(&self, name: &str) -> Option<&Kind> {
         self.objects.values().filter_map(|o| o.object.as_ref()).find(|o| meta(o).name == name)
     }
@@ -94,6 +109,19 @@ fn key_of_ref(object: &v1::ObjectRef) -> String {
     key(object.kind, &object.namespace, &object.name)
 }
 
+/// Something that happened to whatever is asked about.
+pub(crate) fn entry(revision: u64) -> v1::HistoryEntry {
+    v1::HistoryEntry {
+        revision,
+        at_ms: days_ago(87),
+        actor: "system:scheduler".to_owned(),
+        event: "PodBound".to_owned(),
+        object: None,
+        summary: "bound to node-1".to_owned(),
+        trace_context: None,
+    }
+}
+
 impl Fake {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -103,6 +131,7 @@ impl Fake {
             changes: broadcast::channel(1024).0,
             watches: Arc::new(watch::channel(0).0),
         };
+        fake.state().history.push(entry(7));
         let services = tonic::transport::Server::builder()
             .add_service(v1::commands_server::CommandsServer::new(fake.clone()))
             .add_service(v1::queries_server::QueriesServer::new(fake.clone()))
@@ -350,6 +379,8 @@ impl v1::queries_server::Queries for Fake {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
+        let checked = self.state().check_kept(request.from_revision);
+        checked?;
         let changes = self.changes.subscribe();
         let missed: Vec<_> = {
             let state = self.state();
@@ -379,16 +410,16 @@ impl v1::queries_server::Queries for Fake {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<Self::ListEventsStream>, Status> {
-        let entry = v1::HistoryEntry {
-            revision: 7,
-            at_ms: days_ago(87),
-            actor: "system:scheduler".to_owned(),
-            event: "PodBound".to_owned(),
-            object: request.into_inner().object,
-            summary: "bound to node-1".to_owned(),
-            trace_context: None,
+        let request = request.into_inner();
+        let kept = {
+            let state = self.state();
+            state.check_kept(request.from_revision)?;
+            let is_later = |entry: &&v1::HistoryEntry| entry.revision > request.from_revision;
+            state.history.iter().filter(is_later).cloned().collect::<Vec<_>>()
         };
-        Ok(Response::new(stream::iter([Ok(entry)]).boxed()))
+        let of_object = |entry| Ok(v1::HistoryEntry { object: request.object.clone(), ..entry });
+        // Streams that follow end when they have sent what there is, as a connection that breaks.
+        Ok(Response::new(stream::iter(kept.into_iter().map(of_object).collect::<Vec<_>>()).boxed()))
     }
 }
 

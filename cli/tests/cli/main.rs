@@ -1,5 +1,6 @@
 //! The real binary against a server that holds objects in memory and fails when it is told to.
 
+mod compacted;
 mod fake;
 
 use std::process::{Command, Output};

@@ -4,6 +4,7 @@
 //! handled by [`Replica::take_ready`], its steps numbered there. Election timeouts are pinned after every call
 //! that could draw one, so that equal seeds give equal runs.
 
+mod dead_leader;
 mod log_view;
 mod timeout;
 
@@ -16,6 +17,7 @@ use raft::eraftpb::{
 };
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
 
+use dead_leader::DeadLeader;
 pub use log_view::{LogView, SnapshotPoint};
 
 /// Most bytes of entries in one append message: larger ones would hold up heartbeats.
@@ -26,9 +28,6 @@ const INFLIGHT_APPENDS_MAX: usize = 256;
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Most bytes of committed entries handed out by one Ready, or one entry: what they do is kept until the next.
 const COMMITTED_BYTES_MAX: u64 = 256 << 10;
-
-/// Ticks between the candidates when a leader's process has ended: time enough to win, on a usual network.
-const TICKS_BETWEEN_CANDIDATES: usize = 3;
 
 /// How a replica is set up.
 #[derive(Clone, Debug)]
@@ -104,6 +103,8 @@ pub struct Replica {
     installing: Option<(u64, u64)>,
     /// Whether the commit index in memory is newer than the one that was handed to the disk.
     commit_unwritten: bool,
+    /// A leader whose process was reported to have ended, until another one leads.
+    dead: Option<DeadLeader>,
 }
 
 impl Replica {
@@ -130,8 +131,14 @@ impl Replica {
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
-        let mut replica =
-            Self { node, config, after_persist: Vec::new(), installing: None, commit_unwritten: false };
+        let mut replica = Self {
+            node,
+            config,
+            after_persist: Vec::new(),
+            installing: None,
+            commit_unwritten: false,
+            dead: None,
+        };
         replica.pin();
         Ok(replica)
     }
@@ -142,6 +149,7 @@ impl Replica {
         if self.installing.is_some() {
             return;
         }
+        self.tick_dead();
         self.node.tick();
         self.pin();
     }
@@ -154,8 +162,15 @@ impl Replica {
             return;
         }
         if message.get_msg_type() != MessageType::MsgPropose {
+            let (is_late, is_better) = (self.is_late(&message), self.is_better_than(&message));
             // An error here says that the message is stale or from a stranger: dropping it is the answer.
             let _ = self.node.step(message);
+            if is_late {
+                self.on_late_message();
+            }
+            if is_better {
+                self.campaign();
+            }
             self.pin();
         }
     }
@@ -233,24 +248,6 @@ impl Replica {
     /// A peer could not be reached: its next appends are probes.
     pub fn report_unreachable(&mut self, member: MemberId) {
         self.node.report_unreachable(member.0);
-    }
-
-    /// A peer's process has ended. When it led, its followers need not wait until the election time-out says
-    /// so: the lowest voter calls an election at the next tick, each further one a little later, in case that
-    /// one has not the newest log. A wrong report does no harm: who still hears the leader refuses the pre-vote.
-    pub fn report_down(&mut self, member: MemberId) {
-        if self.leader() != Some(member) || !self.is_voter() || self.is_leader() {
-            return;
-        }
-        let mut voters = self.conf_state().get_voters().to_vec();
-        voters.sort_unstable();
-        let own = self.config.member.0;
-        let rank = voters.iter().filter(|voter| **voter < own && **voter != member.0).count();
-        let raft = &mut self.node.raft;
-        let due = raft.randomized_election_timeout();
-        let due = due.saturating_sub(1 + rank * TICKS_BETWEEN_CANDIDATES);
-        // From the lower bound on, this replica grants others its vote.
-        raft.election_elapsed = raft.election_elapsed.max(due.max(self.config.election_ticks));
     }
 
     /// How sending a snapshot ended.
@@ -417,14 +414,15 @@ impl Replica {
     }
 
     /// The one leak of entropy in raft: election timeouts are drawn from the operating system's generator.
-    /// They are replaced by a value that follows from seed, member and term.
+    /// They are replaced by a value that follows from seed, member and term. While turns decide who calls an
+    /// election early, none is called for the time-out.
     fn pin(&mut self) {
-        let ticks = timeout::election_ticks(
-            self.config.seed,
-            self.config.member,
-            self.node.raft.term,
-            self.config.election_ticks,
-        );
+        let base = self.config.election_ticks;
+        let ticks = if self.dead.is_some() {
+            2 * base - 1
+        } else {
+            timeout::election_ticks(self.config.seed, self.config.member, self.node.raft.term, base)
+        };
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 }

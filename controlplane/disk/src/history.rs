@@ -16,12 +16,27 @@ use crate::{DiskError, save_snapshot};
 
 /// Most events between two flushes of the event store.
 const UNSYNCED_MAX: usize = 4096;
-/// Places that are looked at to estimate how large the history is.
-const SAMPLES: u64 = 64;
-/// Records looked at in each place.
-const SAMPLE_RECORDS: usize = 4;
+/// Parts of equally many revisions, of each of which one record is looked at, to estimate how large the history is.
+const PARTS: u64 = 512;
 /// Most records handed to the event store at a time.
 const APPEND_MAX: usize = 1024;
+
+/// 2^64 divided by the golden ratio: its multiples lie evenly.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A part of the history, its last revision included.
+struct Part {
+    first: u64,
+    last: u64,
+    /// An estimate.
+    bytes: u128,
+}
+
+impl Part {
+    fn revisions(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
 
 /// The keeper of the event store and of the snapshots.
 pub struct EventHistory {
@@ -127,29 +142,58 @@ impl EventHistory {
         Ok(self.events.compact(low.min(newest))?)
     }
 
-    /// Drops the oldest events when there are more than about `max_bytes` of them. The size is estimated from
-    /// samples: counting it would mean to read all of it.
+    /// Drops the oldest events when there are more than about `max_bytes` of them. The newest record stays.
     ///
     /// # Errors
     /// When the disk refuses, or a record cannot be read.
     pub fn shrink(&mut self, max_bytes: u64) -> Result<(), DiskError> {
-        let Some((oldest, newest)) = self.events.bounds()? else { return Ok(()) };
-        let revisions = newest - oldest + 1;
-        let (mut bytes, mut seen) = (0u64, 0u64);
-        for sample in 0..SAMPLES.min(revisions) {
-            let from = oldest + revisions / SAMPLES.min(revisions) * sample;
-            for record in self.events.read(from, SAMPLE_RECORDS)? {
-                bytes += record.bytes.len() as u64;
-                seen += record.last_revision - record.first_revision + 1;
+        let parts = self.parts()?;
+        let Some(newest) = parts.last().map(|part| part.last) else { return Ok(()) };
+        let mut left = u128::from(max_bytes);
+        for part in parts.iter().rev() {
+            if part.bytes > left {
+                let kept = u128::from(part.revisions()) * left / part.bytes;
+                let kept = u64::try_from(kept).expect("a part of the revisions");
+                return Ok(self.events.compact((part.last + 1 - kept).min(newest))?);
             }
+            left -= part.bytes;
         }
-        let estimate = u128::from(bytes) * u128::from(revisions) / u128::from(seen.max(1));
-        if estimate <= u128::from(max_bytes) {
-            return Ok(());
+        Ok(())
+    }
+
+    /// About how many bytes the kept events have. Counting them would mean to read all of them: histories of at most
+    /// 512 revisions are counted, of longer ones 512 records are looked at.
+    ///
+    /// # Errors
+    /// When the disk refuses, or a record cannot be read.
+    pub fn estimate_bytes(&self) -> Result<u64, DiskError> {
+        let bytes = self.parts()?.iter().map(|part| part.bytes).sum::<u128>();
+        Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    /// The history in parts of equally many revisions, oldest first. The record at one revision of a part stands for
+    /// all of it: records are met as often as they have revisions, so what counts is their bytes per revision.
+    fn parts(&self) -> Result<Vec<Part>, DiskError> {
+        let Some((oldest, newest)) = self.events.bounds()? else { return Ok(Vec::new()) };
+        let revisions = newest - oldest + 1;
+        let count = PARTS.min(revisions);
+        let begin = |number| {
+            let before = u128::from(revisions) * u128::from(number) / u128::from(count);
+            oldest + u64::try_from(before).expect("at most all revisions")
+        };
+        let mut parts = Vec::new();
+        for number in 0..count {
+            let mut part = Part { first: begin(number), last: begin(number + 1) - 1, bytes: 0 };
+            // Not at the same place of each part: what happens in a regular order must not always be met, or never.
+            let place = part.first + (number.wrapping_mul(SPREAD) >> 32) % part.revisions();
+            if let Some(record) = self.events.read(place, 1)?.first() {
+                let spanned = record.last_revision - record.first_revision + 1;
+                let bytes = u128::try_from(record.bytes.len()).expect("usize fits u128");
+                part.bytes = bytes * u128::from(part.revisions()) / u128::from(spanned);
+            }
+            parts.push(part);
         }
-        let keep = u128::from(revisions) * u128::from(max_bytes) / estimate;
-        let keep = u64::try_from(keep).unwrap_or(revisions).max(1);
-        Ok(self.events.compact(newest - keep + 1)?)
+        Ok(parts)
     }
 
     /// Makes everything so far durable.

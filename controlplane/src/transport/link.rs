@@ -15,11 +15,20 @@ use super::{Addresses, Identity, connect};
 use crate::error::is_disowned;
 use crate::handle::Handle;
 
-/// How long to wait before a broken link is tried again.
+/// How long to wait before a broken link is tried again, when the peer is not known to be down.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long to wait after the peer refused this member.
 const RETRY_REFUSED: Duration = Duration::from_secs(2);
-/// How long the answer to a connection attempt is waited for after a link broke.
+/// When a peer is asked whether it still listens, each time since the last: the connections of a process that ends may
+/// be closed some time before the socket on which it listens.
+const PROBES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(5),
+    Duration::from_millis(15),
+    Duration::from_millis(30),
+    Duration::from_millis(50),
+];
+/// How long the answer to such an attempt is waited for.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Most messages between the queue and the socket.
 const STREAM_MAX: usize = 64;
@@ -53,18 +62,29 @@ pub(super) async fn run(context: Context, to: MemberId, mut queue: mpsc::Receive
                 RETRY
             }
         };
-        let fate = if is_down(&context, to).await {
-            Input::PeerDown { member: to }
-        } else {
-            Input::PeerUnreachable { member: to }
-        };
-        if context.handle.tell(fate).await.is_err() {
+        if context.handle.tell(Input::PeerUnreachable { member: to }).await.is_err() {
+            return;
+        }
+        // The other followers of a dead leader find out in the same time: none of them waits for a message to send.
+        if goes_down(&context, to).await && context.handle.tell(Input::PeerDown { member: to }).await.is_err()
+        {
             return;
         }
         tokio::time::sleep(pause).await;
         // What piled up meanwhile is stale: raft sends what still matters.
         while queue.try_recv().is_ok() {}
     }
+}
+
+/// Whether a peer's process has ended, or does so now.
+async fn goes_down(context: &Context, to: MemberId) -> bool {
+    for pause in PROBES {
+        tokio::time::sleep(pause).await;
+        if is_down(context, to).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether a peer's machine says that nobody listens there: its process has ended. A machine that does not

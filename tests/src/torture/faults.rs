@@ -103,6 +103,8 @@ impl Fault {
 /// Shortest and longest life of a fault, and of the quiet after it, in milliseconds.
 const FAULT_MS: (u64, u64) = (500, 3500);
 const QUIET_MS: (u64, u64) = (300, 1800);
+/// Longest time that a killed agent is down, in milliseconds.
+const AGENT_DOWN_MS_MAX: u64 = 2000;
 /// A slow disk: how long it hangs, and how long it works.
 const STALL: Duration = Duration::from_millis(250);
 const WORK: Duration = Duration::from_millis(60);
@@ -217,8 +219,8 @@ impl Nemesis {
             }
             Fault::KillAgent => {
                 let agent = self.rng.pick(&fleet.agents());
-                on = format!("agent {agent}");
-                fleet.kill_agent(agent);
+                let kept = fleet.kill_agent(agent, self.rng.millis(0, AGENT_DOWN_MS_MAX))?;
+                on = format!("agent {agent}, {kept} guests go on");
             }
         }
         Ok(format!("{fault:?} ({on})"))

@@ -1,6 +1,6 @@
 //! The servers and agents of a run, as processes that may be killed, stopped, replaced and upgraded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,7 @@ use v1::cluster_client::ClusterClient;
 use super::disk::Disk;
 use super::load::{Load, connect};
 use super::network::Network;
+use super::pods::{self, Guest, Parts, Pod};
 use crate::cli::Cli;
 use crate::process::{Process, bulkhead};
 
@@ -28,6 +29,8 @@ const SNAPSHOT_ENTRIES: &str = "400";
 const OPERATOR_SECONDS: u64 = 90;
 /// What a server logs once it serves.
 const UP: &str = "server started";
+/// What an agent logs once it has found its guests again.
+const AGENT_UP: &str = "agent is up";
 /// How long a process may take to end.
 const END_SECONDS: u64 = 60;
 
@@ -42,8 +45,6 @@ struct Slot {
     /// Somebody sent it a signal that ends it.
     is_ended: bool,
     previous: bool,
-    /// Its disk was filled and not healed yet.
-    is_full: bool,
 }
 
 /// Everything that runs.
@@ -54,6 +55,12 @@ pub(crate) struct Fleet {
     slots: Vec<Slot>,
     agents: BTreeMap<usize, Process>,
     agent_addresses: Vec<String>,
+    /// What guests are made of.
+    parts: Parts,
+    /// Pods that were seen with a guest.
+    pub(crate) started: BTreeSet<u64>,
+    /// Guests that went on after their agent was killed.
+    pub(crate) adopted: u64,
     founders: String,
     next_id: u64,
     previous: PathBuf,
@@ -68,6 +75,7 @@ impl Fleet {
         network: Network,
         disks: Vec<Disk>,
         previous: Option<PathBuf>,
+        parts: Parts,
         runtime: Handle,
     ) -> Self {
         // A cluster of the previous build: a newer one would begin at a feature level that it does not know.
@@ -81,7 +89,6 @@ impl Fleet {
                 paused: false,
                 is_ended: false,
                 previous: begins_previous,
-                is_full: false,
             })
             .collect();
         let addresses: Vec<String> = (1..=SERVERS).map(|host| network.address(host)).collect();
@@ -94,6 +101,9 @@ impl Fleet {
             slots,
             agents: BTreeMap::new(),
             agent_addresses: crate::cluster::free_addresses(AGENTS),
+            parts,
+            started: BTreeSet::new(),
+            adopted: 0,
             founders: founders.join(","),
             next_id: SERVERS as u64 + 1,
             previous: previous.unwrap_or_else(bulkhead),
@@ -179,7 +189,6 @@ impl Fleet {
             if self.slot(host).is_ended {
                 self.reap(host);
             }
-            self.slot(host).is_full = false;
             if self.slot(host).process.is_none() {
                 self.start(host);
             }
@@ -192,15 +201,15 @@ impl Fleet {
             if !self.agents.contains_key(&agent) {
                 self.start_agent(agent);
             }
+            self.started.extend(self.guests(agent).iter().map(|guest| guest.pod));
         }
     }
 
-    pub(crate) fn fill_disk(&mut self, host: usize) -> Result<(), String> {
-        self.slot(host).is_full = true;
+    pub(crate) fn fill_disk(&self, host: usize) -> Result<(), String> {
         self.disks[host - 1].fill()
     }
 
-    /// A server that nobody told to end must not have ended; but one that *starts* on a full disk does, and says so.
+    /// A server that nobody told to end must not have ended.
     fn check_alive(&mut self, host: usize) {
         let slot = &mut self.slots[host - 1];
         let Some(process) = &mut slot.process else { return };
@@ -211,10 +220,6 @@ impl Fleet {
             let output = process.output();
             let lines: Vec<&str> = output.lines().rev().take(12).collect();
             let last: Vec<&str> = lines.into_iter().rev().collect();
-            if slot.is_full && last.iter().any(|line| line.starts_with("error: disk full")) {
-                slot.process = None;
-                return;
-            }
             let finding =
                 format!("the server on host {host} ended by itself: {status}\n    {}", last.join("\n    "));
             slot.process = None;
@@ -410,7 +415,31 @@ impl Fleet {
         (0..AGENTS).collect()
     }
 
-    /// An agent without guests: QEMU and kernel are nowhere.
+    /// Where an agent keeps its data.
+    pub(crate) fn agent_dir(&self, agent: usize) -> PathBuf {
+        self.dir.join(format!("agent-{agent}"))
+    }
+
+    pub(crate) fn guests(&self, agent: usize) -> Vec<Guest> {
+        pods::guests(&self.agent_dir(agent))
+    }
+
+    /// All pods, from whichever server answers first.
+    pub(crate) fn pods(&self) -> Result<Vec<Pod>, String> {
+        let deadline = Instant::now() + Duration::from_secs(OPERATOR_SECONDS);
+        loop {
+            for address in self.addresses() {
+                match self.runtime.block_on(pods::list(&address)) {
+                    Ok(pods) => return Ok(pods),
+                    Err(error) if Instant::now() >= deadline => return Err(format!("no pods: {error}")),
+                    Err(_) => {}
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// An agent whose guests are stand-ins.
     fn start_agent(&mut self, agent: usize) {
         let mut command = Command::new(bulkhead());
         command.args(["--server", &self.addresses().join(","), "agent", "--name", &format!("node-{agent}")]);
@@ -424,17 +453,40 @@ impl Fleet {
             "--memory",
             "2Gi",
         ]);
-        command.args(["--qemu", "/nowhere/qemu", "--kernel-dir", "/nowhere", "--guest", "/nowhere/guest"]);
-        command.arg("--end-with-parent").arg("--data-dir").arg(self.dir.join(format!("agent-{agent}")));
+        self.parts.equip(&mut command);
+        command.arg("--end-with-parent").arg("--data-dir").arg(self.agent_dir(agent));
         command.env("BULKHEAD_TEST_CLOCK", self.clock_file(agent));
         let process = Process::start(&self.dir, &format!("agent-{agent}"), &mut command);
         self.agents.insert(agent, process);
     }
 
-    pub(crate) fn kill_agent(&mut self, agent: usize) {
-        if let Some(process) = self.agents.remove(&agent) {
-            process.kill();
+    /// Kills an agent and starts it again after a while: its guests go on, unless their pods go.
+    pub(crate) fn kill_agent(&mut self, agent: usize, down: Duration) -> Result<usize, String> {
+        let Some(process) = self.agents.remove(&agent) else { return Ok(0) };
+        let before = self.guests(agent);
+        process.kill();
+        std::thread::sleep(down);
+        self.start_agent(agent);
+        let deadline = Instant::now() + Duration::from_secs(END_SECONDS);
+        let process = self.agents.get_mut(&agent).expect("started above");
+        while !process.output().contains(AGENT_UP) {
+            if process.ended().is_some() || Instant::now() >= deadline {
+                return Err(format!("agent {agent} does not come back: {}", process.output()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
+        let after = self.guests(agent);
+        let (kept, lost): (Vec<Guest>, Vec<Guest>) =
+            before.into_iter().partition(|guest| after.contains(guest));
+        self.adopted += kept.len() as u64;
+        // Asked after the look at the processes: a pod that is to stay was to stay then.
+        let stays = |pods: &[Pod], id| pods.iter().any(|pod| pod.id == id && !pod.is_leaving);
+        if !lost.is_empty() {
+            let pods = self.pods()?;
+            let lost = lost.into_iter().filter(|guest| stays(&pods, guest.pod));
+            self.findings.extend(lost.map(|guest| format!("agent {agent} was killed, and {guest:?} ended")));
+        }
+        Ok(kept.len())
     }
 
     /// Ends everything in order, and reports who did not end well.

@@ -118,6 +118,10 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn give_up(&self) {
         self.give_up.store(true, Ordering::Relaxed);
     }
@@ -142,7 +146,7 @@ impl Load {
         u64::try_from(self.began.elapsed().as_nanos()).expect("centuries")
     }
 
-    fn pick_server(&self, rng: &mut Rng) -> String {
+    pub(crate) fn pick_server(&self, rng: &mut Rng) -> String {
         rng.pick(&self.servers)
     }
 }

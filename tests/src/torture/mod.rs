@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  Nemesis (faults drawn from the seed) ─► Fleet: servers, agents ── Network: namespaces, links
-//!                                            ▲                    └─ Disk: a small file system per server
+//!                                            ▲    │               └─ Disk: a small file system per server
+//!                                            │    └─ Pods: a Deployment that is scaled and rolled, stand-in guests
 //!  Load: clients, watchers ── gRPC ──────────┘
 //!    └─► History ─► check: nothing lost, nothing twice, one order that respects real time, watches without gaps
-//!  then: heal, equal digests, `debug check`, histories of all servers, nothing left on the machine
+//!  then: heal, equal digests, `debug check`, histories of all servers, a guest for each pod, nothing left on the machine
 //! ```
 //!
 //! Entry point: [`run`]. A run with too little work is void, which is a failure: it shows nothing.
@@ -19,6 +20,7 @@ mod fleet;
 pub mod history;
 mod load;
 mod network;
+mod pods;
 mod rng;
 
 use std::collections::BTreeMap;
@@ -28,18 +30,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::v1;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use v1::queries_client::QueriesClient;
 
 use crate::process::pids_with;
-use crate::wait;
 use disk::Disk;
 use faults::Nemesis;
 use fleet::{Fleet, SERVERS};
 use history::History;
 use load::{Load, connect, read_object};
 use network::Network;
+use pods::{Parts, REPLICAS_LAST};
 use rng::Rng;
 
 /// Clients and watchers.
@@ -47,11 +51,14 @@ const CLIENTS: usize = 8;
 const WATCHERS: usize = 3;
 /// How long the healed cluster may take to answer what is open, and to be of one state.
 const SETTLE_SECONDS: u64 = 120;
+/// How long processes may take to be gone when everything was told to end.
+const PROCESSES_END_SECONDS: u64 = 30;
 /// Fewer acknowledged operations per second, or seconds per fault beyond this, make a run void.
 const OPERATIONS_PER_SECOND_MIN: u64 = 5;
 const SECONDS_PER_FAULT_MAX: u64 = 15;
-/// A run whose faults were of fewer kinds is void as well.
+/// A run whose faults were of fewer kinds is void as well, and one in which fewer pods had a guest.
 const KINDS_MIN: usize = 4;
+const PODS_MIN: usize = 3;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -131,10 +138,16 @@ impl Run {
             None => "upgrades are from this build to itself: no PREVIOUS was given".to_owned(),
         });
         notes.iter().for_each(|note| say(note));
-        let mut fleet = Fleet::new(dir, network, disks, config.previous.clone(), runtime.handle().clone());
+        let parts = Parts::prepare(dir).expect("what guests are made of");
+        let mut fleet =
+            Fleet::new(dir, network, disks, config.previous.clone(), parts.clone(), runtime.handle().clone());
+        for agent in fleet.agents() {
+            parts.import(&fleet.agent_dir(agent)).expect("an image");
+        }
         fleet.heal();
         let load = Arc::clone(&fleet.load);
         let from = runtime.block_on(load::prepare(&load, rng.fork()));
+        fleet.cli().apply(dir, &pods::manifest());
         let mut tasks = Vec::new();
         for number in 0..CLIENTS {
             tasks.push(runtime.spawn(load::client(number, Arc::clone(&load), rng.fork())));
@@ -142,6 +155,7 @@ impl Run {
         for _ in 0..WATCHERS {
             tasks.push(runtime.spawn(load::watcher(Arc::clone(&load), from, rng.fork())));
         }
+        runtime.spawn(pods::churn(Arc::clone(&load), rng.fork()));
         Self { fleet, load, runtime, tasks, notes }
     }
 
@@ -251,6 +265,7 @@ impl Run {
             findings.push(format!("debug check: {}{}", checked.stdout, checked.stderr));
         }
         findings.extend(self.nodes());
+        findings.extend(self.pods().err());
         self.fleet.end();
         findings.append(&mut self.fleet.findings);
         let (lines, void) = self.summary(config, nemesis, history);
@@ -347,6 +362,55 @@ impl Run {
         missing.into_iter().map(|agent| format!("node-{agent} does not become ready")).collect()
     }
 
+    /// Agents run what they should and keep nothing else: while there are pods, and when there are none any more.
+    fn pods(&mut self) -> Result<(), String> {
+        let replicas = REPLICAS_LAST.to_string();
+        let is_complete = |pods: &[pods::Pod]| {
+            pods.len() == REPLICAS_LAST as usize && pods.iter().all(|pod| pod.is_running)
+        };
+        // New pods: those of before may wait for their next attempt.
+        self.fleet.operate(&["rollout", "restart", pods::TARGET])?;
+        self.fleet.operate(&["scale", pods::TARGET, "--replicas", &replicas])?;
+        self.fleet.operate(&["rollout", "status", pods::TARGET])?;
+        self.come_to_rest(is_complete)?;
+        // Whatever was drawn: adoption is seen in every run.
+        let mut kept = 0;
+        for agent in self.fleet.agents() {
+            kept += self.fleet.kill_agent(agent, Duration::ZERO)?;
+        }
+        if kept < REPLICAS_LAST as usize {
+            return Err(format!("{kept} of {REPLICAS_LAST} guests went on when all agents were killed"));
+        }
+        self.come_to_rest(is_complete)?;
+        self.fleet.operate(&["delete", pods::TARGET, "--wait=false", "--ignore-not-found"])?;
+        self.come_to_rest(|pods| pods.is_empty())
+    }
+
+    /// Waits until the pods are as they should be, and the agents have exactly their guests.
+    fn come_to_rest(&mut self, is_right: impl Fn(&[pods::Pod]) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(SETTLE_SECONDS);
+        loop {
+            let pods = self.fleet.pods()?;
+            let mut wrong = self.agent_differences(&pods);
+            if !is_right(&pods) {
+                wrong.push(format!("the pods are {pods:#?}"));
+            }
+            if wrong.is_empty() {
+                self.fleet.started.extend(pods.iter().map(|pod| pod.id));
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(wrong.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn agent_differences(&self, pods: &[pods::Pod]) -> Vec<String> {
+        let of = |agent| pods::differences(&format!("node-{agent}"), &self.fleet.agent_dir(agent), pods);
+        self.fleet.agents().into_iter().flat_map(of).collect()
+    }
+
     fn summary(
         &self,
         config: &Config,
@@ -372,12 +436,16 @@ impl Run {
             get(&load.relists)
         ));
         lines.push(format!("{faults} faults: {:?}", nemesis.counts));
+        let pods = self.fleet.started.len();
+        lines.push(format!("{pods} pods had a guest, {} guests were adopted", self.fleet.adopted));
         let void = if answers < seconds * OPERATIONS_PER_SECOND_MIN {
             Some(format!("{answers} answers are too few"))
         } else if faults < seconds / SECONDS_PER_FAULT_MAX || nemesis.counts.len() < KINDS_MIN {
             Some(format!("{faults} faults of {} kinds are too few", nemesis.counts.len()))
         } else if get(&load.watched) == 0 {
             Some("no watch saw anything".to_owned())
+        } else if pods < PODS_MIN {
+            Some(format!("{pods} pods with a guest are too few"))
         } else {
             None
         };
@@ -400,8 +468,18 @@ async fn events(address: &str) -> Result<Vec<(u64, String)>, tonic::Status> {
 /// What a run must not leave on the machine: processes, namespaces, links, mounts.
 fn leftovers(dir: &Path) -> Vec<String> {
     let text = dir.display().to_string();
-    wait::until_true("the end of all processes", 30, || pids_with(&[&text]).is_empty());
-    let mut found = Network::leftovers();
+    let deadline = Instant::now() + Duration::from_secs(PROCESSES_END_SECONDS);
+    let mut left = pids_with(&[&text]);
+    while !left.is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        left = pids_with(&[&text]);
+    }
+    let mut found: Vec<String> = left.iter().map(|pid| format!("process {pid}")).collect();
+    // They were named; the next run shall not find them.
+    for pid in left {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    found.extend(Network::leftovers());
     found.extend(disk::mounts_below(dir));
     found.into_iter().map(|what| format!("left on this machine: {what}")).collect()
 }

@@ -91,6 +91,9 @@ async fn measure(pool: &Pool, endpoints: &[String], kill: &str, kills: u32) -> R
     for _ in 0..kills {
         times.push(measure_once(pool, endpoints, kill).await?);
     }
+    // A median hides whether there are two kinds of failovers.
+    let each: Vec<String> = times.iter().map(|ms| format!("{ms:.0}")).collect();
+    eprintln!("milliseconds after each kill: {}", each.join(" "));
     Ok(median(times))
 }
 

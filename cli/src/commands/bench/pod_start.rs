@@ -98,8 +98,8 @@ async fn start_pod(args: &PodStartArgs, run: u32, context: &Context) -> Result<D
         fields: format!("metadata.name={name}"),
         ..Filter::default()
     };
-    let (_, revision) = client.list(Kind::Pod, &filter).await?;
-    let mut watcher = client.watch(Kind::Pod, &filter, revision);
+    let (listed, revision) = client.list(Kind::Pod, &filter).await?;
+    let mut watcher = client.watch(Kind::Pod, &filter, &listed, revision);
     client.submit(vec![Command::Create(Object::Pod(Arc::new(pod)))], vec![]).await?;
     let (id, bound) = loop {
         if let (_, Object::Pod(pod), _) = watcher.next().await?

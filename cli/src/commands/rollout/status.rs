@@ -48,11 +48,11 @@ async fn follow(args: &StatusArgs, context: &Context) -> Result<(), Failure> {
         ..Filter::default()
     };
     let (found, revision) = context.client.list(Kind::Deployment, &filter).await?;
-    let Some(Object::Deployment(mut deployment)) = found.into_iter().next() else {
+    let Some(Object::Deployment(mut deployment)) = found.first().cloned() else {
         return Err(get::not_found(&object.to_string()));
     };
     let id = deployment.meta.id;
-    let mut watcher = context.client.watch(Kind::Deployment, &filter, revision);
+    let mut watcher = context.client.watch(Kind::Deployment, &filter, &found, revision);
     let progress = Progress::start(format!("{object} is rolled out"));
     let mut last = String::new();
     loop {

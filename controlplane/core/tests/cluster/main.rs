@@ -2,6 +2,7 @@
 //! Faults are the simulator's work.
 
 mod catching_up;
+mod early;
 mod leases;
 mod world;
 
@@ -356,7 +357,7 @@ fn a_leader_whose_process_ended_is_replaced_without_the_election_time_out() {
     for (_, server) in world.servers.iter_mut().filter(|(member, _)| **member != gone) {
         server.handle(now_ms, Input::PeerDown { member: gone });
     }
-    // The first candidate calls at the next tick, the second three later; the time-out begins at ten.
+    // The first candidate calls at once, the second three ticks later; the time-out begins at ten.
     for _ in 0..6 {
         world.tick();
     }

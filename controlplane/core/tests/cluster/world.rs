@@ -63,6 +63,11 @@ pub(crate) fn logger() -> slog::Logger {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_seed(1)
+    }
+
+    /// The same with other election time-outs.
+    pub(crate) fn with_seed(seed: u64) -> Self {
         let mut world = Self {
             servers: BTreeMap::new(),
             snapshots: BTreeMap::new(),
@@ -78,14 +83,20 @@ impl World {
         for member in 1..=3 {
             let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
             let genesis = SnapshotPoint { index: 1, term: 1, conf_state };
-            world.start(member, LogView::new(genesis, HardState::default(), Vec::new()));
+            let log = LogView::new(genesis, HardState::default(), Vec::new());
+            world.start_with(ServerConfig { seed, ..config(member) }, log);
         }
         world
     }
 
     pub(crate) fn start(&mut self, member: u64, log: LogView) {
-        let server = Server::new(config(member), Arc::new(ProtoCodec), State::default(), log, &logger())
-            .expect("starts");
+        self.start_with(config(member), log);
+    }
+
+    fn start_with(&mut self, config: ServerConfig, log: LogView) {
+        let member = config.member.0;
+        let server = Server::new(config, Arc::new(ProtoCodec), State::default(), log, &logger());
+        let server = server.expect("starts");
         self.servers.insert(MemberId(member), server);
     }
 

@@ -195,7 +195,7 @@ fn force_waits_for_the_fence_where_a_unique_pod_may_live() {
     cluster.ok(force("alone"));
     let marked = cluster.state().find_object(&reference(Kind::Pod, "alone")).unwrap();
     assert_eq!(
-        marked.meta().deletion.map(|deletion| deletion.grace_ms),
+        marked.meta().deletion.as_ref().map(|deletion| deletion.grace_ms),
         Some(0),
         "its agent kills it if it can"
     );
