@@ -225,12 +225,6 @@ pub const CANARIES: &[Canary] = &[
         &["promises", "panic"],
     ),
     canary(
-        "canary_rollout_waits_for_room",
-        ROLLING,
-        "no old pod goes while a new one is not there yet: a full cluster never gets further",
-        &["progress"],
-    ),
-    canary(
         "canary_snapshot_one_entry_early",
         SNAPSHOTS,
         "a snapshot is labelled one entry early, whose commands then happen twice",
