@@ -69,6 +69,7 @@ const RECONCILE: &str = "controlplane/core/src/reconcile.rs";
 const FENCING: &str = "controlplane/core/src/reconcile/fencing.rs";
 const ROLLING: &str = "controlplane/core/src/reconcile/deployment/rolling.rs";
 const WATCH: &str = "controlplane/core/src/watch.rs";
+const HISTORY: &str = "controlplane/disk/src/history.rs";
 const AGENT: &str = "nodeagent/core/src/agent.rs";
 const SESSION: &str = "nodeagent/core/src/session.rs";
 const POD: &str = "nodeagent/core/src/pod/mod.rs";
@@ -211,6 +212,12 @@ pub const CANARIES: &[Canary] = &[
         SESSION,
         "an agent takes its registration for a lease",
         &["unique", "leases"],
+    ),
+    canary(
+        "canary_log_cut_before_events",
+        HISTORY,
+        "events are written a moment later, and the snapshot that cuts their log does not wait for them",
+        &["history"],
     ),
     canary(
         "canary_log_cut_before_snapshot",

@@ -220,6 +220,8 @@ pub struct NodeOptions {
     pub cpu_millis: u64,
     /// Memory of a node, in MiB.
     pub memory_mib: u64,
+    /// Most guests of a node.
+    pub pods_max: u32,
 }
 
 /// What clients do.
@@ -241,6 +243,8 @@ pub struct WorkloadOptions {
     pub bundle_permille: u64,
     /// Submissions that name the revision that they were decided on.
     pub precondition_permille: u64,
+    /// So many replicas fill the cluster, and most Deployments have them; 0 when there is room to spare.
+    pub fill_replicas: u64,
 }
 
 /// Those who look: watchers, and clients whose histories are checked for linearizability.
@@ -275,6 +279,10 @@ impl ObserverOptions {
 
 /// Thousandths of the whole.
 const ALWAYS: u64 = 1000;
+/// Most guests of a node with room to spare.
+const PODS_MAX: u32 = 20;
+/// Runs whose cluster is full, in thousandths.
+const FULL_PERMILLE: u64 = 120;
 
 impl Options {
     /// What this seed decides.
@@ -308,6 +316,7 @@ impl Options {
             beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
             lost: None,
         };
+        options.fill(&mut Rng::child(seed, "room", 0));
         options.draw_fencing(&mut Rng::child(seed, "fencing", 0));
         options.bound_snapshots();
         match options.beyond {
@@ -329,6 +338,16 @@ impl Options {
         self.faults.node_lost = if rng.chance(ALWAYS / 4) { 0 } else { 2 };
         let lost = *rng.pick(&[None, Some(Lost::CutOff), Some(Lost::AgentDead), Some(Lost::Off)]);
         self.lost = lost.filter(|_| self.agents > 1);
+    }
+
+    /// Some clusters are small, and one workload fills them.
+    fn fill(&mut self, rng: &mut Rng) {
+        if !rng.chance(FULL_PERMILLE) {
+            return;
+        }
+        self.node.pods_max = rng.range(1, 3) as u32;
+        self.workload.fill_replicas = u64::from(self.agents * self.node.pods_max);
+        self.workload.deployments = 1;
     }
 
     /// A snapshot of everything after every few entries is worth having in runs with few entries only: in others
@@ -379,6 +398,9 @@ impl std::fmt::Display for Options {
             " drift={} every={} for={}",
             self.drift_ppm_max, self.faults.interval_ms, self.faults.duration_ms
         )?;
+        if workload.fill_replicas > 0 {
+            write!(f, " full={}", workload.fill_replicas)?;
+        }
         if let Some(beyond) = self.beyond {
             write!(f, " beyond={beyond:?}")?;
         }
@@ -524,6 +546,7 @@ impl NodeOptions {
             container_crash_permille: *rng.pick(&[0, 0, 100]),
             cpu_millis: *rng.pick(&[4000, 8000, 16_000]),
             memory_mib: *rng.pick(&[4096, 16_384]),
+            pods_max: PODS_MAX,
         }
     }
 }
@@ -539,6 +562,7 @@ impl WorkloadOptions {
             replicas_max: rng.range(1, 2 + u64::from(agents)),
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
+            fill_replicas: 0,
         }
     }
 }

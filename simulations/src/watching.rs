@@ -16,9 +16,10 @@ use crate::invariants::watch::Stream;
 use crate::message::{Body, Call, Envelope, Response};
 use crate::network::Host;
 use crate::rng::Rng;
+use crate::script::What;
 use crate::timeline::Wanted;
 use crate::workload::node_name;
-use crate::world::{Event, World};
+use crate::world::{CLIENT_RANK, Event, Phase, World};
 
 /// A watcher that hears nothing for so long goes elsewhere, in microseconds.
 const PATIENCE_US: Micros = 4_000_000;
@@ -63,6 +64,10 @@ pub(crate) struct Watcher {
     /// Its number among all clients.
     pub(crate) number: u32,
     rng: Rng,
+    /// When it begins, unless it is told, in microseconds.
+    begins_us: Micros,
+    /// Whether it began to watch.
+    pub(crate) has_begun: bool,
     pub(crate) stream: Stream,
     /// The stream that it listens to.
     open: u64,
@@ -98,9 +103,11 @@ pub(crate) fn watchers(seed: u64, first: u32, count: u32, agents: u32) -> Vec<Wa
     let watcher = |n| {
         let mut rng = Rng::child(seed, "watcher", u64::from(n));
         let wanted = draw_wanted(&mut rng, agents);
+        let begins_us = rng.range(1, 5_000_000);
         let (open, next, alarm) = (0, 0, 0);
         let (number, stream) = (first + n, Stream::begin(wanted));
-        Watcher { number, rng, stream, open, next, early: BTreeMap::new(), alarm }
+        let (has_begun, early) = (false, BTreeMap::new());
+        Watcher { number, rng, begins_us, has_begun, stream, open, next, early, alarm }
     };
     (0..count).map(watcher).collect()
 }
@@ -138,9 +145,27 @@ fn selection(wanted: &Wanted) -> Selection {
 impl World {
     pub(crate) fn start_watchers(&mut self) {
         for index in 0..self.watchers.len() {
-            let after_us = self.watchers[index].rng.range(1, 5_000_000);
-            self.set_watcher_alarm(index, after_us);
+            let watcher = &self.watchers[index];
+            let (at_us, rank) = (watcher.begins_us, CLIENT_RANK + watcher.number);
+            self.queue.push_ranked(at_us, rank, Event::NextWatch { watcher: index as u32 });
         }
+    }
+
+    /// A watcher decides to begin.
+    pub(crate) fn next_watch(&mut self, watcher: u32) {
+        if self.phase == Phase::Safety {
+            let wanted = Box::new(self.watchers[watcher as usize].stream.wanted().clone());
+            self.record(What::Watch { watcher, wanted: wanted.clone() });
+            self.watch(watcher, *wanted);
+        }
+    }
+
+    /// A watcher begins.
+    pub(crate) fn watch(&mut self, watcher: u32, wanted: Wanted) {
+        let index = watcher as usize;
+        let Some(watcher) = self.watchers.get_mut(index) else { return };
+        (watcher.has_begun, watcher.stream) = (true, Stream::begin(wanted));
+        self.open_watch(index);
     }
 
     fn set_watcher_alarm(&mut self, index: usize, after_us: Micros) {
@@ -193,6 +218,8 @@ impl World {
             WatchMessage::Refused { stream, after, compacted } if stream == watcher.open => {
                 self.counts.watches_refused += 1;
                 let verdict = watcher.stream.refuse(after, compacted);
+                // What the stream still has under way is not part of the list that follows.
+                watcher.open = 0;
                 self.set_watcher_alarm(index, 1000);
                 verdict
             }
@@ -333,6 +360,9 @@ impl World {
         }
         for one in output.applied.iter().flat_map(|entry| &entry.applied) {
             up.watch_log.publish(one);
+        }
+        if up.late_reads.is_empty() {
+            return;
         }
         let revision = up.server.state().revision();
         let (due, late) = std::mem::take(&mut up.late_reads).into_iter().partition(|(at, _)| *at <= revision);

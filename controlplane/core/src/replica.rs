@@ -105,6 +105,8 @@ pub struct Replica {
     commit_unwritten: bool,
     /// A leader whose process was reported to have ended, until another one leads.
     dead: Option<DeadLeader>,
+    /// The last term for which an election timeout was computed, and that timeout, in ticks.
+    timeout: (u64, usize),
 }
 
 impl Replica {
@@ -131,6 +133,9 @@ impl Replica {
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
+        let term = node.raft.term;
+        let timeout =
+            (term, timeout::election_ticks(config.seed, config.member, term, config.election_ticks));
         let mut replica = Self {
             node,
             config,
@@ -138,6 +143,7 @@ impl Replica {
             installing: None,
             commit_unwritten: false,
             dead: None,
+            timeout,
         };
         replica.pin();
         Ok(replica)
@@ -417,12 +423,12 @@ impl Replica {
     /// They are replaced by a value that follows from seed, member and term. While turns decide who calls an
     /// election early, none is called for the time-out.
     fn pin(&mut self) {
-        let base = self.config.election_ticks;
-        let ticks = if self.dead.is_some() {
-            2 * base - 1
-        } else {
-            timeout::election_ticks(self.config.seed, self.config.member, self.node.raft.term, base)
-        };
+        let (term, config) = (self.node.raft.term, &self.config);
+        if self.timeout.0 != term {
+            let ticks = timeout::election_ticks(config.seed, config.member, term, config.election_ticks);
+            self.timeout = (term, ticks);
+        }
+        let ticks = if self.dead.is_some() { 2 * config.election_ticks - 1 } else { self.timeout.1 };
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 }

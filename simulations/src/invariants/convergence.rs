@@ -11,7 +11,7 @@ use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_types::{Deployment, DeploymentStrategy, Kind, MemberId, NodePhase, ObjectId, Pod};
 
-use super::{Verdict, Violation, ensure};
+use super::{Verdict, Violation, ensure, progress};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -55,7 +55,11 @@ pub fn state(state: &State, nodes: usize, is_lost: bool, lost: Option<ObjectId>)
         state.pods().iter().partition(|pod| lost.is_some() && pod.node == lost);
     there.into_iter().try_for_each(|pod| check_lost(pod))?;
     here.into_iter().try_for_each(|pod| check_pod(state, pod))?;
-    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment, lost))
+    state.deployments().iter().try_for_each(|deployment| {
+        check_deployment(state, deployment, lost)?;
+        // What is on a lost node may hold a rollout up.
+        if lost.is_some() { Ok(()) } else { progress::check(state, deployment) }
+    })
 }
 
 /// A pod on the lost node: what must be unique has not to wait for anybody there.
