@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::process::find_program;
+
 /// Says that it is QEMU and, as a guest, does nothing until it is killed. It executes nothing else: its arguments are
 /// what guests are found by.
 const QEMU: &str = "#!/bin/sh\ncase \"$*\" in\n*-version*) echo 'QEMU emulator version 0.0.0' ;;\n\
@@ -57,7 +59,8 @@ impl Stubs {
         let builtin: String = MODULES.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
         fs::write(modules.join("modules.builtin"), builtin).expect("written");
         let guest = root.join("guest");
-        fs::write(&guest, "a guest").expect("written");
+        // An agent takes nothing but a static program.
+        fs::copy(find_program("busybox").expect("the image needs it, too"), &guest).expect("copied");
         Self { programs, kernel_dir, guest }
     }
 }
