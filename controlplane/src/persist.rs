@@ -13,8 +13,9 @@ use crate::metrics::Metrics;
 
 /// How often a full disk is asked whether there is room again.
 pub(crate) const SPACE_POLL: Duration = Duration::from_millis(500);
-/// How long the thread waits for work before it looks whether anybody is left.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How long the thread waits for work before it asks a disk that nobody writes to whether there is room. A server whose
+/// peers are all without room is asked to write nothing, and has to find out by itself.
+const IDLE: Duration = Duration::from_secs(2);
 /// Most requests under one flush.
 const FLUSH_MAX: usize = 64;
 
@@ -29,7 +30,14 @@ pub(crate) fn run(
     loop {
         let first = match requests.recv_timeout(IDLE) {
             Ok(first) => first,
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(error) = log.check_space()
+                    && wait_for_room(log, &error, handle)
+                {
+                    tell_of_room(handle);
+                }
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let batch: Vec<Persist> =
@@ -53,33 +61,43 @@ pub(crate) fn run(
 /// the request waits for room.
 fn write(log: &mut dyn LogStore, request: &Persist, handle: &Handle) -> Result<(), StorageError> {
     let batch = to_batch(request);
-    let mut told = false;
+    let mut waited = false;
     loop {
         match log.write(&batch) {
             Ok(()) => break,
             Err(error) if error.is_full() && error.is_refusal() => {
-                if !told {
-                    tracing::error!(%error, "the disk is full: this server steps down and refuses writes until there is room");
-                }
-                told = true;
-                if handle.tell_blocking(Input::DiskFull(true)).is_err() {
+                // What waits here was acknowledged to nobody.
+                if !wait_for_room(log, &error, handle) {
                     return Ok(());
                 }
-                while log.check_space().is_err() {
-                    // What waits here was acknowledged to nobody.
-                    if handle.is_stopped() {
-                        return Ok(());
-                    }
-                    std::thread::sleep(SPACE_POLL);
-                }
+                waited = true;
             }
             Err(error) => return Err(error),
         }
     }
-    if told {
-        tracing::info!("the disk has room again");
-        // When the node thread has ended there is nobody to tell.
-        let _ = handle.tell_blocking(Input::DiskFull(false));
+    if waited {
+        tell_of_room(handle);
     }
     Ok(())
+}
+
+/// Tells the server that its disk is full, and waits until it is not; `false` when the server has ended before.
+fn wait_for_room(log: &mut dyn LogStore, error: &StorageError, handle: &Handle) -> bool {
+    tracing::error!(%error, "the disk is full: this server steps down and refuses writes until there is room");
+    if handle.tell_blocking(Input::DiskFull(true)).is_err() {
+        return false;
+    }
+    while log.check_space().is_err() {
+        if handle.is_stopped() {
+            return false;
+        }
+        std::thread::sleep(SPACE_POLL);
+    }
+    true
+}
+
+fn tell_of_room(handle: &Handle) {
+    tracing::info!("the disk has room again");
+    // When the node thread has ended there is nobody to tell.
+    let _ = handle.tell_blocking(Input::DiskFull(false));
 }

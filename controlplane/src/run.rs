@@ -1,6 +1,5 @@
 //! One server process from start to end.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,14 +202,13 @@ impl Running {
         let (handle, mut inbox) = Handle::new();
         let revision = loaded.state.revision();
         let metrics = Arc::new(Metrics::new());
-        let watches = Arc::new(WatchHub::new(loaded.state.revision(), options.watch_changes));
+        let watches = Arc::new(WatchHub::new(revision, options.watch_changes));
         let intents = Arc::new(IntentHub::default());
         let view = watch::Sender::new(view_of(&loaded));
         let status = watch::Sender::new(None);
         let views = Views { view: view.subscribe(), status: status.subscribe() };
-        let configured: BTreeMap<MemberId, SmolStr> = options.initial_cluster.iter().cloned().collect();
-        let addresses =
-            Addresses { views: views.clone(), configured: Arc::new(configured), heard: Arc::default() };
+        let configured = Arc::new(options.initial_cluster.iter().cloned().collect());
+        let addresses = Addresses { views: views.clone(), configured, heard: Arc::default() };
         let config = server_config(options, &identity);
         let heartbeat_ms = config.heartbeat_ms;
         let logger = slog::Logger::root(slog::Discard, slog::o!());

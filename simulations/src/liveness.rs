@@ -1,7 +1,7 @@
 //! The second half of a run: the faults are over, and the cluster must come to rest as everybody wants it; without a
 //! node that is lost first, and then with it.
 
-use bulkhead_types::{Command, Object};
+use bulkhead_types::{Command, MemberRole, Object};
 
 use crate::clock::Micros;
 use crate::invariants::{Verdict, Violation, convergence, linearizability};
@@ -90,6 +90,12 @@ impl World {
         let mut positions = Vec::new();
         for host in self.servers.values().filter(|h| !h.retired) {
             let position = host.up.as_ref().map(|up| (up.server.applied_index(), up.server.state().digest()));
+            // A learner that left before it had anything of the log: nobody is left to tell it so.
+            let role = self.chronicle.state().member(host.member).map(|member| member.role);
+            let never_joined = position.is_some_and(|(applied, _)| applied == 0);
+            if role == Some(MemberRole::Removed) && never_joined {
+                continue;
+            }
             positions.push((host.member, position));
         }
         if let Some(replacement) = self.replacement {

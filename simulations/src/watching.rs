@@ -185,7 +185,9 @@ impl World {
     fn open_watch(&mut self, index: usize) {
         self.next_call += 1;
         let stream = self.next_call;
-        let members: Vec<MemberId> = self.servers.keys().copied().collect();
+        // Who left the cluster is not on anybody's list any more.
+        let members: Vec<MemberId> =
+            self.servers.values().filter(|host| !host.retired).map(|host| host.member).collect();
         let watcher = &mut self.watchers[index];
         watcher.stream.interrupt();
         (watcher.open, watcher.next) = (stream, 0);

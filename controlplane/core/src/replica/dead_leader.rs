@@ -26,12 +26,10 @@ pub(super) struct DeadLeader {
     ticks: usize,
 }
 
-/// Whether it is the turn of the candidate of this rank, one of `voters`, so many ticks after the report. Each turn
-/// has a second tick: another voter may not have heard of the death at the first one.
+/// Whether it is the turn of the candidate of this rank, one of `voters`, so many ticks after the report. A turn lasts
+/// until the next one's begins, and each of its ticks asks again: another voter may not have heard of the death before.
 fn is_turn(ticks: usize, rank: usize, voters: usize) -> bool {
-    let phase = ticks % (TICKS_BETWEEN_CANDIDATES * voters.max(1));
-    let first = rank * TICKS_BETWEEN_CANDIDATES;
-    phase == first || phase == first + 1
+    (ticks / TICKS_BETWEEN_CANDIDATES) % voters.max(1) == rank
 }
 
 impl Replica {
@@ -130,7 +128,7 @@ mod tests {
     #[test]
     fn voters_have_turns_of_their_own() {
         let turns = |rank| (0..14).filter(|ticks| is_turn(*ticks, rank, 2)).collect::<Vec<_>>();
-        assert_eq!(turns(0), [0, 1, 6, 7, 12, 13]);
-        assert_eq!(turns(1), [3, 4, 9, 10]);
+        assert_eq!(turns(0), [0, 1, 2, 6, 7, 8, 12, 13]);
+        assert_eq!(turns(1), [3, 4, 5, 9, 10, 11]);
     }
 }
