@@ -90,7 +90,7 @@ impl World {
         let mut positions = Vec::new();
         for host in self.servers.values().filter(|h| !h.retired) {
             let position = host.up.as_ref().map(|up| (up.server.applied_index(), up.server.state().digest()));
-            // A learner that left before it had anything of the log: nobody is left to tell it so.
+            // A learner that left before it had anything of the log knows nobody whom it could ask.
             let role = self.chronicle.state().member(host.member).map(|member| member.role);
             let never_joined = position.is_some_and(|(applied, _)| applied == 0);
             if role == Some(MemberRole::Removed) && never_joined {

@@ -169,6 +169,7 @@ impl Replica {
         }
         if message.get_msg_type() != MessageType::MsgPropose {
             let (is_late, is_better) = (self.is_late(&message), self.is_better_than(&message));
+            self.yield_to(&message);
             // An error here says that the message is stale or from a stranger: dropping it is the answer.
             let _ = self.node.step(message);
             if is_late {

@@ -91,6 +91,20 @@ impl Replica {
             && (message.log_term, message.index) < (log.last_term(), log.last_index())
     }
 
+    /// Turns are counted from when each was told, so two may come at once, and again and again: who asks for pre-votes
+    /// gives way to a lower member that asks as well and has no older log.
+    pub(super) fn yield_to(&mut self, message: &Message) {
+        let raft = &mut self.node.raft;
+        let gives_way = message.get_msg_type() == MessageType::MsgRequestPreVote
+            && raft.state == StateRole::PreCandidate
+            && message.from < self.config.member.0
+            && (message.log_term, message.index) >= (raft.raft_log.last_term(), raft.raft_log.last_index());
+        if gives_way && self.dead.is_some() {
+            self.node.raft.become_follower(self.term(), raft::INVALID_ID);
+            self.end_lease();
+        }
+    }
+
     /// Whether the leader is known to be dead, and none has come after it.
     pub(super) fn mourns(&self) -> bool {
         self.dead.is_some_and(|dead| match self.leader() {

@@ -170,13 +170,18 @@ impl Server {
             && record.version == self.config.version
             && record.feature_level_max == self.config.feature_level_max;
         let foreign = !record.storage_uid.is_nil() && record.storage_uid != self.config.storage_uid;
-        (!known && !foreign && record.role != MemberRole::Removed).then(|| Command::RegisterMember {
+        (!known && !foreign && record.role != MemberRole::Removed).then(|| self.introduction())
+    }
+
+    /// The command that says what this member is.
+    fn introduction(&self) -> Command {
+        Command::RegisterMember {
             member: self.config.member,
             storage_uid: self.config.storage_uid,
             address: self.config.address.clone(),
             version: self.config.version.clone(),
             feature_level_max: self.config.feature_level_max,
-        })
+        }
     }
 
     /// A follower that is not known as it is tells the leader.
@@ -186,6 +191,23 @@ impl Server {
         }
         if let (Some(leader), Some(command)) = (self.replica.leader(), self.registration()) {
             self.output.messages.push((leader, PeerMessage::Register(Box::new(command))));
+            return;
+        }
+        self.ask_whether_it_belongs();
+    }
+
+    /// A learner calls no elections, so nobody hears of it: one that nobody has spoken to for a while speaks first, and
+    /// is told if it was removed meanwhile.
+    fn ask_whether_it_belongs(&mut self) {
+        let quiet_ticks = 2 * self.config.election_ticks as u64;
+        let is_heard = self.contacts.values().any(|tick| self.ticks.saturating_sub(*tick) <= quiet_ticks);
+        if is_heard || self.replica.is_voter() {
+            return;
+        }
+        let voters: Vec<MemberId> = self.machine.state().voters().map(|voter| voter.member).collect();
+        for voter in voters {
+            let introduction = PeerMessage::Register(Box::new(self.introduction()));
+            self.output.messages.push((voter, introduction));
         }
     }
 

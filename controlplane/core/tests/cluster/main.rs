@@ -78,6 +78,22 @@ fn members_join_as_learners_are_promoted_and_leave() {
     }
 }
 
+/// Nobody sends it anything any more, and a learner calls no elections by which others would hear of it.
+#[test]
+fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
+    let mut world = World::new();
+    assert!(outcome(world.create(100, "first")).is_ok());
+    let four = MemberId(4);
+    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
+    assert!(outcome(world.membership(1, add)).is_ok());
+    world.start(4, LogView::default());
+    world.assert_equal();
+    world.down.push(four);
+    assert!(outcome(world.membership(2, MembershipAction::Remove { member: four })).is_ok());
+    world.down.clear();
+    world.run_until("it stops", |w| w.fatals.get(&four) == Some(&Fatal::Removed(four)));
+}
+
 /// Of four voters one is down and one is removed: leaving the joint configuration takes three of the old four, so
 /// the one that goes must have its say until then.
 #[test]
