@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::server::{Input, Reply};
 use bulkhead_proto::v1;
-use bulkhead_storage::{EventStore, SnapshotStore};
+use bulkhead_storage::{DiskSpace, EventStore, SledOptions, SnapshotStore};
 use bulkhead_types::Name;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -117,9 +117,12 @@ impl Api {
         ))
     }
 
-    /// Whether this server's disk takes no writes.
+    /// Whether this server's disk takes no writes: it refused one, or would refuse the next (who is asked to write
+    /// nothing, because no leader has room either, has not met that yet).
     fn is_disk_full(&self) -> bool {
-        self.views.status.borrow().as_ref().is_some_and(|s| s.disk_full)
+        let refused = self.views.status.borrow().as_ref().is_some_and(|s| s.disk_full);
+        let reserve_bytes = SledOptions::default().reserve_bytes;
+        refused || DiskSpace::of(&self.data_dir).is_ok_and(|space| space.free_bytes < reserve_bytes)
     }
 
     /// What a plain question to the node thread gives, as a status when it is a refusal.

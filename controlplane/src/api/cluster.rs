@@ -187,7 +187,7 @@ impl Cluster for Api {
                 total_bytes: space.total_bytes,
                 ..v1::DiskUsage::default()
             }),
-            alarm: if status.disk_full { DISK_FULL.to_owned() } else { String::new() },
+            alarm: if self.is_disk_full() { DISK_FULL.to_owned() } else { String::new() },
             backup: self.backups.status(),
         }))
     }
