@@ -105,12 +105,15 @@ impl Api {
                 Ok(Ok(Reply::ReadReady)) => return Ok(()),
                 Ok(Ok(_)) => tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_AFTER)).await,
                 Ok(Err(stopped)) => return Err(unavailable(stopped.to_string())),
-                Err(_) if self.is_disk_full() => return Err(disk_full()),
                 Err(_) if self.views.status.borrow().as_ref().is_some_and(|s| s.leader.is_some()) => {
                     return Err(unavailable("this replica has not caught up with the leader"));
                 }
                 Err(_) => break,
             }
+        }
+        // A client's last try may come with no time left.
+        if self.is_disk_full() {
+            return Err(disk_full());
         }
         Err(unavailable(
             "no server leads: an election is under way, or there is no quorum; a stale read needs neither",
