@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         // Opaque payloads are shared, not copied.
         .bytes(".")
+        // Its values are never printed (see `convert/config.rs`).
+        .skip_debug(["bulkhead.v1.Secret"])
         // No `Client::connect`: it would collide with `Agents.Connect`. Callers build their channel themselves.
         .build_transport(false)
         .emit_rerun_if_changed(false)

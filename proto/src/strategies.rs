@@ -11,6 +11,8 @@ use proptest::sample::select;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+pub use workloads::*;
+
 /// Makes a struct from one strategy per field.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident: $type:ident { $($field:ident: $strategy:expr),+ $(,)? }) => {
@@ -34,6 +36,8 @@ macro_rules! record {
         let () = rest;
     };
 }
+
+mod workloads;
 
 /// Any text, up to 12 characters, of all of Unicode.
 pub fn text() -> impl Strategy<Value = String> + Clone {
@@ -287,6 +291,7 @@ pub fn object() -> impl Strategy<Value = Object> + Clone {
         pod().prop_map(|o| Object::Pod(Arc::new(o))),
         replica_set().prop_map(|o| Object::ReplicaSet(Arc::new(o))),
         deployment().prop_map(|o| Object::Deployment(Arc::new(o))),
+        workloads::workload_object(),
     ]
 }
 
@@ -386,7 +391,7 @@ pub fn members() -> impl Strategy<Value = Vec<(MemberId, SmolStr)>> + Clone {
 
 /// Any command.
 pub fn command() -> impl Strategy<Value = Command> + Clone {
-    prop_oneof![user_command(), reconciler_command(), other_command()]
+    prop_oneof![user_command(), reconciler_command(), other_command(), workloads::owned_command()]
 }
 
 record!(/// Any submission.
@@ -481,7 +486,7 @@ fn workload_event() -> impl Strategy<Value = EventKind> + Clone {
 
 /// Any event's content.
 pub fn event_kind() -> impl Strategy<Value = EventKind> + Clone {
-    prop_oneof![cluster_event(), object_event(), workload_event()]
+    prop_oneof![cluster_event(), object_event(), workload_event(), workloads::owned_event()]
 }
 
 record!(/// Any event.

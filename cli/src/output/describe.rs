@@ -1,9 +1,13 @@
 //! One object in full, for people.
 
+mod config;
+mod workloads;
+
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, Deployment, DeploymentStrategy, Kind,
-    Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
+    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Deployment,
+    DeploymentStrategy, Kind, Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap,
+    format_bytes, format_millis,
 };
 
 use super::row::{self, Columns, pairs, pod_status};
@@ -92,6 +96,16 @@ pub(crate) fn text(
         Object::Pod(o) => pod(&mut page, o, directory),
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
         Object::Deployment(o) => deployment(&mut page, o, related, directory),
+        Object::StatefulSet(o) => workloads::stateful_set(&mut page, o, related, directory),
+        Object::DaemonSet(o) => workloads::daemon_set(&mut page, o, related, directory),
+        Object::Job(o) => workloads::job(&mut page, o, related, directory),
+        Object::CronJob(o) => workloads::cron_job(&mut page, o, related, directory),
+        Object::ConfigMap(o) => config::config_map(&mut page, o),
+        Object::Secret(o) => config::secret(&mut page, o),
+        Object::ControllerRevision(o) => {
+            page.line("Revision", o.revision.to_string());
+            template(&mut page, &o.template);
+        }
     }
     events(&mut page, history);
     page.text
@@ -300,23 +314,19 @@ fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directo
     page.line("Strategy", strategy);
     page.line("Min ready", short(spec.min_ready_ms / 1000));
     page.line("Deadline", short(spec.progress_deadline_ms / 1000));
-    if !status.conditions.is_empty() {
-        let rows: Vec<Vec<String>> = status
-            .conditions
-            .iter()
-            .map(|c| {
-                let since = age(c.last_transition_ms);
-                vec![
-                    c.condition_type.to_string(),
-                    format!("{:?}", c.status),
-                    since,
-                    c.reason.to_string(),
-                    c.message.clone(),
-                ]
-            })
-            .collect();
-        page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
-    }
+    conditions(page, &status.conditions);
     template(page, &spec.template);
     objects(page, "ReplicaSets", Kind::ReplicaSet, sets, directory, false);
+}
+
+fn conditions(page: &mut Page, conditions: &[Condition]) {
+    if conditions.is_empty() {
+        return;
+    }
+    let row = |c: &Condition| {
+        let (kind, status) = (c.condition_type.to_string(), format!("{:?}", c.status));
+        vec![kind, status, age(c.last_transition_ms), c.reason.to_string(), c.message.clone()]
+    };
+    let rows: Vec<Vec<String>> = conditions.iter().map(row).collect();
+    page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
 }

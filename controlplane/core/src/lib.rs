@@ -22,6 +22,7 @@ pub mod evolve;
 pub mod intent;
 pub mod invariant;
 mod machine;
+mod owned_pod;
 pub mod placement;
 pub mod query;
 pub mod reconcile;

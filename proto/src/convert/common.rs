@@ -10,7 +10,10 @@ use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
 use crate::v1;
 
 wire_enum! {
-    Kind { Namespace, Node, Pod, ReplicaSet, Deployment }
+    Kind {
+        Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
+        ControllerRevision,
+    }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     RejectionCode { Invalid, NotFound, AlreadyExists, Conflict, NotAllowed, StaleIncarnation }
 }

@@ -16,12 +16,17 @@ use bulkhead_types::Shared;
 mod agent;
 mod command;
 mod common;
+mod config;
+mod defaults;
 mod event;
+mod job;
 mod log;
 mod node;
 mod object;
+mod owned;
 mod pod;
 mod scalar;
+mod stateful;
 mod submit;
 mod workload;
 
@@ -171,6 +176,14 @@ macro_rules! wire_field {
 /// A message as a field of another: left out when it says nothing.
 macro_rules! wire_field_or_default {
     ($($domain:ty => $wire:ty),* $(,)?) => { $(
+        impl $crate::convert::Field<$wire> for $domain {
+            fn to_wire(&self) -> $wire {
+                self.into()
+            }
+            fn from_wire(wire: $wire) -> Result<Self, $crate::convert::ConvertError> {
+                wire.try_into()
+            }
+        }
         impl $crate::convert::Field<Option<$wire>> for $domain {
             fn to_wire(&self) -> Option<$wire> {
                 (*self != Self::default()).then(|| self.into())

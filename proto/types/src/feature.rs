@@ -3,20 +3,48 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, LogRecord, MembershipChange};
+use crate::{Command, Kind, LogRecord, MembershipChange};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 2;
+pub const FEATURE_LEVEL_MAX: u32 = 4;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
+
+/// From this level on there are StatefulSets, DaemonSets, Jobs, CronJobs, ConfigMaps and Secrets.
+pub const WORKLOADS_LEVEL: u32 = 4;
+
+impl Kind {
+    /// The feature level that a cluster must have before objects of this kind may be in its log.
+    #[must_use]
+    pub fn feature_level(self) -> u32 {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
+            _ => WORKLOADS_LEVEL,
+        }
+    }
+}
 
 impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
-        // Every command is as old as the log's format. One that comes later names its level here.
-        1
+        // Most commands are as old as the log's format. One that comes later names its level here.
+        match self {
+            Self::Create(object) | Self::Apply(object) => object.kind().feature_level(),
+            Self::Delete { object, .. } | Self::Scale { object, .. } => object.kind.feature_level(),
+            Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
+                deployment.kind.feature_level()
+            }
+            Self::SetSuspended { .. }
+            | Self::RunCronJob { .. }
+            | Self::CreateOwned { .. }
+            | Self::CreateOwnedPods { .. }
+            | Self::DeleteOwned { .. }
+            | Self::SetStatus { .. }
+            | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
+            _ => 1,
+        }
     }
 }
 

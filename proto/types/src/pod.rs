@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectId, ObjectMeta, Resources, Shared, StringMap, TaintEffect, sandbox_overhead};
+use crate::{Kind, ObjectId, ObjectMeta, Resources, Shared, StringMap, TaintEffect, sandbox_overhead};
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
 pub const TERMINATION_GRACE_MS_DEFAULT: u64 = 30_000;
@@ -27,6 +27,11 @@ impl Pod {
     /// Whether at most one instance of it may ever live.
     #[must_use]
     pub fn is_unique(&self) -> bool {
+        let has_identity = self.meta.owner.is_some_and(|owner| owner.kind == Kind::StatefulSet);
+        has_identity || self.is_marked_unique()
+    }
+
+    fn is_marked_unique(&self) -> bool {
         self.meta.annotations.get(crate::ANNOTATION_UNIQUE).is_some_and(|value| value == "true")
     }
 }

@@ -47,7 +47,15 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
             set.status = ReplicaSetStatus::default();
         }
         Object::Deployment(deployment) => Arc::make_mut(deployment).status = Default::default(),
-        Object::Namespace(_) | Object::Node(_) => {}
+        Object::StatefulSet(set) => Arc::make_mut(set).status = Default::default(),
+        Object::DaemonSet(set) => Arc::make_mut(set).status = Default::default(),
+        Object::Job(job) => Arc::make_mut(job).status = Default::default(),
+        Object::CronJob(job) => Arc::make_mut(job).status = Default::default(),
+        Object::Namespace(_)
+        | Object::Node(_)
+        | Object::ConfigMap(_)
+        | Object::Secret(_)
+        | Object::ControllerRevision(_) => {}
     }
     object
 }
@@ -100,7 +108,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
     }
-    if let (Some(owner), Object::ReplicaSet(_)) = (present.meta().owner, &present)
+    if let (Some(owner), Object::ReplicaSet(_) | Object::Job(_)) = (present.meta().owner, &present)
         && let Some(owner) = state.object(owner.kind, owner.id)
     {
         return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
@@ -133,8 +141,28 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         (Object::Node(present), Object::Node(wanted)) if present.spec != wanted.spec => {
             emit.push(EventKind::NodeSpecChanged { id, spec: wanted.spec.clone() });
         }
-        _ => {}
+        _ => change_spec(&present, object, &reference, emit)?,
     }
+    Ok(())
+}
+
+/// Changes the spec of an object of a kind that has no event of its own for that.
+fn change_spec(
+    present: &Object,
+    wanted: &Object,
+    reference: &ObjectRef,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    if !super::specs::differ(present, wanted) {
+        return Ok(());
+    }
+    if let Some((path, reason)) = super::specs::immutable_change(present, wanted) {
+        return Err(immutable(reference, path, reason)
+            .with_remedy("delete the object and create it anew, or give the new one another name"));
+    }
+    let mut object = wanted.clone();
+    *object.meta_mut() = present.meta().clone();
+    emit.push(EventKind::SpecChanged(object));
     Ok(())
 }
 
@@ -183,7 +211,10 @@ pub(super) fn delete(
         }
         Object::Node(node) => delete_node(state, node, emit)?,
         // What a workload owns follows it: the garbage collector sees that its owner is gone.
-        Object::ReplicaSet(_) | Object::Deployment(_) => emit.push(EventKind::ObjectDeleted { kind, id }),
+        Object::ControllerRevision(_) => {
+            return Err(not_allowed(reference, "is its owner's own and goes with it"));
+        }
+        _ => emit.push(EventKind::ObjectDeleted { kind, id }),
     }
     Ok(())
 }

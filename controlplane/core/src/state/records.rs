@@ -68,14 +68,6 @@ impl State {
         };
         std::iter::once(header).chain(members).chain(objects).chain(requests).chain(std::iter::once(trailer))
     }
-
-    fn objects_len(&self) -> usize {
-        self.namespaces.len()
-            + self.nodes.len()
-            + self.pods.len()
-            + self.replica_sets.len()
-            + self.deployments.len()
-    }
 }
 
 /// Builds a State from snapshot records, one at a time, and checks it at the end.
@@ -165,6 +157,26 @@ impl Restorer {
             Object::Deployment(mut deployment) => {
                 self.intern_template(&mut Arc::make_mut(&mut deployment).spec.template);
                 Object::Deployment(deployment)
+            }
+            Object::StatefulSet(mut set) => {
+                self.intern_template(&mut Arc::make_mut(&mut set).spec.template);
+                Object::StatefulSet(set)
+            }
+            Object::DaemonSet(mut set) => {
+                self.intern_template(&mut Arc::make_mut(&mut set).spec.template);
+                Object::DaemonSet(set)
+            }
+            Object::Job(mut job) => {
+                self.intern_template(&mut Arc::make_mut(&mut job).spec.template);
+                Object::Job(job)
+            }
+            Object::CronJob(mut job) => {
+                self.intern_template(&mut Arc::make_mut(&mut job).spec.job_template.spec.template);
+                Object::CronJob(job)
+            }
+            Object::ControllerRevision(mut revision) => {
+                self.intern_template(&mut Arc::make_mut(&mut revision).template);
+                Object::ControllerRevision(revision)
             }
             other => other,
         }
