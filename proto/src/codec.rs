@@ -119,6 +119,7 @@ fn items(command: &Command) -> usize {
         Command::InitCluster { members, .. } => members.len(),
         Command::CreateOwnedPods { pods, .. } => pods.len(),
         Command::DeleteOwned { objects, .. } => objects.len(),
+        Command::DeleteOwnedPods { pods, .. } => pods.len(),
         Command::Create(_)
         | Command::Apply(_)
         | Command::Delete { .. }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::invariants::{
     Verdict, Violation, acknowledged, binding, digests, ensure, exactly_once, garbage, history, ledger,
-    prefix, rebuilt, revisions, rollout,
+    daemon_set, prefix, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -194,6 +194,8 @@ impl Chronicle {
                 binding::check(&before, &self.state, binding)?;
             }
         }
+        stateful_set::check(&before, &self.state, transaction)?;
+        daemon_set::check(&before, &self.state, transaction)?;
         rollout::check(&self.recent, &self.state, transaction)
     }
 

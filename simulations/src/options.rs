@@ -221,6 +221,8 @@ pub struct WorkloadOptions {
     pub bundle_permille: u64,
     /// Submissions that name the revision that they were decided on.
     pub precondition_permille: u64,
+    /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
+    pub sets_permille: u64,
 }
 
 /// Those who look: watchers, and clients whose histories are checked for linearizability.
@@ -287,6 +289,8 @@ impl Options {
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
         };
+        // From a source of its own: the other draws of a seed stay what they were.
+        options.workload.sets_permille = *Rng::child(seed, "sets", 0).pick(&[0, 200, 500]);
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -499,6 +503,7 @@ impl WorkloadOptions {
             replicas_max: rng.range(1, 2 + u64::from(agents)),
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
+            sets_permille: 0,
         }
     }
 }

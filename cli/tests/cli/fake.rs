@@ -196,6 +196,20 @@ impl Fake {
         self.put(Kind::Deployment(deployment));
     }
 
+    pub(crate) fn change_stateful_set(&self, name: &str, change: impl FnOnce(&mut v1::StatefulSet)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::StatefulSet(mut set)) = found else { panic!("no StatefulSet {name}") };
+        change(&mut set);
+        self.put(Kind::StatefulSet(set));
+    }
+
+    pub(crate) fn change_daemon_set(&self, name: &str, change: impl FnOnce(&mut v1::DaemonSet)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::DaemonSet(mut set)) = found else { panic!("no DaemonSet {name}") };
+        change(&mut set);
+        self.put(Kind::DaemonSet(set));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state();
         let key = state.object(name).map(key_of).expect("the object is there");

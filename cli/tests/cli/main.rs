@@ -1,6 +1,7 @@
 //! The real binary against a server that holds objects in memory and fails when it is told to.
 
 mod fake;
+mod sets;
 
 use std::process::{Command, Output};
 
@@ -153,7 +154,7 @@ async fn exit_codes_tell_what_happened() {
         &["rollout", "status", "pod/web"],
         expect![[r#"
         exit 2
-        error: Pod default/web has no rollouts: only Deployments have
+        error: Pod default/web has no rollouts: only Deployments, StatefulSets and DaemonSets have
     "#]],
     )
     .await;

@@ -210,6 +210,9 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
             owned_pods::create(state, *owner, *generation, pods, emit)
         }
         Command::DeleteOwned { owner, objects } => owned::delete(state, *owner, objects, emit),
+        Command::DeleteOwnedPods { owner, generation, pods, reason } => {
+            owned_pods::delete(state, *owner, *generation, pods, reason, emit)
+        }
         Command::SetStatus { id, status } => owned::set_status(state, *id, status, emit),
         Command::SetControllerRevision { id, revision } => {
             owned::set_controller_revision(state, *id, *revision, emit)

@@ -31,6 +31,7 @@ pub mod schedule;
 pub mod server;
 mod state;
 pub mod watch;
+mod workload;
 
 pub use decide::decide;
 pub use evolve::{Change, ChangeType};

@@ -45,6 +45,7 @@ wire_oneof!(Command => command {
         CreateOwned "create_owned" { owner, generation, object }
         CreateOwnedPods "create_owned_pods" { owner, generation, pods (ITEMS_MAX) }
         DeleteOwned "delete_owned" { owner, objects (ITEMS_MAX) }
+        DeleteOwnedPods "delete_owned_pods" { owner, generation, pods (ITEMS_MAX), reason }
         SetStatus "set_status" { id, status }
         SetControllerRevision "set_controller_revision" { id, revision }
 

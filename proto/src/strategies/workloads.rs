@@ -177,6 +177,9 @@ pub(super) fn owned_command() -> impl Strategy<Value = Command> + Clone {
             .prop_map(|(owner, generation, pods)| { Command::CreateOwnedPods { owner, generation, pods } }),
         (owner_ref(), vec((kind(), object_id()), 0..3))
             .prop_map(|(owner, objects)| Command::DeleteOwned { owner, objects }),
+        (owner_ref(), any::<u64>(), vec(object_id(), 0..3), small()).prop_map(
+            |(owner, generation, pods, reason)| Command::DeleteOwnedPods { owner, generation, pods, reason }
+        ),
         (object_id(), object_status()).prop_map(|(id, status)| Command::SetStatus { id, status }),
         (object_id(), any::<u64>())
             .prop_map(|(id, revision)| Command::SetControllerRevision { id, revision }),

@@ -237,6 +237,18 @@ pub enum Command {
         /// Which; at most [`ITEMS_MAX`].
         objects: Vec<(Kind, ObjectId)>,
     },
+    /// Asks for pods of a StatefulSet or DaemonSet to end, with their own grace. Each is checked again; those that
+    /// are still wanted, or that the update strategy does not give up yet, are passed over.
+    DeleteOwnedPods {
+        /// The owner.
+        owner: OwnerRef,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which; at most [`ITEMS_MAX`].
+        pods: Vec<ObjectId>,
+        /// One CamelCase word on why.
+        reason: SmolStr,
+    },
     /// Sets an object's status.
     SetStatus {
         /// Which object.

@@ -41,6 +41,7 @@ impl Command {
             | Self::CreateOwned { .. }
             | Self::CreateOwnedPods { .. }
             | Self::DeleteOwned { .. }
+            | Self::DeleteOwnedPods { .. }
             | Self::SetStatus { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
             _ => 1,

@@ -40,7 +40,7 @@ pub enum PodManagementPolicy {
 pub enum StatefulSetUpdateStrategy {
     /// From the highest ordinal down.
     RollingUpdate {
-        /// Pods below this ordinal keep the template that they have.
+        /// So many pods, counted from the first ordinal on, keep the template that they have.
         partition: u32,
         /// How many may be unavailable at a time; per cent round up, at least 1.
         max_unavailable: IntOrPercent,
@@ -83,6 +83,29 @@ impl StatefulSetSpec {
     #[must_use]
     pub fn ordinals(&self) -> std::ops::Range<u32> {
         self.ordinals_start..self.ordinals_start.saturating_add(self.replicas)
+    }
+
+    /// The first ordinal that gets the wanted template by a rolling update. Kubernetes counts the partition from the
+    /// first ordinal on, not from zero.
+    #[must_use]
+    pub fn partition_ordinal(&self) -> u32 {
+        match self.update_strategy {
+            StatefulSetUpdateStrategy::RollingUpdate { partition, .. } => {
+                self.ordinals_start.saturating_add(partition)
+            }
+            StatefulSetUpdateStrategy::OnDelete => self.ordinals_start,
+        }
+    }
+
+    /// How many pods a rolling update may leave unavailable at a time: at least 1.
+    #[must_use]
+    pub fn max_unavailable(&self) -> u32 {
+        match self.update_strategy {
+            StatefulSetUpdateStrategy::RollingUpdate { max_unavailable, .. } => {
+                max_unavailable.resolve(self.replicas, true).max(1)
+            }
+            StatefulSetUpdateStrategy::OnDelete => 1,
+        }
     }
 }
 

@@ -1,16 +1,19 @@
 //! After the faults everything satisfiable runs, and nothing else does.
 //!
 //! Satisfiable means: a pod that waits for a node fits on none, as the scheduler's own rule says for every
-//! node. A Deployment with such a pod is excused: its rollout may have to wait for room.
+//! node. A workload with such a pod is excused: its rollout may have to wait for room.
 
 use std::collections::BTreeSet;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_types::{Deployment, Kind, MemberId, NodePhase, ObjectId, Pod};
+use bulkhead_types::{
+    DaemonSet, DaemonSetUpdateStrategy, Deployment, Kind, MemberId, NodePhase, ObjectId, Pod, StatefulSet,
+    StatefulSetUpdateStrategy,
+};
 
-use super::{Verdict, Violation, ensure};
+use super::{Verdict, Violation, daemon_set, ensure};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -50,7 +53,38 @@ pub fn state(state: &State, nodes: usize) -> Verdict {
         return violation(format!("{} is garbage", object.object_ref()));
     }
     state.pods().iter().try_for_each(|pod| check_pod(state, pod))?;
-    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))
+    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))?;
+    state.stateful_sets().iter().try_for_each(|set| check_stateful_set(state, set))?;
+    state.daemon_sets().iter().try_for_each(|set| check_daemon_set(state, set))
+}
+
+/// Whether a pod of an owner waits for room.
+fn waits(state: &State, owner: ObjectId) -> bool {
+    state.pods_of(owner).any(|pod| state.pending_pods().contains(&pod.meta.id))
+}
+
+fn check_stateful_set(state: &State, set: &StatefulSet) -> Verdict {
+    let (spec, status) = (&set.spec, &set.status);
+    let rolls = matches!(spec.update_strategy, StatefulSetUpdateStrategy::RollingUpdate { partition: 0, .. });
+    let complete = status.observed_generation == set.meta.generation
+        && [status.replicas, status.ready_replicas, status.available_replicas] == [spec.replicas; 3]
+        && (!rolls || status.updated_replicas == spec.replicas)
+        && (!rolls || status.current_revision == status.update_revision);
+    ensure(waits(state, set.meta.id) || complete, "convergence", || {
+        format!("StatefulSet {} wants {} and is at {status:?}", set.meta.name, spec.replicas)
+    })
+}
+
+fn check_daemon_set(state: &State, set: &DaemonSet) -> Verdict {
+    let status = &set.status;
+    let wanted = state.nodes().iter().filter(|node| !daemon_set::repels(set, node, false)).count() as u32;
+    let rolls = set.spec.update_strategy != DaemonSetUpdateStrategy::OnDelete;
+    let complete = status.observed_generation == set.meta.generation
+        && [status.desired_number_scheduled, status.number_available] == [wanted; 2]
+        && (!rolls || status.updated_number_scheduled == wanted);
+    ensure(waits(state, set.meta.id) || complete, "convergence", || {
+        format!("DaemonSet {} wants {wanted} nodes and is at {status:?}", set.meta.name)
+    })
 }
 
 fn check_pod(state: &State, pod: &Pod) -> Verdict {
@@ -175,6 +209,49 @@ mod tests {
         assert!(state(machine(vec![node()]).state(), 2).is_err(), "a node is missing");
         assert!(state(machine(vec![pod()]).state(), 0).is_ok(), "it fits nowhere");
         assert!(state(machine(vec![node(), pod()]).state(), 1).is_err(), "it fits");
+    }
+
+    #[test]
+    fn sets_that_are_not_done_are_noticed() {
+        use crate::invariants::sets::World;
+        use bulkhead_types::{DaemonSetSpec, LabelSelector, PodManagementPolicy, StatefulSetSpec};
+        let meta = || ObjectMeta::new(Some(name("default")), name("x"));
+        let (selector, template) = (LabelSelector::from_labels(World::labels()), World::template(1));
+        let stateful_set = |replicas| StatefulSet {
+            meta: meta(),
+            spec: StatefulSetSpec {
+                replicas,
+                ordinals_start: 0,
+                selector: selector.clone(),
+                template: template.clone(),
+                service_name: "".into(),
+                pod_management_policy: PodManagementPolicy::OrderedReady,
+                update_strategy: StatefulSetUpdateStrategy::default(),
+                min_ready_ms: 0,
+                revision_history_limit: 1,
+            },
+            status: Default::default(),
+        };
+        let mut world = World::new();
+        world.create(Object::StatefulSet(Arc::new(stateful_set(1))));
+        let verdict = state(world.state(), 0);
+        assert!(verdict.is_err_and(|violation| violation.detail.contains("StatefulSet x wants 1")));
+        let daemon_set = DaemonSet {
+            meta: meta(),
+            spec: DaemonSetSpec {
+                selector: selector.clone(),
+                template: template.clone(),
+                update_strategy: DaemonSetUpdateStrategy::default(),
+                min_ready_ms: 0,
+                revision_history_limit: 1,
+            },
+            status: Default::default(),
+        };
+        let mut world = World::new();
+        world.node("n");
+        world.create(Object::DaemonSet(Arc::new(daemon_set)));
+        let verdict = state(world.state(), 1);
+        assert!(verdict.is_err_and(|violation| violation.detail.contains("DaemonSet x wants 1 nodes")));
     }
 
     #[test]

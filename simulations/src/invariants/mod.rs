@@ -22,6 +22,8 @@
 //! | `rebuilt` | State from events, and from a snapshot and what follows it, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
 //! | `unique` | a pod that must be unique lives once, and never longer than its node's lease | at every start and end of a guest, and every few seconds |
+//! | `stateful_set` | ordinals come, go and are replaced in their order and within their bound, one pod of each | at every creation and deletion by its reconciler |
+//! | `daemon_set` | nodes that suit get one pod, two with a surge, and no more are without than allowed | at every creation and deletion by its reconciler |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
@@ -32,6 +34,7 @@ pub mod acknowledged;
 pub mod answers;
 pub mod binding;
 pub mod convergence;
+pub mod daemon_set;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;
@@ -48,6 +51,9 @@ pub mod rebuilt;
 pub mod reports;
 pub mod revisions;
 pub mod rollout;
+#[cfg(test)]
+mod sets;
+pub mod stateful_set;
 pub mod unique;
 pub mod watch;
 

@@ -60,7 +60,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
     object
 }
 
-fn check_valid(object: &Object) -> Result<(), Rejection> {
+pub(super) fn check_valid(object: &Object) -> Result<(), Rejection> {
     let errors = validate(object);
     let Some(first) = errors.first() else { return Ok(()) };
     let field = format!("{}: {}", object.object_ref(), first.path);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection, RejectionCode,
+    ControllerRevision, EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection, RejectionCode,
 };
 
 use super::{Emit, check_items, not_allowed, not_found};
 use crate::State;
+use crate::workload;
 
 /// The owner as a reconciler looked at it.
 ///
@@ -45,6 +46,9 @@ pub(super) fn create(
     if !suits {
         return Err(not_allowed(&reference, format!("a {} owns none", owner.kind)));
     }
+    if let Object::ControllerRevision(revision) = object {
+        check_revision(state, &found, revision, &reference)?;
+    }
     if state.find_object(&reference).is_some() {
         return Err(Rejection::new(RejectionCode::AlreadyExists, reference.to_string(), "the name is taken"));
     }
@@ -54,6 +58,31 @@ pub(super) fn create(
     meta.owner = Some(owner);
     meta.trace_context = found.meta().trace_context.clone();
     emit.create(object);
+    Ok(())
+}
+
+/// A ControllerRevision holds its owner's present template, which no other of the owner does, and comes after all
+/// others.
+fn check_revision(
+    state: &State,
+    owner: &Object,
+    revision: &ControllerRevision,
+    reference: &ObjectRef,
+) -> Result<(), Rejection> {
+    let template = match owner {
+        Object::StatefulSet(set) => &set.spec.template,
+        Object::DaemonSet(set) => &set.spec.template,
+        other => return Err(not_allowed(reference, format!("a {} owns none", other.kind()))),
+    };
+    let id = owner.meta().id;
+    let siblings = state.owned(id, Kind::ControllerRevision);
+    let mut siblings = siblings.filter_map(|id| state.controller_revisions.get(id));
+    let is_last = siblings.all(|row| row.revision < revision.revision);
+    let is_known = workload::wanted(state, id, template).is_some();
+    if is_known || !is_last || *template != revision.template {
+        let reason = "is not the next template of its owner";
+        return Err(Rejection::new(RejectionCode::Conflict, reference.to_string(), reason));
+    }
     Ok(())
 }
 
@@ -67,8 +96,13 @@ pub(super) fn delete(
     let mut seen = std::collections::BTreeSet::new();
     for (kind, id) in objects.iter().copied().filter(|key| seen.insert(*key)) {
         let owned = state.object(kind, id).filter(|object| object.meta().owner == Some(owner));
-        // Pods end by commands of their own: somebody runs them.
-        if owned.is_some() && kind != Kind::Pod {
+        let is_needed = match &owned {
+            // Pods end by commands of their own: somebody runs them.
+            Some(Object::Pod(_)) | None => true,
+            Some(Object::ControllerRevision(row)) => workload::is_needed(state, owner.id, row),
+            Some(_) => false,
+        };
+        if !is_needed {
             emit.push(EventKind::ObjectDeleted { kind, id });
         }
     }

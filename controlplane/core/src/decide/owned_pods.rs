@@ -1,16 +1,19 @@
 //! Pods of StatefulSets, DaemonSets and Jobs: which of those that a reconciler asks for are really wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bulkhead_types::{
-    CompletionMode, DaemonSet, DaemonSetUpdateStrategy, EventKind, Job, Kind, Object, ObjectId, OwnerRef,
-    PodReplacementPolicy, PodStamp, Rejection, StatefulSet,
+    CompletionMode, ControllerRevision, DaemonSet, EventKind, Job, Kind, Object, ObjectId, OwnerRef,
+    Pod, PodReplacementPolicy, PodStamp, Rejection, StatefulSet,
 };
+use smol_str::SmolStr;
 
 use super::owned::find_owner;
-use super::{Emit, check_items, not_allowed};
+use super::{Emit, check_items, not_allowed, not_found};
 use crate::State;
 use crate::reconcile::is_active;
+use crate::workload::{self, Fleet, Roster, Seen, Standing};
 
 pub(super) fn create(
     state: &State,
@@ -41,35 +44,96 @@ pub(super) fn create(
     Ok(())
 }
 
+/// Asks pods of a StatefulSet or DaemonSet to end that are not wanted, or that an update gives up. Each is looked at on
+/// top of those before.
+pub(super) fn delete(
+    state: &State,
+    owner: OwnerRef,
+    generation: u64,
+    pods: &[ObjectId],
+    reason: &SmolStr,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    check_items("pods", pods.len())?;
+    let found = find_owner(state, owner, generation)?;
+    let template = match &found {
+        Object::StatefulSet(set) => &set.spec.template,
+        Object::DaemonSet(set) => &set.spec.template,
+        other => return Err(not_allowed(other.object_ref(), "ends no pods by this")),
+    };
+    // Without it nobody could tell which pods have another template.
+    let update = workload::wanted(state, owner.id, template);
+    let update = update.ok_or_else(|| not_found(format!("the revision of {}'s template", found.object_ref())))?;
+    let update = SmolStr::new(update.meta.name.as_str());
+    let mut given_up = match &found {
+        Object::StatefulSet(set) => {
+            GivenUp::StatefulSet { set, update, roster: Roster::of(state, set, state.now_ms) }
+        }
+        Object::DaemonSet(set) => {
+            GivenUp::DaemonSet { fleet: Fleet::of(state, set, &update, state.now_ms) }
+        }
+        _ => unreachable!("others were refused above"),
+    };
+    for pod in pods.iter().filter_map(|id| state.pods.get(*id)) {
+        let is_own = pod.meta.owner == Some(owner) && !pod.meta.is_deleting();
+        if is_own && given_up.take(pod) {
+            super::pods::delete_one(pod, None, false, reason, emit);
+        }
+    }
+    Ok(())
+}
+
+/// What may go.
+enum GivenUp<'a> {
+    StatefulSet { set: &'a StatefulSet, update: SmolStr, roster: Roster },
+    DaemonSet { fleet: Fleet },
+}
+
+impl GivenUp<'_> {
+    /// Whether the pod may go; it then counts as going.
+    fn take(&mut self, pod: &Pod) -> bool {
+        let lives = !pod.status.phase.is_terminal();
+        let going = Seen { standing: Standing::Ending { lives }, ..Seen::of(pod) };
+        match self {
+            Self::StatefulSet { set, update, roster } => {
+                let Some(ordinal) = workload::ordinal_of(pod) else { return false };
+                let may_go = roster.may_go(set, update, ordinal);
+                if may_go {
+                    roster.put(ordinal, Some(going));
+                }
+                may_go
+            }
+            Self::DaemonSet { fleet } => {
+                let node = workload::node_of(pod);
+                let may_go = fleet.may_go(&node, pod.meta.id);
+                if may_go {
+                    fleet.put_pod(&node, pod.meta.id, Some(going));
+                }
+                may_go
+            }
+        }
+    }
+}
+
 /// What is left to create.
 enum Wanted<'a> {
     /// Ordinals; names are taken by the pods that are there, those that end included: at most one ever lives.
-    StatefulSet { set: &'a StatefulSet },
-    /// Nodes, with how many pods of the set are there, and how many may be.
-    DaemonSet { per_node: BTreeMap<ObjectId, u32>, most: u32 },
+    StatefulSet { set: &'a StatefulSet, roster: Roster },
+    /// Nodes, with the ControllerRevision of the wanted template.
+    DaemonSet { fleet: Fleet, update: Option<Arc<ControllerRevision>>, created: u64 },
     /// So many more, and the indexes that are taken.
     Job { room: u32, job: &'a Job, taken: BTreeSet<u32> },
 }
 
 impl<'a> Wanted<'a> {
-    fn of_stateful_set(_state: &State, set: &'a StatefulSet) -> Self {
-        Self::StatefulSet { set }
+    fn of_stateful_set(state: &State, set: &'a StatefulSet) -> Self {
+        Self::StatefulSet { set, roster: Roster::of(state, set, state.now_ms) }
     }
 
     fn of_daemon_set(state: &State, set: &'a DaemonSet) -> Self {
-        let mut per_node = BTreeMap::new();
-        for pod in state.pods_of(set.meta.id).filter(|pod| !pod.status.phase.is_terminal()) {
-            let name = pod.spec.node_name.as_ref().and_then(|name| bulkhead_types::Name::new(name).ok());
-            let node = pod.node.or_else(|| name.and_then(|name| state.find(Kind::Node, None, &name)));
-            if let Some(node) = node {
-                *per_node.entry(node).or_insert(0) += 1;
-            }
-        }
-        let surges = match set.spec.update_strategy {
-            DaemonSetUpdateStrategy::RollingUpdate { max_surge, .. } => max_surge.resolve(100, true) > 0,
-            DaemonSetUpdateStrategy::OnDelete => false,
-        };
-        Self::DaemonSet { per_node, most: if surges { 2 } else { 1 } }
+        let update = workload::wanted(state, set.meta.id, &set.spec.template).cloned();
+        let name = update.as_ref().map(|row| row.meta.name.to_string()).unwrap_or_default();
+        Self::DaemonSet { fleet: Fleet::of(state, set, &name, state.now_ms), update, created: 0 }
     }
 
     fn of_job(state: &State, job: &'a Job) -> Self {
@@ -89,18 +153,33 @@ impl<'a> Wanted<'a> {
     /// Whether the pod is wanted; it then counts as created.
     fn take(&mut self, state: &State, stamp: &PodStamp) -> bool {
         match self {
-            Self::StatefulSet { set } => {
-                let is_named = |ordinal: u32| stamp.name.as_str() == format!("{}-{ordinal}", set.meta.name);
-                stamp.index.is_some_and(|ordinal| set.spec.ordinals().contains(&ordinal) && is_named(ordinal))
+            Self::StatefulSet { set, roster } => {
+                let Some(ordinal) = stamp.index.filter(|_| stamp.node.is_none()) else { return false };
+                let revision = workload::wanted_at(state, set, ordinal);
+                let fits = workload::pod_name(&set.meta.name, ordinal).as_ref() == Some(&stamp.name)
+                    && stamp.revision == revision.map(|row| row.meta.id)
+                    && revision.is_some()
+                    && roster.may_create(set, ordinal);
+                if fits {
+                    let revision = revision.map(|row| SmolStr::new(row.meta.name.as_str())).unwrap_or_default();
+                    let seen = Seen { id: ObjectId(u64::MAX), revision, standing: Standing::Unready };
+                    roster.put(ordinal, Some(seen));
+                }
+                fits
             }
-            Self::DaemonSet { per_node, most } => {
-                let Some(node) = stamp.node.filter(|node| state.nodes.get(*node).is_some()) else {
+            Self::DaemonSet { fleet, update, created } => {
+                let Some(row) = update.as_ref().filter(|row| stamp.revision == Some(row.meta.id)) else {
                     return false;
                 };
-                let count = per_node.entry(node).or_insert(0);
-                let wanted = *count < *most;
-                *count += u32::from(wanted);
-                wanted
+                let node = stamp.node.and_then(|node| state.nodes.get(node));
+                let Some(node) = node.map(|node| SmolStr::new(node.meta.name.as_str())) else { return false };
+                let fits = stamp.index.is_none() && fleet.may_create(&node);
+                if fits {
+                    *created += 1;
+                    let (id, revision) = (ObjectId(u64::MAX - *created), SmolStr::new(row.meta.name.as_str()));
+                    fleet.put_pod(&node, id, Some(Seen { id, revision, standing: Standing::Unready }));
+                }
+                fits
             }
             Self::Job { room, job, taken } => {
                 let indexed = job.spec.completion_mode == CompletionMode::Indexed;

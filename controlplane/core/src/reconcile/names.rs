@@ -47,6 +47,11 @@ pub(super) fn pod_name<T: Hash>(set: &Name, seed: &T) -> Name {
     joined(set.as_str(), &suffix(seed, POD_SUFFIX_LENGTH), NAME_LENGTH_MAX)
 }
 
+/// The name of a ControllerRevision.
+pub(super) fn revision_name(owner: &Name, template_hash: &str) -> Name {
+    joined(owner.as_str(), template_hash, NAME_LENGTH_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

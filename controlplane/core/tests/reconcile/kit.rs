@@ -6,7 +6,8 @@ use bulkhead_controlplane_core::evolve::evolve;
 use bulkhead_controlplane_core::reconcile::{Context, Proposal, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Applied, Change, Machine, State, invariant};
 use bulkhead_types::{
-    Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, IntOrPercent, Kind, LabelSelector,
+    Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, FEATURE_LEVEL_MAX, IntOrPercent,
+    Kind, LabelSelector,
     MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase, PodReport, PodSpec,
     PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements,
     Resources, Revision, Shared, Stamped, StringMap, Transaction,
@@ -136,6 +137,14 @@ impl Cluster {
         };
         let members = vec![(MemberId(1), SmolStr::new("a:1"))];
         cluster.submit(vec![Command::InitCluster { cluster_id: Uuid::from_u128(7), members }]).unwrap();
+        cluster.ok(Command::RegisterMember {
+            member: MemberId(1),
+            storage_uid: Uuid::from_u128(8),
+            address: "a:1".into(),
+            version: "0.1.0".into(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+        });
+        cluster.ok(Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
         cluster.reconcilers.reset(cluster.machine.state());
         cluster
     }

@@ -6,3 +6,8 @@ mod laws;
 mod nodes;
 mod rollouts;
 mod scheduling;
+mod sets;
+mod stateful_laws;
+mod stateful_sets;
+mod daemon_laws;
+mod daemon_sets;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     DaemonSetSpec, DaemonSetUpdateStrategy, DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator,
-    LabelSelector, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX, ReplicaSetSpec,
+    LabelSelector, NAME_LENGTH_MAX, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX, ReplicaSetSpec,
     RestartPolicy, StatefulSetSpec, StatefulSetUpdateStrategy, check_label_key, check_label_value,
 };
 
@@ -36,8 +36,13 @@ pub(super) fn deployment(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Re
 }
 
 /// Checks what is wanted of a StatefulSet.
-pub(super) fn stateful_set(spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
+pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
     replicas(spec.replicas, path, report);
+    let ordinal = spec.ordinals().next_back().unwrap_or(0);
+    if Name::new(format!("{name}-{ordinal}")).is_err() {
+        let reason = format!("{name}-{ordinal} would be too long for a pod's name: at most {NAME_LENGTH_MAX} characters");
+        report.push(&Path::Root.field("metadata").field("name"), reason);
+    }
     let last = u64::from(spec.ordinals_start) + u64::from(spec.replicas);
     if last > u64::from(ORDINAL_MAX) {
         let reason = format!("the last ordinal would be {last}: at most {ORDINAL_MAX} is allowed");
