@@ -12,8 +12,8 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, binding, digests, ensure, exactly_once, garbage, history, ledger,
-    daemon_set, prefix, rebuilt, revisions, rollout, stateful_set,
+    Verdict, Violation, acknowledged, binding, daemon_set, digests, ensure, exactly_once, garbage, history,
+    ledger, prefix, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;

@@ -11,8 +11,8 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use crate::options::WorkloadOptions;
-use crate::workload_sets::Sets;
 use crate::rng::Rng;
+use crate::workload_sets::Sets;
 
 /// The namespaces that are used; the first is always there.
 const NAMESPACES: [&str; 2] = ["default", "team"];

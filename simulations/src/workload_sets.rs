@@ -6,7 +6,8 @@ use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     Command, DaemonSet, DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, IntOrPercent, Kind,
     LabelSelector, Object, ObjectMeta, ObjectRef, PodManagementPolicy, PodTemplate, RestartPolicy, Shared,
-    StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy, StringMap, Taint, TaintEffect,
+    StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy, StringMap, Taint,
+    TaintEffect,
 };
 use smol_str::SmolStr;
 

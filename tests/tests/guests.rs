@@ -148,6 +148,26 @@ fn a_deployment_prints_and_outlives_agent_and_server() {
 }
 
 #[test]
+fn a_stateful_set_and_a_daemon_set_print() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let cli = fleet.cluster.cli();
+    for (manifest, object) in [
+        (
+            include_str!("../../examples/statefulset.yaml").replace("replicas: 2", "replicas: 1"),
+            "statefulset/db",
+        ),
+        (include_str!("../../examples/daemonset.yaml").to_owned(), "daemonset/log"),
+    ] {
+        fleet.apply(&manifest);
+        let _ = cli.run(&["rollout", "status", object, "--timeout", "300s"]).ok();
+        let says = || fleet.logs(&[object]).contains("from web v1");
+        wait::until_true("the guest's output", BOOT_SECONDS, says);
+        fleet.delete(&[object]);
+        fleet.await_nothing_left();
+    }
+}
+
+#[test]
 fn pods_end_with_codes_in_order_and_start_again() {
     let Some(fleet) = fleet(&[]) else { return };
     fleet.apply(&pod("ordered", "Never", &["echo first", "echo second"], "echo third; exit 0"));

@@ -16,7 +16,7 @@ use crate::time::{now_ms, parse_duration, rfc3339};
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// POD, pod/POD, or deployment/NAME for one of its pods
+    /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME for one of its pods
     #[arg(value_name = "POD")]
     pod: String,
     /// The container; may be left out when the pod has one
@@ -92,6 +92,8 @@ async fn pod_name(word: &str, context: &Context) -> Result<String, Failure> {
         Object::Pod(pod) => return Ok(pod.meta.name.to_string()),
         Object::Deployment(d) => d.spec.selector.clone(),
         Object::ReplicaSet(set) => set.spec.selector.clone(),
+        Object::StatefulSet(set) => set.spec.selector.clone(),
+        Object::DaemonSet(set) => set.spec.selector.clone(),
         other => return Err(Failure::usage(format!("{} has no output: only pods have", other.object_ref()))),
     };
     let filter = Filter { namespace: Some(context.namespace.clone()), ..Filter::default() };

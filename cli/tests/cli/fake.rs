@@ -51,6 +51,13 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_ref(),
         Kind::ReplicaSet(o) => o.meta.as_ref(),
         Kind::Deployment(o) => o.meta.as_ref(),
+        Kind::StatefulSet(o) => o.meta.as_ref(),
+        Kind::DaemonSet(o) => o.meta.as_ref(),
+        Kind::Job(o) => o.meta.as_ref(),
+        Kind::CronJob(o) => o.meta.as_ref(),
+        Kind::ConfigMap(o) => o.meta.as_ref(),
+        Kind::Secret(o) => o.meta.as_ref(),
+        Kind::ControllerRevision(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -62,6 +69,13 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_mut(),
         Kind::ReplicaSet(o) => o.meta.as_mut(),
         Kind::Deployment(o) => o.meta.as_mut(),
+        Kind::StatefulSet(o) => o.meta.as_mut(),
+        Kind::DaemonSet(o) => o.meta.as_mut(),
+        Kind::Job(o) => o.meta.as_mut(),
+        Kind::CronJob(o) => o.meta.as_mut(),
+        Kind::ConfigMap(o) => o.meta.as_mut(),
+        Kind::Secret(o) => o.meta.as_mut(),
+        Kind::ControllerRevision(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -73,6 +87,13 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::Pod(_) => v1::Kind::Pod,
         Kind::ReplicaSet(_) => v1::Kind::ReplicaSet,
         Kind::Deployment(_) => v1::Kind::Deployment,
+        Kind::StatefulSet(_) => v1::Kind::StatefulSet,
+        Kind::DaemonSet(_) => v1::Kind::DaemonSet,
+        Kind::Job(_) => v1::Kind::Job,
+        Kind::CronJob(_) => v1::Kind::CronJob,
+        Kind::ConfigMap(_) => v1::Kind::ConfigMap,
+        Kind::Secret(_) => v1::Kind::Secret,
+        Kind::ControllerRevision(_) => v1::Kind::ControllerRevision,
     }
 }
 

@@ -19,40 +19,64 @@ async fn fake() -> Fake {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_is_scaled_and_a_daemon_set_is_not() {
     let fake = fake().await;
-    check(&fake, &["scale", "statefulset/db", "--replicas", "5"], expect![[r#"
+    check(
+        &fake,
+        &["scale", "statefulset/db", "--replicas", "5"],
+        expect![[r#"
         exit 0
         statefulset.apps/db scaled
-    "#]])
+    "#]],
+    )
     .await;
-    check(&fake, &["scale", "daemonset/log", "--replicas", "5"], expect![[r#"
+    check(
+        &fake,
+        &["scale", "daemonset/log", "--replicas", "5"],
+        expect![[r#"
         exit 2
         error: DaemonSet default/log has no replicas: it has one pod on every node that suits
-    "#]])
+    "#]],
+    )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_are_restarted_and_undone_but_not_paused() {
     let fake = fake().await;
-    check(&fake, &["rollout", "restart", "statefulset/db"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "restart", "statefulset/db"],
+        expect![[r#"
         exit 0
         statefulset.apps/db restarted
-    "#]])
+    "#]],
+    )
     .await;
-    check(&fake, &["rollout", "undo", "daemonset", "log", "--to-revision", "3"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "undo", "daemonset", "log", "--to-revision", "3"],
+        expect![[r#"
         exit 0
         daemonset.apps/log rolled back
-    "#]])
+    "#]],
+    )
     .await;
-    check(&fake, &["rollout", "pause", "daemonset/log"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "pause", "daemonset/log"],
+        expect![[r#"
         exit 2
         error: DaemonSet default/log cannot be held back: only Deployments can
-    "#]])
+    "#]],
+    )
     .await;
-    check(&fake, &["rollout", "status", "statefulset/db", "--revision", "2"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "status", "statefulset/db", "--revision", "2"],
+        expect![[r#"
         exit 2
         error: --revision is for Deployments only
-    "#]])
+    "#]],
+    )
     .await;
 }
 
@@ -65,11 +89,15 @@ async fn the_rollout_of_a_stateful_set_is_followed_to_its_end() {
         status.observed_generation = generation;
         (status.current_revision, status.update_revision) = ("db-a".to_owned(), "db-b".to_owned());
     });
-    check(&fake, &["rollout", "status", "sts/db", "--timeout", "200ms"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "status", "sts/db", "--timeout", "200ms"],
+        expect![[r#"
         exit 4
         Waiting for 2 pods to be ready...
         error: the rollout is not complete after 200ms
-    "#]])
+    "#]],
+    )
     .await;
     let address = fake.address.clone();
     let command = tokio::spawn(async move { bulkhead_on(&address, &["rollout", "status", "sts/db"]).await });
@@ -97,10 +125,14 @@ async fn the_rollout_of_a_stateful_set_is_followed_to_its_end() {
         let spec = set.spec.get_or_insert_default();
         spec.update_strategy = Some(v1::StatefulSetUpdateStrategy { variant });
     });
-    check(&fake, &["rollout", "status", "sts/db"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "status", "sts/db"],
+        expect![[r#"
         exit 1
         error: rollout status is only available for the RollingUpdate strategy
-    "#]])
+    "#]],
+    )
     .await;
 }
 
@@ -113,19 +145,27 @@ async fn the_rollout_of_a_daemon_set_is_followed_to_its_end() {
         (status.observed_generation, status.desired_number_scheduled) = (generation, 3);
         status.updated_number_scheduled = 1;
     });
-    check(&fake, &["rollout", "status", "daemonset/log", "--watch=false"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "status", "daemonset/log", "--watch=false"],
+        expect![[r#"
         exit 0
         Waiting for daemon set "log" rollout to finish: 1 out of 3 new pods have been updated...
-    "#]])
+    "#]],
+    )
     .await;
     fake.change_daemon_set("log", |set| {
         let status = set.status.get_or_insert_default();
         (status.updated_number_scheduled, status.number_available) = (3, 3);
     });
-    check(&fake, &["rollout", "status", "daemonset/log"], expect![[r#"
+    check(
+        &fake,
+        &["rollout", "status", "daemonset/log"],
+        expect![[r#"
         exit 0
         daemon set "log" successfully rolled out
-    "#]])
+    "#]],
+    )
     .await;
     check(&fake, &["rollout", "history", "daemonset/none"], expect![[r#""#]]).await;
 }

@@ -47,7 +47,8 @@ fn check(kind: &str, spec: &str, expected: Expect) {
 
 #[test]
 fn the_examples_are_read_whole() {
-    let Object::StatefulSet(set) = check_round_trip(include_str!("../../../examples/statefulset.yaml")) else {
+    let Object::StatefulSet(set) = check_round_trip(include_str!("../../../examples/statefulset.yaml"))
+    else {
         panic!("a StatefulSet")
     };
     assert_eq!((set.spec.replicas, set.spec.service_name.as_str()), (2, "db"));
@@ -68,7 +69,10 @@ fn what_is_not_given_is_as_in_kubernetes() {
     assert_eq!((spec.replicas, spec.ordinals_start, spec.revision_history_limit), (1, 0, 10));
     assert_eq!(spec.pod_management_policy, PodManagementPolicy::OrderedReady);
     let max_unavailable = IntOrPercent::Int(1);
-    assert_eq!(spec.update_strategy, StatefulSetUpdateStrategy::RollingUpdate { partition: 0, max_unavailable });
+    assert_eq!(
+        spec.update_strategy,
+        StatefulSetUpdateStrategy::RollingUpdate { partition: 0, max_unavailable }
+    );
     let Object::DaemonSet(set) = check_round_trip(&manifest("DaemonSet", "")) else { panic!("a DaemonSet") };
     assert_eq!((set.spec.min_ready_ms, set.spec.revision_history_limit), (0, 10));
 }
@@ -88,7 +92,11 @@ fn everything_that_can_be_said_comes_back() {
 
 #[test]
 fn mistakes_are_named_with_path_and_reason() {
-    check("StatefulSet", "  volumeClaimTemplates: []\n  persistentVolumeClaimRetentionPolicy: {}\n", expect![[]]);
+    check(
+        "StatefulSet",
+        "  volumeClaimTemplates: []\n  persistentVolumeClaimRetentionPolicy: {}\n",
+        expect![[]],
+    );
     check("StatefulSet", "  podManagementPolicy: Ordered\n  ordinals: {start: -1, end: 4}\n", expect![[]]);
     check("StatefulSet", "  updateStrategy: {type: Recreate}\n  strategy: {}\n", expect![[]]);
     check("DaemonSet", "  replicas: 2\n", expect![[]]);
@@ -102,11 +110,13 @@ fn combinations_that_cannot_work_are_refused() {
     check("StatefulSet", "  replicas: 2\n  ordinals: {start: 2147483647}\n", expect![[]]);
     check("DaemonSet", "  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}\n", expect![[]]);
     check("DaemonSet", "  updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}\n", expect![[]]);
-    let never = manifest("DaemonSet", "").replace("spec: {containers", "spec: {restartPolicy: Never, containers");
+    let never =
+        manifest("DaemonSet", "").replace("spec: {containers", "spec: {restartPolicy: Never, containers");
     let source = Source { name: "a.yaml".to_owned(), text: never };
     let errors = parse(&[source], None).expect_err("a workload keeps its pods running");
     assert_eq!(errors[0].path, "spec.template.spec.restartPolicy");
-    let long = manifest("StatefulSet", "  replicas: 11\n").replace("name: x,", &format!("name: {},", "x".repeat(61)));
+    let long = manifest("StatefulSet", "  replicas: 11\n")
+        .replace("name: x,", &format!("name: {},", "x".repeat(61)));
     let source = Source { name: "a.yaml".to_owned(), text: long };
     let errors = parse(&[source], None).expect_err("pods have longer names");
     assert_eq!(errors[0].path, "metadata.name");

@@ -69,7 +69,9 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         Object::Pod(p) => pod::spec(&p.spec, &root.field("spec"), &mut report),
         Object::ReplicaSet(set) => workload::replica_set(&set.spec, &root.field("spec"), &mut report),
         Object::Deployment(d) => workload::deployment(&d.spec, &root.field("spec"), &mut report),
-        Object::StatefulSet(s) => workload::stateful_set(&s.meta.name, &s.spec, &root.field("spec"), &mut report),
+        Object::StatefulSet(s) => {
+            workload::stateful_set(&s.meta.name, &s.spec, &root.field("spec"), &mut report)
+        }
         Object::DaemonSet(s) => workload::daemon_set(&s.spec, &root.field("spec"), &mut report),
         Object::Job(j) => job::job(&j.spec, &root.field("spec"), &mut report),
         Object::CronJob(j) => job::cron_job(&j.spec, &root.field("spec"), &mut report),

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    DaemonSet, DaemonSetUpdateStrategy, EventKind, Kind, LABEL_CONTROLLER_REVISION_HASH, Name, Node, ObjectId, Pod,
-    Taint, TaintEffect, Transaction,
+    DaemonSet, DaemonSetUpdateStrategy, EventKind, Kind, LABEL_CONTROLLER_REVISION_HASH, Name, Node,
+    ObjectId, Pod, Taint, TaintEffect, Transaction,
 };
 use smol_str::SmolStr;
 
@@ -128,7 +128,8 @@ impl<'a> Pods<'a> {
 
     /// Most nodes without, and with two; `None` for OnDelete.
     fn bounds(&self) -> Option<(u32, u32)> {
-        let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } = self.set.spec.update_strategy
+        let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } =
+            self.set.spec.update_strategy
         else {
             return None;
         };

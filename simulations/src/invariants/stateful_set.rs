@@ -111,7 +111,8 @@ fn check_given_up(before: &State, after: &State, set: &StatefulSet, pod: &Pod, a
         let fits = !in_order(set) || (was.unavailable() == 0 && !above);
         return ensure(fits, NAME, || format!("{name} goes out of turn: {} unavailable", was.unavailable()));
     }
-    let StatefulSetUpdateStrategy::RollingUpdate { partition, max_unavailable } = set.spec.update_strategy else {
+    let StatefulSetUpdateStrategy::RollingUpdate { partition, max_unavailable } = set.spec.update_strategy
+    else {
         return ensure(false, NAME, || format!("{name} is given up, although OnDelete"));
     };
     let from = set.spec.ordinals_start.saturating_add(partition);

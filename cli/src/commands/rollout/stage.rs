@@ -58,7 +58,10 @@ fn stateful_set_stage(set: &StatefulSet) -> Stage {
         return Stage::Going("Waiting for statefulset spec update to be observed...".to_owned());
     }
     if status.ready_replicas < spec.replicas {
-        return Stage::Going(format!("Waiting for {} pods to be ready...", spec.replicas - status.ready_replicas));
+        return Stage::Going(format!(
+            "Waiting for {} pods to be ready...",
+            spec.replicas - status.ready_replicas
+        ));
     }
     if partition > 0 {
         let wanted = spec.replicas.saturating_sub(partition);
@@ -67,7 +70,9 @@ fn stateful_set_stage(set: &StatefulSet) -> Stage {
             let figures = format!("{updated} out of {wanted} new pods have been updated");
             return Stage::Going(format!("Waiting for partitioned roll out to finish: {figures}..."));
         }
-        return Stage::Complete(format!("partitioned roll out complete: {updated} new pods have been updated..."));
+        return Stage::Complete(format!(
+            "partitioned roll out complete: {updated} new pods have been updated..."
+        ));
     }
     let revision = &status.update_revision;
     if status.update_revision != status.current_revision {
@@ -88,8 +93,9 @@ fn daemon_set_stage(set: &DaemonSet) -> Stage {
     if status.observed_generation < set.meta.generation {
         return Stage::Going("Waiting for daemon set spec update to be observed...".to_owned());
     }
-    let waiting =
-        |what: String| Stage::Going(format!("Waiting for daemon set \"{name}\" rollout to finish: {what}..."));
+    let waiting = |what: String| {
+        Stage::Going(format!("Waiting for daemon set \"{name}\" rollout to finish: {what}..."))
+    };
     let wanted = status.desired_number_scheduled;
     if status.updated_number_scheduled < wanted {
         let updated = status.updated_number_scheduled;

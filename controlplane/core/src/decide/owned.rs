@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ControllerRevision, EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection, RejectionCode,
+    ControllerRevision, EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection,
+    RejectionCode,
 };
 
 use super::{Emit, check_items, not_allowed, not_found};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CompletionMode, ControllerRevision, DaemonSet, EventKind, Job, Kind, Object, ObjectId, OwnerRef,
-    Pod, PodReplacementPolicy, PodStamp, Rejection, StatefulSet,
+    CompletionMode, ControllerRevision, DaemonSet, EventKind, Job, Kind, Object, ObjectId, OwnerRef, Pod,
+    PodReplacementPolicy, PodStamp, Rejection, StatefulSet,
 };
 use smol_str::SmolStr;
 
@@ -63,15 +63,14 @@ pub(super) fn delete(
     };
     // Without it nobody could tell which pods have another template.
     let update = workload::wanted(state, owner.id, template);
-    let update = update.ok_or_else(|| not_found(format!("the revision of {}'s template", found.object_ref())))?;
+    let update =
+        update.ok_or_else(|| not_found(format!("the revision of {}'s template", found.object_ref())))?;
     let update = SmolStr::new(update.meta.name.as_str());
     let mut given_up = match &found {
         Object::StatefulSet(set) => {
             GivenUp::StatefulSet { set, update, roster: Roster::of(state, set, state.now_ms) }
         }
-        Object::DaemonSet(set) => {
-            GivenUp::DaemonSet { fleet: Fleet::of(state, set, &update, state.now_ms) }
-        }
+        Object::DaemonSet(set) => GivenUp::DaemonSet { fleet: Fleet::of(state, set, &update, state.now_ms) },
         _ => unreachable!("others were refused above"),
     };
     for pod in pods.iter().filter_map(|id| state.pods.get(*id)) {
@@ -161,7 +160,8 @@ impl<'a> Wanted<'a> {
                     && revision.is_some()
                     && roster.may_create(set, ordinal);
                 if fits {
-                    let revision = revision.map(|row| SmolStr::new(row.meta.name.as_str())).unwrap_or_default();
+                    let revision =
+                        revision.map(|row| SmolStr::new(row.meta.name.as_str())).unwrap_or_default();
                     let seen = Seen { id: ObjectId(u64::MAX), revision, standing: Standing::Unready };
                     roster.put(ordinal, Some(seen));
                 }
@@ -176,7 +176,8 @@ impl<'a> Wanted<'a> {
                 let fits = stamp.index.is_none() && fleet.may_create(&node);
                 if fits {
                     *created += 1;
-                    let (id, revision) = (ObjectId(u64::MAX - *created), SmolStr::new(row.meta.name.as_str()));
+                    let (id, revision) =
+                        (ObjectId(u64::MAX - *created), SmolStr::new(row.meta.name.as_str()));
                     fleet.put_pod(&node, id, Some(Seen { id, revision, standing: Standing::Unready }));
                 }
                 fits

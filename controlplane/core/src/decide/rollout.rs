@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ANNOTATION_RESTARTED_AT, ControllerRevision, DaemonSet, Deployment, EventKind, Kind,
-    LABEL_POD_TEMPLATE_HASH, Object, ObjectId, ObjectRef, PodTemplate, REPLICAS_MAX, Rejection, RejectionCode,
-    ReplicaSet, StatefulSet,
+    LABEL_POD_TEMPLATE_HASH, Object, ObjectId, ObjectRef, PodTemplate, REPLICAS_MAX, Rejection,
+    RejectionCode, ReplicaSet, StatefulSet,
 };
 use smol_str::SmolStr;
 
@@ -44,7 +44,9 @@ pub(super) fn scale(
                 reference.to_string(),
                 "cannot be scaled: a DaemonSet has one pod on every node that suits",
             )
-            .with_remedy("change its template's nodeSelector or tolerations, or labels and taints of nodes"));
+            .with_remedy(
+                "change its template's nodeSelector or tolerations, or labels and taints of nodes",
+            ));
         }
         other => {
             let field = other.object_ref().to_string();
@@ -214,7 +216,9 @@ impl Rolled {
             Self::Deployment(deployment) => {
                 set_at(state, deployment, revision).map(|set| without_hash(&set.spec.template))
             }
-            _ => rows_of(state, self.id()).find(|row| row.revision == revision).map(|row| row.template.clone()),
+            _ => {
+                rows_of(state, self.id()).find(|row| row.revision == revision).map(|row| row.template.clone())
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, ControllerRevision, DaemonSet, Kind, Name, Node, Object, ObjectId, ObjectStatus, OwnerRef, Pod, PodStamp,
+    Command, ControllerRevision, DaemonSet, Kind, Name, Node, Object, ObjectId, ObjectStatus, OwnerRef, Pod,
+    PodStamp,
 };
 use smol_str::SmolStr;
 
@@ -153,6 +154,10 @@ impl Pass<'_> {
         let name = name.unwrap_or_else(|| self.set.status.update_revision.clone());
         if let Some(update) = update {
             self.known.fleet.catch_up(self.view.state, self.set, &name, self.view.now_ms);
+            debug_assert!(
+                self.known.fleet.agrees_with(&Fleet::of(self.view.state, self.set, &name, self.view.now_ms)),
+                "kept change by change"
+            );
             self.replace_ended();
             self.create(update);
             self.give_up();

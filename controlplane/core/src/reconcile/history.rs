@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{
-    Command, ControllerRevision, Kind, Object, ObjectMeta, OwnerRef, PodTemplate,
-};
+use bulkhead_types::{Command, ControllerRevision, Kind, Object, ObjectMeta, OwnerRef, PodTemplate};
 
 use super::{View, names};
 use crate::State;
@@ -34,7 +32,9 @@ pub(super) fn is_doomed(state: &State, owner: &ObjectMeta) -> bool {
 impl<'a> History<'a> {
     fn rows(&self) -> impl Iterator<Item = &'a Arc<ControllerRevision>> {
         let state = self.view.state;
-        state.owned(self.owner.id, Kind::ControllerRevision).filter_map(|id| state.controller_revisions().get(id))
+        state
+            .owned(self.owner.id, Kind::ControllerRevision)
+            .filter_map(|id| state.controller_revisions().get(id))
     }
 
     /// The ControllerRevision of the wanted template. One of before gets the highest number again; a new one is asked

@@ -85,6 +85,11 @@ impl Reconciler for StatefulSets {
                 let set = view.state.stateful_sets().get(id).filter(|set| !is_doomed(view.state, &set.meta));
                 let (Some(set), Some(known)) = (set, this.sets.get_mut(&id)) else { return };
                 known.roster.catch_up(set, view.now_ms);
+                debug_assert_eq!(
+                    known.roster,
+                    Roster::of(view.state, set, view.now_ms),
+                    "kept change by change"
+                );
                 let mut pass = Pass { view, set, known, commands, wake_at_ms: None };
                 pass.run();
                 let wake_at_ms = pass.wake_at_ms.into_iter().chain(pass.known.roster.next_ripe_ms()).min();
@@ -162,7 +167,8 @@ impl Pass<'_> {
         for ordinal in self.known.roster.ended().iter().take(PODS_PER_RUN) {
             let Some(seen) = self.known.roster.get(*ordinal) else { continue };
             let is_wanted = self.set.spec.ordinals().contains(ordinal);
-            let due_ms = if is_wanted { self.known.backoff.ended(*ordinal, seen.id, self.view.now_ms) } else { 0 };
+            let due_ms =
+                if is_wanted { self.known.backoff.ended(*ordinal, seen.id, self.view.now_ms) } else { 0 };
             if due_ms <= self.view.now_ms {
                 doomed.push(seen.id);
             } else {

@@ -4,6 +4,8 @@
 //! Source: "DaemonSet" in the Kubernetes documentation, and `nodeShouldRunDaemonPod`, `podsShouldBeOnNode` and
 //! `rollingUpdate` of its controller.
 
+mod figures;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +14,7 @@ use bulkhead_types::{
 };
 use smol_str::SmolStr;
 
+use self::figures::Figures;
 use super::{Seen, Standing};
 use crate::State;
 use crate::owned_pod::with_daemon_tolerations;
@@ -30,34 +33,6 @@ pub(crate) enum Verdict {
     OutdatedLost,
     /// The one pod has another template and is available.
     Outdated,
-}
-
-/// What a node adds to the status.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    pub(crate) desired: u32,
-    pub(crate) scheduled: u32,
-    pub(crate) misscheduled: u32,
-    pub(crate) ready: u32,
-    pub(crate) available: u32,
-    pub(crate) updated: u32,
-    /// Nodes with two pods that may run.
-    pub(crate) surging: u32,
-}
-
-impl Figures {
-    fn each(&mut self, other: Self, change: fn(u32, u32) -> u32) {
-        let pairs = [
-            (&mut self.desired, other.desired),
-            (&mut self.scheduled, other.scheduled),
-            (&mut self.misscheduled, other.misscheduled),
-            (&mut self.ready, other.ready),
-            (&mut self.available, other.available),
-            (&mut self.updated, other.updated),
-            (&mut self.surging, other.surging),
-        ];
-        pairs.into_iter().for_each(|(total, part)| *total = change(*total, part));
-    }
 }
 
 /// What matters of a node.
@@ -161,7 +136,8 @@ impl Fleet {
     /// a cordon nor a lost lease matters.
     fn place(&self, node: &Node) -> Place {
         let named = self.spec.node_name.as_ref().is_none_or(|name| name == node.meta.name.as_str());
-        let selected = self.spec.node_selector.iter().all(|(key, value)| node.meta.labels.get(key) == Some(value));
+        let selected =
+            self.spec.node_selector.iter().all(|(key, value)| node.meta.labels.get(key) == Some(value));
         let fits = named && selected && !node.meta.is_deleting();
         let repelled = untolerated(&self.spec, node).next().is_some();
         let driven_out = untolerated(&self.spec, node).any(|taint| taint.effect == TaintEffect::NoExecute);
@@ -190,7 +166,8 @@ impl Fleet {
         let slot = self.slots.entry(node.clone()).or_default();
         let former = slot.pods.remove(&id);
         let is_news = former != seen;
-        let revision = |seen: &Option<Seen>| seen.as_ref().filter(|s| s.is_active()).map(|s| s.revision.clone());
+        let revision =
+            |seen: &Option<Seen>| seen.as_ref().filter(|s| s.is_active()).map(|s| s.revision.clone());
         if let Some(count) = revision(&former).and_then(|name| self.revisions.get_mut(&name)) {
             *count -= 1;
         }
@@ -274,7 +251,11 @@ impl Fleet {
         // A strategy without surge has one place: the old pod keeps it while it serves and the new one does not.
         let kept_new = kept_new.filter(|_| self.surges() || well || !serves);
         let kept_old = best(&old).filter(|_| kept_new.is_none() || (self.surges() && serves && !well));
-        active.iter().map(|seen| seen.id).filter(|id| Some(*id) != kept_new && Some(*id) != kept_old).collect()
+        active
+            .iter()
+            .map(|seen| seen.id)
+            .filter(|id| Some(*id) != kept_new && Some(*id) != kept_old)
+            .collect()
     }
 
     fn figures(&self, slot: &Slot) -> Figures {
@@ -351,7 +332,8 @@ impl Fleet {
             DaemonSetUpdateStrategy::OnDelete => None,
             DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } => {
                 let desired = self.totals.desired;
-                let (unavailable, surge) = (max_unavailable.resolve(desired, true), max_surge.resolve(desired, true));
+                let (unavailable, surge) =
+                    (max_unavailable.resolve(desired, true), max_surge.resolve(desired, true));
                 Some(if unavailable == 0 && surge == 0 { (1, 0) } else { (unavailable, surge) })
             }
         }
@@ -389,6 +371,12 @@ impl Fleet {
     /// On how many more nodes a new pod may be created beside an old one now.
     pub(crate) fn spare_surge(&self) -> u32 {
         self.bounds().map_or(0, |(_, most)| most.saturating_sub(self.totals.surging))
+    }
+
+    /// Whether this, which followed every change, says the same as one that was made from the State just now.
+    pub(crate) fn agrees_with(&self, fresh: &Self) -> bool {
+        (&self.slots, &self.ended, self.totals, &self.revisions)
+            == (&fresh.slots, &fresh.ended, fresh.totals, &fresh.revisions)
     }
 
     /// When the next pod becomes available, milliseconds since the epoch.

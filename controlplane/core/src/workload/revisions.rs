@@ -58,9 +58,11 @@ pub(crate) fn wanted_at<'a>(
 /// Whether a ControllerRevision is more than history: it is the wanted one, the current one, or some active pod's.
 /// Costs time in proportion to the owner's pods.
 pub(crate) fn is_needed(state: &State, owner: ObjectId, row: &ControllerRevision) -> bool {
-    let is = |other: Option<&Arc<ControllerRevision>>| other.is_some_and(|other| other.meta.id == row.meta.id);
+    let is =
+        |other: Option<&Arc<ControllerRevision>>| other.is_some_and(|other| other.meta.id == row.meta.id);
     let set = state.stateful_sets().get(owner);
-    let of_set = set.is_some_and(|set| is(wanted(state, owner, &set.spec.template)) || is(current(state, set)));
+    let of_set =
+        set.is_some_and(|set| is(wanted(state, owner, &set.spec.template)) || is(current(state, set)));
     let of_daemons = state.daemon_sets().get(owner);
     let of_daemons = of_daemons.is_some_and(|set| is(wanted(state, owner, &set.spec.template)));
     let has_it = |pod: &Arc<Pod>| is_active(pod) && revision_of(pod) == row.meta.name.as_str();

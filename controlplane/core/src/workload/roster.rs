@@ -53,8 +53,12 @@ pub(crate) fn pod_name(set: &Name, ordinal: u32) -> Option<Name> {
 impl Roster {
     /// The pods of a set at a time. Costs time in proportion to their number.
     pub(crate) fn of(state: &State, set: &StatefulSet, now_ms: u64) -> Self {
-        let mut roster =
-            Self { ordinals: set.spec.ordinals(), min_ready_ms: set.spec.min_ready_ms, now_ms, ..Self::default() };
+        let mut roster = Self {
+            ordinals: set.spec.ordinals(),
+            min_ready_ms: set.spec.min_ready_ms,
+            now_ms,
+            ..Self::default()
+        };
         roster.missing = roster.ordinals.clone().collect();
         for pod in state.pods_of(set.meta.id) {
             if let Some(ordinal) = ordinal_of(pod) {
@@ -162,7 +166,8 @@ impl Roster {
     /// How many more available pods a rolling update may give up now.
     pub(crate) fn spare(&self, set: &StatefulSet) -> u32 {
         // One after another: what is too many goes first.
-        let waits = set.spec.pod_management_policy == PodManagementPolicy::OrderedReady && !self.surplus.is_empty();
+        let waits =
+            set.spec.pod_management_policy == PodManagementPolicy::OrderedReady && !self.surplus.is_empty();
         if waits { 0 } else { set.spec.max_unavailable().saturating_sub(self.unavailable()) }
     }
 

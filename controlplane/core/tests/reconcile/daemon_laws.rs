@@ -11,7 +11,7 @@ use bulkhead_types::{
 use proptest::prelude::*;
 
 use crate::kit::{Cluster, GIB, Say, facts, reference};
-use crate::sets::{daemon_set, image, is_active, is_available, node_by_node, taint, template_of};
+use crate::sets::{daemon_set, image, is_active, is_available, node_by_node, restored, taint, template_of};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -118,7 +118,8 @@ impl<'a> Model<'a> {
 
     /// Most unavailable and most surging nodes; `None` for OnDelete.
     fn bounds(&self) -> Option<(u32, u32)> {
-        let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } = self.set.spec.update_strategy
+        let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } =
+            self.set.spec.update_strategy
         else {
             return None;
         };
@@ -178,7 +179,8 @@ fn perform(cluster: &mut Cluster, op: &Op) {
     match op {
         Op::Image(version) => cluster.change_daemon_set("log", |spec| spec.template = wanted(*version)),
         Op::Strategy(unavailable, surge) => {
-            cluster.change_daemon_set("log", |spec| spec.update_strategy = node_by_node(*unavailable, *surge));
+            cluster
+                .change_daemon_set("log", |spec| spec.update_strategy = node_by_node(*unavailable, *surge));
         }
         Op::OnDelete => {
             let on_delete = DaemonSetUpdateStrategy::OnDelete;
@@ -255,6 +257,8 @@ fn play(min_ready_ms: u64, ops: &[Op]) -> Cluster {
 
 /// Lets everything get well: then every node that suits has one available pod, of the wanted template.
 fn heal(cluster: &mut Cluster) {
+    // A lost word comes back after a while.
+    cluster.advance(40_000);
     for _ in 0..200 {
         cluster.converge();
         let set = cluster.get_daemon_set("log");
@@ -288,6 +292,7 @@ proptest! {
         prop_assert_eq!(status.number_unavailable, 0);
         let replayed = cluster.replayed();
         prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
+        prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
         cluster.watch = |_, _, _| panic!("a set at rest is left alone");
         cluster.new_leader();
         cluster.settle();

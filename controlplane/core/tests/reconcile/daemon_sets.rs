@@ -1,8 +1,8 @@
 //! DaemonSets: which nodes, and from one template to the next.
 
 use bulkhead_types::{
-    Command, DaemonSetSpec, DaemonSetUpdateStrategy, Kind, OwnerRef, PodStamp, Shared, TaintEffect, Toleration,
-    TolerationOperator,
+    Command, DaemonSetSpec, DaemonSetUpdateStrategy, Kind, OwnerRef, PodStamp, Shared, TaintEffect,
+    Toleration, TolerationOperator,
 };
 
 use crate::kit::{Cluster, GIB, Say, facts, name, reference};
@@ -92,7 +92,8 @@ fn labels_and_the_selector_choose_nodes() {
 fn taints_keep_away_and_only_no_execute_drives_out() {
     let mut cluster = cluster(2, |_| ());
     cluster.converge();
-    let tainted = |effect| move |node: &mut bulkhead_types::Node| node.spec.taints = vec![taint("gpu", effect)];
+    let tainted =
+        |effect| move |node: &mut bulkhead_types::Node| node.spec.taints = vec![taint("gpu", effect)];
     cluster.change_node("node-0", tainted(TaintEffect::NoSchedule));
     cluster.converge();
     assert_eq!(cluster.daemons("log"), "0=1 1=1");
@@ -138,7 +139,8 @@ fn failed_pods_are_replaced_later_and_later_on_their_node_only() {
     cluster.converge();
     let fail = |cluster: &mut Cluster| {
         let set = cluster.get_daemon_set("log").meta.id;
-        let node_0 = |pod: &&std::sync::Arc<bulkhead_types::Pod>| pod.spec.node_name.as_deref() == Some("node-0");
+        let node_0 =
+            |pod: &&std::sync::Arc<bulkhead_types::Pod>| pod.spec.node_name.as_deref() == Some("node-0");
         let pod = cluster.state().pods_of(set).find(node_0).unwrap().meta.id;
         cluster.say(pod, Say::Failed);
         pod

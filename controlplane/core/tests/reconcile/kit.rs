@@ -7,10 +7,9 @@ use bulkhead_controlplane_core::reconcile::{Context, Proposal, ReconcileConfig, 
 use bulkhead_controlplane_core::{Applied, Change, Machine, State, invariant};
 use bulkhead_types::{
     Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, FEATURE_LEVEL_MAX, IntOrPercent,
-    Kind, LabelSelector,
-    MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase, PodReport, PodSpec,
-    PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements,
-    Resources, Revision, Shared, Stamped, StringMap, Transaction,
+    Kind, LabelSelector, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase,
+    PodReport, PodSpec, PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus,
+    ResourceRequirements, Resources, Revision, Shared, Stamped, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;

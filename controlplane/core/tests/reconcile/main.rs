@@ -1,6 +1,8 @@
 //! Reconcilers and scheduler over a real machine, with agents that do as they are told.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod daemon_laws;
+mod daemon_sets;
 mod kit;
 mod laws;
 mod nodes;
@@ -9,5 +11,3 @@ mod scheduling;
 mod sets;
 mod stateful_laws;
 mod stateful_sets;
-mod daemon_laws;
-mod daemon_sets;

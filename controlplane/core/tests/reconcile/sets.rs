@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::State;
+use bulkhead_controlplane_core::{Restorer, State};
 use bulkhead_types::{
     Command, DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, IntOrPercent, Kind,
     LABEL_CONTROLLER_REVISION_HASH, LabelSelector, Node, Object, ObjectId, ObjectMeta, Pod,
@@ -154,11 +154,18 @@ impl Cluster {
         let mut rows: Vec<_> = self.state().controller_revisions().iter().collect();
         rows.sort_by_key(|row| row.revision);
         let version = |image: &str| image.rsplit_once(':').unwrap().1.to_owned();
-        let each = rows.iter().map(|row| {
-            format!("{}:{}", row.revision, version(&row.template.spec.containers[0].image))
-        });
+        let each = rows
+            .iter()
+            .map(|row| format!("{}:{}", row.revision, version(&row.template.spec.containers[0].image)));
         each.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// A State as a snapshot keeps it.
+pub fn restored(state: &State) -> State {
+    let mut restorer = Restorer::default();
+    state.records().for_each(|record| restorer.push(record).unwrap());
+    restorer.finish().unwrap()
 }
 
 pub fn taint(key: &str, effect: TaintEffect) -> Taint {

@@ -11,7 +11,7 @@ use bulkhead_types::{
 use proptest::prelude::*;
 
 use crate::kit::{Cluster, Say, reference};
-use crate::sets::{image, is_active, is_available, ordinal, partition, stateful_set, template_of};
+use crate::sets::{image, is_active, is_available, ordinal, partition, restored, stateful_set, template_of};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -110,7 +110,8 @@ fn check(now_ms: u64, before: &State, after: &State) {
         let keeps = rolling(&set.spec).is_some_and(|(from, _)| *at < from);
         let template = template_of(after, pod);
         let current = bulkhead_types::Name::new(&set.status.current_revision).ok();
-        let current = current.and_then(|name| before.find(Kind::ControllerRevision, set.meta.namespace.as_ref(), &name));
+        let current = current
+            .and_then(|name| before.find(Kind::ControllerRevision, set.meta.namespace.as_ref(), &name));
         let current = current.and_then(|id| before.controller_revisions().get(id)).map(|row| &row.template);
         let expected = current.filter(|_| keeps).unwrap_or(&set.spec.template);
         assert_eq!(template, *expected, "{at} has another template than wanted");
@@ -208,6 +209,8 @@ fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op]) -> Cluster {
 
 /// Lets everything get well: then every wanted ordinal has an available pod, and nothing else is there.
 fn heal(cluster: &mut Cluster) {
+    // A lost word comes back after a while.
+    cluster.advance(40_000);
     for _ in 0..200 {
         cluster.converge();
         let set = cluster.get_stateful_set("db");
@@ -216,7 +219,10 @@ fn heal(cluster: &mut Cluster) {
         let updated = |(at, pod): (&u32, &&Arc<Pod>)| {
             *at < from || template_of(cluster.state(), pod) == set.spec.template
         };
-        if model.unavailable() == 0 && model.pods.len() as u32 == set.spec.replicas && model.pods.iter().all(updated) {
+        if model.unavailable() == 0
+            && model.pods.len() as u32 == set.spec.replicas
+            && model.pods.iter().all(updated)
+        {
             return;
         }
         cluster.advance(5000);
@@ -245,6 +251,7 @@ proptest! {
         prop_assert!(cluster.state().controller_revisions().len() <= 2 + 2 + spec.replicas as usize);
         let replayed = cluster.replayed();
         prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
+        prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
         cluster.watch = |_, _, _| panic!("a set at rest is left alone");
         cluster.new_leader();
         cluster.settle();

@@ -353,14 +353,16 @@ fn stale_words_do_no_harm() {
     assert_eq!(create(generation, PodStamp { revision: None, ..stamp(2, "db-2") }), (false, 0));
     assert_eq!(create(generation + 1, stamp(2, "db-2")), (true, 0), "the spec is another");
     let pods = vec![cluster.pod_at("db", 0), cluster.pod_at("db", 1)];
-    let delete = |generation| Command::DeleteOwnedPods { owner, generation, pods: pods.clone(), reason: "X".into() };
+    let delete =
+        |generation| Command::DeleteOwnedPods { owner, generation, pods: pods.clone(), reason: "X".into() };
     cluster.ok(delete(generation));
     assert!(cluster.submit(vec![delete(generation + 1)]).is_err());
     assert_eq!(cluster.ordinals("db"), "0:1 1:1!", "both are wanted as they are");
     let objects = vec![(Kind::ControllerRevision, revision), (Kind::Pod, pods[0])];
     cluster.ok(Command::DeleteOwned { owner, objects });
     assert_eq!(cluster.history(), "1:1", "a template that is in use stays");
-    let object = Object::ControllerRevision(cluster.state().controller_revisions().get(revision).unwrap().clone());
+    let object =
+        Object::ControllerRevision(cluster.state().controller_revisions().get(revision).unwrap().clone());
     let refused = cluster.submit(vec![Command::CreateOwned { owner, generation, object }]).unwrap_err();
     assert!(refused.reason.contains("taken") || refused.reason.contains("next template"), "{refused}");
     cluster.change_stateful_set("db", |spec| spec.template = image("db", 2));

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     DaemonSetSpec, DaemonSetUpdateStrategy, DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator,
-    LabelSelector, NAME_LENGTH_MAX, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX, ReplicaSetSpec,
-    RestartPolicy, StatefulSetSpec, StatefulSetUpdateStrategy, check_label_key, check_label_value,
+    LabelSelector, NAME_LENGTH_MAX, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX,
+    ReplicaSetSpec, RestartPolicy, StatefulSetSpec, StatefulSetUpdateStrategy, check_label_key,
+    check_label_value,
 };
 
 /// Checks what is wanted of a ReplicaSet.
@@ -40,7 +41,9 @@ pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>,
     replicas(spec.replicas, path, report);
     let ordinal = spec.ordinals().next_back().unwrap_or(0);
     if Name::new(format!("{name}-{ordinal}")).is_err() {
-        let reason = format!("{name}-{ordinal} would be too long for a pod's name: at most {NAME_LENGTH_MAX} characters");
+        let reason = format!(
+            "{name}-{ordinal} would be too long for a pod's name: at most {NAME_LENGTH_MAX} characters"
+        );
         report.push(&Path::Root.field("metadata").field("name"), reason);
     }
     let last = u64::from(spec.ordinals_start) + u64::from(spec.replicas);
