@@ -274,11 +274,19 @@ impl Fake {
                 }
             }
             Variant::Scale(scale) => {
-                let name = scale.object.unwrap_or_default().name;
-                self.change_deployment(&name, |d| {
-                    d.spec.get_or_insert_default().replicas = Some(scale.replicas)
-                });
+                let object = scale.object.unwrap_or_default();
+                let replicas = Some(scale.replicas);
+                if object.kind() == v1::Kind::StatefulSet {
+                    let change =
+                        |set: &mut v1::StatefulSet| set.spec.get_or_insert_default().replicas = replicas;
+                    self.change_stateful_set(&object.name, change);
+                } else {
+                    let change = |d: &mut v1::Deployment| d.spec.get_or_insert_default().replicas = replicas;
+                    self.change_deployment(&object.name, change);
+                }
             }
+            // What becomes of it is the server's.
+            Variant::RestartRollout(_) | Variant::UndoRollout(_) => {}
             Variant::SetUnschedulable(set) => {
                 let found = self.state().object(&set.node).cloned();
                 let Some(Kind::Node(mut node)) = found else { return Err(Status::not_found("no such node")) };

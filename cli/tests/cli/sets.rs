@@ -89,19 +89,9 @@ async fn the_rollout_of_a_stateful_set_is_followed_to_its_end() {
         status.observed_generation = generation;
         (status.current_revision, status.update_revision) = ("db-a".to_owned(), "db-b".to_owned());
     });
-    check(
-        &fake,
-        &["rollout", "status", "sts/db", "--timeout", "200ms"],
-        expect![[r#"
-        exit 4
-        Waiting for 2 pods to be ready...
-        error: the rollout is not complete after 200ms
-    "#]],
-    )
-    .await;
     let address = fake.address.clone();
     let command = tokio::spawn(async move { bulkhead_on(&address, &["rollout", "status", "sts/db"]).await });
-    fake.watched(2).await;
+    fake.watched(1).await;
     fake.change_stateful_set("db", |set| {
         let status = set.status.get_or_insert_default();
         (status.ready_replicas, status.updated_replicas) = (2, 1);
@@ -119,6 +109,10 @@ async fn the_rollout_of_a_stateful_set_is_followed_to_its_end() {
         statefulset rolling update complete 2 pods at revision db-b...
     "#]]
     .assert_eq(&text(&output.stdout));
+    fake.change_stateful_set("db", |set| set.status.get_or_insert_default().ready_replicas = 1);
+    let late = bulkhead_on(&fake.address, &["rollout", "status", "sts/db", "--timeout", "200ms"]).await;
+    assert_eq!(late.status.code(), Some(4));
+    assert_eq!(text(&late.stderr), "error: the rollout is not complete after 200ms\n");
     fake.change_stateful_set("db", |set| {
         use v1::stateful_set_update_strategy::{OnDelete, Variant};
         let variant = Some(Variant::OnDelete(OnDelete {}));
@@ -167,5 +161,13 @@ async fn the_rollout_of_a_daemon_set_is_followed_to_its_end() {
     "#]],
     )
     .await;
-    check(&fake, &["rollout", "history", "daemonset/none"], expect![[r#""#]]).await;
+    check(
+        &fake,
+        &["rollout", "history", "daemonset/none"],
+        expect![[r#"
+        exit 3
+        error: none not found
+    "#]],
+    )
+    .await;
 }

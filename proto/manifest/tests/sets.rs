@@ -16,7 +16,8 @@ const NAMES: Names<'static> = Names { cluster_id: Some(Uuid::nil()), name_of: &n
 
 fn read(text: &str) -> Object {
     let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-    let mut parsed = parse(&[source], None).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
+    let namespace = Name::new("default").expect("a name");
+    let mut parsed = parse(&[source], Some(&namespace)).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
     assert_eq!(parsed.len(), 1, "{text}");
     parsed.remove(0).object
 }
@@ -25,7 +26,7 @@ fn read(text: &str) -> Object {
 fn check_round_trip(text: &str) -> Object {
     let object = read(text);
     assert_eq!(validate(&object), Vec::new());
-    assert_eq!(read(&to_yaml(&object, &NAMES)), object);
+    assert_eq!(read(&to_yaml(&object, NAMES)), object);
     object
 }
 
@@ -95,21 +96,33 @@ fn mistakes_are_named_with_path_and_reason() {
     check(
         "StatefulSet",
         "  volumeClaimTemplates: []\n  persistentVolumeClaimRetentionPolicy: {}\n",
-        expect![[]],
+        expect![[""]],
     );
-    check("StatefulSet", "  podManagementPolicy: Ordered\n  ordinals: {start: -1, end: 4}\n", expect![[]]);
-    check("StatefulSet", "  updateStrategy: {type: Recreate}\n  strategy: {}\n", expect![[]]);
-    check("DaemonSet", "  replicas: 2\n", expect![[]]);
+    check("StatefulSet", "  podManagementPolicy: Ordered\n  ordinals: {start: -1, end: 4}\n", expect![[""]]);
+    check("StatefulSet", "  updateStrategy: {type: Recreate}\n  strategy: {}\n", expect![[""]]);
+    check("DaemonSet", "  replicas: 2\n", expect![[""]]);
 }
 
 #[test]
 fn combinations_that_cannot_work_are_refused() {
-    check("StatefulSet", "  updateStrategy: {type: OnDelete, rollingUpdate: {partition: 1}}\n", expect![[]]);
-    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 0}}\n", expect![[]]);
-    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 101%}}\n", expect![[]]);
-    check("StatefulSet", "  replicas: 2\n  ordinals: {start: 2147483647}\n", expect![[]]);
-    check("DaemonSet", "  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}\n", expect![[]]);
-    check("DaemonSet", "  updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}\n", expect![[]]);
+    check(
+        "StatefulSet",
+        "  updateStrategy: {type: OnDelete, rollingUpdate: {partition: 1}}\n",
+        expect![[""]],
+    );
+    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 0}}\n", expect![[""]]);
+    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 101%}}\n", expect![[""]]);
+    check("StatefulSet", "  replicas: 2\n  ordinals: {start: 2147483647}\n", expect![[""]]);
+    check(
+        "DaemonSet",
+        "  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}\n",
+        expect![[""]],
+    );
+    check(
+        "DaemonSet",
+        "  updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}\n",
+        expect![[""]],
+    );
     let never =
         manifest("DaemonSet", "").replace("spec: {containers", "spec: {restartPolicy: Never, containers");
     let source = Source { name: "a.yaml".to_owned(), text: never };

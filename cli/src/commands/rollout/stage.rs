@@ -197,8 +197,9 @@ mod tests {
 
     fn stateful_set(change: impl FnOnce(&mut StatefulSet)) -> Stage {
         let text = include_str!("../../../../examples/statefulset.yaml").to_owned();
+        let namespace = bulkhead_types::Name::new("default").expect("a name");
         let source = bulkhead_manifest::Source { name: "-".to_owned(), text };
-        let mut parsed = bulkhead_manifest::parse(&[source], None).expect("the example is good");
+        let mut parsed = bulkhead_manifest::parse(&[source], Some(&namespace)).expect("the example is good");
         let Object::StatefulSet(set) = parsed.remove(0).object else { unreachable!("it is one") };
         let mut set = (*set).clone();
         set.meta.generation = 2;
