@@ -223,11 +223,11 @@ impl Fleet {
         if !slot.place.is_some_and(|place| place.may_stay) {
             return (!active.is_empty()).then_some(Verdict::Excess);
         }
-        let place = slot.place.filter(|place| place.wanted)?;
+        let place = slot.place?;
         match active.as_slice() {
-            [] => slot.pods.is_empty().then_some(Verdict::Gap),
-            // What ends, or ended, on the node goes first.
-            [_] if slot.pods.len() > 1 => None,
+            [] => (place.wanted && slot.pods.is_empty()).then_some(Verdict::Gap),
+            // What ends, or ended, on the node goes first; and where none would come, none is given up.
+            [_] if slot.pods.len() > 1 || !place.wanted => None,
             [only] if only.revision == self.update => None,
             [_] if self.strategy == DaemonSetUpdateStrategy::OnDelete => None,
             [only] if !self.is_well(only) => Some(Verdict::OutdatedUnwell),
@@ -262,8 +262,10 @@ impl Fleet {
         let wanted = slot.place.is_some_and(|place| place.wanted);
         let any = |is: &dyn Fn(&Seen) -> bool| u32::from(slot.pods.values().any(is));
         let there = any(&|seen| seen.lives());
+        // Also where none is wanted any more: what runs there counts for the bound.
+        let surging = u32::from(slot.pods.values().filter(|seen| seen.lives()).count() > 1);
         if !wanted {
-            return Figures { misscheduled: there, ..Figures::default() };
+            return Figures { misscheduled: there, surging, ..Figures::default() };
         }
         Figures {
             desired: 1,
@@ -272,7 +274,7 @@ impl Fleet {
             ready: any(&|seen| seen.is_ready()),
             available: any(&|seen| self.is_well(seen)),
             updated: any(&|seen| seen.is_active() && seen.revision == self.update),
-            surging: u32::from(slot.pods.values().filter(|seen| seen.lives()).count() > 1),
+            surging,
         }
     }
 

@@ -210,6 +210,20 @@ fn with_a_surge_the_old_pod_goes_when_the_new_one_is_available() {
 }
 
 #[test]
+fn a_surge_on_a_node_that_no_longer_suits_counts_and_ends() {
+    let mut cluster = cluster(2, |spec| spec.update_strategy = node_by_node(0, 1));
+    cluster.converge();
+    cluster.change_daemon_set("log", |spec| spec.template = image("log", 2));
+    cluster.settle();
+    assert_eq!(cluster.daemons("log"), "0=1 0=2! 1=1");
+    cluster.change_node("node-0", |node| node.spec.taints = vec![taint("gpu", TaintEffect::NoSchedule)]);
+    cluster.settle();
+    assert_eq!(cluster.daemons("log"), "0=1 0=2! 1=1", "one node at a time");
+    cluster.converge();
+    assert_eq!(cluster.daemons("log"), "0=2 1=2");
+}
+
+#[test]
 fn on_delete_waits_for_somebody_to_delete() {
     let mut cluster = cluster(2, |spec| spec.update_strategy = DaemonSetUpdateStrategy::OnDelete);
     cluster.converge();
