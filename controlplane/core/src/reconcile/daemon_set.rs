@@ -222,7 +222,7 @@ impl Pass<'_> {
         let outdated = fleet.with(Verdict::OutdatedUnwell).chain(outdated).take(PODS_PER_RUN);
         let outdated = outdated.flat_map(|node| fleet.pods(node)).filter(|seen| seen.is_active());
         let outdated: Vec<_> = outdated.map(|seen| seen.id).collect();
-        self.delete(&excess, "Misscheduled");
+        self.delete(&excess, "NotWantedHere");
         self.delete(&outdated, "Replaced");
     }
 
