@@ -100,18 +100,30 @@ fn mistakes_are_named_with_path_and_reason() {
             accepted
         "#]],
     );
-    check("StatefulSet", "  podManagementPolicy: Ordered\n  ordinals: {start: -1, end: 4}\n", expect![[r#"
+    check(
+        "StatefulSet",
+        "  podManagementPolicy: Ordered\n  ordinals: {start: -1, end: 4}\n",
+        expect![[r#"
         a.yaml:9:24 spec.podManagementPolicy: "Ordered" is not one of OrderedReady, Parallel
         a.yaml:10:21 spec.ordinals.start: -1 is out of range: must be between 0 and 2147483647
         a.yaml:10:25 spec.ordinals.end: unknown field
-    "#]]);
-    check("StatefulSet", "  updateStrategy: {type: Recreate}\n  strategy: {}\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "StatefulSet",
+        "  updateStrategy: {type: Recreate}\n  strategy: {}\n",
+        expect![[r#"
         a.yaml:9:26 spec.updateStrategy.type: "Recreate" is not one of RollingUpdate, OnDelete
         a.yaml:10:3 spec.strategy: unknown field
-    "#]]);
-    check("DaemonSet", "  replicas: 2\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "DaemonSet",
+        "  replicas: 2\n",
+        expect![[r#"
         a.yaml:9:3 spec.replicas: unknown field
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -123,15 +135,27 @@ fn combinations_that_cannot_work_are_refused() {
             a.yaml:9:51 spec.updateStrategy.rollingUpdate: must not be set when type is OnDelete
         "#]],
     );
-    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 0}}\n", expect![[r#"
+    check(
+        "StatefulSet",
+        "  updateStrategy: {rollingUpdate: {maxUnavailable: 0}}\n",
+        expect![[r#"
         a.yaml:9:36 spec.updateStrategy.rollingUpdate.maxUnavailable: must not be 0: a rollout could never move
-    "#]]);
-    check("StatefulSet", "  updateStrategy: {rollingUpdate: {maxUnavailable: 101%}}\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "StatefulSet",
+        "  updateStrategy: {rollingUpdate: {maxUnavailable: 101%}}\n",
+        expect![[r#"
         a.yaml:9:36 spec.updateStrategy.rollingUpdate.maxUnavailable: must be at most 100%
-    "#]]);
-    check("StatefulSet", "  replicas: 2\n  ordinals: {start: 2147483647}\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "StatefulSet",
+        "  replicas: 2\n  ordinals: {start: 2147483647}\n",
+        expect![[r#"
         a.yaml:10:14 spec.ordinals.start: the last ordinal would be 2147483649: at most 2147483647 is allowed
-    "#]]);
+    "#]],
+    );
     check(
         "DaemonSet",
         "  updateStrategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}\n",
