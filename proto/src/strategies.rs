@@ -88,7 +88,7 @@ pub fn kind() -> impl Strategy<Value = Kind> + Clone {
 record!(/// Any reference.
     object_ref: ObjectRef { kind: kind(), namespace: of(name()), name: name() });
 record!(/// Any deletion.
-    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>() });
+    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>(), by_job: any::<bool>() });
 record!(/// Any owner.
     owner_ref: OwnerRef { kind: kind(), id: object_id() });
 record!(/// Any metadata.

@@ -331,6 +331,9 @@ impl World {
     }
 
     fn tell_outcome(&mut self, number: u32, pod: ObjectId, instance: u32, well: bool) {
+        if well {
+            self.chronicle.note_success(pod);
+        }
         let phase = if well { PodPhase::Succeeded } else { PodPhase::Failed };
         let (reason, message) = (SmolStr::default(), String::new());
         self.tell_agent(number, Input::GuestPod { pod, instance, phase, reason, message });

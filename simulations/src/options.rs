@@ -217,6 +217,9 @@ pub struct WorkloadOptions {
     pub deployments: u64,
     /// Most replicas of one of them.
     pub replicas_max: u64,
+    /// Operations on Jobs and CronJobs; in runs without any the cluster keeps its first feature level.
+    #[serde(default)]
+    pub jobs_permille: u64,
     /// Submissions of several commands.
     pub bundle_permille: u64,
     /// Submissions that name the revision that they were decided on.
@@ -287,6 +290,8 @@ impl Options {
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
         };
+        // Drawn apart, so that what older seeds decide stays as it was.
+        options.workload.jobs_permille = *Rng::child(seed, "jobs", 0).pick(&[0, 0, 300, 600]);
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -497,6 +502,7 @@ impl WorkloadOptions {
             read_permille: *rng.pick(&[100, 400, 800]),
             deployments: rng.range(1, 5),
             replicas_max: rng.range(1, 2 + u64::from(agents)),
+            jobs_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
         }

@@ -1,5 +1,10 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
+mod jobs;
+
+#[cfg(test)]
+pub(crate) use jobs::new_job as any_job;
+
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
@@ -69,6 +74,9 @@ impl Workload {
 
     fn command(&mut self, rng: &mut Rng, state: &State) -> Command {
         self.count += 1;
+        if rng.chance(self.options.jobs_permille) {
+            return jobs::command(rng, state, self.count);
+        }
         let deployment = self.deployment_ref(rng);
         match rng.range(0, 99) {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),

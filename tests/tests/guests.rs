@@ -172,6 +172,27 @@ fn pods_end_with_codes_in_order_and_start_again() {
 }
 
 #[test]
+fn one_job_succeeds_and_another_fails() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let job = include_str!("../../examples/job.yaml").replace("demo/web:v1", IMAGE_NAME);
+    fleet.apply(&job);
+    fleet.apply(&job.replace("name: report\nspec", "name: failing\nspec").replace("exit 0", "exit 42"));
+    let parts = include_str!("../../examples/job-indexed.yaml").replace("demo/web:v1", IMAGE_NAME);
+    fleet.apply(&parts.replace("completions: 8", "completions: 2"));
+    let wait_for = |job: &str, condition: &str| {
+        let condition = format!("--for=condition={condition}");
+        let _ = fleet.cluster.cli().run(&["wait", job, &condition, "--timeout", "300s"]).ok();
+    };
+    wait_for("job/report", "complete");
+    wait_for("job/failing", "failed");
+    wait_for("job/parts", "complete");
+    assert!(fleet.logs(&["job/report"]).contains("working"));
+    assert!(fleet.logs(&["job/parts"]).contains("part "), "the index is in the environment");
+    fleet.delete(&["job", "report", "failing", "parts"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
 fn a_killed_guest_is_named_and_started_again() {
     let Some(fleet) = fleet(&[]) else { return };
     fleet.apply(&pod("steady", "Always", &[], FOREVER));

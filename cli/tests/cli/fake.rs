@@ -51,6 +51,13 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_ref(),
         Kind::ReplicaSet(o) => o.meta.as_ref(),
         Kind::Deployment(o) => o.meta.as_ref(),
+        Kind::StatefulSet(o) => o.meta.as_ref(),
+        Kind::DaemonSet(o) => o.meta.as_ref(),
+        Kind::Job(o) => o.meta.as_ref(),
+        Kind::CronJob(o) => o.meta.as_ref(),
+        Kind::ConfigMap(o) => o.meta.as_ref(),
+        Kind::Secret(o) => o.meta.as_ref(),
+        Kind::ControllerRevision(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -62,6 +69,13 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_mut(),
         Kind::ReplicaSet(o) => o.meta.as_mut(),
         Kind::Deployment(o) => o.meta.as_mut(),
+        Kind::StatefulSet(o) => o.meta.as_mut(),
+        Kind::DaemonSet(o) => o.meta.as_mut(),
+        Kind::Job(o) => o.meta.as_mut(),
+        Kind::CronJob(o) => o.meta.as_mut(),
+        Kind::ConfigMap(o) => o.meta.as_mut(),
+        Kind::Secret(o) => o.meta.as_mut(),
+        Kind::ControllerRevision(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -73,6 +87,13 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::Pod(_) => v1::Kind::Pod,
         Kind::ReplicaSet(_) => v1::Kind::ReplicaSet,
         Kind::Deployment(_) => v1::Kind::Deployment,
+        Kind::StatefulSet(_) => v1::Kind::StatefulSet,
+        Kind::DaemonSet(_) => v1::Kind::DaemonSet,
+        Kind::Job(_) => v1::Kind::Job,
+        Kind::CronJob(_) => v1::Kind::CronJob,
+        Kind::ConfigMap(_) => v1::Kind::ConfigMap,
+        Kind::Secret(_) => v1::Kind::Secret,
+        Kind::ControllerRevision(_) => v1::Kind::ControllerRevision,
     }
 }
 
@@ -196,6 +217,13 @@ impl Fake {
         self.put(Kind::Deployment(deployment));
     }
 
+    pub(crate) fn change_job(&self, name: &str, change: impl FnOnce(&mut v1::Job)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::Job(mut job)) = found else { panic!("no job {name}") };
+        change(&mut job);
+        self.put(Kind::Job(job));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state();
         let key = state.object(name).map(key_of).expect("the object is there");
@@ -243,6 +271,20 @@ impl Fake {
                 self.change_deployment(&name, |d| {
                     d.spec.get_or_insert_default().replicas = Some(scale.replicas)
                 });
+            }
+            Variant::SetSuspended(set) => {
+                let name = set.object.unwrap_or_default().name;
+                self.change_job(&name, |job| job.spec.get_or_insert_default().suspend = set.suspended);
+            }
+            Variant::RunCronJob(run) => {
+                let cron_job = self.state().object(&run.cron_job.unwrap_or_default().name).cloned();
+                let Some(Kind::CronJob(cron_job)) = cron_job else {
+                    return Err(Status::not_found("no such CronJob"));
+                };
+                let mut meta = cron_job.meta.unwrap_or_default();
+                (meta.name, meta.id, meta.revision) = (run.name, 0, 0);
+                let spec = cron_job.spec.and_then(|spec| spec.job_template).and_then(|t| t.spec);
+                self.put(Kind::Job(v1::Job { meta: Some(meta), spec, status: None }));
             }
             Variant::SetUnschedulable(set) => {
                 let found = self.state().object(&set.node).cloned();

@@ -3,6 +3,7 @@
 mod cluster;
 mod emit;
 mod garbage;
+mod job_ends;
 mod jobs;
 mod nodes;
 mod objects;
@@ -25,6 +26,7 @@ use crate::{Change, State};
 pub use cluster::decide_membership;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
+pub(crate) use jobs::expires_at_ms;
 pub(crate) use pods::REASON_UNSCHEDULABLE;
 
 /// Decides a submission against a State, which stays as it is.

@@ -1,11 +1,13 @@
 //! `evolve`: events become State. It cannot fail and takes no decision.
 
+mod job_counts;
+
 use std::sync::Arc;
 
 use bulkhead_types::{
-    DeploymentSpec, Event, EventKind, Job, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name,
-    Node, NodeFacts, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod, PodEnd, PodStatus, Revision,
-    StringMap, Transaction,
+    DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name, Node,
+    NodeFacts, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod, PodStatus, Revision, StringMap,
+    Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -159,9 +161,9 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             Arc::make_mut(&mut row).revision = *revision;
             Object::ControllerRevision(row)
         }
-        EventKind::JobPodEnded { job, end, index } => {
+        EventKind::JobPodEnded { job, end, index, message } => {
             let mut row = expect(state.jobs.get(*job), "Job", *job).clone();
-            count_end(Arc::make_mut(&mut row), *end, *index, context.at_ms);
+            job_counts::count_end(Arc::make_mut(&mut row), *end, *index, message, context.at_ms);
             Object::Job(row)
         }
         EventKind::DeploymentSpecChanged { id, spec } => changed_deployment(state, context, *id, spec),
@@ -245,7 +247,11 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
     match (&mut object, wanted) {
         (Object::StatefulSet(o), Object::StatefulSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::DaemonSet(o), Object::DaemonSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::Job(o), Object::Job(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Job(o), Object::Job(wanted)) => {
+            let present = Arc::make_mut(o);
+            present.spec = wanted.spec.clone();
+            job_counts::follow_completions(present);
+        }
         (Object::CronJob(o), Object::CronJob(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::ConfigMap(o), Object::ConfigMap(wanted)) => {
             let present = Arc::make_mut(o);
@@ -276,36 +282,6 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object
-}
-
-/// Counts the end of one pod of a Job.
-fn count_end(job: &mut Job, end: PodEnd, index: Option<u32>, at_ms: u64) {
-    let status = &mut job.status;
-    match end {
-        PodEnd::Succeeded => status.succeeded += 1,
-        PodEnd::Failed | PodEnd::FailedIndex | PodEnd::FailedJob => {
-            status.failed += 1;
-            status.last_failure_ms = at_ms;
-        }
-        PodEnd::Ignored => {}
-    }
-    let Some(index) = index else { return };
-    let position = status.index_failures.binary_search_by_key(&index, |(index, _)| *index);
-    match end {
-        PodEnd::Succeeded => {
-            status.completed_indexes.insert(index);
-            position.into_iter().for_each(|at| _ = status.index_failures.remove(at));
-        }
-        PodEnd::FailedIndex => {
-            status.failed_indexes.insert(index);
-            position.into_iter().for_each(|at| _ = status.index_failures.remove(at));
-        }
-        PodEnd::Failed if job.spec.backoff_limit_per_index.is_some() => match position {
-            Ok(at) => status.index_failures[at].1 += 1,
-            Err(at) => status.index_failures.insert(at, (index, 1)),
-        },
-        PodEnd::Failed | PodEnd::FailedJob | PodEnd::Ignored => {}
-    }
 }
 
 fn changed_deployment(state: &State, context: &Context<'_>, id: ObjectId, spec: &DeploymentSpec) -> Object {

@@ -1,9 +1,11 @@
 //! Intents: what should run on one node, read from State.
 
-use bulkhead_types::{Intent, ObjectId, Pod, PodIntent};
+use bulkhead_types::{
+    Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, Intent, Kind, ObjectId, Pod, PodIntent, PodSpec, Shared,
+};
 use uuid::Uuid;
 
-use crate::{Change, State};
+use crate::{Change, State, owned_pod};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
@@ -20,12 +22,28 @@ fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
         uid: pod.meta.id.uid(cluster_id),
         namespace: pod.meta.namespace.clone().expect("pods live in a namespace"),
         name: pod.meta.name.clone(),
-        spec: pod.spec.clone(),
-        deletion: pod.meta.deletion,
+        spec: with_index(pod),
+        // Why a pod ends is nothing to its agent.
+        deletion: pod.meta.deletion.map(|deletion| Deletion { by_job: false, ..deletion }),
         ended: pod.status.phase.is_terminal(),
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
     }
+}
+
+/// The pod's spec; one of an indexed Job has its index in the environment of each container. All pods of the Job
+/// share one spec but for that, so it is added here.
+fn with_index(pod: &Pod) -> Shared<PodSpec> {
+    let of_job = pod.meta.owner.is_some_and(|owner| owner.kind == Kind::Job);
+    let Some(index) = owned_pod::completion_index(pod).filter(|_| of_job) else { return pod.spec.clone() };
+    let mut spec = PodSpec::clone(&pod.spec);
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        if container.env.iter().all(|var| var.name != ENV_JOB_COMPLETION_INDEX) {
+            let (name, value) = (ENV_JOB_COMPLETION_INDEX.to_owned(), index.to_string());
+            container.env.push(EnvVar { name, value });
+        }
+    }
+    Shared::new(spec)
 }
 
 /// The node whose intent a change touches, if any.

@@ -17,10 +17,12 @@
 //! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
 //! file: time, ids and seeds are parameters. The simulator runs exactly this code.
 
+mod conditions;
 pub mod decide;
 pub mod evolve;
 pub mod intent;
 pub mod invariant;
+mod job_pods;
 mod machine;
 mod owned_pod;
 pub mod placement;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bulkhead_schedule::format_time;
 use bulkhead_types::{
-    ANNOTATION_INSTANTIATE, ControllerRevision, CronJob, Job, JobStatus, LABEL_CONTROLLER_REVISION_HASH,
-    LABEL_JOB_COMPLETION_INDEX, LABEL_JOB_NAME, LABEL_POD_INDEX, LABEL_STATEFUL_SET_POD_NAME, Name, Object,
-    ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStamp, PodStatus, PodTemplate, Revision, Shared,
-    StringMap, TaintEffect, Toleration, TolerationOperator,
+    ANNOTATION_INSTANTIATE, ANNOTATION_SCHEDULED_AT, ControllerRevision, CronJob, Job, JobStatus,
+    LABEL_CONTROLLER_REVISION_HASH, LABEL_JOB_COMPLETION_INDEX, LABEL_JOB_NAME, LABEL_POD_INDEX,
+    LABEL_STATEFUL_SET_POD_NAME, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStamp,
+    PodStatus, PodTemplate, Revision, Shared, StringMap, TaintEffect, Toleration, TolerationOperator,
 };
 use smol_str::{SmolStr, ToSmolStr};
 
@@ -80,6 +81,14 @@ pub(crate) fn completion_index(pod: &Pod) -> Option<u32> {
     pod.meta.annotations.get(LABEL_JOB_COMPLETION_INDEX)?.parse().ok()
 }
 
+/// A Job of a CronJob for a time of its schedule, milliseconds since the epoch.
+pub(crate) fn scheduled_job(cron_job: &CronJob, name: Name, run_ms: u64) -> Job {
+    let mut job = job_of(cron_job, name);
+    let (key, value) = (SmolStr::new_static(ANNOTATION_SCHEDULED_AT), format_time(run_ms).into());
+    job.meta.annotations.insert(key, value);
+    job
+}
+
 /// A Job of a CronJob that somebody wants now.
 pub(crate) fn manual_job(cron_job: &CronJob, name: Name) -> Job {
     let mut job = job_of(cron_job, name);
@@ -91,9 +100,11 @@ pub(crate) fn manual_job(cron_job: &CronJob, name: Name) -> Job {
 /// A Job as a CronJob's template describes it.
 pub(crate) fn job_of(cron_job: &CronJob, name: Name) -> Job {
     let template = &cron_job.spec.job_template;
+    let is_system = |key: &str| matches!(key, ANNOTATION_SCHEDULED_AT | ANNOTATION_INSTANTIATE);
     let mut meta = ObjectMeta::new(cron_job.meta.namespace.clone(), name);
     meta.labels = template.labels.clone();
     meta.annotations = template.annotations.clone();
+    meta.annotations.retain(|key, _| !is_system(key));
     Job { meta, spec: template.spec.clone(), status: JobStatus::default() }
 }
 

@@ -11,8 +11,10 @@
 //! looked at is checked again by `decide`: a stale leader may propose nonsense, but never do harm. Nothing in
 //! here is replicated: a new leader starts from [`Reconcilers::reset`].
 
+mod cron_job;
 pub(crate) mod deployment;
 mod garbage;
+mod job;
 mod names;
 mod node_lifecycle;
 mod queue;
@@ -128,6 +130,8 @@ impl Reconcilers {
             Box::new(node_lifecycle::NodeLifecycle::default()),
             Box::new(deployment::Deployments::default()),
             Box::new(replica_set::ReplicaSets::default()),
+            Box::new(cron_job::CronJobs::default()),
+            Box::new(job::Jobs::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -279,9 +279,10 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::ControllerRevisionChanged { id, revision } => {
             ("RevisionChanged", of(Kind::ControllerRevision, *id), format!("revision {revision}"))
         }
-        EventKind::JobPodEnded { job, end, index } => {
+        EventKind::JobPodEnded { job, end, index, message } => {
             let index = index.map_or_else(String::new, |index| format!(" of index {index}"));
-            ("PodEnded", of(Kind::Job, *job), format!("{end:?}{index}"))
+            let because = if message.is_empty() { "" } else { ": " };
+            ("PodEnded", of(Kind::Job, *job), format!("{end:?}{index}{because}{message}"))
         }
         EventKind::OwnedPodCreated { owner, .. } => {
             let by = of(owner.kind, owner.id).map_or_else(String::new, |owner| format!("of {owner}"));

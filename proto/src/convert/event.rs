@@ -30,7 +30,7 @@ wire_oneof!(EventKind => event {
         RolloutRevisionChanged "rollout_revision_changed" { id, rollout_revision }
         ReplicaSetStatusChanged "replica_set_status_changed" { id, status }
         ControllerRevisionChanged "controller_revision_changed" { id, revision }
-        JobPodEnded "job_pod_ended" { job, end, index }
+        JobPodEnded "job_pod_ended" { job, end, index, message }
 
         OwnedPodCreated "owned_pod_created" { owner, stamp }
         PodCreated "pod_created" { replica_set, name }

@@ -2,11 +2,12 @@
 
 use bulkhead_types::{
     CompletionMode, ConcurrencyPolicy, CronJob, CronJobSpec, CronJobStatus, ExitCodeOperator,
-    ExitCodeRequirement, IndexSet, JOB_RULE_VALUES_MAX, JOB_RULES_MAX, Job, JobSpec, JobStatus, JobTemplate,
-    PodConditionPattern, PodFailureAction, PodFailureRule, PodReplacementPolicy, SuccessRule,
+    ExitCodeRequirement, IndexFailures, IndexSet, JOB_RULE_VALUES_MAX, JOB_RULES_MAX, Job, JobSpec,
+    JobStatus, JobTemplate, PodConditionPattern, PodFailureAction, PodFailureRule, PodReplacementPolicy,
+    SuccessRule,
 };
 
-use super::{ConvertError, Field, missing, wire_enum, wire_field, wire_field_or_default, wire_struct};
+use super::{ConvertError, Field, wire_enum, wire_field, wire_field_or_default, wire_struct};
 use crate::v1;
 
 wire_enum! {
@@ -26,6 +27,7 @@ wire_struct!(JobSpec => v1::JobSpec {
 wire_struct!(JobStatus => v1::JobStatus {
     observed_generation, started_at_ms, completed_at_ms, active, ready, terminating, succeeded, failed,
     completed_indexes, failed_indexes, index_failures, last_failure_ms, conditions,
+    failures_in_row,
 });
 wire_struct!(PodFailureRule => v1::PodFailureRule {
     action, on_exit_codes, on_pod_conditions (JOB_RULES_MAX),
@@ -40,7 +42,10 @@ wire_struct!(CronJobSpec => v1::CronJobSpec {
     schedule, time_zone, concurrency_policy, starting_deadline_ms, suspend, successful_jobs_history_limit,
     failed_jobs_history_limit, job_template,
 });
-wire_struct!(CronJobStatus => v1::CronJobStatus { last_schedule_ms, last_successful_ms, active });
+wire_struct!(CronJobStatus => v1::CronJobStatus {
+    last_schedule_ms, last_successful_ms, active, conditions,
+});
+wire_struct!(IndexFailures => v1::IndexFailures { index, failures, failures_in_row, last_failure_ms });
 wire_struct!(JobTemplate => v1::JobTemplate { labels, annotations, spec });
 
 wire_field! {
@@ -89,14 +94,11 @@ impl Field<Option<v1::IndexSet>> for IndexSet {
     }
 }
 
-impl Field<v1::IndexFailures> for (u32, u32) {
+impl Field<v1::IndexFailures> for IndexFailures {
     fn to_wire(&self) -> v1::IndexFailures {
-        v1::IndexFailures { index: self.0, failures: self.1 }
+        self.into()
     }
     fn from_wire(wire: v1::IndexFailures) -> Result<Self, ConvertError> {
-        if wire.failures == 0 {
-            return Err(missing().within("failures"));
-        }
-        Ok((wire.index, wire.failures))
+        wire.try_into()
     }
 }

@@ -6,7 +6,7 @@ use super::{wire_enum, wire_field, wire_oneof, wire_struct, wire_variant_message
 use crate::v1;
 use crate::v1::object_status;
 
-wire_enum!(PodEnd { Succeeded, Failed, Ignored, FailedIndex, FailedJob });
+wire_enum!(PodEnd { Succeeded, Failed, Ignored, FailedIndex, FailedJob, Stopped });
 wire_struct!(PodStamp => v1::PodStamp { name, index, node, revision });
 wire_field!(PodStamp => v1::PodStamp);
 

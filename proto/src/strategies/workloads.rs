@@ -86,12 +86,17 @@ job_spec: JobSpec {
     pod_failure_policy: vec(failure_rule(), 0..2), success_policy: vec(success_rule(), 0..2),
     template: pod_template(),
 });
+record!(/// Any failures of an index.
+index_failures: IndexFailures {
+    index: any::<u32>(), failures: any::<u32>(), failures_in_row: any::<u32>(), last_failure_ms: any::<u64>(),
+});
 record!(/// Any Job status.
 job_status: JobStatus {
     observed_generation: any::<u64>(), started_at_ms: any::<u64>(), completed_at_ms: any::<u64>(),
     active: any::<u32>(), ready: any::<u32>(), terminating: any::<u32>(), succeeded: any::<u32>(),
     failed: any::<u32>(), completed_indexes: index_set(), failed_indexes: index_set(),
-    index_failures: vec((any::<u32>(), 1..=u32::MAX), 0..3), last_failure_ms: any::<u64>(),
+    index_failures: vec(index_failures(), 0..3), last_failure_ms: any::<u64>(),
+    failures_in_row: any::<u32>(),
     conditions: vec(condition(), 0..3),
 });
 record!(/// Any template of jobs.
@@ -109,6 +114,7 @@ cron_job_spec: CronJobSpec {
 record!(/// Any CronJob status.
 cron_job_status: CronJobStatus {
     last_schedule_ms: any::<u64>(), last_successful_ms: any::<u64>(), active: vec(object_id(), 0..3),
+    conditions: vec(condition(), 0..2),
 });
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> + Clone {
@@ -190,17 +196,15 @@ pub(super) fn owned_event() -> impl Strategy<Value = EventKind> + Clone {
         PodEnd::Ignored,
         PodEnd::FailedIndex,
         PodEnd::FailedJob,
+        PodEnd::Stopped,
     ]);
     prop_oneof![
         object().prop_map(EventKind::SpecChanged),
         (object_id(), object_status()).prop_map(|(id, status)| EventKind::StatusChanged { id, status }),
         (object_id(), any::<u64>())
             .prop_map(|(id, revision)| EventKind::ControllerRevisionChanged { id, revision }),
-        (object_id(), end, of(any::<u32>())).prop_map(|(job, end, index)| EventKind::JobPodEnded {
-            job,
-            end,
-            index
-        }),
+        (object_id(), end, of(any::<u32>()), text())
+            .prop_map(|(job, end, index, message)| EventKind::JobPodEnded { job, end, index, message }),
         (owner_ref(), pod_stamp()).prop_map(|(owner, stamp)| EventKind::OwnedPodCreated { owner, stamp }),
     ]
 }

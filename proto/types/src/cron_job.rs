@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{JobSpec, ObjectId, ObjectMeta, StringMap};
+use crate::{Condition, JobSpec, ObjectId, ObjectMeta, StringMap};
 
 /// `successfulJobsHistoryLimit` when not given.
 pub const SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT: u32 = 3;
@@ -13,6 +13,10 @@ pub const SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT: u32 = 3;
 pub const FAILED_JOBS_HISTORY_LIMIT_DEFAULT: u32 = 1;
 /// Most missed runs before a CronJob without a starting deadline skips to the present (Kubernetes' rule).
 pub const MISSED_RUNS_MAX: u32 = 100;
+/// The condition of a CronJob of whose runs many were missed.
+pub const CRON_JOB_MISSED_SCHEDULE: &str = "MissedSchedule";
+/// Longest name of a CronJob, in bytes: the time of a run is joined to it (Kubernetes' limit).
+pub const CRON_JOB_NAME_LENGTH_MAX: usize = 52;
 /// The annotation of a job with the time that it was meant for, RFC 3339 (Kubernetes' name).
 pub const ANNOTATION_SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// The annotation of a job that a user started by hand, with `manual` (Kubernetes' name).
@@ -76,10 +80,13 @@ pub struct CronJobSpec {
 /// What is known of a CronJob.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CronJobStatus {
-    /// The time of the schedule that last became a job, or was skipped, milliseconds since the epoch; 0 before.
+    /// The time of the schedule that last became a job, milliseconds since the epoch; 0 before. None up to it does so
+    /// again.
     pub last_schedule_ms: u64,
     /// Log time of the last success of a job, milliseconds since the epoch; 0 before.
     pub last_successful_ms: u64,
     /// Its jobs that have not ended, in id order.
     pub active: Vec<ObjectId>,
+    /// MissedSchedule, in type order.
+    pub conditions: Vec<Condition>,
 }

@@ -188,6 +188,8 @@ pub enum EventKind {
         end: PodEnd,
         /// The index that it stood for.
         index: Option<u32>,
+        /// With [`PodEnd::FailedJob`]: which pod and rule, for people; else empty.
+        message: String,
     },
 
     // --- pods ---

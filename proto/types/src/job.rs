@@ -7,6 +7,18 @@ use smol_str::SmolStr;
 
 use crate::{Condition, ConditionStatus, IndexSet, ObjectMeta, PodTemplate};
 
+/// The condition of a job that has succeeded, and none of whose pods are left.
+pub const JOB_COMPLETE: &str = "Complete";
+/// The condition of a job that has failed, and none of whose pods are left.
+pub const JOB_FAILED: &str = "Failed";
+/// The condition of a job that will have failed once its pods have ended.
+pub const JOB_FAILURE_TARGET: &str = "FailureTarget";
+/// The condition of a job that will have succeeded once its pods have ended.
+pub const JOB_SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
+/// The condition of a job whose pods are held back.
+pub const JOB_SUSPENDED: &str = "Suspended";
+/// The condition of a pod that ended because somebody wanted it away (Kubernetes' name).
+pub const POD_DISRUPTION_TARGET: &str = "DisruptionTarget";
 /// `backoffLimit` when not given.
 pub const BACKOFF_LIMIT_DEFAULT: u32 = 6;
 /// `backoffLimit` when not given and failures are limited per index.
@@ -39,8 +51,23 @@ impl Job {
     /// How it ended; `None` while it has not.
     #[must_use]
     pub fn end(&self) -> Option<&Condition> {
-        let ended = |c: &&Condition| matches!(c.condition_type.as_str(), "Complete" | "Failed");
-        self.status.conditions.iter().filter(ended).find(|c| c.status == ConditionStatus::True)
+        self.status.condition(JOB_COMPLETE).or_else(|| self.status.condition(JOB_FAILED))
+    }
+
+    /// What is to become of it once its pods have ended: its success or failure, which is certain by then. `None`
+    /// while that is open.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&Condition> {
+        self.status.condition(JOB_FAILURE_TARGET).or_else(|| self.status.condition(JOB_SUCCESS_CRITERIA_MET))
+    }
+}
+
+impl JobStatus {
+    /// A condition that holds.
+    #[must_use]
+    pub fn condition(&self, condition_type: &str) -> Option<&Condition> {
+        let holds = |c: &&Condition| c.condition_type == condition_type && c.status == ConditionStatus::True;
+        self.conditions.iter().find(holds)
     }
 }
 
@@ -158,6 +185,19 @@ pub struct JobSpec {
     pub template: PodTemplate,
 }
 
+/// How often the pods of one index have failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IndexFailures {
+    /// The index.
+    pub index: u32,
+    /// How often, counted failures only; at least 1 but where all were passed over.
+    pub failures: u32,
+    /// The same with those that were passed over; at least 1.
+    pub failures_in_row: u32,
+    /// Log time of the last one, milliseconds since the epoch.
+    pub last_failure_ms: u64,
+}
+
 /// What is known of a Job. Ends of pods are counted by the command that reports them: each exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobStatus {
@@ -183,9 +223,12 @@ pub struct JobStatus {
     pub failed_indexes: IndexSet,
     /// Failures of each index that has neither succeeded nor failed for good, in index order; only with a limit per
     /// index.
-    pub index_failures: Vec<(u32, u32)>,
-    /// Log time of the last failure, milliseconds since the epoch; 0 before. The next pods wait for it.
+    pub index_failures: Vec<IndexFailures>,
+    /// Log time of the last failure, passed over or not, milliseconds since the epoch; 0 before. The next pods wait
+    /// for it.
     pub last_failure_ms: u64,
+    /// Failures since the last success, passed over or not: the wait doubles with each.
+    pub failures_in_row: u32,
     /// Complete, Failed, FailureTarget, SuccessCriteriaMet, Suspended; in type order.
     pub conditions: Vec<Condition>,
 }

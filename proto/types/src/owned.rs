@@ -30,6 +30,8 @@ pub enum PodEnd {
     FailedIndex = 4,
     /// With a failure by which the policy fails the job.
     FailedJob = 5,
+    /// By its job's own wish (suspended, too many, job ended), whatever it reported; not counted.
+    Stopped = 6,
 }
 
 /// The status of an object of a kind that has no command of its own for that.

@@ -16,8 +16,8 @@ pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
 
 use crate::{
-    ANNOTATIONS_BYTES_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap, check_label_key,
-    check_label_value,
+    ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap,
+    check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -72,7 +72,15 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         Object::StatefulSet(s) => workload::stateful_set(&s.spec, &root.field("spec"), &mut report),
         Object::DaemonSet(s) => workload::daemon_set(&s.spec, &root.field("spec"), &mut report),
         Object::Job(j) => job::job(&j.spec, &root.field("spec"), &mut report),
-        Object::CronJob(j) => job::cron_job(&j.spec, &root.field("spec"), &mut report),
+        Object::CronJob(j) => {
+            if j.meta.name.as_str().len() > CRON_JOB_NAME_LENGTH_MAX {
+                let reason = format!(
+                    "must be at most {CRON_JOB_NAME_LENGTH_MAX} bytes: the time of a run is joined to it"
+                );
+                report.push(&root.field("metadata").field("name"), reason);
+            }
+            job::cron_job(&j.spec, &root.field("spec"), &mut report);
+        }
         Object::ConfigMap(c) => config::config_map(c, &mut report),
         Object::Secret(s) => config::secret(s, &mut report),
         Object::ControllerRevision(_) => {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_types::{Deployment, Kind, MemberId, NodePhase, ObjectId, Pod};
+use bulkhead_types::{Deployment, Job, Kind, MemberId, NodePhase, ObjectId, Pod};
 
 use super::{Verdict, Violation, ensure};
 
@@ -50,7 +50,8 @@ pub fn state(state: &State, nodes: usize) -> Verdict {
         return violation(format!("{} is garbage", object.object_ref()));
     }
     state.pods().iter().try_for_each(|pod| check_pod(state, pod))?;
-    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))
+    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))?;
+    state.jobs().iter().try_for_each(|job| check_job(state, job))
 }
 
 fn check_pod(state: &State, pod: &Pod) -> Verdict {
@@ -89,6 +90,13 @@ fn check_deployment(state: &State, deployment: &Deployment) -> Verdict {
             == [spec.replicas; 4];
     ensure(waits || complete, "convergence", || {
         format!("Deployment {} wants {} and is at {status:?}", deployment.meta.name, spec.replicas)
+    })
+}
+
+fn check_job(state: &State, job: &Job) -> Verdict {
+    let waits = state.pods_of(job.meta.id).any(|pod| state.pending_pods().contains(&pod.meta.id));
+    ensure(waits || job.spec.suspend || job.end().is_some(), "convergence", || {
+        format!("Job {} has not ended: {:?}", job.meta.name, job.status)
     })
 }
 

@@ -23,6 +23,9 @@
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
 //! | `unique` | a pod that must be unique lives once, and never longer than its node's lease | at every start and end of a guest, and every few seconds |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
+//! | `job_ends` | the end of each pod of a Job is counted once, as a success only when its guest said so | at every new entry |
+//! | `jobs` | a Job that gets a pod has no more than its parallelism; its result is final | at every new entry |
+//! | `cron_jobs` | a CronJob starts at most one job for each time | at every new entry |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
 //! The model has no devices, quotas or autoscaling, because the control plane has none yet: their properties (one owner
@@ -32,10 +35,13 @@ pub mod acknowledged;
 pub mod answers;
 pub mod binding;
 pub mod convergence;
+pub mod cron_jobs;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;
 pub mod history;
+pub mod job_ends;
+pub mod jobs;
 pub mod leases;
 pub mod ledger;
 pub mod linearizability;

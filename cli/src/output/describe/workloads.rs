@@ -112,6 +112,7 @@ pub(super) fn cron_job(page: &mut Page, job: &CronJob, jobs: &[Object], director
     if status.last_successful_ms > 0 {
         page.line("Last success", format!("{} ago", age(status.last_successful_ms)));
     }
+    conditions(page, &status.conditions);
     template(page, &spec.job_template.spec.template);
     objects(page, "Jobs", Kind::Job, jobs, directory, false);
 }

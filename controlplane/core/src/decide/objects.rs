@@ -61,7 +61,10 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
 }
 
 fn check_valid(object: &Object) -> Result<(), Rejection> {
-    let errors = validate(object);
+    let mut errors = validate(object);
+    if let Object::CronJob(cron_job) = object {
+        errors.extend(super::jobs::schedule_error(&cron_job.spec));
+    }
     let Some(first) = errors.first() else { return Ok(()) };
     let field = format!("{}: {}", object.object_ref(), first.path);
     let reason = match errors.len() {
@@ -197,7 +200,7 @@ pub(super) fn delete(
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     let (kind, id) = (reference.kind, object.meta().id);
     match &object {
-        Object::Pod(pod) => super::pods::delete_one(pod, grace_ms, force, "Deleted", emit),
+        Object::Pod(pod) => super::pods::delete_one(state, pod, grace_ms, force, "Deleted", emit),
         Object::Namespace(namespace) => {
             if namespace.meta.name.as_str() == NAMESPACE_DEFAULT {
                 return Err(not_allowed(reference, "is always there and cannot be deleted"));
@@ -205,7 +208,7 @@ pub(super) fn delete(
             if state.is_namespace_empty(&namespace.meta.name) {
                 emit.push(EventKind::ObjectDeleted { kind, id });
             } else if !namespace.meta.is_deleting() {
-                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0 };
+                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false };
                 emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: "Deleted".into() });
             }
         }
@@ -223,7 +226,7 @@ pub(super) fn delete(
 /// after its lease ran out. Its pods go with it.
 fn delete_node(state: &State, node: &Node, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     let id = node.meta.id;
-    let pods: Vec<_> = state.pods_on(id).map(|pod| pod.meta.id).collect();
+    let pods: Vec<_> = state.pods_on(id).cloned().collect();
     if !pods.is_empty() && node.status.phase == NodePhase::Ready {
         return Err(not_allowed(
             format!("Node {}", node.meta.name),
@@ -232,7 +235,8 @@ fn delete_node(state: &State, node: &Node, emit: &mut Emit<'_>) -> Result<(), Re
         .with_remedy("drain the node first"));
     }
     for pod in pods {
-        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod });
+        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod.meta.id });
+        super::job_ends::count(state, &pod, None, false, emit);
     }
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection, RejectionCode,
+    CronJobStatus, EventKind, Kind, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, Rejection,
+    RejectionCode,
 };
 
 use super::{Emit, check_items, not_allowed, not_found};
@@ -48,12 +49,20 @@ pub(super) fn create(
     if state.find_object(&reference).is_some() {
         return Err(Rejection::new(RejectionCode::AlreadyExists, reference.to_string(), "the name is taken"));
     }
+    let scheduled = match (&found, object) {
+        (Object::CronJob(cron_job), Object::Job(job)) => super::jobs::scheduled(cron_job, job)?,
+        _ => None,
+    };
     let mut object = object.clone();
     let meta = object.meta_mut();
     meta.namespace = reference.namespace;
     meta.owner = Some(owner);
     meta.trace_context = found.meta().trace_context.clone();
     emit.create(object);
+    if let Some(status) = scheduled {
+        // In one step with the job: whatever becomes of that, its time never comes again.
+        emit.push(EventKind::StatusChanged { id: owner.id, status: ObjectStatus::CronJob(status) });
+    }
     Ok(())
 }
 
@@ -86,6 +95,11 @@ pub(super) fn set_status(
     let status = match (&found, status) {
         (Object::Job(job), ObjectStatus::Job(wanted)) => {
             ObjectStatus::Job(super::jobs::with_present_counts(job, wanted))
+        }
+        (Object::CronJob(cron_job), ObjectStatus::CronJob(wanted)) => {
+            // Only the start of a job moves it.
+            let last_schedule_ms = cron_job.status.last_schedule_ms;
+            ObjectStatus::CronJob(CronJobStatus { last_schedule_ms, ..wanted.clone() })
         }
         _ => status.clone(),
     };

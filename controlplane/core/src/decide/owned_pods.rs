@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    CompletionMode, DaemonSet, DaemonSetUpdateStrategy, EventKind, Job, Kind, Object, ObjectId, OwnerRef,
-    PodReplacementPolicy, PodStamp, Rejection, StatefulSet,
+    DaemonSet, DaemonSetUpdateStrategy, EventKind, Job, Kind, Object, ObjectId, OwnerRef, PodStamp,
+    Rejection, StatefulSet,
 };
 
 use super::owned::find_owner;
 use super::{Emit, check_items, not_allowed};
 use crate::State;
-use crate::reconcile::is_active;
+use crate::job_pods::{JobPods, is_indexed, is_open};
 
 pub(super) fn create(
     state: &State,
@@ -73,17 +73,8 @@ impl<'a> Wanted<'a> {
     }
 
     fn of_job(state: &State, job: &'a Job) -> Self {
-        let holds_place = |pod: &bulkhead_types::Pod| match job.spec.pod_replacement_policy {
-            PodReplacementPolicy::TerminatingOrFailed => is_active(pod),
-            PodReplacementPolicy::Failed => !pod.status.phase.is_terminal(),
-        };
-        let pods: Vec<_> = state.pods_of(job.meta.id).filter(|pod| holds_place(pod)).collect();
-        let taken = pods.iter().filter_map(|pod| crate::owned_pod::completion_index(pod)).collect();
-        let held = u32::try_from(pods.len()).unwrap_or(u32::MAX);
-        let ended = job.end().is_some() || job.spec.suspend;
-        let left = job.spec.completions.map(|n| n.saturating_sub(job.status.succeeded));
-        let most = left.unwrap_or(u32::MAX).min(job.spec.parallelism);
-        Self::Job { room: if ended { 0 } else { most.saturating_sub(held) }, job, taken }
+        let JobPods { room, taken, .. } = JobPods::of(state, job);
+        Self::Job { room, job, taken }
     }
 
     /// Whether the pod is wanted; it then counts as created.
@@ -103,16 +94,9 @@ impl<'a> Wanted<'a> {
                 wanted
             }
             Self::Job { room, job, taken } => {
-                let indexed = job.spec.completion_mode == CompletionMode::Indexed;
-                let fits = match (indexed, stamp.index) {
-                    (false, None) => true,
-                    (true, Some(index)) => {
-                        job.spec.completions.is_some_and(|n| index < n)
-                            && !job.status.completed_indexes.contains(index)
-                            && !job.status.failed_indexes.contains(index)
-                            && !taken.contains(&index)
-                    }
-                    _ => false,
+                let fits = match stamp.index {
+                    Some(index) => is_indexed(job) && is_open(job, index) && !taken.contains(&index),
+                    None => !is_indexed(job),
                 };
                 if !fits || *room == 0 {
                     return false;

@@ -3,7 +3,7 @@
 //! Source: the validation of updates of the Kubernetes API ("Forbidden: updates to statefulset spec for fields other
 //! than ...", "field is immutable").
 
-use bulkhead_types::{ConfigMap, Job, JobSpec, Object, Secret, StatefulSet, StatefulSetSpec};
+use bulkhead_types::{CompletionMode, ConfigMap, Job, JobSpec, Object, Secret, StatefulSet, StatefulSetSpec};
 
 /// Where a change is not allowed, and why.
 type Refusal = Option<(&'static str, &'static str)>;
@@ -76,7 +76,7 @@ fn job(present: &Job, wanted: &Job) -> Refusal {
         return Some(("spec.template", "cannot change after creation"));
     }
     // Elastic indexed jobs: as many as run at a time (Kubernetes' rule).
-    let is_elastic = b.completions.is_some() && b.completions == Some(b.parallelism);
+    let is_elastic = b.completion_mode == CompletionMode::Indexed && b.completions == Some(b.parallelism);
     if a.completions != b.completions && !is_elastic {
         let reason = "cannot change after creation, but together with parallelism, to the same number";
         return Some(("spec.completions", reason));

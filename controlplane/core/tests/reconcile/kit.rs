@@ -112,7 +112,7 @@ pub struct Cluster {
     pub watch: fn(u64, &State, &State),
     /// Nodes whose agents are silent.
     pub silent: Vec<ObjectId>,
-    sequence: u64,
+    pub sequence: u64,
 }
 
 impl Cluster {

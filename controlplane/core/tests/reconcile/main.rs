@@ -1,6 +1,10 @@
 //! Reconcilers and scheduler over a real machine, with agents that do as they are told.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod cron_jobs;
+mod job_kit;
+mod job_laws;
+mod jobs;
 mod kit;
 mod laws;
 mod nodes;

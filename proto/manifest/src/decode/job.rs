@@ -1,5 +1,6 @@
 //! Jobs and CronJobs.
 
+use bulkhead_schedule::{Schedule, ScheduleError};
 use bulkhead_types::{
     BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, COMPLETIONS_MAX, CompletionMode, ConcurrencyPolicy,
     ConditionStatus, CronJobSpec, ExitCodeOperator, ExitCodeRequirement, FAILED_JOBS_HISTORY_LIMIT_DEFAULT,
@@ -187,10 +188,12 @@ fn success_rule(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<SuccessR
 pub(super) fn cron_job(d: &mut Decoder<'_>, node: &Node) -> Option<CronJobSpec> {
     let fields = d.fields(node, "spec", &CRON_JOB)?;
     let schedule = d.required_text(&fields, "schedule").unwrap_or_default();
+    let time_zone = d.text(&fields, "timeZone").filter(|zone| !zone.is_empty());
+    check_schedule(d, &fields, &schedule, time_zone.as_deref());
     let job_template = job_template(d, &fields);
     Some(CronJobSpec {
         schedule: schedule.into(),
-        time_zone: d.text(&fields, "timeZone").filter(|zone| !zone.is_empty()).map(Into::into),
+        time_zone: time_zone.map(Into::into),
         concurrency_policy: d.choice(&fields, "concurrencyPolicy", &POLICIES).unwrap_or_default(),
         starting_deadline_ms: d.seconds(&fields, "startingDeadlineSeconds"),
         suspend: d.boolean(&fields, "suspend").unwrap_or_default(),
@@ -200,6 +203,19 @@ pub(super) fn cron_job(d: &mut Decoder<'_>, node: &Node) -> Option<CronJobSpec> 
             .unwrap_or(FAILED_JOBS_HISTORY_LIMIT_DEFAULT),
         job_template: job_template?,
     })
+}
+
+fn check_schedule(d: &mut Decoder<'_>, fields: &Fields<'_>, schedule: &str, zone: Option<&str>) {
+    if schedule.is_empty() {
+        return;
+    }
+    if let Err(error) = Schedule::new(schedule, zone) {
+        let name = match error {
+            ScheduleError::Expression(_) => "schedule",
+            ScheduleError::TimeZone(_) => "timeZone",
+        };
+        d.fail(fields.place(name), &fields.path(name), error.to_string());
+    }
 }
 
 fn job_template(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<JobTemplate> {

@@ -119,5 +119,6 @@ pub(super) fn cron_job_status(status: &CronJobStatus, active: impl Iterator<Item
         .time("lastScheduleTime", status.last_schedule_ms)
         .time("lastSuccessfulTime", status.last_successful_ms)
         .list("active", active)
+        .list("conditions", conditions(&status.conditions))
         .finish()
 }

@@ -3,8 +3,8 @@
 use super::{Path, Report, annotations, labels, workload};
 use crate::{
     COMPLETIONS_MAX, CompletionMode, CronJobSpec, ExitCodeOperator, ExitCodeRequirement, JOB_RULE_VALUES_MAX,
-    JOB_RULES_MAX, JobSpec, PodFailureAction, PodFailureRule, PodReplacementPolicy, RestartPolicy,
-    SuccessRule,
+    JOB_RULES_MAX, JobSpec, POD_DISRUPTION_TARGET, PodFailureAction, PodFailureRule, PodReplacementPolicy,
+    RestartPolicy, SuccessRule,
 };
 
 /// Most old jobs of a kind that a CronJob may keep.
@@ -82,6 +82,13 @@ fn failure_rule(spec: &JobSpec, rule: &PodFailureRule, path: &Path<'_>, report: 
     }
     let conditions = rule.on_pod_conditions.len();
     report.at_most(&path.field("onPodConditions"), "patterns", conditions, JOB_RULES_MAX);
+    for (index, pattern) in rule.on_pod_conditions.iter().enumerate() {
+        if pattern.condition_type != POD_DISRUPTION_TARGET {
+            let path = path.field("onPodConditions");
+            let reason = format!("must be {POD_DISRUPTION_TARGET}: an ended pod has no other condition here");
+            report.push(&path.index(index).field("type"), reason);
+        }
+    }
     if let Some(codes) = &rule.on_exit_codes {
         exit_codes(spec, codes, &path.field("onExitCodes"), report);
     }
