@@ -11,7 +11,7 @@ use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::replica::{LogView, SnapshotPoint};
 use bulkhead_controlplane_core::server::{Fatal, Input, PeerMessage, Reply, Server, ServerConfig};
 use bulkhead_proto::ProtoCodec;
-use bulkhead_types::{Command, MemberId, MemberRole, MembershipAction};
+use bulkhead_types::{Command, FEATURE_LEVEL_MAX, MemberId, MemberRole, MembershipAction};
 use raft::eraftpb::{ConfState, HardState};
 use world::*;
 
@@ -304,7 +304,7 @@ fn a_learner_that_is_older_holds_a_level_up_and_stops_when_it_meets_a_higher_one
 #[test]
 fn a_forced_removal_passes_the_check_and_is_in_the_log() {
     let mut world = World::new();
-    level_everywhere(&mut world, 2);
+    level_everywhere(&mut world, FEATURE_LEVEL_MAX);
     let leader = world.leader().expect("a leader");
     let others: Vec<MemberId> = world.servers.keys().copied().filter(|m| *m != leader).collect();
     world.down.push(others[0]);

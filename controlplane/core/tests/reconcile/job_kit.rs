@@ -153,6 +153,14 @@ impl Cluster {
         self.settle();
     }
 
+    /// Time passes at once, and every node is heard after it.
+    pub fn leap(&mut self, ms: u64) {
+        self.now_ms += ms;
+        let nodes: Vec<_> = self.state().nodes().iter().map(|node| node.meta.id).collect();
+        nodes.into_iter().for_each(|node| self.soft.heartbeat(node, self.now_ms));
+        self.settle();
+    }
+
     /// What was asked to end is gone.
     pub fn stop_all(&mut self) {
         let ending: Vec<_> =

@@ -152,7 +152,7 @@ fn apply(cluster: &mut Cluster, spec: &mut JobSpec, op: &Op) {
             let object = reference(Kind::Job, "a");
             _ = cluster.submit(vec![Command::SetSuspended { object, suspended: *suspended }]);
         }
-        Op::Advance(ms) => cluster.advance(*ms),
+        Op::Advance(ms) => cluster.leap(*ms),
         Op::NewLeader => cluster.new_leader(),
         Op::Lose => cluster.lose(),
         Op::Settle => cluster.settle(),
@@ -160,7 +160,7 @@ fn apply(cluster: &mut Cluster, spec: &mut JobSpec, op: &Op) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn jobs_keep_their_promises(spec in any_spec(), ops in proptest::collection::vec(any_op(), 1..60)) {
         let mut cluster = cluster();
@@ -183,7 +183,7 @@ proptest! {
         apply(&mut cluster, &mut spec, &Op::Parallelism(2));
         apply(&mut cluster, &mut spec, &Op::Suspend(false));
         for _ in 0..60 {
-            cluster.advance(400_000);
+            cluster.leap(400_000);
             let open: Vec<_> = cluster.state().pods().iter()
                 .filter(|pod| !pod.status.phase.is_terminal()).cloned().collect();
             for pod in open {
