@@ -112,3 +112,25 @@ fn new_cron_job(rng: &mut Rng, reference: &ObjectRef) -> CronJob {
     let meta = ObjectMeta::new(reference.namespace.clone(), reference.name.clone());
     CronJob { meta, spec, status: CronJobStatus::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_types::validate;
+
+    use super::*;
+
+    #[test]
+    fn everything_that_is_asked_for_is_valid() {
+        let rng = &mut Rng::child(1, "test", 0);
+        let reference = |kind| ObjectRef { kind, namespace: Some(name("default")), name: name("work-1") };
+        for _ in 0..500 {
+            let job = Object::Job(Arc::new(new_job(rng, &reference(Kind::Job))));
+            let cron_job = Object::CronJob(Arc::new(new_cron_job(rng, &reference(Kind::CronJob))));
+            assert_eq!(
+                (validate(&job), validate(&cron_job)),
+                (Vec::new(), Vec::new()),
+                "{job:?} {cron_job:?}"
+            );
+        }
+    }
+}
