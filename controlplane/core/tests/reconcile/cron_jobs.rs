@@ -165,6 +165,19 @@ fn bad_schedules_and_zones_are_refused_with_their_field() {
     check("* * * * *", Some("Mars/Olympus"), "spec.timeZone", "no time zone");
 }
 
+/// What another leader proposes that does not know of the job yet, which is gone again.
+#[test]
+fn a_time_that_had_its_job_is_refused() {
+    let mut cluster = start("* * * * *", |_| ());
+    cluster.advance(MINUTE_MS);
+    let job = cluster.get_job("c-61");
+    cluster.ok(Command::Delete { object: reference(Kind::Job, "c-61"), grace_ms: None, force: false });
+    let cron_job = cluster.get_cron_job("c");
+    let (owner, generation) = (job.meta.owner.unwrap(), cron_job.meta.generation);
+    let again = Command::CreateOwned { owner, generation, object: Object::Job(job) };
+    assert_eq!(cluster.submit(vec![again]).unwrap_err().code, RejectionCode::Conflict);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     /// Each time starts at most one job, although leaders change, answers are lost, jobs end and are removed.

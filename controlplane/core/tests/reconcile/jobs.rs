@@ -443,3 +443,53 @@ fn an_elastic_job_forgets_the_indexes_that_it_has_no_more() {
     cluster.all_end("a", Fate::Succeeds);
     assert!(cluster.get_job("a").status.condition(JOB_COMPLETE).is_some());
 }
+
+/// What a leader proposes that looked a while ago.
+#[test]
+fn what_was_found_on_other_counts_is_not_told() {
+    let mut cluster = start("a", |spec| (spec.parallelism, spec.completions) = (2, Some(2)));
+    let (stale, pods) = (cluster.get_job("a"), cluster.job_pods("a"));
+    cluster.fate(pods[0].meta.id, Fate::Succeeds);
+    let mut status = stale.status.clone();
+    status.conditions.push(bulkhead_types::Condition {
+        condition_type: bulkhead_types::JOB_FAILURE_TARGET.into(),
+        status: ConditionStatus::True,
+        reason: "DeadlineExceeded".into(),
+        message: String::new(),
+        last_transition_ms: 1,
+        last_update_ms: 1,
+    });
+    let id = stale.meta.id;
+    let said = |status: &bulkhead_types::JobStatus| Command::SetStatus {
+        id,
+        status: bulkhead_types::ObjectStatus::Job(status.clone()),
+    };
+    cluster.ok(said(&status));
+    let now = &cluster.get_job("a").status;
+    assert_eq!((now.succeeded, now.conditions.len()), (1, 0), "a success was counted since");
+    status.succeeded = 1;
+    cluster.ok(said(&status));
+    assert_eq!(cluster.get_job("a").status.conditions.len(), 1);
+
+    // Nor does it get pods that it has no room for, nor lose those that it needs.
+    let owner = bulkhead_types::OwnerRef { kind: Kind::Job, id };
+    let stamp = |name: &str| bulkhead_types::PodStamp {
+        name: crate::kit::name(name),
+        index: None,
+        node: None,
+        revision: None,
+    };
+    let pods = vec![stamp("x"), stamp("y")];
+    cluster.ok(Command::CreateOwnedPods { owner, generation: stale.meta.generation, pods });
+    assert_eq!(cluster.state().active_pods(id), 1, "it has a verdict");
+}
+
+#[test]
+fn pods_that_a_job_needs_are_not_too_many() {
+    let mut cluster = start("a", |spec| (spec.parallelism, spec.completions) = (2, Some(2)));
+    let job = cluster.get_job("a").meta.id;
+    let pods: Vec<_> = cluster.job_pods("a").iter().map(|pod| pod.meta.id).collect();
+    let delete = Command::DeletePods { pods, surplus_of: Some(job), reason: "TooManyActivePods".into() };
+    cluster.ok(delete);
+    assert_eq!(cluster.state().active_pods(job), 2);
+}
