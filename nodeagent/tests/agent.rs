@@ -18,7 +18,7 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, ResourceRequirements,
+    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements,
     RestartPolicy, Shared,
 };
 use layout::{LayoutMaker, Node, layer};
@@ -159,6 +159,7 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         ended: false,
         unique: false,
         trace_context: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        resolved: Rare::NONE,
     }
 }
 

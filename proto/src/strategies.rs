@@ -11,6 +11,7 @@ use proptest::sample::select;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+pub use volumes::*;
 pub use workloads::*;
 
 /// Makes a struct from one strategy per field.
@@ -37,6 +38,7 @@ macro_rules! record {
     };
 }
 
+mod volumes;
 mod workloads;
 
 /// Any text, up to 12 characters, of all of Unicode.
@@ -164,7 +166,7 @@ toleration: Toleration {
     value: small(), effect: of(taint_effect()), toleration_ms: of(any::<u64>()),
 });
 record!(/// Any environment variable.
-    env_var: EnvVar { name: text(), value: text() });
+    env_var: EnvVar { name: text(), value: text(), value_from: rare(env_source()) });
 record!(/// Any port.
 container_port: ContainerPort {
     name: of(small()), container_port: any::<u16>(),
@@ -183,7 +185,7 @@ container: Container {
     ]),
     command: vec(text(), 0..3), args: vec(text(), 0..3), working_dir: of(text()),
     env: vec(env_var(), 0..3), ports: vec(container_port(), 0..3),
-    requests: resource_requirements(), limits: resource_requirements(),
+    requests: resource_requirements(), limits: resource_requirements(), options: rare(container_options()),
 });
 record!(/// Any pod spec.
 pod_spec: PodSpec {
@@ -191,7 +193,7 @@ pod_spec: PodSpec {
     restart_policy: select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]),
     termination_grace_ms: any::<u64>(), node_selector: labels(), node_name: of(small()),
     tolerations: vec(toleration(), 0..3), hostname: of(small()),
-    init_containers: vec(container(), 0..2), containers: vec(container(), 0..3),
+    init_containers: vec(container(), 0..2), containers: vec(container(), 0..3), options: rare(pod_options()),
 });
 record!(/// Any template.
 pod_template: PodTemplate {
@@ -531,7 +533,7 @@ pub fn snapshot_record() -> impl Strategy<Value = SnapshotRecord> + Clone {
 record!(/// Any intent about one pod.
 pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
-    deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()),
+    deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
 });
 record!(/// Any intent.
 intent: Intent {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
-use bulkhead_controlplane_core::intent::{intent_of, node_touched};
+use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::replica::LogView;
 use bulkhead_controlplane_core::server::{
     Fatal, Input, Output, PeerMessage, Reply, Server, ServerConfig, Ticket, authorize_all,
@@ -537,7 +537,8 @@ impl World {
             return;
         }
         let changes = output.applied.iter().flat_map(|e| &e.applied).flat_map(|a| &a.changes);
-        let touched: BTreeSet<ObjectId> = changes.filter_map(node_touched).collect();
+        let state = up.server.state();
+        let touched: BTreeSet<ObjectId> = changes.flat_map(|change| nodes_touched(state, change)).collect();
         let all = output.installed.is_some();
         let agents: Vec<u32> = up
             .sessions

@@ -171,6 +171,58 @@ fn pods_end_with_codes_in_order_and_start_again() {
     fleet.await_nothing_left();
 }
 
+/// Files below `dir` that hold this text.
+fn files_with(dir: &std::path::Path, text: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if std::fs::read(&path).is_ok_and(|data| data.windows(text.len()).any(|part| part == text)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn configuration_reaches_guests_and_follows_changes() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let all = include_str!("../../examples/config.yaml");
+    let documents: Vec<&str> = all.split("---\n").collect();
+    let [settings, keys, deployment] = documents[..] else { panic!("three documents") };
+    let pod_name = || {
+        let pods = fleet.cluster.cli().run(&["get", "pods"]).stdout;
+        pods.split_whitespace().find(|word| word.starts_with("config-")).map(str::to_owned)
+    };
+
+    // What is not there keeps the pod waiting, by name, and starts it once it appears.
+    fleet.apply(deployment);
+    let pod = wait::until("the pod", CHANGE_SECONDS, pod_name);
+    fleet.await_pod(&pod, CHANGE_SECONDS, &["\"CreateContainerConfigError\"", "ConfigMap \\\"settings\\\" is not there"]);
+    fleet.apply(settings);
+    fleet.await_pod(&pod, CHANGE_SECONDS, &["\"CreateContainerConfigError\"", "Secret \\\"keys\\\" is not there"]);
+    fleet.apply(keys);
+    fleet.await_pod(&pod, BOOT_SECONDS, &["\"phase\":\"Running\"", "\"ready\":true"]);
+
+    let says = |text: &str| fleet.logs(&["deployment/config"]).contains(text);
+    let first = "file: first message; subPath: first message; variable: first message";
+    wait::until_true("variables and files", BOOT_SECONDS, || says(first));
+    assert!(says("config is green, token of 10 and 10 bytes, init saw green"), "{}", fleet.logs(&["deployment/config"]));
+    assert!(says("settings are read-only"));
+    let kept = files_with(&fleet.agent.data_dir(), b"opensesame");
+    assert!(kept.is_empty(), "the Secret is on the node's disk: {kept:?}");
+
+    // A change reaches the running guest: the mounted file, and nothing else.
+    let pid = fleet.the_guest();
+    fleet.apply(&settings.replace("first message", "second message"));
+    let second = "file: second message; subPath: first message; variable: first message";
+    wait::until_true("the new file", CHANGE_SECONDS, || says(second));
+    assert_eq!(fleet.the_guest(), pid, "the same guest");
+    fleet.delete(&["deployment", "config"]);
+    fleet.await_nothing_left();
+}
+
 #[test]
 fn a_killed_guest_is_named_and_started_again() {
     let Some(fleet) = fleet(&[]) else { return };

@@ -1,20 +1,29 @@
 //! Intents: what should run on one node, read from State.
 
-use bulkhead_types::{Intent, ObjectId, Pod, PodIntent};
+mod resolve;
+
+use bulkhead_types::{
+    Intent, Object, ObjectId, Pod, PodIntent, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod,
+};
 use uuid::Uuid;
 
-use crate::{Change, State};
+use crate::{Change, ChangeType, State};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
 pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let incarnation = state.nodes().get(node)?.status.incarnation;
     let cluster_id = state.cluster_id()?;
-    let pods = state.pods_on(node).map(|pod| pod_intent(pod, cluster_id)).collect();
+    let mut room = RESOLVED_NODE_BYTES_MAX;
+    let pods = state.pods_on(node).map(|pod| pod_intent(state, pod, cluster_id, &mut room)).collect();
     Some(Intent { node, incarnation, generation: state.revision(), pods })
 }
 
-fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
+fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
+    let ended = pod.status.phase.is_terminal();
+    let runs = !ended && pod.meta.deletion.is_none();
+    let resolved = (runs && pod.spec.needs_resolution())
+        .then(|| within(room, resolve::resolve(state, pod, &pod.spec, cluster_id)));
     PodIntent {
         id: pod.meta.id,
         uid: pod.meta.id.uid(cluster_id),
@@ -22,33 +31,54 @@ fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
         name: pod.meta.name.clone(),
         spec: pod.spec.clone(),
         deletion: pod.meta.deletion,
-        ended: pod.status.phase.is_terminal(),
+        ended,
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
+        resolved: Rare::from(resolved),
     }
 }
 
-/// The node whose intent a change touches, if any.
-#[must_use]
-pub fn node_touched(change: &Change) -> Option<ObjectId> {
-    use bulkhead_types::Object;
-    let touched = |object: &Object| match object {
-        Object::Pod(pod) => pod.node,
-        Object::Node(node) => Some(node.meta.id),
-        _ => None,
-    };
-    let changed = match (&change.object, &change.former) {
-        // A status report does not change what should run, unless the pod ended by it.
-        (Object::Pod(present), Some(Object::Pod(former))) => {
-            present.node != former.node
-                || present.meta.deletion != former.meta.deletion
-                || present.status.phase.is_terminal() != former.status.phase.is_terminal()
-                || matches!(change.change_type, crate::ChangeType::Deleted)
+/// One message carries the values and files of all pods of a node: the oldest pods have theirs, the others wait.
+fn within(room: &mut usize, resolved: ResolvedPod) -> ResolvedPod {
+    match room.checked_sub(resolved.bytes()) {
+        Some(left) => {
+            *room = left;
+            resolved
         }
-        (Object::Node(present), Some(Object::Node(former))) => {
-            present.status.incarnation != former.status.incarnation
-        }
-        _ => true,
-    };
-    changed.then(|| touched(&change.object)).flatten()
+        None => resolve::refused(format!(
+            "the variables and files of all pods of the node have more than {RESOLVED_NODE_BYTES_MAX} bytes together"
+        )),
+    }
 }
+
+/// The nodes whose intent a change touches: of a pod its node, of a ConfigMap or Secret those of the pods that refer to
+/// it. `state` may be later than the change.
+#[must_use]
+pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
+    match (&change.object, &change.former) {
+        (Object::Pod(present), Some(Object::Pod(former))) if !pod_differs(present, former, change) => vec![],
+        (Object::Pod(pod), _) => pod.node.into_iter().collect(),
+        (Object::Node(present), Some(Object::Node(former)))
+            if present.status.incarnation == former.status.incarnation =>
+        {
+            vec![]
+        }
+        (Object::Node(node), _) => vec![node.meta.id],
+        (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
+        _ => vec![],
+    }
+}
+
+/// Whether what should run of a pod changed. A status report does not change that, unless the pod ended by it.
+fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
+    let metadata = |pod: &Pod| (pod.meta.labels.clone(), pod.meta.annotations.clone());
+    present.node != former.node
+        || present.meta.deletion != former.meta.deletion
+        || present.status.phase.is_terminal() != former.status.phase.is_terminal()
+        || matches!(change.change_type, ChangeType::Deleted)
+        || (present.spec.shows_metadata() && metadata(present) != metadata(former))
+}
+
+#[cfg(test)]
+#[path = "intent/tests.rs"]
+mod tests;

@@ -122,6 +122,16 @@ impl State {
         self.index.on_node(node).filter_map(|id| self.pods.get(id))
     }
 
+    /// The nodes of the pods that refer to a ConfigMap or Secret, in order, each once.
+    #[must_use]
+    pub fn nodes_using(&self, object: &ObjectRef) -> Vec<ObjectId> {
+        let users = self.index.config_users(object);
+        let mut nodes: Vec<ObjectId> = users.filter_map(|id| self.pods.get(id)?.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     /// The pods that wait for a node, oldest first.
     #[must_use]
     pub fn pending_pods(&self) -> &OrdSet<ObjectId> {

@@ -8,6 +8,7 @@ mod meta;
 mod node;
 mod pod;
 mod stateful;
+mod volume;
 mod workload;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ mod config;
 mod job;
 mod pod;
 mod stateful;
+mod volume;
 mod workload;
 mod yaml;
 

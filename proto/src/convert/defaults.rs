@@ -1,7 +1,8 @@
 //! Defaults of what clients submit, as the .proto files state them.
 
 use bulkhead_types::{
-    BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, IntOrPercent,
+    BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
+    IntOrPercent, ResourceField,
     PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT,
     TERMINATION_GRACE_MS_DEFAULT,
 };
@@ -172,5 +173,37 @@ fn default_pod_spec(spec: &mut v1::PodSpec) {
         for port in &mut container.ports {
             default(&mut port.protocol, v1::Protocol::Tcp);
         }
+        for var in &mut container.env {
+            if let Some(v1::env_source::Variant::Downward(source)) =
+                var.value_from.as_mut().and_then(|s| s.variant.as_mut())
+            {
+                default_downward(source);
+            }
+        }
+    }
+    for volume in spec.options.iter_mut().flat_map(|options| &mut options.volumes) {
+        default_volume(volume);
+    }
+}
+
+fn default_volume(volume: &mut v1::Volume) {
+    use v1::volume_source::Variant;
+    let (sources, mode) = match volume.source.as_mut().and_then(|s| s.variant.as_mut()) {
+        Some(Variant::Files(files)) => (files.source.as_mut_slice(), &mut files.default_mode),
+        Some(Variant::Projected(all)) => (all.sources.as_mut_slice(), &mut all.default_mode),
+        Some(Variant::EmptyDir(_)) | None => return,
+    };
+    mode.get_or_insert(FILE_MODE_DEFAULT);
+    for source in sources {
+        if let Some(v1::projection::Variant::DownwardApi(api)) = &mut source.variant {
+            api.items.iter_mut().filter_map(|item| item.source.as_mut()).for_each(default_downward);
+        }
+    }
+}
+
+fn default_downward(source: &mut v1::DownwardSource) {
+    if let Some(v1::downward_source::Variant::Resource(field)) = &mut source.variant {
+        let is_cpu = [v1::ContainerResource::RequestsCpu, v1::ContainerResource::LimitsCpu].contains(&field.resource());
+        field.divisor.get_or_insert(if is_cpu { ResourceField::CORE } else { 1 });
     }
 }

@@ -11,7 +11,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use bulkhead_types::Shared;
+use bulkhead_types::{Rare, Shared};
 
 mod agent;
 mod command;
@@ -25,9 +25,11 @@ mod node;
 mod object;
 mod owned;
 mod pod;
+mod resolved;
 mod scalar;
 mod stateful;
 mod submit;
+mod volume;
 mod workload;
 
 pub use submit::*;
@@ -109,6 +111,15 @@ impl<T: Field<W> + Hash, W> Field<W> for Shared<T> {
     }
     fn from_wire(wire: W) -> Result<Self, ConvertError> {
         T::from_wire(wire).map(Self::new)
+    }
+}
+
+impl<T: Field<W>, W> Field<Option<W>> for Rare<T> {
+    fn to_wire(&self) -> Option<W> {
+        self.get().map(Field::to_wire)
+    }
+    fn from_wire(wire: Option<W>) -> Result<Self, ConvertError> {
+        Ok(wire.map(T::from_wire).transpose()?.into())
     }
 }
 

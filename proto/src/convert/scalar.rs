@@ -113,6 +113,15 @@ impl Field<BTreeMap<String, prost::bytes::Bytes>> for BTreeMap<SmolStr, Sensitiv
     }
 }
 
+impl Field<prost::bytes::Bytes> for Sensitive {
+    fn to_wire(&self) -> prost::bytes::Bytes {
+        prost::bytes::Bytes::copy_from_slice(self.reveal())
+    }
+    fn from_wire(wire: prost::bytes::Bytes) -> Result<Self, ConvertError> {
+        Ok(Vec::from(wire).into())
+    }
+}
+
 impl Field<u64> for ObjectId {
     fn to_wire(&self) -> u64 {
         self.0

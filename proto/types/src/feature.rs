@@ -3,7 +3,7 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, Kind, LogRecord, MembershipChange};
+use crate::{Command, Kind, LogRecord, MembershipChange, Object, PodSpec};
 
 /// The highest level that this build knows.
 pub const FEATURE_LEVEL_MAX: u32 = 4;
@@ -11,7 +11,8 @@ pub const FEATURE_LEVEL_MAX: u32 = 4;
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
 
-/// From this level on there are StatefulSets, DaemonSets, Jobs, CronJobs, ConfigMaps and Secrets.
+/// From this level on there are StatefulSets, DaemonSets, Jobs, CronJobs, ConfigMaps and Secrets, and pods may use the
+/// latter two.
 pub const WORKLOADS_LEVEL: u32 = 4;
 
 impl Kind {
@@ -25,13 +26,27 @@ impl Kind {
     }
 }
 
+impl Object {
+    /// The feature level that a cluster must have before this may be in its log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        let spec = |spec: &PodSpec| if spec.has_options() { WORKLOADS_LEVEL } else { 1 };
+        match self {
+            Self::Pod(pod) => spec(&pod.spec),
+            Self::ReplicaSet(set) => spec(&set.spec.template.spec),
+            Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
+            other => other.kind().feature_level(),
+        }
+    }
+}
+
 impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
-            Self::Create(object) | Self::Apply(object) => object.kind().feature_level(),
+            Self::Create(object) | Self::Apply(object) => object.feature_level(),
             Self::Delete { object, .. } | Self::Scale { object, .. } => object.kind.feature_level(),
             Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
                 deployment.kind.feature_level()

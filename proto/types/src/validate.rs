@@ -8,12 +8,14 @@ mod image;
 mod job;
 mod path;
 mod pod;
+mod volume;
 mod workload;
 
 use std::collections::BTreeSet;
 
 pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
+pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
     ANNOTATIONS_BYTES_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap, check_label_key,

@@ -1,6 +1,6 @@
 //! Secondary orders over the objects, kept by one function from each object's former and present self.
 
-use bulkhead_types::{Kind, Name, Object, ObjectId, Pod, Resources};
+use bulkhead_types::{Kind, Name, Object, ObjectId, ObjectRef, Pod, Resources};
 use imbl::{OrdMap, OrdSet};
 
 /// What the pods bound to a node reserve.
@@ -23,6 +23,8 @@ pub(crate) struct Index {
     on_node: OrdSet<(ObjectId, ObjectId)>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
+    /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
+    config_users: OrdSet<(NameKey, ObjectId)>,
 }
 
 /// Neither ending nor ended.
@@ -73,6 +75,12 @@ impl Index {
             .range(first..)
             .take_while(move |((ns, _, _), _)| ns.as_ref() == Some(namespace))
             .map(|((_, kind, _), id)| (*kind, *id))
+    }
+
+    /// The bound pods that refer to a ConfigMap or Secret, in id order.
+    pub(super) fn config_users(&self, object: &ObjectRef) -> impl Iterator<Item = ObjectId> + '_ {
+        let key = (object.namespace.clone(), object.kind, object.name.clone());
+        self.config_users.range((key.clone(), ObjectId(0))..=(key, ObjectId(u64::MAX))).map(|(_, pod)| *pod)
     }
 
     /// Moves every order from the object's former self to its present one.
@@ -127,6 +135,7 @@ impl Index {
             (Some(node), None) => _ = self.on_node.remove(&(node, id)),
             _ => {}
         }
+        self.change_config_users(id, former.filter(|p| p.node.is_some()), present.filter(|p| p.node.is_some()));
         match (former.and_then(holds_room), present.and_then(holds_room)) {
             (None, Some(node)) => {
                 let pod = present.expect("a pod that holds room is present");
@@ -136,6 +145,24 @@ impl Index {
             }
             (Some(node), None) => self.release(node, former.expect("a pod that held room was there")),
             _ => {}
+        }
+    }
+
+    /// A pod's references never change; they count while it is bound.
+    fn change_config_users(&mut self, id: ObjectId, former: Option<&Pod>, present: Option<&Pod>) {
+        let (pod, is_new) = match (former, present) {
+            (None, Some(pod)) => (pod, true),
+            (Some(pod), None) => (pod, false),
+            _ => return,
+        };
+        for (kind, name) in pod.spec.config_refs() {
+            let Ok(name) = Name::new(name) else { continue };
+            let user = ((pod.meta.namespace.clone(), kind.kind(), name), id);
+            if is_new {
+                self.config_users.insert(user);
+            } else {
+                self.config_users.remove(&user);
+            }
         }
     }
 

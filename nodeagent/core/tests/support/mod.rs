@@ -4,7 +4,7 @@
 use bulkhead_nodeagent_core::{AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, Container, ContainerState, ContainerStatus, ContainerTermination, Deletion, Intent, Joined,
-    Name, ObjectId, PodIntent, PodPhase, PodSpec, ResourceRequirements, Resources, RestartPolicy, Shared,
+    Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements, Resources, RestartPolicy, Shared,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -49,6 +49,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         ended: false,
         unique: false,
         trace_context: None,
+        resolved: Rare::NONE,
     }
 }
 

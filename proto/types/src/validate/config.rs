@@ -40,13 +40,17 @@ fn size(bytes: usize, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-/// A key is a file name: letters, digits, `-`, `_` and `.`, but not `.`, nor anything that begins with `..`.
 fn key(name: &str, path: &Path<'_>, report: &mut Report) {
+    check_key(name, &path.key(&name.chars().take(80).collect::<String>()), report);
+}
+
+/// A key is a file name: letters, digits, `-`, `_` and `.`, but not `.`, nor anything that begins with `..`.
+pub(super) fn check_key(name: &str, path: &Path<'_>, report: &mut Report) {
     let good = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if name.is_empty() || name.len() > KEY_BYTES_MAX || !good || name == "." || name.starts_with("..") {
         let reason = format!(
             "is no key: must be 1 to {KEY_BYTES_MAX} letters, digits, '-', '_' or '.', not '.' and not begin with '..'"
         );
-        report.push(&path.key(&name.chars().take(80).collect::<String>()), reason);
+        report.push(path, reason);
     }
 }
