@@ -247,7 +247,12 @@ impl Agent {
         let volumes = self.volumes.configure(&config);
         let usage_interval_ms =
             if config.usage_interval_ms == 0 { USAGE_INTERVAL_MS } else { config.usage_interval_ms };
-        let failure = cgroup.as_ref().err().or(network.as_ref().err()).or(volumes.as_ref().err()).map(|error| format!("{error:#}"));
+        let failure = cgroup
+            .as_ref()
+            .err()
+            .or(network.as_ref().err())
+            .or(volumes.as_ref().err())
+            .map(|error| format!("{error:#}"));
         let all = config.init_containers.iter().chain(&config.containers);
         self.pod = Some(Pod {
             supervisor: Supervisor::new(&config),

@@ -33,8 +33,9 @@ pub(crate) fn take<'a>(mounts: &'a [MountConfig], volumes: &Volumes) -> Result<V
     mounts
         .iter()
         .map(|config| {
-            take_one(config, volumes)
-                .with_context(|| format!("volume {} for {}: subPath {:?}", config.volume, config.path, config.sub_path))
+            take_one(config, volumes).with_context(|| {
+                format!("volume {} for {}: subPath {:?}", config.volume, config.path, config.sub_path)
+            })
         })
         .collect()
 }

@@ -182,7 +182,8 @@ fn holds(dir: &Path, files: &[VolumeFile]) -> Result<bool> {
     let same = |file: &VolumeFile| {
         let path = dir.join(&file.path);
         let mode = fs::metadata(&path).map(|m| m.permissions().mode() & 0o777);
-        mode.is_ok_and(|mode| mode == file.mode & 0o777) && fs::read(&path).is_ok_and(|data| data == file.data)
+        mode.is_ok_and(|mode| mode == file.mode & 0o777)
+            && fs::read(&path).is_ok_and(|data| data == file.data)
     };
     Ok(files.iter().all(same) && count_files(dir)? == files.len())
 }
@@ -258,7 +259,11 @@ mod tests {
         let two = [file("a", "1", 0o644), file("sub/dir/b", "2", 0o400)];
         check(&two, &["a 1 644", "sub/dir/b 2 400"], "..1");
         check(&two, &["a 1 644", "sub/dir/b 2 400"], "..1");
-        check(&[file("a", "1", 0o600), file("sub/dir/b", "2", 0o400)], &["a 1 600", "sub/dir/b 2 400"], "..2");
+        check(
+            &[file("a", "1", 0o600), file("sub/dir/b", "2", 0o400)],
+            &["a 1 600", "sub/dir/b 2 400"],
+            "..2",
+        );
         check(&[file("c", "3", 0o644)], &["c 3 644"], "..3");
         check(&[], &[], "..4");
         remove_dir(&dir).expect("removed");

@@ -18,8 +18,8 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements,
-    RestartPolicy, Shared,
+    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare,
+    ResourceRequirements, RestartPolicy, Shared,
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;

@@ -199,16 +199,28 @@ fn configuration_reaches_guests_and_follows_changes() {
     // What is not there keeps the pod waiting, by name, and starts it once it appears.
     fleet.apply(deployment);
     let pod = wait::until("the pod", CHANGE_SECONDS, pod_name);
-    fleet.await_pod(&pod, CHANGE_SECONDS, &["\"CreateContainerConfigError\"", "ConfigMap \\\"settings\\\" is not there"]);
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"CreateContainerConfigError\"", "ConfigMap \\\"settings\\\" is not there"],
+    );
     fleet.apply(settings);
-    fleet.await_pod(&pod, CHANGE_SECONDS, &["\"CreateContainerConfigError\"", "Secret \\\"keys\\\" is not there"]);
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"CreateContainerConfigError\"", "Secret \\\"keys\\\" is not there"],
+    );
     fleet.apply(keys);
     fleet.await_pod(&pod, BOOT_SECONDS, &["\"phase\":\"Running\"", "\"ready\":true"]);
 
     let says = |text: &str| fleet.logs(&["deployment/config"]).contains(text);
     let first = "file: first message; subPath: first message; variable: first message";
     wait::until_true("variables and files", BOOT_SECONDS, || says(first));
-    assert!(says("config is green, token of 10 and 10 bytes, init saw green"), "{}", fleet.logs(&["deployment/config"]));
+    assert!(
+        says("config is green, token of 10 and 10 bytes, init saw green"),
+        "{}",
+        fleet.logs(&["deployment/config"])
+    );
     assert!(says("settings are read-only"));
     let kept = files_with(&fleet.agent.data_dir(), b"opensesame");
     assert!(kept.is_empty(), "the Secret is on the node's disk: {kept:?}");

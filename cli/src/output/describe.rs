@@ -1,6 +1,7 @@
 //! One object in full, for people.
 
 mod config;
+mod volumes;
 mod workloads;
 
 use bulkhead_proto::v1;
@@ -200,6 +201,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     if !spec.node_selector.is_empty() {
         page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     }
+    page.optional("Volumes", volumes::volumes(spec).join("\n"));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),
@@ -228,8 +230,8 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     page.optional("Ports", ports.join(", "));
     page.optional("Requests", requirements(container.requests));
     page.optional("Limits", requirements(container.limits));
-    let env: Vec<String> = container.env.iter().map(|v| format!("{}={}", v.name, v.value)).collect();
-    page.optional("Environment", env.join("\n"));
+    page.optional("Environment", volumes::environment(container).join("\n"));
+    page.optional("Mounts", volumes::mounts(container).join("\n"));
     let Some(status) = status else { return };
     let state = match &status.state {
         ContainerState::Waiting { reason, message } => joined("Waiting", reason, message),

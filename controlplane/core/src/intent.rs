@@ -2,9 +2,7 @@
 
 mod resolve;
 
-use bulkhead_types::{
-    Intent, Object, ObjectId, Pod, PodIntent, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod,
-};
+use bulkhead_types::{Intent, Object, ObjectId, Pod, PodIntent, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod};
 use uuid::Uuid;
 
 use crate::{Change, ChangeType, State};

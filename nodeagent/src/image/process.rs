@@ -62,7 +62,10 @@ impl std::fmt::Debug for ProcessOverrides {
 
 impl std::fmt::Debug for ContainerProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContainerProcess").field("uid", &self.uid).field("gid", &self.gid).finish_non_exhaustive()
+        f.debug_struct("ContainerProcess")
+            .field("uid", &self.uid)
+            .field("gid", &self.gid)
+            .finish_non_exhaustive()
     }
 }
 

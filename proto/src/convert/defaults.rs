@@ -2,9 +2,8 @@
 
 use bulkhead_types::{
     BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
-    IntOrPercent, ResourceField,
-    PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT,
-    TERMINATION_GRACE_MS_DEFAULT,
+    IntOrPercent, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
+    SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
 };
 use prost::Message;
 
@@ -203,7 +202,8 @@ fn default_volume(volume: &mut v1::Volume) {
 
 fn default_downward(source: &mut v1::DownwardSource) {
     if let Some(v1::downward_source::Variant::Resource(field)) = &mut source.variant {
-        let is_cpu = [v1::ContainerResource::RequestsCpu, v1::ContainerResource::LimitsCpu].contains(&field.resource());
+        let is_cpu = [v1::ContainerResource::RequestsCpu, v1::ContainerResource::LimitsCpu]
+            .contains(&field.resource());
         field.divisor.get_or_insert(if is_cpu { ResourceField::CORE } else { 1 });
     }
 }

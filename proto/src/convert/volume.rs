@@ -6,9 +6,7 @@ use bulkhead_types::{
     VolumeMount, VolumeSource,
 };
 
-use super::{
-    ConvertError, Field, wire_enum, wire_field, wire_oneof, wire_struct, wire_variant_message,
-};
+use super::{ConvertError, Field, wire_enum, wire_field, wire_oneof, wire_struct, wire_variant_message};
 use crate::v1;
 use crate::v1::{downward_source, env_source, projection, volume_source};
 

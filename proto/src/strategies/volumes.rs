@@ -3,14 +3,20 @@
 use super::*;
 
 /// Any part, or none.
-pub fn rare<T: Clone + std::fmt::Debug>(value: impl Strategy<Value = T> + Clone) -> impl Strategy<Value = Rare<T>> + Clone {
+pub fn rare<T: Clone + std::fmt::Debug>(
+    value: impl Strategy<Value = T> + Clone,
+) -> impl Strategy<Value = Rare<T>> + Clone {
     of(value).prop_map(Rare::from)
 }
 
 fn pod_field() -> impl Strategy<Value = PodField> + Clone {
     prop_oneof![
         select(vec![
-            PodField::Name, PodField::Namespace, PodField::Uid, PodField::NodeName, PodField::Labels,
+            PodField::Name,
+            PodField::Namespace,
+            PodField::Uid,
+            PodField::NodeName,
+            PodField::Labels,
             PodField::Annotations,
         ]),
         small().prop_map(PodField::Label),
@@ -24,7 +30,10 @@ resource_field: ResourceField {
 });
 
 fn downward_source() -> impl Strategy<Value = DownwardSource> + Clone {
-    prop_oneof![pod_field().prop_map(DownwardSource::Field), resource_field().prop_map(DownwardSource::Resource)]
+    prop_oneof![
+        pod_field().prop_map(DownwardSource::Field),
+        resource_field().prop_map(DownwardSource::Resource)
+    ]
 }
 
 record!(/// Any key of a ConfigMap or Secret.

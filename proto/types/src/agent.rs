@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Deletion, Name, ObjectId, ResolvedPod, PodSpec, PodStatus, Rare, Revision, Shared};
+use crate::{Deletion, Name, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared};
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
 /// newest one wins.

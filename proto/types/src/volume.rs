@@ -219,7 +219,8 @@ impl PodSpec {
     /// Whether it says anything that only feature level 4 knows.
     #[must_use]
     pub fn has_options(&self) -> bool {
-        let has = |c: &Container| c.options.get().is_some() || c.env.iter().any(|v| v.value_from.get().is_some());
+        let has =
+            |c: &Container| c.options.get().is_some() || c.env.iter().any(|v| v.value_from.get().is_some());
         self.options.get().is_some() || self.all_containers().any(has)
     }
 

@@ -65,7 +65,8 @@ impl Resolver<'_> {
     }
 
     fn container(&self, container: &Container) -> Result<ResolvedContainer, String> {
-        let env = self.env(container).map_err(|missing| format!("container {}: {missing}", container.name))?;
+        let env =
+            self.env(container).map_err(|missing| format!("container {}: {missing}", container.name))?;
         let words = |words: &[String]| {
             words.iter().map(|word| Sensitive::from(expand(word, &env).into_bytes())).collect()
         };
@@ -75,7 +76,10 @@ impl Resolver<'_> {
             args: words(&container.args),
             env: env
                 .iter()
-                .map(|(name, value)| EnvValue { name: name.clone(), value: value.clone().into_bytes().into() })
+                .map(|(name, value)| EnvValue {
+                    name: name.clone(),
+                    value: value.clone().into_bytes().into(),
+                })
                 .collect(),
         })
     }
@@ -115,9 +119,7 @@ impl Resolver<'_> {
         };
         let Some(data) = self.data(kind, &key.name, key.optional)? else { return Ok(None) };
         match texts_of(data).find(|(name, _)| *name == key.key.as_str()) {
-            Some((_, value)) => {
-                text(&value).map(Some).map_err(|why| why.of(kind, &key.name, &key.key))
-            }
+            Some((_, value)) => text(&value).map(Some).map_err(|why| why.of(kind, &key.name, &key.key)),
             None if key.optional => Ok(None),
             None => Err(no_key(kind, &key.name, &key.key)),
         }
@@ -187,9 +189,10 @@ impl Resolver<'_> {
             DownwardSource::Field(field) => return Ok(self.field(field)),
             DownwardSource::Resource(field) => field,
         };
-        let named = field.container_name.as_ref().map_or(own, |name| {
-            self.spec.all_containers().find(|container| container.name == *name)
-        });
+        let named = field
+            .container_name
+            .as_ref()
+            .map_or(own, |name| self.spec.all_containers().find(|container| container.name == *name));
         let container = named.ok_or_else(|| "resourceFieldRef names no container of the pod".to_owned())?;
         Ok(self.resource(field, container).to_string())
     }

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Bytes, ConfigKeyRef, ConfigKind, ConfigMap, ConfigProjection, Container, ContainerOptions, ContainerResource,
-    DownwardItem, DownwardSource, EnvFrom, EnvSource, EnvVar, KeyToPath, Name, Node, NodeFacts, NodePhase,
-    NodeSpec, NodeStatus, ObjectMeta, PodField, PodOptions, PodSpec, PodStatus, Projection, ResourceField,
-    ResourceRequirements, Resources, Secret, SecretType, Shared, Volume, VolumeSource,
+    Bytes, ConfigKeyRef, ConfigKind, ConfigMap, ConfigProjection, Container, ContainerOptions,
+    ContainerResource, DownwardItem, DownwardSource, EnvFrom, EnvSource, EnvVar, KeyToPath, Name, Node,
+    NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta, PodField, PodOptions, PodSpec, PodStatus,
+    Projection, RESOLVED_POD_BYTES_MAX, ResourceField, ResourceRequirements, Resources, Secret, SecretType,
+    Shared, Volume, VolumeSource,
 };
 
 use super::*;
@@ -48,7 +49,8 @@ fn pod(id: u64, spec: PodSpec) -> Object {
 
 /// A node, a ConfigMap `settings` and a Secret `keys`.
 fn state() -> State {
-    let mut state = State { cluster_id: Some(Uuid::from_u128(7)), ..State::default() };
+    let mut state = State::default();
+    state.cluster_id = Some(Uuid::from_u128(7));
     let allocatable = Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 1 << 40 };
     state.put(Object::Node(Arc::new(Node {
         meta: ObjectMeta { id: NODE, ..ObjectMeta::new(None, Name::new("node-1").expect("a name")) },
@@ -111,7 +113,12 @@ fn show(resolved: &ResolvedPod) -> String {
         lines.extend(container.args.iter().map(|word| format!("arg {}", text(word))));
     }
     for volume in &resolved.volumes {
-        lines.extend(volume.files.iter().map(|f| format!("{}/{} {:o} {}", volume.volume, f.path, f.mode, text(&f.data))));
+        lines.extend(
+            volume
+                .files
+                .iter()
+                .map(|f| format!("{}/{} {:o} {}", volume.volume, f.path, f.mode, text(&f.data))),
+        );
     }
     lines.join("\n")
 }
@@ -166,12 +173,21 @@ fn variables_come_from_sets_and_keys_and_earlier_variables() {
 fn what_is_missing_is_named_and_what_is_optional_is_left_out() {
     let of_map = |name, of, optional| EnvSource::ConfigMapKey(key(name, of, optional));
     let one = |source| container(vec![], vec![var_from("A", source)], &[]);
-    check_container(one(of_map("nobody", "k", false)), "missing: container main: A: ConfigMap \"nobody\" is not there");
-    check_container(one(of_map("settings", "k", false)), "missing: container main: A: ConfigMap \"settings\" has no key \"k\"");
+    check_container(
+        one(of_map("nobody", "k", false)),
+        "missing: container main: A: ConfigMap \"nobody\" is not there",
+    );
+    check_container(
+        one(of_map("settings", "k", false)),
+        "missing: container main: A: ConfigMap \"settings\" has no key \"k\"",
+    );
     check_container(one(of_map("nobody", "k", true)), "");
     check_container(one(of_map("settings", "k", true)), "");
     // Bytes become files only.
-    check_container(one(of_map("settings", "raw", false)), "missing: container main: A: ConfigMap \"settings\" has no key \"raw\"");
+    check_container(
+        one(of_map("settings", "raw", false)),
+        "missing: container main: A: ConfigMap \"settings\" has no key \"raw\"",
+    );
     check_container(
         one(EnvSource::SecretKey(key("keys", "bytes", true))),
         "missing: container main: A: key \"bytes\" of Secret \"keys\" is no text: only files may hold such bytes",
@@ -225,7 +241,11 @@ fn volumes_hold_keys_as_files() {
         "v/1=2 644 no name\nv/COLOUR 644 green\nv/a.b 644 dotted\nv/raw 644 \0\u{fffd}",
     );
     check(
-        files(Projection::Secret(config("keys", false, &[("token", "deep/er", Some(0o400)), ("token", "b", None)]))),
+        files(Projection::Secret(config(
+            "keys",
+            false,
+            &[("token", "deep/er", Some(0o400)), ("token", "b", None)],
+        ))),
         "v/b 644 s3cret$(COLOUR)\nv/deep/er 400 s3cret$(COLOUR)",
     );
     check(
@@ -234,7 +254,10 @@ fn volumes_hold_keys_as_files() {
     );
     check(files(Projection::Secret(config("keys", true, &[("no", "x", None)]))), "");
     check(files(Projection::Secret(config("no", true, &[]))), "");
-    check(files(Projection::ConfigMap(config("no", false, &[]))), "missing: volume v: ConfigMap \"no\" is not there");
+    check(
+        files(Projection::ConfigMap(config("no", false, &[]))),
+        "missing: volume v: ConfigMap \"no\" is not there",
+    );
 }
 
 #[test]
@@ -294,9 +317,8 @@ fn a_change_is_sent_to_the_nodes_of_those_that_refer_to_it() {
         &[],
     );
     state.put(pod(9, PodSpec { containers: vec![refers], ..PodSpec::default() }));
-    let touched = |state: &State, object: Object| {
-        nodes_touched(state, &change(object, None, ChangeType::Modified))
-    };
+    let touched =
+        |state: &State, object: Object| nodes_touched(state, &change(object, None, ChangeType::Modified));
     assert_eq!(touched(&state, config_map(2, "settings", &[])), [NODE]);
     // Also what is not there yet; not what only has the same name.
     assert_eq!(touched(&state, secret(40, "later", &[])), [NODE]);

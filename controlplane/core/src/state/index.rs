@@ -135,7 +135,11 @@ impl Index {
             (Some(node), None) => _ = self.on_node.remove(&(node, id)),
             _ => {}
         }
-        self.change_config_users(id, former.filter(|p| p.node.is_some()), present.filter(|p| p.node.is_some()));
+        self.change_config_users(
+            id,
+            former.filter(|p| p.node.is_some()),
+            present.filter(|p| p.node.is_some()),
+        );
         match (former.and_then(holds_room), present.and_then(holds_room)) {
             (None, Some(node)) => {
                 let pod = present.expect("a pod that holds room is present");

@@ -118,7 +118,8 @@ impl Pod {
     /// Starts a guest if the node has room for it and, for a pod that must be unique, the lease allows it.
     fn start(&mut self, env: &mut Env<'_>) -> bool {
         let Some(intent) = self.intent.clone() else { return false };
-        if let Some(missing) = intent.resolved.get().map(|r| &r.missing).filter(|missing| !missing.is_empty()) {
+        if let Some(missing) = intent.resolved.get().map(|r| &r.missing).filter(|missing| !missing.is_empty())
+        {
             return self.lacks(missing);
         }
         if self.reason == reason::CREATE_CONTAINER_CONFIG_ERROR {
@@ -174,8 +175,7 @@ impl Pod {
     /// Gives the guest the files of its volumes where they changed, or where nobody knows what it was given.
     fn update_files(&mut self, env: &mut Env<'_>) -> bool {
         let Some(volumes) = self.volumes().filter(|_| self.files != self.files_given) else { return false };
-        let update =
-            Action::UpdateFiles { pod: self.id, instance: self.instance, volumes: volumes.to_vec() };
+        let update = Action::UpdateFiles { pod: self.id, instance: self.instance, volumes: volumes.to_vec() };
         env.actions.push_back(update);
         self.files_given = self.files;
         true

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared, VolumeFiles,
-    digest128,
+    Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared,
+    VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;

@@ -4,7 +4,8 @@
 use bulkhead_nodeagent_core::{AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, Container, ContainerState, ContainerStatus, ContainerTermination, Deletion, Intent, Joined,
-    Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements, Resources, RestartPolicy, Shared,
+    Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements, Resources, RestartPolicy,
+    Shared,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;

@@ -1,8 +1,8 @@
 //! Containers of a pod.
 
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ImagePullPolicy, Protocol, Rare, ResourceRequirements,
-    parse_millis, parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ImagePullPolicy, Protocol, Rare,
+    ResourceRequirements, parse_millis, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};

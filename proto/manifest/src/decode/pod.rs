@@ -1,7 +1,8 @@
 //! Pod specs.
 
 use bulkhead_types::{
-    PodOptions, PodSpec, Rare, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration, TolerationOperator,
+    PodOptions, PodSpec, Rare, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration,
+    TolerationOperator,
 };
 
 use super::container;

@@ -89,7 +89,11 @@ fn one_of<'n>(
             None
         }
         [_, (second, there), ..] => {
-            d.fail(there.place, &fields.path(second), format!("only one of {} is possible", names.join(", ")));
+            d.fail(
+                there.place,
+                &fields.path(second),
+                format!("only one of {} is possible", names.join(", ")),
+            );
             None
         }
     }
@@ -110,7 +114,10 @@ pub(super) fn volume(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vol
         "projected" => {
             let fields = d.fields(inner, &path, &PROJECTED)?;
             let sources = d.each(&fields, "sources", projection);
-            VolumeSource::Projected { sources, default_mode: mode(d, &fields, "defaultMode").unwrap_or(FILE_MODE_DEFAULT) }
+            VolumeSource::Projected {
+                sources,
+                default_mode: mode(d, &fields, "defaultMode").unwrap_or(FILE_MODE_DEFAULT),
+            }
         }
         kind => {
             let schema = match kind {

@@ -74,13 +74,7 @@ fn volume(spec: &PodSpec, volume: &Volume, path: &Path<'_>, report: &mut Report)
     }
 }
 
-fn projection(
-    spec: &PodSpec,
-    source: &Projection,
-    path: &Path<'_>,
-    name: &'static str,
-    report: &mut Report,
-) {
+fn projection(spec: &PodSpec, source: &Projection, path: &Path<'_>, name: &'static str, report: &mut Report) {
     match source {
         Projection::ConfigMap(one) | Projection::Secret(one) => config(one, path, name, report),
         Projection::DownwardApi { items } => {
@@ -167,7 +161,8 @@ pub(super) fn value_from(spec: &PodSpec, var: &EnvVar, path: &Path<'_>, report: 
         EnvSource::SecretKey(key) => ("secretKeyRef", key),
         EnvSource::Downward(DownwardSource::Field(PodField::Labels | PodField::Annotations)) => {
             let path = path.field("fieldRef");
-            return report.push(&path.field("fieldPath"), "is possible in a volume only: name a key in ['...']");
+            return report
+                .push(&path.field("fieldPath"), "is possible in a volume only: name a key in ['...']");
         }
         EnvSource::Downward(source) => return downward(spec, source, &path, report),
     };
