@@ -664,7 +664,17 @@ fn a_pod_waits_for_what_it_refers_to() {
                 (2500, Tick),
             ],
         ),
-        expect![[""]],
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            210 report [#7 100000002 Pending CreateContainerConfigError waiting:CreateContainerConfigError x0]
+            1100 report [#7 100000003 Pending CreateContainerConfigError waiting:CreateContainerConfigError x0]
+            2000 persist #7 instance 1
+            2000 start #7 instance 1
+            2000 report [#7 100000004 Pending waiting:ContainerCreating x0]
+            2200 report [#7 100000005 Running ready running x0]
+        "#]],
     );
 }
 
@@ -681,7 +691,16 @@ fn changed_files_reach_the_guest_and_missing_ones_leave_it_alone() {
                 (1400, In(intent(1, 105, vec![configured("", &[])]))),
             ],
         ),
-        expect![[""]],
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1100 files #7/1 k l
+            1400 files #7/1
+        "#]],
     );
 }
 

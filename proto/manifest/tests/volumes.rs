@@ -93,13 +93,29 @@ fn what_cannot_be_read_is_refused_with_its_line() {
          - {name: F, valueFrom: {secretKeyRef: {name: a, key: ..b}}}\n\
          - {name: G, valueFrom: {resourceFieldRef: {resource: limits.gpu}}}",
         "",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:11:28 spec.containers[0].env[1].valueFrom: needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef
+            a.yaml:12:51 spec.containers[0].env[2].valueFrom.fieldRef.fieldPath: status.podIP is not supported yet: guests have no network
+            a.yaml:14:82 spec.containers[0].env[4].valueFrom.secretKeyRef: only one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef is possible
+            a.yaml:16:58 spec.containers[0].env[6].valueFrom.resourceFieldRef.resource: "limits.gpu" is not one of requests.cpu, limits.cpu, requests.memory, limits.memory, requests.ephemeral-storage, limits.ephemeral-storage
+        "#]],
     );
     check_refused(
         "envFrom:\n- {prefix: a=}\n- {configMapRef: {}}\nvolumeMounts:\n- {name: no, mountPath: a}\n\
          - {name: v, mountPath: /x, subPath: ../y}\n- {name: v, mountPath: /x}\n- {name: v, mountPath: /y, subPathExpr: x}",
         "volumes:\n- {name: v, emptyDir: {sizeLimit: x, medium: Disk}}\n- {name: v, emptyDir: {}, secret: {secretName: a}}",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:7:37 spec.volumes[0].emptyDir.sizeLimit: "x" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
+            a.yaml:7:48 spec.volumes[0].emptyDir.medium: "Disk" is not one of Memory
+            a.yaml:8:37 spec.volumes[1].secret: only one of emptyDir, configMap, secret, downwardAPI, projected is possible
+            a.yaml:13:7 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
+            a.yaml:14:22 spec.containers[0].envFrom[1].configMapRef.name: is required
+            a.yaml:16:8 spec.containers[0].volumeMounts[0].name: "no" is no volume of the pod
+            a.yaml:16:18 spec.containers[0].volumeMounts[0].mountPath: "a" must be an absolute path below /, without ':', empty parts, '.' and '..'
+            a.yaml:17:32 spec.containers[0].volumeMounts[1].subPath: "../y" must be a relative path without empty parts, '.' and '..', must not begin with '..', and must have at most 1024 bytes
+            a.yaml:18:17 spec.containers[0].volumeMounts[2].mountPath: "/x" is used twice in the container
+            a.yaml:19:32 spec.containers[0].volumeMounts[3].subPathExpr: not supported yet
+        "#]],
     );
 }
 
@@ -113,12 +129,33 @@ fn what_does_not_hold_together_is_refused_with_its_line() {
         "volumes:\n- {name: v, emptyDir: {sizeLimit: 0}}\n- {name: v, configMap: {name: a, defaultMode: 01000}}\n\
          - {name: w, secret: {secretName: a, items: [{key: k, path: /x}]}}\n\
          - {name: x, downwardAPI: {items: [{path: x, resourceFieldRef: {resource: limits.cpu}}]}}",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:7:26 spec.volumes[0].emptyDir.sizeLimit: must be more than nothing, and at most 2^53
+            a.yaml:8:6 spec.volumes[1].name: "v" is used twice: names of volumes are unique in a pod
+            a.yaml:8:36 spec.volumes[1].configMap.defaultMode: must be between 0 and 0777
+            a.yaml:9:56 spec.volumes[2].secret.items[0].path: "/x" must be a relative path without empty parts, '.' and '..', must not begin with '..', and must have at most 1024 bytes
+            a.yaml:10:47 spec.volumes[3].downwardAPI.items[0].resourceFieldRef.containerName: is required in a volume
+            a.yaml:15:8 spec.containers[0].envFrom[0].prefix: must be printable ASCII without '='
+            a.yaml:15:35 spec.containers[0].envFrom[0].configMapRef.name: name "A_B" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            a.yaml:17:8 spec.containers[0].volumeMounts[0].name: "no" is no volume of the pod
+            a.yaml:17:18 spec.containers[0].volumeMounts[0].mountPath: "a" must be an absolute path below /, without ':', empty parts, '.' and '..'
+            a.yaml:18:32 spec.containers[0].volumeMounts[1].subPath: "../y" must be a relative path without empty parts, '.' and '..', must not begin with '..', and must have at most 1024 bytes
+            a.yaml:19:17 spec.containers[0].volumeMounts[2].mountPath: "/x" is used twice in the container
+            a.yaml:21:40 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: is possible in a volume only: name a key in ['...']
+            a.yaml:22:53 spec.containers[0].env[1].valueFrom.secretKeyRef.key: is no key: must be 1 to 253 letters, digits, '-', '_' or '.', not '.' and not begin with '..'
+            a.yaml:23:17 spec.containers[0].env[2].value: must be empty when valueFrom is set
+        "#]],
     );
     check_refused(
         "",
         "volumes:\n- {name: v}\n- {name: w, hostPath: {path: /}}\n- {name: x, projected: {sources: [{serviceAccountToken: {path: x}}, {}]}}\n\
          - {name: y, configMap: {name: a, defaultMode: rw}}",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:7:5 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected
+            a.yaml:8:15 spec.volumes[1].hostPath: not supported yet
+            a.yaml:9:38 spec.volumes[2].projected.sources[0].serviceAccountToken: not supported yet
+            a.yaml:9:71 spec.volumes[2].projected.sources[1]: needs one of configMap, secret, downwardAPI
+            a.yaml:10:49 spec.volumes[3].configMap.defaultMode: expected permissions such as 0644, found the string "rw"
+        "#]],
     );
 }

@@ -136,7 +136,10 @@ pub(super) fn volume(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vol
 
 fn empty_dir(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<VolumeSource> {
     let fields = d.fields(node, path, &EMPTY_DIR)?;
-    let memory = d.choice(&fields, "medium", &[("", false), ("Memory", true)]).unwrap_or_default();
+    let memory = match d.text(&fields, "medium") {
+        Some(text) if text.is_empty() => false,
+        _ => d.choice(&fields, "medium", &[("Memory", true)]).unwrap_or_default(),
+    };
     let size_limit_bytes = quantity(d, &fields, "sizeLimit", parse_units);
     Some(VolumeSource::EmptyDir { memory, size_limit_bytes })
 }
