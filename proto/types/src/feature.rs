@@ -83,3 +83,40 @@ impl LogRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        Container, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodStatus, Rare, Shared,
+        Volume, VolumeSource,
+    };
+
+    fn check(spec: PodSpec, level: u32) {
+        let name = |text| Name::new(text).expect("a name");
+        let pod = Pod {
+            meta: ObjectMeta::new(Some(name("default")), name("p")),
+            spec: Shared::new(spec),
+            node: None,
+            status: PodStatus::default(),
+        };
+        assert_eq!(Command::Create(Object::Pod(Arc::new(pod))).feature_level(), level);
+    }
+
+    #[test]
+    fn a_pod_needs_the_level_of_what_it_says() {
+        let with_env = |value_from| {
+            let var = EnvVar { name: "A".to_owned(), value_from, ..EnvVar::default() };
+            let container = Container { env: vec![var], ..Container::default() };
+            PodSpec { containers: vec![container], ..PodSpec::default() }
+        };
+        check(with_env(Rare::NONE), 1);
+        let field = crate::DownwardSource::Field(PodField::Name);
+        check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
+        let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
+        let volumes = vec![Volume { name: "v".into(), source }];
+        check(PodSpec { options: Rare::some(PodOptions { volumes }), ..PodSpec::default() }, WORKLOADS_LEVEL);
+    }
+}
