@@ -26,8 +26,6 @@ use crate::world::{Event, World};
 const JOIN_TIMEOUT_US: Micros = 2_000_000;
 /// How long it waits before it asks the next server, in microseconds.
 const JOIN_RETRY_US: Micros = 200_000;
-/// Most guests of a node.
-const PODS_MAX: u32 = 20;
 const MIB: u64 = 1 << 20;
 
 /// A node.
@@ -125,7 +123,7 @@ impl World {
             busy_until_us: BTreeMap::new(),
             wake_us: None,
             allocatable,
-            pods_max: PODS_MAX,
+            pods_max: self.options.node.pods_max,
         };
         self.agents.push(host);
         let at_us = self.now_us + self.rng.range(0, 3_000_000);

@@ -67,6 +67,7 @@ const DECIDE_GARBAGE: &str = "controlplane/core/src/decide/garbage.rs";
 const RECONCILE: &str = "controlplane/core/src/reconcile.rs";
 const ROLLING: &str = "controlplane/core/src/reconcile/deployment/rolling.rs";
 const WATCH: &str = "controlplane/core/src/watch.rs";
+const HISTORY: &str = "controlplane/disk/src/history.rs";
 const AGENT: &str = "nodeagent/core/src/agent.rs";
 const SESSION: &str = "nodeagent/core/src/session.rs";
 const POD: &str = "nodeagent/core/src/pod/mod.rs";
@@ -181,6 +182,12 @@ pub const CANARIES: &[Canary] = &[
         &["leases"],
     ),
     canary(
+        "canary_log_cut_before_events",
+        HISTORY,
+        "events are written a moment later, and the snapshot that cuts their log does not wait for them",
+        &["history"],
+    ),
+    canary(
         "canary_log_cut_before_snapshot",
         SNAPSHOTS,
         "the log is cut before the snapshot that covers it is durable",
@@ -216,6 +223,12 @@ pub const CANARIES: &[Canary] = &[
         REPLICA,
         "votes and acknowledgements leave before the disk has them",
         &["promises", "panic"],
+    ),
+    canary(
+        "canary_rollout_waits_for_room",
+        ROLLING,
+        "no old pod goes while a new one is not there yet: a full cluster never gets further",
+        &["progress"],
     ),
     canary(
         "canary_snapshot_one_entry_early",

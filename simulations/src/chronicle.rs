@@ -227,21 +227,13 @@ impl Chronicle {
         rebuilt::check("snapshot and tail", &self.state, &replayed)
     }
 
-    /// Checks a live State against the replayed one, when it is as far, and from scratch when that is wanted.
+    /// Checks a live State from scratch, and against the replayed one when it is as far.
     ///
     /// # Errors
     /// When they differ, or it is wrong in itself.
-    pub(crate) fn check_live(
-        &self,
-        member: MemberId,
-        applied_index: u64,
-        live: &State,
-        from_scratch: bool,
-    ) -> Verdict {
+    pub(crate) fn check_live(&self, member: MemberId, applied_index: u64, live: &State) -> Verdict {
         let whose = format!("server {member}");
-        if from_scratch {
-            ledger::check(&whose, live)?;
-        }
+        ledger::check(&whose, live)?;
         if applied_index == self.index { rebuilt::check(&whose, live, &self.state) } else { Ok(()) }
     }
 

@@ -8,12 +8,16 @@ use bulkhead_storage::{EventStore, MAX_READ_RECORDS, StorageError};
 use bulkhead_types::{MemberId, Revision, Transaction};
 
 use crate::clock::Micros;
+use crate::invariants::history::{Reach, Stored};
 use crate::invariants::{Verdict, Violation, history};
 use crate::network::Host;
 use crate::world::{Event, World};
 
 /// What the disk did not take is tried again after this time, in microseconds.
 const RETRY_US: Micros = 500_000;
+
+/// At a start so many of the newest records are held against the log; in the end all are.
+const NEWEST: usize = 64;
 
 /// What waits to be kept.
 #[derive(Debug)]
@@ -140,25 +144,40 @@ impl World {
         self.servers.get(&member).is_some_and(|host| host.disk.damaged)
     }
 
-    /// Holds a server's event store against the log. `upto` is what it must have reached, when that is known.
+    /// Holds a server's event store against the log, when it has everything up to the revision of its State: its
+    /// newest records, or all of them.
     pub(crate) fn check_history(
         &self,
         member: MemberId,
         events: &dyn EventStore,
-        upto: Option<Revision>,
+        upto: Revision,
+        all: bool,
     ) -> Verdict {
-        let (mut stored, mut from) = (Vec::new(), 0);
+        let log = self.chronicle.marks();
+        let since = self.servers.get(&member).map_or(0, |host| host.history_since);
+        let newest = log.partition_point(|mark| mark.revisions.1 <= upto).saturating_sub(NEWEST);
+        let mut from = if all { 0 } else { log.get(newest).map_or(0, |mark| mark.revisions.0) };
+        let mut records = Vec::new();
+        let refuses = |error: StorageError| match error {
+            // A disk that fails on purpose, or that was damaged, and says so.
+            error if !error.is_fatal() || self.is_damaged(member) => Ok(()),
+            error => Err(Violation::new("history", format!("server {member}: {error}"))),
+        };
         loop {
             let page = match events.read(from, MAX_READ_RECORDS) {
                 Ok(page) => page,
-                // A disk that fails on purpose, or that was damaged, and says so.
-                Err(error) if !error.is_fatal() || self.is_damaged(member) => return Ok(()),
-                Err(error) => return Err(Violation::new("history", format!("server {member}: {error}"))),
+                Err(error) => return refuses(error),
             };
             let Some(last) = page.last() else { break };
             from = last.last_revision + 1;
-            stored.extend(page.iter().map(history::mark));
+            records.extend(page.iter().map(history::mark));
         }
-        history::check(member, &stored, self.chronicle.marks(), upto)
+        match events.bounds() {
+            Ok(bounds) => {
+                let stored = Stored { bounds, records: &records };
+                history::check(member, stored, log, Reach { since, upto })
+            }
+            Err(error) => refuses(error),
+        }
     }
 }

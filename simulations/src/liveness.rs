@@ -77,7 +77,7 @@ impl World {
     pub(crate) fn check_observers(&mut self) -> Verdict {
         self.chronicle.check_deep()?;
         for (member, up) in self.servers.values().filter_map(|h| Some((h.member, h.up.as_ref()?))) {
-            self.check_history(member, &*up.stores.events, Some(up.server.state().revision()))?;
+            self.check_history(member, &*up.stores.events, up.server.state().revision(), true)?;
         }
         self.counts.linearizability = linearizability::check(&self.registers.histories())?;
         Ok(())
@@ -100,7 +100,8 @@ impl World {
             return Some(Violation::new("convergence", format!("{busy:?} is not done")));
         }
         let revision = self.chronicle.state().revision();
-        if let Some(late) = self.watchers.iter().find(|w| w.stream.resume_after() < revision) {
+        let mut begun = self.watchers.iter().filter(|w| w.has_begun);
+        if let Some(late) = begun.find(|w| w.stream.resume_after() < revision) {
             let text = format!("{late:?} was not told everything up to {revision}");
             return Some(Violation::new("convergence", text));
         }

@@ -200,6 +200,8 @@ pub struct NodeOptions {
     pub cpu_millis: u64,
     /// Memory of a node, in MiB.
     pub memory_mib: u64,
+    /// Most guests of a node.
+    pub pods_max: u32,
 }
 
 /// What clients do.
@@ -221,6 +223,8 @@ pub struct WorkloadOptions {
     pub bundle_permille: u64,
     /// Submissions that name the revision that they were decided on.
     pub precondition_permille: u64,
+    /// So many replicas fill the cluster, and most Deployments have them; 0 when there is room to spare.
+    pub fill_replicas: u64,
 }
 
 /// Those who look: watchers, and clients whose histories are checked for linearizability.
@@ -255,6 +259,10 @@ impl ObserverOptions {
 
 /// Thousandths of the whole.
 const ALWAYS: u64 = 1000;
+/// Most guests of a node with room to spare.
+const PODS_MAX: u32 = 20;
+/// Runs whose cluster is full, in thousandths.
+const FULL_PERMILLE: u64 = 120;
 
 impl Options {
     /// What this seed decides.
@@ -287,6 +295,7 @@ impl Options {
             offset_ms_max: *rng.pick(&[0, 100, 5000]),
             beyond: shape.beyond_contract.then(|| *rng.pick(&[Beyond::Drift, Beyond::Jump])),
         };
+        options.fill(&mut Rng::child(seed, "room", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -297,6 +306,16 @@ impl Options {
             options.safety_ms = ticks * options.server.tick_ms;
         }
         options
+    }
+
+    /// Some clusters are small, and one workload fills them.
+    fn fill(&mut self, rng: &mut Rng) {
+        if !rng.chance(FULL_PERMILLE) {
+            return;
+        }
+        self.node.pods_max = rng.range(1, 3) as u32;
+        self.workload.fill_replicas = u64::from(self.agents * self.node.pods_max);
+        self.workload.deployments = 1;
     }
 
     /// A snapshot of everything after every few entries is worth having in runs with few entries only: in others
@@ -347,6 +366,9 @@ impl std::fmt::Display for Options {
             " drift={} every={} for={}",
             self.drift_ppm_max, self.faults.interval_ms, self.faults.duration_ms
         )?;
+        if workload.fill_replicas > 0 {
+            write!(f, " full={}", workload.fill_replicas)?;
+        }
         if let Some(beyond) = self.beyond {
             write!(f, " beyond={beyond:?}")?;
         }
@@ -484,6 +506,7 @@ impl NodeOptions {
             container_crash_permille: *rng.pick(&[0, 0, 100]),
             cpu_millis: *rng.pick(&[4000, 8000, 16_000]),
             memory_mib: *rng.pick(&[4096, 16_384]),
+            pods_max: PODS_MAX,
         }
     }
 }
@@ -499,6 +522,7 @@ impl WorkloadOptions {
             replicas_max: rng.range(1, 2 + u64::from(agents)),
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
+            fill_replicas: 0,
         }
     }
 }

@@ -2,14 +2,16 @@
 //! place in time, for the checker of linearizability. They also read at followers what they know to have
 //! happened, and ask again what was answered before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bulkhead_types::{
     Command, Kind, MemberId, Name, Namespace, Object, ObjectMeta, ObjectRef, Outcome, Precondition,
     RejectionCode, Revision, Stamped,
 };
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use uuid::Uuid;
 
 use crate::clock::Micros;
 use crate::invariants::linearizability::{Operation, Told};
@@ -18,8 +20,8 @@ use crate::linearize::Span;
 use crate::message::{Body, Call, Envelope, Request, Response};
 use crate::network::Host;
 use crate::rng::Rng;
-use crate::workload::submission;
-use crate::world::{Event, Phase, World};
+use crate::script::What;
+use crate::world::{CLIENT_RANK, Event, Phase, World};
 
 /// Where a register's value is kept.
 const ANNOTATION: &str = "value";
@@ -47,7 +49,12 @@ pub(crate) struct Registers {
 pub(crate) struct RegisterClient {
     /// Its number among all clients.
     pub(crate) number: u32,
+    /// Where it asks, and whether it asks again.
     rng: Rng,
+    /// What it wants, and when.
+    will: Rng,
+    /// What it was told to ask for while it was busy.
+    backlog: VecDeque<Wish>,
     current: Option<Current>,
     alarm: u64,
     server: MemberId,
@@ -55,6 +62,33 @@ pub(crate) struct RegisterClient {
     known: BTreeMap<u64, Option<(u64, Revision)>>,
     /// The highest revision that it knows of.
     reached: Revision,
+}
+
+/// What a client wants of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Which register.
+    pub object: u64,
+    /// What is to be done with it.
+    pub how: How,
+    /// The request's id, if it is to be changed.
+    pub request_id: Uuid,
+}
+
+/// What is done with a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// It is read as it is now.
+    Get,
+    /// It is read anywhere, as of what the client knows or later.
+    GetKnown,
+    /// It gets a new value.
+    Put,
+    /// It gets a new value if it is still as the client saw it last.
+    CompareAndSet,
+    /// It is deleted.
+    Delete,
 }
 
 /// What a client is doing.
@@ -101,6 +135,8 @@ impl Registers {
         let client = |n| RegisterClient {
             number: first + n,
             rng: Rng::child(seed, "register", u64::from(n)),
+            will: Rng::child(seed, "register will", u64::from(n)),
+            backlog: VecDeque::new(),
             current: None,
             alarm: 0,
             server: MemberId(1),
@@ -143,34 +179,50 @@ impl Registers {
         }
     }
 
-    /// Draws what a client does next.
-    fn draw(&mut self, index: usize) -> Current {
+    /// Draws what a client wants next.
+    fn draw(&mut self, index: usize) -> Wish {
+        let will = &mut self.clients[index].will;
+        let object = will.range(1, self.objects);
+        let how = match will.range(0, 99) {
+            0..35 => How::Get,
+            35..50 => How::GetKnown,
+            50..70 => How::Put,
+            70..94 => How::CompareAndSet,
+            _ => How::Delete,
+        };
+        Wish { object, how, request_id: will.uuid() }
+    }
+
+    /// What a client does for a wish, with what it knows now.
+    fn current(&mut self, index: usize, wish: Wish) -> Current {
+        let Wish { object, how, request_id } = wish;
         let value = self.count();
-        let client = &mut self.clients[index];
-        let object = client.rng.range(1, self.objects);
+        let client = &self.clients[index];
         let known = client.known.get(&object).copied().flatten();
-        let reached = client.reached;
-        let stamped =
-            |client: &mut RegisterClient, command| submission(&mut client.rng, client.number, vec![command]);
-        let (operation, content) = match client.rng.range(0, 99) {
-            0..35 => (Some(Operation::Get(None)), Content::Get(None)),
-            35..50 => (None, Content::Get(Some(reached))),
-            50..70 => {
-                let stamped = stamped(client, with_value(object, value));
-                (Some(Operation::Put(value, None)), Content::Submit(Box::new(stamped)))
+        let submit = |command, preconditions| {
+            let actor = SmolStr::new(format!("user:client-{}", client.number));
+            let commands = vec![command];
+            let (proposed_at_ms, trace_context) = (0, None);
+            let stamped =
+                Stamped { request_id, actor, proposed_at_ms, trace_context, preconditions, commands };
+            Content::Submit(Box::new(stamped))
+        };
+        let (operation, content) = match how {
+            How::Get => (Some(Operation::Get(None)), Content::Get(None)),
+            How::GetKnown => (None, Content::Get(Some(client.reached))),
+            How::Put => {
+                (Some(Operation::Put(value, None)), submit(with_value(object, value), Vec::new()))
             }
-            70..94 => {
+            How::CompareAndSet => {
                 let expected = known.map(|(value, _)| value);
-                let mut stamped = stamped(client, with_value(object, value));
                 let revision = known.map(|(_, revision)| revision);
-                stamped.preconditions.push(Precondition { object: register(object), revision });
+                let preconditions = vec![Precondition { object: register(object), revision }];
                 let operation = Operation::CompareAndSet { expected, value, told: Told::Unknown };
-                (Some(operation), Content::Submit(Box::new(stamped)))
+                (Some(operation), submit(with_value(object, value), preconditions))
             }
-            _ => {
-                let object = register(object);
-                let stamped = stamped(client, Command::Delete { object, grace_ms: None, force: false });
-                (Some(Operation::Delete(Told::Unknown)), Content::Submit(Box::new(stamped)))
+            How::Delete => {
+                let command = Command::Delete { object: register(object), grace_ms: None, force: false };
+                (Some(Operation::Delete(Told::Unknown)), submit(command, Vec::new()))
             }
         };
         let operation = operation.map(|operation| self.invoke(object, operation));
@@ -212,36 +264,60 @@ impl World {
     /// The first operations come soon.
     pub(crate) fn start_registers(&mut self) {
         for index in 0..self.registers.clients.len() {
-            let after_us = self.registers.clients[index].rng.range(1, 2_000_000);
-            self.set_register_alarm(index, after_us);
+            let after_us = self.registers.clients[index].will.range(1, 2_000_000);
+            self.set_next_wish(index, after_us);
         }
     }
 
-    /// Time for the next operation, the next attempt, or to wait no longer.
+    fn set_next_wish(&mut self, index: usize, after_us: Micros) {
+        let rank = CLIENT_RANK + self.registers.clients[index].number;
+        let event = Event::NextWish { client: index as u32 };
+        self.queue.push_ranked(self.now_us + after_us, rank, event);
+    }
+
+    /// A client decides what it wants.
+    pub(crate) fn next_wish(&mut self, client: u32) {
+        let index = client as usize;
+        if self.phase == Phase::Liveness || self.registers.clients[index].current.is_some() {
+            return;
+        }
+        let wish = self.registers.draw(index);
+        self.record(What::Register { client, wish });
+        self.begin_wish(index, wish);
+    }
+
+    /// A client is told what to want, now or as soon as it can.
+    pub(crate) fn wish(&mut self, client: u32, wish: Wish) {
+        let index = client as usize;
+        let Some(client) = self.registers.clients.get_mut(index) else { return };
+        if client.current.is_none() {
+            self.begin_wish(index, wish);
+        } else {
+            client.backlog.push_back(wish);
+        }
+    }
+
+    fn begin_wish(&mut self, index: usize, wish: Wish) {
+        let current = self.registers.current(index, wish);
+        if let Content::Submit(stamped) = &current.content {
+            self.oracle.submit(stamped);
+        }
+        self.registers.clients[index].current = Some(current);
+        self.ask_register(index);
+    }
+
+    /// Time for the next attempt, or to wait no longer.
     pub(crate) fn wake_register(&mut self, number: u32, alarm: u64) {
         let index = number as usize;
         if self.registers.clients[index].alarm != alarm {
             return;
         }
-        match self.registers.clients[index].current.as_mut() {
-            None if self.phase == Phase::Liveness => {}
-            None => {
-                let current = self.registers.draw(index);
-                if let Content::Submit(stamped) = &current.content {
-                    self.oracle.submit(stamped);
-                }
-                self.registers.clients[index].current = Some(current);
-                self.ask_register(index);
-            }
-            Some(current) => {
-                current.uncertain |= current.asked;
-                let moves = std::mem::take(&mut current.asked);
-                if moves {
-                    self.move_register(index, None);
-                }
-                self.ask_register(index);
-            }
+        let Some(current) = self.registers.clients[index].current.as_mut() else { return };
+        current.uncertain |= current.asked;
+        if std::mem::take(&mut current.asked) {
+            self.move_register(index, None);
         }
+        self.ask_register(index);
     }
 
     fn move_register(&mut self, index: usize, hint: Option<MemberId>) {
@@ -288,8 +364,17 @@ impl World {
         let think_ms = self.registers.think_ms;
         let client = &mut self.registers.clients[index];
         client.current = None;
-        let after_us = client.rng.wait(think_ms) * 1000;
-        self.set_register_alarm(index, after_us);
+        if self.phase == Phase::Liveness {
+            return;
+        }
+        if self.script.is_some() {
+            if let Some(wish) = client.backlog.pop_front() {
+                self.begin_wish(index, wish);
+            }
+            return;
+        }
+        let after_us = client.will.wait(think_ms) * 1000;
+        self.set_next_wish(index, after_us);
     }
 
     /// An answer arrives at one of these clients.

@@ -22,9 +22,11 @@ use crate::disk::{Damage, Loss};
 use crate::network::{Cut, Host};
 use crate::operator::Change;
 use crate::options::Options;
+use crate::registers::Wish;
+use crate::timeline::Wanted;
 
 /// The version of the file's form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What a run begins with, besides its decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,20 @@ pub enum What {
         client: u32,
         /// What; a read when unset.
         submission: Option<Box<Stamped>>,
+    },
+    /// A client wants something of a register, as soon as it waits for nothing else.
+    Register {
+        /// Which, among those with registers.
+        client: u32,
+        /// What.
+        wish: Wish,
+    },
+    /// A watcher begins.
+    Watch {
+        /// Which, among the watchers.
+        watcher: u32,
+        /// What it wants to know of.
+        wanted: Box<Wanted>,
     },
 }
 
@@ -246,6 +262,10 @@ impl std::fmt::Display for Decision {
         match &self.what {
             What::Fault(fault) => write!(f, "{fault:?}"),
             What::Operation { client, submission: None } => write!(f, "client-{client} reads"),
+            What::Register { client, wish } => {
+                write!(f, "register client {client}: {:?} of register {}", wish.how, wish.object)
+            }
+            What::Watch { watcher, wanted } => write!(f, "watcher {watcher} begins: {wanted:?}"),
             What::Operation { client, submission: Some(stamped) } => {
                 write!(f, "client-{client} submits")?;
                 stamped
@@ -270,6 +290,9 @@ fn short(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registers::How;
+    use bulkhead_types::Kind;
+    use uuid::Uuid;
 
     fn script() -> Script {
         let fault = |fault| What::Fault(fault);
@@ -278,6 +301,14 @@ mod tests {
             fault(Fault::Swizzle { clogs: vec![(Host::Agent(3), 1, 2)] }),
             fault(Fault::Partition { cut: Cut::Split { side: vec![Host::Client(0)] }, for_us: 9 }),
             What::Operation { client: 2, submission: None },
+            What::Register {
+                client: 1,
+                wish: Wish { object: 2, how: How::CompareAndSet, request_id: Uuid::from_u128(9) },
+            },
+            What::Watch {
+                watcher: 0,
+                wanted: Box::new(Wanted { kind: Some(Kind::Pod), ..Wanted::default() }),
+            },
         ];
         let decisions =
             whats.into_iter().enumerate().map(|(n, what)| Decision { at_us: n as u64, what }).collect();
@@ -304,7 +335,7 @@ mod tests {
         let error = Script::from_text(&text).expect_err("damaged").to_string();
         assert!(error.starts_with("line 4:"), "{error}");
         assert!(Script::from_text("").is_err());
-        let text = script().to_text().replace("\"version\":1", "\"version\":9");
+        let text = script().to_text().replace("\"version\":2", "\"version\":9");
         assert!(Script::from_text(&text).is_err());
     }
 }

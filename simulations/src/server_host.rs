@@ -53,6 +53,8 @@ pub(crate) struct ServerHost {
     founders: Option<Vec<MemberId>>,
     /// What it has told its peers so far.
     promise: Promise,
+    /// The revision of the newest snapshot that a peer sent: its history may begin after it.
+    pub(crate) history_since: Revision,
     /// It was removed from the cluster, or its disk is gone, and it never starts again.
     pub(crate) retired: bool,
     /// Its process stands still until then.
@@ -113,7 +115,18 @@ impl ServerHost {
         founders: Option<Vec<MemberId>>,
     ) -> Self {
         let promise = Promise::default();
-        Self { member, disk, clock, life: 0, up: None, founders, promise, retired: false, paused_until_us: 0 }
+        Self {
+            member,
+            disk,
+            clock,
+            life: 0,
+            up: None,
+            founders,
+            promise,
+            history_since: 0,
+            retired: false,
+            paused_until_us: 0,
+        }
     }
 }
 
@@ -169,7 +182,7 @@ impl World {
         let verdict =
             self.servers.get(&member).map_or(Ok(()), |h| promises::check(member, &h.promise, &kept));
         self.judge(verdict);
-        let verdict = self.check_history(member, &*stores.events, None);
+        let verdict = self.check_history(member, &*stores.events, loaded.state.revision(), false);
         self.judge(verdict);
         let watch_log =
             WatchLog::new(loaded.state.revision(), self.options.observers.watch_changes_max as usize);
@@ -324,6 +337,9 @@ impl World {
     fn observe_output(&mut self, member: MemberId, output: &Output) {
         let Some(up) = self.servers.get(&member).and_then(|h| h.up.as_ref()) else { return };
         let (applied_index, digest) = (up.server.applied_index(), up.server.state().digest());
+        if output.applied.is_empty() && output.installed.is_none() {
+            return;
+        }
         let (raft_roles, state_roles) = (raft_roles(&up.server), state_roles(up.server.state()));
         for entry in &output.applied {
             let fresh = entry.index > self.chronicle.index();
@@ -334,16 +350,14 @@ impl World {
                 self.observe_entry(entry);
             }
         }
-        if !output.applied.is_empty() || output.installed.is_some() {
-            let verdict = self.chronicle.check_digest(member, applied_index, digest);
-            self.judge(verdict);
-            let verdict = membership::check(member, &raft_roles, &state_roles);
-            self.judge(verdict);
-            let installed = output.installed.is_some();
-            self.note(Host::Server(member), "applied", digest, || {
-                format!("to {applied_index}{}", if installed { " after a snapshot" } else { "" })
-            });
-        }
+        let verdict = self.chronicle.check_digest(member, applied_index, digest);
+        self.judge(verdict);
+        let verdict = membership::check(member, &raft_roles, &state_roles);
+        self.judge(verdict);
+        let installed = output.installed.is_some();
+        self.note(Host::Server(member), "applied", digest, || {
+            format!("to {applied_index}{}", if installed { " after a snapshot" } else { "" })
+        });
     }
 
     /// A server stops for good, by its own will.

@@ -185,11 +185,16 @@ impl World {
         let Some(writer) = incoming.writer.take() else { return };
         let (from, message) = (incoming.from, incoming.message.clone());
         let (index, expected) = (incoming.info.meta.index, incoming.info.digest);
+        let revision = incoming.info.meta.revision;
         up.incoming = None;
         let finished = match writer {
             Receiving::Writer(writer) => writer.finish(),
             Receiving::Present(info) => Ok(info),
         };
+        if let Some(host) = self.servers.get_mut(&member) {
+            host.history_since = host.history_since.max(revision);
+        }
+        let Some(up) = self.running(member, life) else { return };
         let state = match finished {
             Ok(info) if info.digest == expected => read_snapshot(&*up.stores.snapshots, &*codec, index),
             Ok(info) => {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use bulkhead_controlplane_core::{Change, ChangeType, State};
 use bulkhead_types::{Kind, Name, Object, ObjectId, ObjectRef, Revision};
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 /// Which objects a watcher wants: the simulation's own words for it, decided without the code under test.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wanted {
     /// Only of this kind.
     pub kind: Option<Kind>,

@@ -16,9 +16,10 @@ use crate::invariants::watch::Stream;
 use crate::message::{Body, Call, Envelope, Response};
 use crate::network::Host;
 use crate::rng::Rng;
+use crate::script::What;
 use crate::timeline::Wanted;
 use crate::workload::node_name;
-use crate::world::{Event, World};
+use crate::world::{CLIENT_RANK, Event, Phase, World};
 
 /// A watcher that hears nothing for so long goes elsewhere, in microseconds.
 const PATIENCE_US: Micros = 4_000_000;
@@ -63,6 +64,8 @@ pub(crate) struct Watcher {
     /// Its number among all clients.
     pub(crate) number: u32,
     rng: Rng,
+    /// Whether it began to watch.
+    pub(crate) has_begun: bool,
     pub(crate) stream: Stream,
     /// The stream that it listens to.
     open: u64,
@@ -100,7 +103,7 @@ pub(crate) fn watchers(seed: u64, first: u32, count: u32, agents: u32) -> Vec<Wa
         let wanted = draw_wanted(&mut rng, agents);
         let (open, next, alarm) = (0, 0, 0);
         let (number, stream) = (first + n, Stream::begin(wanted));
-        Watcher { number, rng, stream, open, next, early: BTreeMap::new(), alarm }
+        Watcher { number, rng, has_begun: false, stream, open, next, early: BTreeMap::new(), alarm }
     };
     (0..count).map(watcher).collect()
 }
@@ -138,9 +141,27 @@ fn selection(wanted: &Wanted) -> Selection {
 impl World {
     pub(crate) fn start_watchers(&mut self) {
         for index in 0..self.watchers.len() {
-            let after_us = self.watchers[index].rng.range(1, 5_000_000);
-            self.set_watcher_alarm(index, after_us);
+            let watcher = &mut self.watchers[index];
+            let (at_us, rank) = (watcher.rng.range(1, 5_000_000), CLIENT_RANK + watcher.number);
+            self.queue.push_ranked(at_us, rank, Event::NextWatch { watcher: index as u32 });
         }
+    }
+
+    /// A watcher decides to begin.
+    pub(crate) fn next_watch(&mut self, watcher: u32) {
+        if self.phase == Phase::Safety {
+            let wanted = Box::new(self.watchers[watcher as usize].stream.wanted().clone());
+            self.record(What::Watch { watcher, wanted: wanted.clone() });
+            self.watch(watcher, *wanted);
+        }
+    }
+
+    /// A watcher begins.
+    pub(crate) fn watch(&mut self, watcher: u32, wanted: Wanted) {
+        let index = watcher as usize;
+        let Some(watcher) = self.watchers.get_mut(index) else { return };
+        (watcher.has_begun, watcher.stream) = (true, Stream::begin(wanted));
+        self.open_watch(index);
     }
 
     fn set_watcher_alarm(&mut self, index: usize, after_us: Micros) {

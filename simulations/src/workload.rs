@@ -18,6 +18,8 @@ const NAMESPACES: [&str; 2] = ["default", "team"];
 /// Names of pods that belong to no workload.
 const PODS: u64 = 6;
 const MIB: u64 = 1 << 20;
+/// Deployments of a full cluster that fill it, in thousandths.
+const FILL_PERMILLE: u64 = 700;
 /// How long a rollout may stand still, in milliseconds.
 const PROGRESS_DEADLINE_MS: u64 = 20_000;
 
@@ -74,7 +76,7 @@ impl Workload {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
             30..48 => Command::Scale {
                 object: deployment,
-                replicas: rng.range(0, self.options.replicas_max) as u32,
+                replicas: self.replicas(rng),
             },
             48..54 => Command::SetPaused { deployment, paused: rng.chance(400) },
             54..60 => Command::UndoRollout { deployment, to_revision: None },
@@ -100,6 +102,15 @@ impl Workload {
         }
     }
 
+    /// On a full cluster most often what fills it.
+    fn replicas(&self, rng: &mut Rng) -> u32 {
+        let any = rng.range(0, self.options.replicas_max) as u32;
+        if self.options.fill_replicas > 0 && rng.chance(FILL_PERMILLE) {
+            return self.options.fill_replicas as u32;
+        }
+        any
+    }
+
     fn namespace(&self, rng: &mut Rng) -> Name {
         name(NAMESPACES[usize::from(rng.chance(300))])
     }
@@ -121,7 +132,7 @@ impl Workload {
         let pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
         let template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
         let spec = DeploymentSpec {
-            replicas: rng.range(0, self.options.replicas_max) as u32,
+            replicas: self.replicas(rng),
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
             template,
             strategy: strategy(rng),

@@ -85,9 +85,15 @@ pub(crate) enum Event {
         life: u32,
         stream: u64,
     },
+    NextWish {
+        client: u32,
+    },
     Register {
         client: u32,
         alarm: u64,
+    },
+    NextWatch {
+        watcher: u32,
     },
     Watcher {
         watcher: u32,
@@ -289,12 +295,12 @@ impl World {
         for agent in 0..self.options.agents {
             self.add_agent(agent);
         }
-        self.start_registers();
-        self.start_watchers();
         self.queue.push(CHECK_US, Event::Check);
         match self.script.clone() {
             Some(script) => self.follow(&script),
             None => {
+                self.start_registers();
+                self.start_watchers();
                 for index in 0..self.clients.len() {
                     let after_us = self.clients[index].will.range(1, 1_000_000);
                     self.set_next_operation(index, after_us);
@@ -311,6 +317,10 @@ impl World {
             let rank = match decision.what {
                 What::Fault(_) => FAULT_RANK,
                 What::Operation { client, .. } => CLIENT_RANK + client,
+                What::Register { client, .. } => CLIENT_RANK + self.options.clients + client,
+                What::Watch { watcher, .. } => {
+                    CLIENT_RANK + self.options.clients + self.options.observers.registers + watcher
+                }
             };
             self.queue.push_ranked(decision.at_us, rank, Event::Decided { number });
         }
@@ -326,6 +336,8 @@ impl World {
                     self.ask(*client, submission.clone());
                 }
             }
+            What::Register { client, wish } => self.wish(*client, *wish),
+            What::Watch { watcher, wanted } => self.watch(*watcher, (**wanted).clone()),
         }
     }
 
@@ -400,7 +412,9 @@ impl World {
             Event::Deliver(packet) => self.deliver(*packet),
             Event::Client { client, alarm } => self.wake_client(client, alarm),
             Event::NextOperation { client } => self.next_operation(client),
+            Event::NextWish { client } => self.next_wish(client),
             Event::Register { client, alarm } => self.wake_register(client, alarm),
+            Event::NextWatch { watcher } => self.next_watch(watcher),
             Event::Watcher { watcher, alarm } => self.wake_watcher(watcher, alarm),
             Event::Fault if self.phase == Phase::Safety => self.fault(),
             Event::Fault => {}
@@ -557,8 +571,9 @@ impl World {
         leaders.max_by_key(|(_, server)| server.status().term).map(|(member, _)| member)
     }
 
-    /// Compares every live State with the history, and one after the other with itself, from scratch: an index
-    /// that drifted stays wrong, and its turn comes within a few rounds. At the end it is everybody's turn.
+    /// Compares one live State after the other with the history, object by object, and with itself, from scratch:
+    /// what drifted stays wrong, and its turn comes within a few rounds. At the end it is everybody's turn. (Digests
+    /// are compared after every entry.)
     pub(crate) fn check(&mut self, everybody: bool) {
         self.checks += 1;
         let turn = self.checks % self.servers.len().max(1);
@@ -566,10 +581,10 @@ impl World {
             .servers
             .values()
             .enumerate()
-            .filter_map(|(n, h)| Some((n, h.member, &h.up.as_ref()?.server)))
-            .try_for_each(|(n, member, server)| {
-                let (index, state) = (server.applied_index(), server.state());
-                self.chronicle.check_live(member, index, state, everybody || n == turn)
+            .filter(|(n, _)| everybody || *n == turn)
+            .filter_map(|(_, h)| Some((h.member, &h.up.as_ref()?.server)))
+            .try_for_each(|(member, server)| {
+                self.chronicle.check_live(member, server.applied_index(), server.state())
             });
         self.judge(verdict);
         self.check_all_unique();

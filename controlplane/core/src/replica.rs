@@ -104,6 +104,8 @@ pub struct Replica {
     installing: Option<(u64, u64)>,
     /// Whether the commit index in memory is newer than the one that was handed to the disk.
     commit_unwritten: bool,
+    /// The last term for which an election timeout was computed, and that timeout, in ticks.
+    timeout: (u64, usize),
 }
 
 impl Replica {
@@ -130,8 +132,17 @@ impl Replica {
             ..Config::default()
         };
         let node = RawNode::new(&raft_config, log, logger)?;
-        let mut replica =
-            Self { node, config, after_persist: Vec::new(), installing: None, commit_unwritten: false };
+        let term = node.raft.term;
+        let timeout =
+            (term, timeout::election_ticks(config.seed, config.member, term, config.election_ticks));
+        let mut replica = Self {
+            node,
+            config,
+            after_persist: Vec::new(),
+            installing: None,
+            commit_unwritten: false,
+            timeout,
+        };
         replica.pin();
         Ok(replica)
     }
@@ -419,13 +430,12 @@ impl Replica {
     /// The one leak of entropy in raft: election timeouts are drawn from the operating system's generator.
     /// They are replaced by a value that follows from seed, member and term.
     fn pin(&mut self) {
-        let ticks = timeout::election_ticks(
-            self.config.seed,
-            self.config.member,
-            self.node.raft.term,
-            self.config.election_ticks,
-        );
-        self.node.raft.set_randomized_election_timeout(ticks);
+        let (term, config) = (self.node.raft.term, &self.config);
+        if self.timeout.0 != term {
+            let ticks = timeout::election_ticks(config.seed, config.member, term, config.election_ticks);
+            self.timeout = (term, ticks);
+        }
+        self.node.raft.set_randomized_election_timeout(self.timeout.1);
     }
 }
 

@@ -12,8 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use simulations::canaries::{CANARIES, Canary, last_step, part};
 use simulations::{Outcome, RunConfig, run};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Planted bugs: does the simulator find them?
 #[derive(Parser)]

@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args, seeds: impl Iterator<Item = u64> + Send) -> anyho
     let queue = Mutex::new(seeds.enumerate());
     let printer = Mutex::new(Printer { quiet: args.quiet, ..Printer::default() });
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
+        for _ in 0..if args.speed { 1 } else { args.jobs.max(1) } {
             scope.spawn(|| {
                 while end.is_none_or(|end| Instant::now() < end) {
                     let next = queue.lock().expect("no thread panics while it counts").next();

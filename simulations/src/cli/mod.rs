@@ -16,6 +16,10 @@ use simulations::{Detail, RunConfig, Shape};
 
 /// Where soaks begin: far from the seeds that every change is tested with.
 const SOAK_FROM: u64 = 1_000_000;
+/// The cluster whose speed is `sim.speed`, and the seeds over which it is taken.
+const SPEED_SERVERS: u64 = 3;
+const SPEED_AGENTS: u32 = 20;
+const SPEED_SEEDS: Range<u64> = 0..40;
 /// Seeds that found a bug once, each with what it was.
 const CORPUS: &str = include_str!("../../corpus/seeds.txt");
 
@@ -35,8 +39,11 @@ pub(crate) struct Args {
     /// A file of decisions to run again, bit for bit.
     #[arg(long, group = "what", value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// The simulator's speed: 3 servers and 20 nodes, everything else as seeds 0..40 decide, one run at a time.
+    #[arg(long, group = "what", conflicts_with_all = ["servers", "agents", "ticks", "jobs", "beyond_contract"])]
+    speed: bool,
     /// As many seeds as fit into so many minutes.
-    #[arg(long, conflicts_with_all = ["seed", "corpus", "replay", "twice"])]
+    #[arg(long, conflicts_with_all = ["seed", "corpus", "replay", "twice", "speed"])]
     minutes: Option<NonZeroU64>,
     /// Run each twice and compare the traces.
     #[arg(long)]
@@ -94,8 +101,8 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 impl Args {
     fn config(&self, seed: u64) -> RunConfig {
         let shape = Shape {
-            servers: self.servers,
-            agents: self.agents,
+            servers: self.servers(),
+            agents: self.agents(),
             ticks: self.ticks,
             beyond_contract: self.beyond_contract,
         };
@@ -103,10 +110,18 @@ impl Args {
         RunConfig { shape, detail, ..RunConfig::new(seed) }
     }
 
+    fn servers(&self) -> Option<u64> {
+        if self.speed { Some(SPEED_SERVERS) } else { self.servers }
+    }
+
+    fn agents(&self) -> Option<u32> {
+        if self.speed { Some(SPEED_AGENTS) } else { self.agents }
+    }
+
     /// The command that runs this seed again.
     fn command(&self, seed: u64) -> String {
         let mut command = format!("cargo run --release -p simulations -- --seed {seed}");
-        let set = [("servers", self.servers), ("agents", self.agents.map(u64::from)), ("ticks", self.ticks)];
+        let set = [("servers", self.servers()), ("agents", self.agents().map(u64::from)), ("ticks", self.ticks)];
         for (name, value) in set {
             if let Some(value) = value {
                 command.push_str(&format!(" --{name} {value}"));
@@ -150,10 +165,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(_), _, seeds) => Box::new(seeds.as_ref().map_or(SOAK_FROM, |s| s.start)..),
         (None, Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, None, Some(seeds)) => Box::new(seeds.clone()),
+        (None, None, None) if args.speed => Box::new(SPEED_SEEDS),
         (None, None, None) => {
             anyhow::ensure!(
                 args.corpus,
-                "say which seeds: --seeds 0..500, --seed 7, --corpus or --minutes 10"
+                "say which seeds: --seeds 0..500, --seed 7, --corpus, --speed or --minutes 10"
             );
             Box::new(corpus()?.into_iter())
         }

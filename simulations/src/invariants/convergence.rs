@@ -10,7 +10,7 @@ use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_types::{Deployment, Kind, MemberId, NodePhase, ObjectId, Pod};
 
-use super::{Verdict, Violation, ensure};
+use super::{Verdict, Violation, ensure, progress};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -50,7 +50,10 @@ pub fn state(state: &State, nodes: usize) -> Verdict {
         return violation(format!("{} is garbage", object.object_ref()));
     }
     state.pods().iter().try_for_each(|pod| check_pod(state, pod))?;
-    state.deployments().iter().try_for_each(|deployment| check_deployment(state, deployment))
+    state.deployments().iter().try_for_each(|deployment| {
+        check_deployment(state, deployment)?;
+        progress::check(state, deployment)
+    })
 }
 
 fn check_pod(state: &State, pod: &Pod) -> Verdict {

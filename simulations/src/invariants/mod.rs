@@ -11,7 +11,7 @@
 //! | `reads` | a confirmed read sees everything that was acknowledged before it was asked for, another one the revision that it asked for | at every read |
 //! | `linearizability` | puts, compare-and-sets, deletions and reads of an object have an order that explains all answers | at the end |
 //! | `watch` | streams have every change once, in order, whole transactions, true bookmarks, and go on elsewhere without a gap | at every message to a watcher |
-//! | `history` | a server's event store is what the log says | at every start, and at the end |
+//! | `history` | a server's event store is what the log says, and begins anew only after a peer's snapshot | at every start, and at the end |
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -23,6 +23,7 @@
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
 //! | `unique` | a pod that must be unique lives once, and never longer than its node's lease | at every start and end of a guest, and every few seconds |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
+//! | `progress` | a rollout ends, also on a full cluster: it stands still only where its bounds leave it no step | at the end |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
 //! The model has no devices, quotas or autoscaling, because the control plane has none yet: their properties (one owner
@@ -42,6 +43,7 @@ pub mod linearizability;
 pub mod membership;
 pub mod physical;
 pub mod prefix;
+pub mod progress;
 pub mod promises;
 pub mod reads;
 pub mod rebuilt;

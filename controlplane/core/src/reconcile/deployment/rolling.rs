@@ -97,6 +97,9 @@ fn grow_new(bounds: Bounds, new: &SetSize, old: &[SetSize]) -> Option<Resize> {
 fn shrink_old(bounds: Bounds, new: &SetSize, old: &[SetSize]) -> Vec<Resize> {
     let total = sum(old.iter().chain([new]).map(|set| set.replicas));
     let new_unavailable = new.replicas - new.lasting();
+    if planted!("canary_rollout_waits_for_room") && new_unavailable > 0 {
+        return Vec::new();
+    }
     let mut spare = total.saturating_sub(bounds.available_min()).saturating_sub(new_unavailable);
     let mut sizes: Vec<u32> = old.iter().map(|set| set.replicas).collect();
     for (size, set) in sizes.iter_mut().zip(old) {
