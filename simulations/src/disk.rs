@@ -86,6 +86,17 @@ pub(crate) struct Requests {
     flushing: Option<u64>,
 }
 
+/// What follows what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Nothing: there was nothing to write, or the device is busy.
+    Nothing,
+    /// A flush.
+    Flush,
+    /// An answer for this request, at once: nothing of it must survive.
+    Answer(u64),
+}
+
 impl ServerDisk {
     /// An empty disk that belongs to this member.
     #[must_use]
@@ -206,25 +217,33 @@ impl Requests {
         self.waiting.push_back(persist);
     }
 
-    /// Writes everything that waits, if the device is free. Tells whether a flush is to follow.
+    /// Writes everything that waits, if the device is free. As on a real disk only what must survive is flushed.
     ///
     /// # Errors
     /// What the disk says. When it is full, what it did not take waits on.
-    pub(crate) fn write(&mut self, stores: &mut Stores) -> Result<bool, StorageError> {
+    pub(crate) fn write(&mut self, stores: &mut Stores) -> Result<Written, StorageError> {
         if self.flushing.is_some() || self.waiting.is_empty() {
-            return Ok(false);
+            return Ok(Written::Nothing);
         }
-        let mut written = None;
+        let (mut written, mut must_sync) = (None, false);
         while let Some(persist) = self.waiting.front() {
             match stores.log.write(&to_batch(persist)) {
-                Ok(()) => written = written.max(Some(persist.number)),
+                Ok(()) => {
+                    written = written.max(Some(persist.number));
+                    must_sync |= persist.must_sync;
+                }
                 Err(error) if error.is_full() && written.is_some() => break,
                 Err(error) => return Err(error),
             }
             self.waiting.pop_front();
         }
-        self.flushing = written;
-        Ok(written.is_some())
+        match written {
+            Some(number) if !must_sync => Ok(Written::Answer(number)),
+            _ => {
+                self.flushing = written;
+                Ok(Written::Flush)
+            }
+        }
     }
 
     /// Flushes what was written: the highest number that is durable now, if one is waited for.

@@ -53,8 +53,9 @@ impl World {
         if let Some(installed) = &output.installed {
             up.history.jobs.push_back(Job::Jump(installed.revision()));
         }
-        let all = output.applied.iter().flat_map(|entry| &entry.applied).map(|one| &one.transaction);
-        let kept: Vec<Transaction> = all.filter(|one| !one.events.is_empty()).cloned().collect();
+        let applied = std::mem::take(&mut output.applied);
+        let all = applied.into_iter().flat_map(|entry| entry.applied).map(|one| one.transaction);
+        let kept: Vec<Transaction> = all.filter(|one| !one.events.is_empty()).collect();
         if !kept.is_empty() {
             up.history.jobs.push_back(Job::Append(kept));
         }
@@ -65,10 +66,10 @@ impl World {
     fn schedule_history(&mut self, member: MemberId, life: u32, after_us: Micros) {
         let now_us = self.now_us;
         let Some(host) = self.servers.get_mut(&member) else { return };
-        let disk_us = host.disk.snapshot_us();
         let Some(up) = host.up.as_mut() else { return };
         if !up.history.is_scheduled && !up.history.is_complete() {
             up.history.is_scheduled = true;
+            let disk_us = host.disk.snapshot_us();
             self.queue.push(now_us + after_us + disk_us, Event::HistoryTurn { member, life });
         }
     }

@@ -210,9 +210,7 @@ impl Registers {
         let (operation, content) = match how {
             How::Get => (Some(Operation::Get(None)), Content::Get(None)),
             How::GetKnown => (None, Content::Get(Some(client.reached))),
-            How::Put => {
-                (Some(Operation::Put(value, None)), submit(with_value(object, value), Vec::new()))
-            }
+            How::Put => (Some(Operation::Put(value, None)), submit(with_value(object, value), Vec::new())),
             How::CompareAndSet => {
                 let expected = known.map(|(value, _)| value);
                 let revision = known.map(|(_, revision)| revision);

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::intent::{intent_of, node_touched};
 use bulkhead_controlplane_core::replica::LogView;
 use bulkhead_controlplane_core::server::{
@@ -23,7 +22,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::clock::{HostClock, Micros};
-use crate::disk::{Loss, Requests, ServerDisk};
+use crate::disk::{Loss, Requests, ServerDisk, Written};
 use crate::history_host::HistoryHost;
 use crate::invariants::Violation;
 use crate::invariants::membership::{self, Roles};
@@ -311,7 +310,6 @@ impl World {
         persists.into_iter().for_each(|p| up.requests.push(p));
         self.observe_output(member, &output);
         self.follow_state(member, &output);
-        self.keep_history(member, life, &mut output);
         for (to, message) in std::mem::take(&mut output.messages) {
             if let (PeerMessage::Raft(bytes), Some(host)) = (&message, self.servers.get_mut(&member)) {
                 host.promise.sends(member, bytes);
@@ -322,6 +320,7 @@ impl World {
             self.reply(member, ticket, reply);
         }
         self.push_intents(member, &output);
+        self.keep_history(member, life, &mut output);
         for send in std::mem::take(&mut output.send_snapshots) {
             self.begin_sending(member, life, send);
         }
@@ -340,7 +339,7 @@ impl World {
         if output.applied.is_empty() && output.installed.is_none() {
             return;
         }
-        let (raft_roles, state_roles) = (raft_roles(&up.server), state_roles(up.server.state()));
+        let roles = changes_members(output).then(|| roles(&up.server));
         for entry in &output.applied {
             let fresh = entry.index > self.chronicle.index();
             let verdict = self.chronicle.apply(member, entry, &self.oracle);
@@ -352,8 +351,9 @@ impl World {
         }
         let verdict = self.chronicle.check_digest(member, applied_index, digest);
         self.judge(verdict);
-        let verdict = membership::check(member, &raft_roles, &state_roles);
-        self.judge(verdict);
+        if let Some((raft, state)) = roles {
+            self.judge(membership::check(member, &raft, &state));
+        }
         let installed = output.installed.is_some();
         self.note(Host::Server(member), "applied", digest, || {
             format!("to {applied_index}{}", if installed { " after a snapshot" } else { "" })
@@ -378,8 +378,9 @@ impl World {
         let now_us = self.now_us;
         let Some(up) = self.running(member, life) else { return };
         match up.requests.write(&mut up.stores) {
-            Ok(false) => {}
-            Ok(true) => {
+            Ok(Written::Nothing | Written::Answer(0)) => {}
+            Ok(Written::Answer(number)) => self.give(member, Input::Persisted { number }),
+            Ok(Written::Flush) => {
                 let after_us = self.servers.get_mut(&member).map_or(1, |h| h.disk.flush_us(now_us));
                 self.queue.push(now_us + after_us, Event::Flushed { member, life });
             }
@@ -584,14 +585,30 @@ fn kept(log: &LogView) -> Kept {
     Kept { term, vote, log_to: log.last() }
 }
 
-fn raft_roles(server: &Server) -> Roles {
-    let (voters, learners) = server.configuration();
-    Roles { voters: voters.into_iter().collect(), learners: learners.into_iter().collect() }
+/// Whether the members may be others after this: what an entry without commands does is Raft's.
+fn changes_members(output: &Output) -> bool {
+    let about_members = |kind: &EventKind| {
+        matches!(
+            kind,
+            EventKind::ClusterInitialized { .. }
+                | EventKind::MemberRegistered { .. }
+                | EventKind::LearnerAdded { .. }
+                | EventKind::MemberPromoted { .. }
+                | EventKind::MemberRemoved { .. }
+        )
+    };
+    let mut applied = output.applied.iter().flat_map(|entry| &entry.applied);
+    output.installed.is_some()
+        || output.applied.iter().any(|entry| entry.applied.is_empty())
+        || applied.any(|one| one.transaction.events.iter().any(|event| about_members(&event.kind)))
 }
 
-fn state_roles(state: &State) -> Roles {
-    let with = |role| state.members().filter(move |m| m.role == role).map(|m| m.member).collect();
-    Roles { voters: with(MemberRole::Voter), learners: with(MemberRole::Learner) }
+/// Who votes and who learns, as a server's Raft and its State have it.
+pub(crate) fn roles(server: &Server) -> (Roles, Roles) {
+    let (voters, learners) = server.configuration();
+    let raft = Roles { voters: voters.into_iter().collect(), learners: learners.into_iter().collect() };
+    let with = |role| server.state().members().filter(move |m| m.role == role).map(|m| m.member).collect();
+    (raft, Roles { voters: with(MemberRole::Voter), learners: with(MemberRole::Learner) })
 }
 
 /// What a registration gave the agent. A repeated request has its answer without events: then the State tells.

@@ -32,7 +32,7 @@ pub struct Timeline {
     ends: Vec<Revision>,
     /// For each object the places of its changes.
     objects: BTreeMap<(Kind, ObjectId), Vec<usize>>,
-    /// For each name the places of the changes of whatever had it.
+    /// For each name of a namespace (registers are such) the places of the changes of whatever had it.
     names: BTreeMap<ObjectRef, Vec<usize>>,
     /// Each name that a node ever had.
     nodes: BTreeMap<ObjectId, Name>,
@@ -48,7 +48,9 @@ impl Timeline {
             }
             let place = self.changes.len();
             self.objects.entry((change.object.kind(), meta.id)).or_default().push(place);
-            self.names.entry(change.object.object_ref()).or_default().push(place);
+            if change.object.kind() == Kind::Namespace {
+                self.names.entry(change.object.object_ref()).or_default().push(place);
+            }
             self.changes.push(change.clone());
             self.closes.push(last);
         }
@@ -94,7 +96,7 @@ impl Timeline {
         (change.change_type != ChangeType::Deleted).then_some(&change.object)
     }
 
-    /// The object of this name at a revision.
+    /// The namespace of this name at a revision.
     #[must_use]
     pub fn named(&self, reference: &ObjectRef, revision: Revision) -> Option<&Object> {
         self.version(self.names.get(reference)?, revision)

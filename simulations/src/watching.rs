@@ -64,6 +64,8 @@ pub(crate) struct Watcher {
     /// Its number among all clients.
     pub(crate) number: u32,
     rng: Rng,
+    /// When it begins, unless it is told, in microseconds.
+    begins_us: Micros,
     /// Whether it began to watch.
     pub(crate) has_begun: bool,
     pub(crate) stream: Stream,
@@ -101,9 +103,11 @@ pub(crate) fn watchers(seed: u64, first: u32, count: u32, agents: u32) -> Vec<Wa
     let watcher = |n| {
         let mut rng = Rng::child(seed, "watcher", u64::from(n));
         let wanted = draw_wanted(&mut rng, agents);
+        let begins_us = rng.range(1, 5_000_000);
         let (open, next, alarm) = (0, 0, 0);
         let (number, stream) = (first + n, Stream::begin(wanted));
-        Watcher { number, rng, has_begun: false, stream, open, next, early: BTreeMap::new(), alarm }
+        let (has_begun, early) = (false, BTreeMap::new());
+        Watcher { number, rng, begins_us, has_begun, stream, open, next, early, alarm }
     };
     (0..count).map(watcher).collect()
 }
@@ -141,8 +145,8 @@ fn selection(wanted: &Wanted) -> Selection {
 impl World {
     pub(crate) fn start_watchers(&mut self) {
         for index in 0..self.watchers.len() {
-            let watcher = &mut self.watchers[index];
-            let (at_us, rank) = (watcher.rng.range(1, 5_000_000), CLIENT_RANK + watcher.number);
+            let watcher = &self.watchers[index];
+            let (at_us, rank) = (watcher.begins_us, CLIENT_RANK + watcher.number);
             self.queue.push_ranked(at_us, rank, Event::NextWatch { watcher: index as u32 });
         }
     }
@@ -354,6 +358,9 @@ impl World {
         }
         for one in output.applied.iter().flat_map(|entry| &entry.applied) {
             up.watch_log.publish(one);
+        }
+        if up.late_reads.is_empty() {
+            return;
         }
         let revision = up.server.state().revision();
         let (due, late) = std::mem::take(&mut up.late_reads).into_iter().partition(|(at, _)| *at <= revision);

@@ -74,10 +74,7 @@ impl Workload {
         let deployment = self.deployment_ref(rng);
         match rng.range(0, 99) {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
-            30..48 => Command::Scale {
-                object: deployment,
-                replicas: self.replicas(rng),
-            },
+            30..48 => Command::Scale { object: deployment, replicas: self.replicas(rng) },
             48..54 => Command::SetPaused { deployment, paused: rng.chance(400) },
             54..60 => Command::UndoRollout { deployment, to_revision: None },
             60..66 => {

@@ -17,7 +17,7 @@ use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
 use crate::guest_life::GuestEvent;
 use crate::invariants::linearizability::Checked;
-use crate::invariants::{Verdict, Violation, leases, physical};
+use crate::invariants::{Verdict, Violation, leases, membership, physical};
 use crate::message::Body;
 use crate::nemesis::Nemesis;
 use crate::network::{Host, Network, Packet};
@@ -29,7 +29,7 @@ use crate::registers::Registers;
 use crate::rng::Rng;
 use crate::safety::{RunConfig, Tripwire};
 use crate::script::{Decision, Recorder, Script, What};
-use crate::server_host::{CLUSTER_ID, ServerHost};
+use crate::server_host::{CLUSTER_ID, ServerHost, roles};
 use crate::trace::Trace;
 use crate::watching::{Watcher, watchers};
 use crate::workload::Workload;
@@ -584,6 +584,8 @@ impl World {
             .filter(|(n, _)| everybody || *n == turn)
             .filter_map(|(_, h)| Some((h.member, &h.up.as_ref()?.server)))
             .try_for_each(|(member, server)| {
+                let (raft, state) = roles(server);
+                membership::check(member, &raft, &state)?;
                 self.chronicle.check_live(member, server.applied_index(), server.state())
             });
         self.judge(verdict);

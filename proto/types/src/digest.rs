@@ -23,7 +23,7 @@ struct Blocks {
     block: [u8; BLOCK_BYTES],
     filled: usize,
     /// What came before the block.
-    before: Option<Box<Xxh3>>,
+    before: Option<Xxh3>,
 }
 
 impl Blocks {
@@ -46,7 +46,7 @@ impl Hasher for Blocks {
             self.filled += bytes.len();
             return;
         }
-        let before = self.before.get_or_insert_with(|| Box::new(Xxh3::new()));
+        let before = self.before.get_or_insert_with(Xxh3::new);
         before.update(&self.block[..self.filled]);
         before.update(bytes);
         self.filled = 0;

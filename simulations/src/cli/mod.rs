@@ -121,7 +121,8 @@ impl Args {
     /// The command that runs this seed again.
     fn command(&self, seed: u64) -> String {
         let mut command = format!("cargo run --release -p simulations -- --seed {seed}");
-        let set = [("servers", self.servers()), ("agents", self.agents().map(u64::from)), ("ticks", self.ticks)];
+        let set =
+            [("servers", self.servers()), ("agents", self.agents().map(u64::from)), ("ticks", self.ticks)];
         for (name, value) in set {
             if let Some(value) = value {
                 command.push_str(&format!(" --{name} {value}"));

@@ -39,7 +39,8 @@ pub fn check(state: &State, deployment: &Deployment) -> Verdict {
         .collect();
     match step(deployment, &sets) {
         Some(step) => {
-            let text = format!("the rollout of {} stands still, although {step}: {sets:?}", deployment.meta.name);
+            let text =
+                format!("the rollout of {} stands still, although {step}: {sets:?}", deployment.meta.name);
             Err(Violation::new("progress", text))
         }
         None => Ok(()),

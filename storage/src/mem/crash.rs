@@ -10,6 +10,41 @@ use crate::{
 /// All records of a disk. Values are shared between images.
 pub(super) type Image = BTreeMap<(Tree, Vec<u8>), Arc<[u8]>>;
 
+/// A batch as the disk keeps it: its values are those of the images.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    puts: Vec<(Vec<u8>, Arc<[u8]>)>,
+    deletes: Vec<Vec<u8>>,
+}
+
+impl From<Batch> for Written {
+    fn from(batch: Batch) -> Self {
+        let puts = batch.puts.into_iter().map(|(key, value)| (key, value.into())).collect();
+        Self { puts, deletes: batch.deletes }
+    }
+}
+
+impl Written {
+    /// Sum of its values' bytes: how far it can be torn.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.puts.iter().map(|(_, value)| value.len()).sum()
+    }
+
+    /// Adds it to an image.
+    ///
+    /// # Panics
+    /// When a key is present already.
+    pub(super) fn add_to(&self, image: &mut Image, tree: Tree) {
+        for (key, value) in &self.puts {
+            let former = image.insert((tree, key.clone()), value.clone());
+            assert!(former.is_none(), "no store puts a key that is present: a torn put would damage it");
+        }
+        for key in &self.deletes {
+            image.remove(&(tree, key.clone()));
+        }
+    }
+}
+
 /// What survives a crash. Numbers out of range are brought into range, so that any drawn numbers are a valid choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashChoice {
@@ -66,17 +101,29 @@ pub struct CrashReport {
 }
 
 /// Applies a whole batch to an image.
-pub(super) fn apply(image: &mut Image, tree: Tree, batch: &Batch) {
+fn apply(image: &mut Image, tree: Tree, batch: &Written) {
     for (key, value) in &batch.puts {
-        image.insert((tree, key.clone()), value.as_slice().into());
+        image.insert((tree, key.clone()), value.clone());
     }
     for key in &batch.deletes {
         image.remove(&(tree, key.clone()));
     }
 }
 
+/// Applies a batch that is needed no more.
+pub(super) fn settle(image: &mut Image, tree: Tree, batch: Written) {
+    image.extend(batch.puts.into_iter().map(|(key, value)| ((tree, key), value)));
+    for key in batch.deletes {
+        image.remove(&(tree, key));
+    }
+}
+
 /// Makes the image that a crash leaves of the synced one and the batches since.
-pub(super) fn crash(synced: &Image, pending: &[(Tree, Batch)], choice: CrashChoice) -> (Image, CrashReport) {
+pub(super) fn crash(
+    synced: &Image,
+    pending: &[(Tree, Written)],
+    choice: CrashChoice,
+) -> (Image, CrashReport) {
     let mut image = synced.clone();
     let mut report = CrashReport::default();
     if let CrashChoice::KeepSome { batches, .. } = choice {
@@ -114,9 +161,8 @@ pub(super) fn crash(synced: &Image, pending: &[(Tree, Batch)], choice: CrashChoi
     (image, report)
 }
 
-fn tear(image: &mut Image, tree: Tree, batch: &Batch, bytes: usize) -> Option<String> {
-    let total: usize = batch.puts.iter().map(|(_, value)| value.len()).sum();
-    let mut left = bytes.min(total.checked_sub(1)?);
+fn tear(image: &mut Image, tree: Tree, batch: &Written, bytes: usize) -> Option<String> {
+    let mut left = bytes.min(batch.value_bytes().checked_sub(1)?);
     for (key, value) in &batch.puts {
         let whole = left >= value.len();
         let end = left.min(value.len());

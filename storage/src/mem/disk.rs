@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     CrashChoice, CrashReport, FaultPlan,
-    crash::{self, Image},
+    crash::{self, Image, Written},
     engine::MemEngine,
     fault::Fault,
 };
@@ -33,7 +33,7 @@ pub(super) struct DiskState {
     /// What reads see: the synced image with the pending batches.
     pub(super) written: Image,
     /// Batches since the last flush.
-    pending: Vec<(Tree, Batch)>,
+    pending: Vec<(Tree, Written)>,
     acknowledged_synced: Acknowledged,
     pub(super) acknowledged: Acknowledged,
     /// Raised by each crash; a handle of another epoch is dead.
@@ -145,10 +145,7 @@ impl MemDisk {
     #[must_use]
     pub fn unsynced_bytes(&self, batches: usize) -> usize {
         let state = self.lock();
-        state
-            .pending
-            .get(batches)
-            .map_or(0, |(_, batch)| batch.puts.iter().map(|(_, value)| value.len()).sum())
+        state.pending.get(batches).map_or(0, |(_, batch)| batch.value_bytes())
     }
 
     /// All durable records: tree, key, length of the value. For choosing what to corrupt.
@@ -239,11 +236,8 @@ impl DiskState {
     ) -> Result<(), StorageError> {
         self.check_fault_of(operation, batch.is_maintenance())?;
         self.step()?;
-        for (key, _) in &batch.puts {
-            let present = self.written.contains_key(&(tree, key.clone()));
-            assert!(!present, "no store puts a key that is present: a torn put would damage it");
-        }
-        crash::apply(&mut self.written, tree, &batch);
+        let batch = Written::from(batch);
+        batch.add_to(&mut self.written, tree);
         self.pending.push((tree, batch));
         Ok(())
     }
@@ -252,7 +246,7 @@ impl DiskState {
         self.check_fault(operation)?;
         self.step()?;
         for (tree, batch) in std::mem::take(&mut self.pending) {
-            crash::apply(&mut self.synced, tree, &batch);
+            crash::settle(&mut self.synced, tree, batch);
         }
         self.acknowledged_synced = self.acknowledged;
         Ok(())

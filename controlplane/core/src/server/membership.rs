@@ -62,7 +62,8 @@ impl Server {
 
     /// Proposes what waits, one change after the other.
     pub(super) fn flush_changes(&mut self) {
-        while self.leader.as_ref().is_some_and(Leadership::is_active)
+        while !self.changes.0.is_empty()
+            && self.leader.as_ref().is_some_and(Leadership::is_active)
             && !self.replica.has_pending_conf_change()
         {
             let Some(Waiting { ticket, change, since }) = self.changes.0.pop_front() else { return };
