@@ -28,6 +28,7 @@ mod client;
 mod clock;
 mod disk;
 mod fencing;
+mod filling;
 mod guest_life;
 mod history_host;
 mod hypervisor;

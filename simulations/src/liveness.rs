@@ -3,12 +3,14 @@
 use bulkhead_types::{Command, Object};
 
 use crate::clock::Micros;
+use crate::filling::Filling;
 use crate::invariants::{Verdict, Violation, convergence, linearizability};
 use crate::network::Host;
 use crate::workload::submission;
 use crate::world::{Phase, World};
 
-/// The cluster must have come to rest after so long, in microseconds of virtual time.
+/// The cluster must have come to rest after so long, in microseconds of virtual time; a full one once more after its
+/// last rollout.
 pub(crate) const CONVERGENCE_US_MAX: Micros = 300_000_000;
 /// It is at rest when nothing was wrong for so long, in microseconds.
 const CALM_US: Micros = 5_000_000;
@@ -18,6 +20,7 @@ impl World {
     pub(crate) fn become_calm(&mut self) {
         self.note(Host::World, "calm", 0, String::new);
         self.phase = Phase::Liveness;
+        self.awaited_since_us = self.now_us;
         if let Some(recorder) = &self.recorder {
             recorder.note_calm(self.now_us);
         }
@@ -51,6 +54,7 @@ impl World {
                 deployment: Object::Deployment(deployment.clone()).object_ref(),
                 paused: false,
             },
+            (None, None) if self.is_calm() => return self.fill_on(),
             (None, None) => return,
         };
         let stamped = submission(&mut self.operator_rng, 0, vec![command]);
@@ -68,8 +72,13 @@ impl World {
         }
     }
 
-    /// Whether the cluster has been at rest for long enough.
+    /// Whether the cluster has come to rest for good.
     pub(crate) fn is_at_rest(&self) -> bool {
+        self.filling == Filling::Over && self.is_calm()
+    }
+
+    /// Whether the cluster has been at rest for long enough.
+    fn is_calm(&self) -> bool {
         self.calm_since_us.is_some_and(|since| self.now_us - since >= CALM_US)
     }
 
@@ -119,6 +128,7 @@ impl World {
         convergence::servers(&positions)
             .and_then(|()| convergence::state(state, self.agents.len()))
             .and_then(|()| convergence::guests(state, &guests))
+            .and_then(|()| self.check_filling())
             .err()
     }
 }

@@ -99,10 +99,9 @@ pub fn run(config: &RunConfig) -> Report {
     while world.violation.is_none() && world.phase == Phase::Safety {
         world.step();
     }
-    let calm_at_us = world.now_us;
     while world.violation.is_none() && !world.is_at_rest() {
         world.step();
-        if world.now_us > calm_at_us + CONVERGENCE_US_MAX {
+        if world.now_us > world.awaited_since_us + CONVERGENCE_US_MAX {
             let unrest = world.unrest();
             world.fail(unrest.unwrap_or_else(|| Violation::new("convergence", "rest does not last")));
         }

@@ -218,6 +218,8 @@ impl World {
             WatchMessage::Refused { stream, after, compacted } if stream == watcher.open => {
                 self.counts.watches_refused += 1;
                 let verdict = watcher.stream.refuse(after, compacted);
+                // What the stream still has under way is not part of the list that follows.
+                watcher.open = 0;
                 self.set_watcher_alarm(index, 1000);
                 verdict
             }

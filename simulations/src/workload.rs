@@ -208,7 +208,8 @@ fn strategy(rng: &mut Rng) -> DeploymentStrategy {
     DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }
 }
 
-fn pod_spec(rng: &mut Rng, restart_policy: RestartPolicy, image: &str) -> PodSpec {
+/// A pod of one or two small containers.
+pub(crate) fn pod_spec(rng: &mut Rng, restart_policy: RestartPolicy, image: &str) -> PodSpec {
     let mut container = |name: &str| Container {
         name: SmolStr::new(name),
         image: SmolStr::new(image),

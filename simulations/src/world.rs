@@ -15,6 +15,7 @@ use crate::chronicle::Chronicle;
 use crate::client::Client;
 use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
+use crate::filling::Filling;
 use crate::guest_life::GuestEvent;
 use crate::invariants::linearizability::Checked;
 use crate::invariants::{Verdict, Violation, leases, membership, physical};
@@ -233,6 +234,10 @@ pub(crate) struct World {
     pub(crate) tripwire: Option<Tripwire>,
     /// Since when everything has been as it should be.
     pub(crate) calm_since_us: Option<Micros>,
+    /// Since when that is waited for.
+    pub(crate) awaited_since_us: Micros,
+    /// The rollout on a full cluster.
+    pub(crate) filling: Filling,
 }
 
 impl World {
@@ -281,6 +286,8 @@ impl World {
             checks: 0,
             tripwire: config.tripwire,
             calm_since_us: None,
+            awaited_since_us: 0,
+            filling: if options.workload.fill_replicas > 0 { Filling::Waits } else { Filling::Over },
             options,
         };
         world.set_up();
