@@ -75,16 +75,25 @@ pub(crate) enum Verb {
     Dev(commands::dev::DevArgs),
     /// Create or change objects from manifests
     Apply(commands::apply::ApplyArgs),
+    /// Create a job from a CronJob
+    #[command(subcommand)]
+    Create(commands::create::CreateVerb),
     /// Show objects
     Get(commands::get::GetArgs),
     /// Show one object with everything around it
     Describe(commands::describe::DescribeArgs),
     /// Delete objects
     Delete(commands::delete::DeleteArgs),
+    /// Wait until objects have a condition, or are gone
+    Wait(commands::wait_for::WaitArgs),
     /// Print the output of a pod's container
     Logs(commands::logs::LogsArgs),
     /// Set the wanted number of replicas
     Scale(commands::scale::ScaleArgs),
+    /// Hold back the pods of Jobs and the runs of CronJobs
+    Suspend(commands::suspend::SuspendArgs),
+    /// Let Jobs and CronJobs go on
+    Resume(commands::suspend::SuspendArgs),
     /// Follow, undo, hold back and restart rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::RolloutVerb),

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod cordon;
+pub(crate) mod create;
 pub(crate) mod debug;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -22,9 +23,11 @@ pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod server;
 pub(crate) mod snapshot;
+pub(crate) mod suspend;
 pub(crate) mod taint;
 pub(crate) mod version;
 mod wait;
+pub(crate) mod wait_for;
 
 use std::time::Duration;
 
@@ -92,6 +95,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Delete(args) => delete::run(args, &context).await,
         Verb::Logs(args) => logs::run(args, &context).await,
         Verb::Scale(args) => scale::run(args, &context).await,
+        Verb::Create(verb) => create::run(verb, &context).await,
+        Verb::Suspend(args) => suspend::run(args, true, &context).await,
+        Verb::Resume(args) => suspend::run(args, false, &context).await,
+        Verb::Wait(args) => wait_for::run(args, &context).await,
         Verb::Rollout(verb) => rollout::run(verb, &context).await,
         Verb::Events(args) => events::run(args, &context).await,
         Verb::Cordon(args) => cordon::run(args, true, &context).await,

@@ -61,7 +61,8 @@ pub(crate) fn object_ref(kind: Kind, namespace: &Name, name: Name) -> ObjectRef 
 
 /// As kubectl writes it: `deployment.apps/web`, `pod/web-1`.
 pub(crate) fn slash_name(object: &ObjectRef) -> String {
-    let group = if object.kind.api_version().starts_with("apps/") { ".apps" } else { "" };
+    let group =
+        object.kind.api_version().split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
     format!("{}{group}/{}", object.kind.as_str().to_ascii_lowercase(), object.name)
 }
 
@@ -73,7 +74,7 @@ fn slashed(word: &str) -> Result<Target, Failure> {
 }
 
 fn kind(text: &str) -> Result<Kind, Failure> {
-    let plain = text.strip_suffix(".apps").unwrap_or(text);
+    let plain = text.strip_suffix(".apps").or_else(|| text.strip_suffix(".batch")).unwrap_or(text);
     Kind::parse(plain).ok_or_else(|| {
         Failure::usage(format!(
             "kind {text:?} is unknown: there are namespaces (ns), nodes (no), pods (po), replicasets (rs), deployments (deploy)"
@@ -106,8 +107,8 @@ mod tests {
         check(&["po,rs"], Some(&[(Kind::Pod, None), (Kind::ReplicaSet, None)]));
         check(&["deploy", "a", "b"], Some(&[(Kind::Deployment, Some("a")), (Kind::Deployment, Some("b"))]));
         check(
-            &["deployment.apps/a", "node/n"],
-            Some(&[(Kind::Deployment, Some("a")), (Kind::Node, Some("n"))]),
+            &["deployment.apps/a", "node/n", "job.batch/j"],
+            Some(&[(Kind::Deployment, Some("a")), (Kind::Node, Some("n")), (Kind::Job, Some("j"))]),
         );
         check(&[], None);
         check(&["services"], None);

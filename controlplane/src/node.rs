@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bulkhead_controlplane_core::intent::node_touched;
+use bulkhead_controlplane_core::intent::nodes_touched;
 use bulkhead_controlplane_core::replica::Persist;
 use bulkhead_controlplane_core::server::{
     AppliedEntry, Fatal, Input, Output, Reply, Server, ServerStatus, Ticket,
@@ -155,7 +155,8 @@ impl Node {
             if applied.transaction.outcome.is_err() {
                 self.outlets.metrics.refusals.inc();
             }
-            touched.extend(applied.changes.iter().filter_map(node_touched));
+            let state = self.server.state();
+            touched.extend(applied.changes.iter().flat_map(|change| nodes_touched(state, change)));
             if !applied.transaction.events.is_empty() {
                 self.outlets.metrics.events.inc_by(applied.transaction.events.len() as u64);
                 transactions.push(applied.transaction);

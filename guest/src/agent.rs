@@ -28,6 +28,7 @@ use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
 use crate::network;
 use crate::supervisor::{Action, Event, Now, Supervisor};
+use crate::volumes::Volumes;
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -91,6 +92,7 @@ pub(crate) struct Agent {
     signals: SignalFd,
     channel: Channel,
     pod: Option<Pod>,
+    volumes: Volumes,
     ending: Ending,
     boot_ms: u64,
     now: Now,
@@ -119,6 +121,7 @@ impl Agent {
             signals,
             channel,
             pod: None,
+            volumes: Volumes::default(),
             ending: Ending::No,
             boot_ms,
             now: read_clocks(),
@@ -195,6 +198,7 @@ impl Agent {
                         container.logs.ack(ack.up_to_offset);
                     }
                 }
+                HostMessage::VolumeFiles(files) => self.volumes.take(files, self.pod.is_some()),
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -240,9 +244,15 @@ impl Agent {
         eprintln!("bulkhead-guest: pod {} with {} containers", config.hostname, config.containers.len());
         let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
+        let volumes = self.volumes.configure(&config);
         let usage_interval_ms =
             if config.usage_interval_ms == 0 { USAGE_INTERVAL_MS } else { config.usage_interval_ms };
-        let failure = cgroup.as_ref().err().or(network.as_ref().err()).map(|error| format!("{error:#}"));
+        let failure = cgroup
+            .as_ref()
+            .err()
+            .or(network.as_ref().err())
+            .or(volumes.as_ref().err())
+            .map(|error| format!("{error:#}"));
         let all = config.init_containers.iter().chain(&config.containers);
         self.pod = Some(Pod {
             supervisor: Supervisor::new(&config),
@@ -300,7 +310,7 @@ impl Agent {
         let pod = self.pod.as_mut().expect("only a pod has a supervisor");
         match action {
             Action::Start { index, instance } => {
-                return match pod.containers[index].start(instance, &pod.files) {
+                return match pod.containers[index].start(instance, &pod.files, &self.volumes) {
                     Ok(()) => {
                         self.watch(index);
                         None

@@ -21,6 +21,7 @@ use crate::sandbox::{Sandbox, SetupFailure};
 use crate::setup::find_disk;
 use crate::supervisor::{Outcome, Reason};
 use crate::sys::{self, CloneResult};
+use crate::volumes::Volumes;
 
 /// Exit code when the container could not be made at all (as container runtimes have it).
 const EXIT_CANNOT_CREATE: i32 = 128;
@@ -85,9 +86,14 @@ impl Container {
     ///
     /// # Errors
     /// The outcome to report when not even a process could be made.
-    pub(crate) fn start(&mut self, instance: u32, files: &PodFiles) -> Result<(), Outcome> {
+    pub(crate) fn start(
+        &mut self,
+        instance: u32,
+        files: &PodFiles,
+        volumes: &Volumes,
+    ) -> Result<(), Outcome> {
         assert!(self.process.is_none(), "container {} already has a process", self.config.name);
-        self.prepare().and_then(|()| self.spawn(instance, files)).map_err(|error| Outcome {
+        self.prepare().and_then(|()| self.spawn(instance, files, volumes)).map_err(|error| Outcome {
             exit_code: EXIT_CANNOT_CREATE,
             signal: 0,
             reason: Reason::ContainerCannotRun,
@@ -206,7 +212,7 @@ impl Container {
         Ok(())
     }
 
-    fn spawn(&mut self, instance: u32, files: &PodFiles) -> Result<()> {
+    fn spawn(&mut self, instance: u32, files: &PodFiles, volumes: &Volumes) -> Result<()> {
         let cgroup = self.cgroup.as_ref().expect("prepared");
         let (stdout, stdout_writer) = self.output_pipe()?;
         let (stderr, stderr_writer) = self.output_pipe()?;
@@ -216,6 +222,7 @@ impl Container {
             config: &self.config,
             cgroup,
             root: &self.root,
+            volumes,
             hostname: &files.hostname,
             hosts: &files.hosts,
             resolv_conf: &files.resolv_conf,

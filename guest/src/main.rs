@@ -18,11 +18,13 @@ mod cgroup;
 mod channel;
 mod container;
 mod logs;
+mod mounts;
 mod network;
 mod sandbox;
 mod setup;
 mod supervisor;
 mod sys;
+mod volumes;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -23,8 +23,10 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{Gid, Uid};
 
 use crate::cgroup::Cgroup;
+use crate::mounts;
 use crate::setup::mount_at;
 use crate::sys;
+use crate::volumes::Volumes;
 
 /// Exit code when the command is not there (as shells have it).
 const EXIT_NOT_FOUND: i32 = 127;
@@ -62,6 +64,7 @@ pub(crate) struct Sandbox<'a> {
     pub(crate) cgroup: &'a Cgroup,
     /// Where the container's disk is mounted.
     pub(crate) root: &'a Path,
+    pub(crate) volumes: &'a Volumes,
     pub(crate) hostname: &'a str,
     pub(crate) hosts: &'a str,
     pub(crate) resolv_conf: &'a str,
@@ -97,6 +100,7 @@ impl Sandbox<'_> {
         umask(Mode::from_bits_truncate(0o022));
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .context("make all mounts private")?;
+        let trees = mounts::take(&self.config.mounts, self.volumes)?;
         nix::unistd::chdir(self.root).context("enter the root file system")?;
         nix::unistd::pivot_root(".", ".").context("make the disk the root")?;
         umount2(".", MntFlags::MNT_DETACH).context("let go of the guest's root")?;
@@ -105,6 +109,7 @@ impl Sandbox<'_> {
         make_devices()?;
         self.write_name_files()?;
         hide_kernel_files()?;
+        mounts::put(&trees)?;
         self.enter_working_dir()?;
         if self.config.read_only_root {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;

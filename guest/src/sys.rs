@@ -4,8 +4,10 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
 
+use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
@@ -86,6 +88,35 @@ pub(crate) fn set_capabilities(set: u64) -> nix::Result<()> {
     // SAFETY: header and data have the layout that capset(2) demands for version 3 and outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
     Ok(())
+}
+
+/// A copy of the mount that holds this file or folder, from there on, which is mounted nowhere.
+pub(crate) fn clone_tree(path: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    /// `OPEN_TREE_CLONE`; `OPEN_TREE_CLOEXEC` is `O_CLOEXEC`.
+    const OPEN_TREE_CLONE: libc::c_int = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH;
+    // SAFETY: open_tree(2) reads an empty path, which outlives the call, and touches no other memory.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, path.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = libc::c_int::try_from(Errno::result(fd)?).expect("a descriptor fits in an int");
+    // SAFETY: the call made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Mounts a copy of a mount at `target`, whose links are followed.
+pub(crate) fn move_tree(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, target: &Path) -> nix::Result<()> {
+    /// `MOVE_MOUNT_F_EMPTY_PATH`.
+    const FROM_EMPTY_PATH: libc::c_uint = 0x4;
+    /// `MOVE_MOUNT_T_SYMLINKS`.
+    const TO_FOLLOWS_LINKS: libc::c_uint = 0x10;
+    let flags = FROM_EMPTY_PATH | TO_FOLLOWS_LINKS;
+    target.with_nix_path(|target| {
+        let (tree, folder) = (tree.as_raw_fd(), folder.as_raw_fd());
+        // SAFETY: move_mount(2) reads two paths, which outlive the call, and touches no other memory.
+        let result = unsafe {
+            libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), folder, target.as_ptr(), flags)
+        };
+        Errno::result(result).map(drop)
+    })?
 }
 
 /// A socket for interface requests.

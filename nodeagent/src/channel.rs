@@ -15,7 +15,9 @@ use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
 use bulkhead_nodeagent_core::Input;
-use bulkhead_types::{ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, PodUsage};
+use bulkhead_types::{
+    ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, PodUsage, VolumeFiles,
+};
 use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -49,6 +51,8 @@ pub(crate) struct Talk {
     pub(crate) config: PodConfig,
     pub(crate) logs: PodLogs,
     pub(crate) inputs: mpsc::Sender<Input>,
+    /// The files of its volumes, once they are known.
+    pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
     /// Set to the grace, in milliseconds, once the guest should end.
     pub(crate) stop: watch::Receiver<Option<u64>>,
     /// When the guest's process started, milliseconds since the epoch.
@@ -116,6 +120,11 @@ impl Talk {
                         return Ok(());
                     }
                 }
+                // Without a sender the guest is let go, and `stop` says so.
+                Ok(()) = self.files.changed(), if talk.greeted => {
+                    let volumes = self.files.borrow_and_update().clone();
+                    talk.say_files(&volumes);
+                }
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
                     if !talk.exchange(&stream, ready?, &mut buffer)? {
@@ -148,7 +157,7 @@ impl Talk {
         }
     }
 
-    async fn greet(&self, talk: &mut Conversation, hello: &guest::Hello) {
+    async fn greet(&mut self, talk: &mut Conversation, hello: &guest::Hello) {
         if hello.protocol_version != PROTOCOL_VERSION {
             tracing::warn!(pod = %self.pod, version = hello.protocol_version, "the guest speaks another protocol");
             return;
@@ -157,6 +166,8 @@ impl Talk {
             return;
         }
         tracing::debug!(pod = %self.pod, boot_ms = hello.boot_ms, kernel = hello.kernel_release, "the guest is up");
+        let volumes = self.files.borrow_and_update().clone();
+        talk.say_files(&volumes);
         if hello.configured {
             for container in self.containers() {
                 match self.logs.next_offset(container, self.instance) {
@@ -167,6 +178,11 @@ impl Talk {
                     Err(error) => tracing::warn!(pod = %self.pod, %error, "the log cannot be read"),
                 }
             }
+        } else if self.config.incomplete {
+            // The agent ended between the guest's start and its first word, and what it should run is kept nowhere else
+            // than in the control plane: it ends, and the core starts another.
+            tracing::info!(pod = %self.pod, "a guest that was never told what to run ends");
+            talk.say(&HostMessage::Stop(Stop { grace_ms: Some(0) }));
         } else {
             talk.say(&HostMessage::Configure(Configure { pod: Some(self.config.clone()) }));
         }
@@ -327,6 +343,13 @@ impl Conversation {
         }
     }
 
+    /// All files of these volumes, in frames that hold them.
+    fn say_files(&mut self, volumes: &[VolumeFiles]) {
+        for message in volumes.iter().flat_map(files::messages) {
+            self.say(&HostMessage::VolumeFiles(message));
+        }
+    }
+
     fn hello(&mut self) {
         // One that was not even written yet need not be said again.
         if self.out.is_empty() {
@@ -395,6 +418,8 @@ impl Conversation {
         }
     }
 }
+
+mod files;
 
 #[cfg(test)]
 #[path = "channel_tests.rs"]

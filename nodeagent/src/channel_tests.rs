@@ -18,6 +18,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         config: PodConfig { containers: vec![container], ..PodConfig::default() },
         logs: logs.clone(),
         inputs,
+        files: watch::channel(Vec::new()).1,
         stop: stopped,
         started_at_ms: 1_000,
         start: None,

@@ -176,6 +176,7 @@ impl Driver {
                 Action::StartVm(ref start) => self.pod(start.pod.id).send(action),
                 Action::PersistRecord(ref record) => self.pod(record.pod).send(action),
                 Action::ForgetRecord { pod }
+                | Action::UpdateFiles { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
                 | Action::CleanUp { pod, .. } => self.pod(pod).send(action),

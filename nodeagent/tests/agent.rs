@@ -18,8 +18,8 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, ResourceRequirements,
-    RestartPolicy, Shared,
+    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare,
+    ResourceRequirements, RestartPolicy, Shared,
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;
@@ -159,11 +159,12 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         ended: false,
         unique: false,
         trace_context: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        resolved: Rare::NONE,
     }
 }
 
 fn deleting(pod: PodIntent) -> PodIntent {
-    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000 }), ..pod }
+    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000, by_job: false }), ..pod }
 }
 
 /// Reads a pod's output; with `until`, follows it until a line holds that.

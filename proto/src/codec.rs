@@ -117,6 +117,9 @@ fn items(command: &Command) -> usize {
         Command::SetPodsUnschedulable { pods } => pods.len(),
         Command::CollectGarbage { objects } => objects.len(),
         Command::InitCluster { members, .. } => members.len(),
+        Command::CreateOwnedPods { pods, .. } => pods.len(),
+        Command::DeleteOwned { objects, .. } => objects.len(),
+        Command::DeleteOwnedPods { pods, .. } => pods.len(),
         Command::Create(_)
         | Command::Apply(_)
         | Command::Delete { .. }
@@ -125,6 +128,11 @@ fn items(command: &Command) -> usize {
         | Command::UndoRollout { .. }
         | Command::RestartRollout { .. }
         | Command::SetUnschedulable { .. }
+        | Command::SetSuspended { .. }
+        | Command::RunCronJob { .. }
+        | Command::CreateOwned { .. }
+        | Command::SetStatus { .. }
+        | Command::SetControllerRevision { .. }
         | Command::RegisterNode { .. }
         | Command::CreateReplicaSet { .. }
         | Command::SetRolloutRevision { .. }

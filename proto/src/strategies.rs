@@ -10,6 +10,9 @@ use proptest::sample::select;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+pub use volumes::*;
+pub use workloads::*;
+
 /// Makes a struct from one strategy per field.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident: $type:ident { $($field:ident: $strategy:expr),+ $(,)? }) => {
@@ -33,6 +36,9 @@ macro_rules! record {
         let () = rest;
     };
 }
+
+mod volumes;
+mod workloads;
 
 /// Any text, up to 12 characters, of all of Unicode.
 pub fn text() -> impl Strategy<Value = String> + Clone {
@@ -83,7 +89,7 @@ pub fn kind() -> impl Strategy<Value = Kind> + Clone {
 record!(/// Any reference.
     object_ref: ObjectRef { kind: kind(), namespace: of(name()), name: name() });
 record!(/// Any deletion.
-    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>() });
+    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>(), by_job: any::<bool>() });
 record!(/// Any owner.
     owner_ref: OwnerRef { kind: kind(), id: object_id() });
 record!(/// Any metadata.
@@ -159,7 +165,7 @@ toleration: Toleration {
     value: small(), effect: of(taint_effect()), toleration_ms: of(any::<u64>()),
 });
 record!(/// Any environment variable.
-    env_var: EnvVar { name: text(), value: text() });
+    env_var: EnvVar { name: text(), value: text(), value_from: rare(env_source()) });
 record!(/// Any port.
 container_port: ContainerPort {
     name: of(small()), container_port: any::<u16>(),
@@ -178,7 +184,7 @@ container: Container {
     ]),
     command: vec(text(), 0..3), args: vec(text(), 0..3), working_dir: of(text()),
     env: vec(env_var(), 0..3), ports: vec(container_port(), 0..3),
-    requests: resource_requirements(), limits: resource_requirements(),
+    requests: resource_requirements(), limits: resource_requirements(), options: rare(container_options()),
 });
 record!(/// Any pod spec.
 pod_spec: PodSpec {
@@ -186,7 +192,7 @@ pod_spec: PodSpec {
     restart_policy: select(vec![RestartPolicy::Always, RestartPolicy::OnFailure, RestartPolicy::Never]),
     termination_grace_ms: any::<u64>(), node_selector: labels(), node_name: of(small()),
     tolerations: vec(toleration(), 0..3), hostname: of(small()),
-    init_containers: vec(container(), 0..2), containers: vec(container(), 0..3),
+    init_containers: vec(container(), 0..2), containers: vec(container(), 0..3), options: rare(pod_options()),
 });
 record!(/// Any template.
 pod_template: PodTemplate {
@@ -286,6 +292,7 @@ pub fn object() -> impl Strategy<Value = Object> + Clone {
         pod().prop_map(|o| Object::Pod(Arc::new(o))),
         replica_set().prop_map(|o| Object::ReplicaSet(Arc::new(o))),
         deployment().prop_map(|o| Object::Deployment(Arc::new(o))),
+        workloads::workload_object(),
     ]
 }
 
@@ -385,7 +392,7 @@ pub fn members() -> impl Strategy<Value = Vec<(MemberId, SmolStr)>> + Clone {
 
 /// Any command.
 pub fn command() -> impl Strategy<Value = Command> + Clone {
-    prop_oneof![user_command(), reconciler_command(), other_command()]
+    prop_oneof![user_command(), reconciler_command(), other_command(), workloads::owned_command()]
 }
 
 record!(/// Any submission.
@@ -480,7 +487,7 @@ fn workload_event() -> impl Strategy<Value = EventKind> + Clone {
 
 /// Any event's content.
 pub fn event_kind() -> impl Strategy<Value = EventKind> + Clone {
-    prop_oneof![cluster_event(), object_event(), workload_event()]
+    prop_oneof![cluster_event(), object_event(), workload_event(), workloads::owned_event()]
 }
 
 record!(/// Any event.
@@ -525,7 +532,7 @@ pub fn snapshot_record() -> impl Strategy<Value = SnapshotRecord> + Clone {
 record!(/// Any intent about one pod.
 pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
-    deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()),
+    deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
 });
 record!(/// Any intent.
 intent: Intent {

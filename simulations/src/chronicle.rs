@@ -1,7 +1,7 @@
 //! The one history: every committed entry in the order of the log, replayed through `evolve` into a State of
 //! its own as soon as the first replica applies it. Every replica is held against it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_controlplane_core::evolve::evolve;
 use bulkhead_controlplane_core::server::AppliedEntry;
@@ -12,8 +12,8 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, binding, digests, ensure, exactly_once, garbage, history, ledger,
-    prefix, rebuilt, revisions, rollout,
+    Verdict, Violation, acknowledged, binding, cron_jobs, daemon_set, digests, ensure, exactly_once, garbage,
+    history, job_ends, jobs, ledger, prefix, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -44,6 +44,9 @@ pub(crate) struct Chronicle {
     recent: VecDeque<State>,
     /// Where each pod was ever bound.
     bindings: BTreeMap<ObjectId, ObjectId>,
+    /// Pods whose guests ended with success.
+    well: BTreeSet<ObjectId>,
+    starts: cron_jobs::Starts,
     /// Transactions with events, each with its entry.
     log: Vec<(u64, Transaction)>,
     /// Their records in an event store.
@@ -62,6 +65,8 @@ impl Default for Chronicle {
             requests: exactly_once::Requests::new(),
             recent: VecDeque::new(),
             bindings: BTreeMap::new(),
+            well: BTreeSet::new(),
+            starts: cron_jobs::Starts::new(),
             log: Vec::new(),
             marks: Vec::new(),
             timeline: Timeline::default(),
@@ -70,6 +75,11 @@ impl Default for Chronicle {
 }
 
 impl Chronicle {
+    /// A guest ended with success.
+    pub(crate) fn note_success(&mut self, pod: ObjectId) {
+        self.well.insert(pod);
+    }
+
     /// The last entry.
     #[must_use]
     pub(crate) fn index(&self) -> u64 {
@@ -194,6 +204,11 @@ impl Chronicle {
                 binding::check(&before, &self.state, binding)?;
             }
         }
+        stateful_set::check(&before, &self.state, transaction)?;
+        daemon_set::check(&before, &self.state, transaction)?;
+        job_ends::check(&before, &self.state, transaction, &self.well)?;
+        jobs::check(&before, &self.state, transaction)?;
+        cron_jobs::check(&mut self.starts, transaction)?;
         rollout::check(&self.recent, &self.state, transaction)
     }
 

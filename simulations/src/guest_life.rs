@@ -108,6 +108,8 @@ impl World {
             }
             Action::KillVm { pod, instance } => (pod, kill_us, GuestEvent::Kill { life, pod, instance }),
             Action::CleanUp { pod, .. } => (pod, short_us, GuestEvent::Clean { life, pod }),
+            // Guests of a simulation hold no files.
+            Action::UpdateFiles { .. } => return,
             Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => return,
         };
         let free_us = host.busy_until_us.get(&pod).copied().unwrap_or(0).max(self.now_us);
@@ -355,6 +357,9 @@ impl World {
     }
 
     fn tell_outcome(&mut self, number: u32, pod: ObjectId, instance: u32, well: bool) {
+        if well {
+            self.chronicle.note_success(pod);
+        }
         let phase = if well { PodPhase::Succeeded } else { PodPhase::Failed };
         let (reason, message) = (SmolStr::default(), String::new());
         self.tell_agent(number, Input::GuestPod { pod, instance, phase, reason, message });

@@ -55,6 +55,7 @@ pub mod timeline;
 mod trace;
 mod watching;
 mod workload;
+mod workload_sets;
 mod world;
 
 pub use options::{Options, Shape};

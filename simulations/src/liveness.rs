@@ -36,8 +36,8 @@ impl World {
         }
     }
 
-    /// One thing at a time, the first client undoes what keeps the cluster from rest: cordoned nodes and paused
-    /// rollouts.
+    /// One thing at a time, the first client undoes what keeps the cluster from rest: cordoned nodes, paused
+    /// rollouts, and CronJobs.
     fn close(&mut self) {
         if !self.clients[0].is_idle() {
             return;
@@ -45,15 +45,20 @@ impl World {
         let state = self.chronicle.state();
         let cordoned = state.nodes().iter().find(|node| node.spec.unschedulable);
         let paused = state.deployments().iter().find(|deployment| deployment.spec.paused);
-        let command = match (cordoned, paused) {
-            (Some(node), _) => {
+        let running = state.cron_jobs().iter().find(|cron_job| !cron_job.spec.suspend);
+        let command = match (cordoned, paused, running) {
+            (Some(node), _, _) => {
                 Command::SetUnschedulable { node: node.meta.name.clone(), unschedulable: false }
             }
-            (None, Some(deployment)) => Command::SetPaused {
+            (None, Some(deployment), _) => Command::SetPaused {
                 deployment: Object::Deployment(deployment.clone()).object_ref(),
                 paused: false,
             },
-            (None, None) => return,
+            (None, None, Some(cron_job)) => Command::SetSuspended {
+                object: Object::CronJob(cron_job.clone()).object_ref(),
+                suspended: true,
+            },
+            (None, None, None) => return,
         };
         let stamped = submission(&mut self.operator_rng, 0, vec![command]);
         self.begin(0, Some(stamped));

@@ -239,12 +239,17 @@ pub struct WorkloadOptions {
     pub deployments: u64,
     /// Most replicas of one of them.
     pub replicas_max: u64,
+    /// Operations on Jobs and CronJobs; in runs without any the cluster keeps its first feature level.
+    #[serde(default)]
+    pub jobs_permille: u64,
     /// Submissions of several commands.
     pub bundle_permille: u64,
     /// Submissions that name the revision that they were decided on.
     pub precondition_permille: u64,
     /// So many replicas fill the cluster, and most Deployments have them; 0 when there is room to spare.
     pub fill_replicas: u64,
+    /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
+    pub sets_permille: u64,
 }
 
 /// Those who look: watchers, and clients whose histories are checked for linearizability.
@@ -318,6 +323,10 @@ impl Options {
         };
         options.fill(&mut Rng::child(seed, "room", 0));
         options.draw_fencing(&mut Rng::child(seed, "fencing", 0));
+        // From a source of its own: the other draws of a seed stay what they were.
+        options.workload.sets_permille = *Rng::child(seed, "sets", 0).pick(&[0, 200, 500]);
+        // Drawn apart, so that what older seeds decide stays as it was.
+        options.workload.jobs_permille = *Rng::child(seed, "jobs", 0).pick(&[0, 0, 300, 600]);
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -560,9 +569,11 @@ impl WorkloadOptions {
             read_permille: *rng.pick(&[100, 400, 800]),
             deployments: rng.range(1, 5),
             replicas_max: rng.range(1, 2 + u64::from(agents)),
+            jobs_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,
+            sets_permille: 0,
         }
     }
 }

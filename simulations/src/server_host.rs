@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::intent::{intent_of, node_touched};
+use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::replica::LogView;
 use bulkhead_controlplane_core::server::{
     Fatal, Input, Output, PeerMessage, Reply, Server, ServerConfig, Ticket, authorize_all,
@@ -241,8 +241,14 @@ impl World {
         }
     }
 
-    /// The server has said that its disk is damaged: the operator does what the message says.
+    /// The server has said that its disk is damaged: the operator does what the message says. One that has left the
+    /// cluster already needs no successor.
     fn give_disk_up(&mut self, member: MemberId) {
+        let role = self.chronicle.state().member(member).map(|record| record.role);
+        if let Some(host) = self.servers.get_mut(&member).filter(|_| role == Some(MemberRole::Removed)) {
+            (host.up, host.retired) = (None, true);
+            return;
+        }
         let joins = self.next_member();
         if joins.is_none_or(|joins| !self.lose_disk(member, joins)) {
             if let Some(host) = self.servers.get_mut(&member) {
@@ -591,7 +597,8 @@ impl World {
             return;
         }
         let changes = output.applied.iter().flat_map(|e| &e.applied).flat_map(|a| &a.changes);
-        let touched: BTreeSet<ObjectId> = changes.filter_map(node_touched).collect();
+        let state = up.server.state();
+        let touched: BTreeSet<ObjectId> = changes.flat_map(|change| nodes_touched(state, change)).collect();
         let all = output.installed.is_some();
         let agents: Vec<u32> = up
             .sessions

@@ -1,5 +1,10 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
+mod jobs;
+
+#[cfg(test)]
+pub(crate) use jobs::new_job as any_job;
+
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
@@ -13,6 +18,7 @@ use smol_str::SmolStr;
 
 use crate::options::WorkloadOptions;
 use crate::rng::Rng;
+use crate::workload_sets::Sets;
 
 /// The namespaces that are used; the first is always there.
 const NAMESPACES: [&str; 2] = ["default", "team"];
@@ -38,11 +44,11 @@ pub(crate) fn node_name(agent: u32) -> Name {
     name(&format!("node-{agent}"))
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("the simulation makes valid names")
 }
 
-fn labels(key: &str, value: &str) -> StringMap {
+pub(crate) fn labels(key: &str, value: &str) -> StringMap {
     [(SmolStr::new(key), SmolStr::new(value))].into_iter().collect()
 }
 
@@ -72,6 +78,13 @@ impl Workload {
 
     fn command(&mut self, rng: &mut Rng, state: &State) -> Command {
         self.count += 1;
+        if self.options.sets_permille > 0 && rng.chance(self.options.sets_permille) {
+            let replicas_max = self.options.replicas_max;
+            return Sets { count: self.count, agents: self.agents, replicas_max }.command(rng, state);
+        }
+        if self.options.jobs_permille > 0 && rng.chance(self.options.jobs_permille) {
+            return jobs::command(rng, state, self.count);
+        }
         let deployment = self.deployment_ref(rng);
         match rng.range(0, 99) {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
@@ -214,7 +227,7 @@ fn strategy(rng: &mut Rng) -> DeploymentStrategy {
     DeploymentStrategy::RollingUpdate { max_surge, max_unavailable }
 }
 
-fn pod_spec(rng: &mut Rng, restart_policy: RestartPolicy, image: &str) -> PodSpec {
+pub(crate) fn pod_spec(rng: &mut Rng, restart_policy: RestartPolicy, image: &str) -> PodSpec {
     let mut container = |name: &str| Container {
         name: SmolStr::new(name),
         image: SmolStr::new(image),
@@ -245,7 +258,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_asked_for_is_valid() {
-        let options = Options::draw(1);
+        let mut options = Options::draw(1);
+        options.workload.sets_permille = 300;
         let mut workload = Workload::new(options.workload, 3);
         let rng = &mut Rng::child(1, "test", 0);
         let mut objects = 0;

@@ -148,6 +148,26 @@ fn a_deployment_prints_and_outlives_agent_and_server() {
 }
 
 #[test]
+fn a_stateful_set_and_a_daemon_set_print() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let cli = fleet.cluster.cli();
+    for (manifest, object) in [
+        (
+            include_str!("../../examples/statefulset.yaml").replace("replicas: 2", "replicas: 1"),
+            "statefulset/db",
+        ),
+        (include_str!("../../examples/daemonset.yaml").to_owned(), "daemonset/log"),
+    ] {
+        fleet.apply(&manifest);
+        let _ = cli.run(&["rollout", "status", object, "--timeout", "300s"]).ok();
+        let says = || fleet.logs(&[object]).contains("from web v1");
+        wait::until_true("the guest's output", BOOT_SECONDS, says);
+        fleet.delete(&[object]);
+        fleet.await_nothing_left();
+    }
+}
+
+#[test]
 fn pods_end_with_codes_in_order_and_start_again() {
     let Some(fleet) = fleet(&[]) else { return };
     fleet.apply(&pod("ordered", "Never", &["echo first", "echo second"], "echo third; exit 0"));
@@ -168,6 +188,91 @@ fn pods_end_with_codes_in_order_and_start_again() {
     fleet.apply(&pod("again", "OnFailure", &[], "echo again; exit 3"));
     fleet.await_pod("again", BOOT_SECONDS, &["\"restartCount\":2", "\"CrashLoopBackOff\"", "\"exitCode\":3"]);
     fleet.delete(&["pod", "again"]);
+    fleet.await_nothing_left();
+}
+
+/// Files below `dir` that hold this text.
+fn files_with(dir: &std::path::Path, text: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if std::fs::read(&path).is_ok_and(|data| data.windows(text.len()).any(|part| part == text)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn configuration_reaches_guests_and_follows_changes() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let all = include_str!("../../examples/config.yaml");
+    let documents: Vec<&str> = all.split("---\n").collect();
+    let [settings, keys, deployment] = documents[..] else { panic!("three documents") };
+    let pod_name = || {
+        let pods = fleet.cluster.cli().run(&["get", "pods"]).stdout;
+        pods.split_whitespace().find(|word| word.starts_with("config-")).map(str::to_owned)
+    };
+
+    // What is not there keeps the pod waiting, by name, and starts it once it appears.
+    fleet.apply(deployment);
+    let pod = wait::until("the pod", CHANGE_SECONDS, pod_name);
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"CreateContainerConfigError\"", "ConfigMap \\\"settings\\\" is not there"],
+    );
+    fleet.apply(settings);
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"CreateContainerConfigError\"", "Secret \\\"keys\\\" is not there"],
+    );
+    fleet.apply(keys);
+    fleet.await_pod(&pod, BOOT_SECONDS, &["\"phase\":\"Running\"", "\"ready\":true"]);
+
+    let says = |text: &str| fleet.logs(&["deployment/config"]).contains(text);
+    let first = "file: first message; subPath: first message; variable: first message";
+    wait::until_true("variables and files", BOOT_SECONDS, || says(first));
+    assert!(
+        says("config is green, token of 10 and 10 bytes, init saw green"),
+        "{}",
+        fleet.logs(&["deployment/config"])
+    );
+    assert!(says("settings are read-only"));
+    let kept = files_with(&fleet.agent.data_dir(), b"opensesame");
+    assert!(kept.is_empty(), "the Secret is on the node's disk: {kept:?}");
+
+    // A change reaches the running guest: the mounted file, and nothing else.
+    let pid = fleet.the_guest();
+    fleet.apply(&settings.replace("first message", "second message"));
+    let second = "file: second message; subPath: first message; variable: first message";
+    wait::until_true("the new file", CHANGE_SECONDS, || says(second));
+    assert_eq!(fleet.the_guest(), pid, "the same guest");
+    fleet.delete(&["deployment", "config"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn one_job_succeeds_and_another_fails() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let job = include_str!("../../examples/job.yaml").replace("demo/web:v1", IMAGE_NAME);
+    fleet.apply(&job);
+    fleet.apply(&job.replace("name: report\nspec", "name: failing\nspec").replace("exit 0", "exit 42"));
+    let parts = include_str!("../../examples/job-indexed.yaml").replace("demo/web:v1", IMAGE_NAME);
+    fleet.apply(&parts.replace("completions: 8", "completions: 2"));
+    let wait_for = |job: &str, condition: &str| {
+        let condition = format!("--for=condition={condition}");
+        let _ = fleet.cluster.cli().run(&["wait", job, &condition, "--timeout", "300s"]).ok();
+    };
+    wait_for("job/report", "complete");
+    wait_for("job/failing", "failed");
+    wait_for("job/parts", "complete");
+    assert!(fleet.logs(&["job/report"]).contains("working"));
+    assert!(fleet.logs(&["job/parts"]).contains("part "), "the index is in the environment");
+    fleet.delete(&["job", "report", "failing", "parts"]);
     fleet.await_nothing_left();
 }
 

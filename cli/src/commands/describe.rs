@@ -51,20 +51,25 @@ pub(crate) async fn run(args: DescribeArgs, context: &Context) -> Result<(), Fai
     Ok(())
 }
 
-/// What belongs to an object: a Deployment's sets, a set's pods, a node's pods.
+/// What belongs to an object: a Deployment's sets, a workload's pods, a CronJob's jobs, a node's pods.
 async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Failure> {
     let meta = object.meta();
     let (kind, filter) = match object {
         Object::Deployment(_) => {
             (Kind::ReplicaSet, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
         }
-        Object::ReplicaSet(_) => {
+        Object::CronJob(_) => (Kind::Job, Filter { namespace: meta.namespace.clone(), ..Filter::default() }),
+        Object::ReplicaSet(_) | Object::StatefulSet(_) | Object::DaemonSet(_) | Object::Job(_) => {
             (Kind::Pod, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
         }
         Object::Node(_) => {
             (Kind::Pod, Filter { fields: format!("spec.nodeName={}", meta.name), ..Filter::default() })
         }
-        Object::Namespace(_) | Object::Pod(_) => return Ok(Vec::new()),
+        Object::Namespace(_)
+        | Object::Pod(_)
+        | Object::ConfigMap(_)
+        | Object::Secret(_)
+        | Object::ControllerRevision(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;
     if !matches!(object, Object::Node(_)) {

@@ -20,6 +20,9 @@ pub(crate) struct DrainArgs {
     /// Delete pods too that nobody will start elsewhere
     #[arg(long)]
     force: bool,
+    /// Leave pods of DaemonSets where they are: those would come back at once, whatever is done to the node
+    #[arg(long)]
+    ignore_daemonsets: bool,
     /// Grace for pods, in seconds; the pod's own when not given
     #[arg(long, value_parser = parse_seconds, value_name = "SECONDS")]
     grace_period: Option<Duration>,
@@ -44,8 +47,17 @@ async fn drain(node: &str, args: &DrainArgs, context: &Context) -> Result<(), Fa
         fields: format!("spec.nodeName={name}"),
     };
     let (pods, _) = context.client.list(Kind::Pod, &filter).await?;
-    let running: Vec<&Object> =
-        pods.iter().filter(|o| matches!(o, Object::Pod(pod) if !pod.status.phase.is_terminal())).collect();
+    let running = pods.iter().filter(|o| matches!(o, Object::Pod(pod) if !pod.status.phase.is_terminal()));
+    let is_daemon = |o: &&Object| o.meta().owner.is_some_and(|owner| owner.kind == Kind::DaemonSet);
+    let (daemons, running): (Vec<&Object>, Vec<&Object>) = running.partition(is_daemon);
+    if !daemons.is_empty() && !args.ignore_daemonsets {
+        let daemons: Vec<String> = daemons.iter().map(|o| o.object_ref().to_string()).collect();
+        return Err(Failure::failed(format!(
+            "cannot drain node/{name}: these belong to DaemonSets, which would start them here again: {}; leave them with \
+             --ignore-daemonsets",
+            daemons.join(", ")
+        )));
+    }
     let orphans: Vec<String> =
         running.iter().filter(|o| o.meta().owner.is_none()).map(|o| o.object_ref().to_string()).collect();
     if !orphans.is_empty() && !args.force {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bulkhead_proto::v1;
-use bulkhead_types::{Kind, Object};
+use bulkhead_types::{Kind, LABEL_JOB_NAME, LabelSelector, Object, StringMap};
 use clap::Args;
+use smol_str::SmolStr;
 use tonic::Streaming;
 
 use super::Context;
@@ -16,7 +17,7 @@ use crate::time::{now_ms, parse_duration, rfc3339};
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// POD, pod/POD, or deployment/NAME for one of its pods
+    /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME, job/NAME for one of its pods
     #[arg(value_name = "POD")]
     pod: String,
     /// The container; may be left out when the pod has one
@@ -92,6 +93,13 @@ async fn pod_name(word: &str, context: &Context) -> Result<String, Failure> {
         Object::Pod(pod) => return Ok(pod.meta.name.to_string()),
         Object::Deployment(d) => d.spec.selector.clone(),
         Object::ReplicaSet(set) => set.spec.selector.clone(),
+        Object::StatefulSet(set) => set.spec.selector.clone(),
+        Object::DaemonSet(set) => set.spec.selector.clone(),
+        // A job's template need not have labels of its own.
+        Object::Job(job) => LabelSelector::from_labels(StringMap::from([(
+            SmolStr::new_static(LABEL_JOB_NAME),
+            job.meta.name.as_str().into(),
+        )])),
         other => return Err(Failure::usage(format!("{} has no output: only pods have", other.object_ref()))),
     };
     let filter = Filter { namespace: Some(context.namespace.clone()), ..Filter::default() };

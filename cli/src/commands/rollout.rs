@@ -1,9 +1,10 @@
-//! `rollout`: a Deployment's way from one template to the next.
+//! `rollout`: the way of a Deployment, StatefulSet or DaemonSet from one template to the next.
 
 mod history;
+mod stage;
 mod status;
 
-use bulkhead_types::{Command, Deployment, Kind, Object, ObjectRef};
+use bulkhead_types::{Command, Kind, ObjectRef};
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -14,7 +15,7 @@ use crate::time::{now_ms, rfc3339};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RolloutVerb {
-    /// Follow a rollout until it is complete; fails when it exceeds its progress deadline
+    /// Follow a rollout until it is complete; fails when it exceeds its progress deadline (Deployments have one)
     Status(status::StatusArgs),
     /// Show the revisions that can be gone back to
     History(history::HistoryArgs),
@@ -26,7 +27,7 @@ pub(crate) enum RolloutVerb {
         #[arg(long)]
         to_revision: Option<u64>,
     },
-    /// Hold back: changes of the template start no rollout
+    /// Hold a Deployment back: changes of the template start no rollout
     Pause(Which),
     /// Let go again
     Resume(Which),
@@ -36,18 +37,28 @@ pub(crate) enum RolloutVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// deployment/NAME, deployment NAME, or NAME
-    #[arg(required = true, value_name = "DEPLOYMENT")]
+    /// KIND/NAME or KIND NAME of a Deployment, StatefulSet or DaemonSet; NAME alone is a Deployment's
+    #[arg(required = true, value_name = "KIND/NAME")]
     what: Vec<String>,
 }
 
 impl Which {
-    fn deployment(&self, context: &Context) -> Result<ObjectRef, Failure> {
+    fn rolled(&self, context: &Context) -> Result<ObjectRef, Failure> {
         let object = target::parse_one(&self.what, &context.namespace, Kind::Deployment)?;
+        if matches!(object.kind, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet) {
+            Ok(object)
+        } else {
+            let reason = "only Deployments, StatefulSets and DaemonSets have";
+            Err(Failure::usage(format!("{object} has no rollouts: {reason}")))
+        }
+    }
+
+    fn deployment(&self, context: &Context) -> Result<ObjectRef, Failure> {
+        let object = self.rolled(context)?;
         if object.kind == Kind::Deployment {
             Ok(object)
         } else {
-            Err(Failure::usage(format!("{object} has no rollouts: only Deployments have")))
+            Err(Failure::usage(format!("{object} cannot be held back: only Deployments can")))
         }
     }
 }
@@ -61,7 +72,8 @@ pub(crate) async fn run(verb: RolloutVerb, context: &Context) -> Result<(), Fail
         RolloutVerb::Resume(which) => (which, "resumed"),
         RolloutVerb::Restart(which) => (which, "restarted"),
     };
-    let deployment = which.deployment(context)?;
+    let held = matches!(verb, RolloutVerb::Pause(_) | RolloutVerb::Resume(_));
+    let deployment = if held { which.deployment(context)? } else { which.rolled(context)? };
     let name = slash_name(&deployment);
     let command = match verb {
         RolloutVerb::Undo { to_revision, .. } => {
@@ -73,12 +85,4 @@ pub(crate) async fn run(verb: RolloutVerb, context: &Context) -> Result<(), Fail
     };
     context.submit(command).await?;
     emit_line(&format!("{name} {word}"))
-}
-
-/// Reads a Deployment.
-async fn read(object: &ObjectRef, context: &Context) -> Result<std::sync::Arc<Deployment>, Failure> {
-    match context.client.get(object).await? {
-        Object::Deployment(deployment) => Ok(deployment),
-        other => Err(Failure::failed(format!("the server sent {} for {object}", other.object_ref()))),
-    }
 }

@@ -1,6 +1,6 @@
 //! `scale`: the wanted number of replicas.
 
-use bulkhead_types::{Command, Kind};
+use bulkhead_types::{Command, Kind, ObjectRef};
 use clap::Args;
 
 use super::Context;
@@ -10,7 +10,7 @@ use crate::target::{self, slash_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
-    /// KIND NAME... or KIND/NAME... of Deployments and ReplicaSets
+    /// KIND NAME... or KIND/NAME... of Deployments, ReplicaSets and StatefulSets
     #[arg(required = true, value_name = "KIND NAME")]
     what: Vec<String>,
     /// How many
@@ -20,10 +20,14 @@ pub(crate) struct ScaleArgs {
 
 pub(crate) async fn run(args: ScaleArgs, context: &Context) -> Result<(), Failure> {
     let objects = target::parse_named(&args.what, &context.namespace)?;
-    if let Some(other) = objects.iter().find(|o| !matches!(o.kind, Kind::Deployment | Kind::ReplicaSet)) {
-        return Err(Failure::usage(format!(
-            "{other} has no replicas: only Deployments and ReplicaSets have"
-        )));
+    let has_replicas =
+        |object: &&ObjectRef| matches!(object.kind, Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet);
+    if let Some(other) = objects.iter().find(|object| !has_replicas(object)) {
+        let reason = match other.kind {
+            Kind::DaemonSet => "it has one pod on every node that suits",
+            _ => "only Deployments, ReplicaSets and StatefulSets have",
+        };
+        return Err(Failure::usage(format!("{other} has no replicas: {reason}")));
     }
     for object in objects {
         let name = slash_name(&object);

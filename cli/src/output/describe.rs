@@ -1,9 +1,14 @@
 //! One object in full, for people.
 
+mod config;
+mod volumes;
+mod workloads;
+
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, Deployment, DeploymentStrategy, Kind,
-    Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
+    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Deployment,
+    DeploymentStrategy, Kind, Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap,
+    format_bytes, format_millis,
 };
 
 use super::row::{self, Columns, pairs, pod_status};
@@ -92,6 +97,16 @@ pub(crate) fn text(
         Object::Pod(o) => pod(&mut page, o, directory),
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
         Object::Deployment(o) => deployment(&mut page, o, related, directory),
+        Object::StatefulSet(o) => workloads::stateful_set(&mut page, o, related, directory),
+        Object::DaemonSet(o) => workloads::daemon_set(&mut page, o, related, directory),
+        Object::Job(o) => workloads::job(&mut page, o, related, directory),
+        Object::CronJob(o) => workloads::cron_job(&mut page, o, related, directory),
+        Object::ConfigMap(o) => config::config_map(&mut page, o),
+        Object::Secret(o) => config::secret(&mut page, o),
+        Object::ControllerRevision(o) => {
+            page.line("Revision", o.revision.to_string());
+            template(&mut page, &o.template);
+        }
     }
     events(&mut page, history);
     page.text
@@ -186,6 +201,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     if !spec.node_selector.is_empty() {
         page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     }
+    page.optional("Volumes", volumes::volumes(spec).join("\n"));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),
@@ -214,8 +230,8 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     page.optional("Ports", ports.join(", "));
     page.optional("Requests", requirements(container.requests));
     page.optional("Limits", requirements(container.limits));
-    let env: Vec<String> = container.env.iter().map(|v| format!("{}={}", v.name, v.value)).collect();
-    page.optional("Environment", env.join("\n"));
+    page.optional("Environment", volumes::environment(container).join("\n"));
+    page.optional("Mounts", volumes::mounts(container).join("\n"));
     let Some(status) = status else { return };
     let state = match &status.state {
         ContainerState::Waiting { reason, message } => joined("Waiting", reason, message),
@@ -300,23 +316,19 @@ fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directo
     page.line("Strategy", strategy);
     page.line("Min ready", short(spec.min_ready_ms / 1000));
     page.line("Deadline", short(spec.progress_deadline_ms / 1000));
-    if !status.conditions.is_empty() {
-        let rows: Vec<Vec<String>> = status
-            .conditions
-            .iter()
-            .map(|c| {
-                let since = age(c.last_transition_ms);
-                vec![
-                    c.condition_type.to_string(),
-                    format!("{:?}", c.status),
-                    since,
-                    c.reason.to_string(),
-                    c.message.clone(),
-                ]
-            })
-            .collect();
-        page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
-    }
+    conditions(page, &status.conditions);
     template(page, &spec.template);
     objects(page, "ReplicaSets", Kind::ReplicaSet, sets, directory, false);
+}
+
+fn conditions(page: &mut Page, conditions: &[Condition]) {
+    if conditions.is_empty() {
+        return;
+    }
+    let row = |c: &Condition| {
+        let (kind, status) = (c.condition_type.to_string(), format!("{:?}", c.status));
+        vec![kind, status, age(c.last_transition_ms), c.reason.to_string(), c.message.clone()]
+    };
+    let rows: Vec<Vec<String>> = conditions.iter().map(row).collect();
+    page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
 }

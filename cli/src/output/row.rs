@@ -1,5 +1,7 @@
 //! The columns of each kind.
 
+mod workloads;
+
 use bulkhead_types::{
     Container, ContainerState, Deployment, Kind, LabelSelector, Namespace, Node, NodePhase, Object, Pod,
     PodPhase, ReplicaSet, format_bytes, format_millis,
@@ -8,6 +10,8 @@ use bulkhead_types::{
 use crate::directory::Directory;
 use crate::target::slash_name;
 use crate::time::{age, short};
+
+pub(crate) use workloads::{job_completions, job_status};
 
 const NONE: &str = "<none>";
 
@@ -58,6 +62,22 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
             "IMAGES",
             "SELECTOR",
         ],
+        (Kind::StatefulSet, false) => &["NAME", "READY", "AGE"],
+        (Kind::StatefulSet, true) => {
+            &["NAME", "READY", "AGE", "UPDATED", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"]
+        }
+        (Kind::DaemonSet, wide) => workloads::daemon_set_header(wide),
+        (Kind::Job, false) => &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"],
+        (Kind::Job, true) => {
+            &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "ACTIVE", "FAILED", "CONTAINERS", "IMAGES"]
+        }
+        (Kind::CronJob, false) => {
+            &["NAME", "SCHEDULE", "TIMEZONE", "SUSPEND", "ACTIVE", "LAST SCHEDULE", "AGE"]
+        }
+        (Kind::CronJob, true) => workloads::CRON_JOB_WIDE,
+        (Kind::ConfigMap, _) => &["NAME", "DATA", "AGE"],
+        (Kind::Secret, _) => &["NAME", "TYPE", "DATA", "AGE"],
+        (Kind::ControllerRevision, _) => &["NAME", "CONTROLLER", "REVISION", "AGE"],
     };
     let namespace = (columns.namespace && kind.is_namespaced()).then_some("NAMESPACE");
     namespace.into_iter().chain(own.iter().copied()).chain(columns.labels.then_some("LABELS")).collect()
@@ -73,6 +93,19 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::Pod(o) => pod(o, directory),
         Object::ReplicaSet(o) => replica_set(o),
         Object::Deployment(o) => deployment(o),
+        Object::StatefulSet(o) => workloads::stateful_set(o),
+        Object::DaemonSet(o) => workloads::daemon_set(o),
+        Object::Job(o) => workloads::job(o),
+        Object::CronJob(o) => workloads::cron_job(o),
+        Object::ConfigMap(o) => {
+            let entries = o.data.len() + o.binary_data.len();
+            (vec![entries.to_string(), age(o.meta.created_at_ms)], vec![])
+        }
+        Object::Secret(o) => {
+            let kind = o.secret_type.as_str().to_owned();
+            (vec![kind, o.data.len().to_string(), age(o.meta.created_at_ms)], vec![])
+        }
+        Object::ControllerRevision(o) => workloads::controller_revision(o, directory),
     };
     let mut cells = Vec::new();
     if let Some(namespace) = meta.namespace.as_ref().filter(|_| columns.namespace) {

@@ -66,6 +66,13 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_ref(),
         Kind::ReplicaSet(o) => o.meta.as_ref(),
         Kind::Deployment(o) => o.meta.as_ref(),
+        Kind::StatefulSet(o) => o.meta.as_ref(),
+        Kind::DaemonSet(o) => o.meta.as_ref(),
+        Kind::Job(o) => o.meta.as_ref(),
+        Kind::CronJob(o) => o.meta.as_ref(),
+        Kind::ConfigMap(o) => o.meta.as_ref(),
+        Kind::Secret(o) => o.meta.as_ref(),
+        Kind::ControllerRevision(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -77,6 +84,13 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::Pod(o) => o.meta.as_mut(),
         Kind::ReplicaSet(o) => o.meta.as_mut(),
         Kind::Deployment(o) => o.meta.as_mut(),
+        Kind::StatefulSet(o) => o.meta.as_mut(),
+        Kind::DaemonSet(o) => o.meta.as_mut(),
+        Kind::Job(o) => o.meta.as_mut(),
+        Kind::CronJob(o) => o.meta.as_mut(),
+        Kind::ConfigMap(o) => o.meta.as_mut(),
+        Kind::Secret(o) => o.meta.as_mut(),
+        Kind::ControllerRevision(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -88,6 +102,13 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::Pod(_) => v1::Kind::Pod,
         Kind::ReplicaSet(_) => v1::Kind::ReplicaSet,
         Kind::Deployment(_) => v1::Kind::Deployment,
+        Kind::StatefulSet(_) => v1::Kind::StatefulSet,
+        Kind::DaemonSet(_) => v1::Kind::DaemonSet,
+        Kind::Job(_) => v1::Kind::Job,
+        Kind::CronJob(_) => v1::Kind::CronJob,
+        Kind::ConfigMap(_) => v1::Kind::ConfigMap,
+        Kind::Secret(_) => v1::Kind::Secret,
+        Kind::ControllerRevision(_) => v1::Kind::ControllerRevision,
     }
 }
 
@@ -225,6 +246,27 @@ impl Fake {
         self.put(Kind::Deployment(deployment));
     }
 
+    pub(crate) fn change_stateful_set(&self, name: &str, change: impl FnOnce(&mut v1::StatefulSet)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::StatefulSet(mut set)) = found else { panic!("no StatefulSet {name}") };
+        change(&mut set);
+        self.put(Kind::StatefulSet(set));
+    }
+
+    pub(crate) fn change_daemon_set(&self, name: &str, change: impl FnOnce(&mut v1::DaemonSet)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::DaemonSet(mut set)) = found else { panic!("no DaemonSet {name}") };
+        change(&mut set);
+        self.put(Kind::DaemonSet(set));
+    }
+
+    pub(crate) fn change_job(&self, name: &str, change: impl FnOnce(&mut v1::Job)) {
+        let found = self.state().object(name).cloned();
+        let Some(Kind::Job(mut job)) = found else { panic!("no job {name}") };
+        change(&mut job);
+        self.put(Kind::Job(job));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state();
         let key = state.object(name).map(key_of).expect("the object is there");
@@ -268,10 +310,32 @@ impl Fake {
                 }
             }
             Variant::Scale(scale) => {
-                let name = scale.object.unwrap_or_default().name;
-                self.change_deployment(&name, |d| {
-                    d.spec.get_or_insert_default().replicas = Some(scale.replicas)
-                });
+                let object = scale.object.unwrap_or_default();
+                let replicas = Some(scale.replicas);
+                if object.kind() == v1::Kind::StatefulSet {
+                    let change =
+                        |set: &mut v1::StatefulSet| set.spec.get_or_insert_default().replicas = replicas;
+                    self.change_stateful_set(&object.name, change);
+                } else {
+                    let change = |d: &mut v1::Deployment| d.spec.get_or_insert_default().replicas = replicas;
+                    self.change_deployment(&object.name, change);
+                }
+            }
+            // What becomes of it is the server's.
+            Variant::RestartRollout(_) | Variant::UndoRollout(_) => {}
+            Variant::SetSuspended(set) => {
+                let name = set.object.unwrap_or_default().name;
+                self.change_job(&name, |job| job.spec.get_or_insert_default().suspend = set.suspended);
+            }
+            Variant::RunCronJob(run) => {
+                let cron_job = self.state().object(&run.cron_job.unwrap_or_default().name).cloned();
+                let Some(Kind::CronJob(cron_job)) = cron_job else {
+                    return Err(Status::not_found("no such CronJob"));
+                };
+                let mut meta = cron_job.meta.unwrap_or_default();
+                (meta.name, meta.id, meta.revision) = (run.name, 0, 0);
+                let spec = cron_job.spec.and_then(|spec| spec.job_template).and_then(|t| t.spec);
+                self.put(Kind::Job(v1::Job { meta: Some(meta), spec, status: None }));
             }
             Variant::SetUnschedulable(set) => {
                 let found = self.state().object(&set.node).cloned();

@@ -2,6 +2,8 @@
 
 mod compacted;
 mod fake;
+mod jobs;
+mod sets;
 
 use std::process::{Command, Output};
 
@@ -154,7 +156,7 @@ async fn exit_codes_tell_what_happened() {
         &["rollout", "status", "pod/web"],
         expect![[r#"
         exit 2
-        error: Pod default/web has no rollouts: only Deployments have
+        error: Pod default/web has no rollouts: only Deployments, StatefulSets and DaemonSets have
     "#]],
     )
     .await;

@@ -3,11 +3,16 @@
 mod cluster;
 mod emit;
 mod garbage;
+mod job_ends;
+mod jobs;
 mod nodes;
 mod objects;
+mod owned;
+mod owned_pods;
 mod pods;
 mod reconcilers;
 mod rollout;
+mod specs;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
@@ -21,6 +26,7 @@ use crate::{Change, State};
 pub use cluster::decide_membership;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
+pub(crate) use jobs::expires_at_ms;
 pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
 pub(crate) use pods::REASON_UNSCHEDULABLE;
 
@@ -200,6 +206,22 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::SetNodePhase { node, incarnation, phase } => {
             nodes::set_phase(state, *node, *incarnation, *phase, emit)
         }
+        Command::CreateOwned { owner, generation, object } => {
+            owned::create(state, *owner, *generation, object, emit)
+        }
+        Command::CreateOwnedPods { owner, generation, pods } => {
+            owned_pods::create(state, *owner, *generation, pods, emit)
+        }
+        Command::DeleteOwned { owner, objects } => owned::delete(state, *owner, objects, emit),
+        Command::DeleteOwnedPods { owner, generation, pods, reason } => {
+            owned_pods::delete(state, *owner, *generation, pods, reason, emit)
+        }
+        Command::SetStatus { id, status } => owned::set_status(state, *id, status, emit),
+        Command::SetControllerRevision { id, revision } => {
+            owned::set_controller_revision(state, *id, *revision, emit)
+        }
+        Command::SetSuspended { object, suspended } => jobs::set_suspended(state, object, *suspended, emit),
+        Command::RunCronJob { cron_job, name } => jobs::run_now(state, cron_job, name, emit),
         Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),

@@ -1,16 +1,19 @@
 //! `evolve`: events become State. It cannot fail and takes no decision.
 
+mod job_counts;
+
 use std::sync::Arc;
 
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
-    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodStatus,
-    Revision, StringMap, Transaction,
+    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod,
+    PodStatus, Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::State;
+use crate::owned_pod::{Birth, owned_pod};
 
 /// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,10 @@ fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Optio
         EventKind::PodCreated { replica_set, name } => (
             ChangeType::Added,
             Object::Pod(Arc::new(pod_from_template(state, context, revision, *replica_set, name))),
+        ),
+        EventKind::OwnedPodCreated { owner, stamp } => (
+            ChangeType::Added,
+            Object::Pod(Arc::new(owned_pod(state, &Birth { revision, at_ms: context.at_ms }, *owner, stamp))),
         ),
         EventKind::ObjectDeleted { kind, id } => return Some(delete(state, revision, *kind, *id)),
         kind => match modified(state, context, kind) {
@@ -145,6 +152,18 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
         }),
         EventKind::DeletionRequested { kind, id, deletion, .. } => {
             changed_meta(state, *kind, *id, |meta| meta.deletion = Some(Box::new(*deletion)))
+        }
+        EventKind::SpecChanged(object) => changed_spec(state, context, object),
+        EventKind::StatusChanged { id, status } => changed_status(state, *id, status),
+        EventKind::ControllerRevisionChanged { id, revision } => {
+            let mut row = expect(state.controller_revisions.get(*id), "ControllerRevision", *id).clone();
+            Arc::make_mut(&mut row).revision = *revision;
+            Object::ControllerRevision(row)
+        }
+        EventKind::JobPodEnded { job, end, index, message } => {
+            let mut row = expect(state.jobs.get(*job), "Job", *job).clone();
+            job_counts::count_end(Arc::make_mut(&mut row), *end, *index, message, context.at_ms);
+            Object::Job(row)
         }
         EventKind::DeploymentSpecChanged { id, spec } => changed_deployment(state, context, *id, spec),
         EventKind::DeploymentStatusChanged { id, status } => {
@@ -224,6 +243,51 @@ fn changed_meta(state: &State, kind: Kind, id: ObjectId, change: impl FnOnce(&mu
     let mut object =
         state.object(kind, id).unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"));
     change(object.meta_mut());
+    object
+}
+
+/// The present object with the spec of the one given: generation and trace move on, status and metadata stay.
+fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object {
+    let (kind, id) = (wanted.kind(), wanted.meta().id);
+    let mut object =
+        state.object(kind, id).unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"));
+    match (&mut object, wanted) {
+        (Object::StatefulSet(o), Object::StatefulSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::DaemonSet(o), Object::DaemonSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Job(o), Object::Job(wanted)) => {
+            let present = Arc::make_mut(o);
+            present.spec = wanted.spec.clone();
+            job_counts::follow_completions(present);
+        }
+        (Object::CronJob(o), Object::CronJob(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::ConfigMap(o), Object::ConfigMap(wanted)) => {
+            let present = Arc::make_mut(o);
+            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
+            present.binary_data = wanted.binary_data.clone();
+        }
+        (Object::Secret(o), Object::Secret(wanted)) => {
+            let present = Arc::make_mut(o);
+            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
+        }
+        (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
+    }
+    let meta = object.meta_mut();
+    meta.generation += 1;
+    meta.trace_context = context.trace_context.cloned();
+    object
+}
+
+fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object {
+    let kind = status.kind();
+    let mut object =
+        state.object(kind, id).unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"));
+    match (&mut object, status) {
+        (Object::StatefulSet(o), ObjectStatus::StatefulSet(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::DaemonSet(o), ObjectStatus::DaemonSet(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::Job(o), ObjectStatus::Job(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::CronJob(o), ObjectStatus::CronJob(s)) => Arc::make_mut(o).status = s.clone(),
+        (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
+    }
     object
 }
 

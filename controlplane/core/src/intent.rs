@@ -1,54 +1,102 @@
 //! Intents: what should run on one node, read from State.
 
-use bulkhead_types::{Intent, ObjectId, Pod, PodIntent};
+mod resolve;
+
+use bulkhead_types::{
+    Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, Intent, Kind, Object, ObjectId, Pod, PodIntent, PodSpec,
+    RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
+};
 use uuid::Uuid;
 
-use crate::{Change, State};
+use crate::{Change, ChangeType, State, owned_pod};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
 pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let incarnation = state.nodes().get(node)?.status.incarnation;
     let cluster_id = state.cluster_id()?;
-    let pods = state.pods_on(node).map(|pod| pod_intent(pod, cluster_id)).collect();
+    let mut room = RESOLVED_NODE_BYTES_MAX;
+    let pods = state.pods_on(node).map(|pod| pod_intent(state, pod, cluster_id, &mut room)).collect();
     Some(Intent { node, incarnation, generation: state.revision(), pods })
 }
 
-fn pod_intent(pod: &Pod, cluster_id: Uuid) -> PodIntent {
+fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
+    let ended = pod.status.phase.is_terminal();
+    let runs = !ended && pod.meta.deletion.is_none();
+    let spec = with_index(pod);
+    let resolved = (runs && spec.needs_resolution())
+        .then(|| within(room, resolve::resolve(state, pod, &spec, cluster_id)));
     PodIntent {
         id: pod.meta.id,
         uid: pod.meta.id.uid(cluster_id),
         namespace: pod.meta.namespace.clone().expect("pods live in a namespace"),
         name: pod.meta.name.clone(),
-        spec: pod.spec.clone(),
-        deletion: pod.meta.deletion.as_deref().copied(),
-        ended: pod.status.phase.is_terminal(),
+        spec,
+        // Why a pod ends is nothing to its agent.
+        deletion: pod.meta.deletion.as_deref().map(|deletion| Deletion { by_job: false, ..*deletion }),
+        ended,
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
+        resolved: Rare::from(resolved),
     }
 }
 
-/// The node whose intent a change touches, if any.
-#[must_use]
-pub fn node_touched(change: &Change) -> Option<ObjectId> {
-    use bulkhead_types::Object;
-    let touched = |object: &Object| match object {
-        Object::Pod(pod) => pod.node,
-        Object::Node(node) => Some(node.meta.id),
-        _ => None,
-    };
-    let changed = match (&change.object, &change.former) {
-        // A status report does not change what should run, unless the pod ended by it.
-        (Object::Pod(present), Some(Object::Pod(former))) => {
-            present.node != former.node
-                || present.meta.deletion != former.meta.deletion
-                || present.status.phase.is_terminal() != former.status.phase.is_terminal()
-                || matches!(change.change_type, crate::ChangeType::Deleted)
+/// The pod's spec; one of an indexed Job has its index in the environment of each container. All pods of the Job
+/// share one spec but for that, so it is added here.
+fn with_index(pod: &Pod) -> Shared<PodSpec> {
+    let of_job = pod.meta.owner.is_some_and(|owner| owner.kind == Kind::Job);
+    let Some(index) = owned_pod::completion_index(pod).filter(|_| of_job) else { return pod.spec.clone() };
+    let mut spec = PodSpec::clone(&pod.spec);
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        if container.env.iter().all(|var| var.name != ENV_JOB_COMPLETION_INDEX) {
+            let (name, value) = (ENV_JOB_COMPLETION_INDEX.to_owned(), index.to_string());
+            container.env.push(EnvVar { name, value, ..EnvVar::default() });
         }
-        (Object::Node(present), Some(Object::Node(former))) => {
-            present.status.incarnation != former.status.incarnation
-        }
-        _ => true,
-    };
-    changed.then(|| touched(&change.object)).flatten()
+    }
+    Shared::new(spec)
 }
+
+/// One message carries the values and files of all pods of a node: the oldest pods have theirs, the others wait.
+fn within(room: &mut usize, resolved: ResolvedPod) -> ResolvedPod {
+    match room.checked_sub(resolved.bytes()) {
+        Some(left) => {
+            *room = left;
+            resolved
+        }
+        None => resolve::refused(format!(
+            "the variables and files of all pods of the node have more than {RESOLVED_NODE_BYTES_MAX} bytes together"
+        )),
+    }
+}
+
+/// The nodes whose intent a change touches: of a pod its node, of a ConfigMap or Secret those of the pods that refer to
+/// it. `state` may be later than the change.
+#[must_use]
+pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
+    match (&change.object, &change.former) {
+        (Object::Pod(present), Some(Object::Pod(former))) if !pod_differs(present, former, change) => vec![],
+        (Object::Pod(pod), _) => pod.node.into_iter().collect(),
+        (Object::Node(present), Some(Object::Node(former)))
+            if present.status.incarnation == former.status.incarnation =>
+        {
+            vec![]
+        }
+        (Object::Node(node), _) => vec![node.meta.id],
+        (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
+        _ => vec![],
+    }
+}
+
+/// Whether what should run of a pod changed. A status report does not change that, unless the pod ended by it.
+fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
+    let metadata = |pod: &Pod| (pod.meta.labels.clone(), pod.meta.annotations.clone());
+    present.node != former.node
+        || present.meta.deletion != former.meta.deletion
+        || present.status.phase.is_terminal() != former.status.phase.is_terminal()
+        || matches!(change.change_type, ChangeType::Deleted)
+        || (present.spec.shows_metadata() && metadata(present) != metadata(former))
+}
+
+#[cfg(test)]
+#[path = "intent/tests.rs"]
+mod tests;

@@ -1,8 +1,9 @@
 //! What must hold in every State, checked from scratch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bulkhead_types::{Kind, Object, ObjectId, ObjectRef};
+use bulkhead_types::{CompletionMode, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase};
 
 use crate::State;
 use crate::placement::check_room;
@@ -27,6 +28,8 @@ pub enum Violation {
     Pending(ObjectId),
     /// A ReplicaSet's count of active pods is wrong.
     ActivePods(ObjectId),
+    /// A Job's counts contradict each other, or its pods.
+    JobCounts(ObjectId),
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
 }
@@ -46,6 +49,8 @@ pub fn check(state: &State) -> Vec<Violation> {
     }
     check_objects(state, &mut violations);
     check_pods(state, &mut violations);
+    let wrong = state.jobs().iter().filter(|job| !counts_agree(state, job));
+    violations.extend(wrong.map(|job| Violation::JobCounts(job.meta.id)));
     violations
 }
 
@@ -65,6 +70,30 @@ fn check_objects(state: &State, violations: &mut Vec<Violation>) {
             violations.push(Violation::DanglingNamespace(reference));
         }
     }
+}
+
+/// Indexes are counted once, nothing runs for a Job that has ended, and every success that can be seen was counted.
+fn counts_agree(state: &State, job: &Job) -> bool {
+    let (spec, status) = (&job.spec, &job.status);
+    let mut pods = state.pods_of(job.meta.id);
+    let has_ended = job.end().is_some();
+    if has_ended && pods.any(|pod| !pod.status.phase.is_terminal()) {
+        return false;
+    }
+    if spec.completion_mode == CompletionMode::NonIndexed {
+        let stopped = |pod: &Pod| pod.meta.deletion.as_ref().is_some_and(|deletion| deletion.by_job);
+        let succeeded = |pod: &&Arc<Pod>| pod.status.phase == PodPhase::Succeeded && !stopped(pod);
+        return state.pods_of(job.meta.id).filter(succeeded).count() <= status.succeeded as usize;
+    }
+    let open =
+        |index: u32| !status.completed_indexes.contains(index) && !status.failed_indexes.contains(index);
+    let below = |last: Option<u32>| last.is_none_or(|last| spec.completions.is_some_and(|n| last < n));
+    status.completed_indexes.count() == u64::from(status.succeeded)
+        && status.completed_indexes.iter().all(|index| !status.failed_indexes.contains(index))
+        && below(status.completed_indexes.last())
+        && below(status.failed_indexes.last())
+        && status.index_failures.is_sorted_by(|a, b| a.index < b.index)
+        && status.index_failures.iter().all(|failures| open(failures.index))
 }
 
 fn check_pods(state: &State, violations: &mut Vec<Violation>) {

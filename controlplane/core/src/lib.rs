@@ -17,11 +17,14 @@
 //! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
 //! file: time, ids and seeds are parameters. The simulator runs exactly this code.
 
+mod conditions;
 pub mod decide;
 pub mod evolve;
 pub mod intent;
 pub mod invariant;
+mod job_pods;
 mod machine;
+mod owned_pod;
 pub mod placement;
 pub mod query;
 pub mod reconcile;
@@ -30,6 +33,7 @@ pub mod schedule;
 pub mod server;
 mod state;
 pub mod watch;
+mod workload;
 
 pub use decide::decide;
 pub use evolve::{Change, ChangeType};

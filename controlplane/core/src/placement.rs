@@ -2,7 +2,12 @@
 
 use bulkhead_types::{Node, NodePhase, PodSpec, Resources, Taint, TaintEffect};
 
+use smol_str::SmolStr;
+
 use crate::NodeUsage;
+
+/// The taint that a cordoned node counts as having (Kubernetes' name).
+const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Why a node cannot take a pod. The order is that in which they are looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +73,7 @@ pub fn check_node(spec: &PodSpec, node: &Node) -> Result<(), Misfit> {
     if node.meta.is_deleting() {
         return Err(Misfit::Deleting);
     }
-    if node.spec.unschedulable {
+    if node.spec.unschedulable && !tolerates_cordon(spec) {
         return Err(Misfit::Unschedulable);
     }
     if spec.node_name.as_ref().is_some_and(|name| name != node.meta.name.as_str()) {
@@ -81,6 +86,17 @@ pub fn check_node(spec: &PodSpec, node: &Node) -> Result<(), Misfit> {
         Some(taint) => Err(Misfit::Taint(taint.clone())),
         None => Ok(()),
     }
+}
+
+/// Whether the pod does not mind that a node is cordoned: a cordon counts as a taint (Kubernetes' rule).
+#[must_use]
+pub fn tolerates_cordon(spec: &PodSpec) -> bool {
+    let cordon = Taint {
+        key: SmolStr::new_static(TAINT_UNSCHEDULABLE),
+        value: SmolStr::default(),
+        effect: TaintEffect::NoSchedule,
+    };
+    spec.tolerations.iter().any(|toleration| toleration.tolerates(&cordon))
 }
 
 /// The taints of a node that keep the pod away.

@@ -66,7 +66,7 @@ pub struct Page {
 pub fn list(state: &State, selection: &Selection, after: ObjectId, limit: usize) -> Page {
     let kind = selection.kind.expect("a list is of one kind");
     let mut page = Page::default();
-    for object in objects_after(state, kind, after).filter(|object| selection.matches(state, object)) {
+    for object in state.objects_after(kind, after).filter(|object| selection.matches(state, object)) {
         if page.items.len() == limit {
             page.next = page.items.last().map(|last| last.meta().id);
             break;
@@ -74,16 +74,6 @@ pub fn list(state: &State, selection: &Selection, after: ObjectId, limit: usize)
         page.items.push(object);
     }
     page
-}
-
-fn objects_after(state: &State, kind: Kind, after: ObjectId) -> Box<dyn Iterator<Item = Object> + '_> {
-    match kind {
-        Kind::Namespace => Box::new(state.namespaces().after(after).cloned().map(Object::Namespace)),
-        Kind::Node => Box::new(state.nodes().after(after).cloned().map(Object::Node)),
-        Kind::Pod => Box::new(state.pods().after(after).cloned().map(Object::Pod)),
-        Kind::ReplicaSet => Box::new(state.replica_sets().after(after).cloned().map(Object::ReplicaSet)),
-        Kind::Deployment => Box::new(state.deployments().after(after).cloned().map(Object::Deployment)),
-    }
 }
 
 fn field_of(node_name: &dyn Fn(ObjectId) -> Option<Name>, object: &Object, field: &str) -> SmolStr {

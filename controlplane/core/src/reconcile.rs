@@ -11,14 +11,21 @@
 //! looked at is checked again by `decide`: a stale leader may propose nonsense, but never do harm. Nothing in
 //! here is replicated: a new leader starts from [`Reconcilers::reset`].
 
+mod backoff;
+mod conditions;
+mod cron_job;
+mod daemon_set;
 pub(crate) mod deployment;
 pub mod fencing;
 mod garbage;
+mod history;
+mod job;
 mod names;
 mod node_lifecycle;
 mod queue;
 mod replica_set;
 mod soft;
+mod stateful_set;
 mod tally;
 
 use bulkhead_canary::planted;
@@ -140,6 +147,10 @@ impl Reconcilers {
             Box::new(node_lifecycle::NodeLifecycle::default()),
             Box::new(deployment::Deployments::default()),
             Box::new(replica_set::ReplicaSets::default()),
+            Box::new(stateful_set::StatefulSets::default()),
+            Box::new(daemon_set::DaemonSets::default()),
+            Box::new(cron_job::CronJobs::default()),
+            Box::new(job::Jobs::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

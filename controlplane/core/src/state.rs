@@ -10,12 +10,14 @@ mod new_life;
 mod records;
 mod requests;
 mod table;
+mod tables;
 
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Deployment, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef,
-    Pod, ReplicaSet, Revision, digest128,
+    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Kind, MemberId, MemberRecord,
+    MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, Pod, ReplicaSet, Revision, Secret,
+    StatefulSet, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -39,6 +41,13 @@ pub struct State {
     pub(crate) pods: Table<Pod>,
     pub(crate) replica_sets: Table<ReplicaSet>,
     pub(crate) deployments: Table<Deployment>,
+    pub(crate) stateful_sets: Table<StatefulSet>,
+    pub(crate) daemon_sets: Table<DaemonSet>,
+    pub(crate) jobs: Table<Job>,
+    pub(crate) cron_jobs: Table<CronJob>,
+    pub(crate) config_maps: Table<ConfigMap>,
+    pub(crate) secrets: Table<Secret>,
+    pub(crate) controller_revisions: Table<ControllerRevision>,
     pub(crate) index: index::Index,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
@@ -81,36 +90,6 @@ impl State {
         self.members.get(&id)
     }
 
-    /// All namespaces.
-    #[must_use]
-    pub fn namespaces(&self) -> &Table<Namespace> {
-        &self.namespaces
-    }
-
-    /// All nodes.
-    #[must_use]
-    pub fn nodes(&self) -> &Table<Node> {
-        &self.nodes
-    }
-
-    /// All pods.
-    #[must_use]
-    pub fn pods(&self) -> &Table<Pod> {
-        &self.pods
-    }
-
-    /// All ReplicaSets.
-    #[must_use]
-    pub fn replica_sets(&self) -> &Table<ReplicaSet> {
-        &self.replica_sets
-    }
-
-    /// All Deployments.
-    #[must_use]
-    pub fn deployments(&self) -> &Table<Deployment> {
-        &self.deployments
-    }
-
     /// The key of a named object.
     #[must_use]
     pub fn find(&self, kind: Kind, namespace: Option<&Name>, name: &Name) -> Option<ObjectId> {
@@ -121,18 +100,6 @@ impl State {
     #[must_use]
     pub fn find_object(&self, object: &ObjectRef) -> Option<Object> {
         self.object(object.kind, self.find(object.kind, object.namespace.as_ref(), &object.name)?)
-    }
-
-    /// An object by key.
-    #[must_use]
-    pub fn object(&self, kind: Kind, id: ObjectId) -> Option<Object> {
-        match kind {
-            Kind::Namespace => self.namespaces.get(id).cloned().map(Object::Namespace),
-            Kind::Node => self.nodes.get(id).cloned().map(Object::Node),
-            Kind::Pod => self.pods.get(id).cloned().map(Object::Pod),
-            Kind::ReplicaSet => self.replica_sets.get(id).cloned().map(Object::ReplicaSet),
-            Kind::Deployment => self.deployments.get(id).cloned().map(Object::Deployment),
-        }
     }
 
     /// The objects that `owner` controls, of one kind, in id order.
@@ -154,6 +121,16 @@ impl State {
     /// The pods bound to a node, in id order, those that ended included.
     pub fn pods_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
         self.index.on_node(node).filter_map(|id| self.pods.get(id))
+    }
+
+    /// The nodes of the pods that refer to a ConfigMap or Secret, in order, each once.
+    #[must_use]
+    pub fn nodes_using(&self, object: &ObjectRef) -> Vec<ObjectId> {
+        let users = self.index.config_users(object);
+        let mut nodes: Vec<ObjectId> = users.filter_map(|id| self.pods.get(id)?.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
     }
 
     /// The pods that wait for a node, oldest first.
@@ -194,14 +171,7 @@ impl State {
 
     /// Stores an object over its former self, with indexes and digest; returns what it was.
     pub(crate) fn put(&mut self, object: Object) -> Option<Object> {
-        let id = object.meta().id;
-        let former = match object.clone() {
-            Object::Namespace(o) => self.namespaces.insert(id, o).map(Object::Namespace),
-            Object::Node(o) => self.nodes.insert(id, o).map(Object::Node),
-            Object::Pod(o) => self.pods.insert(id, o).map(Object::Pod),
-            Object::ReplicaSet(o) => self.replica_sets.insert(id, o).map(Object::ReplicaSet),
-            Object::Deployment(o) => self.deployments.insert(id, o).map(Object::Deployment),
-        };
+        let former = self.insert(object.clone());
         self.index.change(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
@@ -212,13 +182,7 @@ impl State {
         let former = self.object(kind, id)?;
         self.index.change(Some(&former), None);
         self.account(Some(&former), None);
-        match kind {
-            Kind::Namespace => self.namespaces.remove(id),
-            Kind::Node => self.nodes.remove(id),
-            Kind::Pod => self.pods.remove(id),
-            Kind::ReplicaSet => self.replica_sets.remove(id),
-            Kind::Deployment => self.deployments.remove(id),
-        }
+        self.erase(kind, id);
         Some(former)
     }
 
@@ -253,16 +217,6 @@ impl State {
         let members = self.members.values().map(digest128).fold(0u128, u128::wrapping_add);
         let scalars = digest128(&(self.cluster_id, self.revision, self.now_ms, self.feature_level));
         objects.wrapping_add(members).wrapping_add(scalars).wrapping_add(self.requests.digest_from_scratch())
-    }
-
-    /// Every object, kind by kind in the order of kinds, each in id order.
-    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
-        let namespaces = self.namespaces.iter().cloned().map(Object::Namespace);
-        let nodes = self.nodes.iter().cloned().map(Object::Node);
-        let pods = self.pods.iter().cloned().map(Object::Pod);
-        let replica_sets = self.replica_sets.iter().cloned().map(Object::ReplicaSet);
-        let deployments = self.deployments.iter().cloned().map(Object::Deployment);
-        namespaces.chain(nodes).chain(pods).chain(replica_sets).chain(deployments)
     }
 
     /// Members that vote.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
-use bulkhead_types::{Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, Transaction};
+use bulkhead_types::{Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, ObjectStatus, Transaction};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
@@ -149,6 +149,10 @@ impl Names {
                 let namespace = self.of(state, Kind::ReplicaSet, *replica_set).and_then(|set| set.namespace);
                 ObjectRef { kind: Kind::Pod, namespace, name: name.clone() }
             }
+            EventKind::OwnedPodCreated { owner, stamp } => {
+                let namespace = self.of(state, owner.kind, owner.id).and_then(|owner| owner.namespace);
+                ObjectRef { kind: Kind::Pod, namespace, name: stamp.name.clone() }
+            }
             _ => return,
         };
         self.0.insert(ObjectId(event.revision), created);
@@ -265,5 +269,39 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
         }
+        EventKind::SpecChanged(object) => {
+            let changed = Some(object.object_ref());
+            ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
+        }
+        EventKind::StatusChanged { id, status } => {
+            ("StatusChanged", of(status.kind(), *id), status_summary(status))
+        }
+        EventKind::ControllerRevisionChanged { id, revision } => {
+            ("RevisionChanged", of(Kind::ControllerRevision, *id), format!("revision {revision}"))
+        }
+        EventKind::JobPodEnded { job, end, index, message } => {
+            let index = index.map_or_else(String::new, |index| format!(" of index {index}"));
+            let because = if message.is_empty() { "" } else { ": " };
+            ("PodEnded", of(Kind::Job, *job), format!("{end:?}{index}{because}{message}"))
+        }
+        EventKind::OwnedPodCreated { owner, .. } => {
+            let by = of(owner.kind, owner.id).map_or_else(String::new, |owner| format!("of {owner}"));
+            ("Created", of(Kind::Pod, ObjectId(event.revision)), by)
+        }
+    }
+}
+
+fn status_summary(status: &ObjectStatus) -> String {
+    match status {
+        ObjectStatus::StatefulSet(s) => {
+            format!("{} ready, {} updated", s.ready_replicas, s.updated_replicas)
+        }
+        ObjectStatus::DaemonSet(s) => {
+            format!("{} of {} nodes ready", s.number_ready, s.desired_number_scheduled)
+        }
+        ObjectStatus::Job(s) => {
+            format!("{} active, {} succeeded, {} failed", s.active, s.succeeded, s.failed)
+        }
+        ObjectStatus::CronJob(s) => format!("{} active jobs", s.active.len()),
     }
 }

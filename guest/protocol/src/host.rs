@@ -1,12 +1,14 @@
 //! What the host says to the guest.
 
 use crate::message::{check_enum, check_length};
+use crate::volume::is_plain;
+pub use crate::volume::{MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
 
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -34,6 +36,9 @@ pub enum HostMessage {
     /// Answered with a Pong that carries the same number.
     #[prost(message, tag = "6")]
     Ping(Ping),
+    /// Files of one volume, before Configure or at any time after it.
+    #[prost(message, tag = "7")]
+    VolumeFiles(VolumeFiles),
 }
 
 /// Opens a conversation.
@@ -98,10 +103,18 @@ pub struct PodConfig {
     /// Whole lines to append to /etc/hosts (hostAliases).
     #[prost(string, repeated, tag = "14")]
     pub host_aliases: Vec<String>,
+    /// What containers may mount.
+    #[prost(message, repeated, tag = "15")]
+    pub volumes: Vec<VolumeConfig>,
+    /// Commands, variables and files were left out, because this is what the host keeps on its disk: no guest can be
+    /// configured with it.
+    #[prost(bool, tag = "16")]
+    pub incomplete: bool,
 }
 
-/// One container.
+/// One container. What it executes is never printed: it may hold secrets.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct ContainerConfig {
     /// Name, unique in the pod, init containers included.
     #[prost(string, tag = "1")]
@@ -136,6 +149,15 @@ pub struct ContainerConfig {
     /// The container cannot write to its root file system.
     #[prost(bool, tag = "11")]
     pub read_only_root: bool,
+    /// Volumes, in order.
+    #[prost(message, repeated, tag = "12")]
+    pub mounts: Vec<MountConfig>,
+}
+
+impl std::fmt::Debug for ContainerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContainerConfig").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// One network interface with static IPv4 addresses.
@@ -220,6 +242,7 @@ impl HostMessage {
             },
             Self::ResumeLogs(m) => check_length("ResumeLogs.container", &m.container, NAME_LENGTH_MAX),
             Self::AckLogs(m) => check_length("AckLogs.container", &m.container, NAME_LENGTH_MAX),
+            Self::VolumeFiles(m) => m.validate(),
             Self::Hello(_) | Self::Stop(_) | Self::Ping(_) => Ok(()),
         }
     }
@@ -241,6 +264,9 @@ impl PodConfig {
         if self.containers.is_empty() {
             return invalid("PodConfig.containers", "is empty");
         }
+        if self.incomplete {
+            return invalid("PodConfig.incomplete", "is set");
+        }
         if self.init_containers.len() + self.containers.len() > CONTAINERS_MAX {
             return invalid("PodConfig.containers", "are too many");
         }
@@ -250,8 +276,12 @@ impl PodConfig {
             if !names.insert(&container.name) {
                 return invalid("ContainerConfig.name", "is used twice in the pod");
             }
+            let known = |mount: &MountConfig| self.volumes.iter().any(|volume| volume.name == mount.volume);
+            if !container.mounts.iter().all(known) {
+                return invalid("MountConfig.volume", "is no volume of the pod");
+            }
         }
-        Ok(())
+        self.volumes.iter().try_for_each(VolumeConfig::validate)
     }
 }
 
@@ -277,6 +307,14 @@ impl ContainerConfig {
             || !(self.working_dir.is_empty() || self.working_dir.starts_with('/'))
         {
             return invalid("ContainerConfig.working_dir", "is not absolute");
+        }
+        for mount in &self.mounts {
+            if !mount.path.strip_prefix('/').is_some_and(is_plain) {
+                return invalid("MountConfig.path", "is no absolute plain path");
+            }
+            if !(mount.sub_path.is_empty() || is_plain(&mount.sub_path)) {
+                return invalid("MountConfig.sub_path", "is no relative plain path");
+            }
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod frame;
 pub mod guest;
 pub mod host;
 mod message;
+mod volume;
 
 pub use error::{DecodeError, FrameError};
 pub use frame::{FRAME_HEADER_LENGTH, FrameReader, append_frame};

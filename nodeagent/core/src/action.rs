@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{AgentReport, ObjectId, PodIntent};
+use bulkhead_types::{AgentReport, ObjectId, PodIntent, VolumeFiles};
 use smol_str::SmolStr;
 
 use crate::{Note, VmRecord};
@@ -31,6 +31,16 @@ pub enum Action {
     },
     /// Start a guest with fresh disks. Answer: `VmStarted` or `VmStartFailed`; then `GuestHello` …, at last `VmExited`.
     StartVm(Box<StartVm>),
+    /// Give a running guest the files of its volumes, all of them; those that it has already change nothing. Repeated
+    /// after a restart of the agent.
+    UpdateFiles {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// Every volume that has files.
+        volumes: Vec<VolumeFiles>,
+    },
     /// Ask the guest to end: SIGTERM to its containers, SIGKILL after the grace, power off.
     StopVm {
         /// Whose guest.

@@ -26,6 +26,8 @@ pub const LEASE_EXPIRED: &str = "LeaseExpired";
 pub const WAITING_FOR_LEASE: &str = "WaitingForLease";
 /// The record that must precede a guest could not be written.
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
+/// Something that the spec refers to is not there, or cannot be used.
+pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// A container is being made.
 pub const CONTAINER_CREATING: &str = "ContainerCreating";
 /// Init containers have not ended yet.

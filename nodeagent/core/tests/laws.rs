@@ -129,6 +129,7 @@ impl World {
                     self.asked.entry(record.pod).or_default().push_back(action);
                 }
                 Action::ForgetRecord { pod }
+                | Action::UpdateFiles { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
                 | Action::CleanUp { pod, .. } => self.asked.entry(pod).or_default().push_back(action),
@@ -217,6 +218,7 @@ impl World {
                 }
             }
             Action::CleanUp { .. } => self.handle(gone(pod.0)),
+            Action::UpdateFiles { .. } => {}
             Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => {}
         }
     }

@@ -63,6 +63,10 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
                 let guard = start.lease_until_ms.map_or(String::new(), |ms| format!(" guarded until {ms}"));
                 format!("start {} instance {}{guard}", start.pod.id, start.instance)
             }
+            Action::UpdateFiles { pod, instance, volumes } => {
+                let files = volumes.iter().flat_map(|v| &v.files).map(|f| format!(" {}", f.path));
+                format!("files {pod}/{instance}{}", files.collect::<String>())
+            }
             Action::StopVm { pod, instance, grace_ms } => format!("stop {pod}/{instance} grace {grace_ms}"),
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
@@ -691,4 +695,96 @@ fn silence_for_a_lease_makes_the_agent_look_for_another_server() {
             10005 join
         "#]],
     );
+}
+
+/// Pod 7 with a volume that holds these files; with `missing` it cannot start.
+fn configured(missing: &str, files: &[&str]) -> bulkhead_types::PodIntent {
+    let file = |path: &&str| bulkhead_types::VolumeFile {
+        path: (*path).to_owned(),
+        mode: 0o644,
+        data: b"hunter2".to_vec().into(),
+    };
+    let files = bulkhead_types::VolumeFiles { volume: "v".into(), files: files.iter().map(file).collect() };
+    let resolved = bulkhead_types::ResolvedPod {
+        missing: missing.to_owned(),
+        containers: vec![],
+        volumes: if missing.is_empty() { vec![files] } else { vec![] },
+    };
+    bulkhead_types::PodIntent { resolved: bulkhead_types::Rare::some(resolved), ..pod(7) }
+}
+
+#[test]
+fn a_pod_waits_for_what_it_refers_to() {
+    check(
+        then(
+            begin(vec![configured("Secret \"keys\" is not there", &[])]),
+            vec![
+                (20, In(image(7))),
+                (1000, Tick),
+                (1100, In(intent(1, 101, vec![configured("Secret \"keys\" has no key \"k\"", &[])]))),
+                (1500, Tick),
+                (2000, In(intent(1, 102, vec![configured("", &["k"])]))),
+                (2010, In(started(7, 1))),
+                (2020, In(hello(7, 1))),
+                (2030, In(runs(7, 1))),
+                (2500, Tick),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            210 report [#7 100000002 Pending CreateContainerConfigError waiting:CreateContainerConfigError x0]
+            1100 report [#7 100000003 Pending CreateContainerConfigError waiting:CreateContainerConfigError x0]
+            2000 persist #7 instance 1
+            2000 start #7 instance 1
+            2000 report [#7 100000004 Pending waiting:ContainerCreating x0]
+            2200 report [#7 100000005 Running ready running x0]
+        "#]],
+    );
+}
+
+#[test]
+fn changed_files_reach_the_guest_and_missing_ones_leave_it_alone() {
+    check(
+        then(
+            running(configured("", &["k"])),
+            vec![
+                (1000, In(intent(1, 101, vec![configured("", &["k"])]))),
+                (1100, In(intent(1, 102, vec![configured("", &["k", "l"])]))),
+                (1200, In(intent(1, 103, vec![configured("Secret \"keys\" is not there", &[])]))),
+                (1300, In(intent(1, 104, vec![configured("", &["k", "l"])]))),
+                (1400, In(intent(1, 105, vec![configured("", &[])]))),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            1100 files #7/1 k l
+            1400 files #7/1
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_kept_on_disk_holds_no_secret() {
+    let mut agent = Agent::new(config());
+    for (now_ms, step) in running(configured("", &["k"])) {
+        if let In(input) = step {
+            agent.handle(now_ms, input);
+        }
+    }
+    let mut records = 0;
+    while let Some(action) = agent.poll_action() {
+        assert!(!format!("{action:?}").contains("hunter2"), "{action:?}");
+        if let Action::PersistRecord(record) = action {
+            records += 1;
+            assert!(!serde_json::to_string(&record).unwrap().contains("hunter2"));
+        }
+    }
+    assert!(records > 0);
 }

@@ -53,6 +53,20 @@ pub(super) fn make_ext4(
     file.sync_all().at("sync", target)
 }
 
+/// Makes an empty ext4 file system that takes `size_bytes`, as a sparse file.
+///
+/// # Errors
+/// [`ImageError`] if mkfs.ext4 is missing or the disk is full. An existing file is an error as well.
+pub fn create_empty(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
+    let length = size_bytes.saturating_add(size_bytes / 50).saturating_add(FIXED_OVERHEAD);
+    let file = File::create_new(path).at("make", path)?;
+    file.set_len(length.next_multiple_of(BLOCK_LENGTH)).at("make", path)?;
+    let mut command = Command::new("mkfs.ext4");
+    command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", "^has_journal"]);
+    command.args(["-E", "root_owner=0:0,assume_storage_prezeroed=1,nodiscard"]).arg(path);
+    run(command, "mkfs.ext4", "e2fsprogs", path)
+}
+
 /// Makes a writable disk on top of a read-only image, as a qcow2 file.
 ///
 /// `size_bytes` caps what the disk can take, at least the size of the base. The base must stay where it is, and

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_types::expand;
 use thiserror::Error;
 
 use super::config::ImageConfig;
@@ -10,7 +11,9 @@ use super::config::ImageConfig;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the pod says about a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// Printed without command and variables: they may hold secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProcessOverrides {
     /// `command`: replaces ENTRYPOINT and drops CMD. Empty means not given.
     pub command: Vec<String>,
@@ -18,6 +21,8 @@ pub struct ProcessOverrides {
     pub args: Vec<String>,
     /// Name and value in order; a later one may refer to an earlier one as `$(NAME)`.
     pub env: Vec<(String, String)>,
+    /// Command, args and env are final: nothing in them is replaced any more.
+    pub is_resolved: bool,
     /// `workingDir`.
     pub working_dir: Option<String>,
     /// `runAsUser`.
@@ -31,7 +36,9 @@ pub struct ProcessOverrides {
 }
 
 /// What to execute and as whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Printed without command and variables: they may hold secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ContainerProcess {
     /// Command and arguments; not empty.
     pub argv: Vec<String>,
@@ -45,6 +52,21 @@ pub struct ContainerProcess {
     pub gid: u32,
     /// Supplementary groups, sorted, without `gid`.
     pub additional_gids: Vec<u32>,
+}
+
+impl std::fmt::Debug for ProcessOverrides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProcessOverrides").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ContainerProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContainerProcess")
+            .field("uid", &self.uid)
+            .field("gid", &self.gid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a container cannot be executed as described.
@@ -83,7 +105,10 @@ pub fn resolve_process(
 ) -> Result<ContainerProcess, ProcessError> {
     let user = resolve_user(image, overrides)?;
     let env = merge_env(image, overrides, user.home.as_deref());
-    let expand_all = |list: &[String]| list.iter().map(|text| expand(text, &env.own)).collect::<Vec<_>>();
+    let final_word = |text: &String| {
+        if overrides.is_resolved { text.clone() } else { expand(text, &env.own) }
+    };
+    let expand_all = |list: &[String]| list.iter().map(final_word).collect::<Vec<_>>();
     let (mut argv, cmd) = if overrides.command.is_empty() {
         (image.entrypoint.clone(), image.cmd.as_slice())
     } else {
@@ -183,34 +208,11 @@ fn merge_env(image: &ImageConfig, overrides: &ProcessOverrides, home: Option<&st
     }
     image.env.iter().for_each(|entry| set(entry.clone()));
     for (name, value) in &overrides.env {
-        let value = expand(value, &own);
+        let value = if overrides.is_resolved { value.clone() } else { expand(value, &own) };
         set(format!("{name}={value}"));
         own.insert(name.clone(), value);
     }
     MergedEnv { merged, own }
-}
-
-/// Replaces `$(NAME)` where the name is known; `$$` is one `$`, so `$$(NAME)` stays as `$(NAME)`.
-fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
-            && let Some(value) = env.get(name)
-        {
-            out.push_str(value);
-            rest = after;
-        } else {
-            out.push('$');
-        }
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

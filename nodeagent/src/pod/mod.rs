@@ -108,6 +108,11 @@ impl Worker {
                 }
             }
             Action::StartVm(start) => self.start(*start).await,
+            Action::UpdateFiles { instance, volumes, .. } => {
+                if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
+                    vm.update_files(volumes);
+                }
+            }
             Action::StopVm { instance, grace_ms, .. } => {
                 if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
                     vm.stop(grace_ms);

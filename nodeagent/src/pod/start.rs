@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulkhead_guest_protocol::host::{ContainerConfig, PodConfig, RestartPolicy};
+use bulkhead_guest_protocol::host::{
+    ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
+};
+use bulkhead_nodeagent_core::qemu::BlockDriver;
 use bulkhead_nodeagent_core::{StartVm, reason};
-use bulkhead_types::Container;
+use bulkhead_types::{Container, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource};
 use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
@@ -15,13 +18,17 @@ use crate::boot::BootError;
 use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
-use crate::image::{Image, ImageError, ProcessOverrides, create_overlay, resolve_process};
+use crate::image::{Image, ImageError, ProcessOverrides, create_empty, create_overlay, resolve_process};
 use crate::vm::command::{Disk, Machinery, build};
 use crate::vm::process::Process;
 use crate::vm::{console, guarded};
 use crate::{disk, trace};
 
-/// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it.
+/// Size of an emptyDir on disk that names no limit, in bytes. Its file is sparse.
+const EMPTY_DIR_BYTES_DEFAULT: u64 = 2 << 30;
+
+/// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it. Where it may hold
+/// secrets it is written without them ([`redacted`]).
 pub(super) const POD_CONFIG: &str = "pod.bin";
 
 /// Why a guest could not be started.
@@ -71,6 +78,8 @@ pub(crate) struct Launched {
     pub(crate) pod: bulkhead_types::ObjectId,
     pub(crate) dir: PathBuf,
     pub(crate) config: PodConfig,
+    /// The files of its volumes, for a guest that was just started.
+    pub(crate) files: Vec<VolumeFiles>,
 }
 
 impl Launched {
@@ -84,7 +93,7 @@ impl Launched {
         let Some(process) = Process::find(&dir)? else { return Ok(None) };
         let bytes = std::fs::read(dir.join(POD_CONFIG))?;
         let config = PodConfig::decode(bytes.as_slice()).map_err(io::Error::other)?;
-        Ok(Some(Self { process, instance, pod, dir, config }))
+        Ok(Some(Self { process, instance, pod, dir, config, files: Vec::new() }))
     }
 }
 
@@ -109,7 +118,9 @@ pub(super) async fn run(
         dir: &dir,
         sandbox: host.sandbox,
     });
-    let encoded = config.encode_to_vec();
+    let files = start.pod.resolved.get().map(|resolved| resolved.volumes.clone()).unwrap_or_default();
+    let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
+    let encoded = kept.encode_to_vec();
     let made = dir.clone();
     blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone()).await??;
     let process = match start.lease_until_ms {
@@ -117,7 +128,17 @@ pub(super) async fn run(
         None => Process::start(&host.qemu, &command.to_args(), &dir).map_err(|e| qemu_error(host, e))?,
     };
     tracing::info!(parent: span, pid = process.pid, "guest started");
-    Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config })
+    Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config, files })
+}
+
+/// The configuration without what may be secret: an agent that finds it cannot configure a guest with it.
+fn redacted(config: &PodConfig) -> PodConfig {
+    let mut kept = PodConfig { incomplete: true, ..config.clone() };
+    for container in kept.init_containers.iter_mut().chain(&mut kept.containers) {
+        container.argv.clear();
+        container.env.clear();
+    }
+    kept
 }
 
 /// Starts a guest that must be unique, under its guard, with the newest lease that there is.
@@ -154,7 +175,8 @@ fn qemu_error(host: &Host, error: io::Error) -> StartError {
 /// A disk to make.
 struct Plan {
     disk: Disk,
-    base: PathBuf,
+    /// The image below it; an empty file system when there is none.
+    base: Option<PathBuf>,
     size_bytes: u64,
 }
 
@@ -169,7 +191,11 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[Plan], config: &[u8]) -> Resu
     console::start_over(pod_dir)?;
     std::fs::create_dir(dir)?;
     for plan in disks {
-        create_overlay(&plan.base, &dir.join(&plan.disk.file), plan.size_bytes)?;
+        let path = dir.join(&plan.disk.file);
+        match &plan.base {
+            Some(base) => create_overlay(base, &path, plan.size_bytes)?,
+            None => create_empty(&path, plan.size_bytes)?,
+        }
     }
     std::fs::write(dir.join(POD_CONFIG), config)?;
     Ok(())
@@ -194,14 +220,21 @@ fn configure(
         })?;
         let serial = format!("c{}", disks.len());
         disks.push(Plan {
-            disk: Disk { file: format!("{serial}.qcow2"), serial: serial.clone() },
-            base: image.path.clone(),
+            disk: Disk {
+                file: format!("{serial}.qcow2"),
+                driver: BlockDriver::Qcow2,
+                serial: serial.clone(),
+            },
+            base: Some(image.path.clone()),
             size_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
         });
-        container_config(container, image, hostname, serial)
+        let resolved = start.pod.resolved.get().map(|resolved| &resolved.containers);
+        let resolved = resolved.and_then(|all| all.iter().find(|one| one.name == container.name));
+        container_config(container, resolved, image, hostname, serial)
     };
     let init_containers = spec.init_containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
     let containers = spec.containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
+    let volumes = volumes(spec, &mut disks);
     let restart_policy = match spec.restart_policy {
         bulkhead_types::RestartPolicy::Always => RestartPolicy::Always,
         bulkhead_types::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
@@ -217,30 +250,95 @@ fn configure(
         termination_grace_ms: spec.termination_grace_ms,
         backoff_base_ms: host.container_backoff_ms.0,
         backoff_max_ms: host.container_backoff_ms.1,
+        volumes,
         ..PodConfig::default()
     };
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
     Ok((config, disks))
 }
 
-fn container_config(
+/// The volumes of a pod, and a disk for each that needs one.
+fn volumes(spec: &PodSpec, disks: &mut Vec<Plan>) -> Vec<VolumeConfig> {
+    let mut volumes = Vec::new();
+    for volume in spec.volumes() {
+        let mut config = VolumeConfig { name: volume.name.to_string(), ..VolumeConfig::default() };
+        let kind = match &volume.source {
+            VolumeSource::EmptyDir { memory: true, size_limit_bytes } => {
+                config.size_bytes = size_limit_bytes.unwrap_or(0);
+                VolumeKind::Memory
+            }
+            VolumeSource::EmptyDir { memory: false, size_limit_bytes } => {
+                let serial = format!("v{}", volumes.len());
+                config.disk_serial.clone_from(&serial);
+                disks.push(Plan {
+                    disk: Disk { file: format!("{serial}.ext4"), driver: BlockDriver::Raw, serial },
+                    base: None,
+                    size_bytes: size_limit_bytes.unwrap_or(EMPTY_DIR_BYTES_DEFAULT),
+                });
+                VolumeKind::Disk
+            }
+            VolumeSource::Files { .. } | VolumeSource::Projected { .. } => VolumeKind::Files,
+        };
+        config.set_kind(kind);
+        volumes.push(config);
+    }
+    volumes
+}
+
+/// What the pod says of a container's process; what was resolved for it is final.
+fn overrides(
     container: &Container,
-    image: &Image,
+    resolved: Option<&ResolvedContainer>,
     hostname: &str,
-    disk_serial: String,
-) -> Result<ContainerConfig, StartError> {
-    let overrides = ProcessOverrides {
-        command: container.command.clone(),
-        args: container.args.clone(),
-        env: container.env.iter().map(|var| (var.name.clone(), var.value.clone())).collect(),
+) -> Result<ProcessOverrides, std::str::Utf8Error> {
+    let text = |value: &Sensitive| std::str::from_utf8(value.reveal()).map(str::to_owned);
+    let words = |words: &[Sensitive]| words.iter().map(text).collect::<Result<Vec<_>, _>>();
+    let own = ProcessOverrides {
         working_dir: container.working_dir.clone(),
         hostname: hostname.to_owned(),
         ..ProcessOverrides::default()
     };
-    let process = resolve_process(&image.config, &overrides).map_err(|error| {
+    Ok(match resolved {
+        Some(resolved) => ProcessOverrides {
+            command: words(&resolved.command)?,
+            args: words(&resolved.args)?,
+            env: resolved
+                .env
+                .iter()
+                .map(|var| Ok::<_, std::str::Utf8Error>((var.name.clone(), text(&var.value)?)))
+                .collect::<Result<_, _>>()?,
+            is_resolved: true,
+            ..own
+        },
+        None => ProcessOverrides {
+            command: container.command.clone(),
+            args: container.args.clone(),
+            env: container.env.iter().map(|var| (var.name.clone(), var.value.clone())).collect(),
+            ..own
+        },
+    })
+}
+
+fn container_config(
+    container: &Container,
+    resolved: Option<&ResolvedContainer>,
+    image: &Image,
+    hostname: &str,
+    disk_serial: String,
+) -> Result<ContainerConfig, StartError> {
+    let failed = |error: &dyn std::fmt::Display| {
         // Kubernetes' word for a container that cannot be made from its image and spec.
-        StartError::new("CreateContainerConfigError", format!("container {}: {error}", container.name))
-    })?;
+        let message = format!("container {}: {error}", container.name);
+        StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
+    };
+    let overrides = overrides(container, resolved, hostname).map_err(|error| failed(&error))?;
+    let process = resolve_process(&image.config, &overrides).map_err(|error| failed(&error))?;
+    let mounts = container.volume_mounts().iter().map(|mount| MountConfig {
+        volume: mount.name.to_string(),
+        path: mount.mount_path.trim_end_matches('/').to_owned(),
+        sub_path: mount.sub_path.clone().unwrap_or_default(),
+        read_only: mount.read_only,
+    });
     Ok(ContainerConfig {
         name: container.name.to_string(),
         disk_serial,
@@ -253,5 +351,6 @@ fn container_config(
         cpu_millis: container.limits.cpu_millis.unwrap_or(0),
         memory_bytes: container.limits.memory_bytes.unwrap_or(0),
         read_only_root: false,
+        mounts: mounts.collect(),
     })
 }

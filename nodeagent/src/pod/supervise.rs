@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::Input;
+use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,6 +31,7 @@ pub(crate) struct Vm {
     pub(crate) instance: u32,
     killer: Killer,
     stop: watch::Sender<Option<u64>>,
+    files: watch::Sender<Vec<VolumeFiles>>,
     /// Ends with its owner, the guest does not.
     task: AbortOnDropHandle<()>,
 }
@@ -45,6 +47,7 @@ impl Vm {
         start: Option<Span>,
     ) -> Self {
         let (stop, stopped) = watch::channel(None);
+        let (files, files_changed) = watch::channel(launched.files.clone());
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let instance = launched.instance;
         let pod_dir = host.records.pod_dir(launched.pod);
@@ -55,11 +58,12 @@ impl Vm {
             logs: host.logs.pod(launched.pod, &pod_dir.join("logs")),
             inputs: inputs.clone(),
             stop: stopped,
+            files: files_changed,
             started_at_ms,
             start,
         };
         let task = watched(watch_over(launched, pod_dir, talk, inputs, host.lease_until_ms.subscribe()));
-        Self { instance, killer, stop, task }
+        Self { instance, killer, stop, files, task }
     }
 
     pub(crate) fn lives(&self) -> bool {
@@ -68,6 +72,11 @@ impl Vm {
 
     pub(crate) fn stop(&self, grace_ms: u64) {
         self.stop.send_replace(Some(grace_ms));
+    }
+
+    /// Gives the guest files of volumes; an older change that it was not told yet is passed over.
+    pub(crate) fn update_files(&self, volumes: Vec<VolumeFiles>) {
+        self.files.send_replace(volumes);
     }
 
     pub(crate) fn kill(&self) {

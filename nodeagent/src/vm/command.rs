@@ -21,6 +21,8 @@ pub(crate) const GUEST_SOCKET: &str = "guest.sock";
 pub(crate) struct Disk {
     /// File name in the instance's folder.
     pub(crate) file: String,
+    /// What the file holds.
+    pub(crate) driver: BlockDriver,
     /// What the guest finds it by.
     pub(crate) serial: String,
 }
@@ -39,7 +41,8 @@ pub(crate) struct Machinery<'a> {
     pub(crate) sandbox: bool,
 }
 
-/// The command line of a guest: q35, no network card, one serial console, one guest channel, one disk a container.
+/// The command line of a guest: q35, no network card, one serial console, one guest channel, one disk a
+/// container and volume.
 pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
     let listening = |id: &str, path: &str| Chardev {
         id: id.to_owned(),
@@ -47,7 +50,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
     };
     let blockdevs = parts.disks.iter().enumerate().map(|(index, disk)| Blockdev {
         node_name: format!("file{index}"),
-        driver: BlockDriver::Qcow2,
+        driver: disk.driver,
         filename: disk.file.clone(),
         read_only: false,
         discard: Discard::Unmap,

@@ -1,32 +1,35 @@
 //! Documents to objects.
 
+mod config;
 mod container;
 mod decoder;
+mod job;
 mod meta;
 mod node;
 mod pod;
+mod stateful;
+mod volume;
 mod workload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_types::{Kind, Name, Namespace, Object, ObjectRef, Pod, PodStatus, Shared, validate};
+use bulkhead_types::{
+    CronJob, DaemonSet, Job, Kind, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodStatus, Shared,
+    StatefulSet, validate,
+};
 
 use crate::tree::{Node, Value};
 use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 24] = [
-    "ConfigMap",
-    "CronJob",
+const KINDS_NOT_YET: [&str; 18] = [
     "CustomResourceDefinition",
-    "DaemonSet",
     "EndpointSlice",
     "Endpoints",
     "HorizontalPodAutoscaler",
     "Ingress",
-    "Job",
     "LimitRange",
     "NetworkPolicy",
     "PersistentVolume",
@@ -38,14 +41,18 @@ const KINDS_NOT_YET: [&str; 24] = [
     "Role",
     "RoleBinding",
     "RuntimeClass",
-    "Secret",
     "Service",
     "ServiceAccount",
-    "StatefulSet",
 ];
 
 const OBJECT: Schema =
     Schema { known: &["apiVersion", "kind", "metadata", "spec"], ignored: &["status"], ..Schema::EMPTY };
+const CONFIG_MAP: Schema =
+    Schema { known: &["apiVersion", "kind", "metadata", "data", "binaryData", "immutable"], ..Schema::EMPTY };
+const SECRET: Schema = Schema {
+    known: &["apiVersion", "kind", "metadata", "type", "data", "stringData", "immutable"],
+    ..Schema::EMPTY
+};
 const LIST: Schema =
     Schema { known: &["apiVersion", "kind", "items"], ignored: &["metadata"], ..Schema::EMPTY };
 const NAMESPACE_SPEC: Schema = Schema { ignored: &["finalizers"], ..Schema::EMPTY };
@@ -109,15 +116,33 @@ fn object(
         return None;
     }
     let kind = kind(d, root)?;
-    let fields = d.fields(root, "", &OBJECT)?;
+    let schema = match kind {
+        Kind::ConfigMap => &CONFIG_MAP,
+        Kind::Secret => &SECRET,
+        _ => &OBJECT,
+    };
+    let fields = d.fields(root, "", schema)?;
     api_version(d, &fields, kind.as_str(), kind.api_version());
     let meta = meta::object(d, &fields, kind, default_namespace);
     let resource_version = meta.is_some().then(|| meta::resource_version(d, &fields)).flatten();
     let spec = fields.get("spec");
-    if spec.is_none() && !matches!(kind, Kind::Namespace | Kind::Node) {
+    let needs_none = matches!(kind, Kind::Namespace | Kind::Node | Kind::ConfigMap | Kind::Secret);
+    if spec.is_none() && !needs_none {
         d.missing(&fields, "spec");
     }
-    let object = match kind {
+    let object = content(d, kind, &fields, meta, spec)?;
+    Some((object, resource_version))
+}
+
+/// The object of a kind, from its metadata and spec.
+fn content(
+    d: &mut Decoder<'_>,
+    kind: Kind,
+    fields: &Fields<'_>,
+    meta: Option<ObjectMeta>,
+    spec: Option<&Node>,
+) -> Option<Object> {
+    Some(match kind {
         Kind::Namespace => {
             if let Some(spec) = spec {
                 d.fields(spec, "spec", &NAMESPACE_SPEC);
@@ -148,8 +173,26 @@ fn object(
                 status: Default::default(),
             }))
         }
-    };
-    Some((object, resource_version))
+        Kind::StatefulSet => {
+            let spec = stateful::stateful_set(d, spec?)?;
+            Object::StatefulSet(Arc::new(StatefulSet { meta: meta?, spec, status: Default::default() }))
+        }
+        Kind::DaemonSet => {
+            let spec = stateful::daemon_set(d, spec?)?;
+            Object::DaemonSet(Arc::new(DaemonSet { meta: meta?, spec, status: Default::default() }))
+        }
+        Kind::Job => {
+            let spec = job::job(d, spec?, "spec")?;
+            Object::Job(Arc::new(Job { meta: meta?, spec, status: Default::default() }))
+        }
+        Kind::CronJob => {
+            let spec = job::cron_job(d, spec?)?;
+            Object::CronJob(Arc::new(CronJob { meta: meta?, spec, status: Default::default() }))
+        }
+        Kind::ConfigMap => Object::ConfigMap(Arc::new(config::config_map(d, fields, meta?))),
+        Kind::Secret => Object::Secret(Arc::new(config::secret(d, fields, meta?))),
+        Kind::ControllerRevision => unreachable!("not a kind that manifests may have"),
+    })
 }
 
 fn kind(d: &mut Decoder<'_>, root: &Node) -> Option<Kind> {
@@ -161,15 +204,17 @@ fn kind(d: &mut Decoder<'_>, root: &Node) -> Option<Kind> {
         d.fail(node.place, "kind", format!("expected a string, found {}", node.describe()));
         return None;
     };
-    let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    // ControllerRevisions are made by their owners only.
+    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::ControllerRevision);
+    let found = kinds.clone().find(|kind| kind.as_str() == text);
     if found.is_none() {
-        let names = Kind::ALL.map(Kind::as_str);
+        let names: Vec<&str> = kinds.map(Kind::as_str).collect();
         let reason = if KINDS_NOT_YET.contains(&text.as_str()) {
             format!("kind {text} is not supported yet; there are {}", names.join(", "))
         } else {
             format!(
                 "kind {text:?} is unknown{}; there are {}",
-                decoder::suggestion(text, names),
+                decoder::suggestion(text, names.iter().copied()),
                 names.join(", ")
             )
         };

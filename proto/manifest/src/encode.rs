@@ -1,6 +1,10 @@
 //! Objects as Kubernetes-shaped values and text.
 
+mod config;
+mod job;
 mod pod;
+mod stateful;
+mod volume;
 mod workload;
 mod yaml;
 
@@ -48,6 +52,21 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::Deployment(o) => {
             (Some(workload::deployment_spec(&o.spec)), Some(workload::deployment_status(&o.status)))
         }
+        Object::StatefulSet(o) => {
+            (Some(stateful::stateful_set_spec(&o.spec)), Some(stateful::stateful_set_status(&o.status)))
+        }
+        Object::DaemonSet(o) => {
+            (Some(stateful::daemon_set_spec(&o.spec)), Some(stateful::daemon_set_status(&o.status)))
+        }
+        Object::Job(o) => (Some(job::job_spec(&o.spec)), Some(job::job_status(&o.status))),
+        Object::CronJob(o) => {
+            let active = o.status.active.iter().filter_map(|id| (names.name_of)(Kind::Job, *id));
+            let active = active.map(
+                |name| json!({"apiVersion": Kind::Job.api_version(), "kind": "Job", "name": name.as_str()}),
+            );
+            (Some(job::cron_job_spec(&o.spec)), Some(job::cron_job_status(&o.status, active)))
+        }
+        Object::ConfigMap(_) | Object::Secret(_) | Object::ControllerRevision(_) => (None, None),
     };
     let kind = object.kind();
     let mut value = Fields::new()
@@ -60,7 +79,13 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
     if let Some(status) = status {
         value = value.set("status", status);
     }
-    value.finish()
+    match object {
+        Object::ConfigMap(o) => config::config_map(o, value),
+        Object::Secret(o) => config::secret(o, value),
+        Object::ControllerRevision(o) => stateful::controller_revision(o, value),
+        _ => value,
+    }
+    .finish()
 }
 
 /// The object as YAML; [`crate::parse`] reads its spec again.
@@ -208,6 +233,17 @@ impl Fields {
             Some(text) => self.text(name, text),
             None => self,
         }
+    }
+
+    fn maybe(self, name: &str, value: Option<Value>) -> Self {
+        match value {
+            Some(value) => self.set(name, value),
+            None => self,
+        }
+    }
+
+    fn number(self, name: &str, number: Option<u64>) -> Self {
+        self.maybe(name, number.map(Into::into))
     }
 
     /// A time, unless it is 0: never.

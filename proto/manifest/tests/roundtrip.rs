@@ -6,7 +6,7 @@ use bulkhead_manifest::{Names, Source, parse, to_yaml};
 use bulkhead_types::{
     Container, ContainerPort, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, EnvVar,
     ImagePullPolicy, IntOrPercent, Kind, LabelOperator, LabelRequirement, LabelSelector, Name, Object,
-    ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus, PodTemplate, Protocol, ReplicaSet,
+    ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus, PodTemplate, Protocol, Rare, ReplicaSet,
     ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, RestartPolicy, RuntimeClass, Shared, StringMap,
     TaintEffect, Toleration, TolerationOperator, validate,
 };
@@ -121,7 +121,7 @@ fn container(number: usize) -> impl Strategy<Value = Container> {
             command,
             args,
             working_dir: has_port.then(|| "/srv/a b".to_owned()),
-            env: env.into_iter().map(|(name, value)| EnvVar { name, value }).collect(),
+            env: env.into_iter().map(|(name, value)| EnvVar { name, value, ..EnvVar::default() }).collect(),
             ports: has_port
                 .then(|| ContainerPort {
                     name: Some(format!("p{number}").into()),
@@ -132,6 +132,7 @@ fn container(number: usize) -> impl Strategy<Value = Container> {
                 .collect(),
             requests,
             limits,
+            options: Rare::NONE,
         },
     )
 }
@@ -159,6 +160,7 @@ fn pod_spec() -> impl Strategy<Value = PodSpec> {
             hostname: hostname.map(|n| n.as_str().into()),
             init_containers: vec![init],
             containers,
+            options: Rare::NONE,
         },
     )
 }

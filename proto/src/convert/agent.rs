@@ -8,7 +8,7 @@ use crate::v1;
 
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
-    id, uid, namespace, name, spec, deletion, ended, unique, trace_context,
+    id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved,
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),

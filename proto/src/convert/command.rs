@@ -25,6 +25,8 @@ wire_oneof!(Command => command {
         UndoRollout "undo_rollout" { deployment, to_revision }
         RestartRollout "restart_rollout" { deployment, restarted_at }
         SetUnschedulable "set_unschedulable" { node, unschedulable }
+        SetSuspended "set_suspended" { object, suspended }
+        RunCronJob "run_cron_job" { cron_job, name }
 
         RegisterNode "register_node" { name, facts }
         ReportPods "report_pods" { node, incarnation, reports (ITEMS_MAX) }
@@ -40,6 +42,12 @@ wire_oneof!(Command => command {
         SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }
         SetNodePhase "set_node_phase" { node, incarnation, phase }
         CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }
+        CreateOwned "create_owned" { owner, generation, object }
+        CreateOwnedPods "create_owned_pods" { owner, generation, pods (ITEMS_MAX) }
+        DeleteOwned "delete_owned" { owner, objects (ITEMS_MAX) }
+        DeleteOwnedPods "delete_owned_pods" { owner, generation, pods (ITEMS_MAX), reason }
+        SetStatus "set_status" { id, status }
+        SetControllerRevision "set_controller_revision" { id, revision }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }

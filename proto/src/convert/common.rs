@@ -10,7 +10,10 @@ use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
 use crate::v1;
 
 wire_enum! {
-    Kind { Namespace, Node, Pod, ReplicaSet, Deployment }
+    Kind {
+        Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
+        ControllerRevision,
+    }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     RejectionCode { Invalid, NotFound, AlreadyExists, Conflict, NotAllowed, StaleIncarnation }
 }
@@ -20,7 +23,7 @@ wire_struct!(ObjectMeta => v1::ObjectMeta {
     name, namespace, id, revision, generation, created_at_ms, deletion, labels, annotations, owner,
     trace_context,
 });
-wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms });
+wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms, by_job });
 wire_struct!(OwnerRef => v1::OwnerRef { kind, id });
 wire_struct!(Resources => v1::Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes });
 wire_struct!(LabelSelector => v1::LabelSelector { match_labels, match_expressions });

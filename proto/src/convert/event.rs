@@ -9,7 +9,7 @@ use crate::v1::event;
 wire_struct!(Transaction => v1::Transaction { request_id, actor, at_ms, trace_context, outcome, events });
 
 wire_oneof!(EventKind => event {
-    values { ObjectCreated "object_created", PodBound "pod_bound" }
+    values { ObjectCreated "object_created", SpecChanged "spec_changed", PodBound "pod_bound" }
     messages {
         ClusterInitialized "cluster_initialized" { cluster_id, members (ITEMS_MAX) }
         FeatureLevelRaised "feature_level_raised" { level }
@@ -21,6 +21,7 @@ wire_oneof!(EventKind => event {
         MetaChanged "meta_changed" { kind, id, labels, annotations }
         DeletionRequested "deletion_requested" { kind, id, deletion, reason }
         ObjectDeleted "object_deleted" { kind, id }
+        StatusChanged "status_changed" { id, status }
 
         DeploymentSpecChanged "deployment_spec_changed" { id, spec }
         DeploymentStatusChanged "deployment_status_changed" { id, status }
@@ -28,7 +29,10 @@ wire_oneof!(EventKind => event {
         ReplicaSetScaled "replica_set_scaled" { id, replicas }
         RolloutRevisionChanged "rollout_revision_changed" { id, rollout_revision }
         ReplicaSetStatusChanged "replica_set_status_changed" { id, status }
+        ControllerRevisionChanged "controller_revision_changed" { id, revision }
+        JobPodEnded "job_pod_ended" { job, end, index, message }
 
+        OwnedPodCreated "owned_pod_created" { owner, stamp }
         PodCreated "pod_created" { replica_set, name }
         PodStatusChanged "pod_status_changed" { id, status }
 

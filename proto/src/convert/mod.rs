@@ -11,18 +11,25 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use bulkhead_types::Shared;
+use bulkhead_types::{Rare, Shared};
 
 mod agent;
 mod command;
 mod common;
+mod config;
+mod defaults;
 mod event;
+mod job;
 mod log;
 mod node;
 mod object;
+mod owned;
 mod pod;
+mod resolved;
 mod scalar;
+mod stateful;
 mod submit;
+mod volume;
 mod workload;
 
 pub use submit::*;
@@ -116,6 +123,15 @@ impl<T: Field<W> + Hash, W> Field<W> for Shared<T> {
     }
 }
 
+impl<T: Field<W>, W> Field<Option<W>> for Rare<T> {
+    fn to_wire(&self) -> Option<W> {
+        self.get().map(Field::to_wire)
+    }
+    fn from_wire(wire: Option<W>) -> Result<Self, ConvertError> {
+        Ok(wire.map(T::from_wire).transpose()?.into())
+    }
+}
+
 pub(crate) fn missing() -> ConvertError {
     ConvertError::new("is missing")
 }
@@ -180,6 +196,14 @@ macro_rules! wire_field {
 /// A message as a field of another: left out when it says nothing.
 macro_rules! wire_field_or_default {
     ($($domain:ty => $wire:ty),* $(,)?) => { $(
+        impl $crate::convert::Field<$wire> for $domain {
+            fn to_wire(&self) -> $wire {
+                self.into()
+            }
+            fn from_wire(wire: $wire) -> Result<Self, $crate::convert::ConvertError> {
+                wire.try_into()
+            }
+        }
         impl $crate::convert::Field<Option<$wire>> for $domain {
             fn to_wire(&self) -> Option<$wire> {
                 (*self != Self::default()).then(|| self.into())

@@ -16,6 +16,13 @@ impl From<&Object> for v1::Object {
             Object::Pod(o) => Wire::Pod(o.to_wire()),
             Object::ReplicaSet(o) => Wire::ReplicaSet(o.to_wire()),
             Object::Deployment(o) => Wire::Deployment(o.to_wire()),
+            Object::StatefulSet(o) => Wire::StatefulSet(o.to_wire()),
+            Object::DaemonSet(o) => Wire::DaemonSet(o.to_wire()),
+            Object::Job(o) => Wire::Job(o.to_wire()),
+            Object::CronJob(o) => Wire::CronJob(o.to_wire()),
+            Object::ConfigMap(o) => Wire::ConfigMap(o.to_wire()),
+            Object::Secret(o) => Wire::Secret(o.to_wire()),
+            Object::ControllerRevision(o) => Wire::ControllerRevision(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -31,6 +38,13 @@ impl TryFrom<v1::Object> for Object {
             Wire::Pod(o) => Self::Pod(read(o, "pod")?),
             Wire::ReplicaSet(o) => Self::ReplicaSet(read(o, "replica_set")?),
             Wire::Deployment(o) => Self::Deployment(read(o, "deployment")?),
+            Wire::StatefulSet(o) => Self::StatefulSet(read(o, "stateful_set")?),
+            Wire::DaemonSet(o) => Self::DaemonSet(read(o, "daemon_set")?),
+            Wire::Job(o) => Self::Job(read(o, "job")?),
+            Wire::CronJob(o) => Self::CronJob(read(o, "cron_job")?),
+            Wire::ConfigMap(o) => Self::ConfigMap(read(o, "config_map")?),
+            Wire::Secret(o) => Self::Secret(read(o, "secret")?),
+            Wire::ControllerRevision(o) => Self::ControllerRevision(read(o, "controller_revision")?),
         })
     }
 }

@@ -23,13 +23,13 @@ wire_struct!(Pod => v1::Pod { meta, spec, node, status });
 wire_struct!(PodTemplate => v1::PodTemplate { labels, annotations, spec });
 wire_struct!(PodSpec => v1::PodSpec {
     runtime_class, restart_policy, termination_grace_ms, node_selector, node_name, tolerations, hostname,
-    init_containers, containers,
+    init_containers, containers, options,
 });
 wire_struct!(Toleration => v1::Toleration { key, operator, value, effect, toleration_ms });
 wire_struct!(Container => v1::Container {
-    name, image, image_pull_policy, command, args, working_dir, env, ports, requests, limits,
+    name, image, image_pull_policy, command, args, working_dir, env, ports, requests, limits, options,
 });
-wire_struct!(EnvVar => v1::EnvVar { name, value });
+wire_struct!(EnvVar => v1::EnvVar { name, value, value_from });
 wire_struct!(ContainerPort => v1::ContainerPort { name, container_port, protocol });
 wire_struct!(ResourceRequirements => v1::ResourceRequirements {
     cpu_millis, memory_bytes, ephemeral_storage_bytes,

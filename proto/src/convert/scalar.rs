@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{MemberId, Name, ObjectId, StringMap};
+use bulkhead_types::{Bytes, MemberId, Name, ObjectId, Sensitive, StringMap};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -81,6 +81,44 @@ impl Field<BTreeMap<String, String>> for StringMap {
     }
     fn from_wire(wire: BTreeMap<String, String>) -> Result<Self, ConvertError> {
         Ok(wire.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+    }
+}
+
+impl Field<BTreeMap<String, String>> for BTreeMap<SmolStr, String> {
+    fn to_wire(&self) -> BTreeMap<String, String> {
+        self.iter().map(|(k, v)| (k.to_string(), v.clone())).collect()
+    }
+    fn from_wire(wire: BTreeMap<String, String>) -> Result<Self, ConvertError> {
+        Ok(wire.into_iter().map(|(k, v)| (k.into(), v)).collect())
+    }
+}
+
+impl Field<BTreeMap<String, prost::bytes::Bytes>> for BTreeMap<SmolStr, Bytes> {
+    fn to_wire(&self) -> BTreeMap<String, prost::bytes::Bytes> {
+        self.iter()
+            .map(|(k, v)| (k.to_string(), prost::bytes::Bytes::copy_from_slice(v.as_slice())))
+            .collect()
+    }
+    fn from_wire(wire: BTreeMap<String, prost::bytes::Bytes>) -> Result<Self, ConvertError> {
+        Ok(wire.into_iter().map(|(k, v)| (k.into(), Vec::from(v).into())).collect())
+    }
+}
+
+impl Field<BTreeMap<String, prost::bytes::Bytes>> for BTreeMap<SmolStr, Sensitive> {
+    fn to_wire(&self) -> BTreeMap<String, prost::bytes::Bytes> {
+        self.iter().map(|(k, v)| (k.to_string(), prost::bytes::Bytes::copy_from_slice(v.reveal()))).collect()
+    }
+    fn from_wire(wire: BTreeMap<String, prost::bytes::Bytes>) -> Result<Self, ConvertError> {
+        Ok(wire.into_iter().map(|(k, v)| (k.into(), Vec::from(v).into())).collect())
+    }
+}
+
+impl Field<prost::bytes::Bytes> for Sensitive {
+    fn to_wire(&self) -> prost::bytes::Bytes {
+        prost::bytes::Bytes::copy_from_slice(self.reveal())
+    }
+    fn from_wire(wire: prost::bytes::Bytes) -> Result<Self, ConvertError> {
+        Ok(Vec::from(wire).into())
     }
 }
 

@@ -2,14 +2,14 @@
 //! bounded. What gets through here can be written to the log.
 
 use bulkhead_types::{
-    COMMANDS_MAX, Command, IntOrPercent, Kind, LABELS_MAX, Name, NodeFacts, Object,
-    PROGRESS_DEADLINE_MS_DEFAULT, Precondition, REPLICAS_MAX, REVISION_HISTORY_LIMIT_DEFAULT, StringMap,
-    TERMINATION_GRACE_MS_DEFAULT, check_label_key, check_label_value, validate,
+    COMMANDS_MAX, Command, Kind, LABELS_MAX, Name, NodeFacts, Object, Precondition, REPLICAS_MAX, StringMap,
+    check_label_key, check_label_value, validate,
 };
 use prost::Message;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use super::defaults::prepare;
 use super::{ConvertError, Field, at_most, read, unknown_variant};
 use crate::v1;
 use crate::v1::{command, user_command};
@@ -119,7 +119,7 @@ impl TryFrom<v1::JoinRequest> for Registration {
     }
 }
 
-fn check_size(bytes: usize, max: usize) -> Result<(), ConvertError> {
+pub(super) fn check_size(bytes: usize, max: usize) -> Result<(), ConvertError> {
     if bytes <= max {
         return Ok(());
     }
@@ -144,6 +144,8 @@ impl TryFrom<v1::UserCommand> for Command {
                 Log::RestartRollout(c)
             }
             User::SetUnschedulable(c) => Log::SetUnschedulable(c),
+            User::SetSuspended(c) => Log::SetSuspended(c),
+            User::RunCronJob(c) => Log::RunCronJob(c),
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -183,96 +185,11 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::UndoRollout(c)) => User::UndoRollout(c),
             Some(Log::RestartRollout(c)) => User::RestartRollout(c),
             Some(Log::SetUnschedulable(c)) => User::SetUnschedulable(c),
+            Some(Log::SetSuspended(c)) => User::SetSuspended(c),
+            Some(Log::RunCronJob(c)) => User::RunCronJob(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })
-    }
-}
-
-/// Bounds a submitted object, clears what is the control plane's and fills in defaults.
-fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
-    use v1::object::Object as Wire;
-    check_size(wire.encoded_len(), OBJECT_MESSAGE_BYTES_MAX)?;
-    let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
-        Wire::Namespace(o) => &mut o.meta,
-        Wire::Node(o) => {
-            o.spec.get_or_insert_default();
-            o.status = Some(v1::NodeStatus {
-                phase: v1::NodePhase::Unreachable.into(),
-                facts: Some(v1::NodeFacts::default()),
-                ..v1::NodeStatus::default()
-            });
-            &mut o.meta
-        }
-        Wire::Pod(o) => {
-            (o.node, o.status) = (None, None);
-            o.spec.iter_mut().for_each(default_pod_spec);
-            &mut o.meta
-        }
-        Wire::ReplicaSet(o) => {
-            o.status = None;
-            if let Some(spec) = &mut o.spec {
-                spec.replicas.get_or_insert(1);
-                default_template(&mut spec.template);
-            }
-            &mut o.meta
-        }
-        Wire::Deployment(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_deployment_spec);
-            &mut o.meta
-        }
-    };
-    if let Some(meta) = meta {
-        let old = std::mem::take(meta);
-        *meta = v1::ObjectMeta {
-            name: old.name,
-            namespace: old.namespace,
-            labels: old.labels,
-            annotations: old.annotations,
-            ..v1::ObjectMeta::default()
-        };
-    }
-    Ok(wire)
-}
-
-fn default_deployment_spec(spec: &mut v1::DeploymentSpec) {
-    use v1::deployment_strategy::{RollingUpdate, Variant};
-    spec.replicas.get_or_insert(1);
-    spec.progress_deadline_ms.get_or_insert(PROGRESS_DEADLINE_MS_DEFAULT);
-    spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT_DEFAULT);
-    let strategy = spec.strategy.get_or_insert_with(|| v1::DeploymentStrategy {
-        variant: Some(Variant::RollingUpdate(RollingUpdate::default())),
-    });
-    if let Some(Variant::RollingUpdate(rolling)) = &mut strategy.variant {
-        let quarter = || v1::IntOrPercent::from(&IntOrPercent::Percent(25));
-        rolling.max_surge.get_or_insert_with(quarter);
-        rolling.max_unavailable.get_or_insert_with(quarter);
-    }
-    default_template(&mut spec.template);
-}
-
-fn default_template(template: &mut Option<v1::PodTemplate>) {
-    template.iter_mut().filter_map(|t| t.spec.as_mut()).for_each(default_pod_spec);
-}
-
-fn default_pod_spec(spec: &mut v1::PodSpec) {
-    let default = |field: &mut i32, value: i32| {
-        if *field == 0 {
-            *field = value;
-        }
-    };
-    default(&mut spec.runtime_class, v1::RuntimeClass::Rune.into());
-    default(&mut spec.restart_policy, v1::RestartPolicy::Always.into());
-    spec.termination_grace_ms.get_or_insert(TERMINATION_GRACE_MS_DEFAULT);
-    for toleration in &mut spec.tolerations {
-        default(&mut toleration.operator, v1::TolerationOperator::Equal.into());
-    }
-    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
-        default(&mut container.image_pull_policy, v1::ImagePullPolicy::IfNotPresent.into());
-        for port in &mut container.ports {
-            default(&mut port.protocol, v1::Protocol::Tcp.into());
-        }
     }
 }
 
@@ -290,6 +207,13 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::Pod => "pod",
         Kind::ReplicaSet => "replica_set",
         Kind::Deployment => "deployment",
+        Kind::StatefulSet => "stateful_set",
+        Kind::DaemonSet => "daemon_set",
+        Kind::Job => "job",
+        Kind::CronJob => "cron_job",
+        Kind::ConfigMap => "config_map",
+        Kind::Secret => "secret",
+        Kind::ControllerRevision => "controller_revision",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Deletion, Name, ObjectId, PodSpec, PodStatus, Revision, Shared};
+use crate::{Deletion, Name, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared};
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
 /// newest one wins.
@@ -42,6 +42,8 @@ pub struct PodIntent {
     pub unique: bool,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,
+    /// What its references to ConfigMaps, Secrets and itself came to, where it has any and should run.
+    pub resolved: Rare<ResolvedPod>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, PodReport,
-    ReplicaSetStatus, Revision,
+    DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus,
+    OwnerRef, PodReport, PodStamp, ReplicaSetStatus, Revision,
 };
 
 /// Most commands of one submission.
@@ -94,6 +94,20 @@ pub enum Command {
         node: Name,
         /// Cordon or uncordon.
         unschedulable: bool,
+    },
+    /// Holds back, or lets go, the pods of a Job or the runs of a CronJob.
+    SetSuspended {
+        /// Which.
+        object: ObjectRef,
+        /// Hold back or let go.
+        suspended: bool,
+    },
+    /// Runs a CronJob's job now, whatever its schedule says.
+    RunCronJob {
+        /// Which CronJob.
+        cron_job: ObjectRef,
+        /// The job's name.
+        name: Name,
     },
 
     // --- agents ---
@@ -197,6 +211,58 @@ pub enum Command {
     CollectGarbage {
         /// Which; at most [`ITEMS_MAX`].
         objects: Vec<(Kind, ObjectId)>,
+    },
+
+    /// Creates an object for its owner, if that still is what was looked at.
+    CreateOwned {
+        /// The owner.
+        owner: OwnerRef,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// What it shall own; its owner is set from here.
+        object: Object,
+    },
+    /// Creates pods from their owner's template. Each is checked again; those that are not wanted are passed over.
+    CreateOwnedPods {
+        /// The owner: a StatefulSet, DaemonSet or Job.
+        owner: OwnerRef,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which; at most [`ITEMS_MAX`].
+        pods: Vec<PodStamp>,
+    },
+    /// Removes objects that their owner needs no more (old templates, old jobs). Others are passed over.
+    DeleteOwned {
+        /// The owner.
+        owner: OwnerRef,
+        /// Which; at most [`ITEMS_MAX`].
+        objects: Vec<(Kind, ObjectId)>,
+    },
+    /// Asks for pods of a StatefulSet or DaemonSet to end, with their own grace. Each is checked again; those that
+    /// are still wanted, or that the update strategy does not give up yet, are passed over.
+    DeleteOwnedPods {
+        /// The owner.
+        owner: OwnerRef,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which; at most [`ITEMS_MAX`].
+        pods: Vec<ObjectId>,
+        /// One CamelCase word on why.
+        reason: SmolStr,
+    },
+    /// Sets an object's status.
+    SetStatus {
+        /// Which object.
+        id: ObjectId,
+        /// Its status, and so its kind.
+        status: ObjectStatus,
+    },
+    /// Gives a ControllerRevision a new number: its template is wanted again.
+    SetControllerRevision {
+        /// Which.
+        id: ObjectId,
+        /// Its new number, above all others of its owner.
+        revision: u64,
     },
 
     // --- the cluster itself ---

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     Binding, Deletion, DeploymentSpec, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase,
-    NodeSpec, Object, ObjectId, PodStatus, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+    NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rejection,
+    ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -118,6 +119,16 @@ pub enum EventKind {
         id: ObjectId,
     },
 
+    /// The spec of an object changed; of a kind that has no event of its own for that.
+    SpecChanged(Object),
+    /// The status of an object changed; of a kind that has no event of its own for that.
+    StatusChanged {
+        /// Which object.
+        id: ObjectId,
+        /// All of it.
+        status: ObjectStatus,
+    },
+
     // --- workloads ---
     /// A Deployment's spec changed.
     DeploymentSpecChanged {
@@ -162,7 +173,33 @@ pub enum EventKind {
         status: ReplicaSetStatus,
     },
 
+    /// A ControllerRevision's template is wanted again.
+    ControllerRevisionChanged {
+        /// Which ControllerRevision.
+        id: ObjectId,
+        /// Its new number.
+        revision: u64,
+    },
+    /// A pod of a Job ended and was counted, once.
+    JobPodEnded {
+        /// The Job.
+        job: ObjectId,
+        /// How the pod ended.
+        end: PodEnd,
+        /// The index that it stood for.
+        index: Option<u32>,
+        /// With [`PodEnd::FailedJob`]: which pod and rule, for people; else empty.
+        message: String,
+    },
+
     // --- pods ---
+    /// A pod came to be from the template of a StatefulSet, DaemonSet or Job; its id is the event's revision.
+    OwnedPodCreated {
+        /// The owner.
+        owner: OwnerRef,
+        /// What distinguishes the pod from its siblings.
+        stamp: PodStamp,
+    },
     /// A pod came to be from its ReplicaSet's template; its id is the event's revision.
     PodCreated {
         /// The set.

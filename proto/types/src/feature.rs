@@ -3,10 +3,10 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, LogRecord, MembershipChange, NodePhase, Object};
+use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 3;
+pub const FEATURE_LEVEL_MAX: u32 = 4;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -14,18 +14,56 @@ pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
 /// From this level on nodes are fenced, and what that means for pods that must be unique holds.
 pub const FENCING_LEVEL: u32 = 3;
 
+/// From this level on there are StatefulSets, DaemonSets, Jobs, CronJobs, ConfigMaps and Secrets, and pods may use the
+/// latter two.
+pub const WORKLOADS_LEVEL: u32 = 4;
+
+impl Kind {
+    /// The feature level that a cluster must have before objects of this kind may be in its log.
+    #[must_use]
+    pub fn feature_level(self) -> u32 {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
+            _ => WORKLOADS_LEVEL,
+        }
+    }
+}
+
+impl Object {
+    /// The feature level that a cluster must have before this may be in its log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        let spec = |spec: &PodSpec| if spec.has_options() { WORKLOADS_LEVEL } else { 1 };
+        match self {
+            Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
+            Self::Pod(pod) => spec(&pod.spec),
+            Self::ReplicaSet(set) => spec(&set.spec.template.spec),
+            Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
+            other => other.kind().feature_level(),
+        }
+    }
+}
+
 impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
-        // What is not named here is as old as the log's format.
+        // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
-            Self::Create(Object::Node(node)) | Self::Apply(Object::Node(node))
-                if node.status.phase == NodePhase::Fenced =>
-            {
-                FENCING_LEVEL
+            Self::Create(object) | Self::Apply(object) => object.feature_level(),
+            Self::Delete { object, .. } | Self::Scale { object, .. } => object.kind.feature_level(),
+            Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
+                deployment.kind.feature_level()
             }
+            Self::SetSuspended { .. }
+            | Self::RunCronJob { .. }
+            | Self::CreateOwned { .. }
+            | Self::CreateOwnedPods { .. }
+            | Self::DeleteOwned { .. }
+            | Self::DeleteOwnedPods { .. }
+            | Self::SetStatus { .. }
+            | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
             _ => 1,
         }
     }
@@ -49,5 +87,42 @@ impl LogRecord {
             }
             Self::Membership(change) => change.feature_level(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        Container, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodStatus, Rare, Shared,
+        Volume, VolumeSource,
+    };
+
+    fn check(spec: PodSpec, level: u32) {
+        let name = |text| Name::new(text).expect("a name");
+        let pod = Pod {
+            meta: ObjectMeta::new(Some(name("default")), name("p")),
+            spec: Shared::new(spec),
+            node: None,
+            status: PodStatus::default(),
+        };
+        assert_eq!(Command::Create(Object::Pod(Arc::new(pod))).feature_level(), level);
+    }
+
+    #[test]
+    fn a_pod_needs_the_level_of_what_it_says() {
+        let with_env = |value_from| {
+            let var = EnvVar { name: "A".to_owned(), value_from, ..EnvVar::default() };
+            let container = Container { env: vec![var], ..Container::default() };
+            PodSpec { containers: vec![container], ..PodSpec::default() }
+        };
+        check(with_env(Rare::NONE), 1);
+        let field = crate::DownwardSource::Field(PodField::Name);
+        check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
+        let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
+        let volumes = vec![Volume { name: "v".into(), source }];
+        check(PodSpec { options: Rare::some(PodOptions { volumes }), ..PodSpec::default() }, WORKLOADS_LEVEL);
     }
 }

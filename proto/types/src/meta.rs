@@ -78,12 +78,25 @@ impl ObjectMeta {
 }
 
 /// When deletion was asked for, and how long the object may take to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletion {
     /// Log time of the request, milliseconds since the epoch.
     pub requested_at_ms: u64,
     /// Grace before the pod is killed, in milliseconds.
     pub grace_ms: u64,
+    /// Whether a Job asked for the end of its own pod, which is then no failure. Of pods of Jobs only.
+    #[serde(default)]
+    pub by_job: bool,
+}
+
+impl std::hash::Hash for Deletion {
+    /// Replicas of before there were Jobs have the same digest of what has no Job.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.requested_at_ms, self.grace_ms).hash(state);
+        if self.by_job {
+            self.by_job.hash(state);
+        }
+    }
 }
 
 /// The controlling owner of an object.

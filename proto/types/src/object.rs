@@ -4,67 +4,113 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Deployment, Name, Node, ObjectMeta, Pod, ReplicaSet};
+use crate::{
+    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Name, Node, ObjectMeta, Pod,
+    ReplicaSet, Secret, StatefulSet,
+};
 
-/// What kinds of objects there are. Numbers are those of the wire and are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    /// A tenant's room for names.
-    Namespace = 1,
-    /// A machine that runs pods.
-    Node = 2,
-    /// One guest VM and its containers.
-    Pod = 3,
-    /// A number of equal pods.
-    ReplicaSet = 4,
-    /// ReplicaSets over time: a rollout.
-    Deployment = 5,
+/// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
+macro_rules! kinds {
+    ($(
+        $(#[doc = $doc:literal])+
+        $kind:ident = $number:literal, $api_version:literal, $scope:ident, [$($alias:literal),+ $(,)?];
+    )+) => {
+        /// What kinds of objects there are. Numbers are those of the wire and are never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Kind {
+            $($(#[doc = $doc])+ $kind = $number,)+
+        }
+
+        impl Kind {
+            /// Every kind, in the order of their numbers.
+            pub const ALL: [Self; [$($number),+].len()] = [$(Self::$kind),+];
+
+            /// The name as in `kind:` of a manifest.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind)),+ }
+            }
+
+            /// The `apiVersion` of the kind in a manifest.
+            #[must_use]
+            pub fn api_version(self) -> &'static str {
+                match self { $(Self::$kind => $api_version),+ }
+            }
+
+            /// Whether objects of this kind live in a namespace.
+            #[must_use]
+            pub fn is_namespaced(self) -> bool {
+                match self { $(Self::$kind => kinds!(@namespaced $scope)),+ }
+            }
+
+            /// Reads a kind as a user types it, in any case: its name, its plural or a short form, such as
+            /// `Deployment`, `deployments` or `deploy`.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let lower = text.to_ascii_lowercase();
+                let aliases: [(Self, &[&str]); Self::ALL.len()] = [$((Self::$kind, &[$($alias),+])),+];
+                aliases.into_iter().find_map(|(kind, aliases)| aliases.contains(&lower.as_str()).then_some(kind))
+            }
+        }
+
+        /// Any object. Cloning is cheap: the content is shared.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Object {
+            $(
+                #[doc = concat!("See [`", stringify!($kind), "`].")]
+                $kind(Arc<$kind>),
+            )+
+        }
+
+        impl Object {
+            /// The object's kind.
+            #[must_use]
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind),+ }
+            }
+
+            /// The object's metadata.
+            #[must_use]
+            pub fn meta(&self) -> &ObjectMeta {
+                match self { $(Self::$kind(o) => &o.meta),+ }
+            }
+
+            /// The object's metadata, to change; the content is copied when it is shared.
+            #[must_use]
+            pub fn meta_mut(&mut self) -> &mut ObjectMeta {
+                match self { $(Self::$kind(o) => &mut Arc::make_mut(o).meta),+ }
+            }
+        }
+    };
+    (@namespaced cluster) => { false };
+    (@namespaced namespaced) => { true };
 }
 
-impl Kind {
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Namespace, Self::Node, Self::Pod, Self::ReplicaSet, Self::Deployment];
-
-    /// The name as in `kind:` of a manifest.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::Pod => "Pod",
-            Self::ReplicaSet => "ReplicaSet",
-            Self::Deployment => "Deployment",
-        }
-    }
-
-    /// The `apiVersion` of the kind in a manifest.
-    #[must_use]
-    pub fn api_version(self) -> &'static str {
-        match self {
-            Self::Namespace | Self::Node | Self::Pod => "v1",
-            Self::ReplicaSet | Self::Deployment => "apps/v1",
-        }
-    }
-
-    /// Whether objects of this kind live in a namespace.
-    #[must_use]
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
-    }
-
-    /// Reads a kind as a user types it: `pod`, `pods`, `po`, `Deployment`, `deploy`, `rs`, `ns`, `no`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let lower = text.to_ascii_lowercase();
-        Some(match lower.as_str() {
-            "namespace" | "namespaces" | "ns" => Self::Namespace,
-            "node" | "nodes" | "no" => Self::Node,
-            "pod" | "pods" | "po" => Self::Pod,
-            "replicaset" | "replicasets" | "rs" => Self::ReplicaSet,
-            "deployment" | "deployments" | "deploy" => Self::Deployment,
-            _ => return None,
-        })
-    }
+kinds! {
+    /// A tenant's room for names.
+    Namespace = 1, "v1", cluster, ["namespace", "namespaces", "ns"];
+    /// A machine that runs pods.
+    Node = 2, "v1", cluster, ["node", "nodes", "no"];
+    /// One guest VM and its containers.
+    Pod = 3, "v1", namespaced, ["pod", "pods", "po"];
+    /// A number of equal pods.
+    ReplicaSet = 4, "apps/v1", namespaced, ["replicaset", "replicasets", "rs"];
+    /// ReplicaSets over time: a rollout.
+    Deployment = 5, "apps/v1", namespaced, ["deployment", "deployments", "deploy"];
+    /// Pods with an identity each.
+    StatefulSet = 6, "apps/v1", namespaced, ["statefulset", "statefulsets", "sts"];
+    /// One pod on every eligible node.
+    DaemonSet = 7, "apps/v1", namespaced, ["daemonset", "daemonsets", "ds"];
+    /// Pods that run to completion.
+    Job = 8, "batch/v1", namespaced, ["job", "jobs"];
+    /// Jobs by the clock.
+    CronJob = 9, "batch/v1", namespaced, ["cronjob", "cronjobs", "cj"];
+    /// Configuration of pods.
+    ConfigMap = 10, "v1", namespaced, ["configmap", "configmaps", "cm"];
+    /// Configuration of pods that only they may see.
+    Secret = 11, "v1", namespaced, ["secret", "secrets"];
+    /// A template that a StatefulSet or DaemonSet has, or had.
+    ControllerRevision = 12, "apps/v1", namespaced, ["controllerrevision", "controllerrevisions"];
 }
 
 impl std::fmt::Display for Kind {
@@ -100,58 +146,7 @@ pub struct Namespace {
     pub meta: ObjectMeta,
 }
 
-/// Any object. Cloning is cheap: the content is shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Object {
-    /// See [`Namespace`].
-    Namespace(Arc<Namespace>),
-    /// See [`Node`].
-    Node(Arc<Node>),
-    /// See [`Pod`].
-    Pod(Arc<Pod>),
-    /// See [`ReplicaSet`].
-    ReplicaSet(Arc<ReplicaSet>),
-    /// See [`Deployment`].
-    Deployment(Arc<Deployment>),
-}
-
 impl Object {
-    /// The object's kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-            Self::Pod(_) => Kind::Pod,
-            Self::ReplicaSet(_) => Kind::ReplicaSet,
-            Self::Deployment(_) => Kind::Deployment,
-        }
-    }
-
-    /// The object's metadata.
-    #[must_use]
-    pub fn meta(&self) -> &ObjectMeta {
-        match self {
-            Self::Namespace(o) => &o.meta,
-            Self::Node(o) => &o.meta,
-            Self::Pod(o) => &o.meta,
-            Self::ReplicaSet(o) => &o.meta,
-            Self::Deployment(o) => &o.meta,
-        }
-    }
-
-    /// The object's metadata, to change; the content is copied when it is shared.
-    #[must_use]
-    pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match self {
-            Self::Namespace(o) => &mut Arc::make_mut(o).meta,
-            Self::Node(o) => &mut Arc::make_mut(o).meta,
-            Self::Pod(o) => &mut Arc::make_mut(o).meta,
-            Self::ReplicaSet(o) => &mut Arc::make_mut(o).meta,
-            Self::Deployment(o) => &mut Arc::make_mut(o).meta,
-        }
-    }
-
     /// Kind, namespace and name.
     #[must_use]
     pub fn object_ref(&self) -> ObjectRef {

@@ -5,7 +5,10 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectId, ObjectMeta, Resources, Shared, StringMap, TaintEffect, sandbox_overhead};
+use crate::{
+    ContainerOptions, EnvSource, Kind, ObjectId, ObjectMeta, PodOptions, Rare, Resources, Shared, StringMap,
+    TaintEffect, sandbox_overhead,
+};
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
 pub const TERMINATION_GRACE_MS_DEFAULT: u64 = 30_000;
@@ -27,6 +30,11 @@ impl Pod {
     /// Whether at most one instance of it may ever live.
     #[must_use]
     pub fn is_unique(&self) -> bool {
+        let has_identity = self.meta.owner.is_some_and(|owner| owner.kind == Kind::StatefulSet);
+        has_identity || self.is_marked_unique()
+    }
+
+    fn is_marked_unique(&self) -> bool {
         self.meta.annotations.get(crate::ANNOTATION_UNIQUE).is_some_and(|value| value == "true")
     }
 }
@@ -83,6 +91,8 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
     /// Run side by side. At least one.
     pub containers: Vec<Container>,
+    /// What few pods have.
+    pub options: Rare<PodOptions>,
 }
 
 /// Whether the value of a toleration must match.
@@ -158,15 +168,19 @@ pub struct Container {
     pub requests: ResourceRequirements,
     /// Most that may be used.
     pub limits: ResourceRequirements,
+    /// What few containers have.
+    pub options: Rare<ContainerOptions>,
 }
 
 /// One environment variable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvVar {
     /// Its name: no `=`, not empty.
     pub name: String,
-    /// Its value.
+    /// Its value; `$(NAME)` is an earlier variable's.
     pub value: String,
+    /// Where the value comes from instead; then `value` is empty.
+    pub value_from: Rare<EnvSource>,
 }
 
 /// Transport protocol of a port.

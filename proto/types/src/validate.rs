@@ -3,19 +3,23 @@
 //! Source: "API Conventions" and the API reference of Kubernetes for the rules; bounds that Kubernetes leaves
 //! open are set here, because everything that is stored is replicated and kept in memory.
 
+mod config;
 mod image;
+mod job;
 mod path;
 mod pod;
+mod volume;
 mod workload;
 
 use std::collections::BTreeSet;
 
 pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
+pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
-    ANNOTATIONS_BYTES_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap, check_label_key,
-    check_label_value,
+    ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap,
+    check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -67,6 +71,25 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         Object::Pod(p) => pod::spec(&p.spec, &root.field("spec"), &mut report),
         Object::ReplicaSet(set) => workload::replica_set(&set.spec, &root.field("spec"), &mut report),
         Object::Deployment(d) => workload::deployment(&d.spec, &root.field("spec"), &mut report),
+        Object::StatefulSet(s) => {
+            workload::stateful_set(&s.meta.name, &s.spec, &root.field("spec"), &mut report)
+        }
+        Object::DaemonSet(s) => workload::daemon_set(&s.spec, &root.field("spec"), &mut report),
+        Object::Job(j) => job::job(&j.spec, &root.field("spec"), &mut report),
+        Object::CronJob(j) => {
+            if j.meta.name.as_str().len() > CRON_JOB_NAME_LENGTH_MAX {
+                let reason = format!(
+                    "must be at most {CRON_JOB_NAME_LENGTH_MAX} bytes: the time of a run is joined to it"
+                );
+                report.push(&root.field("metadata").field("name"), reason);
+            }
+            job::cron_job(&j.spec, &root.field("spec"), &mut report);
+        }
+        Object::ConfigMap(c) => config::config_map(c, &mut report),
+        Object::Secret(s) => config::secret(s, &mut report),
+        Object::ControllerRevision(_) => {
+            report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
+        }
     }
     let bytes = object_bytes(object);
     if bytes > OBJECT_BYTES_MAX {
@@ -177,6 +200,18 @@ fn object_bytes(object: &Object) -> usize {
         Object::Pod(p) => pod::bytes(&p.spec),
         Object::ReplicaSet(set) => workload::template_bytes(&set.spec.template),
         Object::Deployment(d) => workload::template_bytes(&d.spec.template),
+        Object::StatefulSet(s) => workload::template_bytes(&s.spec.template),
+        Object::DaemonSet(s) => workload::template_bytes(&s.spec.template),
+        Object::Job(j) => workload::template_bytes(&j.spec.template),
+        Object::CronJob(j) => {
+            let template = &j.spec.job_template;
+            map_bytes(&template.labels)
+                + map_bytes(&template.annotations)
+                + workload::template_bytes(&template.spec.template)
+        }
+        // Data has a bound of its own.
+        Object::ConfigMap(_) | Object::Secret(_) => 0,
+        Object::ControllerRevision(r) => workload::template_bytes(&r.template),
     }
 }
 

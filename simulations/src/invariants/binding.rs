@@ -5,6 +5,7 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{Binding, NodePhase, Resources};
+use smol_str::SmolStr;
 
 use super::{Verdict, Violation};
 
@@ -28,7 +29,8 @@ pub fn check(before: &State, after: &State, binding: &Binding) -> Verdict {
     if node.status.phase != NodePhase::Ready || node.meta.is_deleting() {
         return violation("the node is not ready");
     }
-    if node.spec.unschedulable {
+    let bears = |key: &SmolStr| key.is_empty() || key == "node.kubernetes.io/unschedulable";
+    if node.spec.unschedulable && !pod.spec.tolerations.iter().any(|toleration| bears(&toleration.key)) {
         return violation("the node is cordoned");
     }
     let living = || after.pods_on(binding.node).filter(|pod| !pod.status.phase.is_terminal());

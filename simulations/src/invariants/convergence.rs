@@ -1,7 +1,7 @@
 //! After the faults everything satisfiable runs, and nothing else does.
 //!
 //! Satisfiable means: a pod that waits for a node fits on none, as the scheduler's own rule says for every
-//! node. A Deployment with such a pod is excused: its rollout may have to wait for room. What is on a node that is lost
+//! node. A workload with such a pod is excused: its rollout may have to wait for room. What is on a node that is lost
 //! waits for it, but for what must be unique: that is over there, and its owner has another one.
 
 use std::collections::BTreeSet;
@@ -9,9 +9,12 @@ use std::collections::BTreeSet;
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_types::{Deployment, DeploymentStrategy, Kind, MemberId, NodePhase, ObjectId, Pod};
+use bulkhead_types::{
+    DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, Job, Kind, MemberId, NodePhase,
+    ObjectId, Pod, StatefulSet, StatefulSetUpdateStrategy,
+};
 
-use super::{Verdict, Violation, ensure, progress};
+use super::{Verdict, Violation, daemon_set, ensure, progress};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -59,7 +62,13 @@ pub fn state(state: &State, nodes: usize, is_lost: bool, lost: Option<ObjectId>)
         check_deployment(state, deployment, lost)?;
         // What is on a lost node may hold a rollout up.
         if lost.is_some() { Ok(()) } else { progress::check(state, deployment) }
-    })
+    })?;
+    if lost.is_some() {
+        return Ok(());
+    }
+    state.stateful_sets().iter().try_for_each(|set| check_stateful_set(state, set))?;
+    state.daemon_sets().iter().try_for_each(|set| check_daemon_set(state, set))?;
+    state.jobs().iter().try_for_each(|job| check_job(state, job))
 }
 
 /// A pod on the lost node: what must be unique has not to wait for anybody there.
@@ -68,6 +77,35 @@ fn check_lost(pod: &Pod) -> Verdict {
     let may_wait = pod.meta.owner.is_none() && !pod.meta.is_deleting() && !pod.status.ready;
     ensure(!waits || may_wait, "convergence", || {
         format!("pod {} must be unique and waits for a node that is lost", pod.meta.name)
+    })
+}
+
+/// Whether a pod of an owner waits for room.
+fn waits(state: &State, owner: ObjectId) -> bool {
+    state.pods_of(owner).any(|pod| state.pending_pods().contains(&pod.meta.id))
+}
+
+fn check_stateful_set(state: &State, set: &StatefulSet) -> Verdict {
+    let (spec, status) = (&set.spec, &set.status);
+    let rolls = matches!(spec.update_strategy, StatefulSetUpdateStrategy::RollingUpdate { partition: 0, .. });
+    let complete = status.observed_generation == set.meta.generation
+        && [status.replicas, status.ready_replicas, status.available_replicas] == [spec.replicas; 3]
+        && (!rolls || status.updated_replicas == spec.replicas)
+        && (!rolls || status.current_revision == status.update_revision);
+    ensure(waits(state, set.meta.id) || complete, "convergence", || {
+        format!("StatefulSet {} wants {} and is at {status:?}", set.meta.name, spec.replicas)
+    })
+}
+
+fn check_daemon_set(state: &State, set: &DaemonSet) -> Verdict {
+    let status = &set.status;
+    let wanted = state.nodes().iter().filter(|node| !daemon_set::repels(set, node, false)).count() as u32;
+    let rolls = set.spec.update_strategy != DaemonSetUpdateStrategy::OnDelete;
+    let complete = status.observed_generation == set.meta.generation
+        && [status.desired_number_scheduled, status.number_available] == [wanted; 2]
+        && (!rolls || status.updated_number_scheduled == wanted);
+    ensure(waits(state, set.meta.id) || complete, "convergence", || {
+        format!("DaemonSet {} wants {wanted} nodes and is at {status:?}", set.meta.name)
     })
 }
 
@@ -113,6 +151,12 @@ fn check_deployment(state: &State, deployment: &Deployment, lost: Option<ObjectI
             == [spec.replicas; 4];
     ensure(waits || complete, "convergence", || {
         format!("Deployment {} wants {} and is at {status:?}", deployment.meta.name, spec.replicas)
+    })
+}
+
+fn check_job(state: &State, job: &Job) -> Verdict {
+    ensure(waits(state, job.meta.id) || job.spec.suspend || job.end().is_some(), "convergence", || {
+        format!("Job {} has not ended: {:?}", job.meta.name, job.status)
     })
 }
 
@@ -214,6 +258,49 @@ mod tests {
         assert!(check_lost(&pod).is_err(), "its owner waits for it");
         pod.status.phase = bulkhead_types::PodPhase::Failed;
         assert!(check_lost(&pod).is_ok(), "its owner has another one");
+    }
+
+    #[test]
+    fn sets_that_are_not_done_are_noticed() {
+        use crate::invariants::sets::World;
+        use bulkhead_types::{DaemonSetSpec, LabelSelector, PodManagementPolicy, StatefulSetSpec};
+        let meta = || ObjectMeta::new(Some(name("default")), name("x"));
+        let (selector, template) = (LabelSelector::from_labels(World::labels()), World::template(1));
+        let stateful_set = |replicas| StatefulSet {
+            meta: meta(),
+            spec: StatefulSetSpec {
+                replicas,
+                ordinals_start: 0,
+                selector: selector.clone(),
+                template: template.clone(),
+                service_name: "".into(),
+                pod_management_policy: PodManagementPolicy::OrderedReady,
+                update_strategy: StatefulSetUpdateStrategy::default(),
+                min_ready_ms: 0,
+                revision_history_limit: 1,
+            },
+            status: Default::default(),
+        };
+        let mut world = World::new();
+        world.create(Object::StatefulSet(Arc::new(stateful_set(1))));
+        let verdict = state(world.state(), 0, false, None);
+        assert!(verdict.is_err_and(|violation| violation.detail.contains("StatefulSet x wants 1")));
+        let daemon_set = DaemonSet {
+            meta: meta(),
+            spec: DaemonSetSpec {
+                selector: selector.clone(),
+                template: template.clone(),
+                update_strategy: DaemonSetUpdateStrategy::default(),
+                min_ready_ms: 0,
+                revision_history_limit: 1,
+            },
+            status: Default::default(),
+        };
+        let mut world = World::new();
+        world.node("n");
+        world.create(Object::DaemonSet(Arc::new(daemon_set)));
+        let verdict = state(world.state(), 1, false, None);
+        assert!(verdict.is_err_and(|violation| violation.detail.contains("DaemonSet x wants 1 nodes")));
     }
 
     #[test]

@@ -22,8 +22,13 @@
 //! | `rebuilt` | State from events, and from a snapshot and what follows it, equals live State | every few hundred entries, at every start |
 //! | `physical` | what guests hold fits their node; a pod has one guest, where it was bound; what is gone is gone | at every change of a guest |
 //! | `unique` | a pod that must be unique lives once, and never longer than its node's lease, whether its agent lives or not | at every start and end of a guest, and every few seconds |
+//! | `stateful_set` | ordinals come, go and are replaced in their order and within their bound, one pod of each | at every creation and deletion by its reconciler |
+//! | `daemon_set` | nodes that suit get one pod, two with a surge, and no more are without than allowed | at every creation and deletion by its reconciler |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
 //! | `progress` | a rollout ends, also on a full cluster: it stands still only where its bounds leave it no step | at the end |
+//! | `job_ends` | the end of each pod of a Job is counted once, as a success only when its guest said so | at every new entry |
+//! | `jobs` | a Job that gets a pod has no more than its parallelism; its result is final | at every new entry |
+//! | `cron_jobs` | a CronJob starts at most one job for each time | at every new entry |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
 //! The model has no devices, quotas or autoscaling, because the control plane has none yet: their properties (one owner
@@ -33,10 +38,14 @@ pub mod acknowledged;
 pub mod answers;
 pub mod binding;
 pub mod convergence;
+pub mod cron_jobs;
+pub mod daemon_set;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;
 pub mod history;
+pub mod job_ends;
+pub mod jobs;
 pub mod leases;
 pub mod ledger;
 pub mod linearizability;
@@ -50,6 +59,9 @@ pub mod rebuilt;
 pub mod reports;
 pub mod revisions;
 pub mod rollout;
+#[cfg(test)]
+mod sets;
+pub mod stateful_set;
 pub mod unique;
 pub mod watch;
 

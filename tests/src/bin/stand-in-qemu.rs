@@ -131,6 +131,8 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             *pod = configure.pod;
             (pod.as_ref().map(running).unwrap_or_default(), false)
         }
+        // Nobody here reads them.
+        HostMessage::VolumeFiles(_) => (Vec::new(), false),
         HostMessage::Stop(_) => {
             let mut answers = pod.as_ref().map(|pod| states(pod, true)).unwrap_or_default();
             let (reason, message) = ("Stopped".to_owned(), String::new());

@@ -72,11 +72,12 @@ fn measure(args: &ScaleArgs) -> Result<(), Failure> {
     }
     let mut results = Results::open(&args.output)?;
     let wants = |name: &str| name.starts_with(&args.only) || args.only.starts_with(name);
-    if wants(REPLAY) {
-        replay(args, &mut results)?;
-    }
+    // First: after anything else pods would be put where that was, and too little memory counted.
     if [RESTART, PAUSE, MEMORY].into_iter().any(wants) {
         pods(args, &mut results, &wants)?;
+    }
+    if wants(REPLAY) {
+        replay(args, &mut results)?;
     }
     results.finish()
 }

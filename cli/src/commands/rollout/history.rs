@@ -1,12 +1,10 @@
 //! `rollout history`: the revisions that can be gone back to.
 
-use std::sync::Arc;
-
-use bulkhead_types::{ANNOTATION_CHANGE_CAUSE, Kind, Object, ReplicaSet};
+use bulkhead_types::{ANNOTATION_CHANGE_CAUSE, Kind, Object, ObjectMeta, PodTemplate};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Which, read};
+use super::Which;
 use crate::client::Filter;
 use crate::commands::{Context, get};
 use crate::directory::Directory;
@@ -24,50 +22,52 @@ pub(crate) struct HistoryArgs {
     revision: Option<u64>,
 }
 
+/// The number, metadata and template of what stands for one revision.
+fn parts(object: &Object) -> Option<(u64, &ObjectMeta, &PodTemplate)> {
+    match object {
+        Object::ReplicaSet(set) => Some((set.spec.rollout_revision, &set.meta, &set.spec.template)),
+        Object::ControllerRevision(row) => Some((row.revision, &row.meta, &row.template)),
+        _ => None,
+    }
+}
+
 pub(crate) async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
-    let object = args.which.deployment(context)?;
-    let deployment = read(&object, context).await?;
+    let object = args.which.rolled(context)?;
+    let owner = context.client.get(&object).await?.meta().id;
+    let (kind, title) = match object.kind {
+        Kind::Deployment => (Kind::ReplicaSet, "REPLICASET"),
+        _ => (Kind::ControllerRevision, "CONTROLLERREVISION"),
+    };
     let filter = Filter { namespace: object.namespace.clone(), ..Filter::default() };
-    let (sets, _) = context.client.list(Kind::ReplicaSet, &filter).await?;
-    let mut sets: Vec<Arc<ReplicaSet>> = sets
-        .into_iter()
-        .filter_map(|o| match o {
-            Object::ReplicaSet(set) if set.meta.owner.is_some_and(|owner| owner.id == deployment.meta.id) => {
-                Some(set)
-            }
-            _ => None,
-        })
-        .collect();
-    sets.sort_by_key(|set| set.spec.rollout_revision);
+    let (mut owned, _) = context.client.list(kind, &filter).await?;
+    owned.retain(|object| object.meta().owner.is_some_and(|of| of.id == owner));
+    owned.sort_by_key(|object| parts(object).map(|(revision, ..)| revision));
     emit_line(&slash_name(&object))?;
     if let Some(revision) = args.revision {
-        let Some(set) = sets.iter().find(|set| set.spec.rollout_revision == revision) else {
+        let found = owned.iter().find(|object| parts(object).is_some_and(|(number, ..)| number == revision));
+        let Some(found) = found else {
             return Err(get::not_found(&format!("revision {revision} of {object}")));
         };
-        let value = Directory::default().to_value(&Object::ReplicaSet(Arc::clone(set)));
-        let template = value.pointer("/spec/template").cloned().unwrap_or(Value::Null);
+        let value = Directory::default().to_value(found);
+        let template = ["/spec/template", "/data/spec/template"].into_iter().find_map(|at| value.pointer(at));
+        let template = template.cloned().unwrap_or(Value::Null);
         return emit(&format!("revision {revision}\n{}", bulkhead_manifest::value_to_yaml(&template)));
     }
-    let rows: Vec<Vec<String>> = sets
+    let rows: Vec<Vec<String>> = owned
         .iter()
-        .map(|set| {
-            let annotations = [&set.meta.annotations, &set.spec.template.annotations];
+        .filter_map(parts)
+        .map(|(revision, meta, template)| {
+            let annotations = [&meta.annotations, &template.annotations];
             let cause = annotations.into_iter().find_map(|a| a.get(ANNOTATION_CHANGE_CAUSE));
+            let images: Vec<_> = template.spec.containers.iter().map(|c| c.image.as_str()).collect();
             vec![
-                set.spec.rollout_revision.to_string(),
-                age(set.meta.created_at_ms),
-                set.meta.name.to_string(),
-                set.spec
-                    .template
-                    .spec
-                    .containers
-                    .iter()
-                    .map(|c| c.image.as_str())
-                    .collect::<Vec<_>>()
-                    .join(","),
+                revision.to_string(),
+                age(meta.created_at_ms),
+                meta.name.to_string(),
+                images.join(","),
                 cause.map_or("<none>", |text| text.as_str()).to_owned(),
             ]
         })
         .collect();
-    emit(&table::render(&["REVISION", "AGE", "REPLICASET", "IMAGES", "CHANGE-CAUSE"], &rows))
+    emit(&table::render(&["REVISION", "AGE", title, "IMAGES", "CHANGE-CAUSE"], &rows))
 }

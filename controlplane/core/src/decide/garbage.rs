@@ -1,4 +1,5 @@
-//! What may be collected: objects whose owner is gone, and everything in a namespace that ends.
+//! What may be collected: objects whose owner is gone, everything in a namespace that ends, and jobs that ended
+//! long enough ago.
 
 use bulkhead_canary::planted;
 use bulkhead_types::{EventKind, Kind, Object, ObjectId, Rejection};
@@ -27,6 +28,11 @@ pub fn disposal(state: &State, object: &Object) -> Option<Disposal> {
     let orphan = meta.owner.is_some_and(|owner| state.object(kind_of(owner.kind), owner.id).is_none());
     let namespace = meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
     let doomed = namespace.and_then(|id| state.namespaces.get(id)).is_some_and(|ns| ns.meta.is_deleting());
+    if let Object::Job(job) = object
+        && super::jobs::has_expired(job, state.now_ms)
+    {
+        return Some(Disposal::Remove);
+    }
     if !orphan && !doomed {
         return None;
     }

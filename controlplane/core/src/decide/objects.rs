@@ -47,13 +47,24 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
             set.status = ReplicaSetStatus::default();
         }
         Object::Deployment(deployment) => Arc::make_mut(deployment).status = Default::default(),
-        Object::Namespace(_) | Object::Node(_) => {}
+        Object::StatefulSet(set) => Arc::make_mut(set).status = Default::default(),
+        Object::DaemonSet(set) => Arc::make_mut(set).status = Default::default(),
+        Object::Job(job) => Arc::make_mut(job).status = Default::default(),
+        Object::CronJob(job) => Arc::make_mut(job).status = Default::default(),
+        Object::Namespace(_)
+        | Object::Node(_)
+        | Object::ConfigMap(_)
+        | Object::Secret(_)
+        | Object::ControllerRevision(_) => {}
     }
     object
 }
 
-fn check_valid(object: &Object) -> Result<(), Rejection> {
-    let errors = validate(object);
+pub(super) fn check_valid(object: &Object) -> Result<(), Rejection> {
+    let mut errors = validate(object);
+    if let Object::CronJob(cron_job) = object {
+        errors.extend(super::jobs::schedule_error(&cron_job.spec));
+    }
     let Some(first) = errors.first() else { return Ok(()) };
     let field = format!("{}: {}", object.object_ref(), first.path);
     let reason = match errors.len() {
@@ -100,7 +111,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
     }
-    if let (Some(owner), Object::ReplicaSet(_)) = (present.meta().owner, &present)
+    if let (Some(owner), Object::ReplicaSet(_) | Object::Job(_)) = (present.meta().owner, &present)
         && let Some(owner) = state.object(owner.kind, owner.id)
     {
         return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
@@ -140,8 +151,28 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         (Object::Node(present), Object::Node(wanted)) if present.spec != wanted.spec => {
             emit.push(EventKind::NodeSpecChanged { id, spec: wanted.spec.clone() });
         }
-        _ => {}
+        _ => change_spec(&present, object, &reference, emit)?,
     }
+    Ok(())
+}
+
+/// Changes the spec of an object of a kind that has no event of its own for that.
+fn change_spec(
+    present: &Object,
+    wanted: &Object,
+    reference: &ObjectRef,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    if !super::specs::differ(present, wanted) {
+        return Ok(());
+    }
+    if let Some((path, reason)) = super::specs::immutable_change(present, wanted) {
+        return Err(immutable(reference, path, reason)
+            .with_remedy("delete the object and create it anew, or give the new one another name"));
+    }
+    let mut object = wanted.clone();
+    *object.meta_mut() = present.meta().clone();
+    emit.push(EventKind::SpecChanged(object));
     Ok(())
 }
 
@@ -184,13 +215,16 @@ pub(super) fn delete(
             if state.is_namespace_empty(&namespace.meta.name) {
                 emit.push(EventKind::ObjectDeleted { kind, id });
             } else if !namespace.meta.is_deleting() {
-                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0 };
+                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false };
                 emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: "Deleted".into() });
             }
         }
         Object::Node(node) => delete_node(state, node, force, emit)?,
         // What a workload owns follows it: the garbage collector sees that its owner is gone.
-        Object::ReplicaSet(_) | Object::Deployment(_) => emit.push(EventKind::ObjectDeleted { kind, id }),
+        Object::ControllerRevision(_) => {
+            return Err(not_allowed(reference, "is its owner's own and goes with it"));
+        }
+        _ => emit.push(EventKind::ObjectDeleted { kind, id }),
     }
     Ok(())
 }
@@ -200,7 +234,7 @@ pub(super) fn delete(
 /// knows better.
 fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     let id = node.meta.id;
-    let pods: Vec<_> = state.pods_on(id).map(|pod| pod.meta.id).collect();
+    let pods: Vec<_> = state.pods_on(id).cloned().collect();
     if !pods.is_empty() && node.status.phase == NodePhase::Ready {
         return Err(not_allowed(
             format!("Node {}", node.meta.name),
@@ -220,7 +254,8 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
         ));
     }
     for pod in pods {
-        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod });
+        emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod.meta.id });
+        super::job_ends::count(state, &pod, None, false, emit);
     }
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())

@@ -1,15 +1,18 @@
 //! Pods: binding, reports, deletion.
 
+use std::collections::BTreeSet;
+
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Kind, NodePhase, ObjectId,
-    Pod, PodReport, PodStatus, Rejection,
+    Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Job, Kind, NodePhase,
+    ObjectId, Pod, PodReport, PodStatus, Rejection,
 };
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
-use super::{Emit, check_items, not_found};
+use super::{Emit, check_items, job_ends, not_found};
 use crate::State;
+use crate::job_pods::JobPods;
 use crate::placement::check_fit;
 use crate::state::NodeUsage;
 
@@ -71,21 +74,22 @@ pub(super) fn report(
     check_incarnation(node, incarnation)?;
     check_not_fenced(node)?;
     // A report names each pod at most once: a second one about it would be decided on a stale State.
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for report in reports {
         let bound_here = state.pods.get(report.pod).filter(|pod| pod.node == Some(node.meta.id));
         let Some(pod) = bound_here.filter(|_| seen.insert(report.pod)) else { continue };
         if report.sequence > pod.status.report_sequence {
-            report_one(pod, report, emit);
+            report_one(state, pod, report, emit);
         }
     }
     Ok(())
 }
 
-fn report_one(pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
+fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
     let id = pod.meta.id;
     if (report.gone || planted!("canary_deleted_while_running")) && pod.meta.is_deleting() {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
+        job_ends::count(state, pod, Some(&report.status), false, emit);
         return;
     }
     // What ended stays ended: its room was given away.
@@ -95,7 +99,10 @@ fn report_one(pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
     let status = merged(&pod.status, report, emit.at_ms());
     let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
     if !unchanged {
-        emit.push(EventKind::PodStatusChanged { id, status });
+        emit.push(EventKind::PodStatusChanged { id, status: status.clone() });
+    }
+    if status.phase.is_terminal() {
+        job_ends::count(state, pod, Some(&status), false, emit);
     }
 }
 
@@ -166,6 +173,10 @@ pub(super) fn delete_many(
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
     check_items("pods", pods.len())?;
+    if let Some(job) = surplus_of.and_then(|owner| state.jobs.get(owner)) {
+        delete_surplus(state, job, pods, reason, emit);
+        return Ok(());
+    }
     let mut budget = match surplus_of {
         None => pods.len(),
         Some(set) => {
@@ -176,7 +187,7 @@ pub(super) fn delete_many(
     if planted!("canary_hash_order") {
         return delete_in_hash_order(state, pods, reason, emit);
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for pod in pods.iter().filter(|id| seen.insert(**id)).filter_map(|id| state.pods.get(*id)) {
         let foreign = surplus_of.is_some_and(|set| pod.meta.owner.map(|o| o.id) != Some(set));
         if pod.meta.is_deleting() || foreign {
@@ -189,6 +200,14 @@ pub(super) fn delete_many(
         delete_one(state, pod, None, false, reason, emit);
     }
     Ok(())
+}
+
+/// Pods that a Job has too many of by now; those that it needs are passed over.
+fn delete_surplus(state: &State, job: &Job, pods: &[ObjectId], reason: &SmolStr, emit: &mut Emit<'_>) {
+    let mut surplus: BTreeSet<_> = JobPods::of(state, job).surplus.into_iter().collect();
+    for pod in pods.iter().filter(|id| surplus.remove(id)).filter_map(|id| state.pods.get(*id)) {
+        end_pod(state, pod, &Ending { grace_ms: None, force: false, reason, by_job: true }, emit);
+    }
 }
 
 /// What the ban on hash maps is for: each replica takes the pods in an order of its own.
@@ -206,6 +225,18 @@ fn delete_in_hash_order(
     Ok(())
 }
 
+/// How a pod shall end.
+struct Ending<'a> {
+    /// Its own when unset, in milliseconds.
+    grace_ms: Option<u64>,
+    /// Without waiting for its agent.
+    force: bool,
+    /// One CamelCase word on why.
+    reason: &'a str,
+    /// Its Job asks.
+    by_job: bool,
+}
+
 /// Asks for one pod to end. One that nothing runs for goes at once; one on a node goes when its agent says
 /// that nothing of it is left. Force does not wait for that word, unless the pod must be unique: then it ends without
 /// grace, and goes with its agent's word or when its node is fenced, whichever is first.
@@ -217,22 +248,25 @@ pub(super) fn delete_one(
     reason: &str,
     emit: &mut Emit<'_>,
 ) {
+    end_pod(state, pod, &Ending { grace_ms, force, reason, by_job: false }, emit);
+}
+
+fn end_pod(state: &State, pod: &Pod, ending: &Ending<'_>, emit: &mut Emit<'_>) {
     let id = pod.meta.id;
     let may_live = may_live_uniquely(state, pod);
-    if pod.node.is_none() || may_live == Some(false) || (force && may_live.is_none()) {
+    if pod.node.is_none() || may_live == Some(false) || (ending.force && may_live.is_none()) {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
+        job_ends::count(state, pod, None, ending.by_job, emit);
         return;
     }
-    let grace_ms = if force { 0 } else { grace_ms.unwrap_or(pod.spec.termination_grace_ms) };
-    // A second request may shorten the grace, never lengthen it.
-    if pod.meta.deletion.as_ref().is_none_or(|present| grace_ms < present.grace_ms) {
-        let requested_at_ms = pod.meta.deletion.as_ref().map_or(emit.at_ms(), |d| d.requested_at_ms);
-        let deletion = Deletion { requested_at_ms, grace_ms };
-        emit.push(EventKind::DeletionRequested {
-            kind: Kind::Pod,
-            id,
-            deletion,
-            reason: SmolStr::new(reason),
-        });
+    let grace_ms = if ending.force { 0 } else { ending.grace_ms.unwrap_or(pod.spec.termination_grace_ms) };
+    // A second request may shorten the grace, never lengthen it; why the pod ends was said by the first.
+    let present = pod.meta.deletion.as_deref();
+    if present.is_none_or(|present| grace_ms < present.grace_ms) {
+        let requested_at_ms = present.map_or(emit.at_ms(), |d| d.requested_at_ms);
+        let by_job = present.map_or(ending.by_job, |d| d.by_job);
+        let deletion = Deletion { requested_at_ms, grace_ms, by_job };
+        let reason = SmolStr::new(ending.reason);
+        emit.push(EventKind::DeletionRequested { kind: Kind::Pod, id, deletion, reason });
     }
 }

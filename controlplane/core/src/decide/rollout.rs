@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ANNOTATION_RESTARTED_AT, Deployment, EventKind, Kind, LABEL_POD_TEMPLATE_HASH, Object, ObjectRef,
-    PodTemplate, REPLICAS_MAX, Rejection, RejectionCode, ReplicaSet,
+    ANNOTATION_RESTARTED_AT, ControllerRevision, DaemonSet, Deployment, EventKind, Kind,
+    LABEL_POD_TEMPLATE_HASH, Object, ObjectId, ObjectRef, PodTemplate, REPLICAS_MAX, Rejection,
+    RejectionCode, ReplicaSet, StatefulSet,
 };
 use smol_str::SmolStr;
 
@@ -23,30 +24,52 @@ pub(super) fn scale(
     }
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     match object {
-        Object::Deployment(deployment) if deployment.spec.replicas != replicas => {
-            change_spec(&deployment, |spec| spec.replicas = replicas, emit);
-        }
-        Object::ReplicaSet(set) => {
-            if let Some(owner) = set.meta.owner.and_then(|o| state.object(o.kind, o.id)) {
-                return Err(not_allowed(
-                    reference,
-                    format!("belongs to {}, which sets its size", owner.object_ref()),
-                )
-                .with_remedy("scale that instead"));
+        Object::Deployment(deployment) => {
+            if deployment.spec.replicas != replicas {
+                change_spec(&deployment, |spec| spec.replicas = replicas, emit);
             }
+        }
+        Object::ReplicaSet(set) => scale_replica_set(state, &set, replicas, reference, emit)?,
+        Object::StatefulSet(mut set) => {
             if set.spec.replicas != replicas {
-                emit.push(EventKind::ReplicaSetScaled { id: set.meta.id, replicas });
+                Arc::make_mut(&mut set).spec.replicas = replicas;
+                let object = Object::StatefulSet(set);
+                super::objects::check_valid(&object)?;
+                emit.push(EventKind::SpecChanged(object));
             }
         }
-        Object::Deployment(_) => {}
-        other => {
-            let field = other.object_ref().to_string();
+        Object::DaemonSet(_) => {
             return Err(Rejection::new(
                 RejectionCode::Invalid,
-                field,
-                "cannot be scaled: only workloads have replicas",
+                reference.to_string(),
+                "cannot be scaled: a DaemonSet has one pod on every node that suits",
+            )
+            .with_remedy(
+                "change its template's nodeSelector or tolerations, or labels and taints of nodes",
             ));
         }
+        other => {
+            let field = other.object_ref().to_string();
+            let reason = "cannot be scaled: only Deployments, ReplicaSets and StatefulSets have replicas";
+            return Err(Rejection::new(RejectionCode::Invalid, field, reason));
+        }
+    }
+    Ok(())
+}
+
+fn scale_replica_set(
+    state: &State,
+    set: &ReplicaSet,
+    replicas: u32,
+    reference: &ObjectRef,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    if let Some(owner) = set.meta.owner.and_then(|o| state.object(o.kind, o.id)) {
+        let reason = format!("belongs to {}, which sets its size", owner.object_ref());
+        return Err(not_allowed(reference, reason).with_remedy("scale that instead"));
+    }
+    if set.spec.replicas != replicas {
+        emit.push(EventKind::ReplicaSetScaled { id: set.meta.id, replicas });
     }
     Ok(())
 }
@@ -57,7 +80,13 @@ pub(super) fn set_paused(
     paused: bool,
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
-    let deployment = find(state, reference)?;
+    let deployment = match find(state, reference)? {
+        Rolled::Deployment(deployment) => deployment,
+        other => {
+            let reason = format!("cannot be paused: a {} has no such field", other.kind());
+            return Err(not_allowed(reference, reason));
+        }
+    };
     if deployment.spec.paused != paused {
         change_spec(&deployment, |spec| spec.paused = paused, emit);
     }
@@ -70,9 +99,9 @@ pub(super) fn undo(
     to_revision: Option<u64>,
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
-    let deployment = find_running(state, reference, "undo")?;
-    let set = match to_revision {
-        Some(revision) => set_at(state, &deployment, revision).ok_or_else(|| {
+    let rolled = find_running(state, reference, "undo")?;
+    let template = match to_revision {
+        Some(revision) => rolled.template_at(state, revision).ok_or_else(|| {
             Rejection::new(
                 RejectionCode::NotFound,
                 reference.to_string(),
@@ -80,7 +109,7 @@ pub(super) fn undo(
             )
             .with_remedy("list the revisions with rollout history")
         })?,
-        None => previous_set(state, &deployment).ok_or_else(|| {
+        None => rolled.previous_template(state).ok_or_else(|| {
             Rejection::new(
                 RejectionCode::NotFound,
                 reference.to_string(),
@@ -88,9 +117,8 @@ pub(super) fn undo(
             )
         })?,
     };
-    let template = without_hash(&set.spec.template);
-    if template != deployment.spec.template {
-        change_spec(&deployment, |spec| spec.template = template, emit);
+    if template != *rolled.template() {
+        rolled.change_template(|present| *present = template, emit);
     }
     Ok(())
 }
@@ -101,8 +129,8 @@ pub(super) fn restart(
     restarted_at: &SmolStr,
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
-    let deployment = find_running(state, reference, "restart")?;
-    let present = deployment.spec.template.annotations.get(ANNOTATION_RESTARTED_AT);
+    let rolled = find_running(state, reference, "restart")?;
+    let present = rolled.template().annotations.get(ANNOTATION_RESTARTED_AT);
     if restarted_at.is_empty() || restarted_at.len() > 64 || present == Some(restarted_at) {
         let field = format!("{reference}: {ANNOTATION_RESTARTED_AT}");
         let reason = "must be a time of at most 64 characters that differs from the last restart's";
@@ -111,7 +139,7 @@ pub(super) fn restart(
         );
     }
     let (key, value) = (SmolStr::new_static(ANNOTATION_RESTARTED_AT), restarted_at.clone());
-    change_spec(&deployment, |spec| _ = spec.template.annotations.insert(key, value), emit);
+    rolled.change_template(|template| _ = template.annotations.insert(key, value), emit);
     Ok(())
 }
 
@@ -137,25 +165,102 @@ fn sets_of<'a>(state: &'a State, deployment: &Deployment) -> impl Iterator<Item 
     state.owned(deployment.meta.id, Kind::ReplicaSet).filter_map(|id| state.replica_sets.get(id))
 }
 
-fn find(state: &State, reference: &ObjectRef) -> Result<Arc<Deployment>, Rejection> {
+/// What has rollouts.
+enum Rolled {
+    Deployment(Arc<Deployment>),
+    StatefulSet(Arc<StatefulSet>),
+    DaemonSet(Arc<DaemonSet>),
+}
+
+impl Rolled {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Deployment(_) => Kind::Deployment,
+            Self::StatefulSet(_) => Kind::StatefulSet,
+            Self::DaemonSet(_) => Kind::DaemonSet,
+        }
+    }
+
+    fn template(&self) -> &PodTemplate {
+        match self {
+            Self::Deployment(deployment) => &deployment.spec.template,
+            Self::StatefulSet(set) => &set.spec.template,
+            Self::DaemonSet(set) => &set.spec.template,
+        }
+    }
+
+    fn change_template(self, change: impl FnOnce(&mut PodTemplate), emit: &mut Emit<'_>) {
+        match self {
+            Self::Deployment(deployment) => change_spec(&deployment, |spec| change(&mut spec.template), emit),
+            Self::StatefulSet(mut set) => {
+                change(&mut Arc::make_mut(&mut set).spec.template);
+                emit.push(EventKind::SpecChanged(Object::StatefulSet(set)));
+            }
+            Self::DaemonSet(mut set) => {
+                change(&mut Arc::make_mut(&mut set).spec.template);
+                emit.push(EventKind::SpecChanged(Object::DaemonSet(set)));
+            }
+        }
+    }
+
+    fn id(&self) -> ObjectId {
+        match self {
+            Self::Deployment(deployment) => deployment.meta.id,
+            Self::StatefulSet(set) => set.meta.id,
+            Self::DaemonSet(set) => set.meta.id,
+        }
+    }
+
+    fn template_at(&self, state: &State, revision: u64) -> Option<PodTemplate> {
+        match self {
+            Self::Deployment(deployment) => {
+                set_at(state, deployment, revision).map(|set| without_hash(&set.spec.template))
+            }
+            _ => {
+                rows_of(state, self.id()).find(|row| row.revision == revision).map(|row| row.template.clone())
+            }
+        }
+    }
+
+    fn previous_template(&self, state: &State) -> Option<PodTemplate> {
+        match self {
+            Self::Deployment(deployment) => {
+                previous_set(state, deployment).map(|set| without_hash(&set.spec.template))
+            }
+            _ => {
+                let earlier = rows_of(state, self.id()).filter(|row| row.template != *self.template());
+                earlier.max_by_key(|row| row.revision).map(|row| row.template.clone())
+            }
+        }
+    }
+}
+
+fn rows_of(state: &State, owner: ObjectId) -> impl Iterator<Item = &Arc<ControllerRevision>> {
+    let owned = state.owned(owner, Kind::ControllerRevision);
+    owned.filter_map(|id| state.controller_revisions.get(id))
+}
+
+fn find(state: &State, reference: &ObjectRef) -> Result<Rolled, Rejection> {
     match state.find_object(reference) {
-        Some(Object::Deployment(deployment)) => Ok(deployment),
+        Some(Object::Deployment(deployment)) => Ok(Rolled::Deployment(deployment)),
+        Some(Object::StatefulSet(set)) => Ok(Rolled::StatefulSet(set)),
+        Some(Object::DaemonSet(set)) => Ok(Rolled::DaemonSet(set)),
         Some(other) => Err(Rejection::new(
             RejectionCode::Invalid,
             other.object_ref().to_string(),
-            "has no rollout: only Deployments have",
+            "has no rollout: only Deployments, StatefulSets and DaemonSets have",
         )),
         None => Err(not_found(reference)),
     }
 }
 
-fn find_running(state: &State, reference: &ObjectRef, what: &str) -> Result<Arc<Deployment>, Rejection> {
-    let deployment = find(state, reference)?;
-    if deployment.spec.paused {
+fn find_running(state: &State, reference: &ObjectRef, what: &str) -> Result<Rolled, Rejection> {
+    let rolled = find(state, reference)?;
+    if matches!(&rolled, Rolled::Deployment(deployment) if deployment.spec.paused) {
         return Err(not_allowed(reference, format!("is paused: cannot {what} its rollout"))
             .with_remedy("resume it first"));
     }
-    Ok(deployment)
+    Ok(rolled)
 }
 
 fn change_spec(

@@ -17,6 +17,9 @@ const OBJECTS_PER_RUN: usize = 4 * OBJECTS_PER_COMMAND;
 /// Ended pods removed by one command, at most.
 const PODS_PER_COMMAND: usize = 1000;
 
+/// What workloads own.
+const OWNED_KINDS: [Kind; 4] = [Kind::Pod, Kind::ReplicaSet, Kind::Job, Kind::ControllerRevision];
+
 /// Stands in the queue for the ended pods; no object has this key.
 const ENDED_PODS: ObjectId = ObjectId(0);
 
@@ -93,7 +96,12 @@ impl Garbage {
                 self.doomed.insert(meta.name.clone(), meta.id);
                 self.queue.mark(meta.id);
             }
-            Object::ReplicaSet(_) | Object::Deployment(_)
+            Object::ReplicaSet(_)
+            | Object::Deployment(_)
+            | Object::StatefulSet(_)
+            | Object::DaemonSet(_)
+            | Object::Job(_)
+            | Object::CronJob(_)
                 if gone || planted!("canary_garbage_of_live_owner") =>
             {
                 self.queue.mark(meta.id);
@@ -122,7 +130,7 @@ impl Garbage {
             state.object(kind, id).is_some_and(|object| disposal(state, &object).is_some())
         };
         let Some(namespace) = state.namespaces().get(id) else {
-            let owned = [Kind::Pod, Kind::ReplicaSet].into_iter();
+            let owned = OWNED_KINDS.into_iter();
             let owned = owned.flat_map(|kind| state.owned(id, kind).map(move |id| (kind, id)));
             return owned.filter(|(kind, id)| is_garbage(*kind, *id)).take(room).collect();
         };

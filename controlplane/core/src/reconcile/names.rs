@@ -47,6 +47,28 @@ pub(super) fn pod_name<T: Hash>(set: &Name, seed: &T) -> Name {
     joined(set.as_str(), &suffix(seed, POD_SUFFIX_LENGTH), NAME_LENGTH_MAX)
 }
 
+/// The name of a ControllerRevision.
+pub(super) fn revision_name(owner: &Name, template_hash: &str) -> Name {
+    joined(owner.as_str(), template_hash, NAME_LENGTH_MAX)
+}
+
+/// The name of a Job's pod: `<job>-<suffix>`, or `<job>-<index>-<suffix>`.
+pub(super) fn job_pod_name<T: Hash>(job: &Name, index: Option<u32>, seed: &T) -> Name {
+    let suffix = suffix(seed, POD_SUFFIX_LENGTH);
+    match index {
+        None => joined(job.as_str(), &suffix, NAME_LENGTH_MAX),
+        // The job's name is cut, not the index.
+        Some(index) => joined(job.as_str(), &format!("{index}-{suffix}"), NAME_LENGTH_MAX),
+    }
+}
+
+/// The name of a CronJob's job for a time, as Kubernetes names them: by minutes since the epoch, or by seconds where
+/// the schedule has them.
+pub(super) fn cron_job_run_name(cron_job: &Name, run_ms: u64, has_seconds: bool) -> Name {
+    let unit_ms = if has_seconds { 1000 } else { 60_000 };
+    joined(cron_job.as_str(), &(run_ms / unit_ms).to_string(), NAME_LENGTH_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

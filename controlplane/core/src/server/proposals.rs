@@ -270,6 +270,9 @@ fn approximate_bytes(stamped: &Stamped) -> usize {
         Command::BindPods { bindings } => bindings.len() * ITEM,
         Command::CreatePods { names, .. } => names.len() * ITEM,
         Command::DeletePods { pods, .. } => pods.len() * ITEM,
+        Command::CreateOwned { object, .. } => of_object(object),
+        Command::CreateOwnedPods { pods, .. } => pods.len() * ITEM,
+        Command::DeleteOwnedPods { pods, .. } => pods.len() * ITEM,
         Command::SetPodsUnschedulable { pods } => pods.iter().map(|(_, text)| ITEM + text.len()).sum(),
         _ => SMALL,
     };

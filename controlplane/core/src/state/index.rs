@@ -1,6 +1,6 @@
 //! Secondary orders over the objects, kept by one function from each object's former and present self.
 
-use bulkhead_types::{Kind, Name, Object, ObjectId, Pod, Resources};
+use bulkhead_types::{Kind, Name, Object, ObjectId, ObjectRef, Pod, Resources};
 use imbl::{OrdMap, OrdSet};
 
 /// What the pods bound to a node reserve.
@@ -22,6 +22,8 @@ pub(crate) struct Index {
     on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
+    /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
+    config_users: OrdMap<(Option<Name>, Kind, Name), OrdSet<ObjectId>>,
 }
 
 /// Neither ending nor ended.
@@ -86,6 +88,12 @@ impl Index {
             .flat_map(|((_, kind), ids)| ids.values().map(move |id| (*kind, *id)))
     }
 
+    /// The bound pods that refer to a ConfigMap or Secret, in id order.
+    pub(super) fn config_users(&self, object: &ObjectRef) -> impl Iterator<Item = ObjectId> + '_ {
+        let key = (object.namespace.clone(), object.kind, object.name.clone());
+        self.config_users.get(&key).into_iter().flatten().copied()
+    }
+
     /// Moves every order from the object's former self to its present one.
     ///
     /// # Panics
@@ -143,6 +151,11 @@ impl Index {
             (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
         }
+        self.change_config_users(
+            id,
+            former.filter(|p| p.node.is_some()),
+            present.filter(|p| p.node.is_some()),
+        );
         match (former.and_then(holds_room), present.and_then(holds_room)) {
             (None, Some(node)) => {
                 let pod = present.expect("a pod that holds room is present");
@@ -152,6 +165,24 @@ impl Index {
             }
             (Some(node), None) => self.release(node, former.expect("a pod that held room was there")),
             _ => {}
+        }
+    }
+
+    /// A pod's references never change; they count while it is bound.
+    fn change_config_users(&mut self, id: ObjectId, former: Option<&Pod>, present: Option<&Pod>) {
+        let (pod, is_new) = match (former, present) {
+            (None, Some(pod)) => (pod, true),
+            (Some(pod), None) => (pod, false),
+            _ => return,
+        };
+        for (kind, name) in pod.spec.config_refs() {
+            let Ok(name) = Name::new(name) else { continue };
+            let key = (pod.meta.namespace.clone(), kind.kind(), name);
+            if is_new {
+                add(&mut self.config_users, key, id);
+            } else {
+                take(&mut self.config_users, &key, id);
+            }
         }
     }
 

@@ -32,20 +32,41 @@ impl Interner {
                 }
                 Object::Pod(pod)
             }
-            Object::ReplicaSet(mut set) => {
-                let present = Arc::make_mut(&mut set);
-                self.meta(&mut present.meta);
-                self.template(&mut present.spec.template);
-                Object::ReplicaSet(set)
+            Object::ReplicaSet(row) => {
+                Object::ReplicaSet(self.templated(row, |row| (&mut row.meta, &mut row.spec.template)))
             }
-            Object::Deployment(mut deployment) => {
-                let present = Arc::make_mut(&mut deployment);
-                self.meta(&mut present.meta);
-                self.template(&mut present.spec.template);
-                Object::Deployment(deployment)
+            Object::Deployment(row) => {
+                Object::Deployment(self.templated(row, |row| (&mut row.meta, &mut row.spec.template)))
+            }
+            Object::StatefulSet(row) => {
+                Object::StatefulSet(self.templated(row, |row| (&mut row.meta, &mut row.spec.template)))
+            }
+            Object::DaemonSet(row) => {
+                Object::DaemonSet(self.templated(row, |row| (&mut row.meta, &mut row.spec.template)))
+            }
+            Object::Job(row) => {
+                Object::Job(self.templated(row, |row| (&mut row.meta, &mut row.spec.template)))
+            }
+            Object::CronJob(row) => Object::CronJob(
+                self.templated(row, |row| (&mut row.meta, &mut row.spec.job_template.spec.template)),
+            ),
+            Object::ControllerRevision(row) => {
+                Object::ControllerRevision(self.templated(row, |row| (&mut row.meta, &mut row.template)))
             }
             other => other,
         }
+    }
+
+    /// What has a template for pods, and where its parts are.
+    fn templated<T: Clone>(
+        &mut self,
+        mut row: Arc<T>,
+        parts: impl FnOnce(&mut T) -> (&mut ObjectMeta, &mut PodTemplate),
+    ) -> Arc<T> {
+        let (meta, template) = parts(Arc::make_mut(&mut row));
+        self.meta(meta);
+        self.template(template);
+        row
     }
 
     fn meta(&mut self, meta: &mut ObjectMeta) {

@@ -66,14 +66,6 @@ impl State {
         };
         std::iter::once(header).chain(members).chain(objects).chain(requests).chain(std::iter::once(trailer))
     }
-
-    fn objects_len(&self) -> usize {
-        self.namespaces.len()
-            + self.nodes.len()
-            + self.pods.len()
-            + self.replica_sets.len()
-            + self.deployments.len()
-    }
 }
 
 /// Builds a State from snapshot records, one at a time, and checks it at the end.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{Deployment, Namespace, Node, ObjectId, ObjectMeta, Pod, ReplicaSet};
+use bulkhead_types::{
+    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Namespace, Node, ObjectId,
+    ObjectMeta, Pod, ReplicaSet, Secret, StatefulSet,
+};
 use imbl::OrdMap;
 
 /// What can be kept in a [`Table`].
@@ -21,7 +24,20 @@ macro_rules! stored {
     };
 }
 
-stored!(Namespace, Node, Pod, ReplicaSet, Deployment);
+stored!(
+    Namespace,
+    Node,
+    Pod,
+    ReplicaSet,
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    Job,
+    CronJob,
+    ConfigMap,
+    Secret,
+    ControllerRevision
+);
 
 /// Objects of one kind, in key order (which is the order of creation).
 #[derive(Debug)]

@@ -3,10 +3,9 @@
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::reconcile::fencing::fence_after_ms;
 use bulkhead_types::{
-    ANNOTATION_UNIQUE, Command, FENCING_LEVEL, Kind, LABEL_FENCE_GUARD, MemberId, NodeFacts, NodePhase,
-    Object, ObjectId, Pod, PodPhase, RejectionCode,
+    ANNOTATION_UNIQUE, Command, FENCING_LEVEL, Kind, LABEL_FENCE_GUARD, NodeFacts, NodePhase, Object,
+    ObjectId, Pod, PodPhase, RejectionCode,
 };
-use uuid::Uuid;
 
 use crate::kit::{Cluster, GIB, facts, map, name, pod, pod_spec, reference, replica_set};
 
@@ -17,23 +16,9 @@ fn guarding() -> NodeFacts {
     NodeFacts { labels: map(&[(LABEL_FENCE_GUARD, "true")]), ..facts(4000, 8 * GIB, 10) }
 }
 
-/// A cluster at the level at which nodes are fenced.
-fn cluster() -> Cluster {
-    let mut cluster = Cluster::new();
-    cluster.ok(Command::RegisterMember {
-        member: MemberId(1),
-        storage_uid: Uuid::from_u128(1),
-        address: "a:1".into(),
-        version: "1".into(),
-        feature_level_max: FENCING_LEVEL,
-    });
-    cluster.ok(Command::RaiseFeatureLevel { level: FENCING_LEVEL });
-    cluster
-}
-
-/// The same with the nodes `a` and `b`, a set `db` of one unique pod and a unique pod `alone`, both on `a`.
+/// A cluster with the nodes `a` and `b`, a set `db` of one unique pod and a unique pod `alone`, both on `a`.
 fn cluster_with_pods() -> (Cluster, ObjectId) {
-    let mut cluster = cluster();
+    let mut cluster = Cluster::new();
     let a = cluster.node("a", guarding());
     let Object::ReplicaSet(mut set) = replica_set("db", 1, pod_spec("db:1", 100, 1 << 20)) else { panic!() };
     std::sync::Arc::make_mut(&mut set).spec.template.annotations = map(&[(ANNOTATION_UNIQUE, "true")]);
@@ -151,7 +136,7 @@ fn a_calendar_that_is_set_ahead_fences_nobody() {
 
 #[test]
 fn nodes_that_guard_nothing_and_clusters_of_an_older_level_fence_nobody() {
-    let mut cluster = cluster();
+    let mut cluster = Cluster::new();
     let plain = cluster.node("plain", facts(4000, 8 * GIB, 10));
     cluster.silent.push(plain);
     cluster.advance(3 * fence_ms());
@@ -159,7 +144,7 @@ fn nodes_that_guard_nothing_and_clusters_of_an_older_level_fence_nobody() {
     let refused = set_phase(&mut cluster, plain, NodePhase::Fenced).unwrap_err();
     assert!(refused.contains("does not guard"), "{refused}");
 
-    let mut old = Cluster::new();
+    let mut old = Cluster::at_level(ReconcileConfig::default(), FENCING_LEVEL - 1);
     let node = old.node("a", guarding());
     old.silent.push(node);
     old.advance(3 * fence_ms());

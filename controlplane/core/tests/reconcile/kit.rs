@@ -6,10 +6,10 @@ use bulkhead_controlplane_core::evolve::evolve;
 use bulkhead_controlplane_core::reconcile::{Context, Proposal, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Applied, Change, Machine, State, invariant};
 use bulkhead_types::{
-    Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, IntOrPercent, Kind, LabelSelector,
-    MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase, PodReport, PodSpec,
-    PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements,
-    Resources, Revision, Shared, Stamped, StringMap, Transaction,
+    Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, FEATURE_LEVEL_MAX, IntOrPercent,
+    Kind, LabelSelector, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase,
+    PodReport, PodSpec, PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus,
+    ResourceRequirements, Resources, Revision, Shared, Stamped, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -114,7 +114,7 @@ pub struct Cluster {
     pub watch: fn(u64, &State, &State),
     /// Nodes whose agents are silent.
     pub silent: Vec<ObjectId>,
-    sequence: u64,
+    pub sequence: u64,
 }
 
 impl Cluster {
@@ -123,6 +123,11 @@ impl Cluster {
     }
 
     pub fn with(config: ReconcileConfig) -> Self {
+        Self::at_level(config, FEATURE_LEVEL_MAX)
+    }
+
+    /// A cluster that writes records of this feature level.
+    pub fn at_level(config: ReconcileConfig, level: u32) -> Self {
         let now_ms = 1_000_000;
         let mut cluster = Self {
             machine: Machine::default(),
@@ -139,11 +144,21 @@ impl Cluster {
         };
         let members = vec![(MemberId(1), SmolStr::new("a:1"))];
         cluster.submit(vec![Command::InitCluster { cluster_id: Uuid::from_u128(7), members }]).unwrap();
+        cluster.ok(Command::RegisterMember {
+            member: MemberId(1),
+            storage_uid: Uuid::from_u128(8),
+            address: "a:1".into(),
+            version: "0.1.0".into(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+        });
+        if level > cluster.state().feature_level() {
+            cluster.ok(Command::RaiseFeatureLevel { level });
+        }
         cluster.reconcilers.reset(cluster.machine.state());
         cluster
     }
 
-    fn up_ms(&self) -> u64 {
+    pub fn up_ms(&self) -> u64 {
         self.now_ms - self.lag_ms
     }
 

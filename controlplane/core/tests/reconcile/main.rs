@@ -1,9 +1,18 @@
 //! Reconcilers and scheduler over a real machine, with agents that do as they are told.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod cron_jobs;
+mod daemon_laws;
+mod daemon_sets;
 mod fencing;
+mod job_kit;
+mod job_laws;
+mod jobs;
 mod kit;
 mod laws;
 mod nodes;
 mod rollouts;
 mod scheduling;
+mod sets;
+mod stateful_laws;
+mod stateful_sets;

@@ -14,7 +14,7 @@ use bulkhead_types::{ContainerState, PodPhase};
 use smol_str::SmolStr;
 
 use super::{Cause, Env, Phase, Pod, Want};
-use crate::{Action, GuestSize, Note, StartVm, reason};
+use crate::{Action, GuestSize, Note, StartVm, reason, text};
 
 /// More steps in a row than any path through the machine takes.
 const STEPS_MAX: usize = 16;
@@ -98,6 +98,7 @@ impl Pod {
                 self.phase = Phase::Idle;
                 true
             }
+            (Phase::Booting { .. } | Phase::Running { .. }, Want::Run) => self.update_files(env),
             _ => false,
         }
     }
@@ -121,6 +122,14 @@ impl Pod {
     /// Starts a guest if the node has room for it and, for a pod that must be unique, the lease allows it.
     fn start(&mut self, env: &mut Env<'_>) -> bool {
         let Some(intent) = self.intent.clone() else { return false };
+        if let Some(missing) = intent.resolved.get().map(|r| &r.missing).filter(|missing| !missing.is_empty())
+        {
+            return self.lacks(missing);
+        }
+        if self.reason == reason::CREATE_CONTAINER_CONFIG_ERROR {
+            self.clear_reason();
+            self.start_over(reason::CONTAINER_CREATING);
+        }
         if self.plan.unique && !env.unique_may_start {
             self.waits(reason::WAITING_FOR_LEASE, "the node's lease must be confirmed first");
             return false;
@@ -143,6 +152,7 @@ impl Pod {
         self.guarded = self.plan.unique;
         self.guest_phase = None;
         self.usage = None;
+        self.files_given = self.files;
         self.persist(env);
         env.actions.push_back(Action::StartVm(Box::new(StartVm {
             instance: self.instance,
@@ -154,6 +164,28 @@ impl Pod {
             pod: intent,
         })));
         self.phase = Phase::Starting;
+        true
+    }
+
+    /// Waits for what the spec refers to: the next intent may have it.
+    fn lacks(&mut self, missing: &str) -> bool {
+        let message = text::message(missing);
+        if self.reason != reason::CREATE_CONTAINER_CONFIG_ERROR || self.message != message {
+            for container in self.init_containers.iter_mut().chain(&mut self.containers) {
+                container.waits(reason::CREATE_CONTAINER_CONFIG_ERROR, &message);
+            }
+            self.reason = SmolStr::new_static(reason::CREATE_CONTAINER_CONFIG_ERROR);
+            self.message = message;
+        }
+        false
+    }
+
+    /// Gives the guest the files of its volumes where they changed, or where nobody knows what it was given.
+    fn update_files(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(volumes) = self.volumes().filter(|_| self.files != self.files_given) else { return false };
+        let update = Action::UpdateFiles { pod: self.id, instance: self.instance, volumes: volumes.to_vec() };
+        env.actions.push_back(update);
+        self.files_given = self.files;
         true
     }
 

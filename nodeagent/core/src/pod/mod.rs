@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bulkhead_canary::planted;
 use bulkhead_types::{
     Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared,
+    VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -135,6 +136,10 @@ pub(crate) struct Pod {
     guarded: bool,
     started_at_ms: u64,
     guest_phase: Option<PodPhase>,
+    /// Digest of the files that its volumes should have; `None` when the intent names none.
+    files: Option<u128>,
+    /// The same of those that the guest was given by this agent.
+    files_given: Option<u128>,
     init_containers: Vec<Container>,
     containers: Vec<Container>,
     reason: SmolStr,
@@ -170,6 +175,8 @@ impl Pod {
             guarded: false,
             started_at_ms: 0,
             guest_phase: None,
+            files: None,
+            files_given: None,
             init_containers: containers::fresh(&plan.init_containers, true, has_init),
             containers: containers::fresh(&plan.containers, false, has_init),
             plan,
@@ -205,6 +212,8 @@ impl Pod {
             guarded: record.guarded,
             started_at_ms: vm.started_at_ms,
             guest_phase: None,
+            files: None,
+            files_given: None,
             init_containers: containers::fresh(&record.plan.init_containers, true, has_init),
             containers: containers::fresh(&record.plan.containers, false, has_init),
             plan: record.plan.clone(),
@@ -237,6 +246,7 @@ impl Pod {
             Some(_) => Desired::Run,
         };
         self.intent = intent.cloned();
+        self.files = self.volumes().map(digest128);
         if let Some(intent) = intent {
             if self.process_may_exist() {
                 // What the running guest holds stays as it is; whether it must be unique may be told later.
@@ -272,6 +282,12 @@ impl Pod {
             }
             Desired::Run => Want::Run,
         }
+    }
+
+    /// The files that its volumes should have, as far as the intent says so.
+    fn volumes(&self) -> Option<&[VolumeFiles]> {
+        let resolved = self.intent.as_ref()?.resolved.get()?;
+        (resolved.missing.is_empty() && !resolved.volumes.is_empty()).then_some(resolved.volumes.as_slice())
     }
 
     /// A pod's spec never changes; should it do so, the guest is replaced.

@@ -4,7 +4,8 @@
 use bulkhead_nodeagent_core::{AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, Container, ContainerState, ContainerStatus, ContainerTermination, Deletion, Intent, Joined,
-    Name, ObjectId, PodIntent, PodPhase, PodSpec, ResourceRequirements, Resources, RestartPolicy, Shared,
+    Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements, Resources, RestartPolicy,
+    Shared,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -49,6 +50,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         ended: false,
         unique: false,
         trace_context: None,
+        resolved: Rare::NONE,
     }
 }
 
@@ -57,7 +59,7 @@ pub(crate) fn with_policy(id: u64, policy: RestartPolicy) -> PodIntent {
 }
 
 pub(crate) fn deleting(pod: PodIntent, grace_ms: u64) -> PodIntent {
-    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms }), ..pod }
+    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms, by_job: false }), ..pod }
 }
 
 pub(crate) fn unique(pod: PodIntent) -> PodIntent {

@@ -1,11 +1,12 @@
 //! Containers of a pod.
 
 use bulkhead_types::{
-    Container, ContainerPort, EnvVar, ImagePullPolicy, Protocol, ResourceRequirements, parse_millis,
-    parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ImagePullPolicy, Protocol, Rare,
+    ResourceRequirements, parse_millis, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};
+use super::volume;
 use crate::tree::{Node, Value};
 
 const CONTAINER: Schema = Schema {
@@ -17,8 +18,10 @@ const CONTAINER: Schema = Schema {
         "args",
         "workingDir",
         "env",
+        "envFrom",
         "ports",
         "resources",
+        "volumeMounts",
     ],
     fixed: &[
         ("terminationMessagePath", Fixed::Text("/dev/termination-log")),
@@ -28,7 +31,6 @@ const CONTAINER: Schema = Schema {
         ("tty", Fixed::Bool(false)),
     ],
     not_yet: &[
-        "envFrom",
         "lifecycle",
         "livenessProbe",
         "readinessProbe",
@@ -37,11 +39,10 @@ const CONTAINER: Schema = Schema {
         "securityContext",
         "startupProbe",
         "volumeDevices",
-        "volumeMounts",
     ],
     ..Schema::EMPTY
 };
-const ENV: Schema = Schema { known: &["name", "value"], not_yet: &["valueFrom"], ..Schema::EMPTY };
+const ENV: Schema = Schema { known: &["name", "value", "valueFrom"], ..Schema::EMPTY };
 const PORT: Schema = Schema {
     known: &["name", "containerPort", "protocol"],
     fixed: &[("hostPort", Fixed::Number("0"))],
@@ -76,6 +77,10 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
         ports: d.each(&fields, "ports", port),
         requests,
         limits,
+        options: Rare::unless_default(ContainerOptions {
+            env_from: d.each(&fields, "envFrom", volume::env_from),
+            volume_mounts: d.each(&fields, "volumeMounts", volume::mount),
+        }),
     })
 }
 
@@ -92,8 +97,14 @@ fn default_pull_policy(image: &str) -> ImagePullPolicy {
 fn env(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<EnvVar> {
     let fields = d.fields(node, path, &ENV)?;
     let value = d.text(&fields, "value").unwrap_or_default();
+    let source = fields.get("valueFrom").map(|node| volume::value_from(d, node, &fields.path("valueFrom")));
     let name = d.required_text(&fields, "name")?;
-    Some(EnvVar { name, value })
+    let value_from = match source {
+        None => Rare::NONE,
+        // What it names could not be read: the whole variable is left out.
+        Some(source) => Rare::some(source?),
+    };
+    Some(EnvVar { name, value, value_from })
 }
 
 fn port(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ContainerPort> {

@@ -1,12 +1,14 @@
 //! Pod specs.
 
 use bulkhead_types::{
-    PodSpec, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration, TolerationOperator,
+    PodOptions, PodSpec, Rare, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration,
+    TolerationOperator,
 };
 
 use super::container;
 use super::decoder::{Decoder, Fields, Fixed, Schema};
 use super::node::EFFECTS;
+use super::volume;
 use crate::tree::Node;
 
 const SPEC: Schema = Schema {
@@ -20,6 +22,7 @@ const SPEC: Schema = Schema {
         "nodeName",
         "tolerations",
         "hostname",
+        "volumes",
     ],
     fixed: &[
         ("dnsPolicy", Fixed::Text("ClusterFirst")),
@@ -54,7 +57,6 @@ const SPEC: Schema = Schema {
         "serviceAccountName",
         "subdomain",
         "topologySpreadConstraints",
-        "volumes",
     ],
     ..Schema::EMPTY
 };
@@ -86,6 +88,7 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
         hostname: d.text(&fields, "hostname").filter(|name| !name.is_empty()).map(Into::into),
         init_containers: d.each(&fields, "initContainers", container::container),
         containers: d.each(&fields, "containers", container::container),
+        options: Rare::unless_default(PodOptions { volumes: d.each(&fields, "volumes", volume::volume) }),
     })
 }
 

@@ -36,7 +36,8 @@ const OPERATORS: [(&str, LabelOperator); 4] = [
     ("Exists", LabelOperator::Exists),
     ("DoesNotExist", LabelOperator::DoesNotExist),
 ];
-const REPLICAS_DEFAULT: u32 = 1;
+/// `replicas` when not given.
+pub(super) const REPLICAS_DEFAULT: u32 = 1;
 
 /// What is wanted of a ReplicaSet.
 pub(super) fn replica_set(d: &mut Decoder<'_>, node: &Node) -> Option<ReplicaSetSpec> {
@@ -77,11 +78,11 @@ pub(super) fn deployment(d: &mut Decoder<'_>, node: &Node) -> Option<DeploymentS
     })
 }
 
-fn count(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<u32> {
+pub(super) fn count(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<u32> {
     d.number(fields, name, u64::from(REPLICAS_MAX)).and_then(|n| u32::try_from(n).ok())
 }
 
-fn selector(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<LabelSelector> {
+pub(super) fn selector(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<LabelSelector> {
     let Some(node) = spec.get("selector") else {
         d.missing(spec, "selector");
         return Some(LabelSelector::default());
@@ -104,7 +105,7 @@ fn requirement(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<LabelRequ
     Some(LabelRequirement { key: key?.into(), operator, values })
 }
 
-fn template(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<PodTemplate> {
+pub(super) fn template(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<PodTemplate> {
     let Some(node) = spec.get("template") else {
         d.missing(spec, "template");
         return None;
@@ -142,7 +143,7 @@ fn strategy(d: &mut Decoder<'_>, spec: &Fields<'_>) -> DeploymentStrategy {
     }
 }
 
-fn int_or_percent(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<IntOrPercent> {
+pub(super) fn int_or_percent(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<IntOrPercent> {
     let node = fields.get(name)?;
     if let Value::Number(_) = node.value {
         return count(d, fields, name).map(IntOrPercent::Int);

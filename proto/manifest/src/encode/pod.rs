@@ -7,7 +7,7 @@ use bulkhead_types::{
 };
 use serde_json::{Value, json};
 
-use super::{Fields, effect};
+use super::{Fields, effect, volume};
 
 /// What a pod runs; `node` is where it runs or must run.
 pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
@@ -27,6 +27,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .list("tolerations", spec.tolerations.iter().map(toleration))
         .list("initContainers", spec.init_containers.iter().map(container))
         .list("containers", spec.containers.iter().map(container))
+        .list("volumes", spec.volumes().iter().map(volume::volume))
         .finish()
 }
 
@@ -55,7 +56,6 @@ fn container(container: &Container) -> Value {
     };
     let words =
         |words: &[String]| words.iter().map(|w| Value::from(w.as_str())).collect::<Vec<_>>().into_iter();
-    let env = container.env.iter().map(|var| json!({"name": var.name, "value": var.value}));
     let ports = container.ports.iter().map(|port| {
         let protocol = match port.protocol {
             Protocol::Tcp => "TCP",
@@ -78,9 +78,11 @@ fn container(container: &Container) -> Value {
         .list("command", words(&container.command))
         .list("args", words(&container.args))
         .optional("workingDir", container.working_dir.as_deref())
-        .list("env", env)
+        .list("envFrom", container.env_from().iter().map(volume::env_from))
+        .list("env", container.env.iter().map(volume::env_var))
         .list("ports", ports)
         .set("resources", resources.finish())
+        .list("volumeMounts", container.volume_mounts().iter().map(volume::mount))
         .finish()
 }
 

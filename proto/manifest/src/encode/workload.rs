@@ -1,8 +1,8 @@
 //! ReplicaSets and Deployments as values.
 
 use bulkhead_types::{
-    ConditionStatus, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent, LabelOperator,
-    LabelSelector, PodTemplate, ReplicaSet, ReplicaSetSpec,
+    Condition, ConditionStatus, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent,
+    LabelOperator, LabelSelector, PodTemplate, ReplicaSet, ReplicaSetSpec,
 };
 use serde_json::{Value, json};
 
@@ -52,14 +52,14 @@ pub(super) fn deployment_spec(spec: &DeploymentSpec) -> Value {
     if spec.paused { fields.set("paused", true.into()) } else { fields }.finish()
 }
 
-fn share(value: IntOrPercent) -> Value {
+pub(super) fn share(value: IntOrPercent) -> Value {
     match value {
         IntOrPercent::Int(n) => n.into(),
         IntOrPercent::Percent(_) => value.to_string().into(),
     }
 }
 
-fn selector(selector: &LabelSelector) -> Value {
+pub(super) fn selector(selector: &LabelSelector) -> Value {
     let requirements = selector.match_expressions.iter().map(|requirement| {
         let operator = match requirement.operator {
             LabelOperator::In => "In",
@@ -76,29 +76,37 @@ fn selector(selector: &LabelSelector) -> Value {
     Fields::new().map("matchLabels", &selector.match_labels).list("matchExpressions", requirements).finish()
 }
 
-fn template(template: &PodTemplate) -> Value {
+pub(super) fn template(template: &PodTemplate) -> Value {
     let metadata =
         Fields::new().map("labels", &template.labels).map("annotations", &template.annotations).finish();
     json!({"metadata": metadata, "spec": pod::spec(&template.spec, template.spec.node_name.as_deref())})
 }
 
-/// What is known of a Deployment.
-pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
-    let conditions = status.conditions.iter().map(|condition| {
-        let holds = match condition.status {
-            ConditionStatus::True => "True",
-            ConditionStatus::False => "False",
-            ConditionStatus::Unknown => "Unknown",
-        };
+/// Conditions of any workload.
+pub(super) fn conditions(conditions: &[Condition]) -> impl Iterator<Item = Value> + '_ {
+    conditions.iter().map(|condition| {
         Fields::new()
             .text("type", &condition.condition_type)
-            .text("status", holds)
+            .text("status", condition_status(condition.status))
             .nonempty("reason", &condition.reason)
             .nonempty("message", &condition.message)
             .time("lastTransitionTime", condition.last_transition_ms)
             .time("lastUpdateTime", condition.last_update_ms)
             .finish()
-    });
+    })
+}
+
+/// `True`, `False` or `Unknown`.
+pub(super) fn condition_status(status: ConditionStatus) -> &'static str {
+    match status {
+        ConditionStatus::True => "True",
+        ConditionStatus::False => "False",
+        ConditionStatus::Unknown => "Unknown",
+    }
+}
+
+/// What is known of a Deployment.
+pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
     Fields::new()
         .set("observedGeneration", status.observed_generation.into())
         .set("rolloutRevision", status.rollout_revision.into())
@@ -108,6 +116,6 @@ pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
         .set("availableReplicas", status.available_replicas.into())
         .set("unavailableReplicas", status.unavailable_replicas.into())
         .set("collisionCount", status.collision_count.into())
-        .list("conditions", conditions)
+        .list("conditions", conditions(&status.conditions))
         .finish()
 }

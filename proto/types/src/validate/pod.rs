@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, labels, map_bytes,
+    check_image_reference, labels, map_bytes, volume,
 };
 use crate::{
     Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
@@ -30,6 +30,7 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     for (index, one) in spec.tolerations.iter().enumerate() {
         toleration(one, &path.field("tolerations").index(index), report);
     }
+    volume::volumes(spec, path, report);
     containers(spec, path, report);
 }
 
@@ -72,7 +73,7 @@ fn containers(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
         let path = path.field(field);
         report.at_most(&path, "containers", list.len(), CONTAINERS_MAX);
         for (index, one) in list.iter().enumerate() {
-            container(one, &path.index(index), &mut seen, report);
+            container(spec, one, &path.index(index), &mut seen, report);
             if field == "initContainers" {
                 // They run alone, one after another: they share ports with nobody.
                 seen.ports.clear();
@@ -82,7 +83,13 @@ fn containers(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-fn container<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>, report: &mut Report) {
+fn container<'a>(
+    spec: &PodSpec,
+    container: &'a Container,
+    path: &Path<'_>,
+    seen: &mut Seen<'a>,
+    report: &mut Report,
+) {
     report.check(&path.field("name"), Name::new(&container.name).map(drop));
     if is_dns_label(&container.name) && !seen.names.insert(&container.name) {
         let reason = format!("{:?} is used twice: names of containers are unique in a pod", container.name);
@@ -102,29 +109,33 @@ fn container<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>,
             report.push(&path.field("workingDir"), format!("{:?} must be an absolute path", cut(dir)));
         }
     }
-    env(container, path, report);
+    env(spec, container, path, report);
+    volume::container(spec, container, path, report);
     ports(container, path, seen, report);
     amounts(container, path, report);
 }
 
-fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {
+pub(super) fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {
     if text.contains('\0') {
         report.push(path, "must not contain a NUL character");
     }
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn env(container: &Container, path: &Path<'_>, report: &mut Report) {
+/// Kubernetes' relaxed rule: printable ASCII without '='.
+pub(super) fn is_env_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')
+}
+
+fn env(spec: &PodSpec, container: &Container, path: &Path<'_>, report: &mut Report) {
     let path = path.field("env");
     report.at_most(&path, "variables", container.env.len(), ENV_MAX);
     for (index, var) in container.env.iter().enumerate() {
         let path = path.index(index);
-        // Kubernetes' relaxed rule: printable ASCII without '='.
-        let is_good = !var.name.is_empty() && var.name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=');
-        if !is_good {
+        if !is_env_name(&var.name) {
             report.push(
                 &path.field("name"),
                 format!(
@@ -134,6 +145,7 @@ fn env(container: &Container, path: &Path<'_>, report: &mut Report) {
             );
         }
         no_nul(&var.value, &path.field("value"), report);
+        volume::value_from(spec, var, &path, report);
     }
 }
 
@@ -212,7 +224,7 @@ fn amounts(container: &Container, path: &Path<'_>, report: &mut Report) {
 pub(super) fn bytes(spec: &PodSpec) -> usize {
     let tolerations: usize = spec.tolerations.iter().map(|t| t.key.len() + t.value.len() + ENTRY_BYTES).sum();
     let containers = spec.containers.iter().chain(&spec.init_containers).map(container_bytes);
-    map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>()
+    map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>() + volume::bytes(spec)
 }
 
 fn container_bytes(container: &Container) -> usize {

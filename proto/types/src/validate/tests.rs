@@ -173,7 +173,7 @@ fn containers_are_checked() {
             one.image = "Web".into();
             one.working_dir = Some("relative".into());
             one.args = vec!["nul\0".into()];
-            one.env = vec![EnvVar { name: "A=B".into(), value: "x\0".into() }];
+            one.env = vec![EnvVar { name: "A=B".into(), value: "x\0".into(), ..EnvVar::default() }];
         },
         expect![[r#"
             spec.template.spec.restartPolicy: must be Always: a workload keeps its pods running

@@ -1,12 +1,14 @@
-//! Rules for ReplicaSets and Deployments.
+//! Rules for ReplicaSets, Deployments, StatefulSets and DaemonSets.
 
 use super::{
     DURATION_MS_MAX, Path, REVISION_HISTORY_LIMIT_MAX, Report, SURGE_PERCENT_MAX, annotations, labels,
     map_bytes, pod,
 };
 use crate::{
-    DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator, LabelSelector, PodTemplate,
-    REPLICAS_MAX, REQUIREMENTS_MAX, ReplicaSetSpec, RestartPolicy, check_label_key, check_label_value,
+    DaemonSetSpec, DaemonSetUpdateStrategy, DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator,
+    LabelSelector, NAME_LENGTH_MAX, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX,
+    ReplicaSetSpec, RestartPolicy, StatefulSetSpec, StatefulSetUpdateStrategy, check_label_key,
+    check_label_value,
 };
 
 /// Checks what is wanted of a ReplicaSet.
@@ -28,15 +30,74 @@ pub(super) fn deployment(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Re
             format!("must be greater than minReadySeconds ({})", spec.min_ready_ms / 1000),
         );
     }
-    if spec.revision_history_limit > REVISION_HISTORY_LIMIT_MAX {
+    history_limit(spec.revision_history_limit, path, report);
+    strategy(spec.strategy, &path.field("strategy"), report);
+    selector(&spec.selector, &path.field("selector"), report);
+    template(&spec.template, &spec.selector, path, report);
+}
+
+/// Checks what is wanted of a StatefulSet.
+pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
+    replicas(spec.replicas, path, report);
+    let ordinal = spec.ordinals().next_back().unwrap_or(0);
+    if Name::new(format!("{name}-{ordinal}")).is_err() {
+        let reason = format!(
+            "{name}-{ordinal} would be too long for a pod's name: at most {NAME_LENGTH_MAX} characters"
+        );
+        report.push(&Path::Root.field("metadata").field("name"), reason);
+    }
+    let last = u64::from(spec.ordinals_start) + u64::from(spec.replicas);
+    if last > u64::from(ORDINAL_MAX) {
+        let reason = format!("the last ordinal would be {last}: at most {ORDINAL_MAX} is allowed");
+        report.push(&path.field("ordinals").field("start"), reason);
+    }
+    if !spec.service_name.is_empty() {
+        report.check(&path.field("serviceName"), Name::new(&spec.service_name).map(drop));
+    }
+    if let StatefulSetUpdateStrategy::RollingUpdate { max_unavailable, .. } = spec.update_strategy {
+        let strategy = path.field("updateStrategy");
+        let rolling = strategy.field("rollingUpdate");
+        let path = rolling.field("maxUnavailable");
+        bound(max_unavailable, 100, &path, report);
+        if is_zero(max_unavailable) {
+            report.push(&path, "must not be 0: a rollout could never move");
+        }
+    }
+    report.duration(&path.field("minReadySeconds"), spec.min_ready_ms);
+    history_limit(spec.revision_history_limit, path, report);
+    selector(&spec.selector, &path.field("selector"), report);
+    template(&spec.template, &spec.selector, path, report);
+}
+
+/// Checks what is wanted of a DaemonSet.
+pub(super) fn daemon_set(spec: &DaemonSetSpec, path: &Path<'_>, report: &mut Report) {
+    if let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } = spec.update_strategy {
+        let strategy = path.field("updateStrategy");
+        let path = strategy.field("rollingUpdate");
+        bound(max_unavailable, 100, &path.field("maxUnavailable"), report);
+        bound(max_surge, 100, &path.field("maxSurge"), report);
+        let reason = match (is_zero(max_unavailable), is_zero(max_surge)) {
+            (true, true) => Some("must not be 0 when maxSurge is 0: a rollout could never move"),
+            (false, false) => {
+                Some("must be 0 when maxSurge is set: a node has either no pod or two for a while")
+            }
+            _ => None,
+        };
+        reason.into_iter().for_each(|reason| report.push(&path.field("maxUnavailable"), reason));
+    }
+    report.duration(&path.field("minReadySeconds"), spec.min_ready_ms);
+    history_limit(spec.revision_history_limit, path, report);
+    selector(&spec.selector, &path.field("selector"), report);
+    template(&spec.template, &spec.selector, path, report);
+}
+
+fn history_limit(limit: u32, path: &Path<'_>, report: &mut Report) {
+    if limit > REVISION_HISTORY_LIMIT_MAX {
         report.push(
             &path.field("revisionHistoryLimit"),
             format!("must be at most {REVISION_HISTORY_LIMIT_MAX}"),
         );
     }
-    strategy(spec.strategy, &path.field("strategy"), report);
-    selector(&spec.selector, &path.field("selector"), report);
-    template(&spec.template, &spec.selector, path, report);
 }
 
 fn replicas(replicas: u32, path: &Path<'_>, report: &mut Report) {
@@ -51,22 +112,29 @@ fn strategy(strategy: DeploymentStrategy, path: &Path<'_>, report: &mut Report) 
     for (field, value, percent_max) in
         [("maxSurge", max_surge, SURGE_PERCENT_MAX), ("maxUnavailable", max_unavailable, 100)]
     {
-        match value {
-            IntOrPercent::Int(n) if n > REPLICAS_MAX => {
-                report.push(&path.field(field), format!("must be at most {REPLICAS_MAX}"));
-            }
-            IntOrPercent::Percent(p) if p > percent_max => {
-                report.push(&path.field(field), format!("must be at most {percent_max}%"));
-            }
-            _ => {}
-        }
+        bound(value, percent_max, &path.field(field), report);
     }
-    let is_zero = |v| matches!(v, IntOrPercent::Int(0) | IntOrPercent::Percent(0));
     if is_zero(max_surge) && is_zero(max_unavailable) {
         report.push(
             &path.field("maxUnavailable"),
             "must not be 0 when maxSurge is 0: a rollout could never move",
         );
+    }
+}
+
+fn is_zero(value: IntOrPercent) -> bool {
+    matches!(value, IntOrPercent::Int(0) | IntOrPercent::Percent(0))
+}
+
+fn bound(value: IntOrPercent, percent_max: u32, path: &Path<'_>, report: &mut Report) {
+    match value {
+        IntOrPercent::Int(n) if n > REPLICAS_MAX => {
+            report.push(path, format!("must be at most {REPLICAS_MAX}"));
+        }
+        IntOrPercent::Percent(p) if p > percent_max => {
+            report.push(path, format!("must be at most {percent_max}%"));
+        }
+        _ => {}
     }
 }
 
@@ -103,13 +171,19 @@ fn template(template: &PodTemplate, selector: &LabelSelector, path: &Path<'_>, r
     if !is_empty && !selector.matches(&template.labels) {
         report.push(&metadata.field("labels"), "spec.selector does not match the template's labels");
     }
-    labels(&template.labels, &metadata.field("labels"), report);
-    annotations(&template.annotations, &metadata.field("annotations"), report);
-    let spec = path.field("spec");
     if template.spec.restart_policy != RestartPolicy::Always {
+        let spec = path.field("spec");
         report.push(&spec.field("restartPolicy"), "must be Always: a workload keeps its pods running");
     }
-    pod::spec(&template.spec, &spec, report);
+    template_content(template, &path, report);
+}
+
+/// Checks a template's labels, annotations and pod.
+pub(super) fn template_content(template: &PodTemplate, path: &Path<'_>, report: &mut Report) {
+    let metadata = path.field("metadata");
+    labels(&template.labels, &metadata.field("labels"), report);
+    annotations(&template.annotations, &metadata.field("annotations"), report);
+    pod::spec(&template.spec, &path.field("spec"), report);
 }
 
 /// Bytes of a template, roughly.

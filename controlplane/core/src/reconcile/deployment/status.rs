@@ -3,9 +3,9 @@
 //! Source: "Deployment status" in the Kubernetes documentation; reasons are Kubernetes' words.
 
 use bulkhead_types::{Condition, ConditionStatus, Deployment, DeploymentStatus};
-use smol_str::SmolStr;
 
 use super::rolling::{Bounds, SetSize};
+use crate::reconcile::conditions::Conditions;
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
@@ -142,61 +142,5 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
     } else if deadline_ms.is_some_and(|deadline_ms| now_ms > deadline_ms) {
         let message = format!("ReplicaSet \"{name}\" has timed out progressing.");
         conditions.set(PROGRESSING, ConditionStatus::False, REASON_TIMED_OUT, message);
-    }
-}
-
-/// A list of conditions, kept in type order.
-struct Conditions<'a> {
-    list: &'a mut Vec<Condition>,
-    now_ms: u64,
-}
-
-impl Conditions<'_> {
-    /// Sets a condition, unless it has this status and reason already.
-    fn set(
-        &mut self,
-        condition_type: &'static str,
-        status: ConditionStatus,
-        reason: &'static str,
-        message: String,
-    ) {
-        let present = self.list.iter().find(|c| c.condition_type == condition_type);
-        if !present.is_some_and(|c| c.status == status && c.reason == reason) {
-            self.put(condition_type, status, reason, message);
-        }
-    }
-
-    /// Sets a condition to true, as of now even when it was so before.
-    fn renew(&mut self, condition_type: &'static str, reason: &'static str, message: String) {
-        self.put(condition_type, ConditionStatus::True, reason, message);
-    }
-
-    fn put(
-        &mut self,
-        condition_type: &'static str,
-        status: ConditionStatus,
-        reason: &'static str,
-        message: String,
-    ) {
-        let present = self.list.iter().position(|c| c.condition_type >= condition_type);
-        let at = present.unwrap_or(self.list.len());
-        let former = self.list.get(at).filter(|c| c.condition_type == condition_type).cloned();
-        let same_status = former.as_ref().filter(|c| c.status == status);
-        let condition = Condition {
-            condition_type: SmolStr::new_static(condition_type),
-            status,
-            reason: SmolStr::new_static(reason),
-            message,
-            last_transition_ms: same_status.map_or(self.now_ms, |c| c.last_transition_ms),
-            last_update_ms: self.now_ms,
-        };
-        match former {
-            Some(_) => self.list[at] = condition,
-            None => self.list.insert(at, condition),
-        }
-    }
-
-    fn remove(&mut self, condition_type: &str) {
-        self.list.retain(|c| c.condition_type != condition_type);
     }
 }

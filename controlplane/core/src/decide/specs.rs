@@ -1,0 +1,105 @@
+//! Which changes of a spec are allowed, for kinds that change by [`bulkhead_types::EventKind::SpecChanged`].
+//!
+//! Source: the validation of updates of the Kubernetes API ("Forbidden: updates to statefulset spec for fields other
+//! than ...", "field is immutable").
+
+use bulkhead_types::{CompletionMode, ConfigMap, Job, JobSpec, Object, Secret, StatefulSet, StatefulSetSpec};
+
+/// Where a change is not allowed, and why.
+type Refusal = Option<(&'static str, &'static str)>;
+
+/// Whether two objects of one name differ in what users set beside metadata.
+pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
+    match (present, wanted) {
+        (Object::StatefulSet(a), Object::StatefulSet(b)) => a.spec != b.spec,
+        (Object::DaemonSet(a), Object::DaemonSet(b)) => a.spec != b.spec,
+        (Object::Job(a), Object::Job(b)) => a.spec != b.spec,
+        (Object::CronJob(a), Object::CronJob(b)) => a.spec != b.spec,
+        (Object::ConfigMap(a), Object::ConfigMap(b)) => {
+            (a.immutable, &a.data, &a.binary_data) != (b.immutable, &b.data, &b.binary_data)
+        }
+        (Object::Secret(a), Object::Secret(b)) => {
+            (a.immutable, a.secret_type, &a.data) != (b.immutable, b.secret_type, &b.data)
+        }
+        _ => false,
+    }
+}
+
+/// The first field that must not change but would; `None` when the change is allowed.
+pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
+    match (present, wanted) {
+        (Object::StatefulSet(a), Object::StatefulSet(b)) => stateful_set(a, b),
+        (Object::DaemonSet(a), Object::DaemonSet(b)) if a.spec.selector != b.spec.selector => {
+            Some(("spec.selector", "cannot change after creation"))
+        }
+        (Object::Job(a), Object::Job(b)) => job(a, b),
+        (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
+        (Object::Secret(a), Object::Secret(b)) => secret(a, b),
+        _ => None,
+    }
+}
+
+fn stateful_set(present: &StatefulSet, wanted: &StatefulSet) -> Refusal {
+    let StatefulSetSpec { selector, service_name, pod_management_policy, .. } = &wanted.spec;
+    let spec = &present.spec;
+    let changed = [
+        ("spec.selector", spec.selector != *selector),
+        ("spec.serviceName", spec.service_name != *service_name),
+        ("spec.podManagementPolicy", spec.pod_management_policy != *pod_management_policy),
+    ];
+    let first = changed.into_iter().find_map(|(path, changed)| changed.then_some(path));
+    first.map(|path| (path, "cannot change after creation"))
+}
+
+fn job(present: &Job, wanted: &Job) -> Refusal {
+    let (a, b) = (&present.spec, &wanted.spec);
+    // What may change: how many at a time, whether at all, and how long.
+    let fixed = JobSpec {
+        parallelism: b.parallelism,
+        suspend: b.suspend,
+        active_deadline_ms: b.active_deadline_ms,
+        backoff_limit: b.backoff_limit,
+        ttl_after_finished_ms: b.ttl_after_finished_ms,
+        completions: a.completions,
+        template: a.template.clone(),
+        ..b.clone()
+    };
+    let of_present = JobSpec {
+        parallelism: b.parallelism,
+        suspend: b.suspend,
+        active_deadline_ms: b.active_deadline_ms,
+        backoff_limit: b.backoff_limit,
+        ttl_after_finished_ms: b.ttl_after_finished_ms,
+        ..a.clone()
+    };
+    if a.template != b.template {
+        return Some(("spec.template", "cannot change after creation"));
+    }
+    // Elastic indexed jobs: as many as run at a time (Kubernetes' rule).
+    let is_elastic = b.completion_mode == CompletionMode::Indexed && b.completions == Some(b.parallelism);
+    if a.completions != b.completions && !is_elastic {
+        let reason = "cannot change after creation, but together with parallelism, to the same number";
+        return Some(("spec.completions", reason));
+    }
+    (fixed != of_present).then_some(("spec", "only parallelism, completions, suspend, activeDeadlineSeconds, backoffLimit and ttlSecondsAfterFinished may change after creation"))
+}
+
+fn config_map(present: &ConfigMap, wanted: &ConfigMap) -> Refusal {
+    let changed = (&present.data, &present.binary_data) != (&wanted.data, &wanted.binary_data);
+    frozen(present.immutable, wanted.immutable, changed)
+}
+
+fn secret(present: &Secret, wanted: &Secret) -> Refusal {
+    if present.secret_type != wanted.secret_type {
+        return Some(("type", "cannot change after creation"));
+    }
+    frozen(present.immutable, wanted.immutable, present.data != wanted.data)
+}
+
+fn frozen(immutable: bool, stays: bool, changed: bool) -> Refusal {
+    match (immutable, stays, changed) {
+        (true, false, _) => Some(("immutable", "cannot be taken back")),
+        (true, _, true) => Some(("data", "cannot change: the object is immutable")),
+        _ => None,
+    }
+}

@@ -1,0 +1,244 @@
+//! StatefulSets: a pod for each ordinal, in order, and from one template to the next from the highest ordinal down.
+//!
+//! Source: "StatefulSets" in the Kubernetes documentation.
+
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_types::{
+    Command, ControllerRevision, Kind, Object, ObjectId, ObjectStatus, OwnerRef, Pod, PodManagementPolicy,
+    PodStamp, StatefulSet, StatefulSetUpdateStrategy,
+};
+use smol_str::SmolStr;
+
+use super::backoff::Backoff;
+use super::history::{History, is_doomed};
+use super::{Queue, Reconciler, View, work_off};
+use crate::workload::{self, Roster, Seen};
+use crate::{Change, ChangeType, State};
+
+/// Pods created or deleted by one command, at most.
+const PODS_PER_COMMAND: usize = 500;
+/// Pods of one set created or deleted per run, at most.
+const PODS_PER_RUN: usize = 4000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct StatefulSets {
+    queue: Queue,
+    sets: BTreeMap<ObjectId, Known>,
+}
+
+/// What is kept of one set between runs.
+#[derive(Debug, Default)]
+struct Known {
+    roster: Roster,
+    backoff: Backoff<u32>,
+}
+
+fn set_of(pod: &Pod) -> Option<ObjectId> {
+    pod.meta.owner.filter(|owner| owner.kind == Kind::StatefulSet).map(|owner| owner.id)
+}
+
+impl Reconciler for StatefulSets {
+    fn name(&self) -> &'static str {
+        "stateful-set"
+    }
+
+    fn reset(&mut self, state: &State) {
+        *self = Self::default();
+        for set in state.stateful_sets().iter() {
+            let roster = Roster::of(state, set, 0);
+            self.sets.insert(set.meta.id, Known { roster, ..Known::default() });
+            self.queue.mark(set.meta.id);
+        }
+    }
+
+    fn observe(&mut self, change: &Change) {
+        let gone = change.change_type == ChangeType::Deleted;
+        match &change.object {
+            Object::StatefulSet(set) if gone => {
+                self.queue.forget(set.meta.id);
+                self.sets.remove(&set.meta.id);
+            }
+            Object::StatefulSet(set) => {
+                self.sets.entry(set.meta.id).or_default();
+                self.queue.mark(set.meta.id);
+            }
+            Object::ControllerRevision(row) => {
+                let owner = row.meta.owner.filter(|owner| self.sets.contains_key(&owner.id));
+                owner.into_iter().for_each(|owner| self.queue.mark(owner.id));
+            }
+            Object::Pod(pod) => self.observe_pod(pod, gone),
+            _ => {}
+        }
+    }
+
+    fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
+        self.queue.begin(view.now_ms);
+        work_off(
+            self,
+            |this| &mut this.queue,
+            |this, id, commands| {
+                let set = view.state.stateful_sets().get(id).filter(|set| !is_doomed(view.state, &set.meta));
+                let (Some(set), Some(known)) = (set, this.sets.get_mut(&id)) else { return };
+                known.roster.catch_up(set, view.now_ms);
+                debug_assert_eq!(
+                    known.roster,
+                    Roster::of(view.state, set, view.now_ms),
+                    "kept change by change"
+                );
+                let mut pass = Pass { view, set, known, commands, wake_at_ms: None };
+                pass.run();
+                let wake_at_ms = pass.wake_at_ms.into_iter().chain(pass.known.roster.next_ripe_ms()).min();
+                wake_at_ms.into_iter().for_each(|at_ms| this.queue.wake_at(id, at_ms));
+            },
+        )
+    }
+
+    fn next_wake_ms(&self) -> Option<u64> {
+        self.queue.next_wake_ms()
+    }
+}
+
+impl StatefulSets {
+    fn observe_pod(&mut self, pod: &Pod, gone: bool) {
+        let (Some(id), Some(ordinal)) = (set_of(pod), workload::ordinal_of(pod)) else { return };
+        let Some(known) = self.sets.get_mut(&id) else { return };
+        let seen = (!gone).then(|| Seen::of(pod));
+        if seen.as_ref().is_some_and(Seen::is_ready) {
+            known.backoff.forgive(&ordinal);
+        }
+        if known.roster.put(ordinal, seen) {
+            self.queue.mark(id);
+        }
+    }
+}
+
+/// One look at one StatefulSet.
+struct Pass<'a> {
+    view: &'a View<'a>,
+    set: &'a Arc<StatefulSet>,
+    known: &'a mut Known,
+    commands: &'a mut Vec<Command>,
+    wake_at_ms: Option<u64>,
+}
+
+impl Pass<'_> {
+    fn owner(&self) -> OwnerRef {
+        OwnerRef { kind: Kind::StatefulSet, id: self.set.meta.id }
+    }
+
+    fn run(&mut self) {
+        let ordinals = self.set.spec.ordinals();
+        self.known.backoff.retain(|ordinal| ordinals.contains(ordinal));
+        let history = History {
+            view: self.view,
+            owner: self.owner(),
+            meta: &self.set.meta,
+            template: &self.set.spec.template,
+            limit: self.set.spec.revision_history_limit,
+        };
+        let mut collision_count = self.set.status.collision_count;
+        let update = history.sync(&mut collision_count, self.commands);
+        if let Some(update) = update {
+            self.replace_ended();
+            self.create(update);
+            self.shrink();
+            self.roll(update.meta.name.as_str());
+        }
+        let update = update.map(|row| SmolStr::new(row.meta.name.as_str()));
+        let status = status::status(self.view, self.set, &self.known.roster, update, collision_count);
+        let status = status::with_failure(status, self.view.now_ms, self.known.backoff.failing());
+        let live: BTreeSet<_> = self.known.roster.revisions().cloned().collect();
+        let is_live = |name: &str| {
+            live.contains(name) || status.current_revision == name || status.update_revision == name
+        };
+        history.clean_up(is_live, self.commands);
+        if status != self.set.status {
+            let (id, status) = (self.set.meta.id, ObjectStatus::StatefulSet(status));
+            self.commands.push(Command::SetStatus { id, status });
+        }
+    }
+
+    /// Pods that ended are asked to go, so that their ordinals are free; those that keep failing later and later.
+    fn replace_ended(&mut self) {
+        let mut doomed = Vec::new();
+        for ordinal in self.known.roster.ended().iter().take(PODS_PER_RUN) {
+            let Some(seen) = self.known.roster.get(*ordinal) else { continue };
+            let is_wanted = self.set.spec.ordinals().contains(ordinal);
+            let due_ms =
+                if is_wanted { self.known.backoff.ended(*ordinal, seen.id, self.view.now_ms) } else { 0 };
+            if due_ms <= self.view.now_ms {
+                doomed.push(seen.id);
+            } else {
+                self.wake_at_ms = self.wake_at_ms.into_iter().chain([due_ms]).min();
+            }
+        }
+        self.delete(&doomed, "Ended");
+    }
+
+    fn create(&mut self, update: &ControllerRevision) {
+        let (state, set, roster) = (self.view.state, self.set, &self.known.roster);
+        let most = match set.spec.pod_management_policy {
+            PodManagementPolicy::OrderedReady => 1,
+            PodManagementPolicy::Parallel => PODS_PER_RUN,
+        };
+        let below = workload::current(state, set).map_or(update.meta.id, |row| row.meta.id);
+        let from = set.spec.partition_ordinal();
+        let wanted = roster.missing().iter().take(most).filter(|ordinal| roster.may_create(set, **ordinal));
+        let stamps: Vec<_> = wanted
+            .filter_map(|ordinal| {
+                let revision = Some(if *ordinal < from { below } else { update.meta.id });
+                let name = workload::pod_name(&set.meta.name, *ordinal)?;
+                Some(PodStamp { name, index: Some(*ordinal), node: None, revision })
+            })
+            .collect();
+        let (owner, generation) = (self.owner(), set.meta.generation);
+        for pods in stamps.chunks(PODS_PER_COMMAND) {
+            self.commands.push(Command::CreateOwnedPods { owner, generation, pods: pods.to_vec() });
+        }
+    }
+
+    /// Pods that are not wanted any more go, the highest ordinal first.
+    fn shrink(&mut self) {
+        let roster = &self.known.roster;
+        let surplus = roster.surplus().iter().rev();
+        let most = match self.set.spec.pod_management_policy {
+            PodManagementPolicy::OrderedReady => 1,
+            PodManagementPolicy::Parallel => PODS_PER_RUN,
+        };
+        let doomed = surplus.take(most).filter(|ordinal| roster.may_shrink(self.set, **ordinal));
+        let doomed: Vec<_> = doomed.filter_map(|ordinal| Some(roster.get(*ordinal)?.id)).collect();
+        self.delete(&doomed, "ScaledDown");
+    }
+
+    /// Pods of another template are given up, from the highest ordinal down: first those that are not available, because
+    /// nothing is lost with them and a broken template must never keep its successor from coming; then as many as may
+    /// be unavailable.
+    fn roll(&mut self, update: &str) {
+        if self.set.spec.update_strategy == StatefulSetUpdateStrategy::OnDelete {
+            return;
+        }
+        let (set, roster, from) = (self.set, &self.known.roster, self.set.spec.partition_ordinal());
+        let at_once = match set.spec.pod_management_policy {
+            PodManagementPolicy::Parallel => PODS_PER_RUN,
+            PodManagementPolicy::OrderedReady => usize::from(!roster.is_ending()),
+        };
+        let spare = (roster.spare(set) as usize).min(PODS_PER_RUN);
+        let broken = roster.outdated(update, from, false).take(at_once);
+        let doomed = broken.chain(roster.outdated(update, from, true).take(spare));
+        let doomed: Vec<_> = doomed.filter_map(|ordinal| Some(roster.get(ordinal)?.id)).collect();
+        self.delete(&doomed, "Replaced");
+    }
+
+    fn delete(&mut self, pods: &[ObjectId], reason: &'static str) {
+        let (owner, generation) = (self.owner(), self.set.meta.generation);
+        for pods in pods.chunks(PODS_PER_COMMAND) {
+            let (pods, reason) = (pods.to_vec(), SmolStr::new_static(reason));
+            self.commands.push(Command::DeleteOwnedPods { owner, generation, pods, reason });
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One table for each kind of objects.
+
+use bulkhead_types::{
+    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Kind, Namespace, Node, Object,
+    ObjectId, Pod, ReplicaSet, Secret, StatefulSet,
+};
+
+use super::{State, Table};
+
+macro_rules! tables {
+    ($($(#[doc = $doc:literal])+ $table:ident: $kind:ident;)+) => {
+        impl State {
+            $(
+                $(#[doc = $doc])+
+                #[must_use]
+                pub fn $table(&self) -> &Table<$kind> {
+                    &self.$table
+                }
+            )+
+
+            /// An object by key.
+            #[must_use]
+            pub fn object(&self, kind: Kind, id: ObjectId) -> Option<Object> {
+                match kind { $(Kind::$kind => self.$table.get(id).cloned().map(Object::$kind)),+ }
+            }
+
+            /// Every object, kind by kind in the order of kinds, each in id order.
+            pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+                std::iter::empty()$(.chain(self.$table.iter().cloned().map(Object::$kind)))+
+            }
+
+            /// The objects of a kind with a key above `after`, oldest first: for paging.
+            #[must_use]
+            pub fn objects_after(&self, kind: Kind, after: ObjectId) -> Box<dyn Iterator<Item = Object> + '_> {
+                match kind {
+                    $(Kind::$kind => Box::new(self.$table.after(after).cloned().map(Object::$kind))),+
+                }
+            }
+
+            /// How many objects there are.
+            #[must_use]
+            pub fn objects_len(&self) -> usize {
+                0 $(+ self.$table.len())+
+            }
+
+            /// Stores an object over its former self, without indexes and digest; returns what it was.
+            pub(super) fn insert(&mut self, object: Object) -> Option<Object> {
+                let id = object.meta().id;
+                match object { $(Object::$kind(o) => self.$table.insert(id, o).map(Object::$kind)),+ }
+            }
+
+            /// Forgets an object, without indexes and digest.
+            pub(super) fn erase(&mut self, kind: Kind, id: ObjectId) {
+                match kind { $(Kind::$kind => self.$table.remove(id)),+ }
+            }
+        }
+    };
+}
+
+tables! {
+    /// All namespaces.
+    namespaces: Namespace;
+    /// All nodes.
+    nodes: Node;
+    /// All pods.
+    pods: Pod;
+    /// All ReplicaSets.
+    replica_sets: ReplicaSet;
+    /// All Deployments.
+    deployments: Deployment;
+    /// All StatefulSets.
+    stateful_sets: StatefulSet;
+    /// All DaemonSets.
+    daemon_sets: DaemonSet;
+    /// All Jobs.
+    jobs: Job;
+    /// All CronJobs.
+    cron_jobs: CronJob;
+    /// All ConfigMaps.
+    config_maps: ConfigMap;
+    /// All Secrets.
+    secrets: Secret;
+    /// All templates of StatefulSets and DaemonSets.
+    controller_revisions: ControllerRevision;
+}

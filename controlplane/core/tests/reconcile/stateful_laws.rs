@@ -1,0 +1,267 @@
+//! What holds of a StatefulSet whatever users do and pods suffer: every single command of a reconciler is held against
+//! the rules in the documentation's words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{
+    Command, Kind, Pod, PodManagementPolicy, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use proptest::prelude::*;
+
+use crate::kit::{Cluster, Say, reference};
+use crate::sets::{image, is_active, is_available, ordinal, partition, restored, stateful_set, template_of};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Scale(u32),
+    Start(u32),
+    Image(u32),
+    Partition(u32, u32),
+    OnDelete,
+    Undo,
+    Restart(u32),
+    Delete(usize),
+    Say(usize, Say),
+    Agents,
+    Advance(u64),
+    NewLeader,
+    Lose,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let say = prop_oneof![
+        6 => Just(Say::Ready),
+        2 => Just(Say::NotReady),
+        1 => Just(Say::Failed),
+        4 => Just(Say::Gone),
+    ];
+    prop_oneof![
+        2 => (0u32..7).prop_map(Op::Scale),
+        1 => (0u32..3).prop_map(Op::Start),
+        3 => (1u32..4).prop_map(Op::Image),
+        2 => (0u32..4, 1u32..4).prop_map(|(from, most)| Op::Partition(from, most)),
+        1 => Just(Op::OnDelete),
+        1 => Just(Op::Undo),
+        1 => (0u32..100).prop_map(Op::Restart),
+        1 => (0usize..16).prop_map(Op::Delete),
+        8 => (0usize..16, say).prop_map(|(pod, say)| Op::Say(pod, say)),
+        4 => Just(Op::Agents),
+        3 => (1u64..20_000).prop_map(Op::Advance),
+        1 => Just(Op::NewLeader),
+        2 => Just(Op::Lose),
+    ]
+}
+
+/// The obvious model: a set's pods by ordinal, at a time.
+struct Model<'a> {
+    set: &'a StatefulSet,
+    now_ms: u64,
+    pods: BTreeMap<u32, &'a Arc<Pod>>,
+}
+
+impl<'a> Model<'a> {
+    fn of(state: &'a State, set: &'a StatefulSet, now_ms: u64) -> Self {
+        let mut pods = BTreeMap::new();
+        for pod in state.pods_of(set.meta.id) {
+            assert!(pods.insert(ordinal(pod), pod).is_none(), "two pods of ordinal {}", ordinal(pod));
+        }
+        Self { set, now_ms, pods }
+    }
+
+    fn well(&self, ordinal: u32) -> bool {
+        let min_ready_ms = self.set.spec.min_ready_ms;
+        self.pods.get(&ordinal).is_some_and(|pod| is_available(pod, min_ready_ms, self.now_ms))
+    }
+
+    fn wanted(&self) -> std::ops::Range<u32> {
+        self.set.spec.ordinals_start..self.set.spec.ordinals_start + self.set.spec.replicas
+    }
+
+    fn unavailable(&self) -> u32 {
+        self.wanted().filter(|ordinal| !self.well(*ordinal)).count() as u32
+    }
+
+    fn ids(&self) -> BTreeSet<u64> {
+        self.pods.values().map(|pod| pod.meta.id.0).collect()
+    }
+}
+
+/// From which ordinal on an update replaces pods, and how many may be missing; `None` when it does not.
+fn rolling(spec: &StatefulSetSpec) -> Option<(u32, u32)> {
+    match spec.update_strategy {
+        StatefulSetUpdateStrategy::RollingUpdate { partition, max_unavailable } => {
+            Some((spec.ordinals_start + partition, max_unavailable.resolve(spec.replicas, true).max(1)))
+        }
+        StatefulSetUpdateStrategy::OnDelete => None,
+    }
+}
+
+fn check(now_ms: u64, before: &State, after: &State) {
+    let Some(set) = before.stateful_sets().iter().next() else { return };
+    let (was, is) = (Model::of(before, set, now_ms), Model::of(after, set, now_ms));
+    let in_order = set.spec.pod_management_policy == PodManagementPolicy::OrderedReady;
+    let former = was.ids();
+    for (at, pod) in is.pods.iter().filter(|(_, pod)| !former.contains(&pod.meta.id.0)) {
+        assert!(was.wanted().contains(at), "{at} is not wanted");
+        let below = was.wanted().take_while(|ordinal| ordinal < at);
+        assert!(!in_order || below.into_iter().all(|ordinal| was.well(ordinal)), "{at} came too early");
+        let keeps = rolling(&set.spec).is_some_and(|(from, _)| *at < from);
+        let template = template_of(after, pod);
+        let current = bulkhead_types::Name::new(&set.status.current_revision).ok();
+        let current = current
+            .and_then(|name| before.find(Kind::ControllerRevision, set.meta.namespace.as_ref(), &name));
+        let current = current.and_then(|id| before.controller_revisions().get(id)).map(|row| &row.template);
+        let expected = current.filter(|_| keeps).unwrap_or(&set.spec.template);
+        assert_eq!(template, *expected, "{at} has another template than wanted");
+    }
+    for (at, pod) in was.pods.iter().filter(|(_, pod)| !pod.meta.is_deleting()) {
+        let stays = is.pods.get(at).is_some_and(|now| now.meta.id == pod.meta.id && !now.meta.is_deleting());
+        if !stays && is_active(pod) {
+            check_given_up(&was, &is, before, *at, pod);
+        }
+    }
+}
+
+fn check_given_up(was: &Model<'_>, is: &Model<'_>, before: &State, at: u32, pod: &Pod) {
+    let set = was.set;
+    let in_order = set.spec.pod_management_policy == PodManagementPolicy::OrderedReady;
+    if !was.wanted().contains(&at) {
+        let others = was.pods.iter().filter(|(other, _)| !was.wanted().contains(other) && **other != at);
+        let others: Vec<_> = others.filter(|(_, pod)| is_active(pod)).map(|(other, _)| *other).collect();
+        assert!(!in_order || others.iter().all(|other| *other < at), "{at} goes before {others:?}");
+        assert!(!in_order || was.unavailable() == 0, "{at} goes while others are not ready");
+        let ending = was.pods.values().filter(|pod| pod.meta.is_deleting()).count();
+        assert!(!in_order || ending == 0, "{at} goes while another one ends");
+        return;
+    }
+    let Some((from, most)) = rolling(&set.spec) else { panic!("{at} is given up, although OnDelete") };
+    assert!(at >= from, "{at} is below the partition {from}");
+    assert_ne!(template_of(before, pod), set.spec.template, "{at} has the wanted template");
+    let bound = most.max(was.unavailable());
+    assert!(is.unavailable() <= bound, "{} unavailable, of {bound}", is.unavailable());
+    if was.well(at) {
+        let higher = was.wanted().filter(|other| *other > at && was.well(*other) && is.well(*other));
+        for other in higher {
+            assert_eq!(template_of(before, was.pods[&other]), set.spec.template, "{at} goes before {other}");
+        }
+    }
+}
+
+fn perform(cluster: &mut Cluster, op: &Op) {
+    let db = || reference(Kind::StatefulSet, "db");
+    let pods: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.clone()).collect();
+    match op {
+        Op::Scale(replicas) => cluster.ok(Command::Scale { object: db(), replicas: *replicas }),
+        Op::Start(start) => cluster.change_stateful_set("db", |spec| spec.ordinals_start = *start),
+        Op::Image(version) => cluster.change_stateful_set("db", |spec| spec.template = image("db", *version)),
+        Op::Partition(from, most) => {
+            cluster.change_stateful_set("db", |spec| spec.update_strategy = partition(*from, *most));
+        }
+        Op::OnDelete => {
+            let on_delete = StatefulSetUpdateStrategy::OnDelete;
+            cluster.change_stateful_set("db", |spec| spec.update_strategy = on_delete);
+        }
+        // Refused without history, or twice in a second.
+        Op::Undo => _ = cluster.submit(vec![Command::UndoRollout { deployment: db(), to_revision: None }]),
+        Op::Restart(at) => {
+            let restarted_at = format!("{at}").into();
+            _ = cluster.submit(vec![Command::RestartRollout { deployment: db(), restarted_at }]);
+        }
+        Op::Delete(at) => {
+            if let Some(pod) = pods.get(at % pods.len().max(1)) {
+                let object = reference(Kind::Pod, pod.name.as_str());
+                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
+            }
+        }
+        Op::Say(at, say) => {
+            if let Some(pod) = pods.get(at % pods.len().max(1)) {
+                cluster.say(pod.id, *say);
+            }
+        }
+        Op::Agents => _ = cluster.agents(),
+        Op::Advance(ms) => cluster.advance(*ms),
+        Op::NewLeader => cluster.new_leader(),
+        Op::Lose => cluster.lose(),
+    }
+}
+
+fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op]) -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.watch = check;
+    cluster.ok(Command::Apply(stateful_set("db", 3, |spec| {
+        spec.pod_management_policy = policy;
+        spec.min_ready_ms = min_ready_ms;
+        spec.revision_history_limit = 2;
+    })));
+    cluster.settle();
+    for (at, op) in ops.iter().enumerate() {
+        perform(&mut cluster, op);
+        // What is to be lost must not have arrived before.
+        if !matches!(ops.get(at + 1), Some(Op::Lose)) {
+            cluster.settle();
+        }
+    }
+    cluster
+}
+
+/// Lets everything get well: then every wanted ordinal has an available pod, and nothing else is there.
+fn heal(cluster: &mut Cluster) {
+    // A lost word comes back after a while.
+    cluster.advance(40_000);
+    for _ in 0..200 {
+        cluster.converge();
+        let set = cluster.get_stateful_set("db");
+        let model = Model::of(cluster.state(), &set, cluster.now_ms);
+        let from = rolling(&set.spec).map_or(u32::MAX, |(from, _)| from);
+        let updated = |(at, pod): (&u32, &&Arc<Pod>)| {
+            *at < from || template_of(cluster.state(), pod) == set.spec.template
+        };
+        if model.unavailable() == 0
+            && model.pods.len() as u32 == set.spec.replicas
+            && model.pods.iter().all(updated)
+        {
+            return;
+        }
+        cluster.advance(5000);
+    }
+    panic!("never done: {} {:#?}", cluster.ordinals("db"), cluster.get_stateful_set("db").status);
+}
+
+proptest! {
+    #[test]
+    fn ordinals_keep_their_order_and_rollouts_end(
+        in_order in any::<bool>(),
+        min_ready_ms in prop_oneof![Just(0u64), Just(7000)],
+        ops in prop::collection::vec(any_op(), 1..40),
+    ) {
+        let policy = if in_order { PodManagementPolicy::OrderedReady } else { PodManagementPolicy::Parallel };
+        let mut cluster = play(policy, min_ready_ms, &ops);
+        heal(&mut cluster);
+        let set = cluster.get_stateful_set("db");
+        let (spec, status) = (&set.spec, &set.status);
+        prop_assert_eq!(status.observed_generation, set.meta.generation);
+        let counts = (status.replicas, status.ready_replicas, status.available_replicas);
+        prop_assert_eq!(counts, (spec.replicas, spec.replicas, spec.replicas));
+        if spec.update_strategy == partition(0, 1) {
+            prop_assert_eq!(&status.current_revision, &status.update_revision);
+        }
+        prop_assert!(cluster.state().controller_revisions().len() <= 2 + 2 + spec.replicas as usize);
+        let replayed = cluster.replayed();
+        prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
+        prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
+        cluster.watch = |_, _, _| panic!("a set at rest is left alone");
+        cluster.new_leader();
+        cluster.settle();
+    }
+
+    #[test]
+    fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {
+        let play = || play(PodManagementPolicy::OrderedReady, 0, &ops);
+        let (one, other) = (play(), play());
+        prop_assert_eq!(&one.transactions, &other.transactions);
+        prop_assert_eq!(&one.proposals, &other.proposals);
+    }
+}

@@ -1,0 +1,284 @@
+//! The volumes of the pod: where they are mounted in the guest, and how files get into those that the host fills.
+//!
+//! ```text
+//!  <volume>/..data ─► ..7/            one swap of this link makes all new files visible at once (Kubernetes' way)
+//!  <volume>/key    ─► ..data/key      one link for each first part of a path
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use bulkhead_guest_protocol::host::{PodConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
+use nix::mount::{MsFlags, mount};
+
+use crate::setup::{find_disk, mount_at};
+
+/// Where volumes are mounted in the guest.
+const ROOT: &str = "/run/bulkhead-volumes";
+/// The link to the folder with the present files.
+const DATA: &str = "..data";
+/// Largest size of a volume with files, in bytes: twice what the control plane sends, for the moment of a swap.
+const FILES_LENGTH_MAX: u64 = 16 << 20;
+
+/// The volumes of the pod.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    kinds: BTreeMap<String, VolumeKind>,
+    /// Files that came in parts, the last of which is still to come.
+    partial: BTreeMap<String, Vec<VolumeFile>>,
+    /// Files that came before the pod was configured.
+    early: BTreeMap<String, Vec<VolumeFile>>,
+}
+
+impl Volumes {
+    /// Mounts every volume and fills those with files.
+    ///
+    /// # Errors
+    /// With the volume that cannot be made.
+    pub(crate) fn configure(&mut self, pod: &PodConfig) -> Result<()> {
+        for volume in &pod.volumes {
+            mount_volume(volume).with_context(|| format!("make volume {}", volume.name))?;
+            self.kinds.insert(volume.name.clone(), volume.kind());
+        }
+        for (volume, files) in std::mem::take(&mut self.early) {
+            self.fill(&volume, &files)?;
+        }
+        Ok(())
+    }
+
+    /// Takes files from the host; what is complete becomes visible, or waits for the configuration.
+    pub(crate) fn take(&mut self, message: VolumeFiles, is_configured: bool) {
+        let partial = self.partial.entry(message.volume.clone()).or_default();
+        for file in message.files {
+            match partial.last_mut().filter(|last| file.continues && last.path == file.path) {
+                Some(last) => last.data.extend_from_slice(&file.data),
+                None => partial.push(file),
+            }
+        }
+        if message.more {
+            return;
+        }
+        let files = self.partial.remove(&message.volume).unwrap_or_default();
+        if !is_configured {
+            self.early.insert(message.volume, files);
+        } else if let Err(error) = self.fill(&message.volume, &files) {
+            eprintln!("bulkhead-guest: {error:#}");
+        }
+    }
+
+    fn fill(&self, volume: &str, files: &[VolumeFile]) -> Result<()> {
+        if self.kinds.get(volume) != Some(&VolumeKind::Files) {
+            eprintln!("bulkhead-guest: files for {volume}, which is no volume with files, are left out");
+            return Ok(());
+        }
+        replace_files(&path_of(volume), files).with_context(|| format!("fill volume {volume}"))
+    }
+
+    /// Whether a folder that a mount names may be made: in volumes that are empty at first.
+    pub(crate) fn begins_empty(&self, volume: &str) -> bool {
+        self.kinds.get(volume).is_some_and(|kind| *kind != VolumeKind::Files)
+    }
+}
+
+/// Where a volume is mounted in the guest. The name was checked when it was received.
+pub(crate) fn path_of(volume: &str) -> PathBuf {
+    Path::new(ROOT).join(volume)
+}
+
+fn mount_volume(volume: &VolumeConfig) -> Result<()> {
+    let path = path_of(&volume.name);
+    let target = path.to_str().context("a volume's name is ASCII")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match volume.kind() {
+        VolumeKind::Files => {
+            let options = format!("mode=0755,size={FILES_LENGTH_MAX}");
+            return mount_at("tmpfs", target, flags | MsFlags::MS_NOEXEC, &options);
+        }
+        VolumeKind::Memory if volume.size_bytes > 0 => {
+            mount_at("tmpfs", target, flags, &format!("mode=0777,size={}", volume.size_bytes))?;
+        }
+        VolumeKind::Memory => mount_at("tmpfs", target, flags, "mode=0777")?,
+        VolumeKind::Disk | VolumeKind::Unspecified => {
+            let disk = find_disk(&volume.disk_serial)?;
+            fs::create_dir_all(&path)?;
+            mount(Some(&disk), &path, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
+                .with_context(|| format!("mount {}", disk.display()))?;
+            // The tools that check file systems want it; nothing else does.
+            let _ = fs::remove_dir(path.join("lost+found"));
+        }
+    }
+    // Everybody in the pod may write, as in Kubernetes.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+    Ok(())
+}
+
+/// Makes exactly these files visible in `dir`, all at once. Does nothing when they are there already.
+///
+/// # Errors
+/// When they cannot be written; what was visible before stays.
+fn replace_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
+    let link = dir.join(DATA);
+    let former = fs::read_link(&link).ok();
+    if let Some(former) = &former
+        && holds(&dir.join(former), files)?
+    {
+        return Ok(());
+    }
+    let number = former.as_deref().and_then(|name| name.to_str()?.strip_prefix("..")?.parse::<u64>().ok());
+    let name = format!("..{}", number.unwrap_or(0) + 1);
+    let fresh = dir.join(&name);
+    // What is left of a try that failed.
+    remove_dir(&fresh)?;
+    write_files(&fresh, files)?;
+    let staged = dir.join("..data_tmp");
+    remove_file(&staged)?;
+    symlink(&name, &staged)?;
+    fs::rename(&staged, &link)?;
+    link_first_parts(dir, files)?;
+    if let Some(former) = former {
+        remove_dir(&dir.join(former))?;
+    }
+    Ok(())
+}
+
+fn write_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
+    fs::create_dir(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    for file in files {
+        let path = dir.join(&file.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, &file.data).with_context(|| file.path.clone())?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode & 0o777))?;
+    }
+    Ok(())
+}
+
+/// One link for each first part of a path; those of files that are no more go.
+fn link_first_parts(dir: &Path, files: &[VolumeFile]) -> Result<()> {
+    let wanted: BTreeSet<&str> = files.iter().filter_map(|file| file.path.split('/').next()).collect();
+    for part in &wanted {
+        match symlink(Path::new(DATA).join(part), dir.join(part)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+    }
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with("..") || wanted.contains(name)) {
+            remove_file(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the folder holds exactly these files.
+fn holds(dir: &Path, files: &[VolumeFile]) -> Result<bool> {
+    let same = |file: &VolumeFile| {
+        let path = dir.join(&file.path);
+        let mode = fs::metadata(&path).map(|m| m.permissions().mode() & 0o777);
+        mode.is_ok_and(|mode| mode == file.mode & 0o777)
+            && fs::read(&path).is_ok_and(|data| data == file.data)
+    };
+    Ok(files.iter().all(same) && count_files(dir)? == files.len())
+}
+
+fn count_files(dir: &Path) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
+    }
+    Ok(count)
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, data: &str, mode: u32) -> VolumeFile {
+        VolumeFile { path: path.into(), mode, data: data.into(), continues: false }
+    }
+
+    /// What a container sees: every path without those of the bookkeeping, with content and permissions.
+    fn seen(dir: &Path) -> Vec<String> {
+        let mut lines = Vec::new();
+        for entry in fs::read_dir(dir).expect("listed").flatten() {
+            let name = entry.file_name().into_string().expect("text");
+            if name.starts_with("..") {
+                continue;
+            }
+            if entry.path().is_dir() {
+                lines.extend(seen(&entry.path()).into_iter().map(|line| format!("{name}/{line}")));
+            } else {
+                let mode = fs::metadata(entry.path()).expect("there").permissions().mode() & 0o777;
+                lines.push(format!("{name} {} {mode:o}", fs::read_to_string(entry.path()).expect("read")));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    fn temporary(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("bulkhead-volumes-{name}-{}", std::process::id()));
+        remove_dir(&dir).expect("removed");
+        fs::create_dir(&dir).expect("made");
+        dir
+    }
+
+    #[test]
+    fn files_are_replaced_at_once() {
+        let dir = temporary("replace");
+        let check = |files: &[VolumeFile], expected: &[&str], target: &str| {
+            replace_files(&dir, files).expect("replaced");
+            assert_eq!(seen(&dir), expected);
+            assert_eq!(fs::read_link(dir.join(DATA)).expect("a link"), Path::new(target));
+            let own = fs::read_dir(&dir).expect("listed").flatten();
+            let own = own.filter(|e| e.file_name().to_str().is_some_and(|name| name.starts_with("..")));
+            assert_eq!(own.count(), 2, "the link and one folder");
+        };
+        let two = [file("a", "1", 0o644), file("sub/dir/b", "2", 0o400)];
+        check(&two, &["a 1 644", "sub/dir/b 2 400"], "..1");
+        check(&two, &["a 1 644", "sub/dir/b 2 400"], "..1");
+        check(
+            &[file("a", "1", 0o600), file("sub/dir/b", "2", 0o400)],
+            &["a 1 600", "sub/dir/b 2 400"],
+            "..2",
+        );
+        check(&[file("c", "3", 0o644)], &["c 3 644"], "..3");
+        check(&[], &[], "..4");
+        remove_dir(&dir).expect("removed");
+    }
+
+    #[test]
+    fn parts_become_whole_files() {
+        let mut volumes = Volumes::default();
+        let message = |files: Vec<VolumeFile>, more| VolumeFiles { volume: "v".into(), files, more };
+        let rest = |data: &str| VolumeFile { continues: true, ..file("a", data, 0o644) };
+        volumes.take(message(vec![file("a", "1", 0o644)], true), false);
+        volumes.take(message(vec![rest("2")], true), false);
+        assert!(volumes.early.is_empty());
+        volumes.take(message(vec![rest("3"), file("b", "", 0o644)], false), false);
+        assert_eq!(volumes.early["v"], [file("a", "123", 0o644), file("b", "", 0o644)]);
+        assert!(volumes.partial.is_empty());
+    }
+}

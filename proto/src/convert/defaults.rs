@@ -1,0 +1,209 @@
+//! Defaults of what clients submit, as the .proto files state them.
+
+use bulkhead_types::{
+    BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
+    IntOrPercent, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
+    SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
+};
+use prost::Message;
+
+use super::submit::{OBJECT_MESSAGE_BYTES_MAX, check_size};
+use super::{ConvertError, unknown_variant};
+use crate::v1;
+
+/// Sets an enum's field that is not specified.
+fn default(field: &mut i32, value: impl Into<i32>) {
+    if *field == 0 {
+        *field = value.into();
+    }
+}
+
+/// Bounds a submitted object, clears what is the control plane's and fills in defaults.
+pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
+    use v1::object::Object as Wire;
+    check_size(wire.encoded_len(), OBJECT_MESSAGE_BYTES_MAX)?;
+    let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
+        Wire::Namespace(o) => &mut o.meta,
+        Wire::Node(o) => {
+            o.spec.get_or_insert_default();
+            o.status = Some(v1::NodeStatus {
+                phase: v1::NodePhase::Unreachable.into(),
+                facts: Some(v1::NodeFacts::default()),
+                ..v1::NodeStatus::default()
+            });
+            &mut o.meta
+        }
+        Wire::Pod(o) => {
+            (o.node, o.status) = (None, None);
+            o.spec.iter_mut().for_each(default_pod_spec);
+            &mut o.meta
+        }
+        Wire::ReplicaSet(o) => {
+            o.status = None;
+            if let Some(spec) = &mut o.spec {
+                spec.replicas.get_or_insert(1);
+                default_template(&mut spec.template);
+            }
+            &mut o.meta
+        }
+        Wire::Deployment(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(default_deployment_spec);
+            &mut o.meta
+        }
+        Wire::StatefulSet(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(default_stateful_set_spec);
+            &mut o.meta
+        }
+        Wire::DaemonSet(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(default_daemon_set_spec);
+            &mut o.meta
+        }
+        Wire::Job(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(default_job_spec);
+            &mut o.meta
+        }
+        Wire::CronJob(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(default_cron_job_spec);
+            &mut o.meta
+        }
+        Wire::ConfigMap(o) => &mut o.meta,
+        Wire::Secret(o) => {
+            default(&mut o.secret_type, v1::SecretType::Opaque);
+            &mut o.meta
+        }
+        Wire::ControllerRevision(o) => &mut o.meta,
+    };
+    if let Some(meta) = meta {
+        let old = std::mem::take(meta);
+        *meta = v1::ObjectMeta {
+            name: old.name,
+            namespace: old.namespace,
+            labels: old.labels,
+            annotations: old.annotations,
+            ..v1::ObjectMeta::default()
+        };
+    }
+    Ok(wire)
+}
+
+fn default_deployment_spec(spec: &mut v1::DeploymentSpec) {
+    use v1::deployment_strategy::{RollingUpdate, Variant};
+    spec.replicas.get_or_insert(1);
+    spec.progress_deadline_ms.get_or_insert(PROGRESS_DEADLINE_MS_DEFAULT);
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT_DEFAULT);
+    let strategy = spec.strategy.get_or_insert_with(|| v1::DeploymentStrategy {
+        variant: Some(Variant::RollingUpdate(RollingUpdate::default())),
+    });
+    if let Some(Variant::RollingUpdate(rolling)) = &mut strategy.variant {
+        let quarter = || v1::IntOrPercent::from(&IntOrPercent::Percent(25));
+        rolling.max_surge.get_or_insert_with(quarter);
+        rolling.max_unavailable.get_or_insert_with(quarter);
+    }
+    default_template(&mut spec.template);
+}
+
+fn default_stateful_set_spec(spec: &mut v1::StatefulSetSpec) {
+    use v1::stateful_set_update_strategy::{RollingUpdate, Variant};
+    spec.replicas.get_or_insert(1);
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT_DEFAULT);
+    default(&mut spec.pod_management_policy, v1::PodManagementPolicy::OrderedReady);
+    let strategy = spec.update_strategy.get_or_insert_with(|| v1::StatefulSetUpdateStrategy {
+        variant: Some(Variant::RollingUpdate(RollingUpdate::default())),
+    });
+    if let Some(Variant::RollingUpdate(rolling)) = &mut strategy.variant {
+        rolling.max_unavailable.get_or_insert_with(|| (&IntOrPercent::Int(1)).into());
+    }
+    default_template(&mut spec.template);
+}
+
+fn default_daemon_set_spec(spec: &mut v1::DaemonSetSpec) {
+    use v1::daemon_set_update_strategy::{RollingUpdate, Variant};
+    spec.revision_history_limit.get_or_insert(REVISION_HISTORY_LIMIT_DEFAULT);
+    let strategy = spec.update_strategy.get_or_insert_with(|| v1::DaemonSetUpdateStrategy {
+        variant: Some(Variant::RollingUpdate(RollingUpdate::default())),
+    });
+    if let Some(Variant::RollingUpdate(rolling)) = &mut strategy.variant {
+        let surges = rolling.max_surge.is_some();
+        rolling.max_unavailable.get_or_insert_with(|| (&IntOrPercent::Int(u32::from(!surges))).into());
+        rolling.max_surge.get_or_insert_with(|| (&IntOrPercent::Int(0)).into());
+    }
+    default_template(&mut spec.template);
+}
+
+fn default_job_spec(spec: &mut v1::JobSpec) {
+    spec.parallelism.get_or_insert(1);
+    default(&mut spec.completion_mode, v1::CompletionMode::NonIndexed);
+    let unlimited = spec.backoff_limit_per_index.is_some();
+    spec.backoff_limit.get_or_insert(if unlimited { BACKOFF_LIMIT_NONE } else { BACKOFF_LIMIT_DEFAULT });
+    let judged = !spec.pod_failure_policy.is_empty();
+    let replacement = match judged {
+        true => v1::PodReplacementPolicy::Failed,
+        false => v1::PodReplacementPolicy::TerminatingOrFailed,
+    };
+    default(&mut spec.pod_replacement_policy, replacement);
+    default_template(&mut spec.template);
+}
+
+fn default_cron_job_spec(spec: &mut v1::CronJobSpec) {
+    default(&mut spec.concurrency_policy, v1::ConcurrencyPolicy::Allow);
+    spec.successful_jobs_history_limit.get_or_insert(SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT);
+    spec.failed_jobs_history_limit.get_or_insert(FAILED_JOBS_HISTORY_LIMIT_DEFAULT);
+    spec.job_template.iter_mut().filter_map(|t| t.spec.as_mut()).for_each(default_job_spec);
+}
+
+fn default_template(template: &mut Option<v1::PodTemplate>) {
+    template.iter_mut().filter_map(|t| t.spec.as_mut()).for_each(default_pod_spec);
+}
+
+fn default_pod_spec(spec: &mut v1::PodSpec) {
+    default(&mut spec.runtime_class, v1::RuntimeClass::Rune);
+    default(&mut spec.restart_policy, v1::RestartPolicy::Always);
+    spec.termination_grace_ms.get_or_insert(TERMINATION_GRACE_MS_DEFAULT);
+    for toleration in &mut spec.tolerations {
+        default(&mut toleration.operator, v1::TolerationOperator::Equal);
+    }
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        default(&mut container.image_pull_policy, v1::ImagePullPolicy::IfNotPresent);
+        for port in &mut container.ports {
+            default(&mut port.protocol, v1::Protocol::Tcp);
+        }
+        for var in &mut container.env {
+            if let Some(v1::env_source::Variant::Downward(source)) =
+                var.value_from.as_mut().and_then(|s| s.variant.as_mut())
+            {
+                default_downward(source);
+            }
+        }
+    }
+    for volume in spec.options.iter_mut().flat_map(|options| &mut options.volumes) {
+        default_volume(volume);
+    }
+}
+
+fn default_volume(volume: &mut v1::Volume) {
+    use v1::volume_source::Variant;
+    let (sources, mode) = match volume.source.as_mut().and_then(|s| s.variant.as_mut()) {
+        Some(Variant::Files(files)) => (files.source.as_mut_slice(), &mut files.default_mode),
+        Some(Variant::Projected(all)) => (all.sources.as_mut_slice(), &mut all.default_mode),
+        Some(Variant::EmptyDir(_)) | None => return,
+    };
+    mode.get_or_insert(FILE_MODE_DEFAULT);
+    for source in sources {
+        if let Some(v1::projection::Variant::DownwardApi(api)) = &mut source.variant {
+            api.items.iter_mut().filter_map(|item| item.source.as_mut()).for_each(default_downward);
+        }
+    }
+}
+
+fn default_downward(source: &mut v1::DownwardSource) {
+    if let Some(v1::downward_source::Variant::Resource(field)) = &mut source.variant {
+        let is_cpu = [v1::ContainerResource::RequestsCpu, v1::ContainerResource::LimitsCpu]
+            .contains(&field.resource());
+        field.divisor.get_or_insert(if is_cpu { ResourceField::CORE } else { 1 });
+    }
+}

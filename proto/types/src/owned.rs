@@ -1,0 +1,61 @@
+//! What workloads own, and what is said of them, for every kind alike.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CronJobStatus, DaemonSetStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus};
+
+/// What distinguishes a pod from the others of its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodStamp {
+    /// Its name.
+    pub name: Name,
+    /// Its ordinal (StatefulSet) or completion index (indexed Job).
+    pub index: Option<u32>,
+    /// The node that it is for (DaemonSet).
+    pub node: Option<ObjectId>,
+    /// The ControllerRevision whose template it gets (StatefulSet, DaemonSet); the owner's own template when unset.
+    pub revision: Option<ObjectId>,
+}
+
+/// How a pod of a Job ended, after the job's failure policy was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PodEnd {
+    /// With success.
+    Succeeded = 1,
+    /// With failure; counted.
+    Failed = 2,
+    /// With a failure that the policy passes over.
+    Ignored = 3,
+    /// With a failure by which the policy fails the pod's index.
+    FailedIndex = 4,
+    /// With a failure by which the policy fails the job.
+    FailedJob = 5,
+    /// By its job's own wish (suspended, too many, job ended), whatever it reported; not counted.
+    Stopped = 6,
+}
+
+/// The status of an object of a kind that has no command of its own for that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ObjectStatus {
+    /// Of a StatefulSet.
+    StatefulSet(StatefulSetStatus),
+    /// Of a DaemonSet.
+    DaemonSet(DaemonSetStatus),
+    /// Of a Job.
+    Job(JobStatus),
+    /// Of a CronJob.
+    CronJob(CronJobStatus),
+}
+
+impl ObjectStatus {
+    /// Whose it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::StatefulSet(_) => Kind::StatefulSet,
+            Self::DaemonSet(_) => Kind::DaemonSet,
+            Self::Job(_) => Kind::Job,
+            Self::CronJob(_) => Kind::CronJob,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What a pod takes from ConfigMaps, Secrets and itself: environment variables and volumes.
+//!
+//! Source: "Volumes", "Projected Volumes" and "Define Environment Variables" in the Kubernetes documentation.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::{Container, DownwardSource, Kind, PodSpec};
+
+/// Permissions of projected files where nothing else is said (Kubernetes' default).
+pub const FILE_MODE_DEFAULT: u32 = 0o644;
+
+/// A key of a ConfigMap or Secret of the pod's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConfigKeyRef {
+    /// The ConfigMap's or Secret's name.
+    pub name: SmolStr,
+    /// The key.
+    pub key: SmolStr,
+    /// Whether the pod starts without it.
+    pub optional: bool,
+}
+
+/// Where the value of an environment variable comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EnvSource {
+    /// A ConfigMap's key.
+    ConfigMapKey(ConfigKeyRef),
+    /// A Secret's key.
+    SecretKey(ConfigKeyRef),
+    /// The pod itself.
+    Downward(DownwardSource),
+}
+
+/// Which kind of configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConfigKind {
+    /// A ConfigMap.
+    ConfigMap = 1,
+    /// A Secret.
+    Secret = 2,
+}
+
+impl ConfigKind {
+    /// As a kind of objects.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::ConfigMap => Kind::ConfigMap,
+            Self::Secret => Kind::Secret,
+        }
+    }
+}
+
+/// All keys of a ConfigMap or Secret as environment variables.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EnvFrom {
+    /// Written before each key; may be empty.
+    pub prefix: SmolStr,
+    /// What it is.
+    pub kind: ConfigKind,
+    /// Its name.
+    pub name: SmolStr,
+    /// Whether the pod starts without it.
+    pub optional: bool,
+}
+
+/// What is mounted where in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Which of the pod's volumes.
+    pub name: SmolStr,
+    /// Absolute path in the container.
+    pub mount_path: String,
+    /// Only this file or folder of the volume, relative to its root.
+    pub sub_path: Option<String>,
+    /// Whether the container may not write. Volumes of ConfigMaps, Secrets and the pod's own fields never take writes.
+    pub read_only: bool,
+}
+
+/// What few containers have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ContainerOptions {
+    /// Sources of whole sets of variables; what `env` says wins.
+    pub env_from: Vec<EnvFrom>,
+    /// Volumes, in order: a later one may lie inside an earlier one.
+    pub volume_mounts: Vec<VolumeMount>,
+}
+
+/// What few pods have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodOptions {
+    /// Volumes that containers may mount.
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Volume {
+    /// Unique in the pod; a DNS label.
+    pub name: SmolStr,
+    /// What is in it.
+    pub source: VolumeSource,
+}
+
+/// What is in a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// Nothing at first; it ends with the guest.
+    EmptyDir {
+        /// In the guest's memory instead of on a disk of its own.
+        memory: bool,
+        /// Most that it takes, in bytes.
+        size_limit_bytes: Option<u64>,
+    },
+    /// Files from one source (`configMap`, `secret`, `downwardAPI`).
+    Files {
+        /// Where they come from.
+        source: Projection,
+        /// Permissions of files that name none.
+        default_mode: u32,
+    },
+    /// Files from several sources; of equal paths the last one's.
+    Projected {
+        /// Where they come from.
+        sources: Vec<Projection>,
+        /// Permissions of files that name none.
+        default_mode: u32,
+    },
+}
+
+/// A source of files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Projection {
+    /// A ConfigMap's keys.
+    ConfigMap(ConfigProjection),
+    /// A Secret's keys.
+    Secret(ConfigProjection),
+    /// What the pod tells of itself.
+    DownwardApi {
+        /// A file each.
+        items: Vec<DownwardItem>,
+    },
+}
+
+/// Files from a ConfigMap or Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConfigProjection {
+    /// Its name.
+    pub name: SmolStr,
+    /// Whether the pod starts without it, or without some of the keys in `items`.
+    pub optional: bool,
+    /// Which keys become which files; every key its own when empty.
+    pub items: Vec<KeyToPath>,
+}
+
+/// A key as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyToPath {
+    /// The key.
+    pub key: SmolStr,
+    /// The file, relative to the volume's root.
+    pub path: String,
+    /// Its permissions, when not the volume's default.
+    pub mode: Option<u32>,
+}
+
+/// Something of the pod as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DownwardItem {
+    /// The file, relative to the volume's root.
+    pub path: String,
+    /// What stands in it.
+    pub source: DownwardSource,
+    /// Its permissions, when not the volume's default.
+    pub mode: Option<u32>,
+}
+
+impl Container {
+    /// Sources of whole sets of variables.
+    #[must_use]
+    pub fn env_from(&self) -> &[EnvFrom] {
+        self.options.get().map_or(&[], |options| &options.env_from)
+    }
+
+    /// Volumes that it mounts.
+    #[must_use]
+    pub fn volume_mounts(&self) -> &[VolumeMount] {
+        self.options.get().map_or(&[], |options| &options.volume_mounts)
+    }
+}
+
+impl Volume {
+    /// The sources of its files, and the permissions of those that name none; `None` when it begins empty.
+    #[must_use]
+    pub fn projections(&self) -> Option<(&[Projection], u32)> {
+        match &self.source {
+            VolumeSource::EmptyDir { .. } => None,
+            VolumeSource::Files { source, default_mode } => {
+                Some((std::slice::from_ref(source), *default_mode))
+            }
+            VolumeSource::Projected { sources, default_mode } => Some((sources, *default_mode)),
+        }
+    }
+}
+
+impl PodSpec {
+    /// Volumes that containers may mount.
+    #[must_use]
+    pub fn volumes(&self) -> &[Volume] {
+        self.options.get().map_or(&[], |options| &options.volumes)
+    }
+
+    /// Init containers, then the others.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// Whether it says anything that only feature level 4 knows.
+    #[must_use]
+    pub fn has_options(&self) -> bool {
+        let has =
+            |c: &Container| c.options.get().is_some() || c.env.iter().any(|v| v.value_from.get().is_some());
+        self.options.get().is_some() || self.all_containers().any(has)
+    }
+
+    fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.volumes().iter().filter_map(Volume::projections).flat_map(|(sources, _)| sources)
+    }
+
+    fn env_sources(&self) -> impl Iterator<Item = &EnvSource> {
+        self.all_containers().flat_map(|c| &c.env).filter_map(|var| var.value_from.get())
+    }
+
+    /// Whether variables or files of it are made from something else than the spec: then the control plane does so.
+    #[must_use]
+    pub fn needs_resolution(&self) -> bool {
+        self.projections().next().is_some()
+            || self.env_sources().next().is_some()
+            || self.all_containers().any(|c| !c.env_from().is_empty())
+    }
+
+    /// Every ConfigMap and Secret that it refers to, some of them several times.
+    pub fn config_refs(&self) -> impl Iterator<Item = (ConfigKind, &SmolStr)> {
+        let files = self.projections().filter_map(|projection| match projection {
+            Projection::ConfigMap(one) => Some((ConfigKind::ConfigMap, &one.name)),
+            Projection::Secret(one) => Some((ConfigKind::Secret, &one.name)),
+            Projection::DownwardApi { .. } => None,
+        });
+        let variables = self.env_sources().filter_map(|source| match source {
+            EnvSource::ConfigMapKey(key) => Some((ConfigKind::ConfigMap, &key.name)),
+            EnvSource::SecretKey(key) => Some((ConfigKind::Secret, &key.name)),
+            EnvSource::Downward(_) => None,
+        });
+        let sets = self.all_containers().flat_map(Container::env_from).map(|from| (from.kind, &from.name));
+        files.chain(variables).chain(sets)
+    }
+
+    /// Whether files of it follow from its labels or annotations.
+    #[must_use]
+    pub fn shows_metadata(&self) -> bool {
+        self.projections().any(|projection| match projection {
+            Projection::DownwardApi { items } => {
+                items.iter().any(|i| matches!(&i.source, DownwardSource::Field(field) if field.may_change()))
+            }
+            _ => false,
+        })
+    }
+}
