@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # First figures: three local servers beside three local etcd members, with the same clients, concurrency and value
-# size, in turn in one run; then one server with a million pods, the simulator's speed, and pod start beside a bare
+# size, in turn in one run; then one server with a million pods, the reconcilers alone, the simulator's speed, and pod start beside a bare
 # boot of the same kernel and initramfs.
 #   scripts/bench.sh <bulkhead> [name prefix]      results: target/bench/results.jsonl
 # Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack, recover.restart_1m_pods,
-# recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, sim.speed, pod_start.bound_to_output.
+# recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, reconcile.one_change_100k_pods, reconcile.rollout_1000,
+# sim.speed, pod_start.bound_to_output.
 set -euo pipefail
 
 bulkhead=$(realpath "${1:?usage: scripts/bench.sh <bulkhead> [prefix]}")
@@ -113,6 +114,10 @@ if wants recover. || wants snapshot. || wants memory.; then
   stop server-{1,2,3}
   "$bulkhead" bench scale --work-dir "$work/scale" --only "$only" --results "$results"
   rm -rf "$work/scale"
+fi
+
+if wants reconcile.; then
+  "$bulkhead" bench reconcile --only "$only" --results "$results"
 fi
 
 if wants sim.; then

@@ -75,6 +75,17 @@ pub(crate) enum Verb {
     Dev(commands::dev::DevArgs),
     /// Create or change objects from manifests
     Apply(commands::apply::ApplyArgs),
+    /// Show what an apply would change; exit code 1 when that is something, above when it cannot be told
+    Diff(commands::diff::DiffArgs),
+    /// Put whole objects in the place of what is there
+    Replace(commands::replace::ReplaceArgs),
+    /// Change part of an object
+    Patch(commands::patch::PatchArgs),
+    /// Change an object in an editor
+    Edit(commands::edit::EditArgs),
+    /// Change one concern of workloads: image, resources, env, strategy, scheduling
+    #[command(subcommand)]
+    Set(commands::set::SetVerb),
     /// Create a job from a CronJob
     #[command(subcommand)]
     Create(commands::create::CreateVerb),
@@ -90,6 +101,14 @@ pub(crate) enum Verb {
     Logs(commands::logs::LogsArgs),
     /// Set the wanted number of replicas
     Scale(commands::scale::ScaleArgs),
+    /// Let a workload's size follow what its pods use
+    Autoscale(commands::autoscale::AutoscaleArgs),
+    /// Stop all pods of Deployments; their number stays and cannot be scaled until they are started
+    Stop(commands::life::LifeArgs),
+    /// Let stopped Deployments run again
+    Start(commands::life::LifeArgs),
+    /// Replace all pods by new ones of the same template, as `rollout restart` does
+    Redeploy(commands::life::LifeArgs),
     /// Hold back the pods of Jobs and the runs of CronJobs
     Suspend(commands::suspend::SuspendArgs),
     /// Let Jobs and CronJobs go on
@@ -97,6 +116,9 @@ pub(crate) enum Verb {
     /// Follow, undo, hold back and restart rollouts
     #[command(subcommand)]
     Rollout(commands::rollout::RolloutVerb),
+    /// Show what pods and nodes use now
+    #[command(subcommand)]
+    Top(commands::top::TopVerb),
     /// Show what happened, who asked, and when
     Events(commands::events::EventsArgs),
     /// Place nothing new on nodes
@@ -107,6 +129,8 @@ pub(crate) enum Verb {
     Drain(commands::drain::DrainArgs),
     /// Set and remove labels
     Label(commands::label::LabelArgs),
+    /// Set and remove annotations
+    Annotate(commands::label::LabelArgs),
     /// Set and remove taints of nodes
     Taint(commands::taint::TaintArgs),
     /// Show and change which servers the cluster has

@@ -2,7 +2,9 @@
 
 pub(crate) mod agent;
 pub(crate) mod apply;
+pub(crate) mod autoscale;
 pub(crate) mod bench;
+pub(crate) mod change;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod cordon;
@@ -11,20 +13,27 @@ pub(crate) mod debug;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod dev;
+pub(crate) mod diff;
 pub(crate) mod drain;
+pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod image;
 pub(crate) mod label;
+pub(crate) mod life;
 pub(crate) mod logs;
 pub(crate) mod member;
+pub(crate) mod patch;
 pub(crate) mod recover;
+pub(crate) mod replace;
 pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod server;
+pub(crate) mod set;
 pub(crate) mod snapshot;
 pub(crate) mod suspend;
 pub(crate) mod taint;
+pub(crate) mod top;
 pub(crate) mod version;
 mod wait;
 pub(crate) mod wait_for;
@@ -95,6 +104,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Delete(args) => delete::run(args, &context).await,
         Verb::Logs(args) => logs::run(args, &context).await,
         Verb::Scale(args) => scale::run(args, &context).await,
+        Verb::Autoscale(args) => autoscale::run(args, &context).await,
         Verb::Create(verb) => create::run(verb, &context).await,
         Verb::Suspend(args) => suspend::run(args, true, &context).await,
         Verb::Resume(args) => suspend::run(args, false, &context).await,
@@ -104,12 +114,22 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Cordon(args) => cordon::run(args, true, &context).await,
         Verb::Uncordon(args) => cordon::run(args, false, &context).await,
         Verb::Drain(args) => drain::run(args, &context).await,
-        Verb::Label(args) => label::run(args, &context).await,
+        Verb::Label(args) => label::run(args, label::Notes::Labels, &context).await,
+        Verb::Annotate(args) => label::run(args, label::Notes::Annotations, &context).await,
+        Verb::Patch(args) => patch::run(args, &context).await,
+        Verb::Replace(args) => replace::run(args, &context).await,
+        Verb::Edit(args) => edit::run(args, &context).await,
+        Verb::Diff(args) => diff::run(args, &context).await,
+        Verb::Set(verb) => set::run(verb, &context).await,
+        Verb::Stop(args) => life::run(args, life::Step::Stop, &context).await,
+        Verb::Start(args) => life::run(args, life::Step::Start, &context).await,
+        Verb::Redeploy(args) => life::run(args, life::Step::Redeploy, &context).await,
         Verb::Taint(args) => taint::run(args, &context).await,
         Verb::Cluster(verb) => cluster::run(verb, &context).await,
         Verb::Member(verb) => member::run(verb, &context).await,
         Verb::Bench(verb) => bench::run(verb, &context).await,
         Verb::Debug(verb) => debug::run(verb, &context).await,
+        Verb::Top(verb) => top::run(verb, &context).await,
         Verb::Version => version::run(&context).await,
         Verb::Server(_)
         | Verb::Agent(_)

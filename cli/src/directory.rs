@@ -63,9 +63,14 @@ impl Directory {
         self.names.get(&(kind, id)).cloned()
     }
 
-    /// For [`bulkhead_manifest::to_value`].
-    pub(crate) fn to_value(&self, object: &Object) -> serde_json::Value {
+    /// An object as `get` shows it; who manages which fields only when that is asked for.
+    pub(crate) fn to_value(&self, object: &Object, managed_fields: bool) -> serde_json::Value {
         let name_of = |kind, id| self.name_of(kind, id);
-        bulkhead_manifest::to_value(object, Names { cluster_id: self.cluster_id, name_of: &name_of })
+        let names = Names { cluster_id: self.cluster_id, name_of: &name_of };
+        let mut value = bulkhead_manifest::to_value(object, names);
+        if !managed_fields && let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        value
     }
 }

@@ -39,12 +39,17 @@ impl Failure {
         Self::new(Class::Failed, message)
     }
 
+    /// For what the exit code alone says.
+    pub(crate) fn silent(class: Class) -> Self {
+        Self::new(class, "")
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Class::Usage, message)
     }
 
     pub(crate) fn report(&self) {
-        if self.class != Class::Quiet {
+        if self.class != Class::Quiet && !self.message.is_empty() {
             eprintln!("error: {}", self.message);
         }
     }

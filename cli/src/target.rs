@@ -74,7 +74,8 @@ fn slashed(word: &str) -> Result<Target, Failure> {
 }
 
 fn kind(text: &str) -> Result<Kind, Failure> {
-    let plain = text.strip_suffix(".apps").or_else(|| text.strip_suffix(".batch")).unwrap_or(text);
+    let groups = [".apps", ".batch", ".autoscaling", ".policy"];
+    let plain = groups.iter().find_map(|group| text.strip_suffix(group)).unwrap_or(text);
     Kind::parse(plain).ok_or_else(|| {
         Failure::usage(format!(
             "kind {text:?} is unknown: there are namespaces (ns), nodes (no), pods (po), replicasets (rs), deployments (deploy)"

@@ -8,6 +8,7 @@ mod manifests;
 mod peers;
 mod podio;
 mod queries;
+mod usage;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
+use v1::agents_client::AgentsClient;
 use v1::cluster_client::ClusterClient;
 use v1::commands_client::CommandsClient;
 use v1::manifests_client::ManifestsClient;
@@ -19,6 +20,16 @@ use v1::queries_client::QueriesClient;
 
 /// How often a server that starts is asked, 50 ms apart.
 const STARTS_MAX: usize = 600;
+
+const ROOM: v1::Resources =
+    v1::Resources { cpu_millis: 4000, memory_bytes: 4 << 30, ephemeral_storage_bytes: 8 << 30 };
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  containers:
+  - {name: app, image: registry.example/app:1}
+";
 
 struct Running {
     stop: oneshot::Sender<()>,
@@ -144,6 +155,26 @@ impl Servers {
         self.ask(number, apply).await.expect("applied")
     }
 
+    /// Waits until the only pod has a node, and returns its id.
+    async fn bound_pod(&self, number: usize) -> u64 {
+        let request = v1::WatchRequest { kind: v1::Kind::Pod.into(), ..v1::WatchRequest::default() };
+        let mut changes = self
+            .ask(number, |channel| {
+                let request = request.clone();
+                async move { QueriesClient::new(channel).watch(request).await }
+            })
+            .await
+            .expect("watched");
+        while let Some(change) = changes.message().await.expect("a change") {
+            if let Some(v1::object::Object::Pod(pod)) = change.object.and_then(|o| o.object)
+                && pod.node.is_some()
+            {
+                return pod.meta.expect("metadata").id;
+            }
+        }
+        panic!("the watch ended");
+    }
+
     async fn names(&self, number: usize, kind: v1::Kind) -> Vec<String> {
         let request = &v1::ListRequest { kind: kind.into(), ..Default::default() };
         let list = async |channel| QueriesClient::new(channel).list(request.clone()).await;
@@ -177,6 +208,69 @@ async fn writes_to_any_server_are_read_from_every_other_one() {
     let bad =
         servers.apply(1, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: BAD\n  colour: red\n").await;
     assert_eq!(bad.errors.len(), 2, "{:?}", bad.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_told_by_every_server_and_by_no_log() {
+    let servers = Servers::start(3).await;
+    servers.apply(0, POD).await;
+    let facts = v1::NodeFacts {
+        capacity: Some(ROOM),
+        allocatable: Some(ROOM),
+        pods_max: 10,
+        ..v1::NodeFacts::default()
+    };
+    let join = v1::JoinRequest { node: "n1".to_owned(), facts: Some(facts), ..v1::JoinRequest::default() };
+    let joined = servers
+        .ask(0, |channel| {
+            let join = join.clone();
+            async move { AgentsClient::new(channel).join(join).await }
+        })
+        .await
+        .expect("joined");
+    let pod = servers.bound_pod(0).await;
+    let container = v1::ContainerUsage { name: "app".to_owned(), cpu_millis: 40, memory_bytes: 1 << 20 };
+    let usage = v1::PodUsage {
+        pod,
+        cpu_millis: 50,
+        memory_bytes: 2 << 20,
+        window_ms: 10_000,
+        age_ms: 5,
+        containers: vec![container.clone()],
+    };
+    let report = v1::AgentReport {
+        node: joined.node,
+        incarnation: joined.incarnation,
+        usage: vec![usage],
+        ..v1::AgentReport::default()
+    };
+    // Whoever is not the leader refuses: the report goes on to the next one.
+    let mut taken = false;
+    for number in (0..3).cycle().take(300) {
+        let told = AgentsClient::new(servers.channel(number)).report(report.clone()).await;
+        taken = told.is_ok();
+        if taken {
+            break;
+        }
+    }
+    assert!(taken, "some server leads");
+    for number in 0..3 {
+        for (kind, allocatable) in [(v1::Kind::Pod, None), (v1::Kind::Node, Some(ROOM))] {
+            let request = v1::UsageRequest { kind: kind.into(), ..v1::UsageRequest::default() };
+            let page = servers
+                .ask(number, |channel| {
+                    let request = request.clone();
+                    async move { QueriesClient::new(channel).usage(request).await }
+                })
+                .await
+                .expect("told");
+            let [item] = page.items.as_slice() else { panic!("one {kind:?} of server {number}: {page:?}") };
+            assert_eq!((item.cpu_millis, item.memory_bytes, item.window_ms), (50, 2 << 20, 10_000));
+            assert_eq!(item.allocatable, allocatable);
+            let is_pod = kind == v1::Kind::Pod;
+            assert_eq!(item.containers, is_pod.then(|| container.clone()).into_iter().collect::<Vec<_>>());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,9 +26,10 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
-use crate::network;
-use crate::supervisor::{Action, Event, Now, Supervisor};
+use crate::supervisor::{Action, Event, Now, Supervisor, Task};
+use crate::task::TaskProcess;
 use crate::volumes::Volumes;
+use crate::{message, network};
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -47,6 +48,8 @@ const TOKEN_SIGNAL: u64 = 0;
 const TOKEN_PORT: u64 = 1;
 /// Container `i` uses the four numbers from `TOKEN_CONTAINERS + 4 * i`.
 const TOKEN_CONTAINERS: u64 = 4;
+/// Task `n` uses the number `TOKEN_TASKS + n`; containers have far fewer.
+const TOKEN_TASKS: u64 = 1 << 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pipe {
@@ -100,6 +103,8 @@ pub(crate) struct Agent {
     paused: Vec<(usize, Pipe)>,
     acked_at_ms: u64,
     partial_since_ms: Option<u64>,
+    /// Probes and hooks that are being done.
+    tasks: Vec<TaskProcess>,
 }
 
 impl Agent {
@@ -128,6 +133,7 @@ impl Agent {
             paused: Vec::new(),
             acked_at_ms: 0,
             partial_since_ms: None,
+            tasks: Vec::new(),
         })
     }
 
@@ -161,6 +167,11 @@ impl Agent {
                 self.reap();
             }
             TOKEN_PORT => self.on_port(flags),
+            token if token >= TOKEN_TASKS => {
+                // Closing the pipe removes it from epoll.
+                let task = self.tasks.iter_mut().find(|task| TOKEN_TASKS + task.number == token);
+                task.into_iter().for_each(TaskProcess::read_output);
+            }
             token => {
                 let number = token - TOKEN_CONTAINERS;
                 let index = usize::try_from(number / 4).expect("tokens are small");
@@ -244,7 +255,7 @@ impl Agent {
         eprintln!("bulkhead-guest: pod {} with {} containers", config.hostname, config.containers.len());
         let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
-        let volumes = self.volumes.configure(&config);
+        let volumes = self.volumes.configure(&config).and_then(|()| message::mount());
         let usage_interval_ms =
             if config.usage_interval_ms == 0 { USAGE_INTERVAL_MS } else { config.usage_interval_ms };
         let failure = cgroup
@@ -326,10 +337,32 @@ impl Agent {
             }
             Action::Terminate { index } => pod.containers[index].signal(Signal::SIGTERM),
             Action::Kill { index } => pod.containers[index].signal(Signal::SIGKILL),
+            Action::Do { index, task, number } => {
+                let outcome = self.begin_task(index, task, number).err()?;
+                return Some(Event::Done { index, task, number, outcome: Err(format!("{outcome:#}")) });
+            }
+            Action::Abandon { number } => {
+                for task in self.tasks.extract_if(.., |task| task.number == number) {
+                    task.kill();
+                }
+            }
             Action::Report(message) => self.channel.send(&message),
             Action::PowerOff { reason } => self.power_off_soon(reason),
         }
         None
+    }
+
+    /// Starts a probe or hook; its end is told when its process is reaped.
+    fn begin_task(&mut self, index: usize, task: Task, number: u64) -> Result<()> {
+        let container = &self.pod.as_ref().expect("only a pod has a supervisor").containers[index];
+        let check = container.check(task).context("there is no such probe or hook")?;
+        let target = container.target().context("the container does not run")?;
+        let process = TaskProcess::start((index, task, number), check, &target)?;
+        let output = process.output.as_ref().expect("a new process prints");
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_TASKS + number);
+        self.epoll.add(output, event).expect("a new pipe can be watched");
+        self.tasks.push(process);
+        Ok(())
     }
 
     fn power_off_soon(&mut self, reason: &'static str) {
@@ -401,6 +434,12 @@ impl Agent {
                 Ok(status) => status,
             };
             let Some(pid) = status.pid() else { continue };
+            if let Some(at) = self.tasks.iter().position(|task| task.has_pid(pid)) {
+                let done = self.tasks.swap_remove(at);
+                let (index, task, number) = (done.index, done.task, done.number);
+                self.supervise(Event::Done { index, task, number, outcome: done.finish(status) });
+                continue;
+            }
             let Some(pod) = &mut self.pod else { continue };
             let Some(index) = pod.containers.iter().position(|container| container.has_pid(pid)) else {
                 continue;

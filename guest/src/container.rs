@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_protocol::guest::LogStream;
-use bulkhead_guest_protocol::host::ContainerConfig;
+use bulkhead_guest_protocol::host::{CheckConfig, ContainerConfig, ProbeConfig};
 use bulkhead_guest_protocol::{LOG_DATA_LENGTH_MAX, TEXT_LENGTH_MAX};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount, umount};
@@ -17,10 +17,12 @@ use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::logs::LogRing;
+use crate::message::LastWords;
 use crate::sandbox::{Sandbox, SetupFailure};
 use crate::setup::find_disk;
-use crate::supervisor::{Outcome, Reason};
+use crate::supervisor::{Outcome, Reason, Task, bounded};
 use crate::sys::{self, CloneResult};
+use crate::task::Target;
 use crate::volumes::Volumes;
 
 /// Exit code when the container could not be made at all (as container runtimes have it).
@@ -67,6 +69,7 @@ pub(crate) struct Container {
     root: PathBuf,
     is_mounted: bool,
     cgroup: Option<Cgroup>,
+    words: LastWords,
 }
 
 impl Container {
@@ -78,6 +81,7 @@ impl Container {
             root,
             is_mounted: false,
             cgroup: None,
+            words: LastWords::new(&config),
             config,
         }
     }
@@ -115,6 +119,26 @@ impl Container {
         self.process.as_ref().is_some_and(|process| process.pid == pid)
     }
 
+    /// What a command in it needs, while it has a process.
+    pub(crate) fn target(&self) -> Option<Target<'_>> {
+        let (process, cgroup) = (self.process.as_ref()?, self.cgroup.as_ref()?);
+        Some(Target { config: &self.config, cgroup, pid: process.pid })
+    }
+
+    /// What is to be done for a probe or hook.
+    pub(crate) fn check(&self, task: Task) -> Option<&CheckConfig> {
+        fn probe(probe: &Option<ProbeConfig>) -> Option<&CheckConfig> {
+            probe.as_ref()?.check.as_ref()
+        }
+        match task {
+            Task::Startup => probe(&self.config.startup_probe),
+            Task::Readiness => probe(&self.config.readiness_probe),
+            Task::Liveness => probe(&self.config.liveness_probe),
+            Task::PostStart => self.config.post_start.as_ref(),
+            Task::PreStop => self.config.pre_stop.as_ref(),
+        }
+    }
+
     /// CPU and memory since the first start; `None` before it.
     pub(crate) fn usage(&self) -> Option<UsageSample> {
         self.cgroup.as_ref().map(Cgroup::usage)
@@ -150,6 +174,7 @@ impl Container {
         match pipe.read(&mut buffer) {
             Ok(length) if length > 0 => {
                 self.logs.push(process.instance, stream, wall_ms, &buffer[..length]);
+                self.words.printed(&buffer[..length]);
                 true
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -173,7 +198,12 @@ impl Container {
         let process = self.process.take().expect("only a container with a process ends");
         let oom_kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
         let was_oom = oom_kills > process.oom_kills_before;
-        (executed, outcome(status, was_oom, &process.exec_report))
+        let mut outcome = outcome(status, was_oom, &process.exec_report);
+        let words = self.words.end(outcome.reason != Reason::Completed);
+        if !words.is_empty() {
+            outcome.message = bounded(words);
+        }
+        (executed, outcome)
     }
 
     /// Writes everything to the disk and lets go of it.
@@ -213,6 +243,7 @@ impl Container {
     }
 
     fn spawn(&mut self, instance: u32, files: &PodFiles, volumes: &Volumes) -> Result<()> {
+        let message = self.words.begin()?.map(Path::to_owned);
         let cgroup = self.cgroup.as_ref().expect("prepared");
         let (stdout, stdout_writer) = self.output_pipe()?;
         let (stderr, stderr_writer) = self.output_pipe()?;
@@ -223,6 +254,7 @@ impl Container {
             cgroup,
             root: &self.root,
             volumes,
+            message: message.as_deref().map(|file| (file, &self.words.mount)),
             hostname: &files.hostname,
             hosts: &files.hosts,
             resolv_conf: &files.resolv_conf,
@@ -239,7 +271,7 @@ impl Container {
                     Some(Process { pid, instance, exec, exec_report, stdout, stderr, oom_kills_before });
                 Ok(())
             }
-            CloneResult::Child => run_child(&sandbox, exec_writer),
+            CloneResult::Child => run_child(exec_writer, || sandbox.enter()),
         }
     }
 
@@ -253,15 +285,18 @@ impl Container {
     }
 }
 
-/// The child: becomes the container, or says why it cannot and ends.
-fn run_child(sandbox: &Sandbox<'_>, exec_writer: OwnedFd) -> ! {
+/// The child: becomes something else, or says why it cannot and ends.
+pub(crate) fn run_child(
+    why: OwnedFd,
+    enter: impl FnOnce() -> Result<std::convert::Infallible, SetupFailure>,
+) -> ! {
     crate::IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
-    let SetupFailure { exit_code, message } = match sandbox.enter() {
+    let SetupFailure { exit_code, message } = match enter() {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
     // The pipe holds more than the bound, so the write neither blocks nor splits.
-    let _ = File::from(exec_writer).write_all(bounded(message).as_bytes());
+    let _ = File::from(why).write_all(bounded(message).as_bytes());
     sys::exit_now(exit_code)
 }
 
@@ -297,17 +332,9 @@ fn drain(pipe: &mut File, into: &mut Vec<u8>, limit: usize) -> bool {
     }
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).with_context(|| format!("fd {}", fd.as_raw_fd()))?;
     Ok(())
-}
-
-/// Cuts a text to what the protocol takes, at a character's end.
-fn bounded(mut text: String) -> String {
-    if text.len() > TEXT_LENGTH_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_LENGTH_MAX));
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!               supervisor  decides (pure)         channel  frames over the port
 //!               container   disk, cgroup, process  logs     bounded store of output
 //!               sandbox     the child, from clone to execve
+//!               task        probes and hooks, a process each; request  what they ask over loopback
 //! ```
 //!
 //! It is PID 1 and never returns: at the end, and when something is broken beyond repair, the guest powers off. It
@@ -18,12 +19,16 @@ mod cgroup;
 mod channel;
 mod container;
 mod logs;
+mod message;
 mod mounts;
 mod network;
+mod request;
 mod sandbox;
+mod seccomp;
 mod setup;
 mod supervisor;
 mod sys;
+mod task;
 mod volumes;
 
 use std::sync::atomic::{AtomicBool, Ordering};

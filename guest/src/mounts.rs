@@ -53,6 +53,16 @@ fn take_one<'a>(config: &'a MountConfig, volumes: &Volumes) -> Result<Tree<'a>> 
     Ok(Tree { config, tree, is_dir, read_only: config.read_only || !begins_empty })
 }
 
+/// Takes one file of the guest's, to be mounted where `config` says.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn take_file<'a>(file: &Path, config: &'a MountConfig) -> Result<Tree<'a>> {
+    let file = nix::fcntl::open(file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let tree = sys::clone_tree(file.as_fd()).context("take the mount")?;
+    Ok(Tree { config, tree, is_dir: false, read_only: false })
+}
+
 /// A file or folder below `root`; folders that are missing are made where that is possible.
 fn open_part(root: OwnedFd, sub_path: &str, make: bool) -> Result<OwnedFd> {
     match open_beneath(&root, sub_path) {

@@ -12,7 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use bulkhead_guest_protocol::host::ContainerConfig;
+use bulkhead_guest_protocol::host::{ContainerConfig, MountConfig};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -23,17 +23,17 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{Gid, Uid};
 
 use crate::cgroup::Cgroup;
-use crate::mounts;
 use crate::setup::mount_at;
 use crate::sys;
 use crate::volumes::Volumes;
+use crate::{mounts, seccomp};
 
 /// Exit code when the command is not there (as shells have it).
 const EXIT_NOT_FOUND: i32 = 127;
 /// Exit code when the command, or the container around it, cannot be run (as shells have it).
 const EXIT_CANNOT_RUN: i32 = 126;
 
-/// The capabilities that container runtimes give by default (CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
+/// The capabilities of a container of which the host says nothing: those of container runtimes (CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID,
 /// SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, AUDIT_WRITE, SETFCAP) without MKNOD: there is no device
 /// filter in this guest, so a node would open the disks of the pod's other containers.
 const CAPABILITIES: u64 = bits(&[0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31]);
@@ -65,6 +65,8 @@ pub(crate) struct Sandbox<'a> {
     /// Where the container's disk is mounted.
     pub(crate) root: &'a Path,
     pub(crate) volumes: &'a Volumes,
+    /// The file for its last words, and where it finds it.
+    pub(crate) message: Option<(&'a Path, &'a MountConfig)>,
     pub(crate) hostname: &'a str,
     pub(crate) hosts: &'a str,
     pub(crate) resolv_conf: &'a str,
@@ -89,8 +91,8 @@ impl Sandbox<'_> {
     /// Builds the container around the calling process and executes the command. Returns only if it cannot.
     pub(crate) fn enter(&self) -> Result<Infallible, SetupFailure> {
         self.build()?;
-        self.drop_privileges()?;
-        Err(self.execute())
+        rights(self.config)?;
+        Err(execute(&self.config.argv, &self.config.env))
     }
 
     fn build(&self) -> Result<()> {
@@ -100,7 +102,10 @@ impl Sandbox<'_> {
         umask(Mode::from_bits_truncate(0o022));
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .context("make all mounts private")?;
-        let trees = mounts::take(&self.config.mounts, self.volumes)?;
+        let mut trees = mounts::take(&self.config.mounts, self.volumes)?;
+        if let Some((file, config)) = self.message {
+            trees.push(mounts::take_file(file, config).context("take the file for the last words")?);
+        }
         nix::unistd::chdir(self.root).context("enter the root file system")?;
         nix::unistd::pivot_root(".", ".").context("make the disk the root")?;
         umount2(".", MntFlags::MNT_DETACH).context("let go of the guest's root")?;
@@ -115,7 +120,7 @@ impl Sandbox<'_> {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
             mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make the root read-only")?;
         }
-        self.redirect_stdio()
+        redirect_stdio(self.stdout, self.stderr)
     }
 
     fn mount_kernel_filesystems(&self) -> Result<()> {
@@ -154,58 +159,64 @@ impl Sandbox<'_> {
         fs::create_dir_all(directory).with_context(|| format!("make the working directory {directory}"))?;
         nix::unistd::chdir(directory).with_context(|| format!("enter the working directory {directory}"))
     }
+}
 
-    fn redirect_stdio(&self) -> Result<()> {
-        let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-        nix::unistd::dup2_stdin(&null)?;
-        nix::unistd::dup2_stdout(self.stdout)?;
-        nix::unistd::dup2_stderr(self.stderr)?;
-        Ok(())
+/// Nothing to read, and everything that is written goes there.
+pub(crate) fn redirect_stdio(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<()> {
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    nix::unistd::dup2_stderr(stderr)?;
+    Ok(())
+}
+
+/// The calling process becomes the container's user, with its rights.
+pub(crate) fn rights(config: &ContainerConfig) -> Result<()> {
+    nix::unistd::setsid().context("start a session")?;
+    sys::reset_signals().context("reset signals")?;
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX)
+        .context("set the limit on open files")?;
+    if config.filters_system_calls {
+        seccomp::confine().context("filter system calls")?;
     }
-
-    fn drop_privileges(&self) -> Result<()> {
-        let config = self.config;
-        nix::unistd::setsid().context("start a session")?;
-        sys::reset_signals().context("reset signals")?;
-        setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX)
-            .context("set the limit on open files")?;
-        sys::limit_bounding_set(CAPABILITIES).context("limit the capabilities")?;
-        let (uid, gid) = (Uid::from_raw(config.uid), Gid::from_raw(config.gid));
-        let groups: Vec<Gid> = config.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        nix::unistd::setgroups(&groups).context("set the groups")?;
-        nix::unistd::setresgid(gid, gid, gid).with_context(|| format!("become group {gid}"))?;
-        nix::unistd::setresuid(uid, uid, uid).with_context(|| format!("become user {uid}"))?;
-        sys::set_capabilities(if uid.is_root() { CAPABILITIES } else { 0 })
-            .context("set the capabilities")?;
-        set_no_new_privs().context("give up new privileges")
+    let capabilities = config.capabilities.unwrap_or(CAPABILITIES);
+    sys::limit_bounding_set(capabilities).context("limit the capabilities")?;
+    let (uid, gid) = (Uid::from_raw(config.uid), Gid::from_raw(config.gid));
+    let groups: Vec<Gid> = config.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    nix::unistd::setgroups(&groups).context("set the groups")?;
+    nix::unistd::setresgid(gid, gid, gid).with_context(|| format!("become group {gid}"))?;
+    nix::unistd::setresuid(uid, uid, uid).with_context(|| format!("become user {uid}"))?;
+    sys::set_capabilities(if uid.is_root() { capabilities } else { 0 }).context("set the capabilities")?;
+    if config.no_new_privileges {
+        set_no_new_privs().context("give up new privileges")?;
     }
+    Ok(())
+}
 
-    /// Looks the command up as execvp(3) does, in the container's PATH, and executes it.
-    fn execute(&self) -> SetupFailure {
-        let c_string =
-            |text: &String| CString::new(text.as_str()).expect("checked for NUL when it was received");
-        let argv: Vec<CString> = self.config.argv.iter().map(c_string).collect();
-        let env: Vec<CString> = self.config.env.iter().map(c_string).collect();
-        let command = &self.config.argv[0];
-        let mut failure = Errno::ENOENT;
-        for path in candidates(command, &self.config.env) {
-            let path = c_string(&path);
-            let Err(error) = nix::unistd::execve(&path, &argv, &env);
-            // A later directory may hold one that works; of the errors the most telling one is kept.
-            if !matches!(error, Errno::ENOENT | Errno::ENOTDIR) {
-                failure = error;
-            }
+/// Looks the command up as execvp(3) does, in the container's PATH, and executes it. Returns only if it cannot.
+pub(crate) fn execute(argv: &[String], env: &[String]) -> SetupFailure {
+    let c_string = |text: &String| CString::new(text.as_str()).expect("checked for NUL when it was received");
+    let words: Vec<CString> = argv.iter().map(c_string).collect();
+    let variables: Vec<CString> = env.iter().map(c_string).collect();
+    let command = &argv[0];
+    let mut failure = Errno::ENOENT;
+    for path in candidates(command, env) {
+        let path = c_string(&path);
+        let Err(error) = nix::unistd::execve(&path, &words, &variables);
+        // A later directory may hold one that works; of the errors the most telling one is kept.
+        if !matches!(error, Errno::ENOENT | Errno::ENOTDIR) {
+            failure = error;
         }
-        let exit_code = if failure == Errno::ENOENT { EXIT_NOT_FOUND } else { EXIT_CANNOT_RUN };
-        let message = match failure {
-            Errno::ENOENT if command.contains('/') => {
-                format!("{command}: no such file, or its interpreter is missing")
-            }
-            Errno::ENOENT => format!("{command}: not found in the container's PATH"),
-            other => format!("{command}: {}", other.desc()),
-        };
-        SetupFailure { exit_code, message }
     }
+    let exit_code = if failure == Errno::ENOENT { EXIT_NOT_FOUND } else { EXIT_CANNOT_RUN };
+    let message = match failure {
+        Errno::ENOENT if command.contains('/') => {
+            format!("{command}: no such file, or its interpreter is missing")
+        }
+        Errno::ENOENT => format!("{command}: not found in the container's PATH"),
+        other => format!("{command}: {}", other.desc()),
+    };
+    SetupFailure { exit_code, message }
 }
 
 /// The files that `command` may mean.

@@ -1,16 +1,27 @@
-//! Which container runs when: the whole decision logic of the guest, without IO.
+//! Which container runs when, and what is asked of it: the whole decision logic of the guest, without IO.
 //!
 //! ```text
-//!  Begin ─► init 0 ─► init 1 ─► … ─► all containers ─► every one ended for good ─► PowerOff
+//!  Begin ─► init 0 ─► init 1 ─► … ─► all containers ─► every one ended for good ─► sidecars end ─► PowerOff
 //!             │ failed: back-off and again, or (Never) the pod fails
+//!  Started ─► hook ─► Running ─► startup probe ─► readiness and liveness probes            (checks.rs, prober.rs)
 //!  Ended ─► restart policy ─► at once (first time), then 10 s, 20 s, … 300 s after each end
-//!  Stop  ─► SIGTERM to all ─► grace ─► SIGKILL to all ─► PowerOff
+//!  Stop  ─► hooks ─► SIGTERM to all, sidecars last ─► grace ─► SIGKILL ─► PowerOff         (ends.rs)
 //! ```
 //!
 //! Entry points: [`Supervisor::handle`] and [`Supervisor::next_deadline_ms`]. The time is a parameter.
 
-use bulkhead_guest_protocol::guest::{ContainerState, ContainerStateKind, GuestMessage, PodPhase, PodState};
+mod checks;
+mod container;
+mod ends;
+mod prober;
+mod report;
+
+use bulkhead_guest_protocol::guest::{GuestMessage, PodPhase};
 use bulkhead_guest_protocol::host::{PodConfig, RestartPolicy};
+
+use container::{Container, Status};
+use ends::Closing;
+pub(crate) use report::bounded;
 
 /// Kubernetes' first back-off delay (kubelet: 10 s).
 const BACKOFF_BASE_MS: u64 = 10_000;
@@ -18,6 +29,8 @@ const BACKOFF_BASE_MS: u64 = 10_000;
 const BACKOFF_MAX_MS: u64 = 300_000;
 /// After SIGKILL a process is gone at once unless the kernel holds it; power-off does not wait longer than this.
 const KILL_WAIT_MS: u64 = 5_000;
+/// A container that had to wait for its hook, or for others, has at least this long from SIGTERM to SIGKILL (kubelet: 2 s).
+const TERMINATION_MIN_MS: u64 = 2_000;
 
 /// Time as the loop read it last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +71,16 @@ pub(crate) struct Outcome {
     pub(crate) message: String,
 }
 
+/// Something that is done with a running container by somebody else than the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    Startup,
+    Readiness,
+    Liveness,
+    PostStart,
+    PreStop,
+}
+
 /// What happened. `index` counts init containers first, then containers, in the order of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -71,6 +94,13 @@ pub(crate) enum Event {
         index: usize,
         outcome: Outcome,
     },
+    /// A task is done, well or not.
+    Done {
+        index: usize,
+        task: Task,
+        number: u64,
+        outcome: Result<(), String>,
+    },
     Stop {
         grace_ms: Option<u64>,
     },
@@ -81,51 +111,30 @@ pub(crate) enum Event {
 /// What to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    Start { index: usize, instance: u32 },
-    Terminate { index: usize },
-    Kill { index: usize },
-    Report(GuestMessage),
-    PowerOff { reason: &'static str },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
-    /// Never started.
-    Pending,
-    /// Start was ordered, the command does not execute yet.
-    Starting,
-    Running,
-    BackingOff {
-        until_ms: u64,
+    Start {
+        index: usize,
+        instance: u32,
     },
-    /// Ended, and will not start again unless something says so now.
-    Ended,
-}
-
-impl Status {
-    fn is_alive(self) -> bool {
-        matches!(self, Self::Starting | Self::Running)
-    }
-}
-
-#[derive(Debug)]
-struct Container {
-    name: String,
-    status: Status,
-    restart_count: u32,
-    /// Delay before the next restart; 0 until the first one.
-    backoff_ms: u64,
-    /// When it was started again last.
-    restarted_at_ms: u64,
-    started: Now,
-    finished: Now,
-    last: Option<Outcome>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stopping {
-    kill_at_ms: u64,
-    killed: bool,
+    Terminate {
+        index: usize,
+    },
+    Kill {
+        index: usize,
+    },
+    /// Do this, and tell the end as [`Event::Done`] with the same number.
+    Do {
+        index: usize,
+        task: Task,
+        number: u64,
+    },
+    /// Its end matters no more: stop it, and tell nothing.
+    Abandon {
+        number: u64,
+    },
+    Report(GuestMessage),
+    PowerOff {
+        reason: &'static str,
+    },
 }
 
 /// The decision logic for one pod.
@@ -133,6 +142,8 @@ struct Stopping {
 pub(crate) struct Supervisor {
     containers: Vec<Container>,
     init_count: usize,
+    /// The init container that the next one waits for.
+    init_at: usize,
     policy: RestartPolicy,
     backoff_base_ms: u64,
     backoff_max_ms: u64,
@@ -140,8 +151,10 @@ pub(crate) struct Supervisor {
     phase: PodPhase,
     pod_reason: &'static str,
     pod_message: String,
-    stopping: Option<Stopping>,
+    closing: Option<Closing>,
     powered_off: bool,
+    /// Numbers of tasks so far.
+    tasks: u64,
     actions: Vec<Action>,
 }
 
@@ -149,19 +162,10 @@ impl Supervisor {
     pub(crate) fn new(pod: &PodConfig) -> Self {
         let or_default = |value, default| if value == 0 { default } else { value };
         let backoff_max_ms = or_default(pod.backoff_max_ms, BACKOFF_MAX_MS);
-        let containers = pod.init_containers.iter().chain(&pod.containers).map(|config| Container {
-            name: config.name.clone(),
-            status: Status::Pending,
-            restart_count: 0,
-            backoff_ms: 0,
-            restarted_at_ms: 0,
-            started: Now::default(),
-            finished: Now::default(),
-            last: None,
-        });
         Self {
-            containers: containers.collect(),
+            containers: pod.init_containers.iter().chain(&pod.containers).map(Container::new).collect(),
             init_count: pod.init_containers.len(),
+            init_at: 0,
             policy: pod.restart_policy(),
             backoff_base_ms: or_default(pod.backoff_base_ms, BACKOFF_BASE_MS).min(backoff_max_ms),
             backoff_max_ms,
@@ -169,8 +173,9 @@ impl Supervisor {
             phase: PodPhase::Initializing,
             pod_reason: "",
             pod_message: String::new(),
-            stopping: None,
+            closing: None,
             powered_off: false,
+            tasks: 0,
             actions: Vec::new(),
         }
     }
@@ -184,6 +189,7 @@ impl Supervisor {
             Event::Begin => self.begin(),
             Event::Started { index } => self.on_started(index, now),
             Event::Ended { index, outcome } => self.on_ended(index, outcome, now),
+            Event::Done { index, task, number, outcome } => self.on_done(index, task, number, outcome, now),
             Event::Stop { grace_ms } => self.stop(grace_ms, now),
             Event::Tick => self.tick(now),
         }
@@ -195,25 +201,7 @@ impl Supervisor {
         if self.powered_off {
             return None;
         }
-        match self.stopping {
-            Some(Stopping { kill_at_ms, killed: false }) => Some(kill_at_ms),
-            Some(Stopping { kill_at_ms, killed: true }) => Some(kill_at_ms + KILL_WAIT_MS),
-            None => self
-                .containers
-                .iter()
-                .filter_map(|c| match c.status {
-                    Status::BackingOff { until_ms } => Some(until_ms),
-                    _ => None,
-                })
-                .min(),
-        }
-    }
-
-    /// Every container's state and then the pod's: the answer to a Hello.
-    pub(crate) fn states(&self) -> Vec<GuestMessage> {
-        let containers =
-            (0..self.containers.len()).map(|index| GuestMessage::ContainerState(self.container_state(index)));
-        containers.chain([GuestMessage::PodState(self.pod_state())]).collect()
+        self.containers.iter().filter_map(|container| container.due_ms(self.closing.is_some())).min()
     }
 
     /// How many containers there are, init containers included.
@@ -231,6 +219,7 @@ impl Supervisor {
 
     /// Starts the init container with this index, or all containers if there is none.
     fn start_next_stage(&mut self, index: usize) {
+        self.init_at = index;
         if index < self.init_count {
             self.start(index);
             return;
@@ -246,6 +235,8 @@ impl Supervisor {
         let container = &mut self.containers[index];
         assert!(!container.status.is_alive(), "container {} must not run twice", container.name);
         container.status = Status::Starting;
+        container.ended_because.clear();
+        container.hook_failure.clear();
         self.actions.push(Action::Start { index, instance: container.restart_count });
     }
 
@@ -266,34 +257,60 @@ impl Supervisor {
             "container {} was not ordered to start",
             container.name
         );
-        container.status = Status::Running;
         container.started = now;
+        if container.ending.is_none() && container.post_start.is_some() {
+            container.status = Status::PostStart;
+            self.begin_hook(index, Task::PostStart, now);
+            return;
+        }
+        self.run(index, now);
+        self.repeat_signal(index);
+    }
+
+    /// The container counts as running from now on.
+    fn run(&mut self, index: usize, now: Now) {
+        self.containers[index].status = Status::Running;
+        if self.containers[index].ending.is_none() {
+            self.begin_probes(index, now);
+        }
         self.report(index);
-        match self.stopping {
-            // A signal that came before the command executed is lost: its process had no handler yet.
-            Some(Stopping { killed: false, .. }) => self.actions.push(Action::Terminate { index }),
-            Some(_) => self.actions.push(Action::Kill { index }),
-            None => {}
+        self.pass_sidecar(index);
+    }
+
+    /// The init containers behind a sidecar start once it has started.
+    fn pass_sidecar(&mut self, index: usize) {
+        let container = &self.containers[index];
+        if container.sidecar && container.started_up && self.init_at == index && self.closing.is_none() {
+            self.start_next_stage(index + 1);
         }
     }
 
-    fn on_ended(&mut self, index: usize, outcome: Outcome, now: Now) {
+    fn on_ended(&mut self, index: usize, mut outcome: Outcome, now: Now) {
         let container = &mut self.containers[index];
         assert!(container.status.is_alive(), "container {} ended without running", container.name);
         if container.status == Status::Starting {
             container.started = now;
         }
+        let success = outcome.reason == Reason::Completed;
+        let forced = !container.ended_because.is_empty();
+        for why in [&container.hook_failure, &container.ended_because] {
+            outcome.message = joined(why, &outcome.message);
+        }
         container.status = Status::Ended;
         container.finished = now;
-        let success = outcome.reason == Reason::Completed;
         container.last = Some(outcome);
+        container.ending = None;
+        self.end_checks(index);
         self.report(index);
-        if self.stopping.is_some() {
-            self.maybe_finish_stop();
+        if self.closing.is_some() {
+            self.advance_ends(now);
+            self.maybe_close();
+        } else if self.containers[index].sidecar {
+            self.back_off(index, now);
         } else if index < self.init_count {
             self.on_init_ended(index, success, now);
         } else {
-            self.on_main_ended(index, success, now);
+            self.on_main_ended(index, success, forced, now);
         }
     }
 
@@ -301,25 +318,23 @@ impl Supervisor {
         if success {
             self.start_next_stage(index + 1);
         } else if self.policy == RestartPolicy::Never {
-            let name = &self.containers[index].name;
-            self.pod_message = format!("init container {name} failed");
-            self.end_pod(PodPhase::Failed, "InitContainerFailed", "Completed");
+            let message = format!("init container {} failed", self.containers[index].name);
+            self.close(Closing::over(PodPhase::Failed, "InitContainerFailed", message), self.grace_ms, now);
         } else {
             self.back_off(index, now);
         }
     }
 
-    fn on_main_ended(&mut self, index: usize, success: bool, now: Now) {
+    fn on_main_ended(&mut self, index: usize, success: bool, forced: bool, now: Now) {
         let again = match self.policy {
             RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => !success,
+            RestartPolicy::OnFailure => !success || forced,
             RestartPolicy::Never | RestartPolicy::Unspecified => false,
         };
         if again {
             self.back_off(index, now);
         } else if self.containers[self.init_count..].iter().all(|c| c.status == Status::Ended) {
-            let phase = if self.all_succeeded() { PodPhase::Succeeded } else { PodPhase::Failed };
-            self.end_pod(phase, "", "Completed");
+            self.close(Closing::over(self.outcome(), "", String::new()), self.grace_ms, now);
         }
     }
 
@@ -340,127 +355,29 @@ impl Supervisor {
     }
 
     fn tick(&mut self, now: Now) {
-        if let Some(stopping) = &mut self.stopping {
-            if !stopping.killed && now.monotonic_ms >= stopping.kill_at_ms {
-                stopping.killed = true;
-                self.signal_alive(|index| Action::Kill { index });
-            } else if stopping.killed && now.monotonic_ms >= stopping.kill_at_ms + KILL_WAIT_MS {
-                self.pod_message = "a process did not end after SIGKILL".into();
-                self.end_pod(PodPhase::Failed, "Stopped", "Stopped");
-            }
-            return;
-        }
         for index in 0..self.containers.len() {
             if let Status::BackingOff { until_ms } = self.containers[index].status
                 && now.monotonic_ms >= until_ms
             {
                 self.restart(index, now);
             }
+            self.tick_checks(index, now);
         }
+        self.advance_ends(now);
+        self.maybe_give_up(now);
     }
 
-    fn stop(&mut self, grace_ms: Option<u64>, now: Now) {
-        let kill_at_ms = now.monotonic_ms.saturating_add(grace_ms.unwrap_or(self.grace_ms));
-        match &mut self.stopping {
-            Some(stopping) if !stopping.killed => stopping.kill_at_ms = stopping.kill_at_ms.min(kill_at_ms),
-            Some(_) => {}
-            None => {
-                self.stopping = Some(Stopping { kill_at_ms, killed: false });
-                for container in &mut self.containers {
-                    if matches!(container.status, Status::BackingOff { .. }) {
-                        container.status = Status::Ended;
-                    }
-                }
-                self.signal_alive(|index| Action::Terminate { index });
-                self.maybe_finish_stop();
-            }
-        }
-        if !self.powered_off {
-            self.tick(now);
-        }
+    /// Succeeded or Failed, by how everything but the sidecars ended.
+    fn outcome(&self) -> PodPhase {
+        let succeeded = self.containers.iter().all(|c| c.sidecar || c.succeeded());
+        if succeeded { PodPhase::Succeeded } else { PodPhase::Failed }
     }
+}
 
-    fn signal_alive(&mut self, action: impl Fn(usize) -> Action) {
-        let alive = (0..self.containers.len()).filter(|&index| self.containers[index].status.is_alive());
-        let signals: Vec<Action> = alive.map(action).collect();
-        self.actions.extend(signals);
-    }
-
-    fn maybe_finish_stop(&mut self) {
-        if self.containers.iter().any(|c| c.status.is_alive()) {
-            return;
-        }
-        let phase = if self.all_succeeded() { PodPhase::Succeeded } else { PodPhase::Failed };
-        self.end_pod(phase, "Stopped", "Stopped");
-    }
-
-    fn all_succeeded(&self) -> bool {
-        self.containers.iter().all(|c| matches!(&c.last, Some(last) if last.reason == Reason::Completed))
-    }
-
-    fn end_pod(&mut self, phase: PodPhase, pod_reason: &'static str, reason: &'static str) {
-        self.powered_off = true;
-        self.phase = phase;
-        self.pod_reason = pod_reason;
-        self.report_pod();
-        self.actions.push(Action::PowerOff { reason });
-    }
-
-    fn report(&mut self, index: usize) {
-        let state = self.container_state(index);
-        self.actions.push(Action::Report(GuestMessage::ContainerState(state)));
-    }
-
-    fn report_pod(&mut self) {
-        let state = self.pod_state();
-        self.actions.push(Action::Report(GuestMessage::PodState(state)));
-    }
-
-    fn pod_state(&self) -> PodState {
-        PodState {
-            phase: self.phase as i32,
-            reason: self.pod_reason.into(),
-            message: self.pod_message.clone(),
-        }
-    }
-
-    fn container_state(&self, index: usize) -> ContainerState {
-        let container = &self.containers[index];
-        let last = container.last.as_ref();
-        let last_reason = last.map_or("", |last| last.reason.as_str());
-        let last_message = last.map_or("", |last| &last.message);
-        let initializing = self.phase == PodPhase::Initializing && index >= self.init_count;
-        let (kind, reason, message) = match container.status {
-            Status::Pending if initializing => {
-                (ContainerStateKind::Waiting, "PodInitializing", String::new())
-            }
-            Status::Pending | Status::Starting => {
-                (ContainerStateKind::Waiting, "ContainerCreating", last_message.into())
-            }
-            Status::Running => (ContainerStateKind::Running, "", String::new()),
-            Status::BackingOff { .. } => {
-                let text = format!("back-off {} ms before the next start", container.backoff_ms);
-                let text = if last_message.is_empty() { text } else { format!("{text}: {last_message}") };
-                (ContainerStateKind::Waiting, "CrashLoopBackOff", text)
-            }
-            Status::Ended => (ContainerStateKind::Terminated, last_reason, last_message.into()),
-        };
-        ContainerState {
-            container: container.name.clone(),
-            kind: kind as i32,
-            restart_count: container.restart_count,
-            exit_code: last.map(|last| last.exit_code),
-            signal: last.map_or(0, |last| last.signal),
-            reason: reason.into(),
-            message,
-            started_at_ms: container.started.wall_ms,
-            finished_at_ms: container.finished.wall_ms,
-            started_monotonic_ms: container.started.monotonic_ms,
-            finished_monotonic_ms: container.finished.monotonic_ms,
-            init: index < self.init_count,
-            last_reason: last_reason.into(),
-        }
-    }
+/// Two texts, with a colon between them where there are both.
+fn joined(first: &str, second: &str) -> String {
+    let parts: Vec<&str> = [first, second].into_iter().filter(|text| !text.is_empty()).collect();
+    parts.join(": ")
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Table tests: a script of (time, event) against what the supervisor orders.
 
+#[path = "supervisor_checks_tests.rs"]
+mod checks;
+
 use super::*;
 use bulkhead_guest_protocol::host::ContainerConfig;
 use proptest::prelude::*;
@@ -32,10 +35,13 @@ fn short(action: &Action) -> String {
         Action::Start { index, instance } => format!("start {index}#{instance}"),
         Action::Terminate { index } => format!("term {index}"),
         Action::Kill { index } => format!("kill {index}"),
+        Action::Do { index, task, number } => format!("do {index} {task:?}#{number}"),
+        Action::Abandon { number } => format!("abandon #{number}"),
         Action::PowerOff { reason } => format!("off {reason}"),
         Action::Report(GuestMessage::PodState(pod)) => format!("pod {:?}", pod.phase()),
         Action::Report(GuestMessage::ContainerState(c)) => {
-            format!("{} {:?} {}", c.container, c.kind(), c.reason).trim_end().into()
+            let unready = if c.unready { "unready" } else { "" };
+            format!("{} {:?} {}{unready}", c.container, c.kind(), c.reason).trim_end().into()
         }
         Action::Report(other) => panic!("the supervisor does not report {other:?}"),
     }
@@ -43,7 +49,11 @@ fn short(action: &Action) -> String {
 
 /// Runs the script; every line's expectation is the list of actions.
 fn check(policy: RestartPolicy, init: usize, main: usize, script: &[(u64, Event, &[&str])]) -> Supervisor {
-    let mut supervisor = Supervisor::new(&pod(policy, init, main));
+    check_pod(&pod(policy, init, main), script)
+}
+
+fn check_pod(pod: &PodConfig, script: &[(u64, Event, &[&str])]) -> Supervisor {
+    let mut supervisor = Supervisor::new(pod);
     for (time_ms, event, expected) in script {
         let actions = supervisor.handle(event.clone(), at(*time_ms));
         let got: Vec<String> = actions.iter().map(short).collect();
@@ -202,7 +212,7 @@ fn stop_terminates_then_kills_then_powers_off() {
             (1, Event::Started { index: 0 }, &["c0 Running"]),
             (5, Event::Stop { grace_ms: Some(1_000) }, &["term 0", "term 1"]),
             // Its process had no handler when the first signal came.
-            (6, Event::Started { index: 1 }, &["c1 Running", "term 1"]),
+            (6, Event::Started { index: 1 }, &["c1 Running unready", "term 1"]),
             (7, exit(0, 143), &["c0 Terminated Error"]),
             (1_004, Event::Tick, &[]),
             (1_005, Event::Tick, &["kill 1"]),
@@ -292,6 +302,8 @@ fn a_waiting_container_still_tells_its_last_end() {
 enum Step {
     Started(usize),
     Exit(usize, i32),
+    /// One of the tasks that are being done ends.
+    Done(usize, bool),
     Advance(u64),
     Stop(u64),
 }
@@ -300,20 +312,53 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..4_usize).prop_map(Step::Started),
         (0..4_usize, 0..2).prop_map(|(i, code)| Step::Exit(i, code)),
+        (0..8_usize, any::<bool>()).prop_map(|(n, ok)| Step::Done(n, ok)),
+        (0..20_000_u64).prop_map(Step::Advance),
         (0..700_000_u64).prop_map(Step::Advance),
         (0..1_000_u64).prop_map(Step::Stop),
     ]
 }
 
+/// A pod whose containers have any probes and hooks; `bits` draws them.
+fn any_pod(policy: RestartPolicy, init: usize, main: usize, bits: u32) -> PodConfig {
+    let mut pod = pod(policy, init, main);
+    let (probe, hook) = (checks::probe(1_000, 1_000), checks::hook());
+    let all = pod
+        .init_containers
+        .iter_mut()
+        .map(|c| (true, c))
+        .chain(pod.containers.iter_mut().map(|c| (false, c)));
+    for (at, (is_init, container)) in all.enumerate() {
+        let bit = |n: u32| (bits.rotate_right(u32::try_from(at).expect("few") * 6) >> n) & 1 == 1;
+        container.sidecar = is_init && bit(0);
+        if !is_init || container.sidecar {
+            container.startup_probe = bit(1).then(|| probe.clone());
+            container.readiness_probe = bit(2).then(|| probe.clone());
+            container.liveness_probe = bit(3).then(|| probe.clone());
+            container.post_start = bit(4).then(|| hook.clone());
+            container.pre_stop = bit(5).then(|| hook.clone());
+        }
+    }
+    pod
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     /// Whatever happens: nothing runs twice, nothing starts after power-off or a Stop, containers wait for all init
-    /// containers, and only the living are signalled.
+    /// containers, only the living are signalled and asked, and what is asked is answered or abandoned.
     #[test]
-    fn laws(policy in 1..4_i32, init in 0..3_usize, main in 1..3_usize, steps in proptest::collection::vec(step(), 0..60)) {
+    fn laws(
+        policy in 1..4_i32, init in 0..3_usize, main in 1..3_usize, bits in any::<u32>(),
+        steps in proptest::collection::vec(step(), 0..80),
+    ) {
         let policy = RestartPolicy::try_from(policy).expect("in range");
-        let mut supervisor = Supervisor::new(&pod(policy, init, main));
+        let config = any_pod(policy, init, main, bits);
+        let sidecars: Vec<bool> = config.init_containers.iter().map(|c| c.sidecar).collect();
+        let mut supervisor = Supervisor::new(&config);
         let mut alive = vec![false; init + main];
         let mut init_done = vec![false; init];
+        let mut tasks: Vec<(usize, Task, u64)> = Vec::new();
         let (mut now_ms, mut stopped, mut off) = (0, false, false);
         let mut events = vec![Event::Begin];
         let mut steps = steps.into_iter();
@@ -323,6 +368,7 @@ proptest! {
                     alive[*index] = false;
                     if *index < init && outcome.exit_code == 0 { init_done[*index] = true; }
                 }
+                if let Event::Started { index } = &event && *index < init && sidecars[*index] { init_done[*index] = true; }
                 stopped |= matches!(event, Event::Stop { .. });
                 for action in supervisor.handle(event, at(now_ms)) {
                     prop_assert!(!off, "{action:?} after power-off");
@@ -333,16 +379,47 @@ proptest! {
                             alive[index] = true;
                         }
                         Action::Terminate { index } | Action::Kill { index } => prop_assert!(alive[index]),
+                        Action::Do { index, task, number } => {
+                            prop_assert!(alive[index], "{task:?} of what does not run");
+                            prop_assert!(!tasks.iter().any(|(i, t, _)| *i == index && *t == task));
+                            tasks.push((index, task, number));
+                        }
+                        Action::Abandon { number } => {
+                            let before = tasks.len();
+                            tasks.retain(|(_, _, n)| *n != number);
+                            prop_assert_eq!(tasks.len() + 1, before);
+                        }
                         Action::PowerOff { .. } => off = true,
                         Action::Report(message) => prop_assert_eq!(message.validate(), Ok(())),
                     }
                 }
+                prop_assert!(off || tasks.iter().all(|(index, _, _)| alive[*index]), "{tasks:?}");
+                // Time that is due makes something happen, so that the loop comes to rest.
+                let mut ticks = 0;
+                while supervisor.next_deadline_ms().is_some_and(|due_ms| due_ms <= now_ms) && ticks < 100 {
+                    for action in supervisor.handle(Event::Tick, at(now_ms)) {
+                        match action {
+                            Action::Start { index, .. } => alive[index] = true,
+                            Action::Do { index, task, number } => tasks.push((index, task, number)),
+                            Action::Abandon { number } => tasks.retain(|(_, _, n)| *n != number),
+                            Action::PowerOff { .. } => off = true,
+                            _ => {}
+                        }
+                    }
+                    ticks += 1;
+                }
+                prop_assert!(ticks < 3, "time does not come to rest");
             }
             match steps.next() {
                 None => break,
                 Some(Step::Started(i)) if i < alive.len() && supervisor.containers[i].status == Status::Starting =>
                     events.push(Event::Started { index: i }),
                 Some(Step::Exit(i, code)) if i < alive.len() && alive[i] => events.push(exit(i, code)),
+                Some(Step::Done(n, ok)) if n < tasks.len() => {
+                    let (index, task, number) = tasks.remove(n);
+                    let outcome = if ok { Ok(()) } else { Err("no".to_owned()) };
+                    events.push(Event::Done { index, task, number, outcome });
+                }
                 Some(Step::Advance(ms)) => { now_ms += ms; events.push(Event::Tick); }
                 Some(Step::Stop(ms)) if !off => events.push(Event::Stop { grace_ms: Some(ms) }),
                 Some(_) => {}

@@ -35,6 +35,15 @@ pub(crate) fn clone_container() -> nix::Result<CloneResult> {
     }
 }
 
+/// Makes a process that continues here with a copy of all memory.
+pub(crate) fn fork() -> nix::Result<CloneResult> {
+    // SAFETY: the program has one thread, so no lock can be held by a thread that does not exist in the child.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(CloneResult::Parent(child)),
+        nix::unistd::ForkResult::Child => Ok(CloneResult::Child),
+    }
+}
+
 /// Ends the process without running exit handlers; for the child of [`clone_container`].
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -87,6 +96,18 @@ pub(crate) fn set_capabilities(set: u64) -> nix::Result<()> {
     let data = [half(set as u32), half((set >> 32) as u32)];
     // SAFETY: header and data have the layout that capset(2) demands for version 3 and outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    Ok(())
+}
+
+/// Filters the system calls of the calling process and of what it makes. Needs CAP_SYS_ADMIN, or no new privileges.
+pub(crate) fn install_filter(program: &seccompiler::BpfProgram) -> nix::Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    // The kernel's and the library's instruction have one layout; the kernel only reads them.
+    let filter = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: prctl(2) reads the program, which outlives the call.
+    Errno::result(unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter, 0, 0)
+    })?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use bulkhead_guest_protocol::host::{PodConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use nix::mount::{MsFlags, mount};
+use nix::unistd::{Gid, chown};
 
 use crate::setup::{find_disk, mount_at};
 
@@ -32,6 +33,8 @@ pub(crate) struct Volumes {
     partial: BTreeMap<String, Vec<VolumeFile>>,
     /// Files that came before the pod was configured.
     early: BTreeMap<String, Vec<VolumeFile>>,
+    /// The group that owns everything, when the pod names one.
+    fs_group: Option<Gid>,
 }
 
 impl Volumes {
@@ -40,8 +43,9 @@ impl Volumes {
     /// # Errors
     /// With the volume that cannot be made.
     pub(crate) fn configure(&mut self, pod: &PodConfig) -> Result<()> {
+        self.fs_group = pod.fs_group.map(Gid::from_raw);
         for volume in &pod.volumes {
-            mount_volume(volume).with_context(|| format!("make volume {}", volume.name))?;
+            mount_volume(volume, self.fs_group).with_context(|| format!("make volume {}", volume.name))?;
             self.kinds.insert(volume.name.clone(), volume.kind());
         }
         for (volume, files) in std::mem::take(&mut self.early) {
@@ -75,7 +79,7 @@ impl Volumes {
             eprintln!("bulkhead-guest: files for {volume}, which is no volume with files, are left out");
             return Ok(());
         }
-        replace_files(&path_of(volume), files).with_context(|| format!("fill volume {volume}"))
+        replace_files(&path_of(volume), files, self.fs_group).with_context(|| format!("fill volume {volume}"))
     }
 
     /// Whether a folder that a mount names may be made: in volumes that are empty at first.
@@ -89,7 +93,7 @@ pub(crate) fn path_of(volume: &str) -> PathBuf {
     Path::new(ROOT).join(volume)
 }
 
-fn mount_volume(volume: &VolumeConfig) -> Result<()> {
+fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
     let path = path_of(&volume.name);
     let target = path.to_str().context("a volume's name is ASCII")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
@@ -112,19 +116,26 @@ fn mount_volume(volume: &VolumeConfig) -> Result<()> {
         }
     }
     // Everybody in the pod may write, as in Kubernetes.
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+    give_to(&path, fs_group)?;
+    // With a group, everything in it gets that group.
+    let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     Ok(())
+}
+
+fn give_to(path: &Path, group: Option<Gid>) -> Result<()> {
+    chown(path, None, group).with_context(|| format!("give {} to its group", path.display()))
 }
 
 /// Makes exactly these files visible in `dir`, all at once. Does nothing when they are there already.
 ///
 /// # Errors
 /// When they cannot be written; what was visible before stays.
-fn replace_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
+fn replace_files(dir: &Path, files: &[VolumeFile], group: Option<Gid>) -> Result<()> {
     let link = dir.join(DATA);
     let former = fs::read_link(&link).ok();
     if let Some(former) = &former
-        && holds(&dir.join(former), files)?
+        && holds(&dir.join(former), files, group)?
     {
         return Ok(());
     }
@@ -133,7 +144,7 @@ fn replace_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
     let fresh = dir.join(&name);
     // What is left of a try that failed.
     remove_dir(&fresh)?;
-    write_files(&fresh, files)?;
+    write_files(&fresh, files, group)?;
     let staged = dir.join("..data_tmp");
     remove_file(&staged)?;
     symlink(&name, &staged)?;
@@ -145,7 +156,7 @@ fn replace_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
     Ok(())
 }
 
-fn write_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
+fn write_files(dir: &Path, files: &[VolumeFile], group: Option<Gid>) -> Result<()> {
     fs::create_dir(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     for file in files {
@@ -154,9 +165,15 @@ fn write_files(dir: &Path, files: &[VolumeFile]) -> Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, &file.data).with_context(|| file.path.clone())?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode & 0o777))?;
+        give_to(&path, group)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode_of(file, group)))?;
     }
     Ok(())
+}
+
+/// The group that owns a file may read it (Kubernetes' rule).
+fn mode_of(file: &VolumeFile, group: Option<Gid>) -> u32 {
+    (file.mode & 0o777) | if group.is_some() { 0o440 } else { 0 }
 }
 
 /// One link for each first part of a path; those of files that are no more go.
@@ -178,11 +195,11 @@ fn link_first_parts(dir: &Path, files: &[VolumeFile]) -> Result<()> {
 }
 
 /// Whether the folder holds exactly these files.
-fn holds(dir: &Path, files: &[VolumeFile]) -> Result<bool> {
+fn holds(dir: &Path, files: &[VolumeFile], group: Option<Gid>) -> Result<bool> {
     let same = |file: &VolumeFile| {
         let path = dir.join(&file.path);
         let mode = fs::metadata(&path).map(|m| m.permissions().mode() & 0o777);
-        mode.is_ok_and(|mode| mode == file.mode & 0o777)
+        mode.is_ok_and(|mode| mode == mode_of(file, group))
             && fs::read(&path).is_ok_and(|data| data == file.data)
     };
     Ok(files.iter().all(same) && count_files(dir)? == files.len())
@@ -249,7 +266,7 @@ mod tests {
     fn files_are_replaced_at_once() {
         let dir = temporary("replace");
         let check = |files: &[VolumeFile], expected: &[&str], target: &str| {
-            replace_files(&dir, files).expect("replaced");
+            replace_files(&dir, files, None).expect("replaced");
             assert_eq!(seen(&dir), expected);
             assert_eq!(fs::read_link(dir.join(DATA)).expect("a link"), Path::new(target));
             let own = fs::read_dir(&dir).expect("listed").flatten();

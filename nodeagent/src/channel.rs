@@ -16,7 +16,7 @@ use bulkhead_guest_protocol::{
 };
 use bulkhead_nodeagent_core::Input;
 use bulkhead_types::{
-    ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, PodUsage, VolumeFiles,
+    ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
 use smol_str::SmolStr;
 use tokio::io::Interest;
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::logs::{PodLogs, Record, Run};
+use meter::Meter;
 
 /// How often a Hello is sent until it is answered.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,7 +71,9 @@ struct Conversation {
     acks: BTreeMap<String, u64>,
     /// Runs that ended, and when their output is taken to be complete.
     ending: BTreeMap<String, (Run, Instant)>,
-    cpu_usec: Option<(u64, Instant)>,
+    usage: Meter,
+    /// When usage was told first: times of the meter count from here.
+    begun: Option<Instant>,
     states: u32,
     second: Option<Instant>,
 }
@@ -212,11 +215,11 @@ impl Talk {
                 pod = %self.pod, container = gap.container, from = gap.from_offset, to = gap.to_offset,
                 "output is lost: it was not fetched in time"
             ),
-            GuestMessage::Usage(usage) if usage.container.is_empty() => self.usage(talk, &usage).await,
+            GuestMessage::Usage(usage) => self.usage(talk, usage).await,
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
-            GuestMessage::Usage(_) | GuestMessage::Pong(_) | GuestMessage::Hello(_) => {}
+            GuestMessage::Pong(_) | GuestMessage::Hello(_) => {}
         }
     }
 
@@ -252,7 +255,7 @@ impl Talk {
             })
         };
         let last = |started_at_ms| {
-            state.exit_code.map(|_| end(state.last_reason.clone(), String::new(), started_at_ms))
+            state.exit_code.map(|_| end(state.last_reason.clone(), state.last_message.clone(), started_at_ms))
         };
         let (now, last_termination) = match kind {
             guest::ContainerStateKind::Waiting => (
@@ -274,10 +277,12 @@ impl Talk {
             state: now,
             last_termination,
             restart_count: state.restart_count,
-            ready: false,
+            ready: kind == guest::ContainerStateKind::Running && !state.unready,
             image_digest: SmolStr::default(),
         };
-        self.tell(Input::GuestContainer { pod: self.pod, instance: self.instance, status }).await;
+        let (pod, instance) = (self.pod, self.instance);
+        let unready_because = if state.unready { state.message } else { String::new() };
+        self.tell(Input::GuestContainer { pod, instance, status, unready_because }).await;
     }
 
     fn log(&self, talk: &mut Conversation, chunk: guest::LogChunk) {
@@ -303,16 +308,12 @@ impl Talk {
         }
     }
 
-    async fn usage(&self, talk: &mut Conversation, usage: &guest::Usage) {
-        let now = Instant::now();
-        let cpu_millis = talk.cpu_usec.map_or(0, |(before, at)| {
-            let elapsed_ms = u64::try_from(now.duration_since(at).as_millis()).unwrap_or(u64::MAX).max(1);
-            // Microseconds per millisecond are thousandths of a core.
-            usage.cpu_usec.saturating_sub(before) / elapsed_ms
-        });
-        talk.cpu_usec = Some((usage.cpu_usec, now));
-        let usage = PodUsage { pod: self.pod, cpu_millis, memory_bytes: usage.memory_bytes };
-        self.tell(Input::Usage(usage)).await;
+    async fn usage(&self, talk: &mut Conversation, usage: guest::Usage) {
+        if usage.container.is_empty() || self.containers().contains(usage.container.as_str()) {
+            let elapsed = talk.begun.get_or_insert_with(Instant::now).elapsed();
+            talk.usage.take(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), usage);
+            self.tell(Input::Usage(talk.usage.reading(self.pod))).await;
+        }
     }
 
     /// A guest's time as ours: it can lie neither before the guest's start nor in the future. 0 stays 0.
@@ -420,6 +421,7 @@ impl Conversation {
 }
 
 mod files;
+mod meter;
 
 #[cfg(test)]
 #[path = "channel_tests.rs"]

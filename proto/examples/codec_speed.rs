@@ -52,6 +52,7 @@ fn deployment() -> Object {
             progress_deadline_ms: PROGRESS_DEADLINE_MS_DEFAULT,
             revision_history_limit: REVISION_HISTORY_LIMIT_DEFAULT,
             paused: false,
+            stopped: false,
         },
         status: DeploymentStatus::default(),
     }))

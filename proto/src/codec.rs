@@ -130,9 +130,14 @@ fn items(command: &Command) -> usize {
         | Command::SetUnschedulable { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
+        | Command::SetStopped { .. }
+        | Command::Update { .. }
         | Command::CreateOwned { .. }
         | Command::SetStatus { .. }
         | Command::SetControllerRevision { .. }
+        | Command::Autoscale { .. }
+        | Command::ScaleBySchedule { .. }
+        | Command::Evict { .. }
         | Command::RegisterNode { .. }
         | Command::CreateReplicaSet { .. }
         | Command::SetRolloutRevision { .. }

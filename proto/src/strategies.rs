@@ -10,6 +10,8 @@ use proptest::sample::select;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+pub use autoscaling::*;
+pub use running::*;
 pub use volumes::*;
 pub use workloads::*;
 
@@ -37,6 +39,8 @@ macro_rules! record {
     };
 }
 
+mod autoscaling;
+mod running;
 mod volumes;
 mod workloads;
 
@@ -96,8 +100,19 @@ record!(/// Any metadata.
 meta: ObjectMeta {
     name: name(), namespace: of(name()), id: object_id(), revision: any::<u64>(),
     generation: any::<u64>(), created_at_ms: any::<u64>(), deletion: of(deletion().prop_map(Box::new)), labels: labels(),
-    annotations: labels(), owner: of(owner_ref()), trace_context: of(small()),
+    annotations: labels(), owner: of(owner_ref()), trace_context: of(small()), managers: rare(managers()),
 });
+record!(/// Any manager.
+field_manager: FieldManager {
+    manager: small(), operation: select(vec![ManagerOperation::Apply, ManagerOperation::Update]),
+    fields: vec(vec("[a-z]{1,3}|\\[name=[a-z,]{1,3}\\]", 1..4), 1..4).prop_map(|paths| {
+        let mut set = FieldSet::default();
+        paths.iter().for_each(|path| set.insert(path));
+        set.text().into()
+    }),
+});
+record!(/// Any managers.
+    managers: Managers { managers: vec(field_manager(), 0..3) });
 record!(/// Any amounts.
 resources: Resources {
     cpu_millis: any::<u64>(), memory_bytes: any::<u64>(), ephemeral_storage_bytes: any::<u64>(),
@@ -266,7 +281,7 @@ record!(/// Any Deployment spec.
 deployment_spec: DeploymentSpec {
     replicas: any::<u32>(), selector: label_selector(), template: pod_template(),
     strategy: deployment_strategy(), min_ready_ms: any::<u64>(), progress_deadline_ms: any::<u64>(),
-    revision_history_limit: any::<u32>(), paused: any::<bool>(),
+    revision_history_limit: any::<u32>(), paused: any::<bool>(), stopped: any::<bool>(),
 });
 record!(/// Any condition.
 condition: Condition {
@@ -538,8 +553,13 @@ record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
 });
+record!(/// Any usage of a container.
+container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });
 record!(/// Any usage.
-    pod_usage: PodUsage { pod: object_id(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });
+pod_usage: PodUsage {
+    pod: object_id(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>(), window_ms: any::<u64>(),
+    age_ms: any::<u64>(), containers: vec(container_usage(), 0..3),
+});
 record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),

@@ -20,8 +20,9 @@ use crate::invariants::reports;
 use crate::message::{Body, Call, Envelope, Request, Response};
 use crate::network::Host;
 use crate::rng::Rng;
+use crate::usage;
 use crate::workload::node_name;
-use crate::world::{Event, World};
+use crate::world::{Event, Phase, World};
 
 /// How long an agent waits for the answer to its registration, in microseconds.
 const JOIN_TIMEOUT_US: Micros = 2_000_000;
@@ -266,8 +267,10 @@ impl World {
         }
     }
 
-    fn report(&mut self, number: u32, report: AgentReport) {
+    fn report(&mut self, number: u32, mut report: AgentReport) {
         let now_us = self.now_us;
+        let load = usage::load(now_us, self.phase == Phase::Liveness);
+        report.usage = usage::of_guests(&self.agents[number as usize].hypervisor, load);
         let host = &mut self.agents[number as usize];
         let Some(server) = host.session else { return };
         host.reports.send(report.sent_at_ms, now_us);

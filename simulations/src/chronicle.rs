@@ -12,8 +12,9 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, binding, cron_jobs, daemon_set, digests, ensure, exactly_once, garbage,
-    history, job_ends, jobs, ledger, prefix, rebuilt, revisions, rollout, stateful_set,
+    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, digests, ensure,
+    exactly_once, garbage, history, job_ends, jobs, ledger, prefix, rebuilt, revisions, rollout,
+    stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -47,6 +48,7 @@ pub(crate) struct Chronicle {
     /// Pods whose guests ended with success.
     well: BTreeSet<ObjectId>,
     starts: cron_jobs::Starts,
+    resized: autoscaling::Changes,
     /// Transactions with events, each with its entry.
     log: Vec<(u64, Transaction)>,
     /// Their records in an event store.
@@ -67,6 +69,7 @@ impl Default for Chronicle {
             bindings: BTreeMap::new(),
             well: BTreeSet::new(),
             starts: cron_jobs::Starts::new(),
+            resized: autoscaling::Changes::new(),
             log: Vec::new(),
             marks: Vec::new(),
             timeline: Timeline::default(),
@@ -209,6 +212,7 @@ impl Chronicle {
         job_ends::check(&before, &self.state, transaction, &self.well)?;
         jobs::check(&before, &self.state, transaction)?;
         cron_jobs::check(&mut self.starts, transaction)?;
+        autoscaling::check(&mut self.resized, &before, transaction)?;
         rollout::check(&self.recent, &self.state, transaction)
     }
 

@@ -14,6 +14,8 @@ use crate::world::{Phase, World};
 const CONTAINER_RESTART_US: Micros = 1_000_000;
 /// Longest run of a container that ends by itself, in microseconds.
 const JOB_US_MAX: Micros = 8_000_000;
+/// Longest time in which a container that does not serve does so again, in microseconds.
+const PROBE_US_MAX: Micros = 3_000_000;
 /// Longest time to a container's crash, in microseconds.
 const CRASH_US_MAX: Micros = 30_000_000;
 
@@ -71,6 +73,14 @@ pub(crate) enum GuestEvent {
         container: usize,
         restarts: u32,
         exit_code: i32,
+    },
+    /// What a container's readiness probe says changes; only if it was not started again since.
+    Probe {
+        pod: ObjectId,
+        instance: u32,
+        container: usize,
+        restarts: u32,
+        ready: bool,
     },
     /// A guard's timer goes off.
     GuardWake {
@@ -175,6 +185,9 @@ impl World {
             }
             GuestEvent::End { pod, instance, container, restarts, exit_code } => {
                 self.container_ends(number, pod, instance, (container, restarts, exit_code));
+            }
+            GuestEvent::Probe { pod, instance, container, restarts, ready } => {
+                self.probe_says(number, pod, instance, (container, restarts, ready));
             }
             GuestEvent::GuardWake { pod, instance } => self.guard_wakes(number, pod, instance),
             GuestEvent::GuardKill { pod, instance } => {
@@ -304,18 +317,49 @@ impl World {
         let host = &mut self.agents[number as usize];
         let at_ms = host.clock.wall_ms(now_us);
         let Some(guest) = host.hypervisor.guest(pod, instance).filter(|g| !g.stopping) else { return };
-        let status = guest.begin(container, at_ms);
+        let has_probe = self.options.node.unready_permille > 0;
+        let status = guest.begin(container, at_ms, !has_probe);
         let is_init = container < guest.init_count();
         let runs_on = !is_init && guest.spec.restart_policy == RestartPolicy::Always;
         let crashes = host.rng.chance(if runs_on { crash_permille } else { crash_permille.max(1) * 3 });
         let run_us_max = if runs_on { CRASH_US_MAX } else { JOB_US_MAX };
         let run_us = host.rng.range(1000, run_us_max);
+        if has_probe && !is_init {
+            let after_us = host.rng.range(1000, PROBE_US_MAX);
+            let (restarts, ready) = (status.restart_count, true);
+            self.later(number, after_us, GuestEvent::Probe { pod, instance, container, restarts, ready });
+        }
         if crashes || !runs_on {
             let exit_code = i32::from(crashes && crash_permille > 0);
             let restarts = status.restart_count;
             self.later(number, run_us, GuestEvent::End { pod, instance, container, restarts, exit_code });
         }
-        self.tell_agent(number, Input::GuestContainer { pod, instance, status });
+        self.tell_agent(
+            number,
+            Input::GuestContainer { pod, instance, status, unready_because: String::new() },
+        );
+    }
+
+    /// A container becomes ready, or ceases to be: then it becomes so again.
+    fn probe_says(
+        &mut self,
+        number: u32,
+        pod: ObjectId,
+        instance: u32,
+        (container, restarts, ready): (usize, u32, bool),
+    ) {
+        let unready_permille = self.failures(self.options.node.unready_permille);
+        let host = &mut self.agents[number as usize];
+        let Some(guest) = host.hypervisor.guest(pod, instance).filter(|g| !g.stopping) else { return };
+        let Some(status) = guest.probe(container, restarts, ready) else { return };
+        let again = !ready || host.rng.chance(unready_permille);
+        let after_us = host.rng.range(1000, if ready { CRASH_US_MAX } else { PROBE_US_MAX });
+        let unready_because = if ready { String::new() } else { "simulated".to_owned() };
+        self.tell_agent(number, Input::GuestContainer { pod, instance, status, unready_because });
+        if again {
+            let ready = !ready;
+            self.later(number, after_us, GuestEvent::Probe { pod, instance, container, restarts, ready });
+        }
     }
 
     fn container_ends(
@@ -345,7 +389,10 @@ impl World {
         };
         let again = follows == [container];
         let outcome = guest.outcome();
-        self.tell_agent(number, Input::GuestContainer { pod, instance, status });
+        self.tell_agent(
+            number,
+            Input::GuestContainer { pod, instance, status, unready_because: String::new() },
+        );
         for next in follows {
             let after_us = if again { CONTAINER_RESTART_US } else { 10_000 };
             self.later(number, after_us, GuestEvent::Begin { pod, instance, container: next });
@@ -375,7 +422,10 @@ impl World {
             let outcome = guest.outcome();
             self.tell_agent(number, Input::GuestHello { pod, instance });
             for status in guest.containers {
-                self.tell_agent(number, Input::GuestContainer { pod, instance, status });
+                self.tell_agent(
+                    number,
+                    Input::GuestContainer { pod, instance, status, unready_because: String::new() },
+                );
             }
             if let Some(well) = outcome {
                 self.tell_outcome(number, pod, instance, well);

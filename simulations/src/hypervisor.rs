@@ -67,15 +67,26 @@ impl Guest {
         self.spec.init_containers.len()
     }
 
-    /// A container runs now.
-    pub(crate) fn begin(&mut self, container: usize, started_at_ms: u64) -> ContainerStatus {
+    /// A container runs now, and serves unless a probe has to say so.
+    pub(crate) fn begin(&mut self, container: usize, started_at_ms: u64, ready: bool) -> ContainerStatus {
         let status = &mut self.containers[container];
         if let ContainerState::Terminated(end) = &status.state {
             status.last_termination = Some(end.clone());
             status.restart_count += 1;
         }
         status.state = ContainerState::Running { started_at_ms };
+        status.ready = ready;
         status.clone()
+    }
+
+    /// What a container's probe says; `None` when that run of it is over.
+    pub(crate) fn probe(&mut self, container: usize, restarts: u32, ready: bool) -> Option<ContainerStatus> {
+        let status = &mut self.containers[container];
+        let runs = matches!(status.state, ContainerState::Running { .. }) && status.restart_count == restarts;
+        runs.then(|| {
+            status.ready = ready;
+            status.clone()
+        })
     }
 
     /// A container has ended.
@@ -85,6 +96,7 @@ impl Guest {
             ContainerState::Running { started_at_ms } => started_at_ms,
             _ => at_ms,
         };
+        status.ready = false;
         status.state = ContainerState::Terminated(Box::new(ContainerTermination {
             exit_code,
             signal: 0,
@@ -209,7 +221,7 @@ mod tests {
         let check = |policy, codes: [i32; 3], expected| {
             let mut guest = guest(policy);
             for (n, code) in codes.into_iter().enumerate() {
-                guest.begin(n, 6);
+                guest.begin(n, 6, true);
                 guest.end(n, code, 7);
             }
             assert_eq!(guest.outcome(), expected, "{policy:?} {codes:?}");
@@ -225,9 +237,9 @@ mod tests {
     #[test]
     fn a_restart_remembers_how_it_ended() {
         let mut guest = guest(RestartPolicy::Always);
-        guest.begin(1, 10);
+        guest.begin(1, 10, true);
         guest.end(1, 3, 20);
-        let status = guest.begin(1, 30);
+        let status = guest.begin(1, 30, true);
         assert_eq!(status.restart_count, 1);
         assert_eq!(status.last_termination.map(|end| end.exit_code), Some(3));
     }

@@ -53,6 +53,7 @@ pub mod shrink;
 mod snapshot_transfer;
 pub mod timeline;
 mod trace;
+mod usage;
 mod watching;
 mod workload;
 mod workload_sets;

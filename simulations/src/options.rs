@@ -216,6 +216,8 @@ pub struct NodeOptions {
     pub image_failure_permille: u64,
     /// Containers that crash some time after their start.
     pub container_crash_permille: u64,
+    /// A container that serves stops to do so for a while, as its probe says, again and again.
+    pub unready_permille: u64,
     /// Processor time of a node, in thousandths of a core.
     pub cpu_millis: u64,
     /// Memory of a node, in MiB.
@@ -248,6 +250,9 @@ pub struct WorkloadOptions {
     pub precondition_permille: u64,
     /// So many replicas fill the cluster, and most Deployments have them; 0 when there is room to spare.
     pub fill_replicas: u64,
+    /// Commands about autoscalers of Deployments.
+    #[serde(default)]
+    pub autoscalers_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -327,6 +332,8 @@ impl Options {
         options.workload.sets_permille = *Rng::child(seed, "sets", 0).pick(&[0, 200, 500]);
         // Drawn apart, so that what older seeds decide stays as it was.
         options.workload.jobs_permille = *Rng::child(seed, "jobs", 0).pick(&[0, 0, 300, 600]);
+        options.workload.autoscalers_permille = *Rng::child(seed, "autoscalers", 0).pick(&[0, 0, 100, 200]);
+        options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -374,6 +381,7 @@ impl Options {
         let node = &mut self.node;
         (node.start_failure_permille, node.mute_permille, node.stubborn_permille) = (0, 0, 0);
         (node.image_failure_permille, node.container_crash_permille) = (0, 0);
+        node.unready_permille = 0;
     }
 }
 
@@ -400,7 +408,8 @@ impl std::fmt::Display for Options {
             node.start_failure_permille
                 + node.mute_permille
                 + node.image_failure_permille
-                + node.container_crash_permille,
+                + node.container_crash_permille
+                + node.unready_permille,
         )?;
         write!(
             f,
@@ -553,6 +562,7 @@ impl NodeOptions {
             stubborn_permille: *rng.pick(&[0, 50]),
             image_failure_permille: *rng.pick(&[0, 0, 50]),
             container_crash_permille: *rng.pick(&[0, 0, 100]),
+            unready_permille: 0,
             cpu_millis: *rng.pick(&[4000, 8000, 16_000]),
             memory_mib: *rng.pick(&[4096, 16_384]),
             pods_max: PODS_MAX,
@@ -570,6 +580,7 @@ impl WorkloadOptions {
             deployments: rng.range(1, 5),
             replicas_max: rng.range(1, 2 + u64::from(agents)),
             jobs_permille: 0,
+            autoscalers_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

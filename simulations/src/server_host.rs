@@ -571,6 +571,7 @@ impl World {
             Reply::Lost => Response::Lost,
             Reply::Overloaded | Reply::DiskFull => Response::Busy,
             Reply::TransferStarted(_) => Response::TransferStarted,
+            Reply::Usage(_) => unreachable!("nobody in a simulation asks for it"),
         };
         let to = via.map_or(origin, Host::Server);
         self.send(Host::Server(member), to, Body::Response(Envelope { origin, call, via: None, content }));

@@ -1,5 +1,6 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
+mod autoscalers;
 mod jobs;
 
 #[cfg(test)]
@@ -86,6 +87,9 @@ impl Workload {
             return jobs::command(rng, state, self.count);
         }
         let deployment = self.deployment_ref(rng);
+        if self.options.autoscalers_permille > 0 && rng.chance(self.options.autoscalers_permille) {
+            return autoscalers::command(rng, state, &deployment);
+        }
         match rng.range(0, 99) {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
             30..48 => Command::Scale { object: deployment, replicas: self.replicas(rng) },
@@ -151,6 +155,7 @@ impl Workload {
             progress_deadline_ms: PROGRESS_DEADLINE_MS,
             revision_history_limit: *rng.pick(&[0, 1, 3]),
             paused: false,
+            stopped: false,
         };
         let meta = ObjectMeta::new(reference.namespace.clone(), reference.name.clone());
         Deployment { meta, spec, status: DeploymentStatus::default() }

@@ -344,3 +344,100 @@ fn a_pod_pulls_from_a_registry() {
     fleet.await_nothing_left();
     registry.kill();
 }
+
+#[test]
+fn probes_make_pods_ready_and_unready_and_restart_them() {
+    let Some(fleet) = fleet(&[]) else { return };
+    fleet.apply(include_str!("../../examples/probes.yaml"));
+    let pod_name = || {
+        let pods = fleet.cluster.cli().run(&["get", "pods"]).stdout;
+        pods.split_whitespace().find(|word| word.starts_with("probes-")).map(str::to_owned)
+    };
+    let pod = wait::until("the pod", CHANGE_SECONDS, pod_name);
+    fleet.await_pod(&pod, BOOT_SECONDS, &["\"ready\":true", "\"startedAt\""]);
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"ready\":false", "main: readiness probe failed 2 times: exit code 1", "\"ContainersNotReady\""],
+    );
+    let available =
+        || fleet.cluster.cli().object("deployment", "probes").expect("there")["status"].to_string();
+    wait::until_true("an unavailable replica", CHANGE_SECONDS, || {
+        available().contains("\"unavailableReplicas\":1")
+    });
+    fleet.await_pod(
+        &pod,
+        CHANGE_SECONDS,
+        &["\"restartCount\":1", "liveness probe failed 2 times: HTTP status 404 Not Found"],
+    );
+    fleet.await_pod(&pod, CHANGE_SECONDS, &["\"restartCount\":1", "\"ready\":true", "\"running\""]);
+    let logs = fleet.logs(&["deployment/probes"]);
+    assert!(logs.contains("run 1 begins"), "the same guest: {logs}");
+    let described = fleet.cluster.cli().run(&["describe", "pod", &pod]).ok();
+    for words in
+        ["exec: /bin/busybox test -e /state/ready", "http-get http://:http/healthz", "ContainersReady"]
+    {
+        assert!(described.contains(words), "{words} is not in\n{described}");
+    }
+    fleet.delete(&["deployment", "probes"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn hooks_run_after_the_start_and_before_the_end() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let hooks = include_str!("../../examples/hooks.yaml");
+    fleet.apply(hooks);
+    fleet.apply(
+        &hooks.replace("name: hooks", "name: broken").replace("echo warm > /tmp/warm", "echo no; exit 3"),
+    );
+    let says = |text: &str| fleet.logs(&["hooks"]).contains(text);
+    wait::until_true("the hook's file", BOOT_SECONDS, || says("postStart said warm"));
+    fleet.await_pod("hooks", CHANGE_SECONDS, &["\"ready\":true"]);
+    fleet.await_pod("broken", BOOT_SECONDS, &["\"terminated\"", "postStart hook failed: exit code 3: no"]);
+    let followed = std::thread::scope(|scope| {
+        let follower = scope.spawn(|| fleet.logs(&["hooks", "-f"]));
+        fleet.delete(&["pod", "hooks", "broken"]);
+        follower.join().expect("logs end with their pod")
+    });
+    assert!(followed.contains("SIGTERM, and preStop said draining"), "{followed}");
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn a_sidecar_starts_first_and_ends_last() {
+    let Some(fleet) = fleet(&[]) else { return };
+    fleet.apply(include_str!("../../examples/sidecar.yaml"));
+    let wait =
+        fleet.cluster.cli().run(&["wait", "job/sidecar", "--for=condition=complete", "--timeout", "300s"]);
+    let _ = wait.ok();
+    let work = fleet.logs(&["job/sidecar", "-c", "work"]);
+    assert!(work.contains("work saw: the proxy is up"), "{work}");
+    let proxy = fleet.logs(&["job/sidecar", "-c", "proxy"]);
+    assert!(proxy.contains("the proxy ends"), "{proxy}");
+    fleet.delete(&["job", "sidecar"]);
+    fleet.await_nothing_left();
+}
+
+#[test]
+fn containers_have_the_rights_that_they_are_given() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let security = include_str!("../../examples/security.yaml");
+    fleet.apply(security);
+    fleet.await_pod("security", BOOT_SECONDS, &["\"Succeeded\""]);
+    let logs = fleet.logs(&["security"]);
+    for words in [
+        "1000:2000 in 2000 3000 4000",
+        "data belongs to group 4000",
+        "the root is read-only",
+        "CapBnd:0000000000000400 NoNewPrivs:1 Seccomp:2",
+    ] {
+        assert!(logs.contains(words), "{words} is not in\n{logs}");
+    }
+    // The image's USER is root's.
+    let root = security.replace("name: security", "name: as-root").replace("    runAsUser: 1000\n", "");
+    fleet.apply(&root);
+    fleet.await_pod("as-root", CHANGE_SECONDS, &["\"CreateContainerConfigError\"", "runAsNonRoot"]);
+    fleet.delete(&["pod", "security", "as-root"]);
+    fleet.await_nothing_left();
+}

@@ -1,19 +1,21 @@
 //! `apply`: manifests to the servers, all of them as a whole.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bulkhead_proto::v1;
-use bulkhead_types::{COMMANDS_MAX, ObjectRef};
+use bulkhead_types::{COMMANDS_MAX, Command, ObjectRef};
 use clap::Args;
-use uuid::Uuid;
 
-use super::Context;
-use crate::client::manifests;
-use crate::failure::Failure;
+use super::{Context, change};
+use crate::client::Filter;
+use crate::failure::{Class, Failure};
 use crate::output::emit_line;
 use crate::target::slash_name;
 
+/// Who manages what is applied, when nobody is named.
+pub(crate) const MANAGER_DEFAULT: &str = "bulkhead";
 /// Most directories below one that is given.
 const DEPTH_MAX: usize = 16;
 /// Most files of one command.
@@ -27,54 +29,107 @@ pub(crate) struct ApplyArgs {
     /// Check everything, change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Who manages the fields that the manifests say
+    #[arg(long, default_value = MANAGER_DEFAULT, value_name = "NAME")]
+    field_manager: String,
+    /// Take over fields that others manage and have otherwise
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Delete what has the labels of -l, is of the kinds and in the namespaces that were applied, and is in no manifest
+    #[arg(long, requires = "selector")]
+    prune: bool,
+    /// With --prune: only what has these labels
+    #[arg(long, short = 'l', requires = "prune", value_name = "LABELS")]
+    selector: Option<String>,
+    /// Every apply is the server's; for scripts that say so
+    #[arg(long, hide = true)]
+    server_side: bool,
 }
 
 pub(crate) async fn run(args: ApplyArgs, context: &Context) -> Result<(), Failure> {
-    let files = read_files(&args.filename)?;
-    let request = v1::ApplyRequest {
-        files: files.into_iter().map(|f| v1::ManifestFile { name: f.name, text: f.text }).collect(),
-        namespace: context.namespace.to_string(),
-        dry_run: args.dry_run,
-        request_id: Uuid::new_v4().to_string(),
-        actor: context.client.actor().to_owned(),
-    };
-    let answer = context
-        .client
-        .call(|channel| {
-            let request = context.client.request(request.clone());
-            async move { manifests(channel).apply(request).await }
-        })
-        .await?;
-    if !answer.errors.is_empty() {
-        return Err(refused(&answer.errors));
-    }
-    for applied in &answer.objects {
+    let answer = change::send(
+        request(&args.filename, &args.field_manager, args.force_conflicts, args.dry_run)?,
+        context,
+    )
+    .await?;
+    let dry_run = if args.dry_run { " (dry run)" } else { "" };
+    let mut applied = Vec::new();
+    for done in &answer.objects {
         let object =
-            applied.object.clone().ok_or_else(|| Failure::failed("the server's answer names no object"))?;
-        let action = match applied.action() {
-            v1::ApplyAction::Created => "created",
-            v1::ApplyAction::Configured => "configured",
-            v1::ApplyAction::Unchanged => "unchanged",
-            v1::ApplyAction::Unspecified => "applied",
-        };
-        let dry_run = if args.dry_run { " (dry run)" } else { "" };
-        emit_line(&format!("{} {action}{dry_run}", slash_name(&ObjectRef::try_from(object)?)))?;
+            done.object.clone().ok_or_else(|| Failure::failed("the server's answer names no object"))?;
+        let object = ObjectRef::try_from(object)?;
+        let action = action_word(done.action());
+        emit_line(&format!("{} {action}{dry_run}", slash_name(&object)))?;
+        applied.push(object);
     }
-    context.note_change(answer.revision);
-    Ok(())
+    match args.selector.as_deref().filter(|_| args.prune) {
+        Some(selector) => prune(&applied, selector, args.dry_run, context).await,
+        None => Ok(()),
+    }
 }
 
-fn refused(errors: &[v1::ManifestError]) -> Failure {
-    let lines: Vec<String> = errors
+/// What was done to an object.
+pub(crate) fn action_word(action: v1::ApplyAction) -> &'static str {
+    match action {
+        v1::ApplyAction::Created => "created",
+        v1::ApplyAction::Configured => "configured",
+        v1::ApplyAction::Unchanged => "unchanged",
+        v1::ApplyAction::Unspecified => "applied",
+    }
+}
+
+/// The request that applies manifests.
+pub(crate) fn request(
+    paths: &[PathBuf],
+    manager: &str,
+    force: bool,
+    dry_run: bool,
+) -> Result<v1::ApplyRequest, Failure> {
+    let files = read_files(paths)?;
+    Ok(v1::ApplyRequest {
+        files: files.into_iter().map(|f| v1::ManifestFile { name: f.name, text: f.text }).collect(),
+        dry_run,
+        field_manager: manager.to_owned(),
+        force_conflicts: force,
+        mode: v1::ApplyMode::Apply.into(),
+        ..v1::ApplyRequest::default()
+    })
+}
+
+/// Deletes what no manifest names any more, of the same kinds in the same namespaces. Namespaces and nodes stay: too
+/// much goes with them. So does what has an owner: it follows that.
+async fn prune(
+    applied: &[ObjectRef],
+    selector: &str,
+    dry_run: bool,
+    context: &Context,
+) -> Result<(), Failure> {
+    let places: BTreeSet<_> = applied
         .iter()
-        .map(|e| {
-            let place =
-                if e.line == 0 { e.file.clone() } else { format!("{}:{}:{}", e.file, e.line, e.column) };
-            let path = if e.path.is_empty() { String::new() } else { format!(" {}", e.path) };
-            format!("{place}{path}: {}", e.reason)
-        })
+        .filter(|object| object.kind.is_namespaced())
+        .map(|object| (object.kind, object.namespace.clone()))
         .collect();
-    Failure::failed(format!("nothing was applied\n{}", lines.join("\n")))
+    for (kind, namespace) in places {
+        let filter = Filter { namespace, labels: selector.to_owned(), ..Filter::default() };
+        for found in context.client.list(kind, &filter).await?.0 {
+            let object = found.object_ref();
+            if found.meta().owner.is_some() || found.meta().is_deleting() || applied.contains(&object) {
+                continue;
+            }
+            let name = slash_name(&object);
+            if dry_run {
+                emit_line(&format!("{name} pruned (dry run)"))?;
+                continue;
+            }
+            match context.submit(Command::Delete { object, grace_ms: None, force: false }).await {
+                Ok(_) => emit_line(&format!("{name} pruned"))?,
+                // Somebody else was faster.
+                Err(failure) if failure.class == Class::NotFound => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads manifests: files, directories, standard input.

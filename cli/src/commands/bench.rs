@@ -7,6 +7,7 @@ mod compare;
 mod failover;
 mod load;
 mod pod_start;
+mod reconcile;
 mod results;
 mod scale;
 mod stream;
@@ -38,6 +39,8 @@ pub(crate) enum BenchVerb {
     PodStart(pod_start::PodStartArgs),
     /// Restart, replay, snapshots and memory of one server with many pods
     Scale(scale::ScaleArgs),
+    /// What one change among 100,000 pods, and a rollout of 1,000, cost the leader's reconcilers
+    Reconcile(reconcile::ReconcileArgs),
     /// Bulkhead and etcd alternately in one run, with ratios
     Compare(compare::CompareArgs),
 }
@@ -125,6 +128,7 @@ pub(crate) async fn run(verb: BenchVerb, context: &Context) -> Result<(), Failur
         BenchVerb::Failover(args) => failover::run(args, context).await,
         BenchVerb::PodStart(args) => pod_start::run(args, context).await,
         BenchVerb::Scale(args) => scale::run(args).await,
+        BenchVerb::Reconcile(args) => reconcile::run(args).await,
         BenchVerb::Compare(args) => compare::run(args, context).await,
     }
 }

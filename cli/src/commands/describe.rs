@@ -69,7 +69,10 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::Pod(_)
         | Object::ConfigMap(_)
         | Object::Secret(_)
-        | Object::ControllerRevision(_) => return Ok(Vec::new()),
+        | Object::ControllerRevision(_)
+        | Object::HorizontalPodAutoscaler(_)
+        | Object::CronHorizontalPodAutoscaler(_)
+        | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;
     if !matches!(object, Object::Node(_)) {

@@ -1,16 +1,20 @@
 //! `drain`: a node without pods.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use bulkhead_types::{Command, Kind, Object, ObjectRef};
+use bulkhead_types::{Command, Kind, Object, ObjectId, ObjectRef};
 use clap::Args;
 
 use super::delete::parse_seconds;
 use super::{Context, cordon, wait};
 use crate::client::Filter;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::output::emit_line;
 use crate::target;
+
+/// How long to wait before an eviction that a budget refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
@@ -67,17 +71,57 @@ async fn drain(node: &str, args: &DrainArgs, context: &Context) -> Result<(), Fa
         )));
     }
     let grace_ms = args.grace_period.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-    let mut asked = Vec::new();
-    for object in running {
-        let object_ref = object.object_ref();
-        let namespace = object_ref.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
-        if !object.meta().is_deleting() {
-            emit_line(&format!("evicting pod {namespace}/{}", object_ref.name))?;
-            context.submit(Command::Delete { object: object_ref.clone(), grace_ms, force: false }).await?;
-        }
-        asked.push((object_ref, object.meta().id));
-    }
+    let asked: Vec<(ObjectRef, ObjectId)> = running.iter().map(|o| (o.object_ref(), o.meta().id)).collect();
+    let left = running.iter().filter(|o| !o.meta().is_deleting()).map(|o| o.object_ref()).collect();
+    evict(left, grace_ms, context).await?;
     let report = |object: &ObjectRef| emit_line(&format!("pod/{} evicted", object.name));
     wait::gone(&context.client, &asked, context.timeout, report).await?;
     emit_line(&format!("node/{name} drained"))
+}
+
+/// Evicts pods. Those that a PodDisruptionBudget keeps are tried again, until the time-out.
+async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Context) -> Result<(), Failure> {
+    let until = context.timeout.map(|timeout| Instant::now() + timeout);
+    let mut told = BTreeSet::new();
+    for pod in &left {
+        emit_line(&format!("evicting pod {}", namespaced(pod)))?;
+    }
+    loop {
+        let mut kept = Vec::new();
+        let mut reason = String::new();
+        for pod in left {
+            match context.submit(Command::Evict { pod: pod.clone(), grace_ms }).await {
+                Ok(_) => {}
+                // Somebody else was faster.
+                Err(failure) if failure.class == Class::NotFound => {}
+                Err(failure) if is_kept(&failure) => {
+                    reason = failure.message;
+                    if told.insert(pod.clone()) {
+                        eprintln!("waiting: {reason}");
+                    }
+                    kept.push(pod);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if kept.is_empty() {
+            return Ok(());
+        }
+        if until.is_some_and(|until| Instant::now() + RETRY >= until) {
+            return Err(Failure::new(Class::Unavailable, format!("{} pods stay: {reason}", kept.len())));
+        }
+        left = kept;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether a budget refused an eviction: that may be otherwise in a moment.
+fn is_kept(failure: &Failure) -> bool {
+    failure.class == Class::Failed && failure.message.contains(Kind::PodDisruptionBudget.as_str())
+}
+
+/// `namespace/name`.
+fn namespaced(object: &ObjectRef) -> String {
+    let namespace = object.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("{namespace}/{}", object.name)
 }

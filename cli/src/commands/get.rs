@@ -35,6 +35,9 @@ pub(crate) struct GetArgs {
     /// Show labels too
     #[arg(long)]
     show_labels: bool,
+    /// Show who manages which fields too (with -o yaml and -o json)
+    #[arg(long)]
+    show_managed_fields: bool,
     /// No header
     #[arg(long)]
     no_headers: bool,
@@ -172,7 +175,8 @@ async fn print_values(
     } else if !args.watch {
         let all: Vec<Object> = objects.iter().map(|&o| o.clone()).collect();
         let directory = Directory::complete(&context.client, &all).await?;
-        let mut items: Vec<Value> = all.iter().map(|o| directory.to_value(o)).collect();
+        let mut items: Vec<Value> =
+            all.iter().map(|o| directory.to_value(o, args.show_managed_fields)).collect();
         let value = if is_named && items.len() == 1 {
             items.remove(0)
         } else {
@@ -186,7 +190,7 @@ async fn print_values(
     let Some(group) = groups.first() else { return Ok(()) };
     if args.output != Format::Name {
         for object in &group.objects {
-            print_one(object, args.output, context).await?;
+            print_one(object, args, context).await?;
         }
     }
     let mut watcher = context.client.watch(group.kind, &group.filter, &group.objects, group.revision);
@@ -194,14 +198,15 @@ async fn print_values(
         let (_, object, _) = watcher.next().await?;
         match args.output {
             Format::Name => emit_line(&slash_name(&object.object_ref()))?,
-            _ => print_one(&object, args.output, context).await?,
+            _ => print_one(&object, args, context).await?,
         }
     }
 }
 
-async fn print_one(object: &Object, format: Format, context: &Context) -> Result<(), Failure> {
+async fn print_one(object: &Object, args: &GetArgs, context: &Context) -> Result<(), Failure> {
+    let format = args.output;
     let directory = Directory::complete(&context.client, std::slice::from_ref(object)).await?;
-    let text = text_of(&directory.to_value(object), format);
+    let text = text_of(&directory.to_value(object, args.show_managed_fields), format);
     emit(&if format == Format::Yaml { format!("---\n{text}") } else { text })
 }
 

@@ -1,11 +1,11 @@
 //! `taint`: marks on nodes that repel pods.
 
-use std::sync::Arc;
-
-use bulkhead_types::{Kind, Object, ObjectRef, Taint, TaintEffect};
+use bulkhead_types::{Kind, ObjectRef, Taint, TaintEffect};
 use clap::Args;
+use serde_json::{Value, json};
 
-use super::{Context, label};
+use super::Context;
+use super::change::{Manner, change};
 use crate::failure::Failure;
 use crate::output::emit_line;
 use crate::target;
@@ -40,25 +40,47 @@ async fn taint(object: &ObjectRef, edits: &[Edit], context: &Context) -> Result<
     if object.kind != Kind::Node {
         return Err(Failure::usage(format!("{object} has no taints: only nodes have")));
     }
-    let changed = label::change(object, context, |found| {
-        let Object::Node(node) = found else { return Err(Failure::failed("the server sent another kind")) };
-        let taints = &mut Arc::make_mut(node).spec.taints;
+    let manner = Manner { manager: "bulkhead-taint", dry_run: false };
+    let changed = change(object, manner, context, |found| {
+        let mut taints = match found["spec"]["taints"].take() {
+            Value::Array(taints) => taints,
+            _ => Vec::new(),
+        };
         for edit in edits {
             match edit {
                 Edit::Set(taint) => {
-                    taints.retain(|t| (&t.key, t.effect) != (&taint.key, taint.effect));
-                    taints.push(taint.clone());
+                    taints.retain(|t| t["key"] != *taint.key || t["effect"] != word(taint.effect));
+                    let mut fresh = json!({"key": taint.key.as_str(), "effect": word(taint.effect)});
+                    if !taint.value.is_empty() {
+                        fresh["value"] = taint.value.as_str().into();
+                    }
+                    taints.push(fresh);
                 }
                 Edit::Remove(key, effect) => {
-                    taints.retain(|t| t.key != key || effect.is_some_and(|effect| effect != t.effect));
+                    taints.retain(|t| {
+                        t["key"] != *key || effect.is_some_and(|effect| t["effect"] != word(effect))
+                    });
                 }
             }
         }
-        taints.sort();
+        taints.sort_by_key(|taint| (taint["key"].to_string(), taint["effect"].to_string()));
+        let spec = found["spec"].as_object_mut().ok_or_else(|| Failure::failed("a node without a spec"))?;
+        spec.remove("taints");
+        if !taints.is_empty() {
+            spec.insert("taints".to_owned(), Value::Array(taints));
+        }
         Ok(())
     })
     .await?;
     emit_line(&format!("node/{} {}", object.name, if changed { "tainted" } else { "not changed" }))
+}
+
+fn word(effect: TaintEffect) -> &'static str {
+    match effect {
+        TaintEffect::NoSchedule => "NoSchedule",
+        TaintEffect::PreferNoSchedule => "PreferNoSchedule",
+        TaintEffect::NoExecute => "NoExecute",
+    }
 }
 
 fn edit(word: &str) -> Result<Edit, Failure> {

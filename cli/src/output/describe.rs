@@ -1,14 +1,16 @@
 //! One object in full, for people.
 
+mod autoscaling;
 mod config;
+mod running;
 mod volumes;
 mod workloads;
 
 use bulkhead_proto::v1;
 use bulkhead_types::{
     Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Deployment,
-    DeploymentStrategy, Kind, Node, Object, Pod, ReplicaSet, ResourceRequirements, Resources, StringMap,
-    format_bytes, format_millis,
+    DeploymentStrategy, Kind, Node, Object, Pod, PodCondition, ReplicaSet, ResourceRequirements, Resources,
+    StringMap, format_bytes, format_millis,
 };
 
 use super::row::{self, Columns, pairs, pod_status};
@@ -16,6 +18,8 @@ use super::table;
 use crate::directory::Directory;
 use crate::time::{age, rfc3339, short};
 
+/// Columns of conditions.
+const CONDITION_COLUMNS: [&str; 5] = ["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"];
 /// Where values begin.
 const VALUE_COLUMN: usize = 18;
 
@@ -103,6 +107,9 @@ pub(crate) fn text(
         Object::CronJob(o) => workloads::cron_job(&mut page, o, related, directory),
         Object::ConfigMap(o) => config::config_map(&mut page, o),
         Object::Secret(o) => config::secret(&mut page, o),
+        Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(&mut page, o),
+        Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(&mut page, o),
+        Object::PodDisruptionBudget(o) => autoscaling::budget(&mut page, o),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());
             template(&mut page, &o.template);
@@ -188,6 +195,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
         "Ready",
         if status.ready { format!("yes, for {}", age(status.ready_since_ms)) } else { "no".to_owned() },
     );
+    pod_conditions(page, pod);
     if status.bound_at_ms > 0 {
         page.line("Bound", rfc3339(status.bound_at_ms));
     }
@@ -201,6 +209,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     if !spec.node_selector.is_empty() {
         page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     }
+    page.optional("Security", running::pod_rights(spec));
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
@@ -215,6 +224,16 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
             });
         }
     }
+}
+
+fn pod_conditions(page: &mut Page, pod: &Pod) {
+    let row = |c: PodCondition| {
+        let since = if c.since_ms == 0 { "-".to_owned() } else { age(c.since_ms) };
+        let holds = if c.holds { "True" } else { "False" };
+        vec![c.condition_type.to_owned(), holds.to_owned(), since, c.reason.to_owned(), c.message]
+    };
+    let rows: Vec<Vec<String>> = pod.conditions().into_iter().map(row).collect();
+    page.section("Conditions", |page| page.table(&CONDITION_COLUMNS, &rows));
 }
 
 fn container(page: &mut Page, container: &Container, status: Option<&ContainerStatus>) {
@@ -232,6 +251,13 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     page.optional("Limits", requirements(container.limits));
     page.optional("Environment", volumes::environment(container).join("\n"));
     page.optional("Mounts", volumes::mounts(container).join("\n"));
+    for (name, text) in running::checks(container) {
+        page.line(name, text);
+    }
+    page.optional("Security", running::rights(container));
+    if container.is_sidecar() {
+        page.line("Restart policy", "Always (sidecar)");
+    }
     let Some(status) = status else { return };
     let state = match &status.state {
         ContainerState::Waiting { reason, message } => joined("Waiting", reason, message),
@@ -306,7 +332,9 @@ fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directo
             status.unavailable_replicas
         ),
     );
-    page.line("Rollout", format!("{}{}", status.rollout_revision, if spec.paused { ", paused" } else { "" }));
+    let paused = if spec.paused { ", paused" } else { "" };
+    let stopped = if spec.stopped { ", stopped" } else { "" };
+    page.line("Rollout", format!("{}{paused}{stopped}", status.rollout_revision));
     let strategy = match spec.strategy {
         DeploymentStrategy::Recreate => "Recreate".to_owned(),
         DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => {
@@ -330,5 +358,5 @@ fn conditions(page: &mut Page, conditions: &[Condition]) {
         vec![kind, status, age(c.last_transition_ms), c.reason.to_string(), c.message.clone()]
     };
     let rows: Vec<Vec<String>> = conditions.iter().map(row).collect();
-    page.section("Conditions", |page| page.table(&["TYPE", "STATUS", "FOR", "REASON", "MESSAGE"], &rows));
+    page.section("Conditions", |page| page.table(&CONDITION_COLUMNS, &rows));
 }

@@ -1,5 +1,6 @@
 //! The columns of each kind.
 
+mod autoscaling;
 mod workloads;
 
 use bulkhead_types::{
@@ -11,6 +12,7 @@ use crate::directory::Directory;
 use crate::target::slash_name;
 use crate::time::{age, short};
 
+pub(crate) use autoscaling::{metric, scaled};
 pub(crate) use workloads::{job_completions, job_status};
 
 const NONE: &str = "<none>";
@@ -78,6 +80,15 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::ConfigMap, _) => &["NAME", "DATA", "AGE"],
         (Kind::Secret, _) => &["NAME", "TYPE", "DATA", "AGE"],
         (Kind::ControllerRevision, _) => &["NAME", "CONTROLLER", "REVISION", "AGE"],
+        (Kind::HorizontalPodAutoscaler, _) => {
+            &["NAME", "REFERENCE", "TARGETS", "MINPODS", "MAXPODS", "REPLICAS", "AGE"]
+        }
+        (Kind::CronHorizontalPodAutoscaler, _) => {
+            &["NAME", "REFERENCE", "TIMEZONE", "JOBS", "LAST RUN", "LAST OUTCOME", "AGE"]
+        }
+        (Kind::PodDisruptionBudget, _) => {
+            &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
+        }
     };
     let namespace = (columns.namespace && kind.is_namespaced()).then_some("NAMESPACE");
     namespace.into_iter().chain(own.iter().copied()).chain(columns.labels.then_some("LABELS")).collect()
@@ -106,6 +117,9 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
             (vec![kind, o.data.len().to_string(), age(o.meta.created_at_ms)], vec![])
         }
         Object::ControllerRevision(o) => workloads::controller_revision(o, directory),
+        Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(o),
+        Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(o),
+        Object::PodDisruptionBudget(o) => autoscaling::budget(o),
     };
     let mut cells = Vec::new();
     if let Some(namespace) = meta.namespace.as_ref().filter(|_| columns.namespace) {
@@ -172,13 +186,17 @@ fn node(node: &Node) -> (Vec<String>, Vec<String>) {
 }
 
 fn pod(pod: &Pod, directory: &Directory) -> (Vec<String>, Vec<String>) {
-    let ready = pod.status.containers.iter().filter(|c| c.ready).count();
+    // As in Kubernetes: sidecars count, other init containers do not.
+    let sidecars = || pod.spec.sidecars().map(|c| c.name.as_str());
+    let sidecar_statuses =
+        pod.status.init_containers.iter().filter(|s| sidecars().any(|name| name == s.name));
+    let ready = pod.status.containers.iter().chain(sidecar_statuses).filter(|c| c.ready).count();
     let node = match pod.node {
         Some(id) => directory.name_of(Kind::Node, id).map_or_else(|| id.to_string(), |name| name.to_string()),
         None => NONE.to_owned(),
     };
     let middle = vec![
-        format!("{ready}/{}", pod.spec.containers.len()),
+        format!("{ready}/{}", pod.spec.containers.len() + sidecars().count()),
         pod_status(pod),
         restarts(pod),
         age(pod.meta.created_at_ms),
@@ -195,7 +213,12 @@ pub(crate) fn pod_status(pod: &Pod) -> String {
     }
     let init_total = pod.spec.init_containers.len();
     if status.phase == PodPhase::Pending && init_total > 0 && !status.init_containers.is_empty() {
-        let is_done = |c: &bulkhead_types::ContainerStatus| matches!(&c.state, ContainerState::Terminated(t) if t.exit_code == 0);
+        let is_sidecar = |name: &str| pod.spec.sidecars().any(|sidecar| sidecar.name == name);
+        let is_done = |c: &bulkhead_types::ContainerStatus| match &c.state {
+            ContainerState::Terminated(t) => t.exit_code == 0,
+            ContainerState::Running { .. } => is_sidecar(&c.name) && c.ready,
+            ContainerState::Waiting { .. } => false,
+        };
         if let Some((done, current)) = status.init_containers.iter().enumerate().find(|(_, c)| !is_done(c)) {
             return match reason_of(&current.state) {
                 Some(reason) if reason != "PodInitializing" => format!("Init:{reason}"),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bulkhead_manifest::{Source, parse};
+use bulkhead_manifest::{Edit, EditMode, PlanError, Source, parse, plan};
 use bulkhead_proto::v1;
-use bulkhead_types::{Name, Object};
+use bulkhead_types::{Name, Object, ObjectRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tokio::sync::{broadcast, watch};
@@ -31,6 +31,10 @@ pub(crate) struct State {
     pub(crate) oldest: u64,
     /// What happened.
     pub(crate) history: Vec<v1::HistoryEntry>,
+    /// How many evictions a budget refuses.
+    pub(crate) refuse_evictions: u32,
+    /// What pods (with a namespace) and nodes use.
+    pub(crate) usage: Vec<v1::ObjectUsage>,
 }
 
 impl State {
@@ -42,6 +46,11 @@ impl State {
         let metadata = [("oldest_revision".to_owned(), self.oldest.to_string())];
         let details = ErrorDetails::with_error_info("COMPACTED", "bulkhead", metadata);
         Err(Status::with_error_details(Code::OutOfRange, "history is compacted", details))
+    }
+
+    pub(crate) fn object_of(&self, wanted: v1::Kind, name: &str) -> Option<&Kind> {
+        let found = self.objects.values().filter_map(|o| o.object.as_ref());
+        found.filter(|o| kind(o) == wanted).find(|o| meta(o).name == name)
     }
 
     pub(crate) fn object(&self, name: &str) -> Option<&Kind> {
@@ -73,6 +82,9 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::ConfigMap(o) => o.meta.as_ref(),
         Kind::Secret(o) => o.meta.as_ref(),
         Kind::ControllerRevision(o) => o.meta.as_ref(),
+        Kind::HorizontalPodAutoscaler(o) => o.meta.as_ref(),
+        Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_ref(),
+        Kind::PodDisruptionBudget(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -91,6 +103,9 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::ConfigMap(o) => o.meta.as_mut(),
         Kind::Secret(o) => o.meta.as_mut(),
         Kind::ControllerRevision(o) => o.meta.as_mut(),
+        Kind::HorizontalPodAutoscaler(o) => o.meta.as_mut(),
+        Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_mut(),
+        Kind::PodDisruptionBudget(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -109,6 +124,9 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::ConfigMap(_) => v1::Kind::ConfigMap,
         Kind::Secret(_) => v1::Kind::Secret,
         Kind::ControllerRevision(_) => v1::Kind::ControllerRevision,
+        Kind::HorizontalPodAutoscaler(_) => v1::Kind::HorizontalPodAutoscaler,
+        Kind::CronHorizontalPodAutoscaler(_) => v1::Kind::CronHorizontalPodAutoscaler,
+        Kind::PodDisruptionBudget(_) => v1::Kind::PodDisruptionBudget,
     }
 }
 
@@ -267,6 +285,17 @@ impl Fake {
         self.put(Kind::Job(job));
     }
 
+    pub(crate) fn change_autoscaler(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut v1::HorizontalPodAutoscaler),
+    ) {
+        let found = self.state().object_of(v1::Kind::HorizontalPodAutoscaler, name).cloned();
+        let Some(Kind::HorizontalPodAutoscaler(mut found)) = found else { panic!("no autoscaler {name}") };
+        change(&mut found);
+        self.put(Kind::HorizontalPodAutoscaler(found));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state();
         let key = state.object(name).map(key_of).expect("the object is there");
@@ -309,6 +338,19 @@ impl Fake {
                     self.remove(&object.name);
                 }
             }
+            Variant::Evict(evict) => {
+                let pod = evict.pod.unwrap_or_default();
+                let mut state = self.state();
+                if !state.objects.contains_key(&key_of_ref(&pod)) {
+                    return Err(Status::not_found("gone"));
+                }
+                if state.refuse_evictions > 0 {
+                    state.refuse_evictions -= 1;
+                    return Err(Status::failed_precondition("PodDisruptionBudget web does not allow it"));
+                }
+                drop(state);
+                self.remove(&pod.name);
+            }
             Variant::Scale(scale) => {
                 let object = scale.object.unwrap_or_default();
                 let replicas = Some(scale.replicas);
@@ -323,6 +365,10 @@ impl Fake {
             }
             // What becomes of it is the server's.
             Variant::RestartRollout(_) | Variant::UndoRollout(_) => {}
+            Variant::SetStopped(set) => {
+                let name = set.object.unwrap_or_default().name;
+                self.change_deployment(&name, |d| d.spec.get_or_insert_default().stopped = set.stopped);
+            }
             Variant::SetSuspended(set) => {
                 let name = set.object.unwrap_or_default().name;
                 self.change_job(&name, |job| job.spec.get_or_insert_default().suspend = set.suspended);
@@ -424,12 +470,15 @@ impl v1::queries_server::Queries for Fake {
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
         let request = request.into_inner();
         let state = self.state();
+        let with_label = request.label_selector.split_once('=');
         let by_name = request.field_selector.strip_prefix("metadata.name=");
         let mut items = state.objects.values().filter(|o| {
             let Some(object) = &o.object else { return false };
             i32::from(kind(object)) == request.kind
                 && (request.namespace.is_empty() || meta(object).namespace == request.namespace)
                 && by_name.is_none_or(|name| meta(object).name == name)
+                && with_label
+                    .is_none_or(|(key, value)| meta(object).labels.get(key).is_some_and(|v| v == value))
         });
         // One item a page, so that paging is always at work.
         let skip = request.continue_token.parse().unwrap_or(0);
@@ -468,6 +517,21 @@ impl v1::queries_server::Queries for Fake {
         Ok(Response::new(stream::iter(missed).chain(later).boxed()))
     }
 
+    async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageResponse>, Status> {
+        let request = request.into_inner();
+        let of_kind = |one: &&v1::ObjectUsage| {
+            let is_pod = request.kind == i32::from(v1::Kind::Pod);
+            one.namespace.is_empty() != is_pod
+                && (request.namespace.is_empty() || one.namespace == request.namespace)
+        };
+        // One item a page, as in `list`.
+        let skip = request.continue_token.parse().unwrap_or(0);
+        let all: Vec<v1::ObjectUsage> = self.state().usage.iter().filter(of_kind).cloned().collect();
+        let continue_token = if all.len() > skip + 1 { (skip + 1).to_string() } else { String::new() };
+        let items = all.into_iter().skip(skip).take(1).collect();
+        Ok(Response::new(v1::UsageResponse { items, continue_token }))
+    }
+
     type ListEventsStream = BoxStream<'static, Result<v1::HistoryEntry, Status>>;
 
     async fn list_events(
@@ -487,15 +551,38 @@ impl v1::queries_server::Queries for Fake {
     }
 }
 
+/// What users set of an object.
+fn bare(object: &Object) -> serde_json::Value {
+    let names = bulkhead_manifest::Names { cluster_id: None, name_of: &|_, _| None };
+    let mut value = bulkhead_manifest::to_value(object, names);
+    value["status"].take();
+    let metadata = value["metadata"].as_object_mut().expect("metadata");
+    metadata.retain(|name, _| name == "labels" || name == "annotations");
+    value
+}
+
 #[tonic::async_trait]
 impl v1::manifests_server::Manifests for Fake {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
+        let (mode, dry_run) = (request.mode(), request.dry_run);
         let mut answer = v1::ApplyResponse { request_id: request.request_id, ..v1::ApplyResponse::default() };
         let files: Vec<Source> =
             request.files.into_iter().map(|f| Source { name: f.name, text: f.text }).collect();
-        match parse(&files, Name::new(&request.namespace).ok().as_ref()) {
-            Err(errors) => {
+        if self.state().conflict {
+            return Err(Status::aborted("somebody else changed it"));
+        }
+        let present = |reference: &ObjectRef| {
+            let key = key_of_ref(&reference.into());
+            self.state().objects.get(&key).cloned().map(|o| Object::try_from(o).expect("an object"))
+        };
+        let mode = match mode {
+            v1::ApplyMode::Replace => EditMode::Replace,
+            _ => EditMode::Apply { force: request.force_conflicts },
+        };
+        let edit = Edit { manager: &request.field_manager, mode };
+        match plan(&files, Name::new(&request.namespace).ok().as_ref(), edit, &present) {
+            Err(PlanError::Mistakes(errors)) => {
                 answer.errors = errors
                     .into_iter()
                     .map(|e| v1::ManifestError {
@@ -507,17 +594,35 @@ impl v1::manifests_server::Manifests for Fake {
                     })
                     .collect();
             }
-            Ok(parsed) => {
-                for one in parsed {
-                    let action = match request.dry_run {
+            Err(PlanError::Conflicts(conflicts)) => {
+                let lines = conflicts.iter().map(|c| format!("{} is managed by {:?}", c.field, c.manager));
+                return Err(Status::aborted(lines.collect::<Vec<_>>().join("\n")));
+            }
+            Ok(planned) => {
+                for one in planned.into_iter().map(|one| one.parsed) {
+                    let object = one.object.object_ref();
+                    let was = present(&object);
+                    let revision = was.as_ref().map(|was| was.meta().revision);
+                    if one.resource_version.is_some_and(|wanted| Some(wanted) != revision) {
+                        return Err(Status::aborted(format!("{object} changed meanwhile")));
+                    }
+                    if was.is_none() && mode == EditMode::Replace {
+                        return Err(Status::not_found(format!("{object} does not exist")));
+                    }
+                    let wanted = v1::Object::from(&one.object);
+                    let is_same = was.as_ref().is_some_and(|was| bare(was) == bare(&one.object));
+                    let action = match dry_run {
+                        true if was.is_some() => v1::ApplyAction::Configured,
                         true => v1::ApplyAction::Created,
-                        false => self.put(v1::Object::from(&one.object).object.expect("an object")),
+                        false => self.put(wanted.object.clone().expect("an object")),
                     };
-                    let object = Object::object_ref(&one.object);
+                    // Who manages fields is no change that is told.
+                    let action = if is_same { v1::ApplyAction::Unchanged } else { action };
                     answer.objects.push(v1::AppliedObject {
                         object: Some((&object).into()),
                         action: action.into(),
                         revision: 0,
+                        result: dry_run.then_some(wanted),
                     });
                 }
             }

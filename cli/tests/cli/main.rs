@@ -1,9 +1,12 @@
 //! The real binary against a server that holds objects in memory and fails when it is told to.
 
+mod autoscaling;
 mod compacted;
+mod edits;
 mod fake;
 mod jobs;
 mod sets;
+mod top;
 
 use std::process::{Command, Output};
 

@@ -1,10 +1,14 @@
 //! `decide`: may a submission happen, and what happens then. Pure; dispatch only, one file per family.
 
+mod autoscaling;
 mod cluster;
+mod cron_scaling;
 mod emit;
+mod eviction;
 mod garbage;
 mod job_ends;
 mod jobs;
+mod managers;
 mod nodes;
 mod objects;
 mod owned;
@@ -23,7 +27,9 @@ use bulkhead_types::{
 use crate::evolve::evolve_events;
 use crate::{Change, State};
 
+pub(crate) use autoscaling::size as workload_size;
 pub use cluster::decide_membership;
+pub(crate) use cron_scaling::last_run as last_cron_run;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
 pub(crate) use jobs::expires_at_ms;
@@ -164,11 +170,13 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
     match command {
         Command::Create(object) => objects::create(state, object, emit),
         Command::Apply(object) => objects::apply(state, object, emit),
+        Command::Update { object, seen } => objects::update(state, object, *seen, emit),
         Command::Delete { object, grace_ms, force } => {
             objects::delete(state, object, *grace_ms, *force, emit)
         }
         Command::Scale { object, replicas } => rollout::scale(state, object, *replicas, emit),
         Command::SetPaused { deployment, paused } => rollout::set_paused(state, deployment, *paused, emit),
+        Command::SetStopped { object, stopped } => rollout::set_stopped(state, object, *stopped, emit),
         Command::UndoRollout { deployment, to_revision } => {
             rollout::undo(state, deployment, *to_revision, emit)
         }
@@ -223,6 +231,11 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::SetSuspended { object, suspended } => jobs::set_suspended(state, object, *suspended, emit),
         Command::RunCronJob { cron_job, name } => jobs::run_now(state, cron_job, name, emit),
         Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
+        Command::Evict { pod, grace_ms } => eviction::evict(state, pod, *grace_ms, emit),
+        Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
+            cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
+        }
+        Command::Autoscale { .. } => autoscaling::autoscale(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
     MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod,
-    PodStatus, Revision, StringMap, Transaction,
+    PodStatus, Rare, Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -135,6 +135,7 @@ fn pod_from_template(
         annotations: template.annotations.clone(),
         owner: Some(OwnerRef { kind: Kind::ReplicaSet, id: set.meta.id }),
         trace_context: set.meta.trace_context.clone(),
+        managers: Rare::NONE,
     };
     Pod { meta, spec: template.spec.clone(), node: None, status: PodStatus::default() }
 }
@@ -150,6 +151,9 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             meta.labels = labels.clone();
             meta.annotations = annotations.clone();
         }),
+        EventKind::ManagersChanged { kind, id, managers } => {
+            changed_meta(state, *kind, *id, |meta| meta.set_managers(managers.clone()))
+        }
         EventKind::DeletionRequested { kind, id, deletion, .. } => {
             changed_meta(state, *kind, *id, |meta| meta.deletion = Some(Box::new(*deletion)))
         }
@@ -269,6 +273,15 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             let present = Arc::make_mut(o);
             (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
         }
+        (Object::HorizontalPodAutoscaler(o), Object::HorizontalPodAutoscaler(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::CronHorizontalPodAutoscaler(o), Object::CronHorizontalPodAutoscaler(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::PodDisruptionBudget(o), Object::PodDisruptionBudget(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
     let meta = object.meta_mut();
@@ -286,6 +299,15 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::DaemonSet(o), ObjectStatus::DaemonSet(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Job(o), ObjectStatus::Job(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::CronJob(o), ObjectStatus::CronJob(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::HorizontalPodAutoscaler(o), ObjectStatus::HorizontalPodAutoscaler(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
+        (Object::CronHorizontalPodAutoscaler(o), ObjectStatus::CronHorizontalPodAutoscaler(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
+        (Object::PodDisruptionBudget(o), ObjectStatus::PodDisruptionBudget(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

@@ -17,8 +17,10 @@
 //! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
 //! file: time, ids and seeds are parameters. The simulator runs exactly this code.
 
+pub mod autoscale;
 mod conditions;
 pub mod decide;
+pub mod disruption;
 pub mod evolve;
 pub mod intent;
 pub mod invariant;

@@ -7,7 +7,7 @@ use bulkhead_types::{
     ANNOTATION_INSTANTIATE, ANNOTATION_SCHEDULED_AT, ControllerRevision, CronJob, Job, JobStatus,
     LABEL_CONTROLLER_REVISION_HASH, LABEL_JOB_COMPLETION_INDEX, LABEL_JOB_NAME, LABEL_POD_INDEX,
     LABEL_STATEFUL_SET_POD_NAME, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStamp,
-    PodStatus, PodTemplate, Revision, Shared, StringMap, TaintEffect, Toleration, TolerationOperator,
+    PodStatus, PodTemplate, Rare, Revision, Shared, StringMap, TaintEffect, Toleration, TolerationOperator,
 };
 use smol_str::{SmolStr, ToSmolStr};
 
@@ -68,6 +68,7 @@ pub(crate) fn owned_pod(state: &State, birth: &Birth, owner: OwnerRef, stamp: &P
         annotations: annotations(&object, stamp, template),
         owner: Some(owner),
         trace_context: owner_meta.trace_context.clone(),
+        managers: Rare::NONE,
     };
     let spec = match stamp.node {
         Some(node) => daemon_spec(state, node, &template.spec),

@@ -11,11 +11,14 @@
 //! looked at is checked again by `decide`: a stale leader may propose nonsense, but never do harm. Nothing in
 //! here is replicated: a new leader starts from [`Reconcilers::reset`].
 
+mod autoscaler;
 mod backoff;
 mod conditions;
+mod cron_autoscaler;
 mod cron_job;
 mod daemon_set;
 pub(crate) mod deployment;
+mod disruption;
 pub mod fencing;
 mod garbage;
 mod history;
@@ -37,7 +40,7 @@ use crate::{Change, State};
 use queue::work_off;
 
 pub(crate) use queue::Queue;
-pub use soft::SoftState;
+pub use soft::{Sample, SoftState, USAGE_AGE_MS_MAX};
 pub(crate) use tally::Tallies;
 
 /// Commands that one reconciler proposes per run, at most (the last object that it looks at may exceed it by
@@ -151,6 +154,9 @@ impl Reconcilers {
             Box::new(daemon_set::DaemonSets::default()),
             Box::new(cron_job::CronJobs::default()),
             Box::new(job::Jobs::default()),
+            Box::new(cron_autoscaler::CronAutoscalers::default()),
+            Box::new(autoscaler::Autoscalers::default()),
+            Box::new(disruption::Budgets::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -20,6 +20,7 @@ mod proposals;
 mod reads;
 mod snapshots;
 mod status;
+mod usage;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{MemberId, MemberRole, SharedCodec};
@@ -36,6 +37,7 @@ pub use proposals::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, INFLIGHT_ENTRIES_MAX, SUBMISSION_BYTES_MAX, WAITING_MAX,
 };
 pub use status::{PeerProgress, Role, ServerStatus};
+pub use usage::{UsagePage, Used};
 
 /// The one authorisation hook: may this actor ask for this? Called on the leader before anything is proposed.
 pub type Authorize =
@@ -233,6 +235,9 @@ impl Server {
             }
             Input::Read { ticket } => self.reads.ask(reads::Reader::Barrier(ticket)),
             Input::Agent { ticket, report } => self.handle_agent(ticket, report),
+            Input::Usage { ticket, selection, after, limit } => {
+                self.handle_usage(ticket, &selection, after, limit)
+            }
             Input::Membership { ticket, change } => self.handle_membership(ticket, change),
             Input::TransferLeader { ticket, to } => self.handle_transfer(ticket, to),
             Input::TakeSnapshot => self.snapshots.request(),

@@ -15,9 +15,9 @@ mod tables;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Kind, MemberId, MemberRecord,
-    MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, Pod, ReplicaSet, Revision, Secret,
-    StatefulSet, digest128,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
+    HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, Object,
+    ObjectId, ObjectRef, Pod, PodDisruptionBudget, ReplicaSet, Revision, Secret, StatefulSet, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -48,6 +48,9 @@ pub struct State {
     pub(crate) config_maps: Table<ConfigMap>,
     pub(crate) secrets: Table<Secret>,
     pub(crate) controller_revisions: Table<ControllerRevision>,
+    pub(crate) horizontal_pod_autoscalers: Table<HorizontalPodAutoscaler>,
+    pub(crate) cron_horizontal_pod_autoscalers: Table<CronHorizontalPodAutoscaler>,
+    pub(crate) pod_disruption_budgets: Table<PodDisruptionBudget>,
     pub(crate) index: index::Index,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
@@ -131,6 +134,20 @@ impl State {
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// The autoscaler that sets the size of a workload, if any does.
+    #[must_use]
+    pub fn autoscaler_of(&self, target: &ObjectRef) -> Option<&Arc<HorizontalPodAutoscaler>> {
+        let mut scalers = self.index.scalers(target, Kind::HorizontalPodAutoscaler);
+        scalers.find_map(|id| self.horizontal_pod_autoscalers.get(id))
+    }
+
+    /// What scales an object by the clock, if anything does.
+    #[must_use]
+    pub fn cron_autoscaler_of(&self, target: &ObjectRef) -> Option<&Arc<CronHorizontalPodAutoscaler>> {
+        let mut scalers = self.index.scalers(target, Kind::CronHorizontalPodAutoscaler);
+        scalers.find_map(|id| self.cron_horizontal_pod_autoscalers.get(id))
     }
 
     /// The pods that wait for a node, oldest first.

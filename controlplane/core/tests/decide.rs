@@ -61,6 +61,7 @@ fn deployment(app: &str, change: impl FnOnce(&mut DeploymentSpec)) -> Object {
         progress_deadline_ms: 600_000,
         revision_history_limit: 10,
         paused: false,
+        stopped: false,
     };
     change(&mut spec);
     Object::Deployment(Arc::new(Deployment { meta: meta(app), spec, status: DeploymentStatus::default() }))

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
-use bulkhead_types::{Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, ObjectStatus, Transaction};
+use bulkhead_types::{
+    AutoscalerStatus, Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, ObjectStatus, Transaction,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
@@ -217,6 +219,9 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::MemberPromoted { member } => ("MemberPromoted", None, format!("member {member} votes")),
         EventKind::MemberRemoved { member } => ("MemberRemoved", None, format!("member {member} left")),
         EventKind::ObjectCreated(object) => ("Created", Some(object.object_ref()), String::new()),
+        EventKind::ManagersChanged { kind, id, .. } => {
+            ("ManagersChanged", of(*kind, *id), "other fields are managed, or by others".to_owned())
+        }
         EventKind::MetaChanged { kind, id, .. } => {
             ("MetaChanged", of(*kind, *id), "labels or annotations".to_owned())
         }
@@ -303,5 +308,31 @@ fn status_summary(status: &ObjectStatus) -> String {
             format!("{} active, {} succeeded, {} failed", s.active, s.succeeded, s.failed)
         }
         ObjectStatus::CronJob(s) => format!("{} active jobs", s.active.len()),
+        ObjectStatus::HorizontalPodAutoscaler(s) => autoscaler_summary(s),
+        ObjectStatus::CronHorizontalPodAutoscaler(s) => {
+            let last = s.runs.iter().max_by_key(|run| run.ran_at_ms);
+            last.map_or_else(String::new, |run| format!("{}: {:?}, {}", run.job, run.outcome, run.message))
+        }
+        ObjectStatus::PodDisruptionBudget(s) => {
+            format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
+        }
     }
+}
+
+/// `4 -> 7; metric 1: 90% of requests wants 7; metric 2: 64 each wants 3`.
+fn autoscaler_summary(status: &AutoscalerStatus) -> String {
+    let mut text = match status.current_replicas == status.desired_replicas {
+        true => format!("stays at {}", status.current_replicas),
+        false => format!("{} -> {}", status.current_replicas, status.desired_replicas),
+    };
+    for (index, reading) in status.metrics.iter().enumerate() {
+        let value = match (reading.average_utilization, reading.average_value) {
+            (Some(percent), _) => format!("{percent}% of requests"),
+            (None, Some(value)) => format!("{value} each"),
+            (None, None) => reading.message.clone(),
+        };
+        let wants = reading.proposal.map_or_else(String::new, |size| format!(" wants {size}"));
+        text += &format!("; metric {}: {value}{wants}", index + 1);
+    }
+    text
 }

@@ -1,13 +1,21 @@
-//! `Manifests`: Kubernetes-shaped YAML, applied as a whole or not at all.
+//! `Manifests`: Kubernetes-shaped YAML, applied as a whole or not at all: decided on what is there, and submitted with
+//! what was seen, so that `decide` can tell whether that still holds.
+
+use std::sync::Arc;
 
 use bulkhead_controlplane_core::{State, decide};
-use bulkhead_manifest::{ManifestError, Parsed, Source, parse};
+use bulkhead_manifest::{
+    Edit, EditMode, FieldConflict, ManifestError, Parsed, PlanError, Planned, Source, plan,
+};
 use bulkhead_proto::v1::manifests_server::Manifests;
 use bulkhead_proto::{parse_actor, parse_request_id, v1};
 use bulkhead_types::{
     COMMANDS_MAX, Command, Event, EventKind, Kind, Name, Object, ObjectId, Precondition, Stamped,
+    WORKLOADS_LEVEL,
 };
-use tonic::{Request, Response, Status};
+use smol_str::SmolStr;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -19,72 +27,196 @@ use crate::propose::Wanted;
 
 /// Most files of one request.
 const FILES_MAX: usize = 1024;
+/// How often an edit is decided anew because an object changed while it was decided.
+const ATTEMPTS_MAX: u32 = 8;
+/// Who manages fields when a request does not say.
+const MANAGER_DEFAULT: &str = "bulkhead";
+
+/// A request, checked.
+struct Wish {
+    files: Vec<Source>,
+    namespace: Name,
+    manager: String,
+    mode: EditMode,
+    dry_run: bool,
+    request_id: Uuid,
+    actor: SmolStr,
+    trace_context: Option<SmolStr>,
+}
 
 #[tonic::async_trait]
 impl Manifests for Api {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let deadline = deadline(request.metadata());
         let trace_context = header_trace(request.metadata());
-        let request = request.into_inner();
-        if request.files.len() > FILES_MAX {
-            return Err(invalid("files", format!("at most {FILES_MAX} files are allowed")));
+        let wish = Wish::read(request.into_inner(), trace_context)?;
+        let mut attempt = 0;
+        loop {
+            let before = self.read(false, 0, deadline).await?;
+            let planned = match wish.plan(&before) {
+                Ok(planned) => planned,
+                Err(PlanError::Conflicts(conflicts)) => return Err(conflict_status(&conflicts)),
+                Err(PlanError::Mistakes(errors)) => {
+                    let errors = errors.into_iter().map(wire_error).collect();
+                    let request_id = wish.request_id.to_string();
+                    return Ok(Response::new(v1::ApplyResponse { errors, request_id, ..Default::default() }));
+                }
+            };
+            let mut stamped = wish.stamped(&before, &planned, attempt)?;
+            let result = if wish.dry_run {
+                decide(&before, &stamped)
+                    .map(|events| (events, before.revision()))
+                    .map_err(|r| rejection_status(&r))
+            } else {
+                let span = traced(&mut stamped);
+                let done =
+                    self.proposer.submit(stamped, Wanted::Transaction, deadline).instrument(span).await;
+                done.map(|t| (t.events.clone(), t.outcome.as_ref().copied().unwrap_or_default()))
+            };
+            let (events, revision) = match result {
+                Ok(done) => done,
+                // Nothing was applied: somebody was faster. A revision that the user named stays wrong.
+                Err(status)
+                    if status.code() == Code::Aborted
+                        && attempt < ATTEMPTS_MAX
+                        && planned.iter().all(|one| one.parsed.resource_version.is_none()) =>
+                {
+                    attempt += 1;
+                    continue;
+                }
+                Err(status) => return Err(status),
+            };
+            let objects = planned
+                .iter()
+                .map(|one| applied(&before, &one.parsed.object, &events, wish.dry_run))
+                .collect();
+            let request_id = wish.request_id.to_string();
+            return Ok(Response::new(v1::ApplyResponse {
+                objects,
+                errors: Vec::new(),
+                revision,
+                request_id,
+            }));
         }
-        let request_id = parse_request_id(&request.request_id).map_err(|e| convert_status(&e))?;
-        let request_id = request_id.unwrap_or_else(Uuid::new_v4);
-        let actor = parse_actor(&request.actor).map_err(|e| convert_status(&e))?;
-        let namespace = optional_name("namespace", &request.namespace)?;
-        let parsed = match read_files(request.files, namespace.as_ref()) {
-            Ok(parsed) => parsed,
-            Err(errors) => {
-                let errors = errors.into_iter().map(wire_error).collect();
-                let request_id = request_id.to_string();
-                return Ok(Response::new(v1::ApplyResponse { errors, request_id, ..Default::default() }));
-            }
-        };
-        let objects: Vec<Object> = parsed.iter().map(|parsed| parsed.object.clone()).collect();
-        if objects.is_empty() || objects.len() > COMMANDS_MAX {
-            return Err(invalid(
-                "files",
-                format!("hold {} objects; 1 to {COMMANDS_MAX} can be applied together", objects.len()),
-            ));
-        }
-        let mut stamped = Stamped {
-            request_id,
-            actor,
-            proposed_at_ms: 0,
-            trace_context,
-            preconditions: parsed.iter().filter_map(precondition).collect(),
-            commands: objects.iter().cloned().map(Command::Apply).collect(),
-        };
-        let before = self.read(false, 0, deadline).await?;
-        let (events, revision) = if request.dry_run {
-            (decide(&before, &stamped).map_err(|r| rejection_status(&r))?, before.revision())
-        } else {
-            let span = traced(&mut stamped);
-            let transaction =
-                self.proposer.submit(stamped, Wanted::Transaction, deadline).instrument(span).await?;
-            (transaction.events.clone(), transaction.outcome.as_ref().copied().unwrap_or_default())
-        };
-        let applied = objects.iter().map(|object| applied(&before, object, &events)).collect();
-        let request_id = request_id.to_string();
-        Ok(Response::new(v1::ApplyResponse { objects: applied, errors: Vec::new(), revision, request_id }))
     }
 }
 
-fn read_files(
-    files: Vec<v1::ManifestFile>,
-    namespace: Option<&Name>,
-) -> Result<Vec<Parsed>, Vec<ManifestError>> {
-    let sources: Vec<Source> =
-        files.into_iter().map(|file| Source { name: file.name, text: file.text }).collect();
-    let default = Name::new("default").expect("default is a name");
-    parse(&sources, Some(namespace.unwrap_or(&default)))
+impl Wish {
+    fn read(request: v1::ApplyRequest, trace_context: Option<SmolStr>) -> Result<Self, Status> {
+        if request.files.len() > FILES_MAX {
+            return Err(invalid("files", format!("at most {FILES_MAX} files are allowed")));
+        }
+        let mode = match v1::ApplyMode::try_from(request.mode) {
+            Ok(v1::ApplyMode::Unspecified | v1::ApplyMode::Apply) => {
+                EditMode::Apply { force: request.force_conflicts }
+            }
+            Ok(v1::ApplyMode::Replace) => EditMode::Replace,
+            Err(_) => return Err(invalid("mode", "is a mode that this server does not know".to_owned())),
+        };
+        let request_id = parse_request_id(&request.request_id).map_err(|e| convert_status(&e))?;
+        let default = Name::new("default").expect("default is a name");
+        let manager = request.field_manager;
+        Ok(Self {
+            files: request.files.into_iter().map(|f| Source { name: f.name, text: f.text }).collect(),
+            namespace: optional_name("namespace", &request.namespace)?.unwrap_or(default),
+            manager: if manager.is_empty() { MANAGER_DEFAULT.to_owned() } else { manager },
+            mode,
+            dry_run: request.dry_run,
+            request_id: request_id.unwrap_or_else(Uuid::new_v4),
+            actor: parse_actor(&request.actor).map_err(|e| convert_status(&e))?,
+            trace_context,
+        })
+    }
+
+    fn plan(&self, before: &State) -> Result<Vec<Planned>, PlanError> {
+        let edit = Edit { manager: &self.manager, mode: self.mode };
+        // Below that level nobody manages fields: a document is the whole object.
+        let is_tracked = before.feature_level() >= WORKLOADS_LEVEL;
+        let mut planned = plan(&self.files, Some(&self.namespace), edit, &|reference| {
+            before.find_object(reference).filter(|_| is_tracked)
+        })?;
+        planned.iter_mut().for_each(|one| keep_present_size(before, &mut one.parsed));
+        Ok(planned)
+    }
+
+    /// What is submitted; each attempt is a submission of its own, that is told apart when the request is repeated.
+    fn stamped(&self, before: &State, planned: &[Planned], attempt: u32) -> Result<Stamped, Status> {
+        if planned.is_empty() || planned.len() > COMMANDS_MAX {
+            let reason =
+                format!("hold {} objects; 1 to {COMMANDS_MAX} can be applied together", planned.len());
+            return Err(invalid("files", reason));
+        }
+        let must_exist = self.mode == EditMode::Replace;
+        let missing = |one: &&Planned| before.find_object(&one.parsed.object.object_ref()).is_none();
+        if let Some(missing) = planned.iter().find(|one| must_exist && missing(one)) {
+            return Err(Status::not_found(format!("{} does not exist", missing.parsed.object.object_ref())));
+        }
+        let commands = planned.iter().map(|one| {
+            let object = one.parsed.object.clone();
+            if before.feature_level() >= WORKLOADS_LEVEL {
+                Command::Update { object, seen: one.seen }
+            } else {
+                Command::Apply(without_managers(object))
+            }
+        });
+        Ok(Stamped {
+            request_id: Uuid::from_u128(self.request_id.as_u128().wrapping_add(u128::from(attempt))),
+            actor: self.actor.clone(),
+            proposed_at_ms: 0,
+            trace_context: self.trace_context.clone(),
+            preconditions: planned.iter().filter_map(precondition).collect(),
+            commands: commands.collect(),
+        })
+    }
+}
+
+/// What leaves out its size, and has an autoscaler, keeps the size that it has. When that is another one by the time it is
+/// applied, nothing is, and it is planned anew.
+fn keep_present_size(state: &State, parsed: &mut Parsed) {
+    let reference = parsed.object.object_ref();
+    if parsed.states_replicas || state.autoscaler_of(&reference).is_none() {
+        return;
+    }
+    match (&mut parsed.object, state.find_object(&reference)) {
+        (Object::Deployment(wanted), Some(Object::Deployment(present))) => {
+            Arc::make_mut(wanted).spec.replicas = present.spec.replicas;
+        }
+        (Object::StatefulSet(wanted), Some(Object::StatefulSet(present))) => {
+            Arc::make_mut(wanted).spec.replicas = present.spec.replicas;
+        }
+        _ => {}
+    }
+}
+
+fn without_managers(mut object: Object) -> Object {
+    object.meta_mut().set_managers(Default::default());
+    object
+}
+
+/// Fields that others manage: each with who does.
+fn conflict_status(conflicts: &[FieldConflict]) -> Status {
+    let mut details = ErrorDetails::new();
+    let lines: Vec<String> = conflicts
+        .iter()
+        .map(|c| {
+            let subject = format!("{}: {}", c.object, c.field);
+            let reason = format!("is managed by {:?}", c.manager);
+            details.add_precondition_failure_violation("FIELD_MANAGER", &subject, &reason);
+            format!("\n  {subject} {reason}")
+        })
+        .collect();
+    let remedy = "leave these fields out of the manifest, say the same value, or use --force-conflicts to take them over";
+    details.set_error_info("FIELD_CONFLICT", "bulkhead", [("remedy".to_owned(), remedy.to_owned())]);
+    let count = conflicts.len();
+    let fields = if count == 1 { "field" } else { "fields" };
+    let message = format!("others manage {count} {fields}, with other values:{}", lines.concat());
+    Status::with_error_details(Code::Aborted, message, details)
 }
 
 /// `metadata.resourceVersion` in a manifest: the object must still be as whoever wrote it has read it.
-fn precondition(parsed: &Parsed) -> Option<Precondition> {
-    let revision = Some(parsed.resource_version?);
-    Some(Precondition { object: parsed.object.object_ref(), revision })
+fn precondition(one: &Planned) -> Option<Precondition> {
+    let revision = Some(one.parsed.resource_version?);
+    Some(Precondition { object: one.parsed.object.object_ref(), revision })
 }
 
 fn wire_error(error: ManifestError) -> v1::ManifestError {
@@ -99,9 +231,10 @@ fn wire_error(error: ManifestError) -> v1::ManifestError {
 }
 
 /// What became of one object of the files.
-fn applied(before: &State, object: &Object, events: &[Event]) -> v1::AppliedObject {
+fn applied(before: &State, object: &Object, events: &[Event], dry_run: bool) -> v1::AppliedObject {
     let reference = object.object_ref();
-    let present = before.find_object(&reference).map(|found| found.meta().id);
+    let found = before.find_object(&reference);
+    let present = found.as_ref().map(|found| found.meta().id);
     let touched = |event: &&Event| match (&event.kind, present) {
         (EventKind::ObjectCreated(created), _) => created.object_ref() == reference,
         (kind, Some(id)) => subject(kind) == Some((reference.kind, id)),
@@ -113,9 +246,22 @@ fn applied(before: &State, object: &Object, events: &[Event]) -> v1::AppliedObje
         (Some(EventKind::ObjectCreated(_)), _) => v1::ApplyAction::Created,
         (Some(_), _) => v1::ApplyAction::Configured,
     };
-    let unchanged = before.find_object(&reference).map_or(0, |found| found.meta().revision);
+    let unchanged = found.as_ref().map_or(0, |found| found.meta().revision);
     let revision = last.map_or(unchanged, |event| event.revision);
-    v1::AppliedObject { object: Some((&reference).into()), action: action.into(), revision }
+    let result = dry_run.then(|| v1::Object::from(&with_identity(object, found.as_ref())));
+    v1::AppliedObject { object: Some((&reference).into()), action: action.into(), revision, result }
+}
+
+/// What an object would be, with what only the control plane says of it.
+fn with_identity(object: &Object, present: Option<&Object>) -> Object {
+    let mut object = object.clone();
+    let Some(present) = present else { return object };
+    let was = present.meta().clone();
+    let meta = object.meta_mut();
+    let (labels, annotations) = (std::mem::take(&mut meta.labels), std::mem::take(&mut meta.annotations));
+    let managers = std::mem::take(&mut meta.managers);
+    *meta = bulkhead_types::ObjectMeta { labels, annotations, managers, ..was };
+    object
 }
 
 /// The object that an apply's event changes.
@@ -125,6 +271,7 @@ fn subject(kind: &EventKind) -> Option<(Kind, ObjectId)> {
         EventKind::DeploymentSpecChanged { id, .. } => Some((Kind::Deployment, *id)),
         EventKind::ReplicaSetSpecChanged { id, .. } => Some((Kind::ReplicaSet, *id)),
         EventKind::NodeSpecChanged { id, .. } => Some((Kind::Node, *id)),
+        EventKind::SpecChanged(object) => Some((object.kind(), object.meta().id)),
         _ => None,
     }
 }

@@ -21,9 +21,9 @@ use crate::error::{compacted, convert_status, invalid};
 use crate::past::Past;
 
 /// Items of a list when the request does not say.
-const LIMIT_DEFAULT: u32 = 500;
+pub(super) const LIMIT_DEFAULT: u32 = 500;
 /// Most items of one page.
-const LIMIT_MAX: u32 = 5000;
+pub(super) const LIMIT_MAX: u32 = 5000;
 /// Most answers that wait for a slow watcher; it waits in the ring beyond that.
 const WATCH_QUEUE_MAX: usize = 1024;
 /// How long a watch waits for events to be on disk that memory has dropped already.
@@ -39,11 +39,16 @@ fn is_stale(consistency: i32) -> bool {
     consistency == i32::from(v1::Consistency::Stale)
 }
 
-fn kind(number: i32) -> Result<Kind, Status> {
+pub(super) fn kind(number: i32) -> Result<Kind, Status> {
     Kind::from_wire(number).map_err(|e| convert_status(&e.within("kind")))
 }
 
-fn selection(kind: Option<Kind>, namespace: &str, labels: &str, fields: &str) -> Result<Selection, Status> {
+pub(super) fn selection(
+    kind: Option<Kind>,
+    namespace: &str,
+    labels: &str,
+    fields: &str,
+) -> Result<Selection, Status> {
     Ok(Selection {
         kind,
         namespace: optional_name("namespace", namespace)?,
@@ -121,9 +126,14 @@ impl Queries for Api {
         let deadline = deadline(request.metadata());
         self.history(request.into_inner(), deadline).await
     }
+
+    async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        self.usage_of(request.into_inner(), deadline).await.map(Response::new)
+    }
 }
 
-fn continue_after(token: &str) -> Result<ObjectId, Status> {
+pub(super) fn continue_after(token: &str) -> Result<ObjectId, Status> {
     if token.is_empty() {
         return Ok(ObjectId(0));
     }

@@ -120,6 +120,12 @@ pub struct ContainerState {
     /// Why the last run ended (Completed, Error, OOMKilled, ContainerCannotRun) when `reason` tells why it waits.
     #[prost(string, tag = "13")]
     pub last_reason: String,
+    /// It runs, but does not serve, as its probes say; guests of earlier versions have no probes.
+    #[prost(bool, tag = "14")]
+    pub unready: bool,
+    /// What the last run's end was about when `message` tells something else; may be empty.
+    #[prost(string, tag = "15")]
+    pub last_message: String,
 }
 
 /// Phases of a pod inside its guest.
@@ -250,6 +256,7 @@ impl GuestMessage {
                 check_length("ContainerState.reason", &m.reason, NAME_LENGTH_MAX)?;
                 check_length("ContainerState.last_reason", &m.last_reason, NAME_LENGTH_MAX)?;
                 check_length("ContainerState.message", &m.message, TEXT_LENGTH_MAX)?;
+                check_length("ContainerState.last_message", &m.last_message, TEXT_LENGTH_MAX)?;
                 check_enum::<ContainerStateKind>("ContainerState.kind", m.kind)
             }
             Self::PodState(m) => {

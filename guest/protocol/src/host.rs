@@ -1,5 +1,8 @@
 //! What the host says to the guest.
 
+pub use crate::check::{
+    Check, CheckConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig, SleepCheck, TcpCheck,
+};
 use crate::message::{check_enum, check_length};
 use crate::volume::is_plain;
 pub use crate::volume::{MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
@@ -110,6 +113,9 @@ pub struct PodConfig {
     /// configured with it.
     #[prost(bool, tag = "16")]
     pub incomplete: bool,
+    /// Group that owns the pod's volumes; absent means root's.
+    #[prost(uint32, optional, tag = "17")]
+    pub fs_group: Option<u32>,
 }
 
 /// One container. What it executes is never printed: it may hold secrets.
@@ -152,6 +158,39 @@ pub struct ContainerConfig {
     /// Volumes, in order.
     #[prost(message, repeated, tag = "12")]
     pub mounts: Vec<MountConfig>,
+    /// Holds back the other probes until it succeeds; its failure ends the container.
+    #[prost(message, optional, tag = "13")]
+    pub startup_probe: Option<ProbeConfig>,
+    /// Whether the container serves.
+    #[prost(message, optional, tag = "14")]
+    pub readiness_probe: Option<ProbeConfig>,
+    /// Its failure ends the container.
+    #[prost(message, optional, tag = "15")]
+    pub liveness_probe: Option<ProbeConfig>,
+    /// Done after the start; its failure ends the container.
+    #[prost(message, optional, tag = "16")]
+    pub post_start: Option<CheckConfig>,
+    /// Done before SIGTERM, within the grace.
+    #[prost(message, optional, tag = "17")]
+    pub pre_stop: Option<CheckConfig>,
+    /// An init container that runs beside the others from its start on.
+    #[prost(bool, tag = "18")]
+    pub sidecar: bool,
+    /// Capabilities, bit n is capability n; absent means what container runtimes give.
+    #[prost(uint64, optional, tag = "19")]
+    pub capabilities: Option<u64>,
+    /// No program has more rights than whoever starts it.
+    #[prost(bool, tag = "20")]
+    pub no_new_privileges: bool,
+    /// Some system calls are refused.
+    #[prost(bool, tag = "21")]
+    pub filters_system_calls: bool,
+    /// The file whose content becomes the message of its end; empty means none.
+    #[prost(string, tag = "22")]
+    pub message_path: String,
+    /// The end of its output becomes that message when it failed and the file is empty.
+    #[prost(bool, tag = "23")]
+    pub message_from_logs: bool,
 }
 
 impl std::fmt::Debug for ContainerConfig {
@@ -307,6 +346,16 @@ impl ContainerConfig {
             || !(self.working_dir.is_empty() || self.working_dir.starts_with('/'))
         {
             return invalid("ContainerConfig.working_dir", "is not absolute");
+        }
+        for probe in [&self.startup_probe, &self.readiness_probe, &self.liveness_probe].into_iter().flatten()
+        {
+            probe.validate()?;
+        }
+        for hook in [&self.post_start, &self.pre_stop].into_iter().flatten() {
+            hook.validate()?;
+        }
+        if !(self.message_path.is_empty() || self.message_path.strip_prefix('/').is_some_and(is_plain)) {
+            return invalid("ContainerConfig.message_path", "is no absolute plain path");
         }
         for mount in &self.mounts {
             if !mount.path.strip_prefix('/').is_some_and(is_plain) {

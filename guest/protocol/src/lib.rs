@@ -24,6 +24,7 @@
 //! Tags are append-only: a number that was ever used never changes its meaning. This crate does no IO, reads no clock
 //! and knows nothing about QEMU.
 
+mod check;
 mod error;
 mod frame;
 pub mod guest;

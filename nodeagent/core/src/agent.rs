@@ -62,7 +62,7 @@ impl Agent {
             Input::Disconnected => {}
             Input::Usage(usage) => {
                 if let Some(pod) = self.pods.get_mut(&usage.pod) {
-                    pod.set_usage(usage);
+                    pod.set_usage(now_ms, usage);
                 }
             }
             observation => self.observe(now_ms, observation),
@@ -253,7 +253,9 @@ impl Agent {
                 pod.vm_start_failed(instance, &reason, &message, &mut env);
             }
             Input::GuestHello { instance, .. } => pod.guest_hello(instance, &env),
-            Input::GuestContainer { instance, status, .. } => pod.guest_container(instance, status, &mut env),
+            Input::GuestContainer { instance, status, unready_because, .. } => {
+                pod.guest_container(instance, status, &unready_because, &mut env);
+            }
             Input::GuestPod { instance, phase, reason, message, .. } => {
                 pod.guest_pod(instance, phase, &reason, &message, &env);
             }
@@ -314,7 +316,7 @@ impl Agent {
             .filter_map(|pod| pod.take_report(now_ms, || session.next_sequence()))
             .take(REPORT_PODS_MAX)
             .collect();
-        let usage = self.pods.values().filter_map(Pod::usage).collect();
+        let usage = self.pods.values().filter_map(|pod| pod.usage(now_ms)).collect();
         let sent = pods.iter().map(|report| (report.pod, report.sequence)).collect();
         session.sent(now_ms, sent, !pods.is_empty());
         self.actions.push_back(Action::Report(AgentReport {

@@ -84,7 +84,7 @@ pub enum Input {
         /// Which of its guests.
         instance: u32,
     },
-    /// A container changed. Times are the agent's; `ready` and `image_digest` are ignored.
+    /// A container changed. Times are the agent's; `image_digest` is ignored.
     GuestContainer {
         /// Whose guest.
         pod: ObjectId,
@@ -92,6 +92,8 @@ pub enum Input {
         instance: u32,
         /// The container's status; `restart_count` counts from 0 in every guest.
         status: ContainerStatus,
+        /// Why it runs and is not ready, for people; may be empty.
+        unready_because: String,
     },
     /// The guest's view of the whole pod.
     GuestPod {
@@ -124,6 +126,6 @@ pub enum Input {
         /// Whose guest.
         pod: ObjectId,
     },
-    /// What a pod uses now.
+    /// What a pod uses now; `age_ms` is set when it is reported.
     Usage(PodUsage),
 }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use crate::pod::{Container, Role};
+use crate::reason;
+
 /// What the agent needs of a pod's spec to look after its guest without an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
@@ -22,9 +25,28 @@ pub struct PodPlan {
     pub init_containers: Vec<SmolStr>,
     /// Names of the containers, in order.
     pub containers: Vec<SmolStr>,
+    /// Names of the init containers that run beside the others; earlier versions had none.
+    #[serde(default)]
+    pub sidecars: Vec<SmolStr>,
 }
 
 impl PodPlan {
+    /// The init containers, before anything happened.
+    pub(crate) fn fresh_init_containers(&self) -> Vec<Container> {
+        let role = |name| if self.sidecars.contains(name) { Role::Sidecar } else { Role::Init };
+        self.init_containers
+            .iter()
+            .map(|name| Container::new(name.clone(), role(name), reason::CONTAINER_CREATING))
+            .collect()
+    }
+
+    /// The containers, before anything happened.
+    pub(crate) fn fresh_containers(&self) -> Vec<Container> {
+        let waits_for_init = !self.init_containers.is_empty();
+        let why = if waits_for_init { reason::POD_INITIALIZING } else { reason::CONTAINER_CREATING };
+        self.containers.iter().map(|name| Container::new(name.clone(), Role::Main, why)).collect()
+    }
+
     /// The plan of a spec.
     #[must_use]
     pub fn new(spec: &PodSpec, unique: bool) -> Self {
@@ -36,6 +58,7 @@ impl PodPlan {
             unique,
             init_containers: names(&spec.init_containers),
             containers: names(&spec.containers),
+            sidecars: spec.sidecars().map(|c| c.name.clone()).collect(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod prepare;
+mod running;
 mod start;
 mod supervise;
 

@@ -13,7 +13,7 @@ use bulkhead_types::{Container, PodSpec, ResolvedContainer, Sensitive, VolumeFil
 use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
-use super::blocking;
+use super::{blocking, running};
 use crate::boot::BootError;
 use crate::error::chain;
 use crate::guard::Orders;
@@ -230,7 +230,7 @@ fn configure(
         });
         let resolved = start.pod.resolved.get().map(|resolved| &resolved.containers);
         let resolved = resolved.and_then(|all| all.iter().find(|one| one.name == container.name));
-        container_config(container, resolved, image, hostname, serial)
+        container_config(spec, container, resolved, image, hostname, serial)
     };
     let init_containers = spec.init_containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
     let containers = spec.containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
@@ -251,6 +251,7 @@ fn configure(
         backoff_base_ms: host.container_backoff_ms.0,
         backoff_max_ms: host.container_backoff_ms.1,
         volumes,
+        fs_group: spec.security().and_then(|security| security.fs_group),
         ..PodConfig::default()
     };
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
@@ -287,14 +288,19 @@ fn volumes(spec: &PodSpec, disks: &mut Vec<Plan>) -> Vec<VolumeConfig> {
 
 /// What the pod says of a container's process; what was resolved for it is final.
 fn overrides(
+    spec: &PodSpec,
     container: &Container,
     resolved: Option<&ResolvedContainer>,
     hostname: &str,
 ) -> Result<ProcessOverrides, std::str::Utf8Error> {
     let text = |value: &Sensitive| std::str::from_utf8(value.reveal()).map(str::to_owned);
     let words = |words: &[Sensitive]| words.iter().map(text).collect::<Result<Vec<_>, _>>();
+    let security = spec.security_of(container);
     let own = ProcessOverrides {
         working_dir: container.working_dir.clone(),
+        run_as_user: security.run_as_user,
+        run_as_group: security.run_as_group,
+        additional_gids: running::further_groups(spec),
         hostname: hostname.to_owned(),
         ..ProcessOverrides::default()
     };
@@ -320,6 +326,7 @@ fn overrides(
 }
 
 fn container_config(
+    spec: &PodSpec,
     container: &Container,
     resolved: Option<&ResolvedContainer>,
     image: &Image,
@@ -331,8 +338,9 @@ fn container_config(
         let message = format!("container {}: {error}", container.name);
         StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
     };
-    let overrides = overrides(container, resolved, hostname).map_err(|error| failed(&error))?;
+    let overrides = overrides(spec, container, resolved, hostname).map_err(|error| failed(&error))?;
     let process = resolve_process(&image.config, &overrides).map_err(|error| failed(&error))?;
+    running::check_user(spec, container, process.uid).map_err(|error| failed(&error))?;
     let mounts = container.volume_mounts().iter().map(|mount| MountConfig {
         volume: mount.name.to_string(),
         path: mount.mount_path.trim_end_matches('/').to_owned(),
@@ -350,7 +358,7 @@ fn container_config(
         additional_gids: process.additional_gids,
         cpu_millis: container.limits.cpu_millis.unwrap_or(0),
         memory_bytes: container.limits.memory_bytes.unwrap_or(0),
-        read_only_root: false,
         mounts: mounts.collect(),
+        ..running::config(spec, container)
     })
 }

@@ -1,12 +1,17 @@
 //! Documents to objects.
 
+mod autoscaler;
 mod config;
 mod container;
+mod cron_autoscaler;
 mod decoder;
+mod disruption_budget;
 mod job;
 mod meta;
 mod node;
 mod pod;
+mod probe;
+mod security;
 mod stateful;
 mod volume;
 mod workload;
@@ -15,8 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronJob, DaemonSet, Job, Kind, Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodStatus, Shared,
-    StatefulSet, validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, HorizontalPodAutoscaler, Job, Kind, Name, Namespace,
+    Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Shared, StatefulSet, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -24,17 +29,15 @@ use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 18] = [
+const KINDS_NOT_YET: [&str; 16] = [
     "CustomResourceDefinition",
     "EndpointSlice",
     "Endpoints",
-    "HorizontalPodAutoscaler",
     "Ingress",
     "LimitRange",
     "NetworkPolicy",
     "PersistentVolume",
     "PersistentVolumeClaim",
-    "PodDisruptionBudget",
     "PriorityClass",
     "ReplicationController",
     "ResourceQuota",
@@ -65,9 +68,21 @@ pub(crate) fn document(
     parsed: &mut Vec<Parsed>,
     errors: &mut Vec<ManifestError>,
 ) {
+    each_object(root, file, errors, &mut |root, prefix, errors| {
+        parsed.extend(one(root, file, prefix, default_namespace, errors));
+    });
+}
+
+/// Calls for the object of a document, or for each of a `List`, with the path to it.
+pub(crate) fn each_object(
+    root: &Node,
+    file: &str,
+    errors: &mut Vec<ManifestError>,
+    call: &mut dyn FnMut(&Node, String, &mut Vec<ManifestError>),
+) {
     let is_list = matches!(root.get("kind"), Some(Node { value: Value::Text(kind), .. }) if kind == "List");
     if !is_list {
-        one(root, file, String::new(), default_namespace, parsed, errors);
+        call(root, String::new(), errors);
         return;
     }
     let mut decoder = Decoder::new(file, root, String::new());
@@ -76,30 +91,52 @@ pub(crate) fn document(
         api_version(&mut decoder, &fields, "List", "v1");
         if let Some(items) = decoder.list(&fields, "items") {
             for (index, item) in items.iter().enumerate() {
-                one(item, file, format!("items[{index}]"), default_namespace, parsed, errors);
+                call(item, format!("items[{index}]"), errors);
             }
         }
     }
     errors.append(&mut decoder.errors);
 }
 
-fn one(
+/// Which object a piece is about, as far as that can be told without a mistake.
+pub(crate) fn reference(root: &Node, default_namespace: Option<&Name>) -> Option<ObjectRef> {
+    let text = |node: Option<&Node>| match node.map(|node| &node.value) {
+        Some(Value::Text(text) | Value::Number(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let kind = text(root.get("kind"))?;
+    let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+    let metadata = root.get("metadata")?;
+    let given = text(metadata.get("namespace")).filter(|text| !text.is_empty());
+    let namespace = match (kind.is_namespaced(), given) {
+        (false, _) => None,
+        (true, Some(text)) => Some(Name::new(text).ok()?),
+        (true, None) => Some(default_namespace?.clone()),
+    };
+    Some(ObjectRef { kind, namespace, name: Name::new(text(metadata.get("name"))?).ok()? })
+}
+
+/// Reads one object, as far as it can be read; what is wrong with it is added to the errors.
+pub(crate) fn one(
     root: &Node,
     file: &str,
     prefix: String,
     default_namespace: Option<&Name>,
-    parsed: &mut Vec<Parsed>,
     errors: &mut Vec<ManifestError>,
-) {
+) -> Option<Parsed> {
     let mut decoder = Decoder::new(file, root, prefix);
+    let mut parsed = None;
     if let Some((object, resource_version)) = object(&mut decoder, root, default_namespace) {
         for error in validate(&object) {
             decoder.add_unless_explained(&error.path, error.reason);
         }
         let (file, line) = (file.to_owned(), root.place.line);
-        parsed.push(Parsed { object, resource_version, file, line });
+        let replicas = root.get("spec").and_then(|spec| spec.get("replicas"));
+        let states_replicas = replicas.is_some_and(|node| !node.is_null());
+        parsed = Some(Parsed { object, resource_version, states_replicas, file, line });
     }
     errors.append(&mut decoder.errors);
+    parsed
 }
 
 fn object(
@@ -191,6 +228,25 @@ fn content(
         }
         Kind::ConfigMap => Object::ConfigMap(Arc::new(config::config_map(d, fields, meta?))),
         Kind::Secret => Object::Secret(Arc::new(config::secret(d, fields, meta?))),
+        Kind::HorizontalPodAutoscaler => {
+            let spec = autoscaler::autoscaler(d, spec?)?;
+            let status = Default::default();
+            Object::HorizontalPodAutoscaler(Arc::new(HorizontalPodAutoscaler { meta: meta?, spec, status }))
+        }
+        Kind::CronHorizontalPodAutoscaler => {
+            let spec = cron_autoscaler::cron_autoscaler(d, spec?)?;
+            let status = Default::default();
+            Object::CronHorizontalPodAutoscaler(Arc::new(CronHorizontalPodAutoscaler {
+                meta: meta?,
+                spec,
+                status,
+            }))
+        }
+        Kind::PodDisruptionBudget => {
+            let spec = disruption_budget::budget(d, spec?)?;
+            let status = Default::default();
+            Object::PodDisruptionBudget(Arc::new(PodDisruptionBudget { meta: meta?, spec, status }))
+        }
         Kind::ControllerRevision => unreachable!("not a kind that manifests may have"),
     })
 }

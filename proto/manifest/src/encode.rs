@@ -1,16 +1,20 @@
 //! Objects as Kubernetes-shaped values and text.
 
+mod autoscaler;
 mod config;
+mod cron_autoscaler;
+mod disruption_budget;
 mod job;
 mod pod;
+mod running;
 mod stateful;
 mod volume;
 mod workload;
 mod yaml;
 
 use bulkhead_types::{
-    Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta, Resources, StringMap, Taint, TaintEffect,
-    format_bytes, format_millis,
+    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta,
+    Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -65,6 +69,17 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
                 |name| json!({"apiVersion": Kind::Job.api_version(), "kind": "Job", "name": name.as_str()}),
             );
             (Some(job::cron_job_spec(&o.spec)), Some(job::cron_job_status(&o.status, active)))
+        }
+        Object::HorizontalPodAutoscaler(o) => (
+            Some(autoscaler::autoscaler_spec(&o.spec)),
+            Some(autoscaler::autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::CronHorizontalPodAutoscaler(o) => (
+            Some(cron_autoscaler::cron_autoscaler_spec(&o.spec)),
+            Some(cron_autoscaler::cron_autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::PodDisruptionBudget(o) => {
+            (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))
         }
         Object::ConfigMap(_) | Object::Secret(_) | Object::ControllerRevision(_) => (None, None),
     };
@@ -131,7 +146,32 @@ fn metadata(meta: &ObjectMeta, names: Names<'_>) -> Value {
             .set("blockOwnerDeletion", true.into());
         fields = fields.set("ownerReferences", vec![reference.finish()].into());
     }
+    if let Some(managers) = meta.managers.get() {
+        fields = fields.list("managedFields", managers.managers.iter().map(manager));
+    }
     fields.finish()
+}
+
+/// In Kubernetes' form: `f:` before fields, `k:` before keys of items.
+fn manager(manager: &FieldManager) -> Value {
+    json!({
+        "manager": manager.manager.as_str(),
+        "operation": format!("{:?}", manager.operation),
+        "fieldsType": "FieldsV1",
+        "fieldsV1": managed(&manager.set()),
+    })
+}
+
+fn managed(fields: &FieldSet) -> Value {
+    let entries = fields.iter().map(|(step, below)| {
+        let name = match step.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(key) => format!("k:{key}"),
+            None if step == FIELD_ITSELF => step.to_string(),
+            None => format!("f:{step}"),
+        };
+        (name, managed(below))
+    });
+    Value::Object(entries.collect())
 }
 
 fn node_spec(node: &Node) -> Value {

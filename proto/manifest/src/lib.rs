@@ -8,7 +8,7 @@
 //!  Object ─► to_value (JSON, for -o json) ─► to_yaml (for -o yaml); what it prints, parse reads again
 //! ```
 //!
-//! Entry points: [`parse`], [`to_value`], [`to_yaml`].
+//! Entry points: [`parse`], [`plan`] (an edit of what is there), [`to_value`], [`to_yaml`].
 //!
 //! Nothing of a text is dropped silently: a field that is unknown, or known to Kubernetes but not offered here
 //! yet, is an error with file, line and path, and all errors of all files are reported together. This crate
@@ -17,12 +17,20 @@
 mod decode;
 mod encode;
 mod error;
+mod fields;
+mod keys;
+mod merge;
+mod plan;
+mod strategic;
 mod tree;
 
 use bulkhead_types::{Name, Object};
 
 pub use encode::{Names, to_value, to_yaml, value_to_yaml};
 pub use error::{ERRORS_MAX, ManifestError};
+pub use keys::merge_key;
+pub use plan::{Edit, EditMode, FieldConflict, PlanError, Planned, managers_after, plan};
+pub use strategic::strategic_merge;
 pub use tree::{DEPTH_MAX, DOCUMENTS_MAX, NODES_MAX, SOURCE_BYTES_MAX};
 
 /// A text and where it comes from.
@@ -41,10 +49,21 @@ pub struct Parsed {
     pub object: Object,
     /// `metadata.resourceVersion`, when given: the revision that the object must still have.
     pub resource_version: Option<u64>,
+    /// Whether `spec.replicas` is given: what is left out is left to an autoscaler, where there is one.
+    pub states_replicas: bool,
     /// [`Source::name`] of its text.
     pub file: String,
     /// The line on which it begins, from 1.
     pub line: usize,
+}
+
+/// Reads the documents of a text as plain values, whatever they mean.
+///
+/// # Errors
+/// What is wrong with the text's form.
+pub fn read_values(source: &Source) -> Result<Vec<serde_json::Value>, Vec<ManifestError>> {
+    let (documents, errors) = tree::read(source);
+    if errors.is_empty() { Ok(documents.iter().map(tree::Node::to_value).collect()) } else { Err(errors) }
 }
 
 /// Reads all objects of all texts, in their order.

@@ -152,20 +152,17 @@ fn types_are_checked() {
 #[test]
 fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     check_container(
-        "volumeMounts: [{name: a, mountPath: /a}]\nlivenessProbe: {httpGet: {port: 80}}\nlifecycle: {preStop: {}}\n\
-         securityContext: {privileged: true}\nenvFrom: [{}]\nimagePulPolicy: Always\ntty: true\n\
+        "volumeMounts: [{name: a, mountPath: /a}]\nvolumeDevices: [{name: a}]\nenvFrom: [{}]\nimagePulPolicy: Always\ntty: true\n\
          env: [{name: A, valueFrom: {fieldRef: {fieldPath: x}}}, {name: B, valu: x}]\nports: [{containerPort: 80, hostPort: 80}]",
         expect![[r#"
             a.yaml:9:21 spec.containers[0].volumeMounts[0].name: "a" is no volume of the pod
-            a.yaml:10:5 spec.containers[0].livenessProbe: not supported yet
-            a.yaml:11:5 spec.containers[0].lifecycle: not supported yet
-            a.yaml:12:5 spec.containers[0].securityContext: not supported yet
-            a.yaml:13:15 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
-            a.yaml:14:5 spec.containers[0].imagePulPolicy: unknown field: did you mean "imagePullPolicy"?
-            a.yaml:15:10 spec.containers[0].tty: not supported yet: only the default, false, is accepted
-            a.yaml:16:55 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "x" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'] or spec.nodeName
-            a.yaml:16:71 spec.containers[0].env[1].valu: unknown field: did you mean "value"?
-            a.yaml:17:43 spec.containers[0].ports[0].hostPort: not supported yet: only the default, 0, is accepted
+            a.yaml:10:5 spec.containers[0].volumeDevices: not supported yet
+            a.yaml:11:15 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
+            a.yaml:12:5 spec.containers[0].imagePulPolicy: unknown field: did you mean "imagePullPolicy"?
+            a.yaml:13:10 spec.containers[0].tty: not supported yet: only the default, false, is accepted
+            a.yaml:14:55 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "x" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'] or spec.nodeName
+            a.yaml:14:71 spec.containers[0].env[1].valu: unknown field: did you mean "value"?
+            a.yaml:15:43 spec.containers[0].ports[0].hostPort: not supported yet: only the default, 0, is accepted
         "#]],
     );
     check(
@@ -184,13 +181,13 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     check(
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret
+            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget
         "#]],
     );
     check(
         "apiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret
+            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget
         "#]],
     );
     check(

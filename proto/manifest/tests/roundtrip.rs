@@ -214,6 +214,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
                 progress_deadline_ms: (seconds + 1) * 1000,
                 revision_history_limit: replicas,
                 paused,
+                stopped: paused && replicas > 50,
             },
             status: DeploymentStatus::default(),
         },
@@ -327,6 +328,12 @@ fn a_bound_pod_shows_its_node_owner_and_status() {
           - lastTransitionTime: "2023-11-14T22:13:21Z"
             status: "True"
             type: PodScheduled
+          - lastTransitionTime: "2023-11-14T22:13:21Z"
+            status: "True"
+            type: Initialized
+          - lastTransitionTime: "2023-11-14T22:13:23Z"
+            status: "True"
+            type: ContainersReady
           - lastTransitionTime: "2023-11-14T22:13:23Z"
             status: "True"
             type: Ready

@@ -131,6 +131,20 @@ impl Schedule {
     }
 }
 
+/// Every second of the days that an expression of six fields names: those of the time of day do not count.
+///
+/// # Errors
+/// As [`Schedule::new`], and when there are not six fields.
+pub fn day_schedule(expression: &str, zone: Option<&str>) -> Result<Schedule, ScheduleError> {
+    let parts: Vec<&str> = expression.split_whitespace().collect();
+    let [_, _, _, day, month, weekday] = parts[..] else {
+        let reason = "must have six fields (second, minute, hour, day of month, month, day of week)";
+        return Err(ScheduleError::Expression(reason.to_owned()));
+    };
+    Schedule::new(expression, zone)?;
+    Schedule::new(&format!("* * * {day} {month} {weekday}"), zone)
+}
+
 /// A time as RFC 3339, in UTC and whole seconds.
 #[must_use]
 pub fn format_time(at_ms: u64) -> String {

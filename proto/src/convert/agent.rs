@@ -1,7 +1,9 @@
 //! What travels between the control plane and an agent. Reports come from machines that may be hostile:
 //! their lists are bounded here, and their labels in [`super::Registration`].
 
-use bulkhead_types::{AgentAck, AgentReport, ITEMS_MAX, Intent, Joined, PodIntent, PodUsage};
+use bulkhead_types::{
+    AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, ITEMS_MAX, Intent, Joined, PodIntent, PodUsage,
+};
 
 use super::{ConvertError, read, wire_field, wire_struct};
 use crate::v1;
@@ -13,7 +15,10 @@ wire_struct!(PodIntent => v1::PodIntent {
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
 });
-wire_struct!(PodUsage => v1::PodUsage { pod, cpu_millis, memory_bytes });
+wire_struct!(PodUsage => v1::PodUsage {
+    pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),
+});
+wire_struct!(ContainerUsage => v1::ContainerUsage { name, cpu_millis, memory_bytes });
 wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms });
 
 impl From<&Joined> for v1::JoinResponse {
@@ -32,4 +37,8 @@ impl TryFrom<v1::JoinResponse> for Joined {
     }
 }
 
-wire_field!(PodIntent => v1::PodIntent, PodUsage => v1::PodUsage);
+wire_field! {
+    PodIntent => v1::PodIntent,
+    PodUsage => v1::PodUsage,
+    ContainerUsage => v1::ContainerUsage,
+}

@@ -27,6 +27,7 @@ wire_oneof!(Command => command {
         SetUnschedulable "set_unschedulable" { node, unschedulable }
         SetSuspended "set_suspended" { object, suspended }
         RunCronJob "run_cron_job" { cron_job, name }
+        SetStopped "set_stopped" { object, stopped }
 
         RegisterNode "register_node" { name, facts }
         ReportPods "report_pods" { node, incarnation, reports (ITEMS_MAX) }
@@ -48,6 +49,11 @@ wire_oneof!(Command => command {
         DeleteOwnedPods "delete_owned_pods" { owner, generation, pods (ITEMS_MAX), reason }
         SetStatus "set_status" { id, status }
         SetControllerRevision "set_controller_revision" { id, revision }
+        Evict "evict" { pod, grace_ms }
+        Autoscale "autoscale" { autoscaler, generation, from, to, status }
+        ScaleBySchedule "scale_by_schedule" { scaler, generation, job, scheduled_ms }
+
+        Update "update" { object, seen }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }

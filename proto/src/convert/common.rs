@@ -1,8 +1,9 @@
 //! Kinds, references, metadata, selectors, refusals.
 
 use bulkhead_types::{
-    Deletion, Kind, LabelOperator, LabelRequirement, LabelSelector, ObjectId, ObjectMeta, ObjectRef, Outcome,
-    OwnerRef, Rejection, RejectionCode, Resources,
+    Deletion, FieldManager, FieldSet, Kind, LabelOperator, LabelRequirement, LabelSelector, MANAGERS_MAX,
+    ManagerOperation, Managers, ObjectId, ObjectMeta, ObjectRef, Outcome, OwnerRef, Rejection, RejectionCode,
+    Resources,
 };
 
 use super::{ConvertError, Field, read, unknown_variant};
@@ -12,17 +13,19 @@ use crate::v1;
 wire_enum! {
     Kind {
         Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
-        ControllerRevision,
+        ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
+    ManagerOperation { Apply, Update }
     RejectionCode { Invalid, NotFound, AlreadyExists, Conflict, NotAllowed, StaleIncarnation }
 }
 
 wire_struct!(ObjectRef => v1::ObjectRef { kind, namespace, name });
 wire_struct!(ObjectMeta => v1::ObjectMeta {
     name, namespace, id, revision, generation, created_at_ms, deletion, labels, annotations, owner,
-    trace_context,
+    trace_context, managers,
 });
+wire_struct!(Managers => v1::Managers { managers (MANAGERS_MAX) });
 wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms, by_job });
 wire_struct!(OwnerRef => v1::OwnerRef { kind, id });
 wire_struct!(Resources => v1::Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes });
@@ -34,12 +37,34 @@ wire_field! {
     ObjectRef => v1::ObjectRef,
     ObjectMeta => v1::ObjectMeta,
     Deletion => v1::Deletion,
+    Managers => v1::Managers,
     OwnerRef => v1::OwnerRef,
     LabelSelector => v1::LabelSelector,
     LabelRequirement => v1::LabelRequirement,
     Rejection => v1::Rejection,
 }
 wire_field_or_default!(Resources => v1::Resources);
+
+impl Field<v1::FieldManager> for FieldManager {
+    fn to_wire(&self) -> v1::FieldManager {
+        let Self { manager, operation, fields } = self;
+        v1::FieldManager {
+            manager: manager.to_wire(),
+            operation: operation.to_wire(),
+            fields: fields.to_wire(),
+        }
+    }
+    fn from_wire(wire: v1::FieldManager) -> Result<Self, ConvertError> {
+        if FieldSet::parse(&wire.fields).is_none_or(|set| set.is_empty()) {
+            return Err(ConvertError::new("is not a set of fields").within("fields"));
+        }
+        Ok(Self {
+            manager: read(wire.manager, "manager")?,
+            operation: read(wire.operation, "operation")?,
+            fields: read(wire.fields, "fields")?,
+        })
+    }
+}
 
 impl Field<v1::ObjectKey> for (Kind, ObjectId) {
     fn to_wire(&self) -> v1::ObjectKey {

@@ -2,7 +2,8 @@
 
 use bulkhead_types::{
     BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
-    IntOrPercent, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
+    IntOrPercent, PROBE_FAILURE_THRESHOLD_DEFAULT, PROBE_PERIOD_MS_DEFAULT, PROBE_SUCCESS_THRESHOLD_DEFAULT,
+    PROBE_TIMEOUT_MS_DEFAULT, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
     SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
 };
 use prost::Message;
@@ -12,7 +13,7 @@ use super::{ConvertError, unknown_variant};
 use crate::v1;
 
 /// Sets an enum's field that is not specified.
-fn default(field: &mut i32, value: impl Into<i32>) {
+pub(super) fn default(field: &mut i32, value: impl Into<i32>) {
     if *field == 0 {
         *field = value.into();
     }
@@ -77,6 +78,26 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             &mut o.meta
         }
         Wire::ControllerRevision(o) => &mut o.meta,
+        Wire::HorizontalPodAutoscaler(o) => {
+            o.status = None;
+            o.spec.iter_mut().for_each(super::autoscaler::default_spec);
+            &mut o.meta
+        }
+        Wire::CronHorizontalPodAutoscaler(o) => {
+            o.status = None;
+            &mut o.meta
+        }
+        Wire::PodDisruptionBudget(o) => {
+            o.status = None;
+            if let Some(spec) = &mut o.spec {
+                default(
+                    &mut spec.unhealthy_pod_eviction_policy,
+                    v1::UnhealthyPodEvictionPolicy::IfHealthyBudget,
+                );
+                spec.selector.get_or_insert_default();
+            }
+            &mut o.meta
+        }
     };
     if let Some(meta) = meta {
         let old = std::mem::take(meta);
@@ -179,9 +200,37 @@ fn default_pod_spec(spec: &mut v1::PodSpec) {
                 default_downward(source);
             }
         }
+        container.options.iter_mut().for_each(default_container_options);
     }
     for volume in spec.options.iter_mut().flat_map(|options| &mut options.volumes) {
         default_volume(volume);
+    }
+}
+
+fn default_container_options(options: &mut v1::ContainerOptions) {
+    let probes = [&mut options.startup_probe, &mut options.readiness_probe, &mut options.liveness_probe];
+    for probe in probes.into_iter().flatten() {
+        probe.period_ms.get_or_insert(PROBE_PERIOD_MS_DEFAULT);
+        probe.timeout_ms.get_or_insert(PROBE_TIMEOUT_MS_DEFAULT);
+        probe.success_threshold.get_or_insert(PROBE_SUCCESS_THRESHOLD_DEFAULT);
+        probe.failure_threshold.get_or_insert(PROBE_FAILURE_THRESHOLD_DEFAULT);
+        let handler = probe.handler.as_mut().and_then(|handler| handler.variant.as_mut());
+        if let Some(v1::probe_handler::Variant::HttpGet(get)) = handler {
+            default_path(get);
+        }
+    }
+    let lifecycle = options.lifecycle.as_mut();
+    let hooks = lifecycle.map(|lifecycle| [&mut lifecycle.post_start, &mut lifecycle.pre_stop]);
+    for hook in hooks.into_iter().flatten().flatten() {
+        if let Some(v1::hook::Variant::HttpGet(get)) = &mut hook.variant {
+            default_path(get);
+        }
+    }
+}
+
+fn default_path(get: &mut v1::HttpGet) {
+    if get.path.is_empty() {
+        "/".clone_into(&mut get.path);
     }
 }
 

@@ -19,6 +19,7 @@ wire_oneof!(EventKind => event {
         MemberRemoved "member_removed" { member }
 
         MetaChanged "meta_changed" { kind, id, labels, annotations }
+        ManagersChanged "managers_changed" { kind, id, managers }
         DeletionRequested "deletion_requested" { kind, id, deletion, reason }
         ObjectDeleted "object_deleted" { kind, id }
         StatusChanged "status_changed" { id, status }

@@ -23,6 +23,9 @@ impl From<&Object> for v1::Object {
             Object::ConfigMap(o) => Wire::ConfigMap(o.to_wire()),
             Object::Secret(o) => Wire::Secret(o.to_wire()),
             Object::ControllerRevision(o) => Wire::ControllerRevision(o.to_wire()),
+            Object::HorizontalPodAutoscaler(o) => Wire::HorizontalPodAutoscaler(o.to_wire()),
+            Object::CronHorizontalPodAutoscaler(o) => Wire::CronHorizontalPodAutoscaler(o.to_wire()),
+            Object::PodDisruptionBudget(o) => Wire::PodDisruptionBudget(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -45,6 +48,13 @@ impl TryFrom<v1::Object> for Object {
             Wire::ConfigMap(o) => Self::ConfigMap(read(o, "config_map")?),
             Wire::Secret(o) => Self::Secret(read(o, "secret")?),
             Wire::ControllerRevision(o) => Self::ControllerRevision(read(o, "controller_revision")?),
+            Wire::HorizontalPodAutoscaler(o) => {
+                Self::HorizontalPodAutoscaler(read(o, "horizontal_pod_autoscaler")?)
+            }
+            Wire::CronHorizontalPodAutoscaler(o) => {
+                Self::CronHorizontalPodAutoscaler(read(o, "cron_horizontal_pod_autoscaler")?)
+            }
+            Wire::PodDisruptionBudget(o) => Self::PodDisruptionBudget(read(o, "pod_disruption_budget")?),
         })
     }
 }

@@ -11,7 +11,11 @@ wire_struct!(PodStamp => v1::PodStamp { name, index, node, revision });
 wire_field!(PodStamp => v1::PodStamp);
 
 wire_oneof!(ObjectStatus => object_status {
-    values { StatefulSet "stateful_set", DaemonSet "daemon_set", Job "job", CronJob "cron_job" }
+    values { StatefulSet "stateful_set", DaemonSet "daemon_set", Job "job", CronJob "cron_job",
+        HorizontalPodAutoscaler "horizontal_pod_autoscaler",
+        CronHorizontalPodAutoscaler "cron_horizontal_pod_autoscaler",
+        PodDisruptionBudget "pod_disruption_budget",
+    }
     messages {}
 });
 wire_variant_message!(ObjectStatus => v1::ObjectStatus);

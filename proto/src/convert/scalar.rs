@@ -165,12 +165,20 @@ impl Field<Option<v1::Uuid>> for Uuid {
 }
 
 /// A digest.
+impl Field<v1::Digest> for u128 {
+    fn to_wire(&self) -> v1::Digest {
+        v1::Digest { high: (*self >> 64) as u64, low: *self as u64 }
+    }
+    fn from_wire(wire: v1::Digest) -> Result<Self, ConvertError> {
+        Ok((u128::from(wire.high) << 64) | u128::from(wire.low))
+    }
+}
+
 impl Field<Option<v1::Digest>> for u128 {
     fn to_wire(&self) -> Option<v1::Digest> {
-        Some(v1::Digest { high: (*self >> 64) as u64, low: *self as u64 })
+        Some(Field::<v1::Digest>::to_wire(self))
     }
     fn from_wire(wire: Option<v1::Digest>) -> Result<Self, ConvertError> {
-        let wire = wire.ok_or_else(missing)?;
-        Ok(Self::from(wire.high) << 64 | Self::from(wire.low))
+        <Self as Field<v1::Digest>>::from_wire(wire.ok_or_else(missing)?)
     }
 }

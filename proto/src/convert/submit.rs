@@ -146,6 +146,8 @@ impl TryFrom<v1::UserCommand> for Command {
             User::SetUnschedulable(c) => Log::SetUnschedulable(c),
             User::SetSuspended(c) => Log::SetSuspended(c),
             User::RunCronJob(c) => Log::RunCronJob(c),
+            User::SetStopped(c) => Log::SetStopped(c),
+            User::Evict(c) => Log::Evict(c),
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -187,6 +189,8 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::SetUnschedulable(c)) => User::SetUnschedulable(c),
             Some(Log::SetSuspended(c)) => User::SetSuspended(c),
             Some(Log::RunCronJob(c)) => User::RunCronJob(c),
+            Some(Log::SetStopped(c)) => User::SetStopped(c),
+            Some(Log::Evict(c)) => User::Evict(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })
@@ -214,6 +218,9 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::ConfigMap => "config_map",
         Kind::Secret => "secret",
         Kind::ControllerRevision => "controller_revision",
+        Kind::HorizontalPodAutoscaler => "horizontal_pod_autoscaler",
+        Kind::CronHorizontalPodAutoscaler => "cron_horizontal_pod_autoscaler",
+        Kind::PodDisruptionBudget => "pod_disruption_budget",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

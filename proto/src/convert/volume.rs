@@ -17,13 +17,16 @@ wire_enum! {
     }
 }
 
-wire_struct!(PodOptions => v1::PodOptions { volumes });
+wire_struct!(PodOptions => v1::PodOptions { volumes, security });
 wire_struct!(Volume => v1::Volume { name, source });
 wire_struct!(ConfigProjection => v1::ConfigProjection { name, optional, items });
 wire_struct!(KeyToPath => v1::KeyToPath { key, path, mode });
 wire_struct!(DownwardItem => v1::DownwardItem { path, source, mode });
 wire_struct!(ResourceField => v1::ResourceField { container_name, resource, divisor });
-wire_struct!(ContainerOptions => v1::ContainerOptions { env_from, volume_mounts });
+wire_struct!(ContainerOptions => v1::ContainerOptions {
+    env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe, lifecycle, sidecar, security,
+    termination_message_path, termination_message_from_logs,
+});
 wire_struct!(EnvFrom => v1::EnvFrom { prefix, kind, name, optional });
 wire_struct!(VolumeMount => v1::VolumeMount { name, mount_path, sub_path, read_only });
 wire_struct!(ConfigKeyRef => v1::ConfigKeyRef { name, key, optional });

@@ -21,7 +21,7 @@ wire_struct!(ReplicaSetStatus => v1::ReplicaSetStatus {
 wire_struct!(Deployment => v1::Deployment { meta, spec, status });
 wire_struct!(DeploymentSpec => v1::DeploymentSpec {
     replicas, selector, template, strategy, min_ready_ms, progress_deadline_ms, revision_history_limit,
-    paused,
+    paused, stopped,
 });
 wire_struct!(DeploymentStatus => v1::DeploymentStatus {
     observed_generation, rollout_revision, replicas, updated_replicas, ready_replicas, available_replicas,

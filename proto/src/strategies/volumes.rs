@@ -58,7 +58,12 @@ volume_mount: VolumeMount {
     name: small(), mount_path: text(), sub_path: of(text()), read_only: any::<bool>(),
 });
 record!(/// What few containers have.
-    container_options: ContainerOptions { env_from: vec(env_from(), 0..2), volume_mounts: vec(volume_mount(), 0..2) });
+container_options: ContainerOptions {
+    env_from: vec(env_from(), 0..2), volume_mounts: vec(volume_mount(), 0..2), startup_probe: rare(probe()),
+    readiness_probe: rare(probe()), liveness_probe: rare(probe()), lifecycle: rare(lifecycle()),
+    sidecar: any::<bool>(), security: rare(security_context()), termination_message_path: of(text()),
+    termination_message_from_logs: any::<bool>(),
+});
 record!(/// Any key as a file.
     key_to_path: KeyToPath { key: small(), path: text(), mode: of(any::<u32>()) });
 record!(/// Any files of a ConfigMap or Secret.
@@ -88,7 +93,7 @@ fn volume_source() -> impl Strategy<Value = VolumeSource> + Clone {
 record!(/// Any volume.
     volume: Volume { name: small(), source: volume_source() });
 record!(/// What few pods have.
-    pod_options: PodOptions { volumes: vec(volume(), 0..2) });
+    pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()) });
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {
     vec(any::<u8>(), 0..6).prop_map(Sensitive::from)

@@ -154,6 +154,9 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         config_map().prop_map(|o| Object::ConfigMap(Arc::new(o))),
         secret().prop_map(|o| Object::Secret(Arc::new(o))),
         controller_revision().prop_map(|o| Object::ControllerRevision(Arc::new(o))),
+        horizontal_pod_autoscaler().prop_map(|o| Object::HorizontalPodAutoscaler(Arc::new(o))),
+        cron_horizontal_pod_autoscaler().prop_map(|o| Object::CronHorizontalPodAutoscaler(Arc::new(o))),
+        pod_disruption_budget().prop_map(|o| Object::PodDisruptionBudget(Arc::new(o))),
     ]
 }
 
@@ -164,6 +167,9 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         daemon_set_status().prop_map(ObjectStatus::DaemonSet),
         job_status().prop_map(ObjectStatus::Job),
         cron_job_status().prop_map(ObjectStatus::CronJob),
+        autoscaler_status().prop_map(ObjectStatus::HorizontalPodAutoscaler),
+        cron_autoscaler_status().prop_map(ObjectStatus::CronHorizontalPodAutoscaler),
+        disruption_budget_status().prop_map(ObjectStatus::PodDisruptionBudget),
     ]
 }
 
@@ -177,6 +183,8 @@ pub(super) fn owned_command() -> impl Strategy<Value = Command> + Clone {
         (object_ref(), any::<bool>())
             .prop_map(|(object, suspended)| Command::SetSuspended { object, suspended }),
         (object_ref(), name()).prop_map(|(cron_job, name)| Command::RunCronJob { cron_job, name }),
+        (object_ref(), any::<bool>()).prop_map(|(object, stopped)| Command::SetStopped { object, stopped }),
+        (object(), of(any::<u128>())).prop_map(|(object, seen)| Command::Update { object, seen }),
         (owner_ref(), any::<u64>(), object())
             .prop_map(|(owner, generation, object)| { Command::CreateOwned { owner, generation, object } }),
         (owner_ref(), any::<u64>(), vec(pod_stamp(), 0..3))
@@ -186,6 +194,8 @@ pub(super) fn owned_command() -> impl Strategy<Value = Command> + Clone {
         (owner_ref(), any::<u64>(), vec(object_id(), 0..3), small()).prop_map(
             |(owner, generation, pods, reason)| Command::DeleteOwnedPods { owner, generation, pods, reason }
         ),
+        autoscale(),
+        scheduled_or_evicted(),
         (object_id(), object_status()).prop_map(|(id, status)| Command::SetStatus { id, status }),
         (object_id(), any::<u64>())
             .prop_map(|(id, revision)| Command::SetControllerRevision { id, revision }),
@@ -203,6 +213,11 @@ pub(super) fn owned_event() -> impl Strategy<Value = EventKind> + Clone {
     ]);
     prop_oneof![
         object().prop_map(EventKind::SpecChanged),
+        (kind(), object_id(), managers()).prop_map(|(kind, id, managers)| EventKind::ManagersChanged {
+            kind,
+            id,
+            managers
+        }),
         (object_id(), object_status()).prop_map(|(id, status)| EventKind::StatusChanged { id, status }),
         (object_id(), any::<u64>())
             .prop_map(|(id, revision)| EventKind::ControllerRevisionChanged { id, revision }),

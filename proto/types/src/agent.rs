@@ -78,11 +78,30 @@ pub struct PodReport {
 }
 
 /// What one pod uses now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodUsage {
     /// Which pod.
     pub pod: ObjectId,
-    /// Processor time over the last interval, in thousandths of a core.
+    /// Processor time over the last window, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Working set, in bytes.
+    pub memory_bytes: u64,
+    /// How long the window was that `cpu_millis` was measured over, in milliseconds; 0 when there was none yet and the
+    /// processor time is not known.
+    pub window_ms: u64,
+    /// How long before the report it was measured, in milliseconds.
+    pub age_ms: u64,
+    /// Each of its containers that the guest told of, in name order; at most [`crate::CONTAINERS_MAX`] twice, because
+    /// init containers count for themselves.
+    pub containers: Vec<ContainerUsage>,
+}
+
+/// What one container uses now; the window is its pod's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ContainerUsage {
+    /// Which container.
+    pub name: SmolStr,
+    /// Processor time over the last window, in thousandths of a core.
     pub cpu_millis: u64,
     /// Working set, in bytes.
     pub memory_bytes: u64,

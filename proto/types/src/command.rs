@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus,
-    OwnerRef, PodReport, PodStamp, ReplicaSetStatus, Revision,
+    AutoscalerStatus, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId,
+    ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, ReplicaSetStatus, Revision,
 };
 
 /// Most commands of one submission.
@@ -74,6 +74,13 @@ pub enum Command {
         /// Hold back or let go.
         paused: bool,
     },
+    /// Stops all pods of a Deployment, whose wanted number stays, or lets them run again.
+    SetStopped {
+        /// Which Deployment.
+        object: ObjectRef,
+        /// Stop or start.
+        stopped: bool,
+    },
     /// Makes an earlier revision's template the wanted one.
     UndoRollout {
         /// Which Deployment.
@@ -108,6 +115,22 @@ pub enum Command {
         cron_job: ObjectRef,
         /// The job's name.
         name: Name,
+    },
+
+    /// Makes an object what was decided on the one that was looked at: an apply, or another edit, with who manages its
+    /// fields then. Servers make it of what clients ask for.
+    Update {
+        /// What it shall be.
+        object: Object,
+        /// [`crate::ObjectMeta::edit_digest`] of what was looked at; `None` when there was nothing.
+        seen: Option<u128>,
+    },
+    /// Asks for a pod to end, if the PodDisruptionBudgets that it counts for allow it when this is applied.
+    Evict {
+        /// Which pod.
+        pod: ObjectRef,
+        /// Its grace in milliseconds; the pod's own when unset.
+        grace_ms: Option<u64>,
     },
 
     // --- agents ---
@@ -263,6 +286,34 @@ pub enum Command {
         id: ObjectId,
         /// Its new number, above all others of its owner.
         revision: u64,
+    },
+
+    /// What an autoscaler decided, with the figures that it decided by. Refused when the workload, the autoscaler or its
+    /// last decision are others by now, or when bounds or policies do not allow it.
+    Autoscale {
+        /// Which autoscaler.
+        autoscaler: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// The size of the workload that was looked at; `None` when there is no such workload.
+        from: Option<u32>,
+        /// The size that it shall have; the same when it stays.
+        to: u32,
+        /// The autoscaler's status, without this change of the size.
+        status: AutoscalerStatus,
+    },
+
+    /// The time of a job of a CronHorizontalPodAutoscaler has come. What follows is decided by what is true when this is
+    /// applied; refused when that time, or a later one, had its run.
+    ScaleBySchedule {
+        /// Which CronHorizontalPodAutoscaler.
+        scaler: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which of its jobs.
+        job: SmolStr,
+        /// The time of the schedule, milliseconds since the epoch.
+        scheduled_ms: u64,
     },
 
     // --- the cluster itself ---

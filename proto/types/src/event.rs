@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeploymentSpec, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase,
-    NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rejection,
+    Binding, Deletion, DeploymentSpec, DeploymentStatus, Kind, Managers, MemberId, Name, NodeFacts,
+    NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rejection,
     ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
@@ -99,6 +99,15 @@ pub enum EventKind {
         labels: StringMap,
         /// All annotations.
         annotations: StringMap,
+    },
+    /// Other fields are managed, or by others.
+    ManagersChanged {
+        /// The object's kind.
+        kind: Kind,
+        /// The object.
+        id: ObjectId,
+        /// All of them.
+        managers: Managers,
     },
     /// Somebody asked for an object's end.
     DeletionRequested {

@@ -35,9 +35,11 @@ impl Object {
     pub fn feature_level(&self) -> u32 {
         let spec = |spec: &PodSpec| if spec.has_options() { WORKLOADS_LEVEL } else { 1 };
         match self {
+            object if object.meta().managers.get().is_some() => WORKLOADS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) => spec(&pod.spec),
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
+            Self::Deployment(deployment) if deployment.spec.stopped => WORKLOADS_LEVEL,
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
             other => other.kind().feature_level(),
         }
@@ -58,11 +60,16 @@ impl Command {
             }
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
+            | Self::SetStopped { .. }
+            | Self::Update { .. }
             | Self::CreateOwned { .. }
             | Self::CreateOwnedPods { .. }
             | Self::DeleteOwned { .. }
             | Self::DeleteOwnedPods { .. }
             | Self::SetStatus { .. }
+            | Self::Autoscale { .. }
+            | Self::ScaleBySchedule { .. }
+            | Self::Evict { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
             _ => 1,
         }
@@ -123,6 +130,12 @@ mod tests {
         check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
         let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
         let volumes = vec![Volume { name: "v".into(), source }];
-        check(PodSpec { options: Rare::some(PodOptions { volumes }), ..PodSpec::default() }, WORKLOADS_LEVEL);
+        check(
+            PodSpec {
+                options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),
+                ..PodSpec::default()
+            },
+            WORKLOADS_LEVEL,
+        );
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Kind, Name, ObjectId, Revision, StringMap};
+use crate::{Kind, Managers, Name, ObjectId, Rare, Revision, StringMap};
 
 /// The label that ties a pod to its ReplicaSet's template (Kubernetes' name).
 pub const LABEL_POD_TEMPLATE_HASH: &str = "pod-template-hash";
@@ -49,6 +49,9 @@ pub struct ObjectMeta {
     pub owner: Option<OwnerRef>,
     /// W3C `traceparent` of the command that last changed the spec; inherited by what the object owns.
     pub trace_context: Option<SmolStr>,
+    /// Who manages which fields. Missing: nobody has applied or changed the object since its creation.
+    #[serde(default)]
+    pub managers: Rare<Managers>,
 }
 
 impl ObjectMeta {
@@ -67,6 +70,7 @@ impl ObjectMeta {
             annotations: StringMap::new(),
             owner: None,
             trace_context: None,
+            managers: Rare::NONE,
         }
     }
 

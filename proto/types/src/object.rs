@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Name, Node, ObjectMeta, Pod,
-    ReplicaSet, Secret, StatefulSet,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
+    HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget, ReplicaSet, Secret,
+    StatefulSet,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -111,6 +112,15 @@ kinds! {
     Secret = 11, "v1", namespaced, ["secret", "secrets"];
     /// A template that a StatefulSet or DaemonSet has, or had.
     ControllerRevision = 12, "apps/v1", namespaced, ["controllerrevision", "controllerrevisions"];
+    /// How many pods a workload has, by what they use.
+    HorizontalPodAutoscaler = 13, "autoscaling/v2", namespaced,
+        ["horizontalpodautoscaler", "horizontalpodautoscalers", "hpa"];
+    /// Sizes by the clock.
+    CronHorizontalPodAutoscaler = 14, "autoscaling.alibabacloud.com/v1beta1", namespaced,
+        ["cronhorizontalpodautoscaler", "cronhorizontalpodautoscalers", "cronhpa"];
+    /// How many pods evictions leave.
+    PodDisruptionBudget = 15, "policy/v1", namespaced,
+        ["poddisruptionbudget", "poddisruptionbudgets", "pdb"];
 }
 
 impl std::fmt::Display for Kind {

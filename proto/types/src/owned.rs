@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CronJobStatus, DaemonSetStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus};
+use crate::{
+    AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
+    JobStatus, Kind, Name, ObjectId, StatefulSetStatus,
+};
 
 /// What distinguishes a pod from the others of its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,6 +48,12 @@ pub enum ObjectStatus {
     Job(JobStatus),
     /// Of a CronJob.
     CronJob(CronJobStatus),
+    /// Of a HorizontalPodAutoscaler.
+    HorizontalPodAutoscaler(AutoscalerStatus),
+    /// Of a CronHorizontalPodAutoscaler.
+    CronHorizontalPodAutoscaler(CronAutoscalerStatus),
+    /// Of a PodDisruptionBudget.
+    PodDisruptionBudget(DisruptionBudgetStatus),
 }
 
 impl ObjectStatus {
@@ -56,6 +65,9 @@ impl ObjectStatus {
             Self::DaemonSet(_) => Kind::DaemonSet,
             Self::Job(_) => Kind::Job,
             Self::CronJob(_) => Kind::CronJob,
+            Self::HorizontalPodAutoscaler(_) => Kind::HorizontalPodAutoscaler,
+            Self::CronHorizontalPodAutoscaler(_) => Kind::CronHorizontalPodAutoscaler,
+            Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
         }
     }
 }

@@ -254,9 +254,17 @@ impl PodSpec {
         self.peak(|c| c.limits.or(c.requests).amounts())
     }
 
+    /// Kubernetes' effective amounts: an init container runs beside the sidecars before it, the others beside all of them.
     fn peak(&self, amounts: impl Fn(&Container) -> Resources) -> Resources {
-        let running = self.containers.iter().map(&amounts).fold(Resources::ZERO, Resources::plus);
-        self.init_containers.iter().map(&amounts).fold(running, Resources::max)
+        let (mut sidecars, mut peak) = (Resources::ZERO, Resources::ZERO);
+        for container in &self.init_containers {
+            let with_it = sidecars.plus(amounts(container));
+            if container.is_sidecar() {
+                sidecars = with_it;
+            }
+            peak = peak.max(with_it);
+        }
+        self.containers.iter().map(&amounts).fold(sidecars, Resources::plus).max(peak)
     }
 }
 
@@ -360,4 +368,38 @@ pub struct ContainerTermination {
     pub started_at_ms: u64,
     /// Agent's time of the end, milliseconds since the epoch.
     pub finished_at_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ContainerOptions;
+
+    /// Containers by their request for processors; a sidecar's is negative.
+    fn check(init: &[i64], main: &[i64], expected: u64) {
+        let container = |amount: &i64| {
+            let options = ContainerOptions { sidecar: *amount < 0, ..ContainerOptions::default() };
+            let requests = ResourceRequirements {
+                cpu_millis: Some(amount.unsigned_abs()),
+                ..ResourceRequirements::default()
+            };
+            Container { requests, options: Rare::unless_default(options), ..Container::default() }
+        };
+        let spec = PodSpec {
+            init_containers: init.iter().map(container).collect(),
+            containers: main.iter().map(container).collect(),
+            ..PodSpec::default()
+        };
+        assert_eq!(spec.scheduling_request().cpu_millis, expected, "{init:?} {main:?}");
+    }
+
+    #[test]
+    fn the_effective_request_is_the_largest_that_runs_at_once() {
+        check(&[], &[100, 200], 300);
+        check(&[500, 100], &[100, 200], 500);
+        check(&[-50], &[100, 200], 350);
+        check(&[500, -50, 400], &[100, 200], 500);
+        check(&[-50, 500], &[100, 200], 550);
+        check(&[-50, -60, 100], &[10], 210);
+    }
 }

@@ -3,11 +3,15 @@
 //! Source: "API Conventions" and the API reference of Kubernetes for the rules; bounds that Kubernetes leaves
 //! open are set here, because everything that is stored is replicated and kept in memory.
 
+mod autoscaler;
 mod config;
+mod disruption_budget;
 mod image;
 mod job;
 mod path;
 mod pod;
+mod probe;
+mod security;
 mod volume;
 mod workload;
 
@@ -15,6 +19,8 @@ use std::collections::BTreeSet;
 
 pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
+pub use probe::{HTTP_HEADERS_MAX, HTTP_TEXT_BYTES_MAX};
+pub use security::SUPPLEMENTAL_GROUPS_MAX;
 pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
@@ -87,6 +93,13 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         }
         Object::ConfigMap(c) => config::config_map(c, &mut report),
         Object::Secret(s) => config::secret(s, &mut report),
+        Object::HorizontalPodAutoscaler(a) => autoscaler::autoscaler(a, &mut report),
+        Object::CronHorizontalPodAutoscaler(a) => {
+            autoscaler::cron_autoscaler(&a.spec, &root.field("spec"), &mut report);
+        }
+        Object::PodDisruptionBudget(b) => {
+            disruption_budget::budget(&b.spec, &root.field("spec"), &mut report);
+        }
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
         }
@@ -212,6 +225,10 @@ fn object_bytes(object: &Object) -> usize {
         // Data has a bound of its own.
         Object::ConfigMap(_) | Object::Secret(_) => 0,
         Object::ControllerRevision(r) => workload::template_bytes(&r.template),
+        // Lists have bounds of their own.
+        Object::HorizontalPodAutoscaler(_)
+        | Object::CronHorizontalPodAutoscaler(_)
+        | Object::PodDisruptionBudget(_) => 0,
     }
 }
 

@@ -5,10 +5,15 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Container, DownwardSource, Kind, PodSpec};
+use crate::{
+    Container, DownwardSource, Kind, Lifecycle, PodSecurityContext, PodSpec, Probe, Rare, SecurityContext,
+};
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
 pub const FILE_MODE_DEFAULT: u32 = 0o644;
+
+/// Where a container writes why it ends, when nothing else is said (Kubernetes' default).
+pub const TERMINATION_MESSAGE_PATH_DEFAULT: &str = "/dev/termination-log";
 
 /// A key of a ConfigMap or Secret of the pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,6 +90,22 @@ pub struct ContainerOptions {
     pub env_from: Vec<EnvFrom>,
     /// Volumes, in order: a later one may lie inside an earlier one.
     pub volume_mounts: Vec<VolumeMount>,
+    /// Holds back the other probes until it succeeds; its failure ends the container.
+    pub startup_probe: Rare<Probe>,
+    /// Whether the container serves.
+    pub readiness_probe: Rare<Probe>,
+    /// Its failure ends the container.
+    pub liveness_probe: Rare<Probe>,
+    /// What is done after its start and before its end.
+    pub lifecycle: Rare<Lifecycle>,
+    /// An init container that runs beside the others from its start on (`restartPolicy: Always`).
+    pub sidecar: bool,
+    /// As whom it runs, and what it may do.
+    pub security: Rare<SecurityContext>,
+    /// The file whose content becomes the message of its end; [`TERMINATION_MESSAGE_PATH_DEFAULT`] when unset.
+    pub termination_message_path: Option<String>,
+    /// The end of its output becomes that message when it failed and the file is empty (`FallbackToLogsOnError`).
+    pub termination_message_from_logs: bool,
 }
 
 /// What few pods have.
@@ -92,6 +113,8 @@ pub struct ContainerOptions {
 pub struct PodOptions {
     /// Volumes that containers may mount.
     pub volumes: Vec<Volume>,
+    /// As whom its containers run.
+    pub security: Rare<PodSecurityContext>,
 }
 
 /// A volume of a pod.

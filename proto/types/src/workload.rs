@@ -135,7 +135,7 @@ impl DeploymentStrategy {
 }
 
 /// What is wanted of a Deployment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeploymentSpec {
     /// How many pods.
     pub replicas: u32,
@@ -153,6 +153,29 @@ pub struct DeploymentSpec {
     pub revision_history_limit: u32,
     /// Whether template changes are held back.
     pub paused: bool,
+    /// Whether none of its pods run, whatever `replicas` says (Bulkhead's own; Kubernetes has no such field).
+    #[serde(default)]
+    pub stopped: bool,
+}
+
+impl DeploymentSpec {
+    /// How many pods shall run now: none while stopped.
+    #[must_use]
+    pub fn wanted_replicas(&self) -> u32 {
+        if self.stopped { 0 } else { self.replicas }
+    }
+}
+
+impl std::hash::Hash for DeploymentSpec {
+    /// Replicas of before Deployments could be stopped have the same digest of those that are not.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self { replicas, selector, template, strategy, min_ready_ms, .. } = self;
+        (replicas, selector, template, strategy, min_ready_ms).hash(state);
+        (self.progress_deadline_ms, self.revision_history_limit, self.paused).hash(state);
+        if self.stopped {
+            self.stopped.hash(state);
+        }
+    }
 }
 
 /// What is known of a Deployment.

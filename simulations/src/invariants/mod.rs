@@ -29,13 +29,15 @@
 //! | `job_ends` | the end of each pod of a Job is counted once, as a success only when its guest said so | at every new entry |
 //! | `jobs` | a Job that gets a pod has no more than its parallelism; its result is final | at every new entry |
 //! | `cron_jobs` | a CronJob starts at most one job for each time | at every new entry |
+//! | `autoscaling` | an autoscaler keeps to its bounds, and is no faster than its policies | at every new entry |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
-//! The model has no devices, quotas or autoscaling, because the control plane has none yet: their properties (one owner
-//! per device, quota used equals the sum over live pods, autoscaling within bounds) are not looked at.
+//! The model has no devices or quotas, because the control plane has none yet: their properties (one owner per device,
+//! quota used equals the sum over live pods) are not looked at.
 
 pub mod acknowledged;
 pub mod answers;
+pub mod autoscaling;
 pub mod binding;
 pub mod convergence;
 pub mod cron_jobs;

@@ -122,6 +122,7 @@ mod tests {
             progress_deadline_ms: 1,
             revision_history_limit: 1,
             paused: false,
+            stopped: false,
         };
         let meta = ObjectMeta::new(None, Name::new("d").expect("a name"));
         Deployment { meta, spec, status: DeploymentStatus::default() }

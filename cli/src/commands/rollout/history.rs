@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Fai
         let Some(found) = found else {
             return Err(get::not_found(&format!("revision {revision} of {object}")));
         };
-        let value = Directory::default().to_value(found);
+        let value = Directory::default().to_value(found, false);
         let template = ["/spec/template", "/data/spec/template"].into_iter().find_map(|at| value.pointer(at));
         let template = template.cloned().unwrap_or(Value::Null);
         return emit(&format!("revision {revision}\n{}", bulkhead_manifest::value_to_yaml(&template)));

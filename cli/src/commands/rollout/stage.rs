@@ -1,7 +1,8 @@
 //! Where a rollout stands, by kubectl's rules and in its words.
 
 use bulkhead_types::{
-    DaemonSet, DaemonSetUpdateStrategy, Deployment, Object, StatefulSet, StatefulSetUpdateStrategy,
+    ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, Object, StatefulSet,
+    StatefulSetUpdateStrategy,
 };
 
 /// Where a rollout stands.
@@ -33,8 +34,16 @@ fn deployment_stage(deployment: &Deployment) -> Stage {
     if progressing.is_some_and(|c| c.reason == "ProgressDeadlineExceeded") {
         return Stage::Stuck(format!("deployment \"{name}\" exceeded its progress deadline"));
     }
+    if spec.stopped {
+        return Stage::Stuck(format!(
+            "deployment \"{name}\" is stopped: nothing rolls out until it is started"
+        ));
+    }
+    let failure = status.conditions.iter().find(|c| c.condition_type == "ReplicaFailure");
+    let failure = failure.filter(|c| c.status == ConditionStatus::True);
+    let why = failure.map_or_else(String::new, |c| format!(" ({})", c.message));
     let waiting = |what: String| {
-        Stage::Going(format!("Waiting for deployment \"{name}\" rollout to finish: {what}..."))
+        Stage::Going(format!("Waiting for deployment \"{name}\" rollout to finish: {what}...{why}"))
     };
     if status.updated_replicas < spec.replicas {
         let (updated, wanted) = (status.updated_replicas, spec.replicas);
@@ -111,8 +120,8 @@ fn daemon_set_stage(set: &DaemonSet) -> Stage {
 mod tests {
     use super::*;
     use bulkhead_types::{
-        Condition, ConditionStatus, DeploymentSpec, DeploymentStatus, DeploymentStrategy, LabelSelector,
-        Name, ObjectMeta, PodSpec, PodTemplate, Shared, StringMap,
+        Condition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, LabelSelector, Name, ObjectMeta,
+        PodSpec, PodTemplate, Shared, StringMap,
     };
 
     fn check(change: impl FnOnce(&mut Deployment), expected: Stage) {
@@ -133,6 +142,7 @@ mod tests {
                 progress_deadline_ms: 1,
                 revision_history_limit: 1,
                 paused: false,
+                stopped: false,
             },
             status: DeploymentStatus {
                 observed_generation: 2,
@@ -174,6 +184,30 @@ mod tests {
             going(
                 "Waiting for deployment \"web\" rollout to finish: 2 of 3 updated replicas are available...",
             ),
+        );
+    }
+
+    #[test]
+    fn why_it_waits_is_told() {
+        check(
+            |d| {
+                d.status.updated_replicas = 1;
+                d.status.conditions.push(Condition {
+                    condition_type: "ReplicaFailure".into(),
+                    status: ConditionStatus::True,
+                    reason: "PodsUnschedulable".into(),
+                    message: "1 pods cannot be placed".to_owned(),
+                    last_transition_ms: 1,
+                    last_update_ms: 1,
+                });
+            },
+            going(
+                "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated... (1 pods cannot be placed)",
+            ),
+        );
+        check(
+            |d| d.spec.stopped = true,
+            Stage::Stuck("deployment \"web\" is stopped: nothing rolls out until it is started".to_owned()),
         );
     }
 

@@ -85,6 +85,7 @@ mod tests {
                 sub_path: Some("y".to_owned()),
                 read_only: true,
             }],
+            ..ContainerOptions::default()
         };
         let container = Container {
             env: vec![
@@ -103,7 +104,8 @@ mod tests {
         assert_eq!(mounts(&container), ["/x from v/y (read-only)"]);
         let keys = ConfigProjection { name: "keys".into(), optional: false, items: vec![] };
         let source = VolumeSource::Files { source: Projection::Secret(keys), default_mode: 0o644 };
-        let options = PodOptions { volumes: vec![Volume { name: "v".into(), source }] };
+        let options =
+            PodOptions { volumes: vec![Volume { name: "v".into(), source }], ..PodOptions::default() };
         let spec = PodSpec { options: Rare::some(options), ..PodSpec::default() };
         assert_eq!(volumes(&spec), ["v: Secret keys"]);
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bulkhead_schedule::{Schedule, ScheduleError, parse_time};
 use bulkhead_types::{
     ANNOTATION_SCHEDULED_AT, CronJob, CronJobSpec, CronJobStatus, EventKind, FieldError, Job, JobStatus,
-    Kind, Name, Object, ObjectRef, OwnerRef, Rejection, RejectionCode,
+    Kind, MANAGER_LIFE, Name, Object, ObjectRef, OwnerRef, Rejection, RejectionCode,
 };
 
+use super::managers::manage;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 
@@ -17,7 +18,9 @@ pub(super) fn set_suspended(
     suspended: bool,
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
-    match state.find_object(reference).ok_or_else(|| not_found(reference))? {
+    let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
+    let meta = object.meta().clone();
+    match object {
         Object::Job(mut job) => {
             if job.end().is_some() {
                 return Err(not_allowed(reference, "has ended: there is nothing left to hold back"));
@@ -39,6 +42,7 @@ pub(super) fn set_suspended(
             return Err(Rejection::new(RejectionCode::Invalid, field, reason));
         }
     }
+    manage(state, reference.kind, &meta, MANAGER_LIFE, &["spec", "suspend"], emit);
     Ok(())
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    EventKind, FENCING_LEVEL, Kind, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, Object, ObjectId,
-    ObjectMeta, PodPhase, Rejection, RejectionCode, StringMap, check_label_key, check_label_value,
+    EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus,
+    Object, ObjectId, ObjectMeta, PodPhase, Rejection, RejectionCode, StringMap, check_label_key,
+    check_label_value,
 };
 use smol_str::SmolStr;
 
+use super::managers::manage;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 use crate::evolve::node_labels;
@@ -84,6 +86,7 @@ pub(super) fn set_unschedulable(
     if node.spec.unschedulable != unschedulable {
         let spec = NodeSpec { unschedulable, ..node.spec.clone() };
         emit.push(EventKind::NodeSpecChanged { id: node.meta.id, spec });
+        manage(state, Kind::Node, &node.meta, MANAGER_LIFE, &["spec", "unschedulable"], emit);
     }
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ANNOTATION_UNIQUE, Deletion, EventKind, FENCING_LEVEL, Kind, LABEL_HOSTNAME, Node, NodePhase, Object,
-    ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
+    ANNOTATION_UNIQUE, Deletion, EventKind, FENCING_LEVEL, Kind, LABEL_HOSTNAME, MANAGERS_MAX, Managers,
+    Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, not_allowed, not_found};
+use super::{Emit, autoscaling, not_allowed, not_found};
 use crate::State;
 
 /// The namespace that is always there.
@@ -16,6 +16,7 @@ pub(super) const NAMESPACE_DEFAULT: &str = "default";
 pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     check_valid(object)?;
     let reference = object.object_ref();
+    check_managers(&reference, &object.meta().managers.get().cloned().unwrap_or_default())?;
     check_namespace(state, &reference)?;
     if state.find_object(&reference).is_some() {
         return Err(Rejection::new(RejectionCode::AlreadyExists, reference.to_string(), "already exists")
@@ -25,8 +26,44 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
         return Err(not_allowed(reference, "nodes are created by their own agents")
             .with_remedy("start an agent with this name"));
     }
+    autoscaling::check_alone(state, object)?;
     emit.create(fresh(object, emit));
     Ok(())
+}
+
+/// What somebody decided on an object that is still the same: without that, others' changes would be undone.
+pub(super) fn update(
+    state: &State,
+    object: &Object,
+    seen: Option<u128>,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    let reference = object.object_ref();
+    let present = state.find_object(&reference);
+    if present.as_ref().map(|present| present.meta().edit_digest()) != seen {
+        return Err(Rejection::new(RejectionCode::Conflict, reference.to_string(), "changed meanwhile")
+            .with_remedy("try again"));
+    }
+    let Some(present) = present else { return create(state, object, emit) };
+    apply(state, object, emit)?;
+    let managers = object.meta().managers.get().cloned().unwrap_or_default();
+    check_managers(&reference, &managers)?;
+    if present.meta().managers != object.meta().managers {
+        emit.push(EventKind::ManagersChanged { kind: reference.kind, id: present.meta().id, managers });
+    }
+    Ok(())
+}
+
+fn check_managers(reference: &ObjectRef, managers: &Managers) -> Result<(), Rejection> {
+    let is_ordered =
+        managers.managers.is_sorted_by(|a, b| (&a.manager, a.operation) < (&b.manager, b.operation));
+    if managers.managers.len() <= MANAGERS_MAX && is_ordered {
+        return Ok(());
+    }
+    let field = format!("{reference}: metadata.managedFields");
+    let reason = format!("must be at most {MANAGERS_MAX} managers, each once, in order");
+    Err(Rejection::new(RejectionCode::Invalid, field, reason)
+        .with_remedy("apply under a name that manages fields of it already"))
 }
 
 /// The object as submitted, without anything that only the control plane may set.
@@ -51,6 +88,9 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::DaemonSet(set) => Arc::make_mut(set).status = Default::default(),
         Object::Job(job) => Arc::make_mut(job).status = Default::default(),
         Object::CronJob(job) => Arc::make_mut(job).status = Default::default(),
+        Object::HorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
+        Object::CronHorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
+        Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -64,6 +104,9 @@ pub(super) fn check_valid(object: &Object) -> Result<(), Rejection> {
     let mut errors = validate(object);
     if let Object::CronJob(cron_job) = object {
         errors.extend(super::jobs::schedule_error(&cron_job.spec));
+    }
+    if let Object::CronHorizontalPodAutoscaler(scaler) = object {
+        errors.extend(super::cron_scaling::schedule_errors(&scaler.spec));
     }
     let Some(first) = errors.first() else { return Ok(()) };
     let field = format!("{}: {}", object.object_ref(), first.path);
@@ -117,6 +160,10 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
             .with_remedy("change that instead"));
     }
+    autoscaling::check_alone(state, object)?;
+    if replicas(&present) != replicas(object) {
+        autoscaling::check_manual(state, &reference)?;
+    }
     let id = present.meta().id;
     let labels = applied_labels(&present, object)?;
     if labels != present.meta().labels || object.meta().annotations != present.meta().annotations {
@@ -154,6 +201,15 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         _ => change_spec(&present, object, &reference, emit)?,
     }
     Ok(())
+}
+
+/// The size of what an autoscaler may scale.
+fn replicas(object: &Object) -> Option<u32> {
+    match object {
+        Object::Deployment(deployment) => Some(deployment.spec.replicas),
+        Object::StatefulSet(set) => Some(set.spec.replicas),
+        _ => None,
+    }
 }
 
 /// Changes the spec of an object of a kind that has no event of its own for that.

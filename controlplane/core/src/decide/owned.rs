@@ -126,6 +126,9 @@ pub(super) fn set_status(
 ) -> Result<(), Rejection> {
     let kind = status.kind();
     let found = state.object(kind, id).ok_or_else(|| not_found(format!("{kind} {id}")))?;
+    if matches!(kind, Kind::HorizontalPodAutoscaler | Kind::CronHorizontalPodAutoscaler) {
+        return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
+    }
     let status = match (&found, status) {
         (Object::Job(job), ObjectStatus::Job(wanted)) => {
             ObjectStatus::Job(super::jobs::with_present_counts(job, wanted))
@@ -149,6 +152,7 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::DaemonSet(o) => ObjectStatus::DaemonSet(o.status.clone()),
         Object::Job(o) => ObjectStatus::Job(o.status.clone()),
         Object::CronJob(o) => ObjectStatus::CronJob(o.status.clone()),
+        Object::PodDisruptionBudget(o) => ObjectStatus::PodDisruptionBudget(o.status.clone()),
         _ => return None,
     })
 }

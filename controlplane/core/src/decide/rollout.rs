@@ -1,14 +1,15 @@
-//! What users do to a rollout: scale, pause, resume, undo, restart.
+//! What users do to a rollout: scale, stop, start, pause, resume, undo, restart.
 
 use std::sync::Arc;
 
 use bulkhead_types::{
     ANNOTATION_RESTARTED_AT, ControllerRevision, DaemonSet, Deployment, EventKind, Kind,
-    LABEL_POD_TEMPLATE_HASH, Object, ObjectId, ObjectRef, PodTemplate, REPLICAS_MAX, Rejection,
-    RejectionCode, ReplicaSet, StatefulSet,
+    LABEL_POD_TEMPLATE_HASH, MANAGER_LIFE, MANAGER_SCALE, Object, ObjectId, ObjectMeta, ObjectRef,
+    PodTemplate, REPLICAS_MAX, Rejection, RejectionCode, ReplicaSet, StatefulSet,
 };
 use smol_str::SmolStr;
 
+use super::managers::manage;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 
@@ -23,8 +24,14 @@ pub(super) fn scale(
         return Err(Rejection::new(RejectionCode::Invalid, field, format!("must be at most {REPLICAS_MAX}")));
     }
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
+    super::autoscaling::check_manual(state, reference)?;
+    let meta = object.meta().clone();
     match object {
         Object::Deployment(deployment) => {
+            if deployment.spec.stopped {
+                return Err(not_allowed(reference, "is stopped: its number stays until it runs again")
+                    .with_remedy("start it first"));
+            }
             if deployment.spec.replicas != replicas {
                 change_spec(&deployment, |spec| spec.replicas = replicas, emit);
             }
@@ -54,6 +61,7 @@ pub(super) fn scale(
             return Err(Rejection::new(RejectionCode::Invalid, field, reason));
         }
     }
+    manage(state, reference.kind, &meta, MANAGER_SCALE, &["spec", "replicas"], emit);
     Ok(())
 }
 
@@ -89,8 +97,31 @@ pub(super) fn set_paused(
     };
     if deployment.spec.paused != paused {
         change_spec(&deployment, |spec| spec.paused = paused, emit);
+        manage(state, Kind::Deployment, &deployment.meta, MANAGER_LIFE, &["spec", "paused"], emit);
     }
     Ok(())
+}
+
+pub(super) fn set_stopped(
+    state: &State,
+    reference: &ObjectRef,
+    stopped: bool,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    match state.find_object(reference).ok_or_else(|| not_found(reference))? {
+        Object::Deployment(deployment) => {
+            if deployment.spec.stopped != stopped {
+                change_spec(&deployment, |spec| spec.stopped = stopped, emit);
+                manage(state, Kind::Deployment, &deployment.meta, MANAGER_LIFE, &["spec", "stopped"], emit);
+            }
+            Ok(())
+        }
+        other => {
+            let field = other.object_ref().to_string();
+            let reason = "cannot be stopped or started: only Deployments can";
+            Err(Rejection::new(RejectionCode::Invalid, field, reason).with_remedy("scale it to 0 and back"))
+        }
+    }
 }
 
 pub(super) fn undo(
@@ -139,7 +170,10 @@ pub(super) fn restart(
         );
     }
     let (key, value) = (SmolStr::new_static(ANNOTATION_RESTARTED_AT), restarted_at.clone());
+    let meta = rolled.meta().clone();
     rolled.change_template(|template| _ = template.annotations.insert(key, value), emit);
+    let path = ["spec", "template", "metadata", "annotations", ANNOTATION_RESTARTED_AT];
+    manage(state, reference.kind, &meta, MANAGER_LIFE, &path, emit);
     Ok(())
 }
 
@@ -203,11 +237,11 @@ impl Rolled {
         }
     }
 
-    fn id(&self) -> ObjectId {
+    fn meta(&self) -> &ObjectMeta {
         match self {
-            Self::Deployment(deployment) => deployment.meta.id,
-            Self::StatefulSet(set) => set.meta.id,
-            Self::DaemonSet(set) => set.meta.id,
+            Self::Deployment(deployment) => &deployment.meta,
+            Self::StatefulSet(set) => &set.meta,
+            Self::DaemonSet(set) => &set.meta,
         }
     }
 
@@ -216,9 +250,9 @@ impl Rolled {
             Self::Deployment(deployment) => {
                 set_at(state, deployment, revision).map(|set| without_hash(&set.spec.template))
             }
-            _ => {
-                rows_of(state, self.id()).find(|row| row.revision == revision).map(|row| row.template.clone())
-            }
+            _ => rows_of(state, self.meta().id)
+                .find(|row| row.revision == revision)
+                .map(|row| row.template.clone()),
         }
     }
 
@@ -228,7 +262,7 @@ impl Rolled {
                 previous_set(state, deployment).map(|set| without_hash(&set.spec.template))
             }
             _ => {
-                let earlier = rows_of(state, self.id()).filter(|row| row.template != *self.template());
+                let earlier = rows_of(state, self.meta().id).filter(|row| row.template != *self.template());
                 earlier.max_by_key(|row| row.revision).map(|row| row.template.clone())
             }
         }

@@ -21,6 +21,9 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::Secret(a), Object::Secret(b)) => {
             (a.immutable, a.secret_type, &a.data) != (b.immutable, b.secret_type, &b.data)
         }
+        (Object::HorizontalPodAutoscaler(a), Object::HorizontalPodAutoscaler(b)) => a.spec != b.spec,
+        (Object::CronHorizontalPodAutoscaler(a), Object::CronHorizontalPodAutoscaler(b)) => a.spec != b.spec,
+        (Object::PodDisruptionBudget(a), Object::PodDisruptionBudget(b)) => a.spec != b.spec,
         _ => false,
     }
 }

@@ -97,7 +97,10 @@ fn container(env_from: Vec<EnvFrom>, env: Vec<EnvVar>, args: &[&str]) -> Contain
 fn with_volume(source: VolumeSource) -> PodSpec {
     PodSpec {
         containers: vec![container(vec![], vec![], &[])],
-        options: Rare::some(PodOptions { volumes: vec![Volume { name: "v".into(), source }] }),
+        options: Rare::some(PodOptions {
+            volumes: vec![Volume { name: "v".into(), source }],
+            ..PodOptions::default()
+        }),
         ..PodSpec::default()
     }
 }

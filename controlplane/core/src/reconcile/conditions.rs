@@ -3,6 +3,8 @@
 use bulkhead_types::{Condition, ConditionStatus};
 use smol_str::SmolStr;
 
+use crate::conditions::set_condition;
+
 /// A list of conditions, kept in type order.
 pub(super) struct Conditions<'a> {
     pub(super) list: &'a mut Vec<Condition>,
@@ -23,6 +25,17 @@ impl Conditions<'_> {
         if !present.is_some_and(|c| c.status == status && c.reason == reason) {
             self.put(condition_type, status, reason, message);
         }
+    }
+
+    /// The same for a message that tells more than the reason does: another one is taken over.
+    pub(super) fn set_text(
+        &mut self,
+        condition_type: &'static str,
+        status: ConditionStatus,
+        reason: &'static str,
+        message: String,
+    ) {
+        set_condition(self.list, self.now_ms, (condition_type, status), reason, &message);
     }
 
     /// Sets a condition to true, as of now even when it was so before.

@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 
 use self::rolling::{Bounds, Resize, SetSize};
 use self::status::Found;
+use super::tally::is_unplaced;
 use super::{Queue, Reconciler, View, names, work_off};
 use crate::{Change, ChangeType, State};
 
@@ -49,7 +50,7 @@ impl Reconciler for Deployments {
             }
             (Object::Deployment(deployment), former) => {
                 if let Some(Object::Deployment(former)) = former
-                    && former.spec.replicas != deployment.spec.replicas
+                    && former.spec.wanted_replicas() != deployment.spec.wanted_replicas()
                 {
                     let before = bounds_of(former).total_max();
                     self.scaled_from.entry(deployment.meta.id).or_insert(before);
@@ -61,8 +62,12 @@ impl Reconciler for Deployments {
                     self.queue.mark(owner.id);
                 }
             }
-            (Object::Pod(pod), _) if change.change_type == ChangeType::Deleted => {
-                self.touched_sets.extend(pod.meta.owner.map(|owner| owner.id));
+            (Object::Pod(pod), former) => {
+                let gone = change.change_type == ChangeType::Deleted;
+                let was_unplaced = matches!(former, Some(Object::Pod(former)) if is_unplaced(former));
+                if gone || was_unplaced != is_unplaced(pod) {
+                    self.touched_sets.extend(pod.meta.owner.map(|owner| owner.id));
+                }
             }
             _ => {}
         }
@@ -102,7 +107,7 @@ fn is_doomed(state: &State, deployment: &Deployment) -> bool {
 }
 
 fn bounds_of(deployment: &Deployment) -> Bounds {
-    let desired = deployment.spec.replicas;
+    let desired = deployment.spec.wanted_replicas();
     let (surge, unavailable) = deployment.spec.strategy.bounds(desired);
     Bounds { desired, surge, unavailable }
 }
@@ -136,6 +141,7 @@ impl<'a> Pass<'a> {
         self.sync_revision(&mut found, commands);
         let resizes = self.resizes(&mut found, commands);
         let at_rest = resizes.is_empty();
+        found.blocked = at_rest && self.is_blocked(&found);
         let scale = |r: Resize| Command::ScaleReplicaSet { replica_set: r.id, from: r.from, to: r.to };
         commands.extend(resizes.into_iter().map(scale));
         let status = status::status(self.deployment, self.bounds, &found, self.view.now_ms);
@@ -172,7 +178,21 @@ impl<'a> Pass<'a> {
             collision_count: self.deployment.status.collision_count,
             creates: false,
             failing: failing.map(|set| set.meta.name.to_string()),
+            unplaced: self.new.as_ref().and_then(|set| self.unplaced(set.meta.id)),
+            blocked: false,
         }
+    }
+
+    /// How many pods of a set no node can take, and why the first of them.
+    fn unplaced(&self, set: ObjectId) -> Option<(u32, String)> {
+        let first = self.view.state.pods().get(self.view.tallies.first_unplaced(set)?)?;
+        Some((self.view.tallies.unplaced(set), first.status.message.clone()))
+    }
+
+    /// Whether no old pod may make room for a new one that no node can take.
+    fn is_blocked(&self, found: &Found) -> bool {
+        let holds_room = found.old.iter().any(|set| set.replicas > 0);
+        found.unplaced.is_some() && holds_room && self.bounds.unavailable == 0
     }
 
     /// A set whose template is wanted again stands for the newest revision.
@@ -186,6 +206,10 @@ impl<'a> Pass<'a> {
     }
 
     fn resizes(&self, found: &mut Found, commands: &mut Vec<Command>) -> Vec<Resize> {
+        if self.deployment.spec.stopped {
+            let all: Vec<SetSize> = found.old.iter().copied().chain(found.new).collect();
+            return rolling::drop_all(&all);
+        }
         if let Some(resizes) = self.scaling(found) {
             return resizes;
         }
@@ -193,7 +217,7 @@ impl<'a> Pass<'a> {
             return Vec::new();
         }
         if self.deployment.spec.strategy == DeploymentStrategy::Recreate {
-            let dropped = rolling::drop_old(&found.old);
+            let dropped = rolling::drop_all(&found.old);
             if !dropped.is_empty() || self.old.iter().any(|set| has_live_pods(self.view.state, set.meta.id)) {
                 return dropped;
             }
@@ -218,7 +242,8 @@ impl<'a> Pass<'a> {
         let desired = self.bounds.desired;
         let paused = self.deployment.spec.paused;
         if active.len() < 2 {
-            if !paused && self.scaled_from.is_none() {
+            // When nothing runs the present template comes first, whatever was scaled or started.
+            if !paused && (self.scaled_from.is_none() || active.is_empty()) {
                 return None;
             }
             let only = active.first().copied().or(found.new).or(sizes.last().copied())?;
@@ -236,7 +261,7 @@ impl<'a> Pass<'a> {
         }
         let saturated = found.new.is_some_and(|new| new.replicas == desired && new.available >= desired);
         if saturated {
-            return Some(rolling::drop_old(&found.old));
+            return Some(rolling::drop_all(&found.old));
         }
         let before = self.scaled_from.unwrap_or(self.deployment.status.replicas);
         let resizes = rolling::proportional(self.bounds, before, &active);

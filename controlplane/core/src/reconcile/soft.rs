@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{ObjectId, PodUsage};
+use bulkhead_types::{ContainerUsage, ObjectId, Pod, PodUsage};
+
+/// Longest age of a measurement that still counts, in milliseconds: guests measure every 10 s.
+pub const USAGE_AGE_MS_MAX: u64 = 60_000;
 
 /// When a node was heard last: by the calendar, and by the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,13 +14,29 @@ struct Heartbeat {
     up_ms: u64,
 }
 
+/// What a pod used, and when that was measured, by the leader's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When it was measured, milliseconds since the epoch.
+    pub measured_at_ms: u64,
+    /// How long the window of the processor time was, in milliseconds; 0 when that is not known yet.
+    pub window_ms: u64,
+    /// Processor time over the window, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Working set, in bytes.
+    pub memory_bytes: u64,
+    /// The same of each container, in name order.
+    pub containers: Vec<ContainerUsage>,
+}
+
 /// Heartbeats and usage of nodes, since this server became the leader.
 #[derive(Clone, Debug, Default)]
 pub struct SoftState {
     leader_since_ms: u64,
     leader_since_up_ms: u64,
     heartbeats: BTreeMap<ObjectId, Heartbeat>,
-    usage: BTreeMap<ObjectId, Vec<PodUsage>>,
+    /// By node and pod: what a node says replaces what it said before, so there is no more of it than its reports may hold.
+    usage: BTreeMap<ObjectId, BTreeMap<ObjectId, Sample>>,
 }
 
 impl SoftState {
@@ -55,20 +74,67 @@ impl SoftState {
         self.leader_since_ms
     }
 
-    /// Notes what the pods of a node use.
-    pub fn set_usage(&mut self, node: ObjectId, usage: Vec<PodUsage>) {
-        self.usage.insert(node, usage);
+    /// Notes what the pods of a node use, all of them.
+    pub fn set_usage(&mut self, node: ObjectId, now_ms: u64, usage: Vec<PodUsage>) {
+        let sample = |usage: PodUsage| {
+            let PodUsage { pod, cpu_millis, memory_bytes, window_ms, age_ms, containers } = usage;
+            let measured_at_ms = now_ms.saturating_sub(age_ms);
+            (pod, Sample { measured_at_ms, window_ms, cpu_millis, memory_bytes, containers })
+        };
+        self.usage.insert(node, usage.into_iter().map(sample).collect());
     }
 
-    /// What the pods of a node use, as last reported.
+    /// What a pod uses, as the node that it is bound to said last; `None` when that is too old.
     #[must_use]
-    pub fn usage(&self, node: ObjectId) -> &[PodUsage] {
-        self.usage.get(&node).map_or(&[], Vec::as_slice)
+    pub fn usage(&self, pod: &Pod, now_ms: u64) -> Option<&Sample> {
+        let sample = self.usage.get(&pod.node?)?.get(&pod.meta.id)?;
+        (now_ms.saturating_sub(sample.measured_at_ms) <= USAGE_AGE_MS_MAX).then_some(sample)
     }
 
     /// Forgets a node that is gone.
     pub fn forget(&mut self, node: ObjectId) {
         self.heartbeats.remove(&node);
         self.usage.remove(&node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bulkhead_types::{Name, ObjectMeta, PodSpec, PodStatus, Shared};
+
+    use super::*;
+
+    const NODE: ObjectId = ObjectId(1);
+
+    fn pod(id: u64, node: Option<ObjectId>) -> Arc<Pod> {
+        let mut meta = ObjectMeta::new(None, Name::new("p").expect("a name"));
+        meta.id = ObjectId(id);
+        Arc::new(Pod { meta, spec: Shared::new(PodSpec::default()), node, status: PodStatus::default() })
+    }
+
+    fn usage(pod: u64, age_ms: u64) -> PodUsage {
+        let pod = ObjectId(pod);
+        PodUsage { pod, cpu_millis: 5, memory_bytes: 7, window_ms: 10, age_ms, containers: vec![] }
+    }
+
+    #[test]
+    fn usage_is_of_where_the_pod_is_and_gets_old() {
+        let mut soft = SoftState::new(0, 0);
+        soft.set_usage(NODE, 100_000, vec![usage(2, 1000), usage(3, 0)]);
+        let check = |soft: &SoftState, pod: &Pod, now_ms: u64, expected: Option<u64>| {
+            assert_eq!(soft.usage(pod, now_ms).map(|sample| sample.measured_at_ms), expected);
+        };
+        let (on_node, elsewhere) = (pod(2, Some(NODE)), pod(2, Some(ObjectId(9))));
+        check(&soft, &on_node, 100_000, Some(99_000));
+        check(&soft, &on_node, 99_000 + USAGE_AGE_MS_MAX, Some(99_000));
+        check(&soft, &on_node, 99_001 + USAGE_AGE_MS_MAX, None);
+        check(&soft, &elsewhere, 100_000, None);
+        check(&soft, &pod(2, None), 100_000, None);
+        soft.set_usage(NODE, 101_000, vec![usage(3, 0)]);
+        check(&soft, &on_node, 101_000, None);
+        soft.forget(NODE);
+        check(&soft, &pod(3, Some(NODE)), 101_000, None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Kind, Object, ObjectId, Pod, ReplicaSet};
 
 use super::is_active;
-use crate::decide::REASON_NODE_FENCED;
+use crate::decide::{REASON_NODE_FENCED, REASON_UNSCHEDULABLE};
 use crate::{Change, ChangeType, State};
 
 /// First pause of a set whose pods keep failing, in milliseconds; it doubles with every further round.
@@ -74,6 +74,8 @@ pub(crate) struct Tallies {
     /// Ready pods that are not available yet: when they will be.
     waiting: BTreeMap<(u64, ObjectId), ObjectId>,
     failing: BTreeSet<ObjectId>,
+    /// Active pods that no node can take, by their set.
+    unplaced: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     /// Deployments and ReplicaSets whose `min_ready_ms` changed.
     stale: BTreeSet<(Kind, ObjectId)>,
 }
@@ -93,7 +95,22 @@ fn ready_since(pod: &Pod) -> Option<u64> {
     (is_active(pod) && pod.status.ready).then_some(pod.status.ready_since_ms)
 }
 
+/// Whether a pod runs nowhere because no node can take it.
+pub(super) fn is_unplaced(pod: &Pod) -> bool {
+    pod.node.is_none() && is_active(pod) && pod.status.reason == REASON_UNSCHEDULABLE
+}
+
 impl Tallies {
+    /// How many of a set's pods no node can take.
+    pub(crate) fn unplaced(&self, set: ObjectId) -> u32 {
+        self.unplaced.get(&set).map_or(0, |pods| u32::try_from(pods.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The oldest pod of a set that no node can take.
+    pub(crate) fn first_unplaced(&self, set: ObjectId) -> Option<ObjectId> {
+        self.unplaced.get(&set)?.first().copied()
+    }
+
     /// The figures of a set.
     pub(crate) fn of(&self, set: ObjectId) -> Tally {
         self.sets.get(&set).cloned().unwrap_or_default()
@@ -104,6 +121,21 @@ impl Tallies {
         for set in state.replica_sets().iter() {
             self.sets.insert(set.meta.id, Tally::default());
             self.rebuild(state, set);
+        }
+        for pod in state.pending_pods().iter().filter_map(|id| state.pods().get(*id)) {
+            self.note_placement(pod.meta.id, set_of(pod), is_unplaced(pod));
+        }
+    }
+
+    fn note_placement(&mut self, pod: ObjectId, set: Option<ObjectId>, unplaced: bool) {
+        let Some(set) = set else { return };
+        if unplaced {
+            self.unplaced.entry(set).or_default().insert(pod);
+        } else if let Some(pods) = self.unplaced.get_mut(&set) {
+            pods.remove(&pod);
+            if pods.is_empty() {
+                self.unplaced.remove(&set);
+            }
         }
     }
 
@@ -146,6 +178,7 @@ impl Tallies {
         let Some(pod) = present.or(former) else { return };
         let Some(set) = set_of(pod) else { return };
         let id = pod.meta.id;
+        self.note_placement(id, Some(set), present.is_some_and(is_unplaced));
         let (was, is) = (former.and_then(ready_since), present.and_then(ready_since));
         if was != is {
             if let Some(since_ms) = was {

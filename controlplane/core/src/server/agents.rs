@@ -27,7 +27,7 @@ impl Server {
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, .. } = report;
         leader.soft.heartbeat(node, now_ms, up_ms);
-        leader.soft.set_usage(node, usage);
+        leader.soft.set_usage(node, now_ms, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.

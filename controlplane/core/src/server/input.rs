@@ -1,8 +1,9 @@
 //! What can happen to a server.
 
-use bulkhead_types::{AgentReport, Command, MemberId, MembershipChange, Stamped};
+use bulkhead_types::{AgentReport, Command, MemberId, MembershipChange, ObjectId, Stamped};
 
 use crate::State;
+use crate::query::Selection;
 
 /// Names a waiting caller; chosen by the shell, never reused while it waits.
 pub type Ticket = u64;
@@ -37,6 +38,17 @@ pub enum Input {
         ticket: Ticket,
         /// What it says.
         report: AgentReport,
+    },
+    /// Somebody wants to know what pods or nodes use; only the leader does.
+    Usage {
+        /// Who waits.
+        ticket: Ticket,
+        /// Of which: of kind Pod or Node.
+        selection: Selection,
+        /// Those with a key above it.
+        after: ObjectId,
+        /// At most so many are looked at.
+        limit: usize,
     },
     /// Somebody wants to change the membership.
     Membership {

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use bulkhead_canary::planted;
-use bulkhead_types::{Command, MemberId, MemberRole, NodePhase, ObjectId, Stamped};
+use bulkhead_types::{Command, MemberId, MemberRole, NodePhase, Object, ObjectId, Stamped};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::proposals::Origin;
 use super::{Fatal, PeerMessage, Reply, Server, TooOld};
-use crate::Applied;
 use crate::reconcile::{Context, Reconcilers, SoftState};
+use crate::{Applied, ChangeType};
 
 /// The name under which the cluster's own housekeeping is proposed.
 const HOUSEKEEPING: &str = "cluster";
@@ -118,9 +118,13 @@ impl Server {
     }
 
     pub(super) fn observe(&mut self, applied: &[Applied]) {
-        let Some(reconcilers) = self.leader.as_mut().and_then(|l| l.reconcilers.as_mut()) else { return };
+        let Some(leader) = self.leader.as_mut() else { return };
+        let Some(reconcilers) = leader.reconcilers.as_mut() else { return };
         for change in applied.iter().flat_map(|a| &a.changes) {
             reconcilers.observe(change);
+            if let (Object::Node(node), ChangeType::Deleted) = (&change.object, change.change_type) {
+                leader.soft.forget(node.meta.id);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bulkhead_types::{AgentAck, MemberId, Rejection, Transaction};
 
 use super::input::{PeerMessage, Ticket};
+use super::usage::UsagePage;
 use crate::replica::{Persist, SnapshotPoint};
 use crate::{Applied, State};
 
@@ -64,6 +65,8 @@ pub enum Reply {
     ReadReady,
     /// The agent's report counts; its lease is renewed.
     Agent(AgentAck),
+    /// What pods or nodes use.
+    Usage(UsagePage),
     /// Refused before it was proposed.
     Rejected(Rejection),
     /// Only the leader can; here is who that is, when known. Nothing was done.

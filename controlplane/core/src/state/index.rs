@@ -12,6 +12,9 @@ pub struct NodeUsage {
     pub pods: u32,
 }
 
+/// Namespace, kind and name of an object, whether or not it exists.
+type NameKey = (Option<Name>, Kind, Name);
+
 /// All secondary orders. What many entries would begin with is the key of a map of its own: it is there once, and no
 /// map in a map is empty.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,8 +25,10 @@ pub(crate) struct Index {
     on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
+    /// Who sets the size of which workload, or moves the bounds of which autoscaler, by the kind of who does.
+    scalers: OrdSet<(NameKey, Kind, ObjectId)>,
     /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
-    config_users: OrdMap<(Option<Name>, Kind, Name), OrdSet<ObjectId>>,
+    config_users: OrdMap<NameKey, OrdSet<ObjectId>>,
 }
 
 /// Neither ending nor ended.
@@ -45,6 +50,17 @@ fn as_pod(object: Option<&Object>) -> Option<&Pod> {
         Some(Object::Pod(pod)) => Some(pod),
         _ => None,
     }
+}
+
+/// What an object scales, when it does.
+fn scaler(object: &Object) -> Option<(NameKey, Kind, ObjectId)> {
+    let target = match object {
+        Object::HorizontalPodAutoscaler(autoscaler) => &autoscaler.spec.target,
+        Object::CronHorizontalPodAutoscaler(scaler) => &scaler.spec.target,
+        _ => return None,
+    };
+    let meta = object.meta();
+    Some(((meta.namespace.clone(), target.kind, target.name.clone()), object.kind(), meta.id))
 }
 
 /// Adds to one of many sets.
@@ -94,6 +110,22 @@ impl Index {
         self.config_users.get(&key).into_iter().flatten().copied()
     }
 
+    /// The objects of a kind in a namespace, by name.
+    pub(crate) fn of_kind(
+        &self,
+        kind: Kind,
+        namespace: Option<&Name>,
+    ) -> impl Iterator<Item = ObjectId> + '_ {
+        self.names.get(&(namespace.cloned(), kind)).into_iter().flat_map(OrdMap::values).copied()
+    }
+
+    /// Who of a kind scales an object, in id order.
+    pub(super) fn scalers(&self, target: &ObjectRef, kind: Kind) -> impl Iterator<Item = ObjectId> + '_ {
+        let key = (target.namespace.clone(), target.kind, target.name.clone());
+        let all = (key.clone(), kind, ObjectId(0))..=(key, kind, ObjectId(u64::MAX));
+        self.scalers.range(all).map(|(_, _, id)| *id)
+    }
+
     /// Moves every order from the object's former self to its present one.
     ///
     /// # Panics
@@ -101,6 +133,12 @@ impl Index {
     pub(super) fn change(&mut self, former: Option<&Object>, present: Option<&Object>) {
         if former.is_none() != present.is_none() {
             self.change_identity(former, present);
+        }
+        if let Some(scaler) = former.and_then(scaler) {
+            self.scalers.remove(&scaler);
+        }
+        if let Some(scaler) = present.and_then(scaler) {
+            self.scalers.insert(scaler);
         }
         let (former, present) = (as_pod(former), as_pod(present));
         if former.is_some() || present.is_some() {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Namespace, Node, ObjectId,
-    ObjectMeta, Pod, ReplicaSet, Secret, StatefulSet,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
+    HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod, PodDisruptionBudget,
+    ReplicaSet, Secret, StatefulSet,
 };
 use imbl::OrdMap;
 
@@ -36,7 +37,10 @@ stored!(
     CronJob,
     ConfigMap,
     Secret,
-    ControllerRevision
+    ControllerRevision,
+    HorizontalPodAutoscaler,
+    CronHorizontalPodAutoscaler,
+    PodDisruptionBudget
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

@@ -1,8 +1,9 @@
 //! One table for each kind of objects.
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronJob, DaemonSet, Deployment, Job, Kind, Namespace, Node, Object,
-    ObjectId, Pod, ReplicaSet, Secret, StatefulSet,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
+    HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod, PodDisruptionBudget,
+    ReplicaSet, Secret, StatefulSet,
 };
 
 use super::{State, Table};
@@ -82,4 +83,10 @@ tables! {
     secrets: Secret;
     /// All templates of StatefulSets and DaemonSets.
     controller_revisions: ControllerRevision;
+    /// All autoscalers.
+    horizontal_pod_autoscalers: HorizontalPodAutoscaler;
+    /// All sizes by the clock.
+    cron_horizontal_pod_autoscalers: CronHorizontalPodAutoscaler;
+    /// All budgets.
+    pod_disruption_budgets: PodDisruptionBudget;
 }

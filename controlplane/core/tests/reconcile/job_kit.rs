@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Command, CompletionMode, ContainerState, ContainerStatus, ContainerTermination, CronJob, CronJobSpec,
-    FEATURE_LEVEL_MAX, Job, JobSpec, JobTemplate, Kind, MemberId, Object, ObjectId, ObjectMeta, Pod,
-    PodPhase, PodReplacementPolicy, PodReport, PodStatus, RestartPolicy, StringMap,
+    Job, JobSpec, JobTemplate, Kind, Object, ObjectId, ObjectMeta, Pod, PodPhase, PodReplacementPolicy,
+    PodReport, PodStatus, RestartPolicy, StringMap,
 };
-use uuid::Uuid;
 
 use crate::kit::{Cluster, name, pod_spec, reference, template};
 

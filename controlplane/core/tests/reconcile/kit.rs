@@ -55,6 +55,7 @@ pub fn deployment(app: &str, replicas: u32, change: impl FnOnce(&mut DeploymentS
         progress_deadline_ms: 600_000,
         revision_history_limit: 10,
         paused: false,
+        stopped: false,
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(app));

@@ -1,6 +1,9 @@
 //! Reconcilers and scheduler over a real machine, with agents that do as they are told.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod autoscalers;
+mod budgets;
+mod cron_autoscalers;
 mod cron_jobs;
 mod daemon_laws;
 mod daemon_sets;
@@ -10,6 +13,7 @@ mod job_laws;
 mod jobs;
 mod kit;
 mod laws;
+mod managers;
 mod nodes;
 mod rollouts;
 mod scheduling;

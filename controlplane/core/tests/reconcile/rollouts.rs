@@ -2,7 +2,7 @@
 
 use bulkhead_types::{Command, DeploymentStrategy, Kind};
 
-use crate::kit::{Cluster, Say, deployment, pod_spec, reference, replica_set, rolling};
+use crate::kit::{Cluster, GIB, Say, deployment, facts, pod_spec, reference, replica_set, rolling};
 
 #[test]
 fn a_deployment_becomes_ready_pods_on_nodes() {
@@ -214,4 +214,125 @@ fn a_rollout_survives_lost_proposals() {
     cluster.advance(120_000);
     cluster.converge();
     assert_eq!(cluster.sets("web"), "1:3/3/3");
+}
+
+/// A cluster with room for four pods and no more, with a Deployment of four.
+fn full_cluster(surge: u32, unavailable: u32) -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.node("node-0", facts(16_000, 64 * GIB, 4));
+    cluster.ok(Command::Apply(deployment("web", 4, |spec| spec.strategy = rolling(surge, unavailable))));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:4/4/4");
+    cluster
+}
+
+#[test]
+fn pain_22_a_rolling_update_on_a_full_node_ends() {
+    for (surge, unavailable) in [(0, 1), (1, 1), (2, 1), (1, 3), (4, 4)] {
+        let mut cluster = full_cluster(surge, unavailable);
+        cluster.watch = |_, _, state| {
+            let on_node = state.pods().iter().filter(|pod| pod.node.is_some()).count();
+            assert!(on_node <= 4, "{on_node} pods on a node of four");
+        };
+        cluster.set_image("web", "web:2");
+        cluster.converge();
+        assert_eq!(cluster.sets("web"), "2:4/4/4", "surge {surge}, unavailable {unavailable}");
+        assert_eq!(
+            cluster.conditions("web"),
+            "Available=True(MinimumReplicasAvailable) Progressing=True(NewReplicaSetAvailable)"
+        );
+    }
+}
+
+#[test]
+fn pain_22_a_rolling_update_that_no_old_pod_may_make_room_for_says_so() {
+    let mut cluster = full_cluster(1, 0);
+    cluster.set_image("web", "web:2");
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "1:4/4/4 2:1/1/0", "all four are kept");
+    assert_eq!(
+        cluster.conditions("web"),
+        "Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated) \
+         ReplicaFailure=True(PodsUnschedulable)"
+    );
+    let status = cluster.get_deployment("web").status.clone();
+    let failure = status.conditions.iter().find(|c| c.condition_type == "ReplicaFailure").unwrap();
+    assert!(failure.message.contains("1 pods of ReplicaSet"), "{}", failure.message);
+    assert!(failure.message.contains("maxUnavailable comes out as 0"), "{}", failure.message);
+    cluster.advance(700_000);
+    assert!(cluster.conditions("web").contains("Progressing=False(ProgressDeadlineExceeded)"));
+    // What the message says helps.
+    cluster.change("web", |spec| spec.strategy = rolling(1, 1));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "2:4/4/4");
+    assert!(!cluster.conditions("web").contains("ReplicaFailure"), "{}", cluster.conditions("web"));
+    // So does a new leader, who learns it from the pods.
+    let mut cluster = full_cluster(1, 0);
+    cluster.set_image("web", "web:2");
+    cluster.converge();
+    cluster.new_leader();
+    cluster.settle();
+    assert!(cluster.conditions("web").contains("ReplicaFailure=True(PodsUnschedulable)"));
+    cluster.node("node-1", facts(16_000, 64 * GIB, 4));
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "2:4/4/4");
+}
+
+#[test]
+fn a_stopped_deployment_keeps_its_number_and_runs_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 3, |spec| spec.progress_deadline_ms = 60_000)));
+    cluster.converge();
+    let web = || reference(Kind::Deployment, "web");
+    cluster.ok(Command::SetStopped { object: web(), stopped: true });
+    cluster.converge();
+    assert_eq!(cluster.sets("web"), "");
+    assert_eq!(cluster.state().pods().len(), 0);
+    assert_eq!(cluster.get_deployment("web").spec.replicas, 3);
+    let stopped = "Available=False(DeploymentStopped) Progressing=Unknown(DeploymentStopped)";
+    assert_eq!(cluster.conditions("web"), stopped);
+    let refused = cluster.submit(vec![Command::Scale { object: web(), replicas: 5 }]).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Deployment default/web: is stopped: its number stays until it runs again; start it first"
+    );
+    // No clock runs, and a new template is not rolled out before there is a start.
+    cluster.set_image("web", "web:2");
+    cluster.advance(120_000);
+    assert_eq!(cluster.conditions("web"), stopped);
+    cluster.ok(Command::SetStopped { object: web(), stopped: false });
+    cluster.settle();
+    assert_eq!(cluster.sets("web"), "2:3/3/0", "all of the new template at once");
+    cluster.converge();
+    assert_eq!(
+        cluster.conditions("web"),
+        "Available=True(MinimumReplicasAvailable) Progressing=True(NewReplicaSetAvailable)"
+    );
+    let set = replica_set("alone", 1, pod_spec("web:1", 1, 1));
+    cluster.ok(Command::Apply(set));
+    let alone = reference(Kind::ReplicaSet, "alone");
+    let refused = cluster.submit(vec![Command::SetStopped { object: alone, stopped: true }]).unwrap_err();
+    assert_eq!(refused.reason, "cannot be stopped or started: only Deployments can");
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_rollout_stops_both_templates() {
+    for paused in [false, true] {
+        let mut cluster = Cluster::new();
+        cluster.nodes(3);
+        cluster.ok(Command::Apply(deployment("web", 4, |spec| spec.strategy = rolling(1, 1))));
+        cluster.converge();
+        cluster.set_image("web", "web:2");
+        cluster.settle();
+        assert_eq!(cluster.sets("web"), "1:3/3/3 2:2/2/0");
+        let web = || reference(Kind::Deployment, "web");
+        cluster.ok(Command::SetPaused { deployment: web(), paused });
+        cluster.ok(Command::SetStopped { object: web(), stopped: true });
+        cluster.converge();
+        assert_eq!(cluster.state().pods().len(), 0, "paused {paused}");
+        cluster.ok(Command::SetStopped { object: web(), stopped: false });
+        cluster.converge();
+        assert_eq!(cluster.sets("web"), "2:4/4/4", "paused {paused}");
+    }
 }

@@ -3,17 +3,28 @@
 use bulkhead_types::{ContainerState, ContainerStatus, ContainerTermination, PodPhase, RestartPolicy};
 use smol_str::SmolStr;
 
-use crate::{reason, text};
+use crate::text;
 
 /// Exit code of what was killed by SIGKILL (128 + 9), used for containers whose guest died.
 const EXIT_CODE_KILLED: i32 = 137;
 /// SIGKILL.
 const SIGNAL_KILLED: i32 = 9;
 
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs to its end before the others.
+    Init,
+    /// Runs beside the others from its start on; how it ends does not matter.
+    Sidecar,
+    Main,
+}
+
 /// One container over all guests of its pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     pub(crate) name: SmolStr,
+    role: Role,
     pub(crate) state: ContainerState,
     last_termination: Option<Box<ContainerTermination>>,
     /// Restarts in earlier guests.
@@ -23,24 +34,33 @@ pub(crate) struct Container {
     /// It started at least once in this guest.
     started_here: bool,
     pub(crate) image_digest: SmolStr,
+    /// The guest says that it serves.
+    serves: bool,
+    /// Why it does not although it runs; may be empty.
+    unready_because: String,
 }
 
 impl Container {
-    pub(crate) fn new(name: SmolStr, waiting_reason: &str) -> Self {
+    pub(crate) fn new(name: SmolStr, role: Role, waiting_reason: &str) -> Self {
         Self {
             name,
+            role,
             state: waiting(waiting_reason, String::new()),
             last_termination: None,
             restarts_before: 0,
             restarts_here: 0,
             started_here: false,
             image_digest: SmolStr::default(),
+            serves: false,
+            unready_because: String::new(),
         }
     }
 
     /// What the guest says. Everything in it is hostile: only bounded text and numbers are taken over.
     /// Returns whether the container has ever started.
-    pub(crate) fn observe(&mut self, status: ContainerStatus) -> bool {
+    pub(crate) fn observe(&mut self, status: ContainerStatus, unready_because: &str) -> bool {
+        self.serves = status.ready;
+        self.unready_because = text::message(unready_because);
         self.state = match status.state {
             ContainerState::Waiting { reason, message } => {
                 ContainerState::Waiting { reason: text::reason(&reason), message: text::message(&message) }
@@ -80,6 +100,7 @@ impl Container {
         }
         self.restarts_here = 0;
         self.started_here = false;
+        self.serves = false;
         self.state = waiting(why, String::new());
     }
 
@@ -96,13 +117,28 @@ impl Container {
         matches!(self.state, ContainerState::Running { .. })
     }
 
-    pub(crate) fn status(&self, serves: bool) -> ContainerStatus {
+    /// Whether it is what its pod needs of it to be ready: an init container ended well, others run and serve.
+    pub(crate) fn is_ready(&self) -> bool {
+        match (self.role, &self.state) {
+            (Role::Init, ContainerState::Terminated(end)) => end.exit_code == 0,
+            (Role::Sidecar | Role::Main, ContainerState::Running { .. }) => self.serves,
+            _ => false,
+        }
+    }
+
+    /// Why it runs and is not ready, with its name; `None` when there is nothing to say.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let complains = self.is_running() && !self.serves && !self.unready_because.is_empty();
+        complains.then(|| format!("{}: {}", self.name, self.unready_because))
+    }
+
+    pub(crate) fn status(&self, guest_runs: bool) -> ContainerStatus {
         ContainerStatus {
             name: self.name.clone(),
             state: self.state.clone(),
             last_termination: self.last_termination.clone(),
             restart_count: self.restart_count(),
-            ready: serves && self.is_running(),
+            ready: self.is_ready() && (guest_runs || self.role == Role::Init),
             image_digest: self.image_digest.clone(),
         }
     }
@@ -126,20 +162,15 @@ fn bounded(end: ContainerTermination) -> Box<ContainerTermination> {
     Box::new(ContainerTermination { reason, message, ..end })
 }
 
-/// The containers of a spec, before anything happened.
-pub(crate) fn fresh(names: &[SmolStr], init: bool, has_init: bool) -> Vec<Container> {
-    let why = if init || !has_init { reason::CONTAINER_CREATING } else { reason::POD_INITIALIZING };
-    names.iter().map(|name| Container::new(name.clone(), why)).collect()
-}
-
 /// The phase that follows from the containers ("Pod Lifecycle" in the Kubernetes documentation).
 pub(crate) fn phase(init: &[Container], containers: &[Container], policy: RestartPolicy) -> PodPhase {
     let failed = |c: &Container| c.termination().is_some_and(|end| end.exit_code != 0);
-    if policy == RestartPolicy::Never && init.iter().any(failed) {
+    let init = || init.iter().filter(|c| c.role == Role::Init);
+    if policy == RestartPolicy::Never && init().any(failed) {
         return PodPhase::Failed;
     }
     let initialised =
-        init.iter().all(|c| matches!(&c.state, ContainerState::Terminated(end) if end.exit_code == 0));
+        init().all(|c| matches!(&c.state, ContainerState::Terminated(end) if end.exit_code == 0));
     let started = |c: &Container| c.is_running() || c.termination().is_some();
     if containers.is_empty() || !containers.iter().all(started) {
         return PodPhase::Pending;
@@ -161,7 +192,8 @@ pub(crate) fn phase(init: &[Container], containers: &[Container], policy: Restar
 mod tests {
     use super::*;
 
-    /// `w` waiting, `c` waiting after a crash, `r` running, `0` ended well, `1` ended badly.
+    /// `w` waiting, `c` waiting after a crash, `r` running, `0` ended well, `1` ended badly, `s` a sidecar that runs, `f`
+    /// one that ended badly.
     fn containers(letters: &str) -> Vec<Container> {
         let end = |exit_code| {
             Box::new(ContainerTermination {
@@ -176,11 +208,12 @@ mod tests {
         letters
             .chars()
             .map(|letter| {
-                let mut container = Container::new(SmolStr::new("c"), "");
+                let role = if matches!(letter, 's' | 'f') { Role::Sidecar } else { Role::Init };
+                let mut container = Container::new(SmolStr::new("c"), role, "");
                 match letter {
-                    'r' => container.state = ContainerState::Running { started_at_ms: 1 },
+                    'r' | 's' => container.state = ContainerState::Running { started_at_ms: 1 },
                     '0' => container.state = ContainerState::Terminated(end(0)),
-                    '1' => container.state = ContainerState::Terminated(end(1)),
+                    '1' | 'f' => container.state = ContainerState::Terminated(end(1)),
                     'c' => container.last_termination = Some(end(1)),
                     _ => assert_eq!(letter, 'w'),
                 }
@@ -214,5 +247,8 @@ mod tests {
         check("c", "w", [Pending, Pending, Failed]);
         check("0", "r", [Running, Running, Running]);
         check("0", "0", [Running, Succeeded, Succeeded]);
+        check("s", "w", [Pending, Pending, Pending]);
+        check("sf", "r", [Running, Running, Running]);
+        check("f0s", "00", [Running, Succeeded, Succeeded]);
     }
 }

@@ -24,7 +24,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{Action, AgentConfig, PodPlan, RecoveredVm, VmRecord, spec_digest_text};
-use containers::Container;
+pub(crate) use containers::{Container, Role};
 pub(crate) use observe::Exit;
 
 /// What a pod may look at, and take from, while it steps.
@@ -147,7 +147,8 @@ pub(crate) struct Pod {
     ended: Option<PodStatus>,
     /// No guest and no disk of it is left.
     gone: bool,
-    usage: Option<PodUsage>,
+    /// What it uses, and when that was told, by the agent's monotonic clock in milliseconds.
+    usage: Option<(u64, PodUsage)>,
     report: status::Reporting,
 }
 
@@ -155,7 +156,6 @@ impl Pod {
     /// A pod that an intent names for the first time.
     pub(crate) fn from_intent(intent: &PodIntent) -> Self {
         let plan = PodPlan::new(&intent.spec, intent.unique);
-        let has_init = !plan.init_containers.is_empty();
         Self {
             id: intent.id,
             uid: intent.uid,
@@ -177,8 +177,8 @@ impl Pod {
             guest_phase: None,
             files: None,
             files_given: None,
-            init_containers: containers::fresh(&plan.init_containers, true, has_init),
-            containers: containers::fresh(&plan.containers, false, has_init),
+            init_containers: plan.fresh_init_containers(),
+            containers: plan.fresh_containers(),
             plan,
             reason: SmolStr::default(),
             message: String::new(),
@@ -192,7 +192,6 @@ impl Pod {
     /// A pod that the agent's last life left behind.
     pub(crate) fn from_record(vm: &RecoveredVm, now_ms: u64, config: &AgentConfig) -> Self {
         let record = &vm.record;
-        let has_init = !record.plan.init_containers.is_empty();
         let mut pod = Self {
             id: record.pod,
             uid: record.uid,
@@ -214,8 +213,8 @@ impl Pod {
             guest_phase: None,
             files: None,
             files_given: None,
-            init_containers: containers::fresh(&record.plan.init_containers, true, has_init),
-            containers: containers::fresh(&record.plan.containers, false, has_init),
+            init_containers: record.plan.fresh_init_containers(),
+            containers: record.plan.fresh_containers(),
             plan: record.plan.clone(),
             reason: SmolStr::default(),
             message: String::new(),
@@ -262,9 +261,8 @@ impl Pod {
         if self.spec_digest != spec_digest_text(spec.digest()) {
             self.spec_digest = spec_digest_text(spec.digest());
             self.plan = PodPlan::new(spec, unique);
-            let has_init = !self.plan.init_containers.is_empty();
-            self.init_containers = containers::fresh(&self.plan.init_containers, true, has_init);
-            self.containers = containers::fresh(&self.plan.containers, false, has_init);
+            self.init_containers = self.plan.fresh_init_containers();
+            self.containers = self.plan.fresh_containers();
             if !matches!(self.phase, Phase::Cleaning { .. } | Phase::Clean { .. }) {
                 self.phase = Phase::Idle;
             }

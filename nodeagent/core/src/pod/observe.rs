@@ -100,13 +100,19 @@ impl Pod {
         }
     }
 
-    pub(crate) fn guest_container(&mut self, instance: u32, status: ContainerStatus, env: &mut Env<'_>) {
+    pub(crate) fn guest_container(
+        &mut self,
+        instance: u32,
+        status: ContainerStatus,
+        unready_because: &str,
+        env: &mut Env<'_>,
+    ) {
         if instance != self.instance || !self.guest_speaks() {
             return;
         }
         let mut all = self.init_containers.iter_mut().chain(&mut self.containers);
         let Some(known) = all.find(|c| c.name == status.name) else { return };
-        let started = known.observe(status);
+        let started = known.observe(status, unready_because);
         if started && !self.started {
             self.started = true;
             if self.plan.restart_policy == RestartPolicy::Never {
@@ -142,9 +148,9 @@ impl Pod {
         }
     }
 
-    pub(crate) fn set_usage(&mut self, usage: PodUsage) {
+    pub(crate) fn set_usage(&mut self, now_ms: u64, usage: PodUsage) {
         if self.guest_speaks() {
-            self.usage = Some(usage);
+            self.usage = Some((now_ms, usage));
         }
     }
 

@@ -46,14 +46,28 @@ impl Pod {
         PodStatus {
             phase,
             reason: self.reason.clone(),
-            message: self.message.clone(),
-            ready: serves && self.all_run(),
+            message: self.explanation(serves),
+            ready: serves && self.is_ready(),
             started_at_ms: self.started_at_ms,
             sandbox_restarts: self.sandbox_restarts,
             init_containers: statuses(&self.init_containers),
             containers: statuses(&self.containers),
             ..PodStatus::default()
         }
+    }
+
+    /// Whether everything in it serves.
+    fn is_ready(&self) -> bool {
+        self.init_containers.iter().chain(&self.containers).all(Container::is_ready)
+    }
+
+    /// Its message or, when all is well but that probes fail, what the first of them says.
+    fn explanation(&self, guest_runs: bool) -> String {
+        if !guest_runs || !self.message.is_empty() || !self.reason.is_empty() {
+            return self.message.clone();
+        }
+        let all = self.init_containers.iter().chain(&self.containers);
+        all.filter_map(Container::complaint).next().unwrap_or_default()
     }
 
     /// Nothing is known of it that the control plane does not say itself.
@@ -114,7 +128,9 @@ impl Pod {
         self.report = Reporting { hold_until_ms, ..Reporting::default() };
     }
 
-    pub(crate) fn usage(&self) -> Option<PodUsage> {
-        self.usage
+    /// What it used when it was measured last.
+    pub(crate) fn usage(&self, now_ms: u64) -> Option<PodUsage> {
+        let (measured_at_ms, usage) = self.usage.as_ref()?;
+        Some(PodUsage { age_ms: now_ms.saturating_sub(*measured_at_ms), ..usage.clone() })
     }
 }

@@ -100,15 +100,16 @@ pub(crate) fn hello(id: u64, instance: u32) -> Input {
 }
 
 pub(crate) fn container(id: u64, instance: u32, state: ContainerState) -> Input {
+    let ready = matches!(state, ContainerState::Running { .. });
     let status = ContainerStatus {
         name: SmolStr::new("main"),
         state,
         last_termination: None,
         restart_count: 0,
-        ready: false,
+        ready,
         image_digest: SmolStr::default(),
     };
-    Input::GuestContainer { pod: ObjectId(id), instance, status }
+    Input::GuestContainer { pod: ObjectId(id), instance, status, unready_because: String::new() }
 }
 
 pub(crate) fn runs(id: u64, instance: u32) -> Input {

@@ -2,11 +2,11 @@
 
 use bulkhead_types::{
     Container, ContainerOptions, ContainerPort, EnvVar, ImagePullPolicy, Protocol, Rare,
-    ResourceRequirements, parse_millis, parse_units,
+    ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, parse_millis, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};
-use super::volume;
+use super::{probe, security, volume};
 use crate::tree::{Node, Value};
 
 const CONTAINER: Schema = Schema {
@@ -22,24 +22,17 @@ const CONTAINER: Schema = Schema {
         "ports",
         "resources",
         "volumeMounts",
-    ],
-    fixed: &[
-        ("terminationMessagePath", Fixed::Text("/dev/termination-log")),
-        ("terminationMessagePolicy", Fixed::Text("File")),
-        ("stdin", Fixed::Bool(false)),
-        ("stdinOnce", Fixed::Bool(false)),
-        ("tty", Fixed::Bool(false)),
-    ],
-    not_yet: &[
-        "lifecycle",
-        "livenessProbe",
+        "startupProbe",
         "readinessProbe",
-        "resizePolicy",
+        "livenessProbe",
+        "lifecycle",
         "restartPolicy",
         "securityContext",
-        "startupProbe",
-        "volumeDevices",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
     ],
+    fixed: &[("stdin", Fixed::Bool(false)), ("stdinOnce", Fixed::Bool(false)), ("tty", Fixed::Bool(false))],
+    not_yet: &["resizePolicy", "restartPolicyRules", "volumeDevices"],
     ..Schema::EMPTY
 };
 const ENV: Schema = Schema { known: &["name", "value", "valueFrom"], ..Schema::EMPTY };
@@ -56,6 +49,7 @@ const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
     ("IfNotPresent", ImagePullPolicy::IfNotPresent),
     ("Never", ImagePullPolicy::Never),
 ];
+const MESSAGE_POLICIES: [(&str, bool); 2] = [("File", false), ("FallbackToLogsOnError", true)];
 const PROTOCOLS: [(&str, Protocol); 3] =
     [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
 
@@ -80,8 +74,35 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
         options: Rare::unless_default(ContainerOptions {
             env_from: d.each(&fields, "envFrom", volume::env_from),
             volume_mounts: d.each(&fields, "volumeMounts", volume::mount),
+            startup_probe: probe::probe(d, &fields, "startupProbe"),
+            readiness_probe: probe::probe(d, &fields, "readinessProbe"),
+            liveness_probe: probe::probe(d, &fields, "livenessProbe"),
+            lifecycle: probe::lifecycle(d, &fields),
+            sidecar: restarts_always(d, &fields),
+            security: security::container(d, &fields),
+            termination_message_path: d
+                .text(&fields, "terminationMessagePath")
+                .filter(|path| !path.is_empty() && path != TERMINATION_MESSAGE_PATH_DEFAULT),
+            termination_message_from_logs: d
+                .choice(&fields, "terminationMessagePolicy", &MESSAGE_POLICIES)
+                .unwrap_or_default(),
         }),
     })
+}
+
+/// `restartPolicy: Always` makes an init container a sidecar; other policies of a container are none.
+fn restarts_always(d: &mut Decoder<'_>, fields: &Fields<'_>) -> bool {
+    match d.text(fields, "restartPolicy").as_deref() {
+        None => false,
+        Some("Always") => true,
+        Some(other) => {
+            let reason = format!(
+                "{other:?} is not supported: only Always, in init containers; the pod has the others'"
+            );
+            d.fail(fields.place("restartPolicy"), &fields.path("restartPolicy"), reason);
+            false
+        }
+    }
 }
 
 /// Kubernetes' rule: ask the registry every time when the tag is `latest`, or when there is neither tag nor digest.

@@ -8,7 +8,7 @@ use bulkhead_types::{
 use super::container;
 use super::decoder::{Decoder, Fields, Fixed, Schema};
 use super::node::EFFECTS;
-use super::volume;
+use super::{security, volume};
 use crate::tree::Node;
 
 const SPEC: Schema = Schema {
@@ -23,6 +23,7 @@ const SPEC: Schema = Schema {
         "tolerations",
         "hostname",
         "volumes",
+        "securityContext",
     ],
     fixed: &[
         ("dnsPolicy", Fixed::Text("ClusterFirst")),
@@ -52,7 +53,6 @@ const SPEC: Schema = Schema {
         "resourceClaims",
         "resources",
         "schedulingGates",
-        "securityContext",
         "serviceAccount",
         "serviceAccountName",
         "subdomain",
@@ -88,7 +88,10 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
         hostname: d.text(&fields, "hostname").filter(|name| !name.is_empty()).map(Into::into),
         init_containers: d.each(&fields, "initContainers", container::container),
         containers: d.each(&fields, "containers", container::container),
-        options: Rare::unless_default(PodOptions { volumes: d.each(&fields, "volumes", volume::volume) }),
+        options: Rare::unless_default(PodOptions {
+            volumes: d.each(&fields, "volumes", volume::volume),
+            security: security::pod(d, &fields),
+        }),
     })
 }
 

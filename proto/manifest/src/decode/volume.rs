@@ -74,7 +74,7 @@ const ENV_FROM: Schema = Schema { known: &["prefix", "configMapRef", "secretRef"
 const NAME_REF: Schema = Schema { known: &["name", "optional"], ..Schema::EMPTY };
 
 /// The one of these fields that is there; anything else than one is a mistake.
-fn one_of<'n>(
+pub(super) fn one_of<'n>(
     d: &mut Decoder<'_>,
     fields: &Fields<'n>,
     names: &[&'static str],

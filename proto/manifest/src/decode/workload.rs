@@ -22,6 +22,7 @@ const DEPLOYMENT: Schema = Schema {
         "progressDeadlineSeconds",
         "revisionHistoryLimit",
         "paused",
+        "stopped",
     ],
     ..Schema::EMPTY
 };
@@ -63,6 +64,7 @@ pub(super) fn deployment(d: &mut Decoder<'_>, node: &Node) -> Option<DeploymentS
     let revision_history_limit =
         count(d, &fields, "revisionHistoryLimit").unwrap_or(REVISION_HISTORY_LIMIT_DEFAULT);
     let paused = d.boolean(&fields, "paused").unwrap_or_default();
+    let stopped = d.boolean(&fields, "stopped").unwrap_or_default();
     let strategy = strategy(d, &fields);
     let selector = selector(d, &fields);
     let template = template(d, &fields);
@@ -75,6 +77,7 @@ pub(super) fn deployment(d: &mut Decoder<'_>, node: &Node) -> Option<DeploymentS
         progress_deadline_ms,
         revision_history_limit,
         paused,
+        stopped,
     })
 }
 

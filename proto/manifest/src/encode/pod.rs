@@ -1,13 +1,13 @@
 //! Pods as values.
 
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod, PodPhase,
-    PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
-    format_bytes, format_millis,
+    Container, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod, PodCondition,
+    PodPhase, PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration,
+    TolerationOperator, format_bytes, format_millis,
 };
 use serde_json::{Value, json};
 
-use super::{Fields, effect, volume};
+use super::{Fields, effect, running, volume};
 
 /// What a pod runs; `node` is where it runs or must run.
 pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
@@ -28,6 +28,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .list("initContainers", spec.init_containers.iter().map(container))
         .list("containers", spec.containers.iter().map(container))
         .list("volumes", spec.volumes().iter().map(volume::volume))
+        .maybe("securityContext", running::pod_security(spec))
         .finish()
 }
 
@@ -71,7 +72,7 @@ fn container(container: &Container) -> Value {
     let resources =
         Fields::new().set("requests", amounts(container.requests)).set("limits", amounts(container.limits));
     let resources = Fields(resources.0.into_iter().filter(|(_, v)| *v != json!({})).collect());
-    Fields::new()
+    let fields = Fields::new()
         .text("name", &container.name)
         .text("image", &container.image)
         .text("imagePullPolicy", policy)
@@ -82,8 +83,8 @@ fn container(container: &Container) -> Value {
         .list("env", container.env.iter().map(volume::env_var))
         .list("ports", ports)
         .set("resources", resources.finish())
-        .list("volumeMounts", container.volume_mounts().iter().map(volume::mount))
-        .finish()
+        .list("volumeMounts", container.volume_mounts().iter().map(volume::mount));
+    running::container(fields, container).finish()
 }
 
 fn amounts(amounts: ResourceRequirements) -> Value {
@@ -103,22 +104,20 @@ pub(super) fn status(pod: &Pod) -> Value {
         PodPhase::Succeeded => "Succeeded",
         PodPhase::Failed => "Failed",
     };
-    let condition = |name: &str, holds: bool, since_ms: u64| {
+    let condition = |condition: PodCondition| {
         Fields::new()
-            .text("type", name)
-            .text("status", if holds { "True" } else { "False" })
-            .time("lastTransitionTime", since_ms)
+            .text("type", condition.condition_type)
+            .text("status", if condition.holds { "True" } else { "False" })
+            .nonempty("reason", condition.reason)
+            .nonempty("message", &condition.message)
+            .time("lastTransitionTime", condition.since_ms)
             .finish()
     };
-    let conditions = [
-        condition("PodScheduled", pod.node.is_some(), status.bound_at_ms),
-        condition("Ready", status.ready, status.ready_since_ms),
-    ];
     let fields = Fields::new()
         .text("phase", phase)
         .nonempty("reason", &status.reason)
         .nonempty("message", &status.message)
-        .list("conditions", conditions.into_iter())
+        .list("conditions", pod.conditions().into_iter().map(condition))
         .time("startTime", status.started_at_ms)
         .list("initContainerStatuses", status.init_containers.iter().map(container_status))
         .list("containerStatuses", status.containers.iter().map(container_status));

@@ -49,7 +49,8 @@ pub(super) fn deployment_spec(spec: &DeploymentSpec) -> Value {
         .set("strategy", strategy)
         .set("selector", selector(&spec.selector))
         .set("template", template(&spec.template));
-    if spec.paused { fields.set("paused", true.into()) } else { fields }.finish()
+    let fields = if spec.paused { fields.set("paused", true.into()) } else { fields };
+    if spec.stopped { fields.set("stopped", true.into()) } else { fields }.finish()
 }
 
 pub(super) fn share(value: IntOrPercent) -> Value {

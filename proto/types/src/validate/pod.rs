@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, labels, map_bytes, volume,
+    check_image_reference, labels, map_bytes, probe, security, volume,
 };
 use crate::{
     Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
@@ -31,6 +31,7 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
         toleration(one, &path.field("tolerations").index(index), report);
     }
     volume::volumes(spec, path, report);
+    security::pod(spec, path, report);
     containers(spec, path, report);
 }
 
@@ -71,26 +72,37 @@ fn containers(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     let mut seen = Seen::default();
     for (field, list) in [("containers", &spec.containers), ("initContainers", &spec.init_containers)] {
         let path = path.field(field);
+        let is_init = field == "initContainers";
         report.at_most(&path, "containers", list.len(), CONTAINERS_MAX);
         for (index, one) in list.iter().enumerate() {
-            container(spec, one, &path.index(index), &mut seen, report);
-            if field == "initContainers" {
-                // They run alone, one after another: they share ports with nobody.
-                seen.ports.clear();
+            let path = path.index(index);
+            if is_init && !one.is_sidecar() {
+                // It runs alone: it shares ports with nobody.
+                let shared = std::mem::take(&mut seen.ports);
+                container(spec, one, is_init, &path, &mut seen, report);
+                seen.ports = shared;
+            } else {
+                container(spec, one, is_init, &path, &mut seen, report);
             }
         }
-        seen.ports.clear();
     }
 }
 
 fn container<'a>(
     spec: &PodSpec,
     container: &'a Container,
+    is_init: bool,
     path: &Path<'_>,
     seen: &mut Seen<'a>,
     report: &mut Report,
 ) {
     report.check(&path.field("name"), Name::new(&container.name).map(drop));
+    if container.is_sidecar() && !is_init {
+        report.push(
+            &path.field("restartPolicy"),
+            "is possible in init containers only: the pod has one for the others",
+        );
+    }
     if is_dns_label(&container.name) && !seen.names.insert(&container.name) {
         let reason = format!("{:?} is used twice: names of containers are unique in a pod", container.name);
         report.push(&path.field("name"), reason);
@@ -111,6 +123,8 @@ fn container<'a>(
     }
     env(spec, container, path, report);
     volume::container(spec, container, path, report);
+    probe::container(spec, container, is_init, path, report);
+    security::container(spec, container, path, report);
     ports(container, path, seen, report);
     amounts(container, path, report);
 }
@@ -236,4 +250,5 @@ fn container_bytes(container: &Container) -> usize {
         + words.sum::<usize>()
         + env.sum::<usize>()
         + container.ports.len() * 2 * ENTRY_BYTES
+        + probe::bytes(container)
 }

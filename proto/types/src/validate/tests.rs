@@ -39,6 +39,7 @@ fn deployment() -> Deployment {
             progress_deadline_ms: 600_000,
             revision_history_limit: 10,
             paused: false,
+            stopped: false,
         },
         status: DeploymentStatus::default(),
     }

@@ -143,6 +143,12 @@ fn selector(selector: &LabelSelector, path: &Path<'_>, report: &mut Report) {
     if requirements == 0 {
         report.push(path, "is required: an empty selector would take every pod of the namespace");
     }
+    self::requirements(selector, path, report);
+}
+
+/// Checks a selector's requirements, of which there may be none.
+pub(super) fn requirements(selector: &LabelSelector, path: &Path<'_>, report: &mut Report) {
+    let requirements = selector.match_labels.len() + selector.match_expressions.len();
     report.at_most(path, "requirements", requirements, REQUIREMENTS_MAX);
     labels(&selector.match_labels, &path.field("matchLabels"), report);
     for (index, requirement) in selector.match_expressions.iter().enumerate() {

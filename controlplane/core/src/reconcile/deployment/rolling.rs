@@ -114,9 +114,9 @@ fn shrink_old(bounds: Bounds, new: &SetSize, old: &[SetSize]) -> Vec<Resize> {
     old.iter().zip(sizes).filter_map(|(set, to)| resize(set, to)).collect()
 }
 
-/// All old sets to zero.
-pub(super) fn drop_old(old: &[SetSize]) -> Vec<Resize> {
-    old.iter().filter_map(|set| resize(set, 0)).collect()
+/// All of these sets to zero.
+pub(super) fn drop_all(sets: &[SetSize]) -> Vec<Resize> {
+    sets.iter().filter_map(|set| resize(set, 0)).collect()
 }
 
 /// The new set to its full size.

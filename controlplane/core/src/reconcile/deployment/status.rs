@@ -13,6 +13,7 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const REASON_COMPLETE: &str = "NewReplicaSetAvailable";
 const REASON_TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const REASON_PAUSED: &str = "DeploymentPaused";
+const REASON_STOPPED: &str = "DeploymentStopped";
 
 /// What one look at a Deployment found.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,10 @@ pub(super) struct Found {
     pub(super) creates: bool,
     /// A set whose pods keep failing.
     pub(super) failing: Option<String>,
+    /// How many pods of the new set no node can take, and why.
+    pub(super) unplaced: Option<(u32, String)>,
+    /// Whether they wait for room that the bounds let no old pod give up.
+    pub(super) blocked: bool,
 }
 
 /// The status that follows from what was found.
@@ -62,17 +67,20 @@ pub(super) fn status(
         conditions: former.conditions.clone(),
     };
     let mut conditions = Conditions { list: &mut status.conditions, now_ms };
-    if available >= bounds.available_min() {
+    if deployment.spec.stopped {
+        let message =
+            format!("Deployment is stopped; {} replicas run once it is started.", deployment.spec.replicas);
+        conditions.set_text(AVAILABLE, ConditionStatus::False, REASON_STOPPED, message);
+    } else if available >= bounds.available_min() {
         let message = "Deployment has minimum availability.".to_owned();
         conditions.set(AVAILABLE, ConditionStatus::True, "MinimumReplicasAvailable", message);
     } else {
         let message = "Deployment does not have minimum availability.".to_owned();
         conditions.set(AVAILABLE, ConditionStatus::False, "MinimumReplicasUnavailable", message);
     }
-    match &found.failing {
-        Some(set) => {
-            let message = format!("Pods of ReplicaSet \"{set}\" end before any becomes ready.");
-            conditions.set(REPLICA_FAILURE, ConditionStatus::True, "PodsFailing", message);
+    match failure(deployment, found) {
+        Some((reason, message)) => {
+            conditions.set_text(REPLICA_FAILURE, ConditionStatus::True, reason, message);
         }
         None => conditions.remove(REPLICA_FAILURE),
     }
@@ -80,9 +88,26 @@ pub(super) fn status(
     status
 }
 
+/// Why pods are missing, when it is not a matter of time alone.
+fn failure(deployment: &Deployment, found: &Found) -> Option<(&'static str, String)> {
+    if let Some(set) = &found.failing {
+        return Some(("PodsFailing", format!("Pods of ReplicaSet \"{set}\" end before any becomes ready.")));
+    }
+    let (count, why) = found.unplaced.as_ref()?;
+    let mut message = format!("{count} pods of ReplicaSet \"{}\" cannot be placed: {why}", found.new_name);
+    if found.blocked {
+        let name = &deployment.meta.name;
+        message.push_str(&format!(
+            "; no old pod may end first, because maxUnavailable comes out as 0: allow 1, such as with \
+             `bulkhead set strategy deployment/{name} --max-unavailable 1`, or add room"
+        ));
+    }
+    Some(("PodsUnschedulable", message))
+}
+
 /// Whether a rollout is complete by these figures.
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let desired = deployment.spec.replicas;
+    let desired = deployment.spec.wanted_replicas();
     status.updated_replicas == desired
         && status.replicas == desired
         && status.available_replicas == desired
@@ -92,7 +117,8 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
 /// When a rollout that stands still is reported, milliseconds since the epoch; `None` when none is running.
 pub(super) fn deadline_ms(deployment: &Deployment, status: &DeploymentStatus) -> Option<u64> {
     let condition = find(status, PROGRESSING)?;
-    let runs = !deployment.spec.paused && ![REASON_COMPLETE, REASON_TIMED_OUT].contains(&&*condition.reason);
+    let held = deployment.spec.paused || deployment.spec.stopped;
+    let runs = !held && ![REASON_COMPLETE, REASON_TIMED_OUT].contains(&&*condition.reason);
     runs.then(|| condition.last_update_ms.saturating_add(deployment.spec.progress_deadline_ms))
 }
 
@@ -115,7 +141,10 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
     // A complete Deployment that only loses and regains pods, or is scaled, is not rolling out.
     let was_complete = reason == REASON_COMPLETE && status.replicas == status.updated_replicas;
     let mut conditions = Conditions { list: &mut status.conditions, now_ms };
-    if deployment.spec.paused {
+    if deployment.spec.stopped {
+        let message = "Deployment is stopped".to_owned();
+        conditions.set(PROGRESSING, ConditionStatus::Unknown, REASON_STOPPED, message);
+    } else if deployment.spec.paused {
         // A time-out that was reported stays until the rollout moves again.
         if reason != REASON_TIMED_OUT {
             let message = "Deployment is paused".to_owned();
@@ -134,6 +163,9 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
         let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
         conditions.renew(PROGRESSING, REASON_COMPLETE, message);
     } else if complete || was_complete {
+    } else if reason == REASON_STOPPED {
+        let message = "Deployment is started".to_owned();
+        conditions.set(PROGRESSING, ConditionStatus::Unknown, "DeploymentStarted", message);
     } else if reason == REASON_PAUSED {
         let message = "Deployment is resumed".to_owned();
         conditions.set(PROGRESSING, ConditionStatus::Unknown, "DeploymentResumed", message);

@@ -95,7 +95,7 @@ fn proportions_are_kept_when_the_wanted_number_changes() {
 
 #[test]
 fn recreate_empties_the_old_and_fills_the_new() {
-    assert_eq!(show(&drop_old(&sets("3/3/3 0/0/0 1/0/0"))), "1:3->0 3:1->0");
+    assert_eq!(show(&drop_all(&sets("3/3/3 0/0/0 1/0/0"))), "1:3->0 3:1->0");
     assert_eq!(show(&fill_new(3, sets("0/0/0")[0])), "1:0->3");
     assert_eq!(show(&fill_new(3, sets("3/3/3")[0])), "");
 }

@@ -1,0 +1,168 @@
+//! What a spec asks of containers while they run, and as whom they do, as the guest is told.
+
+use bulkhead_guest_protocol::host::{
+    Check, CheckConfig, ContainerConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig,
+    SleepCheck, TcpCheck,
+};
+use bulkhead_types::{
+    Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SeccompProfile,
+    TERMINATION_MESSAGE_PATH_DEFAULT,
+};
+use thiserror::Error;
+
+/// The user is one as whom the container must not run.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "runAsNonRoot is set, and the container would run as user 0: set runAsUser, or another USER in the image"
+)]
+pub(super) struct RunsAsRoot;
+
+/// Checks the user that spec and image came to.
+pub(super) fn check_user(spec: &PodSpec, container: &Container, uid: u32) -> Result<(), RunsAsRoot> {
+    let refused = uid == 0 && spec.security_of(container).run_as_non_root == Some(true);
+    if refused { Err(RunsAsRoot) } else { Ok(()) }
+}
+
+/// Groups of every container's user beside those of the image.
+pub(super) fn further_groups(spec: &PodSpec) -> Vec<u32> {
+    let Some(security) = spec.security() else { return Vec::new() };
+    security.supplemental_groups.iter().copied().chain(security.fs_group).collect()
+}
+
+/// Probes, hooks and rights of a container; nothing else.
+pub(super) fn config(spec: &PodSpec, container: &Container) -> ContainerConfig {
+    let security = spec.security_of(container);
+    let probe = |probe: &Probe| probe_config(container, probe);
+    let hook = |hook: &Hook| hook_config(container, hook);
+    let options = container.options.get();
+    let message_path = options.and_then(|options| options.termination_message_path.clone());
+    ContainerConfig {
+        read_only_root: security.read_only_root_filesystem == Some(true),
+        startup_probe: container.startup_probe().map(probe),
+        readiness_probe: container.readiness_probe().map(probe),
+        liveness_probe: container.liveness_probe().map(probe),
+        post_start: container.post_start().map(hook),
+        pre_stop: container.pre_stop().map(hook),
+        sidecar: container.is_sidecar(),
+        capabilities: Some(security.capabilities.bits()),
+        no_new_privileges: security.allow_privilege_escalation == Some(false),
+        filters_system_calls: security.seccomp_profile == Some(SeccompProfile::RuntimeDefault),
+        message_path: message_path.unwrap_or_else(|| TERMINATION_MESSAGE_PATH_DEFAULT.to_owned()),
+        message_from_logs: options.is_some_and(|options| options.termination_message_from_logs),
+        ..ContainerConfig::default()
+    }
+}
+
+fn probe_config(container: &Container, probe: &Probe) -> ProbeConfig {
+    let check = match &probe.handler {
+        ProbeHandler::Exec(action) => exec(action),
+        ProbeHandler::HttpGet(get) => http(container, get),
+        ProbeHandler::TcpSocket { port } => Check::Tcp(TcpCheck { port: number(container, port) }),
+        ProbeHandler::Grpc { port, service } => {
+            Check::Grpc(GrpcCheck { port: (*port).into(), service: service.clone() })
+        }
+    };
+    ProbeConfig {
+        check: Some(CheckConfig { kind: Some(check) }),
+        initial_delay_ms: probe.initial_delay_ms,
+        period_ms: probe.period_ms,
+        timeout_ms: probe.timeout_ms,
+        success_threshold: probe.success_threshold,
+        failure_threshold: probe.failure_threshold,
+        grace_ms: probe.termination_grace_ms,
+    }
+}
+
+fn hook_config(container: &Container, hook: &Hook) -> CheckConfig {
+    let check = match hook {
+        Hook::Exec(action) => exec(action),
+        Hook::HttpGet(get) => http(container, get),
+        Hook::Sleep { sleep_ms } => Check::Sleep(SleepCheck { sleep_ms: *sleep_ms }),
+    };
+    CheckConfig { kind: Some(check) }
+}
+
+fn exec(action: &ExecAction) -> Check {
+    Check::Exec(ExecCheck { argv: action.command.clone() })
+}
+
+fn http(container: &Container, get: &HttpGet) -> Check {
+    let header = |header: &bulkhead_types::HttpHeader| HttpHeader {
+        name: header.name.clone(),
+        value: header.value.clone(),
+    };
+    Check::Http(HttpCheck {
+        port: number(container, &get.port),
+        path: get.path.clone(),
+        headers: get.headers.iter().map(header).collect(),
+    })
+}
+
+/// A name that the container does not have was refused long before; the guest refuses port 0.
+fn number(container: &Container, port: &PortRef) -> u32 {
+    port.resolve(container).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_types::{
+        ContainerOptions, ContainerPort, PodOptions, PodSecurityContext, Protocol, Rare, SecurityContext,
+    };
+
+    use super::*;
+
+    #[test]
+    fn ports_have_numbers_and_the_pod_speaks_for_its_containers() {
+        let port = PortRef::Name("web".into());
+        let get = HttpGet { path: "/healthz".to_owned(), port: port.clone(), headers: Vec::new() };
+        let probe = Probe {
+            handler: ProbeHandler::TcpSocket { port },
+            initial_delay_ms: 1,
+            period_ms: 2,
+            timeout_ms: 3,
+            success_threshold: 4,
+            failure_threshold: 5,
+            termination_grace_ms: Some(6),
+        };
+        let lifecycle = bulkhead_types::Lifecycle { post_start: Some(Hook::HttpGet(get)), pre_stop: None };
+        let security =
+            SecurityContext { read_only_root_filesystem: Some(true), ..SecurityContext::default() };
+        let options = ContainerOptions {
+            readiness_probe: Rare::some(probe),
+            lifecycle: Rare::some(lifecycle),
+            security: Rare::some(security),
+            ..ContainerOptions::default()
+        };
+        let container = Container {
+            ports: vec![ContainerPort {
+                name: Some("web".into()),
+                container_port: 8080,
+                protocol: Protocol::Tcp,
+            }],
+            options: Rare::some(options),
+            ..Container::default()
+        };
+        let security = PodSecurityContext {
+            run_as_non_root: Some(true),
+            supplemental_groups: vec![7],
+            fs_group: Some(8),
+            seccomp_profile: Some(SeccompProfile::RuntimeDefault),
+            ..PodSecurityContext::default()
+        };
+        let options = PodOptions { security: Rare::some(security), ..PodOptions::default() };
+        let spec = PodSpec { options: Rare::some(options), ..PodSpec::default() };
+
+        let found = config(&spec, &container);
+        let readiness = found.readiness_probe.expect("there");
+        assert_eq!(readiness.check.expect("there").kind, Some(Check::Tcp(TcpCheck { port: 8080 })));
+        assert_eq!((readiness.initial_delay_ms, readiness.period_ms, readiness.timeout_ms), (1, 2, 3));
+        assert_eq!((readiness.success_threshold, readiness.failure_threshold), (4, 5));
+        assert_eq!(readiness.grace_ms, Some(6));
+        let Some(Check::Http(http)) = found.post_start.expect("there").kind else { panic!("a request") };
+        assert_eq!((http.port, http.path.as_str()), (8080, "/healthz"));
+        assert!(found.read_only_root && found.filters_system_calls && !found.no_new_privileges);
+        assert_eq!(further_groups(&spec), [7, 8]);
+        assert_eq!(check_user(&spec, &container, 0), Err(RunsAsRoot));
+        assert_eq!(check_user(&spec, &container, 1), Ok(()));
+    }
+}

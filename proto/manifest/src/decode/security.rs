@@ -1,0 +1,132 @@
+//! Security contexts.
+
+use bulkhead_types::{Capabilities, PodSecurityContext, Rare, SeccompProfile, SecurityContext};
+use smol_str::SmolStr;
+
+use super::decoder::{Decoder, Fields, Fixed, Schema};
+use crate::tree::{Node, Value};
+
+const CONTAINER: Schema = Schema {
+    known: &[
+        "runAsUser",
+        "runAsGroup",
+        "runAsNonRoot",
+        "readOnlyRootFilesystem",
+        "allowPrivilegeEscalation",
+        "privileged",
+        "capabilities",
+        "seccompProfile",
+    ],
+    fixed: &[("procMount", Fixed::Text("Default"))],
+    not_yet: &["appArmorProfile", "seLinuxOptions", "windowsOptions"],
+    ..Schema::EMPTY
+};
+const POD: Schema = Schema {
+    known: &[
+        "runAsUser",
+        "runAsGroup",
+        "runAsNonRoot",
+        "supplementalGroups",
+        "fsGroup",
+        "seccompProfile",
+        "sysctls",
+    ],
+    fixed: &[("supplementalGroupsPolicy", Fixed::Text("Merge"))],
+    // `fsGroupChangePolicy` is for volumes that outlive a pod; there are none.
+    not_yet: &[
+        "appArmorProfile",
+        "fsGroupChangePolicy",
+        "seLinuxChangePolicy",
+        "seLinuxOptions",
+        "windowsOptions",
+    ],
+    ..Schema::EMPTY
+};
+const CAPABILITIES: Schema = Schema { known: &["add", "drop"], ..Schema::EMPTY };
+const SECCOMP: Schema = Schema { known: &["type", "localhostProfile"], ..Schema::EMPTY };
+
+/// What a container says for itself.
+pub(super) fn container(d: &mut Decoder<'_>, container: &Fields<'_>) -> Rare<SecurityContext> {
+    let Some(fields) = section(d, container, &CONTAINER) else { return Rare::NONE };
+    if d.boolean(&fields, "privileged") == Some(true) {
+        let reason = "is not offered: the guest's kernel is the pod's own, so give the capabilities that are needed \
+                      in capabilities.add";
+        d.fail(fields.place("privileged"), &fields.path("privileged"), reason);
+    }
+    Rare::unless_default(SecurityContext {
+        run_as_user: id(d, &fields, "runAsUser"),
+        run_as_group: id(d, &fields, "runAsGroup"),
+        run_as_non_root: d.boolean(&fields, "runAsNonRoot"),
+        read_only_root_filesystem: d.boolean(&fields, "readOnlyRootFilesystem"),
+        allow_privilege_escalation: d.boolean(&fields, "allowPrivilegeEscalation"),
+        capabilities: capabilities(d, &fields),
+        seccomp_profile: seccomp(d, &fields),
+    })
+}
+
+/// What holds for all containers.
+pub(super) fn pod(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Rare<PodSecurityContext> {
+    let Some(fields) = section(d, spec, &POD) else { return Rare::NONE };
+    if d.list(&fields, "sysctls").is_some_and(|list| !list.is_empty()) {
+        let reason = "are not supported yet: the guest's kernel keeps its own values";
+        d.fail(fields.place("sysctls"), &fields.path("sysctls"), reason);
+    }
+    Rare::unless_default(PodSecurityContext {
+        run_as_user: id(d, &fields, "runAsUser"),
+        run_as_group: id(d, &fields, "runAsGroup"),
+        run_as_non_root: d.boolean(&fields, "runAsNonRoot"),
+        supplemental_groups: d.each(&fields, "supplementalGroups", group),
+        fs_group: id(d, &fields, "fsGroup"),
+        seccomp_profile: seccomp(d, &fields),
+    })
+}
+
+fn section<'n>(d: &mut Decoder<'_>, outer: &Fields<'n>, schema: &Schema) -> Option<Fields<'n>> {
+    outer.get("securityContext").and_then(|node| d.fields(node, &outer.path("securityContext"), schema))
+}
+
+fn id(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<u32> {
+    d.number(fields, name, i32::MAX as u64).and_then(|id| u32::try_from(id).ok())
+}
+
+fn group(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<u32> {
+    let found = match &node.value {
+        Value::Number(text) => text.parse().ok().filter(|id| i32::try_from(*id).is_ok()),
+        _ => None,
+    };
+    if found.is_none() {
+        d.fail(
+            node.place,
+            path,
+            format!("expected a group from 0 to {}, found {}", i32::MAX, node.describe()),
+        );
+    }
+    found
+}
+
+fn capabilities(d: &mut Decoder<'_>, security: &Fields<'_>) -> Capabilities {
+    let fields = security
+        .get("capabilities")
+        .and_then(|node| d.fields(node, &security.path("capabilities"), &CAPABILITIES));
+    let Some(fields) = fields else { return Capabilities::default() };
+    let mut names = |name| d.texts(&fields, name).into_iter().map(SmolStr::from).collect();
+    Capabilities { add: names("add"), drop: names("drop") }
+}
+
+fn seccomp(d: &mut Decoder<'_>, security: &Fields<'_>) -> Option<SeccompProfile> {
+    let (node, path) = (security.get("seccompProfile")?, security.path("seccompProfile"));
+    let fields = d.fields(node, &path, &SECCOMP)?;
+    match d.required_text(&fields, "type")?.as_str() {
+        "RuntimeDefault" => return Some(SeccompProfile::RuntimeDefault),
+        "Unconfined" => return Some(SeccompProfile::Unconfined),
+        "Localhost" => {
+            let reason = "Localhost is not offered: nodes hold no profiles of tenants; use RuntimeDefault";
+            d.fail(fields.place("type"), &fields.path("type"), reason);
+        }
+        other => {
+            let reason = format!("{other:?} is not one of RuntimeDefault, Unconfined");
+            d.fail(fields.place("type"), &fields.path("type"), reason);
+        }
+    }
+    None
+}

@@ -1,0 +1,190 @@
+//! Probes, hooks, sidecars and security contexts: what is read is printed again, and every mistake.
+
+use bulkhead_manifest::{Names, Source, parse, to_yaml};
+use bulkhead_types::{Kind, Name, Object, ObjectId};
+use expect_test::{Expect, expect};
+
+fn read(text: &str) -> Result<Vec<Object>, String> {
+    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
+    let namespace = Name::new("default").expect("a name");
+    match parse(&[source], Some(&namespace)) {
+        Ok(parsed) => Ok(parsed.into_iter().map(|p| p.object).collect()),
+        Err(errors) => Err(errors.iter().map(|e| format!("{e}\n")).collect()),
+    }
+}
+
+fn no_name(_: Kind, _: ObjectId) -> Option<Name> {
+    None
+}
+
+/// What is printed reads as what was read; returns it.
+fn printed(text: &str) -> String {
+    let names = Names { cluster_id: None, name_of: &no_name };
+    let objects = read(text).unwrap_or_else(|errors| panic!("{errors}"));
+    let one = |object: Object| {
+        let printed = to_yaml(&object, names);
+        assert_eq!(
+            read(&printed).unwrap_or_else(|errors| panic!("{errors}\n{printed}")),
+            [object],
+            "{printed}"
+        );
+        printed
+    };
+    objects.into_iter().map(one).collect()
+}
+
+/// A pod whose container and whose spec have more.
+fn pod(container: &str, spec: &str) -> String {
+    let indented = |text: &str, by: &str| text.lines().map(|l| format!("{by}{l}\n")).collect::<String>();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nspec:\n{}  containers:\n  - name: c\n    image: i:1\n{}",
+        indented(spec, "  "),
+        indented(container, "    ")
+    )
+}
+
+fn check_refused(container: &str, spec: &str, expected: Expect) {
+    let errors = read(&pod(container, spec)).expect_err("a mistake");
+    expected.assert_eq(&errors);
+}
+
+#[test]
+fn examples_are_read_and_printed_again() {
+    for (text, words) in [
+        (
+            include_str!("../../../examples/probes.yaml"),
+            ["startupProbe:", "port: http", "failureThreshold: 60"],
+        ),
+        (
+            include_str!("../../../examples/hooks.yaml"),
+            ["postStart:", "preStop:", "terminationGracePeriodSeconds: 30"],
+        ),
+        (
+            include_str!("../../../examples/sidecar.yaml"),
+            ["restartPolicy: Always", "startupProbe:", "path: /"],
+        ),
+        (
+            include_str!("../../../examples/security.yaml"),
+            ["fsGroup: 4000", "type: RuntimeDefault", "- NET_BIND_SERVICE"],
+        ),
+    ] {
+        let printed = printed(text);
+        for word in words {
+            assert!(printed.contains(word), "{word} is not in\n{printed}");
+        }
+    }
+}
+
+#[test]
+fn everything_is_printed_as_it_was_read() {
+    let container = "\
+ports: [{name: web, containerPort: 80}]
+startupProbe: {grpc: {port: 9000}, initialDelaySeconds: 5}
+readinessProbe: {tcpSocket: {port: web, host: localhost}, successThreshold: 2, failureThreshold: 0}
+livenessProbe: {grpc: {port: 9000, service: a}, terminationGracePeriodSeconds: 7, timeoutSeconds: 0}
+lifecycle:
+  postStart: {httpGet: {path: /a?b=c, port: 80, scheme: HTTP, httpHeaders: [{name: A, value: b}]}}
+  preStop: {sleep: {seconds: 3}}
+terminationMessagePath: /last-words
+terminationMessagePolicy: FallbackToLogsOnError
+securityContext: {privileged: false, runAsNonRoot: true, seccompProfile: {type: Unconfined}, procMount: Default}
+";
+    let expected = expect![[r#""#]];
+    let text =
+        printed(&pod(container, "securityContext: {runAsUser: 1, supplementalGroups: [1, 2], sysctls: []}"));
+    let from = text.find("spec:").expect("a spec");
+    let to = text.find("status:").unwrap_or(text.len());
+    expected.assert_eq(&text[from..to]);
+}
+
+#[test]
+fn mistakes_are_named() {
+    check_refused(
+        "livenessProbe: {}\nreadinessProbe: {exec: {command: [a]}, tcpSocket: {port: 1}}\nstartupProbe: {httpGet: {port: web, host: 10.0.0.1, scheme: HTTPS}}",
+        "",
+        expect![[r#"
+            a.yaml:9:20 spec.containers[0].livenessProbe: needs one of exec, httpGet, tcpSocket, grpc
+            a.yaml:10:55 spec.containers[0].readinessProbe.tcpSocket: only one of exec, httpGet, tcpSocket, grpc is possible
+            a.yaml:11:30 spec.containers[0].startupProbe.httpGet.port: "web" is the name of no port of this container
+            a.yaml:11:47 spec.containers[0].startupProbe.httpGet.host: "10.0.0.1" cannot be asked: a pod is asked by its own guest; leave the field out
+            a.yaml:11:65 spec.containers[0].startupProbe.httpGet.scheme: not supported yet: only the default, HTTP, is accepted
+        "#]],
+    );
+    check_refused(
+        "livenessProbe: {exec: {}, successThreshold: 2, periodSecond: 1}\n\
+         readinessProbe: {grpc: {}, terminationGracePeriodSeconds: 1}\n\
+         startupProbe: {httpGet: {port: web, path: a b}, successThreshold: 3, terminationGracePeriodSeconds: 0}",
+        "",
+        expect![[r#"
+            a.yaml:9:21 spec.containers[0].livenessProbe.exec.command: must name a program
+            a.yaml:9:31 spec.containers[0].livenessProbe.successThreshold: must be 1 in a livenessProbe
+            a.yaml:9:52 spec.containers[0].livenessProbe.periodSecond: unknown field: did you mean "periodSeconds"?
+            a.yaml:10:28 spec.containers[0].readinessProbe.grpc.port: is required
+            a.yaml:11:30 spec.containers[0].startupProbe.httpGet.port: "web" is the name of no port of this container
+            a.yaml:11:41 spec.containers[0].startupProbe.httpGet.path: must begin with '/' and hold printable ASCII without spaces: escape others as %20
+            a.yaml:11:53 spec.containers[0].startupProbe.successThreshold: must be 1 in a startupProbe
+            a.yaml:11:74 spec.containers[0].startupProbe.terminationGracePeriodSeconds: must be at least 1
+        "#]],
+    );
+    check_refused(
+        "livenessProbe: {exec: {command: []}, successThreshold: 2}\n\
+         readinessProbe: {grpc: {port: 0}, terminationGracePeriodSeconds: 1}\n\
+         startupProbe: {httpGet: {port: web, path: a b}, successThreshold: 3, terminationGracePeriodSeconds: 0}",
+        "",
+        expect![[r#"
+            a.yaml:9:28 spec.containers[0].livenessProbe.exec.command: must name a program
+            a.yaml:9:42 spec.containers[0].livenessProbe.successThreshold: must be 1 in a livenessProbe
+            a.yaml:10:29 spec.containers[0].readinessProbe.grpc.port: must be between 1 and 65535
+            a.yaml:10:39 spec.containers[0].readinessProbe.terminationGracePeriodSeconds: must not be set: the failure of a readinessProbe ends nothing
+            a.yaml:11:30 spec.containers[0].startupProbe.httpGet.port: "web" is the name of no port of this container
+            a.yaml:11:41 spec.containers[0].startupProbe.httpGet.path: must begin with '/' and hold printable ASCII without spaces: escape others as %20
+            a.yaml:11:53 spec.containers[0].startupProbe.successThreshold: must be 1 in a startupProbe
+            a.yaml:11:74 spec.containers[0].startupProbe.terminationGracePeriodSeconds: must be at least 1
+        "#]],
+    );
+    check_refused(
+        "lifecycle: {postStart: {tcpSocket: {port: 1}}, preStop: {sleep: {}}}",
+        "",
+        expect![[r#"
+            a.yaml:9:40 spec.containers[0].lifecycle.postStart.tcpSocket: is deprecated, and does nothing in Kubernetes: use exec, httpGet or sleep
+            a.yaml:9:69 spec.containers[0].lifecycle.preStop.sleep.seconds: is required
+        "#]],
+    );
+    check_refused(
+        "lifecycle: {preStop: {sleep: {seconds: 31}}}\nrestartPolicy: Always",
+        "initContainers: [{name: i, image: i, livenessProbe: {exec: {command: [a]}}, lifecycle: {preStop: {sleep: {seconds: 1}}}}, {name: s, image: i, restartPolicy: Never}]",
+        expect![[r#"
+            a.yaml:6:40 spec.initContainers[0].livenessProbe: is not possible: an init container ends by itself, unless its restartPolicy is Always
+            a.yaml:6:91 spec.initContainers[0].lifecycle.preStop: is not possible: an init container ends by itself, unless its restartPolicy is Always
+            a.yaml:6:160 spec.initContainers[1].restartPolicy: "Never" is not supported: only Always, in init containers; the pod has the others'
+            a.yaml:10:35 spec.containers[0].lifecycle.preStop.sleep.seconds: must be at most terminationGracePeriodSeconds: the container would be killed before
+            a.yaml:11:5 spec.containers[0].restartPolicy: is possible in init containers only: the pod has one for the others
+        "#]],
+    );
+    check_refused(
+        "securityContext: {privileged: true, runAsUser: -1, capabilities: {add: [CAP_NET_ADMIN, FLY]}, seLinuxOptions: {level: a}}",
+        "securityContext: {sysctls: [{name: a, value: b}], fsGroup: x, supplementalGroups: [a], seccompProfile: {type: Localhost, localhostProfile: p}}",
+        expect![[r#"
+            a.yaml:6:30 spec.securityContext.sysctls: are not supported yet: the guest's kernel keeps its own values
+            a.yaml:6:62 spec.securityContext.fsGroup: expected a whole number, found the string "x"
+            a.yaml:6:86 spec.securityContext.supplementalGroups[0]: expected a group from 0 to 2147483647, found the string "a"
+            a.yaml:6:113 spec.securityContext.seccompProfile.type: Localhost is not offered: nodes hold no profiles of tenants; use RuntimeDefault
+            a.yaml:10:35 spec.containers[0].securityContext.privileged: is not offered: the guest's kernel is the pod's own, so give the capabilities that are needed in capabilities.add
+            a.yaml:10:52 spec.containers[0].securityContext.runAsUser: -1 is out of range: must be between 0 and 2147483647
+            a.yaml:10:77 spec.containers[0].securityContext.capabilities.add[0]: "CAP_NET_ADMIN" must be written as "NET_ADMIN"
+            a.yaml:10:92 spec.containers[0].securityContext.capabilities.add[1]: "FLY" is no capability of Linux, such as NET_BIND_SERVICE, or ALL
+            a.yaml:10:99 spec.containers[0].securityContext.seLinuxOptions: not supported yet
+        "#]],
+    );
+    check_refused(
+        "securityContext: {runAsUser: 0, allowPrivilegeEscalation: false, capabilities: {add: [CAP_NET_ADMIN, FLY, SYS_ADMIN]}}\nterminationMessagePath: a",
+        "securityContext: {runAsNonRoot: true}",
+        expect![[r#"
+            a.yaml:10:23 spec.containers[0].securityContext.runAsUser: is 0, which runAsNonRoot refuses
+            a.yaml:10:37 spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false when SYS_ADMIN is given: with it a program gets every other right
+            a.yaml:10:91 spec.containers[0].securityContext.capabilities.add[0]: "CAP_NET_ADMIN" must be written as "NET_ADMIN"
+            a.yaml:10:106 spec.containers[0].securityContext.capabilities.add[1]: "FLY" is no capability of Linux, such as NET_BIND_SERVICE, or ALL
+            a.yaml:11:5 spec.containers[0].terminationMessagePath: "a" must be an absolute path without empty parts, '.' and '..'
+        "#]],
+    );
+}
