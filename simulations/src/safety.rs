@@ -116,7 +116,8 @@ pub fn run(config: &RunConfig) -> Report {
 /// Until everything is as it should be, in bounded time.
 fn come_to_rest(world: &mut World) {
     let calm_at_us = world.now_us;
-    while world.violation.is_none() && !world.is_at_rest() {
+    // Something may have happened since rest was last looked for, which is every now and then.
+    while world.violation.is_none() && !(world.is_at_rest() && world.unrest().is_none()) {
         world.step();
         if world.now_us > calm_at_us + CONVERGENCE_US_MAX {
             let unrest = world.unrest();

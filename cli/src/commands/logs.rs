@@ -1,9 +1,10 @@
 //! `logs`: a container's output.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_proto::v1;
-use bulkhead_types::{Kind, LABEL_JOB_NAME, LabelSelector, Object, StringMap};
+use bulkhead_types::{Kind, LABEL_JOB_NAME, LabelSelector, Object, Pod, StringMap};
 use clap::Args;
 use smol_str::SmolStr;
 use tonic::Streaming;
@@ -20,7 +21,7 @@ pub(crate) struct LogsArgs {
     /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME, job/NAME for one of its pods
     #[arg(value_name = "POD")]
     pod: String,
-    /// The container; may be left out when the pod has one
+    /// The container; may be left out when the pod has one beside its init containers
     #[arg(long, short)]
     container: Option<String>,
     /// Go on with new output until the container ends
@@ -43,10 +44,11 @@ pub(crate) struct LogsArgs {
 pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure> {
     let since =
         args.since.map(|ago| now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
+    let pod = find_pod(&args.pod, context).await?;
     let mut request = v1::LogsRequest {
         namespace: context.namespace.to_string(),
-        pod: pod_name(&args.pod, context).await?,
-        container: args.container.clone().unwrap_or_default(),
+        pod: pod.meta.name.to_string(),
+        container: container(&pod, args.container.as_ref()),
         follow: args.follow,
         tail_lines: args.tail,
         previous: args.previous,
@@ -87,10 +89,10 @@ async fn open(request: v1::LogsRequest, context: &Context) -> Result<Streaming<v
 }
 
 /// The pod that is meant; of a workload, the newest that runs.
-async fn pod_name(word: &str, context: &Context) -> Result<String, Failure> {
+async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, Failure> {
     let object = target::parse_one(&[word.to_owned()], &context.namespace, Kind::Pod)?;
     let selector = match context.client.get(&object).await? {
-        Object::Pod(pod) => return Ok(pod.meta.name.to_string()),
+        Object::Pod(pod) => return Ok(pod),
         Object::Deployment(d) => d.spec.selector.clone(),
         Object::ReplicaSet(set) => set.spec.selector.clone(),
         Object::StatefulSet(set) => set.spec.selector.clone(),
@@ -112,8 +114,18 @@ async fn pod_name(word: &str, context: &Context) -> Result<String, Failure> {
         })
         .max_by_key(|pod| (pod.status.ready, pod.node.is_some(), pod.meta.id));
     match newest {
-        Some(pod) => Ok(pod.meta.name.to_string()),
+        Some(pod) => Ok(Arc::clone(pod)),
         None => Err(super::get::not_found(&format!("a pod of {object}"))),
+    }
+}
+
+/// The container that is meant: as kubectl does, the one beside init containers when there is one; else it has to be
+/// named, as the agent says.
+fn container(pod: &Pod, named: Option<&String>) -> String {
+    match (named, &pod.spec.containers[..]) {
+        (Some(name), _) => name.clone(),
+        (None, [only]) => only.name.to_string(),
+        (None, _) => String::new(),
     }
 }
 

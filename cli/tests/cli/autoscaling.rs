@@ -69,3 +69,52 @@ async fn get_and_describe_show_the_figures() {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_by_the_clock_are_shown() {
+    let fake = Fake::start().await;
+    fake.put_manifest(include_str!("../../../examples/cron-autoscaler.yaml"));
+    let listed = expect![[r#"
+        exit 0
+        NAME   REFERENCE                     TIMEZONE        JOBS   LAST RUN   LAST OUTCOME   AGE
+        web    HorizontalPodAutoscaler/web   Europe/Berlin   2      <none>     <none>         90d
+    "#]];
+    check(&fake, &["get", "cronhpa"], listed).await;
+    let output = bulkhead_on(&fake.address, &["describe", "cronhpa", "web"]).await;
+    let shown = without_times(&text(&output.stdout));
+    for line in ["Not on:", "* * * 25 12 *", "0 0 8 * * 1-5", "evening"] {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_are_shown_and_drains_wait_for_them() {
+    let fake = with_web().await;
+    fake.put_manifest(include_str!("../../../examples/disruption-budget.yaml"));
+    let listed = expect![[r#"
+        exit 0
+        NAME   MIN AVAILABLE   MAX UNAVAILABLE   ALLOWED DISRUPTIONS   AGE
+        web    1               N/A               0                     90d
+    "#]];
+    check(&fake, &["get", "pdb"], listed).await;
+    fake.put_running_pod("lonely", "node-1");
+    fake.state().refuse_evictions = 1;
+    let drained = expect![[r#"
+        exit 0
+        node/node-1 cordoned
+        evicting pod default/lonely
+        pod/lonely evicted
+        node/node-1 drained
+        waiting: PodDisruptionBudget web does not allow it
+    "#]];
+    check(&fake, &["drain", "node-1", "--force"], drained).await;
+    fake.put_running_pod("other", "node-1");
+    fake.state().refuse_evictions = u32::MAX;
+    let output = bulkhead_on(&fake.address, &["drain", "node-1", "--force", "--timeout", "300ms"]).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("1 pods stay: PodDisruptionBudget web"),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -65,6 +65,11 @@ async fn three_kinds_of_patches() {
     "#]],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_that_do_not_fit_change_nothing() {
+    let fake = with_web().await;
     check(
         &fake,
         &["patch", "deploy/web", "-p", "spec: {replcas: 3}"],
@@ -93,7 +98,7 @@ async fn three_kinds_of_patches() {
     "#]],
     )
     .await;
-    assert_eq!(web(&fake).spec.replicas, 4);
+    assert_eq!(web(&fake).spec.replicas, 2);
     fake.state().conflict = true;
     check(
         &fake,
@@ -248,6 +253,14 @@ async fn one_concern_is_set_without_the_rest() {
         "#]],
     )
     .await;
+    let container = &web(&fake).spec.template.spec.containers[0];
+    assert_eq!((container.env.len(), container.env[0].name.as_str()), (1, "B"));
+    assert_eq!((container.limits.cpu_millis, container.requests.cpu_millis), (Some(1000), Some(500)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_deployment_rolls_and_is_placed_is_set_without_the_rest() {
+    let fake = with_web().await;
     check(
         &fake,
         &["set", "strategy", "deploy/web", "--max-surge", "0", "--max-unavailable", "50%"],
@@ -277,9 +290,11 @@ async fn one_concern_is_set_without_the_rest() {
     let pod = &spec.template.spec;
     assert_eq!(pod.node_selector.get("disk").map(|v| v.as_str()), Some("ssd"));
     assert_eq!(pod.tolerations.len(), 1);
-    let container = &pod.containers[0];
-    assert_eq!((container.env.len(), container.env[0].name.as_str()), (1, "B"));
-    assert_eq!((container.limits.cpu_millis, container.requests.cpu_millis), (Some(1000), Some(500)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strategy_and_annotations_are_set() {
+    let fake = with_web().await;
     check(
         &fake,
         &["set", "strategy", "deploy/web", "--recreate"],

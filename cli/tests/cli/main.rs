@@ -292,6 +292,12 @@ async fn tables_have_kubectls_columns() {
         Node:              node-1
         Status:            Running
         Ready:             yes, for 88d
+        Conditions:
+          TYPE              STATUS   FOR   REASON   MESSAGE
+          PodScheduled      True     -
+          Initialized       True     -
+          ContainersReady   True     88d
+          Ready             True     88d
         Guest restarts:    0
         Reserves:          cpu 0, memory 64Mi, ephemeral-storage 0
         Restart policy:    Always

@@ -174,14 +174,10 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::Delete { object, grace_ms, force } => {
             objects::delete(state, object, *grace_ms, *force, emit)
         }
-        Command::Scale { object, replicas } => rollout::scale(state, object, *replicas, emit),
         Command::SetPaused { deployment, paused } => rollout::set_paused(state, deployment, *paused, emit),
         Command::SetStopped { object, stopped } => rollout::set_stopped(state, object, *stopped, emit),
         Command::UndoRollout { deployment, to_revision } => {
             rollout::undo(state, deployment, *to_revision, emit)
-        }
-        Command::RestartRollout { deployment, restarted_at } => {
-            rollout::restart(state, deployment, restarted_at, emit)
         }
         Command::SetUnschedulable { node, unschedulable } => {
             nodes::set_unschedulable(state, node, *unschedulable, emit)
@@ -231,14 +227,29 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::SetSuspended { object, suspended } => jobs::set_suspended(state, object, *suspended, emit),
         Command::RunCronJob { cron_job, name } => jobs::run_now(state, cron_job, name, emit),
         Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
+        Command::Scale { .. }
+        | Command::RestartRollout { .. }
+        | Command::Evict { .. }
+        | Command::ScaleBySchedule { .. }
+        | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
+        Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
+        Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
+        Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+    }
+}
+
+/// The part of [`decide_command`] that is about how many pods workloads have, and which of them go.
+fn decide_pods_of_workloads(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
+        Command::Scale { object, replicas } => rollout::scale(state, object, *replicas, emit),
+        Command::RestartRollout { deployment, restarted_at } => {
+            rollout::restart(state, deployment, restarted_at, emit)
+        }
         Command::Evict { pod, grace_ms } => eviction::evict(state, pod, *grace_ms, emit),
         Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
             cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
         }
-        Command::Autoscale { .. } => autoscaling::autoscale(state, command, emit),
-        Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
-        Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
-        Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+        other => autoscaling::autoscale(state, other, emit),
     }
 }
 

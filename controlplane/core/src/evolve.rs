@@ -209,6 +209,13 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             }
             Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
         }
+        _ => return changed_by_node_event(state, context, kind),
+    })
+}
+
+/// A node as it is after an event about it.
+fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Object> {
+    Some(match kind {
         EventKind::NodeSpecChanged { id, spec } => changed_node(state, *id, |node| {
             node.spec = spec.clone();
             node.meta.generation += 1;

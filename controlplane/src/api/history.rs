@@ -203,21 +203,13 @@ fn entry_of(state: &State, names: &Names, transaction: &Transaction, event: &Eve
 /// An event's name, the object that it is about (while it can still be named), and one line for people.
 fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
     let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
-    let node_name =
-        |id: ObjectId| of(Kind::Node, id).map_or_else(|| id.to_string(), |node| node.name.to_string());
     match &event.kind {
-        EventKind::ClusterInitialized { cluster_id, .. } => {
-            ("ClusterInitialized", None, format!("cluster {cluster_id}"))
-        }
-        EventKind::FeatureLevelRaised { level } => ("FeatureLevelRaised", None, format!("level {level}")),
-        EventKind::MemberRegistered { member, address, version, .. } => {
-            ("MemberRegistered", None, format!("member {member} at {address}, version {version}"))
-        }
-        EventKind::LearnerAdded { member, address } => {
-            ("LearnerAdded", None, format!("member {member} at {address}"))
-        }
-        EventKind::MemberPromoted { member } => ("MemberPromoted", None, format!("member {member} votes")),
-        EventKind::MemberRemoved { member } => ("MemberRemoved", None, format!("member {member} left")),
+        EventKind::ClusterInitialized { .. }
+        | EventKind::FeatureLevelRaised { .. }
+        | EventKind::MemberRegistered { .. }
+        | EventKind::LearnerAdded { .. }
+        | EventKind::MemberPromoted { .. }
+        | EventKind::MemberRemoved { .. } => describe_cluster(&event.kind),
         EventKind::ObjectCreated(object) => ("Created", Some(object.object_ref()), String::new()),
         EventKind::ManagersChanged { kind, id, .. } => {
             ("ManagersChanged", of(*kind, *id), "other fields are managed, or by others".to_owned())
@@ -249,21 +241,10 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::ReplicaSetStatusChanged { id, status } => {
             ("StatusChanged", of(Kind::ReplicaSet, *id), format!("{} ready", status.ready_replicas))
         }
-        EventKind::PodCreated { replica_set, name } => {
-            let pod = of(Kind::Pod, ObjectId(event.revision));
-            let set = of(Kind::ReplicaSet, *replica_set).map_or_else(String::new, |set| format!("of {set}"));
-            debug_assert!(pod.as_ref().is_none_or(|pod| pod.name == *name));
-            ("Created", pod, set)
-        }
-        EventKind::PodBound(binding) => {
-            let summary =
-                format!("to {}, {} nodes considered", node_name(binding.node), binding.nodes_considered);
-            ("Bound", of(Kind::Pod, binding.pod), summary)
-        }
-        EventKind::PodStatusChanged { id, status } => {
-            let summary = format!("{:?} {} {}", status.phase, status.reason, status.message);
-            ("StatusChanged", of(Kind::Pod, *id), summary.trim_end().to_owned())
-        }
+        EventKind::PodCreated { .. }
+        | EventKind::PodBound(_)
+        | EventKind::PodStatusChanged { .. }
+        | EventKind::OwnedPodCreated { .. } => describe_pod(state, names, event),
         EventKind::NodeSpecChanged { id, spec } => {
             let summary = if spec.unschedulable { "cordoned" } else { "schedulable" };
             ("SpecChanged", of(Kind::Node, *id), summary.to_owned())
@@ -289,10 +270,54 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             let because = if message.is_empty() { "" } else { ": " };
             ("PodEnded", of(Kind::Job, *job), format!("{end:?}{index}{because}{message}"))
         }
+    }
+}
+
+/// What happened to the cluster itself.
+fn describe_cluster(event: &EventKind) -> (&'static str, Option<ObjectRef>, String) {
+    match event {
+        EventKind::ClusterInitialized { cluster_id, .. } => {
+            ("ClusterInitialized", None, format!("cluster {cluster_id}"))
+        }
+        EventKind::FeatureLevelRaised { level } => ("FeatureLevelRaised", None, format!("level {level}")),
+        EventKind::MemberRegistered { member, address, version, .. } => {
+            ("MemberRegistered", None, format!("member {member} at {address}, version {version}"))
+        }
+        EventKind::LearnerAdded { member, address } => {
+            ("LearnerAdded", None, format!("member {member} at {address}"))
+        }
+        EventKind::MemberPromoted { member } => ("MemberPromoted", None, format!("member {member} votes")),
+        EventKind::MemberRemoved { member } => ("MemberRemoved", None, format!("member {member} left")),
+        other => unreachable!("{other:?} is told by describe"),
+    }
+}
+
+/// What happened to a pod but for its deletion.
+fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
+    let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
+    let node_name =
+        |id: ObjectId| of(Kind::Node, id).map_or_else(|| id.to_string(), |node| node.name.to_string());
+    match &event.kind {
+        EventKind::PodCreated { replica_set, name } => {
+            let pod = of(Kind::Pod, ObjectId(event.revision));
+            let set = of(Kind::ReplicaSet, *replica_set).map_or_else(String::new, |set| format!("of {set}"));
+            debug_assert!(pod.as_ref().is_none_or(|pod| pod.name == *name));
+            ("Created", pod, set)
+        }
+        EventKind::PodBound(binding) => {
+            let summary =
+                format!("to {}, {} nodes considered", node_name(binding.node), binding.nodes_considered);
+            ("Bound", of(Kind::Pod, binding.pod), summary)
+        }
+        EventKind::PodStatusChanged { id, status } => {
+            let summary = format!("{:?} {} {}", status.phase, status.reason, status.message);
+            ("StatusChanged", of(Kind::Pod, *id), summary.trim_end().to_owned())
+        }
         EventKind::OwnedPodCreated { owner, .. } => {
             let by = of(owner.kind, owner.id).map_or_else(String::new, |owner| format!("of {owner}"));
             ("Created", of(Kind::Pod, ObjectId(event.revision)), by)
         }
+        other => unreachable!("{other:?} is told by describe"),
     }
 }
 

@@ -1,4 +1,5 @@
 //! What an apply makes of what is there: whose fields stay, which go, and who is in whose way.
+#![allow(clippy::unwrap_used)]
 
 use bulkhead_manifest::{Edit, EditMode, Names, PlanError, Source, managers_after, plan, to_value};
 use bulkhead_types::{MANAGER_SCALE, ManagerOperation, Name, Object};

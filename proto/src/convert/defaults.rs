@@ -19,6 +19,18 @@ pub(super) fn default(field: &mut i32, value: impl Into<i32>) {
     }
 }
 
+/// Fills a submitted object's spec and forgets its status; returns where its metadata is.
+fn fresh<'a, S, T>(
+    meta: &'a mut Option<v1::ObjectMeta>,
+    spec: &mut Option<S>,
+    default_spec: impl FnMut(&mut S),
+    status: &mut Option<T>,
+) -> &'a mut Option<v1::ObjectMeta> {
+    *status = None;
+    spec.iter_mut().for_each(default_spec);
+    meta
+}
+
 /// Bounds a submitted object, clears what is the control plane's and fills in defaults.
 pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
     use v1::object::Object as Wire;
@@ -47,31 +59,11 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             }
             &mut o.meta
         }
-        Wire::Deployment(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_deployment_spec);
-            &mut o.meta
-        }
-        Wire::StatefulSet(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_stateful_set_spec);
-            &mut o.meta
-        }
-        Wire::DaemonSet(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_daemon_set_spec);
-            &mut o.meta
-        }
-        Wire::Job(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_job_spec);
-            &mut o.meta
-        }
-        Wire::CronJob(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(default_cron_job_spec);
-            &mut o.meta
-        }
+        Wire::Deployment(o) => fresh(&mut o.meta, &mut o.spec, default_deployment_spec, &mut o.status),
+        Wire::StatefulSet(o) => fresh(&mut o.meta, &mut o.spec, default_stateful_set_spec, &mut o.status),
+        Wire::DaemonSet(o) => fresh(&mut o.meta, &mut o.spec, default_daemon_set_spec, &mut o.status),
+        Wire::Job(o) => fresh(&mut o.meta, &mut o.spec, default_job_spec, &mut o.status),
+        Wire::CronJob(o) => fresh(&mut o.meta, &mut o.spec, default_cron_job_spec, &mut o.status),
         Wire::ConfigMap(o) => &mut o.meta,
         Wire::Secret(o) => {
             default(&mut o.secret_type, v1::SecretType::Opaque);
@@ -79,9 +71,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         }
         Wire::ControllerRevision(o) => &mut o.meta,
         Wire::HorizontalPodAutoscaler(o) => {
-            o.status = None;
-            o.spec.iter_mut().for_each(super::autoscaler::default_spec);
-            &mut o.meta
+            fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }
         Wire::CronHorizontalPodAutoscaler(o) => {
             o.status = None;

@@ -117,7 +117,8 @@ pub(crate) fn size(
 ) -> Option<u32> {
     let id = state.find(target.kind, namespace, &target.name)?;
     match target.kind {
-        Kind::Deployment => state.deployments.get(id).map(|deployment| deployment.spec.replicas),
+        // One that is stopped has no size, whatever its number says: that stays as it is.
+        Kind::Deployment => state.deployments.get(id).map(|deployment| deployment.spec.wanted_replicas()),
         Kind::StatefulSet => state.stateful_sets.get(id).map(|set| set.spec.replicas),
         _ => None,
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Job, Kind, NodePhase,
-    ObjectId, Pod, PodReport, PodStatus, Rejection,
+    ObjectId, Pod, PodReport, PodStatus, Rejection, WORKLOADS_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -98,7 +98,9 @@ fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>)
     }
     let status = merged(&pod.status, report, emit.at_ms());
     let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
-    if !unchanged {
+    // A status that is what it was before may have been another one in between, in a report that is still on its way: that
+    // it is outdated must be seen when it arrives.
+    if !unchanged || state.feature_level() >= WORKLOADS_LEVEL {
         emit.push(EventKind::PodStatusChanged { id, status: status.clone() });
     }
     if status.phase.is_terminal() {

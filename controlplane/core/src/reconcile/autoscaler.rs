@@ -91,5 +91,5 @@ fn decide(view: &View<'_>, autoscaler: &Arc<HorizontalPodAutoscaler>) -> Option<
     let seen = Look { spec, generation: meta.generation, status, now_ms: view.now_ms, replicas };
     let decision = look(&seen, metrics);
     let (autoscaler, generation, to, status) = (meta.id, meta.generation, decision.to, decision.status);
-    decision.is_news.then(|| Command::Autoscale { autoscaler, generation, from: replicas, to, status })
+    decision.is_news.then_some(Command::Autoscale { autoscaler, generation, from: replicas, to, status })
 }

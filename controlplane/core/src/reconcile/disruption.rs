@@ -73,11 +73,11 @@ impl Reconciler for Budgets {
                 }
             }
             (Object::PodDisruptionBudget(budget), _) => self.note(budget),
-            (Object::Pod(pod), Some(Object::Pod(former))) if change.change_type == ChangeType::Modified => {
-                if matters(former, pod) {
-                    let labels = [&former.meta.labels, &pod.meta.labels];
-                    self.mark(namespace, |selector| labels.iter().any(|labels| selector.matches(labels)));
-                }
+            (Object::Pod(pod), Some(Object::Pod(former)))
+                if change.change_type == ChangeType::Modified && !matters(former, pod) => {}
+            (Object::Pod(pod), Some(Object::Pod(former))) => {
+                let labels = [&former.meta.labels, &pod.meta.labels];
+                self.mark(namespace, |selector| labels.iter().any(|labels| selector.matches(labels)));
             }
             (Object::Pod(pod), _) => self.mark(namespace, |selector| selector.matches(&pod.meta.labels)),
             (Object::Deployment(new), Some(Object::Deployment(old)))

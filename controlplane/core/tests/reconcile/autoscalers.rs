@@ -152,6 +152,19 @@ fn the_size_follows_what_pods_use_and_the_log_says_why() {
 }
 
 #[test]
+fn a_stopped_workload_keeps_its_number() {
+    let mut cluster = cluster(2, 3, 10);
+    let web = || reference(Kind::Deployment, "web");
+    cluster.ok(Command::SetStopped { object: web(), stopped: true });
+    let number = cluster.size("web");
+    cluster.look(LOOKS, |_| 100);
+    assert_eq!((cluster.size("web"), cluster.state().pods().len()), (number, 0));
+    cluster.ok(Command::SetStopped { object: web(), stopped: false });
+    cluster.look(LOOKS, |_| 100);
+    assert!(cluster.size("web") >= 3, "its bounds count again");
+}
+
+#[test]
 fn nothing_is_logged_while_nothing_changes() {
     let mut cluster = cluster(2, 1, 10);
     cluster.look(LOOKS, |_| 50);

@@ -2,8 +2,8 @@
 
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    Command, Kind, Namespace, NodePhase, Object, ObjectId, ObjectMeta, PodSpec, Taint, TaintEffect,
-    Toleration, TolerationOperator,
+    Command, Kind, Namespace, NodePhase, Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodSpec,
+    PodStatus, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::kit::{Cluster, GIB, Say, deployment, facts, name, pod, pod_spec, reference, replica_set};
@@ -190,4 +190,23 @@ fn a_set_whose_pods_fail_at_once_slows_down() {
     cluster.converge();
     assert_eq!(cluster.sets("web"), "1:2/2/2");
     assert!(!cluster.conditions("web").contains("ReplicaFailure"), "{}", cluster.conditions("web"));
+}
+
+#[test]
+fn a_report_that_comes_late_says_nothing_also_when_the_pod_is_as_it_was() {
+    let mut cluster = Cluster::new();
+    let node = cluster.node("a", facts(4000, 8 * GIB, 10));
+    cluster.ok(Command::Create(pod("web", pod_spec("web:1", 100, 64 << 20))));
+    cluster.settle();
+    let id = cluster.state().pods().iter().next().unwrap().meta.id;
+    let mut hear = |sequence, ready| {
+        let status = PodStatus { phase: PodPhase::Running, ready, ..PodStatus::default() };
+        let reports = vec![PodReport { pod: id, sequence, status, gone: false }];
+        cluster.ok(Command::ReportPods { node, incarnation: 1, reports });
+        cluster.state().pods().get(id).unwrap().status.ready
+    };
+    assert!(hear(1, true));
+    assert!(hear(3, true), "it was unready in between");
+    assert!(hear(2, false), "which is over");
+    assert!(!hear(4, false));
 }
