@@ -7,6 +7,8 @@ export BULKHEAD_KERNEL_DIR ?= $(CURDIR)/target/kernel
 GUEST_TARGET := x86_64-unknown-linux-gnu
 export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
 SEEDS ?= 0..500
+# With the planted bugs in, all of them off: the same run as without them, and one release build serves this and the canaries.
+ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
 .PHONY: help deps kernel guest build demo test verify fix lint sim soak canaries canaries-part torture bench audit completions
@@ -32,12 +34,11 @@ demo: build ## Three servers, two agents, a rollout, and a leader killed in the 
 test: kernel verify ## Install what is missing, then everything that CI runs
 
 verify: lint guest ## Everything that CI runs, changing nothing in the tree
-	cargo build --locked -p bulkhead-cli
 	cargo nextest run --locked --workspace --profile ci
 	cargo test --locked --workspace --doc --quiet
-	cargo run --locked --release -p simulations -- --quiet --corpus
-	cargo run --locked --release -p simulations -- --quiet --seeds $(SEEDS)
-	cargo run --locked --release -p simulations -- --quiet --seeds 0..40 --beyond-contract
+	$(ARMED_SIMULATIONS) -- --quiet --corpus
+	$(ARMED_SIMULATIONS) -- --quiet --seeds $(SEEDS)
+	$(ARMED_SIMULATIONS) -- --quiet --seeds 0..40 --beyond-contract
 	$(MAKE) canaries-part
 
 canaries: ## Planted bugs, each to be found by the simulator: make canaries ONLY=vote_not_persisted

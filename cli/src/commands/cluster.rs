@@ -91,14 +91,19 @@ fn notes_of(address: &str, status: &v1::StatusResponse) -> Vec<String> {
     notes
 }
 
-async fn get_level(context: &Context) -> Result<(), Failure> {
+/// The cluster's feature level, and what its members support.
+pub(super) async fn members(context: &Context) -> Result<v1::MembersResponse, Failure> {
     let client = &context.client;
-    let answer = client
+    client
         .call(|channel| {
             let request = client.request(v1::MembersRequest::default());
             async move { cluster(channel).members(request).await }
         })
-        .await?;
+        .await
+}
+
+async fn get_level(context: &Context) -> Result<(), Failure> {
+    let answer = members(context).await?;
     emit_line(&format!("feature level {}", answer.feature_level))?;
     let rows: Vec<Vec<String>> = answer
         .members

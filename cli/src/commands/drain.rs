@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bulkhead_types::{Command, Kind, Object, ObjectId, ObjectRef};
+use bulkhead_types::{Command, Kind, Object, ObjectId, ObjectRef, WORKLOADS_LEVEL};
 use clap::Args;
 
 use super::delete::parse_seconds;
@@ -79,8 +79,14 @@ async fn drain(node: &str, args: &DrainArgs, context: &Context) -> Result<(), Fa
     emit_line(&format!("node/{name} drained"))
 }
 
-/// Evicts pods. Those that a PodDisruptionBudget keeps are tried again, until the time-out.
+/// Evicts pods. Those that a PodDisruptionBudget keeps are tried again, until the time-out. A cluster that is of an older
+/// level, as between the two halves of an upgrade, has no budgets and no evictions: there pods are deleted.
 async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Context) -> Result<(), Failure> {
+    let has_budgets = super::cluster::members(context).await?.feature_level >= WORKLOADS_LEVEL;
+    let command = |pod: &ObjectRef| match has_budgets {
+        true => Command::Evict { pod: pod.clone(), grace_ms },
+        false => Command::Delete { object: pod.clone(), grace_ms, force: false },
+    };
     let until = context.timeout.map(|timeout| Instant::now() + timeout);
     let mut told = BTreeSet::new();
     for pod in &left {
@@ -90,7 +96,7 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
         let mut kept = Vec::new();
         let mut reason = String::new();
         for pod in left {
-            match context.submit(Command::Evict { pod: pod.clone(), grace_ms }).await {
+            match context.submit(command(&pod)).await {
                 Ok(_) => {}
                 // Somebody else was faster.
                 Err(failure) if failure.class == Class::NotFound => {}

@@ -117,4 +117,15 @@ async fn budgets_are_shown_and_drains_wait_for_them() {
         "{}",
         text(&output.stderr)
     );
+
+    // A cluster that is not wholly upgraded yet knows neither budgets nor evictions.
+    fake.state().levels_behind = 1;
+    let drained = expect![[r#"
+        exit 0
+        node/node-1 already cordoned
+        evicting pod default/other
+        pod/other evicted
+        node/node-1 drained
+    "#]];
+    check(&fake, &["drain", "node-1", "--force"], drained).await;
 }

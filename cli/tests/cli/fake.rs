@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bulkhead_manifest::{Edit, EditMode, PlanError, Source, parse, plan};
 use bulkhead_proto::v1;
-use bulkhead_types::{Name, Object, ObjectRef};
+use bulkhead_types::{FEATURE_LEVEL_MAX, Name, Object, ObjectRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tokio::sync::{broadcast, watch};
@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) refuse_evictions: u32,
     /// What pods (with a namespace) and nodes use.
     pub(crate) usage: Vec<v1::ObjectUsage>,
+    /// How far the level is below the newest one.
+    pub(crate) levels_behind: u32,
 }
 
 impl State {
@@ -634,11 +636,12 @@ impl v1::manifests_server::Manifests for Fake {
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Fake {
     async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
+        let state = self.state();
         Ok(Response::new(v1::MembersResponse {
             cluster_id: "00000000-0000-0000-0000-000000000001".to_owned(),
             members: vec![],
-            revision: self.state().revision,
-            feature_level: 1,
+            revision: state.revision,
+            feature_level: FEATURE_LEVEL_MAX - state.levels_behind,
         }))
     }
     async fn add_learner(
