@@ -194,12 +194,6 @@ pub const CANARIES: &[Canary] = &[
         "a new leader does not wait one lease before it calls nodes lost",
         &["leases"],
     ),
-    rare(
-        "canary_leader_acts_early",
-        LEADER,
-        "a new leader decides before entries of earlier terms are applied",
-        &["leases", "rollout"],
-    ),
     canary("canary_learner_votes", MEMBERSHIP, "a joining learner counts as a voter", &["membership"]),
     rare(
         "canary_lease_from_receipt",

@@ -62,9 +62,8 @@ impl Server {
         }
         let (applied_index, now_ms, up_ms) =
             (self.applied_index, self.leader_clock_ms(), self.up_at_most_ms());
-        if let Some(leader) = self.leader.as_mut().filter(|l| {
-            !l.is_active() && (l.first_index <= applied_index || planted!("canary_leader_acts_early"))
-        }) {
+        let begins = |leader: &&mut Leadership| !leader.is_active() && leader.first_index <= applied_index;
+        if let Some(leader) = self.leader.as_mut().filter(begins) {
             // Leases begin when everything of earlier terms is applied: an earlier leader's entries may still take
             // log time ahead by more than a lease.
             let since_up_ms = if planted!("canary_hasty_fence") { 0 } else { up_ms };
