@@ -6,7 +6,7 @@
 use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 4;
+pub const FEATURE_LEVEL_MAX: u32 = 5;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -17,6 +17,9 @@ pub const FENCING_LEVEL: u32 = 3;
 /// From this level on there are StatefulSets, DaemonSets, Jobs, CronJobs, ConfigMaps and Secrets, and pods may use the
 /// latter two.
 pub const WORKLOADS_LEVEL: u32 = 4;
+
+/// From this level on there are profiles, priority classes, vertical autoscalers, elastic units and deliveries by steps.
+pub const DELIVERY_LEVEL: u32 = 5;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
