@@ -132,6 +132,9 @@ mark "another leader answers"
 "$bulkhead" rollout status deployment/web --timeout 240s || fail "the rollout did not complete"
 "$bulkhead" get pods -o wide
 mark "web v2: rollout complete"
+# A rollout is complete when the new pods serve; old ones may still use up their grace.
+only_new() { [ "$("$bulkhead" get pods -o name | wc -l)" -eq 2 ]; }
+await "the end of the last old pod" 60 only_new
 for pod in $("$bulkhead" get pods -o name); do
   says() { "$bulkhead" logs "${pod#*/}" | grep -q 'from web v2'; }
   await "output of $pod" 60 says
