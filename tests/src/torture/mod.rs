@@ -95,7 +95,9 @@ struct Run {
     fleet: Fleet,
     load: Arc<Load>,
     runtime: Runtime,
+    /// What changes the cluster: clients, and who churns the pods.
     tasks: Vec<JoinHandle<()>>,
+    watchers: Vec<JoinHandle<()>>,
     notes: Vec<String>,
 }
 
@@ -152,11 +154,12 @@ impl Run {
         for number in 0..CLIENTS {
             tasks.push(runtime.spawn(load::client(number, Arc::clone(&load), rng.fork())));
         }
+        let mut watchers = Vec::new();
         for _ in 0..WATCHERS {
-            tasks.push(runtime.spawn(load::watcher(Arc::clone(&load), from, rng.fork())));
+            watchers.push(runtime.spawn(load::watcher(Arc::clone(&load), from, rng.fork())));
         }
-        runtime.spawn(pods::churn(Arc::clone(&load), rng.fork()));
-        Self { fleet, load, runtime, tasks, notes }
+        tasks.push(runtime.spawn(pods::churn(Arc::clone(&load), rng.fork())));
+        Self { fleet, load, runtime, tasks, watchers, notes }
     }
 
     /// The part with the faults. Ends early when an operator's command does not work.
@@ -185,13 +188,13 @@ impl Run {
         self.fleet.heal();
         self.load.stop();
         let deadline = Instant::now() + Duration::from_secs(SETTLE_SECONDS);
-        let clients: Vec<_> = self.tasks.drain(..CLIENTS).collect();
-        self.join(clients, deadline);
+        let changing = std::mem::take(&mut self.tasks);
+        self.join(changing, deadline);
         match self.final_revision() {
             Some(revision) => self.load.watch_until(revision),
             None => findings.push("the healed cluster cannot be read".to_owned()),
         }
-        let watchers = std::mem::take(&mut self.tasks);
+        let watchers = std::mem::take(&mut self.watchers);
         self.join(watchers, Instant::now() + Duration::from_secs(SETTLE_SECONDS));
         findings.extend(self.load.take_findings());
         self.load.take_history()

@@ -137,10 +137,13 @@ fn deployment() -> ObjectRef {
     ObjectRef { kind: Kind::Deployment, namespace: Some(name("default")), name: name(NAME) }
 }
 
-/// Changes it now and then until the load is stopped. A change that no server takes is left out.
+/// Changes it now and then until the load is stopped; whoever waits for this task sees no change of it after that. A change that no server takes is left out.
 pub(crate) async fn churn(load: Arc<Load>, mut rng: Rng) {
     while !load.is_stopped() {
         tokio::time::sleep(rng.millis(CHANGE_MS.0, CHANGE_MS.1)).await;
+        if load.is_stopped() {
+            return;
+        }
         let change = if rng.below(3) == 0 {
             Change::RestartRollout {
                 deployment: deployment(),
