@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 pub use autoscaling::*;
+pub use profiles::*;
 pub use running::*;
 pub use volumes::*;
 pub use workloads::*;
@@ -40,6 +41,7 @@ macro_rules! record {
 }
 
 mod autoscaling;
+mod profiles;
 mod running;
 mod volumes;
 mod workloads;

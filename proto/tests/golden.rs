@@ -152,8 +152,13 @@ fn snapshots() {
 
 #[test]
 fn every_kind_of_object_is_in_a_golden() {
-    let objects =
-        [fixtures::objects(), fixtures::workload_objects(), fixtures::autoscaling_objects()].concat();
+    let objects = [
+        fixtures::objects(),
+        fixtures::workload_objects(),
+        fixtures::autoscaling_objects(),
+        fixtures::profile_objects(),
+    ]
+    .concat();
     for name in bulkhead_types::Object::NAMES {
         assert!(objects.iter().any(|o| o.variant() == *name), "no fixture of {name}");
     }

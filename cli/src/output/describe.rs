@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod config;
+mod profiles;
 mod running;
 mod volumes;
 mod workloads;
@@ -110,6 +111,8 @@ pub(crate) fn text(
         Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(&mut page, o),
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(&mut page, o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(&mut page, o),
+        Object::PriorityClass(o) => profiles::priority_class(&mut page, o),
+        Object::Profile(o) => profiles::profile(&mut page, o),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());
             template(&mut page, &o.template);
@@ -209,6 +212,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     if !spec.node_selector.is_empty() {
         page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     }
+    page.optional("Priority class", spec.priority_class().map(ToString::to_string).unwrap_or_default());
     page.optional("Security", running::pod_rights(spec));
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     for (name, containers, states) in [

@@ -86,6 +86,8 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::CronHorizontalPodAutoscaler, _) => {
             &["NAME", "REFERENCE", "TIMEZONE", "JOBS", "LAST RUN", "LAST OUTCOME", "AGE"]
         }
+        (Kind::PriorityClass, _) => &["NAME", "VALUE", "GLOBAL DEFAULT", "AGE"],
+        (Kind::Profile, _) => &["NAME", "RULES", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
             &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
         }
@@ -120,6 +122,11 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(o),
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(o),
+        Object::PriorityClass(o) => {
+            let age = age(o.meta.created_at_ms);
+            (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])
+        }
+        Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };
     let mut cells = Vec::new();
     if let Some(namespace) = meta.namespace.as_ref().filter(|_| columns.namespace) {

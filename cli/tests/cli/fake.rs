@@ -87,6 +87,8 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::HorizontalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PodDisruptionBudget(o) => o.meta.as_ref(),
+        Kind::PriorityClass(o) => o.meta.as_ref(),
+        Kind::Profile(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -108,6 +110,8 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::HorizontalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PodDisruptionBudget(o) => o.meta.as_mut(),
+        Kind::PriorityClass(o) => o.meta.as_mut(),
+        Kind::Profile(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -129,6 +133,8 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::HorizontalPodAutoscaler(_) => v1::Kind::HorizontalPodAutoscaler,
         Kind::CronHorizontalPodAutoscaler(_) => v1::Kind::CronHorizontalPodAutoscaler,
         Kind::PodDisruptionBudget(_) => v1::Kind::PodDisruptionBudget,
+        Kind::PriorityClass(_) => v1::Kind::PriorityClass,
+        Kind::Profile(_) => v1::Kind::Profile,
     }
 }
 

@@ -5,6 +5,7 @@ mod compacted;
 mod edits;
 mod fake;
 mod jobs;
+mod profiles;
 mod sets;
 mod top;
 

@@ -14,6 +14,7 @@ mod objects;
 mod owned;
 mod owned_pods;
 mod pods;
+mod priorities;
 mod reconcilers;
 mod rollout;
 mod specs;

@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::State;
+use crate::admission::admit;
 use crate::owned_pod::{Birth, owned_pod};
 
 /// How an object changed.
@@ -74,14 +75,23 @@ fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Optio
     );
     state.revision = revision;
     let (change_type, object) = match &event.kind {
+        EventKind::ObjectCreated(Object::Pod(pod)) => {
+            (ChangeType::Added, Object::Pod(Arc::new(admit(state, Pod::clone(pod)))))
+        }
         EventKind::ObjectCreated(object) => (ChangeType::Added, object.clone()),
         EventKind::PodCreated { replica_set, name } => (
             ChangeType::Added,
-            Object::Pod(Arc::new(pod_from_template(state, context, revision, *replica_set, name))),
+            Object::Pod(Arc::new(admit(
+                state,
+                pod_from_template(state, context, revision, *replica_set, name),
+            ))),
         ),
         EventKind::OwnedPodCreated { owner, stamp } => (
             ChangeType::Added,
-            Object::Pod(Arc::new(owned_pod(state, &Birth { revision, at_ms: context.at_ms }, *owner, stamp))),
+            Object::Pod(Arc::new(admit(
+                state,
+                owned_pod(state, &Birth { revision, at_ms: context.at_ms }, *owner, stamp),
+            ))),
         ),
         EventKind::ObjectDeleted { kind, id } => return Some(delete(state, revision, *kind, *id)),
         kind => match modified(state, context, kind) {
@@ -289,6 +299,12 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
         (Object::PodDisruptionBudget(o), Object::PodDisruptionBudget(wanted)) => {
             Arc::make_mut(o).spec = wanted.spec.clone();
         }
+        (Object::PriorityClass(o), Object::PriorityClass(wanted)) => {
+            let present = Arc::make_mut(o);
+            present.global_default = wanted.global_default;
+            present.description.clone_from(&wanted.description);
+        }
+        (Object::Profile(o), Object::Profile(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
     let meta = object.meta_mut();

@@ -17,6 +17,7 @@
 //! This crate never reads a clock, draws a random number, iterates a hash map, spawns a thread or touches a
 //! file: time, ids and seeds are parameters. The simulator runs exactly this code.
 
+mod admission;
 pub mod autoscale;
 mod conditions;
 pub mod decide;

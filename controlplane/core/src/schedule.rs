@@ -5,6 +5,8 @@
 //!         └─► Shapes (waiting pods by everything that matters to placement)
 //!                  │  each with Candidates: its feasible slots in buckets by score, repaired from the log
 //!                  ▼
+//!             highest priority, then oldest
+//!                  ▼
 //!             pick: best score, ties by the pod's hash ─► BindPods, SetPodsUnschedulable
 //! ```
 //!
@@ -13,6 +15,7 @@
 
 mod candidates;
 mod index;
+mod priority;
 mod reconciler;
 mod report;
 mod score;

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, Object,
-    ObjectId, ObjectRef, Pod, PodDisruptionBudget, ReplicaSet, Revision, Secret, StatefulSet, digest128,
+    ObjectId, ObjectRef, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Revision, Secret,
+    StatefulSet, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -51,6 +52,8 @@ pub struct State {
     pub(crate) horizontal_pod_autoscalers: Table<HorizontalPodAutoscaler>,
     pub(crate) cron_horizontal_pod_autoscalers: Table<CronHorizontalPodAutoscaler>,
     pub(crate) pod_disruption_budgets: Table<PodDisruptionBudget>,
+    pub(crate) priority_classes: Table<PriorityClass>,
+    pub(crate) profiles: Table<Profile>,
     pub(crate) index: index::Index,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
@@ -111,7 +114,7 @@ impl State {
     }
 
     /// The pods that `owner` controls, in id order, those that end or ended included.
-    pub fn pods_of(&self, owner: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
+    pub fn pods_of(&self, owner: ObjectId) -> impl DoubleEndedIterator<Item = &Arc<Pod>> + '_ {
         self.index.owned(owner, Kind::Pod).filter_map(|id| self.pods.get(id))
     }
 

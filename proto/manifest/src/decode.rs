@@ -11,6 +11,7 @@ mod meta;
 mod node;
 mod pod;
 mod probe;
+mod profile;
 mod security;
 mod stateful;
 mod volume;
@@ -21,7 +22,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, HorizontalPodAutoscaler, Job, Kind, Name, Namespace,
-    Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Shared, StatefulSet, validate,
+    Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Profile, Shared, StatefulSet,
+    validate,
 };
 
 use crate::tree::{Node, Value};
@@ -29,7 +31,7 @@ use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 16] = [
+const KINDS_NOT_YET: [&str; 15] = [
     "CustomResourceDefinition",
     "EndpointSlice",
     "Endpoints",
@@ -38,7 +40,6 @@ const KINDS_NOT_YET: [&str; 16] = [
     "NetworkPolicy",
     "PersistentVolume",
     "PersistentVolumeClaim",
-    "PriorityClass",
     "ReplicationController",
     "ResourceQuota",
     "Role",
@@ -54,6 +55,10 @@ const CONFIG_MAP: Schema =
     Schema { known: &["apiVersion", "kind", "metadata", "data", "binaryData", "immutable"], ..Schema::EMPTY };
 const SECRET: Schema = Schema {
     known: &["apiVersion", "kind", "metadata", "type", "data", "stringData", "immutable"],
+    ..Schema::EMPTY
+};
+const PRIORITY_CLASS: Schema = Schema {
+    known: &["apiVersion", "kind", "metadata", "value", "globalDefault", "preemptionPolicy", "description"],
     ..Schema::EMPTY
 };
 const LIST: Schema =
@@ -156,6 +161,7 @@ fn object(
     let schema = match kind {
         Kind::ConfigMap => &CONFIG_MAP,
         Kind::Secret => &SECRET,
+        Kind::PriorityClass => &PRIORITY_CLASS,
         _ => &OBJECT,
     };
     let fields = d.fields(root, "", schema)?;
@@ -163,7 +169,8 @@ fn object(
     let meta = meta::object(d, &fields, kind, default_namespace);
     let resource_version = meta.is_some().then(|| meta::resource_version(d, &fields)).flatten();
     let spec = fields.get("spec");
-    let needs_none = matches!(kind, Kind::Namespace | Kind::Node | Kind::ConfigMap | Kind::Secret);
+    let needs_none =
+        matches!(kind, Kind::Namespace | Kind::Node | Kind::ConfigMap | Kind::Secret | Kind::PriorityClass);
     if spec.is_none() && !needs_none {
         d.missing(&fields, "spec");
     }
@@ -228,6 +235,19 @@ fn content(
         }
         Kind::ConfigMap => Object::ConfigMap(Arc::new(config::config_map(d, fields, meta?))),
         Kind::Secret => Object::Secret(Arc::new(config::secret(d, fields, meta?))),
+        _ => return policy(d, kind, fields, meta, spec),
+    })
+}
+
+/// The object of a kind that is about others.
+fn policy(
+    d: &mut Decoder<'_>,
+    kind: Kind,
+    fields: &Fields<'_>,
+    meta: Option<ObjectMeta>,
+    spec: Option<&Node>,
+) -> Option<Object> {
+    Some(match kind {
         Kind::HorizontalPodAutoscaler => {
             let spec = autoscaler::autoscaler(d, spec?)?;
             let status = Default::default();
@@ -247,7 +267,11 @@ fn content(
             let status = Default::default();
             Object::PodDisruptionBudget(Arc::new(PodDisruptionBudget { meta: meta?, spec, status }))
         }
-        Kind::ControllerRevision => unreachable!("not a kind that manifests may have"),
+        Kind::PriorityClass => Object::PriorityClass(Arc::new(profile::priority_class(d, fields, meta?))),
+        Kind::Profile => {
+            Object::Profile(Arc::new(Profile { spec: profile::profile(d, spec?)?, meta: meta? }))
+        }
+        _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })
 }
 

@@ -6,6 +6,7 @@ mod cron_autoscaler;
 mod disruption_budget;
 mod job;
 mod pod;
+mod profile;
 mod running;
 mod stateful;
 mod volume;
@@ -81,7 +82,11 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::PodDisruptionBudget(o) => {
             (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))
         }
-        Object::ConfigMap(_) | Object::Secret(_) | Object::ControllerRevision(_) => (None, None),
+        Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
+        Object::ConfigMap(_)
+        | Object::Secret(_)
+        | Object::ControllerRevision(_)
+        | Object::PriorityClass(_) => (None, None),
     };
     let kind = object.kind();
     let mut value = Fields::new()
@@ -98,6 +103,7 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::ConfigMap(o) => config::config_map(o, value),
         Object::Secret(o) => config::secret(o, value),
         Object::ControllerRevision(o) => stateful::controller_revision(o, value),
+        Object::PriorityClass(o) => profile::priority_class(o, value),
         _ => value,
     }
     .finish()

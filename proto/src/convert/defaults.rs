@@ -70,6 +70,8 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             &mut o.meta
         }
         Wire::ControllerRevision(o) => &mut o.meta,
+        Wire::PriorityClass(o) => &mut o.meta,
+        Wire::Profile(o) => &mut o.meta,
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }

@@ -28,6 +28,7 @@ mod object;
 mod owned;
 mod pod;
 mod probe;
+mod profile;
 mod resolved;
 mod scalar;
 mod security;

@@ -221,6 +221,8 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::HorizontalPodAutoscaler => "horizontal_pod_autoscaler",
         Kind::CronHorizontalPodAutoscaler => "cron_horizontal_pod_autoscaler",
         Kind::PodDisruptionBudget => "pod_disruption_budget",
+        Kind::PriorityClass => "priority_class",
+        Kind::Profile => "profile",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -93,7 +93,9 @@ fn volume_source() -> impl Strategy<Value = VolumeSource> + Clone {
 record!(/// Any volume.
     volume: Volume { name: small(), source: volume_source() });
 record!(/// What few pods have.
-    pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()) });
+    pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()),
+    priority_class: rare(small()),
+});
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {
     vec(any::<u8>(), 0..6).prop_map(Sensitive::from)

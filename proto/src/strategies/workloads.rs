@@ -157,6 +157,8 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         horizontal_pod_autoscaler().prop_map(|o| Object::HorizontalPodAutoscaler(Arc::new(o))),
         cron_horizontal_pod_autoscaler().prop_map(|o| Object::CronHorizontalPodAutoscaler(Arc::new(o))),
         pod_disruption_budget().prop_map(|o| Object::PodDisruptionBudget(Arc::new(o))),
+        priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
+        profile().prop_map(|o| Object::Profile(Arc::new(o))),
     ]
 }
 

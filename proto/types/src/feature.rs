@@ -27,6 +27,7 @@ impl Kind {
     pub fn feature_level(self) -> u32 {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
+            Self::PriorityClass | Self::Profile => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -36,7 +37,7 @@ impl Object {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
-        let spec = |spec: &PodSpec| if spec.has_options() { WORKLOADS_LEVEL } else { 1 };
+        let spec = PodSpec::feature_level;
         match self {
             object if object.meta().managers.get().is_some() => WORKLOADS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
@@ -45,6 +46,16 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.stopped => WORKLOADS_LEVEL,
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
             other => other.kind().feature_level(),
+        }
+    }
+}
+
+impl PodSpec {
+    fn feature_level(&self) -> u32 {
+        match (self.priority_class(), self.has_options()) {
+            (Some(_), _) => DELIVERY_LEVEL,
+            (None, true) => WORKLOADS_LEVEL,
+            (None, false) => 1,
         }
     }
 }

@@ -11,6 +11,7 @@ mod job;
 mod path;
 mod pod;
 mod probe;
+mod profile;
 mod security;
 mod volume;
 mod workload;
@@ -100,6 +101,8 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         Object::PodDisruptionBudget(b) => {
             disruption_budget::budget(&b.spec, &root.field("spec"), &mut report);
         }
+        Object::PriorityClass(c) => profile::priority_class(c, &mut report),
+        Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
         }
@@ -229,6 +232,8 @@ fn object_bytes(object: &Object) -> usize {
         Object::HorizontalPodAutoscaler(_)
         | Object::CronHorizontalPodAutoscaler(_)
         | Object::PodDisruptionBudget(_) => 0,
+        Object::PriorityClass(c) => c.description.len(),
+        Object::Profile(p) => profile::bytes(&p.spec),
     }
 }
 

@@ -115,6 +115,8 @@ pub struct PodOptions {
     pub volumes: Vec<Volume>,
     /// As whom its containers run.
     pub security: Rare<PodSecurityContext>,
+    /// The name of its PriorityClass.
+    pub priority_class: Rare<SmolStr>,
 }
 
 /// A volume of a pod.
@@ -232,6 +234,12 @@ impl PodSpec {
     #[must_use]
     pub fn volumes(&self) -> &[Volume] {
         self.options.get().map_or(&[], |options| &options.volumes)
+    }
+
+    /// The name of its PriorityClass.
+    #[must_use]
+    pub fn priority_class(&self) -> Option<&SmolStr> {
+        self.options.get()?.priority_class.get()
     }
 
     /// Init containers, then the others.

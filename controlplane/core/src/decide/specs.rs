@@ -24,6 +24,11 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::HorizontalPodAutoscaler(a), Object::HorizontalPodAutoscaler(b)) => a.spec != b.spec,
         (Object::CronHorizontalPodAutoscaler(a), Object::CronHorizontalPodAutoscaler(b)) => a.spec != b.spec,
         (Object::PodDisruptionBudget(a), Object::PodDisruptionBudget(b)) => a.spec != b.spec,
+        (Object::PriorityClass(a), Object::PriorityClass(b)) => {
+            (a.value, a.global_default, a.preemption_policy, &a.description)
+                != (b.value, b.global_default, b.preemption_policy, &b.description)
+        }
+        (Object::Profile(a), Object::Profile(b)) => a.spec != b.spec,
         _ => false,
     }
 }
@@ -36,6 +41,14 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
             Some(("spec.selector", "cannot change after creation"))
         }
         (Object::Job(a), Object::Job(b)) => job(a, b),
+        (Object::PriorityClass(a), Object::PriorityClass(b)) if a.value != b.value => {
+            Some(("value", "cannot change after creation"))
+        }
+        (Object::PriorityClass(a), Object::PriorityClass(b))
+            if a.preemption_policy != b.preemption_policy =>
+        {
+            Some(("preemptionPolicy", "cannot change after creation"))
+        }
         (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
         (Object::Secret(a), Object::Secret(b)) => secret(a, b),
         _ => None,

@@ -1,5 +1,6 @@
 //! The scheduler as a reconciler: pods that wait become bindings.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{Binding, Command, Object, ObjectId, Pod};
@@ -86,6 +87,7 @@ impl Reconciler for Scheduler {
                 self.index.touch(node.meta.id);
                 self.dirty = true;
             }
+            (Object::PriorityClass(_), _) => self.dirty = true,
             (Object::Pod(pod), former) => {
                 let former = former.as_ref().and_then(|former| match former {
                     Object::Pod(pod) => Some(&**pod),
@@ -201,17 +203,21 @@ impl Scheduler {
         self.shapes.get_mut(key).is_some_and(|shape| shape.waiting.contains(&pod.meta.id))
     }
 
-    /// Binds waiting pods, oldest first over all shapes.
+    /// Binds waiting pods: those of the highest priority first, the oldest first among equals. One that no node can take
+    /// holds up nobody.
     fn place(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
         let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
         let mut heads = BTreeSet::new();
         for key in keys {
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            heads.extend(shape.waiting.first().map(|head| (*head, key)));
+            shape.prioritize(view.state);
+            if shape.missing_class.is_none() {
+                heads.extend(shape.waiting.first().map(|head| (Reverse(shape.priority), *head, key)));
+            }
         }
         let mut bindings = Vec::new();
         while bindings.len() < BINDINGS_PER_RUN {
-            let Some((id, key)) = heads.pop_first() else { break };
+            let Some((priority, id, key)) = heads.pop_first() else { break };
             let shape = self.shapes.get_mut(key).expect("a shape with a head");
             shape.catch_up(&self.index, view.state);
             let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else {
@@ -233,7 +239,7 @@ impl Scheduler {
             self.index.reserve(slot, shape.request);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
-            heads.extend(shape.waiting.first().map(|head| (*head, key)));
+            heads.extend(shape.waiting.first().map(|head| (priority, *head, key)));
             if let Some(owner) = owner {
                 *self.neighbours.entry((owner, node)).or_insert(0) += 1;
                 self.assumed.push((owner, node));

@@ -12,6 +12,9 @@ const REASONS_MAX: usize = 16;
 /// `0/12 nodes are available: 3 Insufficient cpu, 9 node(s) had untolerated taint {gpu: }.` Costs time in
 /// proportion to the number of nodes.
 pub(crate) fn message(shape: &Shape, index: &NodeIndex) -> String {
+    if let Some(class) = &shape.missing_class {
+        return format!("PriorityClass {class} does not exist: create it, or let the pod name another one");
+    }
     if index.len() == 0 {
         return "no nodes available to schedule pods".to_owned();
     }

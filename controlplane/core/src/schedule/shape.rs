@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{ObjectId, Pod, PodSpec, Resources, Shared, digest128};
+use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{NodeIndex, Slot};
-use super::score;
+use super::{priority, score};
 use crate::State;
 use crate::placement::check_fit;
 
@@ -31,6 +32,10 @@ pub(crate) struct Shape {
     /// When all of them were told, and at which position of the index' log.
     pub(crate) reported_at_ms: u64,
     pub(crate) reported_position: Option<u64>,
+    /// Those with a higher one are placed first.
+    pub(crate) priority: i32,
+    /// The PriorityClass that they name and that is not there: until it is, they wait.
+    pub(crate) missing_class: Option<SmolStr>,
     candidates: Candidates,
     /// Up to where the index' log is worked in; `None` before the first time.
     position: Option<u64>,
@@ -46,9 +51,22 @@ impl Shape {
             unreported: BTreeSet::new(),
             reported_at_ms: 0,
             reported_position: None,
+            priority: 0,
+            missing_class: None,
             candidates: Candidates::default(),
             position: None,
         }
+    }
+
+    /// Looks up what the pods' class says now. Those that waited for it are told anew why they wait.
+    pub(crate) fn prioritize(&mut self, state: &State) {
+        let found = priority::of(state, &self.spec);
+        let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
+        if self.missing_class != missing {
+            self.reported_position = None;
+            self.reported_at_ms = 0;
+        }
+        (self.priority, self.missing_class) = (found.unwrap_or_default(), missing);
     }
 
     /// Brings the candidates up to date with the index. Costs time in proportion to what changed.
@@ -102,7 +120,7 @@ impl Shape {
 
     /// Whether, at this position of the index' log, no node suits.
     pub(crate) fn is_stuck(&self, log_end: u64) -> bool {
-        self.position == Some(log_end) && self.candidates.len() == 0
+        self.missing_class.is_some() || (self.position == Some(log_end) && self.candidates.len() == 0)
     }
 
     /// The feasible slots, for one [`Self::catch_up`].
@@ -118,9 +136,10 @@ pub(crate) struct Shapes {
     by_spec: BTreeMap<u128, ShapeKey>,
 }
 
-/// Everything of a spec that filters and scores look at.
+/// Everything of a spec that order, filters and scores look at.
 fn shape_key(spec: &PodSpec) -> ShapeKey {
-    digest128(&(spec.scheduling_request(), &spec.node_selector, &spec.node_name, &spec.tolerations))
+    let class = spec.priority_class();
+    digest128(&(spec.scheduling_request(), &spec.node_selector, &spec.node_name, &spec.tolerations, class))
 }
 
 impl Shapes {

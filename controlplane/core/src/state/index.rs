@@ -82,7 +82,11 @@ impl Index {
         self.names.get(&(namespace.cloned(), kind))?.get(name).copied()
     }
 
-    pub(super) fn owned(&self, owner: ObjectId, kind: Kind) -> impl Iterator<Item = ObjectId> + '_ {
+    pub(super) fn owned(
+        &self,
+        owner: ObjectId,
+        kind: Kind,
+    ) -> impl DoubleEndedIterator<Item = ObjectId> + '_ {
         self.owned.get(&(owner, kind)).into_iter().flatten().copied()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod, PodDisruptionBudget,
-    ReplicaSet, Secret, StatefulSet,
+    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 use imbl::OrdMap;
 
@@ -40,7 +40,9 @@ stored!(
     ControllerRevision,
     HorizontalPodAutoscaler,
     CronHorizontalPodAutoscaler,
-    PodDisruptionBudget
+    PodDisruptionBudget,
+    PriorityClass,
+    Profile
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

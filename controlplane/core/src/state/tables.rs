@@ -3,7 +3,7 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod, PodDisruptionBudget,
-    ReplicaSet, Secret, StatefulSet,
+    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 
 use super::{State, Table};
@@ -89,4 +89,8 @@ tables! {
     cron_horizontal_pod_autoscalers: CronHorizontalPodAutoscaler;
     /// All budgets.
     pod_disruption_budgets: PodDisruptionBudget;
+    /// All PriorityClasses.
+    priority_classes: PriorityClass;
+    /// All profiles.
+    profiles: Profile;
 }

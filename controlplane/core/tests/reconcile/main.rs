@@ -15,6 +15,7 @@ mod kit;
 mod laws;
 mod managers;
 mod nodes;
+mod profiles;
 mod rollouts;
 mod scheduling;
 mod sets;

@@ -194,15 +194,34 @@ impl<'a> Decoder<'a> {
 
     /// A whole number from 0 to `most`.
     pub(super) fn number(&mut self, fields: &Fields<'_>, name: &str, most: u64) -> Option<u64> {
+        self.whole(fields, name, 0, i128::from(most)).and_then(|n| u64::try_from(n).ok())
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn number_between(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        least: i64,
+        most: i64,
+    ) -> Option<i64> {
+        self.whole(fields, name, i128::from(least), i128::from(most)).and_then(|n| i64::try_from(n).ok())
+    }
+
+    fn whole(&mut self, fields: &Fields<'_>, name: &str, least: i128, most: i128) -> Option<i128> {
         let (node, path) = (fields.get(name)?, fields.path(name));
         let Value::Number(text) = &node.value else {
             self.wrong_type(node, &path, "a whole number");
             return None;
         };
         match text.parse::<i128>() {
-            Ok(n) if (0..=i128::from(most)).contains(&n) => u64::try_from(n).ok(),
+            Ok(n) if (least..=most).contains(&n) => Some(n),
             Ok(n) => {
-                self.fail(node.place, &path, format!("{n} is out of range: must be between 0 and {most}"));
+                self.fail(
+                    node.place,
+                    &path,
+                    format!("{n} is out of range: must be between {least} and {most}"),
+                );
                 None
             }
             Err(_) => {

@@ -24,6 +24,7 @@ const SPEC: Schema = Schema {
         "hostname",
         "volumes",
         "securityContext",
+        "priorityClassName",
     ],
     fixed: &[
         ("dnsPolicy", Fixed::Text("ClusterFirst")),
@@ -48,7 +49,6 @@ const SPEC: Schema = Schema {
         "imagePullSecrets",
         "os",
         "overhead",
-        "priorityClassName",
         "readinessGates",
         "resourceClaims",
         "resources",
@@ -91,6 +91,11 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
         options: Rare::unless_default(PodOptions {
             volumes: d.each(&fields, "volumes", volume::volume),
             security: security::pod(d, &fields),
+            priority_class: d
+                .text(&fields, "priorityClassName")
+                .filter(|name| !name.is_empty())
+                .map(Into::into)
+                .into(),
         }),
     })
 }
@@ -108,7 +113,7 @@ fn runtime_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> RuntimeClass {
     RuntimeClass::Rune
 }
 
-fn toleration(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Toleration> {
+pub(super) fn toleration(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Toleration> {
     let fields = d.fields(node, path, &TOLERATION)?;
     Some(Toleration {
         key: d.text(&fields, "key").unwrap_or_default().into(),

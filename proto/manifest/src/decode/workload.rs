@@ -90,7 +90,11 @@ pub(super) fn selector(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<LabelSe
         d.missing(spec, "selector");
         return Some(LabelSelector::default());
     };
-    let fields = d.fields(node, &spec.path("selector"), &SELECTOR)?;
+    selector_at(d, node, &spec.path("selector"))
+}
+
+pub(super) fn selector_at(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<LabelSelector> {
+    let fields = d.fields(node, path, &SELECTOR)?;
     Some(LabelSelector {
         match_labels: d.string_map(&fields, "matchLabels"),
         match_expressions: d.each(&fields, "matchExpressions", requirement),

@@ -6,6 +6,7 @@ use bulkhead_types::{
     TolerationOperator, format_bytes, format_millis,
 };
 use serde_json::{Value, json};
+use smol_str::SmolStr;
 
 use super::{Fields, effect, running, volume};
 
@@ -24,6 +25,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .map("nodeSelector", &spec.node_selector)
         .optional("nodeName", node)
         .optional("hostname", spec.hostname.as_deref())
+        .optional("priorityClassName", spec.priority_class().map(SmolStr::as_str))
         .list("tolerations", spec.tolerations.iter().map(toleration))
         .list("initContainers", spec.init_containers.iter().map(container))
         .list("containers", spec.containers.iter().map(container))
@@ -32,7 +34,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .finish()
 }
 
-fn toleration(toleration: &Toleration) -> Value {
+pub(super) fn toleration(toleration: &Toleration) -> Value {
     let operator = match toleration.operator {
         TolerationOperator::Equal => "Equal",
         TolerationOperator::Exists => "Exists",

@@ -26,13 +26,21 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     if let Some(hostname) = &spec.hostname {
         report.check(&path.field("hostname"), Name::new(hostname).map(drop));
     }
-    report.at_most(&path.field("tolerations"), "tolerations", spec.tolerations.len(), TAINTS_MAX);
-    for (index, one) in spec.tolerations.iter().enumerate() {
-        toleration(one, &path.field("tolerations").index(index), report);
+    tolerations(&spec.tolerations, TAINTS_MAX, &path.field("tolerations"), report);
+    if let Some(class) = spec.priority_class() {
+        report.check(&path.field("priorityClassName"), Name::new(class).map(drop));
     }
     volume::volumes(spec, path, report);
     security::pod(spec, path, report);
     containers(spec, path, report);
+}
+
+/// Checks a list of at most so many tolerations.
+pub(super) fn tolerations(list: &[Toleration], most: usize, path: &Path<'_>, report: &mut Report) {
+    report.at_most(path, "tolerations", list.len(), most);
+    for (index, one) in list.iter().enumerate() {
+        toleration(one, &path.index(index), report);
+    }
 }
 
 fn toleration(toleration: &Toleration, path: &Path<'_>, report: &mut Report) {

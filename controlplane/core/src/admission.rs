@@ -1,0 +1,118 @@
+//! What a new pod gets of the cluster's Profiles.
+//!
+//! It is a part of how a pod comes to be, so it happens where events are applied: whoever creates the pod, and from
+//! whatever template, the same rules count, and every replica sees the same profiles.
+
+use std::sync::Arc;
+
+use bulkhead_types::{
+    Container, Kind, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, RequestFromLimit,
+    ResourceRequirements, Shared, StringMap,
+};
+
+use crate::State;
+
+/// Adds to a new pod what profiles say and it does not. Costs nothing while there are no profiles.
+pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
+    if state.profiles.is_empty() {
+        return pod;
+    }
+    let namespace = pod.meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
+    let namespace = namespace.and_then(|id| state.namespaces.get(id));
+    let no_labels = StringMap::new();
+    let labels = namespace.map_or(&no_labels, |namespace| &namespace.meta.labels);
+    let rules = matching(state, labels, &pod.meta.labels);
+    if rules.is_empty() {
+        return pod;
+    }
+    for rule in &rules {
+        append(&mut pod.meta.labels, &rule.effect.labels);
+        append(&mut pod.meta.annotations, &rule.effect.annotations);
+    }
+    let is_daemon = pod.meta.owner.is_some_and(|owner| owner.kind == Kind::DaemonSet);
+    let spec = effective_spec(&pod.spec, rules.iter().map(|rule| &rule.effect), is_daemon);
+    if spec != *pod.spec {
+        pod.spec = Shared::new(spec);
+    }
+    share_with_sibling(state, &mut pod);
+    pod
+}
+
+/// The rules that are about a pod, in the order in which they count.
+fn matching<'a>(state: &'a State, namespace: &StringMap, pod: &StringMap) -> Vec<&'a ProfileRule> {
+    let mut profiles: Vec<&Arc<Profile>> = state.profiles.iter().collect();
+    profiles.sort_unstable_by_key(|profile| &profile.meta.name);
+    let rules = profiles.into_iter().flat_map(|profile| &profile.spec.rules);
+    rules.filter(|rule| rule.matches(namespace, pod)).collect()
+}
+
+fn append(present: &mut StringMap, more: &StringMap) {
+    for (key, value) in more {
+        if !present.contains_key(key) {
+            present.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// The spec with what the effects add to it, the first of them first.
+fn effective_spec<'a>(
+    spec: &PodSpec,
+    effects: impl Iterator<Item = &'a ProfileEffect>,
+    is_daemon: bool,
+) -> PodSpec {
+    let mut spec = spec.clone();
+    let mut share = RequestFromLimit::default();
+    let mut class = spec.priority_class().cloned();
+    for effect in effects {
+        if !is_daemon {
+            append(&mut spec.node_selector, &effect.node_selector);
+        }
+        for toleration in &effect.tolerations {
+            if !spec.tolerations.contains(toleration) {
+                spec.tolerations.push(toleration.clone());
+            }
+        }
+        class = class.or_else(|| effect.priority_class_name.clone());
+        share.cpu_percent = share.cpu_percent.or(effect.request_from_limit.cpu_percent);
+        share.memory_percent = share.memory_percent.or(effect.request_from_limit.memory_percent);
+    }
+    if spec.priority_class() != class.as_ref() {
+        let options = spec.options.get().cloned().unwrap_or_default();
+        spec.options = Rare::some(PodOptions { priority_class: class.into(), ..options });
+    }
+    if share != RequestFromLimit::default() {
+        spec.init_containers.iter_mut().chain(&mut spec.containers).for_each(|c| overcommit(c, share));
+    }
+    spec
+}
+
+/// Requests become a share of the limits; what has no limit stays.
+fn overcommit(container: &mut Container, share: RequestFromLimit) {
+    // Rounded up: a share of a limit is never a request for nothing.
+    let of = |limit: Option<u64>, percent: Option<u32>| {
+        let (limit, percent) = (limit?, u128::from(percent?));
+        u64::try_from((u128::from(limit) * percent).div_ceil(100)).ok()
+    };
+    let ResourceRequirements { cpu_millis, memory_bytes, ephemeral_storage_bytes } = container.requests;
+    container.requests = ResourceRequirements {
+        cpu_millis: of(container.limits.cpu_millis, share.cpu_percent).or(cpu_millis),
+        memory_bytes: of(container.limits.memory_bytes, share.memory_percent).or(memory_bytes),
+        ephemeral_storage_bytes,
+    };
+}
+
+/// What is equal in pods of one owner is in memory once.
+fn share_with_sibling(state: &State, pod: &mut Pod) {
+    // The youngest of them: profiles may have changed since the oldest came.
+    let Some(sibling) = pod.meta.owner.and_then(|owner| state.pods_of(owner.id).next_back()) else { return };
+    if sibling.spec.digest() == pod.spec.digest() {
+        pod.spec = sibling.spec.clone();
+    }
+    for (known, present) in
+        [(&sibling.meta.labels, &mut pod.meta.labels), (&sibling.meta.annotations, &mut pod.meta.annotations)]
+    {
+        if known == present {
+            present.clone_from(known);
+        }
+    }
+}
