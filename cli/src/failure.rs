@@ -28,11 +28,13 @@ pub(crate) enum Class {
 pub(crate) struct Failure {
     pub(crate) class: Class,
     pub(crate) message: String,
+    /// The server's machine-readable reason, such as `NOT_ALLOWED`; empty when it gave none.
+    pub(crate) reason: String,
 }
 
 impl Failure {
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), reason: String::new() }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
@@ -81,7 +83,8 @@ impl From<Status> for Failure {
             Code::Aborted | Code::AlreadyExists => Class::Conflict,
             _ => Class::Failed,
         };
-        Self::new(class, describe(&status))
+        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        Self { reason, ..Self::new(class, describe(&status)) }
     }
 }
 

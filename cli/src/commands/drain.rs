@@ -15,6 +15,11 @@ use crate::target;
 
 /// How long to wait before an eviction that a budget refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest time in which budgets refuse every eviction that is left, when no `--timeout` is given: whoever drains a node
+/// unattended must learn that it does not come to an end.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The server's reason when what is asked for is not allowed now. Of an eviction only budgets say so.
+const NOT_ALLOWED: &str = "NOT_ALLOWED";
 
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
@@ -87,7 +92,7 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
         true => Command::Evict { pod: pod.clone(), grace_ms },
         false => Command::Delete { object: pod.clone(), grace_ms, force: false },
     };
-    let until = context.timeout.map(|timeout| Instant::now() + timeout);
+    let mut patience = Patience::new(Instant::now(), context.timeout);
     let mut told = BTreeSet::new();
     for pod in &left {
         emit_line(&format!("evicting pod {}", namespaced(pod)))?;
@@ -97,7 +102,7 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
         let mut reason = String::new();
         for pod in left {
             match context.submit(command(&pod)).await {
-                Ok(_) => {}
+                Ok(_) => patience.progress(Instant::now()),
                 // Somebody else was faster.
                 Err(failure) if failure.class == Class::NotFound => {}
                 Err(failure) if is_kept(&failure) => {
@@ -113,8 +118,8 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
         if kept.is_empty() {
             return Ok(());
         }
-        if until.is_some_and(|until| Instant::now() + RETRY >= until) {
-            return Err(Failure::new(Class::Unavailable, format!("{} pods stay: {reason}", kept.len())));
+        if patience.ends_before(Instant::now() + RETRY) {
+            return Err(Failure::new(Class::Unavailable, stays(&kept, &reason)));
         }
         left = kept;
         tokio::time::sleep(RETRY).await;
@@ -123,11 +128,68 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
 
 /// Whether a budget refused an eviction: that may be otherwise in a moment.
 fn is_kept(failure: &Failure) -> bool {
-    failure.class == Class::Failed && failure.message.contains(Kind::PodDisruptionBudget.as_str())
+    failure.reason == NOT_ALLOWED
+}
+
+/// Who stays, and why.
+fn stays(kept: &[ObjectRef], reason: &str) -> String {
+    let names: Vec<String> = kept.iter().map(namespaced).collect();
+    format!(
+        "{} pods stay: {reason}\n  they are {}; the node stays cordoned: drain it again when the budget allows it, or change the budget",
+        kept.len(),
+        names.join(", ")
+    )
+}
+
+/// How long evictions are tried.
+struct Patience {
+    /// With a time-out of the user's: until then, whatever happens.
+    until: Option<Instant>,
+    /// Without: since when nothing was evicted.
+    since: Instant,
+}
+
+impl Patience {
+    fn new(now: Instant, timeout: Option<Duration>) -> Self {
+        Self { until: timeout.map(|timeout| now + timeout), since: now }
+    }
+
+    fn progress(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    fn ends_before(&self, next: Instant) -> bool {
+        next >= self.until.unwrap_or(self.since + PATIENCE)
+    }
 }
 
 /// `namespace/name`.
 fn namespaced(object: &ObjectRef) -> String {
     let namespace = object.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
     format!("{namespace}/{}", object.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether draining has ended so many seconds after its begin, with an eviction at some second.
+    fn check(timeout: Option<u64>, progress: Option<u64>, after: u64, ended: bool) {
+        let begin = Instant::now();
+        let second = |second| begin + Duration::from_secs(second);
+        let mut patience = Patience::new(begin, timeout.map(Duration::from_secs));
+        progress.into_iter().for_each(|at| patience.progress(second(at)));
+        assert_eq!(patience.ends_before(second(after)), ended, "{timeout:?} {progress:?} {after}");
+    }
+
+    #[test]
+    fn draining_comes_to_an_end() {
+        check(None, None, 599, false);
+        check(None, None, 600, true);
+        check(None, Some(500), 1099, false);
+        check(None, Some(500), 1100, true);
+        check(Some(5), Some(4), 4, false);
+        check(Some(5), Some(4), 5, true);
+        check(Some(5000), None, 4999, false);
+    }
 }

@@ -1,6 +1,7 @@
 //! Autoscalers on the command line.
 
 use bulkhead_proto::v1;
+use bulkhead_types::{FEATURE_LEVEL_MAX, WORKLOADS_LEVEL};
 use expect_test::expect;
 
 use super::{Fake, bulkhead_on, check, text, with_web, without_times};
@@ -119,7 +120,7 @@ async fn budgets_are_shown_and_drains_wait_for_them() {
     );
 
     // A cluster that is not wholly upgraded yet knows neither budgets nor evictions.
-    fake.state().levels_behind = 1;
+    fake.state().levels_behind = FEATURE_LEVEL_MAX - WORKLOADS_LEVEL + 1;
     let drained = expect![[r#"
         exit 0
         node/node-1 already cordoned

@@ -1,6 +1,6 @@
 //! A server in memory: just enough of every service for the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bulkhead_manifest::{Edit, EditMode, PlanError, Source, parse, plan};
@@ -354,7 +354,10 @@ impl Fake {
                 }
                 if state.refuse_evictions > 0 {
                     state.refuse_evictions -= 1;
-                    return Err(Status::failed_precondition("PodDisruptionBudget web does not allow it"));
+                    let mut details = ErrorDetails::new();
+                    details.set_error_info("NOT_ALLOWED", "bulkhead.io", HashMap::<String, String>::new());
+                    let text = "PodDisruptionBudget web does not allow it";
+                    return Err(Status::with_error_details(Code::FailedPrecondition, text, details));
                 }
                 drop(state);
                 self.remove(&pod.name);

@@ -43,7 +43,8 @@ async fn get_and_describe_show_what_pods_get() {
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY
           7          87d   system:scheduler   PodBound   bound to node-1
-    "#]].assert_eq(&without_times(&text(&output.stdout)));
+    "#]]
+    .assert_eq(&without_times(&text(&output.stdout)));
     let output = bulkhead_on(&fake.address, &["describe", "pc", "batch"]).await;
     expect![[r#"
         Name:              batch
@@ -57,5 +58,6 @@ async fn get_and_describe_show_what_pods_get() {
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY
           7          87d   system:scheduler   PodBound   bound to node-1
-    "#]].assert_eq(&without_times(&text(&output.stdout)));
+    "#]]
+    .assert_eq(&without_times(&text(&output.stdout)));
 }
