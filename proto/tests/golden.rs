@@ -156,7 +156,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::objects(),
         fixtures::workload_objects(),
         fixtures::autoscaling_objects(),
-        fixtures::profile_objects(),
+        fixtures::delivery_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

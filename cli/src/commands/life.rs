@@ -28,12 +28,12 @@ pub(crate) async fn run(args: LifeArgs, step: Step, context: &Context) -> Result
     let objects = target::parse_named(&args.what, &context.namespace)?;
     let fits = |object: &&ObjectRef| match step {
         Step::Redeploy => matches!(object.kind, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet),
-        Step::Stop | Step::Start => object.kind == Kind::Deployment,
+        Step::Stop | Step::Start => matches!(object.kind, Kind::Deployment | Kind::StatefulSet),
     };
     if let Some(other) = objects.iter().find(|object| !fits(object)) {
         let reason = match step {
             Step::Redeploy => "cannot be redeployed: only Deployments, StatefulSets and DaemonSets can",
-            _ => "cannot be stopped or started: only Deployments can",
+            _ => "cannot be stopped or started: only Deployments and StatefulSets can",
         };
         return Err(Failure::usage(format!("{other} {reason}")));
     }

@@ -477,10 +477,10 @@ async fn a_deployment_is_stopped_and_started() {
     done(&["redeploy", "deploy", "web"], "deployment.apps/web redeployed\n").await;
     check(
         &fake,
-        &["stop", "sts/web"],
+        &["stop", "ds/web"],
         expect![[r#"
             exit 2
-            error: StatefulSet default/web cannot be stopped or started: only Deployments can
+            error: DaemonSet default/web cannot be stopped or started: only Deployments and StatefulSets can
         "#]],
     )
     .await;

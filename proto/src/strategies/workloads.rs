@@ -17,6 +17,7 @@ stateful_set_spec: StatefulSetSpec {
     service_name: small(),
     pod_management_policy: select(vec![PodManagementPolicy::OrderedReady, PodManagementPolicy::Parallel]),
     update_strategy: update_strategy(), min_ready_ms: any::<u64>(), revision_history_limit: any::<u32>(),
+    stopped: any::<bool>(),
 });
 record!(/// Any StatefulSet status.
 stateful_set_status: StatefulSetStatus {

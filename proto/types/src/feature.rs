@@ -38,15 +38,22 @@ impl Object {
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         let spec = PodSpec::feature_level;
-        match self {
-            object if object.meta().managers.get().is_some() => WORKLOADS_LEVEL,
+        let content = match self {
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) => spec(&pod.spec),
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
-            Self::Deployment(deployment) if deployment.spec.stopped => WORKLOADS_LEVEL,
+            Self::Deployment(deployment) if deployment.spec.stopped => {
+                spec(&deployment.spec.template.spec).max(WORKLOADS_LEVEL)
+            }
+            Self::StatefulSet(set) if set.spec.stopped => DELIVERY_LEVEL,
+            Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
+            Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
+            Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
+            Self::CronJob(job) => spec(&job.spec.job_template.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
             other => other.kind().feature_level(),
-        }
+        };
+        if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
 
@@ -68,15 +75,17 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::Create(object) | Self::Apply(object) => object.feature_level(),
+            Self::Update { object, .. } | Self::CreateOwned { object, .. } => {
+                object.feature_level().max(WORKLOADS_LEVEL)
+            }
             Self::Delete { object, .. } | Self::Scale { object, .. } => object.kind.feature_level(),
             Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
                 deployment.kind.feature_level()
             }
+            Self::SetStopped { object, .. } if object.kind == Kind::StatefulSet => DELIVERY_LEVEL,
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
             | Self::SetStopped { .. }
-            | Self::Update { .. }
-            | Self::CreateOwned { .. }
             | Self::CreateOwnedPods { .. }
             | Self::DeleteOwned { .. }
             | Self::DeleteOwnedPods { .. }

@@ -56,7 +56,7 @@ impl Default for StatefulSetUpdateStrategy {
 }
 
 /// What is wanted of a StatefulSet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatefulSetSpec {
     /// How many pods.
     pub replicas: u32,
@@ -76,13 +76,35 @@ pub struct StatefulSetSpec {
     pub min_ready_ms: u64,
     /// How many old templates are kept for undo.
     pub revision_history_limit: u32,
+    /// Whether none of its pods run, whatever `replicas` says (Bulkhead's own; Kubernetes has no such field).
+    #[serde(default)]
+    pub stopped: bool,
+}
+
+impl std::hash::Hash for StatefulSetSpec {
+    /// Replicas of before StatefulSets could be stopped have the same digest of those that are not.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self { replicas, ordinals_start, selector, template, service_name, .. } = self;
+        (replicas, ordinals_start, selector, template, service_name).hash(state);
+        (self.pod_management_policy, self.update_strategy, self.min_ready_ms).hash(state);
+        self.revision_history_limit.hash(state);
+        if self.stopped {
+            self.stopped.hash(state);
+        }
+    }
 }
 
 impl StatefulSetSpec {
+    /// How many pods shall run now: none while stopped.
+    #[must_use]
+    pub fn wanted_replicas(&self) -> u32 {
+        if self.stopped { 0 } else { self.replicas }
+    }
+
     /// The ordinals that are wanted.
     #[must_use]
     pub fn ordinals(&self) -> std::ops::Range<u32> {
-        self.ordinals_start..self.ordinals_start.saturating_add(self.replicas)
+        self.ordinals_start..self.ordinals_start.saturating_add(self.wanted_replicas())
     }
 
     /// The first ordinal that gets the wanted template by a rolling update. Kubernetes counts the partition from the
@@ -102,7 +124,7 @@ impl StatefulSetSpec {
     pub fn max_unavailable(&self) -> u32 {
         match self.update_strategy {
             StatefulSetUpdateStrategy::RollingUpdate { max_unavailable, .. } => {
-                max_unavailable.resolve(self.replicas, true).max(1)
+                max_unavailable.resolve(self.wanted_replicas(), true).max(1)
             }
             StatefulSetUpdateStrategy::OnDelete => 1,
         }

@@ -278,6 +278,7 @@ mod tests {
                 update_strategy: StatefulSetUpdateStrategy::default(),
                 min_ready_ms: 0,
                 revision_history_limit: 1,
+                stopped: false,
             },
             status: Default::default(),
         };

@@ -66,6 +66,12 @@ fn stateful_set_stage(set: &StatefulSet) -> Stage {
     if status.observed_generation < set.meta.generation {
         return Stage::Going("Waiting for statefulset spec update to be observed...".to_owned());
     }
+    if spec.stopped {
+        let name = &set.meta.name;
+        return Stage::Stuck(format!(
+            "statefulset \"{name}\" is stopped: nothing rolls out until it is started"
+        ));
+    }
     if status.ready_replicas < spec.replicas {
         return Stage::Going(format!(
             "Waiting for {} pods to be ready...",

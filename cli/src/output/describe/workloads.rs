@@ -23,6 +23,9 @@ pub(super) fn stateful_set(page: &mut Page, set: &StatefulSet, pods: &[Object], 
         status.updated_replicas
     );
     page.line("Replicas", figures);
+    if spec.stopped {
+        page.line("Stopped", "yes: no pods run until it is started");
+    }
     page.line("Management", format!("{:?}", spec.pod_management_policy));
     let strategy = match spec.update_strategy {
         StatefulSetUpdateStrategy::OnDelete => "OnDelete".to_owned(),

@@ -119,7 +119,7 @@ pub(crate) fn size(
     match target.kind {
         // One that is stopped has no size, whatever its number says: that stays as it is.
         Kind::Deployment => state.deployments.get(id).map(|deployment| deployment.spec.wanted_replicas()),
-        Kind::StatefulSet => state.stateful_sets.get(id).map(|set| set.spec.replicas),
+        Kind::StatefulSet => state.stateful_sets.get(id).map(|set| set.spec.wanted_replicas()),
         _ => None,
     }
 }

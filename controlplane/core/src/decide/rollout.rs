@@ -29,8 +29,7 @@ pub(super) fn scale(
     match object {
         Object::Deployment(deployment) => {
             if deployment.spec.stopped {
-                return Err(not_allowed(reference, "is stopped: its number stays until it runs again")
-                    .with_remedy("start it first"));
+                return Err(is_stopped(reference));
             }
             if deployment.spec.replicas != replicas {
                 change_spec(&deployment, |spec| spec.replicas = replicas, emit);
@@ -38,6 +37,9 @@ pub(super) fn scale(
         }
         Object::ReplicaSet(set) => scale_replica_set(state, &set, replicas, reference, emit)?,
         Object::StatefulSet(mut set) => {
+            if set.spec.stopped {
+                return Err(is_stopped(reference));
+            }
             if set.spec.replicas != replicas {
                 Arc::make_mut(&mut set).spec.replicas = replicas;
                 let object = Object::StatefulSet(set);
@@ -102,6 +104,10 @@ pub(super) fn set_paused(
     Ok(())
 }
 
+fn is_stopped(reference: &ObjectRef) -> Rejection {
+    not_allowed(reference, "is stopped: its number stays until it runs again").with_remedy("start it first")
+}
+
 pub(super) fn set_stopped(
     state: &State,
     reference: &ObjectRef,
@@ -116,9 +122,18 @@ pub(super) fn set_stopped(
             }
             Ok(())
         }
+        Object::StatefulSet(mut set) => {
+            if set.spec.stopped != stopped {
+                let meta = set.meta.clone();
+                Arc::make_mut(&mut set).spec.stopped = stopped;
+                emit.push(EventKind::SpecChanged(Object::StatefulSet(set)));
+                manage(state, Kind::StatefulSet, &meta, MANAGER_LIFE, &["spec", "stopped"], emit);
+            }
+            Ok(())
+        }
         other => {
             let field = other.object_ref().to_string();
-            let reason = "cannot be stopped or started: only Deployments can";
+            let reason = "cannot be stopped or started: only Deployments and StatefulSets can";
             Err(Rejection::new(RejectionCode::Invalid, field, reason).with_remedy("scale it to 0 and back"))
         }
     }

@@ -313,7 +313,7 @@ fn a_stopped_deployment_keeps_its_number_and_runs_nothing() {
     cluster.ok(Command::Apply(set));
     let alone = reference(Kind::ReplicaSet, "alone");
     let refused = cluster.submit(vec![Command::SetStopped { object: alone, stopped: true }]).unwrap_err();
-    assert_eq!(refused.reason, "cannot be stopped or started: only Deployments can");
+    assert_eq!(refused.reason, "cannot be stopped or started: only Deployments and StatefulSets can");
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub fn stateful_set(app: &str, replicas: u32, change: impl FnOnce(&mut StatefulS
         update_strategy: StatefulSetUpdateStrategy::default(),
         min_ready_ms: 0,
         revision_history_limit: 10,
+        stopped: false,
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(app));

@@ -81,6 +81,33 @@ fn scaling_down_goes_one_by_one_from_the_highest_and_only_while_all_others_are_r
 }
 
 #[test]
+fn a_stopped_set_keeps_its_number_and_goes_and_comes_in_order() {
+    let mut cluster = cluster(3, |_| ());
+    cluster.converge();
+    cluster.ok(Command::SetStopped { object: db(), stopped: true });
+    cluster.settle();
+    assert_eq!(cluster.ordinals("db"), "0:1 1:1 2:1~", "the highest first");
+    cluster.converge();
+    assert_eq!(cluster.ordinals("db"), "");
+    let Some(Object::StatefulSet(set)) = cluster.state().find_object(&db()) else { panic!("no set") };
+    assert_eq!(set.spec.replicas, 3);
+    let available = set.status.conditions.iter().find(|c| c.condition_type == "Available").unwrap();
+    assert_eq!(available.reason, "StatefulSetStopped");
+    let refused = cluster.submit(vec![Command::Scale { object: db(), replicas: 5 }]).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "StatefulSet default/db: is stopped: its number stays until it runs again; start it first"
+    );
+    cluster.ok(Command::SetStopped { object: db(), stopped: false });
+    cluster.settle();
+    assert_eq!(cluster.ordinals("db"), "0:1!", "the lowest first");
+    cluster.converge();
+    assert_eq!(cluster.ordinals("db"), "0:1 1:1 2:1");
+    let stop = Command::SetStopped { object: db(), stopped: true };
+    assert_eq!(stop.feature_level(), bulkhead_types::DELIVERY_LEVEL);
+}
+
+#[test]
 fn a_pod_that_goes_anyway_holds_nothing_up() {
     let mut cluster = cluster(4, |_| ());
     cluster.converge();

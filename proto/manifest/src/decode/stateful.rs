@@ -20,6 +20,7 @@ const STATEFUL_SET: Schema = Schema {
         "minReadySeconds",
         "revisionHistoryLimit",
         "ordinals",
+        "stopped",
     ],
     not_yet: &["volumeClaimTemplates", "persistentVolumeClaimRetentionPolicy"],
     ..Schema::EMPTY
@@ -46,6 +47,7 @@ pub(super) fn stateful_set(d: &mut Decoder<'_>, node: &Node) -> Option<StatefulS
     let update_strategy = strategy(d, &fields, stateful_set_rolling, StatefulSetUpdateStrategy::OnDelete);
     let selector = selector(d, &fields);
     let template = template(d, &fields);
+    let stopped = d.boolean(&fields, "stopped").unwrap_or_default();
     Some(StatefulSetSpec {
         replicas,
         ordinals_start: start.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
@@ -56,6 +58,7 @@ pub(super) fn stateful_set(d: &mut Decoder<'_>, node: &Node) -> Option<StatefulS
         update_strategy,
         min_ready_ms: d.seconds(&fields, "minReadySeconds").unwrap_or_default(),
         revision_history_limit: history_limit(d, &fields),
+        stopped,
     })
 }
 

@@ -31,6 +31,7 @@ pub(super) fn stateful_set_spec(spec: &StatefulSetSpec) -> Value {
         .set("revisionHistoryLimit", spec.revision_history_limit.into())
         .set("selector", selector(&spec.selector))
         .set("template", template(&spec.template));
+    let fields = if spec.stopped { fields.set("stopped", true.into()) } else { fields };
     match spec.ordinals_start {
         0 => fields,
         start => fields.set("ordinals", json!({"start": start})),

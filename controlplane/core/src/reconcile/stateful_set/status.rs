@@ -23,7 +23,7 @@ pub(super) fn status(
     let is_known = update.is_some();
     let update_revision = update.unwrap_or_else(|| former.update_revision.clone());
     let current = workload::current(view.state, set).map(|row| SmolStr::new(row.meta.name.as_str()));
-    let replicas = set.spec.replicas;
+    let replicas = set.spec.wanted_replicas();
     let complete =
         is_known && roster.well_of(&update_revision) == replicas as usize && roster.lives() == replicas;
     let current_revision = match current {
@@ -45,7 +45,11 @@ pub(super) fn status(
     let rolls = !is_known || status.current_revision != status.update_revision;
     let gap = roster.first_gap();
     let mut conditions = Conditions { list: &mut status.conditions, now_ms: view.now_ms };
-    if gap.is_none() {
+    if set.spec.stopped {
+        let message =
+            format!("StatefulSet is stopped; {} replicas run once it is started.", set.spec.replicas);
+        conditions.set(AVAILABLE, ConditionStatus::False, "StatefulSetStopped", message);
+    } else if gap.is_none() {
         let message = "Every wanted pod is available.".to_owned();
         conditions.set(AVAILABLE, ConditionStatus::True, "AllReplicasAvailable", message);
     } else {
