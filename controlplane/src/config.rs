@@ -31,6 +31,9 @@ pub struct ServerOptions {
     pub join: Vec<SmolStr>,
     /// Where metrics are served over HTTP; nowhere when unset.
     pub metrics_listen: Option<SocketAddr>,
+    /// The base URL of a Prometheus, such as `http://prometheus:9090`, that autoscalers by `Pods`, `Object` and `External`
+    /// metrics read; none when unset.
+    pub metrics_endpoint: Option<String>,
     /// Length of a Raft tick.
     pub tick_ms: u64,
     /// Ticks without a leader before an election, at least; the draw is up to twice as many.
@@ -96,6 +99,7 @@ impl ServerOptions {
             initial_cluster: Vec::new(),
             join: Vec::new(),
             metrics_listen: None,
+            metrics_endpoint: None,
             tick_ms: 50,
             election_ticks: 20,
             heartbeat_ticks: 4,

@@ -24,6 +24,7 @@ mod forward;
 mod handle;
 mod history;
 mod intents;
+mod metric_source;
 mod metrics;
 mod no_room;
 mod node;
@@ -39,6 +40,7 @@ mod watch;
 
 pub use bulkhead_controlplane_disk::Backup;
 pub use config::{BackupOptions, DEFAULT_PORT, ServerOptions};
+pub use metric_source::EndpointError;
 pub use offline::{
     OfflineError, RecoverOptions, Recovered, RestoreOptions, Restored, recover, restore, verify_backup,
 };

@@ -27,6 +27,7 @@ use crate::damage::guard;
 use crate::handle::Handle;
 use crate::history::{self, History, Job};
 use crate::intents::IntentHub;
+use crate::metric_source::{self, EndpointError, MetricsEndpoint};
 use crate::metrics::Metrics;
 use crate::no_room::boot_with_room;
 use crate::node::{Node, Outlets, now_ms};
@@ -63,6 +64,9 @@ pub enum RunError {
     /// The core cannot go on.
     #[error(transparent)]
     Fatal(#[from] Fatal),
+    /// The metrics endpoint is not usable.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Neither a cluster to found nor one to join.
     #[error(
         "the data directory is empty and the initial cluster does not name member {member}; give --initial-cluster with it, or --join"
@@ -279,6 +283,8 @@ impl Running {
         let ticker = tokio::spawn(tick(self.api.handle.clone(), options.tick_ms));
         let expirer = tokio::spawn(expire(self.expire.clone(), options.history_ms, options.history_bytes));
         let backups = options.backup.clone().map(|b| tokio::spawn(backups::run(self.api.clone(), b)));
+        let endpoint = options.metrics_endpoint.as_deref().map(MetricsEndpoint::new).transpose()?;
+        let asker = tokio::spawn(metric_source::run(self.api.clone(), endpoint));
         let http = serve_metrics(options, &self.api).await?;
         let (stop_grpc, stopped) = oneshot::channel::<()>();
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -319,6 +325,7 @@ impl Running {
             grpc.abort();
         }
         ticker.abort();
+        asker.abort();
         expirer.abort();
         if let Some(backups) = backups {
             // One that is being written is finished or stays a partial file; nothing waits for it.

@@ -416,3 +416,60 @@ async fn past_is_complete(servers: &Servers, namespaces: u64) {
         assert_eq!(name, expected);
     }
 }
+
+/// A stand-in for Prometheus in whose queue 41 messages wait.
+async fn queue_of_41() -> String {
+    let answer =
+        r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"41"]}]}}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let app = axum::Router::new().route("/api/v1/query", axum::routing::get(async move || answer));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_goes_by_what_the_metrics_endpoint_says() {
+    const SCALED: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: app, image: 'registry.example/app:1'}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec:
+  scaleTargetRef: {kind: Deployment, name: web}
+  maxReplicas: 9
+  metrics:
+  - {type: External, external: {metric: {name: queue}, target: {type: AverageValue, averageValue: 10}}}
+";
+    let mut servers = Servers {
+        dir: tempfile::tempdir().expect("a directory"),
+        addresses: free_addresses(1).await,
+        running: vec![None],
+    };
+    let options = ServerOptions { metrics_endpoint: Some(queue_of_41().await), ..servers.options(0) };
+    servers.start_with(0, options);
+    let applied = servers.apply(0, SCALED).await;
+    assert_eq!(applied.errors, [], "{applied:?}");
+    let request = &v1::WatchRequest { kind: v1::Kind::Deployment.into(), ..v1::WatchRequest::default() };
+    let watch = async |channel| QueriesClient::new(channel).watch(request.clone()).await;
+    let mut changes = servers.ask(0, watch).await.expect("watched");
+    loop {
+        let change = changes.message().await.expect("a change").expect("the watch goes on");
+        let Some(v1::object::Object::Deployment(web)) = change.object.and_then(|o| o.object) else {
+            continue;
+        };
+        // A new leader looks when agents have told it what they know; 4 more pods are allowed at once.
+        if web.spec.and_then(|spec| spec.replicas) == Some(5) {
+            break;
+        }
+    }
+    servers.stop_one(0).await;
+}

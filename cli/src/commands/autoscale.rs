@@ -41,11 +41,8 @@ pub(crate) async fn run(args: AutoscaleArgs, context: &Context) -> Result<(), Fa
         )));
     }
     let name = args.name.unwrap_or_else(|| workload.name.clone());
-    let metric = AutoscalerMetric {
-        resource: MeasuredResource::Cpu,
-        container: None,
-        target: MetricTarget::Utilization(args.cpu_percent),
-    };
+    let metric =
+        AutoscalerMetric::resource(MeasuredResource::Cpu, MetricTarget::Utilization(args.cpu_percent));
     let autoscaler = HorizontalPodAutoscaler {
         meta: ObjectMeta::new(workload.namespace, name.clone()),
         spec: AutoscalerSpec {

@@ -44,6 +44,10 @@ pub(crate) struct ServerArgs {
     /// Where Prometheus metrics are served over HTTP; nowhere when not given
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// The Prometheus that autoscalers by Pods, Object and External metrics read, such as http://prometheus:9090; the same
+    /// on every server
+    #[arg(long, value_name = "URL")]
+    pub(crate) metrics_endpoint: Option<String>,
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
@@ -146,6 +150,7 @@ fn options(args: ServerArgs) -> Result<ServerOptions, Failure> {
         args.initial_cluster.into_iter().map(|m| (MemberId(m.id), m.address.into())).collect();
     options.join = args.join.into_iter().map(Into::into).collect();
     options.metrics_listen = args.metrics_listen;
+    options.metrics_endpoint = args.metrics_endpoint;
     options.tick_ms = args.tick_ms.unwrap_or(options.tick_ms);
     options.election_ticks = args.election_ticks.unwrap_or(options.election_ticks);
     // Several heartbeats fit into an election time-out, whatever that is.

@@ -11,9 +11,11 @@
 mod figures;
 mod metric;
 mod pace;
+mod query;
 mod verdict;
 
 pub use figures::{CPU_INITIALIZATION_MS, INITIAL_READINESS_MS, read_figures, workload_pods};
 pub use metric::{PodFigure, read_metric};
 pub use pace::{Limits, limits};
+pub use query::{QUERIES_MAX, queries, query_text};
 pub use verdict::{Decision, Look, REFRESH_MS, look};

@@ -40,7 +40,7 @@ use crate::{Change, State};
 use queue::work_off;
 
 pub(crate) use queue::Queue;
-pub use soft::{Sample, SoftState, USAGE_AGE_MS_MAX};
+pub use soft::{MetricAnswer, MetricSample, Sample, SoftState, USAGE_AGE_MS_MAX};
 pub(crate) use tally::Tallies;
 
 /// Commands that one reconciler proposes per run, at most (the last object that it looks at may exceed it by

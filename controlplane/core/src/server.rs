@@ -238,6 +238,7 @@ impl Server {
             Input::Usage { ticket, selection, after, limit } => {
                 self.handle_usage(ticket, &selection, after, limit)
             }
+            Input::Metrics { answers } => self.handle_metrics(answers),
             Input::Membership { ticket, change } => self.handle_membership(ticket, change),
             Input::TransferLeader { ticket, to } => self.handle_transfer(ticket, to),
             Input::TakeSnapshot => self.snapshots.request(),

@@ -55,6 +55,23 @@ fn check(spec: &str, expected: Expect) {
 }
 
 #[test]
+fn the_example_of_queries_is_read_whole() {
+    let example = autoscaler(include_str!("../../../examples/autoscaler-metrics.yaml"));
+    let queries: Vec<_> = example.spec.metrics.iter().filter_map(|metric| metric.query.get()).collect();
+    assert_eq!(
+        queries.iter().map(|query| query.source.as_str()).collect::<Vec<_>>(),
+        ["Pods", "Object", "External"]
+    );
+    assert_eq!(queries[1].object.as_ref().map(|object| object.kind.as_str()), Some("Service"));
+    assert_eq!(queries[2].selector.match_labels.get("queue").map(|queue| queue.as_str()), Some("orders"));
+    let targets: Vec<_> = example.spec.metrics.iter().map(|metric| metric.target).collect();
+    use MetricTarget::{AverageValue, Value};
+    assert_eq!(targets, [AverageValue(10_000), Value(250), AverageValue(30_000)]);
+    let command = bulkhead_types::Command::Create(Object::HorizontalPodAutoscaler(example.into()));
+    assert_eq!(command.feature_level(), bulkhead_types::DELIVERY_LEVEL);
+}
+
+#[test]
 fn the_example_is_read_whole() {
     let example = autoscaler(include_str!("../../../examples/autoscaler.yaml"));
     assert_eq!(example.warm_up_ms(), 20_000);
@@ -107,12 +124,33 @@ fn mistakes_are_named_where_they_are() {
             a.yaml:5:41 spec.scaleTargetRef.kind: must be one of Deployment, StatefulSet, not DaemonSet
         "#]],
     );
-    let external = "  maxReplicas: 3\n  metrics:\n  - {type: External, external: {metric: {name: queue}}}\n";
+    let queried = "  maxReplicas: 3\n  metrics:\n  - {type: External, external: {metric: {name: queue}}}\n  \
+        - {type: Pods, object: {}, pods: {metric: {name: a}, target: {type: Value, value: x}}}\n  \
+        - {type: Object, object: {metric: {name: a}, target: {type: Value, value: 1, averageValue: 1}}}\n";
     check(
-        &format!("{TARGET}{external}"),
+        &format!("{TARGET}{queried}"),
         expect![[r#"
-            a.yaml:8:12 spec.metrics[0].type: External metrics are not supported: nothing is set up that they could be read from; there are Resource and ContainerResource, which agents measure
-        "#]],
+        a.yaml:8:32 spec.metrics[0].external.target: is required
+        a.yaml:9:26 spec.metrics[1].object: must not be set: the type wants pods
+        a.yaml:9:85 spec.metrics[1].pods.target.value: "x" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
+        a.yaml:10:28 spec.metrics[2].object.describedObject: is required
+    "#]],
+    );
+    let queried = "  maxReplicas: 3\n  metrics:\n  \
+        - {type: External, external: {metric: {name: a-b, selector: {matchLabels: {a.b/c: d}}}, target: {type: Utilization, averageUtilization: 1}}}\n  \
+        - {type: Pods, pods: {metric: {name: 1a}, target: {type: Value, value: 0}}}\n  \
+        - {type: Resource, resource: {name: cpu, target: {type: Value, value: 1}}}\n";
+    check(
+        &format!("{TARGET}{queried}"),
+        expect![[r#"
+        a.yaml:8:42 spec.metrics[0].external.metric.name: must be at most 253 letters, digits, '_' and ':', and not begin with a digit: it is a name of the metrics endpoint
+        a.yaml:8:53 spec.metrics[0].external.metric.selector: "a.b/c" is no label of a metric: letters, digits and '_' only
+        a.yaml:8:100 spec.metrics[0].external.target.type: must be Value or AverageValue: there are no requests to take per cent of
+        a.yaml:9:34 spec.metrics[1].pods.metric.name: must be at most 253 letters, digits, '_' and ':', and not begin with a digit: it is a name of the metrics endpoint
+        a.yaml:9:54 spec.metrics[1].pods.target.type: must be AverageValue
+        a.yaml:9:67 spec.metrics[1].pods.target.value: must be more than 0
+        a.yaml:10:53 spec.metrics[2].resource.target.type: must be Utilization or AverageValue: a resource has no value in all
+    "#]],
     );
     let amounts = "  maxReplicas: 3\n  metrics:\n  - {type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 0}}}\n  - {type: Resource, resource: {name: gpu, target: {type: AverageValue, averageValue: x}}}\n";
     check(

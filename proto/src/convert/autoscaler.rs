@@ -4,9 +4,9 @@ use bulkhead_types::{
     AUTOSCALER_CPU_PERCENT_DEFAULT, AUTOSCALER_HISTORY_MAX, AUTOSCALER_METRICS_MAX,
     AUTOSCALER_MIN_REPLICAS_DEFAULT, AutoscalerMetric, AutoscalerSpec, AutoscalerStatus,
     CRON_AUTOSCALER_JOBS_MAX, CronAutoscalerSpec, CronAutoscalerStatus, CronHorizontalPodAutoscaler,
-    CronScaleJob, CronScaleOutcome, CronScaleRun, HorizontalPodAutoscaler, MeasuredResource, MetricReading,
-    MetricTarget, PolicySelect, PolicyUnit, Recommendation, ReplicaChange, SCALING_POLICIES_MAX, ScaleTarget,
-    ScalingPolicy, ScalingRules,
+    CronScaleJob, CronScaleOutcome, CronScaleRun, HorizontalPodAutoscaler, MeasuredResource, MetricObject,
+    MetricQuery, MetricReading, MetricSource, MetricTarget, PolicySelect, PolicyUnit, Recommendation,
+    ReplicaChange, SCALING_POLICIES_MAX, ScaleTarget, ScalingPolicy, ScalingRules,
 };
 
 use super::defaults::default;
@@ -15,7 +15,8 @@ use crate::v1;
 use crate::v1::metric_target;
 
 wire_enum! {
-    MeasuredResource { Cpu, Memory }
+    MeasuredResource { Cpu, Memory, Queried }
+    MetricSource { Pods, Object, External }
     PolicySelect { Max, Min, Disabled }
     PolicyUnit { Pods, Percent }
     CronScaleOutcome { Succeeded, Excluded, Failed }
@@ -26,7 +27,9 @@ wire_struct!(ScaleTarget => v1::ScaleTarget { kind, name });
 wire_struct!(AutoscalerSpec => v1::AutoscalerSpec {
     target, min_replicas, max_replicas, metrics (AUTOSCALER_METRICS_MAX), scale_up, scale_down,
 });
-wire_struct!(AutoscalerMetric => v1::AutoscalerMetric { resource, container, target });
+wire_struct!(AutoscalerMetric => v1::AutoscalerMetric { resource, container, target, query });
+wire_struct!(MetricQuery => v1::MetricQuery { source, object, name, selector });
+wire_struct!(MetricObject => v1::MetricObject { api_version, kind, name });
 wire_struct!(ScalingRules => v1::ScalingRules {
     stabilization_window_ms, select_policy, policies (SCALING_POLICIES_MAX),
 });
@@ -37,7 +40,7 @@ wire_struct!(AutoscalerStatus => v1::AutoscalerStatus {
     changes (AUTOSCALER_HISTORY_MAX), conditions,
 });
 wire_struct!(MetricReading => v1::MetricReading {
-    average_utilization, average_value, proposal, pods_counted, pods_unready, pods_missing, message,
+    average_utilization, average_value, proposal, pods_counted, pods_unready, pods_missing, message, total,
 });
 wire_struct!(Recommendation => v1::Recommendation { since_ms, replicas });
 wire_struct!(ReplicaChange => v1::ReplicaChange { at_ms, from, to });
@@ -50,7 +53,7 @@ wire_struct!(CronAutoscalerStatus => v1::CronAutoscalerStatus { runs (CRON_AUTOS
 wire_struct!(CronScaleRun => v1::CronScaleRun { job, scheduled_ms, ran_at_ms, outcome, message });
 
 wire_oneof!(MetricTarget => metric_target {
-    values { Utilization "utilization", AverageValue "average_value" }
+    values { Utilization "utilization", AverageValue "average_value", Value "value" }
     messages {}
 });
 wire_variant_message!(MetricTarget => v1::MetricTarget);
@@ -60,6 +63,8 @@ wire_field! {
     ScaleTarget => v1::ScaleTarget,
     AutoscalerSpec => v1::AutoscalerSpec,
     AutoscalerMetric => v1::AutoscalerMetric,
+    MetricQuery => v1::MetricQuery,
+    MetricObject => v1::MetricObject,
     ScalingRules => v1::ScalingRules,
     ScalingPolicy => v1::ScalingPolicy,
     MetricReading => v1::MetricReading,
@@ -80,8 +85,7 @@ pub(super) fn default_spec(spec: &mut v1::AutoscalerSpec) {
     spec.min_replicas.get_or_insert(AUTOSCALER_MIN_REPLICAS_DEFAULT);
     if spec.metrics.is_empty() {
         let target = MetricTarget::Utilization(AUTOSCALER_CPU_PERCENT_DEFAULT);
-        spec.metrics
-            .push((&AutoscalerMetric { resource: MeasuredResource::Cpu, container: None, target }).into());
+        spec.metrics.push((&AutoscalerMetric::resource(MeasuredResource::Cpu, target)).into());
     }
     default_rules(&mut spec.scale_up, ScalingRules::scale_up_default());
     default_rules(&mut spec.scale_down, ScalingRules::scale_down_default());

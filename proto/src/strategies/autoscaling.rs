@@ -11,13 +11,21 @@ fn metric_target() -> impl Strategy<Value = MetricTarget> + Clone {
     prop_oneof![
         any::<u32>().prop_map(MetricTarget::Utilization),
         any::<u64>().prop_map(MetricTarget::AverageValue),
+        any::<u64>().prop_map(MetricTarget::Value),
     ]
 }
 
+record!(/// Any object that a metric describes.
+metric_object: MetricObject { api_version: small(), kind: small(), name: small() });
+record!(/// Any query.
+metric_query: MetricQuery {
+    source: select(vec![MetricSource::Pods, MetricSource::Object, MetricSource::External]),
+    object: of(metric_object()), name: small(), selector: label_selector(),
+});
 record!(/// Any metric.
 autoscaler_metric: AutoscalerMetric {
-    resource: select(vec![MeasuredResource::Cpu, MeasuredResource::Memory]), container: of(small()),
-    target: metric_target(),
+    resource: select(vec![MeasuredResource::Cpu, MeasuredResource::Memory, MeasuredResource::Queried]), container: of(small()),
+    target: metric_target(), query: rare(metric_query()),
 });
 record!(/// Any policy.
 scaling_policy: ScalingPolicy {
@@ -38,6 +46,7 @@ record!(/// Any reading.
 metric_reading: MetricReading {
     average_utilization: of(any::<u32>()), average_value: of(any::<u64>()), proposal: of(any::<u32>()),
     pods_counted: any::<u32>(), pods_unready: any::<u32>(), pods_missing: any::<u32>(), message: text(),
+    total: rare(any::<u64>()),
 });
 record!(/// Any recommendation.
 recommendation: Recommendation { since_ms: any::<u64>(), replicas: any::<u32>() });

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Condition, Kind, Name, ObjectMeta, ObjectRef};
+use crate::{Condition, Kind, LabelSelector, Name, ObjectMeta, ObjectRef, Rare};
 
 /// The annotation of an autoscaler with how long a pod's figures are not looked at after its guest began, in seconds.
 pub const ANNOTATION_WARM_UP: &str = "autoscaling.bulkhead.io/warmUpSeconds";
@@ -96,6 +96,8 @@ pub enum MeasuredResource {
     Cpu = 1,
     /// Working set, in bytes.
     Memory = 2,
+    /// What the metrics endpoint says, in thousandths: the metric has a query.
+    Queried = 3,
 }
 
 impl MeasuredResource {
@@ -105,11 +107,59 @@ impl MeasuredResource {
         match self {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
+            Self::Queried => "query",
         }
     }
 }
 
-/// One thing that is scaled by (`Resource`, or `ContainerResource` when it names a container).
+/// What a number from the metrics endpoint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MetricSource {
+    /// Each pod of the workload has one.
+    Pods = 1,
+    /// Some object of the namespace has one.
+    Object = 2,
+    /// It belongs to nothing in the cluster.
+    External = 3,
+}
+
+impl MetricSource {
+    /// As in `type` of a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "Pods",
+            Self::Object => "Object",
+            Self::External => "External",
+        }
+    }
+}
+
+/// The object that a metric describes. It need not be of a kind that Bulkhead has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MetricObject {
+    /// Its `apiVersion`; may be empty.
+    pub api_version: SmolStr,
+    /// Its kind.
+    pub kind: SmolStr,
+    /// Its name, in the namespace of the autoscaler.
+    pub name: SmolStr,
+}
+
+/// What is asked of the metrics endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MetricQuery {
+    /// What the numbers are about.
+    pub source: MetricSource,
+    /// Which object, with [`MetricSource::Object`].
+    pub object: Option<MetricObject>,
+    /// The metric's name there: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+    pub name: SmolStr,
+    /// Which of its series, by their labels.
+    pub selector: LabelSelector,
+}
+
+/// One thing that is scaled by (`Resource`, or `ContainerResource` when it names a container, or by a query).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AutoscalerMetric {
     /// Which resource.
@@ -118,15 +168,27 @@ pub struct AutoscalerMetric {
     pub container: Option<SmolStr>,
     /// How much of it.
     pub target: MetricTarget,
+    /// With [`MeasuredResource::Queried`], and only then: what is asked.
+    pub query: Rare<MetricQuery>,
 }
 
-/// How much of a resource each pod shall use on average.
+impl AutoscalerMetric {
+    /// A resource of whole pods.
+    #[must_use]
+    pub fn resource(resource: MeasuredResource, target: MetricTarget) -> Self {
+        Self { resource, container: None, target, query: Rare::NONE }
+    }
+}
+
+/// How much of it there shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MetricTarget {
     /// So many per cent of its requests.
     Utilization(u32),
-    /// So much, in the resource's unit.
+    /// So much for each pod on average, in the resource's unit.
     AverageValue(u64),
+    /// So much in all, in thousandths: of what is queried only.
+    Value(u64),
 }
 
 /// Which policy counts when there are several.
@@ -239,6 +301,8 @@ pub struct MetricReading {
     pub pods_missing: u32,
     /// Why nothing is known, for people; empty otherwise.
     pub message: String,
+    /// What a query said in all, in thousandths.
+    pub total: Rare<u64>,
 }
 
 /// A recommended size.

@@ -45,6 +45,11 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.stopped => {
                 spec(&deployment.spec.template.spec).max(WORKLOADS_LEVEL)
             }
+            Self::HorizontalPodAutoscaler(one)
+                if one.spec.metrics.iter().any(|m| m.query.get().is_some()) =>
+            {
+                DELIVERY_LEVEL
+            }
             Self::StatefulSet(set) if set.spec.stopped => DELIVERY_LEVEL,
             Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),

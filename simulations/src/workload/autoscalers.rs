@@ -41,11 +41,7 @@ fn autoscaler(rng: &mut Rng, reference: &ObjectRef) -> HorizontalPodAutoscaler {
         min_replicas,
         max_replicas: rng.range(u64::from(min_replicas), REPLICAS_MAX) as u32,
         // All guests use the same: see `usage`.
-        metrics: vec![AutoscalerMetric {
-            resource: MeasuredResource::Cpu,
-            container: None,
-            target: MetricTarget::AverageValue(50),
-        }],
+        metrics: vec![AutoscalerMetric::resource(MeasuredResource::Cpu, MetricTarget::AverageValue(50))],
         scale_up: rules(rng, &[0, 0, 20_000]),
         scale_down: rules(rng, &[0, 20_000]),
     };

@@ -17,7 +17,7 @@ pub(crate) fn scaled(target: &ScaleTarget) -> String {
 /// `cpu: 90%/50%`, `memory of app: 64Mi/128Mi`, `cpu: <unknown>/50%`: what is, and what shall be.
 pub(crate) fn metric(metric: &AutoscalerMetric, reading: Option<&MetricReading>) -> String {
     let amount = |amount| match metric.resource {
-        MeasuredResource::Cpu => format_millis(amount),
+        MeasuredResource::Cpu | MeasuredResource::Queried => format_millis(amount),
         MeasuredResource::Memory => format_bytes(amount),
     };
     let (is, shall) = match metric.target {
@@ -28,10 +28,19 @@ pub(crate) fn metric(metric: &AutoscalerMetric, reading: Option<&MetricReading>)
         MetricTarget::AverageValue(value) => {
             (reading.and_then(|reading| reading.average_value).map(amount), amount(value))
         }
+        MetricTarget::Value(value) => {
+            (reading.and_then(|reading| reading.total.get().copied()).map(amount), amount(value))
+        }
     };
+    let average = matches!(metric.target, MetricTarget::AverageValue(_));
     let container = metric.container.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
     let is = is.unwrap_or_else(|| "<unknown>".to_owned());
-    format!("{}{container}: {is}/{shall}", metric.resource.as_str())
+    match metric.query.get() {
+        // Kubernetes marks averages of what is queried.
+        Some(query) if average => format!("{}: {is}/{shall} (avg)", query.name),
+        Some(query) => format!("{}: {is}/{shall}", query.name),
+        None => format!("{}{container}: {is}/{shall}", metric.resource.as_str()),
+    }
 }
 
 pub(super) fn autoscaler(autoscaler: &HorizontalPodAutoscaler) -> (Vec<String>, Vec<String>) {

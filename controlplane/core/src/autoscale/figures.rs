@@ -8,6 +8,7 @@ use bulkhead_types::{
 };
 
 use super::metric::{PodFigure, read_metric};
+use super::query::read_query;
 use crate::State;
 use crate::reconcile::{Sample, SoftState};
 
@@ -36,6 +37,9 @@ pub fn read_figures(
     now_ms: u64,
     replicas: u32,
 ) -> MetricReading {
+    if let Some(query) = metric.query.get() {
+        return read_query(autoscaler, metric, query, pods, soft, now_ms, replicas);
+    }
     let warm_up_ms = autoscaler.warm_up_ms();
     let is_there = |pod: &&&Arc<Pod>| !pod.meta.is_deleting() && !pod.status.phase.is_terminal();
     let mut figures = Vec::with_capacity(pods.len());
@@ -94,6 +98,7 @@ fn usage(metric: &AutoscalerMetric, sample: &Sample) -> Option<u64> {
     match metric.resource {
         MeasuredResource::Cpu => (sample.window_ms > 0).then_some(cpu_millis),
         MeasuredResource::Memory => Some(memory_bytes),
+        MeasuredResource::Queried => None,
     }
 }
 
@@ -112,6 +117,7 @@ fn request(metric: &AutoscalerMetric, pod: &Pod) -> Result<u64, String> {
         let request = match metric.resource {
             MeasuredResource::Cpu => requests.cpu_millis,
             MeasuredResource::Memory => requests.memory_bytes,
+            MeasuredResource::Queried => None,
         };
         match request {
             Some(request) => sum = sum.saturating_add(request),

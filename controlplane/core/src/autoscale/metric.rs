@@ -47,7 +47,7 @@ impl Sum {
     fn value(&self, target: MetricTarget) -> Option<u128> {
         match target {
             MetricTarget::Utilization(_) => (self.usage * 100).checked_div(self.requests),
-            MetricTarget::AverageValue(_) => self.usage.checked_div(self.pods),
+            MetricTarget::AverageValue(_) | MetricTarget::Value(_) => self.usage.checked_div(self.pods),
         }
     }
 }
@@ -120,7 +120,7 @@ pub fn read_metric(target: MetricTarget, pods: &[PodFigure], replicas: u32) -> M
 fn propose(target: MetricTarget, sorted: &Sorted, value: u128, replicas: u32) -> u32 {
     let wanted = match target {
         MetricTarget::Utilization(percent) => u128::from(percent),
-        MetricTarget::AverageValue(amount) => u128::from(amount),
+        MetricTarget::AverageValue(amount) | MetricTarget::Value(amount) => u128::from(amount),
     };
     let up_with_unready = !sorted.unready.is_empty() && value > wanted;
     if !up_with_unready && sorted.missing.is_empty() {
@@ -139,7 +139,7 @@ fn propose(target: MetricTarget, sorted: &Sorted, value: u128, replicas: u32) ->
                 (true, MetricTarget::Utilization(percent)) => {
                     u128::from(*request) * u128::from(percent.max(100)) / 100
                 }
-                (true, MetricTarget::AverageValue(amount)) => amount.into(),
+                (true, MetricTarget::AverageValue(amount) | MetricTarget::Value(amount)) => amount.into(),
             };
             sum.add(*request, usage);
         }
@@ -157,7 +157,7 @@ fn propose(target: MetricTarget, sorted: &Sorted, value: u128, replicas: u32) ->
     if turned { replicas } else { proposal }
 }
 
-fn is_tolerated(value: u128, wanted: u128) -> bool {
+pub(super) fn is_tolerated(value: u128, wanted: u128) -> bool {
     value.abs_diff(wanted) * 10 <= wanted * TOLERANCE_TENTHS
 }
 

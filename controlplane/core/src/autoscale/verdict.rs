@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     ABLE_TO_SCALE, AUTOSCALER_HISTORY_MAX, AutoscalerSpec, AutoscalerStatus, ConditionStatus, MetricReading,
-    Recommendation, ReplicaChange, SCALING_ACTIVE, SCALING_LIMITED,
+    MetricSource, Recommendation, ReplicaChange, SCALING_ACTIVE, SCALING_LIMITED,
 };
 
 use super::pace::{in_window, limits, stabilized};
@@ -100,11 +100,11 @@ fn judge(look: &Look<'_>, replicas: u32, metrics: &[MetricReading]) -> Verdict {
         return stay(ready, (False, "ScalingDisabled", message));
     }
     let forced = replicas.clamp(spec.min_replicas, spec.max_replicas);
-    let (wanted, active) = match wanted(replicas, metrics) {
+    let (wanted, active) = match wanted(spec, replicas, metrics) {
         Ok(wanted) => {
             (Some(wanted), (True, "ValidMetricFound", "a size follows from what pods use".to_owned()))
         }
-        Err(message) => (None, (False, "FailedGetResourceMetric", message)),
+        Err((reason, message)) => (None, (False, reason, message)),
     };
     if forced != replicas {
         // The bounds hold at once, whatever the metrics say.
@@ -147,14 +147,31 @@ fn judge(look: &Look<'_>, replicas: u32, metrics: &[MetricReading]) -> Verdict {
 }
 
 /// The largest proposal. When a metric says nothing the others may only ask for more.
-fn wanted(replicas: u32, metrics: &[MetricReading]) -> Result<u32, String> {
+fn wanted(
+    spec: &AutoscalerSpec,
+    replicas: u32,
+    metrics: &[MetricReading],
+) -> Result<u32, (&'static str, String)> {
     let most = metrics.iter().filter_map(|reading| reading.proposal).max();
-    let silent = metrics.iter().find(|reading| reading.proposal.is_none());
+    let silent = metrics.iter().enumerate().find(|(_, reading)| reading.proposal.is_none());
     match (most, silent) {
         (Some(most), None) => Ok(most),
         (Some(most), Some(_)) if most >= replicas => Ok(most),
-        (_, Some(silent)) => Err(silent.message.clone()),
-        (None, None) => Err("there is no metric".to_owned()),
+        (_, Some((index, silent))) => {
+            let query = spec.metrics.get(index).and_then(|metric| metric.query.get());
+            Err((silence(query.map(|query| query.source)), silent.message.clone()))
+        }
+        (None, None) => Err((silence(None), "there is no metric".to_owned())),
+    }
+}
+
+/// Kubernetes' word for a metric that says nothing.
+fn silence(source: Option<MetricSource>) -> &'static str {
+    match source {
+        None => "FailedGetResourceMetric",
+        Some(MetricSource::Pods) => "FailedGetPodsMetric",
+        Some(MetricSource::Object) => "FailedGetObjectMetric",
+        Some(MetricSource::External) => "FailedGetExternalMetric",
     }
 }
 

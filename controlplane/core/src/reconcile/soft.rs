@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{ContainerUsage, ObjectId, Pod, PodUsage};
+use smol_str::SmolStr;
 
 /// Longest age of a measurement that still counts, in milliseconds: guests measure every 10 s.
 pub const USAGE_AGE_MS_MAX: u64 = 60_000;
@@ -29,6 +30,18 @@ pub struct Sample {
     pub containers: Vec<ContainerUsage>,
 }
 
+/// A number that the metrics endpoint has of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricSample {
+    /// The value of its label `pod`; empty when it has none.
+    pub pod: SmolStr,
+    /// The number, in thousandths.
+    pub value_millis: u64,
+}
+
+/// What the metrics endpoint answered to a query, or why there is no answer.
+pub type MetricAnswer = Result<Vec<MetricSample>, String>;
+
 /// Heartbeats and usage of nodes, since this server became the leader.
 #[derive(Clone, Debug, Default)]
 pub struct SoftState {
@@ -37,6 +50,8 @@ pub struct SoftState {
     heartbeats: BTreeMap<ObjectId, Heartbeat>,
     /// By node and pod: what a node says replaces what it said before, so there is no more of it than its reports may hold.
     usage: BTreeMap<ObjectId, BTreeMap<ObjectId, Sample>>,
+    /// By query, with the time of the answer: each round replaces the one before.
+    metrics: BTreeMap<String, (u64, MetricAnswer)>,
 }
 
 impl SoftState {
@@ -89,6 +104,19 @@ impl SoftState {
     pub fn usage(&self, pod: &Pod, now_ms: u64) -> Option<&Sample> {
         let sample = self.usage.get(&pod.node?)?.get(&pod.meta.id)?;
         (now_ms.saturating_sub(sample.measured_at_ms) <= USAGE_AGE_MS_MAX).then_some(sample)
+    }
+
+    /// Notes what the metrics endpoint answered in a round, all of it.
+    pub fn set_metrics(&mut self, now_ms: u64, answers: Vec<(String, MetricAnswer)>) {
+        self.metrics = answers.into_iter().map(|(query, answer)| (query, (now_ms, answer))).collect();
+    }
+
+    /// The last answer to a query; `None` when that is too old.
+    #[must_use]
+    pub fn metric(&self, query: &str, now_ms: u64) -> Option<Result<&[MetricSample], &str>> {
+        let (at_ms, answer) = self.metrics.get(query)?;
+        let is_young = now_ms.saturating_sub(*at_ms) <= USAGE_AGE_MS_MAX;
+        is_young.then(|| answer.as_ref().map(Vec::as_slice).map_err(String::as_str))
     }
 
     /// Forgets a node that is gone.

@@ -8,6 +8,7 @@ use super::proposals::Origin;
 use super::reads::Reader;
 use super::{Reply, Server, Ticket};
 use crate::decide::check_not_fenced;
+use crate::reconcile::MetricAnswer;
 
 impl Server {
     /// A report renews the node's lease, counted from when the agent sent it. The answer waits until this
@@ -39,6 +40,14 @@ impl Server {
             ..own_submission("agents", now_ms, Command::ReportPods { node, incarnation, reports: pods })
         };
         self.proposals.push_own(stamped, Origin::Agent(ticket, ack));
+    }
+
+    /// Notes what the metrics endpoint said. Who leads no more has no use for it.
+    pub(super) fn handle_metrics(&mut self, answers: Vec<(String, MetricAnswer)>) {
+        let now_ms = self.leader_clock_ms();
+        if let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) {
+            leader.soft.set_metrics(now_ms, answers);
+        }
     }
 
     fn check_session(&self, report: &AgentReport) -> Result<(), Rejection> {

@@ -4,6 +4,7 @@ use bulkhead_types::{AgentReport, Command, MemberId, MembershipChange, ObjectId,
 
 use crate::State;
 use crate::query::Selection;
+use crate::reconcile::MetricAnswer;
 
 /// Names a waiting caller; chosen by the shell, never reused while it waits.
 pub type Ticket = u64;
@@ -49,6 +50,11 @@ pub enum Input {
         after: ObjectId,
         /// At most so many are looked at.
         limit: usize,
+    },
+    /// The metrics endpoint answered a round of queries.
+    Metrics {
+        /// By query, all of the round.
+        answers: Vec<(String, MetricAnswer)>,
     },
     /// Somebody wants to change the membership.
     Membership {

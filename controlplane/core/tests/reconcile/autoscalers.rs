@@ -26,11 +26,7 @@ fn autoscaler(
             target: ScaleTarget { kind: target.0, name: name(target.1) },
             min_replicas,
             max_replicas,
-            metrics: vec![AutoscalerMetric {
-                resource: MeasuredResource::Cpu,
-                container: None,
-                target: MetricTarget::Utilization(50),
-            }],
+            metrics: vec![AutoscalerMetric::resource(MeasuredResource::Cpu, MetricTarget::Utilization(50))],
             scale_up: ScalingRules::scale_up_default(),
             scale_down: ScalingRules::scale_down_default(),
         },
@@ -297,4 +293,62 @@ fn bounds_that_move_are_followed_at_once() {
     cluster.ok(Command::Apply(object(wanted)));
     cluster.settle();
     assert_eq!(cluster.size("web"), 6);
+}
+
+/// One look with what the metrics endpoint answers to the one query.
+fn look_queried(cluster: &mut Cluster, answer: &bulkhead_controlplane_core::reconcile::MetricAnswer) {
+    for _ in 0..3 {
+        cluster.start_guests(true);
+        let asked = bulkhead_controlplane_core::autoscale::queries(cluster.state());
+        let answers = asked.into_iter().map(|query| (query, answer.clone())).collect();
+        cluster.soft.set_metrics(cluster.now_ms, answers);
+        cluster.advance(AUTOSCALER_PERIOD_MS / 3);
+    }
+}
+
+#[test]
+fn what_the_metrics_endpoint_says_sets_the_size_and_silence_changes_nothing() {
+    use bulkhead_controlplane_core::reconcile::MetricSample;
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 2, |_| {})));
+    let query = bulkhead_types::MetricQuery {
+        source: bulkhead_types::MetricSource::External,
+        object: None,
+        name: "queue".into(),
+        selector: bulkhead_types::LabelSelector::default(),
+    };
+    let mut wanted = autoscaler("web", (Kind::Deployment, "web"), 1, 9);
+    wanted.spec.scale_down.stabilization_window_ms = 0;
+    wanted.spec.metrics = vec![AutoscalerMetric {
+        resource: MeasuredResource::Queried,
+        container: None,
+        target: MetricTarget::AverageValue(10_000),
+        query: bulkhead_types::Rare::some(query),
+    }];
+    cluster.ok(Command::Create(object(wanted)));
+    cluster.converge();
+    let total = |value_millis| Ok(vec![MetricSample { pod: "".into(), value_millis }]);
+    look_queried(&mut cluster, &total(41_000));
+    look_queried(&mut cluster, &total(41_000));
+    assert_eq!(cluster.size("web"), 5);
+    let status = found(cluster.state(), "web").status.clone();
+    assert_eq!(status.metrics[0].total.get(), Some(&41_000));
+    for (answer, said) in [(Err("it is down".to_owned()), "it is down"), (Ok(Vec::new()), "has no result")] {
+        // Another reason for the same silence is told within a minute.
+        (0..5).for_each(|_| look_queried(&mut cluster, &answer));
+        assert_eq!(cluster.size("web"), 5);
+        let status = found(cluster.state(), "web").status.clone();
+        let active = status.conditions.iter().find(|c| c.condition_type == "ScalingActive").unwrap();
+        assert_eq!(active.reason, "FailedGetExternalMetric");
+        assert!(active.message.contains(said), "{}", active.message);
+    }
+    look_queried(&mut cluster, &total(15_000));
+    look_queried(&mut cluster, &total(15_000));
+    assert_eq!(cluster.size("web"), 2);
+    // An answer that is too old counts as none.
+    cluster.advance(120_000);
+    assert_eq!(cluster.size("web"), 2);
+    let active = found(cluster.state(), "web").status.conditions.clone();
+    assert!(active.iter().any(|c| c.message.contains("has not answered")), "{active:?}");
 }

@@ -36,11 +36,7 @@ fn autoscaler(min_replicas: u32, max_replicas: u32) -> Object {
         target: ScaleTarget { kind: Kind::Deployment, name: name("web") },
         min_replicas,
         max_replicas,
-        metrics: vec![AutoscalerMetric {
-            resource: MeasuredResource::Cpu,
-            container: None,
-            target: MetricTarget::Utilization(50),
-        }],
+        metrics: vec![AutoscalerMetric::resource(MeasuredResource::Cpu, MetricTarget::Utilization(50))],
         scale_up: ScalingRules::scale_up_default(),
         scale_down: ScalingRules::scale_down_default(),
     };

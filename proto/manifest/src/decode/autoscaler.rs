@@ -2,12 +2,12 @@
 
 use bulkhead_types::{
     AUTOSCALER_CPU_PERCENT_DEFAULT, AUTOSCALER_MIN_REPLICAS_DEFAULT, AutoscalerMetric, AutoscalerSpec, Kind,
-    MeasuredResource, MetricTarget, Name, PolicySelect, PolicyUnit, ScaleTarget, ScalingPolicy, ScalingRules,
-    parse_millis, parse_units,
+    MeasuredResource, MetricObject, MetricQuery, MetricSource, MetricTarget, Name, PolicySelect, PolicyUnit,
+    Rare, ScaleTarget, ScalingPolicy, ScalingRules, parse_millis, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Schema};
-use super::workload::count;
+use super::workload::{count, selector_at};
 use crate::tree::{Node, Value};
 
 const AUTOSCALER: Schema = Schema {
@@ -15,10 +15,18 @@ const AUTOSCALER: Schema = Schema {
     ..Schema::EMPTY
 };
 const TARGET_REF: Schema = Schema { known: &["apiVersion", "kind", "name"], ..Schema::EMPTY };
-const METRIC: Schema = Schema { known: &["type", "resource", "containerResource"], ..Schema::EMPTY };
+const METRIC: Schema = Schema {
+    known: &["type", "resource", "containerResource", "pods", "object", "external"],
+    ..Schema::EMPTY
+};
 const RESOURCE: Schema = Schema { known: &["name", "target"], ..Schema::EMPTY };
 const CONTAINER_RESOURCE: Schema = Schema { known: &["name", "container", "target"], ..Schema::EMPTY };
-const TARGET: Schema = Schema { known: &["type", "averageUtilization", "averageValue"], ..Schema::EMPTY };
+const QUERIED: Schema = Schema { known: &["metric", "target"], ..Schema::EMPTY };
+const OBJECT: Schema = Schema { known: &["metric", "target", "describedObject"], ..Schema::EMPTY };
+const IDENTIFIER: Schema = Schema { known: &["name", "selector"], ..Schema::EMPTY };
+const DESCRIBED: Schema = Schema { known: &["apiVersion", "kind", "name"], ..Schema::EMPTY };
+const TARGET: Schema =
+    Schema { known: &["type", "averageUtilization", "averageValue", "value"], ..Schema::EMPTY };
 const BEHAVIOR: Schema = Schema { known: &["scaleUp", "scaleDown"], ..Schema::EMPTY };
 const RULES: Schema =
     Schema { known: &["stabilizationWindowSeconds", "selectPolicy", "policies"], ..Schema::EMPTY };
@@ -29,8 +37,26 @@ const RESOURCES: [(&str, MeasuredResource); 2] =
 const SELECTS: [(&str, PolicySelect); 3] =
     [("Max", PolicySelect::Max), ("Min", PolicySelect::Min), ("Disabled", PolicySelect::Disabled)];
 const UNITS: [(&str, PolicyUnit); 2] = [("Pods", PolicyUnit::Pods), ("Percent", PolicyUnit::Percent)];
-/// Metrics of Kubernetes that come from elsewhere than agents.
-const FOREIGN: [&str; 3] = ["Pods", "Object", "External"];
+
+/// What `type` of a metric says: the field with the rest of it, which others must not be there, and where numbers come
+/// from.
+#[derive(Clone, Copy)]
+struct MetricType {
+    field: &'static str,
+    schema: &'static Schema,
+    source: Option<MetricSource>,
+}
+
+const TYPES: [(&str, MetricType); 5] = [
+    ("Resource", MetricType { field: "resource", schema: &RESOURCE, source: None }),
+    (
+        "ContainerResource",
+        MetricType { field: "containerResource", schema: &CONTAINER_RESOURCE, source: None },
+    ),
+    ("Pods", MetricType { field: "pods", schema: &QUERIED, source: Some(MetricSource::Pods) }),
+    ("Object", MetricType { field: "object", schema: &OBJECT, source: Some(MetricSource::Object) }),
+    ("External", MetricType { field: "external", schema: &QUERIED, source: Some(MetricSource::External) }),
+];
 
 /// What is wanted of an autoscaler.
 pub(super) fn autoscaler(d: &mut Decoder<'_>, node: &Node) -> Option<AutoscalerSpec> {
@@ -45,7 +71,7 @@ pub(super) fn autoscaler(d: &mut Decoder<'_>, node: &Node) -> Option<AutoscalerS
     let mut metrics = d.each(&fields, "metrics", metric);
     if !is_given {
         let target = MetricTarget::Utilization(AUTOSCALER_CPU_PERCENT_DEFAULT);
-        metrics.push(AutoscalerMetric { resource: MeasuredResource::Cpu, container: None, target });
+        metrics.push(AutoscalerMetric::resource(MeasuredResource::Cpu, target));
     }
     let path = fields.path("behavior");
     let behavior = fields.get("behavior").and_then(|node| d.fields(node, &path, &BEHAVIOR));
@@ -91,44 +117,75 @@ pub(super) fn target_ref(d: &mut Decoder<'_>, spec: &Fields<'_>, name: &str) -> 
 }
 
 fn metric(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<AutoscalerMetric> {
-    if let Some(Node { value: Value::Text(text), place }) = node.get("type")
-        && FOREIGN.contains(&text.as_str())
-    {
-        let reason = format!(
-            "{text} metrics are not supported: nothing is set up that they could be read from; there are Resource and \
-             ContainerResource, which agents measure"
-        );
-        d.fail(*place, &format!("{path}.type"), reason);
-        return None;
-    }
     let fields = d.fields(node, path, &METRIC)?;
     if fields.get("type").is_none() {
         d.missing(&fields, "type");
         return None;
     }
-    let of_container = d.choice(&fields, "type", &[("Resource", false), ("ContainerResource", true)])?;
-    let (name, other, schema) = match of_container {
-        true => ("containerResource", "resource", &CONTAINER_RESOURCE),
-        false => ("resource", "containerResource", &RESOURCE),
-    };
-    if let Some(node) = fields.get(other) {
-        d.fail(node.place, &fields.path(other), format!("must not be set: the type wants {name}"));
+    let MetricType { field, schema, source } = d.choice(&fields, "type", &TYPES)?;
+    for (_, other) in TYPES.iter().filter(|(_, other)| other.field != field) {
+        if let Some(node) = fields.get(other.field) {
+            let reason = format!("must not be set: the type wants {field}");
+            d.fail(node.place, &fields.path(other.field), reason);
+        }
     }
-    let Some(node) = fields.get(name) else {
-        d.missing(&fields, name);
+    let Some(node) = fields.get(field) else {
+        d.missing(&fields, field);
         return None;
     };
-    let source = d.fields(node, &fields.path(name), schema)?;
-    if source.get("name").is_none() {
-        d.missing(&source, "name");
+    let content = d.fields(node, &fields.path(field), schema)?;
+    match source {
+        Some(source) => queried(d, &content, source),
+        None => measured(d, &content, field == "containerResource"),
     }
-    let resource = d.choice(&source, "name", &RESOURCES);
-    let container = if of_container { d.required_text(&source, "container") } else { None };
-    let target = target(d, &source, resource?)?;
+}
+
+/// What agents measure.
+fn measured(d: &mut Decoder<'_>, source: &Fields<'_>, of_container: bool) -> Option<AutoscalerMetric> {
+    if source.get("name").is_none() {
+        d.missing(source, "name");
+    }
+    let resource = d.choice(source, "name", &RESOURCES);
+    let container = if of_container { d.required_text(source, "container") } else { None };
+    let target = target(d, source, resource?)?;
     if of_container && container.is_none() {
         return None;
     }
-    Some(AutoscalerMetric { resource: resource?, container: container.map(Into::into), target })
+    let container = container.map(Into::into);
+    Some(AutoscalerMetric { resource: resource?, container, target, query: Rare::NONE })
+}
+
+/// What the metrics endpoint says.
+fn queried(d: &mut Decoder<'_>, content: &Fields<'_>, source: MetricSource) -> Option<AutoscalerMetric> {
+    let Some(node) = content.get("metric") else {
+        d.missing(content, "metric");
+        return None;
+    };
+    let metric = d.fields(node, &content.path("metric"), &IDENTIFIER)?;
+    let name = d.required_text(&metric, "name");
+    let selector = metric
+        .get("selector")
+        .and_then(|node| selector_at(d, node, &metric.path("selector")))
+        .unwrap_or_default();
+    let object = match source {
+        MetricSource::Object => Some(described(d, content)?),
+        _ => None,
+    };
+    let target = target(d, content, MeasuredResource::Queried)?;
+    let query = MetricQuery { source, object, name: name?.into(), selector };
+    let (resource, container, query) = (MeasuredResource::Queried, None, Rare::some(query));
+    Some(AutoscalerMetric { resource, container, target, query })
+}
+
+fn described(d: &mut Decoder<'_>, content: &Fields<'_>) -> Option<MetricObject> {
+    let Some(node) = content.get("describedObject") else {
+        d.missing(content, "describedObject");
+        return None;
+    };
+    let fields = d.fields(node, &content.path("describedObject"), &DESCRIBED)?;
+    let (kind, name) = (d.required_text(&fields, "kind"), d.required_text(&fields, "name"));
+    let api_version = d.text(&fields, "apiVersion").unwrap_or_default().into();
+    Some(MetricObject { api_version, kind: kind?.into(), name: name?.into() })
 }
 
 fn target(d: &mut Decoder<'_>, source: &Fields<'_>, resource: MeasuredResource) -> Option<MetricTarget> {
@@ -141,19 +198,18 @@ fn target(d: &mut Decoder<'_>, source: &Fields<'_>, resource: MeasuredResource) 
         d.missing(&fields, "type");
         return None;
     }
-    let is_share = d.choice(&fields, "type", &[("Utilization", true), ("AverageValue", false)])?;
-    let (name, other) = match is_share {
-        true => ("averageUtilization", "averageValue"),
-        false => ("averageValue", "averageUtilization"),
-    };
-    if let Some(node) = fields.get(other) {
-        d.fail(node.place, &fields.path(other), format!("must not be set: the type wants {name}"));
+    let kinds = [("Utilization", "averageUtilization"), ("AverageValue", "averageValue"), ("Value", "value")];
+    let name = d.choice(&fields, "type", &kinds)?;
+    for (_, other) in kinds.into_iter().filter(|(_, other)| *other != name) {
+        if let Some(node) = fields.get(other) {
+            d.fail(node.place, &fields.path(other), format!("must not be set: the type wants {name}"));
+        }
     }
     let Some(node) = fields.get(name) else {
         d.missing(&fields, name);
         return None;
     };
-    if is_share {
+    if name == "averageUtilization" {
         let percent = d.number(&fields, name, i32::MAX as u64)?;
         return u32::try_from(percent).ok().map(MetricTarget::Utilization);
     }
@@ -162,10 +218,11 @@ fn target(d: &mut Decoder<'_>, source: &Fields<'_>, resource: MeasuredResource) 
         _ => "",
     };
     let amount = match resource {
-        MeasuredResource::Cpu => parse_millis(text),
+        MeasuredResource::Cpu | MeasuredResource::Queried => parse_millis(text),
         MeasuredResource::Memory => parse_units(text),
     };
     match amount {
+        Ok(amount) if name == "value" => Some(MetricTarget::Value(amount)),
         Ok(amount) => Some(MetricTarget::AverageValue(amount)),
         Err(error) => {
             d.fail(node.place, &fields.path(name), error.to_string());

@@ -1,13 +1,14 @@
 //! HorizontalPodAutoscalers as values.
 
 use bulkhead_types::{
-    AutoscalerMetric, AutoscalerSpec, AutoscalerStatus, MeasuredResource, MetricReading, MetricTarget,
-    PolicySelect, PolicyUnit, ScaleTarget, ScalingRules, format_bytes, format_millis,
+    AutoscalerMetric, AutoscalerSpec, AutoscalerStatus, MeasuredResource, MetricQuery, MetricReading,
+    MetricSource, MetricTarget, PolicySelect, PolicyUnit, ScaleTarget, ScalingRules, format_bytes,
+    format_millis,
 };
 use serde_json::{Value, json};
 
 use super::Fields;
-use super::workload::conditions;
+use super::workload::{conditions, selector};
 
 /// What is wanted of an autoscaler.
 pub(super) fn autoscaler_spec(spec: &AutoscalerSpec) -> Value {
@@ -32,7 +33,7 @@ pub(super) fn target_ref(target: &ScaleTarget) -> Value {
 /// An amount as Kubernetes writes it.
 fn amount(resource: MeasuredResource, amount: u64) -> String {
     match resource {
-        MeasuredResource::Cpu => format_millis(amount),
+        MeasuredResource::Cpu | MeasuredResource::Queried => format_millis(amount),
         MeasuredResource::Memory => format_bytes(amount),
     }
 }
@@ -43,12 +44,16 @@ fn metric(metric: &AutoscalerMetric) -> Value {
         MetricTarget::AverageValue(value) => {
             json!({"type": "AverageValue", "averageValue": amount(metric.resource, value)})
         }
+        MetricTarget::Value(value) => json!({"type": "Value", "value": amount(metric.resource, value)}),
     };
     of_metric(metric, "target", target)
 }
 
 /// A metric with what is wanted of it, or what it is.
 fn of_metric(metric: &AutoscalerMetric, name: &str, content: Value) -> Value {
+    if let Some(query) = metric.query.get() {
+        return of_query(query, name, content);
+    }
     let resource = Fields::new()
         .text("name", metric.resource.as_str())
         .optional("container", metric.container.as_deref())
@@ -59,6 +64,25 @@ fn of_metric(metric: &AutoscalerMetric, name: &str, content: Value) -> Value {
         Some(_) => ("ContainerResource", "containerResource"),
     };
     Fields::new().text("type", kind).set(field, resource).finish()
+}
+
+fn of_query(query: &MetricQuery, name: &str, content: Value) -> Value {
+    let selected = Some(&query.selector).filter(|selector| !selector.is_empty()).map(selector);
+    let metric = Fields::new().text("name", &query.name).maybe("selector", selected).finish();
+    let described = query.object.as_ref().map(|object| {
+        Fields::new()
+            .nonempty("apiVersion", &object.api_version)
+            .text("kind", &object.kind)
+            .text("name", &object.name)
+            .finish()
+    });
+    let source = Fields::new().set("metric", metric).maybe("describedObject", described).set(name, content);
+    let field = match query.source {
+        MetricSource::Pods => "pods",
+        MetricSource::Object => "object",
+        MetricSource::External => "external",
+    };
+    Fields::new().text("type", query.source.as_str()).set(field, source.finish()).finish()
 }
 
 fn rules(rules: &ScalingRules) -> Value {
@@ -100,8 +124,10 @@ pub(super) fn autoscaler_status(spec: &AutoscalerSpec, status: &AutoscalerStatus
 
 fn current(resource: MeasuredResource, reading: &MetricReading) -> Value {
     let value = reading.average_value.map(|value| amount(resource, value));
+    let total = reading.total.get().map(|total| amount(resource, *total));
     Fields::new()
         .number("averageUtilization", reading.average_utilization.map(u64::from))
         .optional("averageValue", value.as_deref())
+        .optional("value", total.as_deref())
         .finish()
 }

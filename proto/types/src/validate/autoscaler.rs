@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Path, Report};
+use super::{Path, Report, workload};
 use crate::{
     ANNOTATION_WARM_UP, AUTOSCALER_METRICS_MAX, AutoscalerMetric, CRON_AUTOSCALER_JOBS_MAX,
-    CronAutoscalerSpec, HorizontalPodAutoscaler, Kind, MetricTarget, POLICY_PERIOD_MS_MAX, PolicyUnit,
-    REPLICAS_MAX, SCALING_POLICIES_MAX, STABILIZATION_MS_MAX, ScaleTarget, ScalingRules,
+    CronAutoscalerSpec, HorizontalPodAutoscaler, Kind, MeasuredResource, MetricQuery, MetricSource,
+    MetricTarget, Name, POLICY_PERIOD_MS_MAX, PolicyUnit, REPLICAS_MAX, SCALING_POLICIES_MAX,
+    STABILIZATION_MS_MAX, ScaleTarget, ScalingRules,
 };
 
 /// Longest warm-up, in seconds: a day.
 const WARM_UP_SECONDS_MAX: u32 = 86_400;
+/// Longest name of a metric, in bytes.
+const METRIC_NAME_BYTES_MAX: usize = 253;
 
 /// Checks what is wanted of an autoscaler.
 pub(super) fn autoscaler(autoscaler: &HorizontalPodAutoscaler, report: &mut Report) {
@@ -58,18 +61,85 @@ fn bounds(min_replicas: u32, max_replicas: u32, path: &Path<'_>, report: &mut Re
 }
 
 fn metric(metric: &AutoscalerMetric, path: &Path<'_>, report: &mut Report) {
-    let source = path.field(if metric.container.is_some() { "containerResource" } else { "resource" });
+    let source = path.field(match (metric.query.get(), metric.container.is_some()) {
+        (Some(query), _) => match query.source {
+            MetricSource::Pods => "pods",
+            MetricSource::Object => "object",
+            MetricSource::External => "external",
+        },
+        (None, true) => "containerResource",
+        (None, false) => "resource",
+    });
     let target = source.field("target");
+    if metric.query.get().is_some() != (metric.resource == MeasuredResource::Queried) {
+        report.push(&source, "must have a query if its numbers are queried, and only then");
+    }
+    if let Some(query) = metric.query.get() {
+        self::query(query, metric.target, &source, report);
+    } else if matches!(metric.target, MetricTarget::Value(_)) {
+        report.push(
+            &target.field("type"),
+            "must be Utilization or AverageValue: a resource has no value in all",
+        );
+    }
     match metric.target {
         MetricTarget::Utilization(0) => {
             report.push(&target.field("averageUtilization"), "must be at least 1")
         }
         MetricTarget::AverageValue(0) => report.push(&target.field("averageValue"), "must be more than 0"),
-        MetricTarget::Utilization(_) | MetricTarget::AverageValue(_) => {}
+        MetricTarget::Value(0) => report.push(&target.field("value"), "must be more than 0"),
+        MetricTarget::Utilization(_) | MetricTarget::AverageValue(_) | MetricTarget::Value(_) => {}
     }
     if metric.container.as_ref().is_some_and(|name| name.is_empty()) {
         report.push(&source.field("container"), "must not be empty");
     }
+}
+
+fn query(query: &MetricQuery, wanted: MetricTarget, path: &Path<'_>, report: &mut Report) {
+    let metric = path.field("metric");
+    let name = metric.field("name");
+    if query.name.len() > METRIC_NAME_BYTES_MAX || !is_metric_name(&query.name, true) {
+        let reason = format!(
+            "must be at most {METRIC_NAME_BYTES_MAX} letters, digits, '_' and ':', and not begin with a digit: it is a name of the \
+             metrics endpoint"
+        );
+        report.push(&name, reason);
+    }
+    let selector = metric.field("selector");
+    workload::requirements(&query.selector, &selector, report);
+    let expressions = query.selector.match_expressions.iter().map(|one| &one.key);
+    for key in query.selector.match_labels.keys().chain(expressions) {
+        if !is_metric_name(key, false) {
+            report.push(&selector, format!("{key:?} is no label of a metric: letters, digits and '_' only"));
+        }
+    }
+    let wants_object = query.source == MetricSource::Object;
+    match &query.object {
+        Some(object) if wants_object => {
+            let path = path.field("describedObject");
+            report.check(&path.field("name"), Name::new(&object.name).map(drop));
+            if !is_metric_name(&object.kind, false) || object.kind.len() > METRIC_NAME_BYTES_MAX {
+                report.push(&path.field("kind"), "must be a kind");
+            }
+        }
+        None if !wants_object => {}
+        _ => report.push(&path.field("describedObject"), "must be set with Object metrics, and only then"),
+    }
+    let target = path.field("target");
+    let target = target.field("type");
+    match (query.source, wanted) {
+        (_, MetricTarget::Utilization(_)) => {
+            report.push(&target, "must be Value or AverageValue: there are no requests to take per cent of");
+        }
+        (MetricSource::Pods, MetricTarget::Value(_)) => report.push(&target, "must be AverageValue"),
+        _ => {}
+    }
+}
+
+/// A name, or a name of a label, in the data model of Prometheus.
+fn is_metric_name(text: &str, with_colons: bool) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || (with_colons && c == ':');
+    !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(is_part)
 }
 
 fn rules(rules: &ScalingRules, path: &Path<'_>, report: &mut Report) {
