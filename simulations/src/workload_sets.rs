@@ -81,6 +81,7 @@ impl Sets {
             update_strategy,
             min_ready_ms: *rng.pick(&[0, 0, 500, 3000]),
             revision_history_limit: *rng.pick(&[0, 1, 3]),
+            stopped: false,
         };
         let meta = ObjectMeta::new(reference.namespace.clone(), reference.name.clone());
         StatefulSet { meta, spec, status: StatefulSetStatus::default() }

@@ -138,6 +138,14 @@ fn kind(object: &Kind) -> v1::Kind {
     }
 }
 
+/// What a server says of an eviction that a budget does not allow.
+fn kept_by_a_budget() -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("NOT_ALLOWED", "bulkhead.io", HashMap::<String, String>::new());
+    let text = "PodDisruptionBudget web does not allow it";
+    Status::with_error_details(Code::FailedPrecondition, text, details)
+}
+
 /// A time whose age is shown in whole days.
 fn days_ago(days: u64) -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
@@ -354,10 +362,7 @@ impl Fake {
                 }
                 if state.refuse_evictions > 0 {
                     state.refuse_evictions -= 1;
-                    let mut details = ErrorDetails::new();
-                    details.set_error_info("NOT_ALLOWED", "bulkhead.io", HashMap::<String, String>::new());
-                    let text = "PodDisruptionBudget web does not allow it";
-                    return Err(Status::with_error_details(Code::FailedPrecondition, text, details));
+                    return Err(kept_by_a_budget());
                 }
                 drop(state);
                 self.remove(&pod.name);

@@ -151,6 +151,7 @@ mod tests {
             update_strategy: StatefulSetUpdateStrategy::default(),
             min_ready_ms: 0,
             revision_history_limit: 1,
+            stopped: false,
         };
         let meta = ObjectMeta::new(Some(name("default")), name("db"));
         Object::StatefulSet(Arc::new(StatefulSet { meta, spec, status: StatefulSetStatus::default() }))
