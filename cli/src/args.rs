@@ -119,6 +119,9 @@ pub(crate) enum Verb {
     /// Show what pods and nodes use now
     #[command(subcommand)]
     Top(commands::top::TopVerb),
+    /// Show why something is as it is: the decisions about it, with their figures
+    #[command(subcommand)]
+    Explain(commands::explain::ExplainVerb),
     /// Show what happened, who asked, and when
     Events(commands::events::EventsArgs),
     /// Place nothing new on nodes

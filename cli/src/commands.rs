@@ -17,6 +17,7 @@ pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod image;
 pub(crate) mod label;
@@ -111,6 +112,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Wait(args) => wait_for::run(args, &context).await,
         Verb::Rollout(verb) => rollout::run(verb, &context).await,
         Verb::Events(args) => events::run(args, &context).await,
+        Verb::Explain(verb) => explain::run(verb, &context).await,
         Verb::Cordon(args) => cordon::run(args, true, &context).await,
         Verb::Uncordon(args) => cordon::run(args, false, &context).await,
         Verb::Drain(args) => drain::run(args, &context).await,

@@ -72,6 +72,44 @@ async fn get_and_describe_show_the_figures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_the_decisions_of_an_autoscaler() {
+    let fake = Fake::start().await;
+    fake.put_manifest(include_str!("../../../examples/autoscaler.yaml"));
+    let entry = |revision, event: &str, summary: &str| v1::HistoryEntry {
+        revision,
+        at_ms: 1_700_000_000_000 + revision,
+        actor: "system:autoscaler".to_owned(),
+        event: event.to_owned(),
+        summary: summary.to_owned(),
+        ..v1::HistoryEntry::default()
+    };
+    fake.state().history = vec![
+        entry(4, "StatusChanged", "stays at 2; metric 1: 40% of requests wants 2"),
+        entry(5, "SpecChanged", "generation 2"),
+        entry(7, "StatusChanged", "2 -> 4; metric 1: 90% of requests wants 4"),
+        entry(9, "StatusChanged", "stays at 4; metric 1: 50% of requests wants 4"),
+    ];
+    let shown = expect![[r#"
+        exit 0
+        HorizontalPodAutoscaler default/web scales Deployment web between 2 and 10.
+
+        REVISION   AT                         DECISION, AND THE FIGURES THAT IT WAS TAKEN FROM
+        7          2023-11-14T22:13:20.007Z   2 -> 4; metric 1: 90% of requests wants 4
+        9          2023-11-14T22:13:20.009Z   stays at 4; metric 1: 50% of requests wants 4
+    "#]];
+    check(&fake, &["explain", "hpa", "web", "--limit", "2"], shown).await;
+    fake.state().history.clear();
+    let shown = expect![[r#"
+        exit 0
+        HorizontalPodAutoscaler default/web scales Deployment web between 2 and 10.
+        No decision of it is kept.
+    "#]];
+    check(&fake, &["explain", "hpa", "web"], shown).await;
+    let output = bulkhead_on(&fake.address, &["explain", "hpa", "gone"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sizes_by_the_clock_are_shown() {
     let fake = Fake::start().await;
     fake.put_manifest(include_str!("../../../examples/cron-autoscaler.yaml"));

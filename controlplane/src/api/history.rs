@@ -9,6 +9,7 @@ use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
 use bulkhead_types::{
     AutoscalerStatus, Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, ObjectStatus, Transaction,
+    format_millis,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -352,6 +353,10 @@ fn autoscaler_summary(status: &AutoscalerStatus) -> String {
     };
     for (index, reading) in status.metrics.iter().enumerate() {
         let value = match (reading.average_utilization, reading.average_value) {
+            (None, None) if reading.total.get().is_some() => {
+                let total = reading.total.get().copied().unwrap_or_default();
+                format!("{} in all", format_millis(total))
+            }
             (Some(percent), _) => format!("{percent}% of requests"),
             (None, Some(value)) => format!("{value} each"),
             (None, None) => reading.message.clone(),
