@@ -38,6 +38,7 @@ impl Object {
     pub fn feature_level(&self) -> u32 {
         let spec = |spec: &PodSpec| if spec.has_options() { WORKLOADS_LEVEL } else { 1 };
         match self {
+            Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => DELIVERY_LEVEL,
             object if object.meta().managers.get().is_some() => WORKLOADS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) => spec(&pod.spec),
@@ -57,6 +58,9 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::Create(object) | Self::Apply(object) => object.feature_level(),
+            Self::Update { object, .. } | Self::CreateOwned { object, .. } => {
+                object.feature_level().max(WORKLOADS_LEVEL)
+            }
             Self::Delete { object, .. } | Self::Scale { object, .. } => object.kind.feature_level(),
             Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
                 deployment.kind.feature_level()
@@ -64,8 +68,6 @@ impl Command {
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
             | Self::SetStopped { .. }
-            | Self::Update { .. }
-            | Self::CreateOwned { .. }
             | Self::CreateOwnedPods { .. }
             | Self::DeleteOwned { .. }
             | Self::DeleteOwnedPods { .. }
@@ -74,6 +76,10 @@ impl Command {
             | Self::ScaleBySchedule { .. }
             | Self::Evict { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
+            Self::PromoteRollout { .. }
+            | Self::AbortRollout { .. }
+            | Self::RetryRollout { .. }
+            | Self::AdvanceDelivery { .. } => DELIVERY_LEVEL,
             _ => 1,
         }
     }
