@@ -82,7 +82,7 @@ fn mistakes_in_deliveries_are_told() {
         let text = canary.replace(from, to);
         assert_ne!(text, canary, "{from}");
         let source = Source { name: "web".to_owned(), text };
-        let errors = parse(&[source], Some(&Name::new("default").unwrap())).unwrap_err();
+        let errors = parse(&[source], Some(&Name::new("default").expect("a name"))).expect_err("it is wrong");
         let told: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.path, e.reason)).collect();
         assert_eq!(told.join("; "), expected);
     };
