@@ -53,6 +53,7 @@ fn deployment() -> Object {
             revision_history_limit: REVISION_HISTORY_LIMIT_DEFAULT,
             paused: false,
             stopped: false,
+            delivery: Default::default(),
         },
         status: DeploymentStatus::default(),
     }))

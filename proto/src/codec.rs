@@ -138,6 +138,10 @@ fn items(command: &Command) -> usize {
         | Command::Autoscale { .. }
         | Command::ScaleBySchedule { .. }
         | Command::Evict { .. }
+        | Command::PromoteRollout { .. }
+        | Command::AbortRollout { .. }
+        | Command::RetryRollout { .. }
+        | Command::AdvanceDelivery { .. }
         | Command::RegisterNode { .. }
         | Command::CreateReplicaSet { .. }
         | Command::SetRolloutRevision { .. }

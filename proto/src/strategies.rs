@@ -279,11 +279,39 @@ pub fn deployment_strategy() -> impl Strategy<Value = DeploymentStrategy> + Clon
     ]
 }
 
+/// Any delivery.
+pub fn delivery() -> impl Strategy<Value = Delivery> + Clone {
+    let step = prop_oneof![
+        int_or_percent().prop_map(|replicas| CanaryStep::SetReplicas { replicas }),
+        of(any::<u64>()).prop_map(|duration_ms| CanaryStep::Pause { duration_ms }),
+    ];
+    let pause = of(any::<u64>()).prop_map(|duration_ms| BatchPause { duration_ms });
+    prop_oneof![
+        (int_or_percent(), of(int_or_percent()), of(pause))
+            .prop_map(|(partition, size, pause)| Delivery::Batches { partition, size, pause }),
+        (vec(step, 0..4), any::<u32>())
+            .prop_map(|(steps, failure_limit)| Delivery::Canary { steps, failure_limit }),
+        (of(any::<u64>()), any::<u64>(), of(any::<u32>())).prop_map(
+            |(auto_promotion_ms, scale_down_delay_ms, preview_replicas)| Delivery::BlueGreen {
+                auto_promotion_ms,
+                scale_down_delay_ms,
+                preview_replicas,
+            }
+        ),
+    ]
+}
+record!(/// Any status of a delivery.
+delivery_status: DeliveryStatus {
+    stable: small(), update: small(), step: any::<u32>(), step_started_ms: any::<u64>(), abort_reason: small(),
+    failed_pods: vec(object_id(), 0..3),
+});
+
 record!(/// Any Deployment spec.
 deployment_spec: DeploymentSpec {
     replicas: any::<u32>(), selector: label_selector(), template: pod_template(),
     strategy: deployment_strategy(), min_ready_ms: any::<u64>(), progress_deadline_ms: any::<u64>(),
     revision_history_limit: any::<u32>(), paused: any::<bool>(), stopped: any::<bool>(),
+    delivery: of(delivery()).prop_map(Rare::from),
 });
 record!(/// Any condition.
 condition: Condition {
@@ -296,7 +324,7 @@ deployment_status: DeploymentStatus {
     observed_generation: any::<u64>(), rollout_revision: any::<u64>(), replicas: any::<u32>(),
     updated_replicas: any::<u32>(), ready_replicas: any::<u32>(), available_replicas: any::<u32>(),
     unavailable_replicas: any::<u32>(), collision_count: any::<u32>(),
-    conditions: vec(condition(), 0..3),
+    conditions: vec(condition(), 0..3), delivery: of(delivery_status()).prop_map(Rare::from),
 });
 record!(/// Any Deployment.
     deployment: Deployment { meta: meta(), spec: deployment_spec(), status: deployment_status() });
@@ -493,6 +521,8 @@ fn workload_event() -> impl Strategy<Value = EventKind> + Clone {
         (id(), deployment_spec()).prop_map(|(id, spec)| EventKind::DeploymentSpecChanged { id, spec }),
         (id(), deployment_status())
             .prop_map(|(id, status)| EventKind::DeploymentStatusChanged { id, status }),
+        (id(), of(delivery_status()))
+            .prop_map(|(id, delivery)| EventKind::DeliveryChanged { id, delivery: delivery.into() }),
         (id(), replica_set_spec()).prop_map(|(id, spec)| EventKind::ReplicaSetSpecChanged { id, spec }),
         (id(), any::<u32>()).prop_map(|(id, replicas)| EventKind::ReplicaSetScaled { id, replicas }),
         (id(), any::<u64>())

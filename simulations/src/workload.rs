@@ -156,6 +156,7 @@ impl Workload {
             revision_history_limit: *rng.pick(&[0, 1, 3]),
             paused: false,
             stopped: false,
+            delivery: Default::default(),
         };
         let meta = ObjectMeta::new(reference.namespace.clone(), reference.name.clone());
         Deployment { meta, spec, status: DeploymentStatus::default() }

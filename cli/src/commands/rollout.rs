@@ -1,5 +1,6 @@
 //! `rollout`: the way of a Deployment, StatefulSet or DaemonSet from one template to the next.
 
+mod delivery;
 mod history;
 mod stage;
 mod status;
@@ -33,6 +34,18 @@ pub(crate) enum RolloutVerb {
     Resume(Which),
     /// Replace all pods by new ones of the same template
     Restart(Which),
+    /// Let a delivery by steps (Canary, BlueGreen, batches) go on after a pause
+    Promote {
+        #[command(flatten)]
+        which: Which,
+        /// Past all steps and pauses that are left
+        #[arg(long)]
+        full: bool,
+    },
+    /// End a delivery by steps: all pods are of the stable template again
+    Abort(Which),
+    /// Begin a delivery that was ended anew, at its first step
+    Retry(Which),
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +74,15 @@ impl Which {
             Err(Failure::usage(format!("{object} cannot be held back: only Deployments can")))
         }
     }
+
+    fn delivered(&self, context: &Context) -> Result<ObjectRef, Failure> {
+        let object = self.rolled(context)?;
+        if object.kind == Kind::Deployment {
+            Ok(object)
+        } else {
+            Err(Failure::usage(format!("{object} has no delivery by steps: only Deployments have")))
+        }
+    }
 }
 
 pub(crate) async fn run(verb: RolloutVerb, context: &Context) -> Result<(), Failure> {
@@ -71,9 +93,17 @@ pub(crate) async fn run(verb: RolloutVerb, context: &Context) -> Result<(), Fail
         RolloutVerb::Pause(which) => (which, "paused"),
         RolloutVerb::Resume(which) => (which, "resumed"),
         RolloutVerb::Restart(which) => (which, "restarted"),
+        RolloutVerb::Promote { which, .. } => (which, "promoted"),
+        RolloutVerb::Abort(which) => (which, "aborted"),
+        RolloutVerb::Retry(which) => (which, "retried"),
     };
-    let held = matches!(verb, RolloutVerb::Pause(_) | RolloutVerb::Resume(_));
-    let deployment = if held { which.deployment(context)? } else { which.rolled(context)? };
+    let deployment = match &verb {
+        RolloutVerb::Pause(_) | RolloutVerb::Resume(_) => which.deployment(context)?,
+        RolloutVerb::Promote { .. } | RolloutVerb::Abort(_) | RolloutVerb::Retry(_) => {
+            which.delivered(context)?
+        }
+        _ => which.rolled(context)?,
+    };
     let name = slash_name(&deployment);
     let command = match verb {
         RolloutVerb::Undo { to_revision, .. } => {
@@ -81,6 +111,9 @@ pub(crate) async fn run(verb: RolloutVerb, context: &Context) -> Result<(), Fail
         }
         RolloutVerb::Pause(_) => Command::SetPaused { deployment, paused: true },
         RolloutVerb::Resume(_) => Command::SetPaused { deployment, paused: false },
+        RolloutVerb::Promote { full, .. } => Command::PromoteRollout { deployment, full },
+        RolloutVerb::Abort(_) => Command::AbortRollout { deployment },
+        RolloutVerb::Retry(_) => Command::RetryRollout { deployment },
         _ => Command::RestartRollout { deployment, restarted_at: rfc3339(now_ms()).into() },
     };
     context.submit(command).await?;

@@ -9,9 +9,9 @@ mod workloads;
 
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Deployment,
-    DeploymentStrategy, Kind, Node, Object, Pod, PodCondition, ReplicaSet, ResourceRequirements, Resources,
-    StringMap, format_bytes, format_millis,
+    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus,
+    Deployment, DeploymentStrategy, Kind, Node, Object, Pod, PodCondition, ReplicaSet, ResourceRequirements,
+    Resources, StringMap, format_bytes, format_millis,
 };
 
 use super::row::{self, Columns, pairs, pod_status};
@@ -322,6 +322,23 @@ fn replica_set(page: &mut Page, set: &ReplicaSet, pods: &[Object], directory: &D
     objects(page, "Pods", Kind::Pod, pods, directory, false);
 }
 
+/// How a Deployment is delivered, and where that stands.
+fn delivery(delivery: &Delivery, status: Option<&DeliveryStatus>, desired: u32) -> String {
+    let name = match delivery {
+        Delivery::Batches { .. } => "Batches",
+        Delivery::Canary { .. } => "Canary",
+        Delivery::BlueGreen { .. } => "BlueGreen",
+    };
+    let Some(status) = status else { return name.to_owned() };
+    let active = status.active(delivery, desired);
+    let place = match (status.is_under_way(), status.is_aborted()) {
+        (false, _) => "nothing under way".to_owned(),
+        (_, true) => format!("ended ({})", status.abort_reason),
+        _ => format!("step {} of {}", status.step + 1, delivery.steps(desired)),
+    };
+    format!("{name}: {place}, {active} is active, {} new pods failed", status.failed_pods.len())
+}
+
 fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directory: &Directory) {
     let (spec, status) = (&deployment.spec, &deployment.status);
     page.line("Selector", row::selector(&spec.selector));
@@ -346,6 +363,9 @@ fn deployment(page: &mut Page, deployment: &Deployment, sets: &[Object], directo
         }
     };
     page.line("Strategy", strategy);
+    if let Some(delivery) = spec.delivery.get() {
+        page.line("Delivery", self::delivery(delivery, status.delivery.get(), spec.replicas));
+    }
     page.line("Min ready", short(spec.min_ready_ms / 1000));
     page.line("Deadline", short(spec.progress_deadline_ms / 1000));
     conditions(page, &status.conditions);

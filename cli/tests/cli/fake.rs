@@ -381,6 +381,7 @@ impl Fake {
             }
             // What becomes of it is the server's.
             Variant::RestartRollout(_) | Variant::UndoRollout(_) => {}
+            Variant::PromoteRollout(_) | Variant::AbortRollout(_) | Variant::RetryRollout(_) => {}
             Variant::SetStopped(set) => {
                 let name = set.object.unwrap_or_default().name;
                 self.change_deployment(&name, |d| d.spec.get_or_insert_default().stopped = set.stopped);

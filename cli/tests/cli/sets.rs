@@ -81,6 +81,48 @@ async fn both_are_restarted_and_undone_but_not_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deliveries_are_promoted_ended_and_begun_anew() {
+    let fake = Fake::start().await;
+    fake.put_manifest(include_str!("../../../examples/canary.yaml"));
+    check(
+        &fake,
+        &["rollout", "promote", "deployment/web", "--full"],
+        expect![[r#"
+            exit 0
+            deployment.apps/web promoted
+        "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["rollout", "abort", "web"],
+        expect![[r#"
+            exit 0
+            deployment.apps/web aborted
+        "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["rollout", "retry", "web"],
+        expect![[r#"
+            exit 0
+            deployment.apps/web retried
+        "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["rollout", "promote", "sts/db"],
+        expect![[r#"
+            exit 2
+            error: StatefulSet default/db has no delivery by steps: only Deployments have
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rollout_of_a_stateful_set_is_followed_to_its_end() {
     let fake = fake().await;
     fake.change_stateful_set("db", |set| {

@@ -3,6 +3,7 @@
 mod autoscaling;
 mod cluster;
 mod cron_scaling;
+mod delivery;
 mod emit;
 mod eviction;
 mod garbage;
@@ -187,24 +188,8 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::ReportPods { node, incarnation, reports } => {
             pods::report(state, *node, *incarnation, reports, emit)
         }
-        Command::CreateReplicaSet { .. } => reconcilers::create_replica_set(state, command, emit),
-        Command::SetRolloutRevision { replica_set, rollout_revision } => {
-            reconcilers::set_rollout_revision(state, *replica_set, *rollout_revision, emit)
-        }
-        Command::ScaleReplicaSet { replica_set, from, to } => {
-            reconcilers::scale_replica_set(state, *replica_set, *from, *to, emit)
-        }
-        Command::CreatePods { replica_set, names } => {
-            reconcilers::create_pods(state, *replica_set, names, emit)
-        }
         Command::DeletePods { pods, surplus_of, reason } => {
             pods::delete_many(state, pods, *surplus_of, reason, emit)
-        }
-        Command::SetDeploymentStatus { deployment, status } => {
-            reconcilers::set_deployment_status(state, *deployment, status, emit)
-        }
-        Command::SetReplicaSetStatus { replica_set, status } => {
-            reconcilers::set_replica_set_status(state, *replica_set, status, emit)
         }
         Command::BindPods { bindings } => pods::bind(state, bindings, emit),
         Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
@@ -228,6 +213,16 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::SetSuspended { object, suspended } => jobs::set_suspended(state, object, *suspended, emit),
         Command::RunCronJob { cron_job, name } => jobs::run_now(state, cron_job, name, emit),
         Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
+        Command::CreateReplicaSet { .. }
+        | Command::SetRolloutRevision { .. }
+        | Command::ScaleReplicaSet { .. }
+        | Command::CreatePods { .. }
+        | Command::SetDeploymentStatus { .. }
+        | Command::SetReplicaSetStatus { .. }
+        | Command::PromoteRollout { .. }
+        | Command::AbortRollout { .. }
+        | Command::RetryRollout { .. }
+        | Command::AdvanceDelivery { .. } => decide_rollouts(state, command, emit),
         Command::Scale { .. }
         | Command::RestartRollout { .. }
         | Command::Evict { .. }
@@ -236,6 +231,29 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+    }
+}
+
+/// The part of [`decide_command`] that is about Deployments' ways from one template to the next.
+fn decide_rollouts(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
+        Command::CreateReplicaSet { .. } => reconcilers::create_replica_set(state, command, emit),
+        Command::SetRolloutRevision { replica_set, rollout_revision } => {
+            reconcilers::set_rollout_revision(state, *replica_set, *rollout_revision, emit)
+        }
+        Command::ScaleReplicaSet { replica_set, from, to } => {
+            reconcilers::scale_replica_set(state, *replica_set, *from, *to, emit)
+        }
+        Command::CreatePods { replica_set, names } => {
+            reconcilers::create_pods(state, *replica_set, names, emit)
+        }
+        Command::SetDeploymentStatus { deployment, status } => {
+            reconcilers::set_deployment_status(state, *deployment, status, emit)
+        }
+        Command::SetReplicaSetStatus { replica_set, status } => {
+            reconcilers::set_replica_set_status(state, *replica_set, status, emit)
+        }
+        other => delivery::decide(state, other, emit),
     }
 }
 

@@ -185,6 +185,11 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             Arc::make_mut(&mut deployment).status = status.clone();
             Object::Deployment(deployment)
         }
+        EventKind::DeliveryChanged { id, delivery } => {
+            let mut deployment = expect(state.deployments.get(*id), "Deployment", *id).clone();
+            Arc::make_mut(&mut deployment).status.delivery = delivery.clone();
+            Object::Deployment(deployment)
+        }
         EventKind::ReplicaSetSpecChanged { id, spec } => changed_replica_set(state, *id, |set| {
             set.spec = spec.clone();
             set.meta.generation += 1;

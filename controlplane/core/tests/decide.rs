@@ -62,6 +62,7 @@ fn deployment(app: &str, change: impl FnOnce(&mut DeploymentSpec)) -> Object {
         revision_history_limit: 10,
         paused: false,
         stopped: false,
+        delivery: Default::default(),
     };
     change(&mut spec);
     Object::Deployment(Arc::new(Deployment { meta: meta(app), spec, status: DeploymentStatus::default() }))

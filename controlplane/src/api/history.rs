@@ -8,8 +8,8 @@ use bulkhead_controlplane_core::State;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
 use bulkhead_types::{
-    AutoscalerStatus, Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, ObjectStatus, Transaction,
-    format_millis,
+    AutoscalerStatus, DeliveryStatus, DeploymentStatus, Event, EventKind, Kind, LogCodec, ObjectId,
+    ObjectRef, ObjectStatus, Transaction, format_millis,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -201,6 +201,21 @@ fn entry_of(state: &State, names: &Names, transaction: &Transaction, event: &Eve
     }
 }
 
+/// How far a rollout is.
+fn rollout_summary(status: &DeploymentStatus) -> String {
+    format!("{} updated, {} available", status.updated_replicas, status.available_replicas)
+}
+
+/// Where a delivery by steps stands.
+fn delivery_summary(status: Option<&DeliveryStatus>) -> String {
+    match status {
+        None => "no delivery by steps any more".to_owned(),
+        Some(status) if status.is_aborted() => format!("{} given up: {}", status.update, status.abort_reason),
+        Some(status) if status.is_under_way() => format!("{} at step {}", status.update, status.step + 1),
+        Some(status) => format!("{} is stable", status.update),
+    }
+}
+
 /// An event's name, the object that it is about (while it can still be named), and one line for people.
 fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
     let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
@@ -226,9 +241,10 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             ("SpecChanged", of(Kind::Deployment, *id), format!("{} replicas", spec.replicas))
         }
         EventKind::DeploymentStatusChanged { id, status } => {
-            let summary =
-                format!("{} updated, {} available", status.updated_replicas, status.available_replicas);
-            ("StatusChanged", of(Kind::Deployment, *id), summary)
+            ("StatusChanged", of(Kind::Deployment, *id), rollout_summary(status))
+        }
+        EventKind::DeliveryChanged { id, delivery } => {
+            ("DeliveryChanged", of(Kind::Deployment, *id), delivery_summary(delivery.get()))
         }
         EventKind::ReplicaSetSpecChanged { id, spec } => {
             ("SpecChanged", of(Kind::ReplicaSet, *id), format!("{} replicas", spec.replicas))

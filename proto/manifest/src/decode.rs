@@ -5,6 +5,7 @@ mod config;
 mod container;
 mod cron_autoscaler;
 mod decoder;
+mod delivery;
 mod disruption_budget;
 mod job;
 mod meta;

@@ -3,6 +3,7 @@
 mod autoscaler;
 mod config;
 mod cron_autoscaler;
+mod delivery;
 mod disruption_budget;
 mod job;
 mod pod;

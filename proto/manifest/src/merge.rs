@@ -156,12 +156,16 @@ fn part_mut<'n>(node: &'n mut Node, field: &str, step: &SmolStr) -> Option<&'n m
 /// Strategies have parts that only one type has: those go with their type, unless somebody manages them.
 pub(crate) fn drop_parts_of_other_types(node: &mut Node, said: &FieldSet, others: &FieldSet) {
     for strategy in ["strategy", "updateStrategy"] {
-        let path = ["spec", strategy, "rollingUpdate"];
-        let is_managed = said.touches(&path) || others.touches(&path);
-        let Some(spec) = part_mut(node, "", &"spec".into()) else { return };
-        let Some(strategy) = part_mut(spec, "", &strategy.into()) else { continue };
-        if !is_managed && strategy.key("type").is_some_and(|text| text != "RollingUpdate") {
-            remove(strategy, "", &"rollingUpdate".into());
+        for (part, of) in
+            [("rollingUpdate", "RollingUpdate"), ("canary", "Canary"), ("blueGreen", "BlueGreen")]
+        {
+            let path = ["spec", strategy, part];
+            let is_managed = said.touches(&path) || others.touches(&path);
+            let Some(spec) = part_mut(node, "", &"spec".into()) else { return };
+            let Some(strategy) = part_mut(spec, "", &strategy.into()) else { continue };
+            if !is_managed && strategy.key("type").is_some_and(|text| text != of) {
+                remove(strategy, "", &part.into());
+            }
         }
     }
 }

@@ -68,7 +68,7 @@ fn the_example_of_queries_is_read_whole() {
     use MetricTarget::{AverageValue, Value};
     assert_eq!(targets, [AverageValue(10_000), Value(250), AverageValue(30_000)]);
     let command = bulkhead_types::Command::Create(Object::HorizontalPodAutoscaler(example.into()));
-    assert_eq!(command.feature_level(), bulkhead_types::DELIVERY_LEVEL);
+    assert_eq!(command.feature_level(), bulkhead_types::POLICY_LEVEL);
 }
 
 #[test]

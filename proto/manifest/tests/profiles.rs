@@ -55,7 +55,7 @@ fn a_pod_names_its_class() {
     assert_eq!(pod.spec.priority_class().map(|class| class.as_str()), Some("high"));
     assert_eq!(
         bulkhead_types::Command::Create(objects[0].clone()).feature_level(),
-        bulkhead_types::DELIVERY_LEVEL
+        bulkhead_types::POLICY_LEVEL
     );
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bulkhead_manifest::{Names, Source, parse, to_yaml};
 use bulkhead_types::{
-    Container, ContainerPort, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, EnvVar,
-    ImagePullPolicy, IntOrPercent, Kind, LabelOperator, LabelRequirement, LabelSelector, Name, Object,
-    ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus, PodTemplate, Protocol, Rare, ReplicaSet,
-    ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, RestartPolicy, RuntimeClass, Shared, StringMap,
-    TaintEffect, Toleration, TolerationOperator, validate,
+    BatchPause, CanaryStep, Container, ContainerPort, Delivery, Deployment, DeploymentSpec, DeploymentStatus,
+    DeploymentStrategy, EnvVar, ImagePullPolicy, IntOrPercent, Kind, LabelOperator, LabelRequirement,
+    LabelSelector, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus, PodTemplate,
+    Protocol, Rare, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, RestartPolicy,
+    RuntimeClass, Shared, StringMap, TaintEffect, Toleration, TolerationOperator, validate,
 };
 use expect_test::expect;
 use proptest::prelude::*;
@@ -177,6 +177,32 @@ fn strategy() -> impl Strategy<Value = DeploymentStrategy> {
     ]
 }
 
+fn delivery() -> impl Strategy<Value = Rare<Delivery>> {
+    let share =
+        || prop_oneof![(1u32..99).prop_map(IntOrPercent::Int), (1u32..=100).prop_map(IntOrPercent::Percent)];
+    let pause = || prop::option::of((0u64..99).prop_map(|seconds| seconds * 1000));
+    let step = prop_oneof![
+        share().prop_map(|replicas| CanaryStep::SetReplicas { replicas }),
+        pause().prop_map(|duration_ms| CanaryStep::Pause { duration_ms }),
+    ];
+    prop_oneof![
+        Just(Rare::NONE),
+        (share(), prop::option::of((share(), prop::option::of(pause())))).prop_map(|(partition, batch)| {
+            let pause = batch.and_then(|(_, pause)| pause.map(|duration_ms| BatchPause { duration_ms }));
+            Rare::some(Delivery::Batches { partition, size: batch.map(|(size, _)| size), pause })
+        }),
+        (prop::collection::vec(step, 0..5), 0u32..9)
+            .prop_map(|(steps, failure_limit)| Rare::some(Delivery::Canary { steps, failure_limit })),
+        (pause(), 0u64..9, prop::option::of(1u32..9)).prop_map(|(auto_promotion_ms, seconds, preview)| {
+            Rare::some(Delivery::BlueGreen {
+                auto_promotion_ms,
+                scale_down_delay_ms: seconds * 1000,
+                preview_replicas: preview,
+            })
+        }),
+    ]
+}
+
 fn meta() -> impl Strategy<Value = ObjectMeta> {
     (name(), name(), labels(), labels(), any::<bool>()).prop_map(
         |(name, namespace, labels, annotations, stored)| {
@@ -202,19 +228,33 @@ fn template() -> impl Strategy<Value = (PodTemplate, LabelSelector)> {
 }
 
 fn deployment() -> impl Strategy<Value = Deployment> {
-    (meta(), template(), strategy(), 0u32..100, 0u64..500, any::<bool>()).prop_map(
-        |(meta, (template, selector), strategy, replicas, seconds, paused)| Deployment {
+    (meta(), template(), (strategy(), delivery()), 0u32..100, 0u64..500, any::<bool>()).prop_map(
+        |(meta, (template, selector), (strategy, delivery), replicas, seconds, paused)| Deployment {
             meta,
             spec: DeploymentSpec {
                 replicas,
                 selector,
                 template,
-                strategy,
+                strategy: match delivery.get() {
+                    Some(Delivery::BlueGreen { .. }) if strategy != DeploymentStrategy::Recreate => {
+                        DeploymentStrategy::RollingUpdate {
+                            max_surge: IntOrPercent::Percent(100),
+                            max_unavailable: IntOrPercent::Int(0),
+                        }
+                    }
+                    _ => strategy,
+                },
                 min_ready_ms: seconds * 1000,
                 progress_deadline_ms: (seconds + 1) * 1000,
                 revision_history_limit: replicas,
                 paused,
                 stopped: paused && replicas > 50,
+                // Recreate has no steps, and BlueGreen has its bounds.
+                delivery: if strategy == DeploymentStrategy::Recreate {
+                    Rare::NONE
+                } else {
+                    delivery.clone()
+                },
             },
             status: DeploymentStatus::default(),
         },

@@ -47,6 +47,78 @@ fn check(kind: &str, spec: &str, expected: Expect) {
 }
 
 #[test]
+fn deliveries_are_read_whole() {
+    use bulkhead_types::{CanaryStep, Delivery, DeploymentStrategy, IntOrPercent};
+    let deployment = |text: &str| match check_round_trip(text) {
+        Object::Deployment(deployment) => deployment,
+        other => panic!("{other:?}"),
+    };
+    let canary = deployment(include_str!("../../../examples/canary.yaml"));
+    let steps = vec![
+        CanaryStep::SetReplicas { replicas: IntOrPercent::Percent(10) },
+        CanaryStep::Pause { duration_ms: Some(300_000) },
+        CanaryStep::SetReplicas { replicas: IntOrPercent::Int(5) },
+        CanaryStep::Pause { duration_ms: None },
+    ];
+    assert_eq!(canary.spec.delivery.get(), Some(&Delivery::Canary { steps, failure_limit: 1 }));
+    let blue_green = deployment(include_str!("../../../examples/blue-green.yaml"));
+    let expected = Delivery::BlueGreen {
+        auto_promotion_ms: Some(60_000),
+        scale_down_delay_ms: 300_000,
+        preview_replicas: None,
+    };
+    assert_eq!(blue_green.spec.delivery.get(), Some(&expected));
+    let both = DeploymentStrategy::RollingUpdate {
+        max_surge: IntOrPercent::Percent(100),
+        max_unavailable: IntOrPercent::Int(0),
+    };
+    assert_eq!(blue_green.spec.strategy, both, "both sets run whole");
+}
+
+#[test]
+fn mistakes_in_deliveries_are_told() {
+    let canary = include_str!("../../../examples/canary.yaml");
+    let check = |from: &str, to: &str, expected: &str| {
+        let text = canary.replace(from, to);
+        assert_ne!(text, canary, "{from}");
+        let source = Source { name: "web".to_owned(), text };
+        let errors = parse(&[source], Some(&Name::new("default").expect("a name"))).expect_err("it is wrong");
+        let told: Vec<_> = errors.iter().map(|e| format!("{}: {}", e.path, e.reason)).collect();
+        assert_eq!(told.join("; "), expected);
+    };
+    let strategy = "spec.strategy";
+    check(
+        "type: Canary",
+        "type: BlueGreen",
+        &format!(
+            "{strategy}.blueGreen: is required; {strategy}.canary: must not be set when type is BlueGreen"
+        ),
+    );
+    check(
+        "- pause: {}",
+        "- {pause: {}, setReplicas: 1}",
+        &format!("{strategy}.canary.steps[3]: a step is either setReplicas or pause"),
+    );
+    check(
+        "failureLimit: 1",
+        "failureLimit: 101",
+        &format!("{strategy}.canary.failureLimit: must be at most 100"),
+    );
+    check(
+        "setReplicas: 10%",
+        "setReplicas: 110%",
+        &format!("{strategy}.canary.steps[0].setReplicas: must be at most 100%"),
+    );
+    check(
+        "maxSurge: 1",
+        "maxSurge: 0",
+        &format!(
+            "{strategy}.canary.maxUnavailable: must not be 0 when maxSurge is 0: a rollout could never move"
+        ),
+    );
+}
+
+#[test]
 fn the_examples_are_read_whole() {
     let Object::StatefulSet(set) = check_round_trip(include_str!("../../../examples/statefulset.yaml"))
     else {

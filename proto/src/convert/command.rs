@@ -28,6 +28,9 @@ wire_oneof!(Command => command {
         SetSuspended "set_suspended" { object, suspended }
         RunCronJob "run_cron_job" { cron_job, name }
         SetStopped "set_stopped" { object, stopped }
+        PromoteRollout "promote_rollout" { deployment, full }
+        AbortRollout "abort_rollout" { deployment }
+        RetryRollout "retry_rollout" { deployment }
 
         RegisterNode "register_node" { name, facts }
         ReportPods "report_pods" { node, incarnation, reports (ITEMS_MAX) }
@@ -38,6 +41,7 @@ wire_oneof!(Command => command {
         CreatePods "create_pods" { replica_set, names (ITEMS_MAX) }
         DeletePods "delete_pods" { pods (ITEMS_MAX), surplus_of, reason }
         SetDeploymentStatus "set_deployment_status" { deployment, status }
+        AdvanceDelivery "advance_delivery" { deployment, from, to }
         SetReplicaSetStatus "set_replica_set_status" { replica_set, status }
         BindPods "bind_pods" { bindings (ITEMS_MAX) }
         SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }

@@ -26,6 +26,7 @@ wire_oneof!(EventKind => event {
 
         DeploymentSpecChanged "deployment_spec_changed" { id, spec }
         DeploymentStatusChanged "deployment_status_changed" { id, status }
+        DeliveryChanged "delivery_changed" { id, delivery }
         ReplicaSetSpecChanged "replica_set_spec_changed" { id, spec }
         ReplicaSetScaled "replica_set_scaled" { id, replicas }
         RolloutRevisionChanged "rollout_revision_changed" { id, rollout_revision }

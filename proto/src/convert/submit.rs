@@ -148,6 +148,9 @@ impl TryFrom<v1::UserCommand> for Command {
             User::RunCronJob(c) => Log::RunCronJob(c),
             User::SetStopped(c) => Log::SetStopped(c),
             User::Evict(c) => Log::Evict(c),
+            User::PromoteRollout(c) => Log::PromoteRollout(c),
+            User::AbortRollout(c) => Log::AbortRollout(c),
+            User::RetryRollout(c) => Log::RetryRollout(c),
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -191,6 +194,9 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::RunCronJob(c)) => User::RunCronJob(c),
             Some(Log::SetStopped(c)) => User::SetStopped(c),
             Some(Log::Evict(c)) => User::Evict(c),
+            Some(Log::PromoteRollout(c)) => User::PromoteRollout(c),
+            Some(Log::AbortRollout(c)) => User::AbortRollout(c),
+            Some(Log::RetryRollout(c)) => User::RetryRollout(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })

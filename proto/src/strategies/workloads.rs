@@ -187,6 +187,13 @@ pub(super) fn owned_command() -> impl Strategy<Value = Command> + Clone {
             .prop_map(|(object, suspended)| Command::SetSuspended { object, suspended }),
         (object_ref(), name()).prop_map(|(cron_job, name)| Command::RunCronJob { cron_job, name }),
         (object_ref(), any::<bool>()).prop_map(|(object, stopped)| Command::SetStopped { object, stopped }),
+        (object_ref(), any::<bool>())
+            .prop_map(|(deployment, full)| Command::PromoteRollout { deployment, full }),
+        object_ref().prop_map(|deployment| Command::AbortRollout { deployment }),
+        object_ref().prop_map(|deployment| Command::RetryRollout { deployment }),
+        (object_id(), of(delivery_status()), of(delivery_status())).prop_map(|(deployment, from, to)| {
+            Command::AdvanceDelivery { deployment, from: from.into(), to: to.into() }
+        }),
         (object(), of(any::<u128>())).prop_map(|(object, seen)| Command::Update { object, seen }),
         (owner_ref(), any::<u64>(), object())
             .prop_map(|(owner, generation, object)| { Command::CreateOwned { owner, generation, object } }),

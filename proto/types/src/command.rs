@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    AutoscalerStatus, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object, ObjectId,
-    ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, ReplicaSetStatus, Revision,
+    AutoscalerStatus, DeliveryStatus, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object,
+    ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
 };
 
 /// Most commands of one submission.
@@ -80,6 +80,23 @@ pub enum Command {
         object: ObjectRef,
         /// Stop or start.
         stopped: bool,
+    },
+    /// Lets a delivery by steps go on.
+    PromoteRollout {
+        /// Which Deployment.
+        deployment: ObjectRef,
+        /// Past all steps that are left; else past the present pause.
+        full: bool,
+    },
+    /// Ends a delivery by steps: all pods are of the stable template again.
+    AbortRollout {
+        /// Which Deployment.
+        deployment: ObjectRef,
+    },
+    /// Begins a delivery that was ended anew, at its first step.
+    RetryRollout {
+        /// Which Deployment.
+        deployment: ObjectRef,
     },
     /// Makes an earlier revision's template the wanted one.
     UndoRollout {
@@ -196,6 +213,15 @@ pub enum Command {
         surplus_of: Option<ObjectId>,
         /// One CamelCase word on why.
         reason: SmolStr,
+    },
+    /// Moves a delivery by steps on; refused when it is not where it was seen.
+    AdvanceDelivery {
+        /// Which Deployment.
+        deployment: ObjectId,
+        /// Where it was seen.
+        from: Rare<DeliveryStatus>,
+        /// Where it goes; the time of its step is set where the command is applied.
+        to: Rare<DeliveryStatus>,
     },
     /// Sets a Deployment's status.
     SetDeploymentStatus {

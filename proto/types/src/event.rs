@@ -5,9 +5,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeploymentSpec, DeploymentStatus, Kind, Managers, MemberId, Name, NodeFacts,
-    NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rejection,
-    ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, Kind, Managers, MemberId, Name,
+    NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus,
+    Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -152,6 +152,13 @@ pub enum EventKind {
         id: ObjectId,
         /// All of it.
         status: DeploymentStatus,
+    },
+    /// A Deployment's delivery by steps moved.
+    DeliveryChanged {
+        /// Which Deployment.
+        id: ObjectId,
+        /// All of it.
+        delivery: Rare<DeliveryStatus>,
     },
     /// A ReplicaSet's spec changed.
     ReplicaSetSpecChanged {

@@ -6,7 +6,7 @@
 use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 5;
+pub const FEATURE_LEVEL_MAX: u32 = 6;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -18,8 +18,11 @@ pub const FENCING_LEVEL: u32 = 3;
 /// latter two.
 pub const WORKLOADS_LEVEL: u32 = 4;
 
-/// From this level on there are profiles, priority classes, vertical autoscalers, elastic units and deliveries by steps.
-pub const DELIVERY_LEVEL: u32 = 5;
+/// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
+pub const POLICY_LEVEL: u32 = 5;
+
+/// From this level on there are deliveries by steps.
+pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -27,7 +30,7 @@ impl Kind {
     pub fn feature_level(self) -> u32 {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
-            Self::PriorityClass | Self::Profile => DELIVERY_LEVEL,
+            Self::PriorityClass | Self::Profile => POLICY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -39,6 +42,7 @@ impl Object {
     pub fn feature_level(&self) -> u32 {
         let spec = PodSpec::feature_level;
         let content = match self {
+            Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => DELIVERY_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) => spec(&pod.spec),
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
@@ -48,9 +52,9 @@ impl Object {
             Self::HorizontalPodAutoscaler(one)
                 if one.spec.metrics.iter().any(|m| m.query.get().is_some()) =>
             {
-                DELIVERY_LEVEL
+                POLICY_LEVEL
             }
-            Self::StatefulSet(set) if set.spec.stopped => DELIVERY_LEVEL,
+            Self::StatefulSet(set) if set.spec.stopped => POLICY_LEVEL,
             Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
@@ -65,7 +69,7 @@ impl Object {
 impl PodSpec {
     fn feature_level(&self) -> u32 {
         match (self.priority_class(), self.has_options()) {
-            (Some(_), _) => DELIVERY_LEVEL,
+            (Some(_), _) => POLICY_LEVEL,
             (None, true) => WORKLOADS_LEVEL,
             (None, false) => 1,
         }
@@ -87,7 +91,7 @@ impl Command {
             Self::RestartRollout { deployment, .. } | Self::UndoRollout { deployment, .. } => {
                 deployment.kind.feature_level()
             }
-            Self::SetStopped { object, .. } if object.kind == Kind::StatefulSet => DELIVERY_LEVEL,
+            Self::SetStopped { object, .. } if object.kind == Kind::StatefulSet => POLICY_LEVEL,
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
             | Self::SetStopped { .. }
@@ -99,6 +103,10 @@ impl Command {
             | Self::ScaleBySchedule { .. }
             | Self::Evict { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
+            Self::PromoteRollout { .. }
+            | Self::AbortRollout { .. }
+            | Self::RetryRollout { .. }
+            | Self::AdvanceDelivery { .. } => DELIVERY_LEVEL,
             _ => 1,
         }
     }

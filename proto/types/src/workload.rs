@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{LabelSelector, ObjectMeta, PodTemplate};
+use crate::{Delivery, DeliveryStatus, LabelSelector, ObjectMeta, PodTemplate, Rare};
 
 /// `progressDeadlineSeconds` when not given, in milliseconds.
 pub const PROGRESS_DEADLINE_MS_DEFAULT: u64 = 600_000;
@@ -156,6 +156,9 @@ pub struct DeploymentSpec {
     /// Whether none of its pods run, whatever `replicas` says (Bulkhead's own; Kubernetes has no such field).
     #[serde(default)]
     pub stopped: bool,
+    /// By which steps to roll, within the bounds of the strategy; without it at once.
+    #[serde(default)]
+    pub delivery: Rare<Delivery>,
 }
 
 impl DeploymentSpec {
@@ -175,6 +178,7 @@ impl std::hash::Hash for DeploymentSpec {
         if self.stopped {
             self.stopped.hash(state);
         }
+        self.delivery.hash(state);
     }
 }
 
@@ -199,6 +203,9 @@ pub struct DeploymentStatus {
     pub collision_count: u32,
     /// Available, Progressing, ReplicaFailure; in type order.
     pub conditions: Vec<Condition>,
+    /// Where the delivery by steps stands; only the delivery's own commands change it.
+    #[serde(default)]
+    pub delivery: Rare<DeliveryStatus>,
 }
 
 /// One aspect of an object's health.

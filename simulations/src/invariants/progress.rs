@@ -123,6 +123,7 @@ mod tests {
             revision_history_limit: 1,
             paused: false,
             stopped: false,
+            delivery: Default::default(),
         };
         let meta = ObjectMeta::new(None, Name::new("d").expect("a name"));
         Deployment { meta, spec, status: DeploymentStatus::default() }

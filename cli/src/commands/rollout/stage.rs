@@ -39,6 +39,9 @@ fn deployment_stage(deployment: &Deployment) -> Stage {
             "deployment \"{name}\" is stopped: nothing rolls out until it is started"
         ));
     }
+    if let Some(stage) = super::delivery::stage(deployment) {
+        return stage;
+    }
     let failure = status.conditions.iter().find(|c| c.condition_type == "ReplicaFailure");
     let failure = failure.filter(|c| c.status == ConditionStatus::True);
     let why = failure.map_or_else(String::new, |c| format!(" ({})", c.message));
@@ -123,14 +126,14 @@ fn daemon_set_stage(set: &DaemonSet) -> Stage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use bulkhead_types::{
         Condition, DeploymentSpec, DeploymentStatus, DeploymentStrategy, LabelSelector, Name, ObjectMeta,
         PodSpec, PodTemplate, Shared, StringMap,
     };
 
-    fn check(change: impl FnOnce(&mut Deployment), expected: Stage) {
+    pub(in crate::commands::rollout) fn check(change: impl FnOnce(&mut Deployment), expected: Stage) {
         let name = Name::new("web").expect("a name");
         let template = PodTemplate {
             labels: StringMap::new(),
@@ -149,6 +152,7 @@ mod tests {
                 revision_history_limit: 1,
                 paused: false,
                 stopped: false,
+                delivery: Default::default(),
             },
             status: DeploymentStatus {
                 observed_generation: 2,
@@ -162,7 +166,7 @@ mod tests {
         assert_eq!(stage(&Object::Deployment(deployment.into())), expected);
     }
 
-    fn going(text: &str) -> Stage {
+    pub(in crate::commands::rollout) fn going(text: &str) -> Stage {
         Stage::Going(text.to_owned())
     }
 

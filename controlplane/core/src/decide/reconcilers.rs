@@ -132,8 +132,11 @@ pub(super) fn set_deployment_status(
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
     let deployment = state.deployments.get(id).ok_or_else(|| not_found(format!("Deployment {id}")))?;
-    if deployment.status != *status {
-        emit.push(EventKind::DeploymentStatusChanged { id, status: status.clone() });
+    // Where a delivery stands is its own commands' word alone: these figures may be older than a promotion.
+    let delivery = deployment.status.delivery.clone();
+    let status = DeploymentStatus { delivery, ..status.clone() };
+    if deployment.status != status {
+        emit.push(EventKind::DeploymentStatusChanged { id, status });
     }
     Ok(())
 }

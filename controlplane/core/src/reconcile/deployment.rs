@@ -1,5 +1,6 @@
 //! Deployments: a ReplicaSet per template, and their sizes moved from the old to the new within bounds.
 
+mod delivery;
 mod history;
 mod rolling;
 mod status;
@@ -144,13 +145,17 @@ impl<'a> Pass<'a> {
         found.blocked = at_rest && self.is_blocked(&found);
         let scale = |r: Resize| Command::ScaleReplicaSet { replica_set: r.id, from: r.from, to: r.to };
         commands.extend(resizes.into_iter().map(scale));
+        commands.extend(self.advance(&found));
+        found.hold = self.hold(&found);
         let status = status::status(self.deployment, self.bounds, &found, self.view.now_ms);
-        let complete = at_rest && status::is_complete(self.deployment, &status) && found.new.is_some();
+        let complete =
+            at_rest && status::is_complete(self.deployment, &status, &found) && found.new.is_some();
         if complete || self.deployment.spec.paused {
             self.clean_up(commands);
         }
         // The report comes just after the deadline, not on it.
-        self.wake_at_ms = status::deadline_ms(self.deployment, &status).map(|at_ms| at_ms + 1);
+        let deadline_ms = status::deadline_ms(self.deployment, &status).map(|at_ms| at_ms + 1);
+        self.wake_at_ms = [deadline_ms, self.delivery_wake_ms(&found)].into_iter().flatten().min();
         if status != self.deployment.status {
             commands.push(Command::SetDeploymentStatus { deployment: self.deployment.meta.id, status });
         }
@@ -180,6 +185,7 @@ impl<'a> Pass<'a> {
             failing: failing.map(|set| set.meta.name.to_string()),
             unplaced: self.new.as_ref().and_then(|set| self.unplaced(set.meta.id)),
             blocked: false,
+            hold: None,
         }
     }
 
@@ -209,6 +215,15 @@ impl<'a> Pass<'a> {
         if self.deployment.spec.stopped {
             let all: Vec<SetSize> = found.old.iter().copied().chain(found.new).collect();
             return rolling::drop_all(&all);
+        }
+        if let Some(delivery) = self.deployment.spec.delivery.get() {
+            if found.new.is_none() && !self.deployment.spec.paused {
+                self.create_new(found, commands);
+                return Vec::new();
+            }
+            if let Some(resizes) = self.deliver(delivery, found) {
+                return resizes;
+            }
         }
         if let Some(resizes) = self.scaling(found) {
             return resizes;

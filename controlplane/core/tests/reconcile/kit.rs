@@ -56,6 +56,7 @@ pub fn deployment(app: &str, replicas: u32, change: impl FnOnce(&mut DeploymentS
         revision_history_limit: 10,
         paused: false,
         stopped: false,
+        delivery: Default::default(),
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(app));

@@ -7,6 +7,8 @@ mod cron_autoscalers;
 mod cron_jobs;
 mod daemon_laws;
 mod daemon_sets;
+mod deliveries;
+mod delivery_laws;
 mod fencing;
 mod job_kit;
 mod job_laws;

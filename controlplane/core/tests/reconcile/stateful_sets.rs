@@ -104,7 +104,7 @@ fn a_stopped_set_keeps_its_number_and_goes_and_comes_in_order() {
     cluster.converge();
     assert_eq!(cluster.ordinals("db"), "0:1 1:1 2:1");
     let stop = Command::SetStopped { object: db(), stopped: true };
-    assert_eq!(stop.feature_level(), bulkhead_types::DELIVERY_LEVEL);
+    assert_eq!(stop.feature_level(), bulkhead_types::POLICY_LEVEL);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! ReplicaSets and Deployments.
 
 use bulkhead_types::{
-    DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator, LabelRequirement, LabelSelector,
+    DeploymentSpec, IntOrPercent, LabelOperator, LabelRequirement, LabelSelector,
     PROGRESS_DEADLINE_MS_DEFAULT, PodTemplate, REPLICAS_MAX, REVISION_HISTORY_LIMIT_DEFAULT, ReplicaSetSpec,
     Shared,
 };
 
 use super::decoder::{Decoder, Fields, Schema};
-use super::{meta, pod};
+use super::{delivery, meta, pod};
 use crate::tree::{Node, Value};
 
 const REPLICA_SET: Schema =
@@ -29,8 +29,6 @@ const DEPLOYMENT: Schema = Schema {
 const SELECTOR: Schema = Schema { known: &["matchLabels", "matchExpressions"], ..Schema::EMPTY };
 const REQUIREMENT: Schema = Schema { known: &["key", "operator", "values"], ..Schema::EMPTY };
 const TEMPLATE: Schema = Schema { known: &["metadata", "spec"], ..Schema::EMPTY };
-const STRATEGY: Schema = Schema { known: &["type", "rollingUpdate"], ..Schema::EMPTY };
-const ROLLING_UPDATE: Schema = Schema { known: &["maxSurge", "maxUnavailable"], ..Schema::EMPTY };
 const OPERATORS: [(&str, LabelOperator); 4] = [
     ("In", LabelOperator::In),
     ("NotIn", LabelOperator::NotIn),
@@ -65,7 +63,7 @@ pub(super) fn deployment(d: &mut Decoder<'_>, node: &Node) -> Option<DeploymentS
         count(d, &fields, "revisionHistoryLimit").unwrap_or(REVISION_HISTORY_LIMIT_DEFAULT);
     let paused = d.boolean(&fields, "paused").unwrap_or_default();
     let stopped = d.boolean(&fields, "stopped").unwrap_or_default();
-    let strategy = strategy(d, &fields);
+    let (strategy, delivery) = delivery::strategy(d, &fields);
     let selector = selector(d, &fields);
     let template = template(d, &fields);
     Some(DeploymentSpec {
@@ -78,6 +76,7 @@ pub(super) fn deployment(d: &mut Decoder<'_>, node: &Node) -> Option<DeploymentS
         revision_history_limit,
         paused,
         stopped,
+        delivery,
     })
 }
 
@@ -125,29 +124,6 @@ pub(super) fn template(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Option<PodTemp
     };
     let spec = pod::spec(d, node, &fields.path("spec"))?;
     Some(PodTemplate { labels, annotations, spec: Shared::new(spec) })
-}
-
-fn strategy(d: &mut Decoder<'_>, spec: &Fields<'_>) -> DeploymentStrategy {
-    let default = DeploymentStrategy::default();
-    let path = spec.path("strategy");
-    let Some(fields) = spec.get("strategy").and_then(|node| d.fields(node, &path, &STRATEGY)) else {
-        return default;
-    };
-    let is_recreate = d.choice(&fields, "type", &[("RollingUpdate", false), ("Recreate", true)]);
-    let bounds = fields.get("rollingUpdate");
-    if is_recreate == Some(true) {
-        if let Some(node) = bounds {
-            d.fail(node.place, &fields.path("rollingUpdate"), "must not be set when type is Recreate");
-        }
-        return DeploymentStrategy::Recreate;
-    }
-    let bounds = bounds.and_then(|node| d.fields(node, &fields.path("rollingUpdate"), &ROLLING_UPDATE));
-    let Some(bounds) = bounds else { return default };
-    let share = IntOrPercent::Percent(25);
-    DeploymentStrategy::RollingUpdate {
-        max_surge: int_or_percent(d, &bounds, "maxSurge").unwrap_or(share),
-        max_unavailable: int_or_percent(d, &bounds, "maxUnavailable").unwrap_or(share),
-    }
 }
 
 pub(super) fn int_or_percent(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Option<IntOrPercent> {

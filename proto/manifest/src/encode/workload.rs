@@ -1,12 +1,12 @@
 //! ReplicaSets and Deployments as values.
 
 use bulkhead_types::{
-    Condition, ConditionStatus, DeploymentSpec, DeploymentStatus, DeploymentStrategy, IntOrPercent,
-    LabelOperator, LabelSelector, PodTemplate, ReplicaSet, ReplicaSetSpec,
+    Condition, ConditionStatus, DeploymentSpec, DeploymentStatus, IntOrPercent, LabelOperator, LabelSelector,
+    PodTemplate, ReplicaSet, ReplicaSetSpec,
 };
 use serde_json::{Value, json};
 
-use super::{Fields, pod};
+use super::{Fields, delivery, pod};
 
 /// What is wanted of a ReplicaSet.
 pub(super) fn replica_set_spec(spec: &ReplicaSetSpec) -> Value {
@@ -34,13 +34,7 @@ pub(super) fn replica_set_status(set: &ReplicaSet) -> Value {
 
 /// What is wanted of a Deployment.
 pub(super) fn deployment_spec(spec: &DeploymentSpec) -> Value {
-    let strategy = match spec.strategy {
-        DeploymentStrategy::Recreate => json!({"type": "Recreate"}),
-        DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } => json!({
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxSurge": share(max_surge), "maxUnavailable": share(max_unavailable)},
-        }),
-    };
+    let strategy = delivery::strategy(spec);
     let fields = Fields::new()
         .set("replicas", spec.replicas.into())
         .set("minReadySeconds", (spec.min_ready_ms / 1000).into())
@@ -108,7 +102,7 @@ pub(super) fn condition_status(status: ConditionStatus) -> &'static str {
 
 /// What is known of a Deployment.
 pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
-    Fields::new()
+    let fields = Fields::new()
         .set("observedGeneration", status.observed_generation.into())
         .set("rolloutRevision", status.rollout_revision.into())
         .set("replicas", status.replicas.into())
@@ -117,6 +111,10 @@ pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
         .set("availableReplicas", status.available_replicas.into())
         .set("unavailableReplicas", status.unavailable_replicas.into())
         .set("collisionCount", status.collision_count.into())
-        .list("conditions", conditions(&status.conditions))
-        .finish()
+        .list("conditions", conditions(&status.conditions));
+    match status.delivery.get() {
+        Some(found) => fields.set("delivery", delivery::status(found)),
+        None => fields,
+    }
+    .finish()
 }

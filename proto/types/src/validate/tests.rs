@@ -40,6 +40,7 @@ fn deployment() -> Deployment {
             revision_history_limit: 10,
             paused: false,
             stopped: false,
+            delivery: Default::default(),
         },
         status: DeploymentStatus::default(),
     }

@@ -5,10 +5,10 @@ use super::{
     map_bytes, pod,
 };
 use crate::{
-    DaemonSetSpec, DaemonSetUpdateStrategy, DeploymentSpec, DeploymentStrategy, IntOrPercent, LabelOperator,
-    LabelSelector, NAME_LENGTH_MAX, Name, ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX,
-    ReplicaSetSpec, RestartPolicy, StatefulSetSpec, StatefulSetUpdateStrategy, check_label_key,
-    check_label_value,
+    CANARY_STEPS_MAX, CanaryStep, DaemonSetSpec, DaemonSetUpdateStrategy, Delivery, DeploymentSpec,
+    DeploymentStrategy, FAILURE_LIMIT_MAX, IntOrPercent, LabelOperator, LabelSelector, NAME_LENGTH_MAX, Name,
+    ORDINAL_MAX, PodTemplate, REPLICAS_MAX, REQUIREMENTS_MAX, ReplicaSetSpec, RestartPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy, check_label_key, check_label_value,
 };
 
 /// Checks what is wanted of a ReplicaSet.
@@ -31,7 +31,15 @@ pub(super) fn deployment(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Re
         );
     }
     history_limit(spec.revision_history_limit, path, report);
-    strategy(spec.strategy, &path.field("strategy"), report);
+    let part = match spec.delivery.get() {
+        Some(Delivery::Canary { .. }) => "canary",
+        _ => "rollingUpdate",
+    };
+    strategy(spec.strategy, part, &path.field("strategy"), report);
+    if let Some(found) = spec.delivery.get() {
+        let is_recreate = spec.strategy == DeploymentStrategy::Recreate;
+        delivery(found, is_recreate, &path.field("strategy"), report);
+    }
     selector(&spec.selector, &path.field("selector"), report);
     template(&spec.template, &spec.selector, path, report);
 }
@@ -106,9 +114,9 @@ fn replicas(replicas: u32, path: &Path<'_>, report: &mut Report) {
     }
 }
 
-fn strategy(strategy: DeploymentStrategy, path: &Path<'_>, report: &mut Report) {
+fn strategy(strategy: DeploymentStrategy, part: &'static str, path: &Path<'_>, report: &mut Report) {
     let DeploymentStrategy::RollingUpdate { max_surge, max_unavailable } = strategy else { return };
-    let path = path.field("rollingUpdate");
+    let path = path.field(part);
     for (field, value, percent_max) in
         [("maxSurge", max_surge, SURGE_PERCENT_MAX), ("maxUnavailable", max_unavailable, 100)]
     {
@@ -119,6 +127,57 @@ fn strategy(strategy: DeploymentStrategy, path: &Path<'_>, report: &mut Report) 
             &path.field("maxUnavailable"),
             "must not be 0 when maxSurge is 0: a rollout could never move",
         );
+    }
+}
+
+fn delivery(delivery: &Delivery, is_recreate: bool, path: &Path<'_>, report: &mut Report) {
+    if is_recreate {
+        report.push(path, "Recreate has no steps: all old pods end before the first new one starts");
+    }
+    match delivery {
+        Delivery::Batches { partition, size, pause } => {
+            let path = path.field("rollingUpdate");
+            bound(*partition, 100, &path.field("partition"), report);
+            let path = path.field("batch");
+            if let Some(size) = size {
+                bound(*size, 100, &path.field("size"), report);
+                if is_zero(*size) {
+                    report.push(&path.field("size"), "must not be 0: a rollout could never move");
+                }
+            } else if pause.is_some() {
+                report.push(&path.field("size"), "is required: a pause is between batches");
+            }
+            let pause_ms = pause.and_then(|pause| pause.duration_ms).unwrap_or(0);
+            report.duration(&path.field("pause").field("durationSeconds"), pause_ms);
+        }
+        Delivery::Canary { steps, failure_limit } => {
+            let path = path.field("canary");
+            report.at_most(&path.field("steps"), "steps", steps.len(), CANARY_STEPS_MAX);
+            for (index, step) in steps.iter().enumerate() {
+                let path = path.field("steps");
+                let path = path.index(index);
+                match *step {
+                    CanaryStep::SetReplicas { replicas } => {
+                        bound(replicas, 100, &path.field("setReplicas"), report);
+                    }
+                    CanaryStep::Pause { duration_ms } => {
+                        let path = path.field("pause");
+                        report.duration(&path.field("durationSeconds"), duration_ms.unwrap_or(0));
+                    }
+                }
+            }
+            if *failure_limit > FAILURE_LIMIT_MAX {
+                report.push(&path.field("failureLimit"), format!("must be at most {FAILURE_LIMIT_MAX}"));
+            }
+        }
+        Delivery::BlueGreen { auto_promotion_ms, scale_down_delay_ms, preview_replicas } => {
+            let path = path.field("blueGreen");
+            report.duration(&path.field("autoPromotionSeconds"), auto_promotion_ms.unwrap_or(0));
+            report.duration(&path.field("scaleDownDelaySeconds"), *scale_down_delay_ms);
+            if preview_replicas.is_some_and(|replicas| replicas == 0 || replicas > REPLICAS_MAX) {
+                report.push(&path.field("previewReplicas"), format!("must be from 1 to {REPLICAS_MAX}"));
+            }
+        }
     }
 }
 

@@ -111,6 +111,7 @@ impl Leader {
             revision_history_limit: 10,
             paused: false,
             stopped: false,
+            delivery: Default::default(),
         };
         let meta = ObjectMeta::new(Some(Name::new("default")?), Name::new(name)?);
         let deployment = Deployment { meta, spec, status: DeploymentStatus::default() };

@@ -114,6 +114,39 @@ fn shrink_old(bounds: Bounds, new: &SetSize, old: &[SetSize]) -> Vec<Resize> {
     old.iter().zip(sizes).filter_map(|(set, to)| resize(set, to)).collect()
 }
 
+/// One move of sets towards the sizes that they shall have, as [`roll`] makes it: the first that may grow grows;
+/// when none may, those that are too large give up first what is not available, then what availability allows.
+/// Those that come first in `goals` grow, and shrink, first.
+pub(super) fn toward(bounds: Bounds, goals: &[(SetSize, u32)]) -> Vec<Resize> {
+    let occupied = sum(goals.iter().map(|(set, _)| set.occupied()));
+    let grown = goals.iter().filter(|(set, goal)| set.replicas < *goal).find_map(|(set, goal)| {
+        let taken = occupied - set.occupied() + set.replicas;
+        let room = bounds.total_max().saturating_sub(taken);
+        resize(set, set.replicas + room.min(goal - set.replicas))
+    });
+    if let Some(grown) = grown {
+        return vec![grown];
+    }
+    let total = sum(goals.iter().map(|(set, _)| set.replicas));
+    let kept = goals.iter().filter(|(set, goal)| set.replicas <= *goal);
+    let kept_unavailable = sum(kept.map(|(set, _)| set.replicas - set.lasting()));
+    let mut spare = total.saturating_sub(bounds.available_min()).saturating_sub(kept_unavailable);
+    let mut sizes: Vec<u32> = goals.iter().map(|(set, _)| set.replicas).collect();
+    for (size, (set, goal)) in sizes.iter_mut().zip(goals) {
+        let gone = (set.replicas - set.lasting()).min(spare).min(set.replicas.saturating_sub(*goal));
+        *size -= gone;
+        spare -= gone;
+    }
+    let available = sum(goals.iter().map(|(set, _)| set.lasting()));
+    let mut spare = available.saturating_sub(bounds.available_min());
+    for (size, (_, goal)) in sizes.iter_mut().zip(goals) {
+        let gone = size.saturating_sub(*goal).min(spare);
+        *size -= gone;
+        spare -= gone;
+    }
+    goals.iter().zip(sizes).filter_map(|((set, _), to)| resize(set, to)).collect()
+}
+
 /// All of these sets to zero.
 pub(super) fn drop_all(sets: &[SetSize]) -> Vec<Resize> {
     sets.iter().filter_map(|set| resize(set, 0)).collect()

@@ -2,7 +2,10 @@
 //!
 //! Source: "Deployment status" in the Kubernetes documentation; reasons are Kubernetes' words.
 
-use bulkhead_types::{Condition, ConditionStatus, Deployment, DeploymentStatus};
+use bulkhead_types::{
+    Condition, ConditionStatus, Deployment, DeploymentStatus, REASON_ABORTED, REASON_FAILURE_LIMIT,
+};
+use smol_str::SmolStr;
 
 use super::rolling::{Bounds, SetSize};
 use crate::reconcile::conditions::Conditions;
@@ -13,7 +16,19 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const REASON_COMPLETE: &str = "NewReplicaSetAvailable";
 const REASON_TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const REASON_PAUSED: &str = "DeploymentPaused";
+const REASON_STEP_PAUSED: &str = "DeliveryPaused";
 const REASON_STOPPED: &str = "DeploymentStopped";
+
+/// Why a delivery by steps stands where it is, and shall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It waits for a time, or for somebody; in words.
+    Paused(String),
+    /// It was ended: reason and message.
+    Aborted(SmolStr, String),
+    /// So many pods are of the new template, and no more shall be.
+    Partitioned(u32),
+}
 
 /// What one look at a Deployment found.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +53,8 @@ pub(super) struct Found {
     pub(super) unplaced: Option<(u32, String)>,
     /// Whether they wait for room that the bounds let no old pod give up.
     pub(super) blocked: bool,
+    /// Why a delivery by steps stands where it is.
+    pub(super) hold: Option<Hold>,
 }
 
 /// The status that follows from what was found.
@@ -65,6 +82,7 @@ pub(super) fn status(
         unavailable_replicas: sum(|set| set.replicas).saturating_sub(available),
         collision_count: found.collision_count,
         conditions: former.conditions.clone(),
+        delivery: former.delivery.clone(),
     };
     let mut conditions = Conditions { list: &mut status.conditions, now_ms };
     if deployment.spec.stopped {
@@ -106,9 +124,13 @@ fn failure(deployment: &Deployment, found: &Found) -> Option<(&'static str, Stri
 }
 
 /// Whether a rollout is complete by these figures.
-pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
+pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus, found: &Found) -> bool {
     let desired = deployment.spec.wanted_replicas();
-    status.updated_replicas == desired
+    let updated = match found.hold {
+        Some(Hold::Partitioned(goal)) => goal,
+        _ => desired,
+    };
+    status.updated_replicas == updated
         && status.replicas == desired
         && status.available_replicas == desired
         && status.observed_generation >= deployment.meta.generation
@@ -118,8 +140,14 @@ pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) ->
 pub(super) fn deadline_ms(deployment: &Deployment, status: &DeploymentStatus) -> Option<u64> {
     let condition = find(status, PROGRESSING)?;
     let held = deployment.spec.paused || deployment.spec.stopped;
-    let runs = !held && ![REASON_COMPLETE, REASON_TIMED_OUT].contains(&&*condition.reason);
+    let ended = [REASON_COMPLETE, REASON_TIMED_OUT, REASON_STEP_PAUSED, REASON_ABORTED, REASON_FAILURE_LIMIT];
+    let runs = !held && !ended.contains(&&*condition.reason);
     runs.then(|| condition.last_update_ms.saturating_add(deployment.spec.progress_deadline_ms))
+}
+
+/// The reason of a delivery that was ended.
+fn reason_of(reason: &str) -> &'static str {
+    if reason == REASON_FAILURE_LIMIT { REASON_FAILURE_LIMIT } else { REASON_ABORTED }
 }
 
 fn find<'a>(status: &'a DeploymentStatus, condition_type: &str) -> Option<&'a Condition> {
@@ -128,7 +156,7 @@ fn find<'a>(status: &'a DeploymentStatus, condition_type: &str) -> Option<&'a Co
 
 fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatus, now_ms: u64) {
     let former = &deployment.status;
-    let complete = is_complete(deployment, status) && !found.creates && found.new.is_some();
+    let complete = is_complete(deployment, status, found) && !found.creates && found.new.is_some();
     let deadline_ms = deadline_ms(deployment, status);
     let reason = find(status, PROGRESSING).map(|c| c.reason.clone()).unwrap_or_default();
     let name = &found.new_name;
@@ -139,7 +167,10 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
         || status.available_replicas > former.available_replicas;
     let is_another = found.rollout_revision != 0 && found.rollout_revision != former.rollout_revision;
     // A complete Deployment that only loses and regains pods, or is scaled, is not rolling out.
-    let was_complete = reason == REASON_COMPLETE && status.replicas == status.updated_replicas;
+    let is_partitioned = matches!(found.hold, Some(Hold::Partitioned(_)));
+    let was_complete =
+        reason == REASON_COMPLETE && (is_partitioned || status.replicas == status.updated_replicas);
+    let was_held = [REASON_PAUSED, REASON_STEP_PAUSED, REASON_ABORTED, REASON_FAILURE_LIMIT];
     let mut conditions = Conditions { list: &mut status.conditions, now_ms };
     if deployment.spec.stopped {
         let message = "Deployment is stopped".to_owned();
@@ -150,6 +181,10 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
             let message = "Deployment is paused".to_owned();
             conditions.set(PROGRESSING, ConditionStatus::Unknown, REASON_PAUSED, message);
         }
+    } else if let Some(Hold::Aborted(reason, message)) = &found.hold {
+        conditions.set_text(PROGRESSING, ConditionStatus::False, reason_of(reason), message.clone());
+    } else if let Some(Hold::Paused(message)) = &found.hold {
+        conditions.set_text(PROGRESSING, ConditionStatus::Unknown, REASON_STEP_PAUSED, message.clone());
     } else if found.creates {
         let message = format!("Created new replica set \"{name}\"");
         // The name tells sets apart: should the creation be refused, the clock does not start anew.
@@ -166,7 +201,7 @@ fn progress(deployment: &Deployment, found: &Found, status: &mut DeploymentStatu
     } else if reason == REASON_STOPPED {
         let message = "Deployment is started".to_owned();
         conditions.set(PROGRESSING, ConditionStatus::Unknown, "DeploymentStarted", message);
-    } else if reason == REASON_PAUSED {
+    } else if was_held.contains(&&*reason) {
         let message = "Deployment is resumed".to_owned();
         conditions.set(PROGRESSING, ConditionStatus::Unknown, "DeploymentResumed", message);
     } else if moved {
