@@ -248,8 +248,8 @@ fn no_move_is_made_on_an_older_view() {
 }
 
 #[test]
-fn steps_need_level_five_by_every_way() {
-    let mut cluster = Cluster::at_level(Default::default(), 4);
+fn steps_need_their_level_by_every_way() {
+    let mut cluster = Cluster::at_level(Default::default(), 5);
     let object = deployment("web", 1, |spec| spec.delivery = Rare::some(canary(vec![size(1)], 0)));
     let mut managed = object.clone();
     let mut managers = bulkhead_types::Managers::default();
@@ -264,6 +264,6 @@ fn steps_need_level_five_by_every_way() {
         retry(),
     ];
     for command in ways {
-        assert_eq!(refused(&mut cluster, command), "needs level 5, the cluster runs at level 4");
+        assert_eq!(refused(&mut cluster, command), "needs level 6, the cluster runs at level 5");
     }
 }
