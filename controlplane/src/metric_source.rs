@@ -14,15 +14,18 @@ use bulkhead_controlplane_core::reconcile::{MetricAnswer, MetricSample};
 use bulkhead_controlplane_core::server::Input;
 use bulkhead_types::AMOUNT_MAX;
 use futures::StreamExt as _;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use smol_str::SmolStr;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::api::Api;
 
 /// Time from one round of queries to the next: autoscalers look every 15 s.
 const ROUND: Duration = Duration::from_secs(10);
+/// How long all of a round's queries may take together: what was not asked by then is told so.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Queries under way at a time.
@@ -72,14 +75,20 @@ impl MetricsEndpoint {
         // It speaks no TLS here. Where another part of the program lets the same library speak it, the library wants to know
         // who does the cryptography before it makes any client; who said so first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().timeout(QUERY_TIMEOUT).build().map_err(|e| error(e.to_string()))?;
-        Ok(Self { client, query })
+        // Nobody else is asked than whom the operator named, neither by a redirection nor by a variable for proxies.
+        let client = Client::builder().timeout(QUERY_TIMEOUT).redirect(Policy::none()).no_proxy();
+        Ok(Self { client: client.build().map_err(|e| error(e.to_string()))?, query })
     }
 
-    /// Asks everything, each query for itself.
-    async fn ask_all(&self, queries: BTreeSet<String>) -> Vec<(String, MetricAnswer)> {
+    /// Asks everything, each query for itself, until the deadline.
+    async fn ask_all(&self, queries: BTreeSet<String>, deadline: Instant) -> Vec<(String, MetricAnswer)> {
         let ask = |query: String| async move {
-            let answer = self.ask(&query).await;
+            let late =
+                || Err("not answered in time: there are too many queries, or they are slow".to_owned());
+            let answer = match Instant::now() < deadline {
+                true => timeout_at(deadline, self.ask(&query)).await.unwrap_or_else(|_| late()),
+                false => late(),
+            };
             (query, answer)
         };
         futures::stream::iter(queries).map(ask).buffer_unordered(PARALLEL_MAX).collect().await
@@ -118,7 +127,7 @@ pub(crate) async fn run(api: Api, endpoint: Option<MetricsEndpoint>) {
             continue;
         }
         let answers = match &endpoint {
-            Some(endpoint) => endpoint.ask_all(wanted).await,
+            Some(endpoint) => endpoint.ask_all(wanted, Instant::now() + ROUND_TIMEOUT).await,
             None => wanted.into_iter().map(|query| (query, Err(NO_ENDPOINT.to_owned()))).collect(),
         };
         let failed = answers.iter().filter(|(_, answer)| answer.is_err()).count();
@@ -169,7 +178,15 @@ fn read_answer(body: &[u8]) -> MetricAnswer {
     if series.len() > SAMPLES_MAX {
         return Err(format!("the answer has {} numbers: at most {SAMPLES_MAX} are read", series.len()));
     }
-    series.into_iter().map(sample).collect()
+    let is_of_pod = |series: &Series| series.metric.contains_key("pod");
+    let (of_pods, others): (Vec<_>, Vec<_>) = series.into_iter().partition(is_of_pod);
+    // What is wrong with one pod's number is that pod's matter: it is one without a metric, as if it were not there.
+    let of_pods: Vec<_> = of_pods.into_iter().map(sample).collect();
+    if let (Some(Err(first)), false) = (of_pods.first(), of_pods.iter().any(Result::is_ok)) {
+        return Err(first.clone());
+    }
+    let others = others.into_iter().map(sample);
+    of_pods.into_iter().filter(Result::is_ok).chain(others).collect()
 }
 
 fn sample(series: Series) -> Result<MetricSample, String> {

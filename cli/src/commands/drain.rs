@@ -105,7 +105,7 @@ async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Contex
                 Ok(_) => patience.progress(Instant::now()),
                 // Somebody else was faster.
                 Err(failure) if failure.class == Class::NotFound => {}
-                Err(failure) if is_kept(&failure) => {
+                Err(failure) if has_budgets && is_kept(&failure) => {
                     reason = failure.message;
                     if told.insert(pod.clone()) {
                         eprintln!("waiting: {reason}");

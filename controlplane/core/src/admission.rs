@@ -13,9 +13,9 @@ use bulkhead_types::{
 use crate::State;
 
 /// Adds to a new pod what profiles say and it does not. Costs nothing while there are no profiles.
-pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
+pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
     if state.profiles.is_empty() {
-        return pod;
+        return Arc::clone(pod);
     }
     let namespace = pod.meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
     let namespace = namespace.and_then(|id| state.namespaces.get(id));
@@ -23,8 +23,9 @@ pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
     let labels = namespace.map_or(&no_labels, |namespace| &namespace.meta.labels);
     let rules = matching(state, labels, &pod.meta.labels);
     if rules.is_empty() {
-        return pod;
+        return Arc::clone(pod);
     }
+    let mut pod = Pod::clone(pod);
     for rule in &rules {
         append(&mut pod.meta.labels, &rule.effect.labels);
         append(&mut pod.meta.annotations, &rule.effect.annotations);
@@ -35,7 +36,7 @@ pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
         pod.spec = Shared::new(spec);
     }
     share_with_sibling(state, &mut pod);
-    pod
+    Arc::new(pod)
 }
 
 /// The rules that are about a pod, in the order in which they count.

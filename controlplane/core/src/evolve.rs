@@ -75,23 +75,21 @@ fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Optio
     );
     state.revision = revision;
     let (change_type, object) = match &event.kind {
-        EventKind::ObjectCreated(Object::Pod(pod)) => {
-            (ChangeType::Added, Object::Pod(Arc::new(admit(state, Pod::clone(pod)))))
-        }
+        EventKind::ObjectCreated(Object::Pod(pod)) => (ChangeType::Added, Object::Pod(admit(state, pod))),
         EventKind::ObjectCreated(object) => (ChangeType::Added, object.clone()),
         EventKind::PodCreated { replica_set, name } => (
             ChangeType::Added,
-            Object::Pod(Arc::new(admit(
+            Object::Pod(admit(
                 state,
-                pod_from_template(state, context, revision, *replica_set, name),
-            ))),
+                &Arc::new(pod_from_template(state, context, revision, *replica_set, name)),
+            )),
         ),
         EventKind::OwnedPodCreated { owner, stamp } => (
             ChangeType::Added,
-            Object::Pod(Arc::new(admit(
+            Object::Pod(admit(
                 state,
-                owned_pod(state, &Birth { revision, at_ms: context.at_ms }, *owner, stamp),
-            ))),
+                &Arc::new(owned_pod(state, &Birth { revision, at_ms: context.at_ms }, *owner, stamp)),
+            )),
         ),
         EventKind::ObjectDeleted { kind, id } => return Some(delete(state, revision, *kind, *id)),
         kind => match modified(state, context, kind) {

@@ -8,8 +8,8 @@ use bulkhead_controlplane_core::State;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
 use bulkhead_types::{
-    AutoscalerStatus, DeliveryStatus, DeploymentStatus, Event, EventKind, Kind, LogCodec, ObjectId,
-    ObjectRef, ObjectStatus, Transaction, format_millis,
+    AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Event, EventKind, Kind, LogCodec,
+    ObjectId, ObjectRef, ObjectStatus, Transaction, format_millis,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -276,6 +276,12 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             let changed = Some(object.object_ref());
             ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
         }
+        EventKind::StatusChanged { id, status: ObjectStatus::HorizontalPodAutoscaler(status) } => {
+            let present = state.horizontal_pod_autoscalers().get(*id);
+            let metrics = present.map_or(&[][..], |autoscaler| &autoscaler.spec.metrics);
+            let summary = autoscaler_summary(status, metrics);
+            ("StatusChanged", of(Kind::HorizontalPodAutoscaler, *id), summary)
+        }
         EventKind::StatusChanged { id, status } => {
             ("StatusChanged", of(status.kind(), *id), status_summary(status))
         }
@@ -350,7 +356,7 @@ fn status_summary(status: &ObjectStatus) -> String {
             format!("{} active, {} succeeded, {} failed", s.active, s.succeeded, s.failed)
         }
         ObjectStatus::CronJob(s) => format!("{} active jobs", s.active.len()),
-        ObjectStatus::HorizontalPodAutoscaler(s) => autoscaler_summary(s),
+        ObjectStatus::HorizontalPodAutoscaler(s) => autoscaler_summary(s, &[]),
         ObjectStatus::CronHorizontalPodAutoscaler(s) => {
             let last = s.runs.iter().max_by_key(|run| run.ran_at_ms);
             last.map_or_else(String::new, |run| format!("{}: {:?}, {}", run.job, run.outcome, run.message))
@@ -361,8 +367,9 @@ fn status_summary(status: &ObjectStatus) -> String {
     }
 }
 
-/// `4 -> 7; metric 1: 90% of requests wants 7; metric 2: 64 each wants 3`.
-fn autoscaler_summary(status: &AutoscalerStatus) -> String {
+/// `4 -> 7; cpu: 90% of requests wants 7; http_requests: 64 each wants 3`. The names and units are those of the metrics as
+/// the autoscaler has them now; what it does not have any more goes by its place.
+fn autoscaler_summary(status: &AutoscalerStatus, metrics: &[AutoscalerMetric]) -> String {
     let mut text = match status.current_replicas == status.desired_replicas {
         true => format!("stays at {}", status.current_replicas),
         false => format!("{} -> {}", status.current_replicas, status.desired_replicas),
@@ -374,11 +381,15 @@ fn autoscaler_summary(status: &AutoscalerStatus) -> String {
                 format!("{} in all", format_millis(total))
             }
             (Some(percent), _) => format!("{percent}% of requests"),
-            (None, Some(value)) => format!("{value} each"),
+            (None, Some(value)) => match metrics.get(index) {
+                Some(metric) => format!("{} each", metric.resource.format(value)),
+                None => format!("{value} each"),
+            },
             (None, None) => reading.message.clone(),
         };
         let wants = reading.proposal.map_or_else(String::new, |size| format!(" wants {size}"));
-        text += &format!("; metric {}: {value}{wants}", index + 1);
+        let name = metrics.get(index).map_or_else(|| format!("metric {}", index + 1), AutoscalerMetric::name);
+        text += &format!("; {name}: {value}{wants}");
     }
     text
 }

@@ -33,6 +33,10 @@ fn answers_are_read() {
         Ok(&[("a", 2000), ("", 3000)]),
     );
     check(&vector(r#"{"value":[1,"1e300"]}"#), Ok(&[("", AMOUNT_MAX)]));
+    // One pod's number that is none silences that pod only.
+    let pods = r#"{"metric":{"pod":"a"},"value":[1,"NaN"]},{"metric":{"pod":"b"},"value":[1,"2"]}"#;
+    check(&vector(pods), Ok(&[("b", 2000)]));
+    check(&vector(r#"{"metric":{"pod":"a"},"value":[1,"NaN"]}"#), Err("must be finite, and not negative"));
     let scalar = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0.5"]}}"#;
     check(scalar, Ok(&[("", 500)]));
 }
@@ -90,8 +94,13 @@ async fn each_question_has_an_answer_of_its_own() {
     let mut endpoint = stand_in().await;
     endpoint.client = Client::builder().timeout(Duration::from_millis(500)).build().expect("a client");
     let asked = ["sum(up)", "hang", "flood", "other"];
+    let all = || asked.into_iter().map(str::to_owned).collect();
+    let late = endpoint.ask_all(all(), Instant::now()).await;
+    assert_eq!(late.len(), asked.len());
+    let told_so = |answer: &MetricAnswer| answer.as_ref().is_err_and(|told| told.contains("in time"));
+    assert!(late.iter().all(|(_, answer)| told_so(answer)), "{late:?}");
     let answers: BTreeMap<_, _> =
-        endpoint.ask_all(asked.into_iter().map(str::to_owned).collect()).await.into_iter().collect();
+        endpoint.ask_all(all(), Instant::now() + ROUND_TIMEOUT).await.into_iter().collect();
     assert_eq!(answers.len(), asked.len());
     let seven = MetricSample { pod: "".into(), value_millis: 7000 };
     assert_eq!(answers["sum(up)"], Ok(vec![seven]));

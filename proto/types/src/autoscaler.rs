@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Condition, Kind, LabelSelector, Name, ObjectMeta, ObjectRef, Rare};
+use crate::{Condition, Kind, LabelSelector, Name, ObjectMeta, ObjectRef, Rare, format_bytes, format_millis};
 
 /// The annotation of an autoscaler with how long a pod's figures are not looked at after its guest began, in seconds.
 pub const ANNOTATION_WARM_UP: &str = "autoscaling.bulkhead.io/warmUpSeconds";
@@ -110,6 +110,15 @@ impl MeasuredResource {
             Self::Queried => "query",
         }
     }
+
+    /// An amount of it as in a manifest: `250m`, `64Mi`.
+    #[must_use]
+    pub fn format(self, amount: u64) -> String {
+        match self {
+            Self::Cpu | Self::Queried => format_millis(amount),
+            Self::Memory => format_bytes(amount),
+        }
+    }
 }
 
 /// What a number from the metrics endpoint is about.
@@ -177,6 +186,16 @@ impl AutoscalerMetric {
     #[must_use]
     pub fn resource(resource: MeasuredResource, target: MetricTarget) -> Self {
         Self { resource, container: None, target, query: Rare::NONE }
+    }
+
+    /// What it is called: the resource, `memory of app`, or the queried metric's own name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (self.query.get(), &self.container) {
+            (Some(query), _) => query.name.to_string(),
+            (None, Some(container)) => format!("{} of {container}", self.resource.as_str()),
+            (None, None) => self.resource.as_str().to_owned(),
+        }
     }
 }
 

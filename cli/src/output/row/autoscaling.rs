@@ -1,9 +1,8 @@
 //! The columns of autoscalers, sizes by the clock, and budgets.
 
 use bulkhead_types::{
-    AutoscalerMetric, CronHorizontalPodAutoscaler, DisruptionBound, HorizontalPodAutoscaler,
-    MeasuredResource, MetricReading, MetricTarget, PodDisruptionBudget, ScaleTarget, format_bytes,
-    format_millis,
+    AutoscalerMetric, CronHorizontalPodAutoscaler, DisruptionBound, HorizontalPodAutoscaler, MetricReading,
+    MetricTarget, PodDisruptionBudget, ScaleTarget,
 };
 
 use super::NONE;
@@ -16,10 +15,7 @@ pub(crate) fn scaled(target: &ScaleTarget) -> String {
 
 /// `cpu: 90%/50%`, `memory of app: 64Mi/128Mi`, `cpu: <unknown>/50%`: what is, and what shall be.
 pub(crate) fn metric(metric: &AutoscalerMetric, reading: Option<&MetricReading>) -> String {
-    let amount = |amount| match metric.resource {
-        MeasuredResource::Cpu | MeasuredResource::Queried => format_millis(amount),
-        MeasuredResource::Memory => format_bytes(amount),
-    };
+    let amount = |amount| metric.resource.format(amount);
     let (is, shall) = match metric.target {
         MetricTarget::Utilization(percent) => {
             let is = reading.and_then(|reading| reading.average_utilization);
@@ -33,14 +29,10 @@ pub(crate) fn metric(metric: &AutoscalerMetric, reading: Option<&MetricReading>)
         }
     };
     let average = matches!(metric.target, MetricTarget::AverageValue(_));
-    let container = metric.container.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
     let is = is.unwrap_or_else(|| "<unknown>".to_owned());
-    match metric.query.get() {
-        // Kubernetes marks averages of what is queried.
-        Some(query) if average => format!("{}: {is}/{shall} (avg)", query.name),
-        Some(query) => format!("{}: {is}/{shall}", query.name),
-        None => format!("{}{container}: {is}/{shall}", metric.resource.as_str()),
-    }
+    // Kubernetes marks averages of what is queried.
+    let mark = if average && metric.query.get().is_some() { " (avg)" } else { "" };
+    format!("{}: {is}/{shall}{mark}", metric.name())
 }
 
 pub(super) fn autoscaler(autoscaler: &HorizontalPodAutoscaler) -> (Vec<String>, Vec<String>) {

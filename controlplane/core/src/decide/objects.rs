@@ -9,6 +9,7 @@ use bulkhead_types::{
 
 use super::{Emit, autoscaling, not_allowed, not_found, priorities};
 use crate::State;
+use crate::admission::admit;
 
 /// The namespace that is always there.
 pub(super) const NAMESPACE_DEFAULT: &str = "default";
@@ -182,7 +183,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
             return Err(immutable(&reference, &path, "its guest was started by it and cannot change")
                 .with_remedy("delete the pod and create it anew"));
         }
-        (Object::Pod(present), Object::Pod(wanted)) if present.spec != wanted.spec => {
+        (Object::Pod(present), Object::Pod(wanted)) if !is_same_pod(state, present, wanted) => {
             return Err(immutable(&reference, "spec", "a pod's spec cannot change")
                 .with_remedy("delete the pod and create it anew"));
         }
@@ -205,6 +206,11 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         _ => change_spec(&present, object, &reference, emit)?,
     }
     Ok(())
+}
+
+/// Whether a pod's manifest asks for what the pod is: as it stands, or with what profiles make of it.
+fn is_same_pod(state: &State, present: &Pod, wanted: &Arc<Pod>) -> bool {
+    present.spec == wanted.spec || present.spec == admit(state, wanted).spec
 }
 
 /// The size of what an autoscaler may scale.

@@ -110,6 +110,29 @@ fn the_own_value_wins_and_then_the_first_profile_by_name() {
 }
 
 #[test]
+fn the_manifest_of_a_pod_that_a_profile_changed_can_be_applied_again() {
+    let mut cluster = Cluster::new();
+    let effect = ProfileEffect {
+        request_from_limit: RequestFromLimit { cpu_percent: Some(50), memory_percent: None },
+        tolerations: vec![tolerate("spot")],
+        ..ProfileEffect::default()
+    };
+    cluster.ok(profile("a", vec![rule("x", &[], effect)]));
+    let mut wanted = pod_spec("web:1", 100, 64 << 20);
+    wanted.containers[0].limits =
+        ResourceRequirements { cpu_millis: Some(600), ..ResourceRequirements::default() };
+    let manifest = Command::Apply(pod("web", wanted.clone()));
+    cluster.ok(manifest.clone());
+    let present = find(&cluster, "web");
+    assert_eq!(present.spec.containers[0].requests.cpu_millis, Some(300));
+    cluster.ok(manifest);
+    assert_eq!(find(&cluster, "web").spec, present.spec);
+    wanted.containers[0].limits.cpu_millis = Some(700);
+    let refused = cluster.submit(vec![Command::Apply(pod("web", wanted))]).expect_err("another limit");
+    assert_eq!(refused.reason, "a pod's spec cannot change");
+}
+
+#[test]
 fn rules_look_at_labels_that_pods_have_by_themselves() {
     check(
         vec![profile(

@@ -2,8 +2,7 @@
 
 use bulkhead_types::{
     AutoscalerMetric, AutoscalerSpec, AutoscalerStatus, MeasuredResource, MetricQuery, MetricReading,
-    MetricSource, MetricTarget, PolicySelect, PolicyUnit, ScaleTarget, ScalingRules, format_bytes,
-    format_millis,
+    MetricSource, MetricTarget, PolicySelect, PolicyUnit, ScaleTarget, ScalingRules,
 };
 use serde_json::{Value, json};
 
@@ -30,21 +29,13 @@ pub(super) fn target_ref(target: &ScaleTarget) -> Value {
     })
 }
 
-/// An amount as Kubernetes writes it.
-fn amount(resource: MeasuredResource, amount: u64) -> String {
-    match resource {
-        MeasuredResource::Cpu | MeasuredResource::Queried => format_millis(amount),
-        MeasuredResource::Memory => format_bytes(amount),
-    }
-}
-
 fn metric(metric: &AutoscalerMetric) -> Value {
     let target = match metric.target {
         MetricTarget::Utilization(percent) => json!({"type": "Utilization", "averageUtilization": percent}),
         MetricTarget::AverageValue(value) => {
-            json!({"type": "AverageValue", "averageValue": amount(metric.resource, value)})
+            json!({"type": "AverageValue", "averageValue": metric.resource.format(value)})
         }
-        MetricTarget::Value(value) => json!({"type": "Value", "value": amount(metric.resource, value)}),
+        MetricTarget::Value(value) => json!({"type": "Value", "value": metric.resource.format(value)}),
     };
     of_metric(metric, "target", target)
 }
@@ -123,8 +114,8 @@ pub(super) fn autoscaler_status(spec: &AutoscalerSpec, status: &AutoscalerStatus
 }
 
 fn current(resource: MeasuredResource, reading: &MetricReading) -> Value {
-    let value = reading.average_value.map(|value| amount(resource, value));
-    let total = reading.total.get().map(|total| amount(resource, *total));
+    let value = reading.average_value.map(|value| resource.format(value));
+    let total = reading.total.get().map(|total| resource.format(*total));
     Fields::new()
         .number("averageUtilization", reading.average_utilization.map(u64::from))
         .optional("averageValue", value.as_deref())
