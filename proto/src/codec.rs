@@ -142,6 +142,7 @@ fn items(command: &Command) -> usize {
         | Command::AbortRollout { .. }
         | Command::RetryRollout { .. }
         | Command::AdvanceDelivery { .. }
+        | Command::SpreadReplicas { .. }
         | Command::RegisterNode { .. }
         | Command::CreateReplicaSet { .. }
         | Command::SetRolloutRevision { .. }

@@ -58,6 +58,9 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         Object::Deployment(_) => {
             (Kind::ReplicaSet, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
         }
+        Object::ElasticWorkload(_) => {
+            (Kind::Deployment, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
+        }
         Object::CronJob(_) => (Kind::Job, Filter { namespace: meta.namespace.clone(), ..Filter::default() }),
         Object::ReplicaSet(_) | Object::StatefulSet(_) | Object::DaemonSet(_) | Object::Job(_) => {
             (Kind::Pod, Filter { namespace: meta.namespace.clone(), ..Filter::default() })

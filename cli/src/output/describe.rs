@@ -110,6 +110,7 @@ pub(crate) fn text(
         Object::Secret(o) => config::secret(&mut page, o),
         Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(&mut page, o),
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(&mut page, o),
+        Object::ElasticWorkload(o) => autoscaling::elastic_workload(&mut page, o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(&mut page, o),
         Object::PriorityClass(o) => profiles::priority_class(&mut page, o),
         Object::Profile(o) => profiles::profile(&mut page, o),

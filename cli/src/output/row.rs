@@ -86,6 +86,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::CronHorizontalPodAutoscaler, _) => {
             &["NAME", "REFERENCE", "TIMEZONE", "JOBS", "LAST RUN", "LAST OUTCOME", "AGE"]
         }
+        (Kind::ElasticWorkload, _) => &["NAME", "REFERENCE", "REPLICAS", "READY", "UNITS", "AGE"],
         (Kind::PriorityClass, _) => &["NAME", "VALUE", "GLOBAL DEFAULT", "AGE"],
         (Kind::Profile, _) => &["NAME", "RULES", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
@@ -122,6 +123,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(o),
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(o),
+        Object::ElasticWorkload(o) => autoscaling::elastic_workload(o),
         Object::PriorityClass(o) => {
             let age = age(o.meta.created_at_ms);
             (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])

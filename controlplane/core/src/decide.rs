@@ -4,6 +4,7 @@ mod autoscaling;
 mod cluster;
 mod cron_scaling;
 mod delivery;
+mod elastic;
 mod emit;
 mod eviction;
 mod garbage;
@@ -227,6 +228,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::RestartRollout { .. }
         | Command::Evict { .. }
         | Command::ScaleBySchedule { .. }
+        | Command::SpreadReplicas { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
@@ -267,6 +269,9 @@ fn decide_pods_of_workloads(state: &State, command: &Command, emit: &mut Emit<'_
         Command::Evict { pod, grace_ms } => eviction::evict(state, pod, *grace_ms, emit),
         Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
             cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
+        }
+        Command::SpreadReplicas { workload, generation } => {
+            elastic::spread(state, *workload, *generation, emit)
         }
         other => autoscaling::autoscale(state, other, emit),
     }

@@ -307,6 +307,9 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             present.global_default = wanted.global_default;
             present.description.clone_from(&wanted.description);
         }
+        (Object::ElasticWorkload(o), Object::ElasticWorkload(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
         (Object::Profile(o), Object::Profile(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
@@ -334,6 +337,7 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::PodDisruptionBudget(o), ObjectStatus::PodDisruptionBudget(s)) => {
             Arc::make_mut(o).status = s.clone();
         }
+        (Object::ElasticWorkload(o), ObjectStatus::ElasticWorkload(s)) => Arc::make_mut(o).status = s.clone(),
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

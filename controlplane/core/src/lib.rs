@@ -22,6 +22,7 @@ pub mod autoscale;
 mod conditions;
 pub mod decide;
 pub mod disruption;
+mod elastic;
 pub mod evolve;
 pub mod intent;
 pub mod invariant;

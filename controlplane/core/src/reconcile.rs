@@ -19,6 +19,7 @@ mod cron_job;
 mod daemon_set;
 pub(crate) mod deployment;
 mod disruption;
+mod elastic;
 pub mod fencing;
 mod garbage;
 mod history;
@@ -154,6 +155,7 @@ impl Reconcilers {
             Box::new(daemon_set::DaemonSets::default()),
             Box::new(cron_job::CronJobs::default()),
             Box::new(job::Jobs::default()),
+            Box::new(elastic::ElasticWorkloads::default()),
             Box::new(cron_autoscaler::CronAutoscalers::default()),
             Box::new(autoscaler::Autoscalers::default()),
             Box::new(disruption::Budgets::default()),

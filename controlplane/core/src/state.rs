@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, Object,
-    ObjectId, ObjectRef, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Revision, Secret,
-    StatefulSet, digest128,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace,
+    Node, Object, ObjectId, ObjectRef, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet,
+    Revision, Secret, StatefulSet, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -51,6 +51,7 @@ pub struct State {
     pub(crate) controller_revisions: Table<ControllerRevision>,
     pub(crate) horizontal_pod_autoscalers: Table<HorizontalPodAutoscaler>,
     pub(crate) cron_horizontal_pod_autoscalers: Table<CronHorizontalPodAutoscaler>,
+    pub(crate) elastic_workloads: Table<ElasticWorkload>,
     pub(crate) pod_disruption_budgets: Table<PodDisruptionBudget>,
     pub(crate) priority_classes: Table<PriorityClass>,
     pub(crate) profiles: Table<Profile>,
@@ -151,6 +152,13 @@ impl State {
     pub fn cron_autoscaler_of(&self, target: &ObjectRef) -> Option<&Arc<CronHorizontalPodAutoscaler>> {
         let mut scalers = self.index.scalers(target, Kind::CronHorizontalPodAutoscaler);
         scalers.find_map(|id| self.cron_horizontal_pod_autoscalers.get(id))
+    }
+
+    /// The ElasticWorkload that sets the size of a Deployment and copies it, if any does.
+    #[must_use]
+    pub fn elastic_workload_of(&self, source: &ObjectRef) -> Option<&Arc<ElasticWorkload>> {
+        let mut scalers = self.index.scalers(source, Kind::ElasticWorkload);
+        scalers.find_map(|id| self.elastic_workloads.get(id))
     }
 
     /// The pods that wait for a node, oldest first.

@@ -361,6 +361,17 @@ fn status_summary(status: &ObjectStatus) -> String {
             let last = s.runs.iter().max_by_key(|run| run.ran_at_ms);
             last.map_or_else(String::new, |run| format!("{}: {:?}, {}", run.job, run.outcome, run.message))
         }
+        ObjectStatus::ElasticWorkload(s) => {
+            let units = s.units.iter().map(|unit| match unit.name.as_str() {
+                "" => format!("source {}", unit.desired_replicas),
+                name => format!("{name} {}", unit.desired_replicas),
+            });
+            format!(
+                "{}; {} ready",
+                units.collect::<Vec<_>>().join(", "),
+                s.units.iter().map(|u| u.ready_replicas).sum::<u32>()
+            )
+        }
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }

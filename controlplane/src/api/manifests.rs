@@ -174,7 +174,9 @@ impl Wish {
 /// applied, nothing is, and it is planned anew.
 fn keep_present_size(state: &State, parsed: &mut Parsed) {
     let reference = parsed.object.object_ref();
-    if parsed.states_replicas || state.autoscaler_of(&reference).is_none() {
+    let is_scaled =
+        state.autoscaler_of(&reference).is_some() || state.elastic_workload_of(&reference).is_some();
+    if parsed.states_replicas || !is_scaled {
         return;
     }
     match (&mut parsed.object, state.find_object(&reference)) {
@@ -182,6 +184,9 @@ fn keep_present_size(state: &State, parsed: &mut Parsed) {
             Arc::make_mut(wanted).spec.replicas = present.spec.replicas;
         }
         (Object::StatefulSet(wanted), Some(Object::StatefulSet(present))) => {
+            Arc::make_mut(wanted).spec.replicas = present.spec.replicas;
+        }
+        (Object::ElasticWorkload(wanted), Some(Object::ElasticWorkload(present))) => {
             Arc::make_mut(wanted).spec.replicas = present.spec.replicas;
         }
         _ => {}

@@ -7,6 +7,7 @@ mod cron_autoscaler;
 mod decoder;
 mod delivery;
 mod disruption_budget;
+mod elastic;
 mod job;
 mod meta;
 mod node;
@@ -22,9 +23,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, HorizontalPodAutoscaler, Job, Kind, Name, Namespace,
-    Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Profile, Shared, StatefulSet,
-    validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
+    Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Profile, Shared,
+    StatefulSet, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -267,6 +268,10 @@ fn policy(
             let spec = disruption_budget::budget(d, spec?)?;
             let status = Default::default();
             Object::PodDisruptionBudget(Arc::new(PodDisruptionBudget { meta: meta?, spec, status }))
+        }
+        Kind::ElasticWorkload => {
+            let (spec, status) = (elastic::workload(d, spec?)?, Default::default());
+            Object::ElasticWorkload(Arc::new(ElasticWorkload { meta: meta?, spec, status }))
         }
         Kind::PriorityClass => Object::PriorityClass(Arc::new(profile::priority_class(d, fields, meta?))),
         Kind::Profile => {

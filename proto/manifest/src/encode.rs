@@ -5,6 +5,7 @@ mod config;
 mod cron_autoscaler;
 mod delivery;
 mod disruption_budget;
+mod elastic;
 mod job;
 mod pod;
 mod profile;
@@ -82,6 +83,9 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         ),
         Object::PodDisruptionBudget(o) => {
             (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))
+        }
+        Object::ElasticWorkload(o) => {
+            (Some(elastic::workload_spec(&o.spec)), Some(elastic::workload_status(&o.status)))
         }
         Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
         Object::ConfigMap(_)

@@ -56,6 +56,7 @@ wire_oneof!(Command => command {
         Evict "evict" { pod, grace_ms }
         Autoscale "autoscale" { autoscaler, generation, from, to, status }
         ScaleBySchedule "scale_by_schedule" { scaler, generation, job, scheduled_ms }
+        SpreadReplicas "spread_replicas" { workload, generation }
 
         Update "update" { object, seen }
 

@@ -70,6 +70,13 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             &mut o.meta
         }
         Wire::ControllerRevision(o) => &mut o.meta,
+        Wire::ElasticWorkload(o) => {
+            o.status = None;
+            if let Some(spec) = &mut o.spec {
+                spec.replicas.get_or_insert(1);
+            }
+            &mut o.meta
+        }
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::HorizontalPodAutoscaler(o) => {

@@ -20,6 +20,7 @@ mod common;
 mod config;
 mod defaults;
 mod disruption_budget;
+mod elastic;
 mod event;
 mod job;
 mod log;

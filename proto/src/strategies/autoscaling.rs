@@ -133,5 +133,36 @@ pub(super) fn scheduled_or_evicted() -> impl Strategy<Value = Command> + Clone {
             }
         ),
         (object_ref(), of(any::<u64>())).prop_map(|(pod, grace_ms)| Command::Evict { pod, grace_ms }),
+        (object_id(), any::<u64>())
+            .prop_map(|(workload, generation)| Command::SpreadReplicas { workload, generation }),
     ]
 }
+
+fn elastic_bounds() -> impl Strategy<Value = ElasticBounds> + Clone {
+    (any::<u32>(), of(any::<u32>())).prop_map(|(min, max)| ElasticBounds { min, max })
+}
+
+record!(/// Any source of an ElasticWorkload.
+elastic_source: ElasticSource { name: name(), bounds: elastic_bounds() });
+record!(/// Any unit of an ElasticWorkload.
+elastic_unit: ElasticUnit {
+    name: small(), bounds: elastic_bounds(), labels: labels(), annotations: labels(),
+    node_selector: labels(), tolerations: vec(toleration(), 0..2),
+});
+record!(/// Any spec of an ElasticWorkload.
+elastic_workload_spec: ElasticWorkloadSpec {
+    source: elastic_source(), replicas: any::<u32>(), units: vec(elastic_unit(), 0..3),
+});
+record!(/// Any status of a unit.
+elastic_unit_status: ElasticUnitStatus {
+    name: small(), desired_replicas: any::<u32>(), ready_replicas: any::<u32>(),
+});
+record!(/// Any status of an ElasticWorkload.
+elastic_workload_status: ElasticWorkloadStatus {
+    observed_generation: any::<u64>(), units: vec(elastic_unit_status(), 0..3),
+    conditions: vec(condition(), 0..2),
+});
+record!(/// Any ElasticWorkload.
+elastic_workload: ElasticWorkload {
+    meta: meta(), spec: elastic_workload_spec(), status: elastic_workload_status(),
+});

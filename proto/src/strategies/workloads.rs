@@ -158,6 +158,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         horizontal_pod_autoscaler().prop_map(|o| Object::HorizontalPodAutoscaler(Arc::new(o))),
         cron_horizontal_pod_autoscaler().prop_map(|o| Object::CronHorizontalPodAutoscaler(Arc::new(o))),
         pod_disruption_budget().prop_map(|o| Object::PodDisruptionBudget(Arc::new(o))),
+        elastic_workload().prop_map(|o| Object::ElasticWorkload(Arc::new(o))),
         priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
         profile().prop_map(|o| Object::Profile(Arc::new(o))),
     ]
@@ -173,6 +174,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         autoscaler_status().prop_map(ObjectStatus::HorizontalPodAutoscaler),
         cron_autoscaler_status().prop_map(ObjectStatus::CronHorizontalPodAutoscaler),
         disruption_budget_status().prop_map(ObjectStatus::PodDisruptionBudget),
+        elastic_workload_status().prop_map(ObjectStatus::ElasticWorkload),
     ]
 }
 

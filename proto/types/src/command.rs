@@ -342,6 +342,15 @@ pub enum Command {
         scheduled_ms: u64,
     },
 
+    /// Brings an ElasticWorkload's source and units to the sizes and specs that it wants of them. What follows is decided by
+    /// what is true when this is applied; refused when nothing does.
+    SpreadReplicas {
+        /// Which ElasticWorkload.
+        workload: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+    },
+
     // --- the cluster itself ---
     /// The first command of a cluster's log.
     InitCluster {

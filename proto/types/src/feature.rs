@@ -21,7 +21,7 @@ pub const WORKLOADS_LEVEL: u32 = 4;
 /// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
 pub const POLICY_LEVEL: u32 = 5;
 
-/// From this level on there are deliveries by steps.
+/// From this level on there are deliveries by steps and elastic workloads.
 pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
@@ -31,6 +31,7 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
             Self::PriorityClass | Self::Profile => POLICY_LEVEL,
+            Self::ElasticWorkload => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -48,6 +49,12 @@ impl Object {
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
             Self::Deployment(deployment) if deployment.spec.stopped => {
                 spec(&deployment.spec.template.spec).max(WORKLOADS_LEVEL)
+            }
+            Self::HorizontalPodAutoscaler(one) if one.spec.target.kind == Kind::ElasticWorkload => {
+                DELIVERY_LEVEL
+            }
+            Self::CronHorizontalPodAutoscaler(one) if one.spec.target.kind == Kind::ElasticWorkload => {
+                DELIVERY_LEVEL
             }
             Self::HorizontalPodAutoscaler(one)
                 if one.spec.metrics.iter().any(|m| m.query.get().is_some()) =>
@@ -106,7 +113,8 @@ impl Command {
             Self::PromoteRollout { .. }
             | Self::AbortRollout { .. }
             | Self::RetryRollout { .. }
-            | Self::AdvanceDelivery { .. } => DELIVERY_LEVEL,
+            | Self::AdvanceDelivery { .. }
+            | Self::SpreadReplicas { .. } => DELIVERY_LEVEL,
             _ => 1,
         }
     }

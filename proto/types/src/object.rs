@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget, PriorityClass, Profile,
-    ReplicaSet, Secret, StatefulSet,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget,
+    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -121,6 +121,9 @@ kinds! {
     /// How many pods evictions leave.
     PodDisruptionBudget = 15, "policy/v1", namespaced,
         ["poddisruptionbudget", "poddisruptionbudgets", "pdb"];
+    /// Replicas that go over from a Deployment to further units.
+    ElasticWorkload = 17, "autoscaling.alibabacloud.com/v1beta1", namespaced,
+        ["elasticworkload", "elasticworkloads", "ew"];
     /// Which pods are placed first.
     PriorityClass = 18, "scheduling.k8s.io/v1", cluster, ["priorityclass", "priorityclasses", "pc"];
     /// What pods get when they are created.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    JobStatus, Kind, Name, ObjectId, StatefulSetStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -54,6 +54,8 @@ pub enum ObjectStatus {
     CronHorizontalPodAutoscaler(CronAutoscalerStatus),
     /// Of a PodDisruptionBudget.
     PodDisruptionBudget(DisruptionBudgetStatus),
+    /// Of an ElasticWorkload.
+    ElasticWorkload(ElasticWorkloadStatus),
 }
 
 impl ObjectStatus {
@@ -68,6 +70,7 @@ impl ObjectStatus {
             Self::HorizontalPodAutoscaler(_) => Kind::HorizontalPodAutoscaler,
             Self::CronHorizontalPodAutoscaler(_) => Kind::CronHorizontalPodAutoscaler,
             Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
+            Self::ElasticWorkload(_) => Kind::ElasticWorkload,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod autoscaler;
 mod config;
 mod disruption_budget;
+mod elastic;
 mod image;
 mod job;
 mod path;
@@ -101,6 +102,7 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         Object::PodDisruptionBudget(b) => {
             disruption_budget::budget(&b.spec, &root.field("spec"), &mut report);
         }
+        Object::ElasticWorkload(w) => elastic::workload(&w.spec, &root.field("spec"), &mut report),
         Object::PriorityClass(c) => profile::priority_class(c, &mut report),
         Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
@@ -234,6 +236,7 @@ fn object_bytes(object: &Object) -> usize {
         | Object::PodDisruptionBudget(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),
+        Object::ElasticWorkload(w) => elastic::bytes(&w.spec),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Autoscalers in full, with the figures that they decided by last; sizes by the clock; budgets.
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, DisruptionBound, HorizontalPodAutoscaler, PodDisruptionBudget, PolicySelect,
-    PolicyUnit, ScalingRules,
+    CronHorizontalPodAutoscaler, DisruptionBound, ElasticWorkload, HorizontalPodAutoscaler,
+    PodDisruptionBudget, PolicySelect, PolicyUnit, ScalingRules,
 };
 
 use super::row::{self, metric, scaled};
@@ -103,6 +103,32 @@ pub(super) fn cron_autoscaler(page: &mut Page, scaler: &CronHorizontalPodAutosca
         .collect();
     let header = ["JOB", "SCHEDULE", "SIZE", "ONCE", "LAST RUN", "OUTCOME", "MESSAGE"];
     page.section("Jobs", |page| page.table(&header, &rows));
+}
+
+pub(super) fn elastic_workload(page: &mut Page, workload: &ElasticWorkload) {
+    let (spec, status) = (&workload.spec, &workload.status);
+    page.line("Source", format!("Deployment/{}", spec.source.name));
+    page.line("Replicas", spec.replicas.to_string());
+    let bounds = std::iter::once(("<source>", spec.source.bounds))
+        .chain(spec.units.iter().map(|unit| (unit.name.as_str(), unit.bounds)));
+    let rows: Vec<Vec<String>> = bounds
+        .enumerate()
+        .map(|(index, (name, bounds))| {
+            let known = status.units.get(index);
+            let figure = |of: fn(&bulkhead_types::ElasticUnitStatus) -> u32| {
+                known.map_or_else(|| "<unknown>".to_owned(), |unit| of(unit).to_string())
+            };
+            vec![
+                name.to_owned(),
+                bounds.min.to_string(),
+                bounds.max.map_or_else(|| "<none>".to_owned(), |max| max.to_string()),
+                figure(|unit| unit.desired_replicas),
+                figure(|unit| unit.ready_replicas),
+            ]
+        })
+        .collect();
+    page.section("Units", |page| page.table(&["UNIT", "MIN", "MAX", "DESIRED", "READY"], &rows));
+    conditions(page, &status.conditions);
 }
 
 pub(super) fn budget(page: &mut Page, budget: &PodDisruptionBudget) {

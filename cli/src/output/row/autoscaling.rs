@@ -1,8 +1,8 @@
-//! The columns of autoscalers, sizes by the clock, and budgets.
+//! The columns of autoscalers, sizes by the clock, elastic workloads, and budgets.
 
 use bulkhead_types::{
-    AutoscalerMetric, CronHorizontalPodAutoscaler, DisruptionBound, HorizontalPodAutoscaler, MetricReading,
-    MetricTarget, PodDisruptionBudget, ScaleTarget,
+    AutoscalerMetric, CronHorizontalPodAutoscaler, DisruptionBound, ElasticWorkload, HorizontalPodAutoscaler,
+    MetricReading, MetricTarget, PodDisruptionBudget, ScaleTarget,
 };
 
 use super::NONE;
@@ -71,4 +71,21 @@ pub(super) fn budget(budget: &PodDisruptionBudget) -> (Vec<String>, Vec<String>)
     };
     let allowed = budget.status.disruptions_allowed.to_string();
     (vec![min, max, allowed, age(budget.meta.created_at_ms)], vec![])
+}
+
+pub(super) fn elastic_workload(workload: &ElasticWorkload) -> (Vec<String>, Vec<String>) {
+    let units = || workload.status.units.iter();
+    // The source has no name here.
+    let sizes = units().map(|unit| match unit.name.as_str() {
+        "" => format!("source {}", unit.desired_replicas),
+        name => format!("{name} {}", unit.desired_replicas),
+    });
+    let middle = vec![
+        format!("Deployment/{}", workload.spec.source.name),
+        workload.spec.replicas.to_string(),
+        units().map(|unit| unit.ready_replicas).sum::<u32>().to_string(),
+        sizes.collect::<Vec<_>>().join(", "),
+        age(workload.meta.created_at_ms),
+    ];
+    (middle, vec![])
 }

@@ -10,6 +10,7 @@ use bulkhead_types::{
 use super::metric::{PodFigure, read_metric};
 use super::query::read_query;
 use crate::State;
+use crate::elastic::elastic_deployments;
 use crate::reconcile::{Sample, SoftState};
 
 /// So long after a pod's guest began its processor time counts only while it is ready, and from after that on, in
@@ -23,6 +24,10 @@ pub const INITIAL_READINESS_MS: u64 = 30_000;
 pub fn workload_pods(state: &State, kind: Kind, id: ObjectId) -> Vec<&Arc<Pod>> {
     match kind {
         Kind::Deployment => state.owned(id, Kind::ReplicaSet).flat_map(|set| state.pods_of(set)).collect(),
+        Kind::ElasticWorkload => elastic_deployments(state, id)
+            .into_iter()
+            .flat_map(|deployment| workload_pods(state, Kind::Deployment, deployment))
+            .collect(),
         _ => state.pods_of(id).collect(),
     }
 }

@@ -8,21 +8,31 @@ use bulkhead_types::{
 };
 
 use super::managers::manage;
+use super::objects::check_unowned;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 use crate::autoscale::limits;
+use crate::elastic::{self, source_of};
 
 /// Refuses a second one of those who set the size of an object: the two would undo what the other does.
 pub(super) fn check_alone(state: &State, object: &Object) -> Result<(), Rejection> {
-    let target = match object {
-        Object::HorizontalPodAutoscaler(autoscaler) => &autoscaler.spec.target,
-        Object::CronHorizontalPodAutoscaler(scaler) => &scaler.spec.target,
+    let namespace = object.meta().namespace.as_ref();
+    let (target, field) = match object {
+        Object::HorizontalPodAutoscaler(autoscaler) => {
+            (autoscaler.spec.target.object_ref(namespace), "scaleTargetRef")
+        }
+        Object::CronHorizontalPodAutoscaler(scaler) => {
+            (scaler.spec.target.object_ref(namespace), "scaleTargetRef")
+        }
+        Object::ElasticWorkload(workload) => (source_of(workload), "sourceTarget"),
         _ => return Ok(()),
     };
-    let (reference, target) = (object.object_ref(), target.object_ref(object.meta().namespace.as_ref()));
+    let reference = object.object_ref();
+    check_no_copy(state, &target)?;
     let by_use = state.autoscaler_of(&target).cloned().map(Object::HorizontalPodAutoscaler);
     let by_clock = state.cron_autoscaler_of(&target).cloned().map(Object::CronHorizontalPodAutoscaler);
-    let mut others = by_use.into_iter().chain(by_clock).map(|other| other.object_ref());
+    let by_units = state.elastic_workload_of(&target).cloned().map(Object::ElasticWorkload);
+    let mut others = by_use.into_iter().chain(by_clock).chain(by_units).map(|other| other.object_ref());
     let Some(other) = others.find(|other| *other != reference) else { return Ok(()) };
     let remedy = match (object.kind(), other.kind) {
         (Kind::CronHorizontalPodAutoscaler, Kind::HorizontalPodAutoscaler) => {
@@ -31,14 +41,30 @@ pub(super) fn check_alone(state: &State, object: &Object) -> Result<(), Rejectio
         (Kind::HorizontalPodAutoscaler, Kind::CronHorizontalPodAutoscaler) => {
             "delete that first, and make this its target"
         }
+        (_, Kind::ElasticWorkload) => "make that the target: then all its units follow",
+        (Kind::ElasticWorkload, _) => "delete that first, and make this its target",
         _ => "change that one, or delete it first",
     };
     let reason = format!("{target} is scaled by {other} already: it has one at most");
-    Err(not_allowed(format!("{reference}: spec.scaleTargetRef"), reason).with_remedy(remedy))
+    Err(not_allowed(format!("{reference}: spec.{field}"), reason).with_remedy(remedy))
+}
+
+/// Refuses somebody who would set the size of a Deployment that follows its owner.
+fn check_no_copy(state: &State, target: &ObjectRef) -> Result<(), Rejection> {
+    match state.find_object(target) {
+        Some(object @ Object::Deployment(_)) => check_unowned(state, &object),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses to set the size of what an autoscaler scales.
 pub(super) fn check_manual(state: &State, target: &ObjectRef) -> Result<(), Rejection> {
+    check_no_copy(state, target)?;
+    if let Some(workload) = state.elastic_workload_of(target) {
+        let reason = format!("is set by ElasticWorkload {}", workload.meta.name);
+        return Err(not_allowed(format!("{target}: spec.replicas"), reason)
+            .with_remedy("scale that, or delete it; a manifest of what it scales leaves replicas out"));
+    }
     let Some(autoscaler) = state.autoscaler_of(target) else { return Ok(()) };
     let reason = format!("is set by HorizontalPodAutoscaler {}", autoscaler.meta.name);
     Err(not_allowed(format!("{target}: spec.replicas"), reason).with_remedy(
@@ -120,11 +146,12 @@ pub(crate) fn size(
         // One that is stopped has no size, whatever its number says: that stays as it is.
         Kind::Deployment => state.deployments.get(id).map(|deployment| deployment.spec.wanted_replicas()),
         Kind::StatefulSet => state.stateful_sets.get(id).map(|set| set.spec.wanted_replicas()),
+        Kind::ElasticWorkload => state.elastic_workloads.get(id).map(|one| elastic::size(state, one)),
         _ => None,
     }
 }
 
-/// Sets the size of a Deployment or StatefulSet.
+/// Sets the size of a Deployment, StatefulSet or ElasticWorkload.
 pub(super) fn resize(
     state: &State,
     target: &ObjectRef,
@@ -142,6 +169,13 @@ pub(super) fn resize(
         Object::StatefulSet(mut set) => {
             Arc::make_mut(&mut set).spec.replicas = replicas;
             let object = Object::StatefulSet(set);
+            super::objects::check_valid(&object)?;
+            emit.push(EventKind::SpecChanged(object));
+        }
+        Object::ElasticWorkload(mut workload) => {
+            let capacity = workload.spec.capacity().unwrap_or(u32::MAX);
+            Arc::make_mut(&mut workload).spec.replicas = replicas.min(capacity);
+            let object = Object::ElasticWorkload(workload);
             super::objects::check_valid(&object)?;
             emit.push(EventKind::SpecChanged(object));
         }

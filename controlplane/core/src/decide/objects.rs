@@ -7,7 +7,7 @@ use bulkhead_types::{
     Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, autoscaling, not_allowed, not_found, priorities};
+use super::{Emit, autoscaling, elastic, not_allowed, not_found, priorities};
 use crate::State;
 use crate::admission::admit;
 
@@ -29,6 +29,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     }
     autoscaling::check_alone(state, object)?;
     priorities::check(state, object)?;
+    elastic::check(state, object)?;
     emit.create(fresh(object, emit));
     Ok(())
 }
@@ -93,6 +94,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::HorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::CronHorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
+        Object::ElasticWorkload(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -158,14 +160,10 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
     }
-    if let (Some(owner), Object::ReplicaSet(_) | Object::Job(_)) = (present.meta().owner, &present)
-        && let Some(owner) = state.object(owner.kind, owner.id)
-    {
-        return Err(not_allowed(&reference, format!("belongs to {}", owner.object_ref()))
-            .with_remedy("change that instead"));
-    }
+    check_unowned(state, &present)?;
     autoscaling::check_alone(state, object)?;
     priorities::check(state, object)?;
+    elastic::check(state, object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;
     }
@@ -208,6 +206,15 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     Ok(())
 }
 
+/// Refuses to change by hand what follows its owner.
+pub(super) fn check_unowned(state: &State, object: &Object) -> Result<(), Rejection> {
+    let follows = matches!(object, Object::ReplicaSet(_) | Object::Job(_) | Object::Deployment(_));
+    let owner = object.meta().owner.filter(|_| follows);
+    let Some(owner) = owner.and_then(|owner| state.object(owner.kind, owner.id)) else { return Ok(()) };
+    Err(not_allowed(object.object_ref(), format!("belongs to {}", owner.object_ref()))
+        .with_remedy("change that instead"))
+}
+
 /// Whether a pod's manifest asks for what the pod is: as it stands, or with what profiles make of it.
 fn is_same_pod(state: &State, present: &Pod, wanted: &Arc<Pod>) -> bool {
     present.spec == wanted.spec || present.spec == admit(state, wanted).spec
@@ -218,6 +225,7 @@ fn replicas(object: &Object) -> Option<u32> {
     match object {
         Object::Deployment(deployment) => Some(deployment.spec.replicas),
         Object::StatefulSet(set) => Some(set.spec.replicas),
+        Object::ElasticWorkload(workload) => Some(workload.spec.replicas),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::managers::manage;
+use super::objects::check_unowned;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 
@@ -47,6 +48,14 @@ pub(super) fn scale(
                 emit.push(EventKind::SpecChanged(object));
             }
         }
+        Object::ElasticWorkload(mut workload) => {
+            if workload.spec.replicas != replicas {
+                Arc::make_mut(&mut workload).spec.replicas = replicas;
+                let object = Object::ElasticWorkload(workload);
+                super::objects::check_valid(&object)?;
+                emit.push(EventKind::SpecChanged(object));
+            }
+        }
         Object::DaemonSet(_) => {
             return Err(Rejection::new(
                 RejectionCode::Invalid,
@@ -59,7 +68,7 @@ pub(super) fn scale(
         }
         other => {
             let field = other.object_ref().to_string();
-            let reason = "cannot be scaled: only Deployments, ReplicaSets and StatefulSets have replicas";
+            let reason = "cannot be scaled: only Deployments, ReplicaSets, StatefulSets and ElasticWorkloads have replicas";
             return Err(Rejection::new(RejectionCode::Invalid, field, reason));
         }
     }
@@ -116,6 +125,7 @@ pub(super) fn set_stopped(
 ) -> Result<(), Rejection> {
     match state.find_object(reference).ok_or_else(|| not_found(reference))? {
         Object::Deployment(deployment) => {
+            check_unowned(state, &Object::Deployment(Arc::clone(&deployment)))?;
             if deployment.spec.stopped != stopped {
                 change_spec(&deployment, |spec| spec.stopped = stopped, emit);
                 manage(state, Kind::Deployment, &deployment.meta, MANAGER_LIFE, &["spec", "stopped"], emit);
@@ -291,7 +301,10 @@ fn rows_of(state: &State, owner: ObjectId) -> impl Iterator<Item = &Arc<Controll
 
 fn find(state: &State, reference: &ObjectRef) -> Result<Rolled, Rejection> {
     match state.find_object(reference) {
-        Some(Object::Deployment(deployment)) => Ok(Rolled::Deployment(deployment)),
+        Some(Object::Deployment(deployment)) => {
+            check_unowned(state, &Object::Deployment(Arc::clone(&deployment)))?;
+            Ok(Rolled::Deployment(deployment))
+        }
         Some(Object::StatefulSet(set)) => Ok(Rolled::StatefulSet(set)),
         Some(Object::DaemonSet(set)) => Ok(Rolled::DaemonSet(set)),
         Some(other) => Err(Rejection::new(

@@ -29,6 +29,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
                 != (b.value, b.global_default, b.preemption_policy, &b.description)
         }
         (Object::Profile(a), Object::Profile(b)) => a.spec != b.spec,
+        (Object::ElasticWorkload(a), Object::ElasticWorkload(b)) => a.spec != b.spec,
         _ => false,
     }
 }
@@ -48,6 +49,11 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
             if a.preemption_policy != b.preemption_policy =>
         {
             Some(("preemptionPolicy", "cannot change after creation"))
+        }
+        (Object::ElasticWorkload(a), Object::ElasticWorkload(b))
+            if a.spec.source.name != b.spec.source.name =>
+        {
+            Some(("spec.sourceTarget.name", "cannot change after creation"))
         }
         (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
         (Object::Secret(a), Object::Secret(b)) => secret(a, b),

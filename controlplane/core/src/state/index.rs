@@ -54,13 +54,16 @@ fn as_pod(object: Option<&Object>) -> Option<&Pod> {
 
 /// What an object scales, when it does.
 fn scaler(object: &Object) -> Option<(NameKey, Kind, ObjectId)> {
-    let target = match object {
-        Object::HorizontalPodAutoscaler(autoscaler) => &autoscaler.spec.target,
-        Object::CronHorizontalPodAutoscaler(scaler) => &scaler.spec.target,
+    let (kind, name) = match object {
+        Object::HorizontalPodAutoscaler(autoscaler) => {
+            (autoscaler.spec.target.kind, &autoscaler.spec.target.name)
+        }
+        Object::CronHorizontalPodAutoscaler(scaler) => (scaler.spec.target.kind, &scaler.spec.target.name),
+        Object::ElasticWorkload(workload) => (Kind::Deployment, &workload.spec.source.name),
         _ => return None,
     };
     let meta = object.meta();
-    Some(((meta.namespace.clone(), target.kind, target.name.clone()), object.kind(), meta.id))
+    Some(((meta.namespace.clone(), kind, name.clone()), object.kind(), meta.id))
 }
 
 /// Adds to one of many sets.

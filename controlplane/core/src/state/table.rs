@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 use imbl::OrdMap;
 
@@ -41,6 +41,7 @@ stored!(
     HorizontalPodAutoscaler,
     CronHorizontalPodAutoscaler,
     PodDisruptionBudget,
+    ElasticWorkload,
     PriorityClass,
     Profile
 );

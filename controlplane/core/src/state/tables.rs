@@ -2,8 +2,8 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 
 use super::{State, Table};
@@ -89,6 +89,8 @@ tables! {
     cron_horizontal_pod_autoscalers: CronHorizontalPodAutoscaler;
     /// All budgets.
     pod_disruption_budgets: PodDisruptionBudget;
+    /// All ElasticWorkloads.
+    elastic_workloads: ElasticWorkload;
     /// All PriorityClasses.
     priority_classes: PriorityClass;
     /// All profiles.

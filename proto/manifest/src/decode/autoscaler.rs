@@ -94,8 +94,13 @@ pub(super) fn target_ref(d: &mut Decoder<'_>, spec: &Fields<'_>, name: &str) -> 
         return None;
     };
     let fields = d.fields(node, &spec.path(name), &TARGET_REF)?;
-    let kind = d.required_text(&fields, "kind");
-    let name = d.required_text(&fields, "name");
+    target_ref_of(d, &fields)
+}
+
+/// The same, of its fields, among which there may be others.
+pub(super) fn target_ref_of(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<ScaleTarget> {
+    let kind = d.required_text(fields, "kind");
+    let name = d.required_text(fields, "name");
     let kind = kind.and_then(|text| {
         let found = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
         if found.is_none() {
@@ -104,7 +109,7 @@ pub(super) fn target_ref(d: &mut Decoder<'_>, spec: &Fields<'_>, name: &str) -> 
         }
         found
     });
-    if let (Some(version), Some(kind)) = (d.text(&fields, "apiVersion"), kind)
+    if let (Some(version), Some(kind)) = (d.text(fields, "apiVersion"), kind)
         && version != kind.api_version()
     {
         let reason = format!("{kind} is in {}, found {version:?}", kind.api_version());

@@ -26,7 +26,8 @@ pub(super) fn autoscaler(autoscaler: &HorizontalPodAutoscaler, report: &mut Repo
             (root.field("metadata"), format!("must be whole seconds from 0 to {WARM_UP_SECONDS_MAX}"));
         report.push(&metadata.field("annotations").key(ANNOTATION_WARM_UP), reason);
     }
-    scale_target(&spec.target, &[Kind::Deployment, Kind::StatefulSet], &path.field("scaleTargetRef"), report);
+    let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::ElasticWorkload];
+    scale_target(&spec.target, &kinds, &path.field("scaleTargetRef"), report);
     bounds(spec.min_replicas, spec.max_replicas, &path, report);
     let metrics = path.field("metrics");
     report.at_most(&metrics, "metrics", spec.metrics.len(), AUTOSCALER_METRICS_MAX);
@@ -169,7 +170,7 @@ fn rules(rules: &ScalingRules, path: &Path<'_>, report: &mut Report) {
 
 /// Checks what is wanted of a size by the clock, but for its schedules and zone, which the control plane reads.
 pub(super) fn cron_autoscaler(spec: &CronAutoscalerSpec, path: &Path<'_>, report: &mut Report) {
-    let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::HorizontalPodAutoscaler];
+    let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::ElasticWorkload, Kind::HorizontalPodAutoscaler];
     scale_target(&spec.target, &kinds, &path.field("scaleTargetRef"), report);
     let dates = path.field("excludeDates");
     report.at_most(&dates, "dates", spec.exclude_dates.len(), CRON_AUTOSCALER_JOBS_MAX);
