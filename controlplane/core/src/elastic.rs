@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ConditionStatus, DELIVERY_LEVEL, Deployment, DeploymentSpec, DeploymentStatus, ElasticUnit,
-    ElasticUnitStatus, ElasticWorkload, ElasticWorkloadStatus, Kind, LABEL_ELASTIC_UNIT, Name, Object,
-    ObjectId, ObjectMeta, ObjectRef, OwnerRef, SYNCED, StringMap, validate,
+    ConditionStatus, Deployment, DeploymentSpec, DeploymentStatus, ElasticUnit, ElasticUnitStatus,
+    ElasticWorkload, ElasticWorkloadStatus, Kind, LABEL_ELASTIC_UNIT, Name, Object, ObjectId, ObjectMeta,
+    ObjectRef, OwnerRef, SYNCED, StringMap, validate,
 };
 use smol_str::SmolStr;
 
@@ -64,10 +64,14 @@ pub(crate) fn elastic_deployments(state: &State, id: ObjectId) -> Vec<ObjectId> 
     source.into_iter().chain(state.owned(id, Kind::Deployment)).collect()
 }
 
+/// The Deployments whose changes matter to a workload: its source, and all that have the names of its units.
+pub(crate) fn names_of(workload: &ElasticWorkload) -> impl Iterator<Item = ObjectRef> + '_ {
+    let units = workload.spec.units.iter().filter_map(|unit| unit_ref(workload, unit));
+    std::iter::once(source_of(workload)).chain(units)
+}
+
 /// What must change now; nothing when all is as wanted, and known to be.
 pub(crate) fn plan(state: &State, workload: &Arc<ElasticWorkload>, now_ms: u64) -> Vec<Step> {
-    // Units are of a level that the cluster has, or the workload would not be there: this is for the reader of the log.
-    debug_assert!(state.feature_level() >= DELIVERY_LEVEL, "an ElasticWorkload needs its level");
     let ElasticWorkload { meta, spec, status } = &**workload;
     let source = source(state, workload);
     let sizes = spec.sizes();

@@ -260,7 +260,7 @@ fn users_hear_why_about_what_is_there() {
             NotAllowed | Node a | is Ready and holds 2 pods | drain the node first
             Invalid | Deployment default/web: spec.replicas | must be at most 1000000
             NotAllowed | ReplicaSet default/web-1 | belongs to Deployment default/web, which sets its size | scale that instead
-            Invalid | Pod default/bound | cannot be scaled: only Deployments, ReplicaSets and StatefulSets have replicas
+            Invalid | Pod default/bound | cannot be scaled: only Deployments, ReplicaSets, StatefulSets and ElasticWorkloads have replicas
             NotFound | Deployment default/nobody | does not exist
             Invalid | ReplicaSet default/alone | has no rollout: only Deployments, StatefulSets and DaemonSets have
             NotFound | Deployment default/web | has no earlier revision in its history

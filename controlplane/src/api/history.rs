@@ -7,15 +7,14 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
-use bulkhead_types::{
-    AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Event, EventKind, Kind, LogCodec,
-    ObjectId, ObjectRef, ObjectStatus, Transaction, format_millis,
-};
+use bulkhead_types::{Event, EventKind, Kind, LogCodec, ObjectId, ObjectRef, Transaction};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
+
+mod summary;
 
 use super::{Api, optional_name};
 use crate::error::{compacted, convert_status, unavailable};
@@ -201,21 +200,6 @@ fn entry_of(state: &State, names: &Names, transaction: &Transaction, event: &Eve
     }
 }
 
-/// How far a rollout is.
-fn rollout_summary(status: &DeploymentStatus) -> String {
-    format!("{} updated, {} available", status.updated_replicas, status.available_replicas)
-}
-
-/// Where a delivery by steps stands.
-fn delivery_summary(status: Option<&DeliveryStatus>) -> String {
-    match status {
-        None => "no delivery by steps any more".to_owned(),
-        Some(status) if status.is_aborted() => format!("{} given up: {}", status.update, status.abort_reason),
-        Some(status) if status.is_under_way() => format!("{} at step {}", status.update, status.step + 1),
-        Some(status) => format!("{} is stable", status.update),
-    }
-}
-
 /// An event's name, the object that it is about (while it can still be named), and one line for people.
 fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
     let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
@@ -241,10 +225,10 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             ("SpecChanged", of(Kind::Deployment, *id), format!("{} replicas", spec.replicas))
         }
         EventKind::DeploymentStatusChanged { id, status } => {
-            ("StatusChanged", of(Kind::Deployment, *id), rollout_summary(status))
+            ("StatusChanged", of(Kind::Deployment, *id), summary::of_rollout(status))
         }
         EventKind::DeliveryChanged { id, delivery } => {
-            ("DeliveryChanged", of(Kind::Deployment, *id), delivery_summary(delivery.get()))
+            ("DeliveryChanged", of(Kind::Deployment, *id), summary::of_delivery(delivery.get()))
         }
         EventKind::ReplicaSetSpecChanged { id, spec } => {
             ("SpecChanged", of(Kind::ReplicaSet, *id), format!("{} replicas", spec.replicas))
@@ -276,14 +260,8 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             let changed = Some(object.object_ref());
             ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
         }
-        EventKind::StatusChanged { id, status: ObjectStatus::HorizontalPodAutoscaler(status) } => {
-            let present = state.horizontal_pod_autoscalers().get(*id);
-            let metrics = present.map_or(&[][..], |autoscaler| &autoscaler.spec.metrics);
-            let summary = autoscaler_summary(status, metrics);
-            ("StatusChanged", of(Kind::HorizontalPodAutoscaler, *id), summary)
-        }
         EventKind::StatusChanged { id, status } => {
-            ("StatusChanged", of(status.kind(), *id), status_summary(status))
+            ("StatusChanged", of(status.kind(), *id), summary::of_status(state, *id, status))
         }
         EventKind::ControllerRevisionChanged { id, revision } => {
             ("RevisionChanged", of(Kind::ControllerRevision, *id), format!("revision {revision}"))
@@ -342,65 +320,4 @@ fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, O
         }
         other => unreachable!("{other:?} is told by describe"),
     }
-}
-
-fn status_summary(status: &ObjectStatus) -> String {
-    match status {
-        ObjectStatus::StatefulSet(s) => {
-            format!("{} ready, {} updated", s.ready_replicas, s.updated_replicas)
-        }
-        ObjectStatus::DaemonSet(s) => {
-            format!("{} of {} nodes ready", s.number_ready, s.desired_number_scheduled)
-        }
-        ObjectStatus::Job(s) => {
-            format!("{} active, {} succeeded, {} failed", s.active, s.succeeded, s.failed)
-        }
-        ObjectStatus::CronJob(s) => format!("{} active jobs", s.active.len()),
-        ObjectStatus::HorizontalPodAutoscaler(s) => autoscaler_summary(s, &[]),
-        ObjectStatus::CronHorizontalPodAutoscaler(s) => {
-            let last = s.runs.iter().max_by_key(|run| run.ran_at_ms);
-            last.map_or_else(String::new, |run| format!("{}: {:?}, {}", run.job, run.outcome, run.message))
-        }
-        ObjectStatus::ElasticWorkload(s) => {
-            let units = s.units.iter().map(|unit| match unit.name.as_str() {
-                "" => format!("source {}", unit.desired_replicas),
-                name => format!("{name} {}", unit.desired_replicas),
-            });
-            format!(
-                "{}; {} ready",
-                units.collect::<Vec<_>>().join(", "),
-                s.units.iter().map(|u| u.ready_replicas).sum::<u32>()
-            )
-        }
-        ObjectStatus::PodDisruptionBudget(s) => {
-            format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
-        }
-    }
-}
-
-/// `4 -> 7; cpu: 90% of requests wants 7; http_requests: 64 each wants 3`. The names and units are those of the metrics as
-/// the autoscaler has them now; what it does not have any more goes by its place.
-fn autoscaler_summary(status: &AutoscalerStatus, metrics: &[AutoscalerMetric]) -> String {
-    let mut text = match status.current_replicas == status.desired_replicas {
-        true => format!("stays at {}", status.current_replicas),
-        false => format!("{} -> {}", status.current_replicas, status.desired_replicas),
-    };
-    for (index, reading) in status.metrics.iter().enumerate() {
-        let value = match (reading.average_utilization, reading.average_value) {
-            (None, None) if reading.total.get().is_some() => {
-                let total = reading.total.get().copied().unwrap_or_default();
-                format!("{} in all", format_millis(total))
-            }
-            (Some(percent), _) => format!("{percent}% of requests"),
-            (None, Some(value)) => match metrics.get(index) {
-                Some(metric) => format!("{} each", metric.resource.format(value)),
-                None => format!("{value} each"),
-            },
-            (None, None) => reading.message.clone(),
-        };
-        let wants = reading.proposal.map_or_else(String::new, |size| format!(" wants {size}"));
-        let name = metrics.get(index).map_or_else(|| format!("metric {}", index + 1), AutoscalerMetric::name);
-        text += &format!("; {name}: {value}{wants}");
-    }
-    text
 }

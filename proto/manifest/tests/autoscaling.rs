@@ -121,7 +121,7 @@ fn mistakes_are_named_where_they_are() {
     check(
         target,
         expect![[r#"
-            a.yaml:5:41 spec.scaleTargetRef.kind: must be one of Deployment, StatefulSet, not DaemonSet
+            a.yaml:5:41 spec.scaleTargetRef.kind: must be one of Deployment, StatefulSet, ElasticWorkload, not DaemonSet
         "#]],
     );
     let queried = "  maxReplicas: 3\n  metrics:\n  - {type: External, external: {metric: {name: queue}}}\n  \

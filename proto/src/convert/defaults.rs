@@ -31,6 +31,11 @@ fn fresh<'a, S, T>(
     meta
 }
 
+fn default_budget_spec(spec: &mut v1::DisruptionBudgetSpec) {
+    default(&mut spec.unhealthy_pod_eviction_policy, v1::UnhealthyPodEvictionPolicy::IfHealthyBudget);
+    spec.selector.get_or_insert_default();
+}
+
 /// Bounds a submitted object, clears what is the control plane's and fills in defaults.
 pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
     use v1::object::Object as Wire;
@@ -71,32 +76,15 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         }
         Wire::ControllerRevision(o) => &mut o.meta,
         Wire::ElasticWorkload(o) => {
-            o.status = None;
-            if let Some(spec) = &mut o.spec {
-                spec.replicas.get_or_insert(1);
-            }
-            &mut o.meta
+            fresh(&mut o.meta, &mut o.spec, |spec| _ = spec.replicas.get_or_insert(1), &mut o.status)
         }
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }
-        Wire::CronHorizontalPodAutoscaler(o) => {
-            o.status = None;
-            &mut o.meta
-        }
-        Wire::PodDisruptionBudget(o) => {
-            o.status = None;
-            if let Some(spec) = &mut o.spec {
-                default(
-                    &mut spec.unhealthy_pod_eviction_policy,
-                    v1::UnhealthyPodEvictionPolicy::IfHealthyBudget,
-                );
-                spec.selector.get_or_insert_default();
-            }
-            &mut o.meta
-        }
+        Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
+        Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };
     if let Some(meta) = meta {
         let old = std::mem::take(meta);

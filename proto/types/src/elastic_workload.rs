@@ -135,7 +135,7 @@ impl ElasticUnit {
     /// # Errors
     /// When the two names together are too long.
     pub fn deployment_name(&self, source: &Name) -> Result<Name, crate::NameError> {
-        Name::new(&format!("{source}-unit-{}", self.name))
+        Name::new(format!("{source}-unit-{}", self.name))
     }
 
     /// The spec of its Deployment, for a size.

@@ -1,20 +1,38 @@
 //! ElasticWorkloads: proposes that their replicas spread whenever they would. What changes is `decide`'s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{Command, Kind, Object, ObjectRef};
+use bulkhead_types::{Command, ElasticWorkload, Object, ObjectId, ObjectRef};
 
 use super::job::stays;
 use super::{Queue, Reconciler, View, work_off};
-use crate::elastic::plan;
+use crate::elastic::{names_of, plan};
 use crate::{Change, ChangeType, State};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct ElasticWorkloads {
     queue: Queue,
-    /// Deployments that changed and may be some workload's source.
-    sources: BTreeSet<ObjectRef>,
+    /// Who looks at Deployments of these names, whether or not they are there.
+    watched: BTreeMap<ObjectRef, BTreeSet<ObjectId>>,
+}
+
+impl ElasticWorkloads {
+    fn watch(&mut self, workload: &ElasticWorkload) {
+        for name in names_of(workload) {
+            self.watched.entry(name).or_default().insert(workload.meta.id);
+        }
+    }
+
+    fn forget(&mut self, workload: &ElasticWorkload) {
+        for name in names_of(workload) {
+            let Some(ids) = self.watched.get_mut(&name) else { continue };
+            ids.remove(&workload.meta.id);
+            if ids.is_empty() {
+                self.watched.remove(&name);
+            }
+        }
+    }
 }
 
 impl Reconciler for ElasticWorkloads {
@@ -24,30 +42,35 @@ impl Reconciler for ElasticWorkloads {
 
     fn reset(&mut self, state: &State) {
         *self = Self::default();
-        state.elastic_workloads().iter().for_each(|workload| self.queue.mark(workload.meta.id));
+        for workload in state.elastic_workloads().iter() {
+            self.watch(workload);
+            self.queue.mark(workload.meta.id);
+        }
     }
 
     fn observe(&mut self, change: &Change) {
         match &change.object {
-            Object::ElasticWorkload(workload) if change.change_type == ChangeType::Deleted => {
-                self.queue.forget(workload.meta.id);
+            Object::ElasticWorkload(workload) => {
+                if let Some(Object::ElasticWorkload(former)) = &change.former {
+                    self.forget(former);
+                }
+                if change.change_type == ChangeType::Deleted {
+                    self.forget(workload);
+                    self.queue.forget(workload.meta.id);
+                } else {
+                    self.watch(workload);
+                    self.queue.mark(workload.meta.id);
+                }
             }
-            Object::ElasticWorkload(workload) => self.queue.mark(workload.meta.id),
-            Object::Deployment(deployment) => match deployment.meta.owner {
-                Some(owner) if owner.kind == Kind::ElasticWorkload => self.queue.mark(owner.id),
-                Some(_) => {}
-                None => _ = self.sources.insert(change.object.object_ref()),
-            },
+            Object::Deployment(_) if !self.watched.is_empty() => {
+                let ids = self.watched.get(&change.object.object_ref());
+                ids.into_iter().flatten().for_each(|id| self.queue.mark(*id));
+            }
             _ => {}
         }
     }
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
-        for source in std::mem::take(&mut self.sources) {
-            if let Some(workload) = view.state.elastic_workload_of(&source) {
-                self.queue.mark(workload.meta.id);
-            }
-        }
         self.queue.begin(view.now_ms);
         work_off(
             self,

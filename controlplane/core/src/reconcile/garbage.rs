@@ -18,7 +18,8 @@ const OBJECTS_PER_RUN: usize = 4 * OBJECTS_PER_COMMAND;
 const PODS_PER_COMMAND: usize = 1000;
 
 /// What workloads own.
-const OWNED_KINDS: [Kind; 4] = [Kind::Pod, Kind::ReplicaSet, Kind::Job, Kind::ControllerRevision];
+const OWNED_KINDS: [Kind; 5] =
+    [Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::Job, Kind::ControllerRevision];
 
 /// Stands in the queue for the ended pods; no object has this key.
 const ENDED_PODS: ObjectId = ObjectId(0);
@@ -102,6 +103,7 @@ impl Garbage {
             | Object::DaemonSet(_)
             | Object::Job(_)
             | Object::CronJob(_)
+            | Object::ElasticWorkload(_)
                 if gone || planted!("canary_garbage_of_live_owner") =>
             {
                 self.queue.mark(meta.id);

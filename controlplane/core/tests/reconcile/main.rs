@@ -9,6 +9,7 @@ mod daemon_laws;
 mod daemon_sets;
 mod deliveries;
 mod delivery_laws;
+mod elastic;
 mod fencing;
 mod job_kit;
 mod job_laws;

@@ -1,0 +1,84 @@
+//! What changed in a status, in one line for people.
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{
+    AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, ObjectId, ObjectStatus,
+    format_millis,
+};
+
+/// How far a rollout is.
+pub(super) fn of_rollout(status: &DeploymentStatus) -> String {
+    format!("{} updated, {} available", status.updated_replicas, status.available_replicas)
+}
+
+/// Where a delivery by steps stands.
+pub(super) fn of_delivery(status: Option<&DeliveryStatus>) -> String {
+    match status {
+        None => "no delivery by steps any more".to_owned(),
+        Some(status) if status.is_aborted() => format!("{} given up: {}", status.update, status.abort_reason),
+        Some(status) if status.is_under_way() => format!("{} at step {}", status.update, status.step + 1),
+        Some(status) => format!("{} is stable", status.update),
+    }
+}
+
+/// What is known of an object of a kind without a status event of its own.
+pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> String {
+    match status {
+        ObjectStatus::StatefulSet(s) => {
+            format!("{} ready, {} updated", s.ready_replicas, s.updated_replicas)
+        }
+        ObjectStatus::DaemonSet(s) => {
+            format!("{} of {} nodes ready", s.number_ready, s.desired_number_scheduled)
+        }
+        ObjectStatus::Job(s) => {
+            format!("{} active, {} succeeded, {} failed", s.active, s.succeeded, s.failed)
+        }
+        ObjectStatus::CronJob(s) => format!("{} active jobs", s.active.len()),
+        ObjectStatus::HorizontalPodAutoscaler(s) => {
+            let present = state.horizontal_pod_autoscalers().get(id);
+            of_autoscaler(s, present.map_or(&[], |autoscaler| &autoscaler.spec.metrics))
+        }
+        ObjectStatus::CronHorizontalPodAutoscaler(s) => {
+            let last = s.runs.iter().max_by_key(|run| run.ran_at_ms);
+            last.map_or_else(String::new, |run| format!("{}: {:?}, {}", run.job, run.outcome, run.message))
+        }
+        ObjectStatus::ElasticWorkload(s) => {
+            let units = s.units.iter().map(|unit| match unit.name.as_str() {
+                "" => format!("source {}", unit.desired_replicas),
+                name => format!("{name} {}", unit.desired_replicas),
+            });
+            let ready: u32 = s.units.iter().map(|unit| unit.ready_replicas).sum();
+            format!("{}; {ready} ready", units.collect::<Vec<_>>().join(", "))
+        }
+        ObjectStatus::PodDisruptionBudget(s) => {
+            format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
+        }
+    }
+}
+
+/// `4 -> 7; cpu: 90% of requests wants 7; http_requests: 64 each wants 3`. The names and units are those of the metrics as
+/// the autoscaler has them now; what it does not have any more goes by its place.
+fn of_autoscaler(status: &AutoscalerStatus, metrics: &[AutoscalerMetric]) -> String {
+    let mut text = match status.current_replicas == status.desired_replicas {
+        true => format!("stays at {}", status.current_replicas),
+        false => format!("{} -> {}", status.current_replicas, status.desired_replicas),
+    };
+    for (index, reading) in status.metrics.iter().enumerate() {
+        let value = match (reading.average_utilization, reading.average_value) {
+            (None, None) if reading.total.get().is_some() => {
+                let total = reading.total.get().copied().unwrap_or_default();
+                format!("{} in all", format_millis(total))
+            }
+            (Some(percent), _) => format!("{percent}% of requests"),
+            (None, Some(value)) => match metrics.get(index) {
+                Some(metric) => format!("{} each", metric.resource.format(value)),
+                None => format!("{value} each"),
+            },
+            (None, None) => reading.message.clone(),
+        };
+        let wants = reading.proposal.map_or_else(String::new, |size| format!(" wants {size}"));
+        let name = metrics.get(index).map_or_else(|| format!("metric {}", index + 1), AutoscalerMetric::name);
+        text += &format!("; {name}: {value}{wants}");
+    }
+    text
+}
