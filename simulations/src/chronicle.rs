@@ -12,7 +12,7 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, digests, ensure,
+    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, digests, ensure,
     exactly_once, garbage, history, job_ends, jobs, ledger, prefix, rebuilt, revisions, rollout,
     stateful_set,
 };
@@ -213,6 +213,7 @@ impl Chronicle {
         jobs::check(&before, &self.state, transaction)?;
         cron_jobs::check(&mut self.starts, transaction)?;
         autoscaling::check(&mut self.resized, &before, transaction)?;
+        delivery::check(&self.recent, transaction)?;
         rollout::check(&self.recent, &self.state, transaction)
     }
 

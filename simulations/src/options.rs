@@ -253,6 +253,9 @@ pub struct WorkloadOptions {
     /// Commands about autoscalers of Deployments.
     #[serde(default)]
     pub autoscalers_permille: u64,
+    /// Commands about deliveries by steps, overflow, budgets, the clock, profiles and priorities.
+    #[serde(default)]
+    pub policies_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -333,6 +336,7 @@ impl Options {
         // Drawn apart, so that what older seeds decide stays as it was.
         options.workload.jobs_permille = *Rng::child(seed, "jobs", 0).pick(&[0, 0, 300, 600]);
         options.workload.autoscalers_permille = *Rng::child(seed, "autoscalers", 0).pick(&[0, 0, 100, 200]);
+        options.workload.policies_permille = *Rng::child(seed, "policies", 0).pick(&[0, 0, 150, 400]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.bound_snapshots();
         match options.beyond {
@@ -581,6 +585,7 @@ impl WorkloadOptions {
             replicas_max: rng.range(1, 2 + u64::from(agents)),
             jobs_permille: 0,
             autoscalers_permille: 0,
+            policies_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

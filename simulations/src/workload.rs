@@ -2,6 +2,7 @@
 
 mod autoscalers;
 mod jobs;
+mod policies;
 
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
@@ -89,6 +90,10 @@ impl Workload {
         let deployment = self.deployment_ref(rng);
         if self.options.autoscalers_permille > 0 && rng.chance(self.options.autoscalers_permille) {
             return autoscalers::command(rng, state, &deployment);
+        }
+        if self.options.policies_permille > 0 && rng.chance(self.options.policies_permille) {
+            let wanted = self.deployment(rng, &deployment);
+            return policies::command(rng, state, wanted);
         }
         match rng.range(0, 99) {
             0..30 => Command::Apply(Object::Deployment(Arc::new(self.deployment(rng, &deployment)))),
@@ -266,6 +271,7 @@ mod tests {
     fn everything_that_is_asked_for_is_valid() {
         let mut options = Options::draw(1);
         options.workload.sets_permille = 300;
+        options.workload.policies_permille = 300;
         let mut workload = Workload::new(options.workload, 3);
         let rng = &mut Rng::child(1, "test", 0);
         let mut objects = 0;

@@ -10,8 +10,8 @@ use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_types::{
-    DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, Job, Kind, MemberId, NodePhase,
-    ObjectId, Pod, StatefulSet, StatefulSetUpdateStrategy,
+    ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
+    Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
 };
 
 use super::{Verdict, Violation, daemon_set, ensure, progress};
@@ -66,6 +66,7 @@ pub fn state(state: &State, nodes: usize, is_lost: bool, lost: Option<ObjectId>)
     if lost.is_some() {
         return Ok(());
     }
+    state.elastic_workloads().iter().try_for_each(|workload| check_elastic(state, workload))?;
     state.stateful_sets().iter().try_for_each(|set| check_stateful_set(state, set))?;
     state.daemon_sets().iter().try_for_each(|set| check_daemon_set(state, set))?;
     state.jobs().iter().try_for_each(|job| check_job(state, job))
@@ -87,13 +88,14 @@ fn waits(state: &State, owner: ObjectId) -> bool {
 
 fn check_stateful_set(state: &State, set: &StatefulSet) -> Verdict {
     let (spec, status) = (&set.spec, &set.status);
+    let wanted = spec.wanted_replicas();
     let rolls = matches!(spec.update_strategy, StatefulSetUpdateStrategy::RollingUpdate { partition: 0, .. });
     let complete = status.observed_generation == set.meta.generation
-        && [status.replicas, status.ready_replicas, status.available_replicas] == [spec.replicas; 3]
-        && (!rolls || status.updated_replicas == spec.replicas)
+        && [status.replicas, status.ready_replicas, status.available_replicas] == [wanted; 3]
+        && (!rolls || status.updated_replicas == wanted)
         && (!rolls || status.current_revision == status.update_revision);
     ensure(waits(state, set.meta.id) || complete, "convergence", || {
-        format!("StatefulSet {} wants {} and is at {status:?}", set.meta.name, spec.replicas)
+        format!("StatefulSet {} wants {wanted} and is at {status:?}", set.meta.name)
     })
 }
 
@@ -109,6 +111,14 @@ fn check_daemon_set(state: &State, set: &DaemonSet) -> Verdict {
     })
 }
 
+/// Whether the PriorityClass that a pod names is there.
+fn has_class(state: &State, pod: &Pod) -> bool {
+    let named = pod.spec.priority_class();
+    named.is_none_or(|class| {
+        state.priority_classes().iter().any(|other| other.meta.name.as_str() == class.as_str())
+    })
+}
+
 fn check_pod(state: &State, pod: &Pod) -> Verdict {
     let name = &pod.meta.name;
     if pod.meta.is_deleting() {
@@ -118,6 +128,8 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
         return Ok(());
     }
     match pod.node {
+        // It waits for its class, whatever room there is.
+        None if !has_class(state, pod) => Ok(()),
         None => {
             let request = pod.spec.scheduling_request();
             let fits = |id: ObjectId| {
@@ -146,11 +158,38 @@ fn check_deployment(state: &State, deployment: &Deployment, lost: Option<ObjectI
     let waits = sets
         .flat_map(|set| state.pods_of(set))
         .any(|pod| state.pending_pods().contains(&pod.meta.id) || is_held(pod));
-    let complete = status.observed_generation == deployment.meta.generation
-        && [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas]
-            == [spec.replicas; 4];
-    ensure(waits || complete, "convergence", || {
-        format!("Deployment {} wants {} and is at {status:?}", deployment.meta.name, spec.replicas)
+    let wanted = spec.wanted_replicas();
+    let is_seen = status.observed_generation == deployment.meta.generation;
+    let complete = match spec.delivery.get() {
+        None => {
+            [status.replicas, status.updated_replicas, status.ready_replicas, status.available_replicas]
+                == [wanted; 4]
+        }
+        // It may rest at any step, with pods of two templates, and with two whole sets.
+        Some(_) => status.available_replicas >= wanted && status.replicas == status.available_replicas,
+    };
+    ensure(waits || (is_seen && complete), "convergence", || {
+        format!("Deployment {} wants {wanted} and is at {status:?}", deployment.meta.name)
+    })
+}
+
+/// Source and units have their sizes, unless the workload says what is in the way.
+fn check_elastic(state: &State, workload: &ElasticWorkload) -> Verdict {
+    let (meta, spec, status) = (&workload.meta, &workload.spec, &workload.status);
+    let is_synced =
+        status.conditions.iter().any(|c| c.condition_type == SYNCED && c.status == ConditionStatus::True);
+    let units = spec.units.iter().filter_map(|unit| unit.deployment_name(&spec.source.name).ok());
+    let size = |name: Name| {
+        let id = state.find(Kind::Deployment, meta.namespace.as_ref(), &name)?;
+        state.deployments().get(id).map(|deployment| (deployment.spec.stopped, deployment.spec.replicas))
+    };
+    let found: Vec<_> = std::iter::once(spec.source.name.clone()).chain(units).map(size).collect();
+    let is_stopped = found.iter().any(|size| size.is_some_and(|(stopped, _)| stopped));
+    let sizes: Vec<_> = spec.sizes().into_iter().map(|size| Some((false, size))).collect();
+    let is_said = status.observed_generation == meta.generation && !is_synced;
+    let is_well = status.observed_generation == meta.generation && (is_stopped || found == sizes);
+    ensure(is_said || is_well, "convergence", || {
+        format!("ElasticWorkload {} wants {sizes:?}, has {found:?}, and says {status:?}", meta.name)
     })
 }
 

@@ -25,6 +25,7 @@
 //! | `stateful_set` | ordinals come, go and are replaced in their order and within their bound, one pod of each | at every creation and deletion by its reconciler |
 //! | `daemon_set` | nodes that suit get one pod, two with a surge, and no more are without than allowed | at every creation and deletion by its reconciler |
 //! | `rollout` | a rollout keeps to its surge and to its unavailable | at every change of a ReplicaSet's size |
+//! | `delivery` | a delivery by steps has no more new pods than its step allows, and passes over no pause | at every change of a ReplicaSet's size, and of a step |
 //! | `progress` | a rollout ends, also on a full cluster: it stands still only where its bounds leave it no step | at the end |
 //! | `job_ends` | the end of each pod of a Job is counted once, as a success only when its guest said so | at every new entry |
 //! | `jobs` | a Job that gets a pod has no more than its parallelism; its result is final | at every new entry |
@@ -42,6 +43,7 @@ pub mod binding;
 pub mod convergence;
 pub mod cron_jobs;
 pub mod daemon_set;
+pub mod delivery;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;

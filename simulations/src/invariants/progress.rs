@@ -29,7 +29,11 @@ struct Set {
 /// # Errors
 /// When its rollout could go a step further.
 pub fn check(state: &State, deployment: &Deployment) -> Verdict {
-    if deployment.spec.paused || deployment.meta.is_deleting() {
+    // One by steps may rest at each of them: `convergence` looks at that.
+    let has_steps = deployment.spec.delivery.get().is_some();
+    // While it is stopped nothing rolls, and there is nothing to roll.
+    let is_held = deployment.spec.paused || deployment.spec.stopped;
+    if is_held || deployment.meta.is_deleting() || has_steps {
         return Ok(());
     }
     let sets: Vec<Set> = state
@@ -72,7 +76,8 @@ fn is_same(one: &PodTemplate, other: &PodTemplate) -> bool {
 /// A step that the bounds allow, if there is one.
 fn step(deployment: &Deployment, sets: &[Set]) -> Option<&'static str> {
     let spec = &deployment.spec;
-    let (surge, unavailable) = spec.strategy.bounds(spec.replicas);
+    let wanted = spec.wanted_replicas();
+    let (surge, unavailable) = spec.strategy.bounds(wanted);
     let Some(place) = sets.iter().position(|set| set.is_new) else {
         return Some("there is no set of its template");
     };
@@ -80,16 +85,16 @@ fn step(deployment: &Deployment, sets: &[Set]) -> Option<&'static str> {
     let old = || sets.iter().enumerate().filter(|(n, _)| *n != place).map(|(_, set)| set);
     let old_size: u32 = old().map(|set| set.size).sum();
     if old_size == 0 {
-        return (new.size != spec.replicas).then_some("only its size is wrong");
+        return (new.size != wanted).then_some("only its size is wrong");
     }
     if spec.strategy == DeploymentStrategy::Recreate {
         return Some("all old pods may go");
     }
     let occupied: u32 = old().map(|set| set.active.max(set.size)).sum();
-    if new.size < spec.replicas && occupied + new.size < spec.replicas + surge {
+    if new.size < wanted && occupied + new.size < wanted + surge {
         return Some("one more new pod is allowed");
     }
-    let available_min = spec.replicas.saturating_sub(unavailable);
+    let available_min = wanted.saturating_sub(unavailable);
     if sets.iter().map(|set| set.ready).sum::<u32>() > available_min {
         return Some("an old pod may go");
     }

@@ -68,7 +68,9 @@ fn check_resize(recent: &VecDeque<State>, after: &State, at_ms: u64, id: ObjectI
         let Some(deployment) = state.deployments().get(owner.id) else { continue };
         let sets = figures(state, before, after, deployment, at_ms);
         let rescaled = recent.iter().any(|s| {
-            s.deployments().get(owner.id).is_some_and(|d| d.spec.replicas != deployment.spec.replicas)
+            s.deployments()
+                .get(owner.id)
+                .is_some_and(|d| d.spec.wanted_replicas() != deployment.spec.wanted_replicas())
         });
         match judge(deployment, &sets, id, rescaled) {
             None => return Ok(()),
@@ -107,11 +109,12 @@ fn is_active(pod: &Pod) -> bool {
 /// What is wrong with a change of the set `id`, if something is.
 fn judge(deployment: &Deployment, sets: &[Set], id: ObjectId, rescaled: bool) -> Option<String> {
     let spec = &deployment.spec;
-    let (surge, unavailable) = spec.strategy.bounds(spec.replicas);
+    let wanted = spec.wanted_replicas();
+    let (surge, unavailable) = spec.strategy.bounds(wanted);
     let set = sets.iter().find(|set| set.id == id)?;
     if set.after > set.before {
         let total: u32 = sets.iter().map(|set| set.after).sum();
-        let total_max = spec.replicas + surge;
+        let total_max = wanted + surge;
         if total > total_max {
             return Some(format!("{total} in all, at most {total_max} are allowed: {sets:?}"));
         }
@@ -127,7 +130,7 @@ fn judge(deployment: &Deployment, sets: &[Set], id: ObjectId, rescaled: bool) ->
     }
     let staying = |size: fn(&Set) -> u32| sets.iter().map(|set| set.available.min(size(set))).sum::<u32>();
     let (had, has) = (staying(|set| set.before), staying(|set| set.after));
-    let available_min = spec.replicas.saturating_sub(unavailable).min(had);
+    let available_min = wanted.saturating_sub(unavailable).min(had);
     (has < available_min).then(|| format!("{has} available pods stay, {available_min} must: {sets:?}"))
 }
 
