@@ -175,6 +175,11 @@ proptest! {
         let replayed = cluster.replayed();
         prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
     }
+}
+
+proptest! {
+    // Each case is run twice, and a difference shows at once or never.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {

@@ -256,6 +256,11 @@ proptest! {
         cluster.new_leader();
         cluster.settle();
     }
+}
+
+proptest! {
+    // Each case is run twice, and a difference shows at once or never.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {
