@@ -10,6 +10,7 @@ mod pod;
 mod profile;
 mod running;
 mod stateful;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 mod yaml;
@@ -79,6 +80,10 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::CronHorizontalPodAutoscaler(o) => (
             Some(cron_autoscaler::cron_autoscaler_spec(&o.spec)),
             Some(cron_autoscaler::cron_autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::VerticalPodAutoscaler(o) => (
+            Some(vertical_autoscaler::autoscaler_spec(&o.spec)),
+            Some(vertical_autoscaler::autoscaler_status(&o.spec, &o.status)),
         ),
         Object::PodDisruptionBudget(o) => {
             (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))

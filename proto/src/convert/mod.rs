@@ -34,6 +34,7 @@ mod scalar;
 mod security;
 mod stateful;
 mod submit;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 

@@ -14,7 +14,7 @@ wire_oneof!(ObjectStatus => object_status {
     values { StatefulSet "stateful_set", DaemonSet "daemon_set", Job "job", CronJob "cron_job",
         HorizontalPodAutoscaler "horizontal_pod_autoscaler",
         CronHorizontalPodAutoscaler "cron_horizontal_pod_autoscaler",
-        PodDisruptionBudget "pod_disruption_budget",
+        PodDisruptionBudget "pod_disruption_budget", VerticalPodAutoscaler "vertical_pod_autoscaler",
     }
     messages {}
 });

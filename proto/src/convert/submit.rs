@@ -227,6 +227,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::HorizontalPodAutoscaler => "horizontal_pod_autoscaler",
         Kind::CronHorizontalPodAutoscaler => "cron_horizontal_pod_autoscaler",
         Kind::PodDisruptionBudget => "pod_disruption_budget",
+        Kind::VerticalPodAutoscaler => "vertical_pod_autoscaler",
         Kind::PriorityClass => "priority_class",
         Kind::Profile => "profile",
     };

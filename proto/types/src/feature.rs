@@ -21,7 +21,7 @@ pub const WORKLOADS_LEVEL: u32 = 4;
 /// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
 pub const POLICY_LEVEL: u32 = 5;
 
-/// From this level on there are deliveries by steps.
+/// From this level on there are deliveries by steps, and VerticalPodAutoscalers with their recommendations and evictions.
 pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
@@ -31,6 +31,7 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
             Self::PriorityClass | Self::Profile => POLICY_LEVEL,
+            Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -92,6 +93,7 @@ impl Command {
                 deployment.kind.feature_level()
             }
             Self::SetStopped { object, .. } if object.kind == Kind::StatefulSet => POLICY_LEVEL,
+            Self::Evict { autoscaler: Some(_), .. } => DELIVERY_LEVEL,
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
             | Self::SetStopped { .. }
@@ -103,7 +105,8 @@ impl Command {
             | Self::ScaleBySchedule { .. }
             | Self::Evict { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
-            Self::PromoteRollout { .. }
+            Self::Recommend { .. }
+            | Self::PromoteRollout { .. }
             | Self::AbortRollout { .. }
             | Self::RetryRollout { .. }
             | Self::AdvanceDelivery { .. } => DELIVERY_LEVEL,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget, PriorityClass, Profile,
-    ReplicaSet, Secret, StatefulSet,
+    ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -121,6 +121,9 @@ kinds! {
     /// How many pods evictions leave.
     PodDisruptionBudget = 15, "policy/v1", namespaced,
         ["poddisruptionbudget", "poddisruptionbudgets", "pdb"];
+    /// How much the containers of a workload request, by what they use.
+    VerticalPodAutoscaler = 16, "autoscaling.k8s.io/v1", namespaced,
+        ["verticalpodautoscaler", "verticalpodautoscalers", "vpa"];
     /// Which pods are placed first.
     PriorityClass = 18, "scheduling.k8s.io/v1", cluster, ["priorityclass", "priorityclasses", "pc"];
     /// What pods get when they are created.

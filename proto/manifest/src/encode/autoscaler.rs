@@ -31,7 +31,7 @@ pub(super) fn target_ref(target: &ScaleTarget) -> Value {
 }
 
 /// An amount as Kubernetes writes it.
-fn amount(resource: MeasuredResource, amount: u64) -> String {
+pub(super) fn amount(resource: MeasuredResource, amount: u64) -> String {
     match resource {
         MeasuredResource::Cpu | MeasuredResource::Queried => format_millis(amount),
         MeasuredResource::Memory => format_bytes(amount),
