@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod vertical;
 mod workloads;
 
 use bulkhead_types::{
@@ -13,6 +14,7 @@ use crate::target::slash_name;
 use crate::time::{age, short};
 
 pub(crate) use autoscaling::{metric, scaled};
+pub(crate) use vertical::{allowed, amount};
 pub(crate) use workloads::{job_completions, job_status};
 
 const NONE: &str = "<none>";
@@ -86,6 +88,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::CronHorizontalPodAutoscaler, _) => {
             &["NAME", "REFERENCE", "TIMEZONE", "JOBS", "LAST RUN", "LAST OUTCOME", "AGE"]
         }
+        (Kind::VerticalPodAutoscaler, _) => &["NAME", "REFERENCE", "MODE", "CPU", "MEM", "PROVIDED", "AGE"],
         (Kind::PriorityClass, _) => &["NAME", "VALUE", "GLOBAL DEFAULT", "AGE"],
         (Kind::Profile, _) => &["NAME", "RULES", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
@@ -122,6 +125,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::HorizontalPodAutoscaler(o) => autoscaling::autoscaler(o),
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(o),
+        Object::VerticalPodAutoscaler(o) => vertical::autoscaler(o),
         Object::PriorityClass(o) => {
             let age = age(o.meta.created_at_ms);
             (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])

@@ -87,6 +87,7 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::HorizontalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PodDisruptionBudget(o) => o.meta.as_ref(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PriorityClass(o) => o.meta.as_ref(),
         Kind::Profile(o) => o.meta.as_ref(),
     }
@@ -110,6 +111,7 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::HorizontalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PodDisruptionBudget(o) => o.meta.as_mut(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PriorityClass(o) => o.meta.as_mut(),
         Kind::Profile(o) => o.meta.as_mut(),
     }
@@ -133,6 +135,7 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::HorizontalPodAutoscaler(_) => v1::Kind::HorizontalPodAutoscaler,
         Kind::CronHorizontalPodAutoscaler(_) => v1::Kind::CronHorizontalPodAutoscaler,
         Kind::PodDisruptionBudget(_) => v1::Kind::PodDisruptionBudget,
+        Kind::VerticalPodAutoscaler(_) => v1::Kind::VerticalPodAutoscaler,
         Kind::PriorityClass(_) => v1::Kind::PriorityClass,
         Kind::Profile(_) => v1::Kind::Profile,
     }

@@ -1,4 +1,4 @@
-//! What a new pod gets of the cluster's Profiles.
+//! What a new pod gets of the cluster's Profiles, and then of its workload's VerticalPodAutoscaler.
 //!
 //! It is a part of how a pod comes to be, so it happens where events are applied: whoever creates the pod, and from
 //! whatever template, the same rules count, and every replica sees the same profiles.
@@ -7,13 +7,46 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Container, Kind, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, RequestFromLimit,
-    ResourceRequirements, Shared, StringMap,
+    ResourceRequirements, Shared, StringMap, UpdateMode,
 };
 
 use crate::State;
+use crate::vertical::{Resized, fit, workload_of};
 
-/// Adds to a new pod what profiles say and it does not. Costs nothing while there are no profiles.
-pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
+/// The pod as it comes to be: profiles first, so that what they make of requests and limits is the proportion that a
+/// recommendation keeps. Costs nothing while there are neither.
+pub(crate) fn admit(state: &State, pod: Pod) -> Pod {
+    if state.profiles.is_empty() && state.vertical_pod_autoscalers.is_empty() {
+        return pod;
+    }
+    let mut admitted = with_recommendation(state, with_profiles(state, pod.clone()));
+    if admitted != pod {
+        share_with_sibling(state, &mut admitted);
+    }
+    admitted
+}
+
+/// Requests, and limits in proportion, as they are recommended for the pods of its workload.
+fn with_recommendation(state: &State, mut pod: Pod) -> Pod {
+    if state.vertical_pod_autoscalers.is_empty() {
+        return pod;
+    }
+    let workload = workload_of(state, &pod);
+    let vertical = workload.as_ref().and_then(|target| state.vertical_autoscaler_of(target));
+    let Some(vertical) = vertical.filter(|one| one.spec.update_mode != UpdateMode::Off) else { return pod };
+    let mut spec = PodSpec::clone(&pod.spec);
+    for container in &mut spec.containers {
+        let Resized { requests, limits } = fit(&vertical.spec, &vertical.status, container);
+        (container.requests, container.limits) = (requests, limits);
+    }
+    if spec != *pod.spec {
+        pod.spec = Shared::new(spec);
+    }
+    pod
+}
+
+/// Adds to a new pod what profiles say and it does not.
+fn with_profiles(state: &State, mut pod: Pod) -> Pod {
     if state.profiles.is_empty() {
         return pod;
     }
@@ -34,7 +67,6 @@ pub(crate) fn admit(state: &State, mut pod: Pod) -> Pod {
     if spec != *pod.spec {
         pod.spec = Shared::new(spec);
     }
-    share_with_sibling(state, &mut pod);
     pod
 }
 

@@ -35,6 +35,7 @@ pub mod replica;
 pub mod schedule;
 pub mod server;
 mod state;
+pub mod vertical;
 pub mod watch;
 mod workload;
 

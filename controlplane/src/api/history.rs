@@ -9,7 +9,8 @@ use bulkhead_proto::{Field, ProtoCodec, v1};
 use bulkhead_storage::{EventRecord, EventStore};
 use bulkhead_types::{
     AutoscalerStatus, DeliveryStatus, DeploymentStatus, Event, EventKind, Kind, LogCodec, ObjectId,
-    ObjectRef, ObjectStatus, Transaction, format_millis,
+    ObjectRef, ObjectStatus, ResourceEstimate, Transaction, VerticalAutoscalerStatus, format_bytes,
+    format_millis,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -358,7 +359,28 @@ fn status_summary(status: &ObjectStatus) -> String {
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
+        ObjectStatus::VerticalPodAutoscaler(s) => recommendation_summary(s),
     }
+}
+
+/// `web: cpu 120m (60m to 1), memory 96Mi (64Mi to 1Gi), of 40 samples; 2 evicted`.
+fn recommendation_summary(status: &VerticalAutoscalerStatus) -> String {
+    let range = |estimate: Option<ResourceEstimate>, text: fn(u64) -> String| match estimate {
+        Some(one) => format!("{} ({} to {})", text(one.target), text(one.lower), text(one.upper)),
+        None => "unknown".to_owned(),
+    };
+    let containers = status.containers.iter().map(|one| {
+        let (cpu, memory) = (range(one.cpu_millis, format_millis), range(one.memory_bytes, format_bytes));
+        format!("{}: cpu {cpu}, memory {memory}, of {} samples", one.container, one.samples)
+    });
+    let mut parts: Vec<String> = containers.collect();
+    if parts.is_empty() {
+        parts.push("nothing recommended".to_owned());
+    }
+    if status.evictions > 0 {
+        parts.push(format!("{} evicted", status.evictions));
+    }
+    parts.join("; ")
 }
 
 /// `4 -> 7; metric 1: 90% of requests wants 7; metric 2: 64 each wants 3`.

@@ -7,7 +7,7 @@ use bulkhead_types::{
     Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, autoscaling, not_allowed, not_found, priorities};
+use super::{Emit, autoscaling, not_allowed, not_found, priorities, vertical};
 use crate::State;
 
 /// The namespace that is always there.
@@ -27,6 +27,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
             .with_remedy("start an agent with this name"));
     }
     autoscaling::check_alone(state, object)?;
+    vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     emit.create(fresh(object, emit));
     Ok(())
@@ -92,6 +93,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::HorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::CronHorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
+        Object::VerticalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -164,6 +166,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
             .with_remedy("change that instead"));
     }
     autoscaling::check_alone(state, object)?;
+    vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;

@@ -126,7 +126,11 @@ pub(super) fn set_status(
 ) -> Result<(), Rejection> {
     let kind = status.kind();
     let found = state.object(kind, id).ok_or_else(|| not_found(format!("{kind} {id}")))?;
-    if matches!(kind, Kind::HorizontalPodAutoscaler | Kind::CronHorizontalPodAutoscaler) {
+    let by_decision = matches!(
+        kind,
+        Kind::HorizontalPodAutoscaler | Kind::CronHorizontalPodAutoscaler | Kind::VerticalPodAutoscaler
+    );
+    if by_decision {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
     }
     let status = match (&found, status) {

@@ -25,7 +25,8 @@ pub(crate) struct Index {
     on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
-    /// Who sets the size of which workload, or moves the bounds of which autoscaler, by the kind of who does.
+    /// Who sets the size or the requests of which workload, or moves the bounds of which autoscaler, by the kind of who
+    /// does.
     scalers: OrdSet<(NameKey, Kind, ObjectId)>,
     /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
     config_users: OrdMap<NameKey, OrdSet<ObjectId>>,
@@ -52,11 +53,12 @@ fn as_pod(object: Option<&Object>) -> Option<&Pod> {
     }
 }
 
-/// What an object scales, when it does.
+/// What an object scales, in whatever direction, when it does.
 fn scaler(object: &Object) -> Option<(NameKey, Kind, ObjectId)> {
     let target = match object {
         Object::HorizontalPodAutoscaler(autoscaler) => &autoscaler.spec.target,
         Object::CronHorizontalPodAutoscaler(scaler) => &scaler.spec.target,
+        Object::VerticalPodAutoscaler(vertical) => &vertical.spec.target,
         _ => return None,
     };
     let meta = object.meta();

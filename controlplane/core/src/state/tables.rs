@@ -3,7 +3,7 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -89,6 +89,8 @@ tables! {
     cron_horizontal_pod_autoscalers: CronHorizontalPodAutoscaler;
     /// All budgets.
     pod_disruption_budgets: PodDisruptionBudget;
+    /// All VerticalPodAutoscalers.
+    vertical_pod_autoscalers: VerticalPodAutoscaler;
     /// All PriorityClasses.
     priority_classes: PriorityClass;
     /// All profiles.
