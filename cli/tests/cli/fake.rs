@@ -315,6 +315,17 @@ impl Fake {
         self.put(Kind::HorizontalPodAutoscaler(found));
     }
 
+    pub(crate) fn change_vertical_autoscaler(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut v1::VerticalPodAutoscaler),
+    ) {
+        let found = self.state().object_of(v1::Kind::VerticalPodAutoscaler, name).cloned();
+        let Some(Kind::VerticalPodAutoscaler(mut found)) = found else { panic!("no autoscaler {name}") };
+        change(&mut found);
+        self.put(Kind::VerticalPodAutoscaler(found));
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let mut state = self.state();
         let key = state.object(name).map(key_of).expect("the object is there");

@@ -120,10 +120,13 @@ fn the_status_shows_what_policies_allow() {
 
 #[test]
 fn mistakes_are_named_where_they_are() {
-    check("  updatePolicy: {updateMode: Sometimes}\n", expect![[r#"
+    check(
+        "  updatePolicy: {updateMode: Sometimes}\n",
+        expect![[r#"
         a.yaml:5:3 spec.targetRef: is required
         a.yaml:5:30 spec.updatePolicy.updateMode: "Sometimes" is not one of Off, Initial, Recreate, Auto
-    "#]]);
+    "#]],
+    );
     check(
         &format!("{TARGET}  updatePolicy: {{updateMode: InPlaceOrRecreate, evictionRequirements: []}}\n"),
         expect![[r#"
@@ -141,25 +144,33 @@ fn mistakes_are_named_where_they_are() {
         - {containerName: a, minAllowed: {cpu: 2, memory: 1Gi}, maxAllowed: {cpu: 1, memory: 2Gi}}\n    \
         - {containerName: a, mode: Maybe}\n    \
         - {containerName: b, controlledResources: [gpu]}\n";
-    check(&format!("{TARGET}{policies}"), expect![[r#"
+    check(
+        &format!("{TARGET}{policies}"),
+        expect![[r#"
         a.yaml:9:32 spec.resourcePolicy.containerPolicies[1].mode: "Maybe" is not one of Auto, Off
         a.yaml:10:47 spec.resourcePolicy.containerPolicies[2].controlledResources[0]: "gpu" is not one of cpu, memory
-    "#]]);
+    "#]],
+    );
     let policies = "  resourcePolicy:\n    containerPolicies:\n    \
         - {containerName: a, minAllowed: {cpu: 2, memory: 1Gi}, maxAllowed: {cpu: 1, memory: 2Gi}}\n    \
         - {containerName: a, controlledResources: [cpu, cpu]}\n    \
         - {containerName: B, controlledResources: []}\n    \
         - {containerName: c, minAllowed: {cpu: 0, ephemeral-storage: 1Gi}}\n    \
         - {mode: \"Off\"}\n";
-    check(&format!("{TARGET}{policies}"), expect![[r#"
+    check(
+        &format!("{TARGET}{policies}"),
+        expect![[r#"
         a.yaml:12:7 spec.resourcePolicy.containerPolicies[4].containerName: is required
-    "#]]);
+    "#]],
+    );
     let policies = "  resourcePolicy:\n    containerPolicies:\n    \
         - {containerName: a, minAllowed: {cpu: 2, memory: 1Gi}, maxAllowed: {cpu: 1, memory: 2Gi}}\n    \
         - {containerName: a, controlledResources: [cpu, cpu]}\n    \
         - {containerName: B, controlledResources: []}\n    \
         - {containerName: c, minAllowed: {cpu: 0, ephemeral-storage: 1Gi}}\n";
-    check(&format!("{TARGET}{policies}"), expect![[r#"
+    check(
+        &format!("{TARGET}{policies}"),
+        expect![[r#"
         a.yaml:8:39 spec.resourcePolicy.containerPolicies[0].minAllowed.cpu: must not be more than maxAllowed
         a.yaml:9:8 spec.resourcePolicy.containerPolicies[1].containerName: repeats "a"
         a.yaml:9:53 spec.resourcePolicy.containerPolicies[1].controlledResources[1]: repeats "cpu"
@@ -167,5 +178,6 @@ fn mistakes_are_named_where_they_are() {
         a.yaml:10:26 spec.resourcePolicy.containerPolicies[2].controlledResources: must name cpu, memory or both; with mode Off nothing is controlled
         a.yaml:11:39 spec.resourcePolicy.containerPolicies[3].minAllowed.cpu: must be more than 0 and at most 9007199254740992
         a.yaml:11:47 spec.resourcePolicy.containerPolicies[3].minAllowed.ephemeral-storage: is not recommended: only cpu and memory are
-    "#]]);
+    "#]],
+    );
 }
