@@ -18,5 +18,5 @@ mod verdict;
 pub use estimate::{CPU_LEAST_MILLIS, MEMORY_LEAST_BYTES, estimate};
 pub use histogram::{Buckets, HALF_LIFE_MS, Histogram, Percent};
 pub use model::{ContainerModel, CpuSample, PEAK_WINDOW_MS};
-pub(crate) use resize::{Resized, check_eviction, fit, workload_of};
+pub(crate) use resize::{Resized, check_eviction, fit, is_misfit, workload_of};
 pub use verdict::{CHECKPOINT_MS, Models, look};

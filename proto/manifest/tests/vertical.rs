@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_manifest::{Names, Source, parse, to_yaml};
+use bulkhead_manifest::{Edit, EditMode, Names, PlanError, Source, parse, plan, to_yaml};
 use bulkhead_types::{
     Command, ContainerRecommendation, ContainerScalingMode, ControlledValues, DELIVERY_LEVEL, Kind,
     MeasuredResource, Name, Object, ObjectId, ResourceEstimate, UpdateMode, VERTICAL_MIN_REPLICAS_DEFAULT,
@@ -116,6 +116,28 @@ fn the_status_shows_what_policies_allow() {
                 memory: 1Gi
     "#]]
     .assert_eq(status);
+}
+
+/// Server-side apply: each manager keeps what it said, and what it does not say any more goes.
+#[test]
+fn two_managers_share_one() {
+    let namespace = Name::new("default").expect("a name");
+    let apply = |present: Option<&Object>, manager: &str, text: &str| {
+        let source = Source { name: "-".to_owned(), text: text.to_owned() };
+        let edit = Edit { manager, mode: EditMode::Apply { force: false } };
+        let planned = plan(&[source], Some(&namespace), edit, &|_| present.cloned());
+        planned.map(|mut planned| planned.remove(0).parsed.object)
+    };
+    let first = apply(None, "cli", EXAMPLE).expect("a whole manifest");
+    let part =
+        manifest("  updatePolicy: {updateMode: Auto, minReplicas: 2}\n").replace("name: x", "name: web");
+    let both = apply(Some(&first), "other", &part).expect("equal values are shared");
+    let changed = part.replace("minReplicas: 2", "minReplicas: 5");
+    assert!(matches!(apply(Some(&both), "other", &changed), Err(PlanError::Conflicts(_))));
+    // Without its policies, which nobody else wants.
+    let less = EXAMPLE.split("  resourcePolicy:").next().expect("a part");
+    let Ok(Object::VerticalPodAutoscaler(left)) = apply(Some(&both), "cli", less) else { panic!("applied") };
+    assert_eq!((left.spec.policies.len(), left.spec.min_replicas), (0, 2));
 }
 
 #[test]

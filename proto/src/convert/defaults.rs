@@ -83,15 +83,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             &mut o.meta
         }
         Wire::PodDisruptionBudget(o) => {
-            o.status = None;
-            if let Some(spec) = &mut o.spec {
-                default(
-                    &mut spec.unhealthy_pod_eviction_policy,
-                    v1::UnhealthyPodEvictionPolicy::IfHealthyBudget,
-                );
-                spec.selector.get_or_insert_default();
-            }
-            &mut o.meta
+            fresh(&mut o.meta, &mut o.spec, default_disruption_budget_spec, &mut o.status)
         }
     };
     if let Some(meta) = meta {
@@ -105,6 +97,11 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         };
     }
     Ok(wire)
+}
+
+fn default_disruption_budget_spec(spec: &mut v1::DisruptionBudgetSpec) {
+    default(&mut spec.unhealthy_pod_eviction_policy, v1::UnhealthyPodEvictionPolicy::IfHealthyBudget);
+    spec.selector.get_or_insert_default();
 }
 
 fn default_deployment_spec(spec: &mut v1::DeploymentSpec) {

@@ -158,6 +158,16 @@ mod tests {
     }
 
     #[test]
+    fn an_eviction_for_an_autoscaler_needs_its_level() {
+        let pod =
+            crate::ObjectRef { kind: Kind::Pod, namespace: None, name: Name::new("p").expect("a name") };
+        for (autoscaler, level) in [(None, WORKLOADS_LEVEL), (Some(crate::ObjectId(1)), DELIVERY_LEVEL)] {
+            let command = Command::Evict { pod: pod.clone(), grace_ms: None, autoscaler };
+            assert_eq!(command.feature_level(), level);
+        }
+    }
+
+    #[test]
     fn a_pod_needs_the_level_of_what_it_says() {
         let with_env = |value_from| {
             let var = EnvVar { name: "A".to_owned(), value_from, ..EnvVar::default() };

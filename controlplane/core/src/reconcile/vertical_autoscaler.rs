@@ -16,7 +16,7 @@ use super::job::stays;
 use super::{Queue, Reconciler, View, work_off};
 use crate::autoscale::workload_pods;
 use crate::disruption::refusing;
-use crate::vertical::{Models, check_eviction, look};
+use crate::vertical::{Models, check_eviction, is_misfit, look};
 use crate::{Change, ChangeType, State};
 
 /// See the module.
@@ -103,6 +103,10 @@ fn decide(view: &View<'_>, vertical: &Arc<VerticalPodAutoscaler>, models: &mut M
     recommend.into_iter().chain(evict).collect()
 }
 
+/// Pods that are tried in one look, at most, of those that are ready and of those that are not: what stands in one's way
+/// mostly stands in the way of all.
+const CANDIDATES_MAX: usize = 4;
+
 /// The pod to replace now, if any: those that are no loss first, then the oldest.
 fn victim<'a>(
     view: &View<'_>,
@@ -112,12 +116,16 @@ fn victim<'a>(
     if vertical.spec.update_mode != UpdateMode::Auto {
         return None;
     }
-    let mut order = pods.to_vec();
-    order.sort_unstable_by_key(|pod| (pod.status.ready, pod.meta.id));
+    let mut misfits: Vec<&Arc<Pod>> = pods.to_vec();
+    misfits.retain(|pod| is_misfit(vertical, pod, view.now_ms));
+    misfits.sort_unstable_by_key(|pod| pod.meta.id);
+    let (ready, unready): (Vec<_>, Vec<_>) = misfits.into_iter().partition(|pod| pod.status.ready);
     let may_go = |pod: &&Arc<Pod>| {
         check_eviction(view.state, vertical, pod, view.now_ms).is_ok() && refusing(view.state, pod).is_none()
     };
-    order.into_iter().find(may_go)
+    let mut candidates =
+        unready.into_iter().take(CANDIDATES_MAX).chain(ready.into_iter().take(CANDIDATES_MAX));
+    candidates.find(may_go)
 }
 
 /// The containers that new pods of a workload have.
