@@ -138,6 +138,7 @@ fn items(command: &Command) -> usize {
         | Command::Autoscale { .. }
         | Command::ScaleBySchedule { .. }
         | Command::Evict { .. }
+        | Command::Recommend { .. }
         | Command::PromoteRollout { .. }
         | Command::AbortRollout { .. }
         | Command::RetryRollout { .. }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use profiles::*;
 pub use running::*;
+pub use vertical::*;
 pub use volumes::*;
 pub use workloads::*;
 
@@ -43,6 +44,7 @@ macro_rules! record {
 mod autoscaling;
 mod profiles;
 mod running;
+mod vertical;
 mod volumes;
 mod workloads;
 

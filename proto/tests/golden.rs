@@ -158,6 +158,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::autoscaling_objects(),
         fixtures::delivery_objects(),
         fixtures::elastic_objects(),
+        fixtures::vertical_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

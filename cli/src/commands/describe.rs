@@ -75,6 +75,7 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::ControllerRevision(_)
         | Object::HorizontalPodAutoscaler(_)
         | Object::CronHorizontalPodAutoscaler(_)
+        | Object::VerticalPodAutoscaler(_)
         | Object::PriorityClass(_)
         | Object::Profile(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),

@@ -89,7 +89,7 @@ async fn drain(node: &str, args: &DrainArgs, context: &Context) -> Result<(), Fa
 async fn evict(mut left: Vec<ObjectRef>, grace_ms: Option<u64>, context: &Context) -> Result<(), Failure> {
     let has_budgets = super::cluster::members(context).await?.feature_level >= WORKLOADS_LEVEL;
     let command = |pod: &ObjectRef| match has_budgets {
-        true => Command::Evict { pod: pod.clone(), grace_ms },
+        true => Command::Evict { pod: pod.clone(), grace_ms, autoscaler: None },
         false => Command::Delete { object: pod.clone(), grace_ms, force: false },
     };
     let mut patience = Patience::new(Instant::now(), context.timeout);

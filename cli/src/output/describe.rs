@@ -4,6 +4,7 @@ mod autoscaling;
 mod config;
 mod profiles;
 mod running;
+mod vertical;
 mod volumes;
 mod workloads;
 
@@ -13,6 +14,8 @@ use bulkhead_types::{
     Deployment, DeploymentStrategy, Kind, Node, Object, Pod, PodCondition, ReplicaSet, ResourceRequirements,
     Resources, StringMap, format_bytes, format_millis,
 };
+
+pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
 
 use super::row::{self, Columns, pairs, pod_status};
 use super::table;
@@ -112,6 +115,7 @@ pub(crate) fn text(
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(&mut page, o),
         Object::ElasticWorkload(o) => autoscaling::elastic_workload(&mut page, o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(&mut page, o),
+        Object::VerticalPodAutoscaler(o) => vertical::autoscaler(&mut page, o),
         Object::PriorityClass(o) => profiles::priority_class(&mut page, o),
         Object::Profile(o) => profiles::profile(&mut page, o),
         Object::ControllerRevision(o) => {

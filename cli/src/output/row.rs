@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod vertical;
 mod workloads;
 
 use bulkhead_types::{
@@ -13,6 +14,7 @@ use crate::target::slash_name;
 use crate::time::{age, short};
 
 pub(crate) use autoscaling::{metric, scaled};
+pub(crate) use vertical::{allowed, amount};
 pub(crate) use workloads::{job_completions, job_status};
 
 const NONE: &str = "<none>";
@@ -87,6 +89,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
             &["NAME", "REFERENCE", "TIMEZONE", "JOBS", "LAST RUN", "LAST OUTCOME", "AGE"]
         }
         (Kind::ElasticWorkload, _) => &["NAME", "REFERENCE", "REPLICAS", "READY", "UNITS", "AGE"],
+        (Kind::VerticalPodAutoscaler, _) => &["NAME", "REFERENCE", "MODE", "CPU", "MEM", "PROVIDED", "AGE"],
         (Kind::PriorityClass, _) => &["NAME", "VALUE", "GLOBAL DEFAULT", "AGE"],
         (Kind::Profile, _) => &["NAME", "RULES", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
@@ -124,6 +127,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::CronHorizontalPodAutoscaler(o) => autoscaling::cron_autoscaler(o),
         Object::PodDisruptionBudget(o) => autoscaling::budget(o),
         Object::ElasticWorkload(o) => autoscaling::elastic_workload(o),
+        Object::VerticalPodAutoscaler(o) => vertical::autoscaler(o),
         Object::PriorityClass(o) => {
             let age = age(o.meta.created_at_ms);
             (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])

@@ -88,6 +88,7 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PodDisruptionBudget(o) => o.meta.as_ref(),
         Kind::ElasticWorkload(o) => o.meta.as_ref(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PriorityClass(o) => o.meta.as_ref(),
         Kind::Profile(o) => o.meta.as_ref(),
     }
@@ -112,6 +113,7 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PodDisruptionBudget(o) => o.meta.as_mut(),
         Kind::ElasticWorkload(o) => o.meta.as_mut(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PriorityClass(o) => o.meta.as_mut(),
         Kind::Profile(o) => o.meta.as_mut(),
     }
@@ -136,6 +138,7 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::CronHorizontalPodAutoscaler(_) => v1::Kind::CronHorizontalPodAutoscaler,
         Kind::PodDisruptionBudget(_) => v1::Kind::PodDisruptionBudget,
         Kind::ElasticWorkload(_) => v1::Kind::ElasticWorkload,
+        Kind::VerticalPodAutoscaler(_) => v1::Kind::VerticalPodAutoscaler,
         Kind::PriorityClass(_) => v1::Kind::PriorityClass,
         Kind::Profile(_) => v1::Kind::Profile,
     }
@@ -313,6 +316,17 @@ impl Fake {
         let Some(Kind::HorizontalPodAutoscaler(mut found)) = found else { panic!("no autoscaler {name}") };
         change(&mut found);
         self.put(Kind::HorizontalPodAutoscaler(found));
+    }
+
+    pub(crate) fn change_vertical_autoscaler(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut v1::VerticalPodAutoscaler),
+    ) {
+        let found = self.state().object_of(v1::Kind::VerticalPodAutoscaler, name).cloned();
+        let Some(Kind::VerticalPodAutoscaler(mut found)) = found else { panic!("no autoscaler {name}") };
+        change(&mut found);
+        self.put(Kind::VerticalPodAutoscaler(found));
     }
 
     pub(crate) fn remove(&self, name: &str) {

@@ -8,6 +8,7 @@ mod jobs;
 mod profiles;
 mod sets;
 mod top;
+mod vertical;
 
 use std::process::{Command, Output};
 

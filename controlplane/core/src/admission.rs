@@ -1,4 +1,4 @@
-//! What a new pod gets of the cluster's Profiles.
+//! What a new pod gets of the cluster's Profiles, and then of its workload's VerticalPodAutoscaler.
 //!
 //! It is a part of how a pod comes to be, so it happens where events are applied: whoever creates the pod, and from
 //! whatever template, the same rules count, and every replica sees the same profiles.
@@ -7,15 +7,49 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Container, Kind, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, RequestFromLimit,
-    ResourceRequirements, Shared, StringMap,
+    ResourceRequirements, Shared, StringMap, UpdateMode,
 };
 
 use crate::State;
+use crate::vertical::{Resized, fit, workload_of};
 
-/// Adds to a new pod what profiles say and it does not. Costs nothing while there are no profiles.
+/// The pod as it comes to be: profiles first, so that what they make of requests and limits is the proportion that a
+/// recommendation keeps. Costs nothing while there are neither.
 pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
-    if state.profiles.is_empty() {
+    if state.profiles.is_empty() && state.vertical_pod_autoscalers.is_empty() {
         return Arc::clone(pod);
+    }
+    let mut admitted = with_recommendation(state, with_profiles(state, Pod::clone(pod)));
+    if admitted == **pod {
+        return Arc::clone(pod);
+    }
+    share_with_sibling(state, &mut admitted);
+    Arc::new(admitted)
+}
+
+/// Requests, and limits in proportion, as they are recommended for the pods of its workload.
+fn with_recommendation(state: &State, mut pod: Pod) -> Pod {
+    if state.vertical_pod_autoscalers.is_empty() {
+        return pod;
+    }
+    let workload = workload_of(state, &pod);
+    let vertical = workload.as_ref().and_then(|target| state.vertical_autoscaler_of(target));
+    let Some(vertical) = vertical.filter(|one| one.spec.update_mode != UpdateMode::Off) else { return pod };
+    let mut spec = PodSpec::clone(&pod.spec);
+    for container in &mut spec.containers {
+        let Resized { requests, limits } = fit(&vertical.spec, &vertical.status, container);
+        (container.requests, container.limits) = (requests, limits);
+    }
+    if spec != *pod.spec {
+        pod.spec = Shared::new(spec);
+    }
+    pod
+}
+
+/// Adds to a new pod what profiles say and it does not.
+fn with_profiles(state: &State, mut pod: Pod) -> Pod {
+    if state.profiles.is_empty() {
+        return pod;
     }
     let namespace = pod.meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
     let namespace = namespace.and_then(|id| state.namespaces.get(id));
@@ -23,9 +57,8 @@ pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
     let labels = namespace.map_or(&no_labels, |namespace| &namespace.meta.labels);
     let rules = matching(state, labels, &pod.meta.labels);
     if rules.is_empty() {
-        return Arc::clone(pod);
+        return pod;
     }
-    let mut pod = Pod::clone(pod);
     for rule in &rules {
         append(&mut pod.meta.labels, &rule.effect.labels);
         append(&mut pod.meta.annotations, &rule.effect.annotations);
@@ -35,8 +68,7 @@ pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
     if spec != *pod.spec {
         pod.spec = Shared::new(spec);
     }
-    share_with_sibling(state, &mut pod);
-    Arc::new(pod)
+    pod
 }
 
 /// The rules that are about a pod, in the order in which they count.

@@ -20,6 +20,7 @@ mod priorities;
 mod reconcilers;
 mod rollout;
 mod specs;
+mod vertical;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
@@ -229,6 +230,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::Evict { .. }
         | Command::ScaleBySchedule { .. }
         | Command::SpreadReplicas { .. }
+        | Command::Recommend { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
@@ -266,7 +268,12 @@ fn decide_pods_of_workloads(state: &State, command: &Command, emit: &mut Emit<'_
         Command::RestartRollout { deployment, restarted_at } => {
             rollout::restart(state, deployment, restarted_at, emit)
         }
-        Command::Evict { pod, grace_ms } => eviction::evict(state, pod, *grace_ms, emit),
+        Command::Evict { pod, grace_ms, autoscaler } => {
+            eviction::evict(state, pod, *grace_ms, *autoscaler, emit)
+        }
+        Command::Recommend { autoscaler, generation, status } => {
+            vertical::recommend(state, *autoscaler, *generation, status, emit)
+        }
         Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
             cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
         }

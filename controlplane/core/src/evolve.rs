@@ -302,6 +302,9 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
         (Object::PodDisruptionBudget(o), Object::PodDisruptionBudget(wanted)) => {
             Arc::make_mut(o).spec = wanted.spec.clone();
         }
+        (Object::VerticalPodAutoscaler(o), Object::VerticalPodAutoscaler(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
         (Object::PriorityClass(o), Object::PriorityClass(wanted)) => {
             let present = Arc::make_mut(o);
             present.global_default = wanted.global_default;
@@ -338,6 +341,15 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
             Arc::make_mut(o).status = s.clone();
         }
         (Object::ElasticWorkload(o), ObjectStatus::ElasticWorkload(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::VerticalPodAutoscaler(o), ObjectStatus::VerticalPodAutoscaler(s)) => {
+            let present = &mut Arc::make_mut(o).status;
+            let mut next = s.clone();
+            // The log holds a checkpoint once, not with every status that leaves it as it is.
+            if next.checkpoint.is_empty() && next.checkpointed_at_ms == present.checkpointed_at_ms {
+                next.checkpoint = std::mem::take(&mut present.checkpoint);
+            }
+            *present = next;
+        }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

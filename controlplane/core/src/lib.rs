@@ -36,6 +36,7 @@ pub mod replica;
 pub mod schedule;
 pub mod server;
 mod state;
+pub mod vertical;
 pub mod watch;
 mod workload;
 

@@ -31,6 +31,7 @@ mod replica_set;
 mod soft;
 mod stateful_set;
 mod tally;
+mod vertical_autoscaler;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{Command, Pod, ReplicaSet};
@@ -158,6 +159,7 @@ impl Reconcilers {
             Box::new(elastic::ElasticWorkloads::default()),
             Box::new(cron_autoscaler::CronAutoscalers::default()),
             Box::new(autoscaler::Autoscalers::default()),
+            Box::new(vertical_autoscaler::VerticalAutoscalers::default()),
             Box::new(disruption::Budgets::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),

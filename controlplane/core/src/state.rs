@@ -18,7 +18,7 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace,
     Node, Object, ObjectId, ObjectRef, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet,
-    Revision, Secret, StatefulSet, digest128,
+    Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -53,6 +53,7 @@ pub struct State {
     pub(crate) cron_horizontal_pod_autoscalers: Table<CronHorizontalPodAutoscaler>,
     pub(crate) elastic_workloads: Table<ElasticWorkload>,
     pub(crate) pod_disruption_budgets: Table<PodDisruptionBudget>,
+    pub(crate) vertical_pod_autoscalers: Table<VerticalPodAutoscaler>,
     pub(crate) priority_classes: Table<PriorityClass>,
     pub(crate) profiles: Table<Profile>,
     pub(crate) index: index::Index,
@@ -145,6 +146,13 @@ impl State {
     pub fn autoscaler_of(&self, target: &ObjectRef) -> Option<&Arc<HorizontalPodAutoscaler>> {
         let mut scalers = self.index.scalers(target, Kind::HorizontalPodAutoscaler);
         scalers.find_map(|id| self.horizontal_pod_autoscalers.get(id))
+    }
+
+    /// What recommends the requests of a workload's containers, if anything does.
+    #[must_use]
+    pub fn vertical_autoscaler_of(&self, target: &ObjectRef) -> Option<&Arc<VerticalPodAutoscaler>> {
+        let mut scalers = self.index.scalers(target, Kind::VerticalPodAutoscaler);
+        scalers.find_map(|id| self.vertical_pod_autoscalers.get(id))
     }
 
     /// What scales an object by the clock, if anything does.

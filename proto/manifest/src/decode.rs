@@ -16,6 +16,7 @@ mod probe;
 mod profile;
 mod security;
 mod stateful;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
     Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Profile, Shared,
-    StatefulSet, validate,
+    StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -263,6 +264,11 @@ fn policy(
                 spec,
                 status,
             }))
+        }
+        Kind::VerticalPodAutoscaler => {
+            let spec = vertical_autoscaler::autoscaler(d, spec?)?;
+            let status = Default::default();
+            Object::VerticalPodAutoscaler(Arc::new(VerticalPodAutoscaler { meta: meta?, spec, status }))
         }
         Kind::PodDisruptionBudget => {
             let spec = disruption_budget::budget(d, spec?)?;

@@ -11,6 +11,7 @@ mod pod;
 mod profile;
 mod running;
 mod stateful;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 mod yaml;
@@ -73,20 +74,11 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             );
             (Some(job::cron_job_spec(&o.spec)), Some(job::cron_job_status(&o.status, active)))
         }
-        Object::HorizontalPodAutoscaler(o) => (
-            Some(autoscaler::autoscaler_spec(&o.spec)),
-            Some(autoscaler::autoscaler_status(&o.spec, &o.status)),
-        ),
-        Object::CronHorizontalPodAutoscaler(o) => (
-            Some(cron_autoscaler::cron_autoscaler_spec(&o.spec)),
-            Some(cron_autoscaler::cron_autoscaler_status(&o.spec, &o.status)),
-        ),
-        Object::PodDisruptionBudget(o) => {
-            (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))
-        }
-        Object::ElasticWorkload(o) => {
-            (Some(elastic::workload_spec(&o.spec)), Some(elastic::workload_status(&o.status)))
-        }
+        Object::HorizontalPodAutoscaler(_)
+        | Object::CronHorizontalPodAutoscaler(_)
+        | Object::VerticalPodAutoscaler(_)
+        | Object::ElasticWorkload(_)
+        | Object::PodDisruptionBudget(_) => policy(object),
         Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -112,6 +104,31 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         _ => value,
     }
     .finish()
+}
+
+/// Spec and status of an object of a kind that says how many pods there are, how large, or how many stay.
+fn policy(object: &Object) -> (Option<Value>, Option<Value>) {
+    match object {
+        Object::HorizontalPodAutoscaler(o) => (
+            Some(autoscaler::autoscaler_spec(&o.spec)),
+            Some(autoscaler::autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::CronHorizontalPodAutoscaler(o) => (
+            Some(cron_autoscaler::cron_autoscaler_spec(&o.spec)),
+            Some(cron_autoscaler::cron_autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::VerticalPodAutoscaler(o) => (
+            Some(vertical_autoscaler::autoscaler_spec(&o.spec)),
+            Some(vertical_autoscaler::autoscaler_status(&o.spec, &o.status)),
+        ),
+        Object::PodDisruptionBudget(o) => {
+            (Some(disruption_budget::budget_spec(&o.spec)), Some(disruption_budget::budget_status(&o.status)))
+        }
+        Object::ElasticWorkload(o) => {
+            (Some(elastic::workload_spec(&o.spec)), Some(elastic::workload_status(&o.status)))
+        }
+        other => unreachable!("a {} is written elsewhere", other.kind()),
+    }
 }
 
 /// The object as YAML; [`crate::parse`] reads its spec again.

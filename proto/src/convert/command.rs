@@ -53,7 +53,8 @@ wire_oneof!(Command => command {
         DeleteOwnedPods "delete_owned_pods" { owner, generation, pods (ITEMS_MAX), reason }
         SetStatus "set_status" { id, status }
         SetControllerRevision "set_controller_revision" { id, revision }
-        Evict "evict" { pod, grace_ms }
+        Evict "evict" { pod, grace_ms, autoscaler }
+        Recommend "recommend" { autoscaler, generation, status }
         Autoscale "autoscale" { autoscaler, generation, from, to, status }
         ScaleBySchedule "scale_by_schedule" { scaler, generation, job, scheduled_ms }
         SpreadReplicas "spread_replicas" { workload, generation }

@@ -83,6 +83,9 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }
+        Wire::VerticalPodAutoscaler(o) => {
+            fresh(&mut o.meta, &mut o.spec, super::vertical_autoscaler::default_spec, &mut o.status)
+        }
         Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };

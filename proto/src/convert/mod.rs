@@ -35,6 +35,7 @@ mod scalar;
 mod security;
 mod stateful;
 mod submit;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 

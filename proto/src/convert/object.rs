@@ -27,6 +27,7 @@ impl From<&Object> for v1::Object {
             Object::CronHorizontalPodAutoscaler(o) => Wire::CronHorizontalPodAutoscaler(o.to_wire()),
             Object::PodDisruptionBudget(o) => Wire::PodDisruptionBudget(o.to_wire()),
             Object::ElasticWorkload(o) => Wire::ElasticWorkload(o.to_wire()),
+            Object::VerticalPodAutoscaler(o) => Wire::VerticalPodAutoscaler(o.to_wire()),
             Object::PriorityClass(o) => Wire::PriorityClass(o.to_wire()),
             Object::Profile(o) => Wire::Profile(o.to_wire()),
         };
@@ -59,6 +60,9 @@ impl TryFrom<v1::Object> for Object {
             }
             Wire::PodDisruptionBudget(o) => Self::PodDisruptionBudget(read(o, "pod_disruption_budget")?),
             Wire::ElasticWorkload(o) => Self::ElasticWorkload(read(o, "elastic_workload")?),
+            Wire::VerticalPodAutoscaler(o) => {
+                Self::VerticalPodAutoscaler(read(o, "vertical_pod_autoscaler")?)
+            }
             Wire::PriorityClass(o) => Self::PriorityClass(read(o, "priority_class")?),
             Wire::Profile(o) => Self::Profile(read(o, "profile")?),
         })

@@ -159,6 +159,10 @@ impl TryFrom<v1::UserCommand> for Command {
             Self::Scale { replicas, .. } => {
                 check_replicas(*replicas).map_err(|e| e.within("scale"))?;
             }
+            Self::Evict { autoscaler: Some(_), .. } => {
+                let error = ConvertError::new("is the control plane's own: no client sets it");
+                return Err(error.within("evict.autoscaler"));
+            }
             _ => {}
         }
         Ok(command)
@@ -228,6 +232,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::CronHorizontalPodAutoscaler => "cron_horizontal_pod_autoscaler",
         Kind::PodDisruptionBudget => "pod_disruption_budget",
         Kind::ElasticWorkload => "elastic_workload",
+        Kind::VerticalPodAutoscaler => "vertical_pod_autoscaler",
         Kind::PriorityClass => "priority_class",
         Kind::Profile => "profile",
     };

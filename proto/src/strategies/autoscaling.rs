@@ -132,7 +132,8 @@ pub(super) fn scheduled_or_evicted() -> impl Strategy<Value = Command> + Clone {
                 Command::ScaleBySchedule { scaler, generation, job, scheduled_ms }
             }
         ),
-        (object_ref(), of(any::<u64>())).prop_map(|(pod, grace_ms)| Command::Evict { pod, grace_ms }),
+        (object_ref(), of(any::<u64>()), of(object_id()))
+            .prop_map(|(pod, grace_ms, autoscaler)| Command::Evict { pod, grace_ms, autoscaler }),
         (object_id(), any::<u64>())
             .prop_map(|(workload, generation)| Command::SpreadReplicas { workload, generation }),
     ]

@@ -159,6 +159,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         cron_horizontal_pod_autoscaler().prop_map(|o| Object::CronHorizontalPodAutoscaler(Arc::new(o))),
         pod_disruption_budget().prop_map(|o| Object::PodDisruptionBudget(Arc::new(o))),
         elastic_workload().prop_map(|o| Object::ElasticWorkload(Arc::new(o))),
+        vertical_pod_autoscaler().prop_map(|o| Object::VerticalPodAutoscaler(Arc::new(o))),
         priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
         profile().prop_map(|o| Object::Profile(Arc::new(o))),
     ]
@@ -175,6 +176,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         cron_autoscaler_status().prop_map(ObjectStatus::CronHorizontalPodAutoscaler),
         disruption_budget_status().prop_map(ObjectStatus::PodDisruptionBudget),
         elastic_workload_status().prop_map(ObjectStatus::ElasticWorkload),
+        vertical_autoscaler_status().prop_map(ObjectStatus::VerticalPodAutoscaler),
     ]
 }
 
@@ -207,6 +209,7 @@ pub(super) fn owned_command() -> impl Strategy<Value = Command> + Clone {
             |(owner, generation, pods, reason)| Command::DeleteOwnedPods { owner, generation, pods, reason }
         ),
         autoscale(),
+        recommend(),
         scheduled_or_evicted(),
         (object_id(), object_status()).prop_map(|(id, status)| Command::SetStatus { id, status }),
         (object_id(), any::<u64>())

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     AutoscalerStatus, DeliveryStatus, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object,
     ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
+    VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -148,6 +149,9 @@ pub enum Command {
         pod: ObjectRef,
         /// Its grace in milliseconds; the pod's own when unset.
         grace_ms: Option<u64>,
+        /// The VerticalPodAutoscaler whose recommendation its replacement shall have. Then it is also refused when the
+        /// pod needs no other requests, when too few others live, or when the last such eviction was a moment ago.
+        autoscaler: Option<ObjectId>,
     },
 
     // --- agents ---
@@ -327,6 +331,17 @@ pub enum Command {
         to: u32,
         /// The autoscaler's status, without this change of the size.
         status: AutoscalerStatus,
+    },
+
+    /// What a VerticalPodAutoscaler recommends, with the figures that it was found by. Refused when its spec or its last
+    /// decision are others by now.
+    Recommend {
+        /// Which VerticalPodAutoscaler.
+        autoscaler: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Its status; what evictions made of it stays as it is.
+        status: VerticalAutoscalerStatus,
     },
 
     /// The time of a job of a CronHorizontalPodAutoscaler has come. What follows is decided by what is true when this is

@@ -21,7 +21,8 @@ pub const WORKLOADS_LEVEL: u32 = 4;
 /// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
 pub const POLICY_LEVEL: u32 = 5;
 
-/// From this level on there are deliveries by steps and elastic workloads.
+/// From this level on there are deliveries by steps, elastic workloads, and VerticalPodAutoscalers with their recommendations
+/// and evictions.
 pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
@@ -32,6 +33,7 @@ impl Kind {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
             Self::PriorityClass | Self::Profile => POLICY_LEVEL,
             Self::ElasticWorkload => DELIVERY_LEVEL,
+            Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -99,6 +101,7 @@ impl Command {
                 deployment.kind.feature_level()
             }
             Self::SetStopped { object, .. } if object.kind == Kind::StatefulSet => POLICY_LEVEL,
+            Self::Evict { autoscaler: Some(_), .. } => DELIVERY_LEVEL,
             Self::SetSuspended { .. }
             | Self::RunCronJob { .. }
             | Self::SetStopped { .. }
@@ -110,7 +113,8 @@ impl Command {
             | Self::ScaleBySchedule { .. }
             | Self::Evict { .. }
             | Self::SetControllerRevision { .. } => WORKLOADS_LEVEL,
-            Self::PromoteRollout { .. }
+            Self::Recommend { .. }
+            | Self::PromoteRollout { .. }
             | Self::AbortRollout { .. }
             | Self::RetryRollout { .. }
             | Self::AdvanceDelivery { .. }
@@ -160,6 +164,16 @@ mod tests {
             status: PodStatus::default(),
         };
         assert_eq!(Command::Create(Object::Pod(Arc::new(pod))).feature_level(), level);
+    }
+
+    #[test]
+    fn an_eviction_for_an_autoscaler_needs_its_level() {
+        let pod =
+            crate::ObjectRef { kind: Kind::Pod, namespace: None, name: Name::new("p").expect("a name") };
+        for (autoscaler, level) in [(None, WORKLOADS_LEVEL), (Some(crate::ObjectId(1)), DELIVERY_LEVEL)] {
+            let command = Command::Evict { pod: pod.clone(), grace_ms: None, autoscaler };
+            assert_eq!(command.feature_level(), level);
+        }
     }
 
     #[test]

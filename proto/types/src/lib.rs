@@ -56,6 +56,7 @@ mod selector;
 mod stateful_set;
 mod string_map;
 mod validate;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 
@@ -102,5 +103,6 @@ pub use selector::*;
 pub use stateful_set::*;
 pub use string_map::*;
 pub use validate::*;
+pub use vertical_autoscaler::*;
 pub use volume::*;
 pub use workload::*;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -124,6 +124,9 @@ kinds! {
     /// Replicas that go over from a Deployment to further units.
     ElasticWorkload = 17, "autoscaling.alibabacloud.com/v1beta1", namespaced,
         ["elasticworkload", "elasticworkloads", "ew"];
+    /// How much the containers of a workload request, by what they use.
+    VerticalPodAutoscaler = 16, "autoscaling.k8s.io/v1", namespaced,
+        ["verticalpodautoscaler", "verticalpodautoscalers", "vpa"];
     /// Which pods are placed first.
     PriorityClass = 18, "scheduling.k8s.io/v1", cluster, ["priorityclass", "priorityclasses", "pc"];
     /// What pods get when they are created.

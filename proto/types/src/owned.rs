@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -56,6 +56,8 @@ pub enum ObjectStatus {
     PodDisruptionBudget(DisruptionBudgetStatus),
     /// Of an ElasticWorkload.
     ElasticWorkload(ElasticWorkloadStatus),
+    /// Of a VerticalPodAutoscaler.
+    VerticalPodAutoscaler(VerticalAutoscalerStatus),
 }
 
 impl ObjectStatus {
@@ -71,6 +73,7 @@ impl ObjectStatus {
             Self::CronHorizontalPodAutoscaler(_) => Kind::CronHorizontalPodAutoscaler,
             Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
             Self::ElasticWorkload(_) => Kind::ElasticWorkload,
+            Self::VerticalPodAutoscaler(_) => Kind::VerticalPodAutoscaler,
         }
     }
 }

@@ -14,6 +14,7 @@ mod pod;
 mod probe;
 mod profile;
 mod security;
+mod vertical_autoscaler;
 mod volume;
 mod workload;
 
@@ -103,6 +104,9 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
             disruption_budget::budget(&b.spec, &root.field("spec"), &mut report);
         }
         Object::ElasticWorkload(w) => elastic::workload(&w.spec, &root.field("spec"), &mut report),
+        Object::VerticalPodAutoscaler(a) => {
+            vertical_autoscaler::autoscaler(&a.spec, &root.field("spec"), &mut report);
+        }
         Object::PriorityClass(c) => profile::priority_class(c, &mut report),
         Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
@@ -233,6 +237,7 @@ fn object_bytes(object: &Object) -> usize {
         // Lists have bounds of their own.
         Object::HorizontalPodAutoscaler(_)
         | Object::CronHorizontalPodAutoscaler(_)
+        | Object::VerticalPodAutoscaler(_)
         | Object::PodDisruptionBudget(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

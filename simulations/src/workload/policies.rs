@@ -1,4 +1,5 @@
-//! Deliveries by steps, sizes by the clock, overflow to units, budgets, profiles and priorities among what clients ask for.
+//! Deliveries by steps, sizes by the clock, overflow to units, budgets, recommended requests, profiles and priorities among
+//! what clients ask for.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use bulkhead_types::{
     DisruptionBudgetSpec, DisruptionBudgetStatus, ElasticBounds, ElasticSource, ElasticUnit, ElasticWorkload,
     ElasticWorkloadSpec, ElasticWorkloadStatus, FEATURE_LEVEL_MAX, IntOrPercent, Kind, LabelSelector, Object,
     ObjectMeta, ObjectRef, PodDisruptionBudget, PriorityClass, Profile, ProfileEffect, ProfileRule,
-    ProfileSpec, Rare, ScaleTarget, UnhealthyPodEvictionPolicy,
+    ProfileSpec, Rare, ScaleTarget, UnhealthyPodEvictionPolicy, UpdateMode, VerticalAutoscalerSpec,
+    VerticalAutoscalerStatus, VerticalPodAutoscaler,
 };
 
 use super::{labels, name};
@@ -44,7 +46,8 @@ pub(super) fn command(rng: &mut Rng, state: &State, wanted: Deployment) -> Comma
         70..76 => Command::Apply(Object::PodDisruptionBudget(Arc::new(budget(rng, &deployment)))),
         76..84 => evict(rng, state).unwrap_or_else(|| delete(of(Kind::PodDisruptionBudget))),
         84..90 => stop(rng, deployment),
-        90..96 => class_or_profile(rng),
+        90..94 => class_or_profile(rng),
+        94..97 => Command::Apply(Object::VerticalPodAutoscaler(Arc::new(vertical(rng, &deployment)))),
         _ => Command::Apply(object),
     }
 }
@@ -108,6 +111,17 @@ fn elastic(rng: &mut Rng, deployment: &ObjectRef) -> ElasticWorkload {
     ElasticWorkload { meta, spec, status: ElasticWorkloadStatus::default() }
 }
 
+fn vertical(rng: &mut Rng, deployment: &ObjectRef) -> VerticalPodAutoscaler {
+    let spec = VerticalAutoscalerSpec {
+        target: ScaleTarget { kind: Kind::Deployment, name: deployment.name.clone() },
+        update_mode: *rng.pick(&[UpdateMode::Off, UpdateMode::Initial, UpdateMode::Auto]),
+        min_replicas: *rng.pick(&[1, 2]),
+        policies: Vec::new(),
+    };
+    let meta = ObjectMeta::new(deployment.namespace.clone(), deployment.name.clone());
+    VerticalPodAutoscaler { meta, spec, status: VerticalAutoscalerStatus::default() }
+}
+
 /// Jobs run once: a clock that never stops would never let the cluster come to rest.
 fn clock(rng: &mut Rng, deployment: &ObjectRef) -> CronHorizontalPodAutoscaler {
     let job = |named: &str, schedule: &str, size: u64| CronScaleJob {
@@ -154,7 +168,7 @@ fn evict(rng: &mut Rng, state: &State) -> Option<Command> {
     let place = if pods.is_empty() { return None } else { rng.below(pods.len()) };
     let pod = pods.iter().nth(place).expect("the place is below the length");
     let grace_ms = *rng.pick(&[None, Some(500)]);
-    Some(Command::Evict { pod: Object::Pod(Arc::clone(pod)).object_ref(), grace_ms })
+    Some(Command::Evict { pod: Object::Pod(Arc::clone(pod)).object_ref(), grace_ms, autoscaler: None })
 }
 
 fn stop(rng: &mut Rng, deployment: ObjectRef) -> Command {

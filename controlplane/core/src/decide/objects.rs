@@ -7,7 +7,7 @@ use bulkhead_types::{
     Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, autoscaling, elastic, not_allowed, not_found, priorities};
+use super::{Emit, autoscaling, elastic, not_allowed, not_found, priorities, vertical};
 use crate::State;
 use crate::admission::admit;
 
@@ -28,6 +28,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
             .with_remedy("start an agent with this name"));
     }
     autoscaling::check_alone(state, object)?;
+    vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     emit.create(fresh(object, emit));
@@ -95,6 +96,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::CronHorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
         Object::ElasticWorkload(one) => Arc::make_mut(one).status = Default::default(),
+        Object::VerticalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -162,6 +164,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     }
     check_unowned(state, &present)?;
     autoscaling::check_alone(state, object)?;
+    vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     if replicas(&present) != replicas(object) {

@@ -126,7 +126,12 @@ pub(super) fn set_status(
 ) -> Result<(), Rejection> {
     let kind = status.kind();
     let found = state.object(kind, id).ok_or_else(|| not_found(format!("{kind} {id}")))?;
-    let own = [Kind::HorizontalPodAutoscaler, Kind::CronHorizontalPodAutoscaler, Kind::ElasticWorkload];
+    let own = [
+        Kind::HorizontalPodAutoscaler,
+        Kind::CronHorizontalPodAutoscaler,
+        Kind::VerticalPodAutoscaler,
+        Kind::ElasticWorkload,
+    ];
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
     }

@@ -24,6 +24,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::HorizontalPodAutoscaler(a), Object::HorizontalPodAutoscaler(b)) => a.spec != b.spec,
         (Object::CronHorizontalPodAutoscaler(a), Object::CronHorizontalPodAutoscaler(b)) => a.spec != b.spec,
         (Object::PodDisruptionBudget(a), Object::PodDisruptionBudget(b)) => a.spec != b.spec,
+        (Object::VerticalPodAutoscaler(a), Object::VerticalPodAutoscaler(b)) => a.spec != b.spec,
         (Object::PriorityClass(a), Object::PriorityClass(b)) => {
             (a.value, a.global_default, a.preemption_policy, &a.description)
                 != (b.value, b.global_default, b.preemption_policy, &b.description)
@@ -54,6 +55,12 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
             if a.spec.source.name != b.spec.source.name =>
         {
             Some(("spec.sourceTarget.name", "cannot change after creation"))
+        }
+        // What is known is of the one workload.
+        (Object::VerticalPodAutoscaler(a), Object::VerticalPodAutoscaler(b))
+            if a.spec.target != b.spec.target =>
+        {
+            Some(("spec.targetRef", "cannot change after creation"))
         }
         (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
         (Object::Secret(a), Object::Secret(b)) => secret(a, b),

@@ -25,7 +25,8 @@ pub(crate) struct Index {
     on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
-    /// Who sets the size of which workload, or moves the bounds of which autoscaler, by the kind of who does.
+    /// Who sets the size or the requests of which workload, or moves the bounds of which autoscaler, by the kind of who
+    /// does.
     scalers: OrdSet<(NameKey, Kind, ObjectId)>,
     /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
     config_users: OrdMap<NameKey, OrdSet<ObjectId>>,
@@ -52,13 +53,14 @@ fn as_pod(object: Option<&Object>) -> Option<&Pod> {
     }
 }
 
-/// What an object scales, when it does.
+/// What an object scales, in whatever direction, when it does.
 fn scaler(object: &Object) -> Option<(NameKey, Kind, ObjectId)> {
     let (kind, name) = match object {
         Object::HorizontalPodAutoscaler(autoscaler) => {
             (autoscaler.spec.target.kind, &autoscaler.spec.target.name)
         }
         Object::CronHorizontalPodAutoscaler(scaler) => (scaler.spec.target.kind, &scaler.spec.target.name),
+        Object::VerticalPodAutoscaler(vertical) => (vertical.spec.target.kind, &vertical.spec.target.name),
         Object::ElasticWorkload(workload) => (Kind::Deployment, &workload.spec.source.name),
         _ => return None,
     };

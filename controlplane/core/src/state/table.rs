@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod,
-    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -32,6 +32,7 @@ stored!(
     ReplicaSet,
     Deployment,
     StatefulSet,
+    VerticalPodAutoscaler,
     DaemonSet,
     Job,
     CronJob,

@@ -3,7 +3,7 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod,
-    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -91,6 +91,8 @@ tables! {
     pod_disruption_budgets: PodDisruptionBudget;
     /// All ElasticWorkloads.
     elastic_workloads: ElasticWorkload;
+    /// All VerticalPodAutoscalers.
+    vertical_pod_autoscalers: VerticalPodAutoscaler;
     /// All PriorityClasses.
     priority_classes: PriorityClass;
     /// All profiles.

@@ -39,7 +39,7 @@ fn pods(cluster: &Cluster) -> Vec<ObjectRef> {
 }
 
 fn evict(cluster: &mut Cluster, pod: &ObjectRef) -> Result<u64, Rejection> {
-    cluster.submit(vec![Command::Evict { pod: pod.clone(), grace_ms: None }])
+    cluster.submit(vec![Command::Evict { pod: pod.clone(), grace_ms: None, autoscaler: None }])
 }
 
 /// How many of all pods may be evicted at once, and the status before that: allowed, healthy, must stay, expected.

@@ -24,3 +24,5 @@ mod scheduling;
 mod sets;
 mod stateful_laws;
 mod stateful_sets;
+mod vertical_autoscalers;
+mod vertical_laws;

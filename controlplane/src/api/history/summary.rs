@@ -3,7 +3,7 @@
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, ObjectId, ObjectStatus,
-    format_millis,
+    ResourceEstimate, VerticalAutoscalerStatus, format_bytes, format_millis,
 };
 
 /// How far a rollout is.
@@ -50,10 +50,31 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
             let ready: u32 = s.units.iter().map(|unit| unit.ready_replicas).sum();
             format!("{}; {ready} ready", units.collect::<Vec<_>>().join(", "))
         }
+        ObjectStatus::VerticalPodAutoscaler(s) => of_recommendation(s),
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
     }
+}
+
+/// `web: cpu 120m (60m to 1), memory 96Mi (64Mi to 1Gi), of 40 samples; 2 evicted`.
+fn of_recommendation(status: &VerticalAutoscalerStatus) -> String {
+    let range = |estimate: Option<ResourceEstimate>, text: fn(u64) -> String| match estimate {
+        Some(one) => format!("{} ({} to {})", text(one.target), text(one.lower), text(one.upper)),
+        None => "unknown".to_owned(),
+    };
+    let containers = status.containers.iter().map(|one| {
+        let (cpu, memory) = (range(one.cpu_millis, format_millis), range(one.memory_bytes, format_bytes));
+        format!("{}: cpu {cpu}, memory {memory}, of {} samples", one.container, one.samples)
+    });
+    let mut parts: Vec<String> = containers.collect();
+    if parts.is_empty() {
+        parts.push("nothing recommended".to_owned());
+    }
+    if status.evictions > 0 {
+        parts.push(format!("{} evicted", status.evictions));
+    }
+    parts.join("; ")
 }
 
 /// `4 -> 7; cpu: 90% of requests wants 7; http_requests: 64 each wants 3`. The names and units are those of the metrics as

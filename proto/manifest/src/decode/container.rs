@@ -146,7 +146,7 @@ fn resources(d: &mut Decoder<'_>, container: &Fields<'_>) -> (ResourceRequiremen
     (amounts(d, &fields, "requests"), amounts(d, &fields, "limits"))
 }
 
-fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> ResourceRequirements {
+pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> ResourceRequirements {
     let mut found = ResourceRequirements::default();
     let Some(node) = fields.get(name) else { return found };
     let path = fields.path(name);

@@ -89,7 +89,7 @@ fn container(container: &Container) -> Value {
     running::container(fields, container).finish()
 }
 
-fn amounts(amounts: ResourceRequirements) -> Value {
+pub(super) fn amounts(amounts: ResourceRequirements) -> Value {
     Fields::new()
         .optional("cpu", amounts.cpu_millis.map(format_millis).as_deref())
         .optional("memory", amounts.memory_bytes.map(format_bytes).as_deref())
