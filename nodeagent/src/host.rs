@@ -12,12 +12,14 @@ use crate::boot::{BootAssets, BootError, BootSources};
 use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::records::Records;
+use crate::volumes::Volumes;
 
 /// The host, as pods need it.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) data: PathBuf,
     pub(crate) records: Records,
+    pub(crate) volumes: Volumes,
     pub(crate) images: ImageStore,
     pub(crate) logs: LogStore,
     pub(crate) boot: Boot,

@@ -36,6 +36,7 @@ mod records;
 mod session;
 mod trace;
 mod vm;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -89,6 +90,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let host = Arc::new(host::Host {
         data: data.path.clone(),
         records: records::Records::new(&data.path),
+        volumes: volumes::Volumes::new(&data.path),
         images,
         logs: logs::LogStore::default(),
         boot,

@@ -157,6 +157,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::workload_objects(),
         fixtures::autoscaling_objects(),
         fixtures::delivery_objects(),
+        fixtures::claim_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

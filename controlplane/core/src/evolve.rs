@@ -310,6 +310,9 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             present.description.clone_from(&wanted.description);
         }
         (Object::Profile(o), Object::Profile(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::PersistentVolumeClaim(o), Object::PersistentVolumeClaim(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec;
+        }
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
     let meta = object.meta_mut();
@@ -334,6 +337,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
             Arc::make_mut(o).status = s.clone();
         }
         (Object::PodDisruptionBudget(o), ObjectStatus::PodDisruptionBudget(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
+        (Object::PersistentVolumeClaim(o), ObjectStatus::PersistentVolumeClaim(s)) => {
             Arc::make_mut(o).status = s.clone();
         }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),

@@ -358,6 +358,9 @@ fn status_summary(status: &ObjectStatus) -> String {
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
+        ObjectStatus::PersistentVolumeClaim(s) => {
+            format!("{}, node {}", s.phase.as_str(), s.node_name)
+        }
     }
 }
 

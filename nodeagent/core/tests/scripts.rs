@@ -71,15 +71,19 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
             Action::PersistLease { until_ms } => format!("lease {until_ms}"),
+            Action::DeleteVolume { claim, volume } => {
+                format!("delete volume {} of {claim}", volume.as_u128())
+            }
             Action::Note(note) => format!("note: {note}"),
             // Empty heartbeats would hide the rest.
-            Action::Report(report) if report.pods.is_empty() => continue,
+            Action::Report(report) if report.pods.is_empty() && report.deleted_volumes.is_empty() => continue,
             Action::Report(report) => {
                 let pods = report.pods.iter().map(|pod| {
                     let gone = if pod.gone { " gone" } else { "" };
                     format!(" [{} {:x}{} {}]", pod.pod, pod.sequence, gone, show(&pod.status))
                 });
-                format!("report{}", pods.collect::<String>())
+                let deleted = report.deleted_volumes.iter().map(|claim| format!(" {claim} deleted"));
+                format!("report{}{}", pods.collect::<String>(), deleted.collect::<String>())
             }
         };
         writeln!(text, "{now_ms} {line}").unwrap();

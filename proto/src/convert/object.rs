@@ -28,6 +28,7 @@ impl From<&Object> for v1::Object {
             Object::PodDisruptionBudget(o) => Wire::PodDisruptionBudget(o.to_wire()),
             Object::PriorityClass(o) => Wire::PriorityClass(o.to_wire()),
             Object::Profile(o) => Wire::Profile(o.to_wire()),
+            Object::PersistentVolumeClaim(o) => Wire::PersistentVolumeClaim(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -59,6 +60,9 @@ impl TryFrom<v1::Object> for Object {
             Wire::PodDisruptionBudget(o) => Self::PodDisruptionBudget(read(o, "pod_disruption_budget")?),
             Wire::PriorityClass(o) => Self::PriorityClass(read(o, "priority_class")?),
             Wire::Profile(o) => Self::Profile(read(o, "profile")?),
+            Wire::PersistentVolumeClaim(o) => {
+                Self::PersistentVolumeClaim(read(o, "persistent_volume_claim")?)
+            }
         })
     }
 }

@@ -15,6 +15,7 @@ wire_oneof!(ObjectStatus => object_status {
         HorizontalPodAutoscaler "horizontal_pod_autoscaler",
         CronHorizontalPodAutoscaler "cron_horizontal_pod_autoscaler",
         PodDisruptionBudget "pod_disruption_budget",
+        PersistentVolumeClaim "persistent_volume_claim",
     }
     messages {}
 });

@@ -229,6 +229,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::PodDisruptionBudget => "pod_disruption_budget",
         Kind::PriorityClass => "priority_class",
         Kind::Profile => "profile",
+        Kind::PersistentVolumeClaim => "persistent_volume_claim",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

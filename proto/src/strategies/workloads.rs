@@ -17,7 +17,7 @@ stateful_set_spec: StatefulSetSpec {
     service_name: small(),
     pod_management_policy: select(vec![PodManagementPolicy::OrderedReady, PodManagementPolicy::Parallel]),
     update_strategy: update_strategy(), min_ready_ms: any::<u64>(), revision_history_limit: any::<u32>(),
-    stopped: any::<bool>(),
+    stopped: any::<bool>(), claims: rare(volume_claims()),
 });
 record!(/// Any StatefulSet status.
 stateful_set_status: StatefulSetStatus {
@@ -160,6 +160,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         pod_disruption_budget().prop_map(|o| Object::PodDisruptionBudget(Arc::new(o))),
         priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
         profile().prop_map(|o| Object::Profile(Arc::new(o))),
+        claim().prop_map(|o| Object::PersistentVolumeClaim(Arc::new(o))),
     ]
 }
 
@@ -173,6 +174,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         autoscaler_status().prop_map(ObjectStatus::HorizontalPodAutoscaler),
         cron_autoscaler_status().prop_map(ObjectStatus::CronHorizontalPodAutoscaler),
         disruption_budget_status().prop_map(ObjectStatus::PodDisruptionBudget),
+        claim_status().prop_map(ObjectStatus::PersistentVolumeClaim),
     ]
 }
 

@@ -21,7 +21,8 @@ pub const WORKLOADS_LEVEL: u32 = 4;
 /// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
 pub const POLICY_LEVEL: u32 = 5;
 
-/// From this level on there are deliveries by steps.
+/// From this level on there are deliveries by steps, and PersistentVolumeClaims: objects of that kind, pods that use
+/// them, and StatefulSets that have templates of them.
 pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
@@ -31,6 +32,7 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ReplicaSet | Self::Deployment => 1,
             Self::PriorityClass | Self::Profile => POLICY_LEVEL,
+            Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -54,7 +56,8 @@ impl Object {
             {
                 POLICY_LEVEL
             }
-            Self::StatefulSet(set) if set.spec.stopped => POLICY_LEVEL,
+            Self::StatefulSet(set) if set.spec.claims.get().is_some() => DELIVERY_LEVEL,
+            Self::StatefulSet(set) if set.spec.stopped => spec(&set.spec.template.spec).max(POLICY_LEVEL),
             Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
@@ -68,6 +71,9 @@ impl Object {
 
 impl PodSpec {
     fn feature_level(&self) -> u32 {
+        if self.claims().next().is_some() {
+            return DELIVERY_LEVEL;
+        }
         match (self.priority_class(), self.has_options()) {
             (Some(_), _) => POLICY_LEVEL,
             (None, true) => WORKLOADS_LEVEL,
@@ -106,7 +112,8 @@ impl Command {
             Self::PromoteRollout { .. }
             | Self::AbortRollout { .. }
             | Self::RetryRollout { .. }
-            | Self::AdvanceDelivery { .. } => DELIVERY_LEVEL,
+            | Self::AdvanceDelivery { .. }
+            | Self::ReportVolumes { .. } => DELIVERY_LEVEL,
             _ => 1,
         }
     }
@@ -166,12 +173,12 @@ mod tests {
         check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
         let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
         let volumes = vec![Volume { name: "v".into(), source }];
-        check(
-            PodSpec {
-                options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),
-                ..PodSpec::default()
-            },
-            WORKLOADS_LEVEL,
-        );
+        let with_volumes = |volumes| PodSpec {
+            options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),
+            ..PodSpec::default()
+        };
+        check(with_volumes(volumes), WORKLOADS_LEVEL);
+        let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
+        check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    JobStatus, Kind, Name, ObjectId, StatefulSetStatus,
+    JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, StatefulSetStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -54,6 +54,8 @@ pub enum ObjectStatus {
     CronHorizontalPodAutoscaler(CronAutoscalerStatus),
     /// Of a PodDisruptionBudget.
     PodDisruptionBudget(DisruptionBudgetStatus),
+    /// Of a PersistentVolumeClaim.
+    PersistentVolumeClaim(PersistentVolumeClaimStatus),
 }
 
 impl ObjectStatus {
@@ -68,6 +70,7 @@ impl ObjectStatus {
             Self::HorizontalPodAutoscaler(_) => Kind::HorizontalPodAutoscaler,
             Self::CronHorizontalPodAutoscaler(_) => Kind::CronHorizontalPodAutoscaler,
             Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
+            Self::PersistentVolumeClaim(_) => Kind::PersistentVolumeClaim,
         }
     }
 }

@@ -7,7 +7,7 @@ use bulkhead_types::{
     Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, autoscaling, not_allowed, not_found, priorities};
+use super::{Emit, autoscaling, claims, not_allowed, not_found, priorities};
 use crate::State;
 
 /// The namespace that is always there.
@@ -28,6 +28,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     }
     autoscaling::check_alone(state, object)?;
     priorities::check(state, object)?;
+    claims::check_scalers(state, object)?;
     emit.create(fresh(object, emit));
     Ok(())
 }
@@ -92,6 +93,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::HorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::CronHorizontalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
+        Object::PersistentVolumeClaim(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -165,6 +167,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     }
     autoscaling::check_alone(state, object)?;
     priorities::check(state, object)?;
+    claims::check_scalers(state, object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;
     }
@@ -280,6 +283,11 @@ pub(super) fn delete(
             }
         }
         Object::Node(node) => delete_node(state, node, force, emit)?,
+        Object::PersistentVolumeClaim(claim) => claims::delete(state, claim, "Deleted", emit),
+        Object::StatefulSet(set) => {
+            claims::delete_with(state, set, emit);
+            emit.push(EventKind::ObjectDeleted { kind, id });
+        }
         // What a workload owns follows it: the garbage collector sees that its owner is gone.
         Object::ControllerRevision(_) => {
             return Err(not_allowed(reference, "is its owner's own and goes with it"));
@@ -317,6 +325,7 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod.meta.id });
         super::job_ends::count(state, &pod, None, false, emit);
     }
+    claims::lose(state, id, emit);
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())
 }

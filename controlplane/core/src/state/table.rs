@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 use imbl::OrdMap;
 
@@ -42,7 +42,8 @@ stored!(
     CronHorizontalPodAutoscaler,
     PodDisruptionBudget,
     PriorityClass,
-    Profile
+    Profile,
+    PersistentVolumeClaim
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

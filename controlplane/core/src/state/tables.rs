@@ -2,8 +2,8 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
 };
 
 use super::{State, Table};
@@ -93,4 +93,6 @@ tables! {
     priority_classes: PriorityClass;
     /// All profiles.
     profiles: Profile;
+    /// All claims.
+    persistent_volume_claims: PersistentVolumeClaim;
 }
