@@ -31,7 +31,7 @@ use crate::evolve::evolve_events;
 use crate::{Change, State};
 
 pub(crate) use autoscaling::size as workload_size;
-pub(crate) use claims::is_surplus as is_surplus_claim;
+pub(crate) use claims::{claim_from, is_surplus as is_surplus_claim};
 pub use cluster::decide_membership;
 pub(crate) use cron_scaling::last_run as last_cron_run;
 pub(crate) use emit::Emit;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ClaimPhase, ClaimRetention, Deletion, EventKind, Kind, Name, Object, ObjectId, ObjectMeta, ObjectRef,
     ObjectStatus, PersistentVolumeClaim, PersistentVolumeClaimStatus, PodTemplate, Rejection, StatefulSet,
-    VolumeSource, shared_reason,
+    VolumeClaimTemplate, VolumeSource, shared_reason,
 };
 
 use super::garbage::Disposal;
@@ -88,15 +88,52 @@ pub(super) fn make(state: &State, set: &StatefulSet, ordinal: u32, emit: &mut Em
         }
     }
     for (name, template) in missing {
-        let mut meta = ObjectMeta::new(set.meta.namespace.clone(), name);
-        meta.labels = template.labels.clone();
-        meta.labels.extend(set.spec.selector.match_labels.clone());
-        meta.annotations = template.annotations.clone();
-        meta.trace_context = set.meta.trace_context.clone();
-        let (spec, status) = (template.spec, PersistentVolumeClaimStatus::default());
-        emit.create(Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim { meta, spec, status })));
+        emit.create(Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name))));
     }
     true
+}
+
+/// A claim as a StatefulSet's template describes it. The set does not own it: it may outlive the set.
+pub(crate) fn claim_from(
+    set: &StatefulSet,
+    template: &VolumeClaimTemplate,
+    name: Name,
+) -> PersistentVolumeClaim {
+    let mut meta = ObjectMeta::new(set.meta.namespace.clone(), name);
+    meta.labels = template.labels.clone();
+    meta.labels.extend(set.spec.selector.match_labels.clone());
+    meta.annotations = template.annotations.clone();
+    meta.trace_context = set.meta.trace_context.clone();
+    PersistentVolumeClaim { meta, spec: template.spec, status: PersistentVolumeClaimStatus::default() }
+}
+
+/// Makes a claim of a StatefulSet's pod anew that somebody deleted before the pod had its node.
+pub(super) fn make_again(
+    state: &State,
+    set: &StatefulSet,
+    name: &Name,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    let namespace = set.meta.namespace.as_ref();
+    let has_pod = |ordinal: u32| {
+        let pod = workload::pod_name(&set.meta.name, ordinal);
+        let pod = pod.and_then(|name| state.find(Kind::Pod, namespace, &name));
+        pod.and_then(|id| state.pods.get(id))
+            .is_some_and(|pod| pod.meta.owner.is_some_and(|owner| owner.id == set.meta.id))
+    };
+    let mut templates = set.spec.claim_templates().iter();
+    let template = templates.find(|one| one.ordinal_of(&set.meta.name, name).is_some_and(has_pod));
+    match template.filter(|_| state.claim(namespace, name.as_str()).is_none()) {
+        Some(template) => {
+            let claim = claim_from(set, template, name.clone());
+            emit.create(Object::PersistentVolumeClaim(Arc::new(claim)));
+            Ok(())
+        }
+        None => Err(not_allowed(
+            format!("PersistentVolumeClaim {name}"),
+            "is there, or no pod of the StatefulSet waits for it",
+        )),
+    }
 }
 
 /// Whether a claim is of an ordinal above or below the wanted ones, has no pod, and goes by its set's policy. A set that

@@ -39,6 +39,9 @@ pub(super) fn create(
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
     let found = find_owner(state, owner, generation)?;
+    if let (Object::StatefulSet(set), Object::PersistentVolumeClaim(claim)) = (&found, object) {
+        return super::claims::make_again(state, set, &claim.meta.name, emit);
+    }
     let suits = matches!(
         (owner.kind, object.kind()),
         (Kind::StatefulSet | Kind::DaemonSet, Kind::ControllerRevision) | (Kind::CronJob, Kind::Job)

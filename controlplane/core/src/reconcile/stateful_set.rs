@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::history::{History, is_doomed};
 use super::{Queue, Reconciler, View, work_off};
 use crate::claims::claims_of;
-use crate::decide::is_surplus_claim;
+use crate::decide::{claim_from, is_surplus_claim};
 use crate::workload::{self, Roster, Seen};
 use crate::{Change, ChangeType, State};
 
@@ -81,7 +81,9 @@ impl Reconciler for StatefulSets {
                 owner.into_iter().for_each(|owner| self.queue.mark(owner.id));
             }
             Object::Pod(pod) => self.observe_pod(pod, gone),
-            Object::PersistentVolumeClaim(claim) => self.observe_claim(claim),
+            Object::PersistentVolumeClaim(claim) if change.change_type != ChangeType::Modified => {
+                self.observe_claim(claim);
+            }
             _ => {}
         }
     }
@@ -187,7 +189,10 @@ impl Pass<'_> {
             self.shrink();
             self.roll(update.meta.name.as_str());
         }
-        self.drop_claims();
+        if std::mem::take(&mut self.known.claims_changed) {
+            self.restore_claims();
+            self.drop_claims();
+        }
         let update = update.map(|row| SmolStr::new(row.meta.name.as_str()));
         let status = status::status(self.view, self.set, &self.known.roster, update, collision_count);
         let status = status::with_failure(status, self.view.now_ms, self.known.backoff.failing());
@@ -273,11 +278,28 @@ impl Pass<'_> {
         self.delete(&doomed, "Replaced");
     }
 
-    /// Claims of ordinals that are not wanted any more go with their pods, where that is the policy.
-    fn drop_claims(&mut self) {
-        if !std::mem::take(&mut self.known.claims_changed) {
+    /// A pod without a node waits for ever when somebody deletes its claim: that is made anew.
+    fn restore_claims(&mut self) {
+        let (state, set) = (self.view.state, self.set);
+        let (owner, generation) = (self.owner(), set.meta.generation);
+        if set.spec.claim_templates().is_empty() {
             return;
         }
+        let pods = state.pods_of(set.meta.id).filter(|pod| pod.node.is_none() && !pod.meta.is_deleting());
+        for ordinal in pods.filter_map(|pod| workload::ordinal_of(pod)).take(PODS_PER_COMMAND) {
+            for template in set.spec.claim_templates() {
+                let Some(name) = template.claim_name(&set.meta.name, ordinal) else { continue };
+                if state.claim(set.meta.namespace.as_ref(), name.as_str()).is_none() {
+                    let object = Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name)));
+                    self.commands.push(Command::CreateOwned { owner, generation, object });
+                    self.known.claims_changed = true;
+                }
+            }
+        }
+    }
+
+    /// Claims of ordinals that are not wanted any more go with their pods, where that is the policy.
+    fn drop_claims(&mut self) {
         let (state, set) = (self.view.state, self.set);
         if set.spec.claims.get().is_none_or(|claims| claims.when_scaled == ClaimRetention::Retain) {
             return;
@@ -286,7 +308,7 @@ impl Pass<'_> {
         let kind = Kind::PersistentVolumeClaim;
         let surplus: Vec<_> = surplus.map(|(_, claim)| (kind, claim.meta.id)).take(PODS_PER_RUN).collect();
         // Until all of them are seen to go.
-        self.known.claims_changed = !surplus.is_empty();
+        self.known.claims_changed |= !surplus.is_empty();
         let owner = self.owner();
         for objects in surplus.chunks(PODS_PER_COMMAND) {
             self.commands.push(Command::DeleteOwned { owner, objects: objects.to_vec() });
