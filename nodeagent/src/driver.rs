@@ -188,7 +188,7 @@ impl Driver {
     }
 
     fn delete_volume(&self, claim: ObjectId, volume: Uuid) {
-        let (volumes, inputs) = (self.host.volumes.clone(), self.inputs.clone());
+        let (volumes, inputs) = (self.host.volumes(), self.inputs.clone());
         tokio::task::spawn_blocking(move || match volumes.delete(volume) {
             Ok(()) => {
                 tracing::info!(%claim, %volume, "the volume is deleted");

@@ -19,7 +19,6 @@ use crate::volumes::Volumes;
 pub(crate) struct Host {
     pub(crate) data: PathBuf,
     pub(crate) records: Records,
-    pub(crate) volumes: Volumes,
     pub(crate) images: ImageStore,
     pub(crate) logs: LogStore,
     pub(crate) boot: Boot,
@@ -33,6 +32,13 @@ pub(crate) struct Host {
     pub(crate) sandbox: bool,
     /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
     pub(crate) container_backoff_ms: (u64, u64),
+}
+
+impl Host {
+    /// The volumes of claims.
+    pub(crate) fn volumes(&self) -> Volumes {
+        Volumes::new(&self.data)
+    }
 }
 
 /// Kernel and initramfs, made when they are first needed: an operator may bring a missing kernel while the agent runs.

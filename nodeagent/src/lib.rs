@@ -90,7 +90,6 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let host = Arc::new(host::Host {
         data: data.path.clone(),
         records: records::Records::new(&data.path),
-        volumes: volumes::Volumes::new(&data.path),
         images,
         logs: logs::LogStore::default(),
         boot,

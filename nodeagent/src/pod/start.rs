@@ -310,7 +310,7 @@ fn kept_disk(host: &Host, pod: &PodIntent, claim_name: &str, serial: String) -> 
             format!("the control plane did not say which volume PersistentVolumeClaim {claim_name} is");
         StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
     })?;
-    let file = host.volumes.path(claim.uid).display().to_string();
+    let file = host.volumes().path(claim.uid).display().to_string();
     Ok(Plan {
         disk: Disk { file, driver: BlockDriver::Raw, serial, is_kept: true },
         base: None,
