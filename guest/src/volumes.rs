@@ -111,15 +111,34 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
             fs::create_dir_all(&path)?;
             mount(Some(&disk), &path, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
                 .with_context(|| format!("mount {}", disk.display()))?;
-            // The tools that check file systems want it; nothing else does.
-            let _ = fs::remove_dir(path.join("lost+found"));
+            let lost_and_found = path.join("lost+found");
+            if !lost_and_found.is_dir() {
+                return keep_permissions(&path, fs_group);
+            }
+            open_to_all(&path, fs_group)?;
+            // The tools that check file systems want it; nothing else does. Without it the volume counts as used.
+            return Ok(fs::remove_dir(lost_and_found)?);
         }
     }
-    // Everybody in the pod may write, as in Kubernetes.
-    give_to(&path, fs_group)?;
+    open_to_all(&path, fs_group)
+}
+
+/// Everybody in the pod may write into a volume that is new, as in Kubernetes.
+fn open_to_all(path: &Path, fs_group: Option<Gid>) -> Result<()> {
+    give_to(path, fs_group)?;
     // With a group, everything in it gets that group.
     let mode = if fs_group.is_some() { 0o2777 } else { 0o777 };
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// A volume that an earlier guest had keeps the permissions that it has, but that the pod's group may write.
+fn keep_permissions(path: &Path, fs_group: Option<Gid>) -> Result<()> {
+    if fs_group.is_some() {
+        give_to(path, fs_group)?;
+        let present = fs::metadata(path)?.permissions().mode();
+        fs::set_permissions(path, fs::Permissions::from_mode((present & 0o7777) | 0o2070))?;
+    }
     Ok(())
 }
 

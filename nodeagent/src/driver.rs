@@ -8,6 +8,7 @@ use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
 use bulkhead_types::ObjectId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::clock;
 use crate::error::{AgentError, At as _};
@@ -171,6 +172,7 @@ impl Driver {
                         tracing::warn!(%error, "the lease is not remembered");
                     }
                 }
+                Action::DeleteVolume { claim, volume } => self.delete_volume(claim, volume),
                 Action::Note(note) => tracing::info!("{note}"),
                 Action::Prepare { ref pod } => self.pod(pod.id).send(action),
                 Action::StartVm(ref start) => self.pod(start.pod.id).send(action),
@@ -183,6 +185,19 @@ impl Driver {
             }
         }
         self.retire();
+    }
+
+    fn delete_volume(&self, claim: ObjectId, volume: Uuid) {
+        let (volumes, inputs) = (self.host.volumes(), self.inputs.clone());
+        tokio::task::spawn_blocking(move || match volumes.delete(volume) {
+            Ok(()) => {
+                tracing::info!(%claim, %volume, "the volume is deleted");
+                // The loop has ended when nobody takes it; the next agent is asked again.
+                let _ = inputs.blocking_send(Input::VolumeDeleted { claim });
+            }
+            // The core asks again.
+            Err(error) => tracing::error!(%claim, %volume, %error, "the volume cannot be deleted"),
+        });
     }
 
     async fn order(&self, order: Order) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_types::{LABEL_FENCE_GUARD, NodeFacts, Resources, StringMap};
+use bulkhead_types::{LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Resources, StringMap};
 use smol_str::SmolStr;
 
 use crate::AgentConfig;
@@ -55,7 +55,9 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
 /// The operator's labels, and what this build does.
 fn labels(config: &AgentConfig) -> StringMap {
     let mut labels = config.labels.clone();
-    labels.insert(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"));
+    for own in [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES] {
+        labels.insert(SmolStr::new_static(own), SmolStr::new_static("true"));
+    }
     labels
 }
 

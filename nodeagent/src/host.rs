@@ -12,6 +12,7 @@ use crate::boot::{BootAssets, BootError, BootSources};
 use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::records::Records;
+use crate::volumes::Volumes;
 
 /// The host, as pods need it.
 #[derive(Debug)]
@@ -31,6 +32,13 @@ pub(crate) struct Host {
     pub(crate) sandbox: bool,
     /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
     pub(crate) container_backoff_ms: (u64, u64),
+}
+
+impl Host {
+    /// The volumes of claims.
+    pub(crate) fn volumes(&self) -> Volumes {
+        Volumes::new(&self.data)
+    }
 }
 
 /// Kernel and initramfs, made when they are first needed: an operator may bring a missing kernel while the agent runs.

@@ -36,6 +36,7 @@ mod records;
 mod session;
 mod trace;
 mod vm;
+mod volumes;
 
 use std::sync::Arc;
 

@@ -111,6 +111,7 @@ fn assert_bounded(record: &LogRecord) {
 fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
+        Command::ReportVolumes { deleted, .. } => deleted.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),
         Command::BindPods { bindings } => bindings.len(),

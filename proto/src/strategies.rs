@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 pub use autoscaling::*;
+pub use claims::*;
 pub use profiles::*;
 pub use running::*;
 pub use vertical::*;
@@ -42,6 +43,7 @@ macro_rules! record {
 }
 
 mod autoscaling;
+mod claims;
 mod profiles;
 mod running;
 mod vertical;
@@ -418,6 +420,9 @@ fn other_command() -> impl Strategy<Value = Command> + Clone {
         (name(), node_facts()).prop_map(|(name, facts)| Command::RegisterNode { name, facts }),
         (object_id(), any::<u64>(), vec(pod_report(), 0..3))
             .prop_map(|(node, incarnation, reports)| { Command::ReportPods { node, incarnation, reports } }),
+        (object_id(), any::<u64>(), vec(object_id(), 0..3)).prop_map(|(node, incarnation, deleted)| {
+            Command::ReportVolumes { node, incarnation, deleted }
+        }),
         (uuid(), members()).prop_map(|(cluster_id, members)| Command::InitCluster { cluster_id, members }),
         any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
         (member_id(), uuid(), small(), small(), any::<u32>()).prop_map(
@@ -582,10 +587,12 @@ record!(/// Any intent about one pod.
 pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
+    claims: vec(claim_intent(), 0..3),
 });
 record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
+    deleted_volumes: vec(deleted_volume(), 0..3),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });
@@ -598,4 +605,5 @@ record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
+    deleted_volumes: vec(object_id(), 0..3),
 });

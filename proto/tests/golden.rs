@@ -159,6 +159,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::delivery_objects(),
         fixtures::elastic_objects(),
         fixtures::vertical_objects(),
+        fixtures::claim_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

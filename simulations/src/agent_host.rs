@@ -236,6 +236,8 @@ impl World {
             Action::Note(note) => {
                 self.note(Host::Agent(number), "note", digest128(&note.to_string()), || note.to_string());
             }
+            // Simulated nodes keep nothing, so nothing is left of it.
+            Action::DeleteVolume { claim, .. } => self.tell_agent(number, Input::VolumeDeleted { claim }),
             about_a_pod => self.act_on_pod(number, about_a_pod),
         }
     }

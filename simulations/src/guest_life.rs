@@ -120,7 +120,11 @@ impl World {
             Action::CleanUp { pod, .. } => (pod, short_us, GuestEvent::Clean { life, pod }),
             // Guests of a simulation hold no files.
             Action::UpdateFiles { .. } => return,
-            Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => return,
+            Action::Join
+            | Action::Report(_)
+            | Action::PersistLease { .. }
+            | Action::DeleteVolume { .. }
+            | Action::Note(_) => return,
         };
         let free_us = host.busy_until_us.get(&pod).copied().unwrap_or(0).max(self.now_us);
         let done_us = free_us + takes_us;

@@ -77,6 +77,7 @@ impl Sets {
             template: self.template(rng, &app, "db"),
             selector: LabelSelector::from_labels(app),
             service_name: SmolStr::default(),
+            claims: Default::default(),
             pod_management_policy,
             update_strategy,
             min_ready_ms: *rng.pick(&[0, 0, 500, 3000]),

@@ -441,3 +441,43 @@ fn containers_have_the_rights_that_they_are_given() {
     fleet.delete(&["pod", "security", "as-root"]);
     fleet.await_nothing_left();
 }
+
+/// A pod of one run that uses the claim `data`.
+fn data_pod(name: &str, script: &str) -> String {
+    let mounted = pod(name, "Never", &[], script).replace(
+        "      resources:\n",
+        "      volumeMounts: [{name: data, mountPath: /data}]\n      resources:\n",
+    );
+    mounted + "  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]\n"
+}
+
+#[test]
+fn a_volume_outlives_its_pod() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\n\
+                 spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}\n";
+    // The claim comes last: until then the pod waits for it.
+    fleet.apply(&data_pod("writer", "echo kept > /data/note; /bin/busybox chmod 0750 /data; echo written"));
+    fleet.await_pod("writer", CHANGE_SECONDS, &["PersistentVolumeClaim data does not exist"]);
+    fleet.apply(claim);
+    fleet.await_pod("writer", BOOT_SECONDS, &["\"phase\":\"Succeeded\""]);
+    let volumes = || {
+        let entries = std::fs::read_dir(fleet.agent.data_dir().join("volumes"));
+        entries.map(|e| e.flatten().map(|e| e.path()).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(volumes().len(), 1);
+    fleet.delete(&["pod", "writer"]);
+    fleet.await_nothing_left();
+    assert_eq!(volumes().len(), 1, "the volume stays");
+
+    fleet.apply(&data_pod("reader", "/bin/busybox cat /data/note; /bin/busybox stat -c %a /data"));
+    fleet.await_pod("reader", BOOT_SECONDS, &["\"phase\":\"Succeeded\""]);
+    assert_eq!(fleet.logs(&["reader"]), "kept\n750\n");
+    let claims = fleet.cluster.cli().run(&["get", "pvc"]).stdout;
+    assert!(["data", "Bound", "node-1", "32Mi", "RWO"].iter().all(|word| claims.contains(word)), "{claims}");
+
+    fleet.delete(&["pod", "reader"]);
+    fleet.delete(&["pvc", "data"]);
+    wait::until_true("no volume left", CHANGE_SECONDS, || volumes().is_empty());
+    assert!(fleet.cluster.cli().object("pvc", "data").is_none(), "the claim goes once its data is gone");
+}

@@ -65,6 +65,9 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         Object::ReplicaSet(_) | Object::StatefulSet(_) | Object::DaemonSet(_) | Object::Job(_) => {
             (Kind::Pod, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
         }
+        Object::PersistentVolumeClaim(_) => {
+            (Kind::Pod, Filter { namespace: meta.namespace.clone(), ..Filter::default() })
+        }
         Object::Node(_) => {
             (Kind::Pod, Filter { fields: format!("spec.nodeName={}", meta.name), ..Filter::default() })
         }
@@ -81,7 +84,10 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;
-    if !matches!(object, Object::Node(_)) {
+    if let Object::PersistentVolumeClaim(_) = object {
+        let uses = |pod: &Object| matches!(pod, Object::Pod(pod) if pod.spec.claims().any(|name| *name == *meta.name.as_str()));
+        objects.retain(uses);
+    } else if !matches!(object, Object::Node(_)) {
         objects.retain(|o| o.meta().owner.is_some_and(|owner| owner.id == meta.id));
     }
     Ok(objects)

@@ -1,6 +1,7 @@
 //! One object in full, for people.
 
 mod autoscaling;
+mod claims;
 mod config;
 mod profiles;
 mod running;
@@ -118,6 +119,7 @@ pub(crate) fn text(
         Object::VerticalPodAutoscaler(o) => vertical::autoscaler(&mut page, o),
         Object::PriorityClass(o) => profiles::priority_class(&mut page, o),
         Object::Profile(o) => profiles::profile(&mut page, o),
+        Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());
             template(&mut page, &o.template);

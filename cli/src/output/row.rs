@@ -5,8 +5,9 @@ mod vertical;
 mod workloads;
 
 use bulkhead_types::{
-    Container, ContainerState, Deployment, Kind, LabelSelector, Namespace, Node, NodePhase, Object, Pod,
-    PodPhase, ReplicaSet, format_bytes, format_millis,
+    Container, ContainerState, Deployment, Kind, LabelSelector, Namespace, Node, NodePhase, Object,
+    PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodPhase, ReplicaSet, format_bytes,
+    format_millis,
 };
 
 use crate::directory::Directory;
@@ -92,12 +93,26 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::VerticalPodAutoscaler, _) => &["NAME", "REFERENCE", "MODE", "CPU", "MEM", "PROVIDED", "AGE"],
         (Kind::PriorityClass, _) => &["NAME", "VALUE", "GLOBAL DEFAULT", "AGE"],
         (Kind::Profile, _) => &["NAME", "RULES", "AGE"],
+        (Kind::PersistentVolumeClaim, _) => {
+            &["NAME", "STATUS", "NODE", "CAPACITY", "ACCESS MODES", "STORAGECLASS", "AGE"]
+        }
         (Kind::PodDisruptionBudget, _) => {
             &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
         }
     };
     let namespace = (columns.namespace && kind.is_namespaced()).then_some("NAMESPACE");
     namespace.into_iter().chain(own.iter().copied()).chain(columns.labels.then_some("LABELS")).collect()
+}
+
+/// A claim's cells after its name.
+fn claim(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let PersistentVolumeClaimStatus { phase, node_name, capacity_bytes, .. } = &claim.status;
+    // Kubernetes' word for a claim that waits for its last pod.
+    let phase = if claim.meta.is_deleting() { "Terminating" } else { phase.as_str() };
+    let capacity = if *capacity_bytes == 0 { String::new() } else { format_bytes(*capacity_bytes) };
+    let (mode, class) = (claim.spec.access_mode.short(), claim.spec.storage_class.as_str());
+    let age = age(claim.meta.created_at_ms);
+    vec![phase.to_owned(), node_name.to_string(), capacity, mode.to_owned(), class.to_owned(), age]
 }
 
 /// An object's row.
@@ -132,6 +147,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
             let age = age(o.meta.created_at_ms);
             (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])
         }
+        Object::PersistentVolumeClaim(o) => (claim(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };
     let mut cells = Vec::new();

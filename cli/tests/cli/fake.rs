@@ -91,6 +91,7 @@ fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::VerticalPodAutoscaler(o) => o.meta.as_ref(),
         Kind::PriorityClass(o) => o.meta.as_ref(),
         Kind::Profile(o) => o.meta.as_ref(),
+        Kind::PersistentVolumeClaim(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -116,6 +117,7 @@ fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::VerticalPodAutoscaler(o) => o.meta.as_mut(),
         Kind::PriorityClass(o) => o.meta.as_mut(),
         Kind::Profile(o) => o.meta.as_mut(),
+        Kind::PersistentVolumeClaim(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -141,6 +143,7 @@ fn kind(object: &Kind) -> v1::Kind {
         Kind::VerticalPodAutoscaler(_) => v1::Kind::VerticalPodAutoscaler,
         Kind::PriorityClass(_) => v1::Kind::PriorityClass,
         Kind::Profile(_) => v1::Kind::Profile,
+        Kind::PersistentVolumeClaim(_) => v1::Kind::PersistentVolumeClaim,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The real binary against a server that holds objects in memory and fails when it is told to.
 
 mod autoscaling;
+mod claims;
 mod compacted;
 mod edits;
 mod fake;

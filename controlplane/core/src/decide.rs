@@ -1,6 +1,7 @@
 //! `decide`: may a submission happen, and what happens then. Pure; dispatch only, one file per family.
 
 mod autoscaling;
+mod claims;
 mod cluster;
 mod cron_scaling;
 mod delivery;
@@ -32,6 +33,7 @@ use crate::evolve::evolve_events;
 use crate::{Change, State};
 
 pub(crate) use autoscaling::size as workload_size;
+pub(crate) use claims::{claim_from, is_surplus as is_surplus_claim};
 pub use cluster::decide_membership;
 pub(crate) use cron_scaling::last_run as last_cron_run;
 pub(crate) use emit::Emit;
@@ -189,6 +191,9 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::RegisterNode { name, facts } => nodes::register(state, name, facts, emit),
         Command::ReportPods { node, incarnation, reports } => {
             pods::report(state, *node, *incarnation, reports, emit)
+        }
+        Command::ReportVolumes { node, incarnation, deleted } => {
+            claims::report(state, *node, *incarnation, deleted, emit)
         }
         Command::DeletePods { pods, surplus_of, reason } => {
             pods::delete_many(state, pods, *surplus_of, reason, emit)

@@ -314,6 +314,9 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             Arc::make_mut(o).spec = wanted.spec.clone();
         }
         (Object::Profile(o), Object::Profile(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::PersistentVolumeClaim(o), Object::PersistentVolumeClaim(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec;
+        }
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
     let meta = object.meta_mut();
@@ -349,6 +352,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
                 next.checkpoint = std::mem::take(&mut present.checkpoint);
             }
             *present = next;
+        }
+        (Object::PersistentVolumeClaim(o), ObjectStatus::PersistentVolumeClaim(s)) => {
+            Arc::make_mut(o).status = s.clone();
         }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }

@@ -2,12 +2,16 @@
 
 mod resolve;
 
+use std::sync::Arc;
+
 use bulkhead_types::{
-    Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, Intent, Kind, Object, ObjectId, Pod, PodIntent, PodSpec,
+    ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, Object,
+    ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodIntent, PodSpec,
     RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
 };
 use uuid::Uuid;
 
+use crate::claims::live_users;
 use crate::{Change, ChangeType, State, owned_pod};
 
 /// What should run on a node now; `None` when there is no such node.
@@ -17,7 +21,14 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let cluster_id = state.cluster_id()?;
     let mut room = RESOLVED_NODE_BYTES_MAX;
     let pods = state.pods_on(node).map(|pod| pod_intent(state, pod, cluster_id, &mut room)).collect();
-    Some(Intent { node, incarnation, generation: state.revision(), pods })
+    let ends = |claim: &&Arc<PersistentVolumeClaim>| {
+        claim.meta.is_deleting()
+            && claim.reclaimed_by().is_some()
+            && live_users(state, claim).next().is_none()
+    };
+    let deleted = state.claims_on(node).filter(ends).take(ITEMS_MAX);
+    let deleted = deleted.map(|claim| DeletedVolume { id: claim.meta.id, uid: claim.status.volume });
+    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes: deleted.collect() })
 }
 
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
@@ -38,7 +49,18 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
         resolved: Rare::from(resolved),
+        claims: if ended { Vec::new() } else { claims(state, pod) },
     }
+}
+
+/// The volumes of a pod's claims.
+fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
+    let claims = pod.spec.claims().filter_map(|name| {
+        let claim = state.claim(pod.meta.namespace.as_ref(), name)?;
+        let PersistentVolumeClaimStatus { volume, capacity_bytes, .. } = claim.status;
+        Some(ClaimIntent { claim_name: name.clone(), uid: volume, size_bytes: capacity_bytes })
+    });
+    claims.collect()
 }
 
 /// The pod's spec; one of an indexed Job has its index in the environment of each container. All pods of the Job
@@ -69,8 +91,8 @@ fn within(room: &mut usize, resolved: ResolvedPod) -> ResolvedPod {
     }
 }
 
-/// The nodes whose intent a change touches: of a pod its node, of a ConfigMap or Secret those of the pods that refer to
-/// it. `state` may be later than the change.
+/// The nodes whose intent a change touches: of a pod its node, of a claim that ends the one that keeps it, of a ConfigMap
+/// or Secret those of the pods that refer to it. `state` may be later than the change.
 #[must_use]
 pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
     match (&change.object, &change.former) {
@@ -82,6 +104,10 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
             vec![]
         }
         (Object::Node(node), _) => vec![node.meta.id],
+        // Pods know of their binding by their own; what ends is to be deleted.
+        (Object::PersistentVolumeClaim(claim), _) if claim.meta.is_deleting() => {
+            claim.bound_node().into_iter().collect()
+        }
         (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
         _ => vec![],
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bulkhead_types::{CompletionMode, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase};
 
 use crate::State;
+use crate::claims::is_misplaced;
 use crate::placement::check_room;
 use crate::state::NodeUsage;
 
@@ -30,6 +31,8 @@ pub enum Violation {
     ActivePods(ObjectId),
     /// A Job's counts contradict each other, or its pods.
     JobCounts(ObjectId),
+    /// A pod has a claim that is not on its node, or that is another pod's alone.
+    Claim(ObjectId),
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
 }
@@ -107,6 +110,9 @@ fn check_pods(state: &State, violations: &mut Vec<Violation>) {
         }
         if (is_active && pod.node.is_none()) != state.pending_pods().contains(&pod.meta.id) {
             violations.push(Violation::Pending(pod.meta.id));
+        }
+        if is_misplaced(state, pod) {
+            violations.push(Violation::Claim(pod.meta.id));
         }
         let Some(node) = pod.node else { continue };
         if state.nodes().get(node).is_none() {

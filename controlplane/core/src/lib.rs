@@ -19,6 +19,7 @@
 
 mod admission;
 pub mod autoscale;
+mod claims;
 mod conditions;
 pub mod decide;
 pub mod disruption;

@@ -70,9 +70,12 @@ pub(crate) fn owned_pod(state: &State, birth: &Birth, owner: OwnerRef, stamp: &P
         trace_context: owner_meta.trace_context.clone(),
         managers: Rare::NONE,
     };
-    let spec = match stamp.node {
-        Some(node) => daemon_spec(state, node, &template.spec),
-        None => template.spec.clone(),
+    let spec = match (&object, stamp.node, stamp.index) {
+        (_, Some(node), _) => daemon_spec(state, node, &template.spec),
+        (Object::StatefulSet(set), None, Some(ordinal)) => {
+            set.spec.with_claims(&template.spec, &set.meta.name, ordinal)
+        }
+        _ => template.spec.clone(),
     };
     Pod { meta, spec, node: None, status: PodStatus::default() }
 }

@@ -1,6 +1,6 @@
 //! Whether a pod may be placed on a node: the one answer that both the scheduler and `decide` give.
 
-use bulkhead_types::{Node, NodePhase, PodSpec, Resources, Taint, TaintEffect};
+use bulkhead_types::{Name, Node, NodePhase, PodSpec, Resources, Taint, TaintEffect};
 
 use smol_str::SmolStr;
 
@@ -24,6 +24,15 @@ pub enum Misfit {
     NodeSelector,
     /// It has a taint that the pod does not tolerate.
     Taint(Taint),
+    /// A volume of the pod is on another node.
+    Volume {
+        /// The claim.
+        claim: Name,
+        /// That node.
+        node: SmolStr,
+    },
+    /// The pod has claims, and the node's agent keeps no volumes.
+    NoVolumes,
     /// It has as many pods as it may.
     TooManyPods,
     /// Not enough processor time is free.
@@ -45,6 +54,10 @@ impl std::fmt::Display for Misfit {
             Self::Taint(taint) => {
                 write!(f, "node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value)
             }
+            Self::Volume { claim, node } => {
+                write!(f, "node(s) didn't have PersistentVolumeClaim {claim}, which is on node {node}")
+            }
+            Self::NoVolumes => f.write_str("node(s) keep no volumes"),
             Self::TooManyPods => f.write_str("Too many pods"),
             Self::InsufficientCpu => f.write_str("Insufficient cpu"),
             Self::InsufficientMemory => f.write_str("Insufficient memory"),

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace,
-    Node, Object, ObjectId, ObjectRef, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet,
-    Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
+    Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass,
+    Profile, ReplicaSet, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -56,6 +56,7 @@ pub struct State {
     pub(crate) vertical_pod_autoscalers: Table<VerticalPodAutoscaler>,
     pub(crate) priority_classes: Table<PriorityClass>,
     pub(crate) profiles: Table<Profile>,
+    pub(crate) persistent_volume_claims: Table<PersistentVolumeClaim>,
     pub(crate) index: index::Index,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
@@ -134,11 +135,38 @@ impl State {
     /// The nodes of the pods that refer to a ConfigMap or Secret, in order, each once.
     #[must_use]
     pub fn nodes_using(&self, object: &ObjectRef) -> Vec<ObjectId> {
-        let users = self.index.config_users(object);
-        let mut nodes: Vec<ObjectId> = users.filter_map(|id| self.pods.get(id)?.node).collect();
+        let mut nodes: Vec<ObjectId> = self.users_of(object).filter_map(|pod| pod.node).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// The pods that have a node and refer to a ConfigMap, Secret or PersistentVolumeClaim, in id order, those that end or
+    /// ended included.
+    pub fn users_of(&self, object: &ObjectRef) -> impl Iterator<Item = &Arc<Pod>> + use<'_> {
+        self.index.users(object).into_iter().filter_map(|id| self.pods.get(id))
+    }
+
+    /// A claim by name.
+    #[must_use]
+    pub fn claim(&self, namespace: Option<&Name>, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
+        let id = self.find(Kind::PersistentVolumeClaim, namespace, &Name::new(name).ok()?)?;
+        self.persistent_volume_claims.get(id)
+    }
+
+    /// The claims that are bound to a node, in id order.
+    pub fn claims_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<PersistentVolumeClaim>> + '_ {
+        self.index.claims_on(node).filter_map(|id| self.persistent_volume_claims.get(id))
+    }
+
+    /// The claims of a namespace from a name on, in name order.
+    pub(crate) fn claims_from(
+        &self,
+        namespace: Option<&Name>,
+        from: Name,
+    ) -> impl Iterator<Item = &Arc<PersistentVolumeClaim>> + use<'_> {
+        let ids = self.index.named_from(Kind::PersistentVolumeClaim, namespace, from);
+        ids.filter_map(|id| self.persistent_volume_claims.get(id))
     }
 
     /// The autoscaler that sets the size of a workload, if any does.

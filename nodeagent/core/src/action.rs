@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_types::{AgentReport, ObjectId, PodIntent, VolumeFiles};
 use smol_str::SmolStr;
+use uuid::Uuid;
 
 use crate::{Note, VmRecord};
 
@@ -63,6 +64,13 @@ pub enum Action {
         pod: ObjectId,
         /// The logs stay readable.
         keep_logs: bool,
+    },
+    /// Remove the file of a volume for good; one that is not there is fine. Answer: `VolumeDeleted`. Concerns no pod.
+    DeleteVolume {
+        /// Which claim it was of.
+        claim: ObjectId,
+        /// What its file is named by.
+        volume: Uuid,
     },
     /// Tell all guards until when the lease runs, and remember it for `Recovered`. Need not survive a crash of the machine.
     PersistLease {

@@ -1,12 +1,14 @@
 //! The agent: inputs in, actions out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
+use uuid::Uuid;
 
 use crate::pod::{Env, Exit, Pod};
 use crate::session::Session;
+use crate::volumes::Deletions;
 use crate::{Action, AgentConfig, Input, Note, RecoveredVm};
 
 /// Most pods in one report; the rest follows in the next.
@@ -22,6 +24,8 @@ pub struct Agent {
     config: AgentConfig,
     session: Session,
     pods: BTreeMap<ObjectId, Pod>,
+    /// Volumes that are to be deleted.
+    deletions: Deletions,
     /// Generation of the last accepted intent.
     generation: Revision,
     /// An intent was accepted since the lease was last invalid and a session began.
@@ -41,6 +45,7 @@ impl Agent {
             config,
             session: Session::new(),
             pods: BTreeMap::new(),
+            deletions: Deletions::default(),
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
@@ -65,6 +70,7 @@ impl Agent {
                     pod.set_usage(now_ms, usage);
                 }
             }
+            Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
             observation => self.observe(now_ms, observation),
         }
         self.tick(now_ms);
@@ -80,6 +86,8 @@ impl Agent {
             self.rejoin();
         }
         self.step_all(now_ms);
+        let held = self.volumes_held();
+        self.deletions.step(now_ms, self.config.retry_ms, &held, &mut self.actions);
         self.persist_lease();
         self.report(now_ms);
         self.pods.retain(|_, pod| !pod.is_forgettable());
@@ -96,10 +104,12 @@ impl Agent {
         let pods = self.pods.values().filter_map(Pod::deadline_ms);
         let lease = self.session.lease_until_ms().filter(|_| !self.lease_end_handled);
         let changes = self.session.changes_due_ms().and_then(|earliest| {
-            let due = self.pods.values().filter_map(Pod::report_due_ms).min()?;
+            let volumes = self.deletions.has_news().then_some(earliest);
+            let due = self.pods.values().filter_map(Pod::report_due_ms).chain(volumes).min()?;
             Some(due.max(earliest))
         });
         pods.chain(lease)
+            .chain(self.deletions.deadline_ms(&self.volumes_held()))
             .chain(changes)
             .chain(self.session.heartbeat_due_ms())
             .chain(self.session.give_up_ms())
@@ -139,6 +149,11 @@ impl Agent {
     #[must_use]
     pub fn held(&self) -> Resources {
         self.pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus)
+    }
+
+    /// The volumes that guests have.
+    fn volumes_held(&self) -> BTreeSet<Uuid> {
+        self.pods.values().flat_map(Pod::volumes_held).copied().collect()
     }
 
     fn recover(&mut self, now_ms: u64, vms: &[RecoveredVm], lease_until_ms: Option<u64>) {
@@ -187,6 +202,7 @@ impl Agent {
         }
         self.generation = intent.generation;
         self.intent_is_fresh = true;
+        self.deletions.set(&intent.deleted_volumes);
         let wanted: BTreeMap<ObjectId, &PodIntent> = intent.pods.iter().map(|pod| (pod.id, pod)).collect();
         for pod in self.pods.values_mut() {
             let entry = wanted.get(&pod.id).copied();
@@ -274,6 +290,7 @@ impl Agent {
         let held = pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus);
         let guests = pods.values().filter(|pod| pod.held().is_some()).count();
         let allocatable = self.config.allocatable;
+        let volumes = pods.values().flat_map(Pod::volumes_held).copied().collect();
         let dying = pods.values().any(Pod::is_unique_and_dying);
         let mut env = self.env(now_ms);
         // What was killed by the end of a lease may be wanted anew here, under another key: it must not meet itself.
@@ -281,6 +298,7 @@ impl Agent {
         // More may be held than is allocatable, when the configuration changed while guests ran.
         env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
+        env.volumes = volumes;
         pods.values_mut().for_each(|pod| pod.step(&mut env));
         self.pods = pods;
     }
@@ -297,6 +315,7 @@ impl Agent {
             generation: self.generation,
             free: Resources::ZERO,
             free_slots: 0,
+            volumes: BTreeSet::new(),
             actions: &mut self.actions,
         }
     }
@@ -306,7 +325,8 @@ impl Agent {
         let heartbeat = self.session.heartbeat_due_ms().is_some_and(|due| now_ms >= due);
         let may_send = self.session.changes_due_ms().is_some_and(|due| now_ms >= due);
         let changed = |pod: &Pod| pod.report_due_ms().is_some_and(|due| due <= now_ms);
-        if !(heartbeat || (may_send && self.pods.values().any(changed))) {
+        let has_news = self.deletions.has_news() || self.pods.values().any(changed);
+        if !(heartbeat || (may_send && has_news)) {
             return;
         }
         let session = &mut self.session;
@@ -318,7 +338,8 @@ impl Agent {
             .collect();
         let usage = self.pods.values().filter_map(|pod| pod.usage(now_ms)).collect();
         let sent = pods.iter().map(|report| (report.pod, report.sequence)).collect();
-        session.sent(now_ms, sent, !pods.is_empty());
+        let deleted_volumes = self.deletions.take_report();
+        session.sent(now_ms, sent, !pods.is_empty() || !deleted_volumes.is_empty());
         self.actions.push_back(Action::Report(AgentReport {
             node: joined.node,
             incarnation: joined.incarnation,
@@ -326,6 +347,7 @@ impl Agent {
             observed_generation: self.generation,
             pods,
             usage,
+            deleted_volumes,
         }));
     }
 }
@@ -342,6 +364,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::GuestPod { pod, .. }
         | Input::VmExited { pod, .. }
         | Input::VmGone { pod } => Some(*pod),
+        Input::VolumeDeleted { .. } => None,
         Input::Usage(usage) => Some(usage.pod),
         Input::Recovered { .. }
         | Input::Joined(_)

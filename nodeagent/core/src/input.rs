@@ -126,6 +126,11 @@ pub enum Input {
         /// Whose guest.
         pod: ObjectId,
     },
+    /// Answers [`crate::Action::DeleteVolume`].
+    VolumeDeleted {
+        /// Which claim it was of.
+        claim: ObjectId,
+    },
     /// What a pod uses now; `age_ms` is set when it is reported.
     Usage(PodUsage),
 }

@@ -32,6 +32,7 @@ pub mod reason;
 mod record;
 mod session;
 pub mod text;
+mod volumes;
 
 pub use action::*;
 pub use agent::*;

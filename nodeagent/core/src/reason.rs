@@ -24,6 +24,8 @@ pub const WAITING_FOR_RESOURCES: &str = "WaitingForResources";
 pub const LEASE_EXPIRED: &str = "LeaseExpired";
 /// The pod must be unique and waits for the node's lease.
 pub const WAITING_FOR_LEASE: &str = "WaitingForLease";
+/// The pod waits for a volume that another guest of the node has.
+pub const WAITING_FOR_VOLUME: &str = "WaitingForVolume";
 /// The record that must precede a guest could not be written.
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
 /// Something that the spec refers to is not there, or cannot be used.

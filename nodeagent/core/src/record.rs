@@ -28,6 +28,9 @@ pub struct PodPlan {
     /// Names of the init containers that run beside the others; earlier versions had none.
     #[serde(default)]
     pub sidecars: Vec<SmolStr>,
+    /// The volumes of claims that its guest has; earlier versions had none.
+    #[serde(default)]
+    pub volumes: Vec<Uuid>,
 }
 
 impl PodPlan {
@@ -47,7 +50,7 @@ impl PodPlan {
         self.containers.iter().map(|name| Container::new(name.clone(), Role::Main, why)).collect()
     }
 
-    /// The plan of a spec.
+    /// The plan of a spec, without the volumes of its claims.
     #[must_use]
     pub fn new(spec: &PodSpec, unique: bool) -> Self {
         let names = |list: &[bulkhead_types::Container]| list.iter().map(|c| c.name.clone()).collect();
@@ -59,6 +62,7 @@ impl PodPlan {
             init_containers: names(&spec.init_containers),
             containers: names(&spec.containers),
             sidecars: spec.sidecars().map(|c| c.name.clone()).collect(),
+            volumes: Vec::new(),
         }
     }
 }

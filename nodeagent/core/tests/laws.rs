@@ -119,7 +119,7 @@ impl World {
                     }
                 }
                 Action::PersistLease { until_ms } => self.lease = Some(until_ms),
-                Action::Note(_) => {}
+                Action::Note(_) | Action::DeleteVolume { .. } => {}
                 Action::StartVm(start) => {
                     self.check_start(start.pod.id, start.instance);
                     self.asked.entry(start.pod.id).or_default().push_back(Action::StartVm(start));
@@ -219,7 +219,11 @@ impl World {
             }
             Action::CleanUp { .. } => self.handle(gone(pod.0)),
             Action::UpdateFiles { .. } => {}
-            Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => {}
+            Action::Join
+            | Action::Report(_)
+            | Action::PersistLease { .. }
+            | Action::DeleteVolume { .. }
+            | Action::Note(_) => {}
         }
     }
 

@@ -137,7 +137,7 @@ pub enum ImageError {
 
 impl ImageError {
     /// A file operation's error; a full disk gets its own variant.
-    pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.into() },
             _ => Self::Io { operation, path: path.into(), source },

@@ -16,6 +16,8 @@ const INODE_OVERHEAD: u64 = 512;
 const FREE_INODES: u64 = 65_536;
 /// Room for superblocks, group descriptors and the rounding of everything.
 const FIXED_OVERHEAD: u64 = 16 << 20;
+/// The journal of a file system that outlives its guest: the least that ext4 has.
+const JOURNAL_BYTES: u64 = 4 << 20;
 /// Only the end of a program's output is kept for an error.
 const OUTPUT_LENGTH_MAX: usize = 2_000;
 
@@ -58,11 +60,25 @@ pub(super) fn make_ext4(
 /// # Errors
 /// [`ImageError`] if mkfs.ext4 is missing or the disk is full. An existing file is an error as well.
 pub fn create_empty(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
+    // It ends with its guest, so there is nothing to recover.
+    create_file_system(path, size_bytes, &["-O", "^has_journal"])
+}
+
+/// The same with a journal, for what outlives its guest: guests may be killed at any time.
+///
+/// # Errors
+/// As with [`create_empty`].
+pub fn create_volume(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
+    let journal = format!("size={}", JOURNAL_BYTES >> 20);
+    create_file_system(path, size_bytes.saturating_add(JOURNAL_BYTES), &["-J", &journal])
+}
+
+fn create_file_system(path: &Path, size_bytes: u64, journal: &[&str]) -> Result<(), ImageError> {
     let length = size_bytes.saturating_add(size_bytes / 50).saturating_add(FIXED_OVERHEAD);
     let file = File::create_new(path).at("make", path)?;
     file.set_len(length.next_multiple_of(BLOCK_LENGTH)).at("make", path)?;
     let mut command = Command::new("mkfs.ext4");
-    command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", "^has_journal"]);
+    command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"]).args(journal);
     command.args(["-E", "root_owner=0:0,assume_storage_prezeroed=1,nodiscard"]).arg(path);
     run(command, "mkfs.ext4", "e2fsprogs", path)
 }

@@ -23,7 +23,7 @@ mod store;
 pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
 pub use error::ImageError;
-pub use flatten::{create_empty, create_overlay};
+pub use flatten::{create_empty, create_overlay, create_volume};
 pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};
 pub use registry::Credentials;
 pub use store::{Image, ImageStore, ImageStoreOptions, ImageSummary, PullPolicy};

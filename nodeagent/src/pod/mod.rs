@@ -121,7 +121,11 @@ impl Worker {
             }
             Action::KillVm { instance, .. } => self.kill(instance).await,
             Action::CleanUp { keep_logs, .. } => self.clean_up(keep_logs).await,
-            Action::Join | Action::Report(_) | Action::PersistLease { .. } | Action::Note(_) => {
+            Action::Join
+            | Action::Report(_)
+            | Action::PersistLease { .. }
+            | Action::DeleteVolume { .. }
+            | Action::Note(_) => {
                 unreachable!("the driver keeps these for itself")
             }
         }

@@ -9,7 +9,9 @@ use bulkhead_guest_protocol::host::{
 };
 use bulkhead_nodeagent_core::qemu::BlockDriver;
 use bulkhead_nodeagent_core::{StartVm, reason};
-use bulkhead_types::{Container, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource};
+use bulkhead_types::{
+    Container, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
+};
 use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
@@ -22,6 +24,7 @@ use crate::image::{Image, ImageError, ProcessOverrides, create_empty, create_ove
 use crate::vm::command::{Disk, Machinery, build};
 use crate::vm::process::Process;
 use crate::vm::{console, guarded};
+use crate::volumes::make_once;
 use crate::{disk, trace};
 
 /// Size of an emptyDir on disk that names no limit, in bytes. Its file is sparse.
@@ -194,6 +197,8 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[Plan], config: &[u8]) -> Resu
         let path = dir.join(&plan.disk.file);
         match &plan.base {
             Some(base) => create_overlay(base, &path, plan.size_bytes)?,
+            // Joined to the folder, an absolute path stays as it is.
+            None if plan.disk.is_kept => make_once(&path, plan.size_bytes)?,
             None => create_empty(&path, plan.size_bytes)?,
         }
     }
@@ -224,6 +229,7 @@ fn configure(
                 file: format!("{serial}.qcow2"),
                 driver: BlockDriver::Qcow2,
                 serial: serial.clone(),
+                is_kept: false,
             },
             base: Some(image.path.clone()),
             size_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
@@ -234,7 +240,7 @@ fn configure(
     };
     let init_containers = spec.init_containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
     let containers = spec.containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
-    let volumes = volumes(spec, &mut disks);
+    let volumes = volumes(host, &start.pod, &mut disks)?;
     let restart_policy = match spec.restart_policy {
         bulkhead_types::RestartPolicy::Always => RestartPolicy::Always,
         bulkhead_types::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
@@ -259,9 +265,9 @@ fn configure(
 }
 
 /// The volumes of a pod, and a disk for each that needs one.
-fn volumes(spec: &PodSpec, disks: &mut Vec<Plan>) -> Vec<VolumeConfig> {
+fn volumes(host: &Host, pod: &PodIntent, disks: &mut Vec<Plan>) -> Result<Vec<VolumeConfig>, StartError> {
     let mut volumes = Vec::new();
-    for volume in spec.volumes() {
+    for volume in pod.spec.volumes() {
         let mut config = VolumeConfig { name: volume.name.to_string(), ..VolumeConfig::default() };
         let kind = match &volume.source {
             VolumeSource::EmptyDir { memory: true, size_limit_bytes } => {
@@ -272,10 +278,21 @@ fn volumes(spec: &PodSpec, disks: &mut Vec<Plan>) -> Vec<VolumeConfig> {
                 let serial = format!("v{}", volumes.len());
                 config.disk_serial.clone_from(&serial);
                 disks.push(Plan {
-                    disk: Disk { file: format!("{serial}.ext4"), driver: BlockDriver::Raw, serial },
+                    disk: Disk {
+                        file: format!("{serial}.ext4"),
+                        driver: BlockDriver::Raw,
+                        serial,
+                        is_kept: false,
+                    },
                     base: None,
                     size_bytes: size_limit_bytes.unwrap_or(EMPTY_DIR_BYTES_DEFAULT),
                 });
+                VolumeKind::Disk
+            }
+            VolumeSource::PersistentVolumeClaim { claim_name, .. } => {
+                let serial = format!("v{}", volumes.len());
+                config.disk_serial.clone_from(&serial);
+                disks.push(kept_disk(host, pod, claim_name, serial)?);
                 VolumeKind::Disk
             }
             VolumeSource::Files { .. } | VolumeSource::Projected { .. } => VolumeKind::Files,
@@ -283,7 +300,30 @@ fn volumes(spec: &PodSpec, disks: &mut Vec<Plan>) -> Vec<VolumeConfig> {
         config.set_kind(kind);
         volumes.push(config);
     }
-    volumes
+    Ok(volumes)
+}
+
+/// The disk of a claim. QEMU locks its file while a guest has it.
+fn kept_disk(host: &Host, pod: &PodIntent, claim_name: &str, serial: String) -> Result<Plan, StartError> {
+    let claim = pod.claims.iter().find(|claim| claim.claim_name == claim_name).ok_or_else(|| {
+        let message =
+            format!("the control plane did not say which volume PersistentVolumeClaim {claim_name} is");
+        StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
+    })?;
+    let file = host.volumes().path(claim.uid).display().to_string();
+    Ok(Plan {
+        disk: Disk { file, driver: BlockDriver::Raw, serial, is_kept: true },
+        base: None,
+        size_bytes: claim.size_bytes,
+    })
+}
+
+/// Whether nobody may write into a volume of a pod.
+fn is_read_only(spec: &PodSpec, volume: &str) -> bool {
+    spec.volumes().iter().any(|one| {
+        one.name == volume
+            && matches!(one.source, VolumeSource::PersistentVolumeClaim { read_only: true, .. })
+    })
 }
 
 /// What the pod says of a container's process; what was resolved for it is final.
@@ -345,7 +385,7 @@ fn container_config(
         volume: mount.name.to_string(),
         path: mount.mount_path.trim_end_matches('/').to_owned(),
         sub_path: mount.sub_path.clone().unwrap_or_default(),
-        read_only: mount.read_only,
+        read_only: mount.read_only || is_read_only(spec, &mount.name),
     });
     Ok(ContainerConfig {
         name: container.name.to_string(),

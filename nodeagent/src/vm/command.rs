@@ -19,8 +19,10 @@ pub(crate) const GUEST_SOCKET: &str = "guest.sock";
 /// A disk of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
-    /// File name in the instance's folder.
+    /// File name in the instance's folder, or an absolute path.
     pub(crate) file: String,
+    /// Whether it outlives its guest.
+    pub(crate) is_kept: bool,
     /// What the file holds.
     pub(crate) driver: BlockDriver,
     /// What the guest finds it by.
@@ -54,8 +56,8 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         filename: disk.file.clone(),
         read_only: false,
         discard: Discard::Unmap,
-        // The disk ends with its guest: what the guest flushes need not reach the host's disk.
-        cache: Cache { direct: false, no_flush: true },
+        // Where a disk ends with its guest, what that flushes need not reach the host's disk.
+        cache: Cache { direct: false, no_flush: !disk.is_kept },
     });
     let disks = parts.disks.iter().enumerate().map(|(index, disk)| {
         Device::VirtioBlkPci(VirtioBlkPci {

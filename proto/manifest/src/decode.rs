@@ -1,6 +1,7 @@
 //! Documents to objects.
 
 mod autoscaler;
+mod claim;
 mod config;
 mod container;
 mod cron_autoscaler;
@@ -25,8 +26,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
-    Name, Namespace, Object, ObjectMeta, ObjectRef, Pod, PodDisruptionBudget, PodStatus, Profile, Shared,
-    StatefulSet, VerticalPodAutoscaler, validate,
+    Name, Namespace, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
+    PodStatus, Profile, Shared, StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -34,7 +35,7 @@ use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 15] = [
+const KINDS_NOT_YET: [&str; 14] = [
     "CustomResourceDefinition",
     "EndpointSlice",
     "Endpoints",
@@ -42,7 +43,6 @@ const KINDS_NOT_YET: [&str; 15] = [
     "LimitRange",
     "NetworkPolicy",
     "PersistentVolume",
-    "PersistentVolumeClaim",
     "ReplicationController",
     "ResourceQuota",
     "Role",
@@ -280,6 +280,11 @@ fn policy(
             Object::ElasticWorkload(Arc::new(ElasticWorkload { meta: meta?, spec, status }))
         }
         Kind::PriorityClass => Object::PriorityClass(Arc::new(profile::priority_class(d, fields, meta?))),
+        Kind::PersistentVolumeClaim => {
+            let spec = claim::claim(d, spec?, "spec")?;
+            let status = Default::default();
+            Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim { meta: meta?, spec, status }))
+        }
         Kind::Profile => {
             Object::Profile(Arc::new(Profile { spec: profile::profile(d, spec?)?, meta: meta? }))
         }

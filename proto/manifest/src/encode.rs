@@ -1,6 +1,7 @@
 //! Objects as Kubernetes-shaped values and text.
 
 mod autoscaler;
+mod claim;
 mod config;
 mod cron_autoscaler;
 mod delivery;
@@ -80,6 +81,7 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::ElasticWorkload(_)
         | Object::PodDisruptionBudget(_) => policy(object),
         Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
+        Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
         | Object::ControllerRevision(_)

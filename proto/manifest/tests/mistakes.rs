@@ -172,7 +172,7 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
             a.yaml:3:21 metadata.generateName: not supported yet
             a.yaml:5:3 spec.serviceAccountName: not supported yet
             a.yaml:6:3 spec.affinity: not supported yet
-            a.yaml:7:13 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected
+            a.yaml:7:13 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim
             a.yaml:8:14 spec.dnsPolicy: not supported yet: only the default, ClusterFirst, is accepted
             a.yaml:9:16 spec.hostNetwork: not supported yet: only the default, false, is accepted
             a.yaml:10:21 spec.runtimeClassName: runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune

@@ -107,7 +107,7 @@ fn what_cannot_be_read_is_refused_with_its_line() {
         expect![[r#"
             a.yaml:7:37 spec.volumes[0].emptyDir.sizeLimit: "x" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
             a.yaml:7:48 spec.volumes[0].emptyDir.medium: "Disk" is not one of Memory
-            a.yaml:8:37 spec.volumes[1].secret: only one of emptyDir, configMap, secret, downwardAPI, projected is possible
+            a.yaml:8:37 spec.volumes[1].secret: only one of emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim is possible
             a.yaml:13:7 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
             a.yaml:14:22 spec.containers[0].envFrom[1].configMapRef.name: is required
             a.yaml:16:8 spec.containers[0].volumeMounts[0].name: "no" is no volume of the pod
@@ -151,7 +151,7 @@ fn what_does_not_hold_together_is_refused_with_its_line() {
         "volumes:\n- {name: v}\n- {name: w, hostPath: {path: /}}\n- {name: x, projected: {sources: [{serviceAccountToken: {path: x}}, {}]}}\n\
          - {name: y, configMap: {name: a, defaultMode: rw}}",
         expect![[r#"
-            a.yaml:7:5 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected
+            a.yaml:7:5 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim
             a.yaml:8:15 spec.volumes[1].hostPath: not supported yet
             a.yaml:9:38 spec.volumes[2].projected.sources[0].serviceAccountToken: not supported yet
             a.yaml:9:71 spec.volumes[2].projected.sources[1]: needs one of configMap, secret, downwardAPI

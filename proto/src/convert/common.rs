@@ -14,7 +14,7 @@ wire_enum! {
     Kind {
         Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
         ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
-        VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile,
+        VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile, PersistentVolumeClaim,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

@@ -69,6 +69,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::DaemonSet(o) => fresh(&mut o.meta, &mut o.spec, default_daemon_set_spec, &mut o.status),
         Wire::Job(o) => fresh(&mut o.meta, &mut o.spec, default_job_spec, &mut o.status),
         Wire::CronJob(o) => fresh(&mut o.meta, &mut o.spec, default_cron_job_spec, &mut o.status),
+        Wire::PersistentVolumeClaim(o) => fresh(&mut o.meta, &mut o.spec, default_claim_spec, &mut o.status),
         Wire::ConfigMap(o) => &mut o.meta,
         Wire::Secret(o) => {
             default(&mut o.secret_type, v1::SecretType::Opaque);
@@ -129,7 +130,17 @@ fn default_stateful_set_spec(spec: &mut v1::StatefulSetSpec) {
     if let Some(Variant::RollingUpdate(rolling)) = &mut strategy.variant {
         rolling.max_unavailable.get_or_insert_with(|| (&IntOrPercent::Int(1)).into());
     }
+    if let Some(claims) = &mut spec.claims {
+        default(&mut claims.when_deleted, v1::ClaimRetention::Retain);
+        default(&mut claims.when_scaled, v1::ClaimRetention::Retain);
+        claims.templates.iter_mut().filter_map(|one| one.spec.as_mut()).for_each(default_claim_spec);
+    }
     default_template(&mut spec.template);
+}
+
+fn default_claim_spec(spec: &mut v1::PersistentVolumeClaimSpec) {
+    default(&mut spec.access_mode, v1::AccessMode::ReadWriteOnce);
+    default(&mut spec.storage_class, v1::StorageClass::Local);
 }
 
 fn default_daemon_set_spec(spec: &mut v1::DaemonSetSpec) {
@@ -229,7 +240,7 @@ fn default_volume(volume: &mut v1::Volume) {
     let (sources, mode) = match volume.source.as_mut().and_then(|s| s.variant.as_mut()) {
         Some(Variant::Files(files)) => (files.source.as_mut_slice(), &mut files.default_mode),
         Some(Variant::Projected(all)) => (all.sources.as_mut_slice(), &mut all.default_mode),
-        Some(Variant::EmptyDir(_)) | None => return,
+        Some(Variant::EmptyDir(_) | Variant::PersistentVolumeClaim(_)) | None => return,
     };
     mode.get_or_insert(FILE_MODE_DEFAULT);
     for source in sources {

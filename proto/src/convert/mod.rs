@@ -15,6 +15,7 @@ use bulkhead_types::{Rare, Shared};
 
 mod agent;
 mod autoscaler;
+mod claim;
 mod command;
 mod common;
 mod config;

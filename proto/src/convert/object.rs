@@ -30,6 +30,7 @@ impl From<&Object> for v1::Object {
             Object::VerticalPodAutoscaler(o) => Wire::VerticalPodAutoscaler(o.to_wire()),
             Object::PriorityClass(o) => Wire::PriorityClass(o.to_wire()),
             Object::Profile(o) => Wire::Profile(o.to_wire()),
+            Object::PersistentVolumeClaim(o) => Wire::PersistentVolumeClaim(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -65,6 +66,9 @@ impl TryFrom<v1::Object> for Object {
             }
             Wire::PriorityClass(o) => Self::PriorityClass(read(o, "priority_class")?),
             Wire::Profile(o) => Self::Profile(read(o, "profile")?),
+            Wire::PersistentVolumeClaim(o) => {
+                Self::PersistentVolumeClaim(read(o, "persistent_volume_claim")?)
+            }
         })
     }
 }

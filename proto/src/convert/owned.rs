@@ -16,6 +16,7 @@ wire_oneof!(ObjectStatus => object_status {
         CronHorizontalPodAutoscaler "cron_horizontal_pod_autoscaler",
         PodDisruptionBudget "pod_disruption_budget", ElasticWorkload "elastic_workload",
         VerticalPodAutoscaler "vertical_pod_autoscaler",
+        PersistentVolumeClaim "persistent_volume_claim",
     }
     messages {}
 });

@@ -14,7 +14,7 @@ wire_enum!(PodManagementPolicy { OrderedReady, Parallel });
 wire_struct!(StatefulSet => v1::StatefulSet { meta, spec, status });
 wire_struct!(StatefulSetSpec => v1::StatefulSetSpec {
     replicas, ordinals_start, selector, template, service_name, pod_management_policy, update_strategy,
-    min_ready_ms, revision_history_limit, stopped,
+    min_ready_ms, revision_history_limit, stopped, claims,
 });
 wire_struct!(StatefulSetStatus => v1::StatefulSetStatus {
     observed_generation, replicas, ready_replicas, available_replicas, current_replicas, updated_replicas,

@@ -235,6 +235,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::VerticalPodAutoscaler => "vertical_pod_autoscaler",
         Kind::PriorityClass => "priority_class",
         Kind::Profile => "profile",
+        Kind::PersistentVolumeClaim => "persistent_volume_claim",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -37,6 +37,7 @@ wire_oneof!(VolumeSource => volume_source {
         EmptyDir "empty_dir" { memory, size_limit_bytes }
         Files "files" { source, default_mode }
         Projected "projected" { sources, default_mode }
+        PersistentVolumeClaim "persistent_volume_claim" { claim_name, read_only }
     }
 });
 wire_oneof!(Projection => projection {

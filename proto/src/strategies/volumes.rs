@@ -87,6 +87,9 @@ fn volume_source() -> impl Strategy<Value = VolumeSource> + Clone {
             .prop_map(|(source, default_mode)| VolumeSource::Files { source, default_mode }),
         (vec(projection(), 0..2), any::<u32>())
             .prop_map(|(sources, default_mode)| VolumeSource::Projected { sources, default_mode }),
+        (small(), any::<bool>()).prop_map(|(claim_name, read_only)| {
+            VolumeSource::PersistentVolumeClaim { claim_name, read_only }
+        }),
     ]
 }
 

@@ -17,7 +17,7 @@ stateful_set_spec: StatefulSetSpec {
     service_name: small(),
     pod_management_policy: select(vec![PodManagementPolicy::OrderedReady, PodManagementPolicy::Parallel]),
     update_strategy: update_strategy(), min_ready_ms: any::<u64>(), revision_history_limit: any::<u32>(),
-    stopped: any::<bool>(),
+    stopped: any::<bool>(), claims: rare(volume_claims()),
 });
 record!(/// Any StatefulSet status.
 stateful_set_status: StatefulSetStatus {
@@ -162,6 +162,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         vertical_pod_autoscaler().prop_map(|o| Object::VerticalPodAutoscaler(Arc::new(o))),
         priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
         profile().prop_map(|o| Object::Profile(Arc::new(o))),
+        claim().prop_map(|o| Object::PersistentVolumeClaim(Arc::new(o))),
     ]
 }
 
@@ -177,6 +178,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         disruption_budget_status().prop_map(ObjectStatus::PodDisruptionBudget),
         elastic_workload_status().prop_map(ObjectStatus::ElasticWorkload),
         vertical_autoscaler_status().prop_map(ObjectStatus::VerticalPodAutoscaler),
+        claim_status().prop_map(ObjectStatus::PersistentVolumeClaim),
     ]
 }
 

@@ -18,6 +18,28 @@ pub struct Intent {
     pub generation: Revision,
     /// Every pod that is bound to the node, in id order.
     pub pods: Vec<PodIntent>,
+    /// Claims whose data the node shall delete: nothing but what stands here is ever deleted. In id order.
+    pub deleted_volumes: Vec<DeletedVolume>,
+}
+
+/// A claim that ends, and that no pod uses any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedVolume {
+    /// The claim's key.
+    pub id: ObjectId,
+    /// What its file is named by.
+    pub uid: Uuid,
+}
+
+/// The volume behind a claim that a pod uses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClaimIntent {
+    /// The claim's name, as in the pod's volumes.
+    pub claim_name: SmolStr,
+    /// What its file is named by.
+    pub uid: Uuid,
+    /// Its size, for the first use, in bytes.
+    pub size_bytes: u64,
 }
 
 /// One pod that should run, or should end.
@@ -44,6 +66,8 @@ pub struct PodIntent {
     pub trace_context: Option<SmolStr>,
     /// What its references to ConfigMaps, Secrets and itself came to, where it has any and should run.
     pub resolved: Rare<ResolvedPod>,
+    /// The volumes of the claims that its volumes name, each once; a pod is bound only where all of them are.
+    pub claims: Vec<ClaimIntent>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.
@@ -61,6 +85,8 @@ pub struct AgentReport {
     pub pods: Vec<PodReport>,
     /// What each running pod uses.
     pub usage: Vec<PodUsage>,
+    /// Claims of the last accepted intent's `deleted_volumes` of which nothing is left; at most [`crate::ITEMS_MAX`].
+    pub deleted_volumes: Vec<ObjectId>,
 }
 
 /// What an agent saw of one pod.

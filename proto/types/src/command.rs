@@ -172,6 +172,16 @@ pub enum Command {
         reports: Vec<PodReport>,
     },
 
+    /// A node's agent deleted the data of claims that end. Items about others are passed over.
+    ReportVolumes {
+        /// Which node.
+        node: ObjectId,
+        /// The session's incarnation; an older one is refused.
+        incarnation: u64,
+        /// Of which claims nothing is left there; at most [`ITEMS_MAX`].
+        deleted: Vec<ObjectId>,
+    },
+
     // --- reconcilers ---
     /// Makes a Deployment's template a ReplicaSet, with no replicas yet.
     CreateReplicaSet {

@@ -21,8 +21,8 @@ pub const WORKLOADS_LEVEL: u32 = 4;
 /// From this level on there are profiles, priority classes, metrics from outside, and StatefulSets can be stopped.
 pub const POLICY_LEVEL: u32 = 5;
 
-/// From this level on there are deliveries by steps, elastic workloads, and VerticalPodAutoscalers with their recommendations
-/// and evictions.
+/// From this level on there are deliveries by steps, elastic workloads, VerticalPodAutoscalers with their recommendations and
+/// evictions, and PersistentVolumeClaims: objects of that kind, pods that use them, and StatefulSets with templates of them.
 pub const DELIVERY_LEVEL: u32 = 6;
 
 impl Kind {
@@ -34,6 +34,7 @@ impl Kind {
             Self::PriorityClass | Self::Profile => POLICY_LEVEL,
             Self::ElasticWorkload => DELIVERY_LEVEL,
             Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
+            Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -63,7 +64,8 @@ impl Object {
             {
                 POLICY_LEVEL
             }
-            Self::StatefulSet(set) if set.spec.stopped => POLICY_LEVEL,
+            Self::StatefulSet(set) if set.spec.claims.get().is_some() => DELIVERY_LEVEL,
+            Self::StatefulSet(set) if set.spec.stopped => spec(&set.spec.template.spec).max(POLICY_LEVEL),
             Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
@@ -77,6 +79,9 @@ impl Object {
 
 impl PodSpec {
     fn feature_level(&self) -> u32 {
+        if self.claims().next().is_some() {
+            return DELIVERY_LEVEL;
+        }
         match (self.priority_class(), self.has_options()) {
             (Some(_), _) => POLICY_LEVEL,
             (None, true) => WORKLOADS_LEVEL,
@@ -118,7 +123,8 @@ impl Command {
             | Self::AbortRollout { .. }
             | Self::RetryRollout { .. }
             | Self::AdvanceDelivery { .. }
-            | Self::SpreadReplicas { .. } => DELIVERY_LEVEL,
+            | Self::SpreadReplicas { .. }
+            | Self::ReportVolumes { .. } => DELIVERY_LEVEL,
             _ => 1,
         }
     }
@@ -188,12 +194,12 @@ mod tests {
         check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
         let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
         let volumes = vec![Volume { name: "v".into(), source }];
-        check(
-            PodSpec {
-                options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),
-                ..PodSpec::default()
-            },
-            WORKLOADS_LEVEL,
-        );
+        let with_volumes = |volumes| PodSpec {
+            options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),
+            ..PodSpec::default()
+        };
+        check(with_volumes(volumes), WORKLOADS_LEVEL);
+        let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
+        check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
     }
 }

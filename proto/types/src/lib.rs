@@ -16,6 +16,7 @@
 mod agent;
 mod autoscaler;
 mod bytes;
+mod claim;
 mod codec;
 mod command;
 mod config;
@@ -63,6 +64,7 @@ mod workload;
 pub use agent::*;
 pub use autoscaler::*;
 pub use bytes::*;
+pub use claim::*;
 pub use codec::*;
 pub use command::*;
 pub use config::*;

@@ -105,4 +105,10 @@ impl NodeFacts {
     pub fn guards_unique(&self) -> bool {
         self.labels.get(crate::LABEL_FENCE_GUARD).is_some_and(|value| value == "true")
     }
+
+    /// Whether the agent keeps volumes of claims.
+    #[must_use]
+    pub fn keeps_volumes(&self) -> bool {
+        self.labels.get(crate::LABEL_LOCAL_VOLUMES).is_some_and(|value| value == "true")
+    }
 }

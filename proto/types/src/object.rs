@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -131,6 +131,9 @@ kinds! {
     PriorityClass = 18, "scheduling.k8s.io/v1", cluster, ["priorityclass", "priorityclasses", "pc"];
     /// What pods get when they are created.
     Profile = 19, "bulkhead.io/v1", cluster, ["profile", "profiles"];
+    /// A volume that outlives pods.
+    PersistentVolumeClaim = 20, "v1", namespaced,
+        ["persistentvolumeclaim", "persistentvolumeclaims", "pvc"];
 }
 
 impl std::fmt::Display for Kind {

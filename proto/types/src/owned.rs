@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, StatefulSetStatus, VerticalAutoscalerStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, StatefulSetStatus,
+    VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -58,6 +59,8 @@ pub enum ObjectStatus {
     ElasticWorkload(ElasticWorkloadStatus),
     /// Of a VerticalPodAutoscaler.
     VerticalPodAutoscaler(VerticalAutoscalerStatus),
+    /// Of a PersistentVolumeClaim.
+    PersistentVolumeClaim(PersistentVolumeClaimStatus),
 }
 
 impl ObjectStatus {
@@ -74,6 +77,7 @@ impl ObjectStatus {
             Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
             Self::ElasticWorkload(_) => Kind::ElasticWorkload,
             Self::VerticalPodAutoscaler(_) => Kind::VerticalPodAutoscaler,
+            Self::PersistentVolumeClaim(_) => Kind::PersistentVolumeClaim,
         }
     }
 }

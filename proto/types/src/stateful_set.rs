@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Condition, IntOrPercent, LabelSelector, ObjectMeta, PodTemplate};
+use crate::{Condition, IntOrPercent, LabelSelector, ObjectMeta, PodTemplate, Rare, VolumeClaims};
 
 /// The label with the name of the one pod (Kubernetes' name).
 pub const LABEL_STATEFUL_SET_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
@@ -79,10 +79,14 @@ pub struct StatefulSetSpec {
     /// Whether none of its pods run, whatever `replicas` says (Bulkhead's own; Kubernetes has no such field).
     #[serde(default)]
     pub stopped: bool,
+    /// The claims that each pod has of its own. Needs [`crate::DELIVERY_LEVEL`].
+    #[serde(default)]
+    pub claims: Rare<VolumeClaims>,
 }
 
 impl std::hash::Hash for StatefulSetSpec {
-    /// Replicas of before StatefulSets could be stopped have the same digest of those that are not.
+    /// Replicas of before StatefulSets could be stopped, or have claims, have the same digest of those that are not
+    /// or have none.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let Self { replicas, ordinals_start, selector, template, service_name, .. } = self;
         (replicas, ordinals_start, selector, template, service_name).hash(state);
@@ -91,6 +95,7 @@ impl std::hash::Hash for StatefulSetSpec {
         if self.stopped {
             self.stopped.hash(state);
         }
+        self.claims.hash(state);
     }
 }
 

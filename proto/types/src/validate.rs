@@ -4,6 +4,7 @@
 //! open are set here, because everything that is stored is replicated and kept in memory.
 
 mod autoscaler;
+mod claim;
 mod config;
 mod disruption_budget;
 mod elastic;
@@ -20,6 +21,7 @@ mod workload;
 
 use std::collections::BTreeSet;
 
+pub use claim::shared_reason;
 pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
 pub use probe::{HTTP_HEADERS_MAX, HTTP_TEXT_BYTES_MAX};
@@ -109,6 +111,7 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
         }
         Object::PriorityClass(c) => profile::priority_class(c, &mut report),
         Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
+        Object::PersistentVolumeClaim(c) => claim::claim(&c.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
         }
@@ -217,12 +220,12 @@ fn map_bytes(map: &StringMap) -> usize {
 fn object_bytes(object: &Object) -> usize {
     let meta = map_bytes(&object.meta().labels) + map_bytes(&object.meta().annotations);
     meta + match object {
-        Object::Namespace(_) => 0,
+        Object::Namespace(_) | Object::PersistentVolumeClaim(_) => 0,
         Object::Node(node) => node.spec.taints.iter().map(|t| t.key.len() + t.value.len()).sum(),
         Object::Pod(p) => pod::bytes(&p.spec),
         Object::ReplicaSet(set) => workload::template_bytes(&set.spec.template),
         Object::Deployment(d) => workload::template_bytes(&d.spec.template),
-        Object::StatefulSet(s) => workload::template_bytes(&s.spec.template),
+        Object::StatefulSet(s) => workload::template_bytes(&s.spec.template) + claim::bytes(&s.spec),
         Object::DaemonSet(s) => workload::template_bytes(&s.spec.template),
         Object::Job(j) => workload::template_bytes(&j.spec.template),
         Object::CronJob(j) => {

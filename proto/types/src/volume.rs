@@ -152,6 +152,13 @@ pub enum VolumeSource {
         /// Permissions of files that name none.
         default_mode: u32,
     },
+    /// What a PersistentVolumeClaim of the pod's namespace keeps; it outlives the pod.
+    PersistentVolumeClaim {
+        /// The claim's name.
+        claim_name: SmolStr,
+        /// Whether no container may write.
+        read_only: bool,
+    },
 }
 
 /// A source of files.
@@ -216,11 +223,11 @@ impl Container {
 }
 
 impl Volume {
-    /// The sources of its files, and the permissions of those that name none; `None` when it begins empty.
+    /// The sources of its files, and the permissions of those that name none; `None` when it holds what containers write.
     #[must_use]
     pub fn projections(&self) -> Option<(&[Projection], u32)> {
         match &self.source {
-            VolumeSource::EmptyDir { .. } => None,
+            VolumeSource::EmptyDir { .. } | VolumeSource::PersistentVolumeClaim { .. } => None,
             VolumeSource::Files { source, default_mode } => {
                 Some((std::slice::from_ref(source), *default_mode))
             }

@@ -313,6 +313,7 @@ mod tests {
                 selector: selector.clone(),
                 template: template.clone(),
                 service_name: "".into(),
+                claims: Default::default(),
                 pod_management_policy: PodManagementPolicy::OrderedReady,
                 update_strategy: StatefulSetUpdateStrategy::default(),
                 min_ready_ms: 0,

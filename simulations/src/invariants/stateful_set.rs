@@ -147,6 +147,7 @@ mod tests {
             selector: LabelSelector::from_labels(World::labels()),
             template: World::template(1),
             service_name: "".into(),
+            claims: Default::default(),
             pod_management_policy: PodManagementPolicy::OrderedReady,
             update_strategy: StatefulSetUpdateStrategy::default(),
             min_ready_ms: 0,

@@ -50,6 +50,10 @@ pub(super) fn volumes(spec: &PodSpec) -> Vec<String> {
 fn content(volume: &Volume) -> String {
     match (&volume.source, volume.projections()) {
         (VolumeSource::EmptyDir { memory: true, .. }, _) => "empty at first, in memory".to_owned(),
+        (VolumeSource::PersistentVolumeClaim { claim_name, read_only }, _) => {
+            let how = if *read_only { " (read-only)" } else { "" };
+            format!("PersistentVolumeClaim {claim_name}{how}")
+        }
         (VolumeSource::EmptyDir { memory: false, .. }, _) | (_, None) => "empty at first".to_owned(),
         (_, Some((sources, _))) => sources.iter().map(source).collect::<Vec<_>>().join(", "),
     }

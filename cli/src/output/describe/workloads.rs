@@ -34,6 +34,7 @@ pub(super) fn stateful_set(page: &mut Page, set: &StatefulSet, pods: &[Object], 
         }
     };
     page.line("Strategy", strategy);
+    super::claims::templates(page, spec);
     page.optional("Current", &status.current_revision);
     page.optional("Update", &status.update_revision);
     conditions(page, &status.conditions);

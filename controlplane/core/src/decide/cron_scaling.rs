@@ -111,6 +111,10 @@ fn move_bounds(
     let before = (autoscaler.spec.min_replicas, autoscaler.spec.max_replicas);
     let after = bounds(before, wanted, present);
     if after != before {
+        let target = autoscaler.spec.target.object_ref(namespace);
+        if let Some(object) = state.find_object(&target) {
+            super::claims::check_size(&object, after.1).map_err(|rejection| rejection.to_string())?;
+        }
         let spec = &mut Arc::make_mut(&mut autoscaler).spec;
         (spec.min_replicas, spec.max_replicas) = after;
         emit.push(EventKind::SpecChanged(Object::HorizontalPodAutoscaler(autoscaler)));

@@ -33,6 +33,9 @@ pub fn disposal(state: &State, object: &Object) -> Option<Disposal> {
     {
         return Some(Disposal::Remove);
     }
+    if let Object::PersistentVolumeClaim(claim) = object {
+        return super::claims::disposal(state, claim, doomed);
+    }
     if !orphan && !doomed {
         return None;
     }
@@ -55,6 +58,9 @@ pub(super) fn collect(
             (Some(Disposal::Remove), _) => emit.push(EventKind::ObjectDeleted { kind, id }),
             (Some(Disposal::End), Object::Pod(pod)) => {
                 super::pods::delete_one(state, pod, None, false, "OwnerGone", emit)
+            }
+            (Some(Disposal::End), Object::PersistentVolumeClaim(claim)) => {
+                super::claims::delete(state, claim, "NamespaceDeleted", emit);
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use bulkhead_types::{
     Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
 };
 
-use super::{Emit, autoscaling, elastic, not_allowed, not_found, priorities, vertical};
+use super::{Emit, autoscaling, claims, elastic, not_allowed, not_found, priorities, vertical};
 use crate::State;
 use crate::admission::admit;
 
@@ -31,6 +31,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
+    claims::check_scalers(state, object)?;
     emit.create(fresh(object, emit));
     Ok(())
 }
@@ -97,6 +98,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::PodDisruptionBudget(one) => Arc::make_mut(one).status = Default::default(),
         Object::ElasticWorkload(one) => Arc::make_mut(one).status = Default::default(),
         Object::VerticalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
+        Object::PersistentVolumeClaim(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -167,6 +169,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
+    claims::check_scalers(state, object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;
     }
@@ -297,6 +300,11 @@ pub(super) fn delete(
             }
         }
         Object::Node(node) => delete_node(state, node, force, emit)?,
+        Object::PersistentVolumeClaim(claim) => claims::delete(state, claim, "Deleted", emit),
+        Object::StatefulSet(set) => {
+            claims::delete_with(state, set, emit);
+            emit.push(EventKind::ObjectDeleted { kind, id });
+        }
         // What a workload owns follows it: the garbage collector sees that its owner is gone.
         Object::ControllerRevision(_) => {
             return Err(not_allowed(reference, "is its owner's own and goes with it"));
@@ -334,6 +342,7 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id: pod.meta.id });
         super::job_ends::count(state, &pod, None, false, emit);
     }
+    claims::lose(state, id, emit);
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())
 }

@@ -39,6 +39,9 @@ pub(super) fn create(
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
     let found = find_owner(state, owner, generation)?;
+    if let (Object::StatefulSet(set), Object::PersistentVolumeClaim(claim)) = (&found, object) {
+        return super::claims::make_again(state, set, &claim.meta.name, emit);
+    }
     let suits = matches!(
         (owner.kind, object.kind()),
         (Kind::StatefulSet | Kind::DaemonSet, Kind::ControllerRevision) | (Kind::CronJob, Kind::Job)
@@ -104,6 +107,15 @@ pub(super) fn delete(
     check_items("objects", objects.len())?;
     let mut seen = std::collections::BTreeSet::new();
     for (kind, id) in objects.iter().copied().filter(|key| seen.insert(*key)) {
+        if kind == Kind::PersistentVolumeClaim {
+            // Claims outlive their sets, so nobody owns them: their names say whose they are.
+            let set = state.stateful_sets.get(owner.id);
+            let claim = state.persistent_volume_claims.get(id);
+            if let (Some(set), Some(claim)) = (set, claim) {
+                super::claims::delete_surplus(state, set, claim, emit);
+            }
+            continue;
+        }
         let owned = state.object(kind, id).filter(|object| object.meta().owner == Some(owner));
         let is_needed = match &owned {
             // Pods end by commands of their own: somebody runs them.
@@ -134,6 +146,12 @@ pub(super) fn set_status(
     ];
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
+    }
+    if kind == Kind::PersistentVolumeClaim {
+        return Err(not_allowed(
+            found.object_ref(),
+            "its status changes with its first pod and its node only",
+        ));
     }
     let status = match (&found, status) {
         (Object::Job(job), ObjectStatus::Job(wanted)) => {

@@ -37,7 +37,7 @@ pub(super) fn create(
         let is_own = stamp.revision.is_none_or(|id| {
             state.controller_revisions.get(id).is_some_and(|row| row.meta.owner == Some(owner))
         });
-        if is_free && is_own && wanted.take(state, stamp) {
+        if is_free && is_own && wanted.take(state, stamp, emit) {
             emit.push(EventKind::OwnedPodCreated { owner, stamp: stamp.clone() });
         }
     }
@@ -140,8 +140,8 @@ impl<'a> Wanted<'a> {
         Self::Job { room, job, taken }
     }
 
-    /// Whether the pod is wanted; it then counts as created.
-    fn take(&mut self, state: &State, stamp: &PodStamp) -> bool {
+    /// Whether the pod is wanted, and may come now; it then counts as created, and its claims are made before it.
+    fn take(&mut self, state: &State, stamp: &PodStamp, emit: &mut Emit<'_>) -> bool {
         match self {
             Self::StatefulSet { set, roster } => {
                 let Some(ordinal) = stamp.index.filter(|_| stamp.node.is_none()) else { return false };
@@ -149,7 +149,8 @@ impl<'a> Wanted<'a> {
                 let fits = workload::pod_name(&set.meta.name, ordinal).as_ref() == Some(&stamp.name)
                     && stamp.revision == revision.map(|row| row.meta.id)
                     && revision.is_some()
-                    && roster.may_create(set, ordinal);
+                    && roster.may_create(set, ordinal)
+                    && super::claims::make(state, set, ordinal, emit);
                 if fits {
                     let revision =
                         revision.map(|row| SmolStr::new(row.meta.name.as_str())).unwrap_or_default();

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Job, Kind, NodePhase,
-    ObjectId, Pod, PodReport, PodStatus, Rejection, WORKLOADS_LEVEL,
+    ObjectId, ObjectStatus, Pod, PodReport, PodStatus, Rejection, WORKLOADS_LEVEL,
 };
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, job_ends, not_found};
 use crate::State;
+use crate::claims::{Given, bound};
 use crate::job_pods::JobPods;
 use crate::placement::check_fit;
 use crate::state::NodeUsage;
@@ -25,6 +26,7 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     check_items("bindings", bindings.len())?;
     // What this command itself has placed so far, by node.
     let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
+    let mut given = Given::default();
     for binding in bindings {
         let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
             continue;
@@ -37,8 +39,15 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         if check_fit(&pod.spec, request, node, *usage).is_err() {
             continue;
         }
+        let Some(claims) = given.give(state, pod, node) else { continue };
         usage.requests = usage.requests.plus(request);
         usage.pods += 1;
+        // With the pod, in one transaction: a claim's first pod decides where it is.
+        let cluster_id = state.cluster_id.unwrap_or_default();
+        for claim in claims.iter().filter_map(|id| state.persistent_volume_claims.get(*id)) {
+            let status = ObjectStatus::PersistentVolumeClaim(bound(claim, node, cluster_id));
+            emit.push(EventKind::StatusChanged { id: claim.meta.id, status });
+        }
         emit.push(EventKind::PodBound(binding.clone()));
     }
     Ok(())

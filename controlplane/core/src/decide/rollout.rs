@@ -26,6 +26,7 @@ pub(super) fn scale(
     }
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     super::autoscaling::check_manual(state, reference)?;
+    super::claims::check_size(&object, replicas)?;
     let meta = object.meta().clone();
     match object {
         Object::Deployment(deployment) => {
@@ -174,6 +175,7 @@ pub(super) fn undo(
         })?,
     };
     if template != *rolled.template() {
+        rolled.check_template(state, &template)?;
         rolled.change_template(|present| *present = template, emit);
     }
     Ok(())
@@ -260,6 +262,25 @@ impl Rolled {
                 emit.push(EventKind::SpecChanged(Object::DaemonSet(set)));
             }
         }
+    }
+
+    /// Whether its size, its strategy and its autoscaler go with an earlier template: they may be later than that.
+    fn check_template(&self, state: &State, template: &PodTemplate) -> Result<(), Rejection> {
+        let object = match self {
+            Self::Deployment(deployment) => {
+                let mut changed = Arc::clone(deployment);
+                Arc::make_mut(&mut changed).spec.template = template.clone();
+                Object::Deployment(changed)
+            }
+            Self::StatefulSet(set) => {
+                let mut changed = Arc::clone(set);
+                Arc::make_mut(&mut changed).spec.template = template.clone();
+                Object::StatefulSet(changed)
+            }
+            Self::DaemonSet(_) => return Ok(()),
+        };
+        super::objects::check_valid(&object)?;
+        super::claims::check_scalers(state, &object)
     }
 
     fn meta(&self) -> &ObjectMeta {

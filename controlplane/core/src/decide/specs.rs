@@ -3,7 +3,12 @@
 //! Source: the validation of updates of the Kubernetes API ("Forbidden: updates to statefulset spec for fields other
 //! than ...", "field is immutable").
 
-use bulkhead_types::{CompletionMode, ConfigMap, Job, JobSpec, Object, Secret, StatefulSet, StatefulSetSpec};
+use std::cmp::Ordering;
+
+use bulkhead_types::{
+    CompletionMode, ConfigMap, Job, JobSpec, Object, PersistentVolumeClaimSpec, Secret, StatefulSet,
+    StatefulSetSpec,
+};
 
 /// Where a change is not allowed, and why.
 type Refusal = Option<(&'static str, &'static str)>;
@@ -31,6 +36,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         }
         (Object::Profile(a), Object::Profile(b)) => a.spec != b.spec,
         (Object::ElasticWorkload(a), Object::ElasticWorkload(b)) => a.spec != b.spec,
+        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => a.spec != b.spec,
         _ => false,
     }
 }
@@ -64,6 +70,7 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
         }
         (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
         (Object::Secret(a), Object::Secret(b)) => secret(a, b),
+        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => claim(a.spec, b.spec),
         _ => None,
     }
 }
@@ -75,9 +82,22 @@ fn stateful_set(present: &StatefulSet, wanted: &StatefulSet) -> Refusal {
         ("spec.selector", spec.selector != *selector),
         ("spec.serviceName", spec.service_name != *service_name),
         ("spec.podManagementPolicy", spec.pod_management_policy != *pod_management_policy),
+        ("spec.volumeClaimTemplates", spec.claim_templates() != wanted.spec.claim_templates()),
     ];
     let first = changed.into_iter().find_map(|(path, changed)| changed.then_some(path));
     first.map(|path| (path, "cannot change after creation"))
+}
+
+fn claim(present: PersistentVolumeClaimSpec, wanted: PersistentVolumeClaimSpec) -> Refusal {
+    const STORAGE: &str = "spec.resources.requests.storage";
+    match wanted.storage_bytes.cmp(&present.storage_bytes) {
+        Ordering::Less => Some((STORAGE, "cannot shrink: what is stored might not fit")),
+        Ordering::Greater => Some((STORAGE, "cannot grow: file systems of volumes are not resized yet")),
+        Ordering::Equal if wanted.access_mode != present.access_mode => {
+            Some(("spec.accessModes", "cannot change after creation"))
+        }
+        Ordering::Equal => Some(("spec.storageClassName", "cannot change after creation")),
+    }
 }
 
 fn job(present: &Job, wanted: &Job) -> Refusal {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_canary::planted;
-use bulkhead_types::{Command, Kind, Name, Object, ObjectId};
+use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod};
 use smol_str::SmolStr;
 
 use super::{Queue, Reconciler, View};
@@ -35,6 +35,8 @@ pub(super) struct Garbage {
     emptied: BTreeSet<ObjectId>,
     /// Ended pods that nobody has asked to go.
     terminated: BTreeSet<ObjectId>,
+    /// Claims that end, by namespace and name: they wait for their last pod.
+    ending_claims: BTreeMap<(Option<Name>, SmolStr), ObjectId>,
 }
 
 impl Reconciler for Garbage {
@@ -108,7 +110,20 @@ impl Garbage {
             {
                 self.queue.mark(meta.id);
             }
+            Object::PersistentVolumeClaim(claim) if gone || meta.is_deleting() => {
+                let key = (meta.namespace.clone(), SmolStr::new(claim.meta.name.as_str()));
+                if gone {
+                    self.ending_claims.remove(&key);
+                    self.queue.forget(meta.id);
+                } else {
+                    self.ending_claims.insert(key, meta.id);
+                    self.queue.mark(meta.id);
+                }
+            }
             Object::Pod(pod) => {
+                if gone || pod.status.phase.is_terminal() {
+                    self.release_claims(pod);
+                }
                 if !gone && pod.status.phase.is_terminal() && !meta.is_deleting() {
                     self.terminated.insert(meta.id);
                     self.queue.mark(ENDED_PODS);
@@ -126,11 +141,22 @@ impl Garbage {
         }
     }
 
+    /// A pod has no guest any more: claims that wait for that are looked at.
+    fn release_claims(&mut self, pod: &Pod) {
+        for name in pod.spec.claims() {
+            let key = (pod.meta.namespace.clone(), name.clone());
+            self.ending_claims.get(&key).into_iter().for_each(|id| self.queue.mark(*id));
+        }
+    }
+
     /// What is garbage by this owner or namespace, up to `room` objects.
     fn find(&mut self, state: &State, id: ObjectId, room: usize) -> Vec<(Kind, ObjectId)> {
         let is_garbage = |kind: Kind, id: ObjectId| {
             state.object(kind, id).is_some_and(|object| disposal(state, &object).is_some())
         };
+        if is_garbage(Kind::PersistentVolumeClaim, id) {
+            return vec![(Kind::PersistentVolumeClaim, id)];
+        }
         let Some(namespace) = state.namespaces().get(id) else {
             let owned = OWNED_KINDS.into_iter();
             let owned = owned.flat_map(|kind| state.owned(id, kind).map(move |id| (kind, id)));

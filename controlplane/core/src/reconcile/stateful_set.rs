@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, ControllerRevision, Kind, Object, ObjectId, ObjectStatus, OwnerRef, Pod, PodManagementPolicy,
-    PodStamp, StatefulSet, StatefulSetUpdateStrategy,
+    ClaimRetention, Command, ControllerRevision, Kind, Name, Object, ObjectId, ObjectStatus, OwnerRef,
+    PersistentVolumeClaim, Pod, PodManagementPolicy, PodStamp, StatefulSet, StatefulSetUpdateStrategy,
 };
 use smol_str::SmolStr;
 
 use super::backoff::Backoff;
 use super::history::{History, is_doomed};
 use super::{Queue, Reconciler, View, work_off};
+use crate::claims::claims_of;
+use crate::decide::{claim_from, is_surplus_claim};
 use crate::workload::{self, Roster, Seen};
 use crate::{Change, ChangeType, State};
 
@@ -29,6 +31,8 @@ const PODS_PER_RUN: usize = 4000;
 pub(super) struct StatefulSets {
     queue: Queue,
     sets: BTreeMap<ObjectId, Known>,
+    /// Sets that have templates of claims, by namespace and name: a claim's name ends with its set's.
+    with_claims: BTreeMap<(Option<Name>, SmolStr), ObjectId>,
 }
 
 /// What is kept of one set between runs.
@@ -36,6 +40,8 @@ pub(super) struct StatefulSets {
 struct Known {
     roster: Roster,
     backoff: Backoff<u32>,
+    /// Pods or claims of it are gone, or it has another size: claims may not be wanted any more.
+    claims_changed: bool,
 }
 
 fn set_of(pod: &Pod) -> Option<ObjectId> {
@@ -51,7 +57,8 @@ impl Reconciler for StatefulSets {
         *self = Self::default();
         for set in state.stateful_sets().iter() {
             let roster = Roster::of(state, set, 0);
-            self.sets.insert(set.meta.id, Known { roster, ..Known::default() });
+            self.note_claims(set);
+            self.sets.insert(set.meta.id, Known { roster, claims_changed: true, ..Known::default() });
             self.queue.mark(set.meta.id);
         }
     }
@@ -62,9 +69,11 @@ impl Reconciler for StatefulSets {
             Object::StatefulSet(set) if gone => {
                 self.queue.forget(set.meta.id);
                 self.sets.remove(&set.meta.id);
+                self.with_claims.remove(&name_of(set));
             }
             Object::StatefulSet(set) => {
-                self.sets.entry(set.meta.id).or_default();
+                self.note_claims(set);
+                self.sets.entry(set.meta.id).or_default().claims_changed = true;
                 self.queue.mark(set.meta.id);
             }
             Object::ControllerRevision(row) => {
@@ -72,6 +81,9 @@ impl Reconciler for StatefulSets {
                 owner.into_iter().for_each(|owner| self.queue.mark(owner.id));
             }
             Object::Pod(pod) => self.observe_pod(pod, gone),
+            Object::PersistentVolumeClaim(claim) if change.change_type != ChangeType::Modified => {
+                self.observe_claim(claim);
+            }
             _ => {}
         }
     }
@@ -104,9 +116,33 @@ impl Reconciler for StatefulSets {
 }
 
 impl StatefulSets {
+    fn note_claims(&mut self, set: &StatefulSet) {
+        if !set.spec.claim_templates().is_empty() {
+            self.with_claims.insert(name_of(set), set.meta.id);
+        }
+    }
+
+    /// A pod may wait for the end of its claim, and a claim that came may be one too many.
+    fn observe_claim(&mut self, claim: &PersistentVolumeClaim) {
+        if self.with_claims.is_empty() {
+            return;
+        }
+        let Some((rest, _)) = claim.meta.name.as_str().rsplit_once('-') else { return };
+        // `template-set-ordinal`, where both names may have hyphens: every end of the rest may be the set's.
+        for (at, _) in rest.match_indices('-') {
+            let key = (claim.meta.namespace.clone(), SmolStr::new(&rest[at + 1..]));
+            let Some(id) = self.with_claims.get(&key) else { continue };
+            self.queue.mark(*id);
+            if let Some(known) = self.sets.get_mut(id) {
+                known.claims_changed = true;
+            }
+        }
+    }
+
     fn observe_pod(&mut self, pod: &Pod, gone: bool) {
         let (Some(id), Some(ordinal)) = (set_of(pod), workload::ordinal_of(pod)) else { return };
         let Some(known) = self.sets.get_mut(&id) else { return };
+        known.claims_changed |= gone;
         let seen = (!gone).then(|| Seen::of(pod));
         if seen.as_ref().is_some_and(Seen::is_ready) {
             known.backoff.forgive(&ordinal);
@@ -115,6 +151,10 @@ impl StatefulSets {
             self.queue.mark(id);
         }
     }
+}
+
+fn name_of(set: &StatefulSet) -> (Option<Name>, SmolStr) {
+    (set.meta.namespace.clone(), SmolStr::new(set.meta.name.as_str()))
 }
 
 /// One look at one StatefulSet.
@@ -148,6 +188,10 @@ impl Pass<'_> {
             self.create(update);
             self.shrink();
             self.roll(update.meta.name.as_str());
+        }
+        if std::mem::take(&mut self.known.claims_changed) {
+            self.restore_claims();
+            self.drop_claims();
         }
         let update = update.map(|row| SmolStr::new(row.meta.name.as_str()));
         let status = status::status(self.view, self.set, &self.known.roster, update, collision_count);
@@ -232,6 +276,43 @@ impl Pass<'_> {
         let doomed = broken.chain(roster.outdated(update, from, true).take(spare));
         let doomed: Vec<_> = doomed.filter_map(|ordinal| Some(roster.get(ordinal)?.id)).collect();
         self.delete(&doomed, "Replaced");
+    }
+
+    /// A pod without a node waits for ever when somebody deletes its claim: that is made anew.
+    fn restore_claims(&mut self) {
+        let (state, set) = (self.view.state, self.set);
+        let (owner, generation) = (self.owner(), set.meta.generation);
+        if set.spec.claim_templates().is_empty() {
+            return;
+        }
+        let pods = state.pods_of(set.meta.id).filter(|pod| pod.node.is_none() && !pod.meta.is_deleting());
+        for ordinal in pods.filter_map(|pod| workload::ordinal_of(pod)).take(PODS_PER_COMMAND) {
+            for template in set.spec.claim_templates() {
+                let Some(name) = template.claim_name(&set.meta.name, ordinal) else { continue };
+                if state.claim(set.meta.namespace.as_ref(), name.as_str()).is_none() {
+                    let object = Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name)));
+                    self.commands.push(Command::CreateOwned { owner, generation, object });
+                    self.known.claims_changed = true;
+                }
+            }
+        }
+    }
+
+    /// Claims of ordinals that are not wanted any more go with their pods, where that is the policy.
+    fn drop_claims(&mut self) {
+        let (state, set) = (self.view.state, self.set);
+        if set.spec.claims.get().is_none_or(|claims| claims.when_scaled == ClaimRetention::Retain) {
+            return;
+        }
+        let surplus = claims_of(state, set).filter(|(n, claim)| is_surplus_claim(state, set, *n, claim));
+        let kind = Kind::PersistentVolumeClaim;
+        let surplus: Vec<_> = surplus.map(|(_, claim)| (kind, claim.meta.id)).take(PODS_PER_RUN).collect();
+        // Until all of them are seen to go.
+        self.known.claims_changed |= !surplus.is_empty();
+        let owner = self.owner();
+        for objects in surplus.chunks(PODS_PER_COMMAND) {
+            self.commands.push(Command::DeleteOwned { owner, objects: objects.to_vec() });
+        }
     }
 
     fn delete(&mut self, pods: &[ObjectId], reason: &'static str) {

@@ -87,7 +87,7 @@ impl Reconciler for Scheduler {
                 self.index.touch(node.meta.id);
                 self.dirty = true;
             }
-            (Object::PriorityClass(_), _) => self.dirty = true,
+            (Object::PriorityClass(_) | Object::PersistentVolumeClaim(_), _) => self.dirty = true,
             (Object::Pod(pod), former) => {
                 let former = former.as_ref().and_then(|former| match former {
                     Object::Pod(pod) => Some(&**pod),
@@ -210,12 +210,14 @@ impl Scheduler {
         let mut heads = BTreeSet::new();
         for key in keys {
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            shape.prioritize(view.state);
-            if shape.missing_class.is_none() {
+            shape.look_up(view.state);
+            if shape.may_be_placed() {
                 heads.extend(shape.waiting.first().map(|head| (Reverse(shape.priority), *head, key)));
             }
         }
         let mut bindings = Vec::new();
+        // Claims of pods that were placed in this run: where those are is known in the next one.
+        let mut claims = BTreeSet::<ObjectId>::new();
         while bindings.len() < BINDINGS_PER_RUN {
             let Some((priority, id, key)) = heads.pop_first() else { break };
             let shape = self.shapes.get_mut(key).expect("a shape with a head");
@@ -225,6 +227,11 @@ impl Scheduler {
                 shape.waiting.remove(&id);
                 continue;
             };
+            let own = shape.place.as_ref().map_or(&[][..], |place| &place.claims);
+            if own.iter().any(|claim| claims.contains(claim)) {
+                self.dirty = true;
+                continue;
+            }
             let owner = pod.meta.owner.map(|owner| owner.id);
             // Without a candidate the shape sleeps: the next run asks again when the index changed.
             let Some((slot, score)) = choose(shape.candidates(), id, |slot| {
@@ -235,6 +242,7 @@ impl Scheduler {
             };
             let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
             let nodes_considered = shape.candidates().len();
+            claims.extend(own);
             bindings.push(Binding { pod: id, node, nodes_considered, score });
             self.index.reserve(slot, shape.request);
             shape.waiting.remove(&id);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::index::NodeIndex;
 use super::shape::Shape;
-use crate::placement::check_fit;
 
 /// Different reasons that are listed; nodes may carry endless different taints.
 const REASONS_MAX: usize = 16;
@@ -15,12 +14,15 @@ pub(crate) fn message(shape: &Shape, index: &NodeIndex) -> String {
     if let Some(class) = &shape.missing_class {
         return format!("PriorityClass {class} does not exist: create it, or let the pod name another one");
     }
+    if let Err(reason) = &shape.place {
+        return reason.clone();
+    }
     if index.len() == 0 {
         return "no nodes available to schedule pods".to_owned();
     }
     let mut counts = BTreeMap::new();
     for (_, entry) in index.entries() {
-        if let Err(misfit) = check_fit(&shape.spec, shape.request, &entry.node, entry.usage) {
+        if let Err(misfit) = shape.check(entry) {
             *counts.entry(misfit).or_insert(0u32) += 1;
         }
     }

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{ObjectId, Pod, PodSpec, Resources, Shared, digest128};
+use bulkhead_types::{Name, ObjectId, Pod, PodSpec, Resources, Shared, digest128};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
-use super::index::{NodeIndex, Slot};
+use super::index::{NodeEntry, NodeIndex, Slot};
 use super::{priority, score};
 use crate::State;
-use crate::placement::check_fit;
+use crate::claims::{self, Place};
+use crate::placement::{Misfit, check_fit};
 
 /// Shapes kept although no pod of them waits, for the next that come.
 const IDLE_SHAPES_MAX: usize = 64;
@@ -36,13 +37,17 @@ pub(crate) struct Shape {
     pub(crate) priority: i32,
     /// The PriorityClass that they name and that is not there: until it is, they wait.
     pub(crate) missing_class: Option<SmolStr>,
+    /// Of pods with claims: their namespace. Other pods are alike whatever their namespace.
+    namespace: Option<Name>,
+    /// Where their claims let them be; or why no node suits.
+    pub(crate) place: Result<Place, String>,
     candidates: Candidates,
     /// Up to where the index' log is worked in; `None` before the first time.
     position: Option<u64>,
 }
 
 impl Shape {
-    fn new(spec: Shared<PodSpec>) -> Self {
+    fn new(spec: Shared<PodSpec>, namespace: Option<Name>) -> Self {
         let request = spec.scheduling_request();
         Self {
             spec,
@@ -53,13 +58,22 @@ impl Shape {
             reported_position: None,
             priority: 0,
             missing_class: None,
+            namespace,
+            place: Ok(Place::default()),
             candidates: Candidates::default(),
             position: None,
         }
     }
 
-    /// Looks up what the pods' class says now. Those that waited for it are told anew why they wait.
-    pub(crate) fn prioritize(&mut self, state: &State) {
+    /// Looks up what the pods' class and claims say now. Those that waited for them are told anew why they wait.
+    pub(crate) fn look_up(&mut self, state: &State) {
+        let place = claims::place(state, self.namespace.as_ref(), &self.spec);
+        if self.place != place {
+            self.place = place;
+            self.position = None;
+            self.reported_position = None;
+            self.reported_at_ms = 0;
+        }
         let found = priority::of(state, &self.spec);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
         if self.missing_class != missing {
@@ -106,9 +120,20 @@ impl Shape {
 
     fn update(&mut self, index: &NodeIndex, slot: Slot) {
         let entry = index.get(slot);
-        let fits = entry.filter(|e| check_fit(&self.spec, self.request, &e.node, e.usage).is_ok());
+        let fits = entry.filter(|e| self.check(e).is_ok());
         let rank = fits.map(|entry| score::rank(&self.spec, self.request, entry));
         self.candidates.set(slot, rank);
+    }
+
+    /// Whether a node suits.
+    pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
+        check_fit(&self.spec, self.request, &entry.node, entry.usage)?;
+        self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
+    }
+
+    /// Whether nothing that the pods name keeps all of them waiting.
+    pub(crate) fn may_be_placed(&self) -> bool {
+        self.missing_class.is_none() && self.place.is_ok()
     }
 
     /// Of a feasible node only what is reserved changed.
@@ -120,7 +145,7 @@ impl Shape {
 
     /// Whether, at this position of the index' log, no node suits.
     pub(crate) fn is_stuck(&self, log_end: u64) -> bool {
-        self.missing_class.is_some() || (self.position == Some(log_end) && self.candidates.len() == 0)
+        !self.may_be_placed() || (self.position == Some(log_end) && self.candidates.len() == 0)
     }
 
     /// The feasible slots, for one [`Self::catch_up`].
@@ -145,6 +170,11 @@ fn shape_key(spec: &PodSpec) -> ShapeKey {
 impl Shapes {
     /// The shape of a pod.
     pub(crate) fn key_of(&mut self, pod: &Pod) -> ShapeKey {
+        if pod.spec.claims().next().is_some() {
+            // Claims are the namespace's own, and few pods share them.
+            let claims: Vec<_> = pod.spec.claims().collect();
+            return digest128(&(shape_key(&pod.spec), &pod.meta.namespace, claims));
+        }
         if let Some(key) = self.by_spec.get(&pod.spec.digest()) {
             return *key;
         }
@@ -159,7 +189,13 @@ impl Shapes {
     /// The shape of a pod, to change; created when it is the first of its kind.
     pub(crate) fn enter(&mut self, pod: &Pod) -> (ShapeKey, &mut Shape) {
         let key = self.key_of(pod);
-        (key, self.shapes.entry(key).or_insert_with(|| Shape::new(pod.spec.clone())))
+        (
+            key,
+            self.shapes.entry(key).or_insert_with(|| {
+                let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
+                Shape::new(pod.spec.clone(), namespace)
+            }),
+        )
     }
 
     pub(crate) fn get_mut(&mut self, key: ShapeKey) -> Option<&mut Shape> {

@@ -26,19 +26,23 @@ impl Server {
         let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
             return self.reply(ticket, Reply::NotLeader(None));
         };
-        let AgentReport { node, incarnation, sent_at_ms, pods, usage, .. } = report;
+        let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
         let ack = AgentAck { sent_at_ms, lease_ms };
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.
-        if pods.is_empty() && !leader.being_lost.contains(&node) {
+        if pods.is_empty() && deleted_volumes.is_empty() && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
-        let stamped = Stamped {
+        let mut stamped = Stamped {
             actor: SmolStr::new(format!("agent:{node}")),
             ..own_submission("agents", now_ms, Command::ReportPods { node, incarnation, reports: pods })
         };
+        if !deleted_volumes.is_empty() {
+            // After the pods: it may be the last word about them that the claims wait for.
+            stamped.commands.push(Command::ReportVolumes { node, incarnation, deleted: deleted_volumes });
+        }
         self.proposals.push_own(stamped, Origin::Agent(ticket, ack));
     }
 
@@ -51,8 +55,9 @@ impl Server {
     }
 
     fn check_session(&self, report: &AgentReport) -> Result<(), Rejection> {
-        if report.pods.len() > ITEMS_MAX || report.usage.len() > ITEMS_MAX {
-            let reason = format!("at most {ITEMS_MAX} pods are allowed in one report");
+        let lengths = [report.pods.len(), report.usage.len(), report.deleted_volumes.len()];
+        if lengths.into_iter().any(|length| length > ITEMS_MAX) {
+            let reason = format!("at most {ITEMS_MAX} pods, and as many volumes, are allowed in one report");
             return Err(Rejection::new(RejectionCode::Invalid, "report", reason));
         }
         let state = self.machine.state();

@@ -28,8 +28,11 @@ pub(crate) struct Index {
     /// Who sets the size or the requests of which workload, or moves the bounds of which autoscaler, by the kind of who
     /// does.
     scalers: OrdSet<(NameKey, Kind, ObjectId)>,
-    /// Which pods that are bound to a node refer to which ConfigMap or Secret, whether or not that exists.
-    config_users: OrdMap<NameKey, OrdSet<ObjectId>>,
+    /// Which pods that are bound to a node refer to which ConfigMap, Secret or PersistentVolumeClaim, whether or not that
+    /// exists.
+    users: OrdMap<NameKey, OrdSet<ObjectId>>,
+    /// Which claims are bound to which node.
+    claims_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
 }
 
 /// Neither ending nor ended.
@@ -66,6 +69,14 @@ fn scaler(object: &Object) -> Option<(NameKey, Kind, ObjectId)> {
     };
     let meta = object.meta();
     Some(((meta.namespace.clone(), kind, name.clone()), object.kind(), meta.id))
+}
+
+/// The node that a claim is bound to, and the claim.
+fn bound_claim(object: &Object) -> Option<(ObjectId, ObjectId)> {
+    match object {
+        Object::PersistentVolumeClaim(claim) => Some((claim.bound_node()?, claim.meta.id)),
+        _ => None,
+    }
 }
 
 /// Adds to one of many sets.
@@ -113,10 +124,26 @@ impl Index {
             .flat_map(|((_, kind), ids)| ids.values().map(move |id| (*kind, *id)))
     }
 
-    /// The bound pods that refer to a ConfigMap or Secret, in id order.
-    pub(super) fn config_users(&self, object: &ObjectRef) -> impl Iterator<Item = ObjectId> + '_ {
+    /// The bound pods that refer to a ConfigMap, Secret or PersistentVolumeClaim, in id order.
+    pub(super) fn users(&self, object: &ObjectRef) -> OrdSet<ObjectId> {
         let key = (object.namespace.clone(), object.kind, object.name.clone());
-        self.config_users.get(&key).into_iter().flatten().copied()
+        self.users.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// The claims that are bound to a node, in id order.
+    pub(super) fn claims_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.claims_on.get(&node).into_iter().flatten().copied()
+    }
+
+    /// The objects of a kind in a namespace from a name on, by name.
+    pub(super) fn named_from(
+        &self,
+        kind: Kind,
+        namespace: Option<&Name>,
+        from: Name,
+    ) -> impl Iterator<Item = ObjectId> + use<'_> {
+        let names = self.names.get(&(namespace.cloned(), kind));
+        names.into_iter().flat_map(move |names| names.range(from.clone()..)).map(|(_, id)| *id)
     }
 
     /// The objects of a kind in a namespace, by name.
@@ -148,6 +175,12 @@ impl Index {
         }
         if let Some(scaler) = present.and_then(scaler) {
             self.scalers.insert(scaler);
+        }
+        if let Some((node, id)) = former.and_then(bound_claim) {
+            take(&mut self.claims_on, &node, id);
+        }
+        if let Some((node, id)) = present.and_then(bound_claim) {
+            add(&mut self.claims_on, node, id);
         }
         let (former, present) = (as_pod(former), as_pod(present));
         if former.is_some() || present.is_some() {
@@ -198,11 +231,7 @@ impl Index {
             (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
         }
-        self.change_config_users(
-            id,
-            former.filter(|p| p.node.is_some()),
-            present.filter(|p| p.node.is_some()),
-        );
+        self.change_users(id, former.filter(|p| p.node.is_some()), present.filter(|p| p.node.is_some()));
         match (former.and_then(holds_room), present.and_then(holds_room)) {
             (None, Some(node)) => {
                 let pod = present.expect("a pod that holds room is present");
@@ -216,19 +245,20 @@ impl Index {
     }
 
     /// A pod's references never change; they count while it is bound.
-    fn change_config_users(&mut self, id: ObjectId, former: Option<&Pod>, present: Option<&Pod>) {
+    fn change_users(&mut self, id: ObjectId, former: Option<&Pod>, present: Option<&Pod>) {
         let (pod, is_new) = match (former, present) {
             (None, Some(pod)) => (pod, true),
             (Some(pod), None) => (pod, false),
             _ => return,
         };
-        for (kind, name) in pod.spec.config_refs() {
+        let claims = pod.spec.claims().map(|name| (Kind::PersistentVolumeClaim, name));
+        for (kind, name) in pod.spec.config_refs().map(|(kind, name)| (kind.kind(), name)).chain(claims) {
             let Ok(name) = Name::new(name) else { continue };
-            let key = (pod.meta.namespace.clone(), kind.kind(), name);
+            let key = (pod.meta.namespace.clone(), kind, name);
             if is_new {
-                add(&mut self.config_users, key, id);
+                add(&mut self.users, key, id);
             } else {
-                take(&mut self.config_users, &key, id);
+                take(&mut self.users, &key, id);
             }
         }
     }

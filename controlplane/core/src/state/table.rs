@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta, Pod,
-    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -44,7 +45,8 @@ stored!(
     PodDisruptionBudget,
     ElasticWorkload,
     PriorityClass,
-    Profile
+    Profile,
+    PersistentVolumeClaim
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

@@ -2,8 +2,9 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId, Pod,
-    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
+    VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -97,4 +98,6 @@ tables! {
     priority_classes: PriorityClass;
     /// All profiles.
     profiles: Profile;
+    /// All claims.
+    persistent_volume_claims: PersistentVolumeClaim;
 }

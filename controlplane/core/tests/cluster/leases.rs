@@ -37,6 +37,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         observed_generation: 0,
         pods: Vec::new(),
         usage: Vec::new(),
+        deleted_volumes: Vec::new(),
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

@@ -14,11 +14,11 @@ const HOUR_MS: u64 = 3_600_000;
 /// Midnight of 15 November 2023, a Wednesday, in UTC.
 const MIDNIGHT_MS: u64 = 1_700_006_400_000;
 
-fn job(named: &str, schedule: &str, target_size: u32) -> CronScaleJob {
+pub fn job(named: &str, schedule: &str, target_size: u32) -> CronScaleJob {
     CronScaleJob { name: named.into(), schedule: schedule.into(), target_size, run_once: false }
 }
 
-fn scaler(target: Kind, jobs: Vec<CronScaleJob>) -> CronHorizontalPodAutoscaler {
+pub fn scaler(target: Kind, jobs: Vec<CronScaleJob>) -> CronHorizontalPodAutoscaler {
     let target = ScaleTarget { kind: target, name: name("web") };
     CronHorizontalPodAutoscaler {
         meta: ObjectMeta::new(Some(name("default")), name("clock")),
@@ -27,11 +27,11 @@ fn scaler(target: Kind, jobs: Vec<CronScaleJob>) -> CronHorizontalPodAutoscaler 
     }
 }
 
-fn object(scaler: CronHorizontalPodAutoscaler) -> Object {
+pub fn object(scaler: CronHorizontalPodAutoscaler) -> Object {
     Object::CronHorizontalPodAutoscaler(Arc::new(scaler))
 }
 
-fn autoscaler(min_replicas: u32, max_replicas: u32) -> Object {
+pub fn autoscaler(min_replicas: u32, max_replicas: u32) -> Object {
     let spec = AutoscalerSpec {
         target: ScaleTarget { kind: Kind::Deployment, name: name("web") },
         min_replicas,

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::evolve::evolve;
+use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::reconcile::{Context, Proposal, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Applied, Change, Machine, State, invariant};
 use bulkhead_types::{
     Command, Container, Deployment, DeploymentSpec, DeploymentStrategy, FEATURE_LEVEL_MAX, IntOrPercent,
-    Kind, LabelSelector, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase,
-    PodReport, PodSpec, PodStatus, PodTemplate, Rejection, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus,
-    ResourceRequirements, Resources, Revision, Shared, Stamped, StringMap, Transaction,
+    Kind, LABEL_LOCAL_VOLUMES, LabelSelector, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta,
+    ObjectRef, Pod, PodPhase, PodReport, PodSpec, PodStatus, PodTemplate, Rejection, ReplicaSet,
+    ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, Resources, Revision, Shared, Stamped, StringMap,
+    Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -208,6 +210,29 @@ impl Cluster {
         }
     }
 
+    /// The same, of nodes whose agents keep volumes.
+    pub fn volume_nodes(&mut self, count: usize) {
+        for n in 0..count {
+            let labels = map(&[(LABEL_LOCAL_VOLUMES, "true")]);
+            self.node(&format!("node-{n}"), NodeFacts { labels, ..facts(16_000, 64 * GIB, 100) });
+        }
+    }
+
+    /// Agents delete the volumes that they are told to.
+    pub fn delete_volumes(&mut self) -> usize {
+        let mut said = 0;
+        for node in self.state().nodes().iter().cloned().collect::<Vec<_>>() {
+            let intent = intent_of(self.state(), node.meta.id).unwrap();
+            if !intent.deleted_volumes.is_empty() && !self.silent.contains(&node.meta.id) {
+                said += intent.deleted_volumes.len();
+                let deleted = intent.deleted_volumes.iter().map(|one| one.id).collect();
+                let (node, incarnation) = (node.meta.id, node.status.incarnation);
+                self.ok(Command::ReportVolumes { node, incarnation, deleted });
+            }
+        }
+        said
+    }
+
     /// One run of the reconcilers; all that they propose is applied. Returns how much that was.
     pub fn step(&mut self) -> usize {
         let cx = Context {
@@ -312,7 +337,7 @@ impl Cluster {
     pub fn converge(&mut self) {
         for _ in 0..RUNS_MAX {
             self.settle();
-            if self.agents() == 0 {
+            if self.agents() + self.delete_volumes() == 0 {
                 return;
             }
         }

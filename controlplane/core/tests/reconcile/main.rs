@@ -3,6 +3,7 @@
 
 mod autoscalers;
 mod budgets;
+mod claims;
 mod cron_autoscalers;
 mod cron_jobs;
 mod daemon_laws;

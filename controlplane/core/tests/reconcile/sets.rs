@@ -19,6 +19,7 @@ pub fn stateful_set(app: &str, replicas: u32, change: impl FnOnce(&mut StatefulS
         selector: LabelSelector::from_labels(map(&[("app", app)])),
         template: image(app, 1),
         service_name: "".into(),
+        claims: Default::default(),
         pod_management_policy: PodManagementPolicy::OrderedReady,
         update_strategy: StatefulSetUpdateStrategy::default(),
         min_ready_ms: 0,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    Command, Kind, Pod, PodManagementPolicy, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy,
+    AccessMode, ClaimRetention, Command, Kind, PersistentVolumeClaimSpec, Pod, PodManagementPolicy, Rare,
+    StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy, StorageClass, StringMap, VolumeClaimTemplate,
+    VolumeClaims,
 };
 use proptest::prelude::*;
 
@@ -23,6 +25,8 @@ enum Op {
     Undo,
     Restart(u32),
     Delete(usize),
+    DeleteClaim(u32),
+    Volumes,
     Say(usize, Say),
     Agents,
     Advance(u64),
@@ -46,6 +50,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Undo),
         1 => (0u32..100).prop_map(Op::Restart),
         1 => (0usize..16).prop_map(Op::Delete),
+        1 => (0u32..4).prop_map(Op::DeleteClaim),
+        2 => Just(Op::Volumes),
         8 => (0usize..16, say).prop_map(|(pod, say)| Op::Say(pod, say)),
         4 => Just(Op::Agents),
         3 => (1u64..20_000).prop_map(Op::Advance),
@@ -98,8 +104,36 @@ fn rolling(spec: &StatefulSetSpec) -> Option<(u32, u32)> {
     }
 }
 
+/// A pod has its claim when it comes, and only the policy takes one away that nobody deleted.
+fn check_claims(set: &StatefulSet, before: &State, after: &State) {
+    let claims = |state: &State| {
+        let mut claims = BTreeMap::new();
+        for claim in state.persistent_volume_claims().iter() {
+            let ordinal = claim.meta.name.as_str().strip_prefix("data-db-").unwrap().parse::<u32>().unwrap();
+            assert!(claims.insert(ordinal, Arc::clone(claim)).is_none(), "two claims of {ordinal}");
+        }
+        claims
+    };
+    let (was, is) = (claims(before), claims(after));
+    let model = Model::of(before, set, 0);
+    for pod in after.pods_of(set.meta.id).filter(|pod| before.pods().get(pod.meta.id).is_none()) {
+        let claim = is.get(&ordinal(pod)).unwrap_or_else(|| panic!("{} has no claim", pod.meta.name));
+        assert!(!claim.meta.is_deleting() && claim.meta.id < pod.meta.id, "{claim:?}");
+        assert!(pod.spec.claims().eq([claim.meta.name.as_str()]));
+    }
+    for (at, claim) in was.iter().filter(|(_, claim)| !claim.meta.is_deleting()) {
+        let stays = is.get(at).is_some_and(|now| now.meta.id == claim.meta.id && !now.meta.is_deleting());
+        let policy = set.spec.claims.get().map(|claims| claims.when_scaled);
+        let may_go = policy == Some(ClaimRetention::Delete)
+            && !model.wanted().contains(at)
+            && !model.pods.contains_key(at);
+        assert!(stays || may_go, "the claim of {at} goes");
+    }
+}
+
 fn check(now_ms: u64, before: &State, after: &State) {
     let Some(set) = before.stateful_sets().iter().next() else { return };
+    check_claims(set, before, after);
     let (was, is) = (Model::of(before, set, now_ms), Model::of(after, set, now_ms));
     let in_order = set.spec.pod_management_policy == PodManagementPolicy::OrderedReady;
     let former = was.ids();
@@ -175,6 +209,11 @@ fn perform(cluster: &mut Cluster, op: &Op) {
                 cluster.ok(Command::Delete { object, grace_ms: None, force: false });
             }
         }
+        Op::DeleteClaim(at) => {
+            let object = reference(Kind::PersistentVolumeClaim, &format!("data-db-{at}"));
+            _ = cluster.submit(vec![Command::Delete { object, grace_ms: None, force: false }]);
+        }
+        Op::Volumes => _ = cluster.delete_volumes(),
         Op::Say(at, say) => {
             if let Some(pod) = pods.get(at % pods.len().max(1)) {
                 cluster.say(pod.id, *say);
@@ -187,14 +226,30 @@ fn perform(cluster: &mut Cluster, op: &Op) {
     }
 }
 
-fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op]) -> Cluster {
+/// One claim for each pod, with what becomes of it: when the set is deleted, and when it is scaled.
+pub fn data_claims(when_deleted: ClaimRetention, when_scaled: ClaimRetention) -> Rare<VolumeClaims> {
+    let template = VolumeClaimTemplate {
+        name: "data".into(),
+        labels: StringMap::new(),
+        annotations: StringMap::new(),
+        spec: PersistentVolumeClaimSpec {
+            access_mode: AccessMode::ReadWriteOncePod,
+            storage_bytes: 1 << 30,
+            storage_class: StorageClass::Local,
+        },
+    };
+    Rare::some(VolumeClaims { templates: vec![template], when_deleted, when_scaled })
+}
+
+fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op], claims: ClaimRetention) -> Cluster {
     let mut cluster = Cluster::new();
-    cluster.nodes(3);
+    cluster.volume_nodes(3);
     cluster.watch = check;
     cluster.ok(Command::Apply(stateful_set("db", 3, |spec| {
         spec.pod_management_policy = policy;
         spec.min_ready_ms = min_ready_ms;
         spec.revision_history_limit = 2;
+        spec.claims = data_claims(claims, claims);
     })));
     cluster.settle();
     for (at, op) in ops.iter().enumerate() {
@@ -236,9 +291,10 @@ proptest! {
         in_order in any::<bool>(),
         min_ready_ms in prop_oneof![Just(0u64), Just(7000)],
         ops in prop::collection::vec(any_op(), 1..40),
+        claims in prop_oneof![Just(ClaimRetention::Retain), Just(ClaimRetention::Delete)],
     ) {
         let policy = if in_order { PodManagementPolicy::OrderedReady } else { PodManagementPolicy::Parallel };
-        let mut cluster = play(policy, min_ready_ms, &ops);
+        let mut cluster = play(policy, min_ready_ms, &ops, claims);
         heal(&mut cluster);
         let set = cluster.get_stateful_set("db");
         let (spec, status) = (&set.spec, &set.status);
@@ -252,9 +308,21 @@ proptest! {
         let replayed = cluster.replayed();
         prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
         prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
+        let there = cluster.state().persistent_volume_claims().len();
+        match claims {
+            ClaimRetention::Delete => prop_assert_eq!(there, spec.replicas as usize),
+            ClaimRetention::Retain => prop_assert!(there >= spec.replicas as usize),
+        }
         cluster.watch = |_, _, _| panic!("a set at rest is left alone");
         cluster.new_leader();
         cluster.settle();
+        cluster.watch = |_, _, _| ();
+        cluster.ok(Command::Delete { object: reference(Kind::StatefulSet, "db"), grace_ms: None, force: false });
+        let ending = cluster.state().persistent_volume_claims().iter().filter(|one| one.meta.is_deleting());
+        let ending = ending.count();
+        cluster.converge();
+        let left = cluster.state().persistent_volume_claims().len();
+        prop_assert_eq!(left, if claims == ClaimRetention::Retain { there - ending } else { 0 });
     }
 }
 
@@ -264,7 +332,7 @@ proptest! {
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {
-        let play = || play(PodManagementPolicy::OrderedReady, 0, &ops);
+        let play = || play(PodManagementPolicy::OrderedReady, 0, &ops, ClaimRetention::Delete);
         let (one, other) = (play(), play());
         prop_assert_eq!(&one.transactions, &other.transactions);
         prop_assert_eq!(&one.proposals, &other.proposals);

@@ -51,6 +51,7 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
             format!("{}; {ready} ready", units.collect::<Vec<_>>().join(", "))
         }
         ObjectStatus::VerticalPodAutoscaler(s) => of_recommendation(s),
+        ObjectStatus::PersistentVolumeClaim(s) => format!("{}, node {}", s.phase.as_str(), s.node_name),
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }

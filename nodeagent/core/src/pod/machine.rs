@@ -141,9 +141,18 @@ impl Pod {
             );
             return false;
         }
+        if let Some(claim) = intent.claims.iter().find(|claim| env.volumes.contains(&claim.uid)) {
+            let message =
+                format!("another guest on this node has PersistentVolumeClaim {}", claim.claim_name);
+            self.waits(reason::WAITING_FOR_VOLUME, &message);
+            return false;
+        }
         env.free = env.free.checked_minus(self.plan.request).expect("just compared");
         env.free_slots -= 1;
-        if [reason::WAITING_FOR_LEASE, reason::WAITING_FOR_RESOURCES].contains(&self.reason.as_str()) {
+        env.volumes.extend(intent.claims.iter().map(|claim| claim.uid));
+        if [reason::WAITING_FOR_LEASE, reason::WAITING_FOR_RESOURCES, reason::WAITING_FOR_VOLUME]
+            .contains(&self.reason.as_str())
+        {
             self.clear_reason();
         }
         self.instance = self.instance.checked_add(1).expect("fewer than 2^32 guests of one pod");

@@ -43,6 +43,8 @@ pub(crate) struct Env<'a> {
     pub(crate) free: Resources,
     /// How many more guests may exist.
     pub(crate) free_slots: u32,
+    /// Volumes that guests have.
+    pub(crate) volumes: BTreeSet<Uuid>,
     pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
@@ -252,6 +254,7 @@ impl Pod {
                 self.plan.unique |= intent.unique;
             } else {
                 self.adopt_spec(&intent.spec, intent.unique);
+                self.plan.volumes = intent.claims.iter().map(|claim| claim.uid).collect();
             }
         }
     }
@@ -299,6 +302,11 @@ impl Pod {
         let holds =
             self.process_may_exist() || (matches!(self.phase, Phase::Cleaning { .. }) && self.instance > 0);
         holds.then_some(self.plan.request)
+    }
+
+    /// The volumes that its guest has, if there is one.
+    pub(crate) fn volumes_held(&self) -> &[Uuid] {
+        if self.process_may_exist() { &self.plan.volumes } else { &[] }
     }
 
     /// From the request to start until the exit was seen.

@@ -51,6 +51,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         unique: false,
         trace_context: None,
         resolved: Rare::NONE,
+        claims: vec![],
     }
 }
 
@@ -83,7 +84,7 @@ pub(crate) fn ack(sent_at_ms: u64) -> Input {
 }
 
 pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) -> Input {
-    Input::Intent(Intent { node: NODE, incarnation, generation, pods })
+    Input::Intent(Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![] })
 }
 
 pub(crate) fn image(id: u64) -> Input {

@@ -5,6 +5,7 @@ use bulkhead_types::{
     REVISION_HISTORY_LIMIT_DEFAULT, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 
+use super::claim;
 use super::decoder::{Decoder, Fields, Schema};
 use super::workload::{REPLICAS_DEFAULT, count, int_or_percent, selector, template};
 use crate::tree::Node;
@@ -21,8 +22,9 @@ const STATEFUL_SET: Schema = Schema {
         "revisionHistoryLimit",
         "ordinals",
         "stopped",
+        "volumeClaimTemplates",
+        "persistentVolumeClaimRetentionPolicy",
     ],
-    not_yet: &["volumeClaimTemplates", "persistentVolumeClaimRetentionPolicy"],
     ..Schema::EMPTY
 };
 const ORDINALS: Schema = Schema { known: &["start"], ..Schema::EMPTY };
@@ -48,6 +50,7 @@ pub(super) fn stateful_set(d: &mut Decoder<'_>, node: &Node) -> Option<StatefulS
     let selector = selector(d, &fields);
     let template = template(d, &fields);
     let stopped = d.boolean(&fields, "stopped").unwrap_or_default();
+    let claims = claim::of_stateful_set(d, &fields);
     Some(StatefulSetSpec {
         replicas,
         ordinals_start: start.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
@@ -59,6 +62,7 @@ pub(super) fn stateful_set(d: &mut Decoder<'_>, node: &Node) -> Option<StatefulS
         min_ready_ms: d.seconds(&fields, "minReadySeconds").unwrap_or_default(),
         revision_history_limit: history_limit(d, &fields),
         stopped,
+        claims,
     })
 }
 

@@ -10,7 +10,7 @@ use super::decoder::{Decoder, Fields, Fixed, Schema};
 use crate::tree::{Node, Value};
 
 const VOLUME: Schema = Schema {
-    known: &["name", "emptyDir", "configMap", "secret", "downwardAPI", "projected"],
+    known: &["name", "emptyDir", "configMap", "secret", "downwardAPI", "projected", "persistentVolumeClaim"],
     not_yet: &[
         "awsElasticBlockStore",
         "azureDisk",
@@ -29,7 +29,6 @@ const VOLUME: Schema = Schema {
         "image",
         "iscsi",
         "nfs",
-        "persistentVolumeClaim",
         "photonPersistentDisk",
         "portworxVolume",
         "quobyte",
@@ -40,6 +39,7 @@ const VOLUME: Schema = Schema {
     ],
     ..Schema::EMPTY
 };
+const CLAIM: Schema = Schema { known: &["claimName", "readOnly"], ..Schema::EMPTY };
 const EMPTY_DIR: Schema = Schema { known: &["medium", "sizeLimit"], ..Schema::EMPTY };
 const CONFIG_MAP: Schema = Schema { known: &["name", "items", "defaultMode", "optional"], ..Schema::EMPTY };
 const SECRET: Schema = Schema { known: &["secretName", "items", "defaultMode", "optional"], ..Schema::EMPTY };
@@ -111,6 +111,12 @@ pub(super) fn volume(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vol
     let path = fields.path(kind);
     let source = match kind {
         "emptyDir" => empty_dir(d, inner, &path)?,
+        "persistentVolumeClaim" => {
+            let fields = d.fields(inner, &path, &CLAIM)?;
+            let claim_name = d.required_text(&fields, "claimName").unwrap_or_default().into();
+            let read_only = d.boolean(&fields, "readOnly").unwrap_or_default();
+            VolumeSource::PersistentVolumeClaim { claim_name, read_only }
+        }
         "projected" => {
             let fields = d.fields(inner, &path, &PROJECTED)?;
             let sources = d.each(&fields, "sources", projection);
@@ -211,7 +217,7 @@ fn downward(d: &mut Decoder<'_>, node: &Node, path: &str, kind: &str) -> Option<
     }))
 }
 
-fn quantity<E: std::fmt::Display>(
+pub(super) fn quantity<E: std::fmt::Display>(
     d: &mut Decoder<'_>,
     fields: &Fields<'_>,
     name: &str,

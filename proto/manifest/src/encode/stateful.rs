@@ -32,6 +32,10 @@ pub(super) fn stateful_set_spec(spec: &StatefulSetSpec) -> Value {
         .set("selector", selector(&spec.selector))
         .set("template", template(&spec.template));
     let fields = if spec.stopped { fields.set("stopped", true.into()) } else { fields };
+    let fields = match spec.claims.get() {
+        Some(claims) => super::claim::of_stateful_set(claims, fields),
+        None => fields,
+    };
     match spec.ordinals_start {
         0 => fields,
         start => fields.set("ordinals", json!({"start": start})),

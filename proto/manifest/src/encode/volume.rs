@@ -21,6 +21,11 @@ pub(super) fn volume(volume: &Volume) -> Value {
             let (kind, fields) = projection(source, "secretName");
             (kind, fields.set("defaultMode", (*default_mode).into()))
         }
+        VolumeSource::PersistentVolumeClaim { claim_name, read_only } => {
+            let fields = Fields::new().text("claimName", claim_name);
+            let fields = if *read_only { fields.set("readOnly", true.into()) } else { fields };
+            ("persistentVolumeClaim", fields)
+        }
         VolumeSource::Projected { sources, default_mode } => {
             let sources = sources.iter().map(|source| {
                 let (kind, fields) = projection(source, "name");

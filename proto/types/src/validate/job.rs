@@ -1,6 +1,6 @@
 //! Rules for Jobs and CronJobs.
 
-use super::{Path, Report, annotations, labels, workload};
+use super::{Path, Report, annotations, claim, labels, workload};
 use crate::{
     COMPLETIONS_MAX, CompletionMode, CronJobSpec, ExitCodeOperator, ExitCodeRequirement, JOB_RULE_VALUES_MAX,
     JOB_RULES_MAX, JobSpec, POD_DISRUPTION_TARGET, PodFailureAction, PodFailureRule, PodReplacementPolicy,
@@ -43,6 +43,7 @@ pub(super) fn job(spec: &JobSpec, path: &Path<'_>, report: &mut Report) {
     ] {
         ms.into_iter().for_each(|ms| report.duration(&path.field(field), ms));
     }
+    claim::alone(spec.parallelism, &spec.template.spec, &path.field("parallelism"), report);
     failure_policy(spec, path, report);
     success_policy(spec, path, report);
     let template = path.field("template");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, labels, map_bytes, probe, security, volume,
+    check_image_reference, claim, labels, map_bytes, probe, security, volume,
 };
 use crate::{
     Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
@@ -31,6 +31,7 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
         report.check(&path.field("priorityClassName"), Name::new(class).map(drop));
     }
     volume::volumes(spec, path, report);
+    claim::of_pod(spec, path, report);
     security::pod(spec, path, report);
     containers(spec, path, report);
 }

@@ -57,6 +57,8 @@ fn volume(spec: &PodSpec, volume: &Volume, path: &Path<'_>, report: &mut Report)
             let names_it = if name == "secret" { "secretName" } else { "name" };
             projection(spec, source, &path, names_it, report);
         }
+        // See `claim`.
+        VolumeSource::PersistentVolumeClaim { .. } => {}
         VolumeSource::Projected { sources, default_mode } => {
             let path = path.field("projected");
             mode(*default_mode, &path.field("defaultMode"), report);

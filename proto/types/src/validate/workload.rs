@@ -1,7 +1,7 @@
 //! Rules for ReplicaSets, Deployments, StatefulSets and DaemonSets.
 
 use super::{
-    DURATION_MS_MAX, Path, REVISION_HISTORY_LIMIT_MAX, Report, SURGE_PERCENT_MAX, annotations, labels,
+    DURATION_MS_MAX, Path, REVISION_HISTORY_LIMIT_MAX, Report, SURGE_PERCENT_MAX, annotations, claim, labels,
     map_bytes, pod,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
 /// Checks what is wanted of a ReplicaSet.
 pub(super) fn replica_set(spec: &ReplicaSetSpec, path: &Path<'_>, report: &mut Report) {
     replicas(spec.replicas, path, report);
+    claim::alone(spec.replicas, &spec.template.spec, &path.field("replicas"), report);
     report.duration(&path.field("minReadySeconds"), spec.min_ready_ms);
     selector(&spec.selector, &path.field("selector"), report);
     template(&spec.template, &spec.selector, path, report);
@@ -22,6 +23,8 @@ pub(super) fn replica_set(spec: &ReplicaSetSpec, path: &Path<'_>, report: &mut R
 /// Checks what is wanted of a Deployment.
 pub(super) fn deployment(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Report) {
     replicas(spec.replicas, path, report);
+    claim::alone(spec.replicas, &spec.template.spec, &path.field("replicas"), report);
+    claim::surge(spec, path, report);
     report.duration(&path.field("minReadySeconds"), spec.min_ready_ms);
     report.duration(&path.field("progressDeadlineSeconds"), spec.progress_deadline_ms);
     if spec.min_ready_ms <= DURATION_MS_MAX && spec.progress_deadline_ms <= spec.min_ready_ms {
@@ -47,6 +50,7 @@ pub(super) fn deployment(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Re
 /// Checks what is wanted of a StatefulSet.
 pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
     replicas(spec.replicas, path, report);
+    claim::templates(name, spec, path, report);
     let ordinal = spec.ordinals().next_back().unwrap_or(0);
     if Name::new(format!("{name}-{ordinal}")).is_err() {
         let reason = format!(
@@ -74,7 +78,13 @@ pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>,
     report.duration(&path.field("minReadySeconds"), spec.min_ready_ms);
     history_limit(spec.revision_history_limit, path, report);
     selector(&spec.selector, &path.field("selector"), report);
-    template(&spec.template, &spec.selector, path, report);
+    // As its pods are: mounts may name the volumes of their own claims.
+    let own = PodTemplate {
+        spec: spec.with_claims(&spec.template.spec, name, spec.ordinals_start),
+        ..spec.template.clone()
+    };
+    claim::set_alone(spec, path, report);
+    template(&own, &spec.selector, path, report);
 }
 
 /// Checks what is wanted of a DaemonSet.
@@ -97,6 +107,8 @@ pub(super) fn daemon_set(spec: &DaemonSetSpec, path: &Path<'_>, report: &mut Rep
     history_limit(spec.revision_history_limit, path, report);
     selector(&spec.selector, &path.field("selector"), report);
     template(&spec.template, &spec.selector, path, report);
+    let template = path.field("template");
+    claim::daemon(&spec.template.spec, &template.field("spec"), report);
 }
 
 fn history_limit(limit: u32, path: &Path<'_>, report: &mut Report) {

@@ -1,0 +1,36 @@
+//! PersistentVolumeClaims in full.
+
+use bulkhead_types::{Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, format_bytes};
+
+use super::Page;
+
+pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[Object]) {
+    let (spec, status) = (&claim.spec, &claim.status);
+    page.line("Status", if claim.meta.is_deleting() { "Terminating" } else { status.phase.as_str() });
+    page.line("Access mode", spec.access_mode.as_str());
+    let kept = match spec.storage_class {
+        StorageClass::Local => "local (its data is deleted with it)",
+        StorageClass::LocalRetain => "local-retain (its file stays on its node)",
+    };
+    page.line("Storage class", kept);
+    page.line("Requested", format_bytes(spec.storage_bytes));
+    if let Some(_bound) = status.node {
+        page.line("Capacity", format_bytes(status.capacity_bytes));
+        page.line("Node", status.node_name.as_str());
+        page.line("Volume", format!("volumes/{}.img in its agent's data directory", status.volume));
+    }
+    let users: Vec<_> = related.iter().map(|pod| pod.meta().name.to_string()).collect();
+    page.line("Used by", if users.is_empty() { "<none>".to_owned() } else { users.join(", ") });
+}
+
+/// The claims of a StatefulSet's pods.
+pub(super) fn templates(page: &mut Page, spec: &StatefulSetSpec) {
+    let Some(claims) = spec.claims.get() else { return };
+    for one in &claims.templates {
+        let (size, class) = (format_bytes(one.spec.storage_bytes), one.spec.storage_class.as_str());
+        let mode = one.spec.access_mode.as_str();
+        page.line("Volume claims", format!("{}: {size}, {mode}, {class}", one.name));
+    }
+    let policy = (claims.when_deleted.as_str(), claims.when_scaled.as_str());
+    page.line("Claims afterwards", format!("{} when deleted, {} when scaled", policy.0, policy.1));
+}

@@ -1,0 +1,197 @@
+//! What PersistentVolumeClaims say about where pods may be: the one answer that both the scheduler and `decide` give.
+//!
+//! ```text
+//!  claim is not there, ends, is lost, or is another's alone ──► no node suits, by name
+//!  claim is bound ──────────────────────────────────────────► its node only
+//!  claim waits for its first pod ───────────────────────────► any node whose agent keeps volumes; it is bound with the pod
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_types::{
+    AccessMode, ClaimPhase, Kind, Name, Node, ObjectId, ObjectRef, PersistentVolumeClaim,
+    PersistentVolumeClaimStatus, Pod, PodSpec, StatefulSet, VolumeClaimTemplate,
+};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::State;
+use crate::placement::Misfit;
+
+/// Where the claims of a pod let it be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The claims, in the order of the pod's volumes.
+    pub(crate) claims: Vec<ObjectId>,
+    /// The node of those that are bound, with the name of the first of them.
+    pinned: Option<Pinned>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pinned {
+    node: ObjectId,
+    node_name: SmolStr,
+    claim: Name,
+}
+
+impl Place {
+    /// Whether a node suits.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn check(&self, node: &Node) -> Result<(), Misfit> {
+        if self.claims.is_empty() {
+            return Ok(());
+        }
+        match &self.pinned {
+            Some(pinned) if pinned.node != node.meta.id => {
+                Err(Misfit::Volume { claim: pinned.claim.clone(), node: pinned.node_name.clone() })
+            }
+            _ if !node.status.facts.keeps_volumes() => Err(Misfit::NoVolumes),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where pods with such a spec may be by their claims, as things are now.
+///
+/// # Errors
+/// Why no node suits, for people; it names the claim.
+pub(crate) fn place(state: &State, namespace: Option<&Name>, spec: &PodSpec) -> Result<Place, String> {
+    let mut place = Place::default();
+    for name in spec.claims() {
+        let Some(claim) = state.claim(namespace, name) else {
+            return Err(format!(
+                "PersistentVolumeClaim {name} does not exist: create it, or let the pod name another one"
+            ));
+        };
+        if claim.meta.is_deleting() {
+            return Err(format!("PersistentVolumeClaim {name} is being deleted"));
+        }
+        let PersistentVolumeClaimStatus { phase, node, node_name, .. } = &claim.status;
+        if *phase == ClaimPhase::Lost {
+            return Err(format!(
+                "PersistentVolumeClaim {name} is lost with node {node_name}: delete it and create it anew"
+            ));
+        }
+        if let Some(owner) = sole_user(state, claim) {
+            return Err(format!(
+                "PersistentVolumeClaim {name} is ReadWriteOncePod, and pod {} has it",
+                owner.meta.name
+            ));
+        }
+        place.claims.push(claim.meta.id);
+        let Some(node) = node.filter(|_| *phase == ClaimPhase::Bound) else { continue };
+        match &place.pinned {
+            Some(pinned) if pinned.node != node => {
+                return Err(format!(
+                    "PersistentVolumeClaim {} is on node {}, PersistentVolumeClaim {name} on node {node_name}",
+                    pinned.claim, pinned.node_name
+                ));
+            }
+            Some(_) => {}
+            None => {
+                let (node_name, claim) = (node_name.clone(), claim.meta.name.clone());
+                place.pinned = Some(Pinned { node, node_name, claim });
+            }
+        }
+    }
+    Ok(place)
+}
+
+/// The pod that nobody may share a claim with.
+fn sole_user<'a>(state: &'a State, claim: &PersistentVolumeClaim) -> Option<&'a Arc<Pod>> {
+    if claim.spec.access_mode != AccessMode::ReadWriteOncePod {
+        return None;
+    }
+    live_users(state, claim).next()
+}
+
+/// The pods that have a node, use the claim and may have a guest.
+pub(crate) fn live_users<'a>(
+    state: &'a State,
+    claim: &PersistentVolumeClaim,
+) -> impl Iterator<Item = &'a Arc<Pod>> + use<'a> {
+    let (namespace, name) = (claim.meta.namespace.clone(), claim.meta.name.clone());
+    let reference = ObjectRef { kind: Kind::PersistentVolumeClaim, namespace, name };
+    state.users_of(&reference).filter(|pod| !pod.status.phase.is_terminal())
+}
+
+/// The claim's status once it is on a node.
+pub(crate) fn bound(
+    claim: &PersistentVolumeClaim,
+    node: &Node,
+    cluster_id: Uuid,
+) -> PersistentVolumeClaimStatus {
+    PersistentVolumeClaimStatus {
+        phase: ClaimPhase::Bound,
+        node: Some(node.meta.id),
+        node_name: SmolStr::new(node.meta.name.as_str()),
+        capacity_bytes: claim.spec.storage_bytes,
+        volume: claim.meta.id.uid(cluster_id),
+    }
+}
+
+/// What one command gives of claims to pods, on top of the State.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    nodes: BTreeMap<ObjectId, ObjectId>,
+}
+
+impl Given {
+    /// The claims that a pod on this node binds, when its claims let it be there; they then count as given.
+    pub(crate) fn give(&mut self, state: &State, pod: &Pod, node: &Node) -> Option<Vec<ObjectId>> {
+        if pod.spec.claims().next().is_none() {
+            return Some(Vec::new());
+        }
+        let place = place(state, pod.meta.namespace.as_ref(), &pod.spec).ok()?;
+        place.check(node).ok()?;
+        let claims = place.claims.iter().filter_map(|id| state.persistent_volume_claims.get(*id));
+        let is_free = |claim: &Arc<PersistentVolumeClaim>| match self.nodes.get(&claim.meta.id) {
+            Some(given) => *given == node.meta.id && claim.spec.access_mode != AccessMode::ReadWriteOncePod,
+            None => true,
+        };
+        if !claims.clone().all(is_free) {
+            return None;
+        }
+        let is_new = |claim: &&Arc<PersistentVolumeClaim>| {
+            claim.status.phase == ClaimPhase::Pending && !self.nodes.contains_key(&claim.meta.id)
+        };
+        let new = claims.filter(is_new).map(|claim| claim.meta.id).collect();
+        self.nodes.extend(place.claims.iter().map(|id| (*id, node.meta.id)));
+        Some(new)
+    }
+}
+
+/// The claims of a StatefulSet's templates that there are, of whatever ordinal, with that.
+pub(crate) fn claims_of<'a>(
+    state: &'a State,
+    set: &'a StatefulSet,
+) -> impl Iterator<Item = (u32, &'a Arc<PersistentVolumeClaim>)> + 'a {
+    let of_template = |template: &'a VolumeClaimTemplate| {
+        // The first that digits may follow.
+        let from = template.claim_name(&set.meta.name, 0);
+        let claims = from.into_iter().flat_map(|from| {
+            let prefix = from.as_str().trim_end_matches('0').to_owned();
+            state
+                .claims_from(set.meta.namespace.as_ref(), from)
+                .take_while(move |claim| claim.meta.name.as_str().starts_with(&prefix))
+        });
+        claims.filter_map(|claim| Some((template.ordinal_of(&set.meta.name, &claim.meta.name)?, claim)))
+    };
+    set.spec.claim_templates().iter().flat_map(of_template)
+}
+
+/// What is wrong with a claim as something that a pod of a node uses; for [`crate::invariant::check`].
+pub(crate) fn is_misplaced(state: &State, pod: &Pod) -> bool {
+    let Some(node) = pod.node.filter(|_| !pod.status.phase.is_terminal()) else { return false };
+    pod.spec.claims().any(|name| {
+        let claim = state.claim(pod.meta.namespace.as_ref(), name);
+        claim.is_none_or(|claim| {
+            let is_shared = claim.spec.access_mode == AccessMode::ReadWriteOncePod
+                && live_users(state, claim).any(|other| other.meta.id != pod.meta.id);
+            claim.bound_node() != Some(node) || is_shared
+        })
+    })
+}

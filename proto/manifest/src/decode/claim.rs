@@ -1,0 +1,133 @@
+//! PersistentVolumeClaims, and those of StatefulSets.
+
+use bulkhead_types::{
+    AccessMode, ClaimRetention, PersistentVolumeClaimSpec, Rare, StorageClass, VolumeClaimTemplate,
+    VolumeClaims, parse_units,
+};
+
+use super::decoder::{Decoder, Fields, Fixed, Schema};
+use super::volume::quantity;
+use crate::tree::Node;
+
+const CLAIM: Schema = Schema {
+    known: &["accessModes", "resources", "storageClassName", "volumeMode"],
+    not_yet: &["selector", "volumeName", "dataSource", "dataSourceRef", "volumeAttributesClassName"],
+    ..Schema::EMPTY
+};
+const RESOURCES: Schema = Schema { known: &["requests"], not_yet: &["limits"], ..Schema::EMPTY };
+const REQUESTS: Schema = Schema { known: &["storage"], ..Schema::EMPTY };
+const TEMPLATE: Schema = Schema {
+    known: &["metadata", "spec"],
+    ignored: &["status"],
+    fixed: &[("apiVersion", Fixed::Text("v1")), ("kind", Fixed::Text("PersistentVolumeClaim"))],
+    ..Schema::EMPTY
+};
+const TEMPLATE_META: Schema = Schema {
+    known: &["name", "labels", "annotations"],
+    ignored: &["creationTimestamp"],
+    not_yet: &["namespace", "generateName", "finalizers", "ownerReferences"],
+    ..Schema::EMPTY
+};
+const RETENTION: Schema = Schema { known: &["whenDeleted", "whenScaled"], ..Schema::EMPTY };
+const RETENTIONS: [(&str, ClaimRetention); 2] =
+    [("Retain", ClaimRetention::Retain), ("Delete", ClaimRetention::Delete)];
+
+/// What is wanted of a volume.
+pub(super) fn claim(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PersistentVolumeClaimSpec> {
+    let fields = d.fields(node, path, &CLAIM)?;
+    let access_mode = access_mode(d, &fields);
+    volume_mode(d, &fields);
+    let storage_class = storage_class(d, &fields);
+    let resources = child(d, &fields, "resources", &RESOURCES);
+    let requests = resources.and_then(|resources| child(d, &resources, "requests", &REQUESTS))?;
+    if requests.get("storage").is_none() {
+        d.missing(&requests, "storage");
+    }
+    let storage_bytes = quantity(d, &requests, "storage", parse_units)?;
+    Some(PersistentVolumeClaimSpec {
+        access_mode: access_mode?,
+        storage_bytes,
+        storage_class: storage_class?,
+    })
+}
+
+fn child<'n>(d: &mut Decoder<'_>, fields: &Fields<'n>, name: &str, schema: &Schema) -> Option<Fields<'n>> {
+    let Some(node) = fields.get(name) else {
+        d.missing(fields, name);
+        return None;
+    };
+    d.fields(node, &fields.path(name), schema)
+}
+
+fn access_mode(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<AccessMode> {
+    if fields.get("accessModes").is_none() {
+        d.missing(fields, "accessModes");
+        return None;
+    }
+    let modes = d.texts(fields, "accessModes");
+    let reason = match modes.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ReadWriteOnce"] => return Some(AccessMode::ReadWriteOnce),
+        ["ReadWriteOncePod"] => return Some(AccessMode::ReadWriteOncePod),
+        several if several.iter().any(|mode| ["ReadOnlyMany", "ReadWriteMany"].contains(mode)) => {
+            "volumes are local to one node, and one guest has them at a time: only ReadWriteOnce and ReadWriteOncePod \
+             are possible"
+                .to_owned()
+        }
+        [other] => format!("{other:?} is not one of ReadWriteOnce, ReadWriteOncePod"),
+        _ => "must be one of ReadWriteOnce and ReadWriteOncePod".to_owned(),
+    };
+    d.fail(fields.place("accessModes"), &fields.path("accessModes"), reason);
+    None
+}
+
+fn volume_mode(d: &mut Decoder<'_>, fields: &Fields<'_>) {
+    let reason = match d.text(fields, "volumeMode").as_deref() {
+        None | Some("Filesystem") => return,
+        Some("Block") => {
+            "block devices are not given to containers yet: use Filesystem, or leave the field out".to_owned()
+        }
+        Some(other) => format!("{other:?} is not one of Filesystem"),
+    };
+    d.fail(fields.place("volumeMode"), &fields.path("volumeMode"), reason);
+}
+
+fn storage_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<StorageClass> {
+    let Some(text) = d.text(fields, "storageClassName") else { return Some(StorageClass::default()) };
+    let found = StorageClass::ALL.into_iter().find(|class| class.as_str() == text);
+    if found.is_none() {
+        let reason = format!(
+            "there is no class {text:?}: volumes are files on nodes; use local (deleted with its claim) or local-retain \
+             (kept), or leave the field out for local"
+        );
+        d.fail(fields.place("storageClassName"), &fields.path("storageClassName"), reason);
+    }
+    found
+}
+
+/// `volumeClaimTemplates` and `persistentVolumeClaimRetentionPolicy` of a StatefulSet.
+pub(super) fn of_stateful_set(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Rare<VolumeClaims> {
+    let templates = d.each(spec, "volumeClaimTemplates", template);
+    let policy = spec.get("persistentVolumeClaimRetentionPolicy");
+    let policy = policy
+        .and_then(|node| d.fields(node, &spec.path("persistentVolumeClaimRetentionPolicy"), &RETENTION));
+    let mut retention =
+        |name| policy.as_ref().and_then(|policy| d.choice(policy, name, &RETENTIONS)).unwrap_or_default();
+    let (when_deleted, when_scaled) = (retention("whenDeleted"), retention("whenScaled"));
+    Rare::unless_default(VolumeClaims { templates, when_deleted, when_scaled })
+}
+
+fn template(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<VolumeClaimTemplate> {
+    let fields = d.fields(node, path, &TEMPLATE)?;
+    let metadata = child(d, &fields, "metadata", &TEMPLATE_META);
+    let spec = match fields.get("spec") {
+        Some(node) => claim(d, node, &fields.path("spec")),
+        None => {
+            d.missing(&fields, "spec");
+            None
+        }
+    };
+    let metadata = metadata?;
+    let name = d.required_text(&metadata, "name");
+    let (labels, annotations) = (d.string_map(&metadata, "labels"), d.string_map(&metadata, "annotations"));
+    Some(VolumeClaimTemplate { name: name?.into(), labels, annotations, spec: spec? })
+}

@@ -1,0 +1,185 @@
+//! Manifests of PersistentVolumeClaims and of what uses them: what is read, what is printed, and what is refused where.
+
+use bulkhead_manifest::{Names, Source, parse, to_yaml};
+use bulkhead_types::{AccessMode, ClaimRetention, Kind, Name, Object, ObjectId, StorageClass, VolumeSource};
+use expect_test::{Expect, expect};
+use uuid::Uuid;
+
+fn no_name(_: Kind, _: ObjectId) -> Option<Name> {
+    None
+}
+
+const NAMES: Names<'static> = Names { cluster_id: Some(Uuid::nil()), name_of: &no_name };
+
+fn read(text: &str) -> Vec<Object> {
+    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
+    let namespace = Name::new("default").expect("a name");
+    let parsed = parse(&[source], Some(&namespace)).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
+    parsed.into_iter().map(|parsed| parsed.object).collect()
+}
+
+fn check(text: &str, expected: Expect) {
+    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
+    let found: String = match parse(&[source], Some(&Name::new("default").expect("a name"))) {
+        Ok(_) => "accepted\n".to_owned(),
+        Err(errors) => errors.iter().map(|error| format!("{error}\n")).collect(),
+    };
+    expected.assert_eq(&found);
+}
+
+#[test]
+fn the_examples_are_read_whole_and_printed_as_the_same() {
+    let of_claim = read(include_str!("../../../examples/persistent-volume-claim.yaml"));
+    let of_set = read(include_str!("../../../examples/statefulset-volumes.yaml"));
+    for object in of_claim.iter().chain(&of_set) {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let [Object::PersistentVolumeClaim(claim), Object::Deployment(user)] = &of_claim[..] else {
+        panic!("a claim and its user, not {of_claim:?}")
+    };
+    let spec = claim.spec;
+    assert_eq!((spec.access_mode, spec.storage_class), (AccessMode::ReadWriteOnce, StorageClass::Local));
+    assert_eq!(spec.storage_bytes, 64 << 20);
+    let source = VolumeSource::PersistentVolumeClaim { claim_name: "notes".into(), read_only: false };
+    assert_eq!(user.spec.template.spec.volumes()[0].source, source);
+    let [Object::StatefulSet(set)] = &of_set[..] else { panic!("a StatefulSet, not {of_set:?}") };
+    let claims = set.spec.claims.get().expect("claims");
+    assert_eq!((claims.when_deleted, claims.when_scaled), (ClaimRetention::Retain, ClaimRetention::Delete));
+    assert_eq!(claims.templates[0].spec.access_mode, AccessMode::ReadWriteOncePod);
+}
+
+fn check_claim(spec: &str, expected: Expect) {
+    check(
+        &format!("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: c}}\nspec: {spec}\n"),
+        expected,
+    );
+}
+
+#[test]
+fn mistakes_of_claims_are_named_with_path_and_reason() {
+    check_claim(
+        "{accessModes: [ReadWriteOncePod], resources: {requests: {storage: 1Gi}}}",
+        expect![["accepted\n"]],
+    );
+    check_claim(
+        "{}",
+        expect![[r#"
+        a.yaml:4:7 spec.accessModes: is required
+        a.yaml:4:7 spec.resources: is required
+    "#]],
+    );
+    check_claim(
+        "{accessModes: [ReadWriteMany], volumeMode: Block, storageClassName: fast, resources: {requests: {storage: 0}}}",
+        expect![[r#"
+            a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest has them at a time: only ReadWriteOnce and ReadWriteOncePod are possible
+            a.yaml:4:50 spec.volumeMode: block devices are not given to containers yet: use Filesystem, or leave the field out
+            a.yaml:4:75 spec.storageClassName: there is no class "fast": volumes are files on nodes; use local (deleted with its claim) or local-retain (kept), or leave the field out for local
+        "#]],
+    );
+    check_claim(
+        "{accessModes: [ReadWriteOnce, ReadWriteOncePod], volumeName: pv, resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+            a.yaml:4:21 spec.accessModes: must be one of ReadWriteOnce and ReadWriteOncePod
+            a.yaml:4:56 spec.volumeName: not supported yet
+        "#]],
+    );
+    check_claim(
+        "{accessModes: [ReadWriteOnce], resources: {requests: {storage: 0}, limits: {storage: 1Gi}}}",
+        expect![[r#"
+            a.yaml:4:61 spec.resources.requests.storage: must be more than nothing, and at most 2^53
+            a.yaml:4:74 spec.resources.limits: not supported yet
+        "#]],
+    );
+}
+
+/// An object of a kind whose pods use the claim `data`.
+fn user(kind: &str, api: &str, spec: &str, restart: &str) -> String {
+    let template = format!(
+        "metadata: {{labels: {{a: b}}}}, spec: {{restartPolicy: {restart}, containers: [{{name: c, image: 'i:1'}}], \
+         volumes: [{{name: v, persistentVolumeClaim: {{claimName: data}}}}]}}"
+    );
+    format!(
+        "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}template: {{{template}}}}}\n"
+    )
+}
+
+#[test]
+fn what_would_share_a_volume_is_refused() {
+    let deployment = |more: &str| {
+        user("Deployment", "apps/v1", &format!("{more}, selector: {{matchLabels: {{a: b}}}}, "), "Always")
+    };
+    check(&deployment("strategy: {type: Recreate}"), expect![["accepted\n"]]);
+    check(&deployment("strategy: {rollingUpdate: {maxSurge: 0}}"), expect![["accepted\n"]]);
+    check(
+        &deployment("replicas: 2"),
+        expect![[r#"
+        a.yaml:4:1 spec.strategy.rollingUpdate.maxSurge: must be 0: a new pod cannot have PersistentVolumeClaim data while the old one runs, so the rollout would never move; set it to 0, or the type to Recreate
+        a.yaml:4:8 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+    "#]],
+    );
+    check(
+        &deployment("strategy: {type: Canary, canary: {steps: [{pause: {}}]}}"),
+        expect![[r#"
+        a.yaml:4:8 spec.strategy: a delivery by steps runs old and new pods side by side, but PersistentVolumeClaim data is one guest's at a time: use Recreate
+    "#]],
+    );
+    let set = "selector: {matchLabels: {a: b}}, ";
+    check(
+        &user("DaemonSet", "apps/v1", set, "Always"),
+        expect![[r#"
+        a.yaml:4:169 spec.template.spec.volumes[0].persistentVolumeClaim: is not possible in a DaemonSet: a claim is on one node, the pods are on many; use emptyDir, or a StatefulSet with volumeClaimTemplates
+    "#]],
+    );
+    check(
+        &user("StatefulSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
+        expect![[r#"
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+    "#]],
+    );
+    check(
+        &user("ReplicaSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
+        expect![[r#"
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+    "#]],
+    );
+    check(
+        &user("Job", "batch/v1", "parallelism: 2, ", "Never"),
+        expect![[r#"
+        a.yaml:4:8 spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+    "#]],
+    );
+}
+
+#[test]
+fn mistakes_of_pods_and_sets_are_named() {
+    check(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers: [{name: c, image: 'i:1'}]\n  volumes:\n  \
+         - {name: a, persistentVolumeClaim: {claimName: data}}\n  - {name: b, persistentVolumeClaim: {claimName: data}}\n  \
+         - {name: c, persistentVolumeClaim: {claimName: Bad}}\n",
+        expect![[r#"
+            a.yaml:8:39 spec.volumes[1].persistentVolumeClaim.claimName: "data" is used twice in the pod: mount the one volume twice
+            a.yaml:9:39 spec.volumes[2].persistentVolumeClaim.claimName: name "Bad" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+        "#]],
+    );
+    let set = include_str!("../../../examples/statefulset-volumes.yaml");
+    check(
+        &set.replace("        name: data\n", "        name: log\n"),
+        expect![[r#"
+        a.yaml:35:15 spec.template.spec.containers[0].volumeMounts[0].name: "data" is no volume of the pod
+    "#]],
+    );
+    let long = "a".repeat(60);
+    check(
+        &set.replace("name: data", &format!("name: {long}")),
+        expect![[r#"
+        a.yaml:18:9 spec.volumeClaimTemplates[0].metadata.name: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-store-1 would be too long for a claim's name
+    "#]],
+    );
+    check(
+        &set.replace("storage: 64Mi", "storage: 0").replace("Retain", "Keep"),
+        expect![[r#"
+        a.yaml:14:18 spec.persistentVolumeClaimRetentionPolicy.whenDeleted: "Keep" is not one of Retain, Delete
+        a.yaml:23:13 spec.volumeClaimTemplates[0].spec.resources.requests.storage: must be more than nothing, and at most 2^53
+    "#]],
+    );
+}

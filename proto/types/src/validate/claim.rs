@@ -1,0 +1,146 @@
+//! Rules for PersistentVolumeClaims and for who may use them.
+//!
+//! The guest of one pod has a volume at a time, whatever the claim's mode says: what asks for several pods on one claim
+//! would wait for ever, so it is refused where it is said.
+
+use std::collections::BTreeSet;
+
+use super::pod::cut;
+use super::{AMOUNT_MAX, Path, Report, VOLUMES_MAX, annotations, labels};
+use crate::{
+    DeploymentSpec, Name, PersistentVolumeClaimSpec, PodSpec, StatefulSetSpec, VolumeClaimTemplate,
+    VolumeSource, is_dns_label,
+};
+
+/// Checks what is wanted of a volume.
+pub(super) fn claim(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, report: &mut Report) {
+    if spec.storage_bytes == 0 || spec.storage_bytes > AMOUNT_MAX {
+        let resources = path.field("resources");
+        let reason = "must be more than nothing, and at most 2^53";
+        report.push(&resources.field("requests").field("storage"), reason);
+    }
+}
+
+/// Checks the claims that a pod names, each of which it has once.
+pub(super) fn of_pod(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    let mut names = BTreeSet::new();
+    for (index, volume) in spec.volumes().iter().enumerate() {
+        let VolumeSource::PersistentVolumeClaim { claim_name, .. } = &volume.source else { continue };
+        let path = path.field("volumes");
+        let path = path.index(index);
+        let path = path.field("persistentVolumeClaim");
+        report.check(&path.field("claimName"), Name::new(claim_name).map(drop));
+        if !names.insert(claim_name) {
+            let reason =
+                format!("{:?} is used twice in the pod: mount the one volume twice", cut(claim_name));
+            report.push(&path.field("claimName"), reason);
+        }
+    }
+}
+
+/// Checks the claims that each pod of a StatefulSet has of its own.
+pub(super) fn templates(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
+    let last = spec.ordinals_start.saturating_add(spec.replicas).saturating_sub(1);
+    let path = path.field("volumeClaimTemplates");
+    report.at_most(&path, "templates", spec.claim_templates().len(), VOLUMES_MAX);
+    let mut names = BTreeSet::new();
+    for (index, one) in spec.claim_templates().iter().enumerate() {
+        let path = path.index(index);
+        let VolumeClaimTemplate { name: volume, labels: own, annotations: notes, spec } = one;
+        let metadata = path.field("metadata");
+        if !is_dns_label(volume) {
+            report.push(&metadata.field("name"), format!("{:?} must be a DNS label", cut(volume)));
+        } else if !names.insert(volume) {
+            report.push(&metadata.field("name"), format!("{volume:?} is used twice"));
+        } else if one.claim_name(name, last).is_none() {
+            let reason = format!("{volume}-{name}-{last} would be too long for a claim's name");
+            report.push(&metadata.field("name"), reason);
+        }
+        labels(own, &metadata.field("labels"), report);
+        annotations(notes, &metadata.field("annotations"), report);
+        claim(spec, &path.field("spec"), report);
+    }
+}
+
+/// The first claim that a pod names.
+fn first(spec: &PodSpec) -> Option<&str> {
+    spec.claims().next().map(|name| name.as_str())
+}
+
+/// Refuses a size above one of what shares a claim among its pods.
+pub(super) fn alone(pods: u32, spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    if pods > 1
+        && let Some(claim) = first(spec)
+    {
+        report.push(path, shared_reason(claim));
+    }
+}
+
+/// The same of a StatefulSet, whose pods share what is not from its templates.
+pub(super) fn set_alone(spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
+    let is_own = |name: &str| spec.claim_templates().iter().any(|template| template.name == name);
+    let shared = spec.template.spec.volumes().iter().filter(|volume| !is_own(&volume.name));
+    let mut shared = shared.filter_map(|volume| match &volume.source {
+        VolumeSource::PersistentVolumeClaim { claim_name, .. } => Some(claim_name),
+        _ => None,
+    });
+    if spec.replicas > 1
+        && let Some(claim) = shared.next()
+    {
+        report.push(&path.field("replicas"), shared_reason(claim));
+    }
+}
+
+/// Why pods of one template that names a claim can be one at most, with what to do.
+#[must_use]
+pub fn shared_reason(claim: &str) -> String {
+    format!(
+        "must be at most 1: all pods would use PersistentVolumeClaim {}, which one guest at a time can have; a \
+         StatefulSet with volumeClaimTemplates gives each pod its own",
+        cut(claim)
+    )
+}
+
+/// Refuses a Deployment whose new pod would wait for the volume that the old one has.
+pub(super) fn surge(spec: &DeploymentSpec, path: &Path<'_>, report: &mut Report) {
+    let Some(claim) = first(&spec.template.spec) else { return };
+    let (surge, _) = spec.strategy.bounds(1);
+    let path = path.field("strategy");
+    if spec.delivery.get().is_some() {
+        let reason = format!(
+            "a delivery by steps runs old and new pods side by side, but PersistentVolumeClaim {} is one guest's at a \
+             time: use Recreate",
+            cut(claim)
+        );
+        report.push(&path, reason);
+    } else if surge > 0 {
+        let reason = format!(
+            "must be 0: a new pod cannot have PersistentVolumeClaim {} while the old one runs, so the rollout would \
+             never move; set it to 0, or the type to Recreate",
+            cut(claim)
+        );
+        let path = path.field("rollingUpdate");
+        report.push(&path.field("maxSurge"), reason);
+    }
+}
+
+/// Refuses a claim in the pods of a DaemonSet.
+pub(super) fn daemon(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    for (index, volume) in spec.volumes().iter().enumerate() {
+        if matches!(volume.source, VolumeSource::PersistentVolumeClaim { .. }) {
+            let path = path.field("volumes");
+            let path = path.index(index);
+            let reason = "is not possible in a DaemonSet: a claim is on one node, the pods are on many; use emptyDir, \
+                          or a StatefulSet with volumeClaimTemplates";
+            report.push(&path.field("persistentVolumeClaim"), reason);
+        }
+    }
+}
+
+/// Bytes of a StatefulSet's claims, roughly.
+pub(super) fn bytes(spec: &StatefulSetSpec) -> usize {
+    let of = |one: &VolumeClaimTemplate| {
+        one.name.len() + super::map_bytes(&one.labels) + super::map_bytes(&one.annotations)
+    };
+    spec.claim_templates().iter().map(of).sum()
+}
