@@ -98,6 +98,7 @@ fn the_status_shows_what_policies_allow() {
     let printed = to_yaml(&Object::VerticalPodAutoscaler(Arc::new(example)), NAMES);
     let (_, status) = printed.split_once("status:\n").expect("a status");
     expect![[r#"
+        status:
           observedGeneration: 0
           recommendation:
             containerRecommendations:
@@ -115,7 +116,7 @@ fn the_status_shows_what_policies_allow() {
                 cpu: "2"
                 memory: 1Gi
     "#]]
-    .assert_eq(status);
+    .assert_eq(&format!("status:\n{status}"));
 }
 
 /// Server-side apply: each manager keeps what it said, and what it does not say any more goes.
