@@ -444,8 +444,10 @@ fn containers_have_the_rights_that_they_are_given() {
 
 /// A pod of one run that uses the claim `data`.
 fn data_pod(name: &str, script: &str) -> String {
-    let mounted = pod(name, "Never", &[], script)
-        .replace("      resources:\n", "      volumeMounts: [{name: data, mountPath: /data}]\n      resources:\n");
+    let mounted = pod(name, "Never", &[], script).replace(
+        "      resources:\n",
+        "      volumeMounts: [{name: data, mountPath: /data}]\n      resources:\n",
+    );
     mounted + "  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]\n"
 }
 

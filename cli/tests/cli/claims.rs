@@ -29,7 +29,8 @@ async fn get_and_describe_show_where_a_claim_is() {
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY
           7          87d   system:scheduler   PodBound   bound to node-1
-    "#]].assert_eq(&without_times(&text(&output.stdout)));
+    "#]]
+    .assert_eq(&without_times(&text(&output.stdout)));
     fake.put_manifest(include_str!("../../../examples/statefulset-volumes.yaml"));
     let output = bulkhead_on(&fake.address, &["describe", "sts", "store"]).await;
     let shown = without_times(&text(&output.stdout));
@@ -38,5 +39,6 @@ async fn get_and_describe_show_where_a_claim_is() {
     expect![[r#"
         Volume claims:     data: 64Mi, ReadWriteOncePod, local
         Claims afterwards: Retain when deleted, Delete when scaled
-            Mounts:        /var/data from data"#]].assert_eq(&lines.join("\n"));
+            Mounts:        /var/data from data"#]]
+    .assert_eq(&lines.join("\n"));
 }
