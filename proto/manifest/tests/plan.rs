@@ -309,3 +309,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn claims_that_are_applied_again_stay_as_they_are() {
+    let claim = include_str!("../../../examples/persistent-volume-claim.yaml").split("---\n").next().unwrap();
+    for text in [claim, include_str!("../../../examples/statefulset-volumes.yaml")] {
+        let once = applied(&[("a", text)]);
+        assert_eq!(value(&applied(&[("a", text), ("a", text)])), value(&once));
+    }
+}
