@@ -1,7 +1,9 @@
 //! The second half of a run: the faults are over, and the cluster must come to rest as everybody wants it; without a
 //! node that is lost first, and then with it.
 
-use bulkhead_types::{Command, MemberRole, Object};
+use std::sync::Arc;
+
+use bulkhead_types::{Command, Deployment, MemberRole, Object};
 
 use crate::clock::Micros;
 use crate::invariants::{Verdict, Violation, convergence, linearizability};
@@ -44,7 +46,10 @@ impl World {
         }
         let state = self.chronicle.state();
         let cordoned = state.nodes().iter().find(|node| node.spec.unschedulable);
-        let paused = state.deployments().iter().find(|deployment| deployment.spec.paused);
+        // A unit of an ElasticWorkload is paused as its source is, and by that alone.
+        let is_paused =
+            |deployment: &&Arc<Deployment>| deployment.spec.paused && deployment.meta.owner.is_none();
+        let paused = state.deployments().iter().find(is_paused);
         let running = state.cron_jobs().iter().find(|cron_job| !cron_job.spec.suspend);
         let command = match (cordoned, paused, running) {
             (Some(node), _, _) => {

@@ -158,6 +158,10 @@ fn check_deployment(state: &State, deployment: &Deployment, lost: Option<ObjectI
     let waits = sets
         .flat_map(|set| state.pods_of(set))
         .any(|pod| state.pending_pods().contains(&pod.meta.id) || is_held(pod));
+    // A unit of an ElasticWorkload whose source is gone stays as it was, paused if it was.
+    if spec.paused && deployment.meta.owner.is_some() {
+        return Ok(());
+    }
     let wanted = spec.wanted_replicas();
     let is_seen = status.observed_generation == deployment.meta.generation;
     let complete = match spec.delivery.get() {

@@ -108,8 +108,7 @@ mod tests {
             delivery: Rare::some(Delivery::Canary { steps, failure_limit: 0 }),
         };
         let meta = ObjectMeta::new(None, Name::new("d").expect("a name"));
-        let mut status = DeploymentStatus::default();
-        status.delivery = Rare::some(at(step));
+        let status = DeploymentStatus { delivery: Rare::some(at(step)), ..DeploymentStatus::default() };
         Deployment { meta, spec, status }
     }
 
