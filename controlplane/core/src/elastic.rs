@@ -146,6 +146,10 @@ fn change_unit(
     let Some(reference) = unit_ref(workload, unit) else {
         return Err(("InvalidUnit", format!("unit {}: its name is too long", unit.name)));
     };
+    if let Some(claim) = source.spec.template.spec.claims().next() {
+        let shared = "would be used by pods of all units, and one guest at a time can have it";
+        return Err(("InvalidUnit", format!("unit {}: PersistentVolumeClaim {claim} {shared}", unit.name)));
+    }
     let wanted = unit_of(workload, source, unit, reference.name.clone(), size);
     let Some(present) = deployment(state, &reference) else {
         check_unit(unit, &wanted)?;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bulkhead_types::{
     CHECKPOINT_WEIGHT_MAX, CONTAINERS_MAX, ContainerCheckpoint, ContainerRecommendation, EventKind,
     HISTOGRAM_BUCKETS_MAX, HistogramCheckpoint, HorizontalPodAutoscaler, MeasuredResource, Object, ObjectId,
-    ObjectStatus, Pod, RECOMMENDED_RESOURCES, Rejection, RejectionCode, UpdateMode, VerticalAutoscalerStatus,
-    VerticalPodAutoscaler,
+    ObjectRef, ObjectStatus, Pod, RECOMMENDED_RESOURCES, Rejection, RejectionCode, UpdateMode,
+    VerticalAutoscalerStatus, VerticalPodAutoscaler,
 };
 
 use super::{Emit, not_allowed, not_found};
 use crate::State;
+use crate::elastic::source_of;
 use crate::vertical::check_eviction;
 
 /// Refuses a second one for a workload, and one that changes what a HorizontalPodAutoscaler measures by, whichever of the
@@ -27,7 +28,7 @@ pub(super) fn check_alone(state: &State, object: &Object) -> Result<(), Rejectio
                 return Err(not_allowed(format!("{reference}: {field}"), reason)
                     .with_remedy("change that one, or delete it first"));
             }
-            match state.autoscaler_of(&target).and_then(|other| disputed(vertical, other).zip(Some(other))) {
+            match autoscaler_of(state, &target).and_then(|other| disputed(vertical, other).zip(Some(other))) {
                 Some((resource, other)) => {
                     let other = Object::HorizontalPodAutoscaler(Arc::clone(other)).object_ref();
                     Err(conflict(format!("{reference}: {field}"), resource, &other.to_string()))
@@ -36,7 +37,10 @@ pub(super) fn check_alone(state: &State, object: &Object) -> Result<(), Rejectio
             }
         }
         Object::HorizontalPodAutoscaler(scaler) => {
-            let target = scaler.spec.target.object_ref(namespace);
+            let target = match state.find_object(&scaler.spec.target.object_ref(namespace)) {
+                Some(Object::ElasticWorkload(workload)) => source_of(&workload),
+                _ => scaler.spec.target.object_ref(namespace),
+            };
             let vertical = state.vertical_autoscaler_of(&target);
             match vertical.and_then(|other| disputed(other, scaler).zip(Some(other))) {
                 Some((resource, other)) => {
@@ -49,6 +53,15 @@ pub(super) fn check_alone(state: &State, object: &Object) -> Result<(), Rejectio
         }
         _ => Ok(()),
     }
+}
+
+/// Who sets the size of a workload by what its pods use, be it through the ElasticWorkload that it is the source of.
+fn autoscaler_of<'a>(state: &'a State, target: &ObjectRef) -> Option<&'a Arc<HorizontalPodAutoscaler>> {
+    let through = || {
+        let workload = Object::ElasticWorkload(Arc::clone(state.elastic_workload_of(target)?));
+        state.autoscaler_of(&workload.object_ref())
+    };
+    state.autoscaler_of(target).or_else(through)
 }
 
 fn conflict(field: String, resource: MeasuredResource, other: &str) -> Rejection {

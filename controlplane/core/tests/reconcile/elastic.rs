@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AutoscalerMetric, AutoscalerSpec, AutoscalerStatus, Command, ConditionStatus, ElasticBounds,
-    ElasticSource, ElasticUnit, ElasticWorkload, ElasticWorkloadSpec, ElasticWorkloadStatus,
+    AutoscalerMetric, AutoscalerSpec, AutoscalerStatus, Command, ConditionStatus, DeploymentStrategy,
+    ElasticBounds, ElasticSource, ElasticUnit, ElasticWorkload, ElasticWorkloadSpec, ElasticWorkloadStatus,
     HorizontalPodAutoscaler, Kind, LABEL_ELASTIC_UNIT, MeasuredResource, MetricTarget, Object, ObjectMeta,
-    SYNCED, ScaleTarget, ScalingRules,
+    PodOptions, PodSpec, Rare, SYNCED, ScaleTarget, ScalingRules, Shared, UpdateMode, VerticalAutoscalerSpec,
+    VerticalAutoscalerStatus, VerticalPodAutoscaler, Volume, VolumeSource,
 };
 use proptest::prelude::*;
 
@@ -203,6 +204,49 @@ fn only_the_workload_sets_sizes() {
     check_refused(&mut cluster, scale(3), "is set by HorizontalPodAutoscaler web");
     let less = elastic(4, bounds(0, Some(3)), vec![unit("spot", bounds(0, Some(3)))]);
     check_refused(&mut cluster, Command::Apply(object(less)), "hold 6 together");
+}
+
+fn vertical() -> Object {
+    let spec = VerticalAutoscalerSpec {
+        target: ScaleTarget { kind: Kind::Deployment, name: name("web") },
+        update_mode: UpdateMode::Auto,
+        min_replicas: 2,
+        policies: Vec::new(),
+    };
+    let meta = ObjectMeta::new(Some(name("default")), name("web"));
+    let status = VerticalAutoscalerStatus::default();
+    Object::VerticalPodAutoscaler(Arc::new(VerticalPodAutoscaler { meta, spec, status }))
+}
+
+#[test]
+fn requests_and_sizes_by_the_same_resource_are_refused_through_the_workload_too() {
+    let mut first = cluster(usual(2));
+    first.ok(Command::Create(autoscaler(Kind::ElasticWorkload, "web", 9)));
+    check_refused(&mut first, Command::Create(vertical()), "works by cpu of the same containers");
+    let mut second = cluster(usual(2));
+    second.ok(Command::Create(vertical()));
+    let sized = autoscaler(Kind::ElasticWorkload, "web", 9);
+    check_refused(&mut second, Command::Create(sized), "works by cpu of the same containers");
+}
+
+#[test]
+fn a_claim_is_not_shared_by_units() {
+    let mut cluster = Cluster::new();
+    let source = deployment("web", 1, |spec| {
+        let claim_name = "data".into();
+        let source = VolumeSource::PersistentVolumeClaim { claim_name, read_only: false };
+        let mut pod = PodSpec::clone(&spec.template.spec);
+        let volumes = vec![Volume { name: "data".into(), source }];
+        pod.options = Rare::some(PodOptions { volumes, ..PodOptions::default() });
+        spec.template.spec = Shared::new(pod);
+        spec.strategy = DeploymentStrategy::Recreate;
+    });
+    cluster.ok(Command::Create(source));
+    check_refused(
+        &mut cluster,
+        Command::Create(object(usual(1))),
+        "unit spot: PersistentVolumeClaim data would be used by pods of all units",
+    );
 }
 
 fn autoscaler(kind: Kind, named: &str, max_replicas: u32) -> Object {
