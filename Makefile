@@ -9,6 +9,7 @@ export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
 SEEDS ?= 0..500
 # With the planted bugs in, all of them off: the same run as without them, and one release build serves this and the canaries.
 ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features canaries --bin simulations
+BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
 .PHONY: help deps kernel guest build demo test verify fix lint sim soak canaries canaries-part torture bench audit completions
@@ -34,7 +35,9 @@ demo: build ## Three servers, two agents, a rollout, and a leader killed in the 
 test: kernel verify ## Install what is missing, then everything that CI runs
 
 verify: lint guest ## Everything that CI runs, changing nothing in the tree
-	cargo nextest run --locked --workspace --profile ci
+	@# Guests are tested one at a time: the release build takes what that leaves of the cores, and no more.
+	nice -n 10 $(BUILD_ARMED) & build=$$!; \
+	  cargo nextest run --locked --workspace --profile ci; tests=$$?; wait $$build && exit $$tests
 	cargo test --locked --workspace --doc --quiet
 	$(ARMED_SIMULATIONS) -- --quiet --corpus
 	$(ARMED_SIMULATIONS) -- --quiet --seeds $(SEEDS)
