@@ -1,40 +1,25 @@
 //! Manifests of ElasticWorkloads: the example, there and back, and what is wrong with others.
 
-use bulkhead_manifest::{Names, Source, parse, to_yaml};
-use bulkhead_types::{Command, DELIVERY_LEVEL, ElasticBounds, Kind, Name, Object, ObjectId};
+mod kit;
+
+use bulkhead_manifest::to_yaml;
+use bulkhead_types::{Command, DELIVERY_LEVEL, ElasticBounds, Object};
 use expect_test::{Expect, expect};
-use uuid::Uuid;
-
-fn no_name(_: Kind, _: ObjectId) -> Option<Name> {
-    None
-}
-
-const NAMES: Names<'static> = Names { cluster_id: Some(Uuid::nil()), name_of: &no_name };
-
-fn read(text: &str) -> Object {
-    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-    let namespace = Name::new("default").expect("a name");
-    let mut parsed = parse(&[source], Some(&namespace)).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
-    parsed.remove(0).object
-}
+use kit::{NAMES, check, read};
 
 /// What is wrong with a workload of this spec.
-fn check(spec: &str, expected: Expect) {
+fn check_spec(spec: &str, expected: Expect) {
     let text = format!(
         "apiVersion: autoscaling.alibabacloud.com/v1beta1\nkind: ElasticWorkload\nmetadata: {{name: web}}\nspec:\n{spec}"
     );
-    let source = Source { name: "a.yaml".to_owned(), text };
-    let found: String = match parse(&[source], Some(&Name::new("default").expect("a name"))) {
-        Ok(_) => "accepted\n".to_owned(),
-        Err(errors) => errors.iter().map(|error| format!("{error}\n")).collect(),
-    };
-    expected.assert_eq(&found);
+    check(&text, expected);
 }
 
 #[test]
 fn the_example_is_read_whole_and_printed_as_the_same() {
-    let object = read(include_str!("../../../examples/elastic-workload.yaml"));
-    assert_eq!(read(&to_yaml(&object, NAMES)), object);
+    let objects = read(include_str!("../../../examples/elastic-workload.yaml"));
+    assert_eq!(read(&to_yaml(&objects[0], NAMES)), objects);
+    let object = objects[0].clone();
     assert_eq!(Command::Create(object.clone()).feature_level(), DELIVERY_LEVEL);
     let Object::ElasticWorkload(workload) = object else { panic!("an ElasticWorkload") };
     assert_eq!(workload.spec.source.bounds, ElasticBounds { min: 2, max: Some(4) });
@@ -44,7 +29,7 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
 
 #[test]
 fn mistakes_are_told_with_their_places() {
-    check(
+    check_spec(
         "  sourceTarget: {kind: StatefulSet, name: web, min: 3, max: 2}\n  replicas: 9\n  elasticUnit:\n  - {name: Spot, max: 1, affinity: {a: b}}\n  - {name: x, max: 1, labels: {bulkhead.io/elastic-unit: y}}\n  - {name: x, max: 1}\n",
         expect![[r#"
             a.yaml:5:24 spec.sourceTarget.kind: must be Deployment, not StatefulSet
@@ -56,7 +41,7 @@ fn mistakes_are_told_with_their_places() {
             a.yaml:10:6 spec.elasticUnit[2].name: repeats "x"
         "#]],
     );
-    check(
+    check_spec(
         "  replicas: 1\n",
         expect![[r#"
         a.yaml:5:3 spec.sourceTarget: is required

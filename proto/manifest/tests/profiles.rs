@@ -1,31 +1,11 @@
 //! Manifests of Profiles and PriorityClasses: what is read, what is printed, and what is refused where.
 
-use bulkhead_manifest::{Names, Source, parse, to_yaml};
-use bulkhead_types::{Kind, Name, Object, ObjectId, PreemptionPolicy, RequestFromLimit};
-use expect_test::{Expect, expect};
-use uuid::Uuid;
+mod kit;
 
-fn no_name(_: Kind, _: ObjectId) -> Option<Name> {
-    None
-}
-
-const NAMES: Names<'static> = Names { cluster_id: Some(Uuid::nil()), name_of: &no_name };
-
-fn read(text: &str) -> Vec<Object> {
-    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-    let namespace = Name::new("default").expect("a name");
-    let parsed = parse(&[source], Some(&namespace)).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
-    parsed.into_iter().map(|parsed| parsed.object).collect()
-}
-
-fn check(text: &str, expected: Expect) {
-    let source = Source { name: "a.yaml".to_owned(), text: text.to_owned() };
-    let found: String = match parse(&[source], Some(&Name::new("default").expect("a name"))) {
-        Ok(_) => "accepted\n".to_owned(),
-        Err(errors) => errors.iter().map(|error| format!("{error}\n")).collect(),
-    };
-    expected.assert_eq(&found);
-}
+use bulkhead_manifest::to_yaml;
+use bulkhead_types::{Object, PreemptionPolicy, RequestFromLimit};
+use expect_test::expect;
+use kit::{NAMES, check, read};
 
 #[test]
 fn the_example_is_read_whole_and_printed_as_the_same() {
