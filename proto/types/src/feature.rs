@@ -6,7 +6,7 @@
 use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 6;
+pub const FEATURE_LEVEL_MAX: u32 = 7;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -24,6 +24,10 @@ pub const POLICY_LEVEL: u32 = 5;
 /// From this level on there are deliveries by steps, elastic workloads, VerticalPodAutoscalers with their recommendations and
 /// evictions, and PersistentVolumeClaims: objects of that kind, pods that use them, and StatefulSets with templates of them.
 pub const DELIVERY_LEVEL: u32 = 6;
+
+/// From this level on pods say near what they may be and how they spread, nodes end pods by taints, and claims know whether
+/// their volume was made.
+pub const PLACEMENT_LEVEL: u32 = 7;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
