@@ -150,6 +150,8 @@ pub(crate) enum Verb {
     /// Put images onto this machine without a registry
     #[command(subcommand)]
     Image(commands::image::ImageVerb),
+    /// Check whether this machine can run guests, and which devices it has for them
+    Preflight(commands::preflight::PreflightArgs),
     /// Measure, beside etcd where there is something to compare with
     #[command(subcommand)]
     Bench(commands::bench::BenchVerb),

@@ -25,6 +25,7 @@ pub(crate) mod life;
 pub(crate) mod logs;
 pub(crate) mod member;
 pub(crate) mod patch;
+pub(crate) mod preflight;
 pub(crate) mod recover;
 pub(crate) mod replace;
 pub(crate) mod rollout;
@@ -89,6 +90,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Agent(args) => return agent::run(*args, &cli.global.server).await,
         Verb::Dev(args) => return dev::run(args).await,
         Verb::Image(verb) => return image::run(verb).await,
+        Verb::Preflight(args) => return preflight::run(&args),
         Verb::Completion(args) => return completion::run(&args),
         Verb::Recover(args) => return recover::run(args),
         Verb::Snapshot(verb) => match snapshot::run_offline(verb)? {
@@ -137,6 +139,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         | Verb::Agent(_)
         | Verb::Dev(_)
         | Verb::Image(_)
+        | Verb::Preflight(_)
         | Verb::Completion(_)
         | Verb::Recover(_)
         | Verb::Snapshot(_) => unreachable!("handled above"),

@@ -28,6 +28,7 @@ mod guard;
 mod host;
 pub mod image;
 mod logs;
+mod machine;
 mod pod;
 mod podio;
 mod probe;
@@ -47,9 +48,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
+pub use bulkhead_nodeagent_core::hardware;
 pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 pub use guard::run_guard;
+pub use machine::MachineTree;
 
 // No planted bug is in this build: it would not compile.
 bulkhead_canary::unarmed!();

@@ -12,7 +12,7 @@
 //!  session ◄─ Join · Report ──────┘                └──────► Prepare · PersistRecord · StartVm · StopVm · KillVm …
 //! ```
 //!
-//! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`pci`] names PCI functions.
+//! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`hardware`] finds what a machine has.
 //!
 //! Promises, kept by tests: no two guests of one pod live at a time; guests never hold more than the node allows to be
 //! held by new ones; what is not intended ends; when the lease runs out, pods that must be unique are killed.
@@ -23,9 +23,9 @@ mod action;
 mod agent;
 mod config;
 mod guard;
+pub mod hardware;
 mod input;
 mod note;
-pub mod pci;
 mod pod;
 pub mod qemu;
 pub mod reason;

@@ -1,7 +1,7 @@
 //! Devices (`-device`) and block backends (`-blockdev`).
 
 use super::option::Opts;
-use crate::pci::Bdf;
+use crate::hardware::Bdf;
 
 /// Longest serial of a virtio-blk disk, in bytes (virtio specification, 5.2.6.1).
 pub const VIRTIO_BLK_SERIAL_LENGTH_MAX: usize = 20;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Bdf {
-    /// PCI domain (segment group).
-    pub domain: u16,
+    /// PCI domain (segment group). Linux gives domains above 16 bits to those that it makes up (Intel VMD).
+    pub domain: u32,
     /// Bus.
     pub bus: u8,
     /// Device; below 32.
@@ -52,10 +52,11 @@ impl FromStr for Bdf {
             let mut parts = rest.split(':');
             let (domain, bus, device) = (parts.next()?, parts.next()?, parts.next()?);
             let well_formed = parts.next().is_none()
-                && [domain.len(), bus.len(), device.len(), function.len()] == [4, 2, 2, 1]
+                && [bus.len(), device.len(), function.len()] == [2, 2, 1]
+                && (domain.len() == 4 || ((5..=8).contains(&domain.len()) && !domain.starts_with('0')))
                 && text.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
             let bdf = Self {
-                domain: u16::from_str_radix(domain, 16).ok()?,
+                domain: u32::from_str_radix(domain, 16).ok()?,
                 bus: u8::from_str_radix(bus, 16).ok()?,
                 device: u8::from_str_radix(device, 16).ok()?,
                 function: u8::from_str_radix(function, 16).ok()?,
@@ -88,16 +89,23 @@ mod tests {
     fn reads_what_the_kernel_writes() {
         let bdf: Bdf = "0000:3b:1f.7".parse().expect("valid");
         assert_eq!((bdf.domain, bdf.bus, bdf.device(), bdf.function()), (0, 0x3b, 31, 7));
-        for bad in
-            ["", "3b:00.0", "0000:3b:20.0", "0000:3b:00.8", "0000:3b:00.0.", "+000:3b:00.0", "0000:3b:00"]
-        {
+        for bad in [
+            "",
+            "3b:00.0",
+            "0000:3b:20.0",
+            "0000:3b:00.8",
+            "0000:3b:00.0.",
+            "+000:3b:00.0",
+            "0000:3b:00",
+            "00000:3b:00.0",
+        ] {
             assert!(bad.parse::<Bdf>().is_err(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
-        fn printing_then_parsing_is_the_identity(domain: u16, bus: u8, device in 0u8..32, function in 0u8..8) {
+        fn printing_then_parsing_is_the_identity(domain: u32, bus: u8, device in 0u8..32, function in 0u8..8) {
             let bdf = Bdf { domain, bus, device, function };
             prop_assert_eq!(bdf.to_string().parse::<Bdf>(), Ok(bdf));
         }

@@ -1,0 +1,156 @@
+//! `preflight`: what this machine has for guests, and what it lacks, each with its remedy.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use bulkhead_nodeagent::MachineTree;
+use bulkhead_nodeagent::hardware::{
+    DEFAULT_KINDS, DeviceKind, Inventory, KINDS_MAX, Need, Outcome, PciFunction, Precondition, Sriov,
+    discover, kind_of, preconditions,
+};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::output::{emit, emit_line, table};
+
+/// How it is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables.
+    #[default]
+    Table,
+    /// Everything that was found.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PreflightArgs {
+    /// Kinds of devices, as a JSON file, instead of those that are known
+    #[arg(long, value_name = "FILE")]
+    kinds: Option<PathBuf>,
+    /// Read the files of this folder as the machine's: a copy of another machine's /sys, /proc/cmdline and /dev
+    #[arg(long, default_value = "/", value_name = "DIR")]
+    root: PathBuf,
+    /// How it is shown
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Show all PCI functions, also those that pods cannot have
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    preconditions: &'a [Precondition],
+    inventory: &'a Inventory,
+}
+
+/// # Errors
+/// When a kind of devices cannot be read, or something is missing for devices that the machine has.
+pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
+    let kinds = kinds(args)?;
+    let tree = MachineTree::new(&args.root);
+    let inventory = discover(&tree);
+    let found = preconditions(&tree, &inventory, &kinds);
+    match args.output {
+        Format::Json => {
+            let report = Report { preconditions: &found, inventory: &inventory };
+            emit_line(&serde_json::to_string_pretty(&report).map_err(anyhow::Error::from)?)?;
+        }
+        Format::Table => {
+            let rows: Vec<_> = found.iter().map(|one| row(one)).collect();
+            emit(&table::render(&["PRECONDITION", "NEEDED FOR", "STATE", "FOUND"], &rows))?;
+            for one in found.iter().filter(|one| !one.remedy.is_empty()) {
+                emit_line(&format!("{}: {}", one.name, one.remedy))?;
+            }
+            show_functions(args, &kinds, &inventory)?;
+        }
+    }
+    let lacks: Vec<_> = found.iter().filter(|one| is_fatal(one)).map(|one| one.name).collect();
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("this machine lacks {}", lacks.join(", "))))
+}
+
+/// Guests run without the rest, only slower, and held by fewer limits.
+fn is_fatal(one: &Precondition) -> bool {
+    one.outcome == Outcome::Missing && matches!(one.need, Need::Devices | Need::VirtualFunctions)
+}
+
+fn kinds(args: &PreflightArgs) -> Result<Vec<DeviceKind>, Failure> {
+    let text = match &args.kinds {
+        Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
+        None => DEFAULT_KINDS.to_owned(),
+    };
+    let name = args.kinds.as_ref().map_or("kinds".to_owned(), |path| path.display().to_string());
+    let kinds: Vec<DeviceKind> =
+        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    if kinds.len() > KINDS_MAX {
+        return Err(Failure::usage(format!(
+            "{name}: {} kinds: at most {KINDS_MAX} are allowed",
+            kinds.len()
+        )));
+    }
+    Ok(kinds)
+}
+
+fn row(one: &Precondition) -> Vec<String> {
+    let need = match one.need {
+        Need::Limits => "limits",
+        Need::Speed => "speed",
+        Need::Devices => "devices",
+        Need::VirtualFunctions => "virtual functions",
+    };
+    let state = match one.outcome {
+        Outcome::Met => "ok",
+        Outcome::Missing => "missing",
+        Outcome::NotNeeded => "not needed",
+        Outcome::Unknown => "unknown",
+    };
+    vec![one.name.to_owned(), need.to_owned(), state.to_owned(), one.found.clone()]
+}
+
+fn show_functions(args: &PreflightArgs, kinds: &[DeviceKind], inventory: &Inventory) -> Result<(), Failure> {
+    let rows: Vec<_> = inventory
+        .functions
+        .values()
+        .filter_map(|function| {
+            let kind = kind_of(kinds, function);
+            (args.all || kind.is_some()).then(|| function_row(function, kind))
+        })
+        .collect();
+    emit_line("")?;
+    if rows.is_empty() {
+        emit_line("No device that pods could have.")?;
+    } else {
+        let header = ["ADDRESS", "RESOURCE", "ID", "CLASS", "DRIVER", "NUMA", "GROUP", "RESET", "SR-IOV"];
+        emit(&table::render(&header, &rows))?;
+    }
+    for problem in &inventory.problems {
+        emit_line(&format!("{} cannot be read: {}", problem.name, problem.reason))?;
+    }
+    Ok(())
+}
+
+fn function_row(function: &PciFunction, kind: Option<&DeviceKind>) -> Vec<String> {
+    let or_dash =
+        |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let sriov = match &function.sriov {
+        Sriov::None => None,
+        Sriov::Physical { vfs_max, vfs, .. } => Some(format!("{} of {vfs_max}", vfs.len())),
+        Sriov::Virtual { physical, .. } => Some(format!("of {physical}")),
+    };
+    vec![
+        function.address.to_string(),
+        or_dash(kind.map(|kind| kind.resource.clone())),
+        format!("{:04x}:{:04x}", function.vendor, function.device),
+        format!("{:04x}", function.class_of()),
+        or_dash(function.driver.clone()),
+        or_dash(function.numa_node.map(|node| node.to_string())),
+        or_dash(function.iommu_group.map(|group| group.to_string())),
+        or_dash(Some(function.reset_methods.join(","))),
+        or_dash(sriov),
+    ]
+}

@@ -1,0 +1,102 @@
+//! What a machine has for guests, on the command line.
+
+use expect_test::{Expect, expect};
+
+use super::{bulkhead_on, text, write};
+
+/// A machine with one GPU, as its files show it.
+fn machine() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let function = "sys/devices/pci0000:3a/0000:3b:00.0";
+    for (file, content) in [
+        ("vendor", "0x10de\n"),
+        ("device", "0x20b5\n"),
+        ("subsystem_vendor", "0x10de\n"),
+        ("subsystem_device", "0x1533\n"),
+        ("class", "0x030200\n"),
+        ("numa_node", "1\n"),
+        ("reset_method", "flr bus\n"),
+    ] {
+        write(&dir, &format!("{function}/{file}"), content);
+    }
+    write(&dir, "sys/fs/cgroup/cgroup.controllers", "cpu io memory pids\n");
+    write(&dir, "sys/class/iommu/dmar0/version", "1:0\n");
+    write(&dir, "sys/kernel/iommu_groups/7/type", "identity\n");
+    let devices = dir.path().join("sys/bus/pci/devices");
+    std::fs::create_dir_all(&devices).expect("a directory");
+    let target = "../../../devices/pci0000:3a/0000:3b:00.0";
+    std::os::unix::fs::symlink(target, devices.join("0000:3b:00.0")).expect("a link");
+    dir
+}
+
+async fn check(dir: &tempfile::TempDir, words: &[&str], expected: Expect) {
+    let root = dir.path().display().to_string();
+    let output = bulkhead_on("127.0.0.1:1", &[&["preflight", "--root", &root], words].concat()).await;
+    let code = output.status.code().unwrap_or(-1);
+    expected.assert_eq(&format!("exit {code}\n{}{}", text(&output.stdout), text(&output.stderr)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_lacks_is_said_with_its_remedy() {
+    let dir = machine();
+    check(&dir, &[], expect![[r#"
+        exit 1
+        PRECONDITION         NEEDED FOR          STATE        FOUND
+        kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
+        huge-pages           speed               missing      the kernel has no huge pages
+        iommu                devices             ok           dmar0
+        iommu-pass-through   devices             ok           devices of the host are not translated
+        vfio                 devices             missing      the driver vfio-pci is not loaded
+        network-drivers      virtual functions   not needed   no network card with virtual functions that pods could have
+        sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
+        virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
+        kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
+        huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+        vfio: modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf
+
+        ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
+        0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -
+        error: this machine lacks vfio
+    "#]]).await;
+    write(&dir, "sys/bus/pci/drivers/vfio-pci/bind", "");
+    check(&dir, &["--all"], expect![[r#"
+        exit 0
+        PRECONDITION         NEEDED FOR          STATE        FOUND
+        kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
+        huge-pages           speed               missing      the kernel has no huge pages
+        iommu                devices             ok           dmar0
+        iommu-pass-through   devices             ok           devices of the host are not translated
+        vfio                 devices             ok           vfio-pci is loaded
+        network-drivers      virtual functions   not needed   no network card with virtual functions that pods could have
+        sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
+        virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
+        kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
+        huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+
+        ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
+        0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -
+    "#]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_devices_are_an_administrators_word() {
+    let dir = machine();
+    let kinds =
+        write(&dir, "kinds.json", r#"[{"name": "x", "resource": "example.com/x", "vendors": ["10dg"]}]"#);
+    let output = bulkhead_on("127.0.0.1:1", &["preflight", "--kinds", &kinds]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("expected four hexadecimal digits"), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_as_json() {
+    let dir = machine();
+    let root = dir.path().display().to_string();
+    let output = bulkhead_on("127.0.0.1:1", &["preflight", "--root", &root, "-o", "json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let gpu = &report["inventory"]["functions"]["0000:3b:00.0"];
+    assert_eq!((gpu["numa_node"].as_u64(), gpu["reset_methods"][0].as_str()), (Some(1), Some("flr")));
+    assert_eq!(report["preconditions"][0]["name"], "kvm");
+}

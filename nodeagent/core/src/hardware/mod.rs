@@ -1,0 +1,32 @@
+//! What a machine has: PCI functions, and whether it is ready to run guests with them.
+//!
+//! ```text
+//!  Tree (sysfs, procfs) ──► discover ──► Inventory ──┬─► changes_since   what came, went or changed
+//!                              ▲                     ├─► DeviceKind      which of them can be attached, by data
+//!                              │                     └─► preconditions   what is missing, each with its remedy
+//!       a folder, or a map in memory
+//! ```
+//!
+//! All of it is pure: what is read comes through [`Tree`], of which the agent has one over the real file system, and tests one
+//! in memory. Both pass the same suite.
+//!
+//! What a function says may be anything: texts are cut, numbers checked, folders bounded, and a function that cannot be read is
+//! told apart from one that is not there.
+
+mod bdf;
+mod changes;
+mod config_space;
+mod discover;
+mod function;
+mod kind;
+mod preconditions;
+mod tree;
+
+pub use bdf::*;
+pub use changes::*;
+pub use config_space::Acs;
+pub use discover::{Inventory, Problem, discover};
+pub use function::*;
+pub use kind::*;
+pub use preconditions::*;
+pub use tree::*;

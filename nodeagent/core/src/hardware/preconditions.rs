@@ -1,0 +1,296 @@
+//! Whether a machine is ready for guests with devices: one answer for each thing that it needs, with what to do.
+//!
+//! Source: "VFIO" and "iommu" of Linux' documentation (`driver-api/vfio.rst`, `admin-guide/kernel-parameters.txt`).
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceKind, DeviceRole, Inventory, PciFunction, Sriov, Tree, TreeError, kind_of};
+
+/// What is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Need {
+    /// For limits of guests that the host holds, too.
+    Limits,
+    /// For guests as fast as they can be.
+    Speed,
+    /// To attach devices.
+    Devices,
+    /// To attach virtual functions.
+    VirtualFunctions,
+}
+
+/// Whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is.
+    Met,
+    /// It is not.
+    Missing,
+    /// Nothing on this machine needs it.
+    NotNeeded,
+    /// Only trying would tell, or this user may not look.
+    Unknown,
+}
+
+/// One thing that a machine needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Precondition {
+    /// Its name.
+    pub name: &'static str,
+    /// Who needs it.
+    pub need: Need,
+    /// Whether it is there.
+    pub outcome: Outcome,
+    /// What was found.
+    pub found: String,
+    /// What to do when it is missing or unknown; empty when nothing is.
+    pub remedy: String,
+}
+
+/// Everything, in the order in which it is best mended.
+#[must_use]
+pub fn preconditions(tree: &dyn Tree, inventory: &Inventory, kinds: &[DeviceKind]) -> Vec<Precondition> {
+    let host = Host { tree, inventory, kinds };
+    vec![
+        host.kvm(),
+        host.cgroups(),
+        host.huge_pages(),
+        host.iommu(),
+        host.pass_through(),
+        host.vfio(),
+        host.drivers(),
+        host.firmware(),
+        host.virtual_functions(),
+    ]
+}
+
+struct Host<'a> {
+    tree: &'a dyn Tree,
+    inventory: &'a Inventory,
+    kinds: &'a [DeviceKind],
+}
+
+const CGROUP: &str = "/sys/fs/cgroup";
+/// What limits of pods need of the host.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
+
+fn answer(
+    name: &'static str,
+    need: Need,
+    outcome: Outcome,
+    found: impl Into<String>,
+    remedy: &str,
+) -> Precondition {
+    let remedy = match outcome {
+        Outcome::Met | Outcome::NotNeeded => String::new(),
+        Outcome::Missing | Outcome::Unknown => remedy.to_owned(),
+    };
+    Precondition { name, need, outcome, found: found.into(), remedy }
+}
+
+/// The first of a list of names, and how many more there are.
+fn some_of<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    let shown = items[..items.len().min(4)].join(", ");
+    if items.len() > 4 { format!("{shown} and {} more", items.len() - 4) } else { shown }
+}
+
+impl Host<'_> {
+    fn has(&self, path: &str) -> bool {
+        self.tree.list(path).is_ok() || self.tree.read(path).is_ok()
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.tree
+            .read(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Functions that can be attached to pods.
+    fn devices(&self) -> impl Iterator<Item = &PciFunction> {
+        self.inventory.functions.values().filter(|function| kind_of(self.kinds, function).is_some())
+    }
+
+    /// Cards whose virtual functions can be attached.
+    fn parents(&self) -> impl Iterator<Item = &PciFunction> {
+        let kinds = || self.kinds.iter().filter(|kind| kind.role == DeviceRole::Virtual);
+        self.inventory.functions.values().filter(move |function| {
+            let of_kind = |kind: &DeviceKind| kind.vendors.iter().any(|vendor| vendor.0 == function.vendor);
+            function.is_physical_network() && kinds().any(of_kind)
+        })
+    }
+
+    fn wants_devices(&self) -> bool {
+        self.devices().chain(self.parents()).next().is_some()
+    }
+
+    /// An answer about devices, where there is any.
+    fn for_devices(&self, answer: Precondition) -> Precondition {
+        if self.wants_devices() || answer.outcome == Outcome::Met {
+            return answer;
+        }
+        let found = format!("{}; no device that pods could have", answer.found);
+        Precondition { outcome: Outcome::NotNeeded, found, remedy: String::new(), ..answer }
+    }
+
+    fn kvm(&self) -> Precondition {
+        let there = self.tree.list("/dev").is_ok_and(|names| names.iter().any(|name| name == "kvm"));
+        let (outcome, found) = if there {
+            // It may open and run no guest: the agent runs one to find out.
+            (Outcome::Unknown, "/dev/kvm is there; the agent tries a guest when it starts")
+        } else {
+            (Outcome::Missing, "there is no /dev/kvm: guests are emulated, which is slow")
+        };
+        answer(
+            "kvm",
+            Need::Speed,
+            outcome,
+            found,
+            if there {
+                "see the node's warnings once its agent has joined"
+            } else {
+                "turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd"
+            },
+        )
+    }
+
+    fn cgroups(&self) -> Precondition {
+        let version_2 = self.text(&format!("{CGROUP}/cgroup.controllers"));
+        let missing: Vec<_> = if version_2.is_empty() {
+            // In version 1 the controller of disks has another name.
+            let folder = |name: &str| if name == "io" { "blkio".to_owned() } else { name.to_owned() };
+            CONTROLLERS.into_iter().filter(|name| !self.has(&format!("{CGROUP}/{}", folder(name)))).collect()
+        } else {
+            let has = |name: &&str| version_2.split_whitespace().any(|one| one == *name);
+            CONTROLLERS.into_iter().filter(|name| !has(name)).collect()
+        };
+        let version = if version_2.is_empty() { 1 } else { 2 };
+        let (outcome, found) = match missing.len() {
+            0 => (Outcome::Met, format!("cgroup version {version} with {}", CONTROLLERS.join(", "))),
+            4 => (Outcome::Missing, format!("no controllers below {CGROUP}")),
+            _ => (Outcome::Missing, format!("cgroup version {version} without {}", missing.join(", "))),
+        };
+        let remedy =
+            "boot without cgroup_disable=, with systemd or by hand: mount -t cgroup2 none /sys/fs/cgroup";
+        answer("cgroup-controllers", Need::Limits, outcome, found, remedy)
+    }
+
+    fn huge_pages(&self) -> Precondition {
+        let pools = self.tree.list(HUGE_PAGES).unwrap_or_default();
+        let count =
+            |pool: &String| self.text(&format!("{HUGE_PAGES}/{pool}/nr_hugepages")).parse().unwrap_or(0u64);
+        let filled = pools.iter().filter(|pool| count(pool) > 0);
+        let filled: Vec<_> = filled.map(|pool| format!("{} × {pool}", count(pool))).collect();
+        let (outcome, found) = match (pools.is_empty(), filled.is_empty()) {
+            (true, _) => (Outcome::Missing, "the kernel has no huge pages".to_owned()),
+            (_, true) => (Outcome::Missing, "no huge page is set aside".to_owned()),
+            _ => (Outcome::Met, filled.join(", ")),
+        };
+        let remedy = "boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+        answer("huge-pages", Need::Speed, outcome, found, remedy)
+    }
+
+    fn iommu(&self) -> Precondition {
+        let units = self.tree.list("/sys/class/iommu").unwrap_or_default();
+        let (outcome, found) = if units.is_empty() {
+            (Outcome::Missing, "no IOMMU is on".to_owned())
+        } else {
+            (Outcome::Met, some_of(&units))
+        };
+        let remedy =
+            "turn VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on (AMD: on by itself)";
+        self.for_devices(answer("iommu", Need::Devices, outcome, found, remedy))
+    }
+
+    fn pass_through(&self) -> Precondition {
+        let line = self.text("/proc/cmdline");
+        let groups = self.tree.list("/sys/kernel/iommu_groups").unwrap_or_default();
+        let types = groups.iter().map(|group| self.text(&format!("/sys/kernel/iommu_groups/{group}/type")));
+        let translated = types.filter(|kind| kind.starts_with("DMA")).count();
+        let asked = line.split_whitespace().any(|word| matches!(word, "iommu=pt" | "iommu.passthrough=1"));
+        let (outcome, found) = match (groups.len(), translated) {
+            (0, _) => (Outcome::Missing, "there are no IOMMU groups".to_owned()),
+            (_, 0) => (Outcome::Met, "devices of the host are not translated".to_owned()),
+            (all, some) if asked => {
+                (Outcome::Met, format!("iommu=pt; {some} of {all} groups are translated"))
+            }
+            (all, some) => (
+                Outcome::Missing,
+                format!("{some} of {all} groups are translated: the host's own devices pay for it"),
+            ),
+        };
+        let remedy = "boot with iommu=pt";
+        self.for_devices(answer("iommu-pass-through", Need::Devices, outcome, found, remedy))
+    }
+
+    fn vfio(&self) -> Precondition {
+        let there = self.has("/sys/bus/pci/drivers/vfio-pci");
+        let (outcome, found) = if there {
+            (Outcome::Met, "vfio-pci is loaded")
+        } else {
+            (Outcome::Missing, "the driver vfio-pci is not loaded")
+        };
+        let remedy =
+            "modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf";
+        self.for_devices(answer("vfio", Need::Devices, outcome, found, remedy))
+    }
+
+    fn drivers(&self) -> Precondition {
+        let without: Vec<_> =
+            self.parents().filter(|one| one.driver.is_none()).map(|one| one.address).collect();
+        let count = self.parents().count();
+        let (outcome, found) = match (count, without.is_empty()) {
+            (0, _) => {
+                (Outcome::NotNeeded, "no network card with virtual functions that pods could have".to_owned())
+            }
+            (_, true) => (Outcome::Met, some_of(self.parents().filter_map(|one| one.driver.as_deref()))),
+            _ => (Outcome::Missing, format!("no driver has {}", some_of(without))),
+        };
+        let remedy = "install the vendor's driver (mlx5_core, i40e, ice, …) and load it: virtual functions are made by it";
+        answer("network-drivers", Need::VirtualFunctions, outcome, found, remedy)
+    }
+
+    fn firmware(&self) -> Precondition {
+        let can = |one: &&PciFunction| matches!(one.sriov, Sriov::Physical { vfs_max, .. } if vfs_max > 0);
+        let cannot: Vec<_> = self.parents().filter(|one| !can(one)).map(|one| one.address).collect();
+        let (outcome, found) = match (self.parents().count(), cannot.is_empty()) {
+            (0, _) => {
+                (Outcome::NotNeeded, "no network card with virtual functions that pods could have".to_owned())
+            }
+            (_, true) => (
+                Outcome::Met,
+                format!("{} can have virtual functions", some_of(self.parents().map(|one| one.address))),
+            ),
+            _ => (Outcome::Missing, format!("no virtual functions of {}", some_of(cannot))),
+        };
+        let remedy = "turn SR-IOV on in the machine's firmware, and in the card's: mlxconfig -d ADDRESS set SRIOV_EN=1 NUM_OF_VFS=N";
+        answer("sriov-firmware", Need::VirtualFunctions, outcome, found, remedy)
+    }
+
+    fn virtual_functions(&self) -> Precondition {
+        let made: usize = self
+            .parents()
+            .map(|one| match &one.sriov {
+                Sriov::Physical { vfs, .. } => vfs.len(),
+                _ => 0,
+            })
+            .sum();
+        let able =
+            self.parents().filter(|one| matches!(one.sriov, Sriov::Physical { vfs_max, .. } if vfs_max > 0));
+        let writable =
+            able.map(|one| self.tree.read(&format!("/sys/bus/pci/devices/{}/sriov_numvfs", one.address)));
+        let refused = writable.filter(|read| matches!(read, Err(TreeError::Denied))).count();
+        let (outcome, found) = match (self.parents().count(), made, refused) {
+            (0, ..) => {
+                (Outcome::NotNeeded, "no network card with virtual functions that pods could have".to_owned())
+            }
+            (_, 0, 0) => (Outcome::Unknown, "none was made yet: only making one tells".to_owned()),
+            (_, 0, _) => (Outcome::Unknown, "this user may not look".to_owned()),
+            (_, made, _) => (Outcome::Met, format!("{made} are there")),
+        };
+        let remedy = "try: echo 1 > /sys/bus/pci/devices/ADDRESS/sriov_numvfs, and 0 to take it away again";
+        answer("virtual-functions", Need::VirtualFunctions, outcome, found, remedy)
+    }
+}

@@ -1,0 +1,388 @@
+//! What a machine has, read from trees of sysfs as real machines show them.
+
+use bulkhead_nodeagent_core::hardware::{
+    Acs, Bdf, DEFAULT_KINDS, DeviceKind, DeviceRole, Inventory, InventoryChange, MemoryTree, Outcome, Sriov,
+    discover, kind_of, preconditions,
+};
+use expect_test::{Expect, expect};
+
+const DEVICES: &str = "/sys/bus/pci/devices";
+
+fn kinds() -> Vec<DeviceKind> {
+    serde_json::from_str(DEFAULT_KINDS).expect("the kinds that come with the program")
+}
+
+fn bdf(text: &str) -> Bdf {
+    text.parse().expect("an address")
+}
+
+/// Puts a function below a bridge: its ids, class, and further files.
+fn function(tree: &mut MemoryTree, at: &str, below: &str, ids: &str, class: &str, files: &[(&str, &str)]) {
+    let dir = format!("/sys/devices/{below}/{at}");
+    tree.symlink(&format!("{DEVICES}/{at}"), &format!("../../../devices/{below}/{at}"));
+    let (vendor, device) = ids.split_once(':').expect("vendor:device");
+    let standard = [
+        ("vendor", format!("0x{vendor}\n")),
+        ("device", format!("0x{device}\n")),
+        ("subsystem_vendor", format!("0x{vendor}\n")),
+        ("subsystem_device", "0x0001\n".to_owned()),
+        ("class", format!("0x{class}\n")),
+        ("driver_override", "(null)\n".to_owned()),
+        ("numa_node", "-1\n".to_owned()),
+    ];
+    for (file, content) in standard {
+        tree.file(&format!("{dir}/{file}"), content);
+    }
+    for (file, content) in files {
+        match content.strip_prefix("-> ") {
+            Some(target) => tree.symlink(&format!("{dir}/{file}"), target),
+            None => tree.file(&format!("{dir}/{file}"), content),
+        };
+    }
+}
+
+/// A server with a GPU and its sound function behind one port, and a network card with two virtual functions behind another.
+fn server() -> MemoryTree {
+    let mut tree = MemoryTree::new();
+    let (first, second) = ("pci0000:3a", "pci0000:85");
+    let bus = "../../../bus/pci/drivers";
+    function(&mut tree, "0000:3a:00.0", first, "8086:2030", "060400", &[]);
+    function(&mut tree, "0000:85:00.0", second, "8086:2030", "060400", &[]);
+    let port = format!("{first}/0000:3a:00.0");
+    let link = [
+        ("current_link_speed", "16.0 GT/s PCIe\n"),
+        ("current_link_width", "16\n"),
+        ("max_link_speed", "16.0 GT/s PCIe\n"),
+        ("max_link_width", "16\n"),
+    ];
+    let resource = "0x00000000b8000000 0x00000000b8ffffff 0x0000000000040200\n\
+                    0x0000203000000000 0x0000203fffffffff 0x000000000014220c\n\
+                    0x0000000000000000 0x0000000000000000 0x0000000000000000\n\
+                    0x000000000000e000 0x000000000000e07f 0x0000000000040101\n";
+    let nvidia = format!("-> {bus}/nvidia");
+    let gpu = [
+        ("numa_node", "0\n"),
+        ("iommu_group", "-> ../../../../kernel/iommu_groups/42"),
+        ("driver", nvidia.as_str()),
+        ("reset_method", "flr bus\n"),
+        ("resource", resource),
+    ];
+    function(&mut tree, "0000:3b:00.0", &port, "10de:20b5", "030200", &[&gpu[..], &link].concat());
+    let sound = [("iommu_group", "-> ../../../../kernel/iommu_groups/42"), ("driver_override", "vfio-pci\n")];
+    function(&mut tree, "0000:3b:00.1", &port, "10de:1aef", "040300", &sound);
+    let port = format!("{second}/0000:85:00.0");
+    let mlx5 = format!("-> {bus}/mlx5_core");
+    let card = [
+        ("numa_node", "1\n"),
+        ("driver", mlx5.as_str()),
+        ("sriov_totalvfs", "8\n"),
+        ("sriov_numvfs", "2\n"),
+        ("sriov_drivers_autoprobe", "0\n"),
+        ("virtfn0", "-> ../0000:86:00.1"),
+        ("virtfn1", "-> ../0000:86:00.2"),
+        ("net/ib0/address", "80:00:02:08:fe:80\n"),
+        ("net/ib0/mtu", "2044\n"),
+        ("net/ib0/type", "32\n"),
+        ("net/ib0/speed", "100000\n"),
+        ("net/ib0/operstate", "up\n"),
+        ("net/eth7/address", "b8:59:9f:00:00:01\n"),
+        ("net/eth7/mtu", "9000\n"),
+        ("net/eth7/type", "1\n"),
+        ("net/eth7/speed", "-1\n"),
+        ("net/eth7/operstate", "down\n"),
+        ("infiniband/mlx5_0/node_guid", "b859:9f03:0000:0001\n"),
+        ("infiniband/mlx5_0/sys_image_guid", "b859:9f03:0000:0000\n"),
+    ];
+    function(&mut tree, "0000:86:00.0", &port, "15b3:101b", "020700", &card);
+    for (at, group) in [("0000:86:00.1", "50"), ("0000:86:00.2", "51")] {
+        let group = format!("-> ../../../../kernel/iommu_groups/{group}");
+        let files = [("physfn", "-> ../0000:86:00.0"), ("iommu_group", group.as_str())];
+        function(&mut tree, at, &port, "15b3:101c", "020700", &files);
+    }
+    tree
+}
+
+#[test]
+fn a_server_shows_its_functions() {
+    let found = discover(&server());
+    assert_eq!(found.problems, []);
+    let gpu = &found.functions[&bdf("0000:3b:00.0")];
+    let text = serde_json::to_string_pretty(gpu).expect("JSON");
+    expect![[r#"
+        {
+          "address": "0000:3b:00.0",
+          "vendor": 4318,
+          "device": 8373,
+          "subsystem_vendor": 4318,
+          "subsystem_device": 1,
+          "class": 197120,
+          "driver": "nvidia",
+          "driver_override": null,
+          "numa_node": 0,
+          "root": "pci0000:3a",
+          "bridges": [
+            "0000:3a:00.0"
+          ],
+          "iommu_group": 42,
+          "acs": "Unknown",
+          "reset_methods": [
+            "flr",
+            "bus"
+          ],
+          "link": {
+            "speed": "16.0 GT/s PCIe",
+            "width": 16,
+            "speed_max": "16.0 GT/s PCIe",
+            "width_max": 16
+          },
+          "memory_bars_bytes": [
+            16777216,
+            68719476736
+          ],
+          "sriov": "None",
+          "interfaces": [],
+          "infiniband": []
+        }"#]]
+    .assert_eq(&text);
+    let card = &found.functions[&bdf("0000:86:00.0")];
+    expect![[r#"
+        Physical {
+            vfs_max: 8,
+            vfs: [
+                Bdf {
+                    domain: 0,
+                    bus: 134,
+                    device: 0,
+                    function: 1,
+                },
+                Bdf {
+                    domain: 0,
+                    bus: 134,
+                    device: 0,
+                    function: 2,
+                },
+            ],
+            drivers_autoprobe: false,
+        }
+        [
+            NetworkInterface {
+                name: "eth7",
+                mac: "b8:59:9f:00:00:01",
+                mtu: 9000,
+                link_type: Some(
+                    Ethernet,
+                ),
+                speed_mbps: None,
+                is_up: false,
+            },
+            NetworkInterface {
+                name: "ib0",
+                mac: "80:00:02:08:fe:80",
+                mtu: 2044,
+                link_type: Some(
+                    Infiniband,
+                ),
+                speed_mbps: Some(
+                    100000,
+                ),
+                is_up: true,
+            },
+        ]
+        [
+            InfinibandDevice {
+                name: "mlx5_0",
+                node_guid: "b859:9f03:0000:0001",
+                system_guid: "b859:9f03:0000:0000",
+            },
+        ]"#]]
+    .assert_eq(&format!("{:#?}\n{:#?}\n{:#?}", card.sriov, card.interfaces, card.infiniband));
+    let vf = &found.functions[&bdf("0000:86:00.2")];
+    assert_eq!(vf.sriov, Sriov::Virtual { physical: bdf("0000:86:00.0"), index: Some(1) });
+    assert_eq!((vf.iommu_group, vf.root_port(), vf.numa_node), (Some(51), Some(bdf("0000:85:00.0")), None));
+    assert_eq!(found.functions[&bdf("0000:3b:00.1")].driver_override.as_deref(), Some("vfio-pci"));
+    assert_eq!(found.functions[&bdf("0000:3a:00.0")].acs, Acs::Unknown);
+}
+
+/// What can be attached to pods, by address.
+fn attachable(found: &Inventory) -> String {
+    let kinds = kinds();
+    let of = |f| Some(format!("{} {}", kind_of(&kinds, f)?.resource, f.address));
+    found.functions.values().filter_map(of).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn kinds_are_data() {
+    let found = discover(&server());
+    assert_eq!(
+        attachable(&found),
+        "nvidia.com/gpu 0000:3b:00.0, ecnf.io/sriov 0000:86:00.1, ecnf.io/sriov 0000:86:00.2"
+    );
+    let own = r#"[{"name": "lab", "resource": "example.com/nvme", "vendors": ["1b36"], "devices": ["0010"], "role": "Virtual"}]"#;
+    let own: Vec<DeviceKind> = serde_json::from_str(own).expect("an administrator's kinds");
+    assert_eq!((own[0].role, own[0].classes.len()), (DeviceRole::Virtual, 0));
+    for (wrong, reason) in [
+        (r#"[{"name": "a", "resource": "b", "vendors": ["0x10de"]}]"#, "expected four hexadecimal digits"),
+        (r#"[{"name": "a", "resource": "b", "vendors": ["10de"], "clases": []}]"#, "unknown field `clases`"),
+    ] {
+        let refused = serde_json::from_str::<Vec<DeviceKind>>(wrong).expect_err("a mistake");
+        assert!(refused.to_string().contains(reason), "{refused}");
+    }
+}
+
+/// What is said of a function that is not as it should be.
+#[track_caller]
+fn check_problem(change: impl FnOnce(&mut MemoryTree), expected: &str) {
+    let mut tree = server();
+    change(&mut tree);
+    let found = discover(&tree);
+    let problems: Vec<_> = found.problems.iter().map(|p| format!("{}: {}", p.name, p.reason)).collect();
+    assert_eq!(problems.join("; "), expected);
+    assert!(found.functions.len() >= 6, "the others are found");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_hides_nothing_else() {
+    let gpu = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0";
+    let card = "/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0";
+    check_problem(
+        |tree| _ = tree.file(&format!("{gpu}/class"), "three\n"),
+        "0000:3b:00.0: class is \"three\", no hexadecimal number",
+    );
+    check_problem(
+        |tree| _ = tree.file(&format!("{gpu}/vendor"), "0x12345\n"),
+        "0000:3b:00.0: vendor is 0x12345, more than 16 bits",
+    );
+    check_problem(
+        |tree| _ = tree.denied(&format!("{gpu}/device")),
+        "0000:3b:00.0: device may not be read by this user",
+    );
+    check_problem(
+        |tree| _ = tree.file(&format!("{card}/sriov_totalvfs"), "70000\n"),
+        "0000:86:00.0: sriov_totalvfs is \"70000\"",
+    );
+    check_problem(
+        |tree| _ = tree.symlink(&format!("{DEVICES}/pci-bus"), "../../../devices/pci0000:3a"),
+        "pci-bus: \"pci-bus\" is no PCI address: expected dddd:bb:dd.f in hexadecimal, device below 20, function below 8",
+    );
+    // Texts of a device are shown to people and sent to servers: they are bounded, and hold no escapes.
+    let mut tree = server();
+    tree.file(&format!("{card}/net/ib0/address"), format!("\u{1b}[31m{}\nsecond", "x".repeat(1000)));
+    let mac = &discover(&tree).functions[&bdf("0000:86:00.0")].interfaces[1].mac;
+    assert_eq!(mac, &format!("[31m{}", "x".repeat(60)));
+}
+
+#[test]
+fn a_machine_without_a_bus_has_nothing() {
+    assert_eq!(discover(&MemoryTree::new()), Inventory::default());
+}
+
+#[test]
+fn what_comes_and_goes_is_noticed() {
+    let mut tree = server();
+    let before = discover(&tree);
+    assert_eq!(before.changes_since(&before), []);
+    tree.remove(&format!("{DEVICES}/0000:3b:00.0"));
+    tree.file("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/net/ib0/operstate", "down\n");
+    function(&mut tree, "0000:3b:00.2", "pci0000:3a/0000:3a:00.0", "10de:1ad8", "0c0330", &[]);
+    let after = discover(&tree);
+    let changes = after.changes_since(&before);
+    let said: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            InventoryChange::Added(function) => format!("+{}", function.address),
+            InventoryChange::Changed(function) => format!("~{}", function.address),
+            InventoryChange::Removed(address) => format!("-{address}"),
+        })
+        .collect();
+    assert_eq!(said, ["-0000:3b:00.0", "+0000:3b:00.2", "~0000:86:00.0"]);
+    let mut followed = before;
+    followed.apply(changes);
+    assert_eq!(followed, after);
+}
+
+/// A machine's preconditions, one a line.
+#[track_caller]
+fn check_preconditions(tree: &MemoryTree, expected: Expect) {
+    let found = preconditions(tree, &discover(tree), &kinds());
+    for one in &found {
+        let needs_remedy = matches!(one.outcome, Outcome::Missing | Outcome::Unknown);
+        assert_eq!(one.remedy.is_empty(), !needs_remedy, "{one:?}");
+    }
+    let lines: Vec<_> =
+        found.iter().map(|one| format!("{}: {:?}, {}\n", one.name, one.outcome, one.found)).collect();
+    expected.assert_eq(&lines.concat());
+}
+
+#[test]
+fn each_precondition_is_told() {
+    check_preconditions(
+        &MemoryTree::new(),
+        expect![[r#"
+        kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+        huge-pages: Missing, the kernel has no huge pages
+        iommu: NotNeeded, no IOMMU is on; no device that pods could have
+        iommu-pass-through: NotNeeded, there are no IOMMU groups; no device that pods could have
+        vfio: NotNeeded, the driver vfio-pci is not loaded; no device that pods could have
+        network-drivers: NotNeeded, no network card with virtual functions that pods could have
+        sriov-firmware: NotNeeded, no network card with virtual functions that pods could have
+        virtual-functions: NotNeeded, no network card with virtual functions that pods could have
+    "#]],
+    );
+    check_preconditions(
+        &server(),
+        expect![[r#"
+        kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+        huge-pages: Missing, the kernel has no huge pages
+        iommu: Missing, no IOMMU is on
+        iommu-pass-through: Missing, there are no IOMMU groups
+        vfio: Missing, the driver vfio-pci is not loaded
+        network-drivers: Met, mlx5_core
+        sriov-firmware: Met, 0000:86:00.0 can have virtual functions
+        virtual-functions: Met, 2 are there
+    "#]],
+    );
+    let mut ready = server();
+    ready
+        .file("/dev/kvm", "")
+        .file("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
+        .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "64\n")
+        .file("/sys/class/iommu/dmar0/intel-iommu/version", "1:0\n")
+        .file("/sys/kernel/iommu_groups/42/type", "identity\n")
+        .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
+        .file("/proc/cmdline", "quiet intel_iommu=on iommu=pt\n")
+        .file("/sys/bus/pci/drivers/vfio-pci/bind", "");
+    check_preconditions(
+        &ready,
+        expect![[r#"
+        kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
+        cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+        huge-pages: Met, 64 × hugepages-1048576kB
+        iommu: Met, dmar0
+        iommu-pass-through: Met, iommu=pt; 1 of 2 groups are translated
+        vfio: Met, vfio-pci is loaded
+        network-drivers: Met, mlx5_core
+        sriov-firmware: Met, 0000:86:00.0 can have virtual functions
+        virtual-functions: Met, 2 are there
+    "#]],
+    );
+    // Nothing but the card's firmware is missing.
+    ready.remove("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/sriov_totalvfs");
+    ready.remove("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/driver");
+    ready.file("/proc/cmdline", "quiet intel_iommu=on\n");
+    check_preconditions(
+        &ready,
+        expect![[r#"
+        kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
+        cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+        huge-pages: Met, 64 × hugepages-1048576kB
+        iommu: Met, dmar0
+        iommu-pass-through: Missing, 1 of 2 groups are translated: the host's own devices pay for it
+        vfio: Met, vfio-pci is loaded
+        network-drivers: Missing, no driver has 0000:86:00.0
+        sriov-firmware: Missing, no virtual functions of 0000:86:00.0
+        virtual-functions: Unknown, none was made yet: only making one tells
+    "#]],
+    );
+}

@@ -1,0 +1,94 @@
+//! The machine's own files: the tree that the real hardware is read through.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use bulkhead_nodeagent_core::hardware::{ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
+
+/// Files below a root: `/`, or a copy of another machine's files.
+#[derive(Clone, Debug)]
+pub struct MachineTree {
+    root: PathBuf,
+}
+
+impl MachineTree {
+    /// The files below `root`. Links that begin with `/` lead out of a copy; sysfs has none.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+fn told(error: io::Error) -> TreeError {
+    match error.kind() {
+        io::ErrorKind::NotFound => TreeError::NotFound,
+        io::ErrorKind::PermissionDenied => TreeError::Denied,
+        _ => TreeError::Other(error.to_string()),
+    }
+}
+
+impl Tree for MachineTree {
+    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+        let file = File::open(self.path(path)).map_err(told)?;
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX as u64).read_to_end(&mut bytes).map_err(told)?;
+        Ok(bytes)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(path)).map_err(told)?.take(ENTRIES_MAX) {
+            // A name that is no text is nothing that the kernel made.
+            names.extend(entry.map_err(told)?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn link(&self, path: &str) -> Result<String, TreeError> {
+        let path = self.path(path);
+        match fs::read_link(&path) {
+            Ok(target) => Ok(target.to_string_lossy().into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(TreeError::Other("is no link".to_owned()))
+            }
+            Err(error) => Err(told(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_nodeagent_core::hardware::{check_conformance, conformance_tree, discover};
+
+    use super::*;
+
+    #[test]
+    fn real_files_conform_as_those_in_memory_do() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        for (path, content) in conformance_tree().contents() {
+            let path = dir.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().expect("below the root")).expect("a folder");
+            match content {
+                Ok(bytes) => fs::write(&path, bytes).expect("a file"),
+                Err(target) => std::os::unix::fs::symlink(target, &path).expect("a link"),
+            }
+        }
+        check_conformance(&MachineTree::new(dir.path()));
+    }
+
+    #[test]
+    fn this_machine_is_read_without_a_mistake() {
+        let found = discover(&MachineTree::new("/"));
+        assert_eq!(found.problems, [], "as its user may");
+        for (address, function) in &found.functions {
+            assert_eq!(*address, function.address);
+            assert!(function.vendor != 0 && function.root.starts_with("pci"), "{function:?}");
+        }
+    }
+}
