@@ -59,7 +59,7 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
             emit_line(&serde_json::to_string_pretty(&report).map_err(anyhow::Error::from)?)?;
         }
         Format::Table => {
-            let rows: Vec<_> = found.iter().map(|one| row(one)).collect();
+            let rows: Vec<_> = found.iter().map(row).collect();
             emit(&table::render(&["PRECONDITION", "NEEDED FOR", "STATE", "FOUND"], &rows))?;
             for one in found.iter().filter(|one| !one.remedy.is_empty()) {
                 emit_line(&format!("{}: {}", one.name, one.remedy))?;
