@@ -418,7 +418,7 @@ fn apply_cluster_event(state: &mut State, kind: &EventKind) {
                 state.put_member(new_member(*member, address.clone(), MemberRole::Voter));
             }
         }
-        EventKind::FeatureLevelRaised { level } => state.feature_level = *level,
+        EventKind::FeatureLevelRaised { level } => state.set_feature_level(*level),
         EventKind::MemberRegistered { member, storage_uid, address, version, feature_level_max } => {
             change_member(state, *member, |record| {
                 record.storage_uid = *storage_uid;

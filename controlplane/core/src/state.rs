@@ -250,6 +250,11 @@ impl State {
         Some(former)
     }
 
+    pub(crate) fn set_feature_level(&mut self, level: u32) {
+        self.feature_level = level;
+        self.requests.follow_level(level);
+    }
+
     /// Stores what is known of a member.
     pub(crate) fn put_member(&mut self, record: MemberRecord) {
         let record = Arc::new(record);

@@ -96,7 +96,7 @@ impl Restorer {
                 self.state.cluster_id = cluster_id;
                 self.state.revision = revision;
                 self.state.now_ms = now_ms;
-                self.state.feature_level = feature_level;
+                self.state.set_feature_level(feature_level);
             }
             _ if self.position == 0 => return order("no header"),
             SnapshotRecord::Member(member) => self.state.put_member(member),

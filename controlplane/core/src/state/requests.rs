@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulkhead_canary::planted;
-use bulkhead_types::{Outcome, Rejection, Revision, digest128};
+use bulkhead_types::{Outcome, PLACEMENT_LEVEL, Rejection, Revision, digest128};
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
@@ -43,10 +43,17 @@ pub(crate) struct Requests {
     answers: OrdMap<Uuid, Answer>,
     by_time: OrdSet<(u64, Uuid)>,
     digest: u128,
+    /// A refusal counts by its code in the digest, not by its words.
+    by_code: bool,
 }
 
-fn digest_of(request_id: Uuid, at_ms: u64, outcome: &Outcome) -> u128 {
-    digest128(&(request_id, at_ms, outcome))
+/// What one answer adds to the digest. A new version may refuse in better words: beside an older one that must not look
+/// like divergence.
+fn digest_of(request_id: Uuid, at_ms: u64, outcome: &Outcome, by_code: bool) -> u128 {
+    match outcome {
+        Err(rejection) if by_code => digest128(&(request_id, at_ms, rejection.code)),
+        _ => digest128(&(request_id, at_ms, outcome)),
+    }
 }
 
 impl Requests {
@@ -59,7 +66,17 @@ impl Requests {
     }
 
     pub(super) fn digest_from_scratch(&self) -> u128 {
-        self.iter().map(|(id, at_ms, outcome)| digest_of(id, at_ms, &outcome)).fold(0, u128::wrapping_add)
+        let digest = |(id, at_ms, outcome)| digest_of(id, at_ms, &outcome, self.by_code);
+        self.iter().map(digest).fold(0, u128::wrapping_add)
+    }
+
+    /// From [`PLACEMENT_LEVEL`] on refusals count by their code. The digest of what is there is made anew when that begins.
+    pub(super) fn follow_level(&mut self, level: u32) {
+        let by_code = level >= PLACEMENT_LEVEL;
+        if by_code != self.by_code {
+            self.by_code = by_code;
+            self.digest = self.digest_from_scratch();
+        }
     }
 
     /// All of them, oldest first.
@@ -79,7 +96,7 @@ impl Requests {
         if request_id.is_nil() {
             return;
         }
-        self.digest = self.digest.wrapping_add(digest_of(request_id, at_ms, outcome));
+        self.digest = self.digest.wrapping_add(digest_of(request_id, at_ms, outcome, self.by_code));
         self.by_time.insert((at_ms, request_id));
         let outcome = match outcome {
             Ok(revision) => Kept::Accepted(*revision),
@@ -109,12 +126,15 @@ impl Requests {
         let Some((at_ms, id)) = self.by_time.get_min().copied() else { return };
         self.by_time.remove(&(at_ms, id));
         let answer = self.answers.remove(&id).expect("an answer in time order is remembered");
-        self.digest = self.digest.wrapping_sub(digest_of(id, answer.at_ms, &answer.outcome.outcome()));
+        let digest = digest_of(id, answer.at_ms, &answer.outcome.outcome(), self.by_code);
+        self.digest = self.digest.wrapping_sub(digest);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_types::RejectionCode;
+
     use super::*;
 
     #[test]
@@ -129,6 +149,26 @@ mod tests {
         requests.expire(1001 + REQUEST_RETENTION_MS);
         assert_eq!(requests.get(id(1)), None);
         assert_eq!(requests.digest(), requests.digest_from_scratch());
+        requests.expire(u64::MAX);
+        assert_eq!(requests.digest(), 0);
+    }
+
+    #[test]
+    fn the_words_of_a_refusal_are_no_divergence_from_their_level_on() {
+        let answered = |reason: &str, code, level| {
+            let mut requests = Requests::default();
+            requests.record(Uuid::from_u128(1), 1000, &Err(Rejection::new(code, "a", reason)));
+            requests.follow_level(level);
+            requests.record(Uuid::from_u128(2), 1000, &Err(Rejection::new(code, "b", reason)));
+            assert_eq!(requests.digest(), requests.digest_from_scratch());
+            requests
+        };
+        let digest = |reason, code, level| answered(reason, code, level).digest();
+        let (invalid, conflict) = (RejectionCode::Invalid, RejectionCode::Conflict);
+        assert_eq!(digest("no", invalid, PLACEMENT_LEVEL), digest("never", invalid, PLACEMENT_LEVEL));
+        assert_ne!(digest("no", invalid, PLACEMENT_LEVEL), digest("no", conflict, PLACEMENT_LEVEL));
+        assert_ne!(digest("no", invalid, PLACEMENT_LEVEL - 1), digest("never", invalid, PLACEMENT_LEVEL - 1));
+        let mut requests = answered("no", invalid, PLACEMENT_LEVEL);
         requests.expire(u64::MAX);
         assert_eq!(requests.digest(), 0);
     }
