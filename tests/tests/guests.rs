@@ -468,9 +468,15 @@ fn a_volume_outlives_its_pod() {
     assert_eq!(volumes().len(), 1);
     fleet.delete(&["pod", "writer"]);
     fleet.await_nothing_left();
-    assert_eq!(volumes().len(), 1, "the volume stays");
+    let [volume] = &volumes()[..] else { panic!("the volume stays") };
 
+    // Somebody takes the data away: nothing empty takes its place, and all goes on once it is back.
+    let aside = fleet.cluster.dir().join("aside.img");
+    std::fs::rename(volume, &aside).expect("moved away");
     fleet.apply(&data_pod("reader", "/bin/busybox cat /data/note; /bin/busybox stat -c %a /data"));
+    fleet.await_pod("reader", CHANGE_SECONDS, &["VolumeMissing", "PersistentVolumeClaim data was in use"]);
+    assert!(volumes().is_empty(), "{:?}", volumes());
+    std::fs::rename(&aside, volume).expect("moved back");
     fleet.await_pod("reader", BOOT_SECONDS, &["\"phase\":\"Succeeded\""]);
     assert_eq!(fleet.logs(&["reader"]), "kept\n750\n");
     let claims = fleet.cluster.cli().run(&["get", "pvc"]).stdout;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     AccessMode, ClaimPhase, Kind, Name, Node, ObjectId, ObjectRef, PersistentVolumeClaim,
-    PersistentVolumeClaimStatus, Pod, PodSpec, StatefulSet, VolumeClaimTemplate,
+    PersistentVolumeClaimStatus, Pod, PodSpec, Rare, StatefulSet, VolumeClaimTemplate,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -130,6 +130,7 @@ pub(crate) fn bound(
         node_name: SmolStr::new(node.meta.name.as_str()),
         capacity_bytes: claim.spec.storage_bytes,
         volume: claim.meta.id.uid(cluster_id),
+        first_used_at_ms: Rare::NONE,
     }
 }
 

@@ -58,7 +58,8 @@ fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
     let claims = pod.spec.claims().filter_map(|name| {
         let claim = state.claim(pod.meta.namespace.as_ref(), name)?;
         let PersistentVolumeClaimStatus { volume, capacity_bytes, .. } = claim.status;
-        Some(ClaimIntent { claim_name: name.clone(), uid: volume, size_bytes: capacity_bytes })
+        let used = claim.status.first_used_at_ms.get().is_some();
+        Some(ClaimIntent { claim_name: name.clone(), uid: volume, size_bytes: capacity_bytes, used })
     });
     claims.collect()
 }
@@ -107,6 +108,12 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         // Pods know of their binding by their own; what ends is to be deleted.
         (Object::PersistentVolumeClaim(claim), _) if claim.meta.is_deleting() => {
             claim.bound_node().into_iter().collect()
+        }
+        // What is data from now on is not made again for the pod's next guest.
+        (Object::PersistentVolumeClaim(present), Some(Object::PersistentVolumeClaim(former)))
+            if present.status.first_used_at_ms != former.status.first_used_at_ms =>
+        {
+            present.bound_node().into_iter().collect()
         }
         (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
         _ => vec![],

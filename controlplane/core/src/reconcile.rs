@@ -237,3 +237,8 @@ impl Reconcilers {
 pub(crate) fn is_active(pod: &Pod) -> bool {
     !pod.meta.is_deleting() && !pod.status.phase.is_terminal()
 }
+
+/// Active, and ready for `min_ready_ms` at least.
+pub(crate) fn is_available(pod: &Pod, min_ready_ms: u64, now_ms: u64) -> bool {
+    is_active(pod) && pod.status.ready && pod.status.ready_since_ms.saturating_add(min_ready_ms) <= now_ms
+}

@@ -26,6 +26,8 @@ pub const LEASE_EXPIRED: &str = "LeaseExpired";
 pub const WAITING_FOR_LEASE: &str = "WaitingForLease";
 /// The pod waits for a volume that another guest of the node has.
 pub const WAITING_FOR_VOLUME: &str = "WaitingForVolume";
+/// The volume of a claim that was in use is not on the node any more.
+pub const VOLUME_MISSING: &str = "VolumeMissing";
 /// The record that must precede a guest could not be written.
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
 /// Something that the spec refers to is not there, or cannot be used.

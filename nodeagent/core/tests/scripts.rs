@@ -799,6 +799,7 @@ fn with_volume(id: u64, volume: u128) -> bulkhead_types::PodIntent {
         claim_name: "data".into(),
         uid: uuid::Uuid::from_u128(volume),
         size_bytes: 1 << 30,
+        used: false,
     };
     bulkhead_types::PodIntent { claims: vec![claim], ..pod(id) }
 }

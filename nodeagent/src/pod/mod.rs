@@ -6,6 +6,7 @@
 //!                             └─ supervise.rs  process, console, control, guest channel ─ Input ─► driver
 //! ```
 
+mod disks;
 mod prepare;
 mod running;
 mod start;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::qemu::BlockDriver;
 use bulkhead_nodeagent_core::{StartVm, reason};
 use bulkhead_types::{
     Container, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
@@ -15,16 +14,16 @@ use bulkhead_types::{
 use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
+use super::disks::PlannedDisk;
 use super::{blocking, running};
 use crate::boot::BootError;
 use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
-use crate::image::{Image, ImageError, ProcessOverrides, create_empty, create_overlay, resolve_process};
-use crate::vm::command::{Disk, Machinery, build};
+use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
+use crate::vm::command::{Machinery, build};
 use crate::vm::process::Process;
 use crate::vm::{console, guarded};
-use crate::volumes::make_once;
 use crate::{disk, trace};
 
 /// Size of an emptyDir on disk that names no limit, in bytes. Its file is sparse.
@@ -175,15 +174,7 @@ fn qemu_error(host: &Host, error: io::Error) -> StartError {
     }
 }
 
-/// A disk to make.
-struct Plan {
-    disk: Disk,
-    /// The image below it; an empty file system when there is none.
-    base: Option<PathBuf>,
-    size_bytes: u64,
-}
-
-fn make_files(pod_dir: &Path, dir: &Path, disks: &[Plan], config: &[u8]) -> Result<(), StartError> {
+fn make_files(pod_dir: &Path, dir: &Path, disks: &[PlannedDisk], config: &[u8]) -> Result<(), StartError> {
     // What an earlier guest left: its process is gone.
     for entry in std::fs::read_dir(pod_dir)? {
         let entry = entry?;
@@ -193,15 +184,7 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[Plan], config: &[u8]) -> Resu
     }
     console::start_over(pod_dir)?;
     std::fs::create_dir(dir)?;
-    for plan in disks {
-        let path = dir.join(&plan.disk.file);
-        match &plan.base {
-            Some(base) => create_overlay(base, &path, plan.size_bytes)?,
-            // Joined to the folder, an absolute path stays as it is.
-            None if plan.disk.is_kept => make_once(&path, plan.size_bytes)?,
-            None => create_empty(&path, plan.size_bytes)?,
-        }
-    }
+    disks.iter().try_for_each(|disk| disk.make(dir))?;
     std::fs::write(dir.join(POD_CONFIG), config)?;
     Ok(())
 }
@@ -212,7 +195,7 @@ fn configure(
     start: &StartVm,
     images: &BTreeMap<String, Image>,
     span: &Span,
-) -> Result<(PodConfig, Vec<Plan>), StartError> {
+) -> Result<(PodConfig, Vec<PlannedDisk>), StartError> {
     let spec = &start.pod.spec;
     let hostname = spec.hostname.as_deref().unwrap_or(start.pod.name.as_str());
     let mut disks = Vec::new();
@@ -224,16 +207,8 @@ fn configure(
             )
         })?;
         let serial = format!("c{}", disks.len());
-        disks.push(Plan {
-            disk: Disk {
-                file: format!("{serial}.qcow2"),
-                driver: BlockDriver::Qcow2,
-                serial: serial.clone(),
-                is_kept: false,
-            },
-            base: Some(image.path.clone()),
-            size_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
-        });
+        let size_bytes = container.limits.ephemeral_storage_bytes.unwrap_or(0);
+        disks.push(PlannedDisk::overlay(&image.path, serial.clone(), size_bytes));
         let resolved = start.pod.resolved.get().map(|resolved| &resolved.containers);
         let resolved = resolved.and_then(|all| all.iter().find(|one| one.name == container.name));
         container_config(spec, container, resolved, image, hostname, serial)
@@ -265,7 +240,11 @@ fn configure(
 }
 
 /// The volumes of a pod, and a disk for each that needs one.
-fn volumes(host: &Host, pod: &PodIntent, disks: &mut Vec<Plan>) -> Result<Vec<VolumeConfig>, StartError> {
+fn volumes(
+    host: &Host,
+    pod: &PodIntent,
+    disks: &mut Vec<PlannedDisk>,
+) -> Result<Vec<VolumeConfig>, StartError> {
     let mut volumes = Vec::new();
     for volume in pod.spec.volumes() {
         let mut config = VolumeConfig { name: volume.name.to_string(), ..VolumeConfig::default() };
@@ -277,22 +256,13 @@ fn volumes(host: &Host, pod: &PodIntent, disks: &mut Vec<Plan>) -> Result<Vec<Vo
             VolumeSource::EmptyDir { memory: false, size_limit_bytes } => {
                 let serial = format!("v{}", volumes.len());
                 config.disk_serial.clone_from(&serial);
-                disks.push(Plan {
-                    disk: Disk {
-                        file: format!("{serial}.ext4"),
-                        driver: BlockDriver::Raw,
-                        serial,
-                        is_kept: false,
-                    },
-                    base: None,
-                    size_bytes: size_limit_bytes.unwrap_or(EMPTY_DIR_BYTES_DEFAULT),
-                });
+                disks.push(PlannedDisk::empty(serial, size_limit_bytes.unwrap_or(EMPTY_DIR_BYTES_DEFAULT)));
                 VolumeKind::Disk
             }
             VolumeSource::PersistentVolumeClaim { claim_name, .. } => {
                 let serial = format!("v{}", volumes.len());
                 config.disk_serial.clone_from(&serial);
-                disks.push(kept_disk(host, pod, claim_name, serial)?);
+                disks.push(PlannedDisk::of_claim(&host.volumes(), pod, claim_name, serial)?);
                 VolumeKind::Disk
             }
             VolumeSource::Files { .. } | VolumeSource::Projected { .. } => VolumeKind::Files,
@@ -301,21 +271,6 @@ fn volumes(host: &Host, pod: &PodIntent, disks: &mut Vec<Plan>) -> Result<Vec<Vo
         volumes.push(config);
     }
     Ok(volumes)
-}
-
-/// The disk of a claim. QEMU locks its file while a guest has it.
-fn kept_disk(host: &Host, pod: &PodIntent, claim_name: &str, serial: String) -> Result<Plan, StartError> {
-    let claim = pod.claims.iter().find(|claim| claim.claim_name == claim_name).ok_or_else(|| {
-        let message =
-            format!("the control plane did not say which volume PersistentVolumeClaim {claim_name} is");
-        StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
-    })?;
-    let file = host.volumes().path(claim.uid).display().to_string();
-    Ok(Plan {
-        disk: Disk { file, driver: BlockDriver::Raw, serial, is_kept: true },
-        base: None,
-        size_bytes: claim.size_bytes,
-    })
 }
 
 /// Whether nobody may write into a volume of a pod.

@@ -21,11 +21,11 @@ wire_struct!(PersistentVolumeClaimSpec => v1::PersistentVolumeClaimSpec {
     access_mode, storage_bytes, storage_class,
 });
 wire_struct!(PersistentVolumeClaimStatus => v1::PersistentVolumeClaimStatus {
-    phase, node, node_name, capacity_bytes, volume,
+    phase, node, node_name, capacity_bytes, volume, first_used_at_ms,
 });
 wire_struct!(VolumeClaims => v1::VolumeClaims { templates (VOLUMES_MAX), when_deleted, when_scaled });
 wire_struct!(VolumeClaimTemplate => v1::VolumeClaimTemplate { name, labels, annotations, spec });
-wire_struct!(ClaimIntent => v1::ClaimIntent { claim_name, uid, size_bytes });
+wire_struct!(ClaimIntent => v1::ClaimIntent { claim_name, uid, size_bytes, used });
 wire_struct!(DeletedVolume => v1::DeletedVolume { id, uid });
 
 wire_field! {

@@ -40,6 +40,8 @@ pub struct ClaimIntent {
     pub uid: Uuid,
     /// Its size, for the first use, in bytes.
     pub size_bytes: u64,
+    /// A container has had it: it must be there, and is not made.
+    pub used: bool,
 }
 
 /// One pod that should run, or should end.

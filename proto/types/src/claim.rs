@@ -129,6 +129,9 @@ pub struct PersistentVolumeClaimStatus {
     /// What its file is named by, once it is bound: the claim's UUID then. A cluster that was restored is another one,
     /// in which the claim has another UUID.
     pub volume: Uuid,
+    /// When a container with it was first reported to have begun, in Unix milliseconds of log time: what its node keeps then
+    /// is data, and is never made anew. Missing before, and below [`crate::PLACEMENT_LEVEL`].
+    pub first_used_at_ms: Rare<u64>,
 }
 
 impl PersistentVolumeClaim {

@@ -9,6 +9,9 @@ use crate::{Delivery, DeliveryStatus, LabelSelector, ObjectMeta, PodTemplate, Ra
 pub const PROGRESS_DEADLINE_MS_DEFAULT: u64 = 600_000;
 /// `revisionHistoryLimit` when not given.
 pub const REVISION_HISTORY_LIMIT_DEFAULT: u32 = 10;
+/// The annotation of a pod by which somebody says what its loss costs, as a whole number: when a ReplicaSet shrinks, also for a
+/// rollout, pods of lower cost go first.
+pub const ANNOTATION_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Most replicas of one workload.
 pub const REPLICAS_MAX: u32 = 1_000_000;
 

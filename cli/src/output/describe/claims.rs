@@ -3,6 +3,7 @@
 use bulkhead_types::{Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, format_bytes};
 
 use super::Page;
+use crate::time::age;
 
 pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[Object]) {
     let (spec, status) = (&claim.spec, &claim.status);
@@ -18,6 +19,11 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
         page.line("Capacity", format_bytes(status.capacity_bytes));
         page.line("Node", status.node_name.as_str());
         page.line("Volume", format!("volumes/{}.img in its agent's data directory", status.volume));
+        let first_used_ms = status.first_used_at_ms.get();
+        page.line(
+            "First used",
+            first_used_ms.map_or("<not yet>".to_owned(), |at_ms| format!("{} ago", age(*at_ms))),
+        );
     }
     let users: Vec<_> = related.iter().map(|pod| pod.meta().name.to_string()).collect();
     page.line("Used by", if users.is_empty() { "<none>".to_owned() } else { users.join(", ") });

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ClaimPhase, ClaimRetention, Deletion, EventKind, Kind, Name, Object, ObjectId, ObjectMeta, ObjectRef,
-    ObjectStatus, PersistentVolumeClaim, PersistentVolumeClaimStatus, PodTemplate, Rejection, StatefulSet,
+    ClaimPhase, ClaimRetention, ContainerState, ContainerStatus, Deletion, EventKind, Kind, Name, Object,
+    ObjectId, ObjectMeta, ObjectRef, ObjectStatus, PLACEMENT_LEVEL, PersistentVolumeClaim,
+    PersistentVolumeClaimStatus, Pod, PodPhase, PodStatus, PodTemplate, Rare, Rejection, StatefulSet,
     VolumeClaimTemplate, VolumeSource, shared_reason,
 };
 
@@ -63,6 +64,28 @@ pub(super) fn report(
         }
     }
     Ok(())
+}
+
+/// A pod's containers have begun: what its claims' node keeps is data from now on.
+pub(super) fn mark_used(state: &State, pod: &Pod, seen: &PodStatus, emit: &mut Emit<'_>) {
+    let has_begun = |status: &ContainerStatus| {
+        status.last_termination.is_some() || !matches!(status.state, ContainerState::Waiting { .. })
+    };
+    let any_has_begun =
+        seen.phase == PodPhase::Running || seen.init_containers.iter().chain(&seen.containers).any(has_begun);
+    if state.feature_level() < PLACEMENT_LEVEL || !any_has_begun {
+        return;
+    }
+    let namespace = pod.meta.namespace.as_ref();
+    for claim in pod.spec.claims().filter_map(|name| state.claim(namespace, name)) {
+        if claim.status.first_used_at_ms.get().is_some() || claim.bound_node() != pod.node {
+            continue;
+        }
+        let first_used_at_ms = Rare::some(emit.at_ms());
+        let status = PersistentVolumeClaimStatus { first_used_at_ms, ..claim.status.clone() };
+        let status = ObjectStatus::PersistentVolumeClaim(status);
+        emit.push(EventKind::StatusChanged { id: claim.meta.id, status });
+    }
 }
 
 /// A node is forgotten: what it kept is lost.

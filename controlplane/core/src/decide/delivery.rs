@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, Delivery, DeliveryStatus, DeliveryStep, Deployment, EventKind, Object, ObjectId, ObjectRef,
-    REASON_ABORTED, Rare, Rejection, RejectionCode,
+    Command, Delivery, DeliveryStatus, DeliveryStep, Deployment, EventKind, Kind, Name, Object, ObjectId,
+    ObjectRef, PLACEMENT_LEVEL, Pod, REASON_ABORTED, Rare, Rejection, RejectionCode,
 };
 
 use super::{Emit, not_allowed, not_found};
 use crate::State;
+use crate::reconcile::is_available;
 
 /// # Panics
 /// When the command is about something else.
@@ -123,6 +124,9 @@ fn advance(
                 let is_held = from.get().is_some_and(DeliveryStatus::is_aborted) || deployment.spec.paused;
                 check_step(delivery, step, to.step, desired, emit.at_ms() - started_ms.min(emit.at_ms()))
                     .and(if is_held { Err("it is held back") } else { Ok(()) })
+                    .and_then(|()| {
+                        check_size(state, &deployment, &to, delivery.step(step, desired), emit.at_ms())
+                    })
                     .map_err(conflict)?;
             }
             to.step_started_ms = if moves { emit.at_ms() } else { started_ms };
@@ -153,6 +157,29 @@ fn check_step(
         Some(DeliveryStep::Pause(Some(ms))) if age_ms < ms => Err("its pause is not over"),
         Some(DeliveryStep::Pause(Some(_))) => Ok(()),
     }
+}
+
+/// Whether the pods of a step are there and available by log time. Before [`PLACEMENT_LEVEL`] this was left to who proposes the
+/// move: a pod that became unready meanwhile did not hold it up.
+fn check_size(
+    state: &State,
+    deployment: &Deployment,
+    to: &DeliveryStatus,
+    step: Option<DeliveryStep>,
+    now_ms: u64,
+) -> Result<(), &'static str> {
+    let Some(DeliveryStep::Size(size)) = step.filter(|_| state.feature_level() >= PLACEMENT_LEVEL) else {
+        return Ok(());
+    };
+    let id = Name::new(to.update.as_str()).ok();
+    let id = id.and_then(|name| state.find(Kind::ReplicaSet, deployment.meta.namespace.as_ref(), &name));
+    let set = id.and_then(|id| state.replica_sets.get(id)).ok_or("its new ReplicaSet is gone")?;
+    let is_available = |pod: &&Arc<Pod>| is_available(pod, deployment.spec.min_ready_ms, now_ms);
+    let available = state.pods_of(set.meta.id).filter(is_available).count();
+    if set.spec.replicas < size || available < size as usize {
+        return Err("not all pods of the step are available any more");
+    }
+    Ok(())
 }
 
 fn put(id: ObjectId, delivery: Rare<DeliveryStatus>, emit: &mut Emit<'_>) {

@@ -10,7 +10,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
-use super::{Emit, check_items, job_ends, not_found};
+use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
 use crate::job_pods::JobPods;
@@ -96,6 +96,7 @@ pub(super) fn report(
 
 fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>) {
     let id = pod.meta.id;
+    claims::mark_used(state, pod, &report.status, emit);
     if (report.gone || planted!("canary_deleted_while_running")) && pod.meta.is_deleting() {
         emit.push(EventKind::ObjectDeleted { kind: Kind::Pod, id });
         job_ends::count(state, pod, Some(&report.status), false, emit);

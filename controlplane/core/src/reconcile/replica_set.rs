@@ -9,7 +9,7 @@ use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod, ReplicaSet, Rep
 use smol_str::SmolStr;
 
 use super::tally::min_ready_ms;
-use super::{Queue, Reconciler, View, is_active, names, work_off};
+use super::{Queue, Reconciler, View, is_active, is_available, names, work_off};
 use crate::{Change, ChangeType, State};
 
 /// Pods created or deleted by one command, at most.
@@ -147,8 +147,7 @@ fn fresh_names(state: &State, set: &ReplicaSet, count: usize) -> Vec<Name> {
 
 fn delete_surplus(view: &View<'_>, set: &ReplicaSet, count: usize, commands: &mut Vec<Command>) {
     let min_ready_ms = min_ready_ms(view.state, set);
-    let is_available =
-        |pod: &Pod| pod.status.ready && pod.status.ready_since_ms.saturating_add(min_ready_ms) <= view.now_ms;
+    let is_available = |pod: &Pod| is_available(pod, min_ready_ms, view.now_ms);
     let pods = view.state.pods_of(set.meta.id).filter(|pod| is_active(pod)).cloned().collect();
     let doomed: Vec<ObjectId> = ranking::first_to_go(pods, count.min(PODS_PER_RUN), is_available);
     for pods in doomed.chunks(PODS_PER_COMMAND) {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
+use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::{ChangeType, State};
 use bulkhead_types::{
-    AccessMode, ClaimPhase, ClaimRetention, Command, DeploymentStrategy, EventKind, Kind, Namespace, Object,
-    ObjectId, ObjectMeta, ObjectRef, ObjectStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod,
-    PodOptions, PodSpec, Rare, StorageClass, Volume, VolumeSource,
+    AccessMode, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus, ContainerTermination,
+    DELIVERY_LEVEL, DeploymentStrategy, EventKind, FEATURE_LEVEL_MAX, Kind, Namespace, Object, ObjectId,
+    ObjectMeta, ObjectRef, ObjectStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions,
+    PodPhase, PodReport, PodSpec, PodStatus, Rare, StorageClass, Volume, VolumeSource,
 };
 use expect_test::{Expect, expect};
 
@@ -118,6 +120,87 @@ fn pods_of_one_new_claim_are_placed_together() {
     cluster.settle();
     let node = find_pod(&cluster, "one").node;
     assert!(node.is_some() && cluster.state().pods().iter().all(|pod| pod.node == node));
+}
+
+/// Whether the claim `data` counts as used once its pod's agent has said these things of it; and in the intent, too.
+#[track_caller]
+fn check_used(level: u32, said: &[(PodPhase, ContainerState)], expected: bool) {
+    let mut cluster = Cluster::at_level(ReconcileConfig::default(), level);
+    cluster.volume_nodes(1);
+    cluster.ok(Command::Create(claim("data", |_| ())));
+    cluster.ok(user("one", 1000, &["data"]));
+    cluster.settle();
+    let one = find_pod(&cluster, "one");
+    let node = one.node.expect("placed");
+    for (sequence, (phase, state)) in (1..).zip(said) {
+        let container = ContainerStatus {
+            name: "init".into(),
+            state: state.clone(),
+            last_termination: None,
+            restart_count: 0,
+            ready: false,
+            image_digest: "".into(),
+        };
+        let status = PodStatus { phase: *phase, init_containers: vec![container], ..PodStatus::default() };
+        let reports = vec![PodReport { pod: one.meta.id, sequence, status, gone: false }];
+        cluster.ok(Command::ReportPods { node, incarnation: 1, reports });
+    }
+    let data = find(cluster.state(), "data").unwrap();
+    assert_eq!(data.status.first_used_at_ms.get().is_some(), expected, "{said:?}");
+    assert_eq!(data.status.phase, ClaimPhase::Bound);
+    cluster.ok(user("two", 1000, &["data"]));
+    cluster.settle();
+    let intent = intent_of(cluster.state(), node).unwrap();
+    let used = |named| {
+        let pod = intent.pods.iter().find(|pod| pod.name == name(named));
+        pod.and_then(|pod| pod.claims.first()).map(|claim| claim.used)
+    };
+    let ended = said.iter().any(|(phase, _)| phase.is_terminal());
+    assert_eq!((used("one"), used("two")), ((!ended).then_some(expected), Some(expected)));
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+}
+
+#[test]
+fn what_a_container_has_had_is_data_from_then_on() {
+    let waiting = || ContainerState::Waiting { reason: "ContainerCreating".into(), message: String::new() };
+    let running = || ContainerState::Running { started_at_ms: 5 };
+    let ended = || {
+        ContainerState::Terminated(Box::new(ContainerTermination {
+            exit_code: 1,
+            signal: 0,
+            reason: "Error".into(),
+            message: String::new(),
+            started_at_ms: 5,
+            finished_at_ms: 6,
+        }))
+    };
+    let check = |said: &[_], expected| check_used(FEATURE_LEVEL_MAX, said, expected);
+    check(&[], false);
+    check(&[(PodPhase::Pending, waiting())], false);
+    // The guest never came up: nothing was written, and the next pod may have the volume made.
+    check(&[(PodPhase::Failed, waiting())], false);
+    check(&[(PodPhase::Pending, running())], true);
+    check(&[(PodPhase::Pending, ended())], true);
+    check(&[(PodPhase::Failed, ended())], true);
+    check(&[(PodPhase::Pending, waiting()), (PodPhase::Running, waiting())], true);
+    check_used(DELIVERY_LEVEL, &[(PodPhase::Running, running())], false);
+}
+
+#[test]
+fn the_first_use_is_logged_once_and_reaches_the_node() {
+    let mut cluster = cluster(|_| ());
+    let one = find_pod(&cluster, "one");
+    cluster.say(one.meta.id, Say::Ready);
+    let first = find(cluster.state(), "data").unwrap().status.first_used_at_ms.clone();
+    let count = |cluster: &Cluster| {
+        let events = cluster.transactions.iter().flat_map(|t| &t.events);
+        events.filter(|e| matches!(&e.kind, EventKind::StatusChanged { .. })).count()
+    };
+    let before = count(&cluster);
+    cluster.advance(1000);
+    cluster.say(one.meta.id, Say::NotReady);
+    assert_eq!(find(cluster.state(), "data").unwrap().status.first_used_at_ms, first);
+    assert_eq!(count(&cluster), before);
 }
 
 /// What a pod `web` with claim `data` is told while it waits.

@@ -1,7 +1,8 @@
 //! Deliveries by steps: canaries, batches, partitions, blue and green.
 
 use bulkhead_types::{
-    BatchPause, CanaryStep, Command, Delivery, DeploymentSpec, IntOrPercent, Kind, ObjectRef, Rare,
+    ANNOTATION_DELETION_COST, BatchPause, CanaryStep, Command, DELIVERY_LEVEL, Delivery, DeploymentSpec,
+    FEATURE_LEVEL_MAX, IntOrPercent, Kind, Object, ObjectRef, Rare,
 };
 
 use crate::kit::{Cluster, Say, deployment, reference, rolling};
@@ -245,6 +246,63 @@ fn no_move_is_made_on_an_older_view() {
     cluster.ok(Command::SetDeploymentStatus { deployment: deployment.meta.id, status: old });
     let step = cluster.get_deployment("web").status.delivery.get().map(|status| status.step);
     assert_eq!(step, Some(2), "figures of before the promotion leave it alone");
+}
+
+/// The answer to a move to the next step while the first step's pod is not ready.
+fn check_early_move(level: u32, expected: Result<(), &str>) {
+    let mut cluster = Cluster::at_level(Default::default(), level);
+    cluster.nodes(3);
+    cluster.ok(Command::Apply(deployment("web", 4, |spec| {
+        spec.strategy = rolling(1, 0);
+        spec.delivery = Rare::some(canary(vec![size(1), size(2)], 0));
+    })));
+    cluster.converge();
+    cluster.set_image("web", "web:2");
+    cluster.settle();
+    let deployment = cluster.get_deployment("web");
+    let from = deployment.status.delivery.clone();
+    let status = from.get().cloned().unwrap();
+    assert_eq!((cluster.sets("web").as_str(), status.step), ("1:4/4/4 2:1/1/0", 0));
+    let to = Rare::some(bulkhead_types::DeliveryStatus { step: 1, ..status });
+    let answer = cluster.submit(vec![Command::AdvanceDelivery { deployment: deployment.meta.id, from, to }]);
+    assert_eq!(
+        answer.map(|_| ()).map_err(|rejection| rejection.reason.to_string()),
+        expected.map_err(str::to_owned)
+    );
+}
+
+#[test]
+fn a_step_is_over_only_where_its_pods_are_available_when_it_is_applied() {
+    check_early_move(FEATURE_LEVEL_MAX, Err("not all pods of the step are available any more"));
+    // The log of an older cluster means what it meant.
+    check_early_move(DELIVERY_LEVEL, Ok(()));
+}
+
+#[test]
+fn old_pods_go_in_the_order_of_their_cost() {
+    let batches = Delivery::Batches {
+        partition: IntOrPercent::Int(0),
+        size: Some(IntOrPercent::Int(1)),
+        pause: Some(BatchPause { duration_ms: None }),
+    };
+    let mut cluster = start(3, batches, |spec| spec.strategy = rolling(0, 1));
+    let pods: Vec<_> = cluster.state().pods().iter().cloned().collect();
+    for (pod, cost) in pods.iter().zip(["5", "-1", "2"]) {
+        let mut object = Object::Pod(pod.clone());
+        object.meta_mut().annotations.insert(ANNOTATION_DELETION_COST.into(), cost.into());
+        cluster.ok(Command::Apply(object));
+    }
+    cluster.set_image("web", "web:2");
+    let mut left: Vec<_> = pods.iter().map(|pod| pod.meta.id).collect();
+    for (at, last) in [(1, false), (1, false), (0, true)] {
+        cluster.converge();
+        let gone = left.remove(at);
+        let has = |id| cluster.state().pods().get(id).is_some();
+        assert!(!has(gone) && left.iter().all(|id| has(*id)), "batch by batch, the cheapest first");
+        if !last {
+            cluster.ok(promote(false));
+        }
+    }
 }
 
 #[test]

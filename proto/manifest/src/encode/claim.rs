@@ -20,14 +20,17 @@ pub(super) fn claim_spec(spec: &PersistentVolumeClaimSpec) -> Value {
 
 /// What is known of a volume; `node` and `volume` are Bulkhead's own fields.
 pub(super) fn claim_status(claim: &PersistentVolumeClaim) -> Value {
-    let PersistentVolumeClaimStatus { phase, node: _, node_name, capacity_bytes, volume } = &claim.status;
+    let PersistentVolumeClaimStatus { phase, node: _, node_name, capacity_bytes, volume, first_used_at_ms } =
+        &claim.status;
     let fields = Fields::new().text("phase", phase.as_str()).nonempty("node", node_name);
+    let first_used_ms = first_used_at_ms.get().copied().unwrap_or_default();
     match phase {
         ClaimPhase::Pending => fields,
         ClaimPhase::Bound | ClaimPhase::Lost => fields
             .set("accessModes", json!([claim.spec.access_mode.as_str()]))
             .set("capacity", json!({"storage": format_bytes(*capacity_bytes)}))
-            .text("volume", &volume.to_string()),
+            .text("volume", &volume.to_string())
+            .time("firstUsedTime", first_used_ms),
     }
     .finish()
 }

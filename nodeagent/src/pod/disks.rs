@@ -1,0 +1,147 @@
+//! The disks of a guest: what each is made of, and that volumes of claims are made for their first use only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bulkhead_nodeagent_core::qemu::BlockDriver;
+use bulkhead_nodeagent_core::reason;
+use bulkhead_types::PodIntent;
+
+use super::start::StartError;
+use crate::image::{create_empty, create_overlay};
+use crate::vm::command::Disk;
+use crate::volumes::{Volumes, make_once};
+
+/// A disk to make.
+pub(super) struct PlannedDisk {
+    pub(super) disk: Disk,
+    content: Content,
+    size_bytes: u64,
+}
+
+enum Content {
+    /// The image below it.
+    Image(PathBuf),
+    /// An empty file system.
+    Empty,
+    /// The volume of a claim, which outlives the guest.
+    Claim {
+        name: String,
+        /// A container has had it.
+        used: bool,
+    },
+}
+
+impl PlannedDisk {
+    /// What a container writes over its image; of at most so many bytes, the image's size when that is 0.
+    pub(super) fn overlay(image: &Path, serial: String, size_bytes: u64) -> Self {
+        let file = format!("{serial}.qcow2");
+        let disk = Disk { file, driver: BlockDriver::Qcow2, serial, is_kept: false };
+        Self { disk, content: Content::Image(image.to_owned()), size_bytes }
+    }
+
+    /// An empty file system that ends with the guest.
+    pub(super) fn empty(serial: String, size_bytes: u64) -> Self {
+        let file = format!("{serial}.ext4");
+        let disk = Disk { file, driver: BlockDriver::Raw, serial, is_kept: false };
+        Self { disk, content: Content::Empty, size_bytes }
+    }
+
+    /// The volume of a pod's claim. QEMU locks its file while a guest has it.
+    pub(super) fn of_claim(
+        volumes: &Volumes,
+        pod: &PodIntent,
+        name: &str,
+        serial: String,
+    ) -> Result<Self, StartError> {
+        let claim = pod.claims.iter().find(|claim| claim.claim_name == name).ok_or_else(|| {
+            let message =
+                format!("the control plane did not say which volume PersistentVolumeClaim {name} is");
+            StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
+        })?;
+        let file = volumes.path(claim.uid).display().to_string();
+        let disk = Disk { file, driver: BlockDriver::Raw, serial, is_kept: true };
+        let content = Content::Claim { name: name.to_owned(), used: claim.used };
+        Ok(Self { disk, content, size_bytes: claim.size_bytes })
+    }
+
+    /// Makes it in the folder of a guest.
+    pub(super) fn make(&self, dir: &Path) -> Result<(), StartError> {
+        // Joined to the folder, an absolute path stays as it is.
+        let path = dir.join(&self.disk.file);
+        match &self.content {
+            Content::Image(image) => create_overlay(image, &path, self.size_bytes)?,
+            Content::Empty => create_empty(&path, self.size_bytes)?,
+            Content::Claim { used: false, .. } => make_once(&path, self.size_bytes)?,
+            Content::Claim { name, used: true } => check_kept(&path, name)?,
+        }
+        Ok(())
+    }
+}
+
+/// A volume that had its use and is not there is never made anew: its pod would go on with nothing, as if that were all
+/// that it ever had.
+fn check_kept(path: &Path, claim: &str) -> Result<(), StartError> {
+    let there = path.try_exists().map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("PersistentVolumeClaim {claim}: cannot look for its volume: {error}"),
+        )
+    })?;
+    if there {
+        return Ok(());
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let message = format!(
+        "PersistentVolumeClaim {claim} was in use, and its volume is not on this node any more: put volumes/{file} back into \
+         the agent's data directory, or delete the claim and create it anew"
+    );
+    Err(StartError::new(reason::VOLUME_MISSING, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_types::{ClaimIntent, Name, PodSpec, Rare, Shared};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn pod(claim: ClaimIntent) -> PodIntent {
+        PodIntent {
+            id: bulkhead_types::ObjectId(7),
+            uid: Uuid::from_u128(7),
+            namespace: Name::new("default").expect("a name"),
+            name: Name::new("p").expect("a name"),
+            spec: Shared::new(PodSpec::default()),
+            deletion: None,
+            ended: false,
+            unique: true,
+            trace_context: None,
+            resolved: Rare::NONE,
+            claims: vec![claim],
+        }
+    }
+
+    #[test]
+    fn a_volume_that_was_used_is_never_made_anew() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let volumes = Volumes::new(dir.path());
+        let volume = Uuid::from_u128(9);
+        let make = |used| {
+            let claim = ClaimIntent { claim_name: "data".into(), uid: volume, size_bytes: 16 << 20, used };
+            PlannedDisk::of_claim(&volumes, &pod(claim), "data", "v0".to_owned())?.make(Path::new("/nowhere"))
+        };
+        make(false).expect("made for its first use");
+        make(true).expect("it is there");
+        std::fs::remove_file(volumes.path(volume)).expect("somebody empties the data directory");
+        let refused = make(true).expect_err("its data is gone");
+        assert_eq!(refused.reason, "VolumeMissing");
+        assert_eq!(
+            refused.message,
+            "PersistentVolumeClaim data was in use, and its volume is not on this node any more: put \
+             volumes/00000000-0000-0000-0000-000000000009.img back into the agent's data directory, or delete the claim and \
+             create it anew"
+        );
+        assert!(!volumes.path(volume).exists(), "nothing empty takes its place");
+    }
+}
