@@ -1,29 +1,28 @@
 //! The world: all hosts, one clock, one queue of what happens next.
 
+mod deliver;
+mod event;
+mod observe;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::ChangeType;
-use bulkhead_controlplane_core::server::{AppliedEntry, Input};
-use bulkhead_nodeagent_core::Agent;
 use bulkhead_proto::ProtoCodec;
 use bulkhead_storage::Identity;
-use bulkhead_types::{MemberId, NodePhase, Object, ObjectId, SharedCodec};
+use bulkhead_types::{MemberId, SharedCodec};
 
 use crate::agent_host::AgentHost;
 use crate::chronicle::Chronicle;
 use crate::client::Client;
 use crate::clock::{HostClock, Micros};
 use crate::disk::ServerDisk;
-use crate::guest_life::GuestEvent;
 use crate::invariants::linearizability::Checked;
-use crate::invariants::{Verdict, Violation, leases, membership, physical};
+use crate::invariants::{Verdict, Violation, membership};
 use crate::lost::LostNode;
-use crate::message::Body;
 use crate::nemesis::Nemesis;
-use crate::network::{Host, Network, Packet};
+use crate::network::{Host, Network};
 use crate::operator::Change;
-use crate::options::{Options, contract};
+use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::queue::Queue;
 use crate::registers::Registers;
@@ -34,6 +33,8 @@ use crate::server_host::{CLUSTER_ID, ServerHost, roles};
 use crate::trace::Trace;
 use crate::watching::{Watcher, watchers};
 use crate::workload::Workload;
+
+pub(crate) use event::Event;
 
 /// Live States are compared in depth so often, in microseconds.
 const CHECK_US: Micros = 2_000_000;
@@ -56,131 +57,6 @@ pub(crate) enum Phase {
     Safety,
     /// They do no more, and something good must happen.
     Liveness,
-}
-
-/// What happens at a moment. What belongs to one life of a server carries that life's number.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Tick {
-        member: MemberId,
-        life: u32,
-    },
-    Pump {
-        member: MemberId,
-        life: u32,
-    },
-    Flushed {
-        member: MemberId,
-        life: u32,
-    },
-    LookForSpace {
-        member: MemberId,
-        life: u32,
-    },
-    HistoryTurn {
-        member: MemberId,
-        life: u32,
-    },
-    WatchTurn {
-        member: MemberId,
-        life: u32,
-        stream: u64,
-    },
-    NextWish {
-        client: u32,
-    },
-    Register {
-        client: u32,
-        alarm: u64,
-    },
-    NextWatch {
-        watcher: u32,
-    },
-    Watcher {
-        watcher: u32,
-        alarm: u64,
-    },
-    TransferLate {
-        member: MemberId,
-        life: u32,
-        transfer: u64,
-        progress: u32,
-    },
-    SnapshotComplete {
-        member: MemberId,
-        life: u32,
-        transfer: u64,
-    },
-    Restart {
-        member: MemberId,
-    },
-    /// A server finds that nobody listens at a peer's address.
-    Refused {
-        member: MemberId,
-        life: u32,
-        peer: MemberId,
-    },
-    Deliver(Box<Packet>),
-    Client {
-        client: u32,
-        alarm: u64,
-    },
-    NextOperation {
-        client: u32,
-    },
-    Fault,
-    /// A decision of the script that is replayed.
-    Decided {
-        number: usize,
-    },
-    Calm,
-    Heal {
-        number: u64,
-    },
-    Operate,
-    DiskRelief {
-        member: MemberId,
-    },
-    Check,
-    AgentStart {
-        agent: u32,
-    },
-    AgentWake {
-        agent: u32,
-        life: u32,
-    },
-    JoinLate {
-        agent: u32,
-        life: u32,
-        call: u64,
-    },
-    Guest {
-        agent: u32,
-        boot: u32,
-        event: Box<GuestEvent>,
-    },
-}
-
-impl Event {
-    /// The server whose process it is for, if it is for one.
-    fn server(&self) -> Option<MemberId> {
-        match self {
-            Self::Tick { member, .. }
-            | Self::Pump { member, .. }
-            | Self::Flushed { member, .. }
-            | Self::LookForSpace { member, .. }
-            | Self::HistoryTurn { member, .. }
-            | Self::WatchTurn { member, .. }
-            | Self::TransferLate { member, .. }
-            | Self::Refused { member, .. }
-            | Self::SnapshotComplete { member, .. } => Some(*member),
-            Self::Deliver(packet) => match packet.to {
-                Host::Server(member) => Some(member),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
 }
 
 /// How much happened.
@@ -451,129 +327,6 @@ impl World {
             Event::JoinLate { agent, life, call } => self.join_late(agent, life, call),
             Event::Guest { agent, boot, event } => self.guest_event(agent, boot, *event),
         }
-    }
-
-    /// Sends something over the network.
-    pub(crate) fn send(&mut self, from: Host, to: Host, body: Body) {
-        if self.network.is_blocked(from, to) {
-            self.stream_breaks(from, to, &body);
-        }
-        let packet = Packet { from, to, body };
-        let (at_us, copy_us) = self.network.send(self.now_us, &packet);
-        if let (Some(copy_us), Some(body)) = (copy_us, packet.body.copy()) {
-            self.queue.push(copy_us, Event::Deliver(Box::new(Packet { from, to, body })));
-        }
-        if let Some(at_us) = at_us {
-            self.queue.push(at_us, Event::Deliver(Box::new(packet)));
-        }
-    }
-
-    fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, body } = packet;
-        if self.network.is_blocked(from, to) {
-            self.stream_breaks(from, to, &body);
-            return self.network.count_blocked();
-        }
-        let (label, digest) = body.summary();
-        self.note(to, label, digest, || format!("from {from}: {}", body.text()));
-        match to {
-            Host::Server(member) => self.deliver_to_server(member, from, body),
-            Host::Client(number) => self.deliver_to_client(number, body),
-            Host::Agent(number) => self.deliver_to_agent(number, from, body),
-            Host::World => {}
-        }
-    }
-
-    /// Clients are numbered through: those of the workload, those with registers, watchers.
-    fn deliver_to_client(&mut self, number: u32, body: Body) {
-        let index = number as usize;
-        let registers = self.clients.len() + self.registers.clients.len();
-        match body {
-            Body::Response(answer) if index < self.clients.len() => {
-                self.receive_answer(number, answer.call, answer.content);
-            }
-            Body::Response(answer) => {
-                self.answer_register(index - self.clients.len(), answer.call, answer.content);
-            }
-            Body::Watch(message) => self.tell_watcher(index - registers, message),
-            _ => {}
-        }
-    }
-
-    /// What cannot be delivered ends its stream: streams lose nothing in their middle.
-    fn stream_breaks(&mut self, from: Host, to: Host, body: &Body) {
-        match (from, to, body) {
-            (Host::Server(member), Host::Agent(agent), Body::Intent(_)) => self.cut_stream(member, agent),
-            (Host::Server(member), _, Body::Watch(message)) => self.cut_watch(member, message),
-            _ => {}
-        }
-    }
-
-    fn deliver_to_server(&mut self, member: MemberId, from: Host, body: Body) {
-        match (body, from) {
-            (Body::Peer(message), Host::Server(from)) => self.give(member, Input::Peer { from, message }),
-            (Body::Request(request), _) => self.receive_request(member, request),
-            // An answer on its way through the server that passed the request on.
-            (Body::Response(answer), _) if self.servers.get(&member).is_some_and(|h| h.up.is_some()) => {
-                let origin = answer.origin;
-                self.send(Host::Server(member), origin, Body::Response(answer));
-            }
-            (Body::Chunk(chunk), Host::Server(from)) => self.receive_chunk(member, from, chunk),
-            (Body::ChunkAnswer { transfer, next, taken }, _) => {
-                self.receive_chunk_answer(member, transfer, next, taken);
-            }
-            (Body::Watch(message), _) => self.serve_watch(member, from, message),
-            (Body::Connect { node, incarnation }, Host::Agent(agent)) => {
-                self.connect_agent(member, agent, node, incarnation);
-            }
-            _ => {}
-        }
-    }
-
-    /// A new entry was applied for the first time: what it calls gone or ended must have no guest.
-    pub(crate) fn observe_entry(&mut self, entry: &AppliedEntry) {
-        for change in entry.applied.iter().flat_map(|one| &one.changes) {
-            if let (Object::Node(node), Some(Object::Node(former))) = (&change.object, &change.former)
-                && node.status.phase == NodePhase::Unreachable
-                && former.status.phase != NodePhase::Unreachable
-            {
-                self.observe_loss(node.meta.id);
-            }
-            let Object::Pod(pod) = &change.object else { continue };
-            let what = match &change.former {
-                _ if change.change_type == ChangeType::Deleted => "deleted",
-                Some(Object::Pod(former))
-                    if pod.status.phase.is_terminal() && !former.status.phase.is_terminal() =>
-                {
-                    "over"
-                }
-                _ => continue,
-            };
-            let verdict = physical::gone(what, pod.meta.id, self.has_guest(pod.meta.id));
-            self.judge(verdict);
-        }
-        if let Some(Tripwire(look)) = self.tripwire
-            && let Some(detail) = look(self.chronicle.state(), &self.nemesis.counts)
-        {
-            self.fail(Violation::new("tripwire", detail));
-        }
-    }
-
-    /// A node was called unreachable. A wall clock that was set takes the leader's count with it: such runs prove
-    /// nothing here.
-    fn observe_loss(&mut self, node: ObjectId) {
-        if self.options.beyond.is_some() || self.nemesis.counts.contains_key("clock jump") {
-            return;
-        }
-        let Some(host) = self.agents.iter().find(|host| host.node == Some(node)) else { return };
-        let Some(until_ms) = host.agent.as_ref().and_then(Agent::lease_until_ms) else { return };
-        let left_ms = until_ms.saturating_sub(host.clock.monotonic_ms(self.now_us));
-        let drift_ms = 1 + 2 * self.options.server.lease_ms * contract::DRIFT_PPM_MAX / 1_000_000;
-        self.judge(leases::check(node, left_ms, drift_ms));
-    }
-
-    fn has_guest(&self, pod: ObjectId) -> bool {
-        self.agents.iter().any(|host| host.hypervisor.guests.contains_key(&pod))
     }
 
     /// The server that leads, as far as one knows it: of several, the one with the highest term.

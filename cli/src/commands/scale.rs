@@ -10,7 +10,7 @@ use crate::target::{self, slash_name};
 
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
-    /// KIND NAME... or KIND/NAME... of Deployments, ReplicaSets and StatefulSets
+    /// KIND NAME... or KIND/NAME... of Deployments, ReplicaSets, StatefulSets and ElasticWorkloads
     #[arg(required = true, value_name = "KIND NAME")]
     what: Vec<String>,
     /// How many
@@ -20,12 +20,13 @@ pub(crate) struct ScaleArgs {
 
 pub(crate) async fn run(args: ScaleArgs, context: &Context) -> Result<(), Failure> {
     let objects = target::parse_named(&args.what, &context.namespace)?;
-    let has_replicas =
-        |object: &&ObjectRef| matches!(object.kind, Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet);
+    let has_replicas = |object: &&ObjectRef| {
+        matches!(object.kind, Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::ElasticWorkload)
+    };
     if let Some(other) = objects.iter().find(|object| !has_replicas(object)) {
         let reason = match other.kind {
             Kind::DaemonSet => "it has one pod on every node that suits",
-            _ => "only Deployments, ReplicaSets and StatefulSets have",
+            _ => "only Deployments, ReplicaSets, StatefulSets and ElasticWorkloads have",
         };
         return Err(Failure::usage(format!("{other} has no replicas: {reason}")));
     }

@@ -13,6 +13,13 @@ fn web(fake: &Fake) -> bulkhead_types::Deployment {
     bulkhead_types::Deployment::try_from(web).expect("a good object")
 }
 
+/// With which code a command ends, and the one line that it says.
+async fn says(fake: &Fake, words: &[&str], code: i32, line: &str) {
+    let output = bulkhead_on(&fake.address, words).await;
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!((output.status.code(), said), (Some(code), format!("{line}\n")), "{words:?}");
+}
+
 fn image(fake: &Fake) -> String {
     web(fake).spec.template.spec.containers[0].image.to_string()
 }
@@ -21,48 +28,24 @@ fn image(fake: &Fake) -> String {
 async fn three_kinds_of_patches() {
     let fake = with_web().await;
     let strategic = "spec: {template: {spec: {containers: [{name: web, image: 'web:v2'}]}}}";
-    check(
-        &fake,
-        &["patch", "deploy", "web", "-p", strategic],
-        expect![[r#"
-        exit 0
-        deployment.apps/web patched
-    "#]],
-    )
-    .await;
+    says(&fake, &["patch", "deploy", "web", "-p", strategic], 0, "deployment.apps/web patched").await;
     assert_eq!(image(&fake), "web:v2");
     assert_eq!(web(&fake).spec.template.spec.containers[0].ports.len(), 1, "the rest of the container stays");
     let merge = r#"{"spec": {"replicas": 4, "paused": true}}"#;
-    check(
-        &fake,
-        &["patch", "deploy/web", "--type", "merge", "-p", merge],
-        expect![[r#"
-        exit 0
-        deployment.apps/web patched
-    "#]],
-    )
-    .await;
+    says(&fake, &["patch", "deploy/web", "--type", "merge", "-p", merge], 0, "deployment.apps/web patched")
+        .await;
     let spec = web(&fake).spec;
     assert_eq!((spec.replicas, spec.paused), (4, true));
     let json =
         r#"[{"op": "test", "path": "/spec/replicas", "value": 4}, {"op": "remove", "path": "/spec/paused"}]"#;
-    check(
-        &fake,
-        &["patch", "deploy/web", "--type", "json", "-p", json],
-        expect![[r#"
-        exit 0
-        deployment.apps/web patched
-    "#]],
-    )
-    .await;
+    says(&fake, &["patch", "deploy/web", "--type", "json", "-p", json], 0, "deployment.apps/web patched")
+        .await;
     assert!(!web(&fake).spec.paused);
-    check(
+    says(
         &fake,
         &["patch", "deploy/web", "--type", "json", "-p", json],
-        expect![[r#"
-        exit 1
-        error: the patch does not fit: operation '/1' failed at path '/spec/paused': path is invalid
-    "#]],
+        1,
+        "error: the patch does not fit: operation '/1' failed at path '/spec/paused': path is invalid",
     )
     .await;
 }
@@ -80,35 +63,24 @@ async fn patches_that_do_not_fit_change_nothing() {
     "#]],
     )
     .await;
-    check(
+    says(
         &fake,
         &["patch", "deploy/web", "-p", "metadata: {name: other}"],
-        expect![[r#"
-        exit 1
-        error: metadata.name cannot change: it says which object this is
-    "#]],
+        1,
+        "error: metadata.name cannot change: it says which object this is",
     )
     .await;
-    check(
+    says(
         &fake,
         &["patch", "deploy/web", "-p", "spec: {replicas: 9}", "--dry-run"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web patched (dry run)
-    "#]],
+        0,
+        "deployment.apps/web patched (dry run)",
     )
     .await;
     assert_eq!(web(&fake).spec.replicas, 2);
     fake.state().conflict = true;
-    check(
-        &fake,
-        &["patch", "deploy/web", "-p", "spec: {replicas: 9}"],
-        expect![[r#"
-        exit 5
-        error: somebody else changed it
-    "#]],
-    )
-    .await;
+    says(&fake, &["patch", "deploy/web", "-p", "spec: {replicas: 9}"], 5, "error: somebody else changed it")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,40 +88,16 @@ async fn whole_objects_are_replaced_only_where_they_are() {
     let fake = with_web().await;
     let dir = tempfile::tempdir().expect("a directory");
     let path = write(&dir, "web.yaml", &MANIFEST.replace("replicas: 2", "replicas: 6"));
-    check(
-        &fake,
-        &["replace", "-f", &path],
-        expect![[r#"
-        exit 0
-        deployment.apps/web replaced
-    "#]],
-    )
-    .await;
+    says(&fake, &["replace", "-f", &path], 0, "deployment.apps/web replaced").await;
     assert_eq!(web(&fake).spec.replicas, 6);
     let other = write(&dir, "other.yaml", &MANIFEST.replacen("name: web\n", "name: other\n", 1));
-    check(
-        &fake,
-        &["replace", "-f", &other],
-        expect![[r#"
-        exit 3
-        error: Deployment default/other does not exist
-    "#]],
-    )
-    .await;
+    says(&fake, &["replace", "-f", &other], 3, "error: Deployment default/other does not exist").await;
     let stale = write(
         &dir,
         "stale.yaml",
         &MANIFEST.replacen("name: web\n", "name: web\n  resourceVersion: '1'\n", 1),
     );
-    check(
-        &fake,
-        &["replace", "-f", &stale],
-        expect![[r#"
-        exit 5
-        error: Deployment default/web changed meanwhile
-    "#]],
-    )
-    .await;
+    says(&fake, &["replace", "-f", &stale], 5, "error: Deployment default/web changed meanwhile").await;
 }
 
 /// An editor that runs one command of sed.
@@ -164,25 +112,9 @@ async fn an_edit_in_an_editor() {
     let fake = with_web().await;
     let dir = tempfile::tempdir().expect("a directory");
     let nothing = editor(&dir, "nothing", "s/nowhere//");
-    check(
-        &fake,
-        &["edit", "deploy", "web", "--editor", &nothing],
-        expect![[r#"
-        exit 0
-        deployment.apps/web not changed
-    "#]],
-    )
-    .await;
+    says(&fake, &["edit", "deploy", "web", "--editor", &nothing], 0, "deployment.apps/web not changed").await;
     let more = editor(&dir, "more", "s/replicas: 2/replicas: 3/");
-    check(
-        &fake,
-        &["edit", "deploy", "web", "--editor", &more],
-        expect![[r#"
-        exit 0
-        deployment.apps/web edited
-    "#]],
-    )
-    .await;
+    says(&fake, &["edit", "deploy", "web", "--editor", &more], 0, "deployment.apps/web edited").await;
     assert_eq!(web(&fake).spec.replicas, 3);
     // A mistake is shown above the text when it is opened again; who saves it as it is gets it kept.
     let seen = dir.path().join("seen").display().to_string();
@@ -207,50 +139,22 @@ async fn an_edit_in_an_editor() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_concern_is_set_without_the_rest() {
     let fake = with_web().await;
-    check(
-        &fake,
-        &["set", "image", "deploy/web", "web=web:v9"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web image updated
-    "#]],
-    )
-    .await;
+    says(&fake, &["set", "image", "deploy/web", "web=web:v9"], 0, "deployment.apps/web image updated").await;
     assert_eq!(image(&fake), "web:v9");
-    check(
+    says(
         &fake,
         &["set", "image", "deploy/web", "nobody=web:v9"],
-        expect![[r#"
-        exit 3
-        error: there is no container "nobody"
-    "#]],
+        3,
+        r#"error: there is no container "nobody""#,
     )
     .await;
-    check(
-        &fake,
-        &["set", "env", "deploy/web", "A=1", "B=2"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web env updated
-    "#]],
-    )
-    .await;
-    check(
-        &fake,
-        &["set", "env", "deploy/web", "A-"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web env updated
-    "#]],
-    )
-    .await;
-    check(
+    says(&fake, &["set", "env", "deploy/web", "A=1", "B=2"], 0, "deployment.apps/web env updated").await;
+    says(&fake, &["set", "env", "deploy/web", "A-"], 0, "deployment.apps/web env updated").await;
+    says(
         &fake,
         &["set", "resources", "deploy/web", "--limits", "cpu=1,memory=1Gi", "--requests", "cpu=500m"],
-        expect![[r#"
-            exit 0
-            deployment.apps/web resource requirements updated
-        "#]],
+        0,
+        "deployment.apps/web resource requirements updated",
     )
     .await;
     let container = &web(&fake).spec.template.spec.containers[0];
@@ -261,22 +165,18 @@ async fn one_concern_is_set_without_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn how_a_deployment_rolls_and_is_placed_is_set_without_the_rest() {
     let fake = with_web().await;
-    check(
+    says(
         &fake,
         &["set", "strategy", "deploy/web", "--max-surge", "0", "--max-unavailable", "50%"],
-        expect![[r#"
-            exit 0
-            deployment.apps/web strategy updated
-        "#]],
+        0,
+        "deployment.apps/web strategy updated",
     )
     .await;
-    check(
+    says(
         &fake,
         &["set", "scheduling", "deploy/web", "--node-selector", "disk=ssd", "--toleration", "gpu:NoSchedule"],
-        expect![[r#"
-            exit 0
-            deployment.apps/web scheduling updated
-        "#]],
+        0,
+        "deployment.apps/web scheduling updated",
     )
     .await;
     let spec = web(&fake).spec;
@@ -295,38 +195,24 @@ async fn how_a_deployment_rolls_and_is_placed_is_set_without_the_rest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strategy_and_annotations_are_set() {
     let fake = with_web().await;
-    check(
-        &fake,
-        &["set", "strategy", "deploy/web", "--recreate"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web strategy updated
-    "#]],
-    )
-    .await;
+    says(&fake, &["set", "strategy", "deploy/web", "--recreate"], 0, "deployment.apps/web strategy updated")
+        .await;
     assert_eq!(web(&fake).spec.strategy, bulkhead_types::DeploymentStrategy::Recreate);
-    check(
+    says(
         &fake,
         &["set", "strategy", "deploy/web"],
-        expect![[r#"
-        exit 2
-        error: nothing to set: --max-surge, --max-unavailable, --partition, --recreate or --on-delete
-    "#]],
+        2,
+        "error: nothing to set: --max-surge, --max-unavailable, --partition, --recreate or --on-delete",
     )
     .await;
-    check(
+    says(
         &fake,
         &["annotate", "deploy/web", "kubernetes.io/change-cause=any text"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web annotated
-    "#]],
+        0,
+        "deployment.apps/web annotated",
     )
     .await;
-    check(&fake, &["annotate", "deploy/web", "kubernetes.io/change-cause=other"], expect![[r#"
-        exit 5
-        error: Deployment default/web has annotation kubernetes.io/change-cause already: --overwrite changes it
-    "#]]).await;
+    says(&fake, &["annotate", "deploy/web", "kubernetes.io/change-cause=other"], 5, "error: Deployment default/web has annotation kubernetes.io/change-cause already: --overwrite changes it").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,52 +259,18 @@ async fn conflicts_are_named_and_forced() {
     let fake = with_web().await;
     let dir = tempfile::tempdir().expect("a directory");
     let path = write(&dir, "web.yaml", MANIFEST);
-    check(
+    says(&fake, &["apply", "-f", &path], 0, "deployment.apps/web unchanged").await;
+    says(&fake, &["set", "image", "deploy/web", "web=web:v2"], 0, "deployment.apps/web image updated").await;
+    says(
         &fake,
         &["apply", "-f", &path],
-        expect![[r#"
-        exit 0
-        deployment.apps/web unchanged
-    "#]],
+        5,
+        r#"error: spec.template.spec.containers[name=web].image is managed by "bulkhead-set""#,
     )
     .await;
-    check(
-        &fake,
-        &["set", "image", "deploy/web", "web=web:v2"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web image updated
-    "#]],
-    )
-    .await;
-    check(
-        &fake,
-        &["apply", "-f", &path],
-        expect![[r#"
-        exit 5
-        error: spec.template.spec.containers[name=web].image is managed by "bulkhead-set"
-    "#]],
-    )
-    .await;
-    check(
-        &fake,
-        &["apply", "-f", &path, "--force-conflicts"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web configured
-    "#]],
-    )
-    .await;
+    says(&fake, &["apply", "-f", &path, "--force-conflicts"], 0, "deployment.apps/web configured").await;
     assert_eq!(image(&fake), "web:v1");
-    check(
-        &fake,
-        &["apply", "-f", &path, "--server-side"],
-        expect![[r#"
-        exit 0
-        deployment.apps/web unchanged
-    "#]],
-    )
-    .await;
+    says(&fake, &["apply", "-f", &path, "--server-side"], 0, "deployment.apps/web unchanged").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -475,13 +327,11 @@ async fn a_deployment_is_stopped_and_started() {
     done(&["start", "deploy", "web"], "deployment.apps/web started\n").await;
     assert!(!web(&fake).spec.stopped);
     done(&["redeploy", "deploy", "web"], "deployment.apps/web redeployed\n").await;
-    check(
+    says(
         &fake,
         &["stop", "ds/web"],
-        expect![[r#"
-            exit 2
-            error: DaemonSet default/web cannot be stopped or started: only Deployments and StatefulSets can
-        "#]],
+        2,
+        "error: DaemonSet default/web cannot be stopped or started: only Deployments and StatefulSets can",
     )
     .await;
 }
@@ -489,22 +339,18 @@ async fn a_deployment_is_stopped_and_started() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wait_for_what_stands_at_a_path() {
     let fake = with_web().await;
-    check(
+    says(
         &fake,
         &["wait", "deploy/web", "--for", "jsonpath={.spec.replicas}=2"],
-        expect![[r#"
-            exit 0
-            deployment.apps/web condition met
-        "#]],
+        0,
+        "deployment.apps/web condition met",
     )
     .await;
-    check(
+    says(
         &fake,
         &["wait", "deploy/web", "--for", "jsonpath={.spec.replicas}=7", "--timeout", "300ms"],
-        expect![[r#"
-            exit 4
-            error: not so after 300ms: $.spec.replicas is 7
-        "#]],
+        4,
+        "error: not so after 300ms: $.spec.replicas is 7",
     )
     .await;
     let waits = ["wait", "deploy/web", "--for", "jsonpath={.spec.paused}=true"];

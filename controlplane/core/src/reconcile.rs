@@ -24,6 +24,7 @@ pub mod fencing;
 mod garbage;
 mod history;
 mod job;
+mod looks;
 mod names;
 mod node_lifecycle;
 mod queue;

@@ -59,7 +59,7 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             (Some(workload::replica_set_spec(&o.spec)), Some(workload::replica_set_status(o)))
         }
         Object::Deployment(o) => {
-            (Some(workload::deployment_spec(&o.spec)), Some(workload::deployment_status(&o.status)))
+            (Some(workload::deployment_spec(&o.spec)), Some(workload::deployment_status(o)))
         }
         Object::StatefulSet(o) => {
             (Some(stateful::stateful_set_spec(&o.spec)), Some(stateful::stateful_set_status(&o.status)))

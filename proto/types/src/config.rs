@@ -35,7 +35,7 @@ pub enum SecretType {
     Tls = 2,
     /// Credentials of registries: `.dockerconfigjson`.
     DockerConfigJson = 3,
-    /// `username` and `password`.
+    /// `username`, `password`, or both.
     BasicAuth = 4,
 }
 
@@ -51,17 +51,6 @@ impl SecretType {
             Self::Tls => "kubernetes.io/tls",
             Self::DockerConfigJson => "kubernetes.io/dockerconfigjson",
             Self::BasicAuth => "kubernetes.io/basic-auth",
-        }
-    }
-
-    /// The keys that must be there.
-    #[must_use]
-    pub fn required_keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Opaque => &[],
-            Self::Tls => &["tls.crt", "tls.key"],
-            Self::DockerConfigJson => &[".dockerconfigjson"],
-            Self::BasicAuth => &["username", "password"],
         }
     }
 }

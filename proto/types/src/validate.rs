@@ -29,8 +29,8 @@ pub use security::SUPPLEMENTAL_GROUPS_MAX;
 pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
-    ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, LABELS_MAX, Node, Object, ObjectMeta, StringMap,
-    check_label_key, check_label_value,
+    ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node, Object, ObjectMeta,
+    StringMap, check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -73,6 +73,12 @@ pub struct FieldError {
 /// at most [`FIELD_ERRORS_MAX`] errors are listed.
 #[must_use]
 pub fn validate(object: &Object) -> Vec<FieldError> {
+    validate_at(object, FEATURE_LEVEL_MAX)
+}
+
+/// The same by the rules of a feature level: what a log of that level holds was judged by them.
+#[must_use]
+pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
     let mut report = Report::default();
     let root = Path::Root;
     meta(object, &mut report);
@@ -97,7 +103,7 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
             job::cron_job(&j.spec, &root.field("spec"), &mut report);
         }
         Object::ConfigMap(c) => config::config_map(c, &mut report),
-        Object::Secret(s) => config::secret(s, &mut report),
+        Object::Secret(s) => config::secret(s, level, &mut report),
         Object::HorizontalPodAutoscaler(a) => autoscaler::autoscaler(a, &mut report),
         Object::CronHorizontalPodAutoscaler(a) => {
             autoscaler::cron_autoscaler(&a.spec, &root.field("spec"), &mut report);

@@ -170,14 +170,14 @@ pub(super) fn resize(
         Object::StatefulSet(mut set) => {
             Arc::make_mut(&mut set).spec.replicas = replicas;
             let object = Object::StatefulSet(set);
-            super::objects::check_valid(&object)?;
+            super::objects::check_valid(state, &object)?;
             emit.push(EventKind::SpecChanged(object));
         }
         Object::ElasticWorkload(mut workload) => {
             let capacity = workload.spec.capacity().unwrap_or(u32::MAX);
             Arc::make_mut(&mut workload).spec.replicas = replicas.min(capacity);
             let object = Object::ElasticWorkload(workload);
-            super::objects::check_valid(&object)?;
+            super::objects::check_valid(state, &object)?;
             emit.push(EventKind::SpecChanged(object));
         }
         other => return Err(not_allowed(other.object_ref(), "has no size that could be set")),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ANNOTATION_UNIQUE, Deletion, EventKind, FENCING_LEVEL, Kind, LABEL_HOSTNAME, MANAGERS_MAX, Managers,
-    Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus, validate,
+    Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus,
+    validate_at,
 };
 
 use super::{Emit, autoscaling, claims, elastic, not_allowed, not_found, priorities, vertical};
@@ -13,9 +14,11 @@ use crate::admission::admit;
 
 /// The namespace that is always there.
 pub(super) const NAMESPACE_DEFAULT: &str = "default";
+/// What helps where a field cannot change.
+const MAKE_ANEW: &str = "delete the object and create it anew, or give the new one another name";
 
 pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
-    check_valid(object)?;
+    check_valid(state, object)?;
     let reference = object.object_ref();
     check_managers(&reference, &object.meta().managers.get().cloned().unwrap_or_default())?;
     check_namespace(state, &reference)?;
@@ -110,8 +113,8 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
     object
 }
 
-pub(super) fn check_valid(object: &Object) -> Result<(), Rejection> {
-    let mut errors = validate(object);
+pub(super) fn check_valid(state: &State, object: &Object) -> Result<(), Rejection> {
+    let mut errors = validate_at(object, state.feature_level());
     if let Object::CronJob(cron_job) = object {
         errors.extend(super::jobs::schedule_error(&cron_job.spec));
     }
@@ -159,7 +162,7 @@ fn check_namespace(state: &State, reference: &ObjectRef) -> Result<(), Rejection
 pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     let reference = object.object_ref();
     let Some(present) = state.find_object(&reference) else { return create(state, object, emit) };
-    check_valid(object)?;
+    check_valid(state, object)?;
     if present.meta().is_deleting() {
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
@@ -193,13 +196,15 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         }
         (Object::Deployment(present), Object::Deployment(wanted)) if present.spec != wanted.spec => {
             if present.spec.selector != wanted.spec.selector {
-                return Err(immutable(&reference, "spec.selector", "cannot change after creation"));
+                return Err(immutable(&reference, "spec.selector", "cannot change after creation")
+                    .with_remedy(MAKE_ANEW));
             }
             emit.push(EventKind::DeploymentSpecChanged { id, spec: wanted.spec.clone() });
         }
         (Object::ReplicaSet(present), Object::ReplicaSet(wanted)) if present.spec != wanted.spec => {
             if present.spec.selector != wanted.spec.selector {
-                return Err(immutable(&reference, "spec.selector", "cannot change after creation"));
+                return Err(immutable(&reference, "spec.selector", "cannot change after creation")
+                    .with_remedy(MAKE_ANEW));
             }
             let spec = bulkhead_types::ReplicaSetSpec { rollout_revision: 0, ..wanted.spec.clone() };
             emit.push(EventKind::ReplicaSetSpecChanged { id, spec });
@@ -247,8 +252,7 @@ fn change_spec(
         return Ok(());
     }
     if let Some((path, reason)) = super::specs::immutable_change(present, wanted) {
-        return Err(immutable(reference, path, reason)
-            .with_remedy("delete the object and create it anew, or give the new one another name"));
+        return Err(immutable(reference, path, reason).with_remedy(MAKE_ANEW));
     }
     let mut object = wanted.clone();
     *object.meta_mut() = present.meta().clone();

@@ -45,7 +45,7 @@ pub(super) fn scale(
             if set.spec.replicas != replicas {
                 Arc::make_mut(&mut set).spec.replicas = replicas;
                 let object = Object::StatefulSet(set);
-                super::objects::check_valid(&object)?;
+                super::objects::check_valid(state, &object)?;
                 emit.push(EventKind::SpecChanged(object));
             }
         }
@@ -53,7 +53,7 @@ pub(super) fn scale(
             if workload.spec.replicas != replicas {
                 Arc::make_mut(&mut workload).spec.replicas = replicas;
                 let object = Object::ElasticWorkload(workload);
-                super::objects::check_valid(&object)?;
+                super::objects::check_valid(state, &object)?;
                 emit.push(EventKind::SpecChanged(object));
             }
         }
@@ -279,7 +279,7 @@ impl Rolled {
             }
             Self::DaemonSet(_) => return Ok(()),
         };
-        super::objects::check_valid(&object)?;
+        super::objects::check_valid(state, &object)?;
         super::claims::check_scalers(state, &object)
     }
 

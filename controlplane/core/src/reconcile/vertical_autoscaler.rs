@@ -8,23 +8,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AUTOSCALER_PERIOD_MS, Command, Container, Kind, Object, ObjectId, Pod, UpdateMode, VERTICAL_PERIOD_MS,
-    VerticalPodAutoscaler,
+    Command, Container, Kind, Object, ObjectId, Pod, UpdateMode, VERTICAL_PERIOD_MS, VerticalPodAutoscaler,
 };
 
 use super::job::stays;
-use super::{Queue, Reconciler, View, work_off};
+use super::looks::Looks;
+use super::{Reconciler, View, work_off};
 use crate::autoscale::workload_pods;
 use crate::disruption::refusing;
 use crate::vertical::{Models, check_eviction, is_misfit, look};
-use crate::{Change, ChangeType, State};
+use crate::{Change, State};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct VerticalAutoscalers {
-    queue: Queue,
-    /// The generation that was looked at last, and when the next look is due, milliseconds since the epoch.
-    looked: BTreeMap<ObjectId, (u64, u64)>,
+    looks: Looks,
     models: BTreeMap<ObjectId, Models>,
 }
 
@@ -35,52 +33,36 @@ impl Reconciler for VerticalAutoscalers {
 
     fn reset(&mut self, state: &State) {
         *self = Self::default();
-        state.vertical_pod_autoscalers().iter().for_each(|one| self.queue.mark(one.meta.id));
+        state.vertical_pod_autoscalers().iter().for_each(|one| self.looks.queue.mark(one.meta.id));
     }
 
     fn observe(&mut self, change: &Change) {
         let Object::VerticalPodAutoscaler(vertical) = &change.object else { return };
-        let id = vertical.meta.id;
-        if change.change_type == ChangeType::Deleted {
-            self.queue.forget(id);
-            self.looked.remove(&id);
-            self.models.remove(&id);
-        } else {
-            self.queue.mark(id);
+        if self.looks.observe(change) {
+            self.models.remove(&vertical.meta.id);
         }
     }
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
-        self.queue.begin(view.now_ms);
+        self.looks.queue.begin(view.now_ms);
         work_off(
             self,
-            |this| &mut this.queue,
+            |this| &mut this.looks.queue,
             |this, id, commands| {
                 let found = view.state.vertical_pod_autoscalers().get(id);
                 let Some(vertical) = found.filter(|one| stays(view.state, &one.meta)) else { return };
-                let generation = vertical.meta.generation;
-                // Agents have told a new leader what they know when this is over.
-                let first_ms = view.soft.leader_since_ms() + AUTOSCALER_PERIOD_MS;
-                let due_ms = match this.looked.get(&id) {
-                    Some((seen, due_ms)) if *seen == generation => (*due_ms).max(first_ms),
-                    _ => first_ms,
-                };
-                if view.now_ms < due_ms {
-                    this.queue.wake_at(id, due_ms);
+                if !this.looks.begin(view, &vertical.meta, VERTICAL_PERIOD_MS) {
                     return;
                 }
                 let models = this.models.entry(id);
                 let models = models.or_insert_with(|| Models::restore(&vertical.status, view.now_ms));
                 commands.extend(decide(view, vertical, models));
-                let next_ms = view.now_ms + VERTICAL_PERIOD_MS;
-                this.looked.insert(id, (generation, next_ms));
-                this.queue.wake_at(id, next_ms);
             },
         )
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        self.looks.queue.next_wake_ms()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::kit::{Cluster, deployment, name, reference, rolling};
 /// Looks of an autoscaler until everything that there is to decide was decided.
 const LOOKS: u64 = 4;
 
-fn autoscaler(
+pub fn autoscaler(
     named: &str,
     target: (Kind, &str),
     min_replicas: u32,
@@ -34,7 +34,7 @@ fn autoscaler(
     }
 }
 
-fn object(autoscaler: HorizontalPodAutoscaler) -> Object {
+pub fn object(autoscaler: HorizontalPodAutoscaler) -> Object {
     Object::HorizontalPodAutoscaler(Arc::new(autoscaler))
 }
 
@@ -46,7 +46,7 @@ fn found(state: &State, named: &str) -> Arc<HorizontalPodAutoscaler> {
 }
 
 /// Agents that start guests and tell what these use.
-trait Guests {
+pub trait Guests {
     fn tell_usage(&mut self, cpu_millis: impl Fn(&Pod) -> u64);
     fn start_guests(&mut self, ready: bool);
     fn look(&mut self, times: u64, cpu_millis: impl Fn(&Pod) -> u64 + Copy);
@@ -78,7 +78,8 @@ impl Guests for Cluster {
             let Some(node) = pod.node.and_then(|node| self.state().nodes().get(node)).cloned() else {
                 continue;
             };
-            if pod.status.ready == ready && pod.status.started_at_ms > 0 && !pod.meta.is_deleting() {
+            let runs = pod.status.ready == ready && pod.status.started_at_ms > 0;
+            if (runs || pod.status.phase.is_terminal()) && !pod.meta.is_deleting() {
                 continue;
             }
             self.sequence += 1;

@@ -10,8 +10,9 @@ use bulkhead_types::{
 };
 use proptest::prelude::*;
 
-use crate::kit::{Cluster, GIB, Say, facts, reference};
-use crate::sets::{daemon_set, image, is_active, is_available, node_by_node, restored, taint, template_of};
+use crate::kit::{Cluster, GIB, facts, reference};
+use crate::play::{self, Chance, Seen, Word, any_chance, check_history, delete};
+use crate::sets::{daemon_set, image, is_active, is_available, node_by_node, taint, template_of};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -24,21 +25,10 @@ enum Op {
     Join(usize),
     Leave(usize),
     Undo,
-    Delete(usize),
-    Say(usize, Say),
-    Agents,
-    Advance(u64),
-    NewLeader,
-    Lose,
+    Chance(Chance),
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
-    let say = prop_oneof![
-        6 => Just(Say::Ready),
-        2 => Just(Say::NotReady),
-        1 => Just(Say::Failed),
-        4 => Just(Say::Gone),
-    ];
     prop_oneof![
         3 => (1u32..4).prop_map(Op::Image),
         2 => (1u32..4).prop_map(|most| Op::Strategy(most, 0)),
@@ -50,12 +40,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0usize..5).prop_map(Op::Join),
         1 => (0usize..5).prop_map(Op::Leave),
         1 => Just(Op::Undo),
-        1 => (0usize..16).prop_map(Op::Delete),
-        8 => (0usize..16, say).prop_map(|(pod, say)| Op::Say(pod, say)),
-        4 => Just(Op::Agents),
-        3 => (1u64..20_000).prop_map(Op::Advance),
-        1 => Just(Op::NewLeader),
-        2 => Just(Op::Lose),
+        19 => any_chance().prop_map(Op::Chance),
     ]
 }
 
@@ -128,8 +113,9 @@ impl<'a> Model<'a> {
     }
 }
 
-fn check(now_ms: u64, before: &State, after: &State) {
-    let Some(set) = before.daemon_sets().iter().next() else { return };
+/// A command of a reconciler does to a set's pods only what the documentation says.
+pub fn check(seen: &Seen<'_>, set: &DaemonSet) {
+    let &Seen { now_ms, before, after, .. } = seen;
     let (was, is) = (Model::of(before, set, now_ms), Model::of(after, set, now_ms));
     let most = is.bounds().map_or(0, |(_, surge)| surge);
     assert!(is.surging() <= most.max(was.surging()), "{} nodes with two pods", is.surging());
@@ -170,8 +156,6 @@ fn check_given_up(was: &Model<'_>, is: &Model<'_>, node: &str, pod: &Pod) {
 }
 
 fn perform(cluster: &mut Cluster, op: &Op) {
-    let log = || reference(Kind::DaemonSet, "log");
-    let pods: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.clone()).collect();
     let node = |at: &usize| format!("node-{at}");
     let is_there = |cluster: &Cluster, at: &usize| {
         cluster.state().find_object(&reference(Kind::Node, &node(at))).is_some()
@@ -203,31 +187,14 @@ fn perform(cluster: &mut Cluster, op: &Op) {
             cluster.change_node(&node(at), |node| _ = node.meta.labels.insert("disk".into(), "fast".into()));
         }
         // Refused while it is Ready and holds pods.
-        Op::Leave(at) => {
-            let object = reference(Kind::Node, &node(at));
-            _ = cluster.submit(vec![Command::Delete { object, grace_ms: None, force: false }]);
-        }
-        Op::Undo => _ = cluster.submit(vec![Command::UndoRollout { deployment: log(), to_revision: None }]),
-        Op::Delete(at) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                let object = reference(Kind::Pod, pod.name.as_str());
-                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
-            }
-        }
-        Op::Say(at, say) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                cluster.say(pod.id, *say);
-            }
-        }
-        Op::Agents => _ = cluster.agents(),
-        Op::Advance(ms) => cluster.advance(*ms),
-        Op::NewLeader => cluster.new_leader(),
-        Op::Lose => cluster.lose(),
+        Op::Leave(at) => _ = cluster.submit(vec![delete(Kind::Node, &node(at))]),
+        Op::Undo => _ = cluster.submit(vec![Word::Undo.of(reference(Kind::DaemonSet, "log"))]),
+        Op::Chance(chance) => cluster.befall(chance),
     }
 }
 
 /// A template for nodes with fast disks.
-fn wanted(version: u32) -> bulkhead_types::PodTemplate {
+pub fn wanted(version: u32) -> bulkhead_types::PodTemplate {
     let mut template = image("log", version);
     let mut spec = (*template.spec).clone();
     spec.node_selector.insert("disk".into(), "fast".into());
@@ -237,7 +204,7 @@ fn wanted(version: u32) -> bulkhead_types::PodTemplate {
 
 fn play(min_ready_ms: u64, ops: &[Op]) -> Cluster {
     let mut cluster = Cluster::new();
-    cluster.watch = check;
+    cluster.watch(|seen| seen.before.daemon_sets().iter().for_each(|set| check(seen, set)));
     (0..4).for_each(|at| perform(&mut cluster, &Op::Join(at)));
     cluster.ok(Command::Apply(daemon_set("log", |spec| {
         spec.template = wanted(1);
@@ -245,13 +212,7 @@ fn play(min_ready_ms: u64, ops: &[Op]) -> Cluster {
         spec.revision_history_limit = 2;
     })));
     cluster.settle();
-    for (at, op) in ops.iter().enumerate() {
-        perform(&mut cluster, op);
-        // What is to be lost must not have arrived before.
-        if !matches!(ops.get(at + 1), Some(Op::Lose)) {
-            cluster.settle();
-        }
-    }
+    play::play(&mut cluster, ops, |op| matches!(op, Op::Chance(Chance::Lose)), perform);
     cluster
 }
 
@@ -259,8 +220,7 @@ fn play(min_ready_ms: u64, ops: &[Op]) -> Cluster {
 fn heal(cluster: &mut Cluster) {
     // A lost word comes back after a while.
     cluster.advance(40_000);
-    for _ in 0..200 {
-        cluster.converge();
+    let is_done = play::heal(cluster, |cluster| {
         let set = cluster.get_daemon_set("log");
         let model = Model::of(cluster.state(), &set, cluster.now_ms);
         let rolls = set.spec.update_strategy != DaemonSetUpdateStrategy::OnDelete;
@@ -268,12 +228,9 @@ fn heal(cluster: &mut Cluster) {
             let (wanted, may_stay) = model.node(node).map_or((false, false), |node| suits(node));
             may_stay && pods.len() == 1 && (!wanted || !rolls || model.is_new(pods[0]))
         };
-        if model.unavailable() == 0 && model.pods.iter().all(is_done) {
-            return;
-        }
-        cluster.advance(5000);
-    }
-    panic!("never done: {} {:#?}", cluster.daemons("log"), cluster.get_daemon_set("log").status);
+        model.unavailable() == 0 && model.pods.iter().all(is_done)
+    });
+    assert!(is_done, "never done: {} {:#?}", cluster.daemons("log"), cluster.get_daemon_set("log").status);
 }
 
 proptest! {
@@ -290,10 +247,8 @@ proptest! {
         let wanted = Model::of(cluster.state(), &set, cluster.now_ms).wanted().count() as u32;
         prop_assert_eq!((status.desired_number_scheduled, status.number_available), (wanted, wanted));
         prop_assert_eq!(status.number_unavailable, 0);
-        let replayed = cluster.replayed();
-        prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
-        prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
-        cluster.watch = |_, _, _| panic!("a set at rest is left alone");
+        check_history(&cluster);
+        cluster.watch(|_| panic!("a set at rest is left alone"));
         cluster.new_leader();
         cluster.settle();
     }

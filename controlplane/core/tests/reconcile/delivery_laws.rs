@@ -5,47 +5,35 @@
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     BatchPause, CanaryStep, Command, Delivery, DeliveryStatus, DeliveryStep, Deployment, IntOrPercent, Kind,
-    Pod, Rare,
+    Rare,
 };
 use proptest::prelude::*;
 
-use crate::kit::{Cluster, Say, deployment, reference, rolling};
+use crate::kit::{Cluster, deployment, reference, rolling};
+use crate::laws::check_bounds;
+use crate::play::{Chance, Seen, Word, any_chance, check_history};
 
 #[derive(Clone, Debug)]
 enum Op {
-    Scale(u32),
+    Word(Word),
     Image(u32),
-    Pause(bool),
-    Stop(bool),
-    Undo,
-    Promote(bool),
-    Abort,
-    Retry,
-    Delete(usize),
-    Say(usize, Say),
-    Agents,
-    Advance(u64),
-    NewLeader,
-    Lose,
+    Chance(Chance),
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
-    let say = prop_oneof![4 => Just(Say::Ready), 2 => Just(Say::NotReady), 1 => Just(Say::Failed), 3 => Just(Say::Gone)];
+    let word = prop_oneof![
+        1 => (0u32..8).prop_map(Word::Scale),
+        1 => any::<bool>().prop_map(Word::Pause),
+        1 => any::<bool>().prop_map(Word::Stop),
+        1 => Just(Word::Undo),
+        3 => prop::bool::weighted(0.2).prop_map(|full| Word::Promote { full }),
+        1 => Just(Word::Abort),
+        1 => Just(Word::Retry),
+    ];
     prop_oneof![
-        1 => (0u32..8).prop_map(Op::Scale),
+        9 => word.prop_map(Op::Word),
         2 => (0u32..4).prop_map(Op::Image),
-        1 => any::<bool>().prop_map(Op::Pause),
-        1 => any::<bool>().prop_map(Op::Stop),
-        1 => Just(Op::Undo),
-        3 => prop::bool::weighted(0.2).prop_map(Op::Promote),
-        1 => Just(Op::Abort),
-        1 => Just(Op::Retry),
-        1 => (0usize..16).prop_map(Op::Delete),
-        6 => (0usize..16, say).prop_map(|(pod, say)| Op::Say(pod, say)),
-        5 => Just(Op::Agents),
-        3 => (1u64..40_000).prop_map(Op::Advance),
-        1 => Just(Op::NewLeader),
-        1 => Just(Op::Lose),
+        19 => any_chance().prop_map(Op::Chance),
     ]
 }
 
@@ -76,96 +64,48 @@ fn any_delivery() -> impl Strategy<Value = Delivery> {
     ]
 }
 
-fn figures(state: &State, deployment: &Deployment) -> (u32, u32) {
-    let is_active = |pod: &&std::sync::Arc<Pod>| !pod.meta.is_deleting() && !pod.status.phase.is_terminal();
-    let active = || state.pods().iter().filter(is_active);
-    let now_ms = state.now_ms();
-    let is_available = |pod: &&std::sync::Arc<Pod>| {
-        pod.status.ready && now_ms >= pod.status.ready_since_ms + deployment.spec.min_ready_ms
-    };
-    (active().count() as u32, active().filter(is_available).count() as u32)
-}
-
 fn size_of(state: &State, name: &str) -> u32 {
     state.replica_sets().iter().find(|set| set.meta.name.as_str() == name).map_or(0, |set| set.spec.replicas)
 }
 
 /// No command of a reconciler lets more new pods be than the step allows, or passes over a pause that is not over.
-fn check_steps(now_ms: u64, before: &State, after: &State) {
-    let (Some(was), Some(is)) = (before.deployments().iter().next(), after.deployments().iter().next())
-    else {
-        return;
-    };
+pub fn check_steps(seen: &Seen<'_>, is: &Deployment) {
+    let Some(was) = seen.before.deployments().get(is.meta.id) else { return };
     let Some(delivery) = is.spec.delivery.get() else { return };
     let (Some(former), Some(status)) = (was.status.delivery.get(), is.status.delivery.get()) else { return };
     let desired = is.spec.wanted_replicas();
     if status.is_under_way() {
-        let (had, has) = (size_of(before, &status.update), size_of(after, &status.update));
+        let (had, has) = (size_of(seen.before, &status.update), size_of(seen.after, &status.update));
         let allowed = if status.is_aborted() { 0 } else { delivery.new_max(status.step, desired) };
         assert!(has <= had.max(allowed), "{has} new pods, {allowed} are allowed: {status:?}");
     }
     if former.update == status.update && former.is_under_way() && status.step > former.step {
         assert_eq!(status.step, former.step + 1);
         match delivery.step(former.step, desired) {
-            Some(DeliveryStep::Pause(Some(ms))) => assert!(now_ms >= former.step_started_ms + ms),
+            Some(DeliveryStep::Pause(Some(ms))) => assert!(seen.now_ms >= former.step_started_ms + ms),
             Some(DeliveryStep::Size(_)) => {}
             other => panic!("{other:?} was passed over"),
         }
     }
 }
 
-/// The same, and no command of a reconciler raises the total above the surge, or takes availability below its minimum.
-fn check_all(now_ms: u64, before: &State, after: &State) {
-    check_steps(now_ms, before, after);
-    let Some(deployment) = after.deployments().iter().next() else { return };
-    let desired = deployment.spec.wanted_replicas();
-    let (surge, unavailable) = deployment.spec.strategy.bounds(desired);
-    let ((total_before, available_before), (total, available)) =
-        (figures(before, deployment), figures(after, deployment));
-    assert!(total <= total_before.max(desired + surge), "{total} of {desired}+{surge}");
-    let least = desired.saturating_sub(unavailable).min(available_before);
-    assert!(available >= least, "{available} available, of {available_before}, of {desired}-{unavailable}");
-}
-
-/// A word of the user's; the others are what pods and servers suffer.
-fn command(op: &Op) -> Option<Command> {
-    let web = || reference(Kind::Deployment, "web");
-    Some(match op {
-        Op::Scale(replicas) => Command::Scale { object: web(), replicas: *replicas },
-        Op::Pause(paused) => Command::SetPaused { deployment: web(), paused: *paused },
-        Op::Stop(stopped) => Command::SetStopped { object: web(), stopped: *stopped },
-        Op::Undo => Command::UndoRollout { deployment: web(), to_revision: None },
-        Op::Promote(full) => Command::PromoteRollout { deployment: web(), full: *full },
-        Op::Abort => Command::AbortRollout { deployment: web() },
-        Op::Retry => Command::RetryRollout { deployment: web() },
-        _ => return None,
-    })
+fn check_all(seen: &Seen<'_>, is_stable: bool) {
+    for deployment in seen.after.deployments().iter() {
+        check_steps(seen, deployment);
+        if is_stable {
+            check_bounds(seen, deployment);
+        }
+    }
 }
 
 fn perform(cluster: &mut Cluster, op: &Op) {
-    let pods: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.clone()).collect();
     match op {
+        Op::Word(word) => _ = cluster.submit(vec![word.of(reference(Kind::Deployment, "web"))]),
         Op::Image(version) => cluster.set_image("web", &format!("web:{version}")),
-        Op::Delete(at) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                let object = reference(Kind::Pod, pod.name.as_str());
-                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
-            }
-        }
-        Op::Say(at, say) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                cluster.say(pod.id, *say);
-            }
-        }
-        Op::Agents => _ = cluster.agents(),
-        Op::Advance(ms) => cluster.advance(*ms),
-        Op::NewLeader => cluster.new_leader(),
-        Op::Lose => {
-            cluster.lose();
-            cluster.advance(40_000);
-        }
-        // Some are refused where they make no sense.
-        user => _ = cluster.submit(command(user).into_iter().collect()),
+        Op::Chance(chance) => cluster.befall(chance),
+    }
+    if matches!(op, Op::Chance(Chance::Lose)) {
+        cluster.advance(40_000);
     }
 }
 
@@ -182,8 +122,9 @@ fn play(delivery: &Delivery, min_ready_ms: u64, ops: &[Op]) -> Cluster {
     cluster.converge();
     for op in ops {
         // A user's word may change the bounds at once; the steps hold always.
-        let is_users = command(op).is_some() || matches!(op, Op::Image(_) | Op::Delete(_) | Op::Lose);
-        cluster.watch = if is_users { check_steps } else { check_all };
+        let is_users =
+            !matches!(op, Op::Chance(chance) if !matches!(chance, Chance::Delete(_) | Chance::Lose));
+        cluster.watch(move |seen| check_all(seen, !is_users));
         perform(&mut cluster, op);
         cluster.settle();
     }
@@ -197,11 +138,11 @@ fn status(cluster: &Cluster) -> DeliveryStatus {
 /// Lets everything get well. Returns whether the delivery was over, or stood at its partition, by itself or by promotion.
 fn heal(cluster: &mut Cluster) {
     let web = || reference(Kind::Deployment, "web");
-    cluster.watch = check_steps;
+    cluster.watch(|seen| check_all(seen, false));
     cluster.ok(Command::SetStopped { object: web(), stopped: false });
     cluster.ok(Command::SetPaused { deployment: web(), paused: false });
     cluster.converge();
-    cluster.watch = check_all;
+    cluster.watch(|seen| check_all(seen, true));
     for _ in 0..60 {
         cluster.converge();
         cluster.advance(5000);
@@ -238,6 +179,6 @@ proptest! {
         } else {
             prop_assert_eq!(update, desired, "it is over: {}", shown);
         }
-        prop_assert_eq!(cluster.replayed().digest(), cluster.state().digest(), "events alone lead to the same State");
+        check_history(&cluster);
     }
 }

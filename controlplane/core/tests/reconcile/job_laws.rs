@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
-    Command, CompletionMode, EventKind, JobSpec, Kind, Object, ObjectId, PodEnd, PodReplacementPolicy,
+    Command, CompletionMode, EventKind, Job, JobSpec, Kind, Object, ObjectId, PodEnd, PodReplacementPolicy,
 };
 use proptest::prelude::*;
 
 use crate::job_kit::{Fate, cluster, job};
 use crate::kit::{Cluster, reference};
+use crate::play::{Seen, check_history};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -66,12 +67,14 @@ struct Counted {
     failed: u32,
 }
 
-fn counted(cluster: &Cluster, indexed: bool) -> Counted {
+fn counted(cluster: &Cluster, job: &Job) -> Counted {
+    let indexed = job.spec.completion_mode == CompletionMode::Indexed;
     let mut counted = Counted::default();
     let mut indexes = BTreeSet::new();
     for event in cluster.transactions.iter().flat_map(|t| &t.events) {
-        let EventKind::JobPodEnded { end, index, .. } = &event.kind else { continue };
+        let EventKind::JobPodEnded { job: of, end, index, .. } = &event.kind else { continue };
         match end {
+            _ if *of != job.meta.id => {}
             PodEnd::Succeeded if !indexed => counted.succeeded += 1,
             PodEnd::Succeeded => _ = indexes.insert(*index),
             PodEnd::Failed => counted.failed += 1,
@@ -83,30 +86,30 @@ fn counted(cluster: &Cluster, indexed: bool) -> Counted {
     counted
 }
 
-/// Pods that came to be, and of those the ones that have ended: terminal, or gone.
-fn ended(cluster: &Cluster) -> (usize, usize) {
+/// Of the pods that came to be those that have ended: terminal, or gone.
+fn ended(cluster: &Cluster, job: ObjectId) -> usize {
     let made: BTreeSet<ObjectId> = cluster
         .transactions
         .iter()
         .flat_map(|t| &t.events)
-        .filter(|event| matches!(event.kind, EventKind::OwnedPodCreated { .. }))
+        .filter(|event| matches!(&event.kind, EventKind::OwnedPodCreated { owner, .. } if owner.id == job))
         .map(|event| ObjectId(event.revision))
         .collect();
     let pods = cluster.state().pods();
     let over = |id: &&ObjectId| pods.get(**id).is_none_or(|pod| pod.status.phase.is_terminal());
-    (made.len(), made.iter().filter(over).count())
+    made.iter().filter(over).count()
 }
 
-fn ends_counted(cluster: &Cluster) -> usize {
+fn ends_counted(cluster: &Cluster, id: ObjectId) -> usize {
     let events = cluster.transactions.iter().flat_map(|t| &t.events);
-    events.filter(|event| matches!(event.kind, EventKind::JobPodEnded { .. })).count()
+    events.filter(|event| matches!(event.kind, EventKind::JobPodEnded { job, .. } if job == id)).count()
 }
 
-fn check(cluster: &Cluster, end: &mut Option<String>) {
-    let job = cluster.get_job("a");
+/// Each end of a pod is counted once, as what it was; and what was said of the whole is not taken back.
+pub fn check(cluster: &Cluster, job: &Job, end: &mut Option<String>) {
     let indexed = job.spec.completion_mode == CompletionMode::Indexed;
-    assert_eq!(ends_counted(cluster), ended(cluster).1, "each end is counted once");
-    let counts = counted(cluster, indexed);
+    assert_eq!(ends_counted(cluster, job.meta.id), ended(cluster, job.meta.id), "each end is counted once");
+    let counts = counted(cluster, job);
     let lenient = indexed && job.spec.backoff_limit_per_index.is_some();
     // An index that failed for good may not succeed after all.
     if !lenient {
@@ -125,19 +128,25 @@ fn check(cluster: &Cluster, end: &mut Option<String>) {
     *end = said;
 }
 
+/// No command of a reconciler lets more pods run than may.
+pub fn check_parallelism(seen: &Seen<'_>) {
+    for job in seen.after.jobs().iter() {
+        let (was, is) = (seen.before.active_pods(job.meta.id), seen.after.active_pods(job.meta.id));
+        assert!(is <= was.max(job.spec.parallelism), "{is} active, {} allowed", job.spec.parallelism);
+    }
+}
+
 fn apply(cluster: &mut Cluster, spec: &mut JobSpec, op: &Op) {
-    let pods: Vec<_> = cluster.state().pods().iter().cloned().collect();
-    let pod = |at: usize| pods.get(at % pods.len().max(1)).cloned();
     match op {
         Op::End(at, fate) => {
             // Only one that is told to end goes without a word.
             let told = |pod: &bulkhead_types::Pod| *fate != Fate::Gone || pod.meta.is_deleting();
-            if let Some(pod) = pod(*at).filter(|pod| told(pod)) {
+            if let Some(pod) = cluster.pick(*at).filter(|pod| told(pod)) {
                 cluster.fate(pod.meta.id, *fate);
             }
         }
         Op::Delete(at, force) => {
-            if let Some(pod) = pod(*at) {
+            if let Some(pod) = cluster.pick(*at) {
                 let object = Object::Pod(pod).object_ref();
                 cluster.ok(Command::Delete { object, grace_ms: None, force: *force });
             }
@@ -165,18 +174,13 @@ proptest! {
     fn jobs_keep_their_promises(spec in any_spec(), ops in proptest::collection::vec(any_op(), 1..60)) {
         let mut cluster = cluster();
         let mut spec = spec;
-        cluster.watch = |_, before, after| {
-            for job in after.jobs().iter() {
-                let (was, is) = (before.active_pods(job.meta.id), after.active_pods(job.meta.id));
-                assert!(is <= was.max(job.spec.parallelism), "{is} active, {} allowed", job.spec.parallelism);
-            }
-        };
+        cluster.watch(check_parallelism);
         let wanted = spec.clone();
         cluster.ok(Command::Create(job("a", |spec| *spec = wanted)));
         let mut end = None;
         for op in &ops {
             apply(&mut cluster, &mut spec, op);
-            check(&cluster, &mut end);
+            check(&cluster, &cluster.get_job("a"), &mut end);
         }
         // Everybody does as they should from now on: the job ends, and its result stands.
         spec.parallelism = 2;
@@ -192,7 +196,7 @@ proptest! {
             }
             cluster.settle();
         }
-        check(&cluster, &mut end);
+        check(&cluster, &cluster.get_job("a"), &mut end);
         let done = cluster.get_job("a");
         let status = &done.status;
         let over = status.failed > done.spec.backoff_limit || !status.failed_indexes.is_empty();
@@ -203,6 +207,6 @@ proptest! {
             prop_assert!(status.succeeded >= done.spec.completions.unwrap_or(1), "{:?}", status);
         }
         prop_assert_eq!((status.active, status.terminating), (0, 0));
-        prop_assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+        check_history(&cluster);
     }
 }

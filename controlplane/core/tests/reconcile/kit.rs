@@ -16,6 +16,8 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use crate::play::Seen;
+
 /// Runs of the reconcilers before a cluster counts as one that never comes to rest.
 const RUNS_MAX: usize = 500;
 pub const GIB: u64 = 1 << 30;
@@ -114,8 +116,8 @@ pub struct Cluster {
     pub lag_ms: u64,
     pub transactions: Vec<Transaction>,
     pub proposals: Vec<Proposal>,
-    /// Called with the time, the State before and the State after every command of a reconciler.
-    pub watch: fn(u64, &State, &State),
+    /// Sees every command of a reconciler.
+    pub watch: Box<dyn FnMut(&Seen<'_>)>,
     /// Nodes whose agents are silent.
     pub silent: Vec<ObjectId>,
     pub sequence: u64,
@@ -142,7 +144,7 @@ impl Cluster {
             lag_ms: 0,
             transactions: Vec::new(),
             proposals: Vec::new(),
-            watch: |_, _, _| (),
+            watch: Box::new(|_| ()),
             silent: Vec::new(),
             sequence: 0,
         };
@@ -247,7 +249,8 @@ impl Cluster {
             let stamped = self.stamped(&actor, vec![proposal.command.clone()]);
             let before = self.machine.state().clone();
             self.apply(&stamped);
-            (self.watch)(self.now_ms, &before, self.machine.state());
+            let (by, after) = (proposal.reconciler, self.machine.state());
+            (self.watch)(&Seen { now_ms: self.now_ms, by, before: &before, after });
         }
         proposals.iter().for_each(|proposal| self.reconcilers.settled(proposal.reconciler));
         self.proposals.extend(proposals.iter().cloned());

@@ -28,7 +28,8 @@ fn a_new_template_rolls_without_losing_a_pod() {
     cluster.nodes(3);
     cluster.ok(Command::Apply(deployment("web", 4, |spec| spec.strategy = rolling(1, 0))));
     cluster.converge();
-    cluster.watch = |_, _, state| {
+    cluster.watch(|seen| {
+        let state = seen.after;
         let (mut available, mut active) = (0, 0);
         for pod in state.pods().iter().filter(|pod| !pod.meta.is_deleting()) {
             active += 1;
@@ -36,7 +37,7 @@ fn a_new_template_rolls_without_losing_a_pod() {
         }
         assert!(available >= 4, "only {available} available");
         assert!(active <= 5, "{active} active pods");
-    };
+    });
     cluster.set_image("web", "web:2");
     cluster.converge();
     assert_eq!(cluster.sets("web"), "2:4/4/4");
@@ -230,10 +231,10 @@ fn full_cluster(surge: u32, unavailable: u32) -> Cluster {
 fn pain_22_a_rolling_update_on_a_full_node_ends() {
     for (surge, unavailable) in [(0, 1), (1, 1), (2, 1), (1, 3), (4, 4)] {
         let mut cluster = full_cluster(surge, unavailable);
-        cluster.watch = |_, _, state| {
-            let on_node = state.pods().iter().filter(|pod| pod.node.is_some()).count();
+        cluster.watch(|seen| {
+            let on_node = seen.after.pods().iter().filter(|pod| pod.node.is_some()).count();
             assert!(on_node <= 4, "{on_node} pods on a node of four");
-        };
+        });
         cluster.set_image("web", "web:2");
         cluster.converge();
         assert_eq!(cluster.sets("web"), "2:4/4/4", "surge {surge}, unavailable {unavailable}");

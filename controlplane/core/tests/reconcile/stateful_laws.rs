@@ -12,51 +12,38 @@ use bulkhead_types::{
 };
 use proptest::prelude::*;
 
-use crate::kit::{Cluster, Say, reference};
-use crate::sets::{image, is_active, is_available, ordinal, partition, restored, stateful_set, template_of};
+use crate::kit::{Cluster, reference};
+use crate::play::{self, Chance, Seen, Word, any_chance, check_history, check_repeats, delete};
+use crate::sets::{image, is_active, is_available, ordinal, partition, stateful_set, template_of};
 
 #[derive(Clone, Debug)]
 enum Op {
-    Scale(u32),
+    Word(Word),
     Start(u32),
     Image(u32),
     Partition(u32, u32),
     OnDelete,
-    Undo,
-    Restart(u32),
-    Delete(usize),
     DeleteClaim(u32),
     Volumes,
-    Say(usize, Say),
-    Agents,
-    Advance(u64),
-    NewLeader,
-    Lose,
+    Chance(Chance),
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
-    let say = prop_oneof![
-        6 => Just(Say::Ready),
-        2 => Just(Say::NotReady),
-        1 => Just(Say::Failed),
-        4 => Just(Say::Gone),
+    let word = prop_oneof![
+        2 => (0u32..7).prop_map(Word::Scale),
+        1 => any::<bool>().prop_map(Word::Stop),
+        1 => Just(Word::Undo),
+        1 => (0u32..100).prop_map(Word::Restart),
     ];
     prop_oneof![
-        2 => (0u32..7).prop_map(Op::Scale),
+        5 => word.prop_map(Op::Word),
         1 => (0u32..3).prop_map(Op::Start),
         3 => (1u32..4).prop_map(Op::Image),
         2 => (0u32..4, 1u32..4).prop_map(|(from, most)| Op::Partition(from, most)),
         1 => Just(Op::OnDelete),
-        1 => Just(Op::Undo),
-        1 => (0u32..100).prop_map(Op::Restart),
-        1 => (0usize..16).prop_map(Op::Delete),
         1 => (0u32..4).prop_map(Op::DeleteClaim),
         2 => Just(Op::Volumes),
-        8 => (0usize..16, say).prop_map(|(pod, say)| Op::Say(pod, say)),
-        4 => Just(Op::Agents),
-        3 => (1u64..20_000).prop_map(Op::Advance),
-        1 => Just(Op::NewLeader),
-        2 => Just(Op::Lose),
+        19 => any_chance().prop_map(Op::Chance),
     ]
 }
 
@@ -82,7 +69,7 @@ impl<'a> Model<'a> {
     }
 
     fn wanted(&self) -> std::ops::Range<u32> {
-        self.set.spec.ordinals_start..self.set.spec.ordinals_start + self.set.spec.replicas
+        self.set.spec.ordinals()
     }
 
     fn unavailable(&self) -> u32 {
@@ -116,6 +103,8 @@ fn check_claims(set: &StatefulSet, before: &State, after: &State) {
     };
     let (was, is) = (claims(before), claims(after));
     let model = Model::of(before, set, 0);
+    // One that is stopped keeps all of its claims.
+    let kept = set.spec.ordinals_start..set.spec.ordinals_start + set.spec.replicas;
     for pod in after.pods_of(set.meta.id).filter(|pod| before.pods().get(pod.meta.id).is_none()) {
         let claim = is.get(&ordinal(pod)).unwrap_or_else(|| panic!("{} has no claim", pod.meta.name));
         assert!(!claim.meta.is_deleting() && claim.meta.id < pod.meta.id, "{claim:?}");
@@ -124,16 +113,15 @@ fn check_claims(set: &StatefulSet, before: &State, after: &State) {
     for (at, claim) in was.iter().filter(|(_, claim)| !claim.meta.is_deleting()) {
         let stays = is.get(at).is_some_and(|now| now.meta.id == claim.meta.id && !now.meta.is_deleting());
         let policy = set.spec.claims.get().map(|claims| claims.when_scaled);
-        let may_go = policy == Some(ClaimRetention::Delete)
-            && !model.wanted().contains(at)
-            && !model.pods.contains_key(at);
+        let may_go =
+            policy == Some(ClaimRetention::Delete) && !kept.contains(at) && !model.pods.contains_key(at);
         assert!(stays || may_go, "the claim of {at} goes");
     }
 }
 
-fn check(now_ms: u64, before: &State, after: &State) {
-    let Some(set) = before.stateful_sets().iter().next() else { return };
-    check_claims(set, before, after);
+/// A command of a reconciler does to a set's pods only what the documentation says.
+pub fn check(seen: &Seen<'_>, set: &StatefulSet) {
+    let &Seen { now_ms, before, after, .. } = seen;
     let (was, is) = (Model::of(before, set, now_ms), Model::of(after, set, now_ms));
     let in_order = set.spec.pod_management_policy == PodManagementPolicy::OrderedReady;
     let former = was.ids();
@@ -184,10 +172,9 @@ fn check_given_up(was: &Model<'_>, is: &Model<'_>, before: &State, at: u32, pod:
 }
 
 fn perform(cluster: &mut Cluster, op: &Op) {
-    let db = || reference(Kind::StatefulSet, "db");
-    let pods: Vec<_> = cluster.state().pods().iter().map(|pod| pod.meta.clone()).collect();
     match op {
-        Op::Scale(replicas) => cluster.ok(Command::Scale { object: db(), replicas: *replicas }),
+        // Some are refused: without history, or twice in a second, or while it is stopped.
+        Op::Word(word) => _ = cluster.submit(vec![word.of(reference(Kind::StatefulSet, "db"))]),
         Op::Start(start) => cluster.change_stateful_set("db", |spec| spec.ordinals_start = *start),
         Op::Image(version) => cluster.change_stateful_set("db", |spec| spec.template = image("db", *version)),
         Op::Partition(from, most) => {
@@ -197,32 +184,11 @@ fn perform(cluster: &mut Cluster, op: &Op) {
             let on_delete = StatefulSetUpdateStrategy::OnDelete;
             cluster.change_stateful_set("db", |spec| spec.update_strategy = on_delete);
         }
-        // Refused without history, or twice in a second.
-        Op::Undo => _ = cluster.submit(vec![Command::UndoRollout { deployment: db(), to_revision: None }]),
-        Op::Restart(at) => {
-            let restarted_at = format!("{at}").into();
-            _ = cluster.submit(vec![Command::RestartRollout { deployment: db(), restarted_at }]);
-        }
-        Op::Delete(at) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                let object = reference(Kind::Pod, pod.name.as_str());
-                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
-            }
-        }
         Op::DeleteClaim(at) => {
-            let object = reference(Kind::PersistentVolumeClaim, &format!("data-db-{at}"));
-            _ = cluster.submit(vec![Command::Delete { object, grace_ms: None, force: false }]);
+            _ = cluster.submit(vec![delete(Kind::PersistentVolumeClaim, &format!("data-db-{at}"))]);
         }
         Op::Volumes => _ = cluster.delete_volumes(),
-        Op::Say(at, say) => {
-            if let Some(pod) = pods.get(at % pods.len().max(1)) {
-                cluster.say(pod.id, *say);
-            }
-        }
-        Op::Agents => _ = cluster.agents(),
-        Op::Advance(ms) => cluster.advance(*ms),
-        Op::NewLeader => cluster.new_leader(),
-        Op::Lose => cluster.lose(),
+        Op::Chance(chance) => cluster.befall(chance),
     }
 }
 
@@ -244,7 +210,12 @@ pub fn data_claims(when_deleted: ClaimRetention, when_scaled: ClaimRetention) ->
 fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op], claims: ClaimRetention) -> Cluster {
     let mut cluster = Cluster::new();
     cluster.volume_nodes(3);
-    cluster.watch = check;
+    cluster.watch(|seen| {
+        for set in seen.before.stateful_sets().iter() {
+            check_claims(set, seen.before, seen.after);
+            check(seen, set);
+        }
+    });
     cluster.ok(Command::Apply(stateful_set("db", 3, |spec| {
         spec.pod_management_policy = policy;
         spec.min_ready_ms = min_ready_ms;
@@ -252,13 +223,7 @@ fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op], claims: Clai
         spec.claims = data_claims(claims, claims);
     })));
     cluster.settle();
-    for (at, op) in ops.iter().enumerate() {
-        perform(&mut cluster, op);
-        // What is to be lost must not have arrived before.
-        if !matches!(ops.get(at + 1), Some(Op::Lose)) {
-            cluster.settle();
-        }
-    }
+    play::play(&mut cluster, ops, |op| matches!(op, Op::Chance(Chance::Lose)), perform);
     cluster
 }
 
@@ -266,23 +231,19 @@ fn play(policy: PodManagementPolicy, min_ready_ms: u64, ops: &[Op], claims: Clai
 fn heal(cluster: &mut Cluster) {
     // A lost word comes back after a while.
     cluster.advance(40_000);
-    for _ in 0..200 {
-        cluster.converge();
+    _ = cluster.submit(vec![Word::Stop(false).of(reference(Kind::StatefulSet, "db"))]);
+    let is_done = play::heal(cluster, |cluster| {
         let set = cluster.get_stateful_set("db");
         let model = Model::of(cluster.state(), &set, cluster.now_ms);
         let from = rolling(&set.spec).map_or(u32::MAX, |(from, _)| from);
         let updated = |(at, pod): (&u32, &&Arc<Pod>)| {
             *at < from || template_of(cluster.state(), pod) == set.spec.template
         };
-        if model.unavailable() == 0
+        model.unavailable() == 0
             && model.pods.len() as u32 == set.spec.replicas
             && model.pods.iter().all(updated)
-        {
-            return;
-        }
-        cluster.advance(5000);
-    }
-    panic!("never done: {} {:#?}", cluster.ordinals("db"), cluster.get_stateful_set("db").status);
+    });
+    assert!(is_done, "never done: {} {:#?}", cluster.ordinals("db"), cluster.get_stateful_set("db").status);
 }
 
 proptest! {
@@ -305,19 +266,17 @@ proptest! {
             prop_assert_eq!(&status.current_revision, &status.update_revision);
         }
         prop_assert!(cluster.state().controller_revisions().len() <= 2 + 2 + spec.replicas as usize);
-        let replayed = cluster.replayed();
-        prop_assert_eq!(replayed.digest(), cluster.state().digest(), "events alone lead to the same State");
-        prop_assert_eq!(restored(cluster.state()).digest(), cluster.state().digest(), "and so does a snapshot");
+        check_history(&cluster);
         let there = cluster.state().persistent_volume_claims().len();
         match claims {
             ClaimRetention::Delete => prop_assert_eq!(there, spec.replicas as usize),
             ClaimRetention::Retain => prop_assert!(there >= spec.replicas as usize),
         }
-        cluster.watch = |_, _, _| panic!("a set at rest is left alone");
+        cluster.watch(|_| panic!("a set at rest is left alone"));
         cluster.new_leader();
         cluster.settle();
-        cluster.watch = |_, _, _| ();
-        cluster.ok(Command::Delete { object: reference(Kind::StatefulSet, "db"), grace_ms: None, force: false });
+        cluster.watch(|_| ());
+        cluster.ok(delete(Kind::StatefulSet, "db"));
         let ending = cluster.state().persistent_volume_claims().iter().filter(|one| one.meta.is_deleting());
         let ending = ending.count();
         cluster.converge();
@@ -332,9 +291,6 @@ proptest! {
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {
-        let play = || play(PodManagementPolicy::OrderedReady, 0, &ops, ClaimRetention::Delete);
-        let (one, other) = (play(), play());
-        prop_assert_eq!(&one.transactions, &other.transactions);
-        prop_assert_eq!(&one.proposals, &other.proposals);
+        check_repeats(|| play(PodManagementPolicy::OrderedReady, 0, &ops, ClaimRetention::Delete));
     }
 }

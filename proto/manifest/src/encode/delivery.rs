@@ -59,10 +59,11 @@ fn pause(duration_ms: Option<u64>) -> Value {
 }
 
 /// Where a delivery stands.
-pub(super) fn status(status: &DeliveryStatus) -> Value {
+pub(super) fn status(status: &DeliveryStatus, delivery: &Delivery, desired: u32) -> Value {
     Fields::new()
         .nonempty("stableReplicaSet", &status.stable)
         .nonempty("updateReplicaSet", &status.update)
+        .nonempty("activeReplicaSet", status.active(delivery, desired))
         .set("step", status.step.into())
         .time("stepStartedAt", status.step_started_ms)
         .nonempty("abortReason", &status.abort_reason)

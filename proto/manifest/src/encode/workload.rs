@@ -1,7 +1,7 @@
 //! ReplicaSets and Deployments as values.
 
 use bulkhead_types::{
-    Condition, ConditionStatus, DeploymentSpec, DeploymentStatus, IntOrPercent, LabelOperator, LabelSelector,
+    Condition, ConditionStatus, Deployment, DeploymentSpec, IntOrPercent, LabelOperator, LabelSelector,
     PodTemplate, ReplicaSet, ReplicaSetSpec,
 };
 use serde_json::{Value, json};
@@ -101,7 +101,8 @@ pub(super) fn condition_status(status: ConditionStatus) -> &'static str {
 }
 
 /// What is known of a Deployment.
-pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
+pub(super) fn deployment_status(deployment: &Deployment) -> Value {
+    let (spec, status) = (&deployment.spec, &deployment.status);
     let fields = Fields::new()
         .set("observedGeneration", status.observed_generation.into())
         .set("rolloutRevision", status.rollout_revision.into())
@@ -112,9 +113,11 @@ pub(super) fn deployment_status(status: &DeploymentStatus) -> Value {
         .set("unavailableReplicas", status.unavailable_replicas.into())
         .set("collisionCount", status.collision_count.into())
         .list("conditions", conditions(&status.conditions));
-    match status.delivery.get() {
-        Some(found) => fields.set("delivery", delivery::status(found)),
-        None => fields,
+    match (spec.delivery.get(), status.delivery.get()) {
+        (Some(delivery), Some(found)) => {
+            fields.set("delivery", self::delivery::status(found, delivery, spec.replicas))
+        }
+        _ => fields,
     }
     .finish()
 }

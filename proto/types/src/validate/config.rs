@@ -1,10 +1,16 @@
 //! Rules for ConfigMaps and Secrets.
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
 use super::{Path, Report};
-use crate::{CONFIG_BYTES_MAX, ConfigMap, Secret};
+use crate::{CONFIG_BYTES_MAX, ConfigMap, PLACEMENT_LEVEL, Secret, SecretType};
 
 /// Longest key, in bytes (Kubernetes' limit).
 const KEY_BYTES_MAX: usize = 253;
+/// The key of registries' credentials.
+const REGISTRIES: &str = ".dockerconfigjson";
 
 /// Checks a ConfigMap's keys and size.
 pub(super) fn config_map(map: &ConfigMap, report: &mut Report) {
@@ -20,18 +26,39 @@ pub(super) fn config_map(map: &ConfigMap, report: &mut Report) {
     size(texts_bytes.chain(bytes_bytes).sum(), &texts, report);
 }
 
-/// Checks a Secret's keys and size. No message holds a value.
-pub(super) fn secret(secret: &Secret, report: &mut Report) {
+/// Checks a Secret's keys, size and form by the rules of a feature level. No message holds a value.
+pub(super) fn secret(secret: &Secret, level: u32, report: &mut Report) {
     let root = Path::Root;
     let path = root.field("data");
     secret.data.keys().for_each(|name| key(name, &path, report));
-    for name in secret.secret_type.required_keys() {
-        if !secret.data.contains_key(*name) {
-            let reason = format!("is required in a Secret of type {}", secret.secret_type.as_str());
-            report.push(&path.key(name), reason);
+    let of_type = format!("in a Secret of type {}", secret.secret_type.as_str());
+    let has = |name: &str| secret.data.contains_key(name);
+    let required: &[&str] = match secret.secret_type {
+        SecretType::Opaque => &[],
+        SecretType::Tls => &["tls.crt", "tls.key"],
+        SecretType::DockerConfigJson => &[REGISTRIES],
+        // One of them is enough, as in Kubernetes; earlier levels asked for both.
+        SecretType::BasicAuth if level < PLACEMENT_LEVEL => &["username", "password"],
+        SecretType::BasicAuth => &[],
+    };
+    for name in required.iter().filter(|name| !has(name)) {
+        report.push(&path.key(name), format!("is required {of_type}"));
+    }
+    if level >= PLACEMENT_LEVEL {
+        if secret.secret_type == SecretType::BasicAuth && !has("username") && !has("password") {
+            report.push(&path, format!("needs username, password, or both {of_type}"));
+        }
+        let registries = secret.data.get(REGISTRIES);
+        let registries = registries.filter(|_| secret.secret_type == SecretType::DockerConfigJson);
+        if registries.is_some_and(|value| !is_json_object(value.reveal())) {
+            report.push(&path.key(REGISTRIES), "must be a JSON object, as `docker login` writes it");
         }
     }
     size(secret.data.iter().map(|(name, value)| name.len() + value.len()).sum(), &path, report);
+}
+
+fn is_json_object(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(bytes).is_ok()
 }
 
 fn size(bytes: usize, path: &Path<'_>, report: &mut Report) {

@@ -1,0 +1,86 @@
+//! The cluster itself, as little of it as there may be, and logs of pods.
+
+use bulkhead_proto::v1;
+use bulkhead_types::FEATURE_LEVEL_MAX;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
+use tonic::{Request, Response, Status};
+
+use super::Fake;
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for Fake {
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Result<Response<v1::MembersResponse>, Status> {
+        let state = self.state();
+        Ok(Response::new(v1::MembersResponse {
+            cluster_id: "00000000-0000-0000-0000-000000000001".to_owned(),
+            members: vec![],
+            revision: state.revision,
+            feature_level: FEATURE_LEVEL_MAX - state.levels_behind,
+        }))
+    }
+    async fn add_learner(
+        &self,
+        _: Request<v1::AddLearnerRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+    async fn promote(
+        &self,
+        _: Request<v1::PromoteRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+    async fn remove(
+        &self,
+        _: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::MembershipResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(v1::StatusResponse { member: 1, leader: 1, ..v1::StatusResponse::default() }))
+    }
+    async fn take_snapshot(
+        &self,
+        _: Request<v1::TakeSnapshotRequest>,
+    ) -> Result<Response<v1::TakeSnapshotResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+    async fn check(&self, _: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        Ok(Response::new(v1::CheckResponse::default()))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupChunk, Status>>;
+
+    /// A backup whose end gets lost on the way.
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let chunk = v1::BackupChunk { data: b"BULKHEAD BACKUP\n\x01".as_slice().into() };
+        Ok(Response::new(stream::iter([Ok(chunk)]).boxed()))
+    }
+    async fn set_feature_level(
+        &self,
+        _: Request<v1::SetFeatureLevelRequest>,
+    ) -> Result<Response<v1::SetFeatureLevelResponse>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::pod_io_server::PodIo for Fake {
+    type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
+
+    async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let chunk = |data: &'static str, time_ms| {
+            Ok(v1::LogChunk { data: data.into(), time_ms, stream: v1::LogStream::Stdout.into() })
+        };
+        let chunks =
+            [chunk("hello ", 1), chunk("world\n", 2), chunk("second\nthi", 1000), chunk("rd\n", 1001)];
+        Ok(Response::new(stream::iter(chunks).boxed()))
+    }
+}

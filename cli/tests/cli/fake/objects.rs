@@ -1,0 +1,94 @@
+//! What any object has: metadata, a kind, a key.
+
+use bulkhead_proto::v1;
+
+use super::Kind;
+
+pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
+    match object {
+        Kind::Namespace(o) => o.meta.as_ref(),
+        Kind::Node(o) => o.meta.as_ref(),
+        Kind::Pod(o) => o.meta.as_ref(),
+        Kind::ReplicaSet(o) => o.meta.as_ref(),
+        Kind::Deployment(o) => o.meta.as_ref(),
+        Kind::StatefulSet(o) => o.meta.as_ref(),
+        Kind::DaemonSet(o) => o.meta.as_ref(),
+        Kind::Job(o) => o.meta.as_ref(),
+        Kind::CronJob(o) => o.meta.as_ref(),
+        Kind::ConfigMap(o) => o.meta.as_ref(),
+        Kind::Secret(o) => o.meta.as_ref(),
+        Kind::ControllerRevision(o) => o.meta.as_ref(),
+        Kind::HorizontalPodAutoscaler(o) => o.meta.as_ref(),
+        Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_ref(),
+        Kind::PodDisruptionBudget(o) => o.meta.as_ref(),
+        Kind::ElasticWorkload(o) => o.meta.as_ref(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_ref(),
+        Kind::PriorityClass(o) => o.meta.as_ref(),
+        Kind::Profile(o) => o.meta.as_ref(),
+        Kind::PersistentVolumeClaim(o) => o.meta.as_ref(),
+    }
+    .expect("every object has metadata")
+}
+
+pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
+    match object {
+        Kind::Namespace(o) => o.meta.as_mut(),
+        Kind::Node(o) => o.meta.as_mut(),
+        Kind::Pod(o) => o.meta.as_mut(),
+        Kind::ReplicaSet(o) => o.meta.as_mut(),
+        Kind::Deployment(o) => o.meta.as_mut(),
+        Kind::StatefulSet(o) => o.meta.as_mut(),
+        Kind::DaemonSet(o) => o.meta.as_mut(),
+        Kind::Job(o) => o.meta.as_mut(),
+        Kind::CronJob(o) => o.meta.as_mut(),
+        Kind::ConfigMap(o) => o.meta.as_mut(),
+        Kind::Secret(o) => o.meta.as_mut(),
+        Kind::ControllerRevision(o) => o.meta.as_mut(),
+        Kind::HorizontalPodAutoscaler(o) => o.meta.as_mut(),
+        Kind::CronHorizontalPodAutoscaler(o) => o.meta.as_mut(),
+        Kind::PodDisruptionBudget(o) => o.meta.as_mut(),
+        Kind::ElasticWorkload(o) => o.meta.as_mut(),
+        Kind::VerticalPodAutoscaler(o) => o.meta.as_mut(),
+        Kind::PriorityClass(o) => o.meta.as_mut(),
+        Kind::Profile(o) => o.meta.as_mut(),
+        Kind::PersistentVolumeClaim(o) => o.meta.as_mut(),
+    }
+    .expect("every object has metadata")
+}
+
+pub(super) fn kind(object: &Kind) -> v1::Kind {
+    match object {
+        Kind::Namespace(_) => v1::Kind::Namespace,
+        Kind::Node(_) => v1::Kind::Node,
+        Kind::Pod(_) => v1::Kind::Pod,
+        Kind::ReplicaSet(_) => v1::Kind::ReplicaSet,
+        Kind::Deployment(_) => v1::Kind::Deployment,
+        Kind::StatefulSet(_) => v1::Kind::StatefulSet,
+        Kind::DaemonSet(_) => v1::Kind::DaemonSet,
+        Kind::Job(_) => v1::Kind::Job,
+        Kind::CronJob(_) => v1::Kind::CronJob,
+        Kind::ConfigMap(_) => v1::Kind::ConfigMap,
+        Kind::Secret(_) => v1::Kind::Secret,
+        Kind::ControllerRevision(_) => v1::Kind::ControllerRevision,
+        Kind::HorizontalPodAutoscaler(_) => v1::Kind::HorizontalPodAutoscaler,
+        Kind::CronHorizontalPodAutoscaler(_) => v1::Kind::CronHorizontalPodAutoscaler,
+        Kind::PodDisruptionBudget(_) => v1::Kind::PodDisruptionBudget,
+        Kind::ElasticWorkload(_) => v1::Kind::ElasticWorkload,
+        Kind::VerticalPodAutoscaler(_) => v1::Kind::VerticalPodAutoscaler,
+        Kind::PriorityClass(_) => v1::Kind::PriorityClass,
+        Kind::Profile(_) => v1::Kind::Profile,
+        Kind::PersistentVolumeClaim(_) => v1::Kind::PersistentVolumeClaim,
+    }
+}
+
+pub(super) fn key(kind: i32, namespace: &str, name: &str) -> String {
+    format!("{kind}/{namespace}/{name}")
+}
+
+pub(super) fn key_of(object: &Kind) -> String {
+    key(kind(object).into(), &meta(object).namespace, &meta(object).name)
+}
+
+pub(super) fn key_of_ref(object: &v1::ObjectRef) -> String {
+    key(object.kind, &object.namespace, &object.name)
+}

@@ -1,0 +1,151 @@
+//! Volumes outlive pods: whose they are, and how they are deleted.
+
+use super::*;
+
+/// A pod with a claim whose volume is named so.
+fn with_volume(id: u64, volume: u128) -> bulkhead_types::PodIntent {
+    let claim = bulkhead_types::ClaimIntent {
+        claim_name: "data".into(),
+        uid: uuid::Uuid::from_u128(volume),
+        size_bytes: 1 << 30,
+        used: false,
+    };
+    bulkhead_types::PodIntent { claims: vec![claim], ..pod(id) }
+}
+
+/// An intent that wants volumes to be deleted: claims and what their files are named by.
+fn deleting_volumes(generation: u64, pods: Vec<bulkhead_types::PodIntent>, volumes: &[(u64, u128)]) -> Step {
+    let deleted = volumes.iter().map(|(id, volume)| bulkhead_types::DeletedVolume {
+        id: ObjectId(*id),
+        uid: uuid::Uuid::from_u128(*volume),
+    });
+    let deleted_volumes = deleted.collect();
+    In(Input::Intent(bulkhead_types::Intent {
+        node: NODE,
+        incarnation: 1,
+        generation,
+        pods,
+        deleted_volumes,
+    }))
+}
+
+#[test]
+fn a_volume_is_one_guests_at_a_time() {
+    let mut steps = begin(vec![with_volume(7, 70)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (40, In(hello(7, 1))),
+        (
+            50,
+            In(intent(
+                1,
+                101,
+                vec![deleting(with_volume(7, 70), 5_000), with_volume(8, 70), with_volume(9, 90)],
+            )),
+        ),
+        (60, In(image(8))),
+        (70, In(image(9))),
+        (300, Tick),
+        (310, In(exited(7, 1))),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        50 stop #7/1 grace 5000
+        50 prepare #8
+        50 prepare #9
+        50 report [#8 100000002 Pending waiting:ContainerCreating x0] [#9 100000003 Pending waiting:ContainerCreating x0]
+        70 persist #9 instance 1
+        70 start #9 instance 1
+        210 report [#7 100000004 Pending waiting:ContainerCreating x0]
+        250 report [#8 100000005 Pending WaitingForVolume waiting:ContainerCreating x0] [#9 100000006 Pending waiting:ContainerCreating x0]
+        310 clean #7 keep_logs false
+        310 persist #8 instance 1
+        310 start #8 instance 1
+    "#]],
+    );
+}
+
+#[test]
+fn volumes_are_deleted_when_no_guest_has_them_and_told_until_it_is_known() {
+    let mut steps = begin(vec![with_volume(7, 70)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (40, In(hello(7, 1))),
+        // Of a pod that was deleted by force the guest may still be there.
+        (50, deleting_volumes(101, vec![], &[(1, 70), (2, 20)])),
+        (60, In(Input::VolumeDeleted { claim: ObjectId(3) })),
+        (70, In(Input::VolumeDeleted { claim: ObjectId(2) })),
+        (80, In(exited(7, 1))),
+        (2_000, Tick),
+        (2_010, In(Input::VolumeDeleted { claim: ObjectId(1) })),
+        (2_020, In(Input::VolumeDeleted { claim: ObjectId(1) })),
+        (4_000, Tick),
+        (4_010, deleting_volumes(102, vec![], &[(1, 70)])),
+        (8_000, Tick),
+        (8_010, deleting_volumes(103, vec![], &[])),
+        (20_000, Tick),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        50 note: guest of pod #7 is not intended and is stopped
+        50 stop #7/1 grace 30000
+        50 delete volume 20 of #2
+        70 report #2 deleted
+        80 clean #7 keep_logs false
+        80 delete volume 70 of #1
+        210 report [#7 100000002 Pending waiting:ContainerCreating x0] #2 deleted
+        2010 report #1 deleted #2 deleted
+        5010 report #1 deleted
+        10080 clean #7 keep_logs false
+    "#]],
+    );
+}
+
+#[test]
+fn an_agent_that_restarts_knows_who_has_a_volume() {
+    let mut first = Agent::new(config());
+    let mut record = None;
+    let inputs = [recovered(), joined(1), intent(1, 100, vec![with_volume(7, 70)]), image(7)];
+    for input in inputs {
+        first.handle(10, input);
+        while let Some(action) = first.poll_action() {
+            if let Action::PersistRecord(found) = action {
+                record = Some(*found);
+            }
+        }
+    }
+    let text = serde_json::to_string(&record.unwrap()).unwrap();
+    let record: VmRecord = serde_json::from_str(&text).unwrap();
+    let vm = RecoveredVm { record, running: true, started_at_ms: 0, last_console: String::new() };
+    check(
+        vec![
+            (0, In(Input::Recovered { vms: vec![vm], lease_until_ms: None })),
+            (5, In(joined(1))),
+            (10, deleting_volumes(101, vec![with_volume(8, 70)], &[(1, 70)])),
+            (20, In(image(8))),
+            (300, Tick),
+        ],
+        expect![[r#"
+            0 join
+            0 note: guest 1 of pod #7 adopted
+            10 stop #7/1 grace 30000
+            10 prepare #8
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0]
+            210 report [#8 100000003 Pending WaitingForVolume waiting:ContainerCreating x0]
+        "#]],
+    );
+}
