@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 pub use autoscaling::*;
 pub use claims::*;
+pub use placement::*;
 pub use profiles::*;
 pub use running::*;
 pub use vertical::*;
@@ -44,6 +45,7 @@ macro_rules! record {
 
 mod autoscaling;
 mod claims;
+mod placement;
 mod profiles;
 mod running;
 mod vertical;
