@@ -3,6 +3,8 @@
 //! Source: "Assigning Pods to Nodes" and "Pod Topology Spread Constraints" in the Kubernetes documentation; names and
 //! meanings are those of "Pod v1 core" in its API reference.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -12,7 +14,7 @@ use crate::{LabelOperator, LabelRequirement, LabelSelector, Node, PodSpec, Rare,
 pub const FIELD_NODE_NAME: &str = "metadata.name";
 
 /// Everything that a pod says about its place beside node selector and tolerations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlacement {
     /// On which nodes.
     pub node_affinity: Rare<NodeAffinity>,
@@ -22,6 +24,14 @@ pub struct PodPlacement {
     pub pod_anti_affinity: Rare<PodAffinity>,
     /// How evenly.
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+}
+
+/// A missing part counts here: what is near in one pod and away in another must not have the same digest.
+impl Hash for PodPlacement {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let affinities = (self.node_affinity.get(), self.pod_affinity.get(), self.pod_anti_affinity.get());
+        (affinities, &self.topology_spread_constraints).hash(state);
+    }
 }
 
 /// On which nodes a pod may be, and would rather be.
@@ -293,6 +303,14 @@ mod tests {
         check("cores", Lt, &["17"], true);
         check("bad", Lt, &["17"], false);
         check("rack", Gt, &["-5"], false);
+    }
+
+    #[test]
+    fn near_and_away_have_different_digests() {
+        let affinity = Rare::some(PodAffinity::default());
+        let near = PodPlacement { pod_affinity: affinity.clone(), ..PodPlacement::default() };
+        let away = PodPlacement { pod_anti_affinity: affinity, ..PodPlacement::default() };
+        assert_ne!(crate::digest128(&near), crate::digest128(&away));
     }
 
     #[test]

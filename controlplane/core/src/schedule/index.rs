@@ -57,6 +57,8 @@ pub(crate) struct NodeIndex {
     free: Vec<Slot>,
     /// Nodes that may differ from their slot.
     touched: BTreeSet<ObjectId>,
+    /// Nodes whose pods are not what they were, although they may reserve as much.
+    stirred: BTreeSet<ObjectId>,
     /// Slots that changed, in order; the first has position `log_start`.
     log: Vec<SlotChange>,
     log_start: u64,
@@ -76,10 +78,18 @@ impl NodeIndex {
         self.touched.insert(node);
     }
 
+    /// Notes that the pods of a node, or what others think of them, changed.
+    pub(crate) fn stir(&mut self, node: ObjectId) {
+        self.stirred.insert(node);
+    }
+
     /// Brings every touched slot up to date with the State.
     pub(crate) fn refresh(&mut self, state: &State) {
         for id in std::mem::take(&mut self.touched) {
             self.refresh_one(state, id);
+        }
+        for id in std::mem::take(&mut self.stirred) {
+            self.log.extend(self.by_id.get(&id).map(|slot| SlotChange { slot: *slot, usage_only: true }));
         }
         if self.log.len() > LOG_PER_SLOT * self.slots.len().max(256) {
             self.log_start += self.log.len() as u64;
@@ -136,7 +146,7 @@ impl NodeIndex {
     }
 
     /// Every slot that holds a node.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> + Clone {
         (0..).zip(&self.slots).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
     }
 

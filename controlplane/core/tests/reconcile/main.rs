@@ -19,6 +19,8 @@ mod kit;
 mod laws;
 mod managers;
 mod nodes;
+mod placement;
+mod placement_laws;
 mod profiles;
 mod rollouts;
 mod scheduling;
