@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn requirement(key: &str, operator: NodeSelectorOperator, values: &[&str]) -> NodeSelectorRequirement {
-        let values = values.iter().map(|value| SmolStr::new(value)).collect();
+        let values = values.iter().map(SmolStr::new).collect();
         NodeSelectorRequirement { key: key.into(), operator, values }
     }
 

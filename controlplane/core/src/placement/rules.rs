@@ -133,13 +133,13 @@ impl Rules {
         let all: Vec<_> = near.iter().map(|(matcher, _)| matcher.clone()).collect();
         rules.is_its_own_neighbour = all.iter().all(|one| one.matches(&namespace, of_namespace, labels));
         for (matcher, term) in near {
-            let counter = rules.reads(&all, true, &term.topology_key, None);
+            let counter = rules.reads(all.clone(), true, &term.topology_key, None);
             rules.affinity.push(term_of(counter, term, 0));
             // That others want to be near it counts for those a little (Kubernetes' hardPodAffinityWeight of 1).
             rules.holds(matcher, &term.topology_key, Some(1));
         }
         for (matcher, term) in required(&placement.pod_anti_affinity, &namespace, labels) {
-            let counter = rules.reads(&[matcher.clone()], true, &term.topology_key, None);
+            let counter = rules.reads(vec![matcher.clone()], true, &term.topology_key, None);
             rules.anti_affinity.push(term_of(counter, term, 0));
             rules.holds(matcher, &term.topology_key, None);
         }
@@ -147,7 +147,7 @@ impl Rules {
             for one in affinity.get().map_or(&[][..], |affinity| &affinity.preferred) {
                 let (term, weight) = (&one.pod_affinity_term, sign * i64::from(one.weight));
                 let matcher = Matcher::of(term, &namespace, labels);
-                let counter = rules.reads(&[matcher.clone()], true, &term.topology_key, None);
+                let counter = rules.reads(vec![matcher.clone()], true, &term.topology_key, None);
                 rules.wishes.push(term_of(counter, term, weight));
                 rules.holds(matcher, &term.topology_key, Some(weight));
             }
@@ -173,7 +173,7 @@ impl Rules {
             let counts_itself = selector.as_ref().is_some_and(|selector| selector.matches(labels));
             let matcher = Matcher { namespaces: vec![namespace_of(pod)], namespace_selector: None, selector };
             let filter = filter_of(&pod.spec, one, keys.clone());
-            let counter = self.reads(&[matcher], false, &one.topology_key, Some(filter));
+            let counter = self.reads(vec![matcher], false, &one.topology_key, Some(filter));
             let spread = Spread {
                 counter,
                 topology_key: one.topology_key.clone(),
@@ -190,12 +190,12 @@ impl Rules {
 
     fn reads(
         &mut self,
-        all: &[Matcher],
+        all: Vec<Matcher>,
         with_ending: bool,
         topology_key: &SmolStr,
         filter: Option<NodeFilter>,
     ) -> CounterKey {
-        let counted = Counted::Matching { all: all.to_vec(), with_ending };
+        let counted = Counted::Matching { all, with_ending };
         let spec = CounterSpec { counted, topology_key: topology_key.clone(), filter };
         let key = spec.key();
         self.reads.push((key, spec));
