@@ -28,7 +28,7 @@ pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
 pub use taints::{tolerates_cordon, untolerated};
 pub(crate) use topology_spread::is_over;
-pub(crate) use vicinity::{Outlook, Vicinity, World, class_key, says};
+pub(crate) use vicinity::{CounterKey, Mover, Outlook, Vicinity, World, class_key, says};
 
 /// Whether a pod that needs `request` may be placed on `node`, of which `usage` is reserved already. Other pods are not
 /// looked at: see [`Vicinity::check`].

@@ -35,10 +35,16 @@ pub(crate) struct World<'a> {
     pub(crate) index: &'a Index,
 }
 
+/// Pods that are counted alike: a kind, or a class of pods that say nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mover(u128);
+
 /// Pods that say the same about others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kind {
     pods: u32,
+    /// Their class.
+    class: u128,
     rules: Arc<Rules>,
 }
 
@@ -264,7 +270,7 @@ impl Vicinity {
             return;
         }
         let rules = Arc::new(Rules::of(pod, &self.of_namespace(&namespace_of(pod))));
-        self.kinds.insert(key, Kind { pods: 1, rules: rules.clone() });
+        self.kinds.insert(key, Kind { pods: 1, class: class_key(pod), rules: rules.clone() });
         for (key, spec) in rules.reads.iter().chain(&rules.holds) {
             self.register(*key, spec, nodes);
         }
@@ -385,10 +391,21 @@ impl Vicinity {
     }
 
     /// Counts a pod that waits as if it were bound: for copies on which bindings are tried out.
-    pub(crate) fn bind(&mut self, pod: &Pod, node: &Node) {
-        if self.is_kept() && self.classes.contains_key(&class_key(pod)) {
-            self.count_at(pod, node.meta.id, Some(node), true);
+    pub(crate) fn bind(&mut self, pod: &Pod, node: &Node) -> Mover {
+        if !self.is_kept() || !self.classes.contains_key(&class_key(pod)) {
+            return Mover::default();
         }
+        self.count_at(pod, node.meta.id, Some(node), true);
+        Mover(if says(pod) { kind_key(pod) } else { class_key(pod) })
+    }
+
+    /// Whether any of these counters, in order, counts a mover's pods.
+    pub(crate) fn counts_any(&self, mover: Mover, counters: &[CounterKey]) -> bool {
+        let kind = self.kinds.get(&mover.0);
+        let class = self.classes.get(&kind.map_or(mover.0, |kind| kind.class));
+        let is_one = |counter: &CounterKey| counters.binary_search(counter).is_ok();
+        class.is_some_and(|class| class.counted_by.iter().any(is_one))
+            || kind.is_some_and(|kind| kind.rules.holds.iter().any(|(counter, _)| is_one(counter)))
     }
 
     /// What pods of a class are met by, to compare.

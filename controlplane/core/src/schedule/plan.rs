@@ -17,7 +17,7 @@ use smol_str::SmolStr;
 use super::candidates::{Candidates, CellView};
 use super::index::{NodeEntry, Slot};
 use super::score::{self, SCORE_MAX};
-use crate::placement::{Outlook, Spread, Term, Vicinity, is_over};
+use crate::placement::{CounterKey, Mover, Outlook, Spread, Term, Vicinity, is_over};
 
 /// Keys with so few domains are always wide.
 const WIDE_ALWAYS: usize = 3;
@@ -27,6 +27,8 @@ const WIDE_MAX: usize = 256;
 const WIDE_NODES: usize = 8;
 /// What a wish of nothing is as a coordinate.
 const WISH_ZERO: i64 = 1 << 20;
+/// Movers that are remembered before they are asked for afresh.
+const MOVERS_MAX: usize = 1 << 12;
 /// How much each of these scores counts beside those of resources (Kubernetes' weights).
 const WEIGHT: u32 = 2;
 
@@ -47,6 +49,10 @@ pub(crate) struct Plan {
     narrow: BTreeSet<SmolStr>,
     /// The nodes of narrow domains with more than one.
     peers: BTreeMap<(SmolStr, SmolStr), Vec<Slot>>,
+    /// Everything that is counted for it, in order.
+    counters: Vec<CounterKey>,
+    /// Whose pods are among that, as far as it was asked.
+    movers: BTreeMap<Mover, bool>,
 }
 
 /// What is known of a cell before it is compared with others.
@@ -74,17 +80,31 @@ impl Plan {
         if outlook.is_none() && !prefers {
             return None;
         }
-        let (wide, narrow, peers) = Default::default();
-        Some(Self { spec: spec.clone(), outlook: outlook.unwrap_or_default(), wide, narrow, peers })
+        let (wide, narrow, peers, movers) = Default::default();
+        let outlook = outlook.unwrap_or_default();
+        let mut plan =
+            Self { spec: spec.clone(), outlook, wide, narrow, peers, counters: Vec::new(), movers };
+        plan.counters = plan.terms().map(|term| term.counter).collect();
+        plan.counters.extend(plan.spreads().map(|spread| spread.counter).collect::<Vec<_>>());
+        plan.counters.sort_unstable();
+        Some(plan)
     }
 
     pub(crate) fn outlook(&self) -> &Outlook {
         &self.outlook
     }
 
-    /// Whether what is on a node decides where the node stands.
-    pub(crate) fn is_narrow(&self) -> bool {
-        !self.narrow.is_empty()
+    /// Whether a pod that is bound to a node may decide where the node stands.
+    pub(crate) fn is_moved_by(&mut self, mover: Option<Mover>, vicinity: &Vicinity) -> bool {
+        if self.narrow.is_empty() {
+            return false;
+        }
+        let Some(mover) = mover else { return true };
+        if self.movers.len() >= MOVERS_MAX {
+            self.movers.clear();
+        }
+        let counters = &self.counters;
+        *self.movers.entry(mover).or_insert_with(|| vicinity.counts_any(mover, counters))
     }
 
     fn terms(&self) -> impl Iterator<Item = &Term> {
@@ -183,12 +203,9 @@ impl Plan {
 
     /// The best cell that other pods let the pod be in. The hash of the pod decides among equals.
     pub(crate) fn choose(&self, candidates: &Candidates, vicinity: &Vicinity, hash: u64) -> Option<Choice> {
-        let fewest: Vec<_> = self.outlook.rules().spread.iter().map(|one| vicinity.fewest(one)).collect();
-        let may_be_first = vicinity.may_be_first(&self.outlook);
-        let judged: Vec<(CellView<'_>, Merit)> = candidates
-            .cells()
-            .filter_map(|cell| Some((cell, self.merit(cell.coordinates, vicinity, &fewest, may_be_first)?)))
-            .collect();
+        let sight = self.look(vicinity);
+        let judged: Vec<(CellView<'_>, Merit)> =
+            candidates.cells().filter_map(|cell| Some((cell, sight.merit(cell.coordinates)?))).collect();
         let by_node = judged.iter().map(|(_, merit)| merit.by_node).max()?;
         let wishes = || judged.iter().map(|(_, merit)| merit.wish);
         let (least, most) = (wishes().min()?, wishes().max()?);
@@ -212,62 +229,119 @@ impl Plan {
         Some(Choice { cell: cell.cell, score: total(merit), nodes })
     }
 
-    /// How good a cell is; `None` when the pod may not be there.
-    fn merit(
-        &self,
-        coordinates: &[u32],
-        vicinity: &Vicinity,
-        fewest: &[u32],
-        may_be_first: bool,
-    ) -> Option<Merit> {
+    /// Counts the domains, once for all cells.
+    fn look(&self, vicinity: &Vicinity) -> Sight<'_> {
         let rules = self.outlook.rules();
-        let (wide, mut rest) = coordinates.split_at(self.wide.len());
-        let mut next = || {
-            let (first, left) = rest.split_first().expect("as many coordinates as were made");
-            rest = left;
-            *first
-        };
-        let domain = |key: &SmolStr| {
+        let side = |counter: CounterKey, key: &SmolStr| {
+            let Some(wide) = self.wide.get(key) else { return Side::Narrow };
             let at = self.wide.range::<SmolStr, _>(..key).count();
-            wide[at].checked_sub(1).map(|place| self.wide[key].names[place as usize].as_str())
+            let counts = wide.names.iter().map(|domain| vicinity.count(counter, domain)).collect();
+            Side::Wide { at, counts }
         };
-        let by_node = next();
-        for (spread, fewest) in rules.spread.iter().zip(fewest) {
-            let count = match self.wide.contains_key(&spread.topology_key) {
-                true => vicinity.count(spread.counter, domain(&spread.topology_key)?),
-                false => next(),
+        let of_spread = |one: &Spread| side(one.counter, &one.topology_key);
+        let of_term = |term: &Term| side(term.counter, &term.topology_key);
+        let is_wide = |term: &Term| self.wide.contains_key(&term.topology_key);
+        Sight {
+            wide: self.wide.len(),
+            spread: rules.spread.iter().map(|one| (one, of_spread(one), vicinity.fewest(one))).collect(),
+            affinity: rules.affinity.iter().map(of_term).collect(),
+            may_be_first: vicinity.may_be_first(&self.outlook),
+            others: self
+                .others()
+                .filter(|(term, _)| is_wide(term))
+                .map(|(term, keeps_off)| (of_term(term), (!keeps_off).then_some(term.weight)))
+                .collect(),
+            wishes: rules
+                .spread_wishes
+                .iter()
+                .map(|one| (one, of_spread(one), vicinity.domains_len(one.counter)))
+                .collect(),
+        }
+    }
+}
+
+/// Where the count of a node's domain is found.
+enum Side {
+    /// By its coordinate: the counts of all domains.
+    Wide { at: usize, counts: Vec<u32> },
+    /// It is the next coordinate.
+    Narrow,
+}
+
+/// What the domains count at one moment.
+struct Sight<'a> {
+    /// How many coordinates are domains.
+    wide: usize,
+    /// With the fewest pods of any domain.
+    spread: Vec<(&'a Spread, Side, u32)>,
+    affinity: Vec<Side>,
+    may_be_first: bool,
+    /// What each pod is worth; `None` keeps off.
+    others: Vec<(Side, Option<i64>)>,
+    /// With the number of domains.
+    wishes: Vec<(&'a Spread, Side, usize)>,
+}
+
+/// Reads a cell's coordinates.
+struct Reader<'c> {
+    wide: &'c [u32],
+    rest: std::slice::Iter<'c, u32>,
+}
+
+impl Reader<'_> {
+    fn next(&mut self) -> u32 {
+        *self.rest.next().expect("as many coordinates as were made")
+    }
+
+    /// The count of the cell's domain; `None` without a domain.
+    fn wide(&self, side: &Side) -> Option<u32> {
+        match side {
+            Side::Wide { at, counts } => Some(counts[self.wide[*at].checked_sub(1)? as usize]),
+            Side::Narrow => None,
+        }
+    }
+}
+
+impl Sight<'_> {
+    /// How good a cell is; `None` when the pod may not be there.
+    fn merit(&self, coordinates: &[u32]) -> Option<Merit> {
+        let (wide, rest) = coordinates.split_at(self.wide);
+        let mut cell = Reader { wide, rest: rest.iter() };
+        let by_node = cell.next();
+        for (spread, side, fewest) in &self.spread {
+            let count = match side {
+                Side::Wide { .. } => cell.wide(side)?,
+                Side::Narrow => cell.next(),
             };
             if is_over(spread, count, *fewest) {
                 return None;
             }
         }
         let mut all_near = true;
-        for term in &rules.affinity {
-            all_near &= match self.wide.contains_key(&term.topology_key) {
-                true => vicinity.count(term.counter, domain(&term.topology_key)?) > 0,
-                false => next() > 0,
+        for side in &self.affinity {
+            all_near &= match side {
+                Side::Wide { .. } => cell.wide(side)? > 0,
+                Side::Narrow => cell.next() > 0,
             };
         }
-        if !all_near && !may_be_first {
+        if !all_near && !self.may_be_first {
             return None;
         }
-        let mut wish = i64::from(next()) - WISH_ZERO;
-        for (term, keeps_off) in self.others().filter(|(term, _)| self.wide.contains_key(&term.topology_key))
-        {
-            let count = domain(&term.topology_key).map_or(0, |domain| vicinity.count(term.counter, domain));
-            if keeps_off && count > 0 {
-                return None;
+        let mut wish = i64::from(cell.next()) - WISH_ZERO;
+        for (side, weight) in &self.others {
+            let count = cell.wide(side).unwrap_or(0);
+            match weight {
+                None if count > 0 => return None,
+                weight => wish += weight.unwrap_or(0) * i64::from(count),
             }
-            wish += term.weight * i64::from(count);
         }
         let mut cost = Some(0);
-        for spread in &rules.spread_wishes {
-            let count = match self.wide.contains_key(&spread.topology_key) {
-                true => domain(&spread.topology_key).map(|domain| vicinity.count(spread.counter, domain)),
-                false => next().checked_sub(1),
+        for (spread, side, domains) in &self.wishes {
+            let count = match side {
+                Side::Wide { .. } => cell.wide(side),
+                Side::Narrow => cell.next().checked_sub(1),
             };
-            let domains = vicinity.domains_len(spread.counter);
-            let of_one = count.map(|count| score::topology_spread::cost(count, domains, spread.max_skew));
+            let of_one = count.map(|count| score::topology_spread::cost(count, *domains, spread.max_skew));
             cost = cost.zip(of_one).map(|(sum, one)| sum + one);
         }
         Some(Merit { by_node, wish, cost })

@@ -245,11 +245,11 @@ impl Scheduler {
             // Without a candidate the shape sleeps: the next run asks again when the index changed.
             let Some(choice) = shape.choose(id, &self.vicinity, neighbours) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
-            self.vicinity.bind(pod, &node);
+            let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
             bindings.push(Binding { pod: id, node, nodes_considered, score: choice.score });
-            self.index.reserve(choice.slot, shape.request);
+            self.index.reserve(choice.slot, shape.request, mover);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
             heads.extend(shape.waiting.first().map(|head| (priority, *head, key)));

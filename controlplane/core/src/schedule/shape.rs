@@ -114,19 +114,22 @@ impl Shape {
         if self.position == Some(end) {
             return;
         }
-        // A plan is of the nodes as they were when it was made.
+        // A plan is of the labels as they were when it was made.
         let is_lasting = |changed: &[SlotChange]| {
             changed.len() <= index.slots_len()
-                && (self.plan.is_none() || changed.iter().all(|change| change.usage_only))
+                && (self.plan.is_none() || !changed.iter().any(|change| change.relabelled))
         };
         match self.position.and_then(|position| index.changed_since(position)) {
             Some(changed) if is_lasting(changed) => {
-                let is_narrow = self.plan.as_ref().is_some_and(Plan::is_narrow);
                 for change in changed {
+                    let plan = self.plan.as_mut();
+                    let is_moved = plan.is_some_and(|plan| plan.is_moved_by(change.bound, vicinity));
                     match self.candidates.rank_of(change.slot) {
-                        Some(rank) if change.usage_only && !is_narrow => {
+                        Some(rank) if change.usage_only && !is_moved => {
                             self.update_usage(index, change.slot, rank);
                         }
+                        // A pod more makes no room.
+                        None if change.bound.is_some() && !is_moved => {}
                         _ => self.update_with_peers(index, change.slot, vicinity),
                     }
                 }

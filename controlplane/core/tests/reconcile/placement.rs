@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Binding, Command, Kind, LabelSelector, Namespace, NodeAffinity, NodeInclusionPolicy,
-    NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, Object, ObjectMeta, Pod, PodAffinity,
-    PodAffinityTerm, PodOptions, PodPlacement, PodSpec, PodStatus, PreferredSchedulingTerm, Rare, Shared,
-    TopologySpreadConstraint, WeightedPodAffinityTerm, WhenUnsatisfiable,
+    NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, Object, ObjectMeta, PLACEMENT_LEVEL,
+    Pod, PodAffinity, PodAffinityTerm, PodOptions, PodPlacement, PodSpec, PodStatus, PreferredSchedulingTerm,
+    Rare, Shared, TopologySpreadConstraint, WeightedPodAffinityTerm, WhenUnsatisfiable,
 };
 
 use crate::kit::{Cluster, GIB, Say, deployment, facts, map, name, pod_spec, reference, template};
+use crate::sets::daemon_set;
+use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 
 pub fn placed(placement: PodPlacement) -> PodSpec {
     let options = PodOptions { placement: Rare::some(placement), ..PodOptions::default() };
@@ -367,4 +369,30 @@ fn many_hosts_are_spread_over_by_their_names() {
     // Five hosts have a pod that they keep away from, and stay empty: no other may have more than one.
     assert_eq!(by_node.remove(&None), Some(40));
     assert!(by_node.len() == 40 && by_node.values().all(|count| *count == 1), "{by_node:?}");
+}
+
+#[test]
+fn daemons_are_where_node_affinity_lets_them_be() {
+    let mut cluster = Cluster::new();
+    cluster.nodes(3);
+    label(&mut cluster, "node-1", "zone", Some("a"));
+    let required = vec![zone_term(NodeSelectorOperator::In, &["a"])];
+    let node_affinity = Rare::some(NodeAffinity { required, preferred: vec![] });
+    let spec = placed(PodPlacement { node_affinity, ..PodPlacement::default() });
+    cluster.ok(Command::Apply(daemon_set("log", |it| it.template.spec = Shared::new(spec))));
+    cluster.converge();
+    assert_eq!(cluster.daemons("log"), "1=1");
+    label(&mut cluster, "node-2", "zone", Some("a"));
+    label(&mut cluster, "node-1", "zone", None);
+    cluster.converge();
+    assert_eq!(cluster.daemons("log"), "2=1");
+}
+
+#[test]
+fn pods_with_rules_need_their_feature_level() {
+    let cluster = Cluster::at_level(ReconcileConfig::default(), PLACEMENT_LEVEL - 1);
+    let command = Command::Create(labelled("p", "web", "default", away("web", "zone")));
+    assert_eq!(command.feature_level(), PLACEMENT_LEVEL);
+    let mut cluster = cluster;
+    assert!(cluster.submit(vec![command]).is_err());
 }
