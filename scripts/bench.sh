@@ -120,6 +120,10 @@ if wants reconcile.; then
   "$bulkhead" bench reconcile --only "$only" --results "$results"
 fi
 
+if wants sched.; then
+  "$bulkhead" bench sched --only "$only" --results "$results"
+fi
+
 if wants sim.; then
   speed=$("${CARGO:-cargo}" run --quiet --release --locked -p simulations -- --speed --quiet | tee /dev/stderr |
     sed -nE 's/.*[^0-9.]([0-9][0-9.]*) *(x|×|times) real time.*/\1/p' | tail -n 1)

@@ -94,7 +94,10 @@ impl AgentHost {
             kernel_version: SmolStr::new_static("6.1"),
             accelerator: SmolStr::new_static("kvm"),
             warnings: Vec::new(),
-            labels: StringMap::from([(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"))]),
+            labels: StringMap::from([
+                (SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true")),
+                (SmolStr::new_static("zone"), SmolStr::new((self.number % 2).to_string())),
+            ]),
         }
     }
 }

@@ -60,6 +60,7 @@ const MEMBERSHIP: &str = "controlplane/core/src/server/membership.rs";
 const SNAPSHOTS: &str = "controlplane/core/src/server/snapshots.rs";
 const REQUESTS: &str = "controlplane/core/src/state/requests.rs";
 const RECORDS: &str = "controlplane/core/src/state/records.rs";
+const VICINITY: &str = "controlplane/core/src/placement/vicinity.rs";
 const DECIDE: &str = "controlplane/core/src/decide.rs";
 const DECIDE_NODES: &str = "controlplane/core/src/decide/nodes.rs";
 const DECIDE_PODS: &str = "controlplane/core/src/decide/pods.rs";
@@ -224,6 +225,12 @@ pub const CANARIES: &[Canary] = &[
         DECIDE,
         "log time follows the proposer's clock backwards",
         &["revisions"],
+    ),
+    canary(
+        "canary_one_sided_anti_affinity",
+        VICINITY,
+        "only the pod that keeps others off is kept off itself: those that are there are not asked",
+        &["placement"],
     ),
     canary(
         "canary_outdated_intent_obeyed",

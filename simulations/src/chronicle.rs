@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::invariants::{
     Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, digests, ensure,
-    exactly_once, garbage, history, job_ends, jobs, ledger, prefix, rebuilt, revisions, rollout,
+    exactly_once, garbage, history, job_ends, jobs, ledger, placement, prefix, rebuilt, revisions, rollout,
     stateful_set,
 };
 use crate::oracle::Oracle;
@@ -207,6 +207,7 @@ impl Chronicle {
                 binding::check(&before, &self.state, binding)?;
             }
         }
+        placement::check(&before, transaction)?;
         stateful_set::check(&before, &self.state, transaction)?;
         daemon_set::check(&before, &self.state, transaction)?;
         job_ends::check(&before, &self.state, transaction, &self.well)?;

@@ -256,6 +256,9 @@ pub struct WorkloadOptions {
     /// Commands about deliveries by steps, overflow, budgets, the clock, profiles and priorities.
     #[serde(default)]
     pub policies_permille: u64,
+    /// Pods and templates that say near what they may be, and how they spread.
+    #[serde(default)]
+    pub placement_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -337,6 +340,7 @@ impl Options {
         options.workload.jobs_permille = *Rng::child(seed, "jobs", 0).pick(&[0, 0, 300, 600]);
         options.workload.autoscalers_permille = *Rng::child(seed, "autoscalers", 0).pick(&[0, 0, 100, 200]);
         options.workload.policies_permille = *Rng::child(seed, "policies", 0).pick(&[0, 0, 150, 400]);
+        options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.bound_snapshots();
         match options.beyond {
@@ -586,6 +590,7 @@ impl WorkloadOptions {
             jobs_permille: 0,
             autoscalers_permille: 0,
             policies_permille: 0,
+            placement_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

@@ -2,6 +2,7 @@
 
 mod autoscalers;
 mod jobs;
+mod placement;
 mod policies;
 
 #[cfg(test)]
@@ -87,6 +88,11 @@ impl Workload {
         if self.options.jobs_permille > 0 && rng.chance(self.options.jobs_permille) {
             return jobs::command(rng, state, self.count);
         }
+        if self.options.placement_permille > 0
+            && let Some(first) = placement::level(state)
+        {
+            return first;
+        }
         let deployment = self.deployment_ref(rng);
         if self.options.autoscalers_permille > 0 && rng.chance(self.options.autoscalers_permille) {
             return autoscalers::command(rng, state, &deployment);
@@ -149,7 +155,8 @@ impl Workload {
         let is_unique = reference.name.as_str().ends_with(['2', '3']);
         let annotations = if is_unique { labels(ANNOTATION_UNIQUE, "true") } else { StringMap::new() };
         let version = *rng.pick(&[1, 2, 3, self.count]);
-        let pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
+        let mut pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
+        self.place(rng, &mut pod);
         let template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
         let spec = DeploymentSpec {
             replicas: self.replicas(rng),
@@ -175,8 +182,26 @@ impl Workload {
         if number.is_multiple_of(2) {
             meta.annotations = labels(ANNOTATION_UNIQUE, "true");
         }
-        let spec = Shared::new(pod_spec(rng, policy, "job:1"));
+        let mut spec = pod_spec(rng, policy, "job:1");
+        if self.place(rng, &mut spec) {
+            meta.labels = labels("app", rng.pick::<SmolStr>(&self.apps()));
+        }
+        let spec = Shared::new(spec);
         Pod { meta, spec, node: None, status: PodStatus::default() }
+    }
+
+    fn apps(&self) -> Vec<SmolStr> {
+        (1..=self.options.deployments).map(|number| SmolStr::new(format!("web-{number}"))).collect()
+    }
+
+    /// In some runs some pods say something about their place.
+    fn place(&self, rng: &mut Rng, spec: &mut PodSpec) -> bool {
+        let permille = self.options.placement_permille;
+        let says = permille > 0 && rng.chance(permille);
+        if says {
+            placement::place(rng, spec, &self.apps());
+        }
+        says
     }
 
     /// A pod of a workload, or one of its own.

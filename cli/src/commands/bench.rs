@@ -10,6 +10,7 @@ mod pod_start;
 mod reconcile;
 mod results;
 mod scale;
+mod sched;
 mod stream;
 mod writer;
 
@@ -41,6 +42,8 @@ pub(crate) enum BenchVerb {
     Scale(scale::ScaleArgs),
     /// What one change among 100,000 pods, and a rollout of 1,000, cost the leader's reconcilers
     Reconcile(reconcile::ReconcileArgs),
+    /// How fast pods are placed, by what they ask for
+    Sched(sched::SchedArgs),
     /// Bulkhead and etcd alternately in one run, with ratios
     Compare(compare::CompareArgs),
 }
@@ -129,6 +132,7 @@ pub(crate) async fn run(verb: BenchVerb, context: &Context) -> Result<(), Failur
         BenchVerb::PodStart(args) => pod_start::run(args, context).await,
         BenchVerb::Scale(args) => scale::run(args).await,
         BenchVerb::Reconcile(args) => reconcile::run(args).await,
+        BenchVerb::Sched(args) => sched::run(args).await,
         BenchVerb::Compare(args) => compare::run(args, context).await,
     }
 }

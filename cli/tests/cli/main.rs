@@ -6,6 +6,7 @@ mod compacted;
 mod edits;
 mod fake;
 mod jobs;
+mod placement;
 mod preflight;
 mod profiles;
 mod sets;

@@ -33,6 +33,8 @@ pub enum Violation {
     JobCounts(ObjectId),
     /// A pod has a claim that is not on its node, or that is another pod's alone.
     Claim(ObjectId),
+    /// Who is near whom is counted wrongly.
+    Vicinity,
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
 }
@@ -49,6 +51,9 @@ pub fn check(state: &State) -> Vec<Violation> {
     let mut violations = Vec::new();
     if state.digest() != state.digest_from_scratch() {
         violations.push(Violation::Digest);
+    }
+    if state.vicinity != state.vicinity_from_scratch() {
+        violations.push(Violation::Vicinity);
     }
     check_objects(state, &mut violations);
     check_pods(state, &mut violations);

@@ -3,7 +3,8 @@
 //! ```text
 //!  changes ─► NodeIndex (dense slots, what is free, a log of which slots changed)
 //!         └─► Shapes (waiting pods by everything that matters to placement)
-//!                  │  each with Candidates: its feasible slots in buckets by score, repaired from the log
+//!                  │  each with Candidates: its feasible slots in cells by what other pods allow (Plan), and there in buckets by
+//!                  │  score; repaired from the log
 //!                  ▼
 //!             highest priority, then oldest
 //!                  ▼
@@ -11,14 +12,17 @@
 //! ```
 //!
 //! Placing the next pod of a shape takes the top bucket and moves one slot: its cost does not grow with the
-//! number of nodes. Filters are those of [`crate::placement`], which `decide` asks again.
+//! number of nodes. Filters are those of [`crate::placement`], which `decide` asks again. Who is near whom is a part of the
+//! State; a run counts what it binds on a copy.
 
 mod candidates;
 mod index;
+mod plan;
 mod priority;
 mod reconciler;
 mod report;
 mod score;
 mod shape;
+mod shapes;
 
 pub(crate) use reconciler::Scheduler;

@@ -23,6 +23,9 @@ use bulkhead_types::{
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
+use crate::placement::{Vicinity, World};
+
+pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub use new_life::REVISION_JUMP;
 pub use records::{RestoreError, Restorer};
@@ -58,6 +61,7 @@ pub struct State {
     pub(crate) profiles: Table<Profile>,
     pub(crate) persistent_volume_claims: Table<PersistentVolumeClaim>,
     pub(crate) index: index::Index,
+    pub(crate) vicinity: Vicinity,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -237,6 +241,7 @@ impl State {
     pub(crate) fn put(&mut self, object: Object) -> Option<Object> {
         let former = self.insert(object.clone());
         self.index.change(former.as_ref(), Some(&object));
+        self.change_vicinity(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
     }
@@ -247,12 +252,26 @@ impl State {
         self.index.change(Some(&former), None);
         self.account(Some(&former), None);
         self.erase(kind, id);
+        self.change_vicinity(Some(&former), None);
         Some(former)
     }
 
     pub(crate) fn set_feature_level(&mut self, level: u32) {
         self.feature_level = level;
         self.requests.follow_level(level);
+    }
+
+    fn change_vicinity(&mut self, former: Option<&Object>, present: Option<&Object>) {
+        let Self { vicinity, pods, nodes, namespaces, index, .. } = self;
+        vicinity.change(former, present, World { pods, nodes, namespaces, index });
+    }
+
+    /// The counts of who is near whom, made afresh: what is kept must always equal them.
+    pub(crate) fn vicinity_from_scratch(&self) -> Vicinity {
+        let Self { pods, nodes, namespaces, index, .. } = self;
+        let mut vicinity = Vicinity::default();
+        vicinity.rebuild(World { pods, nodes, namespaces, index });
+        vicinity
     }
 
     /// Stores what is known of a member.

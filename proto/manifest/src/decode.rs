@@ -12,6 +12,7 @@ mod elastic;
 mod job;
 mod meta;
 mod node;
+mod placement;
 mod pod;
 mod probe;
 mod profile;

@@ -8,6 +8,7 @@ mod delivery;
 mod disruption_budget;
 mod elastic;
 mod job;
+mod placement;
 mod pod;
 mod profile;
 mod running;

@@ -203,6 +203,8 @@ fn default_pod_spec(spec: &mut v1::PodSpec) {
         }
         container.options.iter_mut().for_each(default_container_options);
     }
+    let placement = spec.options.as_mut().and_then(|options| options.placement.as_mut());
+    placement.into_iter().for_each(super::placement::default_placement);
     for volume in spec.options.iter_mut().flat_map(|options| &mut options.volumes) {
         default_volume(volume);
     }

@@ -28,6 +28,7 @@ mod log;
 mod node;
 mod object;
 mod owned;
+mod placement;
 mod pod;
 mod probe;
 mod profile;

@@ -97,7 +97,7 @@ record!(/// Any volume.
     volume: Volume { name: small(), source: volume_source() });
 record!(/// What few pods have.
     pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()),
-    priority_class: rare(small()),
+    priority_class: rare(small()), placement: rare(pod_placement()),
 });
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {

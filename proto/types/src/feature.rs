@@ -50,7 +50,9 @@ impl Object {
     pub fn feature_level(&self) -> u32 {
         let spec = PodSpec::feature_level;
         let content = match self {
-            Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => DELIVERY_LEVEL,
+            Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
+                spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
+            }
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) => spec(&pod.spec),
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
@@ -68,7 +70,9 @@ impl Object {
             {
                 POLICY_LEVEL
             }
-            Self::StatefulSet(set) if set.spec.claims.get().is_some() => DELIVERY_LEVEL,
+            Self::StatefulSet(set) if set.spec.claims.get().is_some() => {
+                spec(&set.spec.template.spec).max(DELIVERY_LEVEL)
+            }
             Self::StatefulSet(set) if set.spec.stopped => spec(&set.spec.template.spec).max(POLICY_LEVEL),
             Self::StatefulSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::DaemonSet(set) => spec(&set.spec.template.spec).max(WORKLOADS_LEVEL),
@@ -83,6 +87,9 @@ impl Object {
 
 impl PodSpec {
     fn feature_level(&self) -> u32 {
+        if self.placement().is_some() {
+            return PLACEMENT_LEVEL;
+        }
         if self.claims().next().is_some() {
             return DELIVERY_LEVEL;
         }
@@ -161,8 +168,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Container, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodStatus, Rare, Shared,
-        Volume, VolumeSource,
+        Container, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodPlacement, PodStatus,
+        Rare, Shared, Volume, VolumeSource,
     };
 
     fn check(spec: PodSpec, level: u32) {
@@ -205,5 +212,8 @@ mod tests {
         check(with_volumes(volumes), WORKLOADS_LEVEL);
         let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
         check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
+        let placement = Rare::some(PodPlacement::default());
+        let options = Rare::some(PodOptions { placement, ..PodOptions::default() });
+        check(PodSpec { options, ..PodSpec::default() }, PLACEMENT_LEVEL);
     }
 }

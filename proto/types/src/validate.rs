@@ -11,6 +11,7 @@ mod elastic;
 mod image;
 mod job;
 mod path;
+mod placement;
 mod pod;
 mod probe;
 mod profile;
@@ -24,6 +25,10 @@ use std::collections::BTreeSet;
 pub use claim::shared_reason;
 pub use image::{ImageReferenceError, check_image_reference};
 use path::Path;
+pub use placement::{
+    AFFINITY_TERMS_MAX, LABEL_KEYS_MAX, NODE_REQUIREMENTS_MAX, REQUIREMENT_VALUES_MAX,
+    SPREAD_CONSTRAINTS_MAX, SPREAD_NUMBER_MAX, TERM_NAMESPACES_MAX,
+};
 pub use probe::{HTTP_HEADERS_MAX, HTTP_TEXT_BYTES_MAX};
 pub use security::SUPPLEMENTAL_GROUPS_MAX;
 pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, Kind, Lifecycle, PodSecurityContext, PodSpec, Probe, Rare, SecurityContext,
+    Container, DownwardSource, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare,
+    SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -117,6 +118,8 @@ pub struct PodOptions {
     pub security: Rare<PodSecurityContext>,
     /// The name of its PriorityClass.
     pub priority_class: Rare<SmolStr>,
+    /// Where it may be, and near what it would rather be.
+    pub placement: Rare<PodPlacement>,
 }
 
 /// A volume of a pod.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
+use bulkhead_controlplane_core::placement::reference::Scene;
 use bulkhead_types::{
     ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
@@ -132,9 +133,11 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
         None if !has_class(state, pod) => Ok(()),
         None => {
             let request = pod.spec.scheduling_request();
+            let scene = Scene::of(state, &[]);
             let fits = |id: ObjectId| {
                 let node = state.nodes().get(id)?;
-                check_fit(&pod.spec, request, node, state.node_usage(id)).ok()
+                check_fit(&pod.spec, request, node, state.node_usage(id)).ok()?;
+                scene.check(pod, node).ok()
             };
             match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {
                 Some(node) => violation(format!("pod {name} waits, although it fits on {}", node.meta.name)),

@@ -179,7 +179,7 @@ fn longest_apply(single: &mut Single, go_on: impl Fn(Instant) -> bool) -> f64 {
 }
 
 /// This process's resident memory.
-fn resident_bytes() -> anyhow::Result<u64> {
+pub(super) fn resident_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status cannot be read")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok());

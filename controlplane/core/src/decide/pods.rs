@@ -27,6 +27,8 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     // What this command itself has placed so far, by node.
     let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
     let mut given = Given::default();
+    // The same for who is near whom.
+    let mut vicinity = state.vicinity.clone();
     for binding in bindings {
         let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
             continue;
@@ -39,9 +41,13 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         if check_fit(&pod.spec, request, node, *usage).is_err() {
             continue;
         }
+        if vicinity.outlook(pod).is_some_and(|outlook| vicinity.check(&outlook, node).is_err()) {
+            continue;
+        }
         let Some(claims) = given.give(state, pod, node) else { continue };
         usage.requests = usage.requests.plus(request);
         usage.pods += 1;
+        vicinity.bind(pod, node);
         // With the pod, in one transaction: a claim's first pod decides where it is.
         let cluster_id = state.cluster_id.unwrap_or_default();
         for claim in claims.iter().filter_map(|id| state.persistent_volume_claims.get(*id)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{Node, ObjectId, Resources};
 
-use crate::placement::check_room;
+use crate::placement::{Mover, check_room};
 use crate::{NodeUsage, State};
 
 /// The place of a node in the index.
@@ -47,6 +47,20 @@ pub(crate) struct SlotChange {
     pub(crate) slot: Slot,
     /// Only what is reserved changed, not the node itself.
     pub(crate) usage_only: bool,
+    /// The node came, went, or has other labels.
+    pub(crate) relabelled: bool,
+    /// A pod of this mover is about to be bound there, and nothing else happened.
+    pub(crate) bound: Option<Mover>,
+}
+
+impl SlotChange {
+    fn usage(slot: Slot) -> Self {
+        Self { slot, usage_only: true, relabelled: false, bound: None }
+    }
+
+    fn gone(slot: Slot) -> Self {
+        Self { slot, usage_only: false, relabelled: true, bound: None }
+    }
 }
 
 /// All nodes.
@@ -57,6 +71,8 @@ pub(crate) struct NodeIndex {
     free: Vec<Slot>,
     /// Nodes that may differ from their slot.
     touched: BTreeSet<ObjectId>,
+    /// Nodes whose pods are not what they were, although they may reserve as much.
+    stirred: BTreeSet<ObjectId>,
     /// Slots that changed, in order; the first has position `log_start`.
     log: Vec<SlotChange>,
     log_start: u64,
@@ -76,10 +92,18 @@ impl NodeIndex {
         self.touched.insert(node);
     }
 
+    /// Notes that the pods of a node, or what others think of them, changed.
+    pub(crate) fn stir(&mut self, node: ObjectId) {
+        self.stirred.insert(node);
+    }
+
     /// Brings every touched slot up to date with the State.
     pub(crate) fn refresh(&mut self, state: &State) {
         for id in std::mem::take(&mut self.touched) {
             self.refresh_one(state, id);
+        }
+        for id in std::mem::take(&mut self.stirred) {
+            self.log.extend(self.by_id.get(&id).map(|slot| SlotChange::usage(*slot)));
         }
         if self.log.len() > LOG_PER_SLOT * self.slots.len().max(256) {
             self.log_start += self.log.len() as u64;
@@ -92,7 +116,7 @@ impl NodeIndex {
             if let Some(slot) = self.by_id.remove(&id) {
                 self.slots[slot as usize] = None;
                 self.free.push(slot);
-                self.log.push(SlotChange { slot, usage_only: false });
+                self.log.push(SlotChange::gone(slot));
             }
             return;
         };
@@ -102,8 +126,9 @@ impl NodeIndex {
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
         if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage) {
+            let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
             *entry = Some(NodeEntry::new(node.clone(), usage));
-            self.log.push(SlotChange { slot, usage_only: same_node });
+            self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
         }
     }
 
@@ -120,11 +145,11 @@ impl NodeIndex {
     }
 
     /// Reserves room for a pod that is about to be bound. Should that not happen, the node must be touched.
-    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources) {
+    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover) {
         let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
-        self.log.push(SlotChange { slot, usage_only: true });
+        self.log.push(SlotChange { bound: Some(mover), ..SlotChange::usage(slot) });
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
@@ -136,7 +161,7 @@ impl NodeIndex {
     }
 
     /// Every slot that holds a node.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> + Clone {
         (0..).zip(&self.slots).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
     }
 

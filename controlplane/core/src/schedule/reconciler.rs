@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{Binding, Command, Object, ObjectId, Pod};
 
-use super::candidates::Candidates;
-use super::index::{NodeIndex, Slot};
+use super::index::NodeIndex;
 use super::report;
-use super::score::{SCORE_MAX, owner_spread, sum_of};
-use super::shape::{ShapeKey, Shapes};
+use super::shapes::{ShapeKey, Shapes};
 use crate::decide::REASON_UNSCHEDULABLE;
+use crate::placement::Vicinity;
 use crate::reconcile::{Queue, Reconciler, View, is_active};
 use crate::{Change, ChangeType, State};
 
@@ -24,14 +23,16 @@ const REPORTS_PER_RUN: usize = 2000;
 const REPORTED_SHAPES_PER_RUN: usize = 32;
 /// How long a pod's reason stays although the numbers in it changed, in milliseconds.
 const REPORT_AGAIN_MS: u64 = 30_000;
-/// Candidates among which the pods of one owner are spread: those of the best rank come first.
-const SPREAD_SAMPLE: usize = 16;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
     index: NodeIndex,
     shapes: Shapes,
+    /// Who is near whom, bindings of this run included.
+    vicinity: Vicinity,
+    /// Pods that began to wait, or to wait as others.
+    arrivals: Vec<ObjectId>,
     /// Active pods by owner and node.
     neighbours: BTreeMap<(ObjectId, ObjectId), u32>,
     /// Counted among them for bindings in flight.
@@ -59,14 +60,6 @@ fn holds_room(pod: &Pod) -> Option<ObjectId> {
     pod.node.filter(|_| !pod.status.phase.is_terminal())
 }
 
-/// Spreads neighbouring ids over all numbers (the finalizer of SplitMix64).
-fn hash_of(pod: ObjectId) -> u64 {
-    let mut z = pod.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl Reconciler for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
@@ -87,7 +80,10 @@ impl Reconciler for Scheduler {
                 self.index.touch(node.meta.id);
                 self.dirty = true;
             }
-            (Object::PriorityClass(_) | Object::PersistentVolumeClaim(_), _) => self.dirty = true,
+            // Labels of namespaces say near whom pods are.
+            (Object::PriorityClass(_) | Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
+                self.dirty = true;
+            }
             (Object::Pod(pod), former) => {
                 let former = former.as_ref().and_then(|former| match former {
                     Object::Pod(pod) => Some(&**pod),
@@ -104,6 +100,13 @@ impl Reconciler for Scheduler {
         self.dirty = false;
         self.settle(view);
         self.index.refresh(view.state);
+        self.vicinity = view.state.vicinity.clone();
+        self.shapes.follow(view.state);
+        for id in std::mem::take(&mut self.arrivals) {
+            if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
+                self.shapes.enter(pod, &view.state.vicinity);
+            }
+        }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
         self.report(view, &mut commands);
@@ -134,11 +137,28 @@ impl Scheduler {
             was.into_iter().for_each(|key| self.drop_neighbour(key));
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
+        let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
-            (None, Some(pod)) => self.enter(pod),
+            (None, Some(pod)) => self.arrive(pod.meta.id),
             (Some(pod), None) => self.leave(pod),
+            (Some(pod), Some(same)) if !same_labels(pod, same) => {
+                self.leave(pod);
+                self.arrive(pod.meta.id);
+            }
             _ => {}
         }
+        // What others think of a pod where it is, or is about to be.
+        let is_other = |a: &Pod, b: &Pod| !same_labels(a, b) || a.meta.is_deleting() != b.meta.is_deleting();
+        if let Some((_, pod)) = former.zip(present).filter(|(a, b)| is_other(a, b)) {
+            let expected = self.in_flight.get(&pod.meta.id).copied().flatten();
+            pod.node.or(expected).into_iter().for_each(|node| self.index.stir(node));
+            self.dirty = true;
+        }
+    }
+
+    fn arrive(&mut self, pod: ObjectId) {
+        self.arrivals.push(pod);
+        self.dirty = true;
     }
 
     /// Whether a pod was just bound as this scheduler proposed it.
@@ -150,21 +170,8 @@ impl Scheduler {
         expected
     }
 
-    fn enter(&mut self, pod: &Pod) {
-        let (_, shape) = self.shapes.enter(pod);
-        shape.waiting.insert(pod.meta.id);
-        if pod.status.reason != REASON_UNSCHEDULABLE {
-            shape.unreported.insert(pod.meta.id);
-        }
-        self.dirty = true;
-    }
-
     fn leave(&mut self, pod: &Pod) {
-        let key = self.shapes.key_of(pod);
-        if let Some(shape) = self.shapes.get_mut(key) {
-            shape.waiting.remove(&pod.meta.id);
-            shape.unreported.remove(&pod.meta.id);
-        }
+        self.shapes.leave(pod);
         self.retry.forget(pod.meta.id);
     }
 
@@ -183,9 +190,12 @@ impl Scheduler {
         }
         for (id, node) in std::mem::take(&mut self.in_flight) {
             // The binding did not happen: the reservation is taken back.
-            node.into_iter().for_each(|node| self.index.touch(node));
+            if let Some(node) = node {
+                self.index.touch(node);
+                self.index.stir(node);
+            }
             let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else { continue };
-            if self.is_waiting(pod) && pod.status.reason == REASON_UNSCHEDULABLE {
+            if self.shapes.is_waiting(id) && pod.status.reason == REASON_UNSCHEDULABLE {
                 continue;
             }
             self.retry.proposed(id);
@@ -193,14 +203,9 @@ impl Scheduler {
         self.retry.begin(view.now_ms);
         while let Some(id) = self.retry.pop() {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
-                self.enter(pod);
+                self.arrivals.push(pod.meta.id);
             }
         }
-    }
-
-    fn is_waiting(&mut self, pod: &Pod) -> bool {
-        let key = self.shapes.key_of(pod);
-        self.shapes.get_mut(key).is_some_and(|shape| shape.waiting.contains(&pod.meta.id))
     }
 
     /// Binds waiting pods: those of the highest priority first, the oldest first among equals. One that no node can take
@@ -221,30 +226,30 @@ impl Scheduler {
         while bindings.len() < BINDINGS_PER_RUN {
             let Some((priority, id, key)) = heads.pop_first() else { break };
             let shape = self.shapes.get_mut(key).expect("a shape with a head");
-            shape.catch_up(&self.index, view.state);
+            shape.catch_up(&self.index, view.state, &self.vicinity);
             let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else {
                 debug_assert!(false, "pod {id} waits here but not in the State");
                 shape.waiting.remove(&id);
                 continue;
             };
-            let own = shape.place.as_ref().map_or(&[][..], |place| &place.claims);
+            let own = shape.place.as_ref().map_or_else(|_| Vec::new(), |place| place.claims.clone());
             if own.iter().any(|claim| claims.contains(claim)) {
                 self.dirty = true;
                 continue;
             }
             let owner = pod.meta.owner.map(|owner| owner.id);
-            // Without a candidate the shape sleeps: the next run asks again when the index changed.
-            let Some((slot, score)) = choose(shape.candidates(), id, |slot| {
+            let neighbours = |slot| {
                 let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
                 owner.map_or(0, |owner| self.neighbours.get(&(owner, node)).copied().unwrap_or(0))
-            }) else {
-                continue;
             };
-            let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
-            let nodes_considered = shape.candidates().len();
+            // Without a candidate the shape sleeps: the next run asks again when the index changed.
+            let Some(choice) = shape.choose(id, &self.vicinity, neighbours) else { continue };
+            let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
+            let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
-            bindings.push(Binding { pod: id, node, nodes_considered, score });
-            self.index.reserve(slot, shape.request);
+            let (node, nodes_considered) = (node.meta.id, choice.nodes);
+            bindings.push(Binding { pod: id, node, nodes_considered, score: choice.score });
+            self.index.reserve(choice.slot, shape.request, mover);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
             heads.extend(shape.waiting.first().map(|head| (priority, *head, key)));
@@ -287,7 +292,7 @@ impl Scheduler {
                 break;
             }
             looked_at += 1;
-            let message = report::message(shape, &self.index);
+            let message = report::message(shape, &self.index, &self.vicinity);
             if again {
                 shape.reported_at_ms = view.now_ms;
                 shape.reported_position = Some(end);
@@ -307,22 +312,4 @@ impl Scheduler {
             commands.push(Command::SetPodsUnschedulable { pods });
         }
     }
-}
-
-/// The best slot for a pod and its score. Pods of one owner are spread among the first few candidates.
-fn choose(candidates: &Candidates, pod: ObjectId, neighbours: impl Fn(Slot) -> u32) -> Option<(Slot, i64)> {
-    let mut best: Option<((bool, u32), Slot, u32)> = None;
-    for (rank, slot) in candidates.best(hash_of(pod)).take(SPREAD_SAMPLE) {
-        let spread = owner_spread(neighbours(slot));
-        // A node with a taint to avoid never wins by spreading.
-        let key = (rank > 2 * SCORE_MAX, rank + spread);
-        if best.as_ref().is_none_or(|(present, _, _)| key > *present) {
-            best = Some((key, slot, sum_of(rank) + spread));
-        }
-        // Those that follow have no better rank, and cannot have fewer neighbours.
-        if spread == SCORE_MAX {
-            break;
-        }
-    }
-    best.map(|(_, slot, score)| (slot, i64::from(score)))
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::index::NodeIndex;
 use super::shape::Shape;
+use crate::placement::Vicinity;
 
 /// Different reasons that are listed; nodes may carry endless different taints.
 const REASONS_MAX: usize = 16;
 
 /// `0/12 nodes are available: 3 Insufficient cpu, 9 node(s) had untolerated taint {gpu: }.` Costs time in
 /// proportion to the number of nodes.
-pub(crate) fn message(shape: &Shape, index: &NodeIndex) -> String {
+pub(crate) fn message(shape: &Shape, index: &NodeIndex, vicinity: &Vicinity) -> String {
     if let Some(class) = &shape.missing_class {
         return format!("PriorityClass {class} does not exist: create it, or let the pod name another one");
     }
@@ -22,7 +23,7 @@ pub(crate) fn message(shape: &Shape, index: &NodeIndex) -> String {
     }
     let mut counts = BTreeMap::new();
     for (_, entry) in index.entries() {
-        if let Err(misfit) = shape.check(entry) {
+        if let Err(misfit) = shape.check(entry).and_then(|()| shape.check_others(entry, vicinity)) {
             *counts.entry(misfit).or_insert(0u32) += 1;
         }
     }

@@ -2,8 +2,11 @@
 
 mod balanced_allocation;
 mod least_allocated;
+pub(crate) mod node_affinity;
 mod owner_spread;
+pub(crate) mod pod_affinity;
 mod taint_preference;
+pub(crate) mod topology_spread;
 
 use bulkhead_types::{PodSpec, Resources};
 

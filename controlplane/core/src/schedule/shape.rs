@@ -1,24 +1,21 @@
-//! Waiting pods, grouped by everything that matters to placement.
+//! Waiting pods that every node suits, or does not suit, alike.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use bulkhead_types::{Name, ObjectId, Pod, PodSpec, Resources, Shared, digest128};
+use bulkhead_types::{Name, ObjectId, PodSpec, Resources, Shared};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
-use super::index::{NodeEntry, NodeIndex, Slot};
-use super::{priority, score};
+use super::index::{NodeEntry, NodeIndex, Slot, SlotChange};
+use super::plan::Plan;
+use super::priority;
+use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::State;
 use crate::claims::{self, Place};
-use crate::placement::{Misfit, check_fit};
+use crate::placement::{Misfit, Vicinity, check_fit};
 
-/// Shapes kept although no pod of them waits, for the next that come.
-const IDLE_SHAPES_MAX: usize = 64;
-/// Spec digests remembered before they are looked up afresh.
-const SPECS_MAX: usize = 1 << 16;
-
-/// Identifies a shape.
-pub(crate) type ShapeKey = u128;
+/// Candidates among which the pods of one owner are spread: those of the best rank come first.
+const SPREAD_SAMPLE: usize = 16;
 
 /// Pods that every node suits, or does not suit, alike.
 #[derive(Clone, Debug)]
@@ -41,13 +38,28 @@ pub(crate) struct Shape {
     namespace: Option<Name>,
     /// Where their claims let them be; or why no node suits.
     pub(crate) place: Result<Place, String>,
+    /// How other pods divide the nodes, if they do.
+    plan: Option<Plan>,
+    /// What the plan was made of: counted anew since then, it is made anew.
+    rebuilds: u64,
     candidates: Candidates,
     /// Up to where the index' log is worked in; `None` before the first time.
     position: Option<u64>,
+    /// At this position no node suited, by what other pods allow.
+    stuck_at: Option<u64>,
+}
+
+/// Where a pod of a shape may go best.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) slot: Slot,
+    pub(crate) score: i64,
+    /// How many nodes may take it.
+    pub(crate) nodes: u32,
 }
 
 impl Shape {
-    fn new(spec: Shared<PodSpec>, namespace: Option<Name>) -> Self {
+    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>) -> Self {
         let request = spec.scheduling_request();
         Self {
             spec,
@@ -60,13 +72,26 @@ impl Shape {
             missing_class: None,
             namespace,
             place: Ok(Place::default()),
+            plan: None,
+            rebuilds: 0,
             candidates: Candidates::default(),
             position: None,
+            stuck_at: None,
         }
     }
 
-    /// Looks up what the pods' class and claims say now. Those that waited for them are told anew why they wait.
+    /// Looks up what the pods' class, claims and surroundings say now. Those that waited for them are told anew why they
+    /// wait.
     pub(crate) fn look_up(&mut self, state: &State) {
+        let pod = self.waiting.first().and_then(|id| state.pods().get(*id));
+        let outlook = pod.and_then(|pod| state.vicinity.outlook(pod));
+        let present = self.plan.as_ref().map(Plan::outlook);
+        let is_new = present != outlook.as_ref() && (present.is_some() || outlook.is_some());
+        if self.position.is_none() || is_new || self.rebuilds != state.vicinity.rebuilds() {
+            self.plan = Plan::new(&self.spec, outlook);
+            self.rebuilds = state.vicinity.rebuilds();
+            self.position = None;
+        }
         let place = claims::place(state, self.namespace.as_ref(), &self.spec);
         if self.place != place {
             self.place = place;
@@ -84,48 +109,120 @@ impl Shape {
     }
 
     /// Brings the candidates up to date with the index. Costs time in proportion to what changed.
-    pub(crate) fn catch_up(&mut self, index: &NodeIndex, state: &State) {
+    pub(crate) fn catch_up(&mut self, index: &NodeIndex, state: &State, vicinity: &Vicinity) {
         let end = index.log_end();
         if self.position == Some(end) {
             return;
         }
+        // A plan is of the labels as they were when it was made.
+        let is_lasting = |changed: &[SlotChange]| {
+            changed.len() <= index.slots_len()
+                && (self.plan.is_none() || !changed.iter().any(|change| change.relabelled))
+        };
         match self.position.and_then(|position| index.changed_since(position)) {
-            Some(changed) if changed.len() <= index.slots_len() => {
+            Some(changed) if is_lasting(changed) => {
                 for change in changed {
-                    match self.candidates.rank_of(change.slot).filter(|_| change.usage_only) {
-                        Some(rank) => self.update_usage(index, change.slot, rank),
-                        None => self.update(index, change.slot),
+                    let plan = self.plan.as_mut();
+                    let is_moved = plan.is_some_and(|plan| plan.is_moved_by(change.bound, vicinity));
+                    match self.candidates.rank_of(change.slot) {
+                        Some(rank) if change.usage_only && !is_moved => {
+                            self.update_usage(index, change.slot, rank);
+                        }
+                        // A pod more makes no room.
+                        None if change.bound.is_some() && !is_moved => {}
+                        _ => self.update_with_peers(index, change.slot, vicinity),
                     }
                 }
             }
-            _ => self.rebuild(index, state),
+            _ => self.rebuild(index, state, vicinity),
         }
         self.position = Some(end);
     }
 
-    fn rebuild(&mut self, index: &NodeIndex, state: &State) {
+    fn rebuild(&mut self, index: &NodeIndex, state: &State, vicinity: &Vicinity) {
         self.candidates.clear();
         if let Some(name) = &self.spec.node_name {
             let node = bulkhead_types::Name::new(name).ok();
             let id = node.and_then(|name| state.find(bulkhead_types::Kind::Node, None, &name));
             if let Some(slot) = id.and_then(|id| index.slot_of(id)) {
-                self.update(index, slot);
+                if let Some(plan) = &mut self.plan {
+                    plan.survey(index.get(slot).map(|entry| (slot, entry)).into_iter());
+                }
+                self.update(index, slot, vicinity);
             }
             return;
         }
+        if let Some(plan) = &mut self.plan {
+            plan.survey(index.entries());
+        }
         for slot in 0..index.slots_len() as Slot {
-            self.update(index, slot);
+            self.update(index, slot, vicinity);
         }
     }
 
-    fn update(&mut self, index: &NodeIndex, slot: Slot) {
-        let entry = index.get(slot);
-        let fits = entry.filter(|e| self.check(e).is_ok());
+    fn update(&mut self, index: &NodeIndex, slot: Slot, vicinity: &Vicinity) {
+        let fits = index.get(slot).filter(|entry| self.check(entry).is_ok());
+        let coordinates = fits.and_then(|entry| match &self.plan {
+            Some(plan) => plan.coordinates(&entry.node, vicinity),
+            None => Some(Vec::new()),
+        });
         let rank = fits.map(|entry| score::rank(&self.spec, self.request, entry));
-        self.candidates.set(slot, rank);
+        self.candidates.set(slot, rank.zip(coordinates.as_deref()));
     }
 
-    /// Whether a node suits.
+    /// The same, where what is on a node decides where others stand.
+    fn update_with_peers(&mut self, index: &NodeIndex, slot: Slot, vicinity: &Vicinity) {
+        self.update(index, slot, vicinity);
+        if self.spec.node_name.is_some() {
+            return;
+        }
+        let entry = index.get(slot);
+        let peers = self.plan.as_ref().zip(entry).map(|(plan, entry)| plan.peers(&entry.node));
+        for peer in peers.into_iter().flatten().filter(|peer| *peer != slot) {
+            self.update(index, peer, vicinity);
+        }
+    }
+
+    /// The best node for a pod. Pods of one owner are spread among the first few.
+    pub(crate) fn choose(
+        &mut self,
+        pod: ObjectId,
+        vicinity: &Vicinity,
+        neighbours: impl Fn(Slot) -> u32,
+    ) -> Option<Choice> {
+        let hash = hash_of(pod);
+        let (cell, more, nodes) = match &self.plan {
+            None => (0, 0, self.candidates.len()),
+            Some(plan) => match plan.choose(&self.candidates, vicinity, hash) {
+                Some(choice) => (choice.cell, choice.score, choice.nodes),
+                None => {
+                    self.stuck_at = self.position;
+                    return None;
+                }
+            },
+        };
+        let mut best: Option<((bool, u32), Slot, u32)> = None;
+        for (rank, slot) in self.candidates.best(cell, hash).take(SPREAD_SAMPLE) {
+            let spread = owner_spread(neighbours(slot));
+            // A node with a taint to avoid never wins by spreading.
+            let key = (rank > 2 * SCORE_MAX, rank + spread);
+            if best.as_ref().is_none_or(|(present, _, _)| key > *present) {
+                best = Some((key, slot, sum_of(rank) + spread));
+            }
+            // Those that follow have no better rank, and cannot have fewer neighbours.
+            if spread == SCORE_MAX {
+                break;
+            }
+        }
+        best.map(|(_, slot, score)| Choice { slot, score: i64::from(score + more), nodes })
+    }
+
+    /// Whether other pods let a pod of this shape be on a node.
+    pub(crate) fn check_others(&self, entry: &NodeEntry, vicinity: &Vicinity) -> Result<(), Misfit> {
+        self.plan.as_ref().map_or(Ok(()), |plan| vicinity.check(plan.outlook(), &entry.node))
+    }
+
+    /// Whether a node suits by itself.
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
         check_fit(&self.spec, self.request, &entry.node, entry.usage)?;
         self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
@@ -140,82 +237,20 @@ impl Shape {
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
         let fits = index.get(slot).filter(|entry| entry.has_room(self.request));
         let rank = fits.map(|entry| score::rank_again(rank, self.request, entry));
-        self.candidates.set(slot, rank);
+        self.candidates.set_rank_only(slot, rank);
     }
 
     /// Whether, at this position of the index' log, no node suits.
     pub(crate) fn is_stuck(&self, log_end: u64) -> bool {
-        !self.may_be_placed() || (self.position == Some(log_end) && self.candidates.len() == 0)
-    }
-
-    /// The feasible slots, for one [`Self::catch_up`].
-    pub(crate) fn candidates(&self) -> &Candidates {
-        &self.candidates
+        let has_none = self.candidates.len() == 0 || self.stuck_at == Some(log_end);
+        !self.may_be_placed() || (self.position == Some(log_end) && has_none)
     }
 }
 
-/// All shapes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shapes {
-    shapes: BTreeMap<ShapeKey, Shape>,
-    by_spec: BTreeMap<u128, ShapeKey>,
-}
-
-/// Everything of a spec that order, filters and scores look at.
-fn shape_key(spec: &PodSpec) -> ShapeKey {
-    let class = spec.priority_class();
-    digest128(&(spec.scheduling_request(), &spec.node_selector, &spec.node_name, &spec.tolerations, class))
-}
-
-impl Shapes {
-    /// The shape of a pod.
-    pub(crate) fn key_of(&mut self, pod: &Pod) -> ShapeKey {
-        if pod.spec.claims().next().is_some() {
-            // Claims are the namespace's own, and few pods share them.
-            let claims: Vec<_> = pod.spec.claims().collect();
-            return digest128(&(shape_key(&pod.spec), &pod.meta.namespace, claims));
-        }
-        if let Some(key) = self.by_spec.get(&pod.spec.digest()) {
-            return *key;
-        }
-        if self.by_spec.len() >= SPECS_MAX {
-            self.by_spec.clear();
-        }
-        let key = shape_key(&pod.spec);
-        self.by_spec.insert(pod.spec.digest(), key);
-        key
-    }
-
-    /// The shape of a pod, to change; created when it is the first of its kind.
-    pub(crate) fn enter(&mut self, pod: &Pod) -> (ShapeKey, &mut Shape) {
-        let key = self.key_of(pod);
-        (
-            key,
-            self.shapes.entry(key).or_insert_with(|| {
-                let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
-                Shape::new(pod.spec.clone(), namespace)
-            }),
-        )
-    }
-
-    pub(crate) fn get_mut(&mut self, key: ShapeKey) -> Option<&mut Shape> {
-        self.shapes.get_mut(&key)
-    }
-
-    /// The shapes with waiting pods.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (ShapeKey, &Shape)> {
-        self.shapes.iter().filter(|(_, shape)| !shape.waiting.is_empty()).map(|(key, shape)| (*key, shape))
-    }
-
-    /// Forgets shapes that nobody waits in, when there are too many.
-    pub(crate) fn trim(&mut self) {
-        if self.shapes.len() <= IDLE_SHAPES_MAX {
-            return;
-        }
-        let idle: Vec<_> =
-            self.shapes.iter().filter(|(_, s)| s.waiting.is_empty()).map(|(k, _)| *k).collect();
-        for key in idle.into_iter().skip(IDLE_SHAPES_MAX) {
-            self.shapes.remove(&key);
-        }
-    }
+/// Spreads neighbouring ids over all numbers (the finalizer of SplitMix64).
+fn hash_of(pod: ObjectId) -> u64 {
+    let mut z = pod.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

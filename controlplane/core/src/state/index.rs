@@ -110,7 +110,7 @@ impl Index {
         self.active_pods.get(&owner).copied().unwrap_or(0)
     }
 
-    pub(super) fn on_node(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+    pub(crate) fn on_node(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
         self.on_node.get(&node).into_iter().flatten().copied()
     }
 

@@ -18,7 +18,7 @@ use self::figures::Figures;
 use super::{Seen, Standing};
 use crate::State;
 use crate::owned_pod::with_daemon_tolerations;
-use crate::placement::untolerated;
+use crate::placement::{is_selected, untolerated};
 
 /// What is to be done on a node. One thing at a time: the next one is seen when that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,9 +136,7 @@ impl Fleet {
     /// a cordon nor a lost lease matters.
     fn place(&self, node: &Node) -> Place {
         let named = self.spec.node_name.as_ref().is_none_or(|name| name == node.meta.name.as_str());
-        let selected =
-            self.spec.node_selector.iter().all(|(key, value)| node.meta.labels.get(key) == Some(value));
-        let fits = named && selected && !node.meta.is_deleting();
+        let fits = named && is_selected(&self.spec, node) && !node.meta.is_deleting();
         let repelled = untolerated(&self.spec, node).next().is_some();
         let driven_out = untolerated(&self.spec, node).any(|taint| taint.effect == TaintEffect::NoExecute);
         Place {

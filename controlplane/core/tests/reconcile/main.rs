@@ -20,6 +20,8 @@ mod laws;
 mod managers;
 mod mixed;
 mod nodes;
+mod placement;
+mod placement_laws;
 mod play;
 mod profiles;
 mod rollouts;

@@ -86,7 +86,7 @@ fn every_filter_is_heard() {
     assert_eq!(node_of(&cluster, "by-label").as_deref(), Some("b"));
     cluster.ok(Command::SetUnschedulable { node: "b".try_into().unwrap(), unschedulable: true });
     create(&mut cluster, "cordoned", ssd);
-    let expected = "Unschedulable: 0/2 nodes are available: 1 node(s) didn't match Pod's node selector, 1 node(s) were unschedulable.";
+    let expected = "Unschedulable: 0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) were unschedulable.";
     assert_eq!(message(&cluster, "cordoned"), expected);
     create(&mut cluster, "second", pod_spec("web:1", 1, 1));
     assert_eq!(node_of(&cluster, "second").as_deref(), Some("a"));

@@ -8,7 +8,7 @@ use bulkhead_types::{
 use super::container;
 use super::decoder::{Decoder, Fields, Fixed, Schema};
 use super::node::EFFECTS;
-use super::{security, volume};
+use super::{placement, security, volume};
 use crate::tree::Node;
 
 const SPEC: Schema = Schema {
@@ -25,6 +25,8 @@ const SPEC: Schema = Schema {
         "volumes",
         "securityContext",
         "priorityClassName",
+        "affinity",
+        "topologySpreadConstraints",
     ],
     fixed: &[
         ("dnsPolicy", Fixed::Text("ClusterFirst")),
@@ -41,7 +43,6 @@ const SPEC: Schema = Schema {
     ],
     not_yet: &[
         "activeDeadlineSeconds",
-        "affinity",
         "dnsConfig",
         "ephemeralContainers",
         "hostAliases",
@@ -56,7 +57,6 @@ const SPEC: Schema = Schema {
         "serviceAccount",
         "serviceAccountName",
         "subdomain",
-        "topologySpreadConstraints",
     ],
     ..Schema::EMPTY
 };
@@ -96,6 +96,7 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
                 .filter(|name| !name.is_empty())
                 .map(Into::into)
                 .into(),
+            placement: placement::placement(d, &fields),
         }),
     })
 }

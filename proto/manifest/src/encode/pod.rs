@@ -8,7 +8,7 @@ use bulkhead_types::{
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 
-use super::{Fields, effect, running, volume};
+use super::{Fields, effect, placement, running, volume};
 
 /// What a pod runs; `node` is where it runs or must run.
 pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
@@ -18,7 +18,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         RestartPolicy::OnFailure => "OnFailure",
         RestartPolicy::Never => "Never",
     };
-    Fields::new()
+    let fields = Fields::new()
         .text("runtimeClassName", "rune")
         .text("restartPolicy", restart_policy)
         .set("terminationGracePeriodSeconds", (spec.termination_grace_ms / 1000).into())
@@ -30,8 +30,8 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .list("initContainers", spec.init_containers.iter().map(container))
         .list("containers", spec.containers.iter().map(container))
         .list("volumes", spec.volumes().iter().map(volume::volume))
-        .maybe("securityContext", running::pod_security(spec))
-        .finish()
+        .maybe("securityContext", running::pod_security(spec));
+    placement::placement(fields, spec.placement()).finish()
 }
 
 pub(super) fn toleration(toleration: &Toleration) -> Value {

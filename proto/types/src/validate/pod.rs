@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, labels, map_bytes, probe, security, volume,
+    check_image_reference, claim, labels, map_bytes, placement, probe, security, volume,
 };
 use crate::{
     Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
@@ -29,6 +29,9 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     tolerations(&spec.tolerations, TAINTS_MAX, &path.field("tolerations"), report);
     if let Some(class) = spec.priority_class() {
         report.check(&path.field("priorityClassName"), Name::new(class).map(drop));
+    }
+    if let Some(found) = spec.placement() {
+        placement::placement(found, path, report);
     }
     volume::volumes(spec, path, report);
     claim::of_pod(spec, path, report);
@@ -247,7 +250,8 @@ fn amounts(container: &Container, path: &Path<'_>, report: &mut Report) {
 pub(super) fn bytes(spec: &PodSpec) -> usize {
     let tolerations: usize = spec.tolerations.iter().map(|t| t.key.len() + t.value.len() + ENTRY_BYTES).sum();
     let containers = spec.containers.iter().chain(&spec.init_containers).map(container_bytes);
-    map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>() + volume::bytes(spec)
+    let placement = spec.placement().map_or(0, placement::bytes);
+    placement + map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>() + volume::bytes(spec)
 }
 
 fn container_bytes(container: &Container) -> usize {

@@ -1,0 +1,171 @@
+//! A leader's machine and its scheduler, without log: pods come, and are placed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use bulkhead_controlplane_core::reconcile::{Context, ReconcileConfig, Reconcilers, SoftState};
+use bulkhead_controlplane_core::{Machine, State};
+use bulkhead_types::{
+    Command, FEATURE_LEVEL_MAX, Kind, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef,
+    Pod, PodSpec, PodStatus, Resources, Shared, Stamped, StringMap,
+};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const COMMANDS_PER_SUBMISSION: usize = 1000;
+/// Zones over which the nodes are spread.
+pub(super) const ZONES: usize = 10;
+/// How often the reconcilers may have something to say before nothing more is to be said.
+const ROUNDS_MAX: usize = 10_000;
+
+/// Pods of one sort.
+#[derive(Clone, Debug)]
+pub(super) struct Sort {
+    pub(super) app: SmolStr,
+    pub(super) spec: Shared<PodSpec>,
+}
+
+pub(super) struct Leader {
+    machine: Machine,
+    reconcilers: Reconcilers,
+    soft: SoftState,
+    /// What the reconcilers took since the last look.
+    work: Duration,
+    pods: usize,
+}
+
+impl Leader {
+    /// A leader of so many nodes that has looked at all of them.
+    pub(super) fn new(nodes: usize) -> anyhow::Result<Self> {
+        let mut leader = Self {
+            machine: Machine::default(),
+            reconcilers: Reconcilers::new(ReconcileConfig::default()),
+            soft: SoftState::new(NOW_MS, 0),
+            work: Duration::ZERO,
+            pods: 0,
+        };
+        let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
+        let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let facts = |zone: usize| {
+            let labels = [(SmolStr::new_static("zone"), SmolStr::new(format!("zone-{zone}")))];
+            let labels = labels.into_iter().collect();
+            NodeFacts { capacity: all, allocatable: all, pods_max: 250, labels, ..NodeFacts::default() }
+        };
+        leader.apply(vec![
+            Command::InitCluster { cluster_id: Uuid::from_u128(1), members },
+            Command::RegisterMember {
+                member: MemberId(1),
+                storage_uid: Uuid::from_u128(2),
+                address: SmolStr::new_static("127.0.0.1:1"),
+                version: SmolStr::new_static("bench"),
+                feature_level_max: FEATURE_LEVEL_MAX,
+            },
+            Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX },
+        ])?;
+        let register = |number: usize| -> anyhow::Result<Command> {
+            let name = Name::new(format!("node-{number}"))?;
+            Ok(Command::RegisterNode { name, facts: facts(number % ZONES) })
+        };
+        let nodes: Vec<_> = (0..nodes).map(register).collect::<anyhow::Result<_>>()?;
+        leader.submit(nodes)?;
+        leader.renew()?;
+        Ok(leader)
+    }
+
+    /// Begins anew, as a leader does.
+    pub(super) fn renew(&mut self) -> anyhow::Result<()> {
+        self.reconcilers = Reconcilers::new(ReconcileConfig::default());
+        self.reconcilers.reset(self.machine.state());
+        self.run()?;
+        self.work = Duration::ZERO;
+        Ok(())
+    }
+
+    pub(super) fn state(&self) -> &State {
+        self.machine.state()
+    }
+
+    /// What the reconcilers took since the last call.
+    pub(super) fn take_work(&mut self) -> Duration {
+        std::mem::take(&mut self.work)
+    }
+
+    /// Commands, as many at a time as may be submitted.
+    pub(super) fn submit(&mut self, commands: Vec<Command>) -> anyhow::Result<()> {
+        for commands in commands.chunks(COMMANDS_PER_SUBMISSION) {
+            self.apply(commands.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) -> anyhow::Result<()> {
+        let applied = self.machine.apply_stamped(&Stamped {
+            request_id: Uuid::nil(),
+            actor: SmolStr::new_static("system:bench"),
+            proposed_at_ms: NOW_MS,
+            trace_context: None,
+            preconditions: Vec::new(),
+            commands,
+        });
+        let since = Instant::now();
+        applied.changes.iter().for_each(|change| self.reconcilers.observe(change));
+        self.work += since.elapsed();
+        if let Err(rejection) = applied.transaction.outcome {
+            bail!("a command was refused: {rejection}");
+        }
+        Ok(())
+    }
+
+    /// Pods come, in turn of each sort.
+    pub(super) fn create(&mut self, sorts: &[Sort], count: usize) -> anyhow::Result<()> {
+        let namespace = Name::new("default")?;
+        let mut commands = Vec::with_capacity(count);
+        for number in 0..count {
+            let Sort { app, spec } = &sorts[number % sorts.len()];
+            let mut meta = ObjectMeta::new(Some(namespace.clone()), Name::new(format!("pod-{}", self.pods))?);
+            meta.labels = StringMap::from([(SmolStr::new_static("app"), app.clone())]);
+            self.pods += 1;
+            let pod = Pod { meta, spec: spec.clone(), node: None, status: PodStatus::default() };
+            commands.push(Command::Create(Object::Pod(Arc::new(pod))));
+        }
+        self.submit(commands)
+    }
+
+    /// Pods go at once, as if their agents had said so.
+    pub(super) fn remove(&mut self, pods: &[ObjectId]) -> anyhow::Result<()> {
+        let mut commands = Vec::with_capacity(pods.len());
+        for pod in pods.iter().filter_map(|id| self.machine.state().pods().get(*id)) {
+            let (namespace, name) = (pod.meta.namespace.clone(), pod.meta.name.clone());
+            let object = ObjectRef { kind: Kind::Pod, namespace, name };
+            commands.push(Command::Delete { object, grace_ms: None, force: true });
+        }
+        self.submit(commands)
+    }
+
+    /// Something happens that changes nothing for any pod.
+    pub(super) fn stir(&mut self, number: usize) -> anyhow::Result<()> {
+        let meta = ObjectMeta::new(None, Name::new(format!("empty-{number}"))?);
+        let namespace = bulkhead_types::Namespace { meta };
+        self.apply(vec![Command::Create(Object::Namespace(Arc::new(namespace)))])
+    }
+
+    /// Until the reconcilers have nothing to do.
+    pub(super) fn run(&mut self) -> anyhow::Result<()> {
+        for _ in 0..ROUNDS_MAX {
+            if self.reconcilers.next_wake_ms().is_none_or(|ms| ms > NOW_MS) {
+                return Ok(());
+            }
+            let since = Instant::now();
+            let cx = Context { state: self.machine.state(), now_ms: NOW_MS, up_ms: 0, soft: &self.soft };
+            let proposals = self.reconcilers.run(&cx);
+            self.work += since.elapsed();
+            for proposal in proposals {
+                self.apply(vec![proposal.command])?;
+                self.reconcilers.settled(proposal.reconciler);
+            }
+        }
+        bail!("the reconcilers never come to rest")
+    }
+}

@@ -1,0 +1,181 @@
+//! Waiting pods, grouped by everything that matters to placement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_types::{ObjectId, Pod, PodSpec, digest128};
+
+use super::shape::Shape;
+use crate::State;
+use crate::decide::REASON_UNSCHEDULABLE;
+use crate::placement::{Term, Vicinity, class_key, says};
+
+/// Shapes kept although no pod of them waits, for the next that come.
+const IDLE_SHAPES_MAX: usize = 64;
+/// Spec digests remembered before they are looked up afresh.
+const SPECS_MAX: usize = 1 << 16;
+
+/// Identifies a shape.
+pub(crate) type ShapeKey = u128;
+
+/// Waiting pods of one namespace with the same labels.
+#[derive(Clone, Debug, Default)]
+struct WaitingClass {
+    /// By whom they were met when they were sorted into shapes.
+    met_by: Arc<Vec<Term>>,
+    pods: BTreeSet<ObjectId>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shapes {
+    shapes: BTreeMap<ShapeKey, Shape>,
+    by_spec: BTreeMap<u128, ShapeKey>,
+    /// In which shape a pod waits.
+    keys: BTreeMap<ObjectId, ShapeKey>,
+    /// While who is near whom is counted.
+    classes: BTreeMap<u128, WaitingClass>,
+    /// What of that was looked at.
+    meetings: (u64, u64),
+}
+
+/// Everything of a spec that order, filters and scores look at.
+fn spec_key(spec: &PodSpec) -> ShapeKey {
+    let (class, placement) = (spec.priority_class(), spec.placement());
+    let selects = (&spec.node_selector, &spec.node_name, &spec.tolerations);
+    digest128(&(spec.scheduling_request(), selects, class, placement))
+}
+
+impl Shapes {
+    /// The shape of a pod.
+    fn key_of(&mut self, pod: &Pod, vicinity: &Vicinity) -> ShapeKey {
+        let key = self.spec_key_of(pod);
+        // Claims are the namespace's own, and few pods share them.
+        let claims: Vec<_> = pod.spec.claims().collect();
+        let key = if claims.is_empty() { key } else { digest128(&(key, &pod.meta.namespace, claims)) };
+        if !vicinity.is_kept() {
+            return key;
+        }
+        let class = class_key(pod);
+        if says(pod) {
+            return digest128(&(key, class));
+        }
+        match vicinity.met_by(class) {
+            Some(met_by) if !met_by.is_empty() => {
+                let counters: Vec<_> = met_by.iter().map(|term| term.counter).collect();
+                digest128(&(key, counters))
+            }
+            _ => key,
+        }
+    }
+
+    fn spec_key_of(&mut self, pod: &Pod) -> ShapeKey {
+        let digest = pod.spec.digest();
+        if let Some(key) = self.by_spec.get(&digest) {
+            return *key;
+        }
+        if self.by_spec.len() >= SPECS_MAX {
+            self.by_spec.clear();
+        }
+        let key = spec_key(&pod.spec);
+        self.by_spec.insert(digest, key);
+        key
+    }
+
+    /// A pod waits, in a shape that is created when it is the first of its kind.
+    pub(crate) fn enter(&mut self, pod: &Pod, vicinity: &Vicinity) {
+        let (id, key) = (pod.meta.id, self.key_of(pod, vicinity));
+        if self.keys.insert(id, key).is_some_and(|former| former != key) {
+            debug_assert!(!self.shapes.values().any(|shape| shape.waiting.contains(&id)), "{id} waits twice");
+        }
+        let shape = self.shapes.entry(key).or_insert_with(|| {
+            let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
+            Shape::new(pod.spec.clone(), namespace)
+        });
+        shape.waiting.insert(id);
+        if pod.status.reason != REASON_UNSCHEDULABLE {
+            shape.unreported.insert(id);
+        }
+        if vicinity.is_kept() {
+            let class = class_key(pod);
+            let waiting = self.classes.entry(class).or_insert_with(|| WaitingClass {
+                met_by: vicinity.met_by(class).cloned().unwrap_or_default(),
+                pods: BTreeSet::new(),
+            });
+            waiting.pods.insert(id);
+        }
+    }
+
+    /// A pod waits no more, or not as such.
+    pub(crate) fn leave(&mut self, pod: &Pod) {
+        let id = pod.meta.id;
+        if let Some(shape) = self.keys.remove(&id).and_then(|key| self.shapes.get_mut(&key)) {
+            shape.waiting.remove(&id);
+            shape.unreported.remove(&id);
+        }
+        if self.classes.is_empty() {
+            return;
+        }
+        let class = class_key(pod);
+        if let Some(waiting) = self.classes.get_mut(&class) {
+            waiting.pods.remove(&id);
+            if waiting.pods.is_empty() {
+                self.classes.remove(&class);
+            }
+        }
+    }
+
+    /// Whether a pod waits.
+    pub(crate) fn is_waiting(&self, pod: ObjectId) -> bool {
+        let shape = self.keys.get(&pod).and_then(|key| self.shapes.get(key));
+        shape.is_some_and(|shape| shape.waiting.contains(&pod))
+    }
+
+    /// Sorts pods anew that others say something else about than before.
+    pub(crate) fn follow(&mut self, state: &State) {
+        let vicinity = &state.vicinity;
+        if self.meetings == vicinity.meetings() {
+            return;
+        }
+        let is_all = self.meetings.0 != vicinity.meetings().0;
+        self.meetings = vicinity.meetings();
+        let moved: Vec<ObjectId> = if is_all {
+            self.classes.clear();
+            self.keys.keys().copied().collect()
+        } else {
+            let nobody = Arc::default();
+            let differs = |(class, waiting): &(&u128, &WaitingClass)| {
+                waiting.met_by != *vicinity.met_by(**class).unwrap_or(&nobody)
+            };
+            let changed: Vec<u128> = self.classes.iter().filter(differs).map(|(class, _)| *class).collect();
+            let classes = changed.iter().filter_map(|class| self.classes.remove(class));
+            classes.flat_map(|waiting| waiting.pods).collect()
+        };
+        for id in moved {
+            let Some(pod) = state.pods().get(id).filter(|_| self.is_waiting(id)) else { continue };
+            self.leave(pod);
+            self.enter(pod, vicinity);
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: ShapeKey) -> Option<&mut Shape> {
+        self.shapes.get_mut(&key)
+    }
+
+    /// The shapes with waiting pods.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (ShapeKey, &Shape)> {
+        self.shapes.iter().filter(|(_, shape)| !shape.waiting.is_empty()).map(|(key, shape)| (*key, shape))
+    }
+
+    /// Forgets shapes that nobody waits in, when there are too many.
+    pub(crate) fn trim(&mut self) {
+        if self.shapes.len() <= IDLE_SHAPES_MAX {
+            return;
+        }
+        let idle: Vec<_> =
+            self.shapes.iter().filter(|(_, s)| s.waiting.is_empty()).map(|(k, _)| *k).collect();
+        for key in idle.into_iter().skip(IDLE_SHAPES_MAX) {
+            self.shapes.remove(&key);
+        }
+    }
+}
