@@ -43,9 +43,9 @@ mod tests {
 
     use bulkhead_controlplane_core::Machine;
     use bulkhead_types::{
-        Binding, Command, Event, FEATURE_LEVEL_MAX, LabelSelector, MemberId, Name, NodeFacts, Object,
-        ObjectMeta, Pod, PodAffinity, PodAffinityTerm, PodOptions, PodPlacement, PodSpec, PodStatus, Rare,
-        Resources, Shared, Stamped, StringMap,
+        Binding, Command, Container, Event, FEATURE_LEVEL_MAX, LabelSelector, MemberId, Name, NodeFacts,
+        Object, ObjectMeta, Pod, PodAffinity, PodAffinityTerm, PodOptions, PodPlacement, PodSpec, PodStatus,
+        Rare, Resources, Shared, Stamped, StringMap,
     };
     use uuid::Uuid;
 
@@ -79,7 +79,10 @@ mod tests {
         let affinity = PodAffinity { required: vec![term], preferred: Vec::new() };
         let placement = PodPlacement { pod_anti_affinity: Rare::some(affinity), ..PodPlacement::default() };
         let options = PodOptions { placement: Rare::some(placement), ..PodOptions::default() };
-        let spec = Shared::new(PodSpec { options: Rare::some(options), ..PodSpec::default() });
+        let container = Container { name: "c".into(), image: "i:1".into(), ..Container::default() };
+        let spec =
+            PodSpec { containers: vec![container], options: Rare::some(options), ..PodSpec::default() };
+        let spec = Shared::new(spec);
         let mut meta = ObjectMeta::new(Some(name("default")), name(text));
         meta.labels = app;
         Command::Create(Object::Pod(Arc::new(Pod { meta, spec, node: None, status: PodStatus::default() })))
@@ -88,7 +91,8 @@ mod tests {
     #[test]
     fn a_pod_where_another_does_not_want_it_is_noticed() {
         let mut machine = Machine::default();
-        apply(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(1), members: Vec::new() });
+        let members = vec![(MemberId(1), "a:1".into())];
+        apply(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(1), members });
         apply(
             &mut machine,
             Command::RegisterMember {

@@ -187,7 +187,7 @@ pub(super) fn resident_bytes() -> anyhow::Result<u64> {
 }
 
 /// How long this thread has run: on a machine that others use as well, the time on the clock says little.
-fn on_processor() -> anyhow::Result<Duration> {
+pub(super) fn on_processor() -> anyhow::Result<Duration> {
     let file = "/proc/thread-self/schedstat";
     let text = std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?;
     let nanoseconds = text.split(' ').next().and_then(|first| first.parse::<u64>().ok());

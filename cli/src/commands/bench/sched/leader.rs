@@ -1,7 +1,7 @@
 //! A leader's machine and its scheduler, without log: pods come, and are placed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::bail;
 use bulkhead_controlplane_core::reconcile::{Context, ReconcileConfig, Reconcilers, SoftState};
@@ -12,6 +12,8 @@ use bulkhead_types::{
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
+
+use super::on_processor;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const COMMANDS_PER_SUBMISSION: usize = 1000;
@@ -34,17 +36,27 @@ pub(super) struct Leader {
     /// What the reconcilers took since the last look.
     work: Duration,
     pods: usize,
+    /// Whether the reconcilers are told of changes.
+    is_watched: bool,
 }
 
 impl Leader {
     /// A leader of so many nodes that has looked at all of them.
     pub(super) fn new(nodes: usize) -> anyhow::Result<Self> {
+        let mut leader = Self::blind(nodes)?;
+        leader.renew()?;
+        Ok(leader)
+    }
+
+    /// A leader of so many nodes that has looked at nothing: call [`Self::renew`] before pods are to be placed.
+    pub(super) fn blind(nodes: usize) -> anyhow::Result<Self> {
         let mut leader = Self {
             machine: Machine::default(),
             reconcilers: Reconcilers::new(ReconcileConfig::default()),
             soft: SoftState::new(NOW_MS, 0),
             work: Duration::ZERO,
             pods: 0,
+            is_watched: false,
         };
         let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
         let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
@@ -70,7 +82,6 @@ impl Leader {
         };
         let nodes: Vec<_> = (0..nodes).map(register).collect::<anyhow::Result<_>>()?;
         leader.submit(nodes)?;
-        leader.renew()?;
         Ok(leader)
     }
 
@@ -78,6 +89,7 @@ impl Leader {
     pub(super) fn renew(&mut self) -> anyhow::Result<()> {
         self.reconcilers = Reconcilers::new(ReconcileConfig::default());
         self.reconcilers.reset(self.machine.state());
+        self.is_watched = true;
         self.run()?;
         self.work = Duration::ZERO;
         Ok(())
@@ -109,9 +121,11 @@ impl Leader {
             preconditions: Vec::new(),
             commands,
         });
-        let since = Instant::now();
-        applied.changes.iter().for_each(|change| self.reconcilers.observe(change));
-        self.work += since.elapsed();
+        let since = on_processor()?;
+        if self.is_watched {
+            applied.changes.iter().for_each(|change| self.reconcilers.observe(change));
+        }
+        self.work += on_processor()?.saturating_sub(since);
         if let Err(rejection) = applied.transaction.outcome {
             bail!("a command was refused: {rejection}");
         }
@@ -157,10 +171,10 @@ impl Leader {
             if self.reconcilers.next_wake_ms().is_none_or(|ms| ms > NOW_MS) {
                 return Ok(());
             }
-            let since = Instant::now();
+            let since = on_processor()?;
             let cx = Context { state: self.machine.state(), now_ms: NOW_MS, up_ms: 0, soft: &self.soft };
             let proposals = self.reconcilers.run(&cx);
-            self.work += since.elapsed();
+            self.work += on_processor()?.saturating_sub(since);
             for proposal in proposals {
                 self.apply(vec![proposal.command])?;
                 self.reconcilers.settled(proposal.reconciler);
