@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use claims::*;
 pub use profiles::*;
+pub use quotas::*;
 pub use running::*;
 pub use vertical::*;
 pub use volumes::*;
@@ -45,6 +46,7 @@ macro_rules! record {
 mod autoscaling;
 mod claims;
 mod profiles;
+mod quotas;
 mod running;
 mod vertical;
 mod volumes;
@@ -263,7 +265,7 @@ replica_set_spec: ReplicaSetSpec {
 record!(/// Any ReplicaSet status.
 replica_set_status: ReplicaSetStatus {
     observed_generation: any::<u64>(), replicas: any::<u32>(), ready_replicas: any::<u32>(),
-    available_replicas: any::<u32>(),
+    available_replicas: any::<u32>(), failure: rare(condition()),
 });
 record!(/// Any ReplicaSet.
     replica_set: ReplicaSet { meta: meta(), spec: replica_set_spec(), status: replica_set_status() });

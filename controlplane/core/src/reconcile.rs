@@ -13,6 +13,7 @@
 
 mod autoscaler;
 mod backoff;
+mod blocked;
 mod conditions;
 mod cron_autoscaler;
 mod cron_job;
@@ -27,6 +28,7 @@ mod job;
 mod names;
 mod node_lifecycle;
 mod queue;
+mod quota;
 mod replica_set;
 mod soft;
 mod stateful_set;
@@ -161,6 +163,7 @@ impl Reconcilers {
             Box::new(autoscaler::Autoscalers::default()),
             Box::new(vertical_autoscaler::VerticalAutoscalers::default()),
             Box::new(disruption::Budgets::default()),
+            Box::new(quota::Quotas::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -31,6 +31,7 @@ mod owned;
 mod pod;
 mod probe;
 mod profile;
+mod quota;
 mod resolved;
 mod scalar;
 mod security;

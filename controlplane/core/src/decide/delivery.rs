@@ -125,7 +125,7 @@ fn advance(
                 check_step(delivery, step, to.step, desired, emit.at_ms() - started_ms.min(emit.at_ms()))
                     .and(if is_held { Err("it is held back") } else { Ok(()) })
                     .and_then(|()| {
-                        check_size(state, &deployment, &to, delivery.step(step, desired), emit.at_ms())
+                        check_size(state, deployment, &to, delivery.step(step, desired), emit.at_ms())
                     })
                     .map_err(conflict)?;
             }
