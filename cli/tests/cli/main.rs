@@ -7,6 +7,7 @@ mod edits;
 mod fake;
 mod jobs;
 mod profiles;
+mod quotas;
 mod sets;
 mod top;
 mod vertical;

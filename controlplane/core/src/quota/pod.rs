@@ -59,6 +59,7 @@ fn reference(pod: &Pod) -> String {
 
 /// Minima, maxima and ratios of the namespace's LimitRanges, in the order of their names.
 pub(super) fn check_bounds(state: &State, pod: &Pod) -> Result<(), Rejection> {
+    check_order(pod)?;
     for range in ranges_of(state, pod.meta.namespace.as_ref()) {
         for item in &range.spec.limits {
             match item.limit_type {
@@ -74,6 +75,32 @@ pub(super) fn check_bounds(state: &State, pod: &Pod) -> Result<(), Rejection> {
                 }
                 LimitType::Pod => whole(pod).check(&reference(pod), range, item)?,
                 LimitType::PersistentVolumeClaim => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A limit that is given by default may be below what the container requests.
+fn check_order(pod: &Pod) -> Result<(), Rejection> {
+    let resources = [Measure::RequestsCpu, Measure::RequestsMemory, Measure::RequestsEphemeralStorage];
+    for (list, index, container) in containers(pod) {
+        for measure in resources {
+            let get = |amounts: ResourceRequirements| match measure {
+                Measure::RequestsCpu => ("cpu", amounts.cpu_millis),
+                Measure::RequestsMemory => ("memory", amounts.memory_bytes),
+                _ => ("ephemeral-storage", amounts.ephemeral_storage_bytes),
+            };
+            let ((name, request), (_, limit)) = (get(container.requests), get(container.limits));
+            if let (Some(request), Some(limit)) = (request, limit)
+                && request > limit
+            {
+                let [request, limit] = [request, limit].map(|amount| measure.format_amount(amount));
+                let reason = format!(
+                    "is {request}, above the limit, which is {limit} by the defaults of the namespace's LimitRanges"
+                );
+                let path = format!("spec.{list}[{index}].resources.requests.{name}");
+                return refuse(&reference(pod), &path, reason, "say the limit");
             }
         }
     }
@@ -123,8 +150,14 @@ fn whole(pod: &Pod) -> Asked {
     Asked {
         requests: said(pod.spec.requests(), |c| c.requests.or(c.limits)),
         limits: said(pod.spec.limits(), |c| c.limits),
-        path: "spec.containers".to_owned(),
+        path: "spec.containers[*].resources".to_owned(),
     }
+}
+
+/// Thousandths in words: `1.5`.
+fn decimal(millis: u64) -> String {
+    let (whole, rest) = (millis / 1000, millis % 1000);
+    if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:03}").trim_end_matches('0').to_owned() }
 }
 
 /// What a container or pod asks for, and where it says so.
@@ -187,12 +220,6 @@ impl Row {
     fn problem(&self, kind: &str) -> Option<(&'static str, String)> {
         let Self { request, limit, .. } = *self;
         let show = |amount| self.measure.format_amount(amount);
-        if let (Some(request), Some(limit)) = (request, limit)
-            && request > limit
-        {
-            let reason = format!("is {}, above the limit, which is {}", show(request), show(limit));
-            return Some(("requests", reason));
-        }
         if let Some(min) = self.min {
             let least = |part, amount: Option<u64>| {
                 let reason = format!("is {}: the minimum of a {kind} is {}", show(amount?), show(min));
@@ -218,7 +245,7 @@ impl Row {
             }
         }
         let ratio = self.ratio?;
-        let times = Measure::RequestsCpu.format_amount(ratio);
+        let times = decimal(ratio);
         let (Some(request @ 1..), Some(limit @ 1..)) = (request, limit) else {
             let reason =
                 format!("needs a request and a limit above 0: a {kind} may have {times} times the request");

@@ -28,11 +28,12 @@ impl Charge {
         }
     }
 
-    /// Of an object of a namespace; others count for nothing.
+    /// Of an object of a namespace; others count for nothing, and so do ControllerRevisions: no quota names them.
     pub(crate) fn of(object: &Object) -> Self {
         match object {
             Object::Pod(pod) => Self::of_pod(pod),
             Object::PersistentVolumeClaim(claim) => Self::of_claim(claim),
+            Object::ControllerRevision(_) => Self::NONE,
             other if other.kind().is_namespaced() => Self::one(Measure::Count(other.kind())),
             _ => Self::NONE,
         }
