@@ -63,7 +63,10 @@ async fn quota_shows_used_hard_and_left_at_every_level() {
         ResourceQuota shop/compute   local.storageclass.storage.k8s.io/requests.storage   <unknown>   500Gi   <unknown>
         ResourceQuota shop/compute   count/jobs.batch                                     0           20      20
     "#]]).await;
-    check(&fake, &["quota", "--department", "sales"], expect![[r#"
+    check(
+        &fake,
+        &["quota", "--department", "sales"],
+        expect![[r#"
         exit 0
         LEVEL              RESOURCE           USED        HARD    LEFT
         Department sales   requests.cpu       <unknown>   40      <unknown>
@@ -72,15 +75,27 @@ async fn quota_shows_used_hard_and_left_at_every_level() {
         Project shop       requests.cpu       12          20      8
         Project shop       requests.memory    <unknown>   80Gi    <unknown>
         Project shop       requests.storage   <unknown>   1Ti     <unknown>
-    "#]]).await;
-    check(&fake, &["quota", "--department", "none"], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["quota", "--department", "none"],
+        expect![[r#"
         exit 3
         error: department/none not found
-    "#]]).await;
-    check(&fake, &["quota"], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["quota"],
+        expect![[r#"
         exit 3
         error: namespace/default not found
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,9 +144,50 @@ async fn get_and_describe_show_what_is_used() {
                   REVISION   AGE   ACTOR              EVENT      SUMMARY
                   7          87d   system:scheduler   PodBound   bound to node-1
             "#]],
-            "limits" => expect![[""]],
-            "project" => expect![[""]],
-            _ => expect![[""]],
+            "limits" => expect![[r#"
+                Name:              usual
+                Namespace:         shop
+                Labels:            <none>
+                Annotations:       <none>
+                Revision:          5 (generation 1)
+                Limits:
+                  TYPE                    RESOURCE   MIN   MAX     DEFAULT REQUEST   DEFAULT LIMIT   MAX LIMIT/REQUEST RATIO
+                  Container               cpu        -     4       100m              500m            10
+                  Container               memory     -     8Gi     128Mi             512Mi           -
+                  PersistentVolumeClaim   storage    1Gi   100Gi   -                 -               -
+                Events:
+                  REVISION   AGE   ACTOR              EVENT      SUMMARY
+                  7          87d   system:scheduler   PodBound   bound to node-1
+            "#]],
+            "project" => expect![[r#"
+                Name:              shop
+                Labels:            <none>
+                Annotations:       <none>
+                Revision:          2 (generation 1)
+                Department:        sales
+                Quota:
+                  RESOURCE           USED        HARD   LEFT
+                  requests.cpu       12          20     8
+                  requests.memory    <unknown>   80Gi   <unknown>
+                  requests.storage   <unknown>   1Ti    <unknown>
+                Events:
+                  REVISION   AGE   ACTOR              EVENT      SUMMARY
+                  7          87d   system:scheduler   PodBound   bound to node-1
+            "#]],
+            _ => expect![[r#"
+                Name:              sales
+                Labels:            <none>
+                Annotations:       <none>
+                Revision:          1 (generation 1)
+                Quota:
+                  RESOURCE          USED        HARD    LEFT
+                  requests.cpu      <unknown>   40      <unknown>
+                  requests.memory   <unknown>   160Gi   <unknown>
+                  pods              60          200     140
+                Events:
+                  REVISION   AGE   ACTOR              EVENT      SUMMARY
+                  7          87d   system:scheduler   PodBound   bound to node-1
+            "#]],
         };
         expected.assert_eq(&without_times(&text(&output.stdout)));
     }
