@@ -54,17 +54,23 @@ fn check_limits(items: &str, expected: Expect) {
 
 #[test]
 fn mistakes_of_quotas_are_told_with_their_places() {
-    check_quota("{hard: {services: 1, pods: -1, requests.cpu: many, count/nodes: 2}}", expect![[r#"
+    check_quota(
+        "{hard: {services: 1, pods: -1, requests.cpu: many, count/nodes: 2}}",
+        expect![[r#"
         a.yaml:4:15 spec.hard[services]: "services" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps
         a.yaml:4:34 spec.hard[pods]: "-1" is negative: a quantity must be zero or more
         a.yaml:4:52 spec.hard[requests.cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
         a.yaml:4:58 spec.hard[count/nodes]: "count/nodes" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps
-    "#]]);
-    check_quota("{scopes: [Terminating], scopeSelector: {}, hard: []}", expect![[r#"
+    "#]],
+    );
+    check_quota(
+        "{scopes: [Terminating], scopeSelector: {}, hard: []}",
+        expect![[r#"
         a.yaml:4:16 spec.scopes: is not offered: a quota counts all objects of its namespace; use another namespace for others
         a.yaml:4:46 spec.scopeSelector: is not offered: a quota counts all objects of its namespace; use another namespace for others
         a.yaml:4:56 spec.hard: expected a map of quantities, found a list
-    "#]]);
+    "#]],
+    );
     check(
         "apiVersion: bulkhead.io/v1\nkind: Project\nmetadata: {name: p}\nspec: {department: A_B, hart: {}}\n",
         expect![[r#"
@@ -76,13 +82,19 @@ fn mistakes_of_quotas_are_told_with_their_places() {
 
 #[test]
 fn mistakes_of_limit_ranges_are_told_with_their_places() {
-    check_limits("[]", expect![[r#"
+    check_limits(
+        "[]",
+        expect![[r#"
         a.yaml:4:8 spec.limits: is required: at least one item
-    "#]]);
-    check_limits("[{type: Container}, {min: {cpu: 1}}, {type: Nobody}]", expect![[r#"
+    "#]],
+    );
+    check_limits(
+        "[{type: Container}, {min: {cpu: 1}}, {type: Nobody}]",
+        expect![[r#"
         a.yaml:4:36 spec.limits[1].type: is required
         a.yaml:4:60 spec.limits[2].type: "Nobody" is not one of Container, Pod, PersistentVolumeClaim
-    "#]]);
+    "#]],
+    );
     check_limits(
         "[{type: Container, min: {cpu: 2}, defaultRequest: {cpu: 1}, default: {memory: 2Gi}, max: {cpu: 1, memory: 1Gi}}]",
         expect![[r#"
@@ -97,11 +109,14 @@ fn mistakes_of_limit_ranges_are_told_with_their_places() {
             a.yaml:4:103 spec.limits[0].maxLimitRequestRatio[cpu]: must be at least 1: no limit is below its request
         "#]],
     );
-    check_limits("[{type: Pod, default: {cpu: 1}, min: {storage: 1Gi}, max: {gpu: 1}}]", expect![[r#"
+    check_limits(
+        "[{type: Pod, default: {cpu: 1}, min: {storage: 1Gi}, max: {gpu: 1}}]",
+        expect![[r#"
         a.yaml:4:29 spec.limits[0].default: must not be set: a Pod has no defaults, its containers have
         a.yaml:4:54 spec.limits[0].min[storage]: is not of a Pod: use type PersistentVolumeClaim
         a.yaml:4:75 spec.limits[0].max.gpu: unknown field: did you mean "cpu"?
-    "#]]);
+    "#]],
+    );
     check_limits(
         "[{type: PersistentVolumeClaim, min: {storage: 2Gi, cpu: 1}, max: {storage: 1Gi}, maxLimitRequestRatio: {cpu: 2}}]",
         expect![[r#"
