@@ -1,7 +1,7 @@
 //! Quotas on the command line.
 
 use bulkhead_proto::v1;
-use expect_test::expect;
+use expect_test::{Expect, expect};
 
 use super::{Fake, bulkhead_on, check, text, without_times};
 
@@ -123,10 +123,18 @@ async fn get_and_describe_show_what_is_used() {
         NAME                           USED/HARD                                                    AGE
         department.bulkhead.io/sales   requests.cpu: ?/40, requests.memory: ?/160Gi, pods: 60/200   90d
     "#]]).await;
-    for what in [["quota", "compute"], ["limits", "usual"], ["project", "shop"], ["department", "sales"]] {
-        let output = bulkhead_on(&fake.address, &["-n", "shop", "describe", what[0], what[1]]).await;
-        let expected = match what[0] {
-            "quota" => expect![[r#"
+}
+
+/// What `describe` prints, without the times.
+async fn check_described(fake: &Fake, what: [&str; 2], expected: Expect) {
+    let output = bulkhead_on(&fake.address, &["-n", "shop", "describe", what[0], what[1]]).await;
+    expected.assert_eq(&without_times(&text(&output.stdout)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_shows_levels_in_full() {
+    let fake = with_quotas().await;
+    let quota = expect![[r#"
                 Name:              compute
                 Namespace:         shop
                 Labels:            <none>
@@ -143,23 +151,9 @@ async fn get_and_describe_show_what_is_used() {
                 Events:
                   REVISION   AGE   ACTOR              EVENT      SUMMARY
                   7          87d   system:scheduler   PodBound   bound to node-1
-            "#]],
-            "limits" => expect![[r#"
-                Name:              usual
-                Namespace:         shop
-                Labels:            <none>
-                Annotations:       <none>
-                Revision:          5 (generation 1)
-                Limits:
-                  TYPE                    RESOURCE   MIN   MAX     DEFAULT REQUEST   DEFAULT LIMIT   MAX LIMIT/REQUEST RATIO
-                  Container               cpu        -     4       100m              500m            10
-                  Container               memory     -     8Gi     128Mi             512Mi           -
-                  PersistentVolumeClaim   storage    1Gi   100Gi   -                 -               -
-                Events:
-                  REVISION   AGE   ACTOR              EVENT      SUMMARY
-                  7          87d   system:scheduler   PodBound   bound to node-1
-            "#]],
-            "project" => expect![[r#"
+            "#]];
+    check_described(&fake, ["quota", "compute"], quota).await;
+    let project = expect![[r#"
                 Name:              shop
                 Labels:            <none>
                 Annotations:       <none>
@@ -173,8 +167,9 @@ async fn get_and_describe_show_what_is_used() {
                 Events:
                   REVISION   AGE   ACTOR              EVENT      SUMMARY
                   7          87d   system:scheduler   PodBound   bound to node-1
-            "#]],
-            _ => expect![[r#"
+            "#]];
+    check_described(&fake, ["project", "shop"], project).await;
+    let department = expect![[r#"
                 Name:              sales
                 Labels:            <none>
                 Annotations:       <none>
@@ -187,8 +182,27 @@ async fn get_and_describe_show_what_is_used() {
                 Events:
                   REVISION   AGE   ACTOR              EVENT      SUMMARY
                   7          87d   system:scheduler   PodBound   bound to node-1
-            "#]],
-        };
-        expected.assert_eq(&without_times(&text(&output.stdout)));
-    }
+            "#]];
+    check_described(&fake, ["department", "sales"], department).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn describe_shows_bounds_in_full() {
+    let fake = with_quotas().await;
+    let limits = expect![[r#"
+                Name:              usual
+                Namespace:         shop
+                Labels:            <none>
+                Annotations:       <none>
+                Revision:          5 (generation 1)
+                Limits:
+                  TYPE                    RESOURCE   MIN   MAX     DEFAULT REQUEST   DEFAULT LIMIT   MAX LIMIT/REQUEST RATIO
+                  Container               cpu        -     4       100m              500m            10
+                  Container               memory     -     8Gi     128Mi             512Mi           -
+                  PersistentVolumeClaim   storage    1Gi   100Gi   -                 -               -
+                Events:
+                  REVISION   AGE   ACTOR              EVENT      SUMMARY
+                  7          87d   system:scheduler   PodBound   bound to node-1
+            "#]];
+    check_described(&fake, ["limits", "usual"], limits).await;
 }
