@@ -119,6 +119,8 @@ pub(crate) enum Verb {
     /// Show what pods and nodes use now
     #[command(subcommand)]
     Top(commands::top::TopVerb),
+    /// Show what quotas allow, what is used and what is left, at every level
+    Quota(commands::quota::QuotaArgs),
     /// Show why something is as it is: the decisions about it, with their figures
     #[command(subcommand)]
     Explain(commands::explain::ExplainVerb),

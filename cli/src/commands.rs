@@ -26,6 +26,7 @@ pub(crate) mod logs;
 pub(crate) mod member;
 pub(crate) mod patch;
 pub(crate) mod preflight;
+pub(crate) mod quota;
 pub(crate) mod recover;
 pub(crate) mod replace;
 pub(crate) mod rollout;
@@ -133,6 +134,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Member(verb) => member::run(verb, &context).await,
         Verb::Bench(verb) => bench::run(verb, &context).await,
         Verb::Debug(verb) => debug::run(verb, &context).await,
+        Verb::Quota(args) => quota::run(args, &context).await,
         Verb::Top(verb) => top::run(verb, &context).await,
         Verb::Version => version::run(&context).await,
         Verb::Server(_)

@@ -16,6 +16,7 @@ pub use commands::*;
 pub use events::*;
 pub use placement::*;
 pub use profiles::*;
+pub use quotas::*;
 pub use running::*;
 pub use vertical::*;
 pub use volumes::*;
@@ -51,6 +52,7 @@ mod commands;
 mod events;
 mod placement;
 mod profiles;
+mod quotas;
 mod running;
 mod vertical;
 mod volumes;
@@ -269,7 +271,7 @@ replica_set_spec: ReplicaSetSpec {
 record!(/// Any ReplicaSet status.
 replica_set_status: ReplicaSetStatus {
     observed_generation: any::<u64>(), replicas: any::<u32>(), ready_replicas: any::<u32>(),
-    available_replicas: any::<u32>(),
+    available_replicas: any::<u32>(), failure: rare(condition()),
 });
 record!(/// Any ReplicaSet.
     replica_set: ReplicaSet { meta: meta(), spec: replica_set_spec(), status: replica_set_status() });

@@ -81,6 +81,10 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::VerticalPodAutoscaler(_)
         | Object::PriorityClass(_)
         | Object::Profile(_)
+        | Object::ResourceQuota(_)
+        | Object::LimitRange(_)
+        | Object::Department(_)
+        | Object::Project(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;

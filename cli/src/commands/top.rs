@@ -20,6 +20,9 @@ pub(crate) enum TopVerb {
     /// What the pods of each node use together
     #[command(visible_aliases = ["node", "no"])]
     Nodes(NodesArgs),
+    /// What is used of quotas, as `bulkhead quota` shows it
+    #[command(visible_alias = "quota")]
+    Quotas(super::quota::QuotaArgs),
 }
 
 /// What is shown first.
@@ -73,6 +76,7 @@ pub(crate) async fn run(verb: TopVerb, context: &Context) -> Result<(), Failure>
     match verb {
         TopVerb::Pods(args) => pods(args, context).await,
         TopVerb::Nodes(args) => nodes(args, context).await,
+        TopVerb::Quotas(args) => super::quota::run(args, context).await,
     }
 }
 

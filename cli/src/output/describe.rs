@@ -4,6 +4,7 @@ mod autoscaling;
 mod claims;
 mod config;
 mod profiles;
+mod quotas;
 mod running;
 mod vertical;
 mod volumes;
@@ -16,6 +17,7 @@ use bulkhead_types::{
     Resources, StringMap, format_bytes, format_millis,
 };
 
+pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
 pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
 
 use super::row::{self, Columns, pairs, pod_status};
@@ -119,6 +121,13 @@ pub(crate) fn text(
         Object::VerticalPodAutoscaler(o) => vertical::autoscaler(&mut page, o),
         Object::PriorityClass(o) => profiles::priority_class(&mut page, o),
         Object::Profile(o) => profiles::profile(&mut page, o),
+        Object::ResourceQuota(o) => quotas::level(&mut page, &o.spec.hard, &o.status),
+        Object::Department(o) => quotas::level(&mut page, &o.spec.hard, &o.status),
+        Object::Project(o) => {
+            page.line("Department", o.spec.department.as_ref().map_or("<none>", |name| name.as_str()));
+            quotas::level(&mut page, &o.spec.hard, &o.status);
+        }
+        Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());

@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod quotas;
 mod vertical;
 mod workloads;
 
@@ -96,6 +97,9 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::PersistentVolumeClaim, _) => {
             &["NAME", "STATUS", "NODE", "CAPACITY", "ACCESS MODES", "STORAGECLASS", "AGE"]
         }
+        (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
+        (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
+        (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
             &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
         }
@@ -148,6 +152,10 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
             (vec![o.value.to_string(), o.global_default.to_string(), age], vec![])
         }
         Object::PersistentVolumeClaim(o) => (claim(o), vec![]),
+        Object::ResourceQuota(o) => (quotas::quota(o), vec![]),
+        Object::LimitRange(o) => (quotas::limit_range(o), vec![]),
+        Object::Department(o) => (quotas::department(o), vec![]),
+        Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };
     let mut cells = Vec::new();

@@ -152,6 +152,12 @@ impl Fake {
         action
     }
 
+    /// Changes what is there in place.
+    pub(crate) fn change_objects(&self, change: impl Fn(&mut Kind)) {
+        let mut state = self.state();
+        state.objects.values_mut().filter_map(|object| object.object.as_mut()).for_each(change);
+    }
+
     pub(crate) fn put_manifest(&self, text: &str) {
         for parsed in parse_text("-", text).expect("the test's manifest is good") {
             self.put(v1::Object::from(&parsed.object).object.expect("an object"));

@@ -9,6 +9,7 @@ mod jobs;
 mod placement;
 mod preflight;
 mod profiles;
+mod quotas;
 mod sets;
 mod top;
 mod vertical;

@@ -6,20 +6,23 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Container, Kind, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, RequestFromLimit,
-    ResourceRequirements, Shared, StringMap, UpdateMode,
+    Container, Kind, LimitType, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare,
+    RequestFromLimit, ResourceRequirements, Shared, StringMap, UpdateMode,
 };
 
 use crate::State;
+use crate::quota::ranges_of;
 use crate::vertical::{Resized, fit, workload_of};
 
 /// The pod as it comes to be: profiles first, so that what they make of requests and limits is the proportion that a
 /// recommendation keeps. Costs nothing while there are neither.
 pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
-    if state.profiles.is_empty() && state.vertical_pod_autoscalers.is_empty() {
+    if state.profiles.is_empty() && state.vertical_pod_autoscalers.is_empty() && state.limit_ranges.is_empty()
+    {
         return Arc::clone(pod);
     }
-    let mut admitted = with_recommendation(state, with_profiles(state, Pod::clone(pod)));
+    let admitted = with_limit_defaults(state, with_profiles(state, Pod::clone(pod)));
+    let mut admitted = with_recommendation(state, admitted);
     if admitted == **pod {
         return Arc::clone(pod);
     }
@@ -39,6 +42,33 @@ fn with_recommendation(state: &State, mut pod: Pod) -> Pod {
     for container in &mut spec.containers {
         let Resized { requests, limits } = fit(&vertical.spec, &vertical.status, container);
         (container.requests, container.limits) = (requests, limits);
+    }
+    if spec != *pod.spec {
+        pod.spec = Shared::new(spec);
+    }
+    pod
+}
+
+/// Requests and limits that the namespace's LimitRanges give to containers without: the first of them by name counts.
+/// A container with a limit requests that (Kubernetes' rule), so it gets no other request.
+fn with_limit_defaults(state: &State, mut pod: Pod) -> Pod {
+    if state.limit_ranges.is_empty() {
+        return pod;
+    }
+    let (mut requests, mut limits) = (ResourceRequirements::default(), ResourceRequirements::default());
+    for range in ranges_of(state, pod.meta.namespace.as_ref()) {
+        for item in range.spec.limits.iter().filter(|item| item.limit_type == LimitType::Container) {
+            requests = requests.or(item.default_requests());
+            limits = limits.or(item.default_limits());
+        }
+    }
+    if (requests, limits) == Default::default() {
+        return pod;
+    }
+    let mut spec = PodSpec::clone(&pod.spec);
+    for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+        container.requests = container.requests.or(container.limits).or(requests);
+        container.limits = container.limits.or(limits);
     }
     if spec != *pod.spec {
         pod.spec = Shared::new(spec);

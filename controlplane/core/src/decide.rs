@@ -18,6 +18,7 @@ mod owned;
 mod owned_pods;
 mod pods;
 mod priorities;
+mod quota;
 mod reconcilers;
 mod rollout;
 mod specs;
@@ -40,6 +41,7 @@ pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
 pub(crate) use jobs::expires_at_ms;
 pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
+pub(crate) use owned_pods::charge_stamp;
 pub(crate) use pods::REASON_UNSCHEDULABLE;
 
 /// Decides a submission against a State, which stays as it is.

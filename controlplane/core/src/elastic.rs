@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 
 use crate::State;
 use crate::conditions::set_condition;
+use crate::quota::{Ledger, REASON_FAILED_CREATE};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +79,7 @@ pub(crate) fn plan(state: &State, workload: &Arc<ElasticWorkload>, now_ms: u64) 
     let mut steps = Vec::new();
     let mut problems = Vec::new();
     let mut units = vec![unit_status("", sizes[0], source.as_ref())];
+    let mut ledger = Ledger::of(state, meta.namespace.as_ref());
     if let Some(size) = source.as_ref().and_then(|source| new_size(source, sizes[0])) {
         steps.push(Step::ResizeSource(size));
     }
@@ -86,7 +88,10 @@ pub(crate) fn plan(state: &State, workload: &Arc<ElasticWorkload>, now_ms: u64) 
         units.push(unit_status(&unit.name, *size, present.as_ref()));
         let Some(source) = &source else { continue };
         match change_unit(state, workload, source, unit, *size) {
-            Ok(changes) => steps.extend(changes),
+            Ok(changes) => match take_room(&mut ledger, &changes) {
+                Ok(()) => steps.extend(changes),
+                Err(reason) => problems.push((REASON_FAILED_CREATE, format!("unit {}: {reason}", unit.name))),
+            },
             Err(problem) => problems.push(problem),
         }
     }
@@ -108,6 +113,16 @@ pub(crate) fn plan(state: &State, workload: &Arc<ElasticWorkload>, now_ms: u64) 
         steps.push(Step::SetStatus(known));
     }
     steps
+}
+
+/// Charges the unit that comes to be, if one does.
+fn take_room(ledger: &mut Ledger<'_>, changes: &[Step]) -> Result<(), String> {
+    changes.iter().try_for_each(|step| match step {
+        Step::Create(unit) => {
+            ledger.take(&Object::Deployment(Arc::clone(unit))).map_err(|rejection| rejection.reason)
+        }
+        _ => Ok(()),
+    })
 }
 
 /// The source's next size. One that is stopped keeps its number.

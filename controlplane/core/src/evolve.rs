@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
-    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod,
-    PodStatus, Rare, Revision, StringMap, Transaction,
+    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, Pod, PodStatus,
+    Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::State;
 use crate::admission::admit;
-use crate::owned_pod::{Birth, owned_pod};
+use crate::owned_pod::{Birth, owned_pod, set_pod};
 
 /// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ fn apply_event(state: &mut State, context: &Context<'_>, event: &Event) -> Optio
             ChangeType::Added,
             Object::Pod(admit(
                 state,
-                &Arc::new(pod_from_template(state, context, revision, *replica_set, name)),
+                &Arc::new(set_pod(state, &Birth { revision, at_ms: context.at_ms }, *replica_set, name)),
             )),
         ),
         EventKind::OwnedPodCreated { owner, stamp } => (
@@ -119,33 +119,6 @@ fn delete(state: &mut State, revision: Revision, kind: Kind, id: ObjectId) -> Ch
     let mut object = former.clone();
     object.meta_mut().revision = revision;
     Change { revision, change_type: ChangeType::Deleted, object, former: Some(former) }
-}
-
-/// A pod as its ReplicaSet's template describes it.
-fn pod_from_template(
-    state: &State,
-    context: &Context<'_>,
-    revision: Revision,
-    set: ObjectId,
-    name: &Name,
-) -> Pod {
-    let set = expect(state.replica_sets.get(set), "ReplicaSet", set);
-    let template = &set.spec.template;
-    let meta = ObjectMeta {
-        name: name.clone(),
-        namespace: set.meta.namespace.clone(),
-        id: ObjectId(revision),
-        revision,
-        generation: 1,
-        created_at_ms: context.at_ms,
-        deletion: None,
-        labels: template.labels.clone(),
-        annotations: template.annotations.clone(),
-        owner: Some(OwnerRef { kind: Kind::ReplicaSet, id: set.meta.id }),
-        trace_context: set.meta.trace_context.clone(),
-        managers: Rare::NONE,
-    };
-    Pod { meta, spec: template.spec.clone(), node: None, status: PodStatus::default() }
 }
 
 fn expect<'a, T>(row: Option<&'a Arc<T>>, kind: &str, id: ObjectId) -> &'a Arc<T> {
@@ -205,7 +178,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             changed_replica_set(state, *id, |set| set.spec.rollout_revision = *rollout_revision)
         }
         EventKind::ReplicaSetStatusChanged { id, status } => {
-            changed_replica_set(state, *id, |set| set.status = *status)
+            changed_replica_set(state, *id, |set| set.status = status.clone())
         }
         EventKind::PodBound(binding) => changed_pod(state, binding.pod, |pod| {
             pod.node = Some(binding.node);
@@ -317,6 +290,12 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
         (Object::PersistentVolumeClaim(o), Object::PersistentVolumeClaim(wanted)) => {
             Arc::make_mut(o).spec = wanted.spec;
         }
+        (Object::ResourceQuota(o), Object::ResourceQuota(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::LimitRange(o), Object::LimitRange(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
     let meta = object.meta_mut();
@@ -356,6 +335,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::PersistentVolumeClaim(o), ObjectStatus::PersistentVolumeClaim(s)) => {
             Arc::make_mut(o).status = s.clone();
         }
+        (Object::ResourceQuota(o), ObjectStatus::ResourceQuota(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::Project(o), ObjectStatus::Project(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

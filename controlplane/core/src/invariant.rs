@@ -8,7 +8,8 @@ use bulkhead_types::{CompletionMode, Job, Kind, Object, ObjectId, ObjectRef, Pod
 use crate::State;
 use crate::claims::is_misplaced;
 use crate::placement::check_room;
-use crate::state::NodeUsage;
+use crate::quota::exceeded_sums;
+use crate::state::{NodeUsage, QuotaIndex};
 
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub enum Violation {
     Vicinity,
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
+    /// What namespaces, projects and departments are known to have is not what there is.
+    QuotaUse,
+    /// More is promised below a project or department than it has.
+    QuotaSum(ObjectRef),
 }
 
 impl std::fmt::Display for Violation {
@@ -59,6 +64,12 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_pods(state, &mut violations);
     let wrong = state.jobs().iter().filter(|job| !counts_agree(state, job));
     violations.extend(wrong.map(|job| Violation::JobCounts(job.meta.id)));
+    let mut recount = QuotaIndex::default();
+    state.objects().for_each(|object| recount.change(None, Some(&object)));
+    if recount != state.quota {
+        violations.push(Violation::QuotaUse);
+    }
+    violations.extend(exceeded_sums(state).into_iter().map(Violation::QuotaSum));
     violations
 }
 

@@ -32,6 +32,7 @@ mod machine;
 mod owned_pod;
 pub mod placement;
 pub mod query;
+mod quota;
 pub mod reconcile;
 pub mod replica;
 pub mod schedule;
@@ -45,6 +46,6 @@ pub use decide::decide;
 pub use evolve::{Change, ChangeType};
 pub use machine::{Applied, Machine};
 pub use state::{
-    NodeUsage, REQUEST_RETENTION_MS, REQUESTS_MAX, REVISION_JUMP, RestoreError, Restorer, State, Stored,
-    Table,
+    NodeUsage, QuotaLevel, QuotaUse, REQUEST_RETENTION_MS, REQUESTS_MAX, REVISION_JUMP, RestoreError,
+    Restorer, State, Stored, Table,
 };

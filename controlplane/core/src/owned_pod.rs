@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bulkhead_schedule::format_time;
 use bulkhead_types::{
-    ANNOTATION_INSTANTIATE, ANNOTATION_SCHEDULED_AT, ControllerRevision, CronJob, Job, JobStatus,
+    ANNOTATION_INSTANTIATE, ANNOTATION_SCHEDULED_AT, ControllerRevision, CronJob, Job, JobStatus, Kind,
     LABEL_CONTROLLER_REVISION_HASH, LABEL_JOB_COMPLETION_INDEX, LABEL_JOB_NAME, LABEL_POD_INDEX,
     LABEL_STATEFUL_SET_POD_NAME, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStamp,
     PodStatus, PodTemplate, Rare, Revision, Shared, StringMap, TaintEffect, Toleration, TolerationOperator,
@@ -26,11 +26,44 @@ const DAEMON_TOLERATIONS: [(&str, TaintEffect); 7] = [
 ];
 
 /// When a pod comes to be.
+#[derive(Clone, Copy)]
 pub(crate) struct Birth {
     /// The event's revision, which is its key.
     pub(crate) revision: Revision,
     /// Log time, milliseconds since the epoch.
     pub(crate) at_ms: u64,
+}
+
+impl Birth {
+    /// Of a pod that is only looked at: nothing of what it may be depends on when it comes.
+    pub(crate) fn trial(state: &State) -> Self {
+        Self { revision: state.revision, at_ms: state.now_ms }
+    }
+}
+
+/// A pod as its ReplicaSet's template describes it.
+///
+/// # Panics
+/// When the set is not there: `decide` allowed what it must not.
+pub(crate) fn set_pod(state: &State, birth: &Birth, set: ObjectId, name: &Name) -> Pod {
+    let set = state.replica_sets.get(set);
+    let set = set.unwrap_or_else(|| panic!("a pod is created for a ReplicaSet that is not there"));
+    let template = &set.spec.template;
+    let meta = ObjectMeta {
+        name: name.clone(),
+        namespace: set.meta.namespace.clone(),
+        id: ObjectId(birth.revision),
+        revision: birth.revision,
+        generation: 1,
+        created_at_ms: birth.at_ms,
+        deletion: None,
+        labels: template.labels.clone(),
+        annotations: template.annotations.clone(),
+        owner: Some(OwnerRef { kind: Kind::ReplicaSet, id: set.meta.id }),
+        trace_context: set.meta.trace_context.clone(),
+        managers: Rare::NONE,
+    };
+    Pod { meta, spec: template.spec.clone(), node: None, status: PodStatus::default() }
 }
 
 /// The pod that an owner and a stamp describe.

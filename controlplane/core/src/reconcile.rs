@@ -13,6 +13,7 @@
 
 mod autoscaler;
 mod backoff;
+mod blocked;
 mod conditions;
 mod cron_autoscaler;
 mod cron_job;
@@ -28,6 +29,7 @@ mod looks;
 mod names;
 mod node_lifecycle;
 mod queue;
+mod quota;
 mod replica_set;
 mod soft;
 mod stateful_set;
@@ -162,6 +164,7 @@ impl Reconcilers {
             Box::new(autoscaler::Autoscalers::default()),
             Box::new(vertical_autoscaler::VerticalAutoscalers::default()),
             Box::new(disruption::Budgets::default()),
+            Box::new(quota::Quotas::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -7,6 +7,7 @@
 mod index;
 mod interner;
 mod new_life;
+mod quota_use;
 mod records;
 mod requests;
 mod table;
@@ -15,10 +16,11 @@ mod tables;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, MemberId, MemberRecord, MemberRole, Name, Namespace,
-    Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass,
-    Profile, ReplicaSet, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord, MemberRole,
+    Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
+    PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Revision, Secret, StatefulSet,
+    VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -28,6 +30,8 @@ use crate::placement::{Vicinity, World};
 pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub use new_life::REVISION_JUMP;
+pub(crate) use quota_use::{Charge, QuotaIndex};
+pub use quota_use::{QuotaLevel, QuotaUse};
 pub use records::{RestoreError, Restorer};
 pub use requests::{REQUEST_RETENTION_MS, REQUESTS_MAX};
 pub use table::{Stored, Table};
@@ -60,8 +64,13 @@ pub struct State {
     pub(crate) priority_classes: Table<PriorityClass>,
     pub(crate) profiles: Table<Profile>,
     pub(crate) persistent_volume_claims: Table<PersistentVolumeClaim>,
+    pub(crate) resource_quotas: Table<ResourceQuota>,
+    pub(crate) limit_ranges: Table<LimitRange>,
+    pub(crate) departments: Table<Department>,
+    pub(crate) projects: Table<Project>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
+    pub(crate) quota: QuotaIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -224,6 +233,27 @@ impl State {
         self.index.in_namespace(namespace)
     }
 
+    /// What there is of everything that quotas count, at one level.
+    #[must_use]
+    pub fn quota_use(&self, level: &QuotaLevel) -> &QuotaUse {
+        self.quota.sum(level).unwrap_or(&QuotaUse::NONE)
+    }
+
+    /// A namespace, its project and that one's department, as far as there are such.
+    pub fn quota_levels(&self, namespace: &Name) -> impl Iterator<Item = QuotaLevel> + use<> {
+        self.quota.levels(namespace)
+    }
+
+    /// The namespaces that say they belong to a project, by name.
+    pub fn namespaces_of(&self, project: &Name) -> impl Iterator<Item = &Name> {
+        self.quota.namespaces_of(project)
+    }
+
+    /// The projects of a department, by name.
+    pub fn projects_of(&self, department: &Name) -> impl Iterator<Item = &Name> {
+        self.quota.projects_of(department)
+    }
+
     /// The answer to an earlier request, while it is remembered.
     #[must_use]
     pub fn request_outcome(&self, request_id: Uuid) -> Option<bulkhead_types::Outcome> {
@@ -242,6 +272,7 @@ impl State {
         let former = self.insert(object.clone());
         self.index.change(former.as_ref(), Some(&object));
         self.change_vicinity(former.as_ref(), Some(&object));
+        self.quota.change(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
     }
@@ -250,6 +281,7 @@ impl State {
     pub(crate) fn remove(&mut self, kind: Kind, id: ObjectId) -> Option<Object> {
         let former = self.object(kind, id)?;
         self.index.change(Some(&former), None);
+        self.quota.change(Some(&former), None);
         self.account(Some(&former), None);
         self.erase(kind, id);
         self.change_vicinity(Some(&former), None);

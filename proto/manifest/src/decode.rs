@@ -16,6 +16,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod quota;
 mod security;
 mod stateful;
 mod vertical_autoscaler;
@@ -26,9 +27,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
-    Name, Namespace, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
-    PodStatus, Profile, Shared, StatefulSet, VerticalPodAutoscaler, validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, ElasticWorkload, HorizontalPodAutoscaler,
+    Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodStatus, Profile, Project, ResourceQuota, Shared, StatefulSet,
+    VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -36,16 +38,14 @@ use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 14] = [
+const KINDS_NOT_YET: [&str; 12] = [
     "CustomResourceDefinition",
     "EndpointSlice",
     "Endpoints",
     "Ingress",
-    "LimitRange",
     "NetworkPolicy",
     "PersistentVolume",
     "ReplicationController",
-    "ResourceQuota",
     "Role",
     "RoleBinding",
     "RuntimeClass",
@@ -288,6 +288,21 @@ fn policy(
         }
         Kind::Profile => {
             Object::Profile(Arc::new(Profile { spec: profile::profile(d, spec?)?, meta: meta? }))
+        }
+        Kind::ResourceQuota => {
+            let (spec, status) = (quota::resource_quota(d, spec?)?, Default::default());
+            Object::ResourceQuota(Arc::new(ResourceQuota { meta: meta?, spec, status }))
+        }
+        Kind::Project => {
+            let (spec, status) = (quota::project(d, spec?)?, Default::default());
+            Object::Project(Arc::new(Project { meta: meta?, spec, status }))
+        }
+        Kind::Department => {
+            let (spec, status) = (quota::department(d, spec?)?, Default::default());
+            Object::Department(Arc::new(Department { meta: meta?, spec, status }))
+        }
+        Kind::LimitRange => {
+            Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))
         }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })

@@ -11,6 +11,7 @@ mod job;
 mod placement;
 mod pod;
 mod profile;
+mod quota;
 mod running;
 mod stateful;
 mod vertical_autoscaler;
@@ -82,6 +83,10 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::ElasticWorkload(_)
         | Object::PodDisruptionBudget(_) => policy(object),
         Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
+        Object::ResourceQuota(o) => (Some(quota::quota_spec(&o.spec)), Some(quota::status(&o.status))),
+        Object::Project(o) => (Some(quota::project_spec(&o.spec)), Some(quota::status(&o.status))),
+        Object::Department(o) => (Some(quota::department_spec(&o.spec)), Some(quota::status(&o.status))),
+        Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)

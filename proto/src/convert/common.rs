@@ -15,6 +15,7 @@ wire_enum! {
         Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
         ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
         VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile, PersistentVolumeClaim,
+        ResourceQuota, LimitRange, Department, Project,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

@@ -81,6 +81,10 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         }
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
+        Wire::LimitRange(o) => &mut o.meta,
+        Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
+        Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
+        Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }

@@ -32,6 +32,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod quota;
 mod resolved;
 mod scalar;
 mod security;

@@ -31,6 +31,10 @@ impl From<&Object> for v1::Object {
             Object::PriorityClass(o) => Wire::PriorityClass(o.to_wire()),
             Object::Profile(o) => Wire::Profile(o.to_wire()),
             Object::PersistentVolumeClaim(o) => Wire::PersistentVolumeClaim(o.to_wire()),
+            Object::ResourceQuota(o) => Wire::ResourceQuota(o.to_wire()),
+            Object::LimitRange(o) => Wire::LimitRange(o.to_wire()),
+            Object::Department(o) => Wire::Department(o.to_wire()),
+            Object::Project(o) => Wire::Project(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -69,6 +73,10 @@ impl TryFrom<v1::Object> for Object {
             Wire::PersistentVolumeClaim(o) => {
                 Self::PersistentVolumeClaim(read(o, "persistent_volume_claim")?)
             }
+            Wire::ResourceQuota(o) => Self::ResourceQuota(read(o, "resource_quota")?),
+            Wire::LimitRange(o) => Self::LimitRange(read(o, "limit_range")?),
+            Wire::Department(o) => Self::Department(read(o, "department")?),
+            Wire::Project(o) => Self::Project(read(o, "project")?),
         })
     }
 }

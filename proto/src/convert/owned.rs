@@ -17,6 +17,7 @@ wire_oneof!(ObjectStatus => object_status {
         PodDisruptionBudget "pod_disruption_budget", ElasticWorkload "elastic_workload",
         VerticalPodAutoscaler "vertical_pod_autoscaler",
         PersistentVolumeClaim "persistent_volume_claim",
+        ResourceQuota "resource_quota", Project "project", Department "department",
     }
     messages {}
 });

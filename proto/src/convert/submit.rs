@@ -236,6 +236,10 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::PriorityClass => "priority_class",
         Kind::Profile => "profile",
         Kind::PersistentVolumeClaim => "persistent_volume_claim",
+        Kind::ResourceQuota => "resource_quota",
+        Kind::LimitRange => "limit_range",
+        Kind::Department => "department",
+        Kind::Project => "project",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -17,7 +17,7 @@ wire_struct!(ReplicaSetSpec => v1::ReplicaSetSpec {
     replicas, min_ready_ms, selector, template, rollout_revision,
 });
 wire_struct!(ReplicaSetStatus => v1::ReplicaSetStatus {
-    observed_generation, replicas, ready_replicas, available_replicas,
+    observed_generation, replicas, ready_replicas, available_replicas, failure,
 });
 wire_struct!(Deployment => v1::Deployment { meta, spec, status });
 wire_struct!(DeploymentSpec => v1::DeploymentSpec {

@@ -163,6 +163,10 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         priority_class().prop_map(|o| Object::PriorityClass(Arc::new(o))),
         profile().prop_map(|o| Object::Profile(Arc::new(o))),
         claim().prop_map(|o| Object::PersistentVolumeClaim(Arc::new(o))),
+        resource_quota().prop_map(|o| Object::ResourceQuota(Arc::new(o))),
+        limit_range().prop_map(|o| Object::LimitRange(Arc::new(o))),
+        department().prop_map(|o| Object::Department(Arc::new(o))),
+        project().prop_map(|o| Object::Project(Arc::new(o))),
     ]
 }
 
@@ -179,6 +183,9 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         elastic_workload_status().prop_map(ObjectStatus::ElasticWorkload),
         vertical_autoscaler_status().prop_map(ObjectStatus::VerticalPodAutoscaler),
         claim_status().prop_map(ObjectStatus::PersistentVolumeClaim),
+        quota_status().prop_map(ObjectStatus::ResourceQuota),
+        quota_status().prop_map(ObjectStatus::Project),
+        quota_status().prop_map(ObjectStatus::Department),
     ]
 }
 

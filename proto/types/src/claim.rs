@@ -45,7 +45,7 @@ impl AccessMode {
 }
 
 /// What becomes of the data of a claim that is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StorageClass {
     /// It is deleted with the claim.
     #[default]

@@ -29,6 +29,9 @@ pub const DELIVERY_LEVEL: u32 = 6;
 /// their volume was made.
 pub const PLACEMENT_LEVEL: u32 = 7;
 
+/// From this level on there are ResourceQuotas, LimitRanges, Projects and Departments.
+pub const QUOTA_LEVEL: u32 = 7;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -39,6 +42,7 @@ impl Kind {
             Self::ElasticWorkload => DELIVERY_LEVEL,
             Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
+            Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -108,6 +112,8 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::SetReplicaSetStatus { status, .. } if status.failure.get().is_some() => QUOTA_LEVEL,
+            Self::SetStatus { status, .. } => status.kind().feature_level().max(WORKLOADS_LEVEL),
             Self::Create(object) | Self::Apply(object) => object.feature_level(),
             Self::Update { object, .. } | Self::CreateOwned { object, .. } => {
                 object.feature_level().max(WORKLOADS_LEVEL)
@@ -124,7 +130,6 @@ impl Command {
             | Self::CreateOwnedPods { .. }
             | Self::DeleteOwned { .. }
             | Self::DeleteOwnedPods { .. }
-            | Self::SetStatus { .. }
             | Self::Autoscale { .. }
             | Self::ScaleBySchedule { .. }
             | Self::Evict { .. }

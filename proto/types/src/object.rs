@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Name, Node, ObjectMeta, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet, VerticalPodAutoscaler,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta, PersistentVolumeClaim,
+    Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Secret,
+    StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -134,6 +135,14 @@ kinds! {
     /// A volume that outlives pods.
     PersistentVolumeClaim = 20, "v1", namespaced,
         ["persistentvolumeclaim", "persistentvolumeclaims", "pvc"];
+    /// What a namespace may have at most.
+    ResourceQuota = 21, "v1", namespaced, ["resourcequota", "resourcequotas", "quota", "quotas"];
+    /// What one pod, container or claim may ask for, and gets when it does not say.
+    LimitRange = 22, "v1", namespaced, ["limitrange", "limitranges", "limits"];
+    /// What several projects may have together.
+    Department = 23, "bulkhead.io/v1", cluster, ["department", "departments"];
+    /// What several namespaces may have together.
+    Project = 24, "bulkhead.io/v1", cluster, ["project", "projects"];
 }
 
 impl std::fmt::Display for Kind {

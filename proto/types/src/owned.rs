@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, StatefulSetStatus,
-    VerticalAutoscalerStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, QuotaStatus,
+    StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -61,6 +61,12 @@ pub enum ObjectStatus {
     VerticalPodAutoscaler(VerticalAutoscalerStatus),
     /// Of a PersistentVolumeClaim.
     PersistentVolumeClaim(PersistentVolumeClaimStatus),
+    /// Of a ResourceQuota.
+    ResourceQuota(QuotaStatus),
+    /// Of a Project.
+    Project(QuotaStatus),
+    /// Of a Department.
+    Department(QuotaStatus),
 }
 
 impl ObjectStatus {
@@ -78,6 +84,9 @@ impl ObjectStatus {
             Self::ElasticWorkload(_) => Kind::ElasticWorkload,
             Self::VerticalPodAutoscaler(_) => Kind::VerticalPodAutoscaler,
             Self::PersistentVolumeClaim(_) => Kind::PersistentVolumeClaim,
+            Self::ResourceQuota(_) => Kind::ResourceQuota,
+            Self::Project(_) => Kind::Project,
+            Self::Department(_) => Kind::Department,
         }
     }
 }

@@ -244,8 +244,29 @@ impl PodSpec {
     /// init container, plus the sandbox overhead.
     #[must_use]
     pub fn scheduling_request(&self) -> Resources {
-        let request = self.peak(|c| c.requests.or(c.limits).amounts());
+        let request = self.requests();
         request.plus(sandbox_overhead(request.memory_bytes))
+    }
+
+    /// What its containers request together, at most at a time, without the sandbox overhead.
+    #[must_use]
+    pub fn requests(&self) -> Resources {
+        self.peak(|c| c.requests.or(c.limits).amounts())
+    }
+
+    /// What its containers may use together, at most at a time, as far as they have limits; without the sandbox overhead.
+    #[must_use]
+    pub fn limits(&self) -> Resources {
+        self.peak(|c| c.limits.amounts())
+    }
+
+    /// The same with the sandbox overhead; where no container has a limit there is none (Kubernetes' rule).
+    #[must_use]
+    pub fn limits_with_overhead(&self) -> Resources {
+        let limits = self.limits();
+        let overhead = sandbox_overhead(self.requests().memory_bytes);
+        let memory_bytes = if limits.memory_bytes == 0 { 0 } else { overhead.memory_bytes };
+        limits.plus(Resources { memory_bytes, ..Resources::ZERO })
     }
 
     /// What the guest must hold without its overhead: as the request, over limits where given.

@@ -15,6 +15,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod quota;
 mod security;
 mod vertical_autoscaler;
 mod volume;
@@ -123,6 +124,10 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::PriorityClass(c) => profile::priority_class(c, &mut report),
         Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
         Object::PersistentVolumeClaim(c) => claim::claim(&c.spec, &root.field("spec"), &mut report),
+        Object::ResourceQuota(q) => quota::hard(&q.spec.hard, &root.field("spec"), &mut report),
+        Object::Project(p) => quota::hard(&p.spec.hard, &root.field("spec"), &mut report),
+        Object::Department(d) => quota::hard(&d.spec.hard, &root.field("spec"), &mut report),
+        Object::LimitRange(r) => quota::limit_range(&r.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
         }
@@ -252,7 +257,11 @@ fn object_bytes(object: &Object) -> usize {
         Object::HorizontalPodAutoscaler(_)
         | Object::CronHorizontalPodAutoscaler(_)
         | Object::VerticalPodAutoscaler(_)
-        | Object::PodDisruptionBudget(_) => 0,
+        | Object::PodDisruptionBudget(_)
+        | Object::ResourceQuota(_)
+        | Object::LimitRange(_)
+        | Object::Project(_)
+        | Object::Department(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),
         Object::ElasticWorkload(w) => elastic::bytes(&w.spec),

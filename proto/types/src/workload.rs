@@ -42,7 +42,7 @@ pub struct ReplicaSetSpec {
 }
 
 /// What is known of a ReplicaSet's pods. Pods that are being deleted or have ended do not count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReplicaSetStatus {
     /// The spec generation that the figures follow.
     pub observed_generation: u64,
@@ -52,6 +52,8 @@ pub struct ReplicaSetStatus {
     pub ready_replicas: u32,
     /// Ready for at least `min_ready_ms`.
     pub available_replicas: u32,
+    /// ReplicaFailure, while pods cannot be created. From [`crate::QUOTA_LEVEL`] on.
+    pub failure: Rare<Condition>,
 }
 
 /// ReplicaSets over time: a rollout.

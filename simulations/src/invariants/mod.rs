@@ -34,8 +34,9 @@
 //! | `autoscaling` | an autoscaler keeps to its bounds, and is no faster than its policies | at every new entry |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
-//! The model has no devices or quotas, because the control plane has none yet: their properties (one owner per device,
-//! quota used equals the sum over live pods) are not looked at.
+//! The model has no devices, because the control plane has none yet. Clients ask for no quotas: that what namespaces,
+//! projects and departments have is counted rightly is a part of `ledger`; that nothing goes above a quota is not looked at
+//! here, but by the laws of `controlplane/core/tests/reconcile/quota_laws.rs`.
 
 pub mod acknowledged;
 pub mod answers;

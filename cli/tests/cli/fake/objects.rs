@@ -26,6 +26,10 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::PriorityClass(o) => o.meta.as_ref(),
         Kind::Profile(o) => o.meta.as_ref(),
         Kind::PersistentVolumeClaim(o) => o.meta.as_ref(),
+        Kind::ResourceQuota(o) => o.meta.as_ref(),
+        Kind::LimitRange(o) => o.meta.as_ref(),
+        Kind::Department(o) => o.meta.as_ref(),
+        Kind::Project(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -52,6 +56,10 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::PriorityClass(o) => o.meta.as_mut(),
         Kind::Profile(o) => o.meta.as_mut(),
         Kind::PersistentVolumeClaim(o) => o.meta.as_mut(),
+        Kind::ResourceQuota(o) => o.meta.as_mut(),
+        Kind::LimitRange(o) => o.meta.as_mut(),
+        Kind::Department(o) => o.meta.as_mut(),
+        Kind::Project(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -78,6 +86,10 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::PriorityClass(_) => v1::Kind::PriorityClass,
         Kind::Profile(_) => v1::Kind::Profile,
         Kind::PersistentVolumeClaim(_) => v1::Kind::PersistentVolumeClaim,
+        Kind::ResourceQuota(_) => v1::Kind::ResourceQuota,
+        Kind::LimitRange(_) => v1::Kind::LimitRange,
+        Kind::Department(_) => v1::Kind::Department,
+        Kind::Project(_) => v1::Kind::Project,
     }
 }
 

@@ -101,19 +101,26 @@ pub(super) fn lose(state: &State, node: ObjectId, emit: &mut Emit<'_>) {
 /// has to wait.
 pub(super) fn make(state: &State, set: &StatefulSet, ordinal: u32, emit: &mut Emit<'_>) -> bool {
     let namespace = set.meta.namespace.as_ref();
-    let mut missing = Vec::new();
     for template in set.spec.claim_templates() {
         let Some(name) = template.claim_name(&set.meta.name, ordinal) else { return false };
-        match state.claim(namespace, name.as_str()) {
-            Some(claim) if claim.meta.is_deleting() => return false,
-            Some(_) => {}
-            None => missing.push((name, template)),
+        if state.claim(namespace, name.as_str()).is_some_and(|claim| claim.meta.is_deleting()) {
+            return false;
         }
     }
-    for (name, template) in missing {
-        emit.create(Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name))));
+    for claim in missing(state, set, ordinal) {
+        emit.create(Object::PersistentVolumeClaim(Arc::new(claim)));
     }
     true
+}
+
+/// The claims of an ordinal that are not there.
+pub(crate) fn missing(state: &State, set: &StatefulSet, ordinal: u32) -> Vec<PersistentVolumeClaim> {
+    let namespace = set.meta.namespace.as_ref();
+    let named = set.spec.claim_templates().iter().filter_map(|template| {
+        let name = template.claim_name(&set.meta.name, ordinal)?;
+        state.claim(namespace, name.as_str()).is_none().then(|| claim_from(set, template, name))
+    });
+    named.collect()
 }
 
 /// A claim as a StatefulSet's template describes it. The set does not own it: it may outlive the set.
@@ -148,8 +155,9 @@ pub(super) fn make_again(
     let template = templates.find(|one| one.ordinal_of(&set.meta.name, name).is_some_and(has_pod));
     match template.filter(|_| state.claim(namespace, name.as_str()).is_none()) {
         Some(template) => {
-            let claim = claim_from(set, template, name.clone());
-            emit.create(Object::PersistentVolumeClaim(Arc::new(claim)));
+            let claim = Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name.clone())));
+            super::quota::check_room(state, &claim)?;
+            emit.create(claim);
             Ok(())
         }
         None => Err(not_allowed(

@@ -8,7 +8,7 @@ use bulkhead_types::{
     validate_at,
 };
 
-use super::{Emit, autoscaling, claims, elastic, not_allowed, not_found, priorities, vertical};
+use super::{Emit, autoscaling, claims, elastic, not_allowed, not_found, priorities, quota, vertical};
 use crate::State;
 use crate::admission::admit;
 
@@ -35,7 +35,10 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     claims::check_scalers(state, object)?;
-    emit.create(fresh(object, emit));
+    quota::check(state, None, object)?;
+    let object = fresh(object, emit);
+    quota::check_room(state, &object)?;
+    emit.create(object);
     Ok(())
 }
 
@@ -102,12 +105,16 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::ElasticWorkload(one) => Arc::make_mut(one).status = Default::default(),
         Object::VerticalPodAutoscaler(one) => Arc::make_mut(one).status = Default::default(),
         Object::PersistentVolumeClaim(one) => Arc::make_mut(one).status = Default::default(),
+        Object::ResourceQuota(one) => Arc::make_mut(one).status = Default::default(),
+        Object::Project(one) => Arc::make_mut(one).status = Default::default(),
+        Object::Department(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
         | Object::Secret(_)
         | Object::PriorityClass(_)
         | Object::Profile(_)
+        | Object::LimitRange(_)
         | Object::ControllerRevision(_) => {}
     }
     object
@@ -173,6 +180,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     claims::check_scalers(state, object)?;
+    quota::check(state, Some(&present), object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;
     }
@@ -290,6 +298,7 @@ pub(super) fn delete(
 ) -> Result<(), Rejection> {
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     let (kind, id) = (reference.kind, object.meta().id);
+    quota::check_delete(state, &object)?;
     match &object {
         Object::Pod(pod) => super::pods::delete_one(state, pod, grace_ms, force, "Deleted", emit),
         Object::Namespace(namespace) => {

@@ -65,6 +65,7 @@ pub(super) fn create(
     meta.namespace = reference.namespace;
     meta.owner = Some(owner);
     meta.trace_context = found.meta().trace_context.clone();
+    super::quota::check_room(state, &object)?;
     emit.create(object);
     if let Some(status) = scheduled {
         // In one step with the job: whatever becomes of that, its time never comes again.
@@ -177,6 +178,9 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::Job(o) => ObjectStatus::Job(o.status.clone()),
         Object::CronJob(o) => ObjectStatus::CronJob(o.status.clone()),
         Object::PodDisruptionBudget(o) => ObjectStatus::PodDisruptionBudget(o.status.clone()),
+        Object::ResourceQuota(o) => ObjectStatus::ResourceQuota(o.status.clone()),
+        Object::Project(o) => ObjectStatus::Project(o.status.clone()),
+        Object::Department(o) => ObjectStatus::Department(o.status.clone()),
         _ => return None,
     })
 }

@@ -13,6 +13,8 @@ use super::owned::find_owner;
 use super::{Emit, check_items, not_allowed, not_found};
 use crate::State;
 use crate::job_pods::{JobPods, is_indexed, is_open};
+use crate::owned_pod::{Birth, owned_pod};
+use crate::quota::Ledger;
 use crate::workload::{self, Fleet, Roster, Seen, Standing};
 
 pub(super) fn create(
@@ -32,16 +34,62 @@ pub(super) fn create(
     };
     let namespace = found.meta().namespace.as_ref();
     let mut names = BTreeSet::new();
+    let mut ledger = Ledger::of(state, namespace);
+    let mut refused = None;
+    let mut created = 0;
     for stamp in pods {
         let is_free = state.find(Kind::Pod, namespace, &stamp.name).is_none() && names.insert(&stamp.name);
         let is_own = stamp.revision.is_none_or(|id| {
             state.controller_revisions.get(id).is_some_and(|row| row.meta.owner == Some(owner))
         });
-        if is_free && is_own && wanted.take(state, stamp, emit) {
+        if !is_free || !is_own {
+            continue;
+        }
+        // As many as fit in the quotas above, each with its claims.
+        let before = ledger.mark();
+        if let Err(rejection) = charge_stamp(state, &found, stamp, &mut ledger) {
+            refused = Some(rejection);
+            break;
+        }
+        if wanted.take(state, stamp, emit) {
+            created += 1;
             emit.push(EventKind::OwnedPodCreated { owner, stamp: stamp.clone() });
+        } else {
+            ledger.back_to(before);
         }
     }
-    Ok(())
+    match refused {
+        Some(rejection) if created == 0 => Err(rejection),
+        _ => Ok(()),
+    }
+}
+
+/// Charges what a stamp brings: a pod, and before it the claims of its ordinal that are missing.
+///
+/// # Errors
+/// When it does not fit in the quotas above.
+pub(crate) fn charge_stamp(
+    state: &State,
+    owner: &Object,
+    stamp: &PodStamp,
+    ledger: &mut Ledger<'_>,
+) -> Result<(), Rejection> {
+    if ledger.is_unlimited() {
+        return Ok(());
+    }
+    let mut objects = Vec::new();
+    if let (Object::StatefulSet(set), Some(ordinal)) = (owner, stamp.index) {
+        let missing = super::claims::missing(state, set, ordinal);
+        objects.extend(missing.into_iter().map(|claim| Object::PersistentVolumeClaim(Arc::new(claim))));
+    }
+    // What names a node or a template that is not there is not wanted: there is no pod to look at.
+    let is_there = stamp.node.is_none_or(|id| state.nodes.get(id).is_some())
+        && stamp.revision.is_none_or(|id| state.controller_revisions.get(id).is_some());
+    if is_there {
+        let owner = OwnerRef { kind: owner.kind(), id: owner.meta().id };
+        objects.push(Object::Pod(Arc::new(owned_pod(state, &Birth::trial(state), owner, stamp))));
+    }
+    ledger.take_all(&objects)
 }
 
 /// Asks pods of a StatefulSet or DaemonSet to end that are not wanted, or that an update gives up. Each is looked at on

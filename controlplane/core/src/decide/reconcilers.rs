@@ -12,6 +12,8 @@ use smol_str::SmolStr;
 
 use super::{Emit, check_items, not_allowed, not_found};
 use crate::State;
+use crate::owned_pod::{Birth, set_pod};
+use crate::quota::Ledger;
 
 pub(super) fn create_replica_set(
     state: &State,
@@ -49,7 +51,9 @@ pub(super) fn create_replica_set(
         template,
         rollout_revision: *rollout_revision,
     };
-    emit.create(Object::ReplicaSet(Arc::new(ReplicaSet { meta, spec, status: ReplicaSetStatus::default() })));
+    let set = Object::ReplicaSet(Arc::new(ReplicaSet { meta, spec, status: ReplicaSetStatus::default() }));
+    super::quota::check_room(state, &set)?;
+    emit.create(set);
     Ok(())
 }
 
@@ -119,7 +123,18 @@ pub(super) fn create_pods(
     }
     let mut seen = std::collections::BTreeSet::new();
     let free = names.iter().filter(|name| state.find(Kind::Pod, namespace, name).is_none());
+    // As many as fit in the quotas above: they are all alike.
+    let (mut ledger, mut created) = (Ledger::of(state, namespace), 0);
     for name in free.filter(|name| seen.insert(*name)).take(room) {
+        if !ledger.is_unlimited() {
+            let pod = Arc::new(set_pod(state, &Birth::trial(state), id, name));
+            match ledger.take_pod(&pod) {
+                Err(rejection) if created == 0 => return Err(rejection),
+                Err(_) => break,
+                Ok(()) => {}
+            }
+        }
+        created += 1;
         emit.push(EventKind::PodCreated { replica_set: id, name: name.clone() });
     }
     Ok(())
@@ -148,7 +163,7 @@ pub(super) fn set_replica_set_status(
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
     if find_set(state, id)?.status != *status {
-        emit.push(EventKind::ReplicaSetStatusChanged { id, status: *status });
+        emit.push(EventKind::ReplicaSetStatusChanged { id, status: status.clone() });
     }
     Ok(())
 }

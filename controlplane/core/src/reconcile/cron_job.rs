@@ -8,13 +8,15 @@ use std::sync::Arc;
 use bulkhead_schedule::{Schedule, format_time};
 use bulkhead_types::{
     CRON_JOB_MISSED_SCHEDULE, Command, ConcurrencyPolicy, ConditionStatus, CronJob, CronJobStatus, Job, Kind,
-    MISSED_RUNS_MAX, Object, ObjectId, ObjectStatus, OwnerRef,
+    MISSED_RUNS_MAX, Object, ObjectId, ObjectStatus, OwnerRef, Rejection,
 };
 
+use super::blocked::{self, Blocked};
 use super::job::stays;
 use super::{Queue, Reconciler, View, names, work_off};
 use crate::conditions::set_condition;
 use crate::owned_pod::scheduled_job;
+use crate::quota::count_refusal;
 use crate::{Change, ChangeType, State};
 
 /// Jobs removed by one run for one CronJob, at most.
@@ -24,6 +26,7 @@ const JOBS_PER_COMMAND: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct CronJobs {
     queue: Queue,
+    blocked: Blocked,
 }
 
 impl Reconciler for CronJobs {
@@ -32,11 +35,12 @@ impl Reconciler for CronJobs {
     }
 
     fn reset(&mut self, state: &State) {
-        self.queue = Queue::default();
+        *self = Self::default();
         state.cron_jobs().iter().for_each(|cron_job| self.queue.mark(cron_job.meta.id));
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         match (&change.object, &change.former) {
             (Object::CronJob(cron_job), _) if change.change_type == ChangeType::Deleted => {
                 self.queue.forget(cron_job.meta.id);
@@ -60,13 +64,17 @@ impl Reconciler for CronJobs {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
             |this, id, commands| {
                 let cron_job = view.state.cron_jobs().get(id).filter(|c| stays(view.state, &c.meta));
                 let Some(cron_job) = cron_job else { return };
-                if let Some(at_ms) = Pass::new(view, cron_job).run(commands) {
+                let (wake_at_ms, waits) = Pass::new(view, cron_job).run(commands);
+                let place = (id, cron_job.meta.namespace.as_ref());
+                this.blocked.set(&mut this.queue, view, place, waits);
+                if let Some(at_ms) = wake_at_ms {
                     this.queue.wake_at(id, at_ms);
                 }
             },
@@ -74,7 +82,7 @@ impl Reconciler for CronJobs {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }
 
@@ -86,6 +94,8 @@ struct Pass<'a> {
     active: Vec<Arc<Job>>,
     ended: Vec<Arc<Job>>,
     status: CronJobStatus,
+    /// Why its next job does not fit, if it does not.
+    refusal: Option<Rejection>,
 }
 
 impl<'a> Pass<'a> {
@@ -99,11 +109,11 @@ impl<'a> Pass<'a> {
             active: active.iter().map(|job| job.meta.id).collect(),
             ..cron_job.status.clone()
         };
-        Self { view, cron_job, active, ended, status }
+        Self { view, cron_job, active, ended, status, refusal: None }
     }
 
-    /// Says what is to be done; returns when to look again.
-    fn run(mut self, commands: &mut Vec<Command>) -> Option<u64> {
+    /// Says what is to be done; returns when to look again, and whether it waits for room in a quota.
+    fn run(mut self, commands: &mut Vec<Command>) -> (Option<u64>, bool) {
         self.clean_up(commands);
         let spec = &self.cron_job.spec;
         // What is in State was checked, but by a build that may have known other zones.
@@ -112,11 +122,15 @@ impl<'a> Pass<'a> {
         if let Some(schedule) = &schedule {
             self.start_if_due(schedule, commands);
         }
+        match &self.refusal {
+            Some(refusal) => blocked::tell(&mut self.status.conditions, refusal, self.view.now_ms),
+            None => blocked::untell(&mut self.status.conditions),
+        }
         if self.status != self.cron_job.status {
             let status = ObjectStatus::CronJob(self.status);
             commands.push(Command::SetStatus { id: self.cron_job.meta.id, status });
         }
-        schedule.and_then(|schedule| schedule.next_after(self.view.now_ms))
+        (schedule.and_then(|schedule| schedule.next_after(self.view.now_ms)), self.refusal.is_some())
     }
 
     /// Starts the job of the last time that has come and has none, unless it is too late for it.
@@ -128,6 +142,7 @@ impl<'a> Pass<'a> {
         let since_ms = since_ms.max(deadline_ms.saturating_sub(1));
         let Some(run_ms) = schedule.last_between(since_ms, now_ms) else { return };
         let owner = OwnerRef { kind: Kind::CronJob, id: meta.id };
+        let name = names::cron_job_run_name(&meta.name, run_ms, schedule.has_seconds());
         if !self.active.is_empty() {
             match spec.concurrency_policy {
                 ConcurrencyPolicy::Allow => {}
@@ -140,7 +155,10 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        let name = names::cron_job_run_name(&meta.name, run_ms, schedule.has_seconds());
+        self.refusal = count_refusal(self.view.state, Kind::Job, meta.namespace.as_ref(), &name);
+        if self.refusal.is_some() {
+            return;
+        }
         let object = Object::Job(Arc::new(scheduled_job(self.cron_job, name, run_ms)));
         commands.push(Command::CreateOwned { owner, generation: meta.generation, object });
         if schedule.has_more_than(MISSED_RUNS_MAX, since_ms, now_ms) {

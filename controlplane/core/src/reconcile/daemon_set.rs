@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Command, ControllerRevision, DaemonSet, Kind, Name, Node, Object, ObjectId, ObjectStatus, OwnerRef, Pod,
-    PodStamp,
+    PodStamp, Rejection,
 };
 use smol_str::SmolStr;
 
 use super::backoff::Backoff;
+use super::blocked::{self, Blocked, stamp_refusal};
 use super::history::{History, is_doomed};
 use super::{Queue, Reconciler, View, names, work_off};
 use crate::workload::{self, Fleet, Seen, Standing, Verdict};
@@ -30,6 +31,7 @@ const NAME_TRIES: u64 = 4;
 #[derive(Debug, Default)]
 pub(super) struct DaemonSets {
     queue: Queue,
+    blocked: Blocked,
     sets: BTreeMap<ObjectId, Known>,
 }
 
@@ -59,6 +61,7 @@ impl Reconciler for DaemonSets {
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         let gone = change.change_type == ChangeType::Deleted;
         match &change.object {
             Object::DaemonSet(set) if gone => {
@@ -81,14 +84,17 @@ impl Reconciler for DaemonSets {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
             |this, id, commands| {
                 let set = view.state.daemon_sets().get(id).filter(|set| !is_doomed(view.state, &set.meta));
                 let (Some(set), Some(known)) = (set, this.sets.get_mut(&id)) else { return };
-                let mut pass = Pass { view, set, known, commands, wake_at_ms: None };
+                let mut pass = Pass { view, set, known, commands, wake_at_ms: None, refusal: None };
                 pass.run();
+                let (place, waits) = ((id, set.meta.namespace.as_ref()), pass.refusal.is_some());
+                this.blocked.set(&mut this.queue, view, place, waits);
                 let wake_at_ms = pass.wake_at_ms.into_iter().chain(pass.known.fleet.next_ripe_ms()).min();
                 wake_at_ms.into_iter().for_each(|at_ms| this.queue.wake_at(id, at_ms));
             },
@@ -96,7 +102,7 @@ impl Reconciler for DaemonSets {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }
 
@@ -133,6 +139,8 @@ struct Pass<'a> {
     known: &'a mut Known,
     commands: &'a mut Vec<Command>,
     wake_at_ms: Option<u64>,
+    /// Why the next pod does not fit, if it does not.
+    refusal: Option<Rejection>,
 }
 
 impl Pass<'_> {
@@ -165,8 +173,13 @@ impl Pass<'_> {
             self.give_up();
         }
         let (fleet, failing) = (&self.known.fleet, self.known.backoff.failing());
-        let mut status = status::status(self.set, fleet, name, update.is_some(), failing, self.view.now_ms);
+        let is_refused = self.refusal.is_some();
+        let mut status =
+            status::status(self.set, fleet, name, update.is_some(), failing, is_refused, self.view.now_ms);
         status.collision_count = collision_count;
+        if let Some(refusal) = &self.refusal {
+            blocked::tell(&mut status.conditions, refusal, self.view.now_ms);
+        }
         let live: BTreeSet<_> = fleet.revisions().cloned().collect();
         history.clean_up(|name| live.contains(name) || status.update_revision == name, self.commands);
         if status != self.set.status {
@@ -206,6 +219,12 @@ impl Pass<'_> {
                 node: Some(node),
                 revision: Some(update.meta.id),
             }));
+        }
+        if let Some(first) = stamps.first() {
+            self.refusal = stamp_refusal(state, &Object::DaemonSet(Arc::clone(self.set)), first);
+            if self.refusal.is_some() {
+                return;
+            }
         }
         let (owner, generation) = (self.owner(), self.set.meta.generation);
         for pods in stamps.chunks(PODS_PER_COMMAND) {

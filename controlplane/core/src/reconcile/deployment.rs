@@ -15,8 +15,10 @@ use smol_str::SmolStr;
 
 use self::rolling::{Bounds, Resize, SetSize};
 use self::status::Found;
+use super::blocked::Blocked;
 use super::tally::is_unplaced;
 use super::{Queue, Reconciler, View, names, work_off};
+use crate::quota::count_refusal;
 use crate::{Change, ChangeType, State};
 
 /// Names tried for a new ReplicaSet in one run.
@@ -26,6 +28,7 @@ const NAME_TRIES: u32 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Deployments {
     queue: Queue,
+    blocked: Blocked,
     /// Sets of which a pod went: their Deployments may have waited for that.
     touched_sets: BTreeSet<ObjectId>,
     /// Deployments whose wanted number changed: what it was, with its surge. Lost with the leader, whose
@@ -44,6 +47,7 @@ impl Reconciler for Deployments {
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         match (&change.object, &change.former) {
             (Object::Deployment(deployment), _) if change.change_type == ChangeType::Deleted => {
                 self.queue.forget(deployment.meta.id);
@@ -76,6 +80,7 @@ impl Reconciler for Deployments {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         for set in std::mem::take(&mut self.touched_sets) {
             let owner = view.state.replica_sets().get(set).and_then(|set| set.meta.owner);
             owner.into_iter().for_each(|owner| self.queue.keep(owner.id));
@@ -89,6 +94,8 @@ impl Reconciler for Deployments {
                 let scaled_from = this.scaled_from.remove(&id);
                 let mut pass = Pass::new(view, deployment, scaled_from);
                 pass.run(commands);
+                let place = (id, deployment.meta.namespace.as_ref());
+                this.blocked.set(&mut this.queue, view, place, pass.is_refused);
                 if let Some(at_ms) = pass.wake_at_ms {
                     this.queue.wake_at(id, at_ms);
                 }
@@ -97,7 +104,11 @@ impl Reconciler for Deployments {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        if self.touched_sets.is_empty() { self.queue.next_wake_ms() } else { Some(0) }
+        if self.touched_sets.is_empty() && !self.blocked.has_news() {
+            self.queue.next_wake_ms()
+        } else {
+            Some(0)
+        }
     }
 }
 
@@ -124,6 +135,8 @@ struct Pass<'a> {
     old: Vec<Arc<ReplicaSet>>,
     scaled_from: Option<u32>,
     wake_at_ms: Option<u64>,
+    /// The ReplicaSet of the present template does not fit in a quota.
+    is_refused: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -134,7 +147,7 @@ impl<'a> Pass<'a> {
         let is_old = |set: &&Arc<ReplicaSet>| Some(set.meta.id) != new.as_ref().map(|n| n.meta.id);
         let old = sets.iter().filter(is_old).cloned().collect();
         let bounds = bounds_of(deployment);
-        Self { view, deployment, bounds, sets, new, old, scaled_from, wake_at_ms: None }
+        Self { view, deployment, bounds, sets, new, old, scaled_from, wake_at_ms: None, is_refused: false }
     }
 
     fn run(&mut self, commands: &mut Vec<Command>) {
@@ -142,6 +155,7 @@ impl<'a> Pass<'a> {
         self.sync_revision(&mut found, commands);
         let resizes = self.resizes(&mut found, commands);
         let at_rest = resizes.is_empty();
+        self.is_refused = found.is_refused;
         found.blocked = at_rest && self.is_blocked(&found);
         let scale = |r: Resize| Command::ScaleReplicaSet { replica_set: r.id, from: r.from, to: r.to };
         commands.extend(resizes.into_iter().map(scale));
@@ -184,6 +198,8 @@ impl<'a> Pass<'a> {
             creates: false,
             failing: failing.map(|set| set.meta.name.to_string()),
             unplaced: self.new.as_ref().and_then(|set| self.unplaced(set.meta.id)),
+            refused: self.sets.iter().find_map(|set| Some(set.status.failure.get()?.message.clone())),
+            is_refused: false,
             blocked: false,
             hold: None,
         }
@@ -294,6 +310,11 @@ impl<'a> Pass<'a> {
             found.collision_count = collision_count;
             if !is_free(&name) {
                 continue;
+            }
+            if let Some(refusal) = count_refusal(self.view.state, Kind::ReplicaSet, namespace, &name) {
+                found.refused = Some(format!("{}: {}", refusal.field, refusal.reason));
+                found.is_refused = true;
+                return;
             }
             found.new_name = name.to_string();
             found.creates = true;

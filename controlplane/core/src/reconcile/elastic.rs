@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{Command, ElasticWorkload, Object, ObjectId, ObjectRef};
 
+use super::blocked::Blocked;
 use super::job::stays;
 use super::{Queue, Reconciler, View, work_off};
 use crate::elastic::{names_of, plan};
+use crate::quota::REASON_FAILED_CREATE;
 use crate::{Change, ChangeType, State};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct ElasticWorkloads {
     queue: Queue,
+    blocked: Blocked,
     /// Who looks at Deployments of these names, whether or not they are there.
     watched: BTreeMap<ObjectRef, BTreeSet<ObjectId>>,
 }
@@ -49,6 +52,7 @@ impl Reconciler for ElasticWorkloads {
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         match &change.object {
             Object::ElasticWorkload(workload) => {
                 if let Some(Object::ElasticWorkload(former)) = &change.former {
@@ -72,12 +76,16 @@ impl Reconciler for ElasticWorkloads {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
-            |_, id, commands| {
+            |this, id, commands| {
                 let found = view.state.elastic_workloads().get(id);
                 let Some(workload) = found.filter(|one| stays(view.state, &one.meta)) else { return };
+                let waits = workload.status.conditions.iter().any(|c| c.reason == REASON_FAILED_CREATE);
+                let place = (id, workload.meta.namespace.as_ref());
+                this.blocked.set(&mut this.queue, view, place, waits);
                 if !plan(view.state, workload, view.now_ms).is_empty() {
                     let generation = workload.meta.generation;
                     commands.push(Command::SpreadReplicas { workload: id, generation });
@@ -87,6 +95,6 @@ impl Reconciler for ElasticWorkloads {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }

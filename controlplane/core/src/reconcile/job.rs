@@ -11,11 +11,12 @@ use std::sync::Arc;
 use bulkhead_types::{
     Command, ConditionStatus, JOB_COMPLETE, JOB_FAILED, JOB_FAILURE_TARGET, JOB_SUCCESS_CRITERIA_MET,
     JOB_SUSPENDED, Job, JobStatus, Kind, Name, Object, ObjectId, ObjectMeta, ObjectStatus, OwnerRef, Pod,
-    PodStamp,
+    PodStamp, Rejection,
 };
 use smol_str::SmolStr;
 
 use self::verdict::Verdict;
+use super::blocked::{self, Blocked, stamp_refusal};
 use super::{Queue, Reconciler, View, is_active, names, work_off};
 use crate::conditions::set_condition;
 use crate::decide::expires_at_ms;
@@ -33,6 +34,7 @@ const NAME_TRIES: u64 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     queue: Queue,
+    blocked: Blocked,
 }
 
 /// Whether a change of a pod matters to its Job.
@@ -49,11 +51,12 @@ impl Reconciler for Jobs {
     }
 
     fn reset(&mut self, state: &State) {
-        self.queue = Queue::default();
+        *self = Self::default();
         state.jobs().iter().for_each(|job| self.queue.mark(job.meta.id));
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         match (&change.object, &change.former) {
             (Object::Job(job), _) if change.change_type == ChangeType::Deleted => {
                 self.queue.forget(job.meta.id);
@@ -77,6 +80,7 @@ impl Reconciler for Jobs {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
@@ -89,7 +93,12 @@ impl Reconciler for Jobs {
                         commands.push(Command::CollectGarbage { objects: vec![(Kind::Job, id)] });
                         return;
                     }
-                    expires_at_ms => Pass::new(view, job).run(commands).or(expires_at_ms),
+                    expires_at_ms => {
+                        let (wake_at_ms, waits) = Pass::new(view, job).run(commands);
+                        let place = (id, job.meta.namespace.as_ref());
+                        this.blocked.set(&mut this.queue, view, place, waits);
+                        wake_at_ms.or(expires_at_ms)
+                    }
                 };
                 if let Some(at_ms) = wake_at_ms {
                     this.queue.wake_at(id, at_ms);
@@ -99,7 +108,7 @@ impl Reconciler for Jobs {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }
 
@@ -119,6 +128,8 @@ struct Pass<'a> {
     /// The Job as it is once what this pass finds is said of it.
     status: JobStatus,
     wake_at_ms: Option<u64>,
+    /// Why the next pod does not fit, if it does not.
+    refusal: Option<Rejection>,
 }
 
 impl<'a> Pass<'a> {
@@ -131,11 +142,11 @@ impl<'a> Pass<'a> {
             terminating: pods.terminating,
             ..job.status.clone()
         };
-        Self { view, job, pods, status, wake_at_ms: None }
+        Self { view, job, pods, status, wake_at_ms: None, refusal: None }
     }
 
-    /// Says what is to be done; returns when to look again.
-    fn run(mut self, commands: &mut Vec<Command>) -> Option<u64> {
+    /// Says what is to be done; returns when to look again, and whether it waits for room in a quota.
+    fn run(mut self, commands: &mut Vec<Command>) -> (Option<u64>, bool) {
         if self.job.end().is_none() {
             let verdict = verdict::find(self.job, &self.pods, self.view.now_ms);
             match verdict {
@@ -143,12 +154,16 @@ impl<'a> Pass<'a> {
                 None if self.job.spec.suspend => self.suspend(commands),
                 None => self.go_on(commands),
             }
+            match &self.refusal {
+                Some(refusal) => blocked::tell(&mut self.status.conditions, refusal, self.view.now_ms),
+                None => blocked::untell(&mut self.status.conditions),
+            }
         }
         if self.status != self.job.status {
             let status = ObjectStatus::Job(self.status);
             commands.push(Command::SetStatus { id: self.job.meta.id, status });
         }
-        self.wake_at_ms
+        (self.wake_at_ms, self.refusal.is_some())
     }
 
     /// The job's result is certain: its pods end, then it is told.
@@ -198,6 +213,12 @@ impl<'a> Pass<'a> {
         let found = backoff::ready_for_pods(self.job, &self.pods, room, self.view.now_ms);
         found.next_ms.into_iter().for_each(|at_ms| self.look_at(at_ms));
         let stamps = self.stamps(&found.places);
+        if let Some(first) = stamps.first() {
+            self.refusal = stamp_refusal(self.view.state, &Object::Job(Arc::clone(self.job)), first);
+            if self.refusal.is_some() {
+                return;
+            }
+        }
         let owner = OwnerRef { kind: Kind::Job, id: self.job.meta.id };
         let generation = self.job.meta.generation;
         for pods in stamps.chunks(PODS_PER_COMMAND) {

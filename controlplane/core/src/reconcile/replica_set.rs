@@ -5,11 +5,14 @@ mod ranking;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod, ReplicaSet, ReplicaSetStatus};
+use bulkhead_types::{Command, Kind, Name, Object, ObjectId, Pod, Rejection, ReplicaSet, ReplicaSetStatus};
 use smol_str::SmolStr;
 
+use super::blocked::{self, Blocked};
 use super::tally::min_ready_ms;
 use super::{Queue, Reconciler, View, is_active, is_available, names, work_off};
+use crate::owned_pod::{Birth, set_pod};
+use crate::quota::pod_refusal;
 use crate::{Change, ChangeType, State};
 
 /// Pods created or deleted by one command, at most.
@@ -23,6 +26,7 @@ const NAME_TRIES: u64 = 4;
 #[derive(Debug, Default)]
 pub(super) struct ReplicaSets {
     queue: Queue,
+    blocked: Blocked,
 }
 
 /// Whether a change of a pod matters to its set.
@@ -38,11 +42,12 @@ impl Reconciler for ReplicaSets {
     }
 
     fn reset(&mut self, state: &State) {
-        self.queue = Queue::default();
+        *self = Self::default();
         state.replica_sets().iter().for_each(|set| self.queue.mark(set.meta.id));
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         match (&change.object, &change.former) {
             (Object::ReplicaSet(set), _) if change.change_type == ChangeType::Deleted => {
                 self.queue.forget(set.meta.id);
@@ -72,6 +77,7 @@ impl Reconciler for ReplicaSets {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
@@ -84,7 +90,7 @@ impl Reconciler for ReplicaSets {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }
 
@@ -92,20 +98,27 @@ impl ReplicaSets {
     fn reconcile_set(&mut self, view: &View<'_>, set: &Arc<ReplicaSet>, commands: &mut Vec<Command>) {
         let (id, wanted, active) = (set.meta.id, set.spec.replicas, view.state.active_pods(set.meta.id));
         let tally = view.tallies.of(id);
+        let mut refusal = None;
         if active > wanted {
             delete_surplus(view, set, (active - wanted) as usize, commands);
         } else if active < wanted && may_create(view.state, set) {
             if view.now_ms < tally.create_after_ms() {
                 self.queue.wake_at(id, tally.create_after_ms());
             } else {
-                create_pods(view.state, set, (wanted - active) as usize, commands);
+                refusal = next_refusal(view.state, set);
+                if refusal.is_none() {
+                    create_pods(view.state, set, (wanted - active) as usize, commands);
+                }
             }
         }
+        let place = (id, set.meta.namespace.as_ref());
+        self.blocked.set(&mut self.queue, view, place, refusal.is_some());
         let status = ReplicaSetStatus {
             observed_generation: set.meta.generation,
             replicas: active,
             ready_replicas: tally.ready(),
             available_replicas: tally.available(),
+            failure: blocked::failure(&set.status.failure, refusal.as_ref(), view.now_ms),
         };
         if status != set.status {
             commands.push(Command::SetReplicaSetStatus { replica_set: id, status });
@@ -120,6 +133,12 @@ fn may_create(state: &State, set: &ReplicaSet) -> bool {
     let namespace = meta.namespace.as_ref().and_then(|name| state.find(Kind::Namespace, None, name));
     let namespace = namespace.and_then(|id| state.namespaces().get(id));
     !orphan && !meta.is_deleting() && namespace.is_some_and(|ns| !ns.meta.is_deleting())
+}
+
+/// Why a further pod does not fit, if it does not. All pods of a set are alike.
+fn next_refusal(state: &State, set: &ReplicaSet) -> Option<Rejection> {
+    let pod = || set_pod(state, &Birth::trial(state), set.meta.id, &set.meta.name);
+    pod_refusal(state, pod, set.meta.namespace.as_ref())
 }
 
 fn create_pods(state: &State, set: &ReplicaSet, count: usize, commands: &mut Vec<Command>) {

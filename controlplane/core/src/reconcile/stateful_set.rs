@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ClaimRetention, Command, ControllerRevision, Kind, Name, Object, ObjectId, ObjectStatus, OwnerRef,
-    PersistentVolumeClaim, Pod, PodManagementPolicy, PodStamp, StatefulSet, StatefulSetUpdateStrategy,
+    PersistentVolumeClaim, Pod, PodManagementPolicy, PodStamp, Rejection, StatefulSet,
+    StatefulSetUpdateStrategy,
 };
 use smol_str::SmolStr;
 
 use super::backoff::Backoff;
+use super::blocked::{Blocked, stamp_refusal};
 use super::history::{History, is_doomed};
 use super::{Queue, Reconciler, View, work_off};
 use crate::claims::claims_of;
@@ -30,6 +32,7 @@ const PODS_PER_RUN: usize = 4000;
 #[derive(Debug, Default)]
 pub(super) struct StatefulSets {
     queue: Queue,
+    blocked: Blocked,
     sets: BTreeMap<ObjectId, Known>,
     /// Sets that have templates of claims, by namespace and name: a claim's name ends with its set's.
     with_claims: BTreeMap<(Option<Name>, SmolStr), ObjectId>,
@@ -64,6 +67,7 @@ impl Reconciler for StatefulSets {
     }
 
     fn observe(&mut self, change: &Change) {
+        self.blocked.observe(change);
         let gone = change.change_type == ChangeType::Deleted;
         match &change.object {
             Object::StatefulSet(set) if gone => {
@@ -90,6 +94,7 @@ impl Reconciler for StatefulSets {
 
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.queue.begin(view.now_ms);
+        self.blocked.wake(&mut self.queue, view);
         work_off(
             self,
             |this| &mut this.queue,
@@ -102,8 +107,10 @@ impl Reconciler for StatefulSets {
                     Roster::of(view.state, set, view.now_ms),
                     "kept change by change"
                 );
-                let mut pass = Pass { view, set, known, commands, wake_at_ms: None };
+                let mut pass = Pass { view, set, known, commands, wake_at_ms: None, refusal: None };
                 pass.run();
+                let (place, waits) = ((id, set.meta.namespace.as_ref()), pass.refusal.is_some());
+                this.blocked.set(&mut this.queue, view, place, waits);
                 let wake_at_ms = pass.wake_at_ms.into_iter().chain(pass.known.roster.next_ripe_ms()).min();
                 wake_at_ms.into_iter().for_each(|at_ms| this.queue.wake_at(id, at_ms));
             },
@@ -111,7 +118,7 @@ impl Reconciler for StatefulSets {
     }
 
     fn next_wake_ms(&self) -> Option<u64> {
-        self.queue.next_wake_ms()
+        if self.blocked.has_news() { Some(0) } else { self.queue.next_wake_ms() }
     }
 }
 
@@ -164,6 +171,8 @@ struct Pass<'a> {
     known: &'a mut Known,
     commands: &'a mut Vec<Command>,
     wake_at_ms: Option<u64>,
+    /// Why the next pod does not fit, if it does not.
+    refusal: Option<Rejection>,
 }
 
 impl Pass<'_> {
@@ -195,7 +204,8 @@ impl Pass<'_> {
         }
         let update = update.map(|row| SmolStr::new(row.meta.name.as_str()));
         let status = status::status(self.view, self.set, &self.known.roster, update, collision_count);
-        let status = status::with_failure(status, self.view.now_ms, self.known.backoff.failing());
+        let (failing, refusal) = (self.known.backoff.failing(), self.refusal.as_ref());
+        let status = status::with_failure(status, self.view.now_ms, failing, refusal);
         let live: BTreeSet<_> = self.known.roster.revisions().cloned().collect();
         let is_live = |name: &str| {
             live.contains(name) || status.current_revision == name || status.update_revision == name
@@ -240,6 +250,12 @@ impl Pass<'_> {
                 Some(PodStamp { name, index: Some(*ordinal), node: None, revision })
             })
             .collect();
+        if let Some(first) = stamps.first() {
+            self.refusal = stamp_refusal(state, &Object::StatefulSet(Arc::clone(set)), first);
+            if self.refusal.is_some() {
+                return;
+            }
+        }
         let (owner, generation) = (self.owner(), set.meta.generation);
         for pods in stamps.chunks(PODS_PER_COMMAND) {
             self.commands.push(Command::CreateOwnedPods { owner, generation, pods: pods.to_vec() });

@@ -147,11 +147,11 @@ impl Index {
     }
 
     /// The objects of a kind in a namespace, by name.
-    pub(crate) fn of_kind(
-        &self,
+    pub(crate) fn of_kind<'s>(
+        &'s self,
         kind: Kind,
         namespace: Option<&Name>,
-    ) -> impl Iterator<Item = ObjectId> + '_ {
+    ) -> impl Iterator<Item = ObjectId> + use<'s> {
         self.names.get(&(namespace.cloned(), kind)).into_iter().flat_map(OrdMap::values).copied()
     }
 

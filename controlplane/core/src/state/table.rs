@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Namespace, Node, ObjectId, ObjectMeta,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
-    VerticalPodAutoscaler,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId, ObjectMeta,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ResourceQuota, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -46,7 +46,11 @@ stored!(
     ElasticWorkload,
     PriorityClass,
     Profile,
-    PersistentVolumeClaim
+    PersistentVolumeClaim,
+    ResourceQuota,
+    LimitRange,
+    Department,
+    Project
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

@@ -1,10 +1,10 @@
 //! One table for each kind of objects.
 
 use bulkhead_types::{
-    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, Namespace, Node, Object, ObjectId,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, ReplicaSet, Secret, StatefulSet,
-    VerticalPodAutoscaler,
+    ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object, ObjectId,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ResourceQuota, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -100,4 +100,12 @@ tables! {
     profiles: Profile;
     /// All claims.
     persistent_volume_claims: PersistentVolumeClaim;
+    /// All quotas of namespaces.
+    resource_quotas: ResourceQuota;
+    /// All LimitRanges.
+    limit_ranges: LimitRange;
+    /// All departments.
+    departments: Department;
+    /// All projects.
+    projects: Project;
 }

@@ -39,12 +39,12 @@ fn elastic(replicas: u32, source: ElasticBounds, units: Vec<ElasticUnit>) -> Ela
     }
 }
 
-fn object(workload: ElasticWorkload) -> Object {
+pub fn object(workload: ElasticWorkload) -> Object {
     Object::ElasticWorkload(Arc::new(workload))
 }
 
 /// At most 4 pods of the source, then up to 3 on `spot`, and the rest on `far`.
-fn usual(replicas: u32) -> ElasticWorkload {
+pub fn usual(replicas: u32) -> ElasticWorkload {
     let units = vec![unit("spot", bounds(0, Some(3))), unit("far", bounds(0, None))];
     elastic(replicas, bounds(1, Some(4)), units)
 }

@@ -3,7 +3,7 @@
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, ObjectId, ObjectStatus,
-    ResourceEstimate, VerticalAutoscalerStatus, format_bytes, format_millis,
+    QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus, format_bytes, format_millis,
 };
 
 /// How far a rollout is.
@@ -52,10 +52,22 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         }
         ObjectStatus::VerticalPodAutoscaler(s) => of_recommendation(s),
         ObjectStatus::PersistentVolumeClaim(s) => format!("{}, node {}", s.phase.as_str(), s.node_name),
+        ObjectStatus::ResourceQuota(s) | ObjectStatus::Project(s) | ObjectStatus::Department(s) => {
+            of_quota(s)
+        }
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
     }
+}
+
+/// `requests.cpu 500m of 2, pods 5 of 4`.
+fn of_quota(status: &QuotaStatus) -> String {
+    let parts = status.hard.iter().map(|(resource, hard)| {
+        let (measure, used) = (resource.measure(), status.used.get(resource).unwrap_or_default());
+        format!("{resource} {} of {}", measure.format_amount(used), measure.format_amount(hard))
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// `web: cpu 120m (60m to 1), memory 96Mi (64Mi to 1Gi), of 40 samples; 2 evicted`.

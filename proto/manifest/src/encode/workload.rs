@@ -24,7 +24,8 @@ pub(super) fn replica_set_status(set: &ReplicaSet) -> Value {
         .set("observedGeneration", set.status.observed_generation.into())
         .set("replicas", set.status.replicas.into())
         .set("readyReplicas", set.status.ready_replicas.into())
-        .set("availableReplicas", set.status.available_replicas.into());
+        .set("availableReplicas", set.status.available_replicas.into())
+        .list("conditions", conditions(set.status.failure.get().map_or(&[], std::slice::from_ref)));
     match set.spec.rollout_revision {
         0 => fields,
         revision => fields.set("rolloutRevision", revision.into()),

@@ -11,13 +11,15 @@ const PROGRESSING: &str = "Progressing";
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// The status that follows from the nodes. `update` is the name of the wanted revision, which may not be there yet;
-/// `failing` names a node whose pods keep failing.
+/// `failing` names a node whose pods keep failing; `is_refused`: a pod
+/// does not fit in a quota.
 pub(super) fn status(
     set: &DaemonSet,
     fleet: &Fleet,
     update: SmolStr,
     is_known: bool,
     failing: Option<&SmolStr>,
+    is_refused: bool,
     now_ms: u64,
 ) -> DaemonSetStatus {
     if !is_known {
@@ -55,6 +57,8 @@ pub(super) fn status(
         conditions.set(PROGRESSING, ConditionStatus::True, "RollingOut", message);
     }
     match failing {
+        // Said by the caller, beside what was said before.
+        _ if is_refused => {}
         Some(node) => {
             let message = format!("Pods on node \"{node}\" end before any becomes ready.");
             conditions.set(REPLICA_FAILURE, ConditionStatus::True, "PodsFailing", message);

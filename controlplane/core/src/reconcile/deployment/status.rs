@@ -8,6 +8,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::rolling::{Bounds, SetSize};
+use crate::quota::REASON_FAILED_CREATE;
 use crate::reconcile::conditions::Conditions;
 
 const AVAILABLE: &str = "Available";
@@ -51,6 +52,10 @@ pub(super) struct Found {
     pub(super) failing: Option<String>,
     /// How many pods of the new set no node can take, and why.
     pub(super) unplaced: Option<(u32, String)>,
+    /// Why pods of a set, or the new set, cannot be created.
+    pub(super) refused: Option<String>,
+    /// Whether it is the new set that cannot be.
+    pub(super) is_refused: bool,
     /// Whether they wait for room that the bounds let no old pod give up.
     pub(super) blocked: bool,
     /// Why a delivery by steps stands where it is.
@@ -110,6 +115,9 @@ pub(super) fn status(
 fn failure(deployment: &Deployment, found: &Found) -> Option<(&'static str, String)> {
     if let Some(set) = &found.failing {
         return Some(("PodsFailing", format!("Pods of ReplicaSet \"{set}\" end before any becomes ready.")));
+    }
+    if let Some(why) = &found.refused {
+        return Some((REASON_FAILED_CREATE, why.clone()));
     }
     let (count, why) = found.unplaced.as_ref()?;
     let mut message = format!("{count} pods of ReplicaSet \"{}\" cannot be placed: {why}", found.new_name);

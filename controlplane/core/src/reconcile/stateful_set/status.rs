@@ -1,9 +1,10 @@
 //! A StatefulSet's status and conditions.
 
-use bulkhead_types::{ConditionStatus, StatefulSet, StatefulSetStatus};
+use bulkhead_types::{ConditionStatus, Rejection, StatefulSet, StatefulSetStatus};
 use smol_str::SmolStr;
 
 use crate::reconcile::View;
+use crate::reconcile::blocked;
 use crate::reconcile::conditions::Conditions;
 use crate::workload::{self, Roster};
 
@@ -66,12 +67,17 @@ pub(super) fn status(
     status
 }
 
-/// The status, with what is said of an ordinal whose pods keep failing.
+/// The status, with what is said of a pod that does not fit in a quota, or of an ordinal whose pods keep failing.
 pub(super) fn with_failure(
     mut status: StatefulSetStatus,
     now_ms: u64,
     failing: Option<&u32>,
+    refusal: Option<&Rejection>,
 ) -> StatefulSetStatus {
+    if let Some(refusal) = refusal {
+        blocked::tell(&mut status.conditions, refusal, now_ms);
+        return status;
+    }
     let mut conditions = Conditions { list: &mut status.conditions, now_ms };
     match failing {
         Some(ordinal) => {

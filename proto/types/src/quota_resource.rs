@@ -1,0 +1,328 @@
+//! What quotas count: Kubernetes' resource names, and amounts by them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::{Kind, QuantityError, StorageClass, format_bytes, format_millis, parse_millis, parse_units};
+
+/// One thing that is counted. Pods that ended count for nothing but [`Measure::Count`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Measure {
+    /// Processor time that pods request, in thousandths of a core.
+    RequestsCpu,
+    /// Memory that pods request, in bytes, the overhead of their guests included.
+    RequestsMemory,
+    /// Writable disk that pods request, in bytes.
+    RequestsEphemeralStorage,
+    /// Processor time that pods may use, in thousandths of a core.
+    LimitsCpu,
+    /// Memory that pods may use, in bytes, the overhead of their guests included.
+    LimitsMemory,
+    /// Writable disk that pods may use, in bytes.
+    LimitsEphemeralStorage,
+    /// What PersistentVolumeClaims ask for, in bytes.
+    RequestsStorage,
+    /// How many PersistentVolumeClaims there are.
+    Claims,
+    /// How many pods have not ended.
+    Pods,
+    /// What the claims of a class ask for, in bytes.
+    ClassStorage(StorageClass),
+    /// How many claims of a class there are.
+    ClassClaims(StorageClass),
+    /// How many objects of a namespaced kind there are.
+    Count(Kind),
+}
+
+/// Measures that are neither by class nor by kind.
+const PLAIN: [Measure; 9] = [
+    Measure::RequestsCpu,
+    Measure::RequestsMemory,
+    Measure::RequestsEphemeralStorage,
+    Measure::LimitsCpu,
+    Measure::LimitsMemory,
+    Measure::LimitsEphemeralStorage,
+    Measure::RequestsStorage,
+    Measure::Claims,
+    Measure::Pods,
+];
+const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+
+impl Measure {
+    /// How many measures there are.
+    pub const LEN: usize = PLAIN.len() + 2 * StorageClass::ALL.len() + Kind::ALL.len();
+
+    /// A number below [`Self::LEN`], for tables.
+    #[must_use]
+    pub fn index(self) -> usize {
+        let (plain, classes) = (PLAIN.len(), StorageClass::ALL.len());
+        let class_index = |class| StorageClass::ALL.iter().position(|one| *one == class).unwrap_or(0);
+        match self {
+            Self::ClassStorage(class) => plain + class_index(class),
+            Self::ClassClaims(class) => plain + classes + class_index(class),
+            Self::Count(kind) => plain + 2 * classes + (kind as usize - 1),
+            other => PLAIN.iter().position(|one| *one == other).unwrap_or(0),
+        }
+    }
+
+    /// Every measure.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let classes = StorageClass::ALL.into_iter();
+        let classes = classes.flat_map(|class| [Self::ClassStorage(class), Self::ClassClaims(class)]);
+        // ControllerRevisions are their owners' own: nobody makes more of them than there are templates.
+        let is_counted = |kind: &Kind| kind.is_namespaced() && *kind != Kind::ControllerRevision;
+        let kinds = Kind::ALL.into_iter().filter(is_counted).map(Self::Count);
+        PLAIN.into_iter().chain(classes).chain(kinds)
+    }
+
+    /// The name in quotas.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::RequestsCpu => "requests.cpu".to_owned(),
+            Self::RequestsMemory => "requests.memory".to_owned(),
+            Self::RequestsEphemeralStorage => "requests.ephemeral-storage".to_owned(),
+            Self::LimitsCpu => "limits.cpu".to_owned(),
+            Self::LimitsMemory => "limits.memory".to_owned(),
+            Self::LimitsEphemeralStorage => "limits.ephemeral-storage".to_owned(),
+            Self::RequestsStorage => "requests.storage".to_owned(),
+            Self::Claims => "persistentvolumeclaims".to_owned(),
+            Self::Pods => "pods".to_owned(),
+            Self::ClassStorage(class) => format!("{}{CLASS_SUFFIX}requests.storage", class.as_str()),
+            Self::ClassClaims(class) => format!("{}{CLASS_SUFFIX}persistentvolumeclaims", class.as_str()),
+            Self::Count(kind) => format!("count/{}", plural_and_group(kind)),
+        }
+    }
+
+    /// The short name that Kubernetes knows it by as well.
+    fn short(self) -> Option<&'static str> {
+        match self {
+            Self::RequestsCpu => Some("cpu"),
+            Self::RequestsMemory => Some("memory"),
+            Self::RequestsEphemeralStorage => Some("ephemeral-storage"),
+            Self::Count(Kind::ConfigMap) => Some("configmaps"),
+            Self::Count(Kind::Secret) => Some("secrets"),
+            Self::Count(Kind::ResourceQuota) => Some("resourcequotas"),
+            _ => None,
+        }
+    }
+
+    /// Reads an amount: thousandths of a core, bytes, or a number.
+    ///
+    /// # Errors
+    /// When the text is no quantity, negative, or 2^63 and above.
+    pub fn parse_amount(self, text: &str) -> Result<u64, QuantityError> {
+        match self {
+            Self::RequestsCpu | Self::LimitsCpu => parse_millis(text),
+            _ => parse_units(text),
+        }
+    }
+
+    /// Prints an amount as Kubernetes would.
+    #[must_use]
+    pub fn format_amount(self, amount: u64) -> String {
+        match self {
+            Self::RequestsCpu | Self::LimitsCpu => format_millis(amount),
+            Self::Claims | Self::Pods | Self::ClassClaims(_) | Self::Count(_) => amount.to_string(),
+            _ => format_bytes(amount),
+        }
+    }
+}
+
+/// `deployments.apps`; a kind without a group is its plural.
+fn plural_and_group(kind: Kind) -> String {
+    // True of every namespaced kind.
+    let plural = format!("{}s", kind.as_str().to_ascii_lowercase());
+    match kind.api_version().split_once('/') {
+        Some((group, _)) => format!("{plural}.{group}"),
+        None => plural,
+    }
+}
+
+/// A resource as a quota names it. Short names mean the same as long ones and stay as they are written; when both are
+/// given both hold, as in Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "SmolStr", into = "SmolStr")]
+pub struct QuotaResource {
+    measure: Measure,
+    is_short: bool,
+}
+
+/// A name is none of a resource that quotas count.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not counted by quotas; there are {known}", known = known_names())]
+pub struct UnknownQuotaResource(String);
+
+fn known_names() -> String {
+    let short = "cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas";
+    let plain: Vec<String> = PLAIN.into_iter().map(Measure::name).collect();
+    format!(
+        "{short}, {}, CLASS{CLASS_SUFFIX}requests.storage, CLASS{CLASS_SUFFIX}persistentvolumeclaims \
+         (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps",
+        plain.join(", ")
+    )
+}
+
+impl QuotaResource {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// When nothing of that name is counted.
+    pub fn parse(text: &str) -> Result<Self, UnknownQuotaResource> {
+        let find = |is_short: bool| {
+            Measure::all()
+                .find(|measure| match is_short {
+                    true => measure.short() == Some(text),
+                    false => measure.name() == text,
+                })
+                .map(|measure| Self { measure, is_short })
+        };
+        find(true)
+            .or_else(|| find(false))
+            .ok_or_else(|| UnknownQuotaResource(text.chars().take(80).collect()))
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn measure(self) -> Measure {
+        self.measure
+    }
+
+    /// Its name, as it was written.
+    #[must_use]
+    pub fn name(self) -> String {
+        let short = self.measure.short().filter(|_| self.is_short);
+        short.map_or_else(|| self.measure.name(), ToOwned::to_owned)
+    }
+}
+
+impl From<Measure> for QuotaResource {
+    fn from(measure: Measure) -> Self {
+        Self { measure, is_short: false }
+    }
+}
+
+impl std::fmt::Display for QuotaResource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl TryFrom<SmolStr> for QuotaResource {
+    type Error = UnknownQuotaResource;
+    fn try_from(text: SmolStr) -> Result<Self, UnknownQuotaResource> {
+        Self::parse(&text)
+    }
+}
+
+impl From<QuotaResource> for SmolStr {
+    fn from(resource: QuotaResource) -> Self {
+        resource.name().into()
+    }
+}
+
+/// Amounts by resource: thousandths of a core, bytes, or numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuotaAmounts(BTreeMap<QuotaResource, u64>);
+
+impl QuotaAmounts {
+    /// How many resources are named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets an amount; returns what it was.
+    pub fn insert(&mut self, resource: QuotaResource, amount: u64) -> Option<u64> {
+        self.0.insert(resource, amount)
+    }
+
+    /// The amount of a resource of exactly this name.
+    #[must_use]
+    pub fn get(&self, resource: QuotaResource) -> Option<u64> {
+        self.0.get(&resource).copied()
+    }
+
+    /// All of them, in one order.
+    pub fn iter(&self) -> impl Iterator<Item = (QuotaResource, u64)> + '_ {
+        self.0.iter().map(|(resource, amount)| (*resource, *amount))
+    }
+
+    /// The lowest amount of what a measure counts, however it is named.
+    #[must_use]
+    pub fn of(&self, measure: Measure) -> Option<u64> {
+        let named = [false, true].map(|is_short| self.get(QuotaResource { measure, is_short }));
+        named.into_iter().flatten().min()
+    }
+
+    /// The measures that are named, each once, in order.
+    pub fn measures(&self) -> impl Iterator<Item = Measure> + '_ {
+        let mut last = None;
+        self.0
+            .keys()
+            .map(|resource| resource.measure)
+            .filter(move |measure| last.replace(*measure) != Some(*measure))
+    }
+}
+
+impl FromIterator<(QuotaResource, u64)> for QuotaAmounts {
+    fn from_iter<I: IntoIterator<Item = (QuotaResource, u64)>>(amounts: I) -> Self {
+        Self(amounts.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_as_what_it_says() {
+        let mut seen = std::collections::BTreeSet::new();
+        for measure in Measure::all() {
+            assert_eq!(QuotaResource::parse(&measure.name()), Ok(measure.into()), "{}", measure.name());
+            assert!(measure.index() < Measure::LEN && seen.insert(measure.index()), "{measure:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(name: &str, measure: Option<Measure>) {
+        let found = QuotaResource::parse(name).ok();
+        assert_eq!(found.map(QuotaResource::measure), measure, "{name}");
+        assert!(found.is_none_or(|resource| resource.name() == name), "{name} is printed as it was written");
+    }
+
+    #[test]
+    fn names_are_those_of_kubernetes() {
+        check("cpu", Some(Measure::RequestsCpu));
+        check("requests.cpu", Some(Measure::RequestsCpu));
+        check("limits.memory", Some(Measure::LimitsMemory));
+        check("configmaps", Some(Measure::Count(Kind::ConfigMap)));
+        check("count/configmaps", Some(Measure::Count(Kind::ConfigMap)));
+        check("count/deployments.apps", Some(Measure::Count(Kind::Deployment)));
+        check("count/cronjobs.batch", Some(Measure::Count(Kind::CronJob)));
+        let class = Measure::ClassStorage(StorageClass::LocalRetain);
+        check("local-retain.storageclass.storage.k8s.io/requests.storage", Some(class));
+        for unknown in ["", "requests.gpu", "services", "count/nodes", "count/deployments", "Pods"] {
+            check(unknown, None);
+        }
+    }
+
+    #[test]
+    fn the_lowest_of_two_names_of_one_thing_counts() {
+        let named = |text| QuotaResource::parse(text).expect("a name");
+        let amounts: QuotaAmounts =
+            [(named("cpu"), 2000), (named("requests.cpu"), 1000), (named("pods"), 3)].into_iter().collect();
+        assert_eq!(amounts.of(Measure::RequestsCpu), Some(1000));
+        assert_eq!(amounts.of(Measure::LimitsCpu), None);
+        assert_eq!(amounts.measures().collect::<Vec<_>>(), [Measure::RequestsCpu, Measure::Pods]);
+    }
+}
