@@ -31,25 +31,27 @@ pub(crate) struct Columns {
     pub(crate) labels: bool,
 }
 
+const NODE_WIDE: &[&str] = &[
+    "NAME",
+    "STATUS",
+    "AGE",
+    "VERSION",
+    "CPU",
+    "MEMORY",
+    "PODS",
+    "ACCELERATOR",
+    "ADDRESS",
+    "KERNEL",
+    "TAINTS",
+    "WARNINGS",
+];
+
 /// The header of a kind's table.
 pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
     let own: &[&str] = match (kind, columns.wide) {
         (Kind::Namespace, _) => &["NAME", "STATUS", "AGE"],
         (Kind::Node, false) => &["NAME", "STATUS", "AGE", "VERSION", "CPU", "MEMORY"],
-        (Kind::Node, true) => &[
-            "NAME",
-            "STATUS",
-            "AGE",
-            "VERSION",
-            "CPU",
-            "MEMORY",
-            "PODS",
-            "ACCELERATOR",
-            "ADDRESS",
-            "KERNEL",
-            "TAINTS",
-            "WARNINGS",
-        ],
+        (Kind::Node, true) => NODE_WIDE,
         (Kind::Pod, false) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE"],
         (Kind::Pod, true) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE", "IMAGES", "MESSAGE"],
         (Kind::ReplicaSet, false) => &["NAME", "DESIRED", "CURRENT", "READY", "AGE"],

@@ -168,7 +168,8 @@ fn overcommit(container: &mut Container, share: RequestFromLimit) {
 fn share_with_sibling(state: &State, pod: &mut Pod) {
     // The youngest of them: profiles may have changed since the oldest came.
     let Some(sibling) = pod.meta.owner.and_then(|owner| state.pods_of(owner.id).next_back()) else { return };
-    if sibling.spec.digest() == pod.spec.digest() {
+    // Not by the digest alone: pods of a StatefulSet's old and new template may differ by where a probe is (`Rare`).
+    if sibling.spec == pod.spec {
         pod.spec = sibling.spec.clone();
     }
     for (known, present) in

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::{Machine, Restorer, State, invariant};
 use bulkhead_proto::ProtoCodec;
 use bulkhead_types::{
-    Binding, Command, Container, ContainerState, ContainerStatus, Kind, LabelSelector, LogCodec, MemberId,
-    Name, NodeFacts, Object, ObjectMeta, Pod, PodPhase, PodReport, PodSpec, PodStatus, PodTemplate,
-    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, Resources, Shared, Stamped, StringMap,
+    Binding, Command, Container, ContainerOptions, ContainerState, ContainerStatus, FEATURE_LEVEL_MAX, Kind,
+    LabelSelector, LogCodec, MemberId, Name, NodeFacts, Object, ObjectMeta, Pod, PodPhase, PodReport,
+    PodSpec, PodStatus, PodTemplate, PortRef, Probe, ProbeHandler, Rare, ReplicaSet, ReplicaSetSpec,
+    ReplicaSetStatus, Resources, Shared, Stamped, StringMap,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -161,4 +162,59 @@ fn equal_digests_do_not_depend_on_what_is_shared() {
         assert!(!apart.meta.labels.ptr_eq(&pod.meta.labels));
         assert_eq!(bulkhead_types::digest128(&apart), bulkhead_types::digest128(&**pod));
     }
+}
+
+/// A pod with one probe: of readiness, or of liveness.
+fn probed(named: &str, readiness: bool) -> Object {
+    let probe = Rare::some(Probe {
+        handler: ProbeHandler::TcpSocket { port: PortRef::Number(80) },
+        initial_delay_ms: 0,
+        period_ms: 10_000,
+        timeout_ms: 1000,
+        success_threshold: 1,
+        failure_threshold: 3,
+        termination_grace_ms: None,
+    });
+    let options = match readiness {
+        true => ContainerOptions { readiness_probe: probe, ..ContainerOptions::default() },
+        false => ContainerOptions { liveness_probe: probe, ..ContainerOptions::default() },
+    };
+    let container = Container {
+        name: "main".into(),
+        image: "web:1".into(),
+        options: Rare::some(options),
+        ..Container::default()
+    };
+    Object::Pod(Arc::new(Pod {
+        meta: ObjectMeta::new(Some(Name::new(NAMESPACE).unwrap()), Name::new(named).unwrap()),
+        spec: Shared::new(PodSpec { containers: vec![container], ..PodSpec::default() }),
+        node: None,
+        status: PodStatus::default(),
+    }))
+}
+
+#[test]
+fn what_only_a_digest_takes_for_equal_stays_apart() {
+    let mut machine = three_pods();
+    submit(
+        &mut machine,
+        Command::RegisterMember {
+            member: MemberId(1),
+            storage_uid: Uuid::nil(),
+            address: "a:1".into(),
+            version: "1".into(),
+            feature_level_max: FEATURE_LEVEL_MAX,
+        },
+    );
+    submit(&mut machine, Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
+    for readiness in [true, false] {
+        submit(&mut machine, Command::Create(probed(if readiness { "ready" } else { "alive" }, readiness)));
+    }
+    let specs = |state: &State| {
+        let probed = state.pods().iter().filter(|pod| pod.meta.owner.is_none());
+        probed.map(|pod| pod.spec.clone()).collect::<Vec<_>>()
+    };
+    let [ready, alive] = &specs(machine.state())[..] else { panic!("two pods of their own") };
+    assert_eq!(ready.digest(), alive.digest(), "what a missing part adds to a digest is nothing");
+    assert!(ready != alive && specs(&restored(machine.state())) == [ready.clone(), alive.clone()]);
 }

@@ -88,7 +88,11 @@ impl Interner {
 
     fn spec(&mut self, spec: &mut Shared<PodSpec>) {
         debug_assert_eq!(spec.digest(), digest128(&**spec));
-        *spec = self.specs.entry(spec.digest()).or_insert_with(|| spec.clone()).clone();
+        let known = self.specs.entry(spec.digest()).or_insert_with(|| spec.clone());
+        // The digest does not tell a readiness probe from a liveness probe (`Rare`), and users choose what is hashed.
+        if known == spec {
+            spec.clone_from(known);
+        }
     }
 
     fn map(&mut self, map: &mut StringMap) {
