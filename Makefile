@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export BULKHEAD_KERNEL_DIR ?= $(CURDIR)/target/kernel
 GUEST_TARGET := x86_64-unknown-linux-gnu
 export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
-SEEDS ?= 0..500
+SEEDS ?= 0..300
 # With the planted bugs in, all of them off: the same run as without them, and one release build serves this and the canaries.
 ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features canaries --bin simulations
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
