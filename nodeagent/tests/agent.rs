@@ -165,7 +165,10 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
 }
 
 fn deleting(pod: PodIntent) -> PodIntent {
-    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000, by_job: false }), ..pod }
+    PodIntent {
+        deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000, by_job: false, preemptor: None }),
+        ..pod
+    }
 }
 
 /// Reads a pod's output; with `until`, follows it until a line holds that.

@@ -118,6 +118,8 @@ fn items(command: &Command) -> usize {
         Command::SetPodsUnschedulable { pods } => pods.len(),
         Command::CollectGarbage { objects } => objects.len(),
         Command::InitCluster { members, .. } => members.len(),
+        Command::Preempt { victims, .. } => victims.len(),
+        Command::ClearNominations { pods } => pods.len(),
         Command::CreateOwnedPods { pods, .. } => pods.len(),
         Command::DeleteOwned { objects, .. } => objects.len(),
         Command::DeleteOwnedPods { pods, .. } => pods.len(),

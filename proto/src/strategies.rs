@@ -107,7 +107,9 @@ pub fn kind() -> impl Strategy<Value = Kind> + Clone {
 record!(/// Any reference.
     object_ref: ObjectRef { kind: kind(), namespace: of(name()), name: name() });
 record!(/// Any deletion.
-    deletion: Deletion { requested_at_ms: any::<u64>(), grace_ms: any::<u64>(), by_job: any::<bool>() });
+deletion: Deletion {
+    requested_at_ms: any::<u64>(), grace_ms: any::<u64>(), by_job: any::<bool>(), preemptor: of(object_id()),
+});
 record!(/// Any owner.
     owner_ref: OwnerRef { kind: kind(), id: object_id() });
 record!(/// Any metadata.
@@ -253,7 +255,7 @@ pod_status: PodStatus {
     reason: small(), message: text(), ready: any::<bool>(), ready_since_ms: any::<u64>(),
     bound_at_ms: any::<u64>(), started_at_ms: any::<u64>(), report_sequence: any::<u64>(),
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
-    containers: vec(container_status(), 0..3),
+    containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
 });
 record!(/// Any pod.
 pod: Pod {

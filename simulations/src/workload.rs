@@ -197,6 +197,9 @@ impl Workload {
     /// In some runs some pods say something about their place.
     fn place(&self, rng: &mut Rng, spec: &mut PodSpec) -> bool {
         let permille = self.options.placement_permille;
+        if self.options.policies_permille > 0 {
+            policies::rank(rng, spec);
+        }
         let says = permille > 0 && rng.chance(permille);
         if says {
             placement::place(rng, spec, &self.apps());

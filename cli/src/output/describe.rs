@@ -207,6 +207,10 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
         .node
         .map(|id| directory.name_of(Kind::Node, id).map_or_else(|| id.to_string(), |n| n.to_string()));
     page.line("Node", node.unwrap_or_else(|| "<none>".to_owned()));
+    if let Some(id) = status.nominated_node.get().filter(|_| pod.node.is_none()) {
+        let name = directory.name_of(Kind::Node, *id).map_or_else(|| id.to_string(), |n| n.to_string());
+        page.line("Nominated node", name);
+    }
     page.line("Status", pod_status(pod));
     page.optional("Reason", &status.reason);
     page.optional("Message", &status.message);

@@ -17,6 +17,7 @@ mod objects;
 mod owned;
 mod owned_pods;
 mod pods;
+mod preemption;
 mod priorities;
 mod quota;
 mod reconcilers;
@@ -202,6 +203,8 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         }
         Command::BindPods { bindings } => pods::bind(state, bindings, emit),
         Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
+        Command::Preempt { pod, node, victims } => preemption::preempt(state, (*pod, *node), victims, emit),
+        Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
         Command::SetNodePhase { node, incarnation, phase } => {
             nodes::set_phase(state, *node, *incarnation, *phase, emit)
         }

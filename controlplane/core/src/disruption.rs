@@ -3,7 +3,7 @@
 //!
 //! Source: "Disruptions" in the Kubernetes documentation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
@@ -101,23 +101,63 @@ fn scaled_owner(state: &State, pod: &Pod) -> Option<(Kind, ObjectId, u32)> {
     }
 }
 
+/// Whether a pod's end is no loss: it does not run yet, or ends already.
+fn is_no_loss(pod: &Pod) -> bool {
+    pod.status.phase == PodPhase::Pending || pod.status.phase.is_terminal() || pod.meta.is_deleting()
+}
+
+fn allows(budget: &PodDisruptionBudget, figures: Figures, pod: &Pod) -> bool {
+    let always = budget.spec.unhealthy_pod_eviction_policy == UnhealthyPodEvictionPolicy::AlwaysAllow;
+    if always && !pod.status.ready {
+        return true;
+    }
+    let is_well = figures.current_healthy >= figures.desired_healthy && figures.desired_healthy > 0;
+    figures.allowed > 0 || (!pod.status.ready && is_well)
+}
+
 /// The budget that does not allow a pod's eviction, with its figures; `None` when all allow it.
 pub(crate) fn refusing<'a>(
     state: &'a State,
     pod: &'a Pod,
 ) -> Option<(&'a Arc<PodDisruptionBudget>, Figures)> {
-    // What does not run yet, or ends already, is no loss.
-    if pod.status.phase == PodPhase::Pending || pod.status.phase.is_terminal() || pod.meta.is_deleting() {
+    if is_no_loss(pod) {
         return None;
     }
-    budgets_of(state, pod).find_map(|budget| {
-        let always = budget.spec.unhealthy_pod_eviction_policy == UnhealthyPodEvictionPolicy::AlwaysAllow;
-        if always && !pod.status.ready {
-            return None;
+    let mut budgets = budgets_of(state, pod).map(|budget| (budget, figures(state, budget)));
+    budgets.find(|(budget, figures)| !allows(budget, *figures, pod))
+}
+
+/// What budgets still allow while several pods are chosen to end together: as if they were evicted one after another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allowance {
+    figures: BTreeMap<ObjectId, Figures>,
+}
+
+impl Allowance {
+    /// Counts one more that ends. A budget is counted once, however many of its pods are asked for.
+    ///
+    /// # Errors
+    /// The budget that does not allow it; then nothing is counted.
+    pub(crate) fn take<'a>(
+        &mut self,
+        state: &'a State,
+        pod: &'a Pod,
+    ) -> Result<(), &'a Arc<PodDisruptionBudget>> {
+        if is_no_loss(pod) {
+            return Ok(());
         }
-        let figures = figures(state, budget);
-        let is_well = figures.current_healthy >= figures.desired_healthy && figures.desired_healthy > 0;
-        let allows = figures.allowed > 0 || (!pod.status.ready && is_well);
-        (!allows).then_some((budget, figures))
-    })
+        let budgets: Vec<_> = budgets_of(state, pod).collect();
+        for budget in &budgets {
+            let found = self.figures.entry(budget.meta.id).or_insert_with(|| figures(state, budget));
+            if !allows(budget, *found, pod) {
+                return Err(budget);
+            }
+        }
+        for budget in budgets.iter().filter(|_| is_healthy(pod)) {
+            let found = self.figures.get_mut(&budget.meta.id).expect("a budget that was just asked");
+            found.current_healthy = found.current_healthy.saturating_sub(1);
+            found.allowed = found.allowed.saturating_sub(1);
+        }
+        Ok(())
+    }
 }

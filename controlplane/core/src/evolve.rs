@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
     MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, Pod, PodStatus,
-    Revision, StringMap, Transaction,
+    Rare, Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -185,6 +185,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.bound_at_ms = context.at_ms;
             pod.status.reason = SmolStr::default();
             pod.status.message = String::new();
+            pod.status.nominated_node = Rare::NONE;
         }),
         EventKind::PodStatusChanged { id, status } => {
             let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(*id), "Pod", *id);

@@ -44,7 +44,11 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         name: pod.meta.name.clone(),
         spec,
         // Why a pod ends is nothing to its agent.
-        deletion: pod.meta.deletion.as_deref().map(|deletion| Deletion { by_job: false, ..*deletion }),
+        deletion: pod.meta.deletion.as_deref().map(|deletion| Deletion {
+            by_job: false,
+            preemptor: None,
+            ..*deletion
+        }),
         ended,
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),

@@ -10,6 +10,7 @@ mod misfit;
 mod node_affinity;
 mod node_name;
 mod node_status;
+mod nomination;
 mod pod_affinity;
 pub mod reference;
 mod resources;
@@ -24,6 +25,7 @@ use crate::NodeUsage;
 
 pub use misfit::Misfit;
 pub(crate) use node_affinity::is_selected;
+pub(crate) use nomination::kept;
 pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
 pub use taints::{tolerates_cordon, untolerated};

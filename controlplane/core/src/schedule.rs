@@ -9,6 +9,9 @@
 //!             highest priority, then oldest
 //!                  ▼
 //!             pick: best score, ties by the pod's hash ─► BindPods, SetPodsUnschedulable
+//!                  │ none, and lower ones are bound
+//!                  ▼
+//!             Preemptor ─► Preempt: room is kept, others end
 //! ```
 //!
 //! Placing the next pod of a shape takes the top bucket and moves one slot: its cost does not grow with the
@@ -16,13 +19,16 @@
 //! State; a run counts what it binds on a copy.
 
 mod candidates;
+mod held;
 mod index;
 mod plan;
-mod priority;
+mod preemptor;
 mod reconciler;
 mod report;
 mod score;
+mod search;
 mod shape;
 mod shapes;
+mod victims;
 
 pub(crate) use reconciler::Scheduler;

@@ -29,6 +29,7 @@ use crate::placement::{Vicinity, World};
 
 pub(crate) use index::Index;
 pub use index::NodeUsage;
+pub(crate) use index::{is_active, nominated_node};
 pub use new_life::REVISION_JUMP;
 pub(crate) use quota_use::{Charge, QuotaIndex};
 pub use quota_use::{QuotaLevel, QuotaUse};
@@ -220,6 +221,11 @@ impl State {
     #[must_use]
     pub fn node_usage(&self, node: ObjectId) -> NodeUsage {
         self.index.node_usage.get(&node).copied().unwrap_or_default()
+    }
+
+    /// The pods that wait while room is kept for them on a node, oldest first.
+    pub fn nominated_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
+        self.index.nominated_on(node).filter_map(|id| self.pods.get(id))
     }
 
     /// Whether a namespace holds anything.

@@ -55,7 +55,11 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             let node = o.node.and_then(|id| (names.name_of)(Kind::Node, id));
             let node =
                 node.map(|n| n.to_string()).or_else(|| o.spec.node_name.as_ref().map(ToString::to_string));
-            (Some(pod::spec(&o.spec, node.as_deref())), Some(pod::status(o)))
+            let nominated = o.status.nominated_node.get().and_then(|id| (names.name_of)(Kind::Node, *id));
+            (
+                Some(pod::spec(&o.spec, node.as_deref())),
+                Some(pod::status(o, nominated.as_ref().map(Name::as_str))),
+            )
         }
         Object::ReplicaSet(o) => {
             (Some(workload::replica_set_spec(&o.spec)), Some(workload::replica_set_status(o)))

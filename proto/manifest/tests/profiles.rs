@@ -46,14 +46,13 @@ fn mistakes_are_told_with_their_places() {
         expect![[r#"
             a.yaml:3:12 metadata.name: must not begin with "system-": such classes are the system's own
             a.yaml:4:1 value: must be at most 1000000000: above are the system's own
-            a.yaml:5:19 preemptionPolicy: running pods are not ended for others yet; use Never, or leave the field out for what the cluster does
         "#]],
     );
     check(
         "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: x}\npreemptionPolicy: Sometimes\nspec: {}\n",
         expect![[r#"
             a.yaml:1:1 value: is required
-            a.yaml:4:19 preemptionPolicy: "Sometimes" is not one of Never
+            a.yaml:4:19 preemptionPolicy: "Sometimes" is not one of Never, PreemptLowerPriority
             a.yaml:5:1 spec: unknown field
         "#]],
     );

@@ -2,6 +2,7 @@
 
 use bulkhead_types::{
     Binding, COMMANDS_MAX, Command, ITEMS_MAX, MemberId, ObjectId, PodReport, Precondition, Stamped,
+    VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -46,6 +47,8 @@ wire_oneof!(Command => command {
         SetReplicaSetStatus "set_replica_set_status" { replica_set, status }
         BindPods "bind_pods" { bindings (ITEMS_MAX) }
         SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }
+        Preempt "preempt" { pod, node, victims (VICTIMS_MAX) }
+        ClearNominations "clear_nominations" { pods (ITEMS_MAX) }
         SetNodePhase "set_node_phase" { node, incarnation, phase }
         CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }
         CreateOwned "create_owned" { owner, generation, object }

@@ -28,7 +28,7 @@ wire_struct!(ObjectMeta => v1::ObjectMeta {
     trace_context, managers,
 });
 wire_struct!(Managers => v1::Managers { managers (MANAGERS_MAX) });
-wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms, by_job });
+wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms, by_job, preemptor });
 wire_struct!(OwnerRef => v1::OwnerRef { kind, id });
 wire_struct!(Resources => v1::Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes });
 wire_struct!(LabelSelector => v1::LabelSelector { match_labels, match_expressions });

@@ -8,7 +8,7 @@ use bulkhead_types::{
 use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
 use crate::v1;
 
-wire_enum!(PreemptionPolicy { Never });
+wire_enum!(PreemptionPolicy { Never, PreemptLowerPriority });
 
 wire_struct!(PriorityClass => v1::PriorityClass { meta, value, global_default, preemption_policy, description });
 wire_struct!(Profile => v1::Profile { meta, spec });

@@ -61,6 +61,12 @@ fn reconciler_command() -> impl Strategy<Value = Command> + Clone {
             .prop_map(|(replica_set, status)| Command::SetReplicaSetStatus { replica_set, status }),
         vec(binding(), 0..4).prop_map(|bindings| Command::BindPods { bindings }),
         vec((id(), text()), 0..4).prop_map(|pods| Command::SetPodsUnschedulable { pods }),
+        (id(), id(), vec(id(), 0..4)).prop_map(|(pod, node, victims)| Command::Preempt {
+            pod,
+            node,
+            victims
+        }),
+        vec(id(), 0..4).prop_map(|pods| Command::ClearNominations { pods }),
         (id(), any::<u64>(), node_phase()).prop_map(|(node, incarnation, phase)| Command::SetNodePhase {
             node,
             incarnation,

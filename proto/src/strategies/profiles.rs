@@ -5,7 +5,7 @@ use super::*;
 record!(/// Any PriorityClass.
 priority_class: PriorityClass {
     meta: meta(), value: any::<i32>(), global_default: any::<bool>(),
-    preemption_policy: of(Just(PreemptionPolicy::Never)), description: text(),
+    preemption_policy: of(select(vec![PreemptionPolicy::Never, PreemptionPolicy::PreemptLowerPriority])), description: text(),
 });
 record!(/// Any share of limits.
 request_from_limit: RequestFromLimit { cpu_percent: of(any::<u32>()), memory_percent: of(any::<u32>()) });

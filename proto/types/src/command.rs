@@ -14,6 +14,8 @@ use crate::{
 pub const COMMANDS_MAX: usize = 1024;
 /// Most items (bindings, reports, names) of one command.
 pub const ITEMS_MAX: usize = 4096;
+/// Most pods that end for one.
+pub const VICTIMS_MAX: usize = 128;
 
 /// A submission, completed by its proposer with everything that a replica may not find out for itself.
 /// Its commands apply as a whole or not at all.
@@ -260,6 +262,21 @@ pub enum Command {
     SetPodsUnschedulable {
         /// Which, with the reason for people; at most [`ITEMS_MAX`].
         pods: Vec<(ObjectId, String)>,
+    },
+    /// Keeps a node's room for a pod that fits nowhere, and asks pods of lower priority there to end for it. Refused as a
+    /// whole when anything about it is no longer so.
+    Preempt {
+        /// Which pod waits.
+        pod: ObjectId,
+        /// Where it shall be.
+        node: ObjectId,
+        /// Which pods end, at most [`VICTIMS_MAX`]; none when pods that end already make room enough.
+        victims: Vec<ObjectId>,
+    },
+    /// Gives up the room that is kept for pods that can no longer use it. Those that have none are passed over.
+    ClearNominations {
+        /// Which; at most [`ITEMS_MAX`].
+        pods: Vec<ObjectId>,
     },
     /// Records that a node's lease runs or ran out, or that it is fenced: then pods that must be unique are over there.
     SetNodePhase {

@@ -3,10 +3,10 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
+use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 7;
+pub const FEATURE_LEVEL_MAX: u32 = 8;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -31,6 +31,9 @@ pub const PLACEMENT_LEVEL: u32 = 7;
 
 /// From this level on there are ResourceQuotas, LimitRanges, Projects and Departments.
 pub const QUOTA_LEVEL: u32 = 7;
+
+/// From this level on pods of higher priority make others end.
+pub const PREEMPTION_LEVEL: u32 = 8;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -58,6 +61,12 @@ impl Object {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
+            Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
+            Self::PriorityClass(class)
+                if class.preemption_policy == Some(PreemptionPolicy::PreemptLowerPriority) =>
+            {
+                PREEMPTION_LEVEL
+            }
             Self::Pod(pod) => spec(&pod.spec),
             Self::ReplicaSet(set) => spec(&set.spec.template.spec),
             Self::Deployment(deployment) if deployment.spec.stopped => {
@@ -89,6 +98,12 @@ impl Object {
     }
 }
 
+/// Whether a pod has a part in a preemption.
+fn is_preempting(pod: &Pod) -> bool {
+    let preemptor = pod.meta.deletion.as_ref().and_then(|deletion| deletion.preemptor);
+    preemptor.is_some() || pod.status.nominated_node.get().is_some()
+}
+
 impl PodSpec {
     fn feature_level(&self) -> u32 {
         if self.placement().is_some() {
@@ -112,6 +127,13 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
+            // Agents know nothing of it: one that says it all the same must not write what others cannot read.
+            Self::ReportPods { reports, .. }
+                if reports.iter().any(|report| report.status.nominated_node.get().is_some()) =>
+            {
+                PREEMPTION_LEVEL
+            }
             Self::SetReplicaSetStatus { status, .. } if status.failure.get().is_some() => QUOTA_LEVEL,
             Self::SetStatus { status, .. } => status.kind().feature_level().max(WORKLOADS_LEVEL),
             Self::Create(object) | Self::Apply(object) => object.feature_level(),

@@ -91,14 +91,20 @@ pub struct Deletion {
     /// Whether a Job asked for the end of its own pod, which is then no failure. Of pods of Jobs only.
     #[serde(default)]
     pub by_job: bool,
+    /// The pod of higher priority for whose room it ends. Of pods only.
+    #[serde(default)]
+    pub preemptor: Option<ObjectId>,
 }
 
 impl std::hash::Hash for Deletion {
-    /// Replicas of before there were Jobs have the same digest of what has no Job.
+    /// Replicas of before there were Jobs, or preemption, have the same digest of what has no part in them.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         (self.requested_at_ms, self.grace_ms).hash(state);
         if self.by_job {
             self.by_job.hash(state);
+        }
+        if let Some(preemptor) = self.preemptor {
+            preemptor.hash(state);
         }
     }
 }

@@ -336,6 +336,10 @@ pub struct PodStatus {
     pub init_containers: Vec<ContainerStatus>,
     /// Containers, in spec order; empty until the agent reports.
     pub containers: Vec<ContainerStatus>,
+    /// The node on which room is kept for it, while it waits for pods there to end
+    /// (Kubernetes' `nominatedNodeName`).
+    #[serde(default)]
+    pub nominated_node: Rare<ObjectId>,
 }
 
 /// What is known of one container.

@@ -7,7 +7,7 @@ use crate::{ContainerState, ContainerStatus, Pod, PodPhase};
 /// One condition of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodCondition {
-    /// `PodScheduled`, `Initialized`, `ContainersReady` or `Ready`.
+    /// `PodScheduled`, `Initialized`, `ContainersReady`, `Ready` or `DisruptionTarget`.
     pub condition_type: &'static str,
     /// Whether it holds.
     pub holds: bool,
@@ -25,8 +25,26 @@ const POD_INITIALIZING: &str = "PodInitializing";
 impl Pod {
     /// Its conditions, in the order in which they come to hold.
     #[must_use]
-    pub fn conditions(&self) -> [PodCondition; 4] {
-        [self.scheduled(), self.initialized(), self.readiness("ContainersReady"), self.readiness("Ready")]
+    pub fn conditions(&self) -> Vec<PodCondition> {
+        let all = [
+            self.scheduled(),
+            self.initialized(),
+            self.readiness("ContainersReady"),
+            self.readiness("Ready"),
+        ];
+        all.into_iter().chain(self.disruption()).collect()
+    }
+
+    /// That it ends for the sake of another pod, if it does.
+    fn disruption(&self) -> Option<PodCondition> {
+        let deletion = self.meta.deletion.as_ref().filter(|deletion| deletion.preemptor.is_some())?;
+        Some(PodCondition {
+            condition_type: "DisruptionTarget",
+            holds: true,
+            since_ms: deletion.requested_at_ms,
+            reason: "PreemptionByScheduler",
+            message: "preempted to make room for a pod of higher priority".to_owned(),
+        })
     }
 
     fn scheduled(&self) -> PodCondition {
@@ -168,8 +186,11 @@ mod tests {
             node: Some(ObjectId(1)),
             status,
         };
-        let shown =
-            pod.conditions().map(|c| format!("{} {} {}", c.holds, c.reason, c.message).trim().to_owned());
+        let shown: Vec<_> = pod
+            .conditions()
+            .into_iter()
+            .map(|c| format!("{} {} {}", c.holds, c.reason, c.message).trim().to_owned())
+            .collect();
         assert_eq!(shown, expected);
     }
 

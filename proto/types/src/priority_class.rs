@@ -28,6 +28,8 @@ pub fn system_priority(name: &str) -> Option<i32> {
 pub enum PreemptionPolicy {
     /// Nothing: it is placed before them as soon as there is room.
     Never = 1,
+    /// It makes some of them end, as few and as low as possible.
+    PreemptLowerPriority = 2,
 }
 
 /// How important pods are that name it.
@@ -39,7 +41,8 @@ pub struct PriorityClass {
     pub value: i32,
     /// Whether it is the class of pods that name none. One class at most is.
     pub global_default: bool,
-    /// What its pods do to others; cannot change after creation. Unset is the cluster's default, which is `Never`.
+    /// What its pods do to others; cannot change after creation. Unset is `PreemptLowerPriority` (Kubernetes' default);
+    /// below [`crate::PREEMPTION_LEVEL`] nothing is preempted.
     pub preemption_policy: Option<PreemptionPolicy>,
     /// For people.
     pub description: String,

@@ -15,7 +15,7 @@ use bulkhead_types::{
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
 };
 
-use super::{Verdict, Violation, daemon_set, ensure, progress};
+use super::{Verdict, Violation, daemon_set, ensure, preemption, progress};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -114,10 +114,7 @@ fn check_daemon_set(state: &State, set: &DaemonSet) -> Verdict {
 
 /// Whether the PriorityClass that a pod names is there.
 fn has_class(state: &State, pod: &Pod) -> bool {
-    let named = pod.spec.priority_class();
-    named.is_none_or(|class| {
-        state.priority_classes().iter().any(|other| other.meta.name.as_str() == class.as_str())
-    })
+    bulkhead_controlplane_core::placement::reference::preemption::priority(state, pod).is_some()
 }
 
 fn check_pod(state: &State, pod: &Pod) -> Verdict {
@@ -141,7 +138,7 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
             };
             match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {
                 Some(node) => violation(format!("pod {name} waits, although it fits on {}", node.meta.name)),
-                None => Ok(()),
+                None => preemption::check_waiting(state, pod),
             }
         }
         Some(_) => ensure(pod.status.ready, "convergence", || {

@@ -14,6 +14,7 @@
 //! | `history` | a server's event store is what the log says, and begins anew only after a peer's snapshot | at every start, and at the end |
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
+//! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
 //! | `promises` | term, vote and log that a server told its peers survive its crash | at every start |
@@ -58,6 +59,7 @@ pub mod linearizability;
 pub mod membership;
 pub mod physical;
 pub mod placement;
+pub mod preemption;
 pub mod prefix;
 pub mod progress;
 pub mod promises;

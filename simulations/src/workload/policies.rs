@@ -9,16 +9,21 @@ use bulkhead_types::{
     CronScaleJob, DELIVERY_LEVEL, Delivery, Deployment, DeploymentStrategy, DisruptionBound,
     DisruptionBudgetSpec, DisruptionBudgetStatus, ElasticBounds, ElasticSource, ElasticUnit, ElasticWorkload,
     ElasticWorkloadSpec, ElasticWorkloadStatus, FEATURE_LEVEL_MAX, IntOrPercent, Kind, LabelSelector, Object,
-    ObjectMeta, ObjectRef, PodDisruptionBudget, PriorityClass, Profile, ProfileEffect, ProfileRule,
-    ProfileSpec, Rare, ScaleTarget, UnhealthyPodEvictionPolicy, UpdateMode, VerticalAutoscalerSpec,
-    VerticalAutoscalerStatus, VerticalPodAutoscaler,
+    ObjectMeta, ObjectRef, PodDisruptionBudget, PodSpec, PreemptionPolicy, PriorityClass, Profile,
+    ProfileEffect, ProfileRule, ProfileSpec, Rare, ScaleTarget, UnhealthyPodEvictionPolicy, UpdateMode,
+    VerticalAutoscalerSpec, VerticalAutoscalerStatus, VerticalPodAutoscaler,
 };
 
 use super::{labels, name};
 use crate::rng::Rng;
 
 /// The PriorityClasses that there may be.
-const CLASSES: [(&str, i32); 2] = [("high", 1000), ("low", -10)];
+const CLASSES: [(&str, i32, Option<PreemptionPolicy>); 4] = [
+    ("high", 1000, None),
+    ("higher", 2000, Some(PreemptionPolicy::PreemptLowerPriority)),
+    ("polite", 1500, Some(PreemptionPolicy::Never)),
+    ("low", -10, None),
+];
 /// Most replicas of a unit with a bound.
 const UNIT_MAX: u64 = 3;
 
@@ -180,15 +185,27 @@ fn stop(rng: &mut Rng, deployment: ObjectRef) -> Command {
     Command::SetStopped { object: if rng.chance(300) { sets } else { deployment }, stopped: rng.chance(400) }
 }
 
+/// Gives some pods a class, which is not always there yet.
+pub(super) fn rank(rng: &mut Rng, spec: &mut PodSpec) {
+    let class = match rng.range(0, 9) {
+        0 => "system-cluster-critical",
+        1..5 => rng.pick(&CLASSES).0,
+        _ => return,
+    };
+    let mut options = spec.options.get().cloned().unwrap_or_default();
+    options.priority_class = Rare::some(class.into());
+    spec.options = Rare::some(options);
+}
+
 fn class_or_profile(rng: &mut Rng) -> Command {
-    let (class, value) = *rng.pick(&CLASSES);
+    let (class, value, preemption_policy) = *rng.pick(&CLASSES);
     if rng.chance(500) {
         let meta = ObjectMeta::new(None, name(class));
         let class = PriorityClass {
             meta,
             value,
             global_default: false,
-            preemption_policy: None,
+            preemption_policy,
             description: String::new(),
         };
         return Command::Create(Object::PriorityClass(Arc::new(class)));

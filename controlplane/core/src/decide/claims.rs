@@ -24,7 +24,8 @@ pub(super) fn delete(state: &State, claim: &PersistentVolumeClaim, reason: &str,
     if may_go(state, claim) {
         emit.push(EventKind::ObjectDeleted { kind, id });
     } else if !claim.meta.is_deleting() {
-        let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false };
+        let deletion =
+            Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false, preemptor: None };
         emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: reason.into() });
     }
 }

@@ -308,7 +308,8 @@ pub(super) fn delete(
             if state.is_namespace_empty(&namespace.meta.name) {
                 emit.push(EventKind::ObjectDeleted { kind, id });
             } else if !namespace.meta.is_deleting() {
-                let deletion = Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false };
+                let deletion =
+                    Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false, preemptor: None };
                 emit.push(EventKind::DeletionRequested { kind, id, deletion, reason: "Deleted".into() });
             }
         }

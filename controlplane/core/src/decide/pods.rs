@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Job, Kind, NodePhase,
-    ObjectId, ObjectStatus, Pod, PodReport, PodStatus, Rejection, WORKLOADS_LEVEL,
+    ObjectId, ObjectStatus, Pod, PodReport, PodStatus, Rare, Rejection, WORKLOADS_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -14,7 +14,8 @@ use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
 use crate::job_pods::JobPods;
-use crate::placement::check_fit;
+use crate::placement::{check_fit, kept};
+use crate::priority;
 use crate::state::NodeUsage;
 
 /// Longest text of a pod's status, in bytes; longer ones are cut, because guests are not trusted.
@@ -26,6 +27,7 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     check_items("bindings", bindings.len())?;
     // What this command itself has placed so far, by node.
     let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
+    let mut placed_pods = BTreeSet::new();
     let mut given = Given::default();
     // The same for who is near whom.
     let mut vicinity = state.vicinity.clone();
@@ -38,15 +40,19 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         }
         let usage = placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
         let request = pod.spec.scheduling_request();
-        if check_fit(&pod.spec, request, node, *usage).is_err() {
+        // Beside what waits for room that is kept.
+        let priority = || priority::of(state, &pod.spec).map_or(i32::MIN, |priority| priority.value);
+        let is_out = |id| id == binding.pod || placed_pods.contains(&id);
+        let taken = usage.plus(kept(state, binding.node, priority, is_out));
+        if check_fit(&pod.spec, request, node, taken).is_err() {
             continue;
         }
         if vicinity.outlook(pod).is_some_and(|outlook| vicinity.check(&outlook, node).is_err()) {
             continue;
         }
         let Some(claims) = given.give(state, pod, node) else { continue };
-        usage.requests = usage.requests.plus(request);
-        usage.pods += 1;
+        *usage = usage.with(request);
+        placed_pods.insert(binding.pod);
         vicinity.bind(pod, node);
         // With the pod, in one transaction: a claim's first pod decides where it is.
         let cluster_id = state.cluster_id.unwrap_or_default();
@@ -140,6 +146,7 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         sandbox_restarts: seen.sandbox_restarts,
         init_containers: seen.init_containers.iter().map(bounded).collect(),
         containers: seen.containers.iter().map(bounded).collect(),
+        nominated_node: Rare::NONE,
     }
 }
 
@@ -224,7 +231,7 @@ pub(super) fn delete_many(
 fn delete_surplus(state: &State, job: &Job, pods: &[ObjectId], reason: &SmolStr, emit: &mut Emit<'_>) {
     let mut surplus: BTreeSet<_> = JobPods::of(state, job).surplus.into_iter().collect();
     for pod in pods.iter().filter(|id| surplus.remove(id)).filter_map(|id| state.pods.get(*id)) {
-        end_pod(state, pod, &Ending { grace_ms: None, force: false, reason, by_job: true }, emit);
+        end_pod(state, pod, &Ending { reason, by_job: true, ..Ending::default() }, emit);
     }
 }
 
@@ -244,6 +251,7 @@ fn delete_in_hash_order(
 }
 
 /// How a pod shall end.
+#[derive(Default)]
 struct Ending<'a> {
     /// Its own when unset, in milliseconds.
     grace_ms: Option<u64>,
@@ -253,6 +261,8 @@ struct Ending<'a> {
     reason: &'a str,
     /// Its Job asks.
     by_job: bool,
+    /// For whose room.
+    preemptor: Option<ObjectId>,
 }
 
 /// Asks for one pod to end. One that nothing runs for goes at once; one on a node goes when its agent says
@@ -266,7 +276,12 @@ pub(super) fn delete_one(
     reason: &str,
     emit: &mut Emit<'_>,
 ) {
-    end_pod(state, pod, &Ending { grace_ms, force, reason, by_job: false }, emit);
+    end_pod(state, pod, &Ending { grace_ms, force, reason, ..Ending::default() }, emit);
+}
+
+/// Asks for one pod to end, with its own grace, for the room of another.
+pub(super) fn end_for(state: &State, pod: &Pod, preemptor: ObjectId, reason: &str, emit: &mut Emit<'_>) {
+    end_pod(state, pod, &Ending { reason, preemptor: Some(preemptor), ..Ending::default() }, emit);
 }
 
 fn end_pod(state: &State, pod: &Pod, ending: &Ending<'_>, emit: &mut Emit<'_>) {
@@ -283,7 +298,8 @@ fn end_pod(state: &State, pod: &Pod, ending: &Ending<'_>, emit: &mut Emit<'_>) {
     if present.is_none_or(|present| grace_ms < present.grace_ms) {
         let requested_at_ms = present.map_or(emit.at_ms(), |d| d.requested_at_ms);
         let by_job = present.map_or(ending.by_job, |d| d.by_job);
-        let deletion = Deletion { requested_at_ms, grace_ms, by_job };
+        let preemptor = present.map_or(ending.preemptor, |d| d.preemptor);
+        let deletion = Deletion { requested_at_ms, grace_ms, by_job, preemptor };
         let reason = SmolStr::new(ending.reason);
         emit.push(EventKind::DeletionRequested { kind: Kind::Pod, id, deletion, reason });
     }

@@ -359,8 +359,12 @@ fn a_pod_that_ends_gets_no_values() {
     };
     let Object::Pod(pod) = pod(9, spec) else { unreachable!("made as a pod") };
     let mut pod = (*pod).clone();
-    pod.meta.deletion =
-        Some(Box::new(bulkhead_types::Deletion { requested_at_ms: 1, grace_ms: 1, by_job: false }));
+    pod.meta.deletion = Some(Box::new(bulkhead_types::Deletion {
+        requested_at_ms: 1,
+        grace_ms: 1,
+        by_job: false,
+        preemptor: None,
+    }));
     state.put(Object::Pod(Arc::new(pod)));
     assert!(intent_of(&state, NODE).expect("a node").pods[0].resolved.get().is_none());
 }

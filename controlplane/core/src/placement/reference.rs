@@ -1,6 +1,8 @@
 //! What other pods say about a pod on a node, asked of every pod and every node, in the words of Kubernetes' documentation:
 //! slow, obvious, and without any of the code that places. Tests and the simulator judge that code by it.
 
+pub mod preemption;
+
 use bulkhead_types::{
     LabelSelector, Name, Node, NodeInclusionPolicy, NodePhase, ObjectId, Pod, PodAffinity, PodAffinityTerm,
     Rare, StringMap, TaintEffect, TopologySpreadConstraint, WhenUnsatisfiable,
@@ -27,6 +29,14 @@ impl<'a> Scene<'a> {
             }
         }
         Self { state, placed }
+    }
+
+    /// A State from which these pods have gone.
+    #[must_use]
+    pub fn without(state: &'a State, gone: &[ObjectId]) -> Self {
+        let mut scene = Self::of(state, &[]);
+        scene.placed.retain(|(pod, _)| !gone.contains(&pod.meta.id));
+        scene
     }
 
     /// Whether the pods that are placed let another one be on a node.

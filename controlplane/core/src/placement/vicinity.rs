@@ -399,6 +399,13 @@ impl Vicinity {
         Mover(if says(pod) { kind_key(pod) } else { class_key(pod) })
     }
 
+    /// Counts a pod that is on a node as if it had gone: for copies as well.
+    pub(crate) fn release(&mut self, pod: &Pod, node: &Node) {
+        if self.is_kept() && self.classes.contains_key(&class_key(pod)) {
+            self.count_at(pod, node.meta.id, Some(node), false);
+        }
+    }
+
     /// Whether any of these counters, in order, counts a mover's pods.
     pub(crate) fn counts_any(&self, mover: Mover, counters: &[CounterKey]) -> bool {
         let kind = self.kinds.get(&mover.0);

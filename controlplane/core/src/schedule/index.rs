@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bulkhead_types::{Node, ObjectId, Resources};
 
 use crate::placement::{Mover, check_room};
+use crate::priority::Priorities;
+use crate::state::nominated_node;
 use crate::{NodeUsage, State};
 
 /// The place of a node in the index.
@@ -23,20 +25,44 @@ pub(crate) struct NodeEntry {
     /// The node's own figures, kept here because every placement reads them.
     pub(crate) allocatable: Resources,
     pods_max: u32,
+    /// Pods for which room is kept, by id; of this run's decisions too. Nearly always none.
+    nominees: Vec<Nominee>,
+}
+
+/// A pod for which room is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nominee {
+    pub(crate) pod: ObjectId,
+    pub(crate) priority: i32,
+    pub(crate) request: Resources,
+}
+
+/// The pods for which room is kept on a node, by id; one whose class is gone keeps none.
+fn nominees(state: &State, priorities: &Priorities, node: ObjectId) -> Vec<Nominee> {
+    let nominee = |pod: &Arc<bulkhead_types::Pod>| {
+        let priority = priorities.of(pod.spec.priority_class())?.value;
+        Some(Nominee { pod: pod.meta.id, priority, request: pod.spec.scheduling_request() })
+    };
+    state.nominated_on(node).filter_map(nominee).collect()
 }
 
 impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        Self { node, usage, allocatable, pods_max }
+        Self { node, usage, allocatable, pods_max, nominees: Vec::new() }
     }
 
-    /// Whether so much more is free: [`check_room`] without its reasons.
-    pub(crate) fn has_room(&self, request: Resources) -> bool {
-        let room =
-            self.usage.pods < self.pods_max && self.usage.requests.plus(request).fits_in(self.allocatable);
-        debug_assert_eq!(room, check_room(request, &self.node, self.usage).is_ok());
+    /// What counts against a pod of a priority: what is reserved, and what is kept for others of the same or a higher one.
+    pub(crate) fn usage_for(&self, priority: i32, pod: Option<ObjectId>) -> NodeUsage {
+        let counts = |other: &&Nominee| other.priority >= priority && Some(other.pod) != pod;
+        self.nominees.iter().filter(counts).fold(self.usage, |sum, other| sum.with(other.request))
+    }
+
+    /// Whether so much more is free beside some usage: [`check_room`] without its reasons.
+    pub(crate) fn has_room_beside(&self, request: Resources, usage: NodeUsage) -> bool {
+        let room = usage.pods < self.pods_max && usage.requests.plus(request).fits_in(self.allocatable);
+        debug_assert_eq!(room, check_room(request, &self.node, usage).is_ok());
         room
     }
 }
@@ -83,8 +109,10 @@ impl NodeIndex {
     pub(crate) fn reset(&mut self, state: &State) {
         *self = Self { log_start: self.log_end() + 1, ..Self::default() };
         for node in state.nodes().iter() {
-            self.refresh_one(state, node.meta.id);
+            self.refresh_one(state, &Priorities::default(), node.meta.id);
         }
+        // Who is nominated is read with the first refresh, when classes are known.
+        self.touched = state.pods().iter().filter_map(|pod| nominated_node(pod)).collect();
     }
 
     /// Notes that a node, or what is reserved on it, may have changed.
@@ -98,9 +126,9 @@ impl NodeIndex {
     }
 
     /// Brings every touched slot up to date with the State.
-    pub(crate) fn refresh(&mut self, state: &State) {
+    pub(crate) fn refresh(&mut self, state: &State, priorities: &Priorities) {
         for id in std::mem::take(&mut self.touched) {
-            self.refresh_one(state, id);
+            self.refresh_one(state, priorities, id);
         }
         for id in std::mem::take(&mut self.stirred) {
             self.log.extend(self.by_id.get(&id).map(|slot| SlotChange::usage(*slot)));
@@ -111,7 +139,7 @@ impl NodeIndex {
         }
     }
 
-    fn refresh_one(&mut self, state: &State, id: ObjectId) {
+    fn refresh_one(&mut self, state: &State, priorities: &Priorities, id: ObjectId) {
         let Some(node) = state.nodes().get(id) else {
             if let Some(slot) = self.by_id.remove(&id) {
                 self.slots[slot as usize] = None;
@@ -125,9 +153,10 @@ impl NodeIndex {
         let entry = &mut self.slots[slot as usize];
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
-        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage) {
+        let nominees = nominees(state, priorities, id);
+        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage || e.nominees != nominees) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            *entry = Some(NodeEntry::new(node.clone(), usage));
+            *entry = Some(NodeEntry { nominees, ..NodeEntry::new(node.clone(), usage) });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
         }
     }
@@ -150,6 +179,23 @@ impl NodeIndex {
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
         self.log.push(SlotChange { bound: Some(mover), ..SlotChange::usage(slot) });
+    }
+
+    /// Keeps room for a pod. Should that not happen, the node must be touched.
+    pub(crate) fn nominate(&mut self, slot: Slot, nominee: Nominee) {
+        let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
+        let at = entry.nominees.partition_point(|other| other.pod < nominee.pod);
+        entry.nominees.insert(at, nominee);
+        self.log.push(SlotChange::usage(slot));
+    }
+
+    /// A pod for which room is kept is about to be bound, wherever. Should that not happen, the node must be touched.
+    pub(crate) fn give_up(&mut self, node: ObjectId, pod: ObjectId) {
+        let Some(slot) = self.slot_of(node) else { return };
+        if let Some(entry) = &mut self.slots[slot as usize] {
+            entry.nominees.retain(|nominee| nominee.pod != pod);
+            self.log.push(SlotChange::usage(slot));
+        }
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {

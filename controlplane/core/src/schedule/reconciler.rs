@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Binding, Command, Object, ObjectId, Pod};
 
 use super::index::NodeIndex;
+use super::preemptor::Preemptor;
 use super::report;
+use super::shape::Shape;
 use super::shapes::{ShapeKey, Shapes};
 use crate::decide::REASON_UNSCHEDULABLE;
 use crate::placement::Vicinity;
@@ -42,8 +44,20 @@ pub(crate) struct Scheduler {
     in_flight: BTreeMap<ObjectId, Option<ObjectId>>,
     /// Pods whose proposal had no effect.
     retry: Queue,
+    /// What ends for pods that fit nowhere.
+    preemptor: Preemptor,
     dirty: bool,
     report_again_at_ms: Option<u64>,
+}
+
+/// Who is to be placed next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    priority: Reverse<i32>,
+    /// The first of its shape; else one for which room is kept, which goes before.
+    is_first: bool,
+    pod: ObjectId,
+    shape: ShapeKey,
 }
 
 fn is_pending(pod: &Pod) -> bool {
@@ -68,7 +82,7 @@ impl Reconciler for Scheduler {
     fn reset(&mut self, state: &State) {
         let mut index = std::mem::take(&mut self.index);
         index.reset(state);
-        *self = Self { index, dirty: true, ..Self::default() };
+        *self = Self { index, dirty: true, preemptor: Preemptor::new(), ..Self::default() };
         for pod in state.pods().iter() {
             self.observe_pod(None, Some(pod));
         }
@@ -80,8 +94,13 @@ impl Reconciler for Scheduler {
                 self.index.touch(node.meta.id);
                 self.dirty = true;
             }
+            (Object::PriorityClass(_), _) => {
+                self.preemptor.observe_class();
+                self.dirty = true;
+            }
+            (Object::PodDisruptionBudget(_), _) => self.dirty |= self.preemptor.observe_budget(),
             // Labels of namespaces say near whom pods are.
-            (Object::PriorityClass(_) | Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
+            (Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
                 self.dirty = true;
             }
             (Object::Pod(pod), former) => {
@@ -99,7 +118,8 @@ impl Reconciler for Scheduler {
     fn reconcile(&mut self, view: &View<'_>) -> Vec<Command> {
         self.dirty = false;
         self.settle(view);
-        self.index.refresh(view.state);
+        self.preemptor.settle(view, &mut self.index);
+        self.index.refresh(view.state, self.preemptor.priorities());
         self.vicinity = view.state.vicinity.clone();
         self.shapes.follow(view.state);
         for id in std::mem::take(&mut self.arrivals) {
@@ -109,6 +129,7 @@ impl Reconciler for Scheduler {
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
+        self.preemptor.propose(view, &mut self.index, &mut self.shapes, &self.vicinity, &mut commands);
         self.report(view, &mut commands);
         self.shapes.trim();
         // Whether the proposals had an effect is looked at next time.
@@ -120,12 +141,14 @@ impl Reconciler for Scheduler {
         if self.dirty {
             return Some(0);
         }
-        self.retry.next_wake_ms().into_iter().chain(self.report_again_at_ms).min()
+        let preemptor = self.preemptor.next_wake_ms();
+        self.retry.next_wake_ms().into_iter().chain(self.report_again_at_ms).chain(preemptor).min()
     }
 }
 
 impl Scheduler {
     fn observe_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>) {
+        self.dirty |= self.preemptor.observe_pod(former, present, &mut self.index);
         let (was, is) = (former.and_then(holds_room), present.and_then(holds_room));
         if was != is {
             let own = present.is_some_and(|pod| was.is_none() && self.confirm(pod));
@@ -211,22 +234,20 @@ impl Scheduler {
     /// Binds waiting pods: those of the highest priority first, the oldest first among equals. One that no node can take
     /// holds up nobody.
     fn place(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
-        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
-        let mut heads = BTreeSet::new();
-        for key in keys {
-            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            shape.look_up(view.state);
-            if shape.may_be_placed() {
-                heads.extend(shape.waiting.first().map(|head| (Reverse(shape.priority), *head, key)));
-            }
-        }
+        let mut heads = self.heads(view);
         let mut bindings = Vec::new();
         // Claims of pods that were placed in this run: where those are is known in the next one.
         let mut claims = BTreeSet::<ObjectId>::new();
         while bindings.len() < BINDINGS_PER_RUN {
-            let Some((priority, id, key)) = heads.pop_first() else { break };
+            let Some(head) = heads.pop_first() else { break };
+            let (id, key) = (head.pod, head.shape);
             let shape = self.shapes.get_mut(key).expect("a shape with a head");
-            shape.catch_up(&self.index, view.state, &self.vicinity);
+            let next = |shape: &Shape| shape.waiting.first().map(|first| Head { pod: *first, ..head });
+            if !shape.waiting.contains(&id) {
+                // It was placed where room was kept for it.
+                heads.extend(next(shape));
+                continue;
+            }
             let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else {
                 debug_assert!(false, "pod {id} waits here but not in the State");
                 shape.waiting.remove(&id);
@@ -237,22 +258,32 @@ impl Scheduler {
                 self.dirty = true;
                 continue;
             }
+            let nominated = self.preemptor.node_of(id);
             let owner = pod.meta.owner.map(|owner| owner.id);
-            let neighbours = |slot| {
-                let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
-                owner.map_or(0, |owner| self.neighbours.get(&(owner, node)).copied().unwrap_or(0))
+            let choice = if head.is_first {
+                shape.catch_up(&self.index, view.state, &self.vicinity);
+                let neighbours = |slot| {
+                    let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
+                    owner.map_or(0, |owner| self.neighbours.get(&(owner, node)).copied().unwrap_or(0))
+                };
+                shape.choose(id, &self.vicinity, neighbours)
+            } else {
+                let slot = nominated.and_then(|node| self.index.slot_of(node));
+                let site = slot.and_then(|slot| Some((slot, self.index.get(slot)?)));
+                site.and_then(|site| shape.choose_nominated(id, site, &self.vicinity))
             };
             // Without a candidate the shape sleeps: the next run asks again when the index changed.
-            let Some(choice) = shape.choose(id, &self.vicinity, neighbours) else { continue };
+            let Some(choice) = choice else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
             let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
             bindings.push(Binding { pod: id, node, nodes_considered, score: choice.score });
+            nominated.into_iter().for_each(|node| self.index.give_up(node, id));
             self.index.reserve(choice.slot, shape.request, mover);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
-            heads.extend(shape.waiting.first().map(|head| (priority, *head, key)));
+            heads.extend(next(shape).filter(|_| head.is_first));
             if let Some(owner) = owner {
                 *self.neighbours.entry((owner, node)).or_insert(0) += 1;
                 self.assumed.push((owner, node));
@@ -264,6 +295,30 @@ impl Scheduler {
             let rest = bindings.split_off(bindings.len().min(BINDINGS_PER_COMMAND));
             commands.push(Command::BindPods { bindings: std::mem::replace(&mut bindings, rest) });
         }
+    }
+
+    /// Whom to place first: of every shape the oldest pod, and every pod for which room is kept.
+    fn heads(&mut self, view: &View<'_>) -> BTreeSet<Head> {
+        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
+        let mut heads = BTreeSet::new();
+        for key in keys {
+            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
+            shape.look_up(view.state, self.preemptor.priorities());
+            if shape.may_be_placed() {
+                let priority = Reverse(shape.priority);
+                let first = shape.waiting.first();
+                heads.extend(first.map(|pod| Head { priority, is_first: true, pod: *pod, shape: key }));
+            }
+        }
+        for pod in self.preemptor.nominees() {
+            let Some(key) = self.shapes.key_of_waiting(pod) else { continue };
+            let shape = self.shapes.get_mut(key).expect("a shape in which a pod waits");
+            if shape.may_be_placed() {
+                let priority = Reverse(shape.priority);
+                heads.insert(Head { priority, is_first: false, pod, shape: key });
+            }
+        }
+        heads
     }
 
     /// Tells pods that no node can take why that is: each once, and again when the reason has changed.
@@ -292,7 +347,8 @@ impl Scheduler {
                 break;
             }
             looked_at += 1;
-            let message = report::message(shape, &self.index, &self.vicinity);
+            let preemption = self.preemptor.explain(view.state, &self.index, shape, &self.vicinity);
+            let message = report::message(shape, &self.index, &self.vicinity, preemption);
             if again {
                 shape.reported_at_ms = view.now_ms;
                 shape.reported_position = Some(end);
@@ -300,7 +356,10 @@ impl Scheduler {
             }
             while pods.len() < REPORTS_PER_RUN {
                 let Some(id) = shape.unreported.pop_first() else { break };
-                let told = view.state.pods().get(id).is_none_or(|pod| pod.status.message == message);
+                // One for which room is kept knows that.
+                let is_nominated = self.preemptor.node_of(id).is_some();
+                let told =
+                    is_nominated || view.state.pods().get(id).is_none_or(|pod| pod.status.message == message);
                 if !told {
                     pods.push((id, message.clone()));
                 }

@@ -11,7 +11,12 @@ const REASONS_MAX: usize = 16;
 
 /// `0/12 nodes are available: 3 Insufficient cpu, 9 node(s) had untolerated taint {gpu: }.` Costs time in
 /// proportion to the number of nodes.
-pub(crate) fn message(shape: &Shape, index: &NodeIndex, vicinity: &Vicinity) -> String {
+pub(crate) fn message(
+    shape: &Shape,
+    index: &NodeIndex,
+    vicinity: &Vicinity,
+    preemption: Option<String>,
+) -> String {
     if let Some(class) = &shape.missing_class {
         return format!("PriorityClass {class} does not exist: create it, or let the pod name another one");
     }
@@ -35,5 +40,6 @@ pub(crate) fn message(shape: &Shape, index: &NodeIndex, vicinity: &Vicinity) -> 
     if more > 0 {
         listed.push(format!("{more} further reasons"));
     }
-    format!("0/{} nodes are available: {}.", index.len(), listed.join(", "))
+    let more = preemption.map_or_else(String::new, |text| format!(" {text}"));
+    format!("0/{} nodes are available: {}.{more}", index.len(), listed.join(", "))
 }

@@ -8,11 +8,11 @@ use smol_str::SmolStr;
 use super::candidates::Candidates;
 use super::index::{NodeEntry, NodeIndex, Slot, SlotChange};
 use super::plan::Plan;
-use super::priority;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::State;
 use crate::claims::{self, Place};
-use crate::placement::{Misfit, Vicinity, check_fit};
+use crate::placement::{Misfit, Vicinity, check_fit, check_node};
+use crate::priority::Priorities;
 
 /// Candidates among which the pods of one owner are spread: those of the best rank come first.
 const SPREAD_SAMPLE: usize = 16;
@@ -82,7 +82,7 @@ impl Shape {
 
     /// Looks up what the pods' class, claims and surroundings say now. Those that waited for them are told anew why they
     /// wait.
-    pub(crate) fn look_up(&mut self, state: &State) {
+    pub(crate) fn look_up(&mut self, state: &State, priorities: &Priorities) {
         let pod = self.waiting.first().and_then(|id| state.pods().get(*id));
         let outlook = pod.and_then(|pod| state.vicinity.outlook(pod));
         let present = self.plan.as_ref().map(Plan::outlook);
@@ -99,11 +99,15 @@ impl Shape {
             self.reported_position = None;
             self.reported_at_ms = 0;
         }
-        let found = priority::of(state, &self.spec);
+        let found = priorities.of(self.spec.priority_class()).map(|own| own.value);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
         if self.missing_class != missing {
             self.reported_position = None;
             self.reported_at_ms = 0;
+        }
+        // Room that is kept counts by priority.
+        if found != Some(self.priority) {
+            self.position = None;
         }
         (self.priority, self.missing_class) = (found.unwrap_or_default(), missing);
     }
@@ -190,7 +194,7 @@ impl Shape {
         vicinity: &Vicinity,
         neighbours: impl Fn(Slot) -> u32,
     ) -> Option<Choice> {
-        let hash = hash_of(pod);
+        let hash = mix64(pod.0);
         let (cell, more, nodes) = match &self.plan {
             None => (0, 0, self.candidates.len()),
             Some(plan) => match plan.choose(&self.candidates, vicinity, hash) {
@@ -224,8 +228,35 @@ impl Shape {
 
     /// Whether a node suits by itself.
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
-        check_fit(&self.spec, self.request, &entry.node, entry.usage)?;
+        check_fit(&self.spec, self.request, &entry.node, entry.usage_for(self.priority, None))?;
         self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
+    }
+
+    /// Whether a node suits by itself, however full it is.
+    pub(crate) fn check_alone(&self, entry: &NodeEntry) -> Result<(), Misfit> {
+        check_node(&self.spec, &entry.node)?;
+        self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
+    }
+
+    /// Whether other pods matter to where pods of this shape may be.
+    pub(crate) fn looks_at_pods(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    /// The node on which room is kept for a pod, if it can have it now.
+    pub(crate) fn choose_nominated(
+        &self,
+        pod: ObjectId,
+        (slot, entry): (Slot, &NodeEntry),
+        vicinity: &Vicinity,
+    ) -> Option<Choice> {
+        let usage = entry.usage_for(self.priority, Some(pod));
+        self.check_alone(entry).ok()?;
+        if !entry.has_room_beside(self.request, usage) || self.check_others(entry, vicinity).is_err() {
+            return None;
+        }
+        let score = sum_of(score::rank(&self.spec, self.request, entry));
+        Some(Choice { slot, score: score.into(), nodes: 1 })
     }
 
     /// Whether nothing that the pods name keeps all of them waiting.
@@ -235,7 +266,9 @@ impl Shape {
 
     /// Of a feasible node only what is reserved changed.
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
-        let fits = index.get(slot).filter(|entry| entry.has_room(self.request));
+        let has_room =
+            |entry: &&NodeEntry| entry.has_room_beside(self.request, entry.usage_for(self.priority, None));
+        let fits = index.get(slot).filter(has_room);
         let rank = fits.map(|entry| score::rank_again(rank, self.request, entry));
         self.candidates.set_rank_only(slot, rank);
     }
@@ -248,8 +281,8 @@ impl Shape {
 }
 
 /// Spreads neighbouring ids over all numbers (the finalizer of SplitMix64).
-fn hash_of(pod: ObjectId) -> u64 {
-    let mut z = pod.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+pub(crate) fn mix64(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -127,8 +127,18 @@ impl Shapes {
 
     /// Whether a pod waits.
     pub(crate) fn is_waiting(&self, pod: ObjectId) -> bool {
-        let shape = self.keys.get(&pod).and_then(|key| self.shapes.get(key));
-        shape.is_some_and(|shape| shape.waiting.contains(&pod))
+        self.key_of_waiting(pod).is_some()
+    }
+
+    /// The shape in which a pod waits.
+    pub(crate) fn key_of_waiting(&self, pod: ObjectId) -> Option<ShapeKey> {
+        let key = self.keys.get(&pod)?;
+        self.shapes.get(key).filter(|shape| shape.waiting.contains(&pod)).map(|_| *key)
+    }
+
+    /// The same.
+    pub(crate) fn of_waiting(&self, pod: ObjectId) -> Option<&Shape> {
+        self.shapes.get(&self.key_of_waiting(pod)?)
     }
 
     /// Sorts pods anew that others say something else about than before.

@@ -12,6 +12,27 @@ pub struct NodeUsage {
     pub pods: u32,
 }
 
+impl NodeUsage {
+    /// With one pod more.
+    #[must_use]
+    pub(crate) fn with(self, request: Resources) -> Self {
+        Self { requests: self.requests.plus(request), pods: self.pods + 1 }
+    }
+
+    /// With one pod less, of those that it counts.
+    #[must_use]
+    pub(crate) fn without(self, request: Resources) -> Self {
+        let requests = self.requests.checked_minus(request).expect("a usage is at least each pod's request");
+        Self { requests, pods: self.pods - 1 }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { requests: self.requests.plus(other.requests), pods: self.pods + other.pods }
+    }
+}
+
 /// Namespace, kind and name of an object, whether or not it exists.
 type NameKey = (Option<Name>, Kind, Name);
 
@@ -25,6 +46,8 @@ pub(crate) struct Index {
     on_node: OrdMap<ObjectId, OrdSet<ObjectId>>,
     pub(super) node_usage: OrdMap<ObjectId, NodeUsage>,
     pub(super) pending: OrdSet<ObjectId>,
+    /// Which pods that wait have room kept for them on which node, whether or not that exists.
+    nominated: OrdMap<ObjectId, OrdSet<ObjectId>>,
     /// Who sets the size or the requests of which workload, or moves the bounds of which autoscaler, by the kind of who
     /// does.
     scalers: OrdSet<(NameKey, Kind, ObjectId)>,
@@ -47,6 +70,11 @@ fn holds_room(pod: &Pod) -> Option<ObjectId> {
 
 fn is_pending(pod: &Pod) -> bool {
     pod.node.is_none() && is_active(pod)
+}
+
+/// The node on which room is kept for a pod that waits.
+pub(crate) fn nominated_node(pod: &Pod) -> Option<ObjectId> {
+    pod.status.nominated_node.get().copied().filter(|_| is_pending(pod))
 }
 
 fn as_pod(object: Option<&Object>) -> Option<&Pod> {
@@ -112,6 +140,10 @@ impl Index {
 
     pub(crate) fn on_node(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
         self.on_node.get(&node).into_iter().flatten().copied()
+    }
+
+    pub(super) fn nominated_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.nominated.get(&node).into_iter().flatten().copied()
     }
 
     pub(super) fn in_namespace<'a>(
@@ -231,13 +263,17 @@ impl Index {
             (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
         }
+        let (was, is) = (former.and_then(nominated_node), present.and_then(nominated_node));
+        if was != is {
+            was.iter().for_each(|node| take(&mut self.nominated, node, id));
+            is.into_iter().for_each(|node| add(&mut self.nominated, node, id));
+        }
         self.change_users(id, former.filter(|p| p.node.is_some()), present.filter(|p| p.node.is_some()));
         match (former.and_then(holds_room), present.and_then(holds_room)) {
             (None, Some(node)) => {
                 let pod = present.expect("a pod that holds room is present");
                 let usage = self.node_usage.entry(node).or_default();
-                usage.requests = usage.requests.plus(pod.spec.scheduling_request());
-                usage.pods += 1;
+                *usage = usage.with(pod.spec.scheduling_request());
             }
             (Some(node), None) => self.release(node, former.expect("a pod that held room was there")),
             _ => {}
@@ -274,14 +310,11 @@ impl Index {
 
     fn release(&mut self, node: ObjectId, pod: &Pod) {
         let usage = self.node_usage.get(&node).copied().expect("a node with pods has a usage");
-        let requests = usage
-            .requests
-            .checked_minus(pod.spec.scheduling_request())
-            .expect("a node's usage is at least each pod's request");
-        if usage.pods == 1 {
+        let usage = usage.without(pod.spec.scheduling_request());
+        if usage.pods == 0 {
             self.node_usage.remove(&node);
         } else {
-            self.node_usage.insert(node, NodeUsage { requests, pods: usage.pods - 1 });
+            self.node_usage.insert(node, usage);
         }
     }
 }

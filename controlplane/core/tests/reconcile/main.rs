@@ -23,6 +23,7 @@ mod nodes;
 mod placement;
 mod placement_laws;
 mod play;
+mod preemption;
 mod profiles;
 mod quota_kit;
 mod quota_laws;

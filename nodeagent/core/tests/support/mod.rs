@@ -60,7 +60,10 @@ pub(crate) fn with_policy(id: u64, policy: RestartPolicy) -> PodIntent {
 }
 
 pub(crate) fn deleting(pod: PodIntent, grace_ms: u64) -> PodIntent {
-    PodIntent { deletion: Some(Deletion { requested_at_ms: 1, grace_ms, by_job: false }), ..pod }
+    PodIntent {
+        deletion: Some(Deletion { requested_at_ms: 1, grace_ms, by_job: false, preemptor: None }),
+        ..pod
+    }
 }
 
 pub(crate) fn unique(pod: PodIntent) -> PodIntent {

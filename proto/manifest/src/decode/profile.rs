@@ -83,11 +83,8 @@ pub(super) fn priority_class(d: &mut Decoder<'_>, fields: &Fields<'_>, meta: Obj
 fn preemption_policy(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<PreemptionPolicy> {
     let reason = match d.text(fields, "preemptionPolicy").as_deref()? {
         "Never" => return Some(PreemptionPolicy::Never),
-        "PreemptLowerPriority" => {
-            "running pods are not ended for others yet; use Never, or leave the field out for what the cluster does"
-                .to_owned()
-        }
-        other => format!("{other:?} is not one of Never"),
+        "PreemptLowerPriority" => return Some(PreemptionPolicy::PreemptLowerPriority),
+        other => format!("{other:?} is not one of Never, PreemptLowerPriority"),
     };
     d.fail(fields.place("preemptionPolicy"), &fields.path("preemptionPolicy"), reason);
     None

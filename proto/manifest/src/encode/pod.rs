@@ -97,8 +97,8 @@ pub(super) fn amounts(amounts: ResourceRequirements) -> Value {
         .finish()
 }
 
-/// What is known of a pod.
-pub(super) fn status(pod: &Pod) -> Value {
+/// What is known of a pod; the node that is nominated for it by name.
+pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
     let status = &pod.status;
     let phase = match status.phase {
         PodPhase::Pending => "Pending",
@@ -119,6 +119,7 @@ pub(super) fn status(pod: &Pod) -> Value {
         .text("phase", phase)
         .nonempty("reason", &status.reason)
         .nonempty("message", &status.message)
+        .optional("nominatedNodeName", nominated_node)
         .list("conditions", pod.conditions().into_iter().map(condition))
         .time("startTime", status.started_at_ms)
         .list("initContainerStatuses", status.init_containers.iter().map(container_status))

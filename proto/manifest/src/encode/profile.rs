@@ -42,6 +42,9 @@ fn effect(effect: &ProfileEffect) -> Value {
 pub(super) fn priority_class(class: &PriorityClass, fields: Fields) -> Fields {
     let fields = fields.set("value", class.value.into());
     let fields = if class.global_default { fields.set("globalDefault", true.into()) } else { fields };
-    let policy = class.preemption_policy.map(|PreemptionPolicy::Never| "Never");
+    let policy = class.preemption_policy.map(|policy| match policy {
+        PreemptionPolicy::Never => "Never",
+        PreemptionPolicy::PreemptLowerPriority => "PreemptLowerPriority",
+    });
     fields.optional("preemptionPolicy", policy).nonempty("description", &class.description)
 }

@@ -1,0 +1,134 @@
+//! Preemption: a pod that fits nowhere gets a node, and pods of lower priority there end for it. What the scheduler chose is
+//! asked again: as a whole, or not at all.
+//!
+//! Source: "Pod Priority and Preemption" in the Kubernetes documentation. Stricter than there: disruption budgets are kept.
+
+use std::collections::BTreeSet;
+
+use bulkhead_types::{
+    EventKind, Node, ObjectId, Pod, PodStatus, Rare, Rejection, RejectionCode, VICTIMS_MAX,
+};
+use smol_str::SmolStr;
+
+use super::pods::{REASON_UNSCHEDULABLE, end_for};
+use super::{Emit, check_items, not_allowed, not_found};
+use crate::disruption::Allowance;
+use crate::placement::{Vicinity, check_node, check_room, kept};
+use crate::state::{NodeUsage, is_active};
+use crate::{State, claims, priority};
+
+/// Why a victim ends.
+const REASON_PREEMPTED: &str = "Preempted";
+
+pub(super) fn preempt(
+    state: &State,
+    (pod, node): (ObjectId, ObjectId),
+    victims: &[ObjectId],
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    if victims.len() > VICTIMS_MAX {
+        let reason = format!("at most {VICTIMS_MAX} pods may end for one, these are {}", victims.len());
+        return Err(Rejection::new(RejectionCode::Invalid, "victims", reason));
+    }
+    let pod = state.pods.get(pod).filter(|found| state.pending_pods().contains(&found.meta.id));
+    let pod = pod.ok_or_else(|| not_allowed("pod", "it does not wait for a node any more"))?;
+    let node = state.nodes.get(node).ok_or_else(|| not_found(format!("Node {node}")))?;
+    let own = priority::of(state, &pod.spec).filter(|own| own.preempts);
+    let own = own.ok_or_else(|| not_allowed("pod", "its PriorityClass does not let it preempt"))?;
+    if pod.status.nominated_node.get().is_some() {
+        return Err(not_allowed("pod", "room is kept for it already"));
+    }
+    let mut site = Site::of(state, pod, node, own.value)?;
+    if !victims.is_empty() && site.check().is_ok() {
+        return Err(not_allowed("victims", "none of them need end: there is room without that"));
+    }
+    let mut allowance = Allowance::default();
+    let mut seen = BTreeSet::new();
+    for id in victims {
+        let victim = state.pods.get(*id).filter(|victim| seen.insert(victim.meta.id));
+        let victim = victim.filter(|victim| victim.node == Some(node.meta.id) && is_active(victim));
+        let victim = victim.ok_or_else(|| not_allowed("victims", format!("pod {id} does not stay there")))?;
+        let name = &victim.meta.name;
+        if priority::of(state, &victim.spec).is_none_or(|theirs| theirs.value >= own.value) {
+            return Err(not_allowed("victims", format!("pod {name} is not of lower priority")));
+        }
+        if let Err(budget) = allowance.take(state, victim) {
+            let reason =
+                format!("PodDisruptionBudget {} does not allow the end of pod {name}", budget.meta.name);
+            return Err(not_allowed("victims", reason));
+        }
+        site.leave(victim);
+    }
+    site.check().map_err(|reason| not_allowed("node", reason))?;
+    nominate(state, pod, node, victims.len(), emit);
+    for victim in victims.iter().filter_map(|id| state.pods.get(*id)) {
+        end_for(state, victim, pod.meta.id, REASON_PREEMPTED, emit);
+    }
+    Ok(())
+}
+
+fn nominate(state: &State, pod: &Pod, node: &Node, victims: usize, emit: &mut Emit<'_>) {
+    let ending = state.pods_on(node.meta.id).filter(|pod| pod.meta.is_deleting()).count() + victims;
+    let message = format!(
+        "room is kept for it on node {}, where {ending} pods end; {victims} of them are preempted for it",
+        node.meta.name
+    );
+    let status = PodStatus {
+        reason: SmolStr::new_static(REASON_UNSCHEDULABLE),
+        message,
+        nominated_node: Rare::some(node.meta.id),
+        ..pod.status.clone()
+    };
+    emit.push(EventKind::PodStatusChanged { id: pod.meta.id, status });
+}
+
+pub(super) fn clear(state: &State, pods: &[ObjectId], emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    check_items("pods", pods.len())?;
+    let mut seen = BTreeSet::new();
+    for pod in pods.iter().filter(|id| seen.insert(**id)).filter_map(|id| state.pods.get(*id)) {
+        let waits = state.pending_pods().contains(&pod.meta.id);
+        if waits && pod.status.nominated_node.get().is_some() {
+            let message = "the room that was kept for it is not enough any more".to_owned();
+            let status = PodStatus { nominated_node: Rare::NONE, message, ..pod.status.clone() };
+            emit.push(EventKind::PodStatusChanged { id: pod.meta.id, status });
+        }
+    }
+    Ok(())
+}
+
+/// A node as it will be for one pod once those that end have gone.
+struct Site<'a> {
+    pod: &'a Pod,
+    node: &'a Node,
+    usage: NodeUsage,
+    vicinity: Vicinity,
+}
+
+impl<'a> Site<'a> {
+    /// Refused where nobody's end would help.
+    fn of(state: &State, pod: &'a Pod, node: &'a Node, priority: i32) -> Result<Self, Rejection> {
+        check_node(&pod.spec, node).map_err(|misfit| not_allowed("node", misfit.to_string()))?;
+        let place = claims::place(state, pod.meta.namespace.as_ref(), &pod.spec);
+        let place = place.map_err(|reason| not_allowed("pod", reason))?;
+        place.check(node).map_err(|misfit| not_allowed("node", misfit.to_string()))?;
+        let id = node.meta.id;
+        let own = pod.meta.id;
+        let usage = state.node_usage(id).plus(kept(state, id, || priority, |other| other == own));
+        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone() };
+        let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
+        state.pods_on(id).filter(ending).for_each(|pod| site.leave(pod));
+        Ok(site)
+    }
+
+    fn leave(&mut self, pod: &Pod) {
+        self.usage = self.usage.without(pod.spec.scheduling_request());
+        self.vicinity.release(pod, self.node);
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let request = self.pod.spec.scheduling_request();
+        check_room(request, self.node, self.usage).map_err(|misfit| misfit.to_string())?;
+        let Some(outlook) = self.vicinity.outlook(self.pod) else { return Ok(()) };
+        self.vicinity.check(&outlook, self.node).map_err(|misfit| misfit.to_string())
+    }
+}

@@ -1,0 +1,179 @@
+//! Whether others may end for a pod, asked of every pod: slow, obvious, and without any of the code that chooses.
+
+use bulkhead_types::{
+    DisruptionBound, EventKind, IntOrPercent, Kind, Node, ObjectId, Pod, PodPhase, PreemptionPolicy,
+    Resources, Transaction,
+};
+
+use super::Scene;
+use crate::State;
+use crate::placement::check_node;
+
+/// The priority of a pod; `None` when its class is not there.
+#[must_use]
+pub fn priority(state: &State, pod: &Pod) -> Option<i32> {
+    let classes = || state.priority_classes().iter();
+    match pod.spec.priority_class().map(|name| name.as_str()) {
+        Some("system-node-critical") => Some(2_000_001_000),
+        Some("system-cluster-critical") => Some(2_000_000_000),
+        Some(name) => classes().find(|class| class.meta.name.as_str() == name).map(|class| class.value),
+        None => Some(classes().find(|class| class.global_default).map_or(0, |class| class.value)),
+    }
+}
+
+/// Whether a pod's class lets it make others end.
+#[must_use]
+pub fn preempts(state: &State, pod: &Pod) -> bool {
+    let name = pod.spec.priority_class();
+    let mut classes = state.priority_classes().iter();
+    let class = classes.find(|class| match name {
+        Some(name) => class.meta.name.as_str() == *name,
+        None => class.global_default,
+    });
+    class.is_none_or(|class| class.preemption_policy != Some(PreemptionPolicy::Never))
+}
+
+/// Whether a pod may be on a node once certain pods have gone, beside the room that is kept for others.
+#[must_use]
+pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    let own = priority(state, pod);
+    let (mut sum, mut count) = (pod.spec.scheduling_request(), 1);
+    for other in state.pods().iter().filter(|other| other.meta.id != pod.meta.id) {
+        let is_there = other.node == Some(node.meta.id)
+            && !other.status.phase.is_terminal()
+            && !gone.contains(&other.meta.id);
+        let is_kept = other.node.is_none()
+            && !other.meta.is_deleting()
+            && !other.status.phase.is_terminal()
+            && other.status.nominated_node.get() == Some(&node.meta.id)
+            && priority(state, other) >= own
+            && priority(state, other).is_some();
+        if is_there || is_kept {
+            sum = sum.plus(other.spec.scheduling_request());
+            count += 1;
+        }
+    }
+    let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
+    sum.cpu_millis <= cpu_millis
+        && sum.memory_bytes <= memory_bytes
+        && sum.ephemeral_storage_bytes <= ephemeral_storage_bytes
+        && count <= node.status.facts.pods_max
+        && check_node(&pod.spec, node).is_ok()
+        && Scene::without(state, gone).check(pod, node).is_ok()
+}
+
+/// The pods of a node that end already.
+#[must_use]
+pub fn ending(state: &State, node: &Node) -> Vec<ObjectId> {
+    let is_ending = |pod: &&std::sync::Arc<Pod>| pod.node == Some(node.meta.id) && pod.meta.is_deleting();
+    state.pods().iter().filter(is_ending).map(|pod| pod.meta.id).collect()
+}
+
+/// The pods of a node that a pod is above, and that stay.
+#[must_use]
+pub fn lower(state: &State, pod: &Pod, node: &Node) -> Vec<(i32, ObjectId)> {
+    let Some(own) = priority(state, pod) else { return Vec::new() };
+    let stays = |other: &&std::sync::Arc<Pod>| {
+        other.node == Some(node.meta.id) && !other.meta.is_deleting() && !other.status.phase.is_terminal()
+    };
+    let ranked =
+        state.pods().iter().filter(stays).filter_map(|other| Some((priority(state, other)?, other.meta.id)));
+    ranked.filter(|(theirs, _)| *theirs < own).collect()
+}
+
+/// Up to which priority pods of a node must end so that a pod fits; budgets are not asked. `None` when that is no help,
+/// `Some(None)` when what ends already is enough.
+#[must_use]
+pub fn highest_needed(state: &State, pod: &Pod, node: &Node) -> Option<Option<i32>> {
+    let ending = ending(state, node);
+    if fits_without(state, pod, node, &ending) {
+        return Some(None);
+    }
+    let lower = lower(state, pod, node);
+    let mut ranks: Vec<i32> = lower.iter().map(|(rank, _)| *rank).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    let found = ranks.into_iter().find(|rank| {
+        let up_to = lower.iter().filter(|(theirs, _)| theirs <= rank).map(|(_, id)| *id);
+        let gone: Vec<_> = ending.iter().copied().chain(up_to).collect();
+        fits_without(state, pod, node, &gone)
+    });
+    found.map(Some)
+}
+
+/// Judges the preemptions of a transaction by the State before it: who ends is of lower priority, was not ending already, is
+/// needed, and makes room; budgets hold.
+///
+/// # Errors
+/// What is wrong.
+pub fn judge(before: &State, transaction: &Transaction) -> Result<(), String> {
+    for event in &transaction.events {
+        let EventKind::PodStatusChanged { id, status } = &event.kind else { continue };
+        let Some(pod) = before.pods().get(*id) else { continue };
+        let Some(node) = status.nominated_node.get() else { continue };
+        if pod.status.nominated_node == status.nominated_node {
+            continue;
+        }
+        let node = before.nodes().get(*node).ok_or("the node is not there")?;
+        let mut victims = Vec::new();
+        for event in &transaction.events {
+            let EventKind::DeletionRequested { kind: Kind::Pod, id: victim, deletion, .. } = &event.kind
+            else {
+                continue;
+            };
+            if deletion.preemptor == Some(*id) {
+                victims.push(*victim);
+            }
+        }
+        judge_one(before, pod, node, &victims).map_err(|why| {
+            format!(
+                "pod {} on node {}, for which {} pods end: {why}",
+                pod.meta.name,
+                node.meta.name,
+                victims.len()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Result<(), String> {
+    if !preempts(before, pod) {
+        return Err("its class does not let it".to_owned());
+    }
+    let lower = lower(before, pod, node);
+    if let Some(id) = victims.iter().find(|id| !lower.iter().any(|(_, lower)| lower == *id)) {
+        return Err(format!("pod {id} is not of lower priority, or does not stay there"));
+    }
+    let ending = ending(before, node);
+    let gone = |but: Option<&ObjectId>| -> Vec<ObjectId> {
+        ending.iter().chain(victims.iter().filter(|id| Some(*id) != but)).copied().collect()
+    };
+    if !fits_without(before, pod, node, &gone(None)) {
+        return Err("it does not fit without them".to_owned());
+    }
+    if let Some(id) = victims.iter().find(|id| fits_without(before, pod, node, &gone(Some(id)))) {
+        return Err(format!("pod {id} need not end"));
+    }
+    check_budgets(before, victims)
+}
+
+/// Of every budget so many of its pods stay healthy as it says, or no healthy one ends.
+fn check_budgets(before: &State, victims: &[ObjectId]) -> Result<(), String> {
+    for budget in before.pod_disruption_budgets().iter() {
+        let DisruptionBound::MinAvailable(IntOrPercent::Int(least)) = budget.spec.bound else { continue };
+        let counted = |pod: &&std::sync::Arc<Pod>| {
+            pod.meta.namespace == budget.meta.namespace
+                && budget.spec.selector.matches(&pod.meta.labels)
+                && pod.status.ready
+                && pod.status.phase == PodPhase::Running
+                && !pod.meta.is_deleting()
+        };
+        let healthy: Vec<_> = before.pods().iter().filter(counted).map(|pod| pod.meta.id).collect();
+        let ends = healthy.iter().filter(|id| victims.contains(id)).count();
+        if ends > 0 && healthy.len() - ends < least as usize {
+            return Err(format!("budget {} wants {least} of {} to stay", budget.meta.name, healthy.len()));
+        }
+    }
+    Ok(())
+}

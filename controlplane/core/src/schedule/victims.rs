@@ -1,0 +1,197 @@
+//! Which pods of a node would end for one that waits: as few and as low as possible.
+//!
+//! Source: `SelectVictimsOnNode` and `pickOneNodeForPreemption` of Kubernetes' scheduler, with two differences: a disruption
+//! budget is never gone below, and the room of pods that end already counts as free.
+
+use std::cmp::Reverse;
+
+use bulkhead_types::{ObjectId, VICTIMS_MAX};
+
+use super::held::{Held, HeldPod};
+use super::index::NodeEntry;
+use super::shape::Shape;
+use crate::disruption::Allowance;
+use crate::placement::Vicinity;
+use crate::{NodeUsage, State};
+
+/// How bad it is that certain pods end; the lower the better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cost {
+    /// The highest priority among them; below all priorities when there is none.
+    highest: i64,
+    /// Their priorities together, each counted from the lowest there is: so more pods are never better.
+    sum: u64,
+    count: u32,
+    /// The earliest time at which one of the highest priority got its node: the latest of these is best.
+    start: Reverse<u64>,
+}
+
+impl Cost {
+    /// Nobody ends who does not end already.
+    const NOTHING: Self = Self { highest: i64::MIN, sum: 0, count: 0, start: Reverse(u64::MAX) };
+
+    fn of(victims: &[HeldPod]) -> Self {
+        let Some(highest) = victims.iter().map(|pod| pod.priority).max() else { return Self::NOTHING };
+        let shifted = |pod: &HeldPod| (i64::from(pod.priority) - i64::from(i32::MIN)).unsigned_abs();
+        let first = victims.iter().filter(|pod| pod.priority == highest).map(|pod| pod.bound_at_ms).min();
+        Self {
+            highest: highest.into(),
+            sum: victims.iter().map(shifted).sum(),
+            count: victims.len() as u32,
+            start: Reverse(first.unwrap_or_default()),
+        }
+    }
+}
+
+/// The pods that would end, and how bad that is.
+#[derive(Clone, Debug)]
+pub(crate) struct Victims {
+    pub(crate) cost: Cost,
+    pub(crate) pods: Vec<ObjectId>,
+}
+
+/// Why nobody's end makes room on a node, in Kubernetes' words where it has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Obstacle {
+    NotHelpful,
+    NoVictims,
+    Budget,
+    TooMany,
+}
+
+impl Obstacle {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::NotHelpful => "Preemption is not helpful for scheduling",
+            Self::NoVictims => "No preemption victims found for incoming pod",
+            Self::Budget => "Preemption would go below a PodDisruptionBudget",
+            Self::TooMany => "Too many pods would have to end",
+        }
+    }
+}
+
+/// A node as it will be for pods of one shape when certain pods have gone.
+struct Site<'a> {
+    state: &'a State,
+    shape: &'a Shape,
+    entry: &'a NodeEntry,
+    usage: NodeUsage,
+    /// Only where others matter to the shape.
+    vicinity: Option<Vicinity>,
+}
+
+impl<'a> Site<'a> {
+    /// `usage` is what counts against the shape, `held` what is on the node.
+    fn new(
+        (state, vicinity): (&'a State, &Vicinity),
+        shape: &'a Shape,
+        entry: &'a NodeEntry,
+        held: &Held,
+        usage: NodeUsage,
+    ) -> Self {
+        let requests = usage.requests.checked_minus(held.ending_room.requests);
+        let requests = requests.expect("what ends is a part of what is used");
+        let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
+        let mut site =
+            Self { state, shape, entry, usage, vicinity: shape.looks_at_pods().then(|| vicinity.clone()) };
+        held.ending.iter().for_each(|id| site.count(*id, false));
+        site
+    }
+
+    fn count(&mut self, pod: ObjectId, is_there: bool) {
+        let Some(vicinity) = &mut self.vicinity else { return };
+        let Some(pod) = self.state.pods().get(pod) else { return };
+        if is_there {
+            vicinity.bind(pod, &self.entry.node);
+        } else {
+            vicinity.release(pod, &self.entry.node);
+        }
+    }
+
+    fn leave(&mut self, pod: &HeldPod) {
+        self.usage = self.usage.without(pod.request);
+        self.count(pod.id, false);
+    }
+
+    fn stay(&mut self, pod: &HeldPod) {
+        self.usage = self.usage.with(pod.request);
+        self.count(pod.id, true);
+    }
+
+    fn fits(&self) -> bool {
+        self.entry.has_room_beside(self.shape.request, self.usage)
+            && self
+                .vicinity
+                .as_ref()
+                .is_none_or(|vicinity| self.shape.check_others(self.entry, vicinity).is_ok())
+    }
+}
+
+/// Whether a pod for which room is kept on a node can use it once all that end there have gone.
+pub(crate) fn can_use(
+    (state, vicinity): (&State, &Vicinity),
+    shape: &Shape,
+    entry: &NodeEntry,
+    held: &Held,
+    pod: ObjectId,
+) -> bool {
+    let usage = entry.usage_for(shape.priority, Some(pod));
+    shape.check_alone(entry).is_ok() && Site::new((state, vicinity), shape, entry, held, usage).fits()
+}
+
+/// Who would end on a node for a pod of a shape for which no room is kept yet.
+///
+/// # Errors
+/// Why that would make no room.
+pub(crate) fn select(
+    (state, vicinity): (&State, &Vicinity),
+    shape: &Shape,
+    entry: &NodeEntry,
+    held: &Held,
+    allowance: &Allowance,
+) -> Result<Victims, Obstacle> {
+    shape.check_alone(entry).map_err(|_| Obstacle::NotHelpful)?;
+    let usage = entry.usage_for(shape.priority, None);
+    let below = held.below(shape.priority);
+    // A look at the sums alone first: most nodes that are no candidates are none by them.
+    let all = below.iter().fold(held.ending_room, |sum, pod| sum.with(pod.request));
+    let least = NodeUsage {
+        requests: usage.requests.checked_minus(all.requests).expect("what is held is used"),
+        pods: usage.pods - all.pods,
+    };
+    if !entry.has_room_beside(shape.request, least) {
+        return Err(Obstacle::NoVictims);
+    }
+    let mut site = Site::new((state, vicinity), shape, entry, held, usage);
+    if site.fits() {
+        return Ok(Victims { cost: Cost::NOTHING, pods: Vec::new() });
+    }
+    let mut removed: Vec<HeldPod> = Vec::with_capacity(below.len());
+    if state.pod_disruption_budgets().is_empty() {
+        removed.extend(below);
+    } else {
+        let mut allowance = allowance.clone();
+        let mut may_end = |pod: &&HeldPod| {
+            let pod = state.pods().get(pod.id);
+            pod.is_some_and(|pod| allowance.take(state, pod).is_ok())
+        };
+        removed.extend(below.iter().filter(|pod| may_end(pod)));
+    }
+    removed.iter().for_each(|pod| site.leave(pod));
+    if !site.fits() {
+        return Err(if removed.len() < below.len() { Obstacle::Budget } else { Obstacle::NoVictims });
+    }
+    // Those that need not end stay, the highest first.
+    let mut victims = Vec::new();
+    for pod in removed.iter().rev() {
+        site.stay(pod);
+        if !site.fits() {
+            site.leave(pod);
+            victims.push(*pod);
+        }
+    }
+    if victims.len() > VICTIMS_MAX {
+        return Err(Obstacle::TooMany);
+    }
+    Ok(Victims { cost: Cost::of(&victims), pods: victims.iter().map(|pod| pod.id).collect() })
+}

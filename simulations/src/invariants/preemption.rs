@@ -1,0 +1,38 @@
+//! Who ends for a pod of higher priority is of lower priority, did not end already, is needed, and makes room; and no
+//! disruption budget is gone below.
+//!
+//! Judged by the slow reference evaluation, which asks every pod and shares nothing with the code that chooses.
+
+use bulkhead_controlplane_core::State;
+use bulkhead_controlplane_core::placement::reference::preemption::{highest_needed, judge, preempts};
+use bulkhead_types::{Pod, Transaction};
+
+use super::{Verdict, Violation};
+
+/// Checks the preemptions of a transaction against the State before it.
+///
+/// # Errors
+/// With the first that breaks a rule.
+pub fn check(before: &State, transaction: &Transaction) -> Verdict {
+    judge(before, transaction).map_err(|text| Violation::new("preemption", text))
+}
+
+/// Checks that nobody of lower priority would have to end for a pod that still waits at the end.
+///
+/// # Errors
+/// With the node where that is so, or when room is kept although nothing ends there any more.
+pub fn check_waiting(state: &State, pod: &Pod) -> Verdict {
+    let violation =
+        |text: String| Err(Violation::new("preemption", format!("pod {}: {text}", pod.meta.name)));
+    if pod.status.nominated_node.get().is_some() {
+        return violation("room is still kept for it".to_owned());
+    }
+    // What budgets allow together is the code's own affair: which of them end first decides about the others.
+    if !preempts(state, pod) || !state.pod_disruption_budgets().is_empty() {
+        return Ok(());
+    }
+    match state.nodes().iter().find(|node| highest_needed(state, pod, node).is_some()) {
+        Some(node) => violation(format!("it waits, although others would end for it on {}", node.meta.name)),
+        None => Ok(()),
+    }
+}
