@@ -24,6 +24,7 @@ mod placement;
 mod placement_laws;
 mod play;
 mod preemption;
+mod preemption_laws;
 mod profiles;
 mod quota_kit;
 mod quota_laws;

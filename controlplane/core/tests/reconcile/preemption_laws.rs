@@ -1,0 +1,209 @@
+//! Whatever happens: only lower ones end, only as many as are needed and as low as can be, no budget is gone below, room that
+//! is kept is used or given up, and nobody waits for whom others would end.
+
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::placement::reference::preemption::{
+    highest_needed, judge, preempts, priority,
+};
+use bulkhead_controlplane_core::{State, evolve::evolve, invariant};
+use bulkhead_types::{Command, EventKind, Kind, NodePhase, Object, ObjectId, Pod, PodPlacement, Rare};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::kit::{Cluster, GIB, Say, facts, reference};
+use crate::placement::{labelled, required, term};
+use crate::preemption::{budget, class, cluster, of_class};
+
+const CLASSES: [&str; 6] = ["high", "mid", "low", "polite", "late", ""];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create { class: &'static str, tenths: u64, apart: bool },
+    Node { tenths: u64, pods: u32 },
+    Cordon(usize, bool),
+    Gone(usize),
+    Ask(usize),
+    Class(bool),
+    Budget(Option<u32>),
+    DropNode(usize),
+    Agents,
+    NewLeader,
+    Lose,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => (select(&CLASSES[..]), 1u64..8, prop::bool::weighted(0.15))
+            .prop_map(|(class, tenths, apart)| Op::Create { class, tenths, apart }),
+        3 => (4u64..11, 1u32..6).prop_map(|(tenths, pods)| Op::Node { tenths, pods }),
+        1 => (0usize..5, any::<bool>()).prop_map(|(node, cordon)| Op::Cordon(node, cordon)),
+        3 => (0usize..20).prop_map(Op::Gone),
+        1 => (0usize..20).prop_map(Op::Ask),
+        1 => any::<bool>().prop_map(Op::Class),
+        1 => prop::option::of(0u32..4).prop_map(Op::Budget),
+        1 => (0usize..5).prop_map(Op::DropNode),
+        3 => Just(Op::Agents),
+        1 => Just(Op::NewLeader),
+        1 => Just(Op::Lose),
+    ]
+}
+
+fn pod_at(cluster: &Cluster, at: usize) -> Option<Arc<Pod>> {
+    let pods = cluster.state().pods();
+    pods.iter().nth(at % pods.len().max(1)).cloned()
+}
+
+fn node_at(cluster: &Cluster, at: usize) -> Option<Arc<bulkhead_types::Node>> {
+    let nodes = cluster.state().nodes();
+    nodes.iter().nth(at % nodes.len().max(1)).cloned()
+}
+
+fn perform(cluster: &mut Cluster, number: usize, op: &Op) {
+    let exists =
+        |cluster: &Cluster, kind, text| cluster.state().find_object(&reference(kind, text)).is_some();
+    match op {
+        Op::Create { class, tenths, apart } => {
+            let mut spec = of_class(class, *tenths);
+            if *apart {
+                let away = required(term("web", "kubernetes.io/hostname"));
+                let placement = PodPlacement { pod_anti_affinity: away, ..PodPlacement::default() };
+                let mut options = spec.options.get().cloned().unwrap_or_default();
+                options.placement = Rare::some(placement);
+                spec.options = Rare::some(options);
+            }
+            cluster.ok(Command::Create(labelled(&format!("p{number}"), "web", "default", spec)));
+        }
+        Op::Node { tenths, pods } => {
+            _ = cluster.node(&format!("x{number}"), facts(tenths * 1000, 8 * GIB, *pods));
+        }
+        Op::Cordon(at, unschedulable) => {
+            if let Some(node) = node_at(cluster, *at) {
+                let (node, unschedulable) = (node.meta.name.clone(), *unschedulable);
+                cluster.ok(Command::SetUnschedulable { node, unschedulable });
+            }
+        }
+        Op::Gone(at) | Op::Ask(at) => {
+            let Some(pod) = pod_at(cluster, *at) else { return };
+            let object = Object::Pod(pod.clone()).object_ref();
+            cluster.ok(Command::Delete { object, grace_ms: None, force: false });
+            if matches!(op, Op::Gone(_))
+                && pod.node.is_some_and(|node| cluster.state().nodes().get(node).is_some())
+            {
+                cluster.say(pod.meta.id, Say::Gone);
+            }
+        }
+        Op::Class(late) => {
+            let object = reference(Kind::PriorityClass, if *late { "late" } else { "mid" });
+            if exists(cluster, Kind::PriorityClass, object.name.as_str()) {
+                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
+            } else {
+                cluster.ok(Command::Create(class(object.name.as_str(), 70, None)));
+            }
+        }
+        Op::Budget(Some(least)) => cluster.ok(Command::Apply(budget(*least))),
+        Op::Budget(None) => {
+            let object = reference(Kind::PodDisruptionBudget, "web");
+            if exists(cluster, Kind::PodDisruptionBudget, "web") {
+                cluster.ok(Command::Delete { object, grace_ms: None, force: false });
+            }
+        }
+        Op::DropNode(at) => {
+            if let Some(node) = node_at(cluster, *at) {
+                let (phase, incarnation) = (NodePhase::Unreachable, node.status.incarnation);
+                cluster.ok(Command::SetNodePhase { node: node.meta.id, incarnation, phase });
+                let object = reference(Kind::Node, node.meta.name.as_str());
+                cluster.ok(Command::Delete { object, grace_ms: None, force: true });
+            }
+        }
+        Op::Agents => _ = cluster.agents(),
+        Op::NewLeader => cluster.new_leader(),
+        Op::Lose => {
+            cluster.lose();
+            cluster.advance(31_000);
+        }
+    }
+}
+
+/// Whether anything reaches over nodes, so that which node is best depends on more than the node.
+fn is_plain(state: &State) -> bool {
+    let says = |pod: &Arc<Pod>| pod.spec.placement().is_some();
+    state.pod_disruption_budgets().is_empty() && !state.pods().iter().any(says)
+}
+
+/// The highest of those that end for a pod is as low as on any node.
+fn judge_choice(before: &State, events: &[bulkhead_types::Event]) -> Result<(), TestCaseError> {
+    for event in events {
+        let EventKind::PodStatusChanged { id, status } = &event.kind else { continue };
+        let Some(pod) = before.pods().get(*id) else { continue };
+        let is_new = status.nominated_node.get().is_some() && pod.status.nominated_node.get().is_none();
+        if !is_new || !is_plain(before) {
+            continue;
+        }
+        let victims = events.iter().filter_map(|event| match &event.kind {
+            EventKind::DeletionRequested { id: victim, deletion, .. } if deletion.preemptor == Some(*id) => {
+                before.pods().get(*victim)
+            }
+            _ => None,
+        });
+        let highest = victims.filter_map(|victim| priority(before, victim)).max();
+        let best = before.nodes().iter().filter_map(|node| highest_needed(before, pod, node)).min();
+        prop_assert_eq!(Some(highest), best, "{}", &pod.meta.name);
+    }
+    Ok(())
+}
+
+fn judge_all(cluster: &Cluster, seen: &mut usize, before: &State) -> Result<(), TestCaseError> {
+    prop_assert_eq!(invariant::check(cluster.state()), vec![]);
+    let mut past = before.clone();
+    for transaction in &cluster.transactions[*seen..] {
+        prop_assert_eq!(judge(&past, transaction), Ok(()));
+        judge_choice(&past, &transaction.events)?;
+        evolve(&mut past, transaction);
+    }
+    *seen = cluster.transactions.len();
+    Ok(())
+}
+
+/// Once everything has ended that shall, nobody waits with room that is kept, or for whom others would end.
+fn judge_rest(state: &State) -> Result<(), TestCaseError> {
+    let waiting: Vec<ObjectId> = state.pending_pods().iter().copied().collect();
+    for pod in waiting.iter().filter_map(|id| state.pods().get(*id)) {
+        prop_assert!(pod.status.nominated_node.get().is_none(), "room is kept for {}", pod.meta.name);
+        if priority(state, pod).is_none()
+            || !preempts(state, pod)
+            || !state.pod_disruption_budgets().is_empty()
+        {
+            continue;
+        }
+        for node in state.nodes().iter() {
+            let needed = highest_needed(state, pod, node);
+            prop_assert!(needed.is_none(), "{} waits: {:?} on {}", pod.meta.name, needed, node.meta.name);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn only_who_must_ends_and_nobody_waits_for_nothing(ops in vec(any_op(), 1..50)) {
+        let mut cluster = cluster(2);
+        let (mut seen, mut before) = (cluster.transactions.len(), cluster.state().clone());
+        for (number, op) in ops.iter().enumerate() {
+            perform(&mut cluster, number, op);
+            cluster.settle();
+            judge_all(&cluster, &mut seen, &before)?;
+            before = cluster.state().clone();
+        }
+        // Refused proposals have had their time.
+        cluster.converge();
+        cluster.advance(62_000);
+        cluster.converge();
+        judge_all(&cluster, &mut seen, &before)?;
+        judge_rest(cluster.state())?;
+        let replayed = cluster.replayed();
+        prop_assert_eq!(replayed.digest(), cluster.state().digest());
+    }
+}
