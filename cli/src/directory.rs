@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_manifest::Names;
 use bulkhead_proto::v1;
-use bulkhead_types::{Kind, Name, Object, ObjectId};
+use bulkhead_types::{Kind, Name, Object, ObjectId, Pod};
 use uuid::Uuid;
 
 use crate::client::{Client, Filter, cluster};
@@ -18,10 +18,11 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// The nodes of these pods.
+    /// The nodes of these pods, and those where room is kept for them.
     pub(crate) async fn of_nodes(client: &Client, objects: &[Object]) -> Result<Self, Failure> {
         let mut directory = Self::default();
-        if objects.iter().any(|o| matches!(o, Object::Pod(pod) if pod.node.is_some())) {
+        let has_node = |pod: &Pod| pod.node.is_some() || pod.status.nominated_node.get().is_some();
+        if objects.iter().any(|o| matches!(o, Object::Pod(pod) if has_node(pod))) {
             directory.add_all(client, Kind::Node, &Filter::default()).await?;
         }
         Ok(directory)
@@ -30,10 +31,15 @@ impl Directory {
     /// Everything that these objects refer to, and the cluster's identity.
     pub(crate) async fn complete(client: &Client, objects: &[Object]) -> Result<Self, Failure> {
         let mut directory = Self::of_nodes(client, objects).await?;
-        let owners: BTreeSet<(Kind, Option<Name>)> = objects
-            .iter()
-            .filter_map(|o| o.meta().owner.map(|owner| (owner.kind, o.meta().namespace.clone())))
-            .collect();
+        let kinds = |object: &Object| {
+            let meta = object.meta();
+            // A pod of another namespace is nobody's business here: it stays a number.
+            let preempted = meta.deletion.as_ref().is_some_and(|deletion| deletion.preemptor.is_some());
+            let of_owner = meta.owner.map(|owner| owner.kind);
+            let kinds = of_owner.into_iter().chain(preempted.then_some(Kind::Pod));
+            kinds.map(|kind| (kind, meta.namespace.clone())).collect::<Vec<_>>()
+        };
+        let owners: BTreeSet<(Kind, Option<Name>)> = objects.iter().flat_map(kinds).collect();
         for (kind, namespace) in owners {
             directory.add_all(client, kind, &Filter { namespace, ..Filter::default() }).await?;
         }

@@ -4,6 +4,7 @@ use bulkhead_types::{Condition, Kind, Name, Object, ObjectRef, UpdateMode};
 use clap::{Args, Subcommand};
 
 use super::{Context, events};
+use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::output::describe::{RECOMMENDATION_COLUMNS, recommendations};
 use crate::output::{emit, table};
@@ -18,12 +19,21 @@ const HEADER: [&str; 3] = ["REVISION", "AT", "DECISION, AND THE FIGURES THAT IT 
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExplainVerb {
+    /// Why a pod waits, for whose end it waits, or for whom it ends
+    #[command(visible_alias = "po")]
+    Pod(NamedArgs),
     /// Why a HorizontalPodAutoscaler set the sizes that it did, and what holds it back now
     #[command(visible_alias = "horizontalpodautoscaler")]
     Hpa(DecisionArgs),
     /// What a VerticalPodAutoscaler recommends, by how much it knows, and what it recommended before
     #[command(visible_alias = "verticalpodautoscaler")]
     Vpa(DecisionArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NamedArgs {
+    /// Its name
+    name: String,
 }
 
 #[derive(Debug, Args)]
@@ -37,9 +47,35 @@ pub(crate) struct DecisionArgs {
 
 pub(crate) async fn run(verb: ExplainVerb, context: &Context) -> Result<(), Failure> {
     match verb {
+        ExplainVerb::Pod(args) => pod(args, context).await,
         ExplainVerb::Hpa(args) => horizontal(args, context).await,
         ExplainVerb::Vpa(args) => vertical(args, context).await,
     }
+}
+
+async fn pod(args: NamedArgs, context: &Context) -> Result<(), Failure> {
+    let name: Name = target::name(args.name.strip_prefix("pod/").unwrap_or(&args.name))?;
+    let reference = object_ref(Kind::Pod, &context.namespace, name);
+    let object = context.client.get(&reference).await?;
+    let Object::Pod(pod) = &object else {
+        return Err(Failure::failed(format!("the server answered with something else than {reference}")));
+    };
+    let directory = Directory::complete(&context.client, std::slice::from_ref(&object)).await?;
+    let name_of = |kind, id| directory.name_of(kind, id).map_or_else(|| id.to_string(), |name| name.to_string());
+    let mut text = match (pod.node, pod.status.nominated_node.get()) {
+        (Some(node), _) => format!("{reference} is on node {}.\n", name_of(Kind::Node, node)),
+        (None, Some(node)) => {
+            format!("{reference} waits for room that is kept for it on node {}.\n", name_of(Kind::Node, *node))
+        }
+        (None, None) => format!("{reference} waits for a node.\n"),
+    };
+    if !pod.status.message.is_empty() {
+        text += &format!("{}: {}\n", pod.status.reason, pod.status.message);
+    }
+    if let Some(preemptor) = pod.meta.deletion.as_ref().and_then(|deletion| deletion.preemptor) {
+        text += &format!("It ends for pod {}, which has a higher priority.\n", name_of(Kind::Pod, preemptor));
+    }
+    emit(&text)
 }
 
 async fn horizontal(args: DecisionArgs, context: &Context) -> Result<(), Failure> {

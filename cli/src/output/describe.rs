@@ -211,6 +211,10 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
         let name = directory.name_of(Kind::Node, *id).map_or_else(|| id.to_string(), |n| n.to_string());
         page.line("Nominated node", name);
     }
+    if let Some(id) = pod.meta.deletion.as_ref().and_then(|deletion| deletion.preemptor) {
+        let name = directory.name_of(Kind::Pod, id).map_or_else(|| id.to_string(), |n| n.to_string());
+        page.line("Preempted by", name);
+    }
     page.line("Status", pod_status(pod));
     page.optional("Reason", &status.reason);
     page.optional("Message", &status.message);

@@ -37,6 +37,10 @@ const BYTES: &str = "sched.index_bytes_per_node";
 const UNSCHEDULABLE: &str = "sched.unschedulable.n5000";
 const IDLE: &str = "sched.unschedulable.idle_run";
 const CHURNED: &str = "sched.churn.n5000";
+const PREEMPTED: &str = "sched.preemption.n5000";
+/// Of the figure for preemption: pods that fill the nodes, and pods of higher priority that come.
+const LOW_PER_NODE: usize = 20;
+const HIGH: usize = 5_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct SchedArgs {
@@ -88,6 +92,13 @@ fn measure(args: &SchedArgs) -> Result<(), Failure> {
         let _progress = Progress::start("pods that come and go");
         let alone = churn()?;
         results.add(Figure::throughput(CHURNED, per_second(CHURN * CHURN_ROUNDS, alone)))?;
+    }
+    if wants(PREEMPTED) {
+        let _progress = Progress::start("pods of higher priority on 5,000 full nodes");
+        let (alone, everything) = best(preempt)?;
+        let with = per_second(HIGH, everything);
+        let figure = Figure::throughput(PREEMPTED, per_second(HIGH, alone));
+        results.add(figure.beside("with decide and evolve", with))?;
     }
     results.finish()
 }
@@ -157,6 +168,24 @@ fn churn() -> anyhow::Result<Duration> {
         leader.run()?;
     }
     Ok(leader.take_work())
+}
+
+/// What the scheduler takes until room is kept for every one of many pods of high priority, on nodes full of lower ones; and
+/// that with `decide` and `evolve`.
+fn preempt() -> anyhow::Result<(Duration, Duration)> {
+    let mut leader = Leader::new(NODES)?;
+    leader.classes()?;
+    leader.create(&sorts::filling(LOW_PER_NODE), NODES * LOW_PER_NODE)?;
+    leader.run()?;
+    anyhow::ensure!(leader.state().pending_pods().is_empty(), "the nodes have room for what fills them");
+    leader.create(&sorts::urgent(LOW_PER_NODE), HIGH)?;
+    leader.take_work();
+    let since = on_processor()?;
+    leader.run()?;
+    let everything = on_processor()?.saturating_sub(since);
+    let kept = leader.state().pods().iter().filter(|pod| pod.status.nominated_node.get().is_some()).count();
+    anyhow::ensure!(kept == HIGH, "room is kept for {kept} pods");
+    Ok((leader.take_work(), everything))
 }
 
 /// What a leader's reconcilers keep for each node once they have placed pods of every sort.

@@ -8,7 +8,7 @@ use bulkhead_controlplane_core::reconcile::{Context, ReconcileConfig, Reconciler
 use bulkhead_controlplane_core::{Machine, State};
 use bulkhead_types::{
     Command, FEATURE_LEVEL_MAX, Kind, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef,
-    Pod, PodSpec, PodStatus, Resources, Shared, Stamped, StringMap,
+    Pod, PodSpec, PodStatus, PriorityClass, Resources, Shared, Stamped, StringMap,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -21,6 +21,9 @@ const COMMANDS_PER_SUBMISSION: usize = 1000;
 pub(super) const ZONES: usize = 10;
 /// How often the reconcilers may have something to say before nothing more is to be said.
 const ROUNDS_MAX: usize = 10_000;
+
+/// Processor time of each node, in thousandths of a core.
+pub(super) const CPU_MILLIS: u64 = 96_000;
 
 /// Pods of one sort.
 #[derive(Clone, Debug)]
@@ -59,7 +62,7 @@ impl Leader {
             is_watched: false,
         };
         let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
-        let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let all = Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
         let facts = |zone: usize| {
             let labels = [(SmolStr::new_static("zone"), SmolStr::new(format!("zone-{zone}")))];
             let labels = labels.into_iter().collect();
@@ -128,6 +131,21 @@ impl Leader {
         self.work += on_processor()?.saturating_sub(since);
         if let Err(rejection) = applied.transaction.outcome {
             bail!("a command was refused: {rejection}");
+        }
+        Ok(())
+    }
+
+    /// The classes of [`super::sorts::filling`] and [`super::sorts::urgent`].
+    pub(super) fn classes(&mut self) -> anyhow::Result<()> {
+        for (class, value) in [(super::sorts::LOW, 10), (super::sorts::HIGH, 1000)] {
+            let class = PriorityClass {
+                meta: ObjectMeta::new(None, Name::new(class)?),
+                value,
+                global_default: false,
+                preemption_policy: None,
+                description: String::new(),
+            };
+            self.apply(vec![Command::Create(Object::PriorityClass(Arc::new(class)))])?;
         }
         Ok(())
     }

@@ -62,6 +62,27 @@ fn plain(cpu_millis: u64) -> Sort {
     Sort { app: SmolStr::new_static("plain"), spec: spec(cpu_millis, None) }
 }
 
+/// The classes of pods that fill nodes, and of those that come then.
+pub(super) const LOW: &str = "low";
+pub(super) const HIGH: &str = "high";
+
+/// Pods of which so many fill a node.
+pub(super) fn filling(per_node: usize) -> Vec<Sort> {
+    vec![of_class(LOW, super::leader::CPU_MILLIS / per_node as u64)]
+}
+
+/// Pods for which two of those must end.
+pub(super) fn urgent(per_node: usize) -> Vec<Sort> {
+    vec![of_class(HIGH, 2 * super::leader::CPU_MILLIS / per_node as u64)]
+}
+
+fn of_class(class: &'static str, cpu_millis: u64) -> Sort {
+    let mut spec = PodSpec::clone(&plain(cpu_millis).spec);
+    let options = PodOptions { priority_class: Rare::some(class.into()), ..PodOptions::default() };
+    spec.options = Rare::some(options);
+    Sort { app: SmolStr::new_static(class), spec: Shared::new(spec) }
+}
+
 fn spec(cpu_millis: u64, placement: Option<PodPlacement>) -> Shared<PodSpec> {
     let requests = ResourceRequirements {
         cpu_millis: Some(cpu_millis),
