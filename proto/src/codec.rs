@@ -114,7 +114,7 @@ fn items(command: &Command) -> usize {
         Command::ReportVolumes { deleted, .. } => deleted.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),
-        Command::BindPods { bindings } => bindings.len(),
+        Command::BindPods { bindings } | Command::BindPodGroup { bindings } => bindings.len(),
         Command::SetPodsUnschedulable { pods } => pods.len(),
         Command::CollectGarbage { objects } => objects.len(),
         Command::InitCluster { members, .. } => members.len(),

@@ -61,11 +61,15 @@ async fn pod(args: NamedArgs, context: &Context) -> Result<(), Failure> {
         return Err(Failure::failed(format!("the server answered with something else than {reference}")));
     };
     let directory = Directory::complete(&context.client, std::slice::from_ref(&object)).await?;
-    let name_of = |kind, id| directory.name_of(kind, id).map_or_else(|| id.to_string(), |name| name.to_string());
+    let name_of =
+        |kind, id| directory.name_of(kind, id).map_or_else(|| id.to_string(), |name| name.to_string());
     let mut text = match (pod.node, pod.status.nominated_node.get()) {
         (Some(node), _) => format!("{reference} is on node {}.\n", name_of(Kind::Node, node)),
         (None, Some(node)) => {
-            format!("{reference} waits for room that is kept for it on node {}.\n", name_of(Kind::Node, *node))
+            format!(
+                "{reference} waits for room that is kept for it on node {}.\n",
+                name_of(Kind::Node, *node)
+            )
         }
         (None, None) => format!("{reference} waits for a node.\n"),
     };

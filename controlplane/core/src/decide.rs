@@ -16,6 +16,7 @@ mod nodes;
 mod objects;
 mod owned;
 mod owned_pods;
+mod pod_groups;
 mod pods;
 mod preemption;
 mod priorities;
@@ -203,6 +204,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         }
         Command::BindPods { bindings } => pods::bind(state, bindings, emit),
         Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
+        Command::BindPodGroup { bindings } => pod_groups::bind(state, bindings, emit),
         Command::Preempt { pod, node, victims } => preemption::preempt(state, (*pod, *node), victims, emit),
         Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
         Command::SetNodePhase { node, incarnation, phase } => {

@@ -31,6 +31,7 @@ mod job_pods;
 mod machine;
 mod owned_pod;
 pub mod placement;
+mod pod_group;
 mod priority;
 pub mod query;
 mod quota;

@@ -22,6 +22,7 @@ mod candidates;
 mod held;
 mod index;
 mod plan;
+mod pod_groups;
 mod preemptor;
 mod reconciler;
 mod report;

@@ -19,7 +19,7 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord, MemberRole,
     Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
-    PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Revision, Secret, StatefulSet,
+    PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Revision, Secret, StatefulSet,
     VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
@@ -226,6 +226,11 @@ impl State {
     /// The pods that wait while room is kept for them on a node, oldest first.
     pub fn nominated_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<Pod>> + '_ {
         self.index.nominated_on(node).filter_map(|id| self.pods.get(id))
+    }
+
+    /// The pods of a group, oldest first, those that end or ended included.
+    pub fn pods_of_group(&self, group: &PodGroupKey) -> impl Iterator<Item = &Arc<Pod>> + use<'_> {
+        self.index.of_group(group).filter_map(|id| self.pods.get(id))
     }
 
     /// Whether a namespace holds anything.

@@ -48,6 +48,7 @@ wire_oneof!(Command => command {
         BindPods "bind_pods" { bindings (ITEMS_MAX) }
         SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }
         Preempt "preempt" { pod, node, victims (VICTIMS_MAX) }
+        BindPodGroup "bind_pod_group" { bindings (ITEMS_MAX) }
         ClearNominations "clear_nominations" { pods (ITEMS_MAX) }
         SetNodePhase "set_node_phase" { node, incarnation, phase }
         CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }

@@ -66,6 +66,7 @@ fn reconciler_command() -> impl Strategy<Value = Command> + Clone {
             node,
             victims
         }),
+        vec(binding(), 0..4).prop_map(|bindings| Command::BindPodGroup { bindings }),
         vec(id(), 0..4).prop_map(|pods| Command::ClearNominations { pods }),
         (id(), any::<u64>(), node_phase()).prop_map(|(node, incarnation, phase)| Command::SetNodePhase {
             node,

@@ -273,6 +273,11 @@ pub enum Command {
         /// Which pods end, at most [`VICTIMS_MAX`]; none when pods that end already make room enough.
         victims: Vec<ObjectId>,
     },
+    /// Places pods of a group together. Refused as a whole when one of them no longer fits, or when they are too few.
+    BindPodGroup {
+        /// Which pod where; at most [`ITEMS_MAX`].
+        bindings: Vec<Binding>,
+    },
     /// Gives up the room that is kept for pods that can no longer use it. Those that have none are passed over.
     ClearNominations {
         /// Which; at most [`ITEMS_MAX`].

@@ -35,6 +35,9 @@ pub const QUOTA_LEVEL: u32 = 7;
 /// From this level on pods of higher priority make others end.
 pub const PREEMPTION_LEVEL: u32 = 8;
 
+/// From this level on pods of a group are placed together or not at all.
+pub const POD_GROUP_LEVEL: u32 = 8;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -128,6 +131,7 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
+            Self::BindPodGroup { .. } => POD_GROUP_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.
             Self::ReportPods { reports, .. }
                 if reports.iter().any(|report| report.status.nominated_node.get().is_some()) =>

@@ -36,7 +36,7 @@ pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
     ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node, Object, ObjectMeta,
-    StringMap, check_label_key, check_label_value,
+    POD_GROUP_LEVEL, StringMap, check_group_labels, check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -132,6 +132,9 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
         }
     }
+    if level >= POD_GROUP_LEVEL {
+        pod_group(object, &mut report);
+    }
     let bytes = object_bytes(object);
     if bytes > OBJECT_BYTES_MAX {
         report.push(
@@ -140,6 +143,25 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         );
     }
     report.errors
+}
+
+/// The labels by which pods are of a group.
+fn pod_group(object: &Object, report: &mut Report) {
+    let root = Path::Root;
+    let spec = root.field("spec");
+    let template = spec.field("template");
+    let (labels, path) = match object {
+        Object::Pod(pod) => (&pod.meta.labels, &root),
+        Object::ReplicaSet(set) => (&set.spec.template.labels, &template),
+        Object::Deployment(one) => (&one.spec.template.labels, &template),
+        Object::StatefulSet(set) => (&set.spec.template.labels, &template),
+        Object::DaemonSet(set) => (&set.spec.template.labels, &template),
+        Object::Job(job) => (&job.spec.template.labels, &template),
+        _ => return,
+    };
+    if let Err((key, reason)) = check_group_labels(labels) {
+        report.push(&path.field("metadata").field("labels").key(key), reason);
+    }
 }
 
 /// Collects errors, up to the bound.

@@ -1,6 +1,6 @@
 //! Pods: binding, reports, deletion.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
@@ -14,7 +14,8 @@ use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
 use crate::job_pods::JobPods;
-use crate::placement::{check_fit, kept};
+use crate::placement::{Vicinity, check_fit, kept};
+use crate::pod_group::held_by;
 use crate::priority;
 use crate::state::NodeUsage;
 
@@ -25,35 +26,57 @@ pub(crate) const REASON_UNSCHEDULABLE: &str = "Unschedulable";
 
 pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> Result<(), Rejection> {
     check_items("bindings", bindings.len())?;
-    // What this command itself has placed so far, by node.
-    let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
-    let mut placed_pods = BTreeSet::new();
-    let mut given = Given::default();
-    // The same for who is near whom.
-    let mut vicinity = state.vicinity.clone();
+    let mut binder = Binder::new(state);
     for binding in bindings {
-        let (Some(pod), Some(node)) = (state.pods.get(binding.pod), state.nodes.get(binding.node)) else {
-            continue;
-        };
-        if !state.pending_pods().contains(&binding.pod) {
-            continue;
+        let pod = state.pods.get(binding.pod);
+        // One of a group that waits is placed with its group only.
+        if pod.is_some_and(|pod| held_by(state, pod).is_none()) {
+            let _ = binder.bind(binding, emit);
         }
-        let usage = placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
+    }
+    Ok(())
+}
+
+/// Pods get nodes, one after another: each is checked on top of those before.
+pub(super) struct Binder<'a> {
+    state: &'a State,
+    /// What this command itself has placed so far, by node.
+    placed: BTreeMap<ObjectId, NodeUsage>,
+    placed_pods: BTreeSet<ObjectId>,
+    given: Given,
+    /// The same for who is near whom.
+    vicinity: Vicinity,
+}
+
+impl<'a> Binder<'a> {
+    pub(super) fn new(state: &'a State) -> Self {
+        let (placed, placed_pods, given) = Default::default();
+        Self { state, placed, placed_pods, given, vicinity: state.vicinity.clone() }
+    }
+
+    /// Binds one.
+    ///
+    /// # Errors
+    /// Why it cannot be; then nothing has happened.
+    pub(super) fn bind(&mut self, binding: &Binding, emit: &mut Emit<'_>) -> Result<(), String> {
+        let state = self.state;
+        let pod = state.pods.get(binding.pod).filter(|_| state.pending_pods().contains(&binding.pod));
+        let pod = pod.ok_or("it does not wait for a node any more")?;
+        let node = state.nodes.get(binding.node).ok_or("the node is not there")?;
+        let usage = self.placed.entry(binding.node).or_insert_with(|| state.node_usage(binding.node));
         let request = pod.spec.scheduling_request();
         // Beside what waits for room that is kept.
         let priority = || priority::of(state, &pod.spec).map_or(i32::MIN, |priority| priority.value);
-        let is_out = |id| id == binding.pod || placed_pods.contains(&id);
+        let is_out = |id| id == binding.pod || self.placed_pods.contains(&id);
         let taken = usage.plus(kept(state, binding.node, priority, is_out));
-        if check_fit(&pod.spec, request, node, taken).is_err() {
-            continue;
+        check_fit(&pod.spec, request, node, taken).map_err(|misfit| misfit.to_string())?;
+        if let Some(outlook) = self.vicinity.outlook(pod) {
+            self.vicinity.check(&outlook, node).map_err(|misfit| misfit.to_string())?;
         }
-        if vicinity.outlook(pod).is_some_and(|outlook| vicinity.check(&outlook, node).is_err()) {
-            continue;
-        }
-        let Some(claims) = given.give(state, pod, node) else { continue };
+        let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
         *usage = usage.with(request);
-        placed_pods.insert(binding.pod);
-        vicinity.bind(pod, node);
+        self.placed_pods.insert(binding.pod);
+        self.vicinity.bind(pod, node);
         // With the pod, in one transaction: a claim's first pod decides where it is.
         let cluster_id = state.cluster_id.unwrap_or_default();
         for claim in claims.iter().filter_map(|id| state.persistent_volume_claims.get(*id)) {
@@ -61,8 +84,8 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
             emit.push(EventKind::StatusChanged { id: claim.meta.id, status });
         }
         emit.push(EventKind::PodBound(binding.clone()));
+        Ok(())
     }
-    Ok(())
 }
 
 pub(super) fn set_unschedulable(

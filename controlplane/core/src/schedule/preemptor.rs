@@ -174,7 +174,10 @@ impl Preemptor {
         let lower = |class: &Option<SmolStr>| {
             self.priorities.of(class.as_ref()).is_some_and(|other| other.value < shape.priority)
         };
-        state.feature_level() >= PREEMPTION_LEVEL && shape.may_be_placed() && self.classes.keys().any(lower)
+        state.feature_level() >= PREEMPTION_LEVEL
+            && shape.may_be_placed()
+            && !shape.is_held
+            && self.classes.keys().any(lower)
     }
 
     fn preempts(&self, shape: &Shape) -> bool {

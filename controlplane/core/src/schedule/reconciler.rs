@@ -3,15 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{Binding, Command, Object, ObjectId, Pod};
+use bulkhead_types::{Binding, Command, Object, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey};
 
 use super::index::NodeIndex;
+use super::pod_groups::{PodGroups, Seat, Trial, Verdict};
 use super::preemptor::Preemptor;
 use super::report;
 use super::shape::Shape;
 use super::shapes::{ShapeKey, Shapes};
 use crate::decide::REASON_UNSCHEDULABLE;
 use crate::placement::Vicinity;
+use crate::pod_group::Standing;
 use crate::reconcile::{Queue, Reconciler, View, is_active};
 use crate::{Change, ChangeType, State};
 
@@ -44,6 +46,8 @@ pub(crate) struct Scheduler {
     in_flight: BTreeMap<ObjectId, Option<ObjectId>>,
     /// Pods whose proposal had no effect.
     retry: Queue,
+    /// Pods that are placed together.
+    groups: PodGroups,
     /// What ends for pods that fit nowhere.
     preemptor: Preemptor,
     dirty: bool,
@@ -234,6 +238,7 @@ impl Scheduler {
     /// Binds waiting pods: those of the highest priority first, the oldest first among equals. One that no node can take
     /// holds up nobody.
     fn place(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
+        self.groups.begin();
         let mut heads = self.heads(view);
         let mut bindings = Vec::new();
         // Claims of pods that were placed in this run: where those are is known in the next one.
@@ -256,6 +261,10 @@ impl Scheduler {
             let own = shape.place.as_ref().map_or_else(|_| Vec::new(), |place| place.claims.clone());
             if own.iter().any(|claim| claims.contains(claim)) {
                 self.dirty = true;
+                continue;
+            }
+            if let Some(group) = shape.group.clone().filter(|_| shape.is_held) {
+                self.place_group(view, &group, &mut claims, commands);
                 continue;
             }
             let nominated = self.preemptor.node_of(id);
@@ -297,13 +306,71 @@ impl Scheduler {
         }
     }
 
+    /// Places a group of pods together, if there is room for all that must be.
+    fn place_group(
+        &mut self,
+        view: &View<'_>,
+        group: &PodGroupKey,
+        claims: &mut BTreeSet<ObjectId>,
+        commands: &mut Vec<Command>,
+    ) {
+        if !self.groups.is_first_look(group) {
+            return;
+        }
+        let standing = Standing::of(view.state, group);
+        let (index, shapes, vicinity) = (&self.index, &mut self.shapes, &self.vicinity);
+        let mut trial = Trial { state: view.state, index, shapes, vicinity, claims };
+        let seats = match self.groups.place(group, &standing, &mut trial) {
+            Verdict::Seated(seats) => seats,
+            Verdict::Later => {
+                self.dirty = true;
+                return;
+            }
+            Verdict::Waits { is_news } => {
+                let pods = standing.waiting.iter().filter(|_| is_news);
+                for key in pods.filter_map(|id| self.shapes.key_of_waiting(*id)).collect::<BTreeSet<_>>() {
+                    let shape = self.shapes.get_mut(key).expect("a shape in which a pod waits");
+                    (shape.reported_at_ms, shape.reported_position) = (0, None);
+                }
+                return;
+            }
+        };
+        let mut bindings = Vec::with_capacity(seats.len());
+        for Seat { pod: id, shape, choice } in seats {
+            let Some(pod) = view.state.pods().get(id) else { continue };
+            let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
+            let mover = self.vicinity.bind(pod, &node);
+            let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
+            claims.extend(shape.place.iter().flat_map(|place| place.claims.iter().copied()));
+            self.index.reserve(choice.slot, shape.request, mover);
+            shape.waiting.remove(&id);
+            shape.unreported.remove(&id);
+            let node = node.meta.id;
+            bindings.push(Binding { pod: id, node, nodes_considered: choice.nodes, score: choice.score });
+            if let Some(owner) = pod.meta.owner.map(|owner| owner.id) {
+                *self.neighbours.entry((owner, node)).or_insert(0) += 1;
+                self.assumed.push((owner, node));
+            }
+            self.in_flight.insert(id, Some(node));
+        }
+        commands.push(Command::BindPodGroup { bindings });
+    }
+
     /// Whom to place first: of every shape the oldest pod, and every pod for which room is kept.
     fn heads(&mut self, view: &View<'_>) -> BTreeSet<Head> {
         let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
         let mut heads = BTreeSet::new();
+        let mut held = BTreeMap::new();
         for key in keys {
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
             shape.look_up(view.state, self.preemptor.priorities());
+            shape.is_held = shape.group.as_ref().is_some_and(|group| {
+                let is_held = || {
+                    view.state.feature_level() >= POD_GROUP_LEVEL
+                        && Standing::of(view.state, group).missing() > 0
+                };
+                *held.entry(group.clone()).or_insert_with(is_held)
+            });
             if shape.may_be_placed() {
                 let priority = Reverse(shape.priority);
                 let first = shape.waiting.first();
@@ -331,7 +398,9 @@ impl Scheduler {
         for key in keys {
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
             // A shape that this run did not get to may have candidates still unknown.
-            if !shape.is_stuck(end) {
+            let group = shape.group.as_ref().filter(|_| shape.is_held && shape.may_be_placed());
+            let held = group.map(|group| self.groups.message(group));
+            if held.map_or_else(|| !shape.is_stuck(end), |message| message.is_none()) {
                 continue;
             }
             let stale = shape.reported_position != Some(end);
@@ -347,8 +416,13 @@ impl Scheduler {
                 break;
             }
             looked_at += 1;
-            let preemption = self.preemptor.explain(view.state, &self.index, shape, &self.vicinity);
-            let message = report::message(shape, &self.index, &self.vicinity, preemption);
+            let message = match held.flatten() {
+                Some(message) => message.to_owned(),
+                None => {
+                    let preemption = self.preemptor.explain(view.state, &self.index, shape, &self.vicinity);
+                    report::message(shape, &self.index, &self.vicinity, preemption)
+                }
+            };
             if again {
                 shape.reported_at_ms = view.now_ms;
                 shape.reported_position = Some(end);

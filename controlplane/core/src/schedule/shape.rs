@@ -1,18 +1,18 @@
 //! Waiting pods that every node suits, or does not suit, alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{Name, ObjectId, PodSpec, Resources, Shared};
+use bulkhead_types::{Name, ObjectId, PodGroupKey, PodSpec, Resources, Shared};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{NodeEntry, NodeIndex, Slot, SlotChange};
 use super::plan::Plan;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
-use crate::State;
 use crate::claims::{self, Place};
 use crate::placement::{Misfit, Vicinity, check_fit, check_node};
 use crate::priority::Priorities;
+use crate::{NodeUsage, State};
 
 /// Candidates among which the pods of one owner are spread: those of the best rank come first.
 const SPREAD_SAMPLE: usize = 16;
@@ -36,6 +36,10 @@ pub(crate) struct Shape {
     pub(crate) missing_class: Option<SmolStr>,
     /// Of pods with claims: their namespace. Other pods are alike whatever their namespace.
     namespace: Option<Name>,
+    /// Of pods that are placed with others: their group.
+    pub(crate) group: Option<PodGroupKey>,
+    /// Whether they wait for the rest of it.
+    pub(crate) is_held: bool,
     /// Where their claims let them be; or why no node suits.
     pub(crate) place: Result<Place, String>,
     /// How other pods divide the nodes, if they do.
@@ -59,7 +63,7 @@ pub(crate) struct Choice {
 }
 
 impl Shape {
-    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>) -> Self {
+    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>, group: Option<PodGroupKey>) -> Self {
         let request = spec.scheduling_request();
         Self {
             spec,
@@ -71,6 +75,8 @@ impl Shape {
             priority: 0,
             missing_class: None,
             namespace,
+            group,
+            is_held: false,
             place: Ok(Place::default()),
             plan: None,
             rebuilds: 0,
@@ -219,6 +225,35 @@ impl Shape {
             }
         }
         best.map(|(_, slot, score)| Choice { slot, score: i64::from(score + more), nodes })
+    }
+
+    /// A good node for a pod beside what others of its group have taken in a trial.
+    pub(crate) fn choose_beside(
+        &self,
+        pod: ObjectId,
+        index: &NodeIndex,
+        taken: &BTreeMap<Slot, NodeUsage>,
+        vicinity: &Vicinity,
+    ) -> Option<Choice> {
+        let fits = |slot: Slot, entry: &NodeEntry| {
+            let usage = entry.usage_for(self.priority, None);
+            let usage = taken.get(&slot).map_or(usage, |taken| usage.plus(*taken));
+            entry.has_room_beside(self.request, usage) && self.check_others(entry, vicinity).is_ok()
+        };
+        let nodes = self.candidates.len();
+        if self.plan.is_none() {
+            let mut best = self.candidates.best(0, mix64(pod.0));
+            let found = best.find(|(_, slot)| index.get(*slot).is_some_and(|entry| fits(*slot, entry)));
+            return found.map(|(rank, slot)| Choice { slot, score: sum_of(rank).into(), nodes });
+        }
+        // Where others of the group must be there first, candidates say nothing: every node is asked.
+        let suits =
+            |(slot, entry): &(Slot, &NodeEntry)| self.check_alone(entry).is_ok() && fits(*slot, entry);
+        let ranked = index.entries().filter(suits).map(|(slot, entry)| {
+            let turn = mix64(pod.0 ^ u64::from(slot));
+            (score::rank(&self.spec, self.request, entry), turn, slot)
+        });
+        ranked.max().map(|(rank, _, slot)| Choice { slot, score: sum_of(rank).into(), nodes: nodes.max(1) })
     }
 
     /// Whether other pods let a pod of this shape be on a node.

@@ -53,6 +53,8 @@ impl Shapes {
         // Claims are the namespace's own, and few pods share them.
         let claims: Vec<_> = pod.spec.claims().collect();
         let key = if claims.is_empty() { key } else { digest128(&(key, &pod.meta.namespace, claims)) };
+        // So is a group.
+        let key = pod.group().map_or(key, |(group, _)| digest128(&(key, group)));
         if !vicinity.is_kept() {
             return key;
         }
@@ -90,7 +92,7 @@ impl Shapes {
         }
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
-            Shape::new(pod.spec.clone(), namespace)
+            Shape::new(pod.spec.clone(), namespace, pod.group().map(|(group, _)| group))
         });
         shape.waiting.insert(id);
         if pod.status.reason != REASON_UNSCHEDULABLE {

@@ -1,6 +1,6 @@
 //! Secondary orders over the objects, kept by one function from each object's former and present self.
 
-use bulkhead_types::{Kind, Name, Object, ObjectId, ObjectRef, Pod, Resources};
+use bulkhead_types::{Kind, Name, Object, ObjectId, ObjectRef, Pod, PodGroupKey, Resources};
 use imbl::{OrdMap, OrdSet};
 
 /// What the pods bound to a node reserve.
@@ -48,6 +48,8 @@ pub(crate) struct Index {
     pub(super) pending: OrdSet<ObjectId>,
     /// Which pods that wait have room kept for them on which node, whether or not that exists.
     nominated: OrdMap<ObjectId, OrdSet<ObjectId>>,
+    /// The pods of each group, whatever has become of them.
+    groups: OrdMap<PodGroupKey, OrdSet<ObjectId>>,
     /// Who sets the size or the requests of which workload, or moves the bounds of which autoscaler, by the kind of who
     /// does.
     scalers: OrdSet<(NameKey, Kind, ObjectId)>,
@@ -140,6 +142,10 @@ impl Index {
 
     pub(crate) fn on_node(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
         self.on_node.get(&node).into_iter().flatten().copied()
+    }
+
+    pub(super) fn of_group(&self, group: &PodGroupKey) -> impl Iterator<Item = ObjectId> + use<'_> {
+        self.groups.get(group).into_iter().flatten().copied()
     }
 
     pub(super) fn nominated_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
@@ -262,6 +268,12 @@ impl Index {
             (None, Some(node)) => add(&mut self.on_node, node, id),
             (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
+        }
+        let group = |pod: &Pod| pod.group().map(|(key, _)| key);
+        let (was, is) = (former.and_then(group), present.and_then(group));
+        if was != is {
+            was.iter().for_each(|key| take(&mut self.groups, key, id));
+            is.into_iter().for_each(|key| add(&mut self.groups, key, id));
         }
         let (was, is) = (former.and_then(nominated_node), present.and_then(nominated_node));
         if was != is {

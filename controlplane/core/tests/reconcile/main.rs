@@ -23,6 +23,7 @@ mod nodes;
 mod placement;
 mod placement_laws;
 mod play;
+mod pod_groups;
 mod preemption;
 mod preemption_laws;
 mod profiles;

@@ -62,7 +62,8 @@ impl Leader {
             is_watched: false,
         };
         let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
-        let all = Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let all =
+            Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
         let facts = |zone: usize| {
             let labels = [(SmolStr::new_static("zone"), SmolStr::new(format!("zone-{zone}")))];
             let labels = labels.into_iter().collect();

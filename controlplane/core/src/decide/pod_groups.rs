@@ -1,0 +1,39 @@
+//! Pods of a group get their nodes together, or none of them does.
+
+use std::collections::BTreeSet;
+
+use bulkhead_types::{Binding, Rejection, RejectionCode};
+
+use super::pods::Binder;
+use super::{Emit, check_items, not_allowed};
+use crate::State;
+use crate::pod_group::Standing;
+
+pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    check_items("bindings", bindings.len())?;
+    let group = |binding: &Binding| state.pods().get(binding.pod).and_then(|pod| pod.group());
+    let Some((key, _)) = bindings.first().and_then(group) else {
+        return Err(Rejection::new(RejectionCode::Invalid, "bindings", "the first is of no pod of a group"));
+    };
+    let standing = Standing::of(state, &key);
+    let refuse = |reason: String| Err(not_allowed(format!("pod group {}", key.name), reason));
+    if !standing.is_even {
+        return refuse("its pods are not of the same priority".to_owned());
+    }
+    if u32::try_from(bindings.len()).unwrap_or(u32::MAX) < standing.missing() {
+        let reason =
+            format!("{} more must be placed together, these are {}", standing.missing(), bindings.len());
+        return refuse(reason);
+    }
+    let mut seen = BTreeSet::new();
+    let mut binder = Binder::new(state);
+    for binding in bindings {
+        if !seen.insert(binding.pod) || group(binding).is_none_or(|(other, _)| other != key) {
+            return refuse(format!("pod {} is not of it, or named twice", binding.pod));
+        }
+        binder.bind(binding, emit).map_err(|reason| {
+            not_allowed(format!("pod group {}", key.name), format!("pod {}: {reason}", binding.pod))
+        })?;
+    }
+    Ok(())
+}
