@@ -192,21 +192,17 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::SetUnschedulable { node, unschedulable } => {
             nodes::set_unschedulable(state, node, *unschedulable, emit)
         }
-        Command::RegisterNode { name, facts } => nodes::register(state, name, facts, emit),
-        Command::ReportPods { node, incarnation, reports } => {
-            pods::report(state, *node, *incarnation, reports, emit)
-        }
-        Command::ReportVolumes { node, incarnation, deleted } => {
-            claims::report(state, *node, *incarnation, deleted, emit)
+        Command::RegisterNode { .. } | Command::ReportPods { .. } | Command::ReportVolumes { .. } => {
+            decide_agents(state, command, emit)
         }
         Command::DeletePods { pods, surplus_of, reason } => {
             pods::delete_many(state, pods, *surplus_of, reason, emit)
         }
-        Command::BindPods { bindings } => pods::bind(state, bindings, emit),
-        Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
-        Command::BindPodGroup { bindings } => pod_groups::bind(state, bindings, emit),
-        Command::Preempt { pod, node, victims } => preemption::preempt(state, (*pod, *node), victims, emit),
-        Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
+        Command::BindPods { .. }
+        | Command::BindPodGroup { .. }
+        | Command::SetPodsUnschedulable { .. }
+        | Command::Preempt { .. }
+        | Command::ClearNominations { .. } => decide_placement(state, command, emit),
         Command::SetNodePhase { node, incarnation, phase } => {
             nodes::set_phase(state, *node, *incarnation, *phase, emit)
         }
@@ -247,6 +243,32 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+    }
+}
+
+/// The part of [`decide_command`] that is what agents say.
+fn decide_agents(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
+        Command::RegisterNode { name, facts } => nodes::register(state, name, facts, emit),
+        Command::ReportPods { node, incarnation, reports } => {
+            pods::report(state, *node, *incarnation, reports, emit)
+        }
+        Command::ReportVolumes { node, incarnation, deleted } => {
+            claims::report(state, *node, *incarnation, deleted, emit)
+        }
+        other => unreachable!("{other:?} is no agent's"),
+    }
+}
+
+/// The part of [`decide_command`] that is about where pods are.
+fn decide_placement(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
+        Command::BindPods { bindings } => pods::bind(state, bindings, emit),
+        Command::BindPodGroup { bindings } => pod_groups::bind(state, bindings, emit),
+        Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
+        Command::Preempt { pod, node, victims } => preemption::preempt(state, (*pod, *node), victims, emit),
+        Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
+        other => unreachable!("{other:?} says nothing about where pods are"),
     }
 }
 

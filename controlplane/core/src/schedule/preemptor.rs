@@ -185,7 +185,7 @@ impl Preemptor {
     }
 
     /// Chooses nodes and victims for pods that fit nowhere, those of the highest priority first; and gives up room that is
-    /// of no use.
+    /// of no use. Returns whether there is more to look for than one run may.
     pub(crate) fn propose(
         &mut self,
         view: &View<'_>,
@@ -193,7 +193,7 @@ impl Preemptor {
         shapes: &mut Shapes,
         vicinity: &Vicinity,
         commands: &mut Vec<Command>,
-    ) {
+    ) -> bool {
         let useless = self.useless(view.state, index, shapes, vicinity);
         let mut order = BTreeSet::new();
         for (key, shape) in shapes.waiting() {
@@ -204,12 +204,16 @@ impl Preemptor {
         let keys: BTreeSet<ShapeKey> = order.iter().map(|(.., key)| *key).collect();
         self.searches.retain(|key, _| keys.contains(key));
         let mut allowance = Allowance::default();
-        let (mut proposed, mut searched) = (0, 0);
+        let (mut proposed, mut searched, mut is_more) = (0, 0, false);
         for (.., key) in order {
             let shape = shapes.get_mut(key).expect("a shape that was just listed");
             shape.catch_up(index, view.state, vicinity);
-            if !shape.is_stuck(index.log_end()) || searched >= SEARCHES_PER_RUN {
+            if !shape.is_stuck(index.log_end()) {
                 continue;
+            }
+            if searched >= SEARCHES_PER_RUN {
+                is_more = true;
+                break;
             }
             let mut search = self.searches.remove(&key).unwrap_or_default();
             let is_new = self.search(
@@ -230,6 +234,7 @@ impl Preemptor {
         if !useless.is_empty() {
             commands.push(Command::ClearNominations { pods: useless });
         }
+        is_more
     }
 
     /// One shape's pods; returns whether there was anything to look for.

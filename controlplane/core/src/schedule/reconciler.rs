@@ -133,7 +133,8 @@ impl Reconciler for Scheduler {
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
-        self.preemptor.propose(view, &mut self.index, &mut self.shapes, &self.vicinity, &mut commands);
+        self.dirty |=
+            self.preemptor.propose(view, &mut self.index, &mut self.shapes, &self.vicinity, &mut commands);
         self.report(view, &mut commands);
         self.shapes.trim();
         // Whether the proposals had an effect is looked at next time.
