@@ -218,12 +218,7 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
             ("MetaChanged", of(*kind, *id), "labels or annotations".to_owned())
         }
         EventKind::DeletionRequested { kind, id, deletion, reason } => {
-            let preemptor = deletion.preemptor.map_or_else(String::new, |preemptor| {
-                let name = of(Kind::Pod, preemptor);
-                format!(" for {}", name.map_or_else(|| preemptor.to_string(), |name| name.to_string()))
-            });
-            let summary = format!("{reason}{preemptor}, grace {} ms", deletion.grace_ms);
-            ("DeletionRequested", of(*kind, *id), summary)
+            ("DeletionRequested", of(*kind, *id), summary::of_deletion(reason, deletion, of))
         }
         EventKind::ObjectDeleted { kind, id } => ("Deleted", of(*kind, *id), format!("{kind} {id}")),
         EventKind::DeploymentSpecChanged { id, spec } => {

@@ -16,8 +16,16 @@ use crate::{NodeUsage, State};
 /// Groups that a run tries out, at most.
 const TRIALS_PER_RUN: usize = 64;
 
-/// What a trial was made of: the index' log, and the pods that wait.
-type Basis = (u64, usize, Option<ObjectId>);
+/// What a trial was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Basis {
+    /// The end of the index' log.
+    position: u64,
+    /// Pods that wait, those of them that may be tried, and the youngest.
+    waiting: (usize, usize, Option<ObjectId>),
+    /// How many must be placed together, and whether their priorities allow it.
+    standing: (u32, bool),
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -60,6 +68,11 @@ impl PodGroups {
         self.seen.clear();
     }
 
+    /// What groups name changed: all are to be looked at anew.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Whether a group is looked at for the first time in this run.
     pub(crate) fn is_first_look(&mut self, key: &PodGroupKey) -> bool {
         self.seen.insert(key.clone())
@@ -72,12 +85,19 @@ impl PodGroups {
 
     /// Looks for nodes for a group.
     pub(crate) fn place(&mut self, key: &PodGroupKey, standing: &Standing, scene: &mut Trial<'_>) -> Verdict {
-        let basis = (scene.index.log_end(), standing.waiting.len(), standing.waiting.last().copied());
+        let may_be_tried = |id: &&ObjectId| scene.shapes.key_of_waiting(**id).is_some();
+        let tried = standing.waiting.iter().filter(may_be_tried).count();
+        let basis = Basis {
+            position: scene.index.log_end(),
+            waiting: (standing.waiting.len(), tried, standing.waiting.last().copied()),
+            standing: (standing.least, standing.is_even),
+        };
         let former = self.waiting.get(key).map(|(former, _)| *former);
         if former == Some(basis) {
             return Verdict::Waits { is_news: false };
         }
-        let is_news = former.is_none_or(|former| (former.1, former.2) != (basis.1, basis.2));
+        let is_news =
+            former.is_none_or(|former| (former.waiting, former.standing) != (basis.waiting, basis.standing));
         let name = &key.name;
         let missing = standing.missing() as usize;
         let known = standing.placed as usize + standing.waiting.len();

@@ -100,11 +100,13 @@ impl Reconciler for Scheduler {
             }
             (Object::PriorityClass(_), _) => {
                 self.preemptor.observe_class();
+                self.groups.forget();
                 self.dirty = true;
             }
             (Object::PodDisruptionBudget(_), _) => self.dirty |= self.preemptor.observe_budget(),
             // Labels of namespaces say near whom pods are.
             (Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
+                self.groups.forget();
                 self.dirty = true;
             }
             (Object::Pod(pod), former) => {
@@ -244,7 +246,8 @@ impl Scheduler {
         let mut bindings = Vec::new();
         // Claims of pods that were placed in this run: where those are is known in the next one.
         let mut claims = BTreeSet::<ObjectId>::new();
-        while bindings.len() < BINDINGS_PER_RUN {
+        let mut grouped = 0;
+        while bindings.len() + grouped < BINDINGS_PER_RUN {
             let Some(head) = heads.pop_first() else { break };
             let (id, key) = (head.pod, head.shape);
             let shape = self.shapes.get_mut(key).expect("a shape with a head");
@@ -265,7 +268,12 @@ impl Scheduler {
                 continue;
             }
             if let Some(group) = shape.group.clone().filter(|_| shape.is_held) {
-                self.place_group(view, &group, &mut claims, commands);
+                if let Some(together) = self.place_group(view, &group, &mut claims) {
+                    // What was placed before may be what some of them want to be near.
+                    grouped += bindings.len() + together.len();
+                    self.push_bindings(std::mem::take(&mut bindings), commands);
+                    commands.push(Command::BindPodGroup { bindings: together });
+                }
                 continue;
             }
             let nominated = self.preemptor.node_of(id);
@@ -300,6 +308,10 @@ impl Scheduler {
             }
         }
         self.dirty |= !heads.is_empty();
+        self.push_bindings(bindings, commands);
+    }
+
+    fn push_bindings(&mut self, mut bindings: Vec<Binding>, commands: &mut Vec<Command>) {
         self.in_flight.extend(bindings.iter().map(|binding| (binding.pod, Some(binding.node))));
         while !bindings.is_empty() {
             let rest = bindings.split_off(bindings.len().min(BINDINGS_PER_COMMAND));
@@ -313,10 +325,9 @@ impl Scheduler {
         view: &View<'_>,
         group: &PodGroupKey,
         claims: &mut BTreeSet<ObjectId>,
-        commands: &mut Vec<Command>,
-    ) {
+    ) -> Option<Vec<Binding>> {
         if !self.groups.is_first_look(group) {
-            return;
+            return None;
         }
         let standing = Standing::of(view.state, group);
         let (index, shapes, vicinity) = (&self.index, &mut self.shapes, &self.vicinity);
@@ -325,7 +336,7 @@ impl Scheduler {
             Verdict::Seated(seats) => seats,
             Verdict::Later => {
                 self.dirty = true;
-                return;
+                return None;
             }
             Verdict::Waits { is_news } => {
                 let pods = standing.waiting.iter().filter(|_| is_news);
@@ -333,7 +344,7 @@ impl Scheduler {
                     let shape = self.shapes.get_mut(key).expect("a shape in which a pod waits");
                     (shape.reported_at_ms, shape.reported_position) = (0, None);
                 }
-                return;
+                return None;
             }
         };
         let mut bindings = Vec::with_capacity(seats.len());
@@ -354,7 +365,7 @@ impl Scheduler {
             }
             self.in_flight.insert(id, Some(node));
         }
-        commands.push(Command::BindPodGroup { bindings });
+        Some(bindings)
     }
 
     /// Whom to place first: of every shape the oldest pod, and every pod for which room is kept.

@@ -2,8 +2,9 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AutoscalerMetric, AutoscalerStatus, DeliveryStatus, DeploymentStatus, ObjectId, ObjectStatus,
-    QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus, format_bytes, format_millis,
+    AutoscalerMetric, AutoscalerStatus, Deletion, DeliveryStatus, DeploymentStatus, Kind, ObjectId,
+    ObjectRef, ObjectStatus, QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus, format_bytes,
+    format_millis,
 };
 
 /// How far a rollout is.
@@ -115,4 +116,17 @@ fn of_autoscaler(status: &AutoscalerStatus, metrics: &[AutoscalerMetric]) -> Str
         text += &format!("; {name}: {value}{wants}");
     }
     text
+}
+
+/// Why an object ends, for whose room, and how long it may take.
+pub(super) fn of_deletion(
+    reason: &str,
+    deletion: &Deletion,
+    name_of: impl Fn(Kind, ObjectId) -> Option<ObjectRef>,
+) -> String {
+    let preemptor = deletion.preemptor.map_or_else(String::new, |id| {
+        let name = name_of(Kind::Pod, id);
+        format!(" for {}", name.map_or_else(|| id.to_string(), |name| name.to_string()))
+    });
+    format!("{reason}{preemptor}, grace {} ms", deletion.grace_ms)
 }
