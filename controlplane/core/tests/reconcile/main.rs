@@ -34,3 +34,4 @@ mod stateful_laws;
 mod stateful_sets;
 mod vertical_autoscalers;
 mod vertical_laws;
+mod what_if;
