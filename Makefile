@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify fix lint sim soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint sim laws soak canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,10 +34,13 @@ demo: build ## Three servers, two agents, a rollout, and a leader killed in the 
 
 test: kernel verify ## Install what is missing, then everything that CI runs
 
-verify: lint guest ## Everything that CI runs, changing nothing in the tree
-	@# Guests are tested one at a time: the release build takes what that leaves of the cores, and no more.
-	nice -n 10 $(BUILD_ARMED) & build=$$!; \
-	  cargo nextest run --locked --workspace --profile ci; tests=$$?; wait $$build && exit $$tests
+verify: guest ## Everything that CI runs, changing nothing in the tree
+	cargo fmt --all --check
+	cargo nextest run --locked --workspace --profile ci --no-run
+	@# Many tests wait for guests and servers: the release build and clippy take what that leaves of the cores, and no more.
+	@nice -n 19 $(MAKE) --no-print-directory aside >target/aside.log 2>&1 & aside=$$!; \
+	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \
+	  wait $$aside; aside=$$?; cat target/aside.log; exit $$((tests + aside))
 	cargo test --locked --workspace --doc --quiet
 	$(ARMED_SIMULATIONS) -- --quiet --corpus
 	$(ARMED_SIMULATIONS) -- --quiet --seeds $(SEEDS)
@@ -51,6 +54,10 @@ canaries-part: ## Three of them, others for every commit
 	cargo run --locked --release -p simulations --features canaries --bin canaries -- \
 	  --part-of "$$(git rev-parse HEAD 2>/dev/null || date +%F)" --part-size 3
 
+aside:
+	$(BUILD_ARMED)
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -61,6 +68,9 @@ fix: ## Format, and apply what clippy can
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
+
+laws: ## The laws of reconcilers, agents and wire, with more cases: make laws CASES=5000
+	PROPTEST_CASES=$(or $(CASES),2000) cargo nextest run --locked --workspace -E 'test(/law/)'
 
 soak: ## As many new simulations as fit on all cores: make soak MINUTES=60
 	cargo run --locked --release -p simulations -- --quiet --minutes $(MINUTES) --seeds $$(date +%s)000..$$(date +%s)999 --failures target/simulations

@@ -121,6 +121,8 @@ pub(crate) enum Verb {
     Top(commands::top::TopVerb),
     /// Show what quotas allow, what is used and what is left, at every level
     Quota(commands::quota::QuotaArgs),
+    /// Show what would happen: nodes drained, nodes added, files applied
+    WhatIf(commands::what_if::WhatIfArgs),
     /// Show why something is as it is: the decisions about it, with their figures
     #[command(subcommand)]
     Explain(commands::explain::ExplainVerb),

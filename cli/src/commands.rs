@@ -40,6 +40,7 @@ pub(crate) mod top;
 pub(crate) mod version;
 mod wait;
 pub(crate) mod wait_for;
+pub(crate) mod what_if;
 
 use std::time::Duration;
 
@@ -135,6 +136,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Bench(verb) => bench::run(verb, &context).await,
         Verb::Debug(verb) => debug::run(verb, &context).await,
         Verb::Quota(args) => quota::run(args, &context).await,
+        Verb::WhatIf(args) => what_if::run(args, &context).await,
         Verb::Top(verb) => top::run(verb, &context).await,
         Verb::Version => version::run(&context).await,
         Verb::Server(_)

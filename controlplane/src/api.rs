@@ -9,6 +9,7 @@ mod peers;
 mod podio;
 mod queries;
 mod usage;
+mod what_if;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::error::{RETRY_AFTER, disk_full, exhausted, invalid, rejection_status,
 use crate::handle::Handle;
 use crate::intents::IntentHub;
 use crate::metrics::Metrics;
+use crate::past::Turns;
 use crate::propose::Proposer;
 use crate::transport::Identity;
 use crate::view::Views;
@@ -50,8 +52,8 @@ pub(crate) struct Api {
     pub(crate) history_kept: watch::Receiver<u64>,
     pub(crate) snapshots: Arc<dyn SnapshotStore>,
     pub(crate) backups: SharedBackups,
-    /// Turns of watches that begin in the past.
-    pub(crate) pasts: Arc<tokio::sync::Semaphore>,
+    /// Turns of watches that begin in the past, and of trials.
+    pub(crate) turns: Turns,
     /// Where the log and everything else is kept.
     pub(crate) data_dir: Arc<std::path::Path>,
     pub(crate) lease_ms: u64,

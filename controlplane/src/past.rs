@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::watch::{Watch, WatchEvent, WatchLog};
 use bulkhead_controlplane_disk::{DiskError, Replay};
 use bulkhead_proto::ProtoCodec;
@@ -19,9 +20,18 @@ const PASTS_MAX: usize = 2;
 /// How far before the wanted revision the State may be that it is made from: about ten seconds' work.
 const DISTANCE_MAX: u64 = 2_000_000;
 
-/// How many may run.
-pub(crate) fn turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(PASTS_MAX))
+/// How many of what is costly may run at a time.
+#[derive(Clone)]
+pub(crate) struct Turns {
+    pasts: Arc<Semaphore>,
+    /// Trials of what would be: each keeps a core busy.
+    pub(crate) trials: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { pasts: Arc::new(Semaphore::new(PASTS_MAX)), trials: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 /// A place in the past that moves towards the present.
@@ -52,11 +62,16 @@ impl Past {
 
     /// Begins after a revision; `None` when the stored history does not reach back to it.
     pub(crate) async fn begin(api: &Api, after: Revision) -> Result<Option<Self>, Status> {
-        let turn = api.pasts.clone().acquire_owned().await;
+        let turn = api.turns.pasts.clone().acquire_owned().await;
         let turn = turn.map_err(|_| Status::unavailable("the server is shutting down"))?;
         let (events, snapshots) = (api.events.clone(), api.snapshots.clone());
         let begun = move || Replay::begin(events, &*snapshots, Arc::new(ProtoCodec), after, DISTANCE_MAX);
         Ok(blocking(begun).await?.map(|replay| Self { replay, _turn: turn }))
+    }
+
+    /// The State there.
+    pub(crate) fn state(&self) -> &State {
+        self.replay.state()
     }
 
     /// What comes next for a watch, and whether anything was stored after it.

@@ -266,7 +266,7 @@ impl Running {
             history_kept,
             snapshots,
             backups: Arc::default(),
-            pasts: past::turns(),
+            turns: past::Turns::default(),
             data_dir: options.data_dir.as_path().into(),
             lease_ms: options.lease_ms,
             heartbeat_ms,

@@ -14,10 +14,8 @@
 
 mod codec;
 mod convert;
-#[cfg(test)]
-mod laws;
 
-#[cfg(any(test, feature = "strategies"))]
+#[cfg(feature = "strategies")]
 pub mod strategies;
 
 pub use codec::*;

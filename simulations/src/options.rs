@@ -1,6 +1,6 @@
 //! Everything that the seed decides before anything happens.
 
-use bulkhead_controlplane_core::reconcile::ReconcileConfig;
+use bulkhead_controlplane_core::reconcile::{EvictionRates, ReconcileConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
@@ -450,6 +450,12 @@ impl ServerOptions {
         ReconcileConfig {
             lease_ms: self.lease_ms,
             eviction_ms: self.eviction_ms,
+            // A tenth of the times: what a simulation waits for has to come.
+            eviction_rates: EvictionRates {
+                interval_ms: 1000,
+                interval_unhealthy_ms: 10_000,
+                ..EvictionRates::default()
+            },
             fence_kill_ms: self.fence_kill_ms,
             terminated_pods_max: self.terminated_pods_max,
         }

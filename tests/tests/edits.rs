@@ -106,3 +106,42 @@ fn parts_are_patched_and_set_by_whoever_is_asked() {
     let hidden = cli.run(&["get", "deploy/web", "-o", "yaml"]).ok();
     assert!(!hidden.contains("managedFields"), "{hidden}");
 }
+
+/// How many pods would be placed and wait, as `what-if` says it.
+fn would_be(cluster: &Cluster, words: &[&str]) -> (bool, String) {
+    let said = cluster.cli().run(&[&["what-if"], words].concat()).ok();
+    (said.contains("placed    default"), said)
+}
+
+#[test]
+fn what_would_be_is_asked_and_changes_nothing() {
+    let cluster = Cluster::start(3);
+    let (cli, dir) = (cluster.cli(), cluster.dir());
+    let file = dir.join("web.yaml");
+    let path = file.to_str().expect("a path in UTF-8");
+    std::fs::write(&file, WEB).expect("written");
+    let new_nodes = ["--add-nodes", "2", "--cpu", "4", "--memory", "8Gi"];
+    let (placed, said) = would_be(&cluster, &[&new_nodes[..], &["-f", path]].concat());
+    assert!(placed && said.contains("what-if-1") && said.contains(" 1 be placed, 0 wait"), "{said}");
+    assert!(cli.object("deployment", "web").is_none(), "a file that was only asked about is not applied");
+    let revision = said.split("At revision ").nth(1).and_then(|rest| rest.split(':').next());
+    let before: u64 = revision.expect("the revision is said").parse().expect("a number");
+
+    cli.apply(dir, WEB);
+    let waits = ["wait", "deploy/web", "--for", "jsonpath={.status.replicas}=1", "--timeout", "90s"];
+    let _ = cli.run(&waits).ok();
+    let (placed, said) = would_be(&cluster, &[]);
+    assert!(!placed && said.contains("0/0 nodes are available"), "{said}");
+    let (placed, said) = would_be(&cluster, &new_nodes);
+    assert!(placed && said.contains(" 1 be placed, 0 wait"), "{said}");
+    // Before it was applied there was nothing to place.
+    let at = before.to_string();
+    let (_, said) = would_be(&cluster, &[&new_nodes[..], &["--at", &at]].concat());
+    assert!(said.contains(&format!("At revision {at}: 0 pods would end, 0 be placed, 0 wait")), "{said}");
+
+    cli.run(&["what-if", "--drain", "nowhere"]).refused(4, &["Node nowhere", "does not exist"]);
+    cli.run(&["what-if", "--at", "999999999"]).refused(1, &["at_revision", "yet to come"]);
+    std::fs::write(&file, format!("{WEB}\nnonsense: 1\n")).expect("written");
+    cli.run(&["what-if", "-f", path]).refused(1, &["web.yaml", "nonsense"]);
+    assert_eq!(web(&cluster)["status"]["replicas"], 1);
+}

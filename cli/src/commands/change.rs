@@ -116,7 +116,7 @@ pub(crate) async fn send(request: v1::ApplyRequest, context: &Context) -> Result
     Ok(answer)
 }
 
-fn refused(errors: &[v1::ManifestError]) -> Failure {
+pub(crate) fn refused(errors: &[v1::ManifestError]) -> Failure {
     let lines: Vec<String> = errors
         .iter()
         .map(|e| {

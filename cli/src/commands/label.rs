@@ -1,5 +1,7 @@
 //! `label` and `annotate`: set and remove labels and annotations.
 
+use std::collections::BTreeMap;
+
 use bulkhead_types::{Kind, ObjectRef, check_label_key, check_label_value};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -110,6 +112,15 @@ fn apply(
         metadata.insert(notes.field().to_owned(), Value::Object(map));
     }
     Ok(())
+}
+
+/// Labels to set, each as `KEY=VALUE`.
+pub(crate) fn parse(words: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |word: &String| match edit(word, Notes::Labels)? {
+        Edit::Set(key, value) => Ok((key, value)),
+        Edit::Remove(_) => Err(Failure::usage(format!("{word:?} is no label: KEY=VALUE is"))),
+    };
+    words.iter().map(pair).collect()
 }
 
 fn edit(word: &str, notes: Notes) -> Result<Edit, Failure> {

@@ -75,6 +75,14 @@ async fn taint(object: &ObjectRef, edits: &[Edit], context: &Context) -> Result<
     emit_line(&format!("node/{} {}", object.name, if changed { "tainted" } else { "not changed" }))
 }
 
+/// A taint to set, as `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+pub(crate) fn parse(text: &str) -> Result<Taint, Failure> {
+    match edit(text)? {
+        Edit::Set(taint) => Ok(taint),
+        Edit::Remove(..) => Err(Failure::usage(format!("{text:?} removes a taint: there is none yet"))),
+    }
+}
+
 fn word(effect: TaintEffect) -> &'static str {
     match effect {
         TaintEffect::NoSchedule => "NoSchedule",

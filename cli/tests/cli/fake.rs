@@ -40,6 +40,9 @@ pub(crate) struct State {
     pub(crate) refuse_evictions: u32,
     /// What pods (with a namespace) and nodes use.
     pub(crate) usage: Vec<v1::ObjectUsage>,
+    /// What it says would happen, whatever it is asked; and what it was asked.
+    pub(crate) what_if: v1::WhatIfResponse,
+    pub(crate) asked: Vec<v1::WhatIfRequest>,
     /// How far the level is below the newest one.
     pub(crate) levels_behind: u32,
 }

@@ -13,6 +13,7 @@ mod quotas;
 mod sets;
 mod top;
 mod vertical;
+mod what_if;
 
 use std::process::{Command, Output};
 

@@ -42,6 +42,7 @@ pub mod server;
 mod state;
 pub mod vertical;
 pub mod watch;
+pub mod what_if;
 mod workload;
 
 pub use decide::decide;

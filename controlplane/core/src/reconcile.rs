@@ -21,6 +21,7 @@ mod daemon_set;
 pub(crate) mod deployment;
 mod disruption;
 mod elastic;
+mod eviction_rate;
 pub mod fencing;
 mod garbage;
 mod history;
@@ -44,6 +45,7 @@ use crate::{Change, State};
 
 use queue::work_off;
 
+pub use eviction_rate::EvictionRates;
 pub(crate) use queue::Queue;
 pub use soft::{MetricAnswer, MetricSample, Sample, SoftState, USAGE_AGE_MS_MAX};
 pub(crate) use tally::Tallies;
@@ -53,6 +55,10 @@ pub(crate) use tally::Tallies;
 pub(crate) const COMMANDS_PER_RUN: usize = 128;
 /// Objects that one reconciler looks at per run, at most.
 pub(crate) const OBJECTS_PER_RUN: usize = 512;
+
+/// Reconcilers that have no part in a trial.
+const OFF_TRIAL: [&str; 6] =
+    ["node-lifecycle", "cron-job", "cron-autoscaler", "autoscaler", "vertical-autoscaler", "garbage"];
 
 /// What reconcilers look at.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +81,8 @@ pub struct ReconcileConfig {
     /// How long a node may be unreachable before its pods are replaced, in milliseconds (Kubernetes adds a
     /// toleration of 300 seconds by default). Pods that must be unique are replaced when it is fenced.
     pub eviction_ms: u64,
+    /// How fast that goes when many nodes are unreachable.
+    pub eviction_rates: EvictionRates,
     /// How long a node may take from the end of its lease until the last guest that must be unique is dead, in
     /// milliseconds.
     pub fence_kill_ms: u64,
@@ -87,6 +95,7 @@ impl Default for ReconcileConfig {
         Self {
             lease_ms: 10_000,
             eviction_ms: 300_000,
+            eviction_rates: EvictionRates::default(),
             fence_kill_ms: fencing::FENCE_KILL_MS_DEFAULT,
             terminated_pods_max: 1000,
         }
@@ -170,6 +179,15 @@ impl Reconcilers {
         ];
         let entries = reconcilers.into_iter().map(|reconciler| Entry { reconciler, in_flight: 0 }).collect();
         Self { config, tallies: Tallies::default(), entries }
+    }
+
+    /// Those that go by what the State says, and not by calendars, measurements or silence: for a trial, in which nothing is
+    /// heard and time only passes to see how it ends.
+    #[must_use]
+    pub fn on_trial(config: ReconcileConfig) -> Self {
+        let mut all = Self::new(config);
+        all.entries.retain(|entry| !OFF_TRIAL.contains(&entry.reconciler.name()));
+        all
     }
 
     /// Starts over, as a new leader does once its term's first entry was applied: everything is dirty and

@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: u32 = 8;
 const MANAGER_DEFAULT: &str = "bulkhead";
 
 /// A request, checked.
-struct Wish {
+pub(super) struct Wish {
     files: Vec<Source>,
     namespace: Name,
     manager: String,
@@ -102,7 +102,7 @@ impl Manifests for Api {
 }
 
 impl Wish {
-    fn read(request: v1::ApplyRequest, trace_context: Option<SmolStr>) -> Result<Self, Status> {
+    pub(super) fn read(request: v1::ApplyRequest, trace_context: Option<SmolStr>) -> Result<Self, Status> {
         if request.files.len() > FILES_MAX {
             return Err(invalid("files", format!("at most {FILES_MAX} files are allowed")));
         }
@@ -128,7 +128,7 @@ impl Wish {
         })
     }
 
-    fn plan(&self, before: &State) -> Result<Vec<Planned>, PlanError> {
+    pub(super) fn plan(&self, before: &State) -> Result<Vec<Planned>, PlanError> {
         let edit = Edit { manager: &self.manager, mode: self.mode };
         // Below that level nobody manages fields: a document is the whole object.
         let is_tracked = before.feature_level() >= WORKLOADS_LEVEL;
@@ -140,7 +140,12 @@ impl Wish {
     }
 
     /// What is submitted; each attempt is a submission of its own, that is told apart when the request is repeated.
-    fn stamped(&self, before: &State, planned: &[Planned], attempt: u32) -> Result<Stamped, Status> {
+    pub(super) fn stamped(
+        &self,
+        before: &State,
+        planned: &[Planned],
+        attempt: u32,
+    ) -> Result<Stamped, Status> {
         if planned.is_empty() || planned.len() > COMMANDS_MAX {
             let reason =
                 format!("hold {} objects; 1 to {COMMANDS_MAX} can be applied together", planned.len());
@@ -199,7 +204,7 @@ fn without_managers(mut object: Object) -> Object {
 }
 
 /// Fields that others manage: each with who does.
-fn conflict_status(conflicts: &[FieldConflict]) -> Status {
+pub(super) fn conflict_status(conflicts: &[FieldConflict]) -> Status {
     let mut details = ErrorDetails::new();
     let lines: Vec<String> = conflicts
         .iter()
@@ -224,7 +229,7 @@ fn precondition(one: &Planned) -> Option<Precondition> {
     Some(Precondition { object: one.parsed.object.object_ref(), revision })
 }
 
-fn wire_error(error: ManifestError) -> v1::ManifestError {
+pub(super) fn wire_error(error: ManifestError) -> v1::ManifestError {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     v1::ManifestError {
         file: error.file,

@@ -127,6 +127,14 @@ impl Queries for Api {
         self.history(request.into_inner(), deadline).await
     }
 
+    async fn what_if(
+        &self,
+        request: Request<v1::WhatIfRequest>,
+    ) -> Result<Response<v1::WhatIfResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        self.what_would_be(request.into_inner(), deadline).await.map(Response::new)
+    }
+
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageResponse>, Status> {
         let deadline = deadline(request.metadata());
         self.usage_of(request.into_inner(), deadline).await.map(Response::new)

@@ -86,6 +86,15 @@ impl v1::queries_server::Queries for Fake {
         Ok(Response::new(v1::UsageResponse { items, continue_token }))
     }
 
+    async fn what_if(
+        &self,
+        request: Request<v1::WhatIfRequest>,
+    ) -> Result<Response<v1::WhatIfResponse>, Status> {
+        let mut state = self.state();
+        state.asked.push(request.into_inner());
+        Ok(Response::new(state.what_if.clone()))
+    }
+
     type ListEventsStream = BoxStream<'static, Result<v1::HistoryEntry, Status>>;
 
     async fn list_events(

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bulkhead_types::{Command, Node, NodePhase, Object, ObjectId, Pod, Taint, TaintEffect};
 use smol_str::SmolStr;
 
+use super::eviction_rate::EvictionPace;
 use super::fencing::fence_after_ms;
 use super::{Queue, Reconciler, View, is_active, work_off};
 use crate::decide::may_be_fenced;
@@ -26,6 +27,7 @@ pub(super) struct NodeLifecycle {
     queue: Queue,
     /// Nodes that are unreachable or have `NoExecute` taints.
     tainted: BTreeMap<ObjectId, Tainted>,
+    pace: EvictionPace,
 }
 
 /// A node that pods may have to leave.
@@ -53,6 +55,7 @@ impl Reconciler for NodeLifecycle {
             Object::Node(node) if change.change_type == ChangeType::Deleted => {
                 self.queue.forget(node.meta.id);
                 self.tainted.remove(&node.meta.id);
+                self.pace.forget(node.meta.id);
             }
             Object::Node(node) => self.note_node(node),
             // A pod that was bound before its node was tainted, or became unreachable, but applied after.
@@ -97,6 +100,9 @@ impl NodeLifecycle {
         let taints = node.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::NoExecute);
         let taints: BTreeMap<_, _> =
             taints.map(|taint| (taint.clone(), known.get(taint).copied().flatten())).collect();
+        if node.status.phase == NodePhase::Ready {
+            self.pace.forget(id);
+        }
         if !taints.is_empty() || node.status.phase != NodePhase::Ready {
             self.tainted.insert(id, Tainted { taints, next_ms: Some(0) });
         }
@@ -162,7 +168,10 @@ impl NodeLifecycle {
         // Whoever takes the place of a pod that must be unique has to wait until it is surely dead.
         let fences = may_be_fenced(view.state, node);
         let waits_for_fence = |pod: &Pod| fences && pod.is_unique();
-        let (mut lost, mut tainted, mut next_ms) = (Vec::new(), Vec::new(), None::<u64>);
+        // That those are dead is sure, however many nodes fell silent.
+        let is_dead = |pod: &Pod| node.status.phase == NodePhase::Fenced && pod.is_unique();
+        let (mut dead, mut lost, mut tainted, mut next_ms) =
+            (Vec::new(), Vec::new(), Vec::new(), None::<u64>);
         for pod in view.state.pods_on(id).filter(|pod| is_active(pod)) {
             let by_taint = taints
                 .iter()
@@ -174,13 +183,21 @@ impl NodeLifecycle {
                 .filter(|_| pod.meta.owner.is_some() && !waits_for_fence(pod))
                 .and_then(|taint| stays_until(pod, taint, since_ms, view.config.eviction_ms));
             if by_loss.is_some_and(|until_ms| until_ms <= view.now_ms) {
-                lost.push(pod.meta.id);
+                if is_dead(pod) { dead.push(pod.meta.id) } else { lost.push(pod.meta.id) }
             } else if by_taint.is_some_and(|until_ms| until_ms <= view.now_ms) {
                 tainted.push(pod.meta.id);
             } else {
                 next_ms = next_ms.into_iter().chain(by_taint).chain(by_loss).min();
             }
         }
+        if !lost.is_empty()
+            && let Err(again_ms) =
+                self.pace.give_up(view.state, node, view.now_ms, &view.config.eviction_rates)
+        {
+            lost.clear();
+            next_ms = next_ms.into_iter().chain([again_ms]).min();
+        }
+        lost.extend(dead);
         // Whether those that were asked to go do so is looked at again.
         let asked = !lost.is_empty() || !tainted.is_empty();
         tainted_node.next_ms = if asked { Some(0) } else { next_ms };

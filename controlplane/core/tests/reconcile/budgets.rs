@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::kit::{Cluster, Say, deployment, map, name, reference};
 
-fn budget(named: &str, bound: DisruptionBound, policy: UnhealthyPodEvictionPolicy) -> Object {
+pub fn budget(named: &str, bound: DisruptionBound, policy: UnhealthyPodEvictionPolicy) -> Object {
     let selector = LabelSelector::from_labels(map(&[("app", "web")]));
     let spec = DisruptionBudgetSpec { bound, selector, unhealthy_pod_eviction_policy: policy };
     let meta = ObjectMeta::new(Some(name("default")), name(named));

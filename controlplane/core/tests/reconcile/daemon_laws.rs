@@ -234,6 +234,8 @@ fn heal(cluster: &mut Cluster) {
 }
 
 proptest! {
+    #![proptest_config(play::cases(96))]
+
     #[test]
     fn nodes_keep_their_bounds_and_rollouts_end(
         min_ready_ms in prop_oneof![Just(0u64), Just(7000)],

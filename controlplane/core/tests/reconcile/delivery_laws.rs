@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::kit::{Cluster, deployment, reference, rolling};
 use crate::laws::check_bounds;
-use crate::play::{Chance, Seen, Word, any_chance, check_history};
+use crate::play::{self, Chance, Seen, Word, any_chance, check_history};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -155,7 +155,7 @@ fn heal(cluster: &mut Cluster) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(play::cases(72))]
 
     #[test]
     fn deliveries_keep_their_steps_and_end(

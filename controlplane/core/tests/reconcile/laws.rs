@@ -109,6 +109,8 @@ fn heal(cluster: &mut Cluster) {
 }
 
 proptest! {
+    #![proptest_config(play::cases(96))]
+
     #[test]
     fn rollouts_keep_their_bounds_and_end(
         surge in 0u32..4,
@@ -132,7 +134,7 @@ proptest! {
 
 proptest! {
     // Each case is run twice, and a difference shows at once or never.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(play::cases(24))]
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {

@@ -37,3 +37,4 @@ mod stateful_laws;
 mod stateful_sets;
 mod vertical_autoscalers;
 mod vertical_laws;
+mod what_if;

@@ -210,7 +210,7 @@ fn heal(cluster: &mut Cluster, model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(play::cases(32))]
 
     #[test]
     fn all_kinds_keep_their_promises_beside_each_other(ops in prop::collection::vec(any_op(), 1..60)) {

@@ -2,11 +2,11 @@
 
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    Command, Kind, Namespace, NodePhase, Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodSpec,
-    PodStatus, Taint, TaintEffect, Toleration, TolerationOperator,
+    Command, Kind, Namespace, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, PodPhase, PodReport,
+    PodSpec, PodStatus, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
-use crate::kit::{Cluster, GIB, Say, deployment, facts, name, pod, pod_spec, reference, replica_set};
+use crate::kit::{Cluster, GIB, Say, deployment, facts, map, name, pod, pod_spec, reference, replica_set};
 
 fn phase(cluster: &Cluster, node: ObjectId) -> NodePhase {
     cluster.state().nodes().get(node).unwrap().status.phase
@@ -209,4 +209,74 @@ fn a_report_that_comes_late_says_nothing_also_when_the_pod_is_as_it_was() {
     assert!(hear(3, true), "it was unready in between");
     assert!(hear(2, false), "which is over");
     assert!(!hear(4, false));
+}
+
+/// Nodes by zone, with a pod each, of which some fall silent at once.
+struct Outage {
+    cluster: Cluster,
+    lost: Vec<ObjectId>,
+}
+
+impl Outage {
+    fn begin(zones: &[(&str, usize, usize)]) -> Self {
+        let mut cluster = Cluster::with(ReconcileConfig { eviction_ms: 1000, ..ReconcileConfig::default() });
+        let mut lost = Vec::new();
+        for (zone, nodes, silent) in zones {
+            for n in 0..*nodes {
+                let labels = map(&[("topology.kubernetes.io/zone", zone)]);
+                let facts = NodeFacts { labels, ..facts(16_000, 64 * GIB, 100) };
+                let id = cluster.node(&format!("{zone}-{n}"), facts);
+                lost.extend((n < *silent).then_some(id));
+            }
+        }
+        let nodes = zones.iter().map(|(_, nodes, _)| *nodes as u32).sum();
+        cluster.ok(Command::Apply(replica_set("web", nodes, pod_spec("web:1", 100, 64 << 20))));
+        cluster.converge();
+        cluster.silent.clone_from(&lost);
+        // By then they are unreachable, and their pods' time is up.
+        cluster.advance(15_000);
+        Self { cluster, lost }
+    }
+
+    /// After so long, of so many lost nodes the pods are replaced.
+    fn check(&mut self, ms: u64, expected: usize) {
+        self.cluster.advance(ms);
+        let pods = self.cluster.active_pods();
+        let is_left = |node: &&ObjectId| !pods.iter().any(|pod| pod.node == Some(**node));
+        let found = self.lost.iter().filter(is_left).count();
+        assert_eq!(found, expected, "of {} lost nodes, {ms} ms later", self.lost.len());
+    }
+}
+
+#[test]
+fn nodes_are_given_up_one_after_the_other() {
+    let mut outage = Outage::begin(&[("a", 6, 3)]);
+    outage.check(0, 1);
+    outage.check(12_000, 2);
+    outage.check(12_000, 3);
+}
+
+#[test]
+fn in_a_zone_that_lost_most_nodes_nothing_is_given_up_until_some_are_back() {
+    let mut outage = Outage::begin(&[("a", 4, 3), ("b", 1, 0)]);
+    outage.check(300_000, 0);
+    let back = outage.lost.pop().expect("three are lost");
+    outage.cluster.silent.retain(|node| *node != back);
+    outage.check(9000, 1);
+    outage.check(12_000, 2);
+}
+
+#[test]
+fn a_zone_that_is_lost_as_a_whole_is_given_up_unless_all_are() {
+    let mut outage = Outage::begin(&[("a", 3, 3), ("b", 2, 0)]);
+    outage.check(0, 1);
+    outage.check(24_000, 3);
+    Outage::begin(&[("a", 3, 3), ("b", 2, 2)]).check(300_000, 0);
+}
+
+#[test]
+fn in_a_large_zone_it_goes_slowly() {
+    let mut outage = Outage::begin(&[("a", 51, 40)]);
+    outage.check(90_000, 1);
+    outage.check(30_000, 2);
 }

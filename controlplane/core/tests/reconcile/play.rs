@@ -8,6 +8,13 @@ use proptest::prelude::*;
 
 use crate::kit::{Cluster, Say, reference};
 
+/// So many cases of a law that takes long, or as many as `PROPTEST_CASES` says (`make laws`).
+pub fn cases(few: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { few };
+    ProptestConfig { cases, failure_persistence: None, ..config }
+}
+
 /// A command of a reconciler, and what it did.
 pub struct Seen<'a> {
     pub now_ms: u64,

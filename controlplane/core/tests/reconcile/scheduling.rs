@@ -259,6 +259,8 @@ fn perform(cluster: &mut Cluster, number: usize, op: &Op) {
 }
 
 proptest! {
+    #![proptest_config(crate::play::cases(96))]
+
     /// Compared with asking every node about every pod: nobody waits who could run, and everybody who waits
     /// knows why. That nobody runs who may not is checked after each step, by the ledger's own invariants
     /// and by `decide`.

@@ -247,6 +247,8 @@ fn heal(cluster: &mut Cluster) {
 }
 
 proptest! {
+    #![proptest_config(play::cases(96))]
+
     #[test]
     fn ordinals_keep_their_order_and_rollouts_end(
         in_order in any::<bool>(),
@@ -287,7 +289,7 @@ proptest! {
 
 proptest! {
     // Each case is run twice, and a difference shows at once or never.
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(play::cases(24))]
 
     #[test]
     fn equal_inputs_give_equal_outputs(ops in prop::collection::vec(any_op(), 1..25)) {

@@ -1,6 +1,6 @@
 //! Laws of the codec and of conversion, for any content.
 
-use crate::{ConvertError, ProtoCodec, strategies, v1};
+use bulkhead_proto::{ConvertError, ProtoCodec, strategies, v1};
 use bulkhead_types::*;
 use proptest::prelude::*;
 
