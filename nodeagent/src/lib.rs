@@ -20,6 +20,7 @@ pub mod boot;
 mod channel;
 mod clock;
 mod config;
+mod devices;
 mod disk;
 mod driver;
 mod error;
@@ -112,8 +113,10 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
+    let found = inputs.clone();
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
     driver.recover().await?;
+    let looking = tokio::spawn(devices::watch(found));
 
     // Made before the first pod waits for it.
     let warming = Arc::clone(&host);
@@ -136,6 +139,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     stopping.cancel();
     session.abort();
     served.abort();
+    looking.abort();
     let _ = session.await;
     let _ = served.await;
     drop(data);

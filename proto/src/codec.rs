@@ -112,6 +112,7 @@ fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
         Command::ReportVolumes { deleted, .. } => deleted.len(),
+        Command::ReportDevices { report, .. } => report.devices.len() + report.removed.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),
         Command::BindPods { bindings } => bindings.len(),
@@ -129,6 +130,7 @@ fn items(command: &Command) -> usize {
         | Command::UndoRollout { .. }
         | Command::RestartRollout { .. }
         | Command::SetUnschedulable { .. }
+        | Command::SetDeviceCordoned { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
         | Command::SetStopped { .. }

@@ -120,6 +120,9 @@ impl World {
                 }
                 true
             }
+            Fault::DeviceFailure { agent, index, gone, for_us } => {
+                self.fail_device(agent, index, gone, for_us)
+            }
             Fault::VmCrash { agent, pod, instance } => {
                 (agent as usize) < self.agents.len() && self.end_guest(agent, pod, instance, "signal 11")
             }

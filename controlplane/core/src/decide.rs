@@ -5,6 +5,7 @@ mod claims;
 mod cluster;
 mod cron_scaling;
 mod delivery;
+mod devices;
 mod elastic;
 mod emit;
 mod eviction;
@@ -37,6 +38,7 @@ pub(crate) use autoscaling::size as workload_size;
 pub(crate) use claims::{claim_from, is_surplus as is_surplus_claim};
 pub use cluster::decide_membership;
 pub(crate) use cron_scaling::last_run as last_cron_run;
+pub(crate) use devices::check_report as check_device_report;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
 pub(crate) use jobs::expires_at_ms;
@@ -196,6 +198,12 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         }
         Command::ReportVolumes { node, incarnation, deleted } => {
             claims::report(state, *node, *incarnation, deleted, emit)
+        }
+        Command::ReportDevices { node, incarnation, report } => {
+            devices::report(state, *node, *incarnation, report, emit)
+        }
+        Command::SetDeviceCordoned { node, device, cordoned } => {
+            devices::set_cordoned(state, node, device, *cordoned, emit)
         }
         Command::DeletePods { pods, surplus_of, reason } => {
             pods::delete_many(state, pods, *surplus_of, reason, emit)

@@ -256,6 +256,18 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
         }
+        EventKind::DevicesReported { id, report, .. } => {
+            let (changed, gone) = (report.devices.len(), report.removed.len());
+            (
+                "DevicesReported",
+                of(Kind::ResourceSlice, *id),
+                format!("{changed} new or changed, {gone} gone"),
+            )
+        }
+        EventKind::DeviceCordoned { id, device, cordoned } => {
+            let word = if *cordoned { "cordoned" } else { "uncordoned" };
+            ("DeviceCordoned", of(Kind::ResourceSlice, *id), format!("{device} {word}"))
+        }
         EventKind::SpecChanged(object) => {
             let changed = Some(object.object_ref());
             ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
@@ -308,6 +320,11 @@ fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, O
         EventKind::PodBound(binding) => {
             let summary =
                 format!("to {}, {} nodes considered", node_name(binding.node), binding.nodes_considered);
+            let devices: Vec<&str> = binding.devices.iter().map(|given| given.device.as_str()).collect();
+            let summary = match devices.is_empty() {
+                true => summary,
+                false => format!("{summary}, devices {}", devices.join(", ")),
+            };
             ("Bound", of(Kind::Pod, binding.pod), summary)
         }
         EventKind::PodStatusChanged { id, status } => {

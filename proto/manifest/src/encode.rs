@@ -5,6 +5,7 @@ mod claim;
 mod config;
 mod cron_autoscaler;
 mod delivery;
+mod device;
 mod disruption_budget;
 mod elastic;
 mod job;
@@ -87,6 +88,8 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::Project(o) => (Some(quota::project_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::Department(o) => (Some(quota::department_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
+        Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
+        Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)

@@ -3,10 +3,10 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec};
+use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, PodSpec, QuotaAmounts};
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 7;
+pub const FEATURE_LEVEL_MAX: u32 = 8;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -32,6 +32,9 @@ pub const PLACEMENT_LEVEL: u32 = 7;
 /// From this level on there are ResourceQuotas, LimitRanges, Projects and Departments.
 pub const QUOTA_LEVEL: u32 = 7;
 
+/// From this level on nodes have devices: DeviceClasses, ResourceSlices, pods that ask for extended resources, quotas of them.
+pub const DEVICES_LEVEL: u32 = 8;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -43,6 +46,7 @@ impl Kind {
             Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
+            Self::DeviceClass | Self::ResourceSlice => DEVICES_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -83,14 +87,26 @@ impl Object {
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::CronJob(job) => spec(&job.spec.job_template.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
+            Self::ResourceQuota(quota) => quota_level(&quota.spec.hard),
+            Self::Project(project) => quota_level(&project.spec.hard),
+            Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
 
+/// Of a quota: devices are counted by name, since a level of their own.
+fn quota_level(hard: &QuotaAmounts) -> u32 {
+    let counts_devices = hard.iter().any(|(resource, _)| resource.measure().is_extended());
+    if counts_devices { DEVICES_LEVEL } else { QUOTA_LEVEL }
+}
+
 impl PodSpec {
     fn feature_level(&self) -> u32 {
+        if self.asks_for_devices() {
+            return DEVICES_LEVEL;
+        }
         if self.placement().is_some() {
             return PLACEMENT_LEVEL;
         }
@@ -112,6 +128,10 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::BindPods { bindings } if bindings.iter().any(|one| !one.devices.is_empty()) => {
+                DEVICES_LEVEL
+            }
+            Self::ReportDevices { .. } | Self::SetDeviceCordoned { .. } => DEVICES_LEVEL,
             Self::SetReplicaSetStatus { status, .. } if status.failure.get().is_some() => QUOTA_LEVEL,
             Self::SetStatus { status, .. } => status.kind().feature_level().max(WORKLOADS_LEVEL),
             Self::Create(object) | Self::Apply(object) => object.feature_level(),

@@ -13,6 +13,7 @@ use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
+use crate::devices::Taken;
 use crate::job_pods::JobPods;
 use crate::placement::check_fit;
 use crate::state::NodeUsage;
@@ -27,6 +28,7 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     // What this command itself has placed so far, by node.
     let mut placed = std::collections::BTreeMap::<ObjectId, NodeUsage>::new();
     let mut given = Given::default();
+    let mut devices = Taken::default();
     // The same for who is near whom.
     let mut vicinity = state.vicinity.clone();
     for binding in bindings {
@@ -44,7 +46,11 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
         if vicinity.outlook(pod).is_some_and(|outlook| vicinity.check(&outlook, node).is_err()) {
             continue;
         }
+        if !devices.may_take(state, pod, node, &binding.devices) {
+            continue;
+        }
         let Some(claims) = given.give(state, pod, node) else { continue };
+        devices.take(state, binding);
         usage.requests = usage.requests.plus(request);
         usage.pods += 1;
         vicinity.bind(pod, node);
@@ -112,7 +118,8 @@ fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>)
     if pod.status.phase.is_terminal() {
         return;
     }
-    let status = merged(&pod.status, report, emit.at_ms());
+    let mut status = merged(&pod.status, report, emit.at_ms());
+    mark_devices(state, pod, &mut status);
     let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
     // A status that is what it was before may have been another one in between, in a report that is still on its way: that
     // it is outdated must be seen when it arrives.
@@ -140,6 +147,18 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         sandbox_restarts: seen.sandbox_restarts,
         init_containers: seen.init_containers.iter().map(bounded).collect(),
         containers: seen.containers.iter().map(bounded).collect(),
+        devices: present.devices.clone(),
+    }
+}
+
+/// What is wrong with a pod's devices is said as long as its agent has nothing else to say.
+fn mark_devices(state: &State, pod: &Pod, status: &mut PodStatus) {
+    if pod.devices().is_empty() || status.phase.is_terminal() || !status.reason.is_empty() {
+        return;
+    }
+    let slice = pod.node.and_then(|node| state.resource_slice_of(node));
+    if let Some((reason, message)) = slice.and_then(|slice| crate::devices::trouble(slice, pod)) {
+        (status.reason, status.message) = (reason, message);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{Node, ObjectId, Resources};
+use bulkhead_types::{Binding, Node, ObjectId, Resources};
 
+use crate::devices::NodeDevices;
 use crate::placement::{Mover, check_room};
 use crate::{NodeUsage, State};
 
@@ -23,13 +24,15 @@ pub(crate) struct NodeEntry {
     /// The node's own figures, kept here because every placement reads them.
     pub(crate) allocatable: Resources,
     pods_max: u32,
+    /// Its devices and who holds them, own decisions of this run included.
+    pub(crate) devices: Option<Arc<NodeDevices>>,
 }
 
 impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        Self { node, usage, allocatable, pods_max }
+        Self { node, usage, allocatable, pods_max, devices: None }
     }
 
     /// Whether so much more is free: [`check_room`] without its reasons.
@@ -92,6 +95,12 @@ impl NodeIndex {
         self.touched.insert(node);
     }
 
+    /// Notes that any node's devices may count as others.
+    pub(crate) fn touch_devices(&mut self) {
+        let with_devices = self.slots.iter().flatten().filter(|entry| entry.devices.is_some());
+        self.touched.extend(with_devices.map(|entry| entry.node.meta.id));
+    }
+
     /// Notes that the pods of a node, or what others think of them, changed.
     pub(crate) fn stir(&mut self, node: ObjectId) {
         self.stirred.insert(node);
@@ -125,9 +134,10 @@ impl NodeIndex {
         let entry = &mut self.slots[slot as usize];
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
-        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage) {
+        let devices = state.devices.get(id);
+        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage || e.devices.as_ref() != devices) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            *entry = Some(NodeEntry::new(node.clone(), usage));
+            *entry = Some(NodeEntry { devices: devices.cloned(), ..NodeEntry::new(node.clone(), usage) });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
         }
     }
@@ -145,10 +155,13 @@ impl NodeIndex {
     }
 
     /// Reserves room for a pod that is about to be bound. Should that not happen, the node must be touched.
-    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover) {
+    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover, binding: &Binding) {
         let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
+        if let Some(devices) = entry.devices.as_mut().filter(|_| !binding.devices.is_empty()) {
+            Arc::make_mut(devices).take(binding.pod, &binding.devices);
+        }
         self.log.push(SlotChange { bound: Some(mover), ..SlotChange::usage(slot) });
     }
 

@@ -80,6 +80,15 @@ impl Reconciler for Scheduler {
                 self.index.touch(node.meta.id);
                 self.dirty = true;
             }
+            (Object::ResourceSlice(slice), _) => {
+                self.index.touch(slice.node);
+                self.dirty = true;
+            }
+            // Which resource a device is may change on every node.
+            (Object::DeviceClass(_), _) => {
+                self.index.touch_devices();
+                self.dirty = true;
+            }
             // Labels of namespaces say near whom pods are.
             (Object::PriorityClass(_) | Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
                 self.dirty = true;
@@ -245,11 +254,17 @@ impl Scheduler {
             // Without a candidate the shape sleeps: the next run asks again when the index changed.
             let Some(choice) = shape.choose(id, &self.vicinity, neighbours) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
+            // What was found to fit by a first look is chosen now; the next run asks again, should that ever fail.
+            let Some(devices) = shape.choose_devices(self.index.get(choice.slot)) else {
+                debug_assert!(false, "pod {id} was to have devices that are not there");
+                continue;
+            };
             let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            bindings.push(Binding { pod: id, node, nodes_considered, score: choice.score });
-            self.index.reserve(choice.slot, shape.request, mover);
+            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices };
+            self.index.reserve(choice.slot, shape.request, mover, &binding);
+            bindings.push(binding);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
             heads.extend(shape.waiting.first().map(|head| (priority, *head, key)));

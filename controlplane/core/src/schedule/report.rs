@@ -18,6 +18,9 @@ pub(crate) fn message(shape: &Shape, index: &NodeIndex, vicinity: &Vicinity) -> 
     if let Err(reason) = &shape.place {
         return reason.clone();
     }
+    if let Some(reason) = shape.device_refusal() {
+        return reason;
+    }
     if index.len() == 0 {
         return "no nodes available to schedule pods".to_owned();
     }

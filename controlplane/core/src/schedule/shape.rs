@@ -1,8 +1,9 @@
 //! Waiting pods that every node suits, or does not suit, alike.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use bulkhead_types::{Name, ObjectId, PodSpec, Resources, Shared};
+use bulkhead_types::{AllocatedDevice, Name, ObjectId, PodSpec, Resources, Shared};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
@@ -12,6 +13,7 @@ use super::priority;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::State;
 use crate::claims::{self, Place};
+use crate::devices::{self, Classes, Needs, Policies};
 use crate::placement::{Misfit, Vicinity, check_fit};
 
 /// Candidates among which the pods of one owner are spread: those of the best rank come first.
@@ -38,6 +40,8 @@ pub(crate) struct Shape {
     namespace: Option<Name>,
     /// Where their claims let them be; or why no node suits.
     pub(crate) place: Result<Place, String>,
+    /// What they ask for of devices, if they do.
+    devices: Option<Box<DeviceShape>>,
     /// How other pods divide the nodes, if they do.
     plan: Option<Plan>,
     /// What the plan was made of: counted anew since then, it is made anew.
@@ -47,6 +51,15 @@ pub(crate) struct Shape {
     position: Option<u64>,
     /// At this position no node suited, by what other pods allow.
     stuck_at: Option<u64>,
+}
+
+/// What pods ask for of devices.
+#[derive(Clone, Debug)]
+struct DeviceShape {
+    policies: Policies,
+    needs: Result<Needs, String>,
+    /// By which classes that was found.
+    classes: Arc<Classes>,
 }
 
 /// Where a pod of a shape may go best.
@@ -59,8 +72,14 @@ pub(crate) struct Choice {
 }
 
 impl Shape {
-    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>) -> Self {
+    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>, policies: Policies) -> Self {
         let request = spec.scheduling_request();
+        let classes = Arc::<Classes>::default();
+        // Of no class yet: the first look finds what is asked for.
+        let devices = spec.asks_for_devices().then(|| {
+            let needs = Needs::of(&spec, &classes).map_err(|bad| bad.to_string());
+            Box::new(DeviceShape { policies, needs, classes })
+        });
         Self {
             spec,
             request,
@@ -72,6 +91,7 @@ impl Shape {
             missing_class: None,
             namespace,
             place: Ok(Place::default()),
+            devices,
             plan: None,
             rebuilds: 0,
             candidates: Candidates::default(),
@@ -98,6 +118,18 @@ impl Shape {
             self.position = None;
             self.reported_position = None;
             self.reported_at_ms = 0;
+        }
+        if let Some(devices) =
+            self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
+        {
+            let needs = Needs::of(&self.spec, &state.devices.classes).map_err(|bad| bad.to_string());
+            devices.classes = Arc::clone(&state.devices.classes);
+            if devices.needs != needs {
+                devices.needs = needs;
+                self.position = None;
+                self.reported_position = None;
+                self.reported_at_ms = 0;
+            }
         }
         let found = priority::of(state, &self.spec);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
@@ -166,7 +198,7 @@ impl Shape {
             Some(plan) => plan.coordinates(&entry.node, vicinity),
             None => Some(Vec::new()),
         });
-        let rank = fits.map(|entry| score::rank(&self.spec, self.request, entry));
+        let rank = fits.map(|entry| self.with_devices(score::rank(&self.spec, self.request, entry), entry));
         self.candidates.set(slot, rank.zip(coordinates.as_deref()));
     }
 
@@ -225,18 +257,55 @@ impl Shape {
     /// Whether a node suits by itself.
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
         check_fit(&self.spec, self.request, &entry.node, entry.usage)?;
+        self.check_devices(entry)?;
         self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
     }
 
     /// Whether nothing that the pods name keeps all of them waiting.
     pub(crate) fn may_be_placed(&self) -> bool {
-        self.missing_class.is_none() && self.place.is_ok()
+        self.missing_class.is_none() && self.place.is_ok() && self.device_refusal().is_none()
+    }
+
+    /// Why no node can give the pods what they ask for; `None` when some might.
+    pub(crate) fn device_refusal(&self) -> Option<String> {
+        self.devices.as_ref().and_then(|devices| devices.needs.as_ref().err().cloned())
+    }
+
+    fn needs(&self) -> Option<(&Needs, Policies)> {
+        let devices = self.devices.as_ref()?;
+        devices.needs.as_ref().ok().map(|needs| (needs, devices.policies))
+    }
+
+    /// Whether a node's devices are enough.
+    fn check_devices(&self, entry: &NodeEntry) -> Result<(), Misfit> {
+        match self.needs() {
+            Some((needs, _)) => devices::check_node(needs, &entry.node, entry.devices.as_deref()),
+            None => Ok(()),
+        }
+    }
+
+    /// A rank that counts what a node has of devices as well.
+    fn with_devices(&self, rank: u32, entry: &NodeEntry) -> u32 {
+        match self.needs().zip(entry.devices.as_ref()) {
+            Some(((needs, policies), devices)) => score::with_devices(rank, devices.score(needs, policies)),
+            None => rank,
+        }
+    }
+
+    /// The devices of a node that a pod gets; `None` when they are not there.
+    pub(crate) fn choose_devices(&self, entry: Option<&NodeEntry>) -> Option<Vec<AllocatedDevice>> {
+        let Some((needs, policies)) = self.needs().filter(|(needs, _)| !needs.asks.is_empty()) else {
+            return Some(Vec::new());
+        };
+        let chosen = entry?.devices.as_ref()?.choose(needs, policies).ok()?;
+        Some(chosen.devices)
     }
 
     /// Of a feasible node only what is reserved changed.
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
-        let fits = index.get(slot).filter(|entry| entry.has_room(self.request));
-        let rank = fits.map(|entry| score::rank_again(rank, self.request, entry));
+        let fits =
+            index.get(slot).filter(|entry| entry.has_room(self.request) && self.check_devices(entry).is_ok());
+        let rank = fits.map(|entry| self.with_devices(score::rank_again(rank, self.request, entry), entry));
         self.candidates.set_rank_only(slot, rank);
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         trace_context: None,
         resolved: Rare::NONE,
         claims: vec![],
+        devices: vec![],
     }
 }
 

@@ -1,0 +1,58 @@
+//! Functions as the control plane knows devices: everything that is no bridge, with who has it.
+
+use bulkhead_types::{Device, DeviceCapacity, DeviceHealth};
+use smol_str::SmolStr;
+
+use super::{Inventory, PciFunction, Sriov};
+
+/// Drivers that hold a function for guests: nobody else uses what they have.
+const DRIVERS_FOR_GUESTS: [&str; 2] = ["vfio-pci", "pci-stub"];
+/// The compute of a whole card.
+const CORES_PER_CARD: u64 = bulkhead_types::CORES_PER_CARD;
+
+impl Inventory {
+    /// The machine's devices, in the order of their addresses.
+    ///
+    /// They are known by address: a card's own number and memory are known to its driver only. What the host itself uses is
+    /// said, so that nobody is offered it: a function that a driver of the host has.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Device> {
+        let functions = self.functions.values().filter(|function| !function.is_bridge());
+        functions.zip(0..).map(|(function, index)| device(function, index)).collect()
+    }
+}
+
+fn device(function: &PciFunction, index: u32) -> Device {
+    let id = SmolStr::new(function.address.to_string());
+    Device {
+        address: id.clone(),
+        id,
+        index,
+        vendor: function.vendor,
+        device: function.device,
+        class_code: function.class,
+        model: SmolStr::default(),
+        driver: SmolStr::new(function.driver.as_deref().unwrap_or_default()),
+        numa_node: function.numa_node,
+        pcie_root: SmolStr::new(&function.root),
+        iommu_group: function.iommu_group,
+        parent: match &function.sriov {
+            Sriov::Virtual { physical, .. } => Some(SmolStr::new(physical.to_string())),
+            Sriov::None | Sriov::Physical { .. } => None,
+        },
+        links: Vec::new(),
+        capacity: DeviceCapacity { memory_bytes: 0, cores: CORES_PER_CARD },
+        health: DeviceHealth::Healthy,
+        in_use_by: used_by(function),
+    }
+}
+
+/// Who of the host has a function; nothing when nobody has.
+fn used_by(function: &PciFunction) -> SmolStr {
+    match function.driver.as_deref() {
+        Some(driver) if !DRIVERS_FOR_GUESTS.contains(&driver) => {
+            SmolStr::new(format!("host driver {driver}"))
+        }
+        _ => SmolStr::default(),
+    }
+}
