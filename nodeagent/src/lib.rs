@@ -63,6 +63,13 @@ const INPUTS_MAX: usize = 1024;
 /// Most orders that wait for the session's task.
 const ORDERS_MAX: usize = 64;
 
+/// Makes what every guest boots from before the first pod waits for it.
+async fn make_assets(host: Arc<host::Host>) {
+    if let Err(error) = host.boot.assets().await {
+        tracing::warn!(error = error::chain(&error), "no guest can start");
+    }
+}
+
 /// Runs the agent until `shutdown` is done. Guests go on.
 ///
 /// # Errors
@@ -118,13 +125,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     driver.recover().await?;
     let looking = tokio::spawn(devices::watch(found));
 
-    // Made before the first pod waits for it.
-    let warming = Arc::clone(&host);
-    tokio::spawn(async move {
-        if let Err(error) = warming.boot.assets().await {
-            tracing::warn!(error = error::chain(&error), "no guest can start");
-        }
-    });
+    tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
     let service = PodIoServer::new(podio::Service { host, names });
     let served =

@@ -55,11 +55,32 @@ async fn with_devices() -> Fake {
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_shown_with_who_has_them_and_what_keeps_them_from_pods() {
     let fake = with_devices().await;
-    check(&fake, &["get", "devices"], expect![[r#""#]]).await;
-    check(&fake, &["get", "devices", "node-9"], expect![[r#""#]]).await;
+    check(&fake, &["get", "devices"], expect![[r#"
+        exit 0
+        NODE     INDEX   DEVICE   RESOURCE         ID          NUMA   STATUS                       HOLDER          MEMORY
+        node-1   0       GPU-0    nvidia.com/gpu   10de:20b5   0      Healthy                      default/train   16Gi
+        node-1   1       GPU-1    nvidia.com/gpu   10de:20b5   0      Unhealthy: Xid79             -               16Gi
+        node-1   2       GPU-2    nvidia.com/gpu   10de:20b5   0      Healthy,SchedulingDisabled   -               16Gi
+    "#]]).await;
+    check(&fake, &["get", "devices", "node-9"], expect![[r#"
+        exit 0
+        No devices: no node reports any.
+    "#]]).await;
     let output = bulkhead_on(&fake.address, &["describe", "node", "node-1"]).await;
     let described = text(&output.stdout);
     let from = described.find("Device resources").expect("what the node has");
     let to = described.find("Events").expect("the end");
-    expect![[r#""#]].assert_eq(&described[from..to]);
+    expect![[r#"
+        Device resources:
+          RESOURCE              CAPACITY   ALLOCATABLE   ALLOCATED
+          nvidia.com/gpu        3          1             1
+          nvidia.com/gpucores   300        0             0
+          nvidia.com/gpumem     49152      0             0
+          nvidia.com/vgpu       30         0             0
+        Devices:
+          INDEX   DEVICE   RESOURCE         ID          NUMA   STATUS                       HOLDER          MEMORY
+          0       GPU-0    nvidia.com/gpu   10de:20b5   0      Healthy                      default/train   16Gi
+          1       GPU-1    nvidia.com/gpu   10de:20b5   0      Unhealthy: Xid79             -               16Gi
+          2       GPU-2    nvidia.com/gpu   10de:20b5   0      Healthy,SchedulingDisabled   -               16Gi
+    "#]].assert_eq(&described[from..to]);
 }

@@ -188,19 +188,21 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.message = String::new();
             pod.status.devices = Rare::unless_default(binding.devices.clone());
         }),
-        EventKind::PodStatusChanged { id, status } => {
-            let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(*id), "Pod", *id);
-            let mut status = status.clone();
-            // What it was given stays what it is, whatever anybody says of it.
-            status.devices = former.devices.clone();
-            share_images(former, &mut status);
-            if let Some(oldest) = oldest_sibling(state, meta) {
-                share_images(&oldest.status, &mut status);
-            }
-            Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
-        }
+        EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
     })
+}
+
+fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object {
+    let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(id), "Pod", id);
+    let mut status = status.clone();
+    // What it was given stays what it is, whatever anybody says of it.
+    status.devices = former.devices.clone();
+    share_images(former, &mut status);
+    if let Some(oldest) = oldest_sibling(state, meta) {
+        share_images(&oldest.status, &mut status);
+    }
+    Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
 }
 
 /// A node as it is after an event about it.

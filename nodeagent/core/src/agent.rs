@@ -228,7 +228,7 @@ impl Agent {
 
     fn acknowledge(&mut self, now_ms: u64, ack: bulkhead_types::AgentAck) {
         let Some(reports) = self.session.acknowledge(ack, now_ms) else { return };
-        self.devices.acknowledge(ack.sent_at_ms);
+        self.devices.acknowledge(ack.sent_at_ms, ack.devices_unknown);
         for (id, sequence) in reports {
             if let Some(pod) = self.pods.get_mut(&id) {
                 pod.acknowledge(sequence);

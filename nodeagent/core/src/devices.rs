@@ -63,8 +63,13 @@ impl DeviceNews {
         Some(report)
     }
 
-    /// A report was answered. What was sent before it and was not may have been lost: then everything is told again.
-    pub(crate) fn acknowledge(&mut self, sent_at_ms: u64) {
+    /// A report was answered. What was sent before it and was not may have been lost, or the control plane says that it does not
+    /// know what it was told, as before its servers knew of devices: then everything is told again.
+    pub(crate) fn acknowledge(&mut self, sent_at_ms: u64, unknown: bool) {
+        if unknown && self.sent.is_none() && self.present.as_ref().is_some_and(|present| !present.is_empty())
+        {
+            self.told = None;
+        }
         match &self.sent {
             Some((at, _)) if *at == sent_at_ms => self.told = self.sent.take().map(|(_, devices)| devices),
             Some((at, _)) if *at < sent_at_ms => (self.told, self.sent) = (None, None),
@@ -96,13 +101,24 @@ mod tests {
         news.set(vec![device("b", 1), device("a", 0)]);
         assert_eq!(said(&mut news, 2), "1 all a0 b1 gone ");
         assert_eq!(said(&mut news, 3), "nothing", "one is under way");
-        news.acknowledge(2);
+        news.acknowledge(1, true);
+        assert!(!news.has_news(), "one is under way");
+        news.acknowledge(2, false);
         assert!(!news.has_news());
         news.set(vec![device("a", 5), device("c", 2)]);
         assert_eq!(said(&mut news, 4), "2 new a5 c2 gone b");
-        news.acknowledge(5);
+        news.acknowledge(5, false);
         assert_eq!(said(&mut news, 6), "3 all a5 c2 gone ", "the other one may be lost");
         news.forget_reports();
         assert_eq!(said(&mut news, 7), "1 all a5 c2 gone ", "another session");
+        news.acknowledge(7, false);
+        news.acknowledge(8, true);
+        assert_eq!(said(&mut news, 9), "2 all a5 c2 gone ", "nobody knew of devices");
+        news.acknowledge(9, false);
+        news.set(Vec::new());
+        assert_eq!(said(&mut news, 10), "3 new  gone a5 c2".replace("a5 c2", "a c"));
+        news.acknowledge(10, false);
+        news.acknowledge(11, true);
+        assert!(!news.has_news(), "nothing is nothing, known or not");
     }
 }

@@ -93,12 +93,18 @@ fn mistakes_of_classes_are_told_with_their_places() {
 
 #[test]
 fn mistakes_of_requests_are_told_with_their_places() {
-    check_resources("{requests: {nvidia.com/gpu: 1}}", expect![[r#"
+    check_resources(
+        "{requests: {nvidia.com/gpu: 1}}",
+        expect![[r#"
         a.yaml:4:48 spec.containers[0].resources.limits[nvidia.com/gpu]: is required as well: devices are not given beyond a limit, so both must be the same
-    "#]]);
-    check_resources("{requests: {nvidia.com/gpu: 1}, limits: {nvidia.com/gpu: 2}}", expect![[r#"
+    "#]],
+    );
+    check_resources(
+        "{requests: {nvidia.com/gpu: 1}, limits: {nvidia.com/gpu: 2}}",
+        expect![[r#"
         a.yaml:4:71 spec.containers[0].resources.requests[nvidia.com/gpu]: is 1, the limit is 2: of devices both must be the same
-    "#]]);
+    "#]],
+    );
     check_resources(
         "{limits: {nvidia.com/gpu: 1.5, nvidia.com/vgpu: 500m, kubernetes.io/x: 1, a.b/c: -1}}",
         expect![[r#"
@@ -108,10 +114,16 @@ fn mistakes_of_requests_are_told_with_their_places() {
             a.yaml:4:140 spec.containers[0].resources.limits.a.b/c: "-1" is negative: a quantity must be zero or more
         "#]],
     );
-    check_resources("{limits: {nvidia.com/gpu: '2'}}", expect![[r#"
+    check_resources(
+        "{limits: {nvidia.com/gpu: '2'}}",
+        expect![[r#"
         accepted
-    "#]]);
-    check("apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
+        expect![[r#"
         a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass
-    "#]]);
+    "#]],
+    );
 }

@@ -22,7 +22,7 @@ wire_struct!(PodUsage => v1::PodUsage {
     pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),
 });
 wire_struct!(ContainerUsage => v1::ContainerUsage { name, cpu_millis, memory_bytes });
-wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms });
+wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms, devices_unknown });
 
 impl From<&Joined> for v1::JoinResponse {
     fn from(value: &Joined) -> Self {

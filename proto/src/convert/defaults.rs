@@ -82,10 +82,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::LimitRange(o) => &mut o.meta,
-        Wire::DeviceClass(o) => {
-            o.spec.iter_mut().for_each(default_device_class_spec);
-            &mut o.meta
-        }
+        Wire::DeviceClass(o) => default_device_class(o),
         Wire::ResourceSlice(o) => &mut o.meta,
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
@@ -110,6 +107,11 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         };
     }
     Ok(wire)
+}
+
+fn default_device_class(class: &mut v1::DeviceClass) -> &mut Option<v1::ObjectMeta> {
+    class.spec.iter_mut().for_each(default_device_class_spec);
+    &mut class.meta
 }
 
 fn default_device_class_spec(spec: &mut v1::DeviceClassSpec) {

@@ -149,6 +149,8 @@ pub struct AgentAck {
     pub sent_at_ms: u64,
     /// How long the lease runs, in milliseconds.
     pub lease_ms: u64,
+    /// The control plane does not know the devices that this session has told of: they are to be told again.
+    pub devices_unknown: bool,
 }
 
 /// The answer to a registration.

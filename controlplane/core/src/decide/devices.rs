@@ -1,14 +1,14 @@
 //! Devices: what agents say of them, who is kept from them, and what may be asked of them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bulkhead_types::{
     DEVICE_CLASSES_MAX, DEVICES_LEVEL, DEVICES_MAX, Device, DeviceHealth, DeviceReport, EventKind, Kind,
-    Name, Node, Object, ObjectId, ObjectMeta, PodSpec, PodStatus, REASON_DEVICE_UNHEALTHY, Rejection,
-    RejectionCode, ResourceSlice,
+    Name, Node, Object, ObjectId, ObjectMeta, PodSpec, PodStatus, REASON_DEVICE_LOST,
+    REASON_DEVICE_UNHEALTHY, Rejection, RejectionCode, ResourceSlice,
 };
 use smol_str::SmolStr;
-use std::sync::Arc;
 
 use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, not_allowed, not_found};
@@ -29,7 +29,8 @@ pub(super) fn report(
     check_not_fenced(node)?;
     check_report(&node.meta.name, report)?;
     let Some(slice) = state.resource_slice_of(node.meta.id) else {
-        if report.snapshot {
+        // A node without devices needs no list of them.
+        if report.snapshot && !report.devices.is_empty() {
             create_slice(node, incarnation, report, emit);
         }
         return Ok(());
@@ -70,6 +71,9 @@ pub(crate) fn check_report(node: &Name, report: &DeviceReport) -> Result<(), Rej
         if !seen.insert(&device.id) {
             return invalid(format!("device {} is there twice", device.id));
         }
+    }
+    if let Some(id) = report.removed.iter().find(|id| seen.contains(id)) {
+        return invalid(format!("device {id} is there and gone"));
     }
     Ok(())
 }
@@ -136,7 +140,7 @@ fn marks(
         let mut status = pod.status.clone();
         match trouble(&after, pod) {
             Some((reason, message)) => (status.reason, status.message) = (reason, message),
-            None if status.reason == REASON_DEVICE_UNHEALTHY => {
+            None if [REASON_DEVICE_UNHEALTHY, REASON_DEVICE_LOST].contains(&status.reason.as_str()) => {
                 (status.reason, status.message) = (SmolStr::default(), String::new());
             }
             None => {}

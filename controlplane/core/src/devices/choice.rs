@@ -27,6 +27,8 @@ const ANCHORS_MAX: usize = 8;
 /// The best that a node's devices give.
 const SCORE_MAX: u64 = 100;
 
+/// Which of the devices that suit an ask it gets, with the links among them.
+type Pick = fn(&[&DeviceUse], &Ask, Policies, Anchor<'_>) -> (Vec<SmolStr>, u64);
 /// Near what all devices of a pod should be.
 type Anchor<'a> = Option<(&'a str, Option<u32>)>;
 
@@ -128,7 +130,7 @@ impl NodeDevices {
         needs: &Needs,
         policies: Policies,
         anchor: Anchor<'_>,
-        pick: fn(&[&DeviceUse], &Ask, Policies, Anchor<'_>) -> (Vec<SmolStr>, u64),
+        pick: Pick,
     ) -> Result<Choice, SmolStr> {
         let mut after = std::borrow::Cow::Borrowed(self);
         let mut choice = Choice { devices: Vec::new(), links: 0, pairs: 0, numa_nodes: 0, roots: 0 };

@@ -34,12 +34,8 @@ impl Taken {
         if binding.devices.is_empty() {
             return;
         }
-        if !self.nodes.contains_key(&binding.node) {
-            let present = state.devices.get(binding.node).cloned().unwrap_or_default();
-            self.nodes.insert(binding.node, present);
-        }
-        if let Some(ledger) = self.nodes.get_mut(&binding.node) {
-            Arc::make_mut(ledger).take(binding.pod, &binding.devices);
-        }
+        let present = || state.devices.get(binding.node).cloned().unwrap_or_default();
+        let ledger = self.nodes.entry(binding.node).or_insert_with(present);
+        Arc::make_mut(ledger).take(binding.pod, &binding.devices);
     }
 }

@@ -1,14 +1,14 @@
 //! The DeviceClasses that come with the program, for clusters that have devices.
 //!
-//! They are proposed as whole objects once a node reports devices, so that what they say is in the log: another version of the
+//! They are proposed as whole objects once a node reports a device that one of them means, so that what they say is in the log: another version of the
 //! program may bring others without changing what an old log means. One that is deleted comes back, as Kubernetes' own
 //! objects do; to use none of a kind of device, cordon the devices, or give the class another selector.
 
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, DEVICES_LEVEL, DeviceClass, Kind, Name, NamedDeviceClass, Object, ObjectMeta,
-    builtin_device_classes,
+    Command, DEVICES_LEVEL, Device, DeviceClass, DeviceTraits, Kind, Name, NamedDeviceClass, Object,
+    ObjectMeta, builtin_device_classes,
 };
 
 use super::{Reconciler, View};
@@ -35,7 +35,7 @@ impl Reconciler for DeviceClasses {
 
     fn observe(&mut self, change: &Change) {
         self.dirty |= match change.object {
-            Object::ResourceSlice(_) => change.change_type == ChangeType::Added,
+            Object::ResourceSlice(_) => true,
             Object::DeviceClass(_) => change.change_type == ChangeType::Deleted,
             _ => false,
         };
@@ -47,15 +47,27 @@ impl Reconciler for DeviceClasses {
         if state.feature_level() < DEVICES_LEVEL || state.resource_slices().is_empty() {
             return Vec::new();
         }
-        let commands: Vec<Command> = builtin_device_classes()
-            .into_iter()
-            .filter_map(|NamedDeviceClass { name, spec }| {
-                let name = Name::new(name).ok()?;
-                let is_missing = state.find(Kind::DeviceClass, None, &name).is_none();
-                let class = DeviceClass { meta: ObjectMeta::new(None, name), spec };
-                is_missing.then(|| Command::Create(Object::DeviceClass(Arc::new(class))))
-            })
-            .collect();
+        let builtin = builtin_device_classes();
+        let is_missing = |class: &NamedDeviceClass| {
+            let name = Name::new(&class.name).ok();
+            name.is_some_and(|name| state.find(Kind::DeviceClass, None, &name).is_none())
+        };
+        let is_meant = |device: &Device| {
+            let traits = DeviceTraits::from(device);
+            builtin.iter().any(|class| class.spec.selector.matches(&traits))
+        };
+        let mut devices = state.resource_slices().iter().flat_map(|slice| &slice.devices);
+        if !builtin.iter().any(is_missing) || !devices.any(is_meant) {
+            self.proposed_at_ms = None;
+            return Vec::new();
+        }
+        let create = |class: &NamedDeviceClass| {
+            let meta = ObjectMeta::new(None, Name::new(&class.name).ok()?);
+            let class = DeviceClass { meta, spec: class.spec.clone() };
+            Some(Command::Create(Object::DeviceClass(Arc::new(class))))
+        };
+        let commands: Vec<Command> =
+            builtin.iter().filter(|class| is_missing(class)).filter_map(create).collect();
         // Whether they had an effect is looked at once more, but not at once.
         self.proposed_at_ms = (!commands.is_empty()).then(|| view.now_ms.saturating_add(AGAIN_MS));
         commands

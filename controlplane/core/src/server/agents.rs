@@ -29,12 +29,15 @@ impl Server {
             return self.reply(ticket, Reply::NotLeader(None));
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, devices, .. } = report;
+        let state = self.machine.state();
         // Before the cluster has the level for devices a node has none.
-        let devices =
-            devices.get().filter(|_| self.machine.state().feature_level() >= DEVICES_LEVEL).cloned();
+        let has_level = state.feature_level() >= DEVICES_LEVEL;
+        let devices = devices.get().filter(|_| has_level).cloned();
+        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.incarnation == incarnation);
+        let devices_unknown = has_level && devices.is_none() && !is_known;
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
-        let ack = AgentAck { sent_at_ms, lease_ms };
+        let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.
         let has_news = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
