@@ -62,10 +62,15 @@ async fn devices_are_shown_with_who_has_them_and_what_keeps_them_from_pods() {
         node-1   1       GPU-1    nvidia.com/gpu   10de:20b5   0      Unhealthy: Xid79             -               16Gi
         node-1   2       GPU-2    nvidia.com/gpu   10de:20b5   0      Healthy,SchedulingDisabled   -               16Gi
     "#]]).await;
-    check(&fake, &["get", "devices", "node-9"], expect![[r#"
+    check(
+        &fake,
+        &["get", "devices", "node-9"],
+        expect![[r#"
         exit 0
         No devices: no node reports any.
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let output = bulkhead_on(&fake.address, &["describe", "node", "node-1"]).await;
     let described = text(&output.stdout);
     let from = described.find("Device resources").expect("what the node has");

@@ -42,7 +42,7 @@ fn machine(cards: u32, memory_mib: u64, place: impl Fn(u32) -> (u32, String)) ->
 }
 
 fn v100() -> ResourceSlice {
-    let mut slice = machine(8, 16_384, |index| (index / 4, format!("pci{}", index / 2)));
+    let mut slice = machine(8, 16_384, |index| (index / 4, format!("pci{index}")));
     for (device, row) in slice.devices.iter_mut().zip(NVLINK) {
         let links = row.bytes().enumerate().filter(|(_, count)| *count > b'0');
         let link = |(peer, count): (usize, u8)| DeviceLink {
@@ -109,8 +109,8 @@ fn several_cards_are_those_with_the_most_links_among_them() {
     check(&mut fresh(), default, &[whole(4)], "0+1+2+3");
     check(&mut fresh(), default, &[whole(8), whole(1)], "0+1+2+3+4+5+6+7 -");
     check(&mut fresh(), default, &[whole(2), whole(2), whole(2), whole(2)], "0+3 1+2 4+7 5+6");
-    // A single card leaves the pairs whole as long as it can.
-    check(&mut fresh(), default, &[whole(2), whole(1), whole(2)], "0+3 1 4+7");
+    // A single card is that which the free ones have the fewest links to.
+    check(&mut fresh(), default, &[whole(2), whole(1), whole(2)], "0+3 2 4+7");
 }
 
 #[test]
