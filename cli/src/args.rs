@@ -132,6 +132,9 @@ pub(crate) enum Verb {
     Cordon(commands::cordon::CordonArgs),
     /// Let nodes have new pods again
     Uncordon(commands::cordon::CordonArgs),
+    /// Show devices of nodes, and keep some from pods
+    #[command(subcommand)]
+    Device(commands::device::DeviceVerb),
     /// Cordon a node and move its pods away
     Drain(commands::drain::DrainArgs),
     /// Set and remove labels

@@ -13,6 +13,7 @@ pub(crate) mod debug;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod dev;
+pub(crate) mod device;
 pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
@@ -120,6 +121,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Cordon(args) => cordon::run(args, true, &context).await,
         Verb::Uncordon(args) => cordon::run(args, false, &context).await,
         Verb::Drain(args) => drain::run(args, &context).await,
+        Verb::Device(verb) => device::run(verb, &context).await,
         Verb::Label(args) => label::run(args, label::Notes::Labels, &context).await,
         Verb::Annotate(args) => label::run(args, label::Notes::Annotations, &context).await,
         Verb::Patch(args) => patch::run(args, &context).await,

@@ -20,6 +20,7 @@ pub mod boot;
 mod channel;
 mod clock;
 mod config;
+mod devices;
 mod disk;
 mod driver;
 mod error;
@@ -61,6 +62,13 @@ bulkhead_canary::unarmed!();
 const INPUTS_MAX: usize = 1024;
 /// Most orders that wait for the session's task.
 const ORDERS_MAX: usize = 64;
+
+/// Makes what every guest boots from before the first pod waits for it.
+async fn make_assets(host: Arc<host::Host>) {
+    if let Err(error) = host.boot.assets().await {
+        tracing::warn!(error = error::chain(&error), "no guest can start");
+    }
+}
 
 /// Runs the agent until `shutdown` is done. Guests go on.
 ///
@@ -112,16 +120,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
+    let found = inputs.clone();
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
     driver.recover().await?;
+    let looking = tokio::spawn(devices::watch(found));
 
-    // Made before the first pod waits for it.
-    let warming = Arc::clone(&host);
-    tokio::spawn(async move {
-        if let Err(error) = warming.boot.assets().await {
-            tracing::warn!(error = error::chain(&error), "no guest can start");
-        }
-    });
+    tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
     let service = PodIoServer::new(podio::Service { host, names });
     let served =
@@ -136,6 +140,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     stopping.cancel();
     session.abort();
     served.abort();
+    looking.abort();
     let _ = session.await;
     let _ = served.await;
     drop(data);

@@ -100,6 +100,7 @@ fn main() {
             node: ObjectId(5000 + n),
             nodes_considered: 5000,
             score: 250,
+            devices: vec![],
         })
         .collect();
     measure("BindPods, per item", &record(Command::BindPods { bindings }), BINDINGS);

@@ -112,6 +112,7 @@ fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
         Command::ReportVolumes { deleted, .. } => deleted.len(),
+        Command::ReportDevices { report, .. } => report.devices.len() + report.removed.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),
         Command::BindPods { bindings } | Command::BindPodGroup { bindings } => bindings.len(),
@@ -131,6 +132,7 @@ fn items(command: &Command) -> usize {
         | Command::UndoRollout { .. }
         | Command::RestartRollout { .. }
         | Command::SetUnschedulable { .. }
+        | Command::SetDeviceCordoned { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
         | Command::SetStopped { .. }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use claims::*;
 pub use commands::*;
+pub use devices::*;
 pub use events::*;
 pub use placement::*;
 pub use profiles::*;
@@ -49,6 +50,7 @@ macro_rules! record {
 mod autoscaling;
 mod claims;
 mod commands;
+mod devices;
 mod events;
 mod placement;
 mod profiles;
@@ -256,6 +258,7 @@ pod_status: PodStatus {
     bound_at_ms: any::<u64>(), started_at_ms: any::<u64>(), report_sequence: any::<u64>(),
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
+    devices: rare(vec(allocated_device(), 0..3)),
 });
 record!(/// Any pod.
 pod: Pod {
@@ -361,7 +364,7 @@ record!(/// Any intent about one pod.
 pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
-    claims: vec(claim_intent(), 0..3),
+    claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
 });
 record!(/// Any intent.
 intent: Intent {
@@ -379,5 +382,5 @@ record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
-    deleted_volumes: vec(object_id(), 0..3),
+    deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()),
 });

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, LABEL_FENCE_GUARD, MemberId, NodeFacts, ObjectId, PodReport, Resources, StringMap,
-    digest128,
+    AgentAck, AgentReport, Device, LABEL_DEVICES, LABEL_FENCE_GUARD, MemberId, NodeFacts, ObjectId,
+    PodReport, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
 use crate::clock::{HostClock, Micros};
+use crate::devices::built;
 use crate::fencing::Reports;
 use crate::guest_life::GuestEvent;
 use crate::hypervisor::Hypervisor;
@@ -59,6 +60,10 @@ pub(crate) struct AgentHost {
     wake_us: Option<Micros>,
     pub(crate) allocatable: Resources,
     pub(crate) pods_max: u32,
+    /// Whether it is built with cards.
+    has_devices: bool,
+    /// The cards that the machine has now.
+    pub(crate) devices: BTreeMap<SmolStr, Device>,
 }
 
 impl AgentHost {
@@ -94,11 +99,19 @@ impl AgentHost {
             kernel_version: SmolStr::new_static("6.1"),
             accelerator: SmolStr::new_static("kvm"),
             warnings: Vec::new(),
-            labels: StringMap::from([
-                (SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true")),
-                (SmolStr::new_static("zone"), SmolStr::new((self.number % 2).to_string())),
-            ]),
+            labels: self.labels(),
         }
+    }
+
+    fn labels(&self) -> StringMap {
+        let mut labels = StringMap::from([
+            (SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true")),
+            (SmolStr::new_static("zone"), SmolStr::new((self.number % 2).to_string())),
+        ]);
+        if self.has_devices {
+            labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
+        }
+        labels
     }
 }
 
@@ -129,6 +142,8 @@ impl World {
             wake_us: None,
             allocatable,
             pods_max: self.options.node.pods_max,
+            has_devices: self.options.node.devices > 0,
+            devices: built(number, self.options.node.devices),
         };
         self.agents.push(host);
         let at_us = self.now_us + self.rng.range(0, 3_000_000);
@@ -158,6 +173,7 @@ impl World {
             )
         });
         self.tell_agent(number, Input::Recovered { vms, lease_until_ms });
+        self.tell_devices(number);
         self.adopted_guests_speak(number);
     }
 

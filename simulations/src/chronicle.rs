@@ -12,9 +12,9 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, digests, ensure,
-    exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption, prefix, rebuilt,
-    revisions, rollout, stateful_set,
+    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, devices,
+    digests, ensure, exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption, prefix,
+    rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -205,6 +205,7 @@ impl Chronicle {
                     return Err(Violation::new("physical", text));
                 }
                 binding::check(&before, &self.state, binding)?;
+                devices::binding(&before, &self.state, binding)?;
             }
         }
         placement::check(&before, transaction)?;

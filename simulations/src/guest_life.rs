@@ -5,6 +5,7 @@ use bulkhead_types::{ObjectId, PodPhase, RestartPolicy, digest128};
 use smol_str::SmolStr;
 
 use crate::clock::Micros;
+use crate::devices;
 use crate::hypervisor::Guest;
 use crate::invariants::physical;
 use crate::network::Host;
@@ -229,8 +230,10 @@ impl World {
         let stubborn = host.rng.chance(stubborn);
         let boot_us = host.rng.range(50_000, self.options.node.boot_us_max);
         let is_mute = host.rng.chance(mute);
+        let devices = devices::of_guest(&start.pod);
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
         guest.guard = guard;
+        guest.devices = devices;
         guest.unique = start.pod.unique.then_some((start.pod.namespace, start.pod.name));
         let former = host.hypervisor.guests.insert(pod, guest);
         let verdict = physical::start(&physical::Start {
@@ -245,6 +248,7 @@ impl World {
             pods_max: host.pods_max,
         });
         self.judge(verdict);
+        self.check_devices(number);
         self.check_once(number, pod);
         self.arm_guard(number, pod);
         self.counts.guests += 1;

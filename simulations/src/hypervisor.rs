@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Guard, RecoveredVm, VmRecord};
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, Name, ObjectId, PodSpec, Resources,
-    RestartPolicy, Shared,
+    AllocatedDevice, Container, ContainerState, ContainerStatus, ContainerTermination, Name, ObjectId,
+    PodSpec, Resources, RestartPolicy, Shared,
 };
 use smol_str::SmolStr;
 
@@ -19,6 +19,8 @@ pub(crate) struct Guest {
     pub instance: u32,
     /// What it runs.
     pub spec: Shared<PodSpec>,
+    /// What it has of the machine's cards.
+    pub devices: Vec<AllocatedDevice>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,
     /// What ends it with the lease although the agent may be dead: a process of its own on the host.
@@ -45,6 +47,7 @@ impl Guest {
         Self {
             instance,
             spec,
+            devices: Vec::new(),
             unique,
             guard,
             started_at_ms,

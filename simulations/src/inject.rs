@@ -107,23 +107,28 @@ impl World {
             }
             Fault::AgentCrash { agent, down_us } => self.crash_agent(agent, down_us),
             Fault::NodeReboot { agent, down_us } => self.reboot_node(agent, down_us),
-            Fault::NodeLost { agent, agent_dies, for_us } => {
-                if (agent as usize) >= self.agents.len() {
-                    return false;
-                }
-                self.note(Host::Agent(agent), "lost", u128::from(agent_dies), || format!("for {for_us} us"));
-                let number =
-                    self.network.cut(Cut::Isolate { host: Host::Agent(agent), mute: true, deaf: true });
-                self.queue.push(now_us + for_us, Event::Heal { number });
-                if agent_dies {
-                    self.crash_agent(agent, for_us);
-                }
-                true
+            Fault::NodeLost { agent, agent_dies, for_us } => self.cut_off(agent, agent_dies, for_us),
+            Fault::DeviceFailure { agent, index, gone, for_us } => {
+                self.fail_device(agent, index, gone, for_us)
             }
             Fault::VmCrash { agent, pod, instance } => {
                 (agent as usize) < self.agents.len() && self.end_guest(agent, pod, instance, "signal 11")
             }
         }
+    }
+
+    /// A node is out of reach for a while. Tells whether there is such a node.
+    fn cut_off(&mut self, agent: u32, agent_dies: bool, for_us: u64) -> bool {
+        if (agent as usize) >= self.agents.len() {
+            return false;
+        }
+        self.note(Host::Agent(agent), "lost", u128::from(agent_dies), || format!("for {for_us} us"));
+        let number = self.network.cut(Cut::Isolate { host: Host::Agent(agent), mute: true, deaf: true });
+        self.queue.push(self.now_us + for_us, Event::Heal { number });
+        if agent_dies {
+            self.crash_agent(agent, for_us);
+        }
+        true
     }
 
     fn inject_disk(&mut self, fault: &Fault) -> bool {

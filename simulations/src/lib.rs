@@ -26,6 +26,7 @@ pub mod canaries;
 mod chronicle;
 mod client;
 mod clock;
+mod devices;
 mod disk;
 mod fencing;
 mod guest_life;

@@ -36,6 +36,7 @@ impl World {
         for agent in 0..self.options.agents {
             self.start_agent(agent);
         }
+        self.mend_devices();
     }
 
     /// One thing at a time, the first client undoes what keeps the cluster from rest: cordoned nodes, paused
@@ -51,6 +52,13 @@ impl World {
             |deployment: &&Arc<Deployment>| deployment.spec.paused && deployment.meta.owner.is_none();
         let paused = state.deployments().iter().find(is_paused);
         let running = state.cron_jobs().iter().find(|cron_job| !cron_job.spec.suspend);
+        let kept = state.resource_slices().iter().find(|slice| !slice.cordoned.is_empty());
+        if let Some((slice, device)) = kept.and_then(|slice| Some((slice, slice.cordoned.first()?))) {
+            let (node, device) = (slice.meta.name.clone(), device.clone());
+            let command = Command::SetDeviceCordoned { node, device, cordoned: false };
+            let stamped = submission(&mut self.operator_rng, 0, vec![command]);
+            return self.begin(0, Some(stamped));
+        }
         let command = match (cordoned, paused, running) {
             (Some(node), _, _) => {
                 Command::SetUnschedulable { node: node.meta.name.clone(), unschedulable: false }

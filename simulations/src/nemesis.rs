@@ -113,6 +113,15 @@ impl World {
             "node-reboot" => Some(Fault::NodeReboot { agent: self.any_agent(rng), down_us: for_us }),
             "node-lost" => Some(self.draw_lost(rng)),
             "vm-crash" => self.draw_guest(rng),
+            "device-failure" => {
+                let index = rng.range(0, u64::from(self.options.node.devices.saturating_sub(1))) as u32;
+                Some(Fault::DeviceFailure {
+                    agent: self.any_agent(rng),
+                    index,
+                    gone: rng.chance(500),
+                    for_us,
+                })
+            }
             "leader-transfer" => {
                 let members: Vec<MemberId> = self.servers.keys().copied().collect();
                 Some(Fault::LeaderTransfer { to: rng.chance(700).then(|| *rng.pick(&members)) })

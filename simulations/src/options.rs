@@ -195,6 +195,9 @@ pub struct FaultOptions {
     pub vm_crash: u64,
     /// A node is cut off for longer than it takes to fence it; its agent may be dead meanwhile.
     pub node_lost: u64,
+    /// A card of a node fails, or is gone, for a while.
+    #[serde(default)]
+    pub device_failure: u64,
 }
 
 /// The nodes.
@@ -224,6 +227,9 @@ pub struct NodeOptions {
     pub memory_mib: u64,
     /// Most guests of a node.
     pub pods_max: u32,
+    /// Cards of a node that pods may have.
+    #[serde(default)]
+    pub devices: u32,
 }
 
 /// What clients do.
@@ -259,6 +265,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that say near what they may be, and how they spread.
     #[serde(default)]
     pub placement_permille: u64,
+    /// Pods and templates that ask for cards, and commands that keep cards back.
+    #[serde(default)]
+    pub devices_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -342,6 +351,7 @@ impl Options {
         options.workload.policies_permille = *Rng::child(seed, "policies", 0).pick(&[0, 0, 150, 400]);
         options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
+        options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -362,6 +372,15 @@ impl Options {
         self.faults.node_lost = if rng.chance(ALWAYS / 4) { 0 } else { 2 };
         let lost = *rng.pick(&[None, Some(Lost::CutOff), Some(Lost::AgentDead), Some(Lost::Off)]);
         self.lost = lost.filter(|_| self.agents > 1);
+    }
+
+    /// In every third run nodes have cards, which fail and vanish.
+    fn draw_devices(&mut self, rng: &mut Rng) {
+        self.node.devices = *rng.pick(&[0, 0, 0, 0, 2, 4]);
+        if self.node.devices > 0 {
+            self.workload.devices_permille = *rng.pick(&[300, 600]);
+            self.faults.device_failure = *rng.pick(&[0, 4]);
+        }
     }
 
     /// Some clusters are small, and one workload fills them.
@@ -531,6 +550,7 @@ impl FaultOptions {
             node_reboot: weight(2),
             vm_crash: weight(4),
             node_lost: 0,
+            device_failure: 0,
             interval_ms: *rng.pick(&[500, 1500, 4000]),
             duration_ms: *rng.pick(&[300, 2000, 8000]),
         };
@@ -540,7 +560,7 @@ impl FaultOptions {
 
     /// The weight of each kind, by its name.
     #[must_use]
-    pub fn weights(&self) -> [(&'static str, u64); 19] {
+    pub fn weights(&self) -> [(&'static str, u64); 20] {
         [
             ("server-crash", self.server_crash),
             ("server-pause", self.server_pause),
@@ -561,6 +581,7 @@ impl FaultOptions {
             ("node-reboot", self.node_reboot),
             ("vm-crash", self.vm_crash),
             ("node-lost", self.node_lost),
+            ("device-failure", self.device_failure),
         ]
     }
 }
@@ -580,6 +601,7 @@ impl NodeOptions {
             cpu_millis: *rng.pick(&[4000, 8000, 16_000]),
             memory_mib: *rng.pick(&[4096, 16_384]),
             pods_max: PODS_MAX,
+            devices: 0,
         }
     }
 }
@@ -597,6 +619,7 @@ impl WorkloadOptions {
             autoscalers_permille: 0,
             policies_permille: 0,
             placement_permille: 0,
+            devices_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

@@ -129,6 +129,8 @@ pub enum Fault {
     NodeLost { agent: u32, agent_dies: bool, for_us: Micros },
     /// A guest's process dies.
     VmCrash { agent: u32, pod: ObjectId, instance: u32 },
+    /// A card of a node fails, or is gone, for a while.
+    DeviceFailure { agent: u32, index: u32, gone: bool, for_us: Micros },
 }
 
 impl Fault {
@@ -159,6 +161,7 @@ impl Fault {
             Self::NodeReboot { .. } => "node reboot",
             Self::NodeLost { .. } => "node lost",
             Self::VmCrash { .. } => "guest crash",
+            Self::DeviceFailure { .. } => "device failure",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
 mod autoscalers;
+mod devices;
 mod jobs;
 mod placement;
 mod policies;
@@ -30,6 +31,9 @@ const PODS: u64 = 6;
 const MIB: u64 = 1 << 20;
 /// Deployments of a full cluster that fill it, in thousandths.
 const FILL_PERMILLE: u64 = 700;
+/// Commands that keep a card back, of those of a cluster with cards, in thousandths; and below which index.
+const CORDON_PERMILLE: u64 = 30;
+const CORDONED_BELOW: u32 = 4;
 /// How long a rollout may stand still, in milliseconds.
 const PROGRESS_DEADLINE_MS: u64 = 20_000;
 
@@ -93,7 +97,16 @@ impl Workload {
         {
             return first;
         }
+        if self.options.devices_permille > 0
+            && let Some(first) = devices::level(state)
+        {
+            return first;
+        }
         let deployment = self.deployment_ref(rng);
+        if self.options.devices_permille > 0 && rng.chance(CORDON_PERMILLE) {
+            let node = node_name(rng.range(0, u64::from(self.agents) - 1) as u32);
+            return devices::cordon(rng, node, CORDONED_BELOW);
+        }
         if self.options.autoscalers_permille > 0 && rng.chance(self.options.autoscalers_permille) {
             return autoscalers::command(rng, state, &deployment);
         }
@@ -199,6 +212,10 @@ impl Workload {
         let permille = self.options.placement_permille;
         if self.options.policies_permille > 0 {
             policies::rank(rng, spec);
+        }
+        let asks = self.options.devices_permille > 0 && rng.chance(self.options.devices_permille);
+        if asks {
+            devices::ask(rng, spec);
         }
         let says = permille > 0 && rng.chance(permille);
         if says {

@@ -322,6 +322,7 @@ impl World {
                 self.queue.push(at_us + CHECK_US, Event::Check);
                 self.check(false);
             }
+            Event::DeviceBack { agent, index } => self.device_back(agent, index),
             Event::AgentStart { agent } => self.start_agent(agent),
             Event::AgentWake { agent, life } => self.wake_agent(agent, life),
             Event::JoinLate { agent, life, call } => self.join_late(agent, life, call),

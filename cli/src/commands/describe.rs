@@ -3,6 +3,7 @@
 use bulkhead_types::{Kind, Object};
 use clap::Args;
 
+use super::device::Devices;
 use super::{Context, events};
 use crate::client::Filter;
 use crate::directory::Directory;
@@ -46,7 +47,16 @@ pub(crate) async fn run(args: DescribeArgs, context: &Context) -> Result<(), Fai
         let related = related(object, context).await?;
         let history = events::of_object(&object.object_ref(), EVENTS, context).await?;
         let separator = if index > 0 { "\n\n" } else { "" };
-        emit(&format!("{separator}{}", describe::text(object, &directory, &related, &history)))?;
+        let more = match object {
+            Object::Node(_) => {
+                let devices = Devices::read(context).await?;
+                devices.of_node(object.meta().id).map(|ledger| (ledger, devices.names()))
+            }
+            _ => None,
+        };
+        let about =
+            describe::About { directory: &directory, related: &related, history: &history, devices: more };
+        emit(&format!("{separator}{}", describe::text(object, &about)))?;
     }
     Ok(())
 }
@@ -85,6 +95,8 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::LimitRange(_)
         | Object::Department(_)
         | Object::Project(_)
+        | Object::DeviceClass(_)
+        | Object::ResourceSlice(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;

@@ -52,6 +52,12 @@ struct Group {
 }
 
 pub(crate) async fn run(args: GetArgs, context: &Context) -> Result<(), Failure> {
+    // Devices are no objects: each row is a part of a node's ResourceSlice with who holds it.
+    if let Some(("devices" | "device", nodes)) =
+        args.what.split_first().map(|(kind, names)| (kind.as_str(), names))
+    {
+        return super::device::list(nodes, context).await;
+    }
     let targets = target::parse(&args.what)?;
     let is_named = targets.iter().any(|t| t.name.is_some());
     if is_named && (args.selector.is_some() || args.field_selector.is_some() || args.all_namespaces) {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use bulkhead_nodeagent::MachineTree;
 use bulkhead_nodeagent::hardware::{
-    DEFAULT_KINDS, DeviceKind, Inventory, KINDS_MAX, Need, Outcome, PciFunction, Precondition, Sriov,
-    discover, kind_of, preconditions,
+    CLASSES_MAX, Inventory, Need, Outcome, PciFunction, Precondition, Sriov, device_class_of, discover,
+    preconditions,
 };
+use bulkhead_types::{DEVICE_CLASSES_JSON, NamedDeviceClass};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -26,9 +27,9 @@ pub(crate) enum Format {
 
 #[derive(Debug, Args)]
 pub(crate) struct PreflightArgs {
-    /// Kinds of devices, as a JSON file, instead of those that are known
+    /// DeviceClasses, as a JSON file of names and specs, instead of those that come with the program
     #[arg(long, value_name = "FILE")]
-    kinds: Option<PathBuf>,
+    device_classes: Option<PathBuf>,
     /// Read the files of this folder as the machine's: a copy of another machine's /sys, /proc/cmdline and /dev
     #[arg(long, default_value = "/", value_name = "DIR")]
     root: PathBuf,
@@ -49,10 +50,10 @@ struct Report<'a> {
 /// # Errors
 /// When a kind of devices cannot be read, or something is missing for devices that the machine has.
 pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
-    let kinds = kinds(args)?;
+    let classes = classes(args)?;
     let tree = MachineTree::new(&args.root);
     let inventory = discover(&tree);
-    let found = preconditions(&tree, &inventory, &kinds);
+    let found = preconditions(&tree, &inventory, &classes);
     match args.output {
         Format::Json => {
             let report = Report { preconditions: &found, inventory: &inventory };
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
             for one in found.iter().filter(|one| !one.remedy.is_empty()) {
                 emit_line(&format!("{}: {}", one.name, one.remedy))?;
             }
-            show_functions(args, &kinds, &inventory)?;
+            show_functions(args, &classes, &inventory)?;
         }
     }
     let lacks: Vec<_> = found.iter().filter(|one| is_fatal(one)).map(|one| one.name).collect();
@@ -79,21 +80,22 @@ fn is_fatal(one: &Precondition) -> bool {
     one.outcome == Outcome::Missing && matches!(one.need, Need::Devices | Need::VirtualFunctions)
 }
 
-fn kinds(args: &PreflightArgs) -> Result<Vec<DeviceKind>, Failure> {
-    let text = match &args.kinds {
+fn classes(args: &PreflightArgs) -> Result<Vec<NamedDeviceClass>, Failure> {
+    let text = match &args.device_classes {
         Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
-        None => DEFAULT_KINDS.to_owned(),
+        None => DEVICE_CLASSES_JSON.to_owned(),
     };
-    let name = args.kinds.as_ref().map_or("kinds".to_owned(), |path| path.display().to_string());
-    let kinds: Vec<DeviceKind> =
+    let name =
+        args.device_classes.as_ref().map_or("device_classes".to_owned(), |path| path.display().to_string());
+    let classes: Vec<NamedDeviceClass> =
         serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    if kinds.len() > KINDS_MAX {
+    if classes.len() > CLASSES_MAX {
         return Err(Failure::usage(format!(
-            "{name}: {} kinds: at most {KINDS_MAX} are allowed",
-            kinds.len()
+            "{name}: {} classes: at most {CLASSES_MAX} are allowed",
+            classes.len()
         )));
     }
-    Ok(kinds)
+    Ok(classes)
 }
 
 fn row(one: &Precondition) -> Vec<String> {
@@ -112,13 +114,17 @@ fn row(one: &Precondition) -> Vec<String> {
     vec![one.name.to_owned(), need.to_owned(), state.to_owned(), one.found.clone()]
 }
 
-fn show_functions(args: &PreflightArgs, kinds: &[DeviceKind], inventory: &Inventory) -> Result<(), Failure> {
+fn show_functions(
+    args: &PreflightArgs,
+    classes: &[NamedDeviceClass],
+    inventory: &Inventory,
+) -> Result<(), Failure> {
     let rows: Vec<_> = inventory
         .functions
         .values()
         .filter_map(|function| {
-            let kind = kind_of(kinds, function);
-            (args.all || kind.is_some()).then(|| function_row(function, kind))
+            let class = device_class_of(classes, function);
+            (args.all || class.is_some()).then(|| function_row(function, class))
         })
         .collect();
     emit_line("")?;
@@ -134,7 +140,7 @@ fn show_functions(args: &PreflightArgs, kinds: &[DeviceKind], inventory: &Invent
     Ok(())
 }
 
-fn function_row(function: &PciFunction, kind: Option<&DeviceKind>) -> Vec<String> {
+fn function_row(function: &PciFunction, class: Option<&NamedDeviceClass>) -> Vec<String> {
     let or_dash =
         |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let sriov = match &function.sriov {
@@ -144,7 +150,7 @@ fn function_row(function: &PciFunction, kind: Option<&DeviceKind>) -> Vec<String
     };
     vec![
         function.address.to_string(),
-        or_dash(kind.map(|kind| kind.resource.clone())),
+        or_dash(class.map(|class| class.spec.extended_resource_name.to_string())),
         format!("{:04x}:{:04x}", function.vendor, function.device),
         format!("{:04x}", function.class_of()),
         or_dash(function.driver.clone()),

@@ -3,6 +3,7 @@
 mod autoscaling;
 mod claims;
 mod config;
+mod device;
 mod profiles;
 mod quotas;
 mod running;
@@ -10,11 +11,14 @@ mod vertical;
 mod volumes;
 mod workloads;
 
+use std::collections::BTreeMap;
+
+use bulkhead_controlplane_core::devices::NodeDevices;
 use bulkhead_proto::v1;
 use bulkhead_types::{
     Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus,
-    Deployment, DeploymentStrategy, Kind, Node, Object, Pod, PodCondition, ReplicaSet, ResourceRequirements,
-    Resources, StringMap, format_bytes, format_millis,
+    Deployment, DeploymentStrategy, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet,
+    ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
 pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
@@ -76,13 +80,21 @@ impl Page {
     }
 }
 
+/// What is around an object.
+pub(crate) struct About<'a> {
+    /// What others are called.
+    pub(crate) directory: &'a Directory,
+    /// What belongs to it.
+    pub(crate) related: &'a [Object],
+    /// What happened to it.
+    pub(crate) history: &'a [v1::HistoryEntry],
+    /// Of a node that reports devices: those, and the names of the pods that hold some.
+    pub(crate) devices: Option<(NodeDevices, BTreeMap<ObjectId, String>)>,
+}
+
 /// The object, what belongs to it, and what happened to it.
-pub(crate) fn text(
-    object: &Object,
-    directory: &Directory,
-    related: &[Object],
-    history: &[v1::HistoryEntry],
-) -> String {
+pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
+    let About { directory, related, history, devices } = about;
     let mut page = Page::default();
     let meta = object.meta();
     page.line("Name", meta.name.as_str());
@@ -104,7 +116,10 @@ pub(crate) fn text(
     }
     match object {
         Object::Namespace(_) => {}
-        Object::Node(o) => node(&mut page, o, related, directory),
+        Object::Node(o) => {
+            node(&mut page, o, related, directory);
+            devices.iter().for_each(|(ledger, names)| device::node(&mut page, ledger, names));
+        }
         Object::Pod(o) => pod(&mut page, o, directory),
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
         Object::Deployment(o) => deployment(&mut page, o, related, directory),
@@ -128,6 +143,8 @@ pub(crate) fn text(
             quotas::level(&mut page, &o.spec.hard, &o.status);
         }
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
+        Object::DeviceClass(o) => device::class(&mut page, &o.spec),
+        Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
         Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());
@@ -239,6 +256,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     page.optional("Priority class", spec.priority_class().map(ToString::to_string).unwrap_or_default());
     page.optional("Security", running::pod_rights(spec));
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
+    page.optional("Devices", device::given(pod).join("\n"));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),
@@ -277,6 +295,7 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     page.optional("Ports", ports.join(", "));
     page.optional("Requests", requirements(container.requests));
     page.optional("Limits", requirements(container.limits));
+    page.optional("Devices", device::asked(container));
     page.optional("Environment", volumes::environment(container).join("\n"));
     page.optional("Mounts", volumes::mounts(container).join("\n"));
     for (name, text) in running::checks(container) {

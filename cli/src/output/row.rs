@@ -102,6 +102,8 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
+        (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
+        (Kind::ResourceSlice, _) => &["NAME", "DEVICES", "CORDONED", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
             &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
         }
@@ -156,6 +158,16 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::PersistentVolumeClaim(o) => (claim(o), vec![]),
         Object::ResourceQuota(o) => (quotas::quota(o), vec![]),
         Object::LimitRange(o) => (quotas::limit_range(o), vec![]),
+        Object::DeviceClass(o) => {
+            let shared =
+                o.spec.sharing.as_ref().map_or("", |sharing| sharing.extended_resource_name.as_str());
+            let resource = o.spec.extended_resource_name.to_string();
+            (vec![resource, or_none(shared), age(o.meta.created_at_ms)], vec![])
+        }
+        Object::ResourceSlice(o) => {
+            let figures = [o.devices.len(), o.cordoned.len()].map(|figure| figure.to_string());
+            ([figures.to_vec(), vec![age(o.meta.created_at_ms)]].concat(), vec![])
+        }
         Object::Department(o) => (quotas::department(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),

@@ -199,6 +199,16 @@ impl Fake {
         self.put(Kind::Pod(pod));
     }
 
+    /// The devices that a node's agent reported.
+    pub(crate) fn put_slice(&self, node: &str, devices: Vec<v1::Device>, cordoned: &[&str]) {
+        let id = meta(self.state().object(node).expect("the node")).id;
+        let meta = v1::ObjectMeta { name: node.to_owned(), ..v1::ObjectMeta::default() };
+        let cordoned = cordoned.iter().map(ToString::to_string).collect();
+        let slice =
+            v1::ResourceSlice { meta: Some(meta), node: id, incarnation: 1, sequence: 1, devices, cordoned };
+        self.put(Kind::ResourceSlice(slice));
+    }
+
     /// Changes an object as a server does.
     fn change(&self, of: v1::Kind, name: &str, change: impl FnOnce(&mut Kind)) {
         let found = self.state().object_of(of, name).cloned();

@@ -3,6 +3,7 @@
 mod autoscaling;
 mod claims;
 mod compacted;
+mod devices;
 mod edits;
 mod fake;
 mod jobs;

@@ -81,11 +81,12 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kinds_of_devices_are_an_administrators_word() {
+async fn device_classes_are_an_administrators_word() {
     let dir = machine();
-    let kinds =
-        write(&dir, "kinds.json", r#"[{"name": "x", "resource": "example.com/x", "vendors": ["10dg"]}]"#);
-    let output = bulkhead_on("127.0.0.1:1", &["preflight", "--kinds", &kinds]).await;
+    let wrong =
+        r#"[{"name": "x", "spec": {"extendedResourceName": "e.com/x", "selector": {"vendors": ["10dg"]}}}]"#;
+    let classes = write(&dir, "classes.json", wrong);
+    let output = bulkhead_on("127.0.0.1:1", &["preflight", "--device-classes", &classes]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("expected four hexadecimal digits"), "{}", text(&output.stderr));
 }

@@ -5,6 +5,7 @@ mod claims;
 mod cluster;
 mod cron_scaling;
 mod delivery;
+mod devices;
 mod elastic;
 mod emit;
 mod eviction;
@@ -39,6 +40,7 @@ pub(crate) use autoscaling::size as workload_size;
 pub(crate) use claims::{claim_from, is_surplus as is_surplus_claim};
 pub use cluster::decide_membership;
 pub(crate) use cron_scaling::last_run as last_cron_run;
+pub(crate) use devices::check_report as check_device_report;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
 pub(crate) use jobs::expires_at_ms;
@@ -189,12 +191,6 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         Command::UndoRollout { deployment, to_revision } => {
             rollout::undo(state, deployment, *to_revision, emit)
         }
-        Command::SetUnschedulable { node, unschedulable } => {
-            nodes::set_unschedulable(state, node, *unschedulable, emit)
-        }
-        Command::RegisterNode { .. } | Command::ReportPods { .. } | Command::ReportVolumes { .. } => {
-            decide_agents(state, command, emit)
-        }
         Command::DeletePods { pods, surplus_of, reason } => {
             pods::delete_many(state, pods, *surplus_of, reason, emit)
         }
@@ -240,15 +236,24 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SpreadReplicas { .. }
         | Command::Recommend { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
+        Command::SetUnschedulable { .. }
+        | Command::RegisterNode { .. }
+        | Command::ReportPods { .. }
+        | Command::ReportVolumes { .. }
+        | Command::ReportDevices { .. }
+        | Command::SetDeviceCordoned { .. } => decide_nodes(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
     }
 }
 
-/// The part of [`decide_command`] that is what agents say.
-fn decide_agents(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+/// The part of [`decide_command`] that is about nodes: what their agents say, and what operators want of them.
+fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     match command {
+        Command::SetUnschedulable { node, unschedulable } => {
+            nodes::set_unschedulable(state, node, *unschedulable, emit)
+        }
         Command::RegisterNode { name, facts } => nodes::register(state, name, facts, emit),
         Command::ReportPods { node, incarnation, reports } => {
             pods::report(state, *node, *incarnation, reports, emit)
@@ -256,7 +261,13 @@ fn decide_agents(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resul
         Command::ReportVolumes { node, incarnation, deleted } => {
             claims::report(state, *node, *incarnation, deleted, emit)
         }
-        other => unreachable!("{other:?} is no agent's"),
+        Command::ReportDevices { node, incarnation, report } => {
+            devices::report(state, *node, *incarnation, report, emit)
+        }
+        Command::SetDeviceCordoned { node, device, cordoned } => {
+            devices::set_cordoned(state, node, device, *cordoned, emit)
+        }
+        other => unreachable!("{other:?} is decided elsewhere"),
     }
 }
 

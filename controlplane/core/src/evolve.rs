@@ -2,12 +2,13 @@
 
 mod job_counts;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
     ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
     MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, Pod, PodStatus,
-    Rare, Revision, StringMap, Transaction,
+    Rare, ResourceSlice, Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -186,23 +187,44 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.reason = SmolStr::default();
             pod.status.message = String::new();
             pod.status.nominated_node = Rare::NONE;
+            pod.status.devices = Rare::unless_default(binding.devices.clone());
         }),
-        EventKind::PodStatusChanged { id, status } => {
-            let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(*id), "Pod", *id);
-            let mut status = status.clone();
-            share_images(former, &mut status);
-            if let Some(oldest) = oldest_sibling(state, meta) {
-                share_images(&oldest.status, &mut status);
-            }
-            Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
-        }
+        EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
     })
+}
+
+fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object {
+    let Pod { meta, spec, node, status: former } = &**expect(state.pods.get(id), "Pod", id);
+    let mut status = status.clone();
+    // What it was given stays what it is, whatever anybody says of it.
+    status.devices = former.devices.clone();
+    share_images(former, &mut status);
+    if let Some(oldest) = oldest_sibling(state, meta) {
+        share_images(&oldest.status, &mut status);
+    }
+    Object::Pod(Arc::new(Pod { meta: meta.clone(), spec: spec.clone(), node: *node, status }))
 }
 
 /// A node as it is after an event about it.
 fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Object> {
     Some(match kind {
+        EventKind::DevicesReported { id, incarnation, report } => changed_slice(state, *id, |slice| {
+            (slice.incarnation, slice.sequence) = (*incarnation, report.sequence);
+            let mut devices: BTreeMap<_, _> =
+                slice.devices.drain(..).map(|device| (device.id.clone(), device)).collect();
+            devices.retain(|id, _| !report.removed.contains(id));
+            devices.extend(report.devices.iter().map(|device| (device.id.clone(), device.clone())));
+            slice.devices = devices.into_values().collect();
+            slice.cordoned.retain(|id| slice.devices.iter().any(|device| device.id == *id));
+        }),
+        EventKind::DeviceCordoned { id, device, cordoned } => changed_slice(state, *id, |slice| {
+            slice.cordoned.retain(|one| one != device);
+            if *cordoned {
+                slice.cordoned.push(device.clone());
+                slice.cordoned.sort_unstable();
+            }
+        }),
         EventKind::NodeSpecChanged { id, spec } => changed_node(state, *id, |node| {
             node.spec = spec.clone();
             node.meta.generation += 1;
@@ -295,6 +317,7 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             Arc::make_mut(o).spec = wanted.spec.clone();
         }
         (Object::LimitRange(o), Object::LimitRange(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::DeviceClass(o), Object::DeviceClass(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
@@ -385,6 +408,12 @@ fn share_images(known: &PodStatus, status: &mut PodStatus) {
     };
     share(&known.init_containers, &mut status.init_containers);
     share(&known.containers, &mut status.containers);
+}
+
+fn changed_slice(state: &State, id: ObjectId, change: impl FnOnce(&mut ResourceSlice)) -> Object {
+    let mut slice = expect(state.resource_slices.get(id), "ResourceSlice", id).clone();
+    change(Arc::make_mut(&mut slice));
+    Object::ResourceSlice(slice)
 }
 
 fn changed_node(state: &State, id: ObjectId, change: impl FnOnce(&mut Node)) -> Object {

@@ -12,7 +12,7 @@ use bulkhead_types::{
 use uuid::Uuid;
 
 use crate::claims::live_users;
-use crate::{Change, ChangeType, State, owned_pod};
+use crate::{Change, ChangeType, State, devices, owned_pod};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
@@ -54,6 +54,7 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         trace_context: pod.meta.trace_context.clone(),
         resolved: Rare::from(resolved),
         claims: if ended { Vec::new() } else { claims(state, pod) },
+        devices: if ended { Vec::new() } else { devices::intents(state, pod) },
     }
 }
 
@@ -119,9 +120,18 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         {
             present.bound_node().into_iter().collect()
         }
+        // A device of a pod may be gone, or be there again.
+        (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) => vec![slice.node],
         (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
         _ => vec![],
     }
+}
+
+/// Whether any pod has devices of a node.
+fn holds_any(state: &State, node: ObjectId) -> bool {
+    state
+        .node_devices(node)
+        .is_some_and(|devices| devices.iter().any(|(_, device)| !device.holders.is_empty()))
 }
 
 /// Whether what should run of a pod changed. A status report does not change that, unless the pod ended by it.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{CompletionMode, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase};
+use bulkhead_types::{CompletionMode, DeviceShare, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase};
+
+use smol_str::SmolStr;
 
 use crate::State;
 use crate::claims::is_misplaced;
@@ -36,6 +38,17 @@ pub enum Violation {
     Claim(ObjectId),
     /// Who is near whom is counted wrongly.
     Vicinity,
+    /// Who holds which device is kept wrongly.
+    DeviceLedger,
+    /// A device is held by more pods than it can be, or by one that may not have it.
+    DeviceHeldTwice {
+        /// On which node.
+        node: ObjectId,
+        /// Which device.
+        device: SmolStr,
+    },
+    /// A pod has another number of devices than it asks for.
+    DeviceCount(ObjectId),
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
     /// What namespaces, projects and departments are known to have is not what there is.
@@ -64,13 +77,40 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_pods(state, &mut violations);
     let wrong = state.jobs().iter().filter(|job| !counts_agree(state, job));
     violations.extend(wrong.map(|job| Violation::JobCounts(job.meta.id)));
+    if state.devices != state.devices_from_scratch() {
+        violations.push(Violation::DeviceLedger);
+    }
+    check_devices(state, &mut violations);
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));
+    recount.follow_classes(&state.devices.classes, state.pods());
     if recount != state.quota {
         violations.push(Violation::QuotaUse);
     }
     violations.extend(exceeded_sums(state).into_iter().map(Violation::QuotaSum));
     violations
+}
+
+/// Asked of the pods alone, without the ledger's code: a device has one whole holder, or shares that fit on it.
+fn check_devices(state: &State, violations: &mut Vec<Violation>) {
+    let mut holders = BTreeMap::<(ObjectId, &SmolStr), Vec<Option<DeviceShare>>>::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let Some(node) = pod.node else { continue };
+        let asked: u64 = pod.spec.containers.iter().map(|c| c.extended_resources().count() as u64).sum();
+        if (asked == 0) != pod.devices().is_empty() {
+            violations.push(Violation::DeviceCount(pod.meta.id));
+        }
+        for given in pod.devices() {
+            holders.entry((node, &given.device)).or_default().push(given.share);
+        }
+    }
+    for ((node, device), shares) in holders {
+        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.device(device).is_some());
+        let is_alone = |share: &Option<DeviceShare>| share.is_none_or(|share| share.is_exclusive());
+        if !is_known || (shares.len() > 1 && shares.iter().any(is_alone)) {
+            violations.push(Violation::DeviceHeldTwice { node, device: device.clone() });
+        }
+    }
 }
 
 fn check_objects(state: &State, violations: &mut Vec<Violation>) {

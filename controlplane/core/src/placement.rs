@@ -25,7 +25,7 @@ use crate::NodeUsage;
 
 pub use misfit::Misfit;
 pub(crate) use node_affinity::is_selected;
-pub(crate) use nomination::kept;
+pub(crate) use nomination::{keeps_devices, kept};
 pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
 pub use taints::{tolerates_cordon, untolerated};

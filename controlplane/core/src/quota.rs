@@ -17,6 +17,7 @@ use bulkhead_types::{Kind, Measure, Name, Object, ObjectRef, Pod, QuotaAmounts, 
 
 use crate::State;
 use crate::admission::admit;
+use crate::devices::Classes;
 use crate::state::{Charge, QuotaLevel, QuotaUse};
 
 pub(crate) use pod::ranges_of;
@@ -68,9 +69,9 @@ impl<'a> Ledger<'a> {
             Object::Pod(pod) => self.take_pod(pod),
             Object::PersistentVolumeClaim(claim) => {
                 pod::check_claim(self.state, claim)?;
-                self.charge(&object.object_ref(), &Charge::of(object))
+                self.charge(&object.object_ref(), &Charge::of(object, self.classes()))
             }
-            _ => self.charge(&object.object_ref(), &Charge::of(object)),
+            _ => self.charge(&object.object_ref(), &Charge::of(object, self.classes())),
         }
     }
 
@@ -88,7 +89,11 @@ impl<'a> Ledger<'a> {
             pod::check_stated(&pod, object, hard)?;
         }
         let reference = Object::Pod(Arc::clone(&pod)).object_ref();
-        self.charge(&reference, &Charge::of_pod(&pod))
+        self.charge(&reference, &Charge::of_pod(&pod, self.classes()))
+    }
+
+    fn classes(&self) -> &'a Classes {
+        &self.state.devices.classes
     }
 
     /// Charges several objects, all or none of them.
@@ -143,7 +148,7 @@ impl<'a> Ledger<'a> {
 }
 
 /// `requests.cpu: 500m asked for, 200m of 2 left`.
-fn wanting(measure: Measure, amount: u64, hard: u64, used: u128) -> String {
+fn wanting(measure: &Measure, amount: u64, hard: u64, used: u128) -> String {
     let left = u64::try_from(u128::from(hard).saturating_sub(used)).unwrap_or(u64::MAX);
     let [amount, left, hard] = [amount, left, hard].map(|amount| measure.format_amount(amount));
     format!("{}: {amount} asked for, {left} of {hard} left", measure.name())

@@ -19,6 +19,7 @@ mod cron_autoscaler;
 mod cron_job;
 mod daemon_set;
 pub(crate) mod deployment;
+mod device_classes;
 mod disruption;
 mod elastic;
 mod eviction_rate;
@@ -174,6 +175,7 @@ impl Reconcilers {
             Box::new(vertical_autoscaler::VerticalAutoscalers::default()),
             Box::new(disruption::Budgets::default()),
             Box::new(quota::Quotas::default()),
+            Box::new(device_classes::DeviceClasses::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -17,14 +17,15 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord, MemberRole,
-    Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
-    PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Revision, Secret, StatefulSet,
-    VerticalPodAutoscaler, digest128,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
+    MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota,
+    ResourceSlice, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
+use crate::devices::{self, DeviceIndex, NodeDevices};
 use crate::placement::{Vicinity, World};
 
 pub(crate) use index::Index;
@@ -69,9 +70,12 @@ pub struct State {
     pub(crate) limit_ranges: Table<LimitRange>,
     pub(crate) departments: Table<Department>,
     pub(crate) projects: Table<Project>,
+    pub(crate) device_classes: Table<DeviceClass>,
+    pub(crate) resource_slices: Table<ResourceSlice>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
+    pub(crate) devices: DeviceIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -247,7 +251,8 @@ impl State {
     /// What there is of everything that quotas count, at one level.
     #[must_use]
     pub fn quota_use(&self, level: &QuotaLevel) -> &QuotaUse {
-        self.quota.sum(level).unwrap_or(&QuotaUse::NONE)
+        static NONE: QuotaUse = QuotaUse::NONE;
+        self.quota.sum(level).unwrap_or(&NONE)
     }
 
     /// A namespace, its project and that one's department, as far as there are such.
@@ -283,7 +288,8 @@ impl State {
         let former = self.insert(object.clone());
         self.index.change(former.as_ref(), Some(&object));
         self.change_vicinity(former.as_ref(), Some(&object));
-        self.quota.change(former.as_ref(), Some(&object));
+        self.change_devices(former.as_ref(), Some(&object));
+        self.change_quota(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
     }
@@ -292,10 +298,11 @@ impl State {
     pub(crate) fn remove(&mut self, kind: Kind, id: ObjectId) -> Option<Object> {
         let former = self.object(kind, id)?;
         self.index.change(Some(&former), None);
-        self.quota.change(Some(&former), None);
         self.account(Some(&former), None);
         self.erase(kind, id);
         self.change_vicinity(Some(&former), None);
+        self.change_devices(Some(&former), None);
+        self.change_quota(Some(&former), None);
         Some(former)
     }
 
@@ -307,6 +314,40 @@ impl State {
     fn change_vicinity(&mut self, former: Option<&Object>, present: Option<&Object>) {
         let Self { vicinity, pods, nodes, namespaces, index, .. } = self;
         vicinity.change(former, present, World { pods, nodes, namespaces, index });
+    }
+
+    fn change_devices(&mut self, former: Option<&Object>, present: Option<&Object>) {
+        let Self { devices, pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        devices.change(former, present, devices::World { pods, classes, slices, index });
+    }
+
+    /// After the ledgers of devices, which say how many cards a request is for.
+    fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
+        let Self { devices, quota, pods, .. } = self;
+        quota.change(former, present);
+        if matches!(former.or(present), Some(Object::DeviceClass(_))) {
+            quota.follow_classes(&devices.classes, pods);
+        }
+    }
+
+    /// The devices of a node and who holds them; `None` of one whose agent reports none.
+    #[must_use]
+    pub fn node_devices(&self, node: ObjectId) -> Option<&NodeDevices> {
+        self.devices.get(node).map(AsRef::as_ref)
+    }
+
+    /// The devices of a node as its agent reported them.
+    #[must_use]
+    pub fn resource_slice_of(&self, node: ObjectId) -> Option<&Arc<ResourceSlice>> {
+        self.resource_slices.get(self.devices.slice_of(node)?)
+    }
+
+    /// The ledgers of devices made afresh: what is kept must always equal them.
+    pub(crate) fn devices_from_scratch(&self) -> DeviceIndex {
+        let Self { pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        let mut devices = DeviceIndex::default();
+        devices.rebuild(devices::World { pods, classes, slices, index });
+        devices
     }
 
     /// The counts of who is near whom, made afresh: what is kept must always equal them.

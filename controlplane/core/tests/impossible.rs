@@ -254,18 +254,17 @@ fn devices_and_runtimes() {
         ],
         expect![[r#"
             a GPU in a Pod
-                spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
+                accepted
             a GPU in a Deployment
-                spec.template.spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
+                accepted
             a GPU in a DaemonSet
-                spec.template.spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
+                spec.template.spec.containers[0].resources: a DaemonSet may not ask for devices: it would hold some on every node for ever; use a Deployment
             a GPU in a Job
-                spec.template.spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
+                accepted
             a GPU in a CronJob
-                spec.jobTemplate.spec.template.spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
+                spec.jobTemplate.spec.template.spec.containers[0].resources: a CronJob may not ask for devices: its runs would wait for each other's; use a Job
             a GPU with runc
                 spec.runtimeClassName: runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune
-                spec.containers[0].resources.limits.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
             rune
                 accepted
             runv

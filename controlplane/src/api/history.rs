@@ -246,16 +246,11 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::PodBound(_)
         | EventKind::PodStatusChanged { .. }
         | EventKind::OwnedPodCreated { .. } => describe_pod(state, names, event),
-        EventKind::NodeSpecChanged { id, spec } => {
-            let summary = if spec.unschedulable { "cordoned" } else { "schedulable" };
-            ("SpecChanged", of(Kind::Node, *id), summary.to_owned())
-        }
-        EventKind::NodeRegistered { id, incarnation, .. } => {
-            ("Registered", of(Kind::Node, *id), format!("incarnation {incarnation}"))
-        }
-        EventKind::NodePhaseChanged { id, phase } => {
-            ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
-        }
+        EventKind::NodeSpecChanged { .. }
+        | EventKind::NodeRegistered { .. }
+        | EventKind::NodePhaseChanged { .. }
+        | EventKind::DevicesReported { .. }
+        | EventKind::DeviceCordoned { .. } => describe_node(state, names, &event.kind),
         EventKind::SpecChanged(object) => {
             let changed = Some(object.object_ref());
             ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
@@ -293,6 +288,40 @@ fn describe_cluster(event: &EventKind) -> (&'static str, Option<ObjectRef>, Stri
     }
 }
 
+/// What happened to a node and its devices.
+fn describe_node(
+    state: &State,
+    names: &Names,
+    event: &EventKind,
+) -> (&'static str, Option<ObjectRef>, String) {
+    let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
+    match event {
+        EventKind::NodeSpecChanged { id, spec } => {
+            let summary = if spec.unschedulable { "cordoned" } else { "schedulable" };
+            ("SpecChanged", of(Kind::Node, *id), summary.to_owned())
+        }
+        EventKind::NodeRegistered { id, incarnation, .. } => {
+            ("Registered", of(Kind::Node, *id), format!("incarnation {incarnation}"))
+        }
+        EventKind::NodePhaseChanged { id, phase } => {
+            ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
+        }
+        EventKind::DevicesReported { id, report, .. } => {
+            let (changed, gone) = (report.devices.len(), report.removed.len());
+            (
+                "DevicesReported",
+                of(Kind::ResourceSlice, *id),
+                format!("{changed} new or changed, {gone} gone"),
+            )
+        }
+        EventKind::DeviceCordoned { id, device, cordoned } => {
+            let word = if *cordoned { "cordoned" } else { "uncordoned" };
+            ("DeviceCordoned", of(Kind::ResourceSlice, *id), format!("{device} {word}"))
+        }
+        other => unreachable!("{other:?} is told by describe"),
+    }
+}
+
 /// What happened to a pod but for its deletion.
 fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, Option<ObjectRef>, String) {
     let of = |kind: Kind, id: ObjectId| names.of(state, kind, id);
@@ -308,6 +337,11 @@ fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, O
         EventKind::PodBound(binding) => {
             let summary =
                 format!("to {}, {} nodes considered", node_name(binding.node), binding.nodes_considered);
+            let devices: Vec<&str> = binding.devices.iter().map(|given| given.device.as_str()).collect();
+            let summary = match devices.is_empty() {
+                true => summary,
+                false => format!("{summary}, devices {}", devices.join(", ")),
+            };
             ("Bound", of(Kind::Pod, binding.pod), summary)
         }
         EventKind::PodStatusChanged { id, status } => {

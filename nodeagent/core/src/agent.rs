@@ -6,6 +6,7 @@ use bulkhead_canary::planted;
 use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
 use uuid::Uuid;
 
+use crate::devices::DeviceNews;
 use crate::pod::{Env, Exit, Pod};
 use crate::session::Session;
 use crate::volumes::Deletions;
@@ -26,6 +27,8 @@ pub struct Agent {
     pods: BTreeMap<ObjectId, Pod>,
     /// Volumes that are to be deleted.
     deletions: Deletions,
+    /// What is to be told of the machine's devices.
+    devices: DeviceNews,
     /// Generation of the last accepted intent.
     generation: Revision,
     /// An intent was accepted since the lease was last invalid and a session began.
@@ -46,6 +49,7 @@ impl Agent {
             session: Session::new(),
             pods: BTreeMap::new(),
             deletions: Deletions::default(),
+            devices: DeviceNews::default(),
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
@@ -71,6 +75,7 @@ impl Agent {
                 }
             }
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
+            Input::Devices(devices) => self.devices.set(devices),
             observation => self.observe(now_ms, observation),
         }
         self.tick(now_ms);
@@ -104,8 +109,8 @@ impl Agent {
         let pods = self.pods.values().filter_map(Pod::deadline_ms);
         let lease = self.session.lease_until_ms().filter(|_| !self.lease_end_handled);
         let changes = self.session.changes_due_ms().and_then(|earliest| {
-            let volumes = self.deletions.has_news().then_some(earliest);
-            let due = self.pods.values().filter_map(Pod::report_due_ms).chain(volumes).min()?;
+            let others = (self.deletions.has_news() || self.devices.has_news()).then_some(earliest);
+            let due = self.pods.values().filter_map(Pod::report_due_ms).chain(others).min()?;
             Some(due.max(earliest))
         });
         pods.chain(lease)
@@ -181,6 +186,7 @@ impl Agent {
         }
         self.session.connect(joined, now_ms);
         self.intent_is_fresh = false;
+        self.devices.forget_reports();
         self.pods.values_mut().for_each(Pod::forget_reports);
     }
 
@@ -222,6 +228,7 @@ impl Agent {
 
     fn acknowledge(&mut self, now_ms: u64, ack: bulkhead_types::AgentAck) {
         let Some(reports) = self.session.acknowledge(ack, now_ms) else { return };
+        self.devices.acknowledge(ack.sent_at_ms, ack.devices_unknown);
         for (id, sequence) in reports {
             if let Some(pod) = self.pods.get_mut(&id) {
                 pod.acknowledge(sequence);
@@ -325,7 +332,8 @@ impl Agent {
         let heartbeat = self.session.heartbeat_due_ms().is_some_and(|due| now_ms >= due);
         let may_send = self.session.changes_due_ms().is_some_and(|due| now_ms >= due);
         let changed = |pod: &Pod| pod.report_due_ms().is_some_and(|due| due <= now_ms);
-        let has_news = self.deletions.has_news() || self.pods.values().any(changed);
+        let has_news =
+            self.deletions.has_news() || self.devices.has_news() || self.pods.values().any(changed);
         if !(heartbeat || (may_send && has_news)) {
             return;
         }
@@ -339,7 +347,9 @@ impl Agent {
         let usage = self.pods.values().filter_map(|pod| pod.usage(now_ms)).collect();
         let sent = pods.iter().map(|report| (report.pod, report.sequence)).collect();
         let deleted_volumes = self.deletions.take_report();
-        session.sent(now_ms, sent, !pods.is_empty() || !deleted_volumes.is_empty());
+        let devices = if may_send { self.devices.take_report(now_ms) } else { None };
+        let has_changes = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
+        session.sent(now_ms, sent, has_changes);
         self.actions.push_back(Action::Report(AgentReport {
             node: joined.node,
             incarnation: joined.incarnation,
@@ -348,6 +358,7 @@ impl Agent {
             pods,
             usage,
             deleted_volumes,
+            devices: devices.into(),
         }));
     }
 }
@@ -364,7 +375,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::GuestPod { pod, .. }
         | Input::VmExited { pod, .. }
         | Input::VmGone { pod } => Some(*pod),
-        Input::VolumeDeleted { .. } => None,
+        Input::VolumeDeleted { .. } | Input::Devices(_) => None,
         Input::Usage(usage) => Some(usage.pod),
         Input::Recovered { .. }
         | Input::Joined(_)

@@ -1,6 +1,6 @@
 //! What happens to the agent.
 
-use bulkhead_types::{AgentAck, ContainerStatus, Intent, Joined, ObjectId, PodPhase, PodUsage};
+use bulkhead_types::{AgentAck, ContainerStatus, Device, Intent, Joined, ObjectId, PodPhase, PodUsage};
 use smol_str::SmolStr;
 
 use crate::VmRecord;
@@ -37,6 +37,8 @@ pub enum Input {
     Ack(AgentAck),
     /// The session is lost.
     Disconnected,
+    /// The devices that the machine has now: all of them, whenever they are looked at.
+    Devices(Vec<Device>),
     /// An image is on the node.
     ImageReady {
         /// For which pod.

@@ -22,6 +22,7 @@
 mod action;
 mod agent;
 mod config;
+mod devices;
 mod guard;
 pub mod hardware;
 mod input;

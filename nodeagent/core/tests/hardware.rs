@@ -1,15 +1,16 @@
 //! What a machine has, read from trees of sysfs as real machines show them.
 
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, DEFAULT_KINDS, DeviceKind, DeviceRole, Inventory, InventoryChange, MemoryTree, Outcome, Sriov,
-    discover, kind_of, preconditions,
+    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, Sriov, device_class_of, discover,
+    preconditions,
 };
+use bulkhead_types::{DeviceRole, NamedDeviceClass};
 use expect_test::{Expect, expect};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 
-fn kinds() -> Vec<DeviceKind> {
-    serde_json::from_str(DEFAULT_KINDS).expect("the kinds that come with the program")
+fn classes() -> Vec<NamedDeviceClass> {
+    bulkhead_types::builtin_device_classes()
 }
 
 fn bdf(text: &str) -> Bdf {
@@ -120,28 +121,49 @@ fn a_server_shows_its_functions() {
 
 /// What can be attached to pods, by address.
 fn attachable(found: &Inventory) -> String {
-    let kinds = kinds();
-    let of = |f| Some(format!("{} {}", kind_of(&kinds, f)?.resource, f.address));
+    let classes = classes();
+    let of = |f| Some(format!("{} {}", device_class_of(&classes, f)?.spec.extended_resource_name, f.address));
     found.functions.values().filter_map(of).collect::<Vec<_>>().join(", ")
 }
 
 #[test]
-fn kinds_are_data() {
+fn classes_are_data() {
     let found = discover(&server());
     assert_eq!(
         attachable(&found),
         "nvidia.com/gpu 0000:3b:00.0, ecnf.io/sriov 0000:86:00.1, ecnf.io/sriov 0000:86:00.2"
     );
-    let own = r#"[{"name": "lab", "resource": "example.com/nvme", "vendors": ["1b36"], "devices": ["0010"], "role": "Virtual"}]"#;
-    let own: Vec<DeviceKind> = serde_json::from_str(own).expect("an administrator's kinds");
-    assert_eq!((own[0].role, own[0].classes.len()), (DeviceRole::Virtual, 0));
+    let class = |selector: &str| {
+        let spec = format!(r#"{{"extendedResourceName": "example.com/nvme", "selector": {selector}}}"#);
+        serde_json::from_str::<NamedDeviceClass>(&format!(r#"{{"name": "lab", "spec": {spec}}}"#))
+    };
+    let own = class(r#"{"vendors": ["1b36"], "devices": ["0010"], "role": "Virtual"}"#);
+    let own = own.expect("an administrator's class");
+    assert_eq!((own.spec.selector.role, own.spec.selector.classes.len()), (DeviceRole::Virtual, 0));
     for (wrong, reason) in [
-        (r#"[{"name": "a", "resource": "b", "vendors": ["0x10de"]}]"#, "expected four hexadecimal digits"),
-        (r#"[{"name": "a", "resource": "b", "vendors": ["10de"], "clases": []}]"#, "unknown field `clases`"),
+        (r#"{"vendors": ["0x10de"]}"#, "expected four hexadecimal digits"),
+        (r#"{"vendors": ["10de"], "clases": []}"#, "unknown field `clases`"),
     ] {
-        let refused = serde_json::from_str::<Vec<DeviceKind>>(wrong).expect_err("a mistake");
+        let refused = class(wrong).expect_err("a mistake");
         assert!(refused.to_string().contains(reason), "{refused}");
     }
+}
+
+#[test]
+fn pain_02_what_the_host_or_another_driver_has_is_reported_as_used() {
+    let devices = discover(&server()).devices();
+    let shown: Vec<_> =
+        devices.iter().map(|one| format!("{} {:?}", one.address, one.in_use_by.as_str())).collect();
+    expect![[r#"
+        0000:3b:00.0 "host driver nvidia"
+        0000:3b:00.1 ""
+        0000:86:00.0 "host driver mlx5_core"
+        0000:86:00.1 ""
+        0000:86:00.2 """#]]
+    .assert_eq(&shown.join("\n"));
+    let vf = &devices[4];
+    assert_eq!((vf.index, vf.parent.as_deref(), vf.class()), (4, Some("0000:86:00.0"), 0x0207));
+    assert!(devices.iter().all(|device| device.check().is_ok()));
 }
 
 /// What is said of a function that is not as it should be.
@@ -218,7 +240,7 @@ fn what_comes_and_goes_is_noticed() {
 /// A machine's preconditions, one a line.
 #[track_caller]
 fn check_preconditions(tree: &MemoryTree, expected: Expect) {
-    let found = preconditions(tree, &discover(tree), &kinds());
+    let found = preconditions(tree, &discover(tree), &classes());
     for one in &found {
         let needs_remedy = matches!(one.outcome, Outcome::Missing | Outcome::Unknown);
         assert_eq!(one.remedy.is_empty(), !needs_remedy, "{one:?}");

@@ -119,6 +119,7 @@ mod tests {
             trace_context: None,
             resolved: Rare::NONE,
             claims: vec![claim],
+            devices: vec![],
         }
     }
 

@@ -154,7 +154,7 @@ async fn serve(
                 state.usage.send_modify(|known| {
                     known.extend(report.usage.iter().map(|usage| (usage.pod, usage.memory_bytes)));
                 });
-                let ack = AgentAck { sent_at_ms: report.sent_at_ms, lease_ms: LEASE_MS };
+                let ack = AgentAck { sent_at_ms: report.sent_at_ms, lease_ms: LEASE_MS, devices_unknown: false };
                 v1::server_message::Message::Ack((&ack).into())
             }
         };

@@ -7,6 +7,7 @@ mod container;
 mod cron_autoscaler;
 mod decoder;
 mod delivery;
+mod device;
 mod disruption_budget;
 mod elastic;
 mod job;
@@ -27,10 +28,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, ElasticWorkload, HorizontalPodAutoscaler,
-    Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodStatus, Profile, Project, ResourceQuota, Shared, StatefulSet,
-    VerticalPodAutoscaler, validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
+    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodStatus, Profile, Project, ResourceQuota, Shared,
+    StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -304,6 +305,9 @@ fn policy(
         Kind::LimitRange => {
             Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))
         }
+        Kind::DeviceClass => {
+            Object::DeviceClass(Arc::new(DeviceClass { spec: device::class(d, spec?)?, meta: meta? }))
+        }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })
 }
@@ -317,8 +321,9 @@ fn kind(d: &mut Decoder<'_>, root: &Node) -> Option<Kind> {
         d.fail(node.place, "kind", format!("expected a string, found {}", node.describe()));
         return None;
     };
-    // ControllerRevisions are made by their owners only.
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::ControllerRevision);
+    // ControllerRevisions are made by their owners only, ResourceSlices of what nodes report.
+    let is_own = |kind: &Kind| matches!(kind, Kind::ControllerRevision | Kind::ResourceSlice);
+    let kinds = Kind::ALL.into_iter().filter(|kind| !is_own(kind));
     let found = kinds.clone().find(|kind| kind.as_str() == text);
     if found.is_none() {
         let names: Vec<&str> = kinds.map(Kind::as_str).collect();

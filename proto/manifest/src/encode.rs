@@ -5,6 +5,7 @@ mod claim;
 mod config;
 mod cron_autoscaler;
 mod delivery;
+mod device;
 mod disruption_budget;
 mod elastic;
 mod job;
@@ -20,7 +21,7 @@ mod workload;
 mod yaml;
 
 use bulkhead_types::{
-    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta,
+    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta, Pod,
     Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
 };
 use serde_json::{Map, Value, json};
@@ -51,16 +52,7 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             (None, Some(json!({"phase": if o.meta.is_deleting() { "Terminating" } else { "Active" }})))
         }
         Object::Node(o) => (Some(node_spec(o)), Some(node_status(o))),
-        Object::Pod(o) => {
-            let node = o.node.and_then(|id| (names.name_of)(Kind::Node, id));
-            let node =
-                node.map(|n| n.to_string()).or_else(|| o.spec.node_name.as_ref().map(ToString::to_string));
-            let nominated = o.status.nominated_node.get().and_then(|id| (names.name_of)(Kind::Node, *id));
-            (
-                Some(pod::spec(&o.spec, node.as_deref())),
-                Some(pod::status(o, nominated.as_ref().map(Name::as_str))),
-            )
-        }
+        Object::Pod(o) => pod_parts(o, names),
         Object::ReplicaSet(o) => {
             (Some(workload::replica_set_spec(&o.spec)), Some(workload::replica_set_status(o)))
         }
@@ -91,6 +83,8 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::Project(o) => (Some(quota::project_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::Department(o) => (Some(quota::department_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
+        Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
+        Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -116,6 +110,15 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         _ => value,
     }
     .finish()
+}
+
+/// Spec and status of a pod: the node that it is on, or else the one that it asks for.
+fn pod_parts(o: &Pod, names: Names<'_>) -> (Option<Value>, Option<Value>) {
+    let node = o.node.and_then(|id| (names.name_of)(Kind::Node, id));
+    let node = node.map(|n| n.to_string()).or_else(|| o.spec.node_name.as_ref().map(ToString::to_string));
+    let nominated = o.status.nominated_node.get().and_then(|id| (names.name_of)(Kind::Node, *id));
+    let status = pod::status(o, nominated.as_ref().map(Name::as_str));
+    (Some(pod::spec(&o.spec, node.as_deref())), Some(status))
 }
 
 /// Spec and status of an object of a kind that says how many pods there are, how large, or how many stay.

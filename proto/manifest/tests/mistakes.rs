@@ -181,13 +181,13 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     check(
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project
+            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass
         "#]],
     );
     check(
         "apiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project
+            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass
         "#]],
     );
     check(
@@ -315,7 +315,6 @@ fn amounts_and_values_are_checked() {
             a.yaml:9:33 spec.containers[0].resources.requests.cpu: "-1" is negative: a quantity must be zero or more
             a.yaml:9:45 spec.containers[0].resources.requests.memory: "lots" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
             a.yaml:9:51 spec.containers[0].resources.requests.gpus: unknown resource
-            a.yaml:9:60 spec.containers[0].resources.requests.nvidia.com/gpu: resource nvidia.com/gpu is not supported yet
             a.yaml:9:79 spec.containers[0].resources.requests.mem: unknown resource
             a.yaml:9:96 spec.containers[0].resources.limits: expected a map of quantities, found a list
         "#]],

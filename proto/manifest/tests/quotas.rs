@@ -23,10 +23,10 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
     else {
         panic!("one of each level, and bounds, not {objects:?}")
     };
-    assert_eq!(department.spec.hard.of(Measure::RequestsCpu), Some(40_000));
+    assert_eq!(department.spec.hard.of(&Measure::RequestsCpu), Some(40_000));
     assert_eq!(project.spec.department.as_ref().map(|name| name.as_str()), Some("sales"));
-    assert_eq!(quota.spec.hard.of(Measure::RequestsMemory), Some(40 << 30));
-    assert_eq!(quota.spec.hard.of(Measure::ClassStorage(StorageClass::Local)), Some(500 << 30));
+    assert_eq!(quota.spec.hard.of(&Measure::RequestsMemory), Some(40 << 30));
+    assert_eq!(quota.spec.hard.of(&Measure::ClassStorage(StorageClass::Local)), Some(500 << 30));
     assert_eq!(limits.spec.limits[0].max_limit_request_ratio.cpu, Some(10_000));
     assert_eq!(limits.spec.limits[1].min.storage_bytes, Some(1 << 30));
 }
@@ -37,7 +37,7 @@ fn names_stay_as_they_are_written() {
     let [Object::ResourceQuota(quota)] = &read(quota)[..] else { panic!("a quota") };
     let names: Vec<String> = quota.spec.hard.iter().map(|(resource, _)| resource.name()).collect();
     assert_eq!(names, ["requests.cpu", "cpu"]);
-    assert_eq!(quota.spec.hard.of(Measure::RequestsCpu), Some(500));
+    assert_eq!(quota.spec.hard.of(&Measure::RequestsCpu), Some(500));
 }
 
 #[track_caller]
@@ -57,11 +57,11 @@ fn mistakes_of_quotas_are_told_with_their_places() {
     check_quota(
         "{hard: {services: 1, pods: -1, requests.cpu: many, count/nodes: 2}}",
         expect![[r#"
-        a.yaml:4:15 spec.hard[services]: "services" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps
-        a.yaml:4:34 spec.hard[pods]: "-1" is negative: a quantity must be zero or more
-        a.yaml:4:52 spec.hard[requests.cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
-        a.yaml:4:58 spec.hard[count/nodes]: "count/nodes" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps
-    "#]],
+            a.yaml:4:15 spec.hard[services]: "services" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
+            a.yaml:4:34 spec.hard[pods]: "-1" is negative: a quantity must be zero or more
+            a.yaml:4:52 spec.hard[requests.cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
+            a.yaml:4:58 spec.hard[count/nodes]: "count/nodes" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
+        "#]],
     );
     check_quota(
         "{scopes: [Terminating], scopeSelector: {}, hard: []}",

@@ -2,8 +2,8 @@
 //! their lists are bounded here, and their labels in [`super::Registration`].
 
 use bulkhead_types::{
-    AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, ITEMS_MAX, Intent, Joined, PodIntent, PodUsage,
-    VOLUMES_MAX,
+    AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICES_PER_POD_MAX, ITEMS_MAX, Intent, Joined,
+    PodIntent, PodUsage, VOLUMES_MAX,
 };
 
 use super::{ConvertError, read, wire_field, wire_struct};
@@ -12,16 +12,17 @@ use crate::v1;
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
+    devices (DEVICES_PER_POD_MAX),
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
-    deleted_volumes (ITEMS_MAX),
+    deleted_volumes (ITEMS_MAX), devices,
 });
 wire_struct!(PodUsage => v1::PodUsage {
     pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),
 });
 wire_struct!(ContainerUsage => v1::ContainerUsage { name, cpu_millis, memory_bytes });
-wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms });
+wire_struct!(AgentAck => v1::AgentAck { sent_at_ms, lease_ms, devices_unknown });
 
 impl From<&Joined> for v1::JoinResponse {
     fn from(value: &Joined) -> Self {

@@ -15,7 +15,7 @@ wire_enum! {
         Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
         ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
         VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile, PersistentVolumeClaim,
-        ResourceQuota, LimitRange, Department, Project,
+        ResourceQuota, LimitRange, Department, Project, DeviceClass, ResourceSlice,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

@@ -4,7 +4,7 @@ use bulkhead_types::{
     BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
     IntOrPercent, PROBE_FAILURE_THRESHOLD_DEFAULT, PROBE_PERIOD_MS_DEFAULT, PROBE_SUCCESS_THRESHOLD_DEFAULT,
     PROBE_TIMEOUT_MS_DEFAULT, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
-    SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
+    SPLIT_COUNT_DEFAULT, SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
 };
 use prost::Message;
 
@@ -82,6 +82,8 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::LimitRange(o) => &mut o.meta,
+        Wire::DeviceClass(o) => default_device_class(o),
+        Wire::ResourceSlice(o) => &mut o.meta,
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
@@ -105,6 +107,24 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         };
     }
     Ok(wire)
+}
+
+fn default_device_class(class: &mut v1::DeviceClass) -> &mut Option<v1::ObjectMeta> {
+    class.spec.iter_mut().for_each(default_device_class_spec);
+    &mut class.meta
+}
+
+fn default_device_class_spec(spec: &mut v1::DeviceClassSpec) {
+    if let Some(selector) = &mut spec.selector {
+        default(&mut selector.role, v1::DeviceRole::Whole);
+    }
+    if let Some(sharing) = &mut spec.sharing {
+        sharing.split_count.get_or_insert(SPLIT_COUNT_DEFAULT);
+        sharing.memory_scaling_percent.get_or_insert(100);
+        sharing.core_scaling_percent.get_or_insert(100);
+        default(&mut sharing.node_scheduler_policy, v1::SchedulerPolicy::Binpack);
+        default(&mut sharing.device_scheduler_policy, v1::SchedulerPolicy::Binpack);
+    }
 }
 
 fn default_deployment_spec(spec: &mut v1::DeploymentSpec) {

@@ -23,6 +23,8 @@ wire_oneof!(EventKind => event {
         DeletionRequested "deletion_requested" { kind, id, deletion, reason }
         ObjectDeleted "object_deleted" { kind, id }
         StatusChanged "status_changed" { id, status }
+        DevicesReported "devices_reported" { id, incarnation, report }
+        DeviceCordoned "device_cordoned" { id, device, cordoned }
 
         DeploymentSpecChanged "deployment_spec_changed" { id, spec }
         DeploymentStatusChanged "deployment_status_changed" { id, status }

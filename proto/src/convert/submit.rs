@@ -2,8 +2,8 @@
 //! bounded. What gets through here can be written to the log.
 
 use bulkhead_types::{
-    COMMANDS_MAX, Command, Kind, LABELS_MAX, Name, NodeFacts, Object, Precondition, REPLICAS_MAX, StringMap,
-    check_label_key, check_label_value, validate,
+    COMMANDS_MAX, Command, DEVICE_TEXT_BYTES_MAX, Kind, LABELS_MAX, Name, NodeFacts, Object, Precondition,
+    REPLICAS_MAX, StringMap, check_label_key, check_label_value, validate,
 };
 use prost::Message;
 use smol_str::SmolStr;
@@ -151,6 +151,11 @@ impl TryFrom<v1::UserCommand> for Command {
             User::PromoteRollout(c) => Log::PromoteRollout(c),
             User::AbortRollout(c) => Log::AbortRollout(c),
             User::RetryRollout(c) => Log::RetryRollout(c),
+            User::SetDeviceCordoned(c) => {
+                check_bytes(&c.device, DEVICE_TEXT_BYTES_MAX)
+                    .map_err(|e| e.within("set_device_cordoned.device"))?;
+                Log::SetDeviceCordoned(c)
+            }
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -201,6 +206,7 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::PromoteRollout(c)) => User::PromoteRollout(c),
             Some(Log::AbortRollout(c)) => User::AbortRollout(c),
             Some(Log::RetryRollout(c)) => User::RetryRollout(c),
+            Some(Log::SetDeviceCordoned(c)) => User::SetDeviceCordoned(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })
@@ -240,6 +246,8 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::LimitRange => "limit_range",
         Kind::Department => "department",
         Kind::Project => "project",
+        Kind::DeviceClass => "device_class",
+        Kind::ResourceSlice => "resource_slice",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

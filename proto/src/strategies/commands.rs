@@ -5,6 +5,7 @@ use super::*;
 record!(/// Any binding.
 binding: Binding {
     pod: object_id(), node: object_id(), nodes_considered: any::<u32>(), score: any::<i64>(),
+    devices: vec(allocated_device(), 0..3),
 });
 record!(/// Any report about a pod.
 pod_report: PodReport {
@@ -106,7 +107,13 @@ pub fn members() -> impl Strategy<Value = Vec<(MemberId, SmolStr)>> + Clone {
 
 /// Any command.
 pub fn command() -> impl Strategy<Value = Command> + Clone {
-    prop_oneof![user_command(), reconciler_command(), other_command(), workloads::owned_command()]
+    prop_oneof![
+        user_command(),
+        reconciler_command(),
+        other_command(),
+        workloads::owned_command(),
+        devices::device_command()
+    ]
 }
 
 record!(/// Any submission.

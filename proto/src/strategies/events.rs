@@ -65,7 +65,13 @@ fn workload_event() -> impl Strategy<Value = EventKind> + Clone {
 
 /// Any event's content.
 pub fn event_kind() -> impl Strategy<Value = EventKind> + Clone {
-    prop_oneof![cluster_event(), object_event(), workload_event(), workloads::owned_event()]
+    prop_oneof![
+        cluster_event(),
+        object_event(),
+        workload_event(),
+        workloads::owned_event(),
+        devices::device_event()
+    ]
 }
 
 record!(/// Any event.

@@ -5,7 +5,9 @@ use super::*;
 /// Any resource that quotas count, by one of its names.
 pub fn quota_resource() -> impl Strategy<Value = QuotaResource> + Clone {
     let short = ["cpu", "memory", "configmaps"];
-    let names = Measure::all().map(Measure::name).chain(short.map(ToOwned::to_owned));
+    let extended = ["requests.nvidia.com/gpu", "requests.a.b/c"].map(ToOwned::to_owned);
+    let names =
+        Measure::all().map(|measure| measure.name()).chain(short.map(ToOwned::to_owned)).chain(extended);
     select(names.collect::<Vec<_>>())
         .prop_map(|name| QuotaResource::parse(&name).expect("a name that is known"))
 }

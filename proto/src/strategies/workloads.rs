@@ -167,6 +167,8 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         limit_range().prop_map(|o| Object::LimitRange(Arc::new(o))),
         department().prop_map(|o| Object::Department(Arc::new(o))),
         project().prop_map(|o| Object::Project(Arc::new(o))),
+        device_class().prop_map(|o| Object::DeviceClass(Arc::new(o))),
+        resource_slice().prop_map(|o| Object::ResourceSlice(Arc::new(o))),
     ]
 }
 

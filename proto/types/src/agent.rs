@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Deletion, Name, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared};
+use crate::{
+    Deletion, DeviceIntent, DeviceReport, Name, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision,
+    Shared,
+};
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
 /// newest one wins.
@@ -70,6 +73,8 @@ pub struct PodIntent {
     pub resolved: Rare<ResolvedPod>,
     /// The volumes of the claims that its volumes name, each once; a pod is bound only where all of them are.
     pub claims: Vec<ClaimIntent>,
+    /// The devices of this node that its containers get.
+    pub devices: Vec<DeviceIntent>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.
@@ -89,6 +94,8 @@ pub struct AgentReport {
     pub usage: Vec<PodUsage>,
     /// Claims of the last accepted intent's `deleted_volumes` of which nothing is left; at most [`crate::ITEMS_MAX`].
     pub deleted_volumes: Vec<ObjectId>,
+    /// What is new of the machine's devices, if anything is.
+    pub devices: Rare<DeviceReport>,
 }
 
 /// What an agent saw of one pod.
@@ -142,6 +149,8 @@ pub struct AgentAck {
     pub sent_at_ms: u64,
     /// How long the lease runs, in milliseconds.
     pub lease_ms: u64,
+    /// The control plane does not know the devices that this session has told of: they are to be told again.
+    pub devices_unknown: bool,
 }
 
 /// The answer to a registration.

@@ -5,9 +5,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    AutoscalerStatus, DeliveryStatus, DeploymentStatus, Kind, MemberId, Name, NodeFacts, NodePhase, Object,
-    ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
-    VerticalAutoscalerStatus,
+    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
+    NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare,
+    ReplicaSetStatus, Revision, VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -115,6 +115,15 @@ pub enum Command {
         /// The caller's time, RFC 3339; it becomes a template annotation.
         restarted_at: SmolStr,
     },
+    /// Keeps a device from new pods, or gives it back; whoever has it keeps it.
+    SetDeviceCordoned {
+        /// Which node.
+        node: Name,
+        /// Which device: its id, PCI address or index.
+        device: SmolStr,
+        /// Keep or give back.
+        cordoned: bool,
+    },
     /// Cordons or uncordons a node.
     SetUnschedulable {
         /// Which node.
@@ -174,6 +183,15 @@ pub enum Command {
         reports: Vec<PodReport>,
     },
 
+    /// What a node's agent says of its devices.
+    ReportDevices {
+        /// Which node.
+        node: ObjectId,
+        /// The session's incarnation; an older one is refused.
+        incarnation: u64,
+        /// What it says.
+        report: DeviceReport,
+    },
     /// A node's agent deleted the data of claims that end. Items about others are passed over.
     ReportVolumes {
         /// Which node.
@@ -437,6 +455,8 @@ pub struct Binding {
     pub nodes_considered: u32,
     /// The score of the winner, 0 to 100 per plugin, summed.
     pub score: i64,
+    /// Which devices of that node each container gets; at most [`crate::DEVICES_PER_POD_MAX`].
+    pub devices: Vec<AllocatedDevice>,
 }
 
 /// A change of the cluster's membership, as it travels with Raft's own configuration change.

@@ -5,9 +5,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, Kind, Managers, MemberId, Name,
-    NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus,
-    Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, Kind, Managers,
+    MemberId, Name, NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd,
+    PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -249,6 +249,24 @@ pub enum EventKind {
         incarnation: u64,
         /// What the agent found.
         facts: NodeFacts,
+    },
+    /// A node's devices are others than before: what is known of them now, and which are forgotten.
+    DevicesReported {
+        /// Which ResourceSlice.
+        id: ObjectId,
+        /// The agent's session.
+        incarnation: u64,
+        /// What changed. A device that is gone while a pod has it is among the devices, as lost.
+        report: DeviceReport,
+    },
+    /// A device is kept from pods, or given back.
+    DeviceCordoned {
+        /// Which ResourceSlice.
+        id: ObjectId,
+        /// The device's id.
+        device: SmolStr,
+        /// Kept or given back.
+        cordoned: bool,
     },
     /// A node became Ready, Unreachable or Fenced.
     NodePhaseChanged {

@@ -3,7 +3,10 @@
 //! The level is in State and is raised by a command once every member supports it; it never goes back. A record
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
-use crate::{Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy};
+use crate::{
+    Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
+    QuotaAmounts,
+};
 
 /// The highest level that this build knows.
 pub const FEATURE_LEVEL_MAX: u32 = 8;
@@ -38,6 +41,9 @@ pub const PREEMPTION_LEVEL: u32 = 8;
 /// From this level on pods of a group are placed together or not at all.
 pub const POD_GROUP_LEVEL: u32 = 8;
 
+/// From this level on nodes have devices: DeviceClasses, ResourceSlices, pods that ask for extended resources, quotas of them.
+pub const DEVICES_LEVEL: u32 = 8;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -49,6 +55,7 @@ impl Kind {
             Self::VerticalPodAutoscaler => DELIVERY_LEVEL,
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
+            Self::DeviceClass | Self::ResourceSlice => DEVICES_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -95,6 +102,9 @@ impl Object {
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::CronJob(job) => spec(&job.spec.job_template.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
+            Self::ResourceQuota(quota) => quota_level(&quota.spec.hard),
+            Self::Project(project) => quota_level(&project.spec.hard),
+            Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
@@ -107,8 +117,17 @@ fn is_preempting(pod: &Pod) -> bool {
     preemptor.is_some() || pod.status.nominated_node.get().is_some()
 }
 
+/// Of a quota: devices are counted by name, since a level of their own.
+fn quota_level(hard: &QuotaAmounts) -> u32 {
+    let counts_devices = hard.iter().any(|(resource, _)| resource.measure().is_extended());
+    if counts_devices { DEVICES_LEVEL } else { QUOTA_LEVEL }
+}
+
 impl PodSpec {
     fn feature_level(&self) -> u32 {
+        if self.asks_for_devices() {
+            return DEVICES_LEVEL;
+        }
         if self.placement().is_some() {
             return PLACEMENT_LEVEL;
         }
@@ -138,6 +157,10 @@ impl Command {
             {
                 PREEMPTION_LEVEL
             }
+            Self::BindPods { bindings } if bindings.iter().any(|one| !one.devices.is_empty()) => {
+                DEVICES_LEVEL
+            }
+            Self::ReportDevices { .. } | Self::SetDeviceCordoned { .. } => DEVICES_LEVEL,
             Self::SetReplicaSetStatus { status, .. } if status.failure.get().is_some() => QUOTA_LEVEL,
             Self::SetStatus { status, .. } => status.kind().feature_level().max(WORKLOADS_LEVEL),
             Self::Create(object) | Self::Apply(object) => object.feature_level(),

@@ -106,6 +106,12 @@ impl NodeFacts {
         self.labels.get(crate::LABEL_FENCE_GUARD).is_some_and(|value| value == "true")
     }
 
+    /// Whether the agent can attach devices to guests.
+    #[must_use]
+    pub fn attaches_devices(&self) -> bool {
+        self.labels.get(crate::LABEL_DEVICES).is_some_and(|value| value == "true")
+    }
+
     /// Whether the agent keeps volumes of claims.
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta, PersistentVolumeClaim,
-    Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota, Secret,
-    StatefulSet, VerticalPodAutoscaler,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -143,6 +143,10 @@ kinds! {
     Department = 23, "bulkhead.io/v1", cluster, ["department", "departments"];
     /// What several namespaces may have together.
     Project = 24, "bulkhead.io/v1", cluster, ["project", "projects"];
+    /// Devices that pods ask for by the name of a resource.
+    DeviceClass = 27, "bulkhead.io/v1", cluster, ["deviceclass", "deviceclasses"];
+    /// The devices of one node.
+    ResourceSlice = 28, "bulkhead.io/v1", cluster, ["resourceslice", "resourceslices"];
 }
 
 impl std::fmt::Display for Kind {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    ContainerOptions, EnvSource, Kind, ObjectId, ObjectMeta, PodOptions, Rare, Resources, Shared, StringMap,
-    TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, Kind, ObjectId, ObjectMeta, PodOptions, Rare, Resources,
+    Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -30,8 +30,21 @@ impl Pod {
     /// Whether at most one instance of it may ever live.
     #[must_use]
     pub fn is_unique(&self) -> bool {
+        self.is_declared_unique() || self.status.devices.get().is_some()
+    }
+
+    /// The same by what is wanted of it: what has devices of a node is unique as well, because nobody else may have them
+    /// while its guest may live.
+    #[must_use]
+    pub fn is_declared_unique(&self) -> bool {
         let has_identity = self.meta.owner.is_some_and(|owner| owner.kind == Kind::StatefulSet);
         has_identity || self.is_marked_unique()
+    }
+
+    /// The devices that it was given with its node.
+    #[must_use]
+    pub fn devices(&self) -> &[AllocatedDevice] {
+        self.status.devices.get().map_or(&[], Vec::as_slice)
     }
 
     fn is_marked_unique(&self) -> bool {
@@ -340,6 +353,9 @@ pub struct PodStatus {
     /// (Kubernetes' `nominatedNodeName`).
     #[serde(default)]
     pub nominated_node: Rare<ObjectId>,
+    /// The devices that it was given with its node; they stay what they are. The control plane's own.
+    #[serde(default)]
+    pub devices: Rare<Vec<AllocatedDevice>>,
 }
 
 /// What is known of one container.

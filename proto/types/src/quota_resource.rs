@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Kind, QuantityError, StorageClass, format_bytes, format_millis, parse_millis, parse_units};
+use crate::{
+    Kind, QuantityError, StorageClass, format_bytes, format_millis, is_extended_resource_name, parse_millis,
+    parse_units,
+};
 
 /// One thing that is counted. Pods that ended count for nothing but [`Measure::Count`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
     /// Processor time that pods request, in thousandths of a core.
     RequestsCpu,
@@ -34,6 +37,9 @@ pub enum Measure {
     ClassClaims(StorageClass),
     /// How many objects of a namespaced kind there are.
     Count(Kind),
+    /// What pods ask for of an extended resource, as `nvidia.com/gpu`. Of shared devices memory and compute are counted for
+    /// each card: what a container asks of one card times the number of its cards.
+    Extended(SmolStr),
 }
 
 /// Measures that are neither by class nor by kind.
@@ -48,26 +54,37 @@ const PLAIN: [Measure; 9] = [
     Measure::Claims,
     Measure::Pods,
 ];
+/// What the names of extended resources have before them (Kubernetes' rule).
+const EXTENDED_PREFIX: &str = "requests.";
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 
 impl Measure {
-    /// How many measures there are.
+    /// How many measures there are that are not by the name of an extended resource.
     pub const LEN: usize = PLAIN.len() + 2 * StorageClass::ALL.len() + Kind::ALL.len();
 
-    /// A number below [`Self::LEN`], for tables.
+    /// A number below [`Self::LEN`], for tables; `None` of an extended resource.
     #[must_use]
-    pub fn index(self) -> usize {
+    pub fn index(&self) -> Option<usize> {
         let (plain, classes) = (PLAIN.len(), StorageClass::ALL.len());
-        let class_index = |class| StorageClass::ALL.iter().position(|one| *one == class).unwrap_or(0);
+        let class_index = |class| StorageClass::ALL.iter().position(|one| one == class).unwrap_or(0);
         match self {
-            Self::ClassStorage(class) => plain + class_index(class),
-            Self::ClassClaims(class) => plain + classes + class_index(class),
-            Self::Count(kind) => plain + 2 * classes + (kind as usize - 1),
-            other => PLAIN.iter().position(|one| *one == other).unwrap_or(0),
+            Self::ClassStorage(class) => Some(plain + class_index(class)),
+            Self::ClassClaims(class) => Some(plain + classes + class_index(class)),
+            Self::Count(kind) => {
+                Kind::ALL.iter().position(|one| one == kind).map(|at| plain + 2 * classes + at)
+            }
+            Self::Extended(_) => None,
+            other => PLAIN.iter().position(|one| one == other),
         }
     }
 
-    /// Every measure.
+    /// Whether it is of an extended resource.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        matches!(self, Self::Extended(_))
+    }
+
+    /// Every measure that is not by the name of an extended resource.
     pub fn all() -> impl Iterator<Item = Self> {
         let classes = StorageClass::ALL.into_iter();
         let classes = classes.flat_map(|class| [Self::ClassStorage(class), Self::ClassClaims(class)]);
@@ -79,8 +96,9 @@ impl Measure {
 
     /// The name in quotas.
     #[must_use]
-    pub fn name(self) -> String {
+    pub fn name(&self) -> String {
         match self {
+            Self::Extended(resource) => format!("{EXTENDED_PREFIX}{resource}"),
             Self::RequestsCpu => "requests.cpu".to_owned(),
             Self::RequestsMemory => "requests.memory".to_owned(),
             Self::RequestsEphemeralStorage => "requests.ephemeral-storage".to_owned(),
@@ -92,12 +110,12 @@ impl Measure {
             Self::Pods => "pods".to_owned(),
             Self::ClassStorage(class) => format!("{}{CLASS_SUFFIX}requests.storage", class.as_str()),
             Self::ClassClaims(class) => format!("{}{CLASS_SUFFIX}persistentvolumeclaims", class.as_str()),
-            Self::Count(kind) => format!("count/{}", plural_and_group(kind)),
+            Self::Count(kind) => format!("count/{}", plural_and_group(*kind)),
         }
     }
 
     /// The short name that Kubernetes knows it by as well.
-    fn short(self) -> Option<&'static str> {
+    fn short(&self) -> Option<&'static str> {
         match self {
             Self::RequestsCpu => Some("cpu"),
             Self::RequestsMemory => Some("memory"),
@@ -113,7 +131,7 @@ impl Measure {
     ///
     /// # Errors
     /// When the text is no quantity, negative, or 2^63 and above.
-    pub fn parse_amount(self, text: &str) -> Result<u64, QuantityError> {
+    pub fn parse_amount(&self, text: &str) -> Result<u64, QuantityError> {
         match self {
             Self::RequestsCpu | Self::LimitsCpu => parse_millis(text),
             _ => parse_units(text),
@@ -122,10 +140,12 @@ impl Measure {
 
     /// Prints an amount as Kubernetes would.
     #[must_use]
-    pub fn format_amount(self, amount: u64) -> String {
+    pub fn format_amount(&self, amount: u64) -> String {
         match self {
             Self::RequestsCpu | Self::LimitsCpu => format_millis(amount),
-            Self::Claims | Self::Pods | Self::ClassClaims(_) | Self::Count(_) => amount.to_string(),
+            Self::Claims | Self::Pods | Self::ClassClaims(_) | Self::Count(_) | Self::Extended(_) => {
+                amount.to_string()
+            }
             _ => format_bytes(amount),
         }
     }
@@ -143,7 +163,7 @@ fn plural_and_group(kind: Kind) -> String {
 
 /// A resource as a quota names it. Short names mean the same as long ones and stay as they are written; when both are
 /// given both hold, as in Kubernetes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "SmolStr", into = "SmolStr")]
 pub struct QuotaResource {
     measure: Measure,
@@ -157,10 +177,11 @@ pub struct UnknownQuotaResource(String);
 
 fn known_names() -> String {
     let short = "cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas";
-    let plain: Vec<String> = PLAIN.into_iter().map(Measure::name).collect();
+    let plain: Vec<String> = PLAIN.iter().map(Measure::name).collect();
     format!(
         "{short}, {}, CLASS{CLASS_SUFFIX}requests.storage, CLASS{CLASS_SUFFIX}persistentvolumeclaims \
-         (classes local and local-retain), and count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps",
+         (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, \
+         and requests.RESOURCE of devices, such as requests.nvidia.com/gpu",
         plain.join(", ")
     )
 }
@@ -179,20 +200,26 @@ impl QuotaResource {
                 })
                 .map(|measure| Self { measure, is_short })
         };
+        let extended = || {
+            let name = text.strip_prefix(EXTENDED_PREFIX)?;
+            let measure = is_extended_resource_name(name).then(|| Measure::Extended(name.into()))?;
+            Some(Self { measure, is_short: false })
+        };
         find(true)
             .or_else(|| find(false))
+            .or_else(extended)
             .ok_or_else(|| UnknownQuotaResource(text.chars().take(80).collect()))
     }
 
     /// What it counts.
     #[must_use]
-    pub fn measure(self) -> Measure {
-        self.measure
+    pub fn measure(&self) -> &Measure {
+        &self.measure
     }
 
     /// Its name, as it was written.
     #[must_use]
-    pub fn name(self) -> String {
+    pub fn name(&self) -> String {
         let short = self.measure.short().filter(|_| self.is_short);
         short.map_or_else(|| self.measure.name(), ToOwned::to_owned)
     }
@@ -248,28 +275,29 @@ impl QuotaAmounts {
 
     /// The amount of a resource of exactly this name.
     #[must_use]
-    pub fn get(&self, resource: QuotaResource) -> Option<u64> {
-        self.0.get(&resource).copied()
+    pub fn get(&self, resource: &QuotaResource) -> Option<u64> {
+        self.0.get(resource).copied()
     }
 
     /// All of them, in one order.
-    pub fn iter(&self) -> impl Iterator<Item = (QuotaResource, u64)> + '_ {
-        self.0.iter().map(|(resource, amount)| (*resource, *amount))
+    pub fn iter(&self) -> impl Iterator<Item = (&QuotaResource, u64)> + '_ {
+        self.0.iter().map(|(resource, amount)| (resource, *amount))
     }
 
     /// The lowest amount of what a measure counts, however it is named.
     #[must_use]
-    pub fn of(&self, measure: Measure) -> Option<u64> {
-        let named = [false, true].map(|is_short| self.get(QuotaResource { measure, is_short }));
+    pub fn of(&self, measure: &Measure) -> Option<u64> {
+        let named =
+            [false, true].map(|is_short| self.get(&QuotaResource { measure: measure.clone(), is_short }));
         named.into_iter().flatten().min()
     }
 
     /// The measures that are named, each once, in order.
-    pub fn measures(&self) -> impl Iterator<Item = Measure> + '_ {
+    pub fn measures(&self) -> impl Iterator<Item = &Measure> + '_ {
         let mut last = None;
         self.0
             .keys()
-            .map(|resource| resource.measure)
+            .map(|resource| &resource.measure)
             .filter(move |measure| last.replace(*measure) != Some(*measure))
     }
 }
@@ -288,15 +316,21 @@ mod tests {
     fn every_name_is_read_as_what_it_says() {
         let mut seen = std::collections::BTreeSet::new();
         for measure in Measure::all() {
-            assert_eq!(QuotaResource::parse(&measure.name()), Ok(measure.into()), "{}", measure.name());
-            assert!(measure.index() < Measure::LEN && seen.insert(measure.index()), "{measure:?}");
+            let index = measure.index().expect("a place in tables");
+            assert!(index < Measure::LEN && seen.insert(index), "{measure:?}");
+            assert_eq!(
+                QuotaResource::parse(&measure.name()),
+                Ok(measure.clone().into()),
+                "{}",
+                measure.name()
+            );
         }
     }
 
     #[track_caller]
     fn check(name: &str, measure: Option<Measure>) {
         let found = QuotaResource::parse(name).ok();
-        assert_eq!(found.map(QuotaResource::measure), measure, "{name}");
+        assert_eq!(found.as_ref().map(QuotaResource::measure), measure.as_ref(), "{name}");
         assert!(found.is_none_or(|resource| resource.name() == name), "{name} is printed as it was written");
     }
 
@@ -311,7 +345,18 @@ mod tests {
         check("count/cronjobs.batch", Some(Measure::Count(Kind::CronJob)));
         let class = Measure::ClassStorage(StorageClass::LocalRetain);
         check("local-retain.storageclass.storage.k8s.io/requests.storage", Some(class));
-        for unknown in ["", "requests.gpu", "services", "count/nodes", "count/deployments", "Pods"] {
+        check("requests.nvidia.com/gpu", Some(Measure::Extended("nvidia.com/gpu".into())));
+        for unknown in [
+            "nvidia.com/gpu",
+            "limits.nvidia.com/gpu",
+            "requests.kubernetes.io/gpu",
+            "",
+            "requests.gpu",
+            "services",
+            "count/nodes",
+            "count/deployments",
+            "Pods",
+        ] {
             check(unknown, None);
         }
     }
@@ -321,8 +366,8 @@ mod tests {
         let named = |text| QuotaResource::parse(text).expect("a name");
         let amounts: QuotaAmounts =
             [(named("cpu"), 2000), (named("requests.cpu"), 1000), (named("pods"), 3)].into_iter().collect();
-        assert_eq!(amounts.of(Measure::RequestsCpu), Some(1000));
-        assert_eq!(amounts.of(Measure::LimitsCpu), None);
-        assert_eq!(amounts.measures().collect::<Vec<_>>(), [Measure::RequestsCpu, Measure::Pods]);
+        assert_eq!(amounts.of(&Measure::RequestsCpu), Some(1000));
+        assert_eq!(amounts.of(&Measure::LimitsCpu), None);
+        assert_eq!(amounts.measures().collect::<Vec<_>>(), [&Measure::RequestsCpu, &Measure::Pods]);
     }
 }

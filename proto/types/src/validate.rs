@@ -6,6 +6,7 @@
 mod autoscaler;
 mod claim;
 mod config;
+mod device;
 mod disruption_budget;
 mod elastic;
 mod image;
@@ -128,8 +129,12 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::Project(p) => quota::hard(&p.spec.hard, &root.field("spec"), &mut report),
         Object::Department(d) => quota::hard(&d.spec.hard, &root.field("spec"), &mut report),
         Object::LimitRange(r) => quota::limit_range(&r.spec, &root.field("spec"), &mut report),
+        Object::DeviceClass(c) => device::class(&c.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
+        }
+        Object::ResourceSlice(_) => {
+            report.push(&root.field("kind"), "ResourceSlices are made of what nodes report only");
         }
     }
     if level >= POD_GROUP_LEVEL {
@@ -283,7 +288,9 @@ fn object_bytes(object: &Object) -> usize {
         | Object::ResourceQuota(_)
         | Object::LimitRange(_)
         | Object::Project(_)
-        | Object::Department(_) => 0,
+        | Object::Department(_)
+        | Object::DeviceClass(_)
+        | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),
         Object::ElasticWorkload(w) => elastic::bytes(&w.spec),

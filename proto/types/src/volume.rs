@@ -2,6 +2,8 @@
 //!
 //! Source: "Volumes", "Projected Volumes" and "Define Environment Variables" in the Kubernetes documentation.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -107,6 +109,38 @@ pub struct ContainerOptions {
     pub termination_message_path: Option<String>,
     /// The end of its output becomes that message when it failed and the file is empty (`FallbackToLogsOnError`).
     pub termination_message_from_logs: bool,
+    /// What it asks for by the names of extended resources: devices.
+    #[serde(default)]
+    pub extended: Rare<ExtendedResources>,
+}
+
+/// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are
+/// the same; a request alone is none (Kubernetes' rule).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExtendedResources {
+    /// As `resources.requests` says.
+    pub requests: BTreeMap<SmolStr, u64>,
+    /// As `resources.limits` says: what counts.
+    pub limits: BTreeMap<SmolStr, u64>,
+}
+
+impl Container {
+    /// What it asks for by the names of extended resources, by name; nothing of which it asks for none.
+    pub fn extended_resources(&self) -> impl Iterator<Item = (&SmolStr, u64)> {
+        let extended = self.options.get().and_then(|options| options.extended.get());
+        let limits = extended.into_iter().flat_map(|extended| &extended.limits);
+        limits.map(|(name, amount)| (name, *amount)).filter(|(_, amount)| *amount > 0)
+    }
+}
+
+impl PodSpec {
+    /// Whether any container asks for an extended resource.
+    #[must_use]
+    pub fn asks_for_devices(&self) -> bool {
+        let names =
+            |one: &Container| one.options.get().is_some_and(|options| options.extended.get().is_some());
+        self.containers.iter().chain(&self.init_containers).any(names)
+    }
 }
 
 /// What few pods have.

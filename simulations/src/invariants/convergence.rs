@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
+use bulkhead_controlplane_core::devices;
 use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_controlplane_core::placement::reference::Scene;
 use bulkhead_types::{
@@ -134,6 +135,7 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
             let fits = |id: ObjectId| {
                 let node = state.nodes().get(id)?;
                 check_fit(&pod.spec, request, node, state.node_usage(id)).ok()?;
+                devices::fits(state, pod, node).then_some(())?;
                 scene.check(pod, node).ok()
             };
             match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {
@@ -356,7 +358,7 @@ mod tests {
             placed.state().find_object(&reference).expect("it is there").meta().id
         };
         let (node_id, pod_id) = (find(Kind::Node, None, "n"), find(Kind::Pod, Some("default"), "p"));
-        let binding = Binding { pod: pod_id, node: node_id, nodes_considered: 1, score: 0 };
+        let binding = Binding { pod: pod_id, node: node_id, nodes_considered: 1, score: 0, devices: vec![] };
         let placed = machine(vec![node(), pod(), Command::BindPods { bindings: vec![binding] }]);
         assert!(guests(placed.state(), &[(Some(node_id), pod_id)], None).is_ok());
         assert!(guests(placed.state(), &[], None).is_err());

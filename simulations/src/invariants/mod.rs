@@ -15,6 +15,7 @@
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
+//! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
 //! | `promises` | term, vote and log that a server told its peers survive its crash | at every start |
@@ -47,6 +48,7 @@ pub mod convergence;
 pub mod cron_jobs;
 pub mod daemon_set;
 pub mod delivery;
+pub mod devices;
 pub mod digests;
 pub mod exactly_once;
 pub mod garbage;

@@ -114,7 +114,7 @@ mod tests {
             .state()
             .pods()
             .iter()
-            .map(|pod| Binding { pod: pod.meta.id, node, nodes_considered: 1, score: 0 })
+            .map(|pod| Binding { pod: pod.meta.id, node, nodes_considered: 1, score: 0, devices: vec![] })
             .collect();
         let before = machine.state().clone();
         let good = apply(&mut machine, Command::BindPods { bindings: bindings.clone() });

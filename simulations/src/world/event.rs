@@ -89,6 +89,11 @@ pub(crate) enum Event {
         member: MemberId,
     },
     Check,
+    /// A card is there again, and well.
+    DeviceBack {
+        agent: u32,
+        index: u32,
+    },
     AgentStart {
         agent: u32,
     },

@@ -12,7 +12,7 @@ pub(crate) const LEVEL_COLUMNS: [&str; 4] = ["RESOURCE", "USED", "HARD", "LEFT"]
 
 /// A row for each resource; what is used above the quota is marked in the last cell.
 pub(crate) fn level_rows(hard: &QuotaAmounts, status: &QuotaStatus) -> Vec<Vec<String>> {
-    let row = |(resource, hard): (bulkhead_types::QuotaResource, u64)| {
+    let row = |(resource, hard): (&bulkhead_types::QuotaResource, u64)| {
         let show = |amount| resource.measure().format_amount(amount);
         let used = status.used.get(resource);
         let left = match used {

@@ -8,7 +8,9 @@ use bulkhead_types::{
     validate_at,
 };
 
-use super::{Emit, autoscaling, claims, elastic, not_allowed, not_found, priorities, quota, vertical};
+use super::{
+    Emit, autoscaling, claims, devices, elastic, not_allowed, not_found, priorities, quota, vertical,
+};
 use crate::State;
 use crate::admission::admit;
 
@@ -34,6 +36,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
+    devices::check(state, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
     let object = fresh(object, emit);
@@ -115,6 +118,8 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         | Object::PriorityClass(_)
         | Object::Profile(_)
         | Object::LimitRange(_)
+        | Object::DeviceClass(_)
+        | Object::ResourceSlice(_)
         | Object::ControllerRevision(_) => {}
     }
     object
@@ -179,6 +184,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     vertical::check_alone(state, object)?;
     priorities::check(state, object)?;
     elastic::check(state, object)?;
+    devices::check(state, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, Some(&present), object)?;
     if replicas(&present) != replicas(object) {
@@ -192,7 +198,8 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     }
     match (&present, object) {
         (Object::Pod(present), Object::Pod(wanted))
-            if present.is_unique() != wanted.is_unique() && state.feature_level() >= FENCING_LEVEL =>
+            if present.is_declared_unique() != wanted.is_declared_unique()
+                && state.feature_level() >= FENCING_LEVEL =>
         {
             let path = format!("metadata.annotations[{ANNOTATION_UNIQUE}]");
             return Err(immutable(&reference, &path, "its guest was started by it and cannot change")
@@ -323,6 +330,7 @@ pub(super) fn delete(
         Object::ControllerRevision(_) => {
             return Err(not_allowed(reference, "is its owner's own and goes with it"));
         }
+        Object::ResourceSlice(_) => return Err(not_allowed(reference, "is its node's own and goes with it")),
         _ => emit.push(EventKind::ObjectDeleted { kind, id }),
     }
     Ok(())
@@ -357,6 +365,9 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
         super::job_ends::count(state, &pod, None, false, emit);
     }
     claims::lose(state, id, emit);
+    if let Some(slice) = state.resource_slice_of(id) {
+        emit.push(EventKind::ObjectDeleted { kind: Kind::ResourceSlice, id: slice.meta.id });
+    }
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())
 }

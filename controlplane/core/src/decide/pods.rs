@@ -13,8 +13,9 @@ use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
+use crate::devices::Taken;
 use crate::job_pods::JobPods;
-use crate::placement::{Vicinity, check_fit, kept};
+use crate::placement::{Vicinity, check_fit, keeps_devices, kept};
 use crate::pod_group::held_by;
 use crate::priority;
 use crate::state::NodeUsage;
@@ -44,14 +45,15 @@ pub(super) struct Binder<'a> {
     placed: BTreeMap<ObjectId, NodeUsage>,
     placed_pods: BTreeSet<ObjectId>,
     given: Given,
+    devices: Taken,
     /// The same for who is near whom.
     vicinity: Vicinity,
 }
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given) = Default::default();
-        Self { state, placed, placed_pods, given, vicinity: state.vicinity.clone() }
+        let (placed, placed_pods, given, devices) = Default::default();
+        Self { state, placed, placed_pods, given, devices, vicinity: state.vicinity.clone() }
     }
 
     /// Binds one.
@@ -73,7 +75,12 @@ impl<'a> Binder<'a> {
         if let Some(outlook) = self.vicinity.outlook(pod) {
             self.vicinity.check(&outlook, node).map_err(|misfit| misfit.to_string())?;
         }
+        let are_kept = pod.spec.asks_for_devices() && keeps_devices(state, binding.node, priority, is_out);
+        if are_kept || !self.devices.may_take(state, pod, node, &binding.devices) {
+            return Err("its devices are not to be had there".to_owned());
+        }
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
+        self.devices.take(state, binding);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);
         self.vicinity.bind(pod, node);
@@ -141,7 +148,8 @@ fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>)
     if pod.status.phase.is_terminal() {
         return;
     }
-    let status = merged(&pod.status, report, emit.at_ms());
+    let mut status = merged(&pod.status, report, emit.at_ms());
+    mark_devices(state, pod, &mut status);
     let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
     // A status that is what it was before may have been another one in between, in a report that is still on its way: that
     // it is outdated must be seen when it arrives.
@@ -170,6 +178,18 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         init_containers: seen.init_containers.iter().map(bounded).collect(),
         containers: seen.containers.iter().map(bounded).collect(),
         nominated_node: Rare::NONE,
+        devices: present.devices.clone(),
+    }
+}
+
+/// What is wrong with a pod's devices is said as long as its agent has nothing else to say.
+fn mark_devices(state: &State, pod: &Pod, status: &mut PodStatus) {
+    if pod.devices().is_empty() || status.phase.is_terminal() || !status.reason.is_empty() {
+        return;
+    }
+    let slice = pod.node.and_then(|node| state.resource_slice_of(node));
+    if let Some((reason, message)) = slice.and_then(|slice| crate::devices::trouble(slice, pod)) {
+        (status.reason, status.message) = (reason, message);
     }
 }
 

@@ -12,8 +12,9 @@ use smol_str::SmolStr;
 
 use super::pods::{REASON_UNSCHEDULABLE, end_for};
 use super::{Emit, check_items, not_allowed, not_found};
+use crate::devices::{self, Needs, NodeDevices};
 use crate::disruption::Allowance;
-use crate::placement::{Vicinity, check_node, check_room, kept};
+use crate::placement::{Vicinity, check_node, check_room, keeps_devices, kept};
 use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, priority};
 
@@ -102,6 +103,8 @@ struct Site<'a> {
     node: &'a Node,
     usage: NodeUsage,
     vicinity: Vicinity,
+    /// What the pod asks for of devices, and those of the node; only where it does.
+    devices: Option<(Needs, NodeDevices)>,
 }
 
 impl<'a> Site<'a> {
@@ -114,13 +117,35 @@ impl<'a> Site<'a> {
         let id = node.meta.id;
         let own = pod.meta.id;
         let usage = state.node_usage(id).plus(kept(state, id, || priority, |other| other == own));
-        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone() };
+        let devices = match pod.spec.asks_for_devices() {
+            true => Some(Self::devices(state, pod, node, priority)?),
+            false => None,
+        };
+        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone(), devices };
         let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
         state.pods_on(id).filter(ending).for_each(|pod| site.leave(pod));
         Ok(site)
     }
 
+    fn devices(
+        state: &State,
+        pod: &Pod,
+        node: &Node,
+        priority: i32,
+    ) -> Result<(Needs, NodeDevices), Rejection> {
+        let needs = Needs::of(&pod.spec, &state.devices.classes);
+        let needs = needs.map_err(|bad| not_allowed("pod", bad.to_string()))?;
+        let (id, own) = (node.meta.id, pod.meta.id);
+        if keeps_devices(state, id, || priority, |other| other == own) {
+            return Err(not_allowed("node", "its devices are kept for another pod"));
+        }
+        Ok((needs, state.devices.get(id).map(|devices| NodeDevices::clone(devices)).unwrap_or_default()))
+    }
+
     fn leave(&mut self, pod: &Pod) {
+        if let Some((_, devices)) = &mut self.devices {
+            devices.release(pod.meta.id, pod.devices());
+        }
         self.usage = self.usage.without(pod.spec.scheduling_request());
         self.vicinity.release(pod, self.node);
     }
@@ -128,6 +153,9 @@ impl<'a> Site<'a> {
     fn check(&self) -> Result<(), String> {
         let request = self.pod.spec.scheduling_request();
         check_room(request, self.node, self.usage).map_err(|misfit| misfit.to_string())?;
+        if let Some((needs, devices)) = &self.devices {
+            devices::check_node(needs, self.node, Some(devices)).map_err(|misfit| misfit.to_string())?;
+        }
         let Some(outlook) = self.vicinity.outlook(self.pod) else { return Ok(()) };
         self.vicinity.check(&outlook, self.node).map_err(|misfit| misfit.to_string())
     }

@@ -39,6 +39,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => a.spec != b.spec,
         (Object::ResourceQuota(a), Object::ResourceQuota(b)) => a.spec != b.spec,
         (Object::LimitRange(a), Object::LimitRange(b)) => a.spec != b.spec,
+        (Object::DeviceClass(a), Object::DeviceClass(b)) => a.spec != b.spec,
         (Object::Project(a), Object::Project(b)) => a.spec != b.spec,
         (Object::Department(a), Object::Department(b)) => a.spec != b.spec,
         _ => false,

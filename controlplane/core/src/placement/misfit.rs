@@ -35,6 +35,10 @@ pub enum Misfit {
     InsufficientMemory,
     /// Not enough disk is free.
     InsufficientEphemeralStorage,
+    /// Not enough devices are free that the pod asks for by this name.
+    InsufficientDevice(SmolStr),
+    /// It has the devices, and its agent cannot attach them to guests.
+    NoDevices,
     /// A pod more would be too many in its domain, beside the others.
     TopologySpread,
     /// It lacks the label by which the pod is to be spread.
@@ -69,6 +73,8 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientCpu => "Insufficient cpu",
             Self::InsufficientMemory => "Insufficient memory",
             Self::InsufficientEphemeralStorage => "Insufficient ephemeral-storage",
+            Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
+            Self::NoDevices => "node(s) cannot attach devices",
             Self::TopologySpread => "node(s) didn't match pod topology spread constraints",
             Self::TopologySpreadLabel => {
                 "node(s) didn't match pod topology spread constraints (missing required label)"

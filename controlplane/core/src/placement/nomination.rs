@@ -1,6 +1,6 @@
 //! Room that is kept for pods that wait for others to end.
 
-use bulkhead_types::ObjectId;
+use bulkhead_types::{ObjectId, Pod};
 
 use crate::{NodeUsage, State, priority};
 
@@ -17,8 +17,26 @@ pub(crate) fn kept(
         return NodeUsage::default();
     }
     let least = priority();
-    let counts = |pod: &&std::sync::Arc<bulkhead_types::Pod>| {
-        !is_out(pod.meta.id) && priority::of(state, &pod.spec).is_some_and(|one| one.value >= least)
-    };
-    nominees.filter(counts).fold(NodeUsage::default(), |sum, pod| sum.with(pod.spec.scheduling_request()))
+    nominees
+        .filter(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
+        .fold(NodeUsage::default(), |sum, pod| sum.with(pod.spec.scheduling_request()))
+}
+
+/// Whether a node's devices are kept in the same way.
+pub(crate) fn keeps_devices(
+    state: &State,
+    node: ObjectId,
+    priority: impl FnOnce() -> i32,
+    is_out: impl Fn(ObjectId) -> bool,
+) -> bool {
+    let mut asking = state.nominated_on(node).filter(|pod| pod.spec.asks_for_devices()).peekable();
+    if asking.peek().is_none() {
+        return false;
+    }
+    let least = priority();
+    asking.any(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
+}
+
+fn counts(state: &State, pod: &Pod, least: i32) -> bool {
+    priority::of(state, &pod.spec).is_some_and(|one| one.value >= least)
 }

@@ -40,7 +40,7 @@ pub(super) fn check_stated(pod: &Pod, quota: &ObjectRef, hard: &QuotaAmounts) ->
         (Measure::LimitsMemory, "limits.memory", |c| c.limits.memory_bytes),
     ];
     for (list, index, container) in containers(pod) {
-        for (measure, path, get) in must {
+        for (measure, path, get) in &must {
             if hard.of(measure).is_some() && get(container).is_none() {
                 let reason = format!("is required of container {}: {quota} limits {path}", container.name);
                 let path = format!("spec.{list}[{index}].resources.{path}");
@@ -85,7 +85,7 @@ pub(super) fn check_bounds(state: &State, pod: &Pod) -> Result<(), Rejection> {
 fn check_order(pod: &Pod) -> Result<(), Rejection> {
     let resources = [Measure::RequestsCpu, Measure::RequestsMemory, Measure::RequestsEphemeralStorage];
     for (list, index, container) in containers(pod) {
-        for measure in resources {
+        for measure in &resources {
             let get = |amounts: ResourceRequirements| match measure {
                 Measure::RequestsCpu => ("cpu", amounts.cpu_millis),
                 Measure::RequestsMemory => ("memory", amounts.memory_bytes),

@@ -7,7 +7,7 @@ use crate::State;
 use crate::state::{QuotaLevel, QuotaUse};
 
 /// A sum above what its level has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exceeded {
     measure: Measure,
     sum: u128,
@@ -15,7 +15,7 @@ pub(crate) struct Exceeded {
 }
 
 /// What a namespace may have of a measure: the lowest of its quotas.
-fn of_namespace(state: &State, namespace: &Name, measure: Measure) -> Option<u64> {
+fn of_namespace(state: &State, namespace: &Name, measure: &Measure) -> Option<u64> {
     quotas_of(state, namespace).filter_map(|quota| quota.spec.hard.of(measure)).min()
 }
 
@@ -25,11 +25,11 @@ fn is_ending(state: &State, namespace: &Name) -> bool {
     id.and_then(|id| state.namespaces.get(id)).is_none_or(|namespace| namespace.meta.is_deleting())
 }
 
-fn first_above(hard: &QuotaAmounts, sum: impl Fn(Measure) -> u128) -> Option<Exceeded> {
+fn first_above(hard: &QuotaAmounts, sum: impl Fn(&Measure) -> u128) -> Option<Exceeded> {
     hard.measures().find_map(|measure| {
         let hard = hard.of(measure)?;
         let sum = sum(measure);
-        (sum > u128::from(hard)).then_some(Exceeded { measure, sum, hard })
+        (sum > u128::from(hard)).then_some(Exceeded { measure: measure.clone(), sum, hard })
     })
 }
 
@@ -106,14 +106,14 @@ pub(crate) fn check_moved<'l>(
         };
         let Some(hard) = hard else { continue };
         let used = scratch.quota_use(level);
-        let comes = |measure: Measure| if moved.of(measure) == 0 { 0 } else { used.of(measure) };
+        let comes = |measure: &Measure| if moved.of(measure) == 0 { 0 } else { used.of(measure) };
         let Some(Exceeded { measure, sum, hard }) = first_above(hard, comes) else { continue };
         let show = |amount: u128| measure.format_amount(u64::try_from(amount).unwrap_or(u64::MAX));
         let reason = format!(
             "what is there already does not fit in {who}: {}: {} would come, {} of {} left",
             measure.name(),
-            show(moved.of(measure)),
-            show(u128::from(hard).saturating_sub(sum - moved.of(measure))),
+            show(moved.of(&measure)),
+            show(u128::from(hard).saturating_sub(sum - moved.of(&measure))),
             show(u128::from(hard))
         );
         return Err(Rejection::new(RejectionCode::NotAllowed, field, reason)

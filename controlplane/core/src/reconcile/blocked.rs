@@ -44,6 +44,7 @@ impl Blocked {
                 | Object::LimitRange(_)
                 | Object::Project(_)
                 | Object::Department(_)
+                | Object::DeviceClass(_)
                 | Object::Profile(_),
                 _,
             ) => self.rules_changed = true,

@@ -162,8 +162,8 @@ fn status_of(state: &State, id: ObjectId) -> Option<(&QuotaStatus, ObjectStatus)
 }
 
 fn counted(hard: &QuotaAmounts, used: &QuotaUse) -> QuotaStatus {
-    let used = hard
-        .iter()
-        .map(|(resource, _)| (resource, u64::try_from(used.of(resource.measure())).unwrap_or(u64::MAX)));
+    let used = hard.iter().map(|(resource, _)| {
+        (resource.clone(), u64::try_from(used.of(resource.measure())).unwrap_or(u64::MAX))
+    });
     QuotaStatus { hard: hard.clone(), used: used.collect() }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{Node, ObjectId, Resources};
+use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
 
+use crate::devices::NodeDevices;
 use crate::placement::{Mover, check_room};
 use crate::priority::Priorities;
 use crate::state::nominated_node;
@@ -27,6 +28,8 @@ pub(crate) struct NodeEntry {
     pods_max: u32,
     /// Pods for which room is kept, by id; of this run's decisions too. Nearly always none.
     nominees: Vec<Nominee>,
+    /// Its devices and who holds them, own decisions of this run included.
+    pub(crate) devices: Option<Arc<NodeDevices>>,
 }
 
 /// A pod for which room is kept.
@@ -35,13 +38,22 @@ pub(crate) struct Nominee {
     pub(crate) pod: ObjectId,
     pub(crate) priority: i32,
     pub(crate) request: Resources,
+    /// It asks for devices: those of its node are kept for it.
+    pub(crate) asks_for_devices: bool,
+}
+
+impl Nominee {
+    pub(crate) fn new(pod: &Pod, priority: i32) -> Self {
+        let (request, asks_for_devices) = (pod.spec.scheduling_request(), pod.spec.asks_for_devices());
+        Self { pod: pod.meta.id, priority, request, asks_for_devices }
+    }
 }
 
 /// The pods for which room is kept on a node, by id; one whose class is gone keeps none.
 fn nominees(state: &State, priorities: &Priorities, node: ObjectId) -> Vec<Nominee> {
-    let nominee = |pod: &Arc<bulkhead_types::Pod>| {
+    let nominee = |pod: &Arc<Pod>| {
         let priority = priorities.of(pod.spec.priority_class())?.value;
-        Some(Nominee { pod: pod.meta.id, priority, request: pod.spec.scheduling_request() })
+        Some(Nominee::new(pod, priority))
     };
     state.nominated_on(node).filter_map(nominee).collect()
 }
@@ -50,13 +62,19 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        Self { node, usage, allocatable, pods_max, nominees: Vec::new() }
+        Self { node, usage, allocatable, pods_max, nominees: Vec::new(), devices: None }
     }
 
     /// What counts against a pod of a priority: what is reserved, and what is kept for others of the same or a higher one.
     pub(crate) fn usage_for(&self, priority: i32, pod: Option<ObjectId>) -> NodeUsage {
         let counts = |other: &&Nominee| other.priority >= priority && Some(other.pod) != pod;
         self.nominees.iter().filter(counts).fold(self.usage, |sum, other| sum.with(other.request))
+    }
+
+    /// Whether its devices are kept for somebody else of the same or a higher priority.
+    pub(crate) fn keeps_devices(&self, priority: i32, pod: Option<ObjectId>) -> bool {
+        let counts = |other: &Nominee| other.priority >= priority && Some(other.pod) != pod;
+        self.nominees.iter().any(|other| other.asks_for_devices && counts(other))
     }
 
     /// Whether so much more is free beside some usage: [`check_room`] without its reasons.
@@ -120,6 +138,12 @@ impl NodeIndex {
         self.touched.insert(node);
     }
 
+    /// Notes that any node's devices may count as others.
+    pub(crate) fn touch_devices(&mut self) {
+        let with_devices = self.slots.iter().flatten().filter(|entry| entry.devices.is_some());
+        self.touched.extend(with_devices.map(|entry| entry.node.meta.id));
+    }
+
     /// Notes that the pods of a node, or what others think of them, changed.
     pub(crate) fn stir(&mut self, node: ObjectId) {
         self.stirred.insert(node);
@@ -153,10 +177,13 @@ impl NodeIndex {
         let entry = &mut self.slots[slot as usize];
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
-        let nominees = nominees(state, priorities, id);
-        if !same_node || entry.as_ref().is_some_and(|e| e.usage != usage || e.nominees != nominees) {
+        let (nominees, devices) = (nominees(state, priorities, id), state.devices.get(id));
+        let is_same =
+            |e: &NodeEntry| e.usage == usage && e.nominees == nominees && e.devices.as_ref() == devices;
+        if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            *entry = Some(NodeEntry { nominees, ..NodeEntry::new(node.clone(), usage) });
+            let fresh = NodeEntry::new(node.clone(), usage);
+            *entry = Some(NodeEntry { nominees, devices: devices.cloned(), ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
         }
     }
@@ -174,10 +201,13 @@ impl NodeIndex {
     }
 
     /// Reserves room for a pod that is about to be bound. Should that not happen, the node must be touched.
-    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover) {
+    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover, binding: &Binding) {
         let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
+        if let Some(devices) = entry.devices.as_mut().filter(|_| !binding.devices.is_empty()) {
+            Arc::make_mut(devices).take(binding.pod, &binding.devices);
+        }
         self.log.push(SlotChange { bound: Some(mover), ..SlotChange::usage(slot) });
     }
 
@@ -200,6 +230,11 @@ impl NodeIndex {
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
         self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// The devices of a node and who holds them.
+    pub(crate) fn devices(&self, slot: Slot) -> Option<&NodeDevices> {
+        self.get(slot)?.devices.as_deref()
     }
 
     pub(crate) fn slot_of(&self, node: ObjectId) -> Option<Slot> {

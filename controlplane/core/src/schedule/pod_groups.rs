@@ -4,14 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{ObjectId, PodGroupKey};
+use bulkhead_types::{AllocatedDevice, ObjectId, PodGroupKey, Resources};
 
 use super::index::{NodeIndex, Slot};
-use super::shape::{Choice, Shape};
+use super::shape::{Choice, Shape, Taking};
 use super::shapes::{ShapeKey, Shapes};
+use crate::State;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
-use crate::{NodeUsage, State};
 
 /// Groups that a run tries out, at most.
 const TRIALS_PER_RUN: usize = 64;
@@ -39,11 +39,12 @@ pub(crate) struct PodGroups {
 }
 
 /// A pod of a group with its node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seat {
     pub(crate) pod: ObjectId,
     pub(crate) shape: ShapeKey,
     pub(crate) choice: Choice,
+    pub(crate) devices: Vec<AllocatedDevice>,
 }
 
 /// What became of a group in this run.
@@ -146,16 +147,20 @@ impl Trial<'_> {
         };
         let mut left: Vec<_> = pods.to_vec();
         left.sort_by_key(|id| (size(id), *id));
-        let (mut taken, mut vicinity) = (BTreeMap::<Slot, NodeUsage>::new(), self.vicinity.clone());
+        let (mut taken, mut vicinity) = (BTreeMap::<Slot, Taking>::new(), self.vicinity.clone());
         let mut claims = self.claims.clone();
         let mut seats: Vec<Seat> = Vec::new();
         loop {
             let before = seats.len();
             left.retain(|id| match self.seat_one(*id, &taken, &vicinity, &mut claims) {
                 Some((seat, request)) => {
-                    let usage = taken.entry(seat.choice.slot).or_default();
-                    *usage = usage.with(request);
                     let entry = self.index.get(seat.choice.slot).expect("a candidate slot holds a node");
+                    let taking = taken.entry(seat.choice.slot).or_default();
+                    taking.usage = taking.usage.with(request);
+                    if !seat.devices.is_empty() {
+                        let present = || entry.devices.as_deref().cloned().unwrap_or_default();
+                        taking.devices.get_or_insert_with(present).take(*id, &seat.devices);
+                    }
                     if let Some(pod) = self.state.pods().get(*id) {
                         vicinity.bind(pod, &entry.node);
                     }
@@ -174,10 +179,10 @@ impl Trial<'_> {
     fn seat_one(
         &mut self,
         pod: ObjectId,
-        taken: &BTreeMap<Slot, NodeUsage>,
+        taken: &BTreeMap<Slot, Taking>,
         vicinity: &Vicinity,
         claims: &mut BTreeSet<ObjectId>,
-    ) -> Option<(Seat, bulkhead_types::Resources)> {
+    ) -> Option<(Seat, Resources)> {
         let key = self.shapes.key_of_waiting(pod)?;
         let shape: &mut Shape = self.shapes.get_mut(key)?;
         let own = shape.place.as_ref().ok()?.claims.clone();
@@ -186,7 +191,9 @@ impl Trial<'_> {
         }
         shape.catch_up(self.index, self.state, self.vicinity);
         let choice = shape.choose_beside(pod, self.index, taken, vicinity)?;
+        let ledger = taken.get(&choice.slot).and_then(|taking| taking.devices.as_ref());
+        let devices = shape.choose_devices(ledger.or_else(|| self.index.devices(choice.slot)))?;
         claims.extend(own);
-        Some((Seat { pod, shape: key, choice }, shape.request))
+        Some((Seat { pod, shape: key, choice, devices }, shape.request))
     }
 }

@@ -271,7 +271,9 @@ impl Preemptor {
                 debug_assert!(allowed.is_ok(), "budgets were asked a moment ago");
             }
             self.held.end(node, &victims.pods);
-            index.nominate(slot, Nominee { pod: id, priority: shape.priority, request: shape.request });
+            let asks_for_devices = shape.asks_for_devices();
+            let (priority, request) = (shape.priority, shape.request);
+            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices });
             self.in_flight.insert(id, node);
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });

@@ -104,6 +104,15 @@ impl Reconciler for Scheduler {
                 self.dirty = true;
             }
             (Object::PodDisruptionBudget(_), _) => self.dirty |= self.preemptor.observe_budget(),
+            (Object::ResourceSlice(slice), _) => {
+                self.index.touch(slice.node);
+                self.dirty = true;
+            }
+            // Which resource a device is may change on every node.
+            (Object::DeviceClass(_), _) => {
+                self.index.touch_devices();
+                self.dirty = true;
+            }
             // Labels of namespaces say near whom pods are.
             (Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
                 self.groups.forget();
@@ -293,12 +302,18 @@ impl Scheduler {
             // Without a candidate the shape sleeps: the next run asks again when the index changed.
             let Some(choice) = choice else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
+            // What was found to fit by a first look is chosen now; the next run asks again, should that ever fail.
+            let Some(devices) = shape.choose_devices(self.index.devices(choice.slot)) else {
+                debug_assert!(false, "pod {id} was to have devices that are not there");
+                continue;
+            };
             let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            bindings.push(Binding { pod: id, node, nodes_considered, score: choice.score });
+            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices };
             nominated.into_iter().for_each(|node| self.index.give_up(node, id));
-            self.index.reserve(choice.slot, shape.request, mover);
+            self.index.reserve(choice.slot, shape.request, mover, &binding);
+            bindings.push(binding);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
             heads.extend(next(shape).filter(|_| head.is_first));
@@ -348,17 +363,18 @@ impl Scheduler {
             }
         };
         let mut bindings = Vec::with_capacity(seats.len());
-        for Seat { pod: id, shape, choice } in seats {
+        for Seat { pod: id, shape, choice, devices } in seats {
             let Some(pod) = view.state.pods().get(id) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
             let mover = self.vicinity.bind(pod, &node);
             let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
             claims.extend(shape.place.iter().flat_map(|place| place.claims.iter().copied()));
-            self.index.reserve(choice.slot, shape.request, mover);
+            let (node, nodes_considered) = (node.meta.id, choice.nodes);
+            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices };
+            self.index.reserve(choice.slot, shape.request, mover, &binding);
+            bindings.push(binding);
             shape.waiting.remove(&id);
             shape.unreported.remove(&id);
-            let node = node.meta.id;
-            bindings.push(Binding { pod: id, node, nodes_considered: choice.nodes, score: choice.score });
             if let Some(owner) = pod.meta.owner.map(|owner| owner.id) {
                 *self.neighbours.entry((owner, node)).or_insert(0) += 1;
                 self.assumed.push((owner, node));

@@ -23,6 +23,9 @@ pub(crate) fn message(
     if let Err(reason) = &shape.place {
         return reason.clone();
     }
+    if let Some(reason) = shape.device_refusal() {
+        return reason;
+    }
     if index.len() == 0 {
         return "no nodes available to schedule pods".to_owned();
     }

@@ -37,6 +37,15 @@ fn ranked(untainted: bool, request: Resources, entry: &NodeEntry) -> u32 {
     if untainted { resources + 2 * SCORE_MAX + 1 } else { resources }
 }
 
+/// The rank of a node for pods that ask for devices: three quarters are what its devices give, the rest what the other
+/// scores do.
+pub(crate) fn with_devices(rank: u32, devices: u32) -> u32 {
+    let untainted = rank > 2 * SCORE_MAX;
+    let base = if untainted { 2 * SCORE_MAX + 1 } else { 0 };
+    let others = (rank - base).min(2 * SCORE_MAX);
+    base + (others + 6 * devices.min(SCORE_MAX)) / 4
+}
+
 /// The sum of the scores behind a rank.
 pub(crate) fn sum_of(rank: u32) -> u32 {
     if rank > 2 * SCORE_MAX { rank - (2 * SCORE_MAX + 1) + SCORE_MAX } else { rank }

@@ -1,8 +1,9 @@
 //! Waiting pods that every node suits, or does not suit, alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bulkhead_types::{Name, ObjectId, PodGroupKey, PodSpec, Resources, Shared};
+use bulkhead_types::{AllocatedDevice, Name, ObjectId, PodGroupKey, PodSpec, Resources, Shared};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
@@ -10,6 +11,7 @@ use super::index::{NodeEntry, NodeIndex, Slot, SlotChange};
 use super::plan::Plan;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::claims::{self, Place};
+use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
 use crate::placement::{Misfit, Vicinity, check_fit, check_node};
 use crate::priority::Priorities;
 use crate::{NodeUsage, State};
@@ -42,6 +44,8 @@ pub(crate) struct Shape {
     pub(crate) is_held: bool,
     /// Where their claims let them be; or why no node suits.
     pub(crate) place: Result<Place, String>,
+    /// What they ask for of devices, if they do.
+    devices: Option<Box<DeviceShape>>,
     /// How other pods divide the nodes, if they do.
     plan: Option<Plan>,
     /// What the plan was made of: counted anew since then, it is made anew.
@@ -51,6 +55,23 @@ pub(crate) struct Shape {
     position: Option<u64>,
     /// At this position no node suited, by what other pods allow.
     stuck_at: Option<u64>,
+}
+
+/// What pods ask for of devices.
+#[derive(Clone, Debug)]
+struct DeviceShape {
+    policies: Policies,
+    needs: Result<Needs, String>,
+    /// By which classes that was found.
+    classes: Arc<Classes>,
+}
+
+/// What a trial has taken of a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taking {
+    pub(crate) usage: NodeUsage,
+    /// The node's devices and who would hold them, once any are taken.
+    pub(crate) devices: Option<NodeDevices>,
 }
 
 /// Where a pod of a shape may go best.
@@ -63,8 +84,19 @@ pub(crate) struct Choice {
 }
 
 impl Shape {
-    pub(super) fn new(spec: Shared<PodSpec>, namespace: Option<Name>, group: Option<PodGroupKey>) -> Self {
+    pub(super) fn new(
+        spec: Shared<PodSpec>,
+        namespace: Option<Name>,
+        group: Option<PodGroupKey>,
+        policies: Policies,
+    ) -> Self {
         let request = spec.scheduling_request();
+        let classes = Arc::<Classes>::default();
+        // Of no class yet: the first look finds what is asked for.
+        let devices = spec.asks_for_devices().then(|| {
+            let needs = Needs::of(&spec, &classes).map_err(|bad| bad.to_string());
+            Box::new(DeviceShape { policies, needs, classes })
+        });
         Self {
             spec,
             request,
@@ -78,6 +110,7 @@ impl Shape {
             group,
             is_held: false,
             place: Ok(Place::default()),
+            devices,
             plan: None,
             rebuilds: 0,
             candidates: Candidates::default(),
@@ -104,6 +137,18 @@ impl Shape {
             self.position = None;
             self.reported_position = None;
             self.reported_at_ms = 0;
+        }
+        if let Some(devices) =
+            self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
+        {
+            let needs = Needs::of(&self.spec, &state.devices.classes).map_err(|bad| bad.to_string());
+            devices.classes = Arc::clone(&state.devices.classes);
+            if devices.needs != needs {
+                devices.needs = needs;
+                self.position = None;
+                self.reported_position = None;
+                self.reported_at_ms = 0;
+            }
         }
         let found = priorities.of(self.spec.priority_class()).map(|own| own.value);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
@@ -176,7 +221,7 @@ impl Shape {
             Some(plan) => plan.coordinates(&entry.node, vicinity),
             None => Some(Vec::new()),
         });
-        let rank = fits.map(|entry| score::rank(&self.spec, self.request, entry));
+        let rank = fits.map(|entry| self.with_devices(score::rank(&self.spec, self.request, entry), entry));
         self.candidates.set(slot, rank.zip(coordinates.as_deref()));
     }
 
@@ -232,13 +277,16 @@ impl Shape {
         &self,
         pod: ObjectId,
         index: &NodeIndex,
-        taken: &BTreeMap<Slot, NodeUsage>,
+        taken: &BTreeMap<Slot, Taking>,
         vicinity: &Vicinity,
     ) -> Option<Choice> {
         let fits = |slot: Slot, entry: &NodeEntry| {
-            let usage = entry.usage_for(self.priority, None);
-            let usage = taken.get(&slot).map_or(usage, |taken| usage.plus(*taken));
-            entry.has_room_beside(self.request, usage) && self.check_others(entry, vicinity).is_ok()
+            let (usage, taken) = (entry.usage_for(self.priority, None), taken.get(&slot));
+            let usage = taken.map_or(usage, |taken| usage.plus(taken.usage));
+            let devices = taken.and_then(|taken| taken.devices.as_ref()).or(entry.devices.as_deref());
+            entry.has_room_beside(self.request, usage)
+                && self.check_others(entry, vicinity).is_ok()
+                && self.check_ledger(entry, None, devices).is_ok()
         };
         let nodes = self.candidates.len();
         if self.plan.is_none() {
@@ -264,6 +312,7 @@ impl Shape {
     /// Whether a node suits by itself.
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
         check_fit(&self.spec, self.request, &entry.node, entry.usage_for(self.priority, None))?;
+        self.check_devices(entry, None)?;
         self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
     }
 
@@ -290,21 +339,73 @@ impl Shape {
         if !entry.has_room_beside(self.request, usage) || self.check_others(entry, vicinity).is_err() {
             return None;
         }
+        self.check_devices(entry, Some(pod)).ok()?;
         let score = sum_of(score::rank(&self.spec, self.request, entry));
         Some(Choice { slot, score: score.into(), nodes: 1 })
     }
 
     /// Whether nothing that the pods name keeps all of them waiting.
     pub(crate) fn may_be_placed(&self) -> bool {
-        self.missing_class.is_none() && self.place.is_ok()
+        self.missing_class.is_none() && self.place.is_ok() && self.device_refusal().is_none()
+    }
+
+    /// Why no node can give the pods what they ask for; `None` when some might.
+    pub(crate) fn device_refusal(&self) -> Option<String> {
+        self.devices.as_ref().and_then(|devices| devices.needs.as_ref().err().cloned())
+    }
+
+    fn needs(&self) -> Option<(&Needs, Policies)> {
+        let devices = self.devices.as_ref()?;
+        devices.needs.as_ref().ok().map(|needs| (needs, devices.policies))
+    }
+
+    /// Whether pods of this shape ask for devices.
+    pub(crate) fn asks_for_devices(&self) -> bool {
+        self.needs().is_some_and(|(needs, _)| !needs.asks.is_empty())
+    }
+
+    /// Whether a node's devices are enough, for any pod of the shape or for one for which they may be kept.
+    pub(crate) fn check_devices(&self, entry: &NodeEntry, pod: Option<ObjectId>) -> Result<(), Misfit> {
+        self.check_ledger(entry, pod, entry.devices.as_deref())
+    }
+
+    /// The same, with a node's devices as they will be.
+    pub(crate) fn check_ledger(
+        &self,
+        entry: &NodeEntry,
+        pod: Option<ObjectId>,
+        devices: Option<&NodeDevices>,
+    ) -> Result<(), Misfit> {
+        let Some((needs, _)) = self.needs() else { return Ok(()) };
+        let Some(first) = needs.asks.first() else { return Ok(()) };
+        if entry.keeps_devices(self.priority, pod) {
+            return Err(Misfit::InsufficientDevice(first.resource.clone()));
+        }
+        devices::check_node(needs, &entry.node, devices)
+    }
+
+    /// A rank that counts what a node has of devices as well.
+    fn with_devices(&self, rank: u32, entry: &NodeEntry) -> u32 {
+        match self.needs().zip(entry.devices.as_ref()) {
+            Some(((needs, policies), devices)) => score::with_devices(rank, devices.score(needs, policies)),
+            None => rank,
+        }
+    }
+
+    /// The devices of a node that a pod gets; `None` when they are not there.
+    pub(crate) fn choose_devices(&self, devices: Option<&NodeDevices>) -> Option<Vec<AllocatedDevice>> {
+        let Some((needs, policies)) = self.needs().filter(|(needs, _)| !needs.asks.is_empty()) else {
+            return Some(Vec::new());
+        };
+        Some(devices?.choose(needs, policies).ok()?.devices)
     }
 
     /// Of a feasible node only what is reserved changed.
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
         let has_room =
             |entry: &&NodeEntry| entry.has_room_beside(self.request, entry.usage_for(self.priority, None));
-        let fits = index.get(slot).filter(has_room);
-        let rank = fits.map(|entry| score::rank_again(rank, self.request, entry));
+        let fits = index.get(slot).filter(has_room).filter(|entry| self.check_devices(entry, None).is_ok());
+        let rank = fits.map(|entry| self.with_devices(score::rank_again(rank, self.request, entry), entry));
         self.candidates.set_rank_only(slot, rank);
     }
 

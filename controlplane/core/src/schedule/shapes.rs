@@ -8,6 +8,7 @@ use bulkhead_types::{ObjectId, Pod, PodSpec, digest128};
 use super::shape::Shape;
 use crate::State;
 use crate::decide::REASON_UNSCHEDULABLE;
+use crate::devices::Policies;
 use crate::placement::{Term, Vicinity, class_key, says};
 
 /// Shapes kept although no pod of them waits, for the next that come.
@@ -46,6 +47,13 @@ fn spec_key(spec: &PodSpec) -> ShapeKey {
     digest128(&(spec.scheduling_request(), selects, class, placement))
 }
 
+/// Everything that matters of what a pod asks for of devices.
+fn device_key(pod: &Pod) -> u128 {
+    let asks =
+        pod.spec.containers.iter().map(|one| (&one.name, one.extended_resources().collect::<Vec<_>>()));
+    digest128(&(asks.collect::<Vec<_>>(), Policies::of(pod)))
+}
+
 impl Shapes {
     /// The shape of a pod.
     fn key_of(&mut self, pod: &Pod, vicinity: &Vicinity) -> ShapeKey {
@@ -55,6 +63,7 @@ impl Shapes {
         let key = if claims.is_empty() { key } else { digest128(&(key, &pod.meta.namespace, claims)) };
         // So is a group.
         let key = pod.group().map_or(key, |(group, _)| digest128(&(key, group)));
+        let key = if pod.spec.asks_for_devices() { digest128(&(key, device_key(pod))) } else { key };
         if !vicinity.is_kept() {
             return key;
         }
@@ -92,7 +101,7 @@ impl Shapes {
         }
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
-            Shape::new(pod.spec.clone(), namespace, pod.group().map(|(group, _)| group))
+            Shape::new(pod.spec.clone(), namespace, pod.group().map(|(group, _)| group), Policies::of(pod))
         });
         shape.waiting.insert(id);
         if pod.status.reason != REASON_UNSCHEDULABLE {

@@ -10,6 +10,7 @@ use bulkhead_types::{ObjectId, VICTIMS_MAX};
 use super::held::{Held, HeldPod};
 use super::index::NodeEntry;
 use super::shape::Shape;
+use crate::devices::NodeDevices;
 use crate::disruption::Allowance;
 use crate::placement::Vicinity;
 use crate::{NodeUsage, State};
@@ -78,33 +79,46 @@ struct Site<'a> {
     usage: NodeUsage,
     /// Only where others matter to the shape.
     vicinity: Option<Vicinity>,
+    /// Only where the shape asks for devices.
+    devices: Option<NodeDevices>,
+    /// The pod for which it is asked, when room is kept for it already.
+    pod: Option<ObjectId>,
 }
 
 impl<'a> Site<'a> {
-    /// `usage` is what counts against the shape, `held` what is on the node.
+    /// `held` is what is on the node; room is kept there for `pod`, if that is one.
     fn new(
         (state, vicinity): (&'a State, &Vicinity),
         shape: &'a Shape,
         entry: &'a NodeEntry,
         held: &Held,
-        usage: NodeUsage,
+        pod: Option<ObjectId>,
     ) -> Self {
+        let usage = entry.usage_for(shape.priority, pod);
         let requests = usage.requests.checked_minus(held.ending_room.requests);
         let requests = requests.expect("what ends is a part of what is used");
         let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
-        let mut site =
-            Self { state, shape, entry, usage, vicinity: shape.looks_at_pods().then(|| vicinity.clone()) };
+        let vicinity = shape.looks_at_pods().then(|| vicinity.clone());
+        let ledger = entry.devices.as_deref().filter(|_| shape.asks_for_devices());
+        let mut site = Self { state, shape, entry, usage, vicinity, devices: ledger.cloned(), pod };
         held.ending.iter().for_each(|id| site.count(*id, false));
         site
     }
 
     fn count(&mut self, pod: ObjectId, is_there: bool) {
-        let Some(vicinity) = &mut self.vicinity else { return };
+        if self.vicinity.is_none() && self.devices.is_none() {
+            return;
+        }
         let Some(pod) = self.state.pods().get(pod) else { return };
-        if is_there {
-            vicinity.bind(pod, &self.entry.node);
-        } else {
-            vicinity.release(pod, &self.entry.node);
+        match (&mut self.vicinity, is_there) {
+            (Some(vicinity), true) => drop(vicinity.bind(pod, &self.entry.node)),
+            (Some(vicinity), false) => vicinity.release(pod, &self.entry.node),
+            (None, _) => {}
+        }
+        match (&mut self.devices, is_there) {
+            (Some(devices), true) => devices.take(pod.meta.id, pod.devices()),
+            (Some(devices), false) => devices.release(pod.meta.id, pod.devices()),
+            (None, _) => {}
         }
     }
 
@@ -124,6 +138,7 @@ impl<'a> Site<'a> {
                 .vicinity
                 .as_ref()
                 .is_none_or(|vicinity| self.shape.check_others(self.entry, vicinity).is_ok())
+            && self.shape.check_ledger(self.entry, self.pod, self.devices.as_ref()).is_ok()
     }
 }
 
@@ -135,8 +150,7 @@ pub(crate) fn can_use(
     held: &Held,
     pod: ObjectId,
 ) -> bool {
-    let usage = entry.usage_for(shape.priority, Some(pod));
-    shape.check_alone(entry).is_ok() && Site::new((state, vicinity), shape, entry, held, usage).fits()
+    shape.check_alone(entry).is_ok() && Site::new((state, vicinity), shape, entry, held, Some(pod)).fits()
 }
 
 /// Who would end on a node for a pod of a shape for which no room is kept yet.
@@ -162,7 +176,7 @@ pub(crate) fn select(
     if !entry.has_room_beside(shape.request, least) {
         return Err(Obstacle::NoVictims);
     }
-    let mut site = Site::new((state, vicinity), shape, entry, held, usage);
+    let mut site = Site::new((state, vicinity), shape, entry, held, None);
     if site.fits() {
         return Ok(Victims { cost: Cost::NOTHING, pods: Vec::new() });
     }

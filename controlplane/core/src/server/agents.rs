@@ -1,13 +1,15 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
-use bulkhead_types::{AgentAck, AgentReport, Command, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped};
+use bulkhead_types::{
+    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped,
+};
 use smol_str::SmolStr;
 
 use super::leader::{Leadership, own_submission};
 use super::proposals::Origin;
 use super::reads::Reader;
 use super::{Reply, Server, Ticket};
-use crate::decide::check_not_fenced;
+use crate::decide::{check_device_report, check_not_fenced};
 use crate::reconcile::MetricAnswer;
 
 impl Server {
@@ -26,13 +28,20 @@ impl Server {
         let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
             return self.reply(ticket, Reply::NotLeader(None));
         };
-        let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
+        let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, devices, .. } = report;
+        let state = self.machine.state();
+        // Before the cluster has the level for devices a node has none.
+        let has_level = state.feature_level() >= DEVICES_LEVEL;
+        let devices = devices.get().filter(|_| has_level).cloned();
+        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.incarnation == incarnation);
+        let devices_unknown = has_level && devices.is_none() && !is_known;
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
-        let ack = AgentAck { sent_at_ms, lease_ms };
+        let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.
-        if pods.is_empty() && deleted_volumes.is_empty() && !leader.being_lost.contains(&node) {
+        let has_news = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
+        if !has_news && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
         let mut stamped = Stamped {
@@ -42,6 +51,10 @@ impl Server {
         if !deleted_volumes.is_empty() {
             // After the pods: it may be the last word about them that the claims wait for.
             stamped.commands.push(Command::ReportVolumes { node, incarnation, deleted: deleted_volumes });
+        }
+        if let Some(report) = devices {
+            // Before the pods: that a device is gone is known before its pod ends of it.
+            stamped.commands.insert(0, Command::ReportDevices { node, incarnation, report });
         }
         self.proposals.push_own(stamped, Origin::Agent(ticket, ack));
     }
@@ -77,6 +90,9 @@ impl Server {
                 reason,
             )
             .with_remedy("register again, unless another agent runs under this name"));
+        }
+        if let Some(devices) = report.devices.get() {
+            check_device_report(&node.meta.name, devices)?;
         }
         check_not_fenced(node)
     }

@@ -3,23 +3,33 @@
 //! It follows from the objects alone, at every feature level, and is no part of a digest: a State made from a snapshot
 //! counts the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_types::{LABEL_PROJECT, Measure, Name, Namespace, Object, PersistentVolumeClaim, Pod, Project};
+use bulkhead_types::{
+    LABEL_PROJECT, Measure, Name, Namespace, Object, ObjectId, PersistentVolumeClaim, Pod, Project,
+};
 use imbl::{OrdMap, OrdSet};
+use smol_str::SmolStr;
+
+use super::Table;
+use crate::devices::Classes;
 
 /// Most measures that one object counts for.
 const CHARGES_MAX: usize = 8;
 
 /// What one object counts for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Charge {
     entries: [(Measure, u64); CHARGES_MAX],
     len: usize,
+    /// Those by the names of extended resources, which few pods ask for.
+    extended: Vec<(Measure, u64)>,
 }
 
 impl Charge {
-    const NONE: Self = Self { entries: [(Measure::Pods, 0); CHARGES_MAX], len: 0 };
+    const NONE: Self =
+        Self { entries: [const { (Measure::Pods, 0) }; CHARGES_MAX], len: 0, extended: Vec::new() };
 
     fn add(&mut self, measure: Measure, amount: u64) {
         if amount > 0 {
@@ -29,9 +39,9 @@ impl Charge {
     }
 
     /// Of an object of a namespace; others count for nothing, and so do ControllerRevisions: no quota names them.
-    pub(crate) fn of(object: &Object) -> Self {
+    pub(crate) fn of(object: &Object, classes: &Classes) -> Self {
         match object {
-            Object::Pod(pod) => Self::of_pod(pod),
+            Object::Pod(pod) => Self::of_pod(pod, classes),
             Object::PersistentVolumeClaim(claim) => Self::of_claim(claim),
             Object::ControllerRevision(_) => Self::NONE,
             other if other.kind().is_namespaced() => Self::one(Measure::Count(other.kind())),
@@ -47,7 +57,7 @@ impl Charge {
     }
 
     /// Of a pod. One that has ended is counted as an object only (Kubernetes' rule).
-    pub(crate) fn of_pod(pod: &Pod) -> Self {
+    pub(crate) fn of_pod(pod: &Pod, classes: &Classes) -> Self {
         let mut charge = Self::one(Measure::Count(bulkhead_types::Kind::Pod));
         if pod.status.phase.is_terminal() {
             return charge;
@@ -60,6 +70,7 @@ impl Charge {
         charge.add(Measure::LimitsCpu, limits.cpu_millis);
         charge.add(Measure::LimitsMemory, limits.memory_bytes);
         charge.add(Measure::LimitsEphemeralStorage, limits.ephemeral_storage_bytes);
+        charge.extended = extended(pod, classes);
         charge
     }
 
@@ -75,14 +86,34 @@ impl Charge {
     }
 
     /// Each measure with its amount, none of them 0.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Measure, u64)> + '_ {
-        self.entries[..self.len].iter().copied()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Measure, u64)> + '_ {
+        self.entries[..self.len].iter().chain(&self.extended).map(|(measure, amount)| (measure, *amount))
     }
+}
+
+/// What a pod asks for of extended resources, by name: what is for each of several devices counts that often.
+fn extended(pod: &Pod, classes: &Classes) -> Vec<(Measure, u64)> {
+    let mut sums = BTreeMap::<&SmolStr, u64>::new();
+    for container in &pod.spec.containers {
+        for (resource, amount) in container.extended_resources() {
+            let counter = classes.counted_by(resource);
+            let devices =
+                counter.and_then(|counter| container.extended_resources().find(|(name, _)| *name == counter));
+            let amount = amount.saturating_mul(devices.map_or(1, |(_, count)| count));
+            let sum = sums.entry(resource).or_insert(0);
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    sums.into_iter().map(|(resource, sum)| (Measure::Extended(resource.clone()), sum)).collect()
 }
 
 /// Sums by measure. 128 bits, because amounts of single containers go up to 2^53 and no node bounds what waits.
 #[derive(Clone, PartialEq, Eq)]
-pub struct QuotaUse([u128; Measure::LEN]);
+pub struct QuotaUse {
+    sums: [u128; Measure::LEN],
+    /// By the names of extended resources; no sum is 0.
+    extended: BTreeMap<SmolStr, u128>,
+}
 
 impl Default for QuotaUse {
     fn default() -> Self {
@@ -92,40 +123,71 @@ impl Default for QuotaUse {
 
 impl std::fmt::Debug for QuotaUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let entries = Measure::all().map(|measure| (measure.name(), self.of(measure)));
+        let extended = self.extended.keys().map(|resource| Measure::Extended(resource.clone()));
+        let entries = Measure::all().chain(extended).map(|measure| (measure.name(), self.of(&measure)));
         f.debug_map().entries(entries.filter(|(_, amount)| *amount > 0)).finish()
     }
 }
 
 impl QuotaUse {
     /// Nothing.
-    pub const NONE: Self = Self([0; Measure::LEN]);
+    pub const NONE: Self = Self { sums: [0; Measure::LEN], extended: BTreeMap::new() };
 
     /// The sum of a measure.
     #[must_use]
-    pub fn of(&self, measure: Measure) -> u128 {
-        self.0[measure.index()]
+    pub fn of(&self, measure: &Measure) -> u128 {
+        match (measure.index(), measure) {
+            (Some(index), _) => self.sums[index],
+            (None, Measure::Extended(resource)) => self.extended.get(resource).copied().unwrap_or(0),
+            (None, _) => 0,
+        }
     }
 
     pub(crate) fn add(&mut self, charge: &Charge) {
-        charge.iter().for_each(|(measure, amount)| self.0[measure.index()] += u128::from(amount));
+        for (measure, amount) in charge.iter() {
+            match (measure.index(), measure) {
+                (Some(index), _) => self.sums[index] += u128::from(amount),
+                (None, Measure::Extended(resource)) => {
+                    *self.extended.entry(resource.clone()).or_insert(0) += u128::from(amount);
+                }
+                (None, _) => {}
+            }
+        }
     }
 
     fn subtract(&mut self, charge: &Charge) {
         for (measure, amount) in charge.iter() {
-            let sum = &mut self.0[measure.index()];
-            *sum = sum.checked_sub(u128::from(amount)).expect("what ends was counted when it came");
+            match (measure.index(), measure) {
+                (Some(index), _) => {
+                    let sum = &mut self.sums[index];
+                    *sum = sum.checked_sub(u128::from(amount)).expect("what ends was counted when it came");
+                }
+                (None, Measure::Extended(resource)) => self.subtract_extended(resource, u128::from(amount)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn subtract_extended(&mut self, resource: &SmolStr, amount: u128) {
+        let sum = self.extended.get_mut(resource).expect("what ends was counted when it came");
+        *sum = sum.checked_sub(amount).expect("what ends was counted when it came");
+        if *sum == 0 {
+            self.extended.remove(resource);
         }
     }
 
     fn add_all(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, amount)| *sum += amount);
+        self.sums.iter_mut().zip(other.sums).for_each(|(sum, amount)| *sum += amount);
+        for (resource, amount) in &other.extended {
+            *self.extended.entry(resource.clone()).or_insert(0) += amount;
+        }
     }
 
     fn subtract_all(&mut self, other: &Self) {
-        for (sum, amount) in self.0.iter_mut().zip(other.0) {
+        for (sum, amount) in self.sums.iter_mut().zip(other.sums) {
             *sum = sum.checked_sub(amount).expect("a project's use is at least each namespace's");
         }
+        other.extended.iter().for_each(|(resource, amount)| self.subtract_extended(resource, *amount));
     }
 }
 
@@ -149,6 +211,10 @@ pub(crate) struct QuotaIndex {
     department_of: OrdMap<Name, Name>,
     namespaces_of: OrdMap<Name, OrdSet<Name>>,
     projects_of: OrdMap<Name, OrdSet<Name>>,
+    /// What says how many devices a request is for.
+    classes: Arc<Classes>,
+    /// The pods that count for extended resources.
+    of_devices: OrdSet<ObjectId>,
 }
 
 /// The project that a namespace says it belongs to.
@@ -195,9 +261,11 @@ impl QuotaIndex {
             _ if may_differ(former, present) => {
                 if let Some(object) = former {
                     self.charge(object, |sum, charge| sum.subtract(charge));
+                    self.note_devices(object, false);
                 }
                 if let Some(object) = present {
                     self.charge(object, |sum, charge| sum.add(charge));
+                    self.note_devices(object, true);
                 }
             }
             _ => {}
@@ -206,10 +274,32 @@ impl QuotaIndex {
 
     fn charge(&mut self, object: &Object, change: fn(&mut QuotaUse, &Charge)) {
         let Some(namespace) = &object.meta().namespace else { return };
-        let charge = Charge::of(object);
+        let charge = Charge::of(object, &self.classes);
         for level in self.levels(namespace) {
             self.change_sum(level, |sum| change(sum, &charge));
         }
+    }
+
+    fn note_devices(&mut self, object: &Object, counts: bool) {
+        let Object::Pod(pod) = object else { return };
+        if !pod.spec.asks_for_devices() || pod.status.phase.is_terminal() {
+            return;
+        }
+        if counts {
+            self.of_devices.insert(pod.meta.id);
+        } else {
+            self.of_devices.remove(&pod.meta.id);
+        }
+    }
+
+    /// Counts the pods that ask for devices anew, by other classes: sums follow from the objects that there are, whichever
+    /// came first.
+    pub(crate) fn follow_classes(&mut self, classes: &Arc<Classes>, pods: &Table<Pod>) {
+        let asking: Vec<Object> =
+            self.of_devices.iter().filter_map(|id| pods.get(*id)).cloned().map(Object::Pod).collect();
+        asking.iter().for_each(|pod| self.charge(pod, |sum, charge| sum.subtract(charge)));
+        self.classes = Arc::clone(classes);
+        asking.iter().for_each(|pod| self.charge(pod, |sum, charge| sum.add(charge)));
     }
 
     /// A namespace and what is above it, from the bottom up.

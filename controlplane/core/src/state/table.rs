@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId, ObjectMeta,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, Secret, StatefulSet, VerticalPodAutoscaler,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
+    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -50,7 +50,9 @@ stored!(
     ResourceQuota,
     LimitRange,
     Department,
-    Project
+    Project,
+    DeviceClass,
+    ResourceSlice
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

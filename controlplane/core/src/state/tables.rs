@@ -2,9 +2,9 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object, ObjectId,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, Secret, StatefulSet, VerticalPodAutoscaler,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
+    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -108,4 +108,8 @@ tables! {
     departments: Department;
     /// All projects.
     projects: Project;
+    /// All classes of devices.
+    device_classes: DeviceClass;
+    /// The devices of all nodes.
+    resource_slices: ResourceSlice;
 }

@@ -38,6 +38,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         pods: Vec::new(),
         usage: Vec::new(),
         deleted_volumes: Vec::new(),
+        devices: Default::default(),
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

@@ -333,14 +333,26 @@ fn a_binding_that_breaks_a_rule_is_passed_over_where_it_is_applied() {
     }
     cluster.ok(Command::Create(labelled("plain", "web", "default", pod_spec("web:1", 10, 1))));
     let node = find(&cluster, "one").node.unwrap();
-    let bind = |pod: &str| Binding { pod: find(&cluster, pod).meta.id, node, nodes_considered: 2, score: 0 };
+    let bind = |pod: &str| Binding {
+        pod: find(&cluster, pod).meta.id,
+        node,
+        nodes_considered: 2,
+        score: 0,
+        devices: vec![],
+    };
     let bindings = vec![bind("two"), bind("plain")];
     cluster.ok(Command::BindPods { bindings });
     assert_eq!(node_of(&cluster, "two"), None);
     assert_eq!(node_of(&cluster, "plain"), None);
     let one = find(&cluster, "one").meta.id;
     cluster.ok(Command::Delete { object: reference(Kind::Pod, "one"), grace_ms: None, force: true });
-    let bind = |pod: &str| Binding { pod: find(&cluster, pod).meta.id, node, nodes_considered: 2, score: 0 };
+    let bind = |pod: &str| Binding {
+        pod: find(&cluster, pod).meta.id,
+        node,
+        nodes_considered: 2,
+        score: 0,
+        devices: vec![],
+    };
     let bindings = vec![bind("two"), bind("three")];
     cluster.ok(Command::BindPods { bindings });
     assert!(cluster.state().pods().get(one).is_none() && node_of(&cluster, "two").is_some());

@@ -81,5 +81,5 @@ pub fn named(kind: Kind, namespace: Option<&str>, text: &str) -> ObjectRef {
 
 /// What a namespace has of a measure.
 pub fn used(cluster: &Cluster, namespace: &str, measure: Measure) -> u128 {
-    cluster.state().quota_use(&QuotaLevel::Namespace(name(namespace))).of(measure)
+    cluster.state().quota_use(&QuotaLevel::Namespace(name(namespace))).of(&measure)
 }

@@ -110,8 +110,8 @@ fn quotas(state: &State) -> Vec<(QuotaLevel, QuotaAmounts)> {
 fn check_use(before: &State, after: &State) {
     for (level, hard) in quotas(after) {
         for measure in [Measure::Pods, Measure::RequestsCpu] {
-            let Some(hard) = hard.of(measure) else { continue };
-            let [was, is] = [before, after].map(|state| state.quota_use(&level).of(measure));
+            let Some(hard) = hard.of(&measure) else { continue };
+            let [was, is] = [before, after].map(|state| state.quota_use(&level).of(&measure));
             assert!(is <= was.max(u128::from(hard)), "{level:?} {}: {was} to {is} of {hard}", measure.name());
         }
     }

@@ -629,7 +629,7 @@ fn pain_24_a_rolling_update_stays_within_the_quota_and_ends() {
         let after = seen.after;
         let level = after.quota_levels(&name("default")).next().unwrap();
         let used = after.quota_use(&level);
-        assert!(used.of(Measure::Pods) <= 4 && used.of(Measure::RequestsCpu) <= 400, "{used:?}");
+        assert!(used.of(&Measure::Pods) <= 4 && used.of(&Measure::RequestsCpu) <= 400, "{used:?}");
     });
     cluster.set_image("web", "web:2");
     for _ in 0..100 {

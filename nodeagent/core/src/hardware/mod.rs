@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Tree (sysfs, procfs) ──► discover ──► Inventory ──┬─► changes_since   what came, went or changed
-//!                              ▲                     ├─► DeviceKind      which of them can be attached, by data
+//!                              ▲                     ├─► DeviceClasses   which of them can be attached, by data
 //!                              │                     └─► preconditions   what is missing, each with its remedy
 //!       a folder, or a map in memory
 //! ```
@@ -16,6 +16,7 @@
 mod bdf;
 mod changes;
 mod config_space;
+mod devices;
 mod discover;
 mod function;
 mod kind;

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceKind, DeviceRole, Inventory, PciFunction, Sriov, Tree, TreeError, kind_of};
+use bulkhead_types::NamedDeviceClass;
+
+use super::{Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, offers_virtual_functions};
 
 /// What is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +51,12 @@ pub struct Precondition {
 
 /// Everything, in the order in which it is best mended.
 #[must_use]
-pub fn preconditions(tree: &dyn Tree, inventory: &Inventory, kinds: &[DeviceKind]) -> Vec<Precondition> {
-    let host = Host { tree, inventory, kinds };
+pub fn preconditions(
+    tree: &dyn Tree,
+    inventory: &Inventory,
+    classes: &[NamedDeviceClass],
+) -> Vec<Precondition> {
+    let host = Host { tree, inventory, classes };
     vec![
         host.kvm(),
         host.cgroups(),
@@ -67,7 +73,7 @@ pub fn preconditions(tree: &dyn Tree, inventory: &Inventory, kinds: &[DeviceKind
 struct Host<'a> {
     tree: &'a dyn Tree,
     inventory: &'a Inventory,
-    kinds: &'a [DeviceKind],
+    classes: &'a [NamedDeviceClass],
 }
 
 const CGROUP: &str = "/sys/fs/cgroup";
@@ -110,15 +116,13 @@ impl Host<'_> {
 
     /// Functions that can be attached to pods.
     fn devices(&self) -> impl Iterator<Item = &PciFunction> {
-        self.inventory.functions.values().filter(|function| kind_of(self.kinds, function).is_some())
+        self.inventory.functions.values().filter(|function| device_class_of(self.classes, function).is_some())
     }
 
     /// Cards whose virtual functions can be attached.
     fn parents(&self) -> impl Iterator<Item = &PciFunction> {
-        let kinds = || self.kinds.iter().filter(|kind| kind.role == DeviceRole::Virtual);
-        self.inventory.functions.values().filter(move |function| {
-            let of_kind = |kind: &DeviceKind| kind.vendors.iter().any(|vendor| vendor.0 == function.vendor);
-            function.is_physical_network() && kinds().any(of_kind)
+        self.inventory.functions.values().filter(|function| {
+            function.is_physical_network() && offers_virtual_functions(self.classes, function)
         })
     }
 

@@ -43,6 +43,9 @@ impl Pod {
         if self.is_unique_and_lives() && !self.guarded && !matches!(self.phase, Phase::Killing { .. }) {
             return self.kill(Cause::Asked, env);
         }
+        if let Some(acted) = self.end_without_device(env) {
+            return acted;
+        }
         match (&self.phase, self.want()) {
             (
                 Phase::Idle | Phase::Preparing { .. } | Phase::ImageBackOff { .. },
@@ -100,6 +103,26 @@ impl Pod {
             }
             (Phase::Booting { .. } | Phase::Running { .. }, Want::Run) => self.update_files(env),
             _ => false,
+        }
+    }
+
+    /// A pod cannot go on without a device that it was given: its guest is killed, and then it has failed. `None` when it has
+    /// all of them, or ends anyway.
+    fn end_without_device(&mut self, env: &mut Env<'_>) -> Option<bool> {
+        let device = self.lost_device().filter(|_| self.want() == Want::Run)?;
+        let message =
+            text::message(&format!("device {} of container {} is gone", device.device, device.container));
+        match self.phase {
+            Phase::Killing { .. } | Phase::Cleaning { .. } | Phase::Clean { .. } => None,
+            _ if self.process_may_exist() => {
+                self.reason = SmolStr::new_static(bulkhead_types::REASON_DEVICE_LOST);
+                self.message = message;
+                Some(self.kill(Cause::DeviceLost, env))
+            }
+            _ => {
+                self.end(PodPhase::Failed, bulkhead_types::REASON_DEVICE_LOST, message, env);
+                Some(self.clean(true, env))
+            }
         }
     }
 
@@ -225,7 +248,7 @@ impl Pod {
                 self.reason = SmolStr::new_static(reason::LEASE_EXPIRED);
                 self.message = "the node lost its lease; the pod must be unique and was killed".to_owned();
             }
-            Cause::Asked | Cause::Lingers => {}
+            Cause::Asked | Cause::Lingers | Cause::DeviceLost => {}
         }
         true
     }

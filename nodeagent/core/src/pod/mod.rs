@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision, Shared,
-    VolumeFiles, digest128,
+    DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision,
+    Shared, VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -80,6 +80,8 @@ enum Cause {
     LeaseExpired,
     /// It said that all has ended and stayed.
     Lingers,
+    /// A device that it has is gone.
+    DeviceLost,
 }
 
 /// Where a pod stands on this node. A guest's process may exist from `Starting` to `Killing`.
@@ -289,6 +291,11 @@ impl Pod {
     fn volumes(&self) -> Option<&[VolumeFiles]> {
         let resolved = self.intent.as_ref()?.resolved.get()?;
         (resolved.missing.is_empty() && !resolved.volumes.is_empty()).then_some(resolved.volumes.as_slice())
+    }
+
+    /// A device that was given to it and is not there any more.
+    fn lost_device(&self) -> Option<&DeviceIntent> {
+        self.intent.as_ref()?.devices.iter().find(|device| device.lost)
     }
 
     /// A pod's spec never changes; should it do so, the guest is replaced.

@@ -187,6 +187,10 @@ impl Pod {
                 self.end(phase, &why, message, env);
                 self.clean(stop.unwrap_or(true), env);
             }
+            (None, None) if cause == Some(Cause::DeviceLost) => {
+                self.end(PodPhase::Failed, why, message, env);
+                self.clean(true, env);
+            }
             (None, Some(_)) if self.runs_other_spec() => self.replace(),
             (None, Some(keep_logs)) => {
                 self.clean(keep_logs, env);
@@ -253,6 +257,7 @@ impl Pod {
         let (why, sentence) = match cause {
             Some(Cause::NotReporting) => (reason::GUEST_NOT_REPORTING, self.message.clone()),
             Some(Cause::LeaseExpired) => (reason::LEASE_EXPIRED, self.message.clone()),
+            Some(Cause::DeviceLost) => (bulkhead_types::REASON_DEVICE_LOST, self.message.clone()),
             Some(Cause::Asked) => return (reason::STOPPED, String::new()),
             _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
         };

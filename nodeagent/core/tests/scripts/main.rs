@@ -1,6 +1,7 @@
 //! Scripts: inputs with their times, and every action that must follow.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod devices;
 mod files;
 mod leases;
 mod life;
@@ -81,14 +82,25 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             }
             Action::Note(note) => format!("note: {note}"),
             // Empty heartbeats would hide the rest.
-            Action::Report(report) if report.pods.is_empty() && report.deleted_volumes.is_empty() => continue,
+            Action::Report(report)
+                if report.pods.is_empty()
+                    && report.deleted_volumes.is_empty()
+                    && report.devices.get().is_none() =>
+            {
+                continue;
+            }
             Action::Report(report) => {
                 let pods = report.pods.iter().map(|pod| {
                     let gone = if pod.gone { " gone" } else { "" };
                     format!(" [{} {:x}{} {}]", pod.pod, pod.sequence, gone, show(&pod.status))
                 });
                 let deleted = report.deleted_volumes.iter().map(|claim| format!(" {claim} deleted"));
-                format!("report{}{}", pods.collect::<String>(), deleted.collect::<String>())
+                let devices = report.devices.get().map_or_else(String::new, |report| {
+                    let there: Vec<&str> = report.devices.iter().map(|one| one.id.as_str()).collect();
+                    let kind = if report.snapshot { "all" } else { "new" };
+                    format!(" devices {kind} {:?} gone {:?}", there, report.removed)
+                });
+                format!("report{}{}{devices}", pods.collect::<String>(), deleted.collect::<String>())
             }
         };
         writeln!(text, "{now_ms} {line}").unwrap();

@@ -52,6 +52,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         trace_context: None,
         resolved: Rare::NONE,
         claims: vec![],
+        devices: vec![],
     }
 }
 
@@ -83,7 +84,7 @@ pub(crate) fn joined(incarnation: u64) -> Input {
 }
 
 pub(crate) fn ack(sent_at_ms: u64) -> Input {
-    Input::Ack(AgentAck { sent_at_ms, lease_ms: 10_000 })
+    Input::Ack(AgentAck { sent_at_ms, lease_ms: 10_000, devices_unknown: false })
 }
 
 pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) -> Input {

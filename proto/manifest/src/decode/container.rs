@@ -1,9 +1,14 @@
 //! Containers of a pod.
 
+use std::collections::BTreeMap;
+
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ImagePullPolicy, Protocol, Rare,
-    ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, parse_millis, parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, ImagePullPolicy, Protocol, Rare,
+    ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, is_extended_resource_name, parse_millis,
+    parse_units,
 };
+
+use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};
 use super::{probe, security, volume};
@@ -59,7 +64,7 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
     let name = d.required_text(&fields, "name").unwrap_or_default();
     let image = d.required_text(&fields, "image").unwrap_or_default();
     let policy = d.choice(&fields, "imagePullPolicy", &PULL_POLICIES);
-    let (requests, limits) = resources(d, &fields);
+    let (requests, limits, extended) = resources(d, &fields);
     Some(Container {
         image_pull_policy: policy.unwrap_or_else(|| default_pull_policy(&image)),
         name: name.into(),
@@ -86,6 +91,7 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
             termination_message_from_logs: d
                 .choice(&fields, "terminationMessagePolicy", &MESSAGE_POLICIES)
                 .unwrap_or_default(),
+            extended: Rare::unless_default(extended),
         }),
     })
 }
@@ -139,14 +145,30 @@ fn port(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ContainerPort> {
     Some(ContainerPort { name, container_port: u16::try_from(number).ok()?, protocol })
 }
 
-fn resources(d: &mut Decoder<'_>, container: &Fields<'_>) -> (ResourceRequirements, ResourceRequirements) {
+fn resources(
+    d: &mut Decoder<'_>,
+    container: &Fields<'_>,
+) -> (ResourceRequirements, ResourceRequirements, ExtendedResources) {
     let fields =
         container.get("resources").and_then(|node| d.fields(node, &container.path("resources"), &RESOURCES));
     let Some(fields) = fields else { return Default::default() };
-    (amounts(d, &fields, "requests"), amounts(d, &fields, "limits"))
+    let mut extended = ExtendedResources::default();
+    let requests = all_amounts(d, &fields, "requests", Some(&mut extended.requests));
+    let limits = all_amounts(d, &fields, "limits", Some(&mut extended.limits));
+    (requests, limits, extended)
 }
 
 pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> ResourceRequirements {
+    all_amounts(d, fields, name, None)
+}
+
+/// Amounts of the built-in resources, and, where there may be such, those of extended ones.
+fn all_amounts(
+    d: &mut Decoder<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+    mut extended: Option<&mut BTreeMap<SmolStr, u64>>,
+) -> ResourceRequirements {
     let mut found = ResourceRequirements::default();
     let Some(node) = fields.get(name) else { return found };
     let path = fields.path(name);
@@ -157,6 +179,12 @@ pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> R
     for (key, value) in entries {
         let resource = key.text.as_str();
         let path = format!("{path}.{resource}");
+        if let Some(extended) = extended.as_deref_mut().filter(|_| is_extended_resource_name(resource)) {
+            if let Some(amount) = whole_number(d, value, &path) {
+                extended.insert(resource.into(), amount);
+            }
+            continue;
+        }
         if !RESOURCE_NAMES.contains(&resource) {
             let is_of_kubernetes =
                 resource.contains('/') || resource.starts_with("hugepages-") || resource == "storage";
@@ -183,4 +211,27 @@ pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> R
         }
     }
     found
+}
+
+/// The amount of an extended resource: devices are not divided.
+fn whole_number(d: &mut Decoder<'_>, value: &Node, path: &str) -> Option<u64> {
+    let (Value::Text(text) | Value::Number(text)) = &value.value else {
+        if !value.is_null() {
+            d.fail(value.place, path, format!("expected a quantity, found {}", value.describe()));
+        }
+        return None;
+    };
+    // In thousandths, to see fractions that a count of units would round up.
+    match (parse_millis(text), parse_units(text)) {
+        (Ok(millis), Ok(amount)) if amount.checked_mul(1000) == Some(millis) => Some(amount),
+        (_, Ok(amount)) if text.bytes().all(|b| b.is_ascii_digit()) => Some(amount),
+        (Ok(_), _) => {
+            d.fail(value.place, path, format!("must be a whole number, found {text}"));
+            None
+        }
+        (Err(error), _) => {
+            d.fail(value.place, path, error.to_string());
+            None
+        }
+    }
 }

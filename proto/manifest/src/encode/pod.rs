@@ -1,5 +1,7 @@
 //! Pods as values.
 
+use std::collections::BTreeMap;
+
 use bulkhead_types::{
     Container, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod, PodCondition,
     PodPhase, PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration,
@@ -71,8 +73,11 @@ fn container(container: &Container) -> Value {
             .text("protocol", protocol)
             .finish()
     });
-    let resources =
-        Fields::new().set("requests", amounts(container.requests)).set("limits", amounts(container.limits));
+    let extended =
+        container.options.get().and_then(|options| options.extended.get()).cloned().unwrap_or_default();
+    let resources = Fields::new()
+        .set("requests", with_extended(amounts(container.requests), &extended.requests))
+        .set("limits", with_extended(amounts(container.limits), &extended.limits));
     let resources = Fields(resources.0.into_iter().filter(|(_, v)| *v != json!({})).collect());
     let fields = Fields::new()
         .text("name", &container.name)
@@ -87,6 +92,13 @@ fn container(container: &Container) -> Value {
         .set("resources", resources.finish())
         .list("volumeMounts", container.volume_mounts().iter().map(volume::mount));
     running::container(fields, container).finish()
+}
+
+fn with_extended(mut amounts: Value, extended: &BTreeMap<SmolStr, u64>) -> Value {
+    if let Value::Object(map) = &mut amounts {
+        map.extend(extended.iter().map(|(name, amount)| (name.to_string(), amount.to_string().into())));
+    }
+    amounts
 }
 
 pub(super) fn amounts(amounts: ResourceRequirements) -> Value {
@@ -123,7 +135,8 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
         .list("conditions", pod.conditions().into_iter().map(condition))
         .time("startTime", status.started_at_ms)
         .list("initContainerStatuses", status.init_containers.iter().map(container_status))
-        .list("containerStatuses", status.containers.iter().map(container_status));
+        .list("containerStatuses", status.containers.iter().map(container_status))
+        .list("devices", pod.devices().iter().map(super::device::allocated));
     let fields = match status.sandbox_restarts {
         0 => fields,
         n => fields.set("sandboxRestarts", n.into()),

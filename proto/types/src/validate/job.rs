@@ -1,6 +1,6 @@
 //! Rules for Jobs and CronJobs.
 
-use super::{Path, Report, annotations, claim, labels, workload};
+use super::{Path, Report, annotations, claim, device, labels, workload};
 use crate::{
     COMPLETIONS_MAX, CompletionMode, CronJobSpec, ExitCodeOperator, ExitCodeRequirement, JOB_RULE_VALUES_MAX,
     JOB_RULES_MAX, JobSpec, POD_DISRUPTION_TARGET, PodFailureAction, PodFailureRule, PodReplacementPolicy,
@@ -141,6 +141,10 @@ fn success_policy(spec: &JobSpec, path: &Path<'_>, report: &mut Report) {
 
 /// Checks what is wanted of a CronJob, but for its schedule and zone, which the control plane reads.
 pub(super) fn cron_job(spec: &CronJobSpec, path: &Path<'_>, report: &mut Report) {
+    let (of_jobs, pods) = (path.field("jobTemplate"), &spec.job_template.spec.template);
+    let (of_jobs, remedy) = (of_jobs.field("spec"), "its runs would wait for each other's; use a Job");
+    let of_pods = of_jobs.field("template");
+    device::none(&pods.spec, "CronJob", remedy, &of_pods.field("spec"), report);
     if spec.schedule.is_empty() {
         report.push(&path.field("schedule"), "is required");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, labels, map_bytes, placement, probe, security, volume,
+    check_image_reference, claim, device, labels, map_bytes, placement, probe, security, volume,
 };
 use crate::{
     Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
@@ -139,6 +139,7 @@ fn container<'a>(
     security::container(spec, container, path, report);
     ports(container, path, seen, report);
     amounts(container, path, report);
+    device::container(container, is_init, path, report);
 }
 
 pub(super) fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {
@@ -264,4 +265,5 @@ fn container_bytes(container: &Container) -> usize {
         + env.sum::<usize>()
         + container.ports.len() * 2 * ENTRY_BYTES
         + probe::bytes(container)
+        + device::bytes(container)
 }

@@ -1,8 +1,8 @@
 //! Rules for ReplicaSets, Deployments, StatefulSets and DaemonSets.
 
 use super::{
-    DURATION_MS_MAX, Path, REVISION_HISTORY_LIMIT_MAX, Report, SURGE_PERCENT_MAX, annotations, claim, labels,
-    map_bytes, pod,
+    DURATION_MS_MAX, Path, REVISION_HISTORY_LIMIT_MAX, Report, SURGE_PERCENT_MAX, annotations, claim, device,
+    labels, map_bytes, pod,
 };
 use crate::{
     CANARY_STEPS_MAX, CanaryStep, DaemonSetSpec, DaemonSetUpdateStrategy, Delivery, DeploymentSpec,
@@ -89,6 +89,9 @@ pub(super) fn stateful_set(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>,
 
 /// Checks what is wanted of a DaemonSet.
 pub(super) fn daemon_set(spec: &DaemonSetSpec, path: &Path<'_>, report: &mut Report) {
+    let remedy = "it would hold some on every node for ever; use a Deployment";
+    let of_pods = path.field("template");
+    device::none(&spec.template.spec, "DaemonSet", remedy, &of_pods.field("spec"), report);
     if let DaemonSetUpdateStrategy::RollingUpdate { max_unavailable, max_surge } = spec.update_strategy {
         let strategy = path.field("updateStrategy");
         let path = strategy.field("rollingUpdate");

@@ -79,6 +79,7 @@ fn build(pods: u32) -> anyhow::Result<Machine> {
                 node: place(chunk * ITEMS_MAX + i),
                 nodes_considered: 100,
                 score: 100,
+                devices: vec![],
             })
             .collect();
         apply(&mut machine, vec![Command::BindPods { bindings }])?;

@@ -7,6 +7,7 @@ use bulkhead_types::{
 
 use super::Scene;
 use crate::State;
+use crate::devices::{self, Needs, ledger_of};
 use crate::placement::check_node;
 
 /// The priority of a pod; `None` when its class is not there.
@@ -37,7 +38,7 @@ pub fn preempts(state: &State, pod: &Pod) -> bool {
 #[must_use]
 pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
     let own = priority(state, pod);
-    let (mut sum, mut count) = (pod.spec.scheduling_request(), 1);
+    let (mut sum, mut count, mut are_devices_kept) = (pod.spec.scheduling_request(), 1, false);
     for other in state.pods().iter().filter(|other| other.meta.id != pod.meta.id) {
         let is_there = other.node == Some(node.meta.id)
             && !other.status.phase.is_terminal()
@@ -51,7 +52,11 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
         if is_there || is_kept {
             sum = sum.plus(other.spec.scheduling_request());
             count += 1;
+            are_devices_kept |= is_kept && other.spec.asks_for_devices();
         }
+    }
+    if pod.spec.asks_for_devices() && (are_devices_kept || !has_devices(state, pod, node, gone)) {
+        return false;
     }
     let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
     sum.cpu_millis <= cpu_millis
@@ -60,6 +65,15 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
         && count <= node.status.facts.pods_max
         && check_node(&pod.spec, node).is_ok()
         && Scene::without(state, gone).check(pod, node).is_ok()
+}
+
+/// Whether a node's devices are enough once certain pods have gone, counted from the objects.
+fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
+    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
+    let ledger = ledger_of(slice, state.device_classes().iter(), stays);
+    let needs = Needs::of(&pod.spec, &state.devices.classes);
+    needs.is_ok_and(|needs| devices::check_node(&needs, node, Some(&ledger)).is_ok())
 }
 
 /// The pods of a node that end already.

@@ -1,0 +1,166 @@
+//! `device` and `get devices`: the devices of nodes, who holds them, and which are kept from pods.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bulkhead_controlplane_core::devices::{DeviceUse, NodeDevices, ledger_of};
+use bulkhead_types::{Command, DeviceClass, DeviceHealth, Kind, Name, Object, ObjectId, Pod, ResourceSlice};
+use clap::{Args, Subcommand};
+
+use super::Context;
+use crate::client::Filter;
+use crate::failure::Failure;
+use crate::output::{emit, emit_line, table};
+use crate::target;
+
+/// Columns of devices.
+const COLUMNS: [&str; 9] =
+    ["NODE", "INDEX", "DEVICE", "RESOURCE", "ID", "NUMA", "STATUS", "HOLDER", "MEMORY"];
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceVerb {
+    /// Give a device to no further pod; whoever has it keeps it
+    Cordon(DeviceArgs),
+    /// Give a device to pods again
+    Uncordon(DeviceArgs),
+    /// Show the devices of all nodes, or of some
+    List(ListArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// The node's name
+    node: String,
+    /// The device: its id or UUID, PCI address or index
+    device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Names of nodes; all without one
+    nodes: Vec<String>,
+}
+
+pub(crate) async fn run(verb: DeviceVerb, context: &Context) -> Result<(), Failure> {
+    match verb {
+        DeviceVerb::Cordon(args) => set(args, true, context).await,
+        DeviceVerb::Uncordon(args) => set(args, false, context).await,
+        DeviceVerb::List(args) => list(&args.nodes, context).await,
+    }
+}
+
+async fn set(args: DeviceArgs, cordoned: bool, context: &Context) -> Result<(), Failure> {
+    let node: Name = target::name(args.node.strip_prefix("node/").unwrap_or(&args.node))?;
+    let device = args.device.as_str().into();
+    context.submit(Command::SetDeviceCordoned { node, device, cordoned }).await?;
+    let word = if cordoned { "cordoned" } else { "uncordoned" };
+    emit_line(&format!("device {} of node/{} {word}", args.device, args.node))
+}
+
+/// Everything that ledgers are made of.
+pub(crate) struct Devices {
+    slices: Vec<Arc<ResourceSlice>>,
+    classes: Vec<Arc<DeviceClass>>,
+    pods: Vec<Arc<Pod>>,
+}
+
+impl Devices {
+    pub(crate) async fn read(context: &Context) -> Result<Self, Failure> {
+        let mut found = Self { slices: Vec::new(), classes: Vec::new(), pods: Vec::new() };
+        for kind in [Kind::ResourceSlice, Kind::DeviceClass, Kind::Pod] {
+            for object in context.client.list(kind, &Filter::default()).await?.0 {
+                match object {
+                    Object::ResourceSlice(one) => found.slices.push(one),
+                    Object::DeviceClass(one) => found.classes.push(one),
+                    Object::Pod(one) if !one.devices().is_empty() => found.pods.push(one),
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ledger of a node, when it reports devices.
+    pub(crate) fn of_node(&self, node: ObjectId) -> Option<NodeDevices> {
+        let slice = self.slices.iter().find(|slice| slice.node == node)?;
+        Some(ledger_of(slice, &self.classes, &self.pods))
+    }
+
+    /// The names of pods, for people.
+    pub(crate) fn names(&self) -> BTreeMap<ObjectId, String> {
+        let name = |pod: &Arc<Pod>| {
+            let namespace = pod.meta.namespace.as_ref().map_or("", |name| name.as_str());
+            (pod.meta.id, format!("{namespace}/{}", pod.meta.name))
+        };
+        self.pods.iter().map(name).collect()
+    }
+}
+
+/// `get devices [NODE...]`.
+pub(crate) async fn list(nodes: &[String], context: &Context) -> Result<(), Failure> {
+    let devices = Devices::read(context).await?;
+    let names = devices.names();
+    let is_wanted = |slice: &&Arc<ResourceSlice>| {
+        nodes.is_empty() || nodes.iter().any(|node| node == slice.meta.name.as_str())
+    };
+    let mut rows = Vec::new();
+    for slice in devices.slices.iter().filter(is_wanted) {
+        let ledger = ledger_of(slice, &devices.classes, &devices.pods);
+        for cells in device_rows(&ledger, &names) {
+            rows.push([vec![slice.meta.name.to_string()], cells].concat());
+        }
+    }
+    if rows.is_empty() {
+        return emit_line("No devices: no node reports any.");
+    }
+    emit(&table::render(&COLUMNS, &rows))
+}
+
+/// A row for each device of a node, in the order of their numbers.
+pub(crate) fn device_rows(ledger: &NodeDevices, names: &BTreeMap<ObjectId, String>) -> Vec<Vec<String>> {
+    let mut devices: Vec<&DeviceUse> = ledger.iter().map(|(_, device)| device).collect();
+    devices.sort_by_key(|device| (device.device.index, &device.device.id));
+    devices.into_iter().map(|device| device_row(device, names)).collect()
+}
+
+fn device_row(used: &DeviceUse, names: &BTreeMap<ObjectId, String>) -> Vec<String> {
+    let device = &used.device;
+    let or_dash =
+        |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let holder = |(pod, share): &(ObjectId, Option<bulkhead_types::DeviceShare>)| {
+        let name = names.get(pod).cloned().unwrap_or_else(|| pod.to_string());
+        match share {
+            None => name,
+            Some(share) => {
+                format!("{name} ({}, {} %)", bulkhead_types::format_bytes(share.memory_bytes), share.cores)
+            }
+        }
+    };
+    vec![
+        device.index.to_string(),
+        device.id.to_string(),
+        or_dash(used.resource().map(ToString::to_string)),
+        format!("{:04x}:{:04x}", device.vendor, device.device),
+        or_dash(device.numa_node.map(|node| node.to_string())),
+        status(used),
+        or_dash(Some(used.holders.iter().map(holder).collect::<Vec<_>>().join(", "))),
+        or_dash(
+            (device.capacity.memory_bytes > 0)
+                .then(|| bulkhead_types::format_bytes(device.capacity.memory_bytes)),
+        ),
+    ]
+}
+
+/// Whether it works, and what keeps it from pods.
+fn status(used: &DeviceUse) -> String {
+    let device = &used.device;
+    let health = match &device.health {
+        DeviceHealth::Healthy => "Healthy".to_owned(),
+        DeviceHealth::Unhealthy { code, .. } => format!("Unhealthy: {code}"),
+        DeviceHealth::Lost { .. } => "Lost".to_owned(),
+    };
+    let cordoned = used.is_cordoned.then(|| "SchedulingDisabled".to_owned());
+    let split = used.is_split.then(|| "split into virtual functions".to_owned());
+    let in_use = (!device.in_use_by.is_empty()).then(|| format!("used by {}", device.in_use_by));
+    [Some(health), cordoned, split, in_use].into_iter().flatten().collect::<Vec<_>>().join(",")
+}

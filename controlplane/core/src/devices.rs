@@ -1,0 +1,135 @@
+//! Devices: which resource each is, who holds it, and which of them a pod gets. Pure.
+//!
+//! ```text
+//!  ResourceSlice (node) ─┐
+//!  DeviceClass ──────────┼─► DeviceIndex: per node a NodeDevices, the ledger ─► Choice (scheduler)
+//!  pods that hold some ──┘        ▲                                                │ Binding.devices
+//!                                 └───────────── check_binding (decide) ◄──────────┘
+//! ```
+//!
+//! The ledger follows from the objects alone and is no part of a digest. A pod holds its devices from its binding until it is
+//! terminal or gone: the same rule as for room on its node. What holds devices is unique (`Pod::is_unique`), so nobody
+//! forgets it while its guest may live. That a released device was reset is not waited for yet: there is no agent that
+//! attaches devices; the place for it is [`NodeDevices::release`].
+
+mod choice;
+mod classes;
+mod index;
+mod needs;
+mod node;
+mod taken;
+
+use std::sync::Arc;
+
+use bulkhead_types::{
+    ANNOTATION_DEVICE_SCHEDULER_POLICY, ANNOTATION_NODE_SCHEDULER_POLICY, AllocatedDevice, DeviceClass,
+    DeviceHealth, DeviceIntent, Node, Pod, REASON_DEVICE_LOST, REASON_DEVICE_UNHEALTHY, ResourceSlice,
+    SchedulerPolicy,
+};
+use smol_str::SmolStr;
+
+pub(crate) use classes::{Classes, ResourceRole};
+pub(crate) use index::{DeviceIndex, World};
+pub(crate) use needs::{Ask, Needs};
+pub use node::{DeviceUse, NodeDevices, ResourceCount};
+
+pub(crate) use taken::Taken;
+
+use crate::State;
+use crate::placement::Misfit;
+
+/// What a pod says about how full nodes and cards shall be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Policies {
+    pub(crate) node: Option<SchedulerPolicy>,
+    pub(crate) device: Option<SchedulerPolicy>,
+}
+
+impl Policies {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let read = |key| pod.meta.annotations.get(key).and_then(|text| SchedulerPolicy::parse(text));
+        Self {
+            node: read(ANNOTATION_NODE_SCHEDULER_POLICY),
+            device: read(ANNOTATION_DEVICE_SCHEDULER_POLICY),
+        }
+    }
+}
+
+/// Whether the devices of a node are enough for a pod.
+///
+/// # Errors
+/// The first reason against it.
+pub(crate) fn check_node(needs: &Needs, node: &Node, devices: Option<&NodeDevices>) -> Result<(), Misfit> {
+    let Some(first) = needs.asks.first() else { return Ok(()) };
+    let Some(devices) = devices else { return Err(Misfit::InsufficientDevice(first.resource.clone())) };
+    devices.check_counts(needs).map_err(Misfit::InsufficientDevice)?;
+    if !node.status.facts.attaches_devices() {
+        return Err(Misfit::NoDevices);
+    }
+    devices.check_choice(needs).map_err(Misfit::InsufficientDevice)
+}
+
+/// The devices of a node and who of these pods holds them, as the control plane counts them: for who has the objects and not
+/// a State.
+pub fn ledger_of<'a>(
+    slice: &ResourceSlice,
+    classes: impl IntoIterator<Item = &'a Arc<DeviceClass>>,
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+) -> NodeDevices {
+    let mut ledger = NodeDevices::new(slice, &Classes::of(classes.into_iter()));
+    let on_node = |pod: &&Arc<Pod>| pod.node == Some(slice.node) && !pod.status.phase.is_terminal();
+    pods.into_iter().filter(on_node).for_each(|pod| ledger.take(pod.meta.id, pod.devices()));
+    ledger
+}
+
+/// Whether a pod could have the devices that it asks for on a node now; `true` when it asks for none.
+#[must_use]
+pub fn fits(state: &State, pod: &Pod, node: &Node) -> bool {
+    if !pod.spec.asks_for_devices() {
+        return true;
+    }
+    let needs = Needs::of(&pod.spec, &state.devices.classes);
+    needs.is_ok_and(|needs| check_node(&needs, node, state.node_devices(node.meta.id)).is_ok())
+}
+
+/// What is wrong with the devices that a pod has, the worst first: one CamelCase word, and the same for people.
+pub(crate) fn trouble(slice: &ResourceSlice, pod: &Pod) -> Option<(SmolStr, String)> {
+    let mut unhealthy = None;
+    for given in pod.devices() {
+        let health = slice.device(&given.device).map(|device| &device.health);
+        match health {
+            Some(DeviceHealth::Healthy) => {}
+            Some(DeviceHealth::Unhealthy { code, .. }) => {
+                let message =
+                    format!("device {} of container {} is unhealthy: {code}", given.device, given.container);
+                unhealthy.get_or_insert((SmolStr::new_static(REASON_DEVICE_UNHEALTHY), message));
+            }
+            Some(DeviceHealth::Lost { .. }) | None => {
+                let message =
+                    format!("device {} of container {} is gone from the node", given.device, given.container);
+                return Some((SmolStr::new_static(REASON_DEVICE_LOST), message));
+            }
+        }
+    }
+    unhealthy
+}
+
+/// The devices that an agent shall give to the containers of a pod.
+pub(crate) fn intents(state: &State, pod: &Pod) -> Vec<DeviceIntent> {
+    if pod.devices().is_empty() {
+        return Vec::new();
+    }
+    let slice = pod.node.and_then(|node| state.resource_slice_of(node));
+    let intent = |given: &AllocatedDevice| {
+        let device = slice.and_then(|slice| slice.device(&given.device));
+        DeviceIntent {
+            container: given.container.clone(),
+            resource: given.resource.clone(),
+            device: given.device.clone(),
+            address: device.map(|device| device.address.clone()).unwrap_or_default(),
+            share: given.share,
+            lost: device.is_none_or(bulkhead_types::Device::is_lost),
+        }
+    };
+    pod.devices().iter().map(intent).collect()
+}

@@ -1,0 +1,107 @@
+//! The ledgers of all nodes, kept change by change.
+
+use std::sync::Arc;
+
+use bulkhead_types::{AllocatedDevice, DeviceClass, Object, ObjectId, Pod, ResourceSlice};
+use imbl::OrdMap;
+
+use super::{Classes, NodeDevices};
+use crate::state::{Index, Table};
+
+/// What ledgers are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct World<'a> {
+    pub(crate) pods: &'a Table<Pod>,
+    pub(crate) classes: &'a Table<DeviceClass>,
+    pub(crate) slices: &'a Table<ResourceSlice>,
+    pub(crate) index: &'a Index,
+}
+
+/// See the module. It follows from the objects alone: pods, ResourceSlices and DeviceClasses.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct DeviceIndex {
+    pub(crate) classes: Arc<Classes>,
+    nodes: OrdMap<ObjectId, Arc<NodeDevices>>,
+    slices: OrdMap<ObjectId, ObjectId>,
+}
+
+/// Where a pod holds which devices: as long as it holds room.
+fn held(pod: &Pod) -> Option<(ObjectId, &[AllocatedDevice])> {
+    let devices = pod.devices();
+    (!devices.is_empty() && !pod.status.phase.is_terminal()).then_some((pod.node?, devices))
+}
+
+impl DeviceIndex {
+    pub(crate) fn get(&self, node: ObjectId) -> Option<&Arc<NodeDevices>> {
+        self.nodes.get(&node)
+    }
+
+    /// The ResourceSlice of a node.
+    pub(crate) fn slice_of(&self, node: ObjectId) -> Option<ObjectId> {
+        self.slices.get(&node).copied()
+    }
+
+    /// Takes an object's present self for its former one. Costs nothing but the look for what has no devices.
+    pub(crate) fn change(&mut self, former: Option<&Object>, present: Option<&Object>, world: World<'_>) {
+        match (former, present) {
+            (Some(Object::Pod(_)), _) | (_, Some(Object::Pod(_))) => {
+                self.change_pod(as_pod(former), as_pod(present));
+            }
+            (former, Some(Object::ResourceSlice(slice))) => {
+                debug_assert!(!matches!(former, Some(Object::ResourceSlice(one)) if one.node != slice.node));
+                self.rebuild_node(slice, world);
+            }
+            (Some(Object::ResourceSlice(slice)), None) => {
+                self.nodes.remove(&slice.node);
+                self.slices.remove(&slice.node);
+            }
+            (Some(Object::DeviceClass(_)), _) | (_, Some(Object::DeviceClass(_))) => self.rebuild(world),
+            _ => {}
+        }
+    }
+
+    fn change_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>) {
+        let (was, is) = (former.and_then(held), present.and_then(held));
+        if was == is {
+            return;
+        }
+        if let (Some((node, devices)), Some(pod)) = (was, former) {
+            self.on(node, |ledger| ledger.release(pod.meta.id, devices));
+        }
+        if let (Some((node, devices)), Some(pod)) = (is, present) {
+            self.on(node, |ledger| ledger.take(pod.meta.id, devices));
+        }
+    }
+
+    fn on(&mut self, node: ObjectId, change: impl FnOnce(&mut NodeDevices)) {
+        if let Some(ledger) = self.nodes.get_mut(&node) {
+            change(Arc::make_mut(ledger));
+        }
+    }
+
+    fn rebuild_node(&mut self, slice: &ResourceSlice, world: World<'_>) {
+        let mut ledger = NodeDevices::new(slice, &self.classes);
+        for pod in world.index.on_node(slice.node).filter_map(|id| world.pods.get(id)) {
+            if let Some((_, devices)) = held(pod) {
+                ledger.take(pod.meta.id, devices);
+            }
+        }
+        self.slices.insert(slice.node, slice.meta.id);
+        self.nodes.insert(slice.node, Arc::new(ledger));
+    }
+
+    /// Counts everything afresh.
+    pub(crate) fn rebuild(&mut self, world: World<'_>) {
+        *self = Self { classes: Arc::new(Classes::of(world.classes.iter())), ..Self::default() };
+        for slice in world.slices.iter() {
+            self.rebuild_node(slice, world);
+        }
+    }
+}
+
+fn as_pod(object: Option<&Object>) -> Option<&Pod> {
+    match object {
+        Some(Object::Pod(pod)) => Some(pod),
+        _ => None,
+    }
+}

@@ -1,0 +1,69 @@
+//! Functions as the control plane knows devices: everything that pods could have, with who has it.
+
+use bulkhead_types::{Device, DeviceCapacity, DeviceHealth};
+use smol_str::SmolStr;
+
+use super::{Inventory, PciFunction, Sriov};
+
+/// Drivers that hold a function for guests: nobody else uses what they have.
+const DRIVERS_FOR_GUESTS: [&str; 2] = ["vfio-pci", "pci-stub"];
+/// Base classes of what makes up the machine itself (memory controllers, bridges, system peripherals, the processor's own
+/// counters): hundreds of functions of a server that nobody gives away. PCI Code and ID Assignment Specification, section 1.
+const CLASSES_OF_THE_MACHINE: [u32; 4] = [0x05, 0x06, 0x08, 0x11];
+/// The compute of a whole card.
+const CORES_PER_CARD: u64 = bulkhead_types::CORES_PER_CARD;
+
+impl Inventory {
+    /// The machine's devices, in the order of their addresses.
+    ///
+    /// They are known by address: a card's own number and memory are known to its driver only. What the host itself uses is
+    /// said, so that nobody is offered it: a function that a driver of the host has.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Device> {
+        let functions = self.functions.values().filter(|function| is_device(function));
+        functions.zip(0..).map(|(function, index)| device(function, index)).collect()
+    }
+}
+
+/// Bound for guests a function of the machine itself counts as well: somebody wants it so.
+fn is_device(function: &PciFunction) -> bool {
+    let is_of_machine = CLASSES_OF_THE_MACHINE.contains(&(function.class >> 16));
+    !function.is_bridge() && (!is_of_machine || is_for_guests(function))
+}
+
+fn is_for_guests(function: &PciFunction) -> bool {
+    function.driver.as_deref().is_some_and(|driver| DRIVERS_FOR_GUESTS.contains(&driver))
+}
+
+fn device(function: &PciFunction, index: u32) -> Device {
+    let id = SmolStr::new(function.address.to_string());
+    Device {
+        address: id.clone(),
+        id,
+        index,
+        vendor: function.vendor,
+        device: function.device,
+        class_code: function.class,
+        model: SmolStr::default(),
+        driver: SmolStr::new(function.driver.as_deref().unwrap_or_default()),
+        numa_node: function.numa_node,
+        pcie_root: SmolStr::new(&function.root),
+        iommu_group: function.iommu_group,
+        parent: match &function.sriov {
+            Sriov::Virtual { physical, .. } => Some(SmolStr::new(physical.to_string())),
+            Sriov::None | Sriov::Physical { .. } => None,
+        },
+        links: Vec::new(),
+        capacity: DeviceCapacity { memory_bytes: 0, cores: CORES_PER_CARD },
+        health: DeviceHealth::Healthy,
+        in_use_by: used_by(function),
+    }
+}
+
+/// Who of the host has a function; nothing when nobody has.
+fn used_by(function: &PciFunction) -> SmolStr {
+    match function.driver.as_deref() {
+        Some(driver) if !is_for_guests(function) => SmolStr::new(format!("host driver {driver}")),
+        _ => SmolStr::default(),
+    }
+}

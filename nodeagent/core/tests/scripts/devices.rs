@@ -1,0 +1,87 @@
+//! Devices of pods that vanish, and what is told of the machine's devices.
+
+use bulkhead_types::{Device, DeviceIntent, PodIntent};
+
+use super::*;
+
+/// A pod with a card, which is there or lost; it is unique, as every pod with devices.
+fn with_card(id: u64, lost: bool) -> PodIntent {
+    let device = DeviceIntent {
+        container: "main".into(),
+        resource: "nvidia.com/gpu".into(),
+        device: "GPU-0".into(),
+        address: "0000:3b:00.0".into(),
+        share: None,
+        lost,
+    };
+    PodIntent { devices: vec![device], ..unique(pod(id)) }
+}
+
+#[test]
+fn a_pod_whose_device_is_gone_is_killed_and_has_failed() {
+    let steps = then(
+        running(with_card(7, false)),
+        vec![(400, In(intent(1, 101, vec![with_card(7, true)]))), (450, In(exited(7, 1))), (900, Tick)],
+    );
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1 guarded until 10010
+        20 lease 10010
+        210 report [#7 100000002 Running ready running x0]
+        210 lease 10210
+        400 kill #7/1
+        450 persist #7 instance 1 ended Failed
+        450 clean #7 keep_logs true
+        450 report [#7 100000003 Failed DeviceLost exit:137:DeviceLost x0]
+    "#]],
+    );
+}
+
+#[test]
+fn a_pod_whose_device_is_gone_before_it_starts_has_failed() {
+    check(
+        then(begin(vec![with_card(7, true)]), vec![(900, Tick)]),
+        expect![[r#"
+        0 join
+        10 persist #7 instance 0 ended Failed
+        10 clean #7 keep_logs true
+        10 report [#7 100000001 Failed DeviceLost waiting:ContainerCreating x0]
+    "#]],
+    );
+}
+
+#[test]
+fn devices_are_told_at_the_beginning_of_a_session_and_when_they_change() {
+    let device = |index| Device { id: format!("GPU-{index}").into(), index, ..Device::default() };
+    let found = |indexes: &[u32]| In(Input::Devices(indexes.iter().map(|index| device(*index)).collect()));
+    let steps = vec![
+        (0, In(recovered())),
+        (1, found(&[0, 1])),
+        (5, In(joined(1))),
+        (50, found(&[0, 1])),
+        (60, found(&[1, 2])),
+        (70, Acks(false)),
+        (80, found(&[2])),
+        (90, Acks(true)),
+        (4000, Tick),
+        (4100, In(Input::Disconnected)),
+        (4200, In(joined(2))),
+    ];
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        5 report devices all ["GPU-0", "GPU-1"] gone []
+        60 report devices new ["GPU-2"] gone ["GPU-0"]
+        80 report devices new [] gone ["GPU-1"]
+        3081 report devices all ["GPU-2"] gone []
+        4100 join
+        4200 report devices all ["GPU-2"] gone []
+    "#]],
+    );
+}

@@ -1,0 +1,96 @@
+//! DeviceClasses.
+
+use bulkhead_types::{
+    DeviceClassSpec, DeviceRole, DeviceSelector, DeviceSharing, Hex16, SPLIT_COUNT_DEFAULT, SchedulerPolicy,
+};
+
+use super::decoder::{Decoder, Fields, Schema};
+use crate::tree::Node;
+
+const CLASS: Schema = Schema { known: &["extendedResourceName", "selector", "sharing"], ..Schema::EMPTY };
+const SELECTOR: Schema =
+    Schema { known: &["vendors", "devices", "classes", "models", "drivers", "role"], ..Schema::EMPTY };
+const SHARING: Schema = Schema {
+    known: &[
+        "extendedResourceName",
+        "memoryResourceName",
+        "coresResourceName",
+        "splitCount",
+        "memoryScalingPercent",
+        "coreScalingPercent",
+        "nodeSchedulerPolicy",
+        "deviceSchedulerPolicy",
+    ],
+    ..Schema::EMPTY
+};
+const ROLES: [(&str, DeviceRole); 2] = [("Whole", DeviceRole::Whole), ("Virtual", DeviceRole::Virtual)];
+const POLICIES: [(&str, SchedulerPolicy); 2] =
+    [("Binpack", SchedulerPolicy::Binpack), ("Spread", SchedulerPolicy::Spread)];
+
+/// What is wanted of a class.
+pub(super) fn class(d: &mut Decoder<'_>, node: &Node) -> Option<DeviceClassSpec> {
+    let fields = d.fields(node, "spec", &CLASS)?;
+    let extended_resource_name = d.required_text(&fields, "extendedResourceName");
+    if fields.get("selector").is_none() {
+        d.missing(&fields, "selector");
+    }
+    let selector = fields.get("selector").and_then(|node| selector(d, node, &fields.path("selector")));
+    let sharing = match fields.get("sharing").filter(|node| !node.is_null()) {
+        None => None,
+        Some(node) => Some(sharing(d, node, &fields.path("sharing"))?),
+    };
+    Some(DeviceClassSpec {
+        extended_resource_name: extended_resource_name?.into(),
+        selector: selector?,
+        sharing,
+    })
+}
+
+fn selector(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSelector> {
+    let fields = d.fields(node, path, &SELECTOR)?;
+    Some(DeviceSelector {
+        vendors: ids(d, &fields, "vendors"),
+        devices: ids(d, &fields, "devices"),
+        classes: ids(d, &fields, "classes"),
+        models: d.texts(&fields, "models").into_iter().map(Into::into).collect(),
+        drivers: d.texts(&fields, "drivers").into_iter().map(Into::into).collect(),
+        role: d.choice(&fields, "role", &ROLES).unwrap_or_default(),
+    })
+}
+
+fn ids(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Vec<Hex16> {
+    let mut ids = Vec::new();
+    for (index, text) in d.texts(fields, name).into_iter().enumerate() {
+        match Hex16::try_from(text) {
+            Ok(id) => ids.push(id),
+            Err(error) => d.fail(fields.place(name), &format!("{}[{index}]", fields.path(name)), error),
+        }
+    }
+    ids
+}
+
+fn sharing(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSharing> {
+    let fields = d.fields(node, path, &SHARING)?;
+    let mut name = |field| d.required_text(&fields, field).map(Into::into);
+    let (extended, memory, cores) =
+        (name("extendedResourceName"), name("memoryResourceName"), name("coresResourceName"));
+    let mut number = |field, default| match d.number(&fields, field, u64::from(u32::MAX)) {
+        Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
+        None => default,
+    };
+    let (split_count, memory_scaling_percent, core_scaling_percent) = (
+        number("splitCount", SPLIT_COUNT_DEFAULT),
+        number("memoryScalingPercent", 100),
+        number("coreScalingPercent", 100),
+    );
+    Some(DeviceSharing {
+        extended_resource_name: extended?,
+        memory_resource_name: memory?,
+        cores_resource_name: cores?,
+        split_count,
+        memory_scaling_percent,
+        core_scaling_percent,
+        node_scheduler_policy: d.choice(&fields, "nodeSchedulerPolicy", &POLICIES).unwrap_or_default(),
+        device_scheduler_policy: d.choice(&fields, "deviceSchedulerPolicy", &POLICIES).unwrap_or_default(),
+    })
+}

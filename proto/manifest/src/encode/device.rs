@@ -1,0 +1,120 @@
+//! DeviceClasses, ResourceSlices, and the devices of pods.
+
+use bulkhead_types::{
+    AllocatedDevice, Device, DeviceClassSpec, DeviceHealth, DeviceRole, DeviceSharing, Hex16, ResourceSlice,
+    SchedulerPolicy,
+};
+use serde_json::Value;
+use smol_str::SmolStr;
+
+use super::Fields;
+
+/// What is wanted of a class.
+pub(super) fn class_spec(spec: &DeviceClassSpec) -> Value {
+    let ids =
+        |list: &[Hex16]| list.iter().map(|id| Value::from(String::from(*id))).collect::<Vec<_>>().into_iter();
+    let texts =
+        |list: &[SmolStr]| list.iter().map(|one| Value::from(one.as_str())).collect::<Vec<_>>().into_iter();
+    let selector = Fields::new()
+        .list("vendors", ids(&spec.selector.vendors))
+        .list("devices", ids(&spec.selector.devices))
+        .list("classes", ids(&spec.selector.classes))
+        .list("models", texts(&spec.selector.models))
+        .list("drivers", texts(&spec.selector.drivers))
+        .text(
+            "role",
+            match spec.selector.role {
+                DeviceRole::Whole => "Whole",
+                DeviceRole::Virtual => "Virtual",
+            },
+        );
+    let fields = Fields::new()
+        .text("extendedResourceName", &spec.extended_resource_name)
+        .set("selector", selector.finish());
+    match &spec.sharing {
+        Some(shared) => fields.set("sharing", sharing(shared)),
+        None => fields,
+    }
+    .finish()
+}
+
+fn policy(policy: SchedulerPolicy) -> &'static str {
+    match policy {
+        SchedulerPolicy::Binpack => "Binpack",
+        SchedulerPolicy::Spread => "Spread",
+    }
+}
+
+fn sharing(sharing: &DeviceSharing) -> Value {
+    Fields::new()
+        .text("extendedResourceName", &sharing.extended_resource_name)
+        .text("memoryResourceName", &sharing.memory_resource_name)
+        .text("coresResourceName", &sharing.cores_resource_name)
+        .set("splitCount", sharing.split_count.into())
+        .set("memoryScalingPercent", sharing.memory_scaling_percent.into())
+        .set("coreScalingPercent", sharing.core_scaling_percent.into())
+        .text("nodeSchedulerPolicy", policy(sharing.node_scheduler_policy))
+        .text("deviceSchedulerPolicy", policy(sharing.device_scheduler_policy))
+        .finish()
+}
+
+/// The devices of a node.
+pub(super) fn slice_spec(slice: &ResourceSlice) -> Value {
+    Fields::new()
+        .text("nodeName", slice.meta.name.as_str())
+        .list("devices", slice.devices.iter().map(|one| device(slice, one)))
+        .finish()
+}
+
+fn device(slice: &ResourceSlice, device: &Device) -> Value {
+    let health = match &device.health {
+        DeviceHealth::Healthy => "Healthy".to_owned(),
+        DeviceHealth::Unhealthy { code, .. } => format!("Unhealthy: {code}"),
+        DeviceHealth::Lost { .. } => "Lost".to_owned(),
+    };
+    let link = |link: &bulkhead_types::DeviceLink| {
+        Fields::new()
+            .text("peer", &link.peer)
+            .text("type", &link.link_type)
+            .set("count", link.count.into())
+            .finish()
+    };
+    let fields = Fields::new()
+        .text("id", &device.id)
+        .text("address", &device.address)
+        .set("index", device.index.into())
+        .text("vendor", &format!("{:04x}", device.vendor))
+        .text("device", &format!("{:04x}", device.device))
+        .text("class", &format!("{:04x}", device.class()))
+        .nonempty("model", &device.model)
+        .nonempty("driver", &device.driver)
+        .nonempty("pcieRoot", &device.pcie_root)
+        .optional("parent", device.parent.as_deref())
+        .nonempty("inUseBy", &device.in_use_by)
+        .text("health", &health)
+        .list("links", device.links.iter().map(link));
+    let fields = match device.numa_node {
+        Some(node) => fields.set("numaNode", node.into()),
+        None => fields,
+    };
+    let fields = match device.capacity.memory_bytes {
+        0 => fields,
+        bytes => fields.text("memory", &bulkhead_types::format_bytes(bytes)),
+    };
+    if slice.is_cordoned(&device.id) { fields.set("unschedulable", true.into()) } else { fields }.finish()
+}
+
+/// One device that a pod has.
+pub(super) fn allocated(device: &AllocatedDevice) -> Value {
+    let fields = Fields::new()
+        .text("container", &device.container)
+        .text("resource", &device.resource)
+        .text("device", &device.device);
+    match &device.share {
+        None => fields,
+        Some(share) => fields
+            .text("memory", &bulkhead_types::format_bytes(share.memory_bytes))
+            .set("cores", share.cores.into()),
+    }
+    .finish()
+}

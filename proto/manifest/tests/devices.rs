@@ -1,0 +1,129 @@
+//! Manifests of DeviceClasses and of pods that ask for devices.
+
+mod kit;
+
+use bulkhead_manifest::to_yaml;
+use bulkhead_types::{Object, SchedulerPolicy, builtin_device_classes};
+use expect_test::{Expect, expect};
+use kit::{NAMES, check, read};
+
+#[test]
+fn the_example_is_read_whole_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/devices.yaml"));
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let [Object::DeviceClass(class), Object::Pod(train), Object::Pod(serve)] = &objects[..] else {
+        panic!("a class and two pods, not {objects:?}")
+    };
+    assert_eq!(class.spec.selector.devices.len(), 3);
+    let asks = |pod: &bulkhead_types::Pod| -> Vec<(String, u64)> {
+        pod.spec.containers[0].extended_resources().map(|(name, amount)| (name.to_string(), amount)).collect()
+    };
+    assert_eq!(asks(train), [("nvidia.com/gpu".to_owned(), 2)]);
+    let shares = [("nvidia.com/gpucores", 20), ("nvidia.com/gpumem", 4000), ("nvidia.com/vgpu", 1)];
+    assert_eq!(asks(serve), shares.map(|(name, amount)| (name.to_owned(), amount)));
+}
+
+#[test]
+fn every_class_that_comes_along_is_a_manifest_too() {
+    for class in builtin_device_classes() {
+        let meta =
+            bulkhead_types::ObjectMeta::new(None, bulkhead_types::Name::new(&class.name).expect("a name"));
+        let object =
+            Object::DeviceClass(std::sync::Arc::new(bulkhead_types::DeviceClass { meta, spec: class.spec }));
+        assert_eq!(read(&to_yaml(&object, NAMES)), [object]);
+    }
+}
+
+#[track_caller]
+fn check_class(spec: &str, expected: Expect) {
+    check(
+        &format!("apiVersion: bulkhead.io/v1\nkind: DeviceClass\nmetadata: {{name: c}}\nspec: {spec}\n"),
+        expected,
+    );
+}
+
+#[track_caller]
+fn check_resources(resources: &str, expected: Expect) {
+    let container = format!("{{name: main, image: 'a:1', resources: {resources}}}");
+    check(
+        &format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{container}]}}\n"),
+        expected,
+    );
+}
+
+#[test]
+fn mistakes_of_classes_are_told_with_their_places() {
+    check_class(
+        "{extendedResourceName: gpu, selector: {vendors: ['0x10de'], clases: []}}",
+        expect![[r#"
+            a.yaml:4:8 spec.extendedResourceName: is no name of an extended resource: expected DOMAIN/NAME, such as nvidia.com/gpu
+            a.yaml:4:55 spec.selector.vendors[0]: "0x10de": expected four hexadecimal digits, such as "10de"
+            a.yaml:4:67 spec.selector.clases: unknown field: did you mean "classes"?
+        "#]],
+    );
+    check_class(
+        "{selector: {}}",
+        expect![[r#"
+        a.yaml:4:7 spec.extendedResourceName: is required
+    "#]],
+    );
+    check_class(
+        "{extendedResourceName: a.b/c, selector: {role: Virtual}, sharing: {extendedResourceName: a.b/c, \
+         memoryResourceName: kubernetes.io/m, coresResourceName: a.b/e, splitCount: 0, memoryScalingPercent: 5000}}",
+        expect![[r#"
+            a.yaml:4:37 spec.selector: must say which devices: at least one of vendors, devices, classes, models and drivers
+            a.yaml:4:74 spec.sharing.extendedResourceName: repeats a.b/c: each resource has a name of its own
+            a.yaml:4:103 spec.sharing.memoryResourceName: is no name of an extended resource: expected DOMAIN/NAME, such as nvidia.com/gpu
+            a.yaml:4:166 spec.sharing.splitCount: must be from 1 to 1000
+            a.yaml:4:181 spec.sharing.memoryScalingPercent: must be from 1 to 1000
+        "#]],
+    );
+    let spread = "{extendedResourceName: a.b/c, selector: {vendors: ['10de']}, sharing: {extendedResourceName: a.b/v, \
+        memoryResourceName: a.b/m, coresResourceName: a.b/e, deviceSchedulerPolicy: Spread}}";
+    let text =
+        format!("apiVersion: bulkhead.io/v1\nkind: DeviceClass\nmetadata: {{name: c}}\nspec: {spread}\n");
+    let [Object::DeviceClass(class)] = &read(&text)[..] else { panic!("a class") };
+    let sharing = class.spec.sharing.as_ref().expect("it is shared");
+    let defaults = (sharing.split_count, sharing.memory_scaling_percent, sharing.core_scaling_percent);
+    assert_eq!(defaults, (10, 100, 100));
+    assert_eq!(sharing.device_scheduler_policy, SchedulerPolicy::Spread);
+}
+
+#[test]
+fn mistakes_of_requests_are_told_with_their_places() {
+    check_resources(
+        "{requests: {nvidia.com/gpu: 1}}",
+        expect![[r#"
+        a.yaml:4:48 spec.containers[0].resources.limits[nvidia.com/gpu]: is required as well: devices are not given beyond a limit, so both must be the same
+    "#]],
+    );
+    check_resources(
+        "{requests: {nvidia.com/gpu: 1}, limits: {nvidia.com/gpu: 2}}",
+        expect![[r#"
+        a.yaml:4:71 spec.containers[0].resources.requests[nvidia.com/gpu]: is 1, the limit is 2: of devices both must be the same
+    "#]],
+    );
+    check_resources(
+        "{limits: {nvidia.com/gpu: 1.5, nvidia.com/vgpu: 500m, kubernetes.io/x: 1, a.b/c: -1}}",
+        expect![[r#"
+            a.yaml:4:85 spec.containers[0].resources.limits.nvidia.com/gpu: must be a whole number, found 1.5
+            a.yaml:4:107 spec.containers[0].resources.limits.nvidia.com/vgpu: must be a whole number, found 500m
+            a.yaml:4:113 spec.containers[0].resources.limits.kubernetes.io/x: resource kubernetes.io/x is not supported yet
+            a.yaml:4:140 spec.containers[0].resources.limits.a.b/c: "-1" is negative: a quantity must be zero or more
+        "#]],
+    );
+    check_resources(
+        "{limits: {nvidia.com/gpu: '2'}}",
+        expect![[r#"
+        accepted
+    "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
+        expect![[r#"
+        a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass
+    "#]],
+    );
+}

@@ -1,0 +1,276 @@
+//! Devices of nodes: what an agent finds that pods may have, and what pods hold of it.
+//!
+//! ```text
+//!  agent: raw devices ─► ResourceSlice (one per node) ──┐
+//!                        DeviceClass (data) ────────────┼─► which resource a device is, who holds it
+//!                        PodStatus.devices ─────────────┘
+//! ```
+//!
+//! Terms are those of Kubernetes' dynamic resource allocation (`ResourceSlice`, `DeviceClass`) and of PCI.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::{ObjectId, ObjectMeta};
+
+/// The label of a node whose agent can attach devices to guests (`true`): see [`crate::NodeFacts::attaches_devices`].
+pub const LABEL_DEVICES: &str = "node.bulkhead.io/devices";
+/// Most devices of one node.
+pub const DEVICES_MAX: usize = 1024;
+/// Most devices in one report; a longer list takes several.
+pub const DEVICES_PER_REPORT_MAX: usize = DEVICES_MAX;
+/// Most links of one device to others.
+pub const DEVICE_LINKS_MAX: usize = 64;
+/// Longest text of a device, in bytes.
+pub const DEVICE_TEXT_BYTES_MAX: usize = 128;
+/// Most devices of one container, and of one pod.
+pub const DEVICES_PER_POD_MAX: usize = 64;
+/// The annotation of a pod that says whether its node is to be as full or as empty of shared cards as can be (HAMi's name).
+pub const ANNOTATION_NODE_SCHEDULER_POLICY: &str = "hami.io/node-scheduler-policy";
+/// The same for the cards of a node.
+pub const ANNOTATION_DEVICE_SCHEDULER_POLICY: &str = "hami.io/gpu-scheduler-policy";
+/// The reason of a pod one of whose devices is gone.
+pub const REASON_DEVICE_LOST: &str = "DeviceLost";
+/// The reason of a pod one of whose devices is not healthy.
+pub const REASON_DEVICE_UNHEALTHY: &str = "DeviceUnhealthy";
+
+/// How much a device has of what can be shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceCapacity {
+    /// Memory of its own, in bytes; 0 when unknown, or none.
+    pub memory_bytes: u64,
+    /// Compute, 100 for a whole card.
+    pub cores: u64,
+}
+
+/// A link between two devices of a node that does not go through PCIe.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceLink {
+    /// The other device's id.
+    pub peer: SmolStr,
+    /// What it is, such as `NVLink`.
+    pub link_type: SmolStr,
+    /// How many of them there are in parallel.
+    pub count: u32,
+}
+
+/// Whether a device works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeviceHealth {
+    /// As far as is known.
+    #[default]
+    Healthy,
+    /// It does not work as it should: nobody new gets it, whoever has it keeps it.
+    Unhealthy {
+        /// Why, such as `Xid48`.
+        code: SmolStr,
+        /// Since when, by the agent's clock, milliseconds since the epoch.
+        since_ms: u64,
+    },
+    /// It is not there any more.
+    Lost {
+        /// Since when, milliseconds since the epoch.
+        since_ms: u64,
+    },
+}
+
+/// A device as an agent reports it. Which resource it is, is decided by the DeviceClasses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// What it is known by for good: the card's own UUID where it has one, else its PCI address. Unique on the node.
+    pub id: SmolStr,
+    /// Its PCI address, `dddd:bb:dd.f`.
+    pub address: SmolStr,
+    /// Its number on the node, for people: counts from 0 in the order of addresses.
+    pub index: u32,
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+    /// PCI class code: base class, sub-class, programming interface, as `0x030200`.
+    pub class_code: u32,
+    /// The model's name; empty when unknown.
+    pub model: SmolStr,
+    /// The driver that it is bound to; empty for none.
+    pub driver: SmolStr,
+    /// The NUMA node that it is near to.
+    pub numa_node: Option<u32>,
+    /// The PCIe root complex, as `pci0000:3a`.
+    pub pcie_root: SmolStr,
+    /// Its IOMMU group; functions of one group can only be given away together.
+    pub iommu_group: Option<u32>,
+    /// The id of the physical function whose virtual function (SR-IOV) it is.
+    pub parent: Option<SmolStr>,
+    /// Links to others.
+    pub links: Vec<DeviceLink>,
+    /// What it has.
+    pub capacity: DeviceCapacity,
+    /// Whether it works.
+    pub health: DeviceHealth,
+    /// Who uses it that is none of the control plane's pods, such as the host itself; empty for nobody.
+    pub in_use_by: SmolStr,
+}
+
+impl Device {
+    /// Checks what an agent says of a device: the lengths of its texts and lists, and its ids.
+    ///
+    /// # Errors
+    /// What is wrong, with the device's name.
+    pub fn check(&self) -> Result<(), String> {
+        let parent = self.parent.iter();
+        let peers = self.links.iter().flat_map(|link| [&link.peer, &link.link_type]);
+        let code = match &self.health {
+            DeviceHealth::Unhealthy { code, .. } => Some(code),
+            _ => None,
+        };
+        let own = [&self.id, &self.address, &self.model, &self.driver, &self.pcie_root, &self.in_use_by];
+        let bad = |text: &&SmolStr| text.len() > DEVICE_TEXT_BYTES_MAX || text.chars().any(char::is_control);
+        if own.into_iter().chain(parent).chain(peers).chain(code).any(|text| bad(&text)) {
+            return Err(format!(
+                "a device has a text above {DEVICE_TEXT_BYTES_MAX} bytes, or one with control characters"
+            ));
+        }
+        if self.id.is_empty() {
+            return Err("a device has no id".to_owned());
+        }
+        if self.class_code > 0xff_ffff {
+            return Err(format!(
+                "device {} has class code {:#x}, more than 24 bits",
+                self.id, self.class_code
+            ));
+        }
+        if self.links.len() > DEVICE_LINKS_MAX {
+            return Err(format!(
+                "device {} has {} links: at most {DEVICE_LINKS_MAX} are kept",
+                self.id,
+                self.links.len()
+            ));
+        }
+        let amounts = [self.capacity.memory_bytes, self.capacity.cores];
+        if amounts.iter().any(|amount| *amount > crate::AMOUNT_MAX) {
+            return Err(format!("device {} has more than 2^53 of something", self.id));
+        }
+        Ok(())
+    }
+
+    /// Base class and sub-class, as `0x0302`.
+    #[must_use]
+    pub fn class(&self) -> u16 {
+        (self.class_code >> 8) as u16
+    }
+
+    /// Whether it may be given to somebody new, by what the agent says of it.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.health == DeviceHealth::Healthy && self.in_use_by.is_empty()
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.health, DeviceHealth::Lost { .. })
+    }
+}
+
+/// The devices of one node, by the node's own name. Written by the control plane only, from what the node's agent reports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ResourceSlice {
+    /// Standard metadata.
+    pub meta: ObjectMeta,
+    /// Whose devices they are.
+    pub node: ObjectId,
+    /// The session of the agent that reported them last.
+    pub incarnation: u64,
+    /// The last report's number within that session.
+    pub sequence: u64,
+    /// The devices, in the order of their ids.
+    pub devices: Vec<Device>,
+    /// The ids of devices that an operator keeps from pods, in order.
+    pub cordoned: Vec<SmolStr>,
+}
+
+impl ResourceSlice {
+    /// A device by id.
+    #[must_use]
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        let at = self.devices.binary_search_by(|device| device.id.as_str().cmp(id)).ok()?;
+        self.devices.get(at)
+    }
+
+    /// A device as an operator names it: by id, PCI address or index.
+    #[must_use]
+    pub fn find(&self, text: &str) -> Option<&Device> {
+        let by_index = || {
+            let index: u32 = text.parse().ok()?;
+            self.devices.iter().find(|device| device.index == index)
+        };
+        self.device(text).or_else(|| self.devices.iter().find(|d| d.address == text)).or_else(by_index)
+    }
+
+    /// Whether an operator keeps a device from pods.
+    #[must_use]
+    pub fn is_cordoned(&self, id: &str) -> bool {
+        self.cordoned.binary_search_by(|one| one.as_str().cmp(id)).is_ok()
+    }
+}
+
+/// What an agent says of its devices: everything, or what changed since its last report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Counts the reports of a session from 1. One that was seen before is passed over; one that does not follow the last
+    /// must be a snapshot.
+    pub sequence: u64,
+    /// Whether these are all devices there are.
+    pub snapshot: bool,
+    /// Devices that are there; at most [`DEVICES_PER_REPORT_MAX`].
+    pub devices: Vec<Device>,
+    /// Ids of devices that are there no more; empty in a snapshot.
+    pub removed: Vec<SmolStr>,
+}
+
+/// What a pod has of a shared device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceShare {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Compute, in per cent of a card; 0 is not isolated, 100 has the card for itself.
+    pub cores: u64,
+}
+
+impl DeviceShare {
+    /// Whether nobody else may be on the card.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        self.cores == crate::CORES_PER_CARD
+    }
+}
+
+/// One device that a container of a pod has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AllocatedDevice {
+    /// The container.
+    pub container: SmolStr,
+    /// The resource that the container asked for, as `nvidia.com/gpu`.
+    pub resource: SmolStr,
+    /// The device's id on the pod's node.
+    pub device: SmolStr,
+    /// How much of it; unset is the whole device.
+    pub share: Option<DeviceShare>,
+}
+
+/// One device that an agent shall give to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceIntent {
+    /// The container.
+    pub container: SmolStr,
+    /// The resource that the container asked for.
+    pub resource: SmolStr,
+    /// The device's id.
+    pub device: SmolStr,
+    /// Its PCI address.
+    pub address: SmolStr,
+    /// How much of it; unset is the whole device.
+    pub share: Option<DeviceShare>,
+    /// It is not there any more: the pod cannot go on and fails.
+    pub lost: bool,
+}

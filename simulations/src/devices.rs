@@ -1,0 +1,114 @@
+//! The devices of simulated nodes: cards that are there, fail, vanish and come back, whatever the control plane believes.
+
+use std::collections::BTreeMap;
+
+use bulkhead_nodeagent_core::Input;
+use bulkhead_types::{
+    AllocatedDevice, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceHealth, DeviceLink, DeviceShare,
+    ObjectId,
+};
+use smol_str::SmolStr;
+
+use crate::clock::Micros;
+use crate::invariants::devices;
+use crate::network::Host;
+use crate::world::{Event, World};
+
+/// Memory of a card, in MiB.
+pub(crate) const CARD_MIB: u64 = 16_384;
+
+/// The cards that a node is built with: linked in pairs, two on a NUMA node.
+pub(crate) fn built(agent: u32, count: u32) -> BTreeMap<SmolStr, Device> {
+    let id = |index: u32| SmolStr::new(format!("GPU-{agent}-{index}"));
+    let card = |index: u32| {
+        let link = DeviceLink { peer: id(index ^ 1), link_type: SmolStr::new_static("NVLink"), count: 2 };
+        let device = Device {
+            id: id(index),
+            address: SmolStr::new(format!("0000:{:02x}:00.0", 0x10 + index)),
+            index,
+            vendor: 0x10de,
+            device: 0x1db1,
+            class_code: 0x03_0200,
+            numa_node: Some(index / 2),
+            pcie_root: SmolStr::new(format!("pci0000:{:02x}", index / 2)),
+            links: if index ^ 1 < count { vec![link] } else { Vec::new() },
+            capacity: DeviceCapacity { memory_bytes: CARD_MIB * DEVICE_MEMORY_UNIT_BYTES, cores: 100 },
+            ..Device::default()
+        };
+        (device.id.clone(), device)
+    };
+    (0..count).map(card).collect()
+}
+
+impl World {
+    /// A card of a node fails, or is gone, for a while. Tells whether there is such a card, and it was well.
+    pub(crate) fn fail_device(&mut self, agent: u32, index: u32, gone: bool, for_us: Micros) -> bool {
+        let count = self.options.node.devices;
+        let Some(host) = self.agents.get_mut(agent as usize).filter(|_| index < count) else { return false };
+        let id = SmolStr::new(format!("GPU-{agent}-{index}"));
+        let Some(device) = host.devices.get_mut(&id).filter(|one| one.health == DeviceHealth::Healthy) else {
+            return false;
+        };
+        if gone {
+            host.devices.remove(&id);
+        } else {
+            device.health = DeviceHealth::Unhealthy { code: SmolStr::new_static("Xid48"), since_ms: 1 };
+        }
+        self.note(Host::Agent(agent), "device fails", u128::from(index), || format!("{id}, gone: {gone}"));
+        self.queue.push(self.now_us + for_us, Event::DeviceBack { agent, index });
+        self.tell_devices(agent);
+        true
+    }
+
+    /// A card is there again, and well.
+    pub(crate) fn device_back(&mut self, agent: u32, index: u32) {
+        let Some(host) = self.agents.get_mut(agent as usize) else { return };
+        let id = SmolStr::new(format!("GPU-{agent}-{index}"));
+        let Some(device) = built(agent, self.options.node.devices).remove(&id) else { return };
+        host.devices.insert(id, device);
+        self.note(Host::Agent(agent), "device back", u128::from(index), String::new);
+        self.tell_devices(agent);
+    }
+
+    /// Every card of every node is well again.
+    pub(crate) fn mend_devices(&mut self) {
+        for agent in 0..self.options.agents {
+            let built = built(agent, self.options.node.devices);
+            let host = &mut self.agents[agent as usize];
+            if host.devices != built {
+                host.devices = built;
+                self.tell_devices(agent);
+            }
+        }
+    }
+
+    /// A running agent looks at its machine.
+    pub(crate) fn tell_devices(&mut self, agent: u32) {
+        if self.options.node.devices > 0 {
+            let devices = self.agents[agent as usize].devices.values().cloned().collect();
+            self.tell_agent(agent, Input::Devices(devices));
+        }
+    }
+
+    /// What the living guests of a node have of its cards, with that of one that just started.
+    pub(crate) fn check_devices(&mut self, agent: u32) {
+        let host = &self.agents[agent as usize];
+        let guests = host.hypervisor.guests.iter();
+        let held: Vec<(ObjectId, SmolStr, Option<DeviceShare>)> = guests
+            .flat_map(|(pod, guest)| guest.devices.iter().map(|one| (*pod, one.device.clone(), one.share)))
+            .collect();
+        let verdict = devices::held(&held, CARD_MIB * DEVICE_MEMORY_UNIT_BYTES);
+        self.judge(verdict);
+    }
+}
+
+/// What an intent gives, as a guest has it.
+pub(crate) fn of_guest(start: &bulkhead_types::PodIntent) -> Vec<AllocatedDevice> {
+    let one = |given: &bulkhead_types::DeviceIntent| AllocatedDevice {
+        container: given.container.clone(),
+        resource: given.resource.clone(),
+        device: given.device.clone(),
+        share: given.share,
+    };
+    start.devices.iter().map(one).collect()
+}

@@ -1,0 +1,92 @@
+//! No card has two holders: not in the log at any binding, and not among the guests that really live on a node.
+//!
+//! Judged from pods and guests alone, without the ledger of the control plane.
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{Binding, DeviceHealth, DeviceShare, LABEL_DEVICES, ObjectId};
+use smol_str::SmolStr;
+
+use super::{Verdict, Violation, ensure};
+
+/// Checks what living guests of one node have, each card with so much memory.
+///
+/// # Errors
+/// With a card that has two whole holders, or shares that do not fit on it.
+pub fn held(held: &[(ObjectId, SmolStr, Option<DeviceShare>)], card_bytes: u64) -> Verdict {
+    for (pod, device, share) in held {
+        let others = || held.iter().filter(|(other, on, _)| on == device && other != pod);
+        let is_whole = share.is_none_or(|share| share.is_exclusive());
+        ensure(!is_whole || others().count() == 0, "devices", || {
+            format!("pod {pod} has {device} as a whole, and others have it too: {held:?}")
+        })?;
+        let memory: u64 =
+            held.iter().filter(|one| one.1 == *device).filter_map(|one| one.2).map(|s| s.memory_bytes).sum();
+        ensure(memory <= card_bytes, "devices", || {
+            format!("{device} has {memory} bytes given away: {held:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks the devices of a binding against the State before it and after it.
+///
+/// # Errors
+/// When the pod must not have them.
+pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
+    let violation = |text: String| {
+        let text = format!("pod {} is bound to node {}: {text}", binding.pod, binding.node);
+        Err(Violation::new("devices", text))
+    };
+    let (Some(pod), Some(node)) = (before.pods().get(binding.pod), before.nodes().get(binding.node)) else {
+        return violation("pod or node is not there".to_owned());
+    };
+    let asked = |resource: &str| -> u64 {
+        let containers = pod.spec.containers.iter().flat_map(|one| one.extended_resources());
+        containers.filter(|(name, _)| name.as_str() == resource).map(|(_, amount)| amount).sum()
+    };
+    let wanted = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu");
+    if wanted != binding.devices.len() as u64 || asked("example.com/none") > 0 {
+        return violation(format!("it asks for {wanted} cards and gets {:?}", binding.devices));
+    }
+    if wanted == 0 {
+        return Ok(());
+    }
+    if node.status.facts.labels.get(LABEL_DEVICES).is_none() {
+        return violation("its agent attaches no devices".to_owned());
+    }
+    let slice = before.resource_slices().iter().find(|slice| slice.node == binding.node);
+    for given in &binding.devices {
+        let device = slice.and_then(|slice| slice.device(&given.device));
+        let is_well = device.is_some_and(|device| device.health == DeviceHealth::Healthy);
+        let is_cordoned = slice.is_some_and(|slice| slice.is_cordoned(&given.device));
+        if !is_well || is_cordoned {
+            return violation(format!("{} is not to be given away", given.device));
+        }
+    }
+    let on_node = after.pods_on(binding.node).filter(|pod| !pod.status.phase.is_terminal());
+    let all: Vec<_> = on_node
+        .flat_map(|pod| pod.devices().iter().map(|one| (pod.meta.id, one.device.clone(), one.share)))
+        .collect();
+    let card_bytes = slice.and_then(|slice| slice.devices.first()).map_or(0, |one| one.capacity.memory_bytes);
+    held(&all, card_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_with_two_holders_are_noticed() {
+        let one = |pod, device: &str, share: Option<(u64, u64)>| {
+            let share = share.map(|(memory_bytes, cores)| DeviceShare { memory_bytes, cores });
+            (ObjectId(pod), SmolStr::new(device), share)
+        };
+        let check = |all: &[_], is_good: bool| assert_eq!(held(all, 10).is_ok(), is_good, "{all:?}");
+        check(&[one(1, "a", None), one(1, "b", None), one(2, "c", None)], true);
+        check(&[one(1, "a", None), one(2, "a", None)], false);
+        check(&[one(1, "a", Some((5, 0))), one(2, "a", Some((5, 50)))], true);
+        check(&[one(1, "a", Some((5, 0))), one(2, "a", Some((6, 50)))], false);
+        check(&[one(1, "a", Some((5, 100))), one(2, "a", Some((1, 0)))], false);
+        check(&[one(1, "a", None), one(2, "a", Some((1, 0)))], false);
+    }
+}

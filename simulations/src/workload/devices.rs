@@ -1,0 +1,42 @@
+//! Pods that ask for cards, whole ones and shares of them, among what clients ask for; and operators who keep cards back.
+
+use bulkhead_controlplane_core::State;
+use bulkhead_types::{
+    Command, ContainerOptions, DEVICES_LEVEL, ExtendedResources, FEATURE_LEVEL_MAX, Name, PodSpec, Rare,
+};
+use smol_str::SmolStr;
+
+use crate::devices::CARD_MIB;
+use crate::rng::Rng;
+
+/// The command that a cluster needs first, if it does.
+pub(super) fn level(state: &State) -> Option<Command> {
+    let is_low = state.feature_level() < DEVICES_LEVEL;
+    is_low.then_some(Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX })
+}
+
+/// Lets the pods of a spec ask for cards.
+pub(super) fn ask(rng: &mut Rng, spec: &mut PodSpec) {
+    let name = SmolStr::new_static;
+    let limits = match rng.range(0, 9) {
+        0..6 => vec![(name("nvidia.com/gpu"), *rng.pick(&[1, 1, 1, 2]))],
+        6..9 => vec![
+            (name("nvidia.com/vgpu"), *rng.pick(&[1, 1, 2])),
+            (name("nvidia.com/gpumem"), rng.range(1, CARD_MIB / 2)),
+            (name("nvidia.com/gpucores"), *rng.pick(&[0, 30, 100])),
+        ],
+        // No class has it: such a pod waits for ever.
+        _ => vec![(name("example.com/none"), 1)],
+    };
+    let extended = ExtendedResources { requests: Default::default(), limits: limits.into_iter().collect() };
+    if let Some(container) = spec.containers.first_mut() {
+        let present = container.options.get().cloned().unwrap_or_default();
+        container.options = Rare::some(ContainerOptions { extended: Rare::some(extended), ..present });
+    }
+}
+
+/// An operator keeps a card back, or gives it back.
+pub(super) fn cordon(rng: &mut Rng, node: Name, devices: u32) -> Command {
+    let device = SmolStr::new(rng.range(0, u64::from(devices)).to_string());
+    Command::SetDeviceCordoned { node, device, cordoned: rng.chance(400) }
+}
