@@ -50,7 +50,20 @@ async fn what_would_be_is_shown() {
     };
     let words =
         ["what-if", "--drain", "node/node-1,node-2", "--add-nodes", "2", "--like", "node-1", "--at", "40"];
-    let shown = expect![[r#""#]];
+    let shown = expect![[r#"
+        exit 0
+        OUTCOME   NAMESPACE   POD           NODE        REASON
+        ends      default     web-a         node-1
+        stays     default     alone         node-1      nobody would start it elsewhere
+        placed    default     web-b (new)   what-if-1
+        waits     default     big                       0/2 nodes are available: 2 Insufficient cpu.
+
+        NODE              PODS     CPU                      MEMORY
+        node-1            2 -> 1   1000m -> 500m of 4000m   2048Mi -> 1024Mi of 8192Mi
+        what-if-1 (new)   0 -> 1   0m -> 500m of 4000m      0Mi -> 1024Mi of 8192Mi
+
+        At revision 42: 1 pods would end, 1 be placed, 1 wait, 1 stay on drained nodes.
+    "#]];
     check(&fake, &words, shown).await;
     let asked = fake.state().asked.pop().expect("it was asked");
     assert_eq!((asked.drain_nodes, asked.at_revision), (vec!["node-1".to_owned(), "node-2".to_owned()], 40));
@@ -71,7 +84,12 @@ async fn what_would_be_is_shown() {
         "--taints",
         "gpu=true:NoSchedule",
     ];
-    let shown = expect![[r#""#]];
+    let shown = expect![[r#"
+        exit 0
+        And 7 more pods, 0 more nodes, which are not counted below.
+        At revision 42: 0 pods would end, 0 be placed, 0 wait, 0 stay on drained nodes.
+        There was no time to see how it ends: ask about less.
+    "#]];
     check(&fake, &words, shown).await;
     let asked = fake.state().asked.pop().expect("it was asked");
     let node = &asked.add_nodes[0];
@@ -83,9 +101,15 @@ async fn what_would_be_is_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_asked_says_why() {
     let fake = Fake::start().await;
-    let shown = expect![[r#""#]];
+    let shown = expect![[r#"
+        exit 2
+        error: --add-nodes needs --like NODE, or --cpu and --memory
+    "#]];
     check(&fake, &["what-if", "--add-nodes", "1"], shown).await;
-    let shown = expect![[r#""#]];
+    let shown = expect![[r#"
+        exit 2
+        error: "gpu-" removes a taint: there is none yet
+    "#]];
     check(
         &fake,
         &["what-if", "--add-nodes", "1", "--cpu", "1", "--memory", "1Gi", "--taints", "gpu-"],
@@ -100,6 +124,10 @@ async fn what_cannot_be_asked_says_why() {
         reason: "is no number".to_owned(),
     };
     fake.state().what_if = v1::WhatIfResponse { errors: vec![error], ..v1::WhatIfResponse::default() };
-    let shown = expect![[r#""#]];
+    let shown = expect![[r#"
+        exit 1
+        error: nothing was applied
+        web.yaml:3:5 spec.replicas: is no number
+    "#]];
     check(&fake, &["what-if"], shown).await;
 }
