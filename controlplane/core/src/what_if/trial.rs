@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, ITEMS_MAX, Kind, LABEL_HOSTNAME, Name, Node, NodeFacts, NodePhase, NodeSpec, Object, ObjectId,
-    Pod, PodPhase, PodReport, PodStatus, Rejection, RejectionCode, Stamped, Taint,
+    Command, Device, DeviceHealth, DeviceReport, ITEMS_MAX, Kind, LABEL_HOSTNAME, Name, Node, NodeFacts,
+    NodePhase, NodeSpec, Object, ObjectId, Pod, PodPhase, PodReport, PodStatus, Rejection, RejectionCode,
+    Stamped, Taint,
 };
 use uuid::Uuid;
 
@@ -31,6 +32,13 @@ pub(super) struct Trial {
     leaving: BTreeMap<ObjectId, String>,
     /// Nodes that are drained.
     drained: BTreeSet<ObjectId>,
+}
+
+/// What added nodes are like.
+struct NodeModel {
+    facts: NodeFacts,
+    taints: Vec<Taint>,
+    devices: Vec<Device>,
 }
 
 fn refused(code: RejectionCode, field: impl Into<String>, reason: impl Into<String>) -> Rejection {
@@ -112,15 +120,15 @@ impl Trial {
         }
         let mut number = 0;
         for nodes in added {
-            let (facts, taints) = self.facts(&nodes.shape)?;
+            let model = self.model(&nodes.shape)?;
             for _ in 0..nodes.count {
-                self.add_one(&mut number, &facts, &taints)?;
+                self.add_one(&mut number, &model)?;
             }
         }
         Ok(())
     }
 
-    fn facts(&self, shape: &NodeShape) -> Result<(NodeFacts, Vec<Taint>), Rejection> {
+    fn model(&self, shape: &NodeShape) -> Result<NodeModel, Rejection> {
         match shape {
             NodeShape::Like(name) => {
                 let node = self.node(name)?;
@@ -128,15 +136,21 @@ impl Trial {
                 // Labels of an operator are those of the next one of its kind as well.
                 let labels = node.meta.labels.iter().filter(|(key, _)| key.as_str() != LABEL_HOSTNAME);
                 facts.labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
-                Ok((facts, node.spec.taints.clone()))
+                let slice = self.state().resource_slice_of(node.meta.id);
+                let devices = slice.into_iter().flat_map(|slice| slice.devices.iter());
+                let whole = devices.filter(|device| !matches!(device.health, DeviceHealth::Lost { .. }));
+                let devices =
+                    whole.map(|device| Device { health: DeviceHealth::Healthy, ..device.clone() }).collect();
+                Ok(NodeModel { facts, taints: node.spec.taints.clone(), devices })
             }
             NodeShape::Of { allocatable, pods_max, labels, taints } => {
-                Ok((facts_of(*allocatable, *pods_max, labels), taints.clone()))
+                let facts = facts_of(*allocatable, *pods_max, labels);
+                Ok(NodeModel { facts, taints: taints.clone(), devices: Vec::new() })
             }
         }
     }
 
-    fn add_one(&mut self, number: &mut u32, facts: &NodeFacts, taints: &[Taint]) -> Result<(), Rejection> {
+    fn add_one(&mut self, number: &mut u32, model: &NodeModel) -> Result<(), Rejection> {
         let name = loop {
             *number += 1;
             let name = Name::new(format!("what-if-{number}")).expect("a short word and a number are a name");
@@ -144,13 +158,18 @@ impl Trial {
                 break name;
             }
         };
-        self.command(Command::RegisterNode { name: name.clone(), facts: facts.clone() })?;
-        if taints.is_empty() {
+        self.command(Command::RegisterNode { name: name.clone(), facts: model.facts.clone() })?;
+        let node = Arc::clone(self.node(&name)?);
+        if !model.devices.is_empty() {
+            let (id, incarnation, devices) = (node.meta.id, node.status.incarnation, model.devices.clone());
+            let report = DeviceReport { sequence: 1, snapshot: true, devices, removed: Vec::new() };
+            self.command(Command::ReportDevices { node: id, incarnation, report })?;
+        }
+        if model.taints.is_empty() {
             return Ok(());
         }
-        let node = self.node(&name)?;
-        let spec = NodeSpec { taints: taints.to_vec(), unschedulable: false };
-        let node = Node { spec, ..Node::clone(node) };
+        let spec = NodeSpec { taints: model.taints.clone(), unschedulable: false };
+        let node = Node { spec, ..Node::clone(&node) };
         self.command(Command::Apply(Object::Node(Arc::new(node))))
     }
 

@@ -11,6 +11,7 @@ use bulkhead_types::{
 use proptest::prelude::*;
 
 use crate::budgets::budget;
+use crate::device_kit::{cards, gpu_pod};
 use crate::kit::{Cluster, GIB, deployment, facts, map, name, pod, pod_spec, reference, template};
 use crate::sets::daemon_set;
 
@@ -144,6 +145,19 @@ fn nodes_that_come_take_what_waits() {
     let taints = vec![Taint { key: "gpu".into(), value: "".into(), effect: TaintEffect::NoSchedule }];
     let shape = NodeShape::Of { allocatable, pods_max, labels: map(&[("disk", "ssd")]), taints };
     check(&cluster, &add(2, shape), [0, 0, 4, 0], "2 node(s) had untolerated taint");
+}
+
+#[test]
+fn nodes_like_one_with_devices_have_the_same() {
+    let mut cluster = Cluster::new();
+    cluster.device_node("node-0", cards(2));
+    for named in ["a", "b", "c"] {
+        cluster.ok(Command::Create(gpu_pod(named, 1)));
+    }
+    cluster.converge();
+    check(&cluster, &Question::default(), [0, 0, 1, 0], "Insufficient nvidia.com/gpu");
+    check(&cluster, &add(1, of(8000)), [0, 0, 1, 0], "Insufficient nvidia.com/gpu");
+    check(&cluster, &add(1, NodeShape::Like(name("node-0"))), [0, 1, 0, 0], "");
 }
 
 #[test]
