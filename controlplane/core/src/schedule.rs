@@ -1,7 +1,7 @@
 //! The scheduler: pods that wait, and nodes for them.
 //!
 //! ```text
-//!  changes ─► NodeIndex (dense slots, what is free, a log of which slots changed)
+//!  changes ─► NodeIndex (dense slots, what is free, a log of which slots changed, nodes by label)
 //!         └─► Shapes (waiting pods by everything that matters to placement)
 //!                  │  each with Candidates: its feasible slots in cells by what other pods allow (Plan), and there in buckets by
 //!                  │  score; repaired from the log
@@ -30,6 +30,7 @@ mod score;
 mod search;
 mod shape;
 mod shapes;
+mod topology;
 mod victims;
 
 pub(crate) use reconciler::Scheduler;

@@ -108,6 +108,24 @@ pub(crate) fn class_key(pod: &Pod) -> u128 {
     digest128(&(&pod.meta.namespace, &pod.meta.labels))
 }
 
+/// How a pod is counted: its class, and its kind if it says anything about others. What is made of it costs a hash of its
+/// labels each time.
+#[derive(Clone, Copy, Debug)]
+struct Keys {
+    class: u128,
+    kind: Option<u128>,
+}
+
+impl Keys {
+    fn of(pod: &Pod) -> Self {
+        Self { class: class_key(pod), kind: says(pod).then(|| kind_key(pod)) }
+    }
+
+    fn mover(self) -> Mover {
+        Mover(self.kind.unwrap_or(self.class))
+    }
+}
+
 fn kind_key(pod: &Pod) -> u128 {
     digest128(&(pod.spec.digest(), &pod.meta.namespace, &pod.meta.labels))
 }
@@ -180,12 +198,14 @@ impl Vicinity {
         self.sayers = sayers;
         // What both need is not given up in between.
         if let Some(pod) = present {
-            self.enter(pod, world.nodes);
-            self.count_pod(pod, world.nodes, true);
+            let keys = Keys::of(pod);
+            self.enter(pod, keys, world.nodes);
+            self.count_pod(pod, keys, world.nodes, true);
         }
         if let Some(pod) = former {
-            self.count_pod(pod, world.nodes, false);
-            self.leave(pod);
+            let keys = Keys::of(pod);
+            self.count_pod(pod, keys, world.nodes, false);
+            self.leave(keys);
         }
     }
 
@@ -202,8 +222,8 @@ impl Vicinity {
         }
         // First who is there, then where: no counter comes too late for what it counts.
         let pods = || world.pods.iter().filter(|pod| counts(pod));
-        pods().for_each(|pod| self.enter(pod, world.nodes));
-        pods().for_each(|pod| self.count_pod(pod, world.nodes, true));
+        pods().for_each(|pod| self.enter(pod, Keys::of(pod), world.nodes));
+        pods().for_each(|pod| self.count_pod(pod, Keys::of(pod), world.nodes, true));
     }
 
     fn change_node(&mut self, former: Option<&Node>, present: Option<&Node>, world: World<'_>) {
@@ -223,7 +243,7 @@ impl Vicinity {
                 keys.iter().for_each(|key| self.counter_mut(*key).add_node(node, true));
             }
             for pod in pods.iter().filter(|pod| counts(pod)) {
-                self.tally(pod, node, pod.meta.is_deleting(), is_more);
+                self.tally(Keys::of(pod), node, pod.meta.is_deleting(), is_more);
             }
             if !is_more {
                 keys.iter().for_each(|key| self.counter_mut(*key).add_node(node, false));
@@ -255,31 +275,26 @@ impl Vicinity {
     }
 
     /// A pod is there.
-    fn enter(&mut self, pod: &Pod, nodes: &Table<Node>) {
-        let key = class_key(pod);
-        match self.classes.get_mut(&key) {
+    fn enter(&mut self, pod: &Pod, keys: Keys, nodes: &Table<Node>) {
+        match self.classes.get_mut(&keys.class) {
             Some(class) => Arc::make_mut(class).pods += 1,
-            None => _ = self.classes.insert(key, Arc::new(self.new_class(pod))),
+            None => _ = self.classes.insert(keys.class, Arc::new(self.new_class(pod))),
         }
-        if !says(pod) {
-            return;
-        }
-        let key = kind_key(pod);
+        let Some(key) = keys.kind else { return };
         if let Some(kind) = self.kinds.get_mut(&key) {
             kind.pods += 1;
             return;
         }
         let rules = Arc::new(Rules::of(pod, &self.of_namespace(&namespace_of(pod))));
-        self.kinds.insert(key, Kind { pods: 1, class: class_key(pod), rules: rules.clone() });
+        self.kinds.insert(key, Kind { pods: 1, class: keys.class, rules: rules.clone() });
         for (key, spec) in rules.reads.iter().chain(&rules.holds) {
             self.register(*key, spec, nodes);
         }
     }
 
     /// A pod is not there any more, or not as such.
-    fn leave(&mut self, pod: &Pod) {
-        if says(pod) {
-            let key = kind_key(pod);
+    fn leave(&mut self, keys: Keys) {
+        if let Some(key) = keys.kind {
             let kind = self.kinds.get_mut(&key).expect("a kind whose pods entered");
             kind.pods -= 1;
             if kind.pods == 0 {
@@ -288,11 +303,10 @@ impl Vicinity {
                 rules.reads.iter().chain(&rules.holds).for_each(|(key, _)| self.unregister(*key));
             }
         }
-        let key = class_key(pod);
-        let class = Arc::make_mut(self.classes.get_mut(&key).expect("a class whose pods entered"));
+        let class = Arc::make_mut(self.classes.get_mut(&keys.class).expect("a class whose pods entered"));
         class.pods -= 1;
         if class.pods == 0 {
-            self.classes.remove(&key);
+            self.classes.remove(&keys.class);
         }
     }
 
@@ -361,48 +375,53 @@ impl Vicinity {
         }
     }
 
-    fn count_pod(&mut self, pod: &Pod, nodes: &Table<Node>, is_more: bool) {
+    fn count_pod(&mut self, pod: &Pod, keys: Keys, nodes: &Table<Node>, is_more: bool) {
         let Some(id) = pod.node else { return };
         let node = nodes.get(id).map(|node| &**node);
-        self.count_at(pod, id, node, is_more);
+        self.count_at(pod, keys, (id, node), is_more);
     }
 
-    fn count_at(&mut self, pod: &Pod, id: ObjectId, node: Option<&Node>, is_more: bool) {
+    fn count_at(&mut self, pod: &Pod, keys: Keys, (id, node): (ObjectId, Option<&Node>), is_more: bool) {
         let is_ending = pod.meta.is_deleting();
-        let class = self.classes.get_mut(&class_key(pod)).expect("a class whose pods entered");
+        let class = self.classes.get_mut(&keys.class).expect("a class whose pods entered");
         Arc::make_mut(class).add(id, is_ending, is_more);
         if let Some(node) = node {
-            self.tally(pod, node, is_ending, is_more);
+            self.tally(keys, node, is_ending, is_more);
         }
     }
 
-    fn tally(&mut self, pod: &Pod, node: &Node, is_ending: bool, is_more: bool) {
-        let class = self.classes.get(&class_key(pod)).expect("a class whose pods entered").clone();
+    fn tally(&mut self, keys: Keys, node: &Node, is_ending: bool, is_more: bool) {
+        let class = self.classes.get(&keys.class).expect("a class whose pods entered").clone();
         for key in &class.counted_by {
             let counter = self.counter_mut(*key);
             if !is_ending || counter.counts_ending() {
                 counter.add_pods(node, 1, is_more);
             }
         }
-        if says(pod) {
-            let rules = self.kinds.get(&kind_key(pod)).expect("a kind whose pods entered").rules.clone();
+        if let Some(kind) = keys.kind {
+            let rules = self.kinds.get(&kind).expect("a kind whose pods entered").rules.clone();
             rules.holds.iter().for_each(|(key, _)| self.counter_mut(*key).add_pods(node, 1, is_more));
         }
     }
 
     /// Counts a pod that waits as if it were bound: for copies on which bindings are tried out.
     pub(crate) fn bind(&mut self, pod: &Pod, node: &Node) -> Mover {
-        if !self.is_kept() || !self.classes.contains_key(&class_key(pod)) {
+        let keys = if self.is_kept() { Keys::of(pod) } else { return Mover::default() };
+        if !self.classes.contains_key(&keys.class) {
             return Mover::default();
         }
-        self.count_at(pod, node.meta.id, Some(node), true);
-        Mover(if says(pod) { kind_key(pod) } else { class_key(pod) })
+        self.count_at(pod, keys, (node.meta.id, Some(node)), true);
+        keys.mover()
     }
 
     /// Counts a pod that is on a node as if it had gone: for copies as well.
     pub(crate) fn release(&mut self, pod: &Pod, node: &Node) {
-        if self.is_kept() && self.classes.contains_key(&class_key(pod)) {
-            self.count_at(pod, node.meta.id, Some(node), false);
+        if !self.is_kept() {
+            return;
+        }
+        let keys = Keys::of(pod);
+        if self.classes.contains_key(&keys.class) {
+            self.count_at(pod, keys, (node.meta.id, Some(node)), false);
         }
     }
 
@@ -449,6 +468,12 @@ impl Vicinity {
     /// How many pods a domain has.
     pub(crate) fn count(&self, counter: CounterKey, domain: &str) -> u32 {
         self.counters.get(&counter).map_or(0, |counter| counter.count(domain))
+    }
+
+    /// How many pods each of some domains has.
+    pub(crate) fn counts(&self, counter: CounterKey, domains: &[SmolStr]) -> Vec<u32> {
+        let counter = self.counters.get(&counter);
+        domains.iter().map(|domain| counter.map_or(0, |counter| counter.count(domain))).collect()
     }
 
     /// The fewest pods of any domain.

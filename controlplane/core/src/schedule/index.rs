@@ -1,10 +1,13 @@
 //! Nodes in dense slots, with what is reserved on them, and a log of which slots changed.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
+use smol_str::SmolStr;
 
+use super::topology::Topology;
 use crate::devices::NodeDevices;
 use crate::placement::{Mover, check_room};
 use crate::priority::Priorities;
@@ -14,6 +17,8 @@ use crate::{NodeUsage, State};
 /// The place of a node in the index.
 pub(crate) type Slot = u32;
 
+/// Labels by which nodes are looked up before that is forgotten.
+const TOPOLOGIES_MAX: usize = 64;
 /// Log entries kept for each slot before the log is cut: who is further behind starts over.
 const LOG_PER_SLOT: usize = 4;
 
@@ -120,6 +125,8 @@ pub(crate) struct NodeIndex {
     /// Slots that changed, in order; the first has position `log_start`.
     log: Vec<SlotChange>,
     log_start: u64,
+    /// Found when asked for; all shapes that ask share them.
+    topologies: RefCell<BTreeMap<SmolStr, Arc<Topology>>>,
 }
 
 impl NodeIndex {
@@ -169,6 +176,7 @@ impl NodeIndex {
                 self.slots[slot as usize] = None;
                 self.free.push(slot);
                 self.log.push(SlotChange::gone(slot));
+                self.topologies.get_mut().clear();
             }
             return;
         };
@@ -185,6 +193,9 @@ impl NodeIndex {
             let fresh = NodeEntry::new(node.clone(), usage);
             *entry = Some(NodeEntry { nominees, devices: devices.cloned(), ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
+            if relabelled {
+                self.topologies.get_mut().clear();
+            }
         }
     }
 
@@ -244,6 +255,15 @@ impl NodeIndex {
     /// Every slot that holds a node.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Slot, &NodeEntry)> + Clone {
         (0..).zip(&self.slots).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+
+    /// The nodes by the values of a label.
+    pub(crate) fn topology(&self, key: &SmolStr) -> Arc<Topology> {
+        let mut known = self.topologies.borrow_mut();
+        if known.len() >= TOPOLOGIES_MAX && !known.contains_key(key) {
+            known.clear();
+        }
+        known.entry(key.clone()).or_insert_with(|| Arc::new(Topology::of(key, self.entries()))).clone()
     }
 
     /// How many nodes there are.

@@ -10,13 +10,15 @@
 //! most as many as there are domains, or different counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bulkhead_types::{Node, PodSpec, Shared};
 use smol_str::SmolStr;
 
 use super::candidates::{Candidates, CellView};
-use super::index::{NodeEntry, Slot};
+use super::index::{NodeIndex, Slot};
 use super::score::{self, SCORE_MAX};
+use super::topology::Topology;
 use crate::placement::{CounterKey, Mover, Outlook, Spread, Term, Vicinity, is_over};
 
 /// Keys with so few domains are always wide.
@@ -32,23 +34,14 @@ const MOVERS_MAX: usize = 1 << 12;
 /// How much each of these scores counts beside those of resources (Kubernetes' weights).
 const WEIGHT: u32 = 2;
 
-/// A key with few domains.
-#[derive(Clone, Debug, Default)]
-struct Wide {
-    domains: BTreeMap<SmolStr, u32>,
-    /// By coordinate, from 1.
-    names: Vec<SmolStr>,
-}
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     spec: Shared<PodSpec>,
     outlook: Outlook,
-    wide: BTreeMap<SmolStr, Wide>,
-    narrow: BTreeSet<SmolStr>,
-    /// The nodes of narrow domains with more than one.
-    peers: BTreeMap<(SmolStr, SmolStr), Vec<Slot>>,
+    /// Keys with few domains: the number of a domain is the coordinate.
+    wide: BTreeMap<SmolStr, Arc<Topology>>,
+    narrow: BTreeMap<SmolStr, Arc<Topology>>,
     /// Everything that is counted for it, in order.
     counters: Vec<CounterKey>,
     /// Whose pods are among that, as far as it was asked.
@@ -80,10 +73,9 @@ impl Plan {
         if outlook.is_none() && !prefers {
             return None;
         }
-        let (wide, narrow, peers, movers) = Default::default();
+        let (wide, narrow, movers) = Default::default();
         let outlook = outlook.unwrap_or_default();
-        let mut plan =
-            Self { spec: spec.clone(), outlook, wide, narrow, peers, counters: Vec::new(), movers };
+        let mut plan = Self { spec: spec.clone(), outlook, wide, narrow, counters: Vec::new(), movers };
         plan.counters = plan.terms().map(|term| term.counter).collect();
         plan.counters.extend(plan.spreads().map(|spread| spread.counter).collect::<Vec<_>>());
         plan.counters.sort_unstable();
@@ -119,78 +111,70 @@ impl Plan {
     }
 
     /// Looks at the nodes that there are, to divide them.
-    pub(crate) fn survey<'e>(&mut self, nodes: impl Iterator<Item = (Slot, &'e NodeEntry)> + Clone) {
+    pub(crate) fn survey(&mut self, index: &NodeIndex) {
         let mut keys: BTreeSet<SmolStr> = self.terms().map(|term| term.topology_key.clone()).collect();
         keys.extend(self.spreads().map(|spread| spread.topology_key.clone()));
-        (self.wide, self.narrow, self.peers) = Default::default();
+        (self.wide, self.narrow) = Default::default();
         for key in keys {
-            let mut domains = BTreeMap::<SmolStr, Vec<Slot>>::new();
-            let mut len = 0;
-            for (slot, entry) in nodes.clone() {
-                if let Some(domain) = entry.node.meta.labels.get(&key) {
-                    domains.entry(domain.clone()).or_default().push(slot);
-                    len += 1;
-                }
-            }
-            let is_wide = domains.len() <= WIDE_ALWAYS
-                || (domains.len() <= WIDE_MAX && len >= WIDE_NODES * domains.len());
-            if is_wide {
-                let names: Vec<_> = domains.into_keys().collect();
-                let domains = names.iter().cloned().zip(1..).collect();
-                self.wide.insert(key, Wide { domains, names });
-            } else {
-                let shared = domains.into_iter().filter(|(_, slots)| slots.len() > 1);
-                self.peers.extend(shared.map(|(domain, slots)| ((key.clone(), domain), slots)));
-                self.narrow.insert(key);
-            }
+            let topology = index.topology(&key);
+            let (domains, nodes) = (topology.len(), topology.nodes_len());
+            let is_wide = domains <= WIDE_ALWAYS || (domains <= WIDE_MAX && nodes >= WIDE_NODES * domains);
+            if is_wide { &mut self.wide } else { &mut self.narrow }.insert(key, topology);
         }
     }
 
     /// The other nodes that stand elsewhere when what is on this one changes.
-    pub(crate) fn peers(&self, node: &Node) -> Vec<Slot> {
-        let domains =
-            self.narrow.iter().filter_map(|key| Some((key.clone(), node.meta.labels.get(key)?.clone())));
-        domains.filter_map(|domain| self.peers.get(&domain)).flatten().copied().collect()
+    pub(crate) fn peers(&self, slot: Slot) -> Vec<Slot> {
+        let domains = self.narrow.values().flat_map(|topology| topology.neighbours(slot));
+        domains.copied().filter(|peer| *peer != slot).collect()
     }
 
-    /// Where a node stands; `None` when other pods keep this one off whatever happens elsewhere.
-    pub(crate) fn coordinates(&self, node: &Node, vicinity: &Vicinity) -> Option<Vec<u32>> {
+    /// Finds where a node stands; `None` when other pods keep this one off whatever happens elsewhere.
+    pub(crate) fn stand(
+        &self,
+        slot: Slot,
+        node: &Node,
+        vicinity: &Vicinity,
+        found: &mut Vec<u32>,
+    ) -> Option<()> {
         let rules = self.outlook.rules();
-        let mut found = Vec::with_capacity(self.wide.len() + 4);
-        for (key, wide) in &self.wide {
-            let domain = node.label(key).and_then(|domain| wide.domains.get(domain));
-            found.push(domain.copied().unwrap_or(0));
-        }
+        found.clear();
+        found.extend(self.wide.values().map(|topology| topology.domain(slot)));
         found.push(score::node_affinity::sum(&self.spec, node));
-        let is_narrow = |key: &SmolStr| self.narrow.contains(key);
-        let count = |counter, key: &str| node.label(key).map(|domain| vicinity.count(counter, domain));
+        let narrow = |key: &SmolStr| self.narrow.get(key);
+        let count =
+            |topology: &Topology, counter| topology.name(slot).map(|domain| vicinity.count(counter, domain));
+        let has = |key: &SmolStr| self.wide.get(key).is_some_and(|topology| topology.domain(slot) > 0);
         for spread in &rules.spread {
-            let count = count(spread.counter, &spread.topology_key)?;
-            if is_narrow(&spread.topology_key) {
-                found.push(count);
+            match narrow(&spread.topology_key) {
+                Some(topology) => found.push(count(topology, spread.counter)?),
+                None if has(&spread.topology_key) => {}
+                None => return None,
             }
         }
         for term in &rules.affinity {
-            let count = count(term.counter, &term.topology_key)?;
-            if is_narrow(&term.topology_key) {
-                found.push(count.min(1));
+            match narrow(&term.topology_key) {
+                Some(topology) => found.push(count(topology, term.counter)?.min(1)),
+                None if has(&term.topology_key) => {}
+                None => return None,
             }
         }
         let mut wish = 0i64;
-        for (term, keeps_off) in self.others().filter(|(term, _)| is_narrow(&term.topology_key)) {
-            let count = count(term.counter, &term.topology_key).unwrap_or(0);
+        for (term, keeps_off) in self.others() {
+            let Some(topology) = narrow(&term.topology_key) else { continue };
+            let count = count(topology, term.counter).unwrap_or(0);
             if keeps_off && count > 0 {
                 return None;
             }
             wish += term.weight * i64::from(count);
         }
         found.push((wish + WISH_ZERO).clamp(0, 2 * WISH_ZERO) as u32);
-        for spread in rules.spread_wishes.iter().filter(|spread| is_narrow(&spread.topology_key)) {
+        for spread in &rules.spread_wishes {
+            let Some(topology) = narrow(&spread.topology_key) else { continue };
             // One more than the count: 0 without the label.
-            found
-                .push(count(spread.counter, &spread.topology_key).map_or(0, |count| count.saturating_add(1)));
+            found.push(count(topology, spread.counter).map_or(0, |count| count.saturating_add(1)));
         }
-        Some(found)
+        Some(())
     }
 
     /// Terms that keep the pod off, or wish it near or far, and which of both.
@@ -235,7 +219,7 @@ impl Plan {
         let side = |counter: CounterKey, key: &SmolStr| {
             let Some(wide) = self.wide.get(key) else { return Side::Narrow };
             let at = self.wide.range::<SmolStr, _>(..key).count();
-            let counts = wide.names.iter().map(|domain| vicinity.count(counter, domain)).collect();
+            let counts = vicinity.counts(counter, wide.names());
             Side::Wide { at, counts }
         };
         let of_spread = |one: &Spread| side(one.counter, &one.topology_key);

@@ -51,6 +51,8 @@ pub(crate) struct Shape {
     /// What the plan was made of: counted anew since then, it is made anew.
     rebuilds: u64,
     candidates: Candidates,
+    /// Where a node stands, for a moment.
+    coordinates: Vec<u32>,
     /// Up to where the index' log is worked in; `None` before the first time.
     position: Option<u64>,
     /// At this position no node suited, by what other pods allow.
@@ -114,6 +116,7 @@ impl Shape {
             plan: None,
             rebuilds: 0,
             candidates: Candidates::default(),
+            coordinates: Vec::new(),
             position: None,
             stuck_at: None,
         }
@@ -201,14 +204,14 @@ impl Shape {
             let id = node.and_then(|name| state.find(bulkhead_types::Kind::Node, None, &name));
             if let Some(slot) = id.and_then(|id| index.slot_of(id)) {
                 if let Some(plan) = &mut self.plan {
-                    plan.survey(index.get(slot).map(|entry| (slot, entry)).into_iter());
+                    plan.survey(index);
                 }
                 self.update(index, slot, vicinity);
             }
             return;
         }
         if let Some(plan) = &mut self.plan {
-            plan.survey(index.entries());
+            plan.survey(index);
         }
         for slot in 0..index.slots_len() as Slot {
             self.update(index, slot, vicinity);
@@ -217,12 +220,15 @@ impl Shape {
 
     fn update(&mut self, index: &NodeIndex, slot: Slot, vicinity: &Vicinity) {
         let fits = index.get(slot).filter(|entry| self.check(entry).is_ok());
-        let coordinates = fits.and_then(|entry| match &self.plan {
-            Some(plan) => plan.coordinates(&entry.node, vicinity),
-            None => Some(Vec::new()),
+        let stands = fits.filter(|entry| match &self.plan {
+            Some(plan) => plan.stand(slot, &entry.node, vicinity, &mut self.coordinates).is_some(),
+            None => {
+                self.coordinates.clear();
+                true
+            }
         });
-        let rank = fits.map(|entry| self.with_devices(score::rank(&self.spec, self.request, entry), entry));
-        self.candidates.set(slot, rank.zip(coordinates.as_deref()));
+        let rank = stands.map(|entry| self.with_devices(score::rank(&self.spec, self.request, entry), entry));
+        self.candidates.set(slot, rank.map(|rank| (rank, &self.coordinates[..])));
     }
 
     /// The same, where what is on a node decides where others stand.
@@ -231,9 +237,8 @@ impl Shape {
         if self.spec.node_name.is_some() {
             return;
         }
-        let entry = index.get(slot);
-        let peers = self.plan.as_ref().zip(entry).map(|(plan, entry)| plan.peers(&entry.node));
-        for peer in peers.into_iter().flatten().filter(|peer| *peer != slot) {
+        let peers = self.plan.as_ref().map(|plan| plan.peers(slot));
+        for peer in peers.into_iter().flatten() {
             self.update(index, peer, vicinity);
         }
     }

@@ -33,13 +33,22 @@ pub(super) struct Class {
 
 impl Class {
     pub(super) fn add(&mut self, node: ObjectId, is_ending: bool, is_more: bool) {
-        let mut count = self.on.get(&node).copied().unwrap_or_default();
-        let figure = if is_ending { &mut count.ending } else { &mut count.staying };
-        *figure = if is_more { *figure + 1 } else { *figure - 1 };
-        if count == Count::default() {
+        let change = |count: &mut Count| {
+            let figure = if is_ending { &mut count.ending } else { &mut count.staying };
+            *figure = if is_more { *figure + 1 } else { *figure - 1 };
+            *count
+        };
+        let present = match self.on.get_mut(&node) {
+            Some(count) => change(count),
+            None => {
+                let mut count = Count::default();
+                let present = change(&mut count);
+                self.on.insert(node, present);
+                present
+            }
+        };
+        if present == Count::default() {
             self.on.remove(&node);
-        } else {
-            self.on.insert(node, count);
         }
     }
 

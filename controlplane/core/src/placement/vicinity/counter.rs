@@ -77,7 +77,7 @@ impl Counter {
     /// So many more, or fewer, pods are on a node.
     pub(super) fn add_pods(&mut self, node: &Node, pods: u32, is_more: bool) {
         let Some(domain) = self.domain_of(node).filter(|_| pods > 0) else { return };
-        self.change(SmolStr::new(domain), |found| {
+        self.change(domain, |found| {
             found.pods = if is_more { found.pods + pods } else { found.pods - pods };
         });
         self.total = if is_more { self.total + u64::from(pods) } else { self.total - u64::from(pods) };
@@ -89,33 +89,47 @@ impl Counter {
             return;
         }
         let Some(domain) = self.domain_of(node) else { return };
-        self.change(SmolStr::new(domain), |found| {
+        self.change(domain, |found| {
             found.nodes = if is_more { found.nodes + 1 } else { found.nodes - 1 };
         });
     }
 
-    fn change(&mut self, name: SmolStr, change: impl FnOnce(&mut Domain)) {
-        let former = self.domains.get(&name).copied().unwrap_or_default();
-        let mut present = former;
-        change(&mut present);
-        let place = |domain: Domain| (domain.nodes > 0).then_some(domain.pods);
-        if place(former) != place(present) {
-            if let Some(pods) = place(former) {
-                let domains = self.histogram.get(&pods).copied().unwrap_or(0);
-                if domains > 1 {
-                    self.histogram.insert(pods, domains - 1)
-                } else {
-                    self.histogram.remove(&pods)
-                };
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Domain)) {
+        let (former, present) = match self.domains.get_mut(name) {
+            Some(domain) => {
+                let former = *domain;
+                change(domain);
+                (former, *domain)
             }
-            if let Some(pods) = place(present) {
-                *self.histogram.entry(pods).or_insert(0) += 1;
+            None => {
+                let mut present = Domain::default();
+                change(&mut present);
+                self.domains.insert(SmolStr::new(name), present);
+                (Domain::default(), present)
+            }
+        };
+        if present == Domain::default() {
+            self.domains.remove(name);
+        }
+        self.recount(former, present);
+    }
+
+    /// A domain has other figures than before.
+    fn recount(&mut self, former: Domain, present: Domain) {
+        let place = |domain: Domain| (domain.nodes > 0).then_some(domain.pods);
+        let (former, present) = (place(former), place(present));
+        if former == present {
+            return;
+        }
+        if let Some(pods) = former {
+            let domains = self.histogram.get_mut(&pods).expect("a count that some domain has");
+            *domains -= 1;
+            if *domains == 0 {
+                self.histogram.remove(&pods);
             }
         }
-        if present == Domain::default() {
-            self.domains.remove(&name);
-        } else {
-            self.domains.insert(name, present);
+        if let Some(pods) = present {
+            *self.histogram.entry(pods).or_insert(0) += 1;
         }
     }
 
