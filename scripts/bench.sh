@@ -5,7 +5,7 @@
 #   scripts/bench.sh <bulkhead> [name prefix]      results: target/bench/results.jsonl
 # Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack, recover.restart_1m_pods,
 # recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, reconcile.one_change_100k_pods, reconcile.rollout_1000,
-# sim.speed, pod_start.bound_to_output.
+# sched.*, e2e.bind_100k_pods_5k_nodes, sim.speed, pod_start.bound_to_output.
 set -euo pipefail
 
 bulkhead=$(realpath "${1:?usage: scripts/bench.sh <bulkhead> [prefix]}")
@@ -122,6 +122,16 @@ fi
 
 if wants sched.; then
   "$bulkhead" bench sched --only "$only" --results "$results"
+fi
+
+if wants e2e.; then
+  stop server-{1,2,3}
+  rm -rf "$work"/server-{1,2,3}
+  start_servers
+  "$bulkhead" bench bind --results "$results"
+  # What follows shall not find its nodes.
+  stop server-{1,2,3}
+  rm -rf "$work"/server-{1,2,3}
 fi
 
 if wants sim.; then

@@ -3,6 +3,7 @@
 //! Both are driven in the same way: the same number of clients and connections, values of the same size on the
 //! same number of keys, one request in flight per client.
 
+mod bind;
 mod compare;
 mod failover;
 mod load;
@@ -44,6 +45,8 @@ pub(crate) enum BenchVerb {
     Reconcile(reconcile::ReconcileArgs),
     /// How fast pods are placed, by what they ask for
     Sched(sched::SchedArgs),
+    /// From the submission of 100,000 pods to the last of 5,000 agents; nodes and pods stay on the servers
+    Bind(bind::BindArgs),
     /// Bulkhead and etcd alternately in one run, with ratios
     Compare(compare::CompareArgs),
 }
@@ -133,6 +136,7 @@ pub(crate) async fn run(verb: BenchVerb, context: &Context) -> Result<(), Failur
         BenchVerb::Scale(args) => scale::run(args).await,
         BenchVerb::Reconcile(args) => reconcile::run(args).await,
         BenchVerb::Sched(args) => sched::run(args).await,
+        BenchVerb::Bind(args) => bind::run(args, context).await,
         BenchVerb::Compare(args) => compare::run(args, context).await,
     }
 }

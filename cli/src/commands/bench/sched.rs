@@ -120,9 +120,9 @@ fn best(round: impl Fn() -> anyhow::Result<(Duration, Duration)>) -> anyhow::Res
 fn place(nodes: usize, load: Load) -> anyhow::Result<(Duration, Duration)> {
     let mut leader = Leader::new(nodes)?;
     leader.create(&load.sorts(PODS / nodes.min(NODES)), PODS)?;
-    let since = on_processor()?;
+    let since = on_processor();
     leader.run()?;
-    let everything = on_processor()?.saturating_sub(since);
+    let everything = on_processor().saturating_sub(since);
     let waiting = leader.state().pending_pods().len();
     anyhow::ensure!(waiting == 0, "{waiting} pods found no node");
     Ok((leader.take_work(), everything))
@@ -143,9 +143,9 @@ fn unschedulable() -> anyhow::Result<(Duration, Duration, Duration)> {
     idle.sort_unstable();
     leader.create(&Load::Basic.sorts(1), PODS_BESIDE_WAITING)?;
     leader.take_work();
-    let since = on_processor()?;
+    let since = on_processor();
     leader.run()?;
-    let everything = on_processor()?.saturating_sub(since);
+    let everything = on_processor().saturating_sub(since);
     let waiting = leader.state().pending_pods().len();
     anyhow::ensure!(waiting == PODS, "{waiting} pods wait");
     Ok((leader.take_work(), everything, idle[IDLE_RUNS / 2]))
@@ -180,9 +180,9 @@ fn preempt() -> anyhow::Result<(Duration, Duration)> {
     anyhow::ensure!(leader.state().pending_pods().is_empty(), "the nodes have room for what fills them");
     leader.create(&sorts::urgent(LOW_PER_NODE), HIGH)?;
     leader.take_work();
-    let since = on_processor()?;
+    let since = on_processor();
     leader.run()?;
-    let everything = on_processor()?.saturating_sub(since);
+    let everything = on_processor().saturating_sub(since);
     let kept = leader.state().pods().iter().filter(|pod| pod.status.nominated_node.get().is_some()).count();
     anyhow::ensure!(kept == HIGH, "room is kept for {kept} pods");
     Ok((leader.take_work(), everything))

@@ -125,11 +125,11 @@ impl Leader {
             preconditions: Vec::new(),
             commands,
         });
-        let since = on_processor()?;
+        let since = on_processor();
         if self.is_watched {
             applied.changes.iter().for_each(|change| self.reconcilers.observe(change));
         }
-        self.work += on_processor()?.saturating_sub(since);
+        self.work += on_processor().saturating_sub(since);
         if let Err(rejection) = applied.transaction.outcome {
             bail!("a command was refused: {rejection}");
         }
@@ -190,10 +190,10 @@ impl Leader {
             if self.reconcilers.next_wake_ms().is_none_or(|ms| ms > NOW_MS) {
                 return Ok(());
             }
-            let since = on_processor()?;
+            let since = on_processor();
             let cx = Context { state: self.machine.state(), now_ms: NOW_MS, up_ms: 0, soft: &self.soft };
             let proposals = self.reconcilers.run(&cx);
-            self.work += on_processor()?.saturating_sub(since);
+            self.work += on_processor().saturating_sub(since);
             for proposal in proposals {
                 self.apply(vec![proposal.command])?;
                 self.reconcilers.settled(proposal.reconciler);
