@@ -162,6 +162,7 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         resolved: Rare::NONE,
         claims: vec![],
         devices: vec![],
+        networks: vec![],
     }
 }
 

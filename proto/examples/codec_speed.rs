@@ -101,6 +101,7 @@ fn main() {
             nodes_considered: 5000,
             score: 250,
             devices: vec![],
+            networks: vec![],
         })
         .collect();
     measure("BindPods, per item", &record(Command::BindPods { bindings }), BINDINGS);

@@ -112,6 +112,9 @@ fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
         Command::ReportVolumes { deleted, .. } => deleted.len(),
+        Command::SetSriovNodeState { spec, status, .. } => {
+            spec.interfaces.len().max(status.interfaces.len()).max(status.blocked.len())
+        }
         Command::ReportDevices { report, .. } => report.devices.len() + report.removed.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),

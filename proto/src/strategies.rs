@@ -19,6 +19,7 @@ pub use placement::*;
 pub use profiles::*;
 pub use quotas::*;
 pub use running::*;
+pub use sriov::*;
 pub use vertical::*;
 pub use volumes::*;
 pub use workloads::*;
@@ -56,6 +57,7 @@ mod placement;
 mod profiles;
 mod quotas;
 mod running;
+mod sriov;
 mod vertical;
 mod volumes;
 mod workloads;
@@ -258,7 +260,7 @@ pod_status: PodStatus {
     bound_at_ms: any::<u64>(), started_at_ms: any::<u64>(), report_sequence: any::<u64>(),
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
-    devices: rare(vec(allocated_device(), 0..3)),
+    devices: rare(vec(allocated_device(), 0..3)), networks: rare(vec(network_attachment(), 0..3)),
 });
 record!(/// Any pod.
 pod: Pod {
@@ -365,6 +367,7 @@ pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
+    networks: vec(network_attachment(), 0..3),
 });
 record!(/// Any intent.
 intent: Intent {

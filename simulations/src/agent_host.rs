@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, Device, LABEL_DEVICES, LABEL_FENCE_GUARD, MemberId, NodeFacts, ObjectId,
-    PodReport, Resources, StringMap, digest128,
+    AgentAck, AgentReport, Device, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId, NodeFacts,
+    ObjectId, PodReport, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -62,6 +62,7 @@ pub(crate) struct AgentHost {
     pub(crate) pods_max: u32,
     /// Whether it is built with cards.
     has_devices: bool,
+    has_functions: bool,
     /// The cards that the machine has now.
     pub(crate) devices: BTreeMap<SmolStr, Device>,
 }
@@ -111,6 +112,9 @@ impl AgentHost {
         if self.has_devices {
             labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
         }
+        if self.has_functions {
+            labels.insert(SmolStr::new_static(LABEL_NETWORKS), SmolStr::new_static("true"));
+        }
         labels
     }
 }
@@ -142,8 +146,9 @@ impl World {
             wake_us: None,
             allocatable,
             pods_max: self.options.node.pods_max,
-            has_devices: self.options.node.devices > 0,
-            devices: built(number, self.options.node.devices),
+            has_devices: self.options.node.devices + self.options.node.functions > 0,
+            has_functions: self.options.node.functions > 0,
+            devices: built(number, &self.options.node),
         };
         self.agents.push(host);
         let at_us = self.now_us + self.rng.range(0, 3_000_000);

@@ -1,24 +1,29 @@
 //! The devices of simulated nodes: cards that are there, fail, vanish and come back, whatever the control plane believes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bulkhead_nodeagent_core::Input;
 use bulkhead_types::{
     AllocatedDevice, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceHealth, DeviceLink, DeviceShare,
-    ObjectId,
+    NicFacts, ObjectId, Rare, SriovLinkType,
 };
 use smol_str::SmolStr;
 
 use crate::clock::Micros;
-use crate::invariants::devices;
+use crate::invariants::{devices, networks};
 use crate::network::Host;
+use crate::options::NodeOptions;
 use crate::world::{Event, World};
 
+/// What the NIC of a node is called.
+pub(crate) const NIC_NAME: &str = "ens1";
 /// Memory of a card, in MiB.
 pub(crate) const CARD_MIB: u64 = 16_384;
 
 /// The cards that a node is built with: linked in pairs, two on a NUMA node.
-pub(crate) fn built(agent: u32, count: u32) -> BTreeMap<SmolStr, Device> {
+pub(crate) fn built(agent: u32, options: &NodeOptions) -> BTreeMap<SmolStr, Device> {
+    let count = options.devices;
     let id = |index: u32| SmolStr::new(format!("GPU-{agent}-{index}"));
     let card = |index: u32| {
         let link = DeviceLink { peer: id(index ^ 1), link_type: SmolStr::new_static("NVLink"), count: 2 };
@@ -37,7 +42,35 @@ pub(crate) fn built(agent: u32, count: u32) -> BTreeMap<SmolStr, Device> {
         };
         (device.id.clone(), device)
     };
-    (0..count).map(card).collect()
+    (0..count).map(card).chain(nic(agent, options.functions)).collect()
+}
+
+/// A NIC with so many virtual functions; nothing when it has none.
+fn nic(agent: u32, functions: u32) -> Vec<(SmolStr, Device)> {
+    let function = |number: u32| {
+        let id = SmolStr::new(format!("NIC-{agent}-{number}"));
+        let device = Device {
+            id: id.clone(),
+            address: SmolStr::new(format!("0000:60:{:02x}.{}", number / 8, number % 8)),
+            index: 100 + number,
+            vendor: 0x15b3,
+            device: 0x1017,
+            class_code: 0x02_0000,
+            driver: SmolStr::new_static("vfio-pci"),
+            parent: (number > 0).then(|| SmolStr::new(format!("NIC-{agent}-0"))),
+            ..Device::default()
+        };
+        (id, device)
+    };
+    if functions == 0 {
+        return Vec::new();
+    }
+    let mut all: Vec<_> = (0..=functions).map(function).collect();
+    let (name, link_type) = (SmolStr::new_static(NIC_NAME), Some(SriovLinkType::Eth));
+    let facts = NicFacts { name, link_type, total_vfs: functions, num_vfs: functions, ..NicFacts::default() };
+    all[0].1.nic = Rare::some(facts);
+    all[0].1.in_use_by = SmolStr::new_static("host driver mlx5_core");
+    all
 }
 
 impl World {
@@ -64,7 +97,7 @@ impl World {
     pub(crate) fn device_back(&mut self, agent: u32, index: u32) {
         let Some(host) = self.agents.get_mut(agent as usize) else { return };
         let id = SmolStr::new(format!("GPU-{agent}-{index}"));
-        let Some(device) = built(agent, self.options.node.devices).remove(&id) else { return };
+        let Some(device) = built(agent, &self.options.node).remove(&id) else { return };
         host.devices.insert(id, device);
         self.note(Host::Agent(agent), "device back", u128::from(index), String::new);
         self.tell_devices(agent);
@@ -73,7 +106,7 @@ impl World {
     /// Every card of every node is well again.
     pub(crate) fn mend_devices(&mut self) {
         for agent in 0..self.options.agents {
-            let built = built(agent, self.options.node.devices);
+            let built = built(agent, &self.options.node);
             let host = &mut self.agents[agent as usize];
             if host.devices != built {
                 host.devices = built;
@@ -84,7 +117,7 @@ impl World {
 
     /// A running agent looks at its machine.
     pub(crate) fn tell_devices(&mut self, agent: u32) {
-        if self.options.node.devices > 0 {
+        if self.options.node.devices + self.options.node.functions > 0 {
             let devices = self.agents[agent as usize].devices.values().cloned().collect();
             self.tell_agent(agent, Input::Devices(devices));
         }
@@ -99,6 +132,14 @@ impl World {
             .collect();
         let verdict = devices::held(&held, CARD_MIB * DEVICE_MEMORY_UNIT_BYTES);
         self.judge(verdict);
+        if self.options.node.functions > 0 {
+            let guests = self.agents.iter().flat_map(|host| host.hypervisor.guests.iter());
+            let held: Vec<(ObjectId, IpAddr)> = guests
+                .flat_map(|(pod, guest)| guest.addresses.iter().map(|address| (*pod, *address)))
+                .collect();
+            let verdict = networks::held(&held);
+            self.judge(verdict);
+        }
     }
 }
 

@@ -231,9 +231,11 @@ impl World {
         let boot_us = host.rng.range(50_000, self.options.node.boot_us_max);
         let is_mute = host.rng.chance(mute);
         let devices = devices::of_guest(&start.pod);
+        let addresses = start.pod.networks.iter().filter_map(|one| one.address).collect();
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
         guest.guard = guard;
         guest.devices = devices;
+        guest.addresses = addresses;
         guest.unique = start.pod.unique.then_some((start.pod.namespace, start.pod.name));
         let former = host.hypervisor.guests.insert(pod, guest);
         let verdict = physical::start(&physical::Start {

@@ -21,6 +21,8 @@ pub(crate) struct Guest {
     pub spec: Shared<PodSpec>,
     /// What it has of the machine's cards.
     pub devices: Vec<AllocatedDevice>,
+    /// Its addresses in SR-IOV networks.
+    pub addresses: Vec<std::net::IpAddr>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,
     /// What ends it with the lease although the agent may be dead: a process of its own on the host.
@@ -48,6 +50,7 @@ impl Guest {
             instance,
             spec,
             devices: Vec::new(),
+            addresses: Vec::new(),
             unique,
             guard,
             started_at_ms,

@@ -230,6 +230,9 @@ pub struct NodeOptions {
     /// Cards of a node that pods may have.
     #[serde(default)]
     pub devices: u32,
+    /// Virtual functions of a node's NIC.
+    #[serde(default)]
+    pub functions: u32,
 }
 
 /// What clients do.
@@ -268,6 +271,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that ask for cards, and commands that keep cards back.
     #[serde(default)]
     pub devices_permille: u64,
+    /// Pods that attach networks.
+    #[serde(default)]
+    pub networks_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -352,6 +358,7 @@ impl Options {
         options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
+        options.draw_networks(&mut Rng::child(seed, "networks", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -372,6 +379,14 @@ impl Options {
         self.faults.node_lost = if rng.chance(ALWAYS / 4) { 0 } else { 2 };
         let lost = *rng.pick(&[None, Some(Lost::CutOff), Some(Lost::AgentDead), Some(Lost::Off)]);
         self.lost = lost.filter(|_| self.agents > 1);
+    }
+
+    /// In some runs nodes have a NIC with virtual functions.
+    fn draw_networks(&mut self, rng: &mut Rng) {
+        self.node.functions = *rng.pick(&[0, 0, 0, 3, 6]);
+        if self.node.functions > 0 {
+            self.workload.networks_permille = *rng.pick(&[150, 400]);
+        }
     }
 
     /// In every third run nodes have cards, which fail and vanish.
@@ -602,6 +617,7 @@ impl NodeOptions {
             memory_mib: *rng.pick(&[4096, 16_384]),
             pods_max: PODS_MAX,
             devices: 0,
+            functions: 0,
         }
     }
 }
@@ -620,6 +636,7 @@ impl WorkloadOptions {
             policies_permille: 0,
             placement_permille: 0,
             devices_permille: 0,
+            networks_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

@@ -3,6 +3,7 @@
 mod autoscalers;
 mod devices;
 mod jobs;
+mod networks;
 mod placement;
 mod policies;
 
@@ -101,6 +102,9 @@ impl Workload {
             && let Some(first) = devices::level(state)
         {
             return first;
+        }
+        if self.options.networks_permille > 0 && rng.chance(self.options.networks_permille) {
+            return networks::command(rng, state);
         }
         let deployment = self.deployment_ref(rng);
         if self.options.devices_permille > 0 && rng.chance(CORDON_PERMILLE) {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_controlplane_core::devices::{DeviceUse, NodeDevices, ledger_of};
-use bulkhead_types::{Command, DeviceClass, DeviceHealth, Kind, Name, Object, ObjectId, Pod, ResourceSlice};
+use bulkhead_types::{
+    Command, DeviceClass, DeviceHealth, Kind, Name, Object, ObjectId, Pod, ResourceSlice,
+    SriovNetworkNodeState,
+};
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -60,13 +63,14 @@ async fn set(args: DeviceArgs, cordoned: bool, context: &Context) -> Result<(), 
 /// Everything that ledgers are made of.
 pub(crate) struct Devices {
     slices: Vec<Arc<ResourceSlice>>,
+    nics: Vec<Arc<SriovNetworkNodeState>>,
     classes: Vec<Arc<DeviceClass>>,
     pods: Vec<Arc<Pod>>,
 }
 
 impl Devices {
     pub(crate) async fn read(context: &Context) -> Result<Self, Failure> {
-        let mut found = Self { slices: Vec::new(), classes: Vec::new(), pods: Vec::new() };
+        let mut found = Self { slices: Vec::new(), nics: Vec::new(), classes: Vec::new(), pods: Vec::new() };
         for kind in [Kind::ResourceSlice, Kind::DeviceClass, Kind::Pod] {
             for object in context.client.list(kind, &Filter::default()).await?.0 {
                 match object {
@@ -77,13 +81,25 @@ impl Devices {
                 }
             }
         }
+        // Servers that know of no such kind have no policies either.
+        if let Ok((states, _)) = context.client.list(Kind::SriovNetworkNodeState, &Filter::default()).await {
+            found.nics.extend(states.into_iter().filter_map(|object| match object {
+                Object::SriovNetworkNodeState(one) => Some(one),
+                _ => None,
+            }));
+        }
         Ok(found)
+    }
+
+    fn ledger(&self, slice: &ResourceSlice) -> NodeDevices {
+        let nics = self.nics.iter().find(|nics| nics.node == slice.node);
+        ledger_of(slice, nics.map(|nics| &**nics), &self.classes, &self.pods)
     }
 
     /// The ledger of a node, when it reports devices.
     pub(crate) fn of_node(&self, node: ObjectId) -> Option<NodeDevices> {
         let slice = self.slices.iter().find(|slice| slice.node == node)?;
-        Some(ledger_of(slice, &self.classes, &self.pods))
+        Some(self.ledger(slice))
     }
 
     /// The names of pods, for people.
@@ -105,7 +121,7 @@ pub(crate) async fn list(nodes: &[String], context: &Context) -> Result<(), Fail
     };
     let mut rows = Vec::new();
     for slice in devices.slices.iter().filter(is_wanted) {
-        let ledger = ledger_of(slice, &devices.classes, &devices.pods);
+        let ledger = devices.ledger(slice);
         for cells in device_rows(&ledger, &names) {
             rows.push([vec![slice.meta.name.to_string()], cells].concat());
         }

@@ -7,9 +7,12 @@ mod device;
 mod profiles;
 mod quotas;
 mod running;
+mod sriov;
 mod vertical;
 mod volumes;
 mod workloads;
+
+pub(super) use sriov::{device_type, sync_status};
 
 use std::collections::BTreeMap;
 
@@ -145,6 +148,10 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
+        Object::SriovNetworkNodePolicy(o) => sriov::policy(&mut page, &o.spec),
+        Object::SriovNetwork(o) => sriov::network(&mut page, &o.spec, true),
+        Object::SriovIBNetwork(o) => sriov::network(&mut page, &o.spec.as_network(), false),
+        Object::SriovNetworkNodeState(o) => sriov::state(&mut page, o),
         Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
         Object::ControllerRevision(o) => {
             page.line("Revision", o.revision.to_string());
@@ -257,6 +264,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     page.optional("Security", running::pod_rights(spec));
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     page.optional("Devices", device::given(pod).join("\n"));
+    page.optional("Networks", sriov::attached(pod).join("\n"));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),

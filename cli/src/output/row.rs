@@ -2,6 +2,7 @@
 
 mod autoscaling;
 mod quotas;
+mod sriov;
 mod vertical;
 mod workloads;
 
@@ -104,6 +105,11 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
         (Kind::ResourceSlice, _) => &["NAME", "DEVICES", "CORDONED", "AGE"],
+        (Kind::SriovNetworkNodePolicy, _) => &["NAME", "RESOURCE", "PRIORITY", "VFS", "TYPE", "AGE"],
+        (Kind::SriovNetwork | Kind::SriovIBNetwork, _) => {
+            &["NAME", "RESOURCE", "PODS OF", "RANGE", "VLAN", "AGE"]
+        }
+        (Kind::SriovNetworkNodeState, _) => &["NAME", "NICS", "SYNC STATUS", "STEP", "AGE"],
         (Kind::PodDisruptionBudget, _) => {
             &["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
         }
@@ -168,6 +174,10 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
             let figures = [o.devices.len(), o.cordoned.len()].map(|figure| figure.to_string());
             ([figures.to_vec(), vec![age(o.meta.created_at_ms)]].concat(), vec![])
         }
+        Object::SriovNetworkNodePolicy(o) => (sriov::policy(o), vec![]),
+        Object::SriovNetwork(o) => (sriov::network(&o.meta, &o.spec), vec![]),
+        Object::SriovIBNetwork(o) => (sriov::network(&o.meta, &o.spec.as_network()), vec![]),
+        Object::SriovNetworkNodeState(o) => (sriov::state(o), vec![]),
         Object::Department(o) => (quotas::department(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),

@@ -13,6 +13,7 @@ mod garbage;
 mod job_ends;
 mod jobs;
 mod managers;
+mod networks;
 mod nodes;
 mod objects;
 mod owned;
@@ -241,6 +242,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::ReportPods { .. }
         | Command::ReportVolumes { .. }
         | Command::ReportDevices { .. }
+        | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. } => decide_nodes(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
@@ -263,6 +265,9 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         }
         Command::ReportDevices { node, incarnation, report } => {
             devices::report(state, *node, *incarnation, report, emit)
+        }
+        Command::SetSriovNodeState { node, spec, status } => {
+            networks::set_node_state(state, *node, spec, status, emit)
         }
         Command::SetDeviceCordoned { node, device, cordoned } => {
             devices::set_cordoned(state, node, device, *cordoned, emit)

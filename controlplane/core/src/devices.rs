@@ -14,6 +14,7 @@
 
 mod choice;
 mod classes;
+mod functions;
 mod index;
 mod needs;
 mod node;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ANNOTATION_DEVICE_SCHEDULER_POLICY, ANNOTATION_NODE_SCHEDULER_POLICY, AllocatedDevice, DeviceClass,
     DeviceHealth, DeviceIntent, Node, Pod, REASON_DEVICE_LOST, REASON_DEVICE_UNHEALTHY, ResourceSlice,
-    SchedulerPolicy,
+    SchedulerPolicy, SriovNetworkNodeState,
 };
 use smol_str::SmolStr;
 
@@ -73,23 +74,27 @@ pub(crate) fn check_node(needs: &Needs, node: &Node, devices: Option<&NodeDevice
 /// a State.
 pub fn ledger_of<'a>(
     slice: &ResourceSlice,
+    nics: Option<&SriovNetworkNodeState>,
     classes: impl IntoIterator<Item = &'a Arc<DeviceClass>>,
     pods: impl IntoIterator<Item = &'a Arc<Pod>>,
 ) -> NodeDevices {
-    let mut ledger = NodeDevices::new(slice, &Classes::of(classes.into_iter()));
+    let mut ledger = NodeDevices::new(slice, &Classes::of(classes.into_iter(), std::iter::empty()), nics);
     let on_node = |pod: &&Arc<Pod>| pod.node == Some(slice.node) && !pod.status.phase.is_terminal();
     pods.into_iter().filter(on_node).for_each(|pod| ledger.take(pod.meta.id, pod.devices()));
     ledger
 }
 
-/// Whether a pod could have the devices that it asks for on a node now; `true` when it asks for none.
+/// Whether a pod could have the devices and networks that it asks for on a node now; `true` when it asks for none.
 #[must_use]
 pub fn fits(state: &State, pod: &Pod, node: &Node) -> bool {
     if !pod.spec.asks_for_devices() {
         return true;
     }
     let needs = Needs::of(&pod.spec, &state.devices.classes);
-    needs.is_ok_and(|needs| check_node(&needs, node, state.node_devices(node.meta.id)).is_ok())
+    let networks = crate::networks::outlook(state, pod);
+    let attaches = |needs: &Vec<_>| needs.is_empty() || node.status.facts.attaches_networks();
+    networks.as_ref().is_ok_and(attaches)
+        && needs.is_ok_and(|needs| check_node(&needs, node, state.node_devices(node.meta.id)).is_ok())
 }
 
 /// What is wrong with the devices that a pod has, the worst first: one CamelCase word, and the same for people.

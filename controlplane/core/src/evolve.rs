@@ -188,6 +188,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.message = String::new();
             pod.status.nominated_node = Rare::NONE;
             pod.status.devices = Rare::unless_default(binding.devices.clone());
+            pod.status.networks = Rare::unless_default(binding.networks.clone());
         }),
         EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
@@ -199,6 +200,7 @@ fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object
     let mut status = status.clone();
     // What it was given stays what it is, whatever anybody says of it.
     status.devices = former.devices.clone();
+    status.networks = former.networks.clone();
     share_images(former, &mut status);
     if let Some(oldest) = oldest_sibling(state, meta) {
         share_images(&oldest.status, &mut status);
@@ -318,6 +320,18 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
         }
         (Object::LimitRange(o), Object::LimitRange(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::DeviceClass(o), Object::DeviceClass(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::SriovNetworkNodePolicy(o), Object::SriovNetworkNodePolicy(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::SriovNetwork(o), Object::SriovNetwork(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::SriovIBNetwork(o), Object::SriovIBNetwork(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
+        (Object::SriovNetworkNodeState(o), Object::SriovNetworkNodeState(wanted)) => {
+            Arc::make_mut(o).spec = wanted.spec.clone();
+        }
         (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
@@ -362,6 +376,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::ResourceQuota(o), ObjectStatus::ResourceQuota(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Project(o), ObjectStatus::Project(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::SriovNetworkNodeState(o), ObjectStatus::SriovNetworkNodeState(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

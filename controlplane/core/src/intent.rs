@@ -55,6 +55,7 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         resolved: Rare::from(resolved),
         claims: if ended { Vec::new() } else { claims(state, pod) },
         devices: if ended { Vec::new() } else { devices::intents(state, pod) },
+        networks: if ended { Vec::new() } else { pod.networks().to_vec() },
     }
 }
 

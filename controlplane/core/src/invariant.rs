@@ -49,6 +49,12 @@ pub enum Violation {
     },
     /// A pod has another number of devices than it asks for.
     DeviceCount(ObjectId),
+    /// What networks there are, or which addresses pods have, is kept wrongly.
+    NetworkIndex,
+    /// Two pods have one address, or one has an address of a network without it being known.
+    AddressHeldTwice(std::net::IpAddr),
+    /// A pod is attached by a device that it does not have.
+    AttachedWithoutDevice(ObjectId),
     /// An object lives in a namespace that does not exist.
     DanglingNamespace(ObjectRef),
     /// What namespaces, projects and departments are known to have is not what there is.
@@ -81,6 +87,10 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::DeviceLedger);
     }
     check_devices(state, &mut violations);
+    if state.networks != state.networks_from_scratch() {
+        violations.push(Violation::NetworkIndex);
+    }
+    check_networks(state, &mut violations);
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));
     recount.follow_classes(&state.devices.classes, state.pods());
@@ -110,6 +120,27 @@ fn check_devices(state: &State, violations: &mut Vec<Violation>) {
         if !is_known || (shares.len() > 1 && shares.iter().any(is_alone)) {
             violations.push(Violation::DeviceHeldTwice { node, device: device.clone() });
         }
+    }
+}
+
+/// Asked of the pods alone, without the index' code: an address has one holder, of whatever network, and every attachment goes
+/// by a device of its own.
+fn check_networks(state: &State, violations: &mut Vec<Violation>) {
+    let mut seen = BTreeSet::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let mut devices: Vec<&SmolStr> = pod.devices().iter().map(|given| &given.device).collect();
+        for one in pod.networks() {
+            if let Some(address) = one.address.filter(|address| !seen.insert(*address)) {
+                violations.push(Violation::AddressHeldTwice(address));
+            }
+            match devices.iter().position(|device| **device == one.device) {
+                Some(at) => _ = devices.remove(at),
+                None => violations.push(Violation::AttachedWithoutDevice(pod.meta.id)),
+            }
+        }
+    }
+    if seen.len() != state.addresses_len() {
+        violations.push(Violation::NetworkIndex);
     }
 }
 

@@ -30,6 +30,7 @@ pub mod intent;
 pub mod invariant;
 mod job_pods;
 mod machine;
+mod networks;
 mod owned_pod;
 pub mod placement;
 mod pod_group;

@@ -34,6 +34,7 @@ mod queue;
 mod quota;
 mod replica_set;
 mod soft;
+mod sriov;
 mod stateful_set;
 mod tally;
 mod vertical_autoscaler;
@@ -176,6 +177,7 @@ impl Reconcilers {
             Box::new(disruption::Budgets::default()),
             Box::new(quota::Quotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
+            Box::new(sriov::SriovPolicies::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

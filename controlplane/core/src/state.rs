@@ -20,12 +20,14 @@ use bulkhead_types::{
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
     MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
     PodDisruptionBudget, PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota,
-    ResourceSlice, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
+    ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
 use crate::devices::{self, DeviceIndex, NodeDevices};
+use crate::networks::NetworkIndex;
 use crate::placement::{Vicinity, World};
 
 pub(crate) use index::Index;
@@ -72,10 +74,15 @@ pub struct State {
     pub(crate) projects: Table<Project>,
     pub(crate) device_classes: Table<DeviceClass>,
     pub(crate) resource_slices: Table<ResourceSlice>,
+    pub(crate) sriov_network_node_policies: Table<SriovNetworkNodePolicy>,
+    pub(crate) sriov_networks: Table<SriovNetwork>,
+    pub(crate) sriov_ib_networks: Table<SriovIBNetwork>,
+    pub(crate) sriov_network_node_states: Table<SriovNetworkNodeState>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
     pub(crate) devices: DeviceIndex,
+    pub(crate) networks: NetworkIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -289,6 +296,7 @@ impl State {
         self.index.change(former.as_ref(), Some(&object));
         self.change_vicinity(former.as_ref(), Some(&object));
         self.change_devices(former.as_ref(), Some(&object));
+        self.networks.change(former.as_ref(), Some(&object));
         self.change_quota(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
@@ -302,6 +310,7 @@ impl State {
         self.erase(kind, id);
         self.change_vicinity(Some(&former), None);
         self.change_devices(Some(&former), None);
+        self.networks.change(Some(&former), None);
         self.change_quota(Some(&former), None);
         Some(former)
     }
@@ -318,14 +327,15 @@ impl State {
 
     fn change_devices(&mut self, former: Option<&Object>, present: Option<&Object>) {
         let Self { devices, pods, device_classes: classes, resource_slices: slices, index, .. } = self;
-        devices.change(former, present, devices::World { pods, classes, slices, index });
+        let (policies, nics) = (&self.sriov_network_node_policies, &self.sriov_network_node_states);
+        devices.change(former, present, devices::World { pods, classes, slices, index, policies, nics });
     }
 
     /// After the ledgers of devices, which say how many cards a request is for.
     fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
         let Self { devices, quota, pods, .. } = self;
         quota.change(former, present);
-        if matches!(former.or(present), Some(Object::DeviceClass(_))) {
+        if matches!(former.or(present), Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) {
             quota.follow_classes(&devices.classes, pods);
         }
     }
@@ -342,11 +352,37 @@ impl State {
         self.resource_slices.get(self.devices.slice_of(node)?)
     }
 
+    /// What the NICs of a node shall be, and are.
+    #[must_use]
+    pub fn sriov_state_of(&self, node: ObjectId) -> Option<&Arc<SriovNetworkNodeState>> {
+        self.sriov_network_node_states.get(self.devices.nics_of(node)?)
+    }
+
+    /// Who has an address of an SR-IOV network.
+    #[must_use]
+    pub fn address_holder(&self, address: std::net::IpAddr) -> Option<ObjectId> {
+        self.networks.addresses.holder(address)
+    }
+
+    /// How many addresses of SR-IOV networks pods have.
+    #[must_use]
+    pub fn addresses_len(&self) -> usize {
+        self.networks.addresses.len()
+    }
+
+    /// What is known of networks made afresh: what is kept must always equal it.
+    pub(crate) fn networks_from_scratch(&self) -> NetworkIndex {
+        let mut networks = NetworkIndex::default();
+        self.objects().for_each(|object| networks.change(None, Some(&object)));
+        networks
+    }
+
     /// The ledgers of devices made afresh: what is kept must always equal them.
     pub(crate) fn devices_from_scratch(&self) -> DeviceIndex {
         let Self { pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        let (policies, nics) = (&self.sriov_network_node_policies, &self.sriov_network_node_states);
         let mut devices = DeviceIndex::default();
-        devices.rebuild(devices::World { pods, classes, slices, index });
+        devices.rebuild(devices::World { pods, classes, slices, index, policies, nics });
         devices
     }
 

@@ -129,7 +129,7 @@ fn cluster() -> Machine {
     let state = machine.state();
     let (node, web) = (id(state, Kind::Node, "a"), id(state, Kind::Deployment, "web"));
     let last = state.pods().iter().find(|pod| pod.meta.name.as_str() == "last").unwrap().meta.id;
-    let bind = |pod| Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![] };
+    let bind = |pod| Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![], networks: vec![] };
     let bindings = vec![bind(id(state, Kind::Pod, "bound")), bind(last)];
     let delete = ObjectRef { kind: Kind::Namespace, namespace: None, name: name("ending") };
     submit(
@@ -327,7 +327,14 @@ fn reconcilers_are_checked_again() {
                 rollout_revision: 2,
             };
             let bind = |pod, node| Command::BindPods {
-                bindings: vec![Binding { pod, node, nodes_considered: 1, score: 1, devices: vec![] }],
+                bindings: vec![Binding {
+                    pod,
+                    node,
+                    nodes_considered: 1,
+                    score: 1,
+                    devices: vec![],
+                    networks: vec![],
+                }],
             };
             let waiting = id(state, Kind::Pod, "waiting");
             vec![

@@ -83,7 +83,14 @@ fn three_pods() -> Machine {
     }
     let pods: Vec<_> = machine.state().pods().iter().cloned().collect();
     for pod in &pods {
-        let binding = Binding { pod: pod.meta.id, node, nodes_considered: 1, score: 0, devices: vec![] };
+        let binding = Binding {
+            pod: pod.meta.id,
+            node,
+            nodes_considered: 1,
+            score: 0,
+            devices: vec![],
+            networks: vec![],
+        };
         submit(&mut machine, Command::BindPods { bindings: vec![binding] });
         let reports = vec![report(pod, incarnation)];
         submit(&mut machine, Command::ReportPods { node, incarnation, reports });

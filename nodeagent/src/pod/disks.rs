@@ -120,6 +120,7 @@ mod tests {
             resolved: Rare::NONE,
             claims: vec![claim],
             devices: vec![],
+            networks: vec![],
         }
     }
 

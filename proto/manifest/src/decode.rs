@@ -19,6 +19,7 @@ mod probe;
 mod profile;
 mod quota;
 mod security;
+mod sriov;
 mod stateful;
 mod vertical_autoscaler;
 mod volume;
@@ -31,7 +32,7 @@ use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
     HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
     PersistentVolumeClaim, Pod, PodDisruptionBudget, PodStatus, Profile, Project, ResourceQuota, Shared,
-    StatefulSet, VerticalPodAutoscaler, validate,
+    SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -308,6 +309,17 @@ fn policy(
         Kind::DeviceClass => {
             Object::DeviceClass(Arc::new(DeviceClass { spec: device::class(d, spec?)?, meta: meta? }))
         }
+        Kind::SriovNetworkNodePolicy => {
+            let (spec, meta) = (sriov::policy(d, spec?)?, meta?);
+            Object::SriovNetworkNodePolicy(Arc::new(SriovNetworkNodePolicy { meta, spec }))
+        }
+        Kind::SriovNetwork => {
+            Object::SriovNetwork(Arc::new(SriovNetwork { spec: sriov::network(d, spec?)?, meta: meta? }))
+        }
+        Kind::SriovIBNetwork => {
+            let (spec, meta) = (sriov::ib_network(d, spec?)?, meta?);
+            Object::SriovIBNetwork(Arc::new(SriovIBNetwork { meta, spec }))
+        }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })
 }
@@ -321,8 +333,10 @@ fn kind(d: &mut Decoder<'_>, root: &Node) -> Option<Kind> {
         d.fail(node.place, "kind", format!("expected a string, found {}", node.describe()));
         return None;
     };
-    // ControllerRevisions are made by their owners only, ResourceSlices of what nodes report.
-    let is_own = |kind: &Kind| matches!(kind, Kind::ControllerRevision | Kind::ResourceSlice);
+    // ControllerRevisions are made by their owners only, the others of what nodes report.
+    let is_own = |kind: &Kind| {
+        matches!(kind, Kind::ControllerRevision | Kind::ResourceSlice | Kind::SriovNetworkNodeState)
+    };
     let kinds = Kind::ALL.into_iter().filter(|kind| !is_own(kind));
     let found = kinds.clone().find(|kind| kind.as_str() == text);
     if found.is_none() {

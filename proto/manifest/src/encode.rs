@@ -14,6 +14,7 @@ mod pod;
 mod profile;
 mod quota;
 mod running;
+mod sriov;
 mod stateful;
 mod vertical_autoscaler;
 mod volume;
@@ -85,6 +86,12 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
         Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
         Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
+        Object::SriovNetworkNodePolicy(o) => (Some(sriov::policy_spec(&o.spec)), None),
+        Object::SriovNetwork(o) => (Some(sriov::network_spec(&o.spec)), None),
+        Object::SriovIBNetwork(o) => (Some(sriov::ib_network_spec(&o.spec)), None),
+        Object::SriovNetworkNodeState(o) => {
+            (Some(sriov::state_spec(&o.spec)), Some(sriov::state_status(&o.status)))
+        }
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)

@@ -3,7 +3,7 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICES_PER_POD_MAX, ITEMS_MAX, Intent, Joined,
-    PodIntent, PodUsage, VOLUMES_MAX,
+    NETWORKS_PER_POD_MAX, PodIntent, PodUsage, VOLUMES_MAX,
 };
 
 use super::{ConvertError, read, wire_field, wire_struct};
@@ -12,7 +12,7 @@ use crate::v1;
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
-    devices (DEVICES_PER_POD_MAX),
+    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX),
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),

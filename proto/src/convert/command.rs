@@ -1,8 +1,8 @@
 //! Commands and submissions as the log holds them.
 
 use bulkhead_types::{
-    Binding, COMMANDS_MAX, Command, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId, ObjectId, PodReport,
-    Precondition, Stamped, VICTIMS_MAX,
+    Binding, COMMANDS_MAX, Command, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId, NETWORKS_PER_POD_MAX, ObjectId,
+    PodReport, Precondition, Stamped, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -14,7 +14,9 @@ wire_struct!(Stamped => v1::Stamped {
     request_id, actor, proposed_at_ms, trace_context, preconditions (COMMANDS_MAX), commands (COMMANDS_MAX),
 });
 wire_struct!(Precondition => v1::Precondition { object, revision });
-wire_struct!(Binding => v1::Binding { pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX) });
+wire_struct!(Binding => v1::Binding {
+    pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX),
+});
 wire_struct!(PodReport => v1::PodReport { pod, sequence, status, gone });
 
 wire_oneof!(Command => command {
@@ -67,6 +69,7 @@ wire_oneof!(Command => command {
         Update "update" { object, seen }
 
         ReportDevices "report_devices" { node, incarnation, report }
+        SetSriovNodeState "set_sriov_node_state" { node, spec, status }
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }

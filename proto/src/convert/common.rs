@@ -16,6 +16,7 @@ wire_enum! {
         ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
         VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile, PersistentVolumeClaim,
         ResourceQuota, LimitRange, Department, Project, DeviceClass, ResourceSlice,
+        SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

@@ -84,6 +84,21 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::LimitRange(o) => &mut o.meta,
         Wire::DeviceClass(o) => default_device_class(o),
         Wire::ResourceSlice(o) => &mut o.meta,
+        Wire::SriovNetworkNodePolicy(o) => {
+            o.spec.iter_mut().for_each(super::sriov::default_policy_spec);
+            &mut o.meta
+        }
+        Wire::SriovNetwork(o) => {
+            let spec = o.spec.iter_mut();
+            spec.for_each(|spec| default(&mut spec.link_state, v1::VfLinkState::Auto));
+            &mut o.meta
+        }
+        Wire::SriovIbNetwork(o) => {
+            let spec = o.spec.iter_mut();
+            spec.for_each(|spec| default(&mut spec.link_state, v1::VfLinkState::Auto));
+            &mut o.meta
+        }
+        Wire::SriovNetworkNodeState(o) => &mut o.meta,
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),

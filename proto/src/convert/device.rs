@@ -35,7 +35,7 @@ wire_struct!(ResourceSlice => v1::ResourceSlice {
 });
 wire_struct!(Device => v1::Device {
     id, address, index, vendor, device, class_code, model, driver, numa_node, pcie_root, iommu_group, parent,
-    links (DEVICE_LINKS_MAX), capacity, health, in_use_by,
+    links (DEVICE_LINKS_MAX), capacity, health, in_use_by, nic,
 });
 wire_struct!(DeviceLink => v1::DeviceLink { peer, link_type, count });
 wire_struct!(DeviceCapacity => v1::DeviceCapacity { memory_bytes, cores });

@@ -37,6 +37,7 @@ mod quota;
 mod resolved;
 mod scalar;
 mod security;
+mod sriov;
 mod stateful;
 mod submit;
 mod vertical_autoscaler;

@@ -37,6 +37,10 @@ impl From<&Object> for v1::Object {
             Object::Project(o) => Wire::Project(o.to_wire()),
             Object::DeviceClass(o) => Wire::DeviceClass(o.to_wire()),
             Object::ResourceSlice(o) => Wire::ResourceSlice(o.to_wire()),
+            Object::SriovNetworkNodePolicy(o) => Wire::SriovNetworkNodePolicy(o.to_wire()),
+            Object::SriovNetwork(o) => Wire::SriovNetwork(o.to_wire()),
+            Object::SriovIBNetwork(o) => Wire::SriovIbNetwork(o.to_wire()),
+            Object::SriovNetworkNodeState(o) => Wire::SriovNetworkNodeState(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -81,6 +85,14 @@ impl TryFrom<v1::Object> for Object {
             Wire::Project(o) => Self::Project(read(o, "project")?),
             Wire::DeviceClass(o) => Self::DeviceClass(read(o, "device_class")?),
             Wire::ResourceSlice(o) => Self::ResourceSlice(read(o, "resource_slice")?),
+            Wire::SriovNetworkNodePolicy(o) => {
+                Self::SriovNetworkNodePolicy(read(o, "sriov_network_node_policy")?)
+            }
+            Wire::SriovNetwork(o) => Self::SriovNetwork(read(o, "sriov_network")?),
+            Wire::SriovIbNetwork(o) => Self::SriovIBNetwork(read(o, "sriov_ib_network")?),
+            Wire::SriovNetworkNodeState(o) => {
+                Self::SriovNetworkNodeState(read(o, "sriov_network_node_state")?)
+            }
         })
     }
 }

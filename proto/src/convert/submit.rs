@@ -248,6 +248,10 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::Project => "project",
         Kind::DeviceClass => "device_class",
         Kind::ResourceSlice => "resource_slice",
+        Kind::SriovNetworkNodePolicy => "sriov_network_node_policy",
+        Kind::SriovNetwork => "sriov_network",
+        Kind::SriovIBNetwork => "sriov_ib_network",
+        Kind::SriovNetworkNodeState => "sriov_network_node_state",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -5,7 +5,7 @@ use super::*;
 record!(/// Any binding.
 binding: Binding {
     pod: object_id(), node: object_id(), nodes_considered: any::<u32>(), score: any::<i64>(),
-    devices: vec(allocated_device(), 0..3),
+    devices: vec(allocated_device(), 0..3), networks: vec(network_attachment(), 0..3),
 });
 record!(/// Any report about a pod.
 pod_report: PodReport {
@@ -112,7 +112,8 @@ pub fn command() -> impl Strategy<Value = Command> + Clone {
         reconciler_command(),
         other_command(),
         workloads::owned_command(),
-        devices::device_command()
+        devices::device_command(),
+        sriov::sriov_command()
     ]
 }
 

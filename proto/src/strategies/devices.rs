@@ -26,6 +26,7 @@ device: Device {
     class_code: any::<u32>(), model: small(), driver: small(), numa_node: of(any::<u32>()), pcie_root: small(),
     iommu_group: of(any::<u32>()), parent: of(small()), links: vec(device_link(), 0..3),
     capacity: device_capacity(), health: device_health(), in_use_by: small(),
+    nic: rare(nic_facts()),
 });
 record!(/// Any report.
 device_report: DeviceReport {

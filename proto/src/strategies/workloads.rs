@@ -169,6 +169,10 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         project().prop_map(|o| Object::Project(Arc::new(o))),
         device_class().prop_map(|o| Object::DeviceClass(Arc::new(o))),
         resource_slice().prop_map(|o| Object::ResourceSlice(Arc::new(o))),
+        sriov_policy().prop_map(|o| Object::SriovNetworkNodePolicy(Arc::new(o))),
+        sriov_network().prop_map(|o| Object::SriovNetwork(Arc::new(o))),
+        sriov_ib_network().prop_map(|o| Object::SriovIBNetwork(Arc::new(o))),
+        sriov_state().prop_map(|o| Object::SriovNetworkNodeState(Arc::new(o))),
     ]
 }
 
@@ -188,6 +192,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         quota_status().prop_map(ObjectStatus::ResourceQuota),
         quota_status().prop_map(ObjectStatus::Project),
         quota_status().prop_map(ObjectStatus::Department),
+        sriov_state_status().prop_map(ObjectStatus::SriovNetworkNodeState),
     ]
 }
 

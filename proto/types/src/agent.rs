@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Deletion, DeviceIntent, DeviceReport, Name, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision,
-    Shared,
+    Deletion, DeviceIntent, DeviceReport, Name, NetworkAttachment, ObjectId, PodSpec, PodStatus, Rare,
+    ResolvedPod, Revision, Shared,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -75,6 +75,8 @@ pub struct PodIntent {
     pub claims: Vec<ClaimIntent>,
     /// The devices of this node that its containers get.
     pub devices: Vec<DeviceIntent>,
+    /// The networks that it is attached to by them.
+    pub networks: Vec<NetworkAttachment>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

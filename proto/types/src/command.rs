@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare,
-    ReplicaSetStatus, Revision, VerticalAutoscalerStatus,
+    NetworkAttachment, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport,
+    PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
+    VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -191,6 +192,15 @@ pub enum Command {
         incarnation: u64,
         /// What it says.
         report: DeviceReport,
+    },
+    /// What a node's NICs shall be by the policies, and what they are. Refused when a NIC would change whose VFs a pod has.
+    SetSriovNodeState {
+        /// Which node.
+        node: ObjectId,
+        /// What its NICs shall be.
+        spec: SriovNetworkNodeStateSpec,
+        /// What they are.
+        status: SriovNetworkNodeStateStatus,
     },
     /// A node's agent deleted the data of claims that end. Items about others are passed over.
     ReportVolumes {
@@ -457,6 +467,9 @@ pub struct Binding {
     pub score: i64,
     /// Which devices of that node each container gets; at most [`crate::DEVICES_PER_POD_MAX`].
     pub devices: Vec<AllocatedDevice>,
+    /// Which networks it is attached to by them, with its addresses; at most [`crate::NETWORKS_PER_POD_MAX`].
+    #[serde(default)]
+    pub networks: Vec<NetworkAttachment>,
 }
 
 /// A change of the cluster's membership, as it travels with Raft's own configuration change.

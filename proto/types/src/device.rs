@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectId, ObjectMeta};
+use crate::{NicFacts, ObjectId, ObjectMeta, Rare};
 
 /// The label of a node whose agent can attach devices to guests (`true`): see [`crate::NodeFacts::attaches_devices`].
 pub const LABEL_DEVICES: &str = "node.bulkhead.io/devices";
@@ -109,6 +109,9 @@ pub struct Device {
     pub health: DeviceHealth,
     /// Who uses it that is none of the control plane's pods, such as the host itself; empty for nobody.
     pub in_use_by: SmolStr,
+    /// Of a physical function that is a NIC: what it is as such. Since level 9.
+    #[serde(default)]
+    pub nic: Rare<NicFacts>,
 }
 
 impl Device {
@@ -123,9 +126,11 @@ impl Device {
             DeviceHealth::Unhealthy { code, .. } => Some(code),
             _ => None,
         };
+        let nic = self.nic.get().into_iter();
+        let of_nic = nic.flat_map(|nic| [&nic.name, &nic.mac, &nic.step, &nic.sync_error]);
         let own = [&self.id, &self.address, &self.model, &self.driver, &self.pcie_root, &self.in_use_by];
         let bad = |text: &&SmolStr| text.len() > DEVICE_TEXT_BYTES_MAX || text.chars().any(char::is_control);
-        if own.into_iter().chain(parent).chain(peers).chain(code).any(|text| bad(&text)) {
+        if own.into_iter().chain(parent).chain(peers).chain(code).chain(of_nic).any(|text| bad(&text)) {
             return Err(format!(
                 "a device has a text above {DEVICE_TEXT_BYTES_MAX} bytes, or one with control characters"
             ));

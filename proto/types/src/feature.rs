@@ -4,12 +4,12 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
+    Binding, Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
     QuotaAmounts,
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 8;
+pub const FEATURE_LEVEL_MAX: u32 = 9;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -44,6 +44,10 @@ pub const POD_GROUP_LEVEL: u32 = 8;
 /// From this level on nodes have devices: DeviceClasses, ResourceSlices, pods that ask for extended resources, quotas of them.
 pub const DEVICES_LEVEL: u32 = 8;
 
+/// From this level on pods attach SR-IOV networks: policies, node states, networks, and addresses that are given with a
+/// pod's node.
+pub const NETWORKS_LEVEL: u32 = 9;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -56,6 +60,10 @@ impl Kind {
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
             Self::DeviceClass | Self::ResourceSlice => DEVICES_LEVEL,
+            Self::SriovNetworkNodePolicy
+            | Self::SriovNetwork
+            | Self::SriovIBNetwork
+            | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -71,6 +79,10 @@ impl Object {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
+            Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
+            Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
+                NETWORKS_LEVEL
+            }
             Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
             Self::PriorityClass(class)
                 if class.preemption_policy == Some(PreemptionPolicy::PreemptLowerPriority) =>
@@ -142,6 +154,11 @@ impl PodSpec {
     }
 }
 
+/// Whether any pod is attached to a network.
+fn any_attached(bindings: &[Binding]) -> bool {
+    bindings.iter().any(|one| !one.networks.is_empty())
+}
+
 impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
@@ -150,15 +167,27 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
-            Self::BindPodGroup { .. } => POD_GROUP_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.
             Self::ReportPods { reports, .. }
                 if reports.iter().any(|report| report.status.nominated_node.get().is_some()) =>
             {
                 PREEMPTION_LEVEL
             }
+            Self::BindPods { bindings } | Self::BindPodGroup { bindings } if any_attached(bindings) => {
+                NETWORKS_LEVEL
+            }
+            Self::BindPodGroup { .. } => POD_GROUP_LEVEL,
             Self::BindPods { bindings } if bindings.iter().any(|one| !one.devices.is_empty()) => {
                 DEVICES_LEVEL
+            }
+            Self::SetSriovNodeState { .. } => NETWORKS_LEVEL,
+            Self::ReportDevices { report, .. } if report.devices.iter().any(|d| d.nic.get().is_some()) => {
+                NETWORKS_LEVEL
+            }
+            Self::ReportPods { reports, .. }
+                if reports.iter().any(|report| report.status.networks.get().is_some()) =>
+            {
+                NETWORKS_LEVEL
             }
             Self::ReportDevices { .. } | Self::SetDeviceCordoned { .. } => DEVICES_LEVEL,
             Self::SetReplicaSetStatus { status, .. } if status.failure.get().is_some() => QUOTA_LEVEL,

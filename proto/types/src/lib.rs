@@ -13,6 +13,7 @@
 //! units and defaults are those of the Kubernetes API where Kubernetes has them; units come last in a name
 //! (`cpu_millis`, `memory_bytes`, `grace_ms`).
 
+mod address;
 mod agent;
 mod autoscaler;
 mod bytes;
@@ -41,6 +42,7 @@ mod limit_range;
 mod managers;
 mod meta;
 mod name;
+mod network_selection;
 mod node;
 mod object;
 mod owned;
@@ -61,6 +63,7 @@ mod resolved;
 mod resources;
 mod security;
 mod selector;
+mod sriov;
 mod stateful_set;
 mod string_map;
 mod validate;
@@ -68,6 +71,7 @@ mod vertical_autoscaler;
 mod volume;
 mod workload;
 
+pub use address::*;
 pub use agent::*;
 pub use autoscaler::*;
 pub use bytes::*;
@@ -96,6 +100,7 @@ pub use limit_range::*;
 pub use managers::*;
 pub use meta::*;
 pub use name::*;
+pub use network_selection::*;
 pub use node::*;
 pub use object::*;
 pub use owned::*;
@@ -116,6 +121,7 @@ pub use resolved::*;
 pub use resources::*;
 pub use security::*;
 pub use selector::*;
+pub use sriov::*;
 pub use stateful_set::*;
 pub use string_map::*;
 pub use validate::*;

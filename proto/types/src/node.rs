@@ -112,6 +112,12 @@ impl NodeFacts {
         self.labels.get(crate::LABEL_DEVICES).is_some_and(|value| value == "true")
     }
 
+    /// Whether the agent can attach SR-IOV networks to guests.
+    #[must_use]
+    pub fn attaches_networks(&self) -> bool {
+        self.labels.get(crate::LABEL_NETWORKS).is_some_and(|value| value == "true")
+    }
+
     /// Whether the agent keeps volumes of claims.
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {

@@ -8,7 +8,8 @@ use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta,
     PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -147,6 +148,16 @@ kinds! {
     DeviceClass = 27, "bulkhead.io/v1", cluster, ["deviceclass", "deviceclasses"];
     /// The devices of one node.
     ResourceSlice = 28, "bulkhead.io/v1", cluster, ["resourceslice", "resourceslices"];
+    /// Which virtual functions nodes shall have.
+    SriovNetworkNodePolicy = 29, "sriovnetwork.openshift.io/v1", namespaced,
+        ["sriovnetworknodepolicy", "sriovnetworknodepolicies"];
+    /// An Ethernet network that pods attach by a virtual function.
+    SriovNetwork = 30, "sriovnetwork.openshift.io/v1", namespaced, ["sriovnetwork", "sriovnetworks"];
+    /// An InfiniBand network that pods attach by a virtual function.
+    SriovIBNetwork = 31, "sriovnetwork.openshift.io/v1", namespaced, ["sriovibnetwork", "sriovibnetworks"];
+    /// The NICs of one node, and what they shall be.
+    SriovNetworkNodeState = 32, "sriovnetwork.openshift.io/v1", cluster,
+        ["sriovnetworknodestate", "sriovnetworknodestates"];
 }
 
 impl std::fmt::Display for Kind {

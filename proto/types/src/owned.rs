@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
     ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, QuotaStatus,
-    StatefulSetStatus, VerticalAutoscalerStatus,
+    SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -67,6 +67,8 @@ pub enum ObjectStatus {
     Project(QuotaStatus),
     /// Of a Department.
     Department(QuotaStatus),
+    /// Of a SriovNetworkNodeState.
+    SriovNetworkNodeState(SriovNetworkNodeStateStatus),
 }
 
 impl ObjectStatus {
@@ -87,6 +89,7 @@ impl ObjectStatus {
             Self::ResourceQuota(_) => Kind::ResourceQuota,
             Self::Project(_) => Kind::Project,
             Self::Department(_) => Kind::Department,
+            Self::SriovNetworkNodeState(_) => Kind::SriovNetworkNodeState,
         }
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, Kind, ObjectId, ObjectMeta, PodOptions, Rare, Resources,
-    Shared, StringMap, TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodOptions,
+    Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -356,6 +356,9 @@ pub struct PodStatus {
     /// The devices that it was given with its node; they stay what they are. The control plane's own.
     #[serde(default)]
     pub devices: Rare<Vec<AllocatedDevice>>,
+    /// The networks that it was attached to with its node; they stay what they are. The control plane's own.
+    #[serde(default)]
+    pub networks: Rare<Vec<NetworkAttachment>>,
 }
 
 /// What is known of one container.

@@ -89,7 +89,12 @@ impl Measure {
         let classes = StorageClass::ALL.into_iter();
         let classes = classes.flat_map(|class| [Self::ClassStorage(class), Self::ClassClaims(class)]);
         // ControllerRevisions are their owners' own: nobody makes more of them than there are templates.
-        let is_counted = |kind: &Kind| kind.is_namespaced() && *kind != Kind::ControllerRevision;
+        // Kinds that came after quotas are not counted: a quota that named them could not be read below their level.
+        let is_counted = |kind: &Kind| {
+            let is_later =
+                matches!(kind, Kind::SriovNetworkNodePolicy | Kind::SriovNetwork | Kind::SriovIBNetwork);
+            kind.is_namespaced() && *kind != Kind::ControllerRevision && !is_later
+        };
         let kinds = Kind::ALL.into_iter().filter(is_counted).map(Self::Count);
         PLAIN.into_iter().chain(classes).chain(kinds)
     }

@@ -18,6 +18,7 @@ mod probe;
 mod profile;
 mod quota;
 mod security;
+mod sriov;
 mod vertical_autoscaler;
 mod volume;
 mod workload;
@@ -132,6 +133,13 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::DeviceClass(c) => device::class(&c.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
             report.push(&root.field("kind"), "ControllerRevisions are made by their owners only");
+        }
+        Object::SriovNetworkNodePolicy(p) => sriov::policy(&p.spec, &root.field("spec"), &mut report),
+        Object::SriovNetwork(n) => sriov::network(&n.spec, &root.field("spec"), &mut report),
+        Object::SriovIBNetwork(n) => sriov::network(&n.spec.as_network(), &root.field("spec"), &mut report),
+        Object::SriovNetworkNodeState(_) => {
+            let reason = "SriovNetworkNodeStates are made of policies and of what nodes report only";
+            report.push(&root.field("kind"), reason);
         }
         Object::ResourceSlice(_) => {
             report.push(&root.field("kind"), "ResourceSlices are made of what nodes report only");
@@ -290,6 +298,10 @@ fn object_bytes(object: &Object) -> usize {
         | Object::Project(_)
         | Object::Department(_)
         | Object::DeviceClass(_)
+        | Object::SriovNetworkNodePolicy(_)
+        | Object::SriovNetwork(_)
+        | Object::SriovIBNetwork(_)
+        | Object::SriovNetworkNodeState(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

@@ -358,7 +358,14 @@ mod tests {
             placed.state().find_object(&reference).expect("it is there").meta().id
         };
         let (node_id, pod_id) = (find(Kind::Node, None, "n"), find(Kind::Pod, Some("default"), "p"));
-        let binding = Binding { pod: pod_id, node: node_id, nodes_considered: 1, score: 0, devices: vec![] };
+        let binding = Binding {
+            pod: pod_id,
+            node: node_id,
+            nodes_considered: 1,
+            score: 0,
+            devices: vec![],
+            networks: vec![],
+        };
         let placed = machine(vec![node(), pod(), Command::BindPods { bindings: vec![binding] }]);
         assert!(guests(placed.state(), &[(Some(node_id), pod_id)], None).is_ok());
         assert!(guests(placed.state(), &[], None).is_err());

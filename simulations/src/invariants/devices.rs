@@ -44,7 +44,7 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
         let containers = pod.spec.containers.iter().flat_map(|one| one.extended_resources());
         containers.filter(|(name, _)| name.as_str() == resource).map(|(_, amount)| amount).sum()
     };
-    let wanted = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu");
+    let wanted = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu") + asked("ecnf.io/fast");
     if wanted != binding.devices.len() as u64 || asked("example.com/none") > 0 {
         return violation(format!("it asks for {wanted} cards and gets {:?}", binding.devices));
     }

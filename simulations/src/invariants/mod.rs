@@ -59,6 +59,7 @@ pub mod leases;
 pub mod ledger;
 pub mod linearizability;
 pub mod membership;
+pub mod networks;
 pub mod physical;
 pub mod placement;
 pub mod preemption;

@@ -114,7 +114,14 @@ mod tests {
             .state()
             .pods()
             .iter()
-            .map(|pod| Binding { pod: pod.meta.id, node, nodes_considered: 1, score: 0, devices: vec![] })
+            .map(|pod| Binding {
+                pod: pod.meta.id,
+                node,
+                nodes_considered: 1,
+                score: 0,
+                devices: vec![],
+                networks: vec![],
+            })
             .collect();
         let before = machine.state().clone();
         let good = apply(&mut machine, Command::BindPods { bindings: bindings.clone() });

@@ -32,6 +32,10 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::Project(o) => o.meta.as_ref(),
         Kind::DeviceClass(o) => o.meta.as_ref(),
         Kind::ResourceSlice(o) => o.meta.as_ref(),
+        Kind::SriovNetworkNodePolicy(o) => o.meta.as_ref(),
+        Kind::SriovNetwork(o) => o.meta.as_ref(),
+        Kind::SriovIbNetwork(o) => o.meta.as_ref(),
+        Kind::SriovNetworkNodeState(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -64,6 +68,10 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::Project(o) => o.meta.as_mut(),
         Kind::DeviceClass(o) => o.meta.as_mut(),
         Kind::ResourceSlice(o) => o.meta.as_mut(),
+        Kind::SriovNetworkNodePolicy(o) => o.meta.as_mut(),
+        Kind::SriovNetwork(o) => o.meta.as_mut(),
+        Kind::SriovIbNetwork(o) => o.meta.as_mut(),
+        Kind::SriovNetworkNodeState(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -96,6 +104,10 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::Project(_) => v1::Kind::Project,
         Kind::DeviceClass(_) => v1::Kind::DeviceClass,
         Kind::ResourceSlice(_) => v1::Kind::ResourceSlice,
+        Kind::SriovNetworkNodePolicy(_) => v1::Kind::SriovNetworkNodePolicy,
+        Kind::SriovNetwork(_) => v1::Kind::SriovNetwork,
+        Kind::SriovIbNetwork(_) => v1::Kind::SriovIBNetwork,
+        Kind::SriovNetworkNodeState(_) => v1::Kind::SriovNetworkNodeState,
     }
 }
 

@@ -9,7 +9,8 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, not_allowed, not_found, priorities, quota, vertical,
+    Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
+    vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -37,6 +38,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    networks::check(state, None, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
     let object = fresh(object, emit);
@@ -120,6 +122,10 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         | Object::LimitRange(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
+        | Object::SriovNetworkNodePolicy(_)
+        | Object::SriovNetwork(_)
+        | Object::SriovIBNetwork(_)
+        | Object::SriovNetworkNodeState(_)
         | Object::ControllerRevision(_) => {}
     }
     object
@@ -185,6 +191,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    networks::check(state, Some(&present), object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, Some(&present), object)?;
     if replicas(&present) != replicas(object) {
@@ -330,7 +337,13 @@ pub(super) fn delete(
         Object::ControllerRevision(_) => {
             return Err(not_allowed(reference, "is its owner's own and goes with it"));
         }
-        Object::ResourceSlice(_) => return Err(not_allowed(reference, "is its node's own and goes with it")),
+        Object::ResourceSlice(_) | Object::SriovNetworkNodeState(_) => {
+            return Err(not_allowed(reference, "is its node's own and goes with it"));
+        }
+        Object::SriovNetwork(_) | Object::SriovIBNetwork(_) => {
+            networks::check_unused(state, &object, "cannot go now")?;
+            emit.push(EventKind::ObjectDeleted { kind, id });
+        }
         _ => emit.push(EventKind::ObjectDeleted { kind, id }),
     }
     Ok(())
@@ -367,6 +380,9 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
     claims::lose(state, id, emit);
     if let Some(slice) = state.resource_slice_of(id) {
         emit.push(EventKind::ObjectDeleted { kind: Kind::ResourceSlice, id: slice.meta.id });
+    }
+    if let Some(nics) = state.sriov_state_of(id) {
+        emit.push(EventKind::ObjectDeleted { kind: Kind::SriovNetworkNodeState, id: nics.meta.id });
     }
     emit.push(EventKind::ObjectDeleted { kind: Kind::Node, id });
     Ok(())

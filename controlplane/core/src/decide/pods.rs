@@ -15,6 +15,7 @@ use crate::State;
 use crate::claims::{Given, bound};
 use crate::devices::Taken;
 use crate::job_pods::JobPods;
+use crate::networks::TakenAddresses;
 use crate::placement::{Vicinity, check_fit, keeps_devices, kept};
 use crate::pod_group::held_by;
 use crate::priority;
@@ -46,14 +47,15 @@ pub(super) struct Binder<'a> {
     placed_pods: BTreeSet<ObjectId>,
     given: Given,
     devices: Taken,
+    networks: TakenAddresses,
     /// The same for who is near whom.
     vicinity: Vicinity,
 }
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given, devices) = Default::default();
-        Self { state, placed, placed_pods, given, devices, vicinity: state.vicinity.clone() }
+        let (placed, placed_pods, given, devices, networks) = Default::default();
+        Self { state, placed, placed_pods, given, devices, networks, vicinity: state.vicinity.clone() }
     }
 
     /// Binds one.
@@ -80,6 +82,8 @@ impl<'a> Binder<'a> {
             return Err("its devices are not to be had there".to_owned());
         }
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
+        // The last that may refuse: from here on the addresses are the pod's.
+        self.networks.take(state, pod, node, binding)?;
         self.devices.take(state, binding);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);
@@ -179,6 +183,7 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         containers: seen.containers.iter().map(bounded).collect(),
         nominated_node: Rare::NONE,
         devices: present.devices.clone(),
+        networks: present.networks.clone(),
     }
 }
 

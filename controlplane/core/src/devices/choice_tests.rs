@@ -61,7 +61,7 @@ fn ledger(slice: &ResourceSlice) -> NodeDevices {
         Arc::new(DeviceClass { meta, spec: one.spec })
     };
     let classes: Vec<_> = builtin_device_classes().into_iter().map(class).collect();
-    NodeDevices::new(slice, &Classes::of(classes.iter()))
+    NodeDevices::new(slice, &Classes::of(classes.iter(), std::iter::empty()), None)
 }
 
 fn whole(count: u32) -> Needs {

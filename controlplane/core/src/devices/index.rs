@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{AllocatedDevice, DeviceClass, Object, ObjectId, Pod, ResourceSlice};
+use bulkhead_types::{
+    AllocatedDevice, DeviceClass, Object, ObjectId, Pod, ResourceSlice, SriovNetworkNodePolicy,
+    SriovNetworkNodeState,
+};
 use imbl::OrdMap;
 
 use super::{Classes, NodeDevices};
@@ -15,6 +18,8 @@ pub(crate) struct World<'a> {
     pub(crate) classes: &'a Table<DeviceClass>,
     pub(crate) slices: &'a Table<ResourceSlice>,
     pub(crate) index: &'a Index,
+    pub(crate) policies: &'a Table<SriovNetworkNodePolicy>,
+    pub(crate) nics: &'a Table<SriovNetworkNodeState>,
 }
 
 /// See the module. It follows from the objects alone: pods, ResourceSlices and DeviceClasses.
@@ -23,6 +28,8 @@ pub(crate) struct DeviceIndex {
     pub(crate) classes: Arc<Classes>,
     nodes: OrdMap<ObjectId, Arc<NodeDevices>>,
     slices: OrdMap<ObjectId, ObjectId>,
+    /// The SriovNetworkNodeState of a node.
+    nics: OrdMap<ObjectId, ObjectId>,
 }
 
 /// Where a pod holds which devices: as long as it holds room.
@@ -41,6 +48,11 @@ impl DeviceIndex {
         self.slices.get(&node).copied()
     }
 
+    /// The SriovNetworkNodeState of a node.
+    pub(crate) fn nics_of(&self, node: ObjectId) -> Option<ObjectId> {
+        self.nics.get(&node).copied()
+    }
+
     /// Takes an object's present self for its former one. Costs nothing but the look for what has no devices.
     pub(crate) fn change(&mut self, former: Option<&Object>, present: Option<&Object>, world: World<'_>) {
         match (former, present) {
@@ -55,7 +67,22 @@ impl DeviceIndex {
                 self.nodes.remove(&slice.node);
                 self.slices.remove(&slice.node);
             }
-            (Some(Object::DeviceClass(_)), _) | (_, Some(Object::DeviceClass(_))) => self.rebuild(world),
+            (former, Some(Object::SriovNetworkNodeState(nics))) => {
+                self.nics.insert(nics.node, nics.meta.id);
+                let is_same = matches!(former, Some(Object::SriovNetworkNodeState(one))
+                    if one.spec.interfaces == nics.spec.interfaces && one.status.blocked == nics.status.blocked);
+                if !is_same {
+                    self.follow_nics(nics.node, world);
+                }
+            }
+            (Some(Object::SriovNetworkNodeState(nics)), None) => {
+                self.nics.remove(&nics.node);
+                self.follow_nics(nics.node, world);
+            }
+            (Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_)), _)
+            | (_, Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) => {
+                self.rebuild(world);
+            }
             _ => {}
         }
     }
@@ -79,8 +106,15 @@ impl DeviceIndex {
         }
     }
 
+    fn follow_nics(&mut self, node: ObjectId, world: World<'_>) {
+        if let Some(slice) = self.slice_of(node).and_then(|id| world.slices.get(id)) {
+            self.rebuild_node(slice, world);
+        }
+    }
+
     fn rebuild_node(&mut self, slice: &ResourceSlice, world: World<'_>) {
-        let mut ledger = NodeDevices::new(slice, &self.classes);
+        let nics = self.nics_of(slice.node).and_then(|id| world.nics.get(id));
+        let mut ledger = NodeDevices::new(slice, &self.classes, nics.map(|nics| &**nics));
         for pod in world.index.on_node(slice.node).filter_map(|id| world.pods.get(id)) {
             if let Some((_, devices)) = held(pod) {
                 ledger.take(pod.meta.id, devices);
@@ -92,7 +126,9 @@ impl DeviceIndex {
 
     /// Counts everything afresh.
     pub(crate) fn rebuild(&mut self, world: World<'_>) {
-        *self = Self { classes: Arc::new(Classes::of(world.classes.iter())), ..Self::default() };
+        let classes = Arc::new(Classes::of(world.classes.iter(), world.policies.iter()));
+        let nics = world.nics.iter().map(|nics| (nics.node, nics.meta.id)).collect();
+        *self = Self { classes, nics, ..Self::default() };
         for slice in world.slices.iter() {
             self.rebuild_node(slice, world);
         }

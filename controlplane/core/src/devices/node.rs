@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     AllocatedDevice, CORES_PER_CARD, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceShare, ObjectId, ResourceSlice,
+    SriovNetworkNodeState,
 };
 use smol_str::SmolStr;
 
 use super::classes::Offer;
+use super::functions::Functions;
 use super::needs::Share;
 use super::{Ask, Classes, Needs};
 
@@ -48,6 +50,12 @@ impl DeviceUse {
     #[must_use]
     pub fn resource(&self) -> Option<&SmolStr> {
         self.offer.as_ref().map(|offer| &offer.whole)
+    }
+
+    /// Of a virtual function that a policy made: its MTU, when the policy says.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        self.offer.as_ref().and_then(|offer| offer.mtu)
     }
 
     /// Memory and compute that it offers to all who share it: bytes, and per cent of a card.
@@ -118,16 +126,25 @@ pub struct NodeDevices {
 
 impl NodeDevices {
     /// The devices of a node that nobody holds yet.
-    pub(super) fn new(slice: &ResourceSlice, classes: &Classes) -> Self {
+    pub(super) fn new(
+        slice: &ResourceSlice,
+        classes: &Classes,
+        nics: Option<&SriovNetworkNodeState>,
+    ) -> Self {
+        let functions = nics.map(|nics| Functions::of(slice, nics));
         let is_there = |device: &&Device| !device.is_lost();
         let parents: BTreeSet<&SmolStr> =
             slice.devices.iter().filter(is_there).filter_map(|device| device.parent.as_ref()).collect();
         let one = |device: &Device| {
             let known = DeviceUse {
                 device: Arc::new(device.clone()),
-                is_cordoned: slice.is_cordoned(&device.id),
+                is_cordoned: slice.is_cordoned(&device.id)
+                    || functions.as_ref().is_some_and(|functions| functions.is_blocked(device)),
                 is_split: parents.contains(&device.id),
-                offer: classes.offer_of(device).cloned(),
+                offer: functions
+                    .as_ref()
+                    .and_then(|functions| functions.offer_of(device, classes))
+                    .unwrap_or_else(|| classes.offer_of(device).cloned()),
                 holders: Vec::new(),
             };
             (device.id.clone(), known)

@@ -39,6 +39,8 @@ pub enum Misfit {
     InsufficientDevice(SmolStr),
     /// It has the devices, and its agent cannot attach them to guests.
     NoDevices,
+    /// It has the virtual functions, and its agent cannot attach networks to guests.
+    NoNetworks,
     /// A pod more would be too many in its domain, beside the others.
     TopologySpread,
     /// It lacks the label by which the pod is to be spread.
@@ -75,6 +77,7 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientEphemeralStorage => "Insufficient ephemeral-storage",
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
             Self::NoDevices => "node(s) cannot attach devices",
+            Self::NoNetworks => "node(s) cannot attach networks",
             Self::TopologySpread => "node(s) didn't match pod topology spread constraints",
             Self::TopologySpreadLabel => {
                 "node(s) didn't match pod topology spread constraints (missing required label)"

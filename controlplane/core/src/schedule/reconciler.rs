@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{Binding, Command, Object, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey};
+use bulkhead_types::{
+    Binding, Command, NetworkAttachment, Object, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey,
+};
 
 use super::index::NodeIndex;
 use super::pod_groups::{PodGroups, Seat, Trial, Verdict};
@@ -12,6 +14,7 @@ use super::report;
 use super::shape::Shape;
 use super::shapes::{ShapeKey, Shapes};
 use crate::decide::REASON_UNSCHEDULABLE;
+use crate::networks::Addresses;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
 use crate::reconcile::{Queue, Reconciler, View, is_active};
@@ -50,6 +53,8 @@ pub(crate) struct Scheduler {
     groups: PodGroups,
     /// What ends for pods that fit nowhere.
     preemptor: Preemptor,
+    /// Which addresses pods have, bindings of this run included.
+    addresses: Addresses,
     dirty: bool,
     report_again_at_ms: Option<u64>,
 }
@@ -108,8 +113,16 @@ impl Reconciler for Scheduler {
                 self.index.touch(slice.node);
                 self.dirty = true;
             }
+            (Object::SriovNetworkNodeState(nics), _) => {
+                self.index.touch(nics.node);
+                self.dirty = true;
+            }
+            (Object::SriovNetwork(_) | Object::SriovIBNetwork(_), _) => {
+                self.groups.forget();
+                self.dirty = true;
+            }
             // Which resource a device is may change on every node.
-            (Object::DeviceClass(_), _) => {
+            (Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_), _) => {
                 self.index.touch_devices();
                 self.dirty = true;
             }
@@ -136,6 +149,7 @@ impl Reconciler for Scheduler {
         self.preemptor.settle(view, &mut self.index);
         self.index.refresh(view.state, self.preemptor.priorities());
         self.vicinity = view.state.vicinity.clone();
+        self.addresses = view.state.networks.addresses.clone();
         self.shapes.follow(view.state);
         for id in std::mem::take(&mut self.arrivals) {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
@@ -307,10 +321,13 @@ impl Scheduler {
                 debug_assert!(false, "pod {id} was to have devices that are not there");
                 continue;
             };
+            // When addresses have run out the shape says so, and the next run asks again.
+            let ledger = self.index.devices(choice.slot);
+            let Some(networks) = shape.attach((id, &devices), ledger, &mut self.addresses) else { continue };
             let mover = self.vicinity.bind(pod, &node);
             claims.extend(own);
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices };
+            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices, networks };
             nominated.into_iter().for_each(|node| self.index.give_up(node, id));
             self.index.reserve(choice.slot, shape.request, mover, &binding);
             bindings.push(binding);
@@ -362,15 +379,16 @@ impl Scheduler {
                 return None;
             }
         };
+        let attached = self.attach_all(&seats)?;
         let mut bindings = Vec::with_capacity(seats.len());
-        for Seat { pod: id, shape, choice, devices } in seats {
+        for (Seat { pod: id, shape, choice, devices }, networks) in seats.into_iter().zip(attached) {
             let Some(pod) = view.state.pods().get(id) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
             let mover = self.vicinity.bind(pod, &node);
             let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
             claims.extend(shape.place.iter().flat_map(|place| place.claims.iter().copied()));
             let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices };
+            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices, networks };
             self.index.reserve(choice.slot, shape.request, mover, &binding);
             bindings.push(binding);
             shape.waiting.remove(&id);
@@ -382,6 +400,19 @@ impl Scheduler {
             self.in_flight.insert(id, Some(node));
         }
         Some(bindings)
+    }
+
+    /// The networks of all pods of a group; `None` when one of them has no address, and then none has.
+    fn attach_all(&mut self, seats: &[Seat]) -> Option<Vec<Vec<NetworkAttachment>>> {
+        let mut after = self.addresses.clone();
+        let mut attached = Vec::with_capacity(seats.len());
+        for seat in seats {
+            let shape = self.shapes.get_mut(seat.shape).expect("a shape in which a pod waits");
+            let ledger = self.index.devices(seat.choice.slot);
+            attached.push(shape.attach((seat.pod, &seat.devices), ledger, &mut after)?);
+        }
+        self.addresses = after;
+        Some(attached)
     }
 
     /// Whom to place first: of every shape the oldest pod, and every pod for which room is kept.

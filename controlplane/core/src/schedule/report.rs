@@ -23,6 +23,9 @@ pub(crate) fn message(
     if let Err(reason) = &shape.place {
         return reason.clone();
     }
+    if let Err(reason) = &shape.networks {
+        return reason.clone();
+    }
     if let Some(reason) = shape.device_refusal() {
         return reason;
     }

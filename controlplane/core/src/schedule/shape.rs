@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{AllocatedDevice, Name, ObjectId, PodGroupKey, PodSpec, Resources, Shared};
+use bulkhead_types::{
+    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, Shared,
+};
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
@@ -12,6 +14,7 @@ use super::plan::Plan;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
+use crate::networks::{self, Addresses, NetworkNeed};
 use crate::placement::{Misfit, Vicinity, check_fit, check_node};
 use crate::priority::Priorities;
 use crate::{NodeUsage, State};
@@ -44,6 +47,8 @@ pub(crate) struct Shape {
     pub(crate) is_held: bool,
     /// Where their claims let them be; or why no node suits.
     pub(crate) place: Result<Place, String>,
+    /// Which networks they are attached to; or why they cannot be now.
+    pub(crate) networks: Result<Vec<NetworkNeed>, String>,
     /// What they ask for of devices, if they do.
     devices: Option<Box<DeviceShape>>,
     /// How other pods divide the nodes, if they do.
@@ -112,6 +117,7 @@ impl Shape {
             group,
             is_held: false,
             place: Ok(Place::default()),
+            networks: Ok(Vec::new()),
             devices,
             plan: None,
             rebuilds: 0,
@@ -133,6 +139,13 @@ impl Shape {
             self.plan = Plan::new(&self.spec, outlook);
             self.rebuilds = state.vicinity.rebuilds();
             self.position = None;
+        }
+        let networks = pod.map_or_else(|| Ok(Vec::new()), |pod| networks::outlook(state, pod));
+        if self.networks != networks {
+            self.networks = networks;
+            self.position = None;
+            self.reported_position = None;
+            self.reported_at_ms = 0;
         }
         let place = claims::place(state, self.namespace.as_ref(), &self.spec);
         if self.place != place {
@@ -351,7 +364,8 @@ impl Shape {
 
     /// Whether nothing that the pods name keeps all of them waiting.
     pub(crate) fn may_be_placed(&self) -> bool {
-        self.missing_class.is_none() && self.place.is_ok() && self.device_refusal().is_none()
+        let is_known = self.missing_class.is_none() && self.place.is_ok() && self.networks.is_ok();
+        is_known && self.device_refusal().is_none()
     }
 
     /// Why no node can give the pods what they ask for; `None` when some might.
@@ -386,7 +400,36 @@ impl Shape {
         if entry.keeps_devices(self.priority, pod) {
             return Err(Misfit::InsufficientDevice(first.resource.clone()));
         }
-        devices::check_node(needs, &entry.node, devices)
+        devices::check_node(needs, &entry.node, devices)?;
+        let attaches =
+            self.networks.as_ref().is_ok_and(Vec::is_empty) || entry.node.status.facts.attaches_networks();
+        if attaches { Ok(()) } else { Err(Misfit::NoNetworks) }
+    }
+
+    /// What a pod with these devices is attached to, with its addresses, which are taken; `None` when there are too few, and
+    /// then the shape waits for them.
+    pub(crate) fn attach(
+        &mut self,
+        (pod, given): (ObjectId, &[AllocatedDevice]),
+        devices: Option<&NodeDevices>,
+        addresses: &mut Addresses,
+    ) -> Option<Vec<NetworkAttachment>> {
+        let needs = self.networks.as_ref().ok()?;
+        if needs.is_empty() {
+            return Some(Vec::new());
+        }
+        let found = networks::attachments(pod, needs, given, devices).and_then(|mut found| {
+            networks::give(pod, needs, &mut found, addresses)?;
+            Ok(found)
+        });
+        match found {
+            Ok(found) => Some(found),
+            Err(reason) => {
+                self.networks = Err(reason);
+                (self.reported_position, self.reported_at_ms) = (None, 0);
+                None
+            }
+        }
     }
 
     /// A rank that counts what a node has of devices as well.

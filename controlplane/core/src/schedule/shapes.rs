@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{ObjectId, Pod, PodSpec, digest128};
+use bulkhead_types::{ANNOTATION_ENABLE_SRIOV, ANNOTATION_NETWORKS, ObjectId, Pod, PodSpec, digest128};
 
 use super::shape::Shape;
 use crate::State;
@@ -51,7 +51,15 @@ fn spec_key(spec: &PodSpec) -> ShapeKey {
 fn device_key(pod: &Pod) -> u128 {
     let asks =
         pod.spec.containers.iter().map(|one| (&one.name, one.extended_resources().collect::<Vec<_>>()));
-    digest128(&(asks.collect::<Vec<_>>(), Policies::of(pod)))
+    let key = digest128(&(asks.collect::<Vec<_>>(), Policies::of(pod)));
+    let annotation = |name| pod.meta.annotations.get(name);
+    match annotation(ANNOTATION_NETWORKS) {
+        None => key,
+        // Networks are those of the pod's namespace.
+        Some(networks) => {
+            digest128(&(key, &pod.meta.namespace, networks, annotation(ANNOTATION_ENABLE_SRIOV)))
+        }
+    }
 }
 
 impl Shapes {

@@ -1,7 +1,8 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
 use bulkhead_types::{
-    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped,
+    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, NETWORKS_LEVEL, Rare, Rejection,
+    RejectionCode, Stamped,
 };
 use smol_str::SmolStr;
 
@@ -32,7 +33,12 @@ impl Server {
         let state = self.machine.state();
         // Before the cluster has the level for devices a node has none.
         let has_level = state.feature_level() >= DEVICES_LEVEL;
-        let devices = devices.get().filter(|_| has_level).cloned();
+        let mut devices = devices.get().filter(|_| has_level).cloned();
+        if state.feature_level() < NETWORKS_LEVEL {
+            // What is said of NICs cannot be in the log yet. It is told again with the agent's next session.
+            let all = devices.iter_mut().flat_map(|report| &mut report.devices);
+            all.for_each(|device| device.nic = Rare::NONE);
+        }
         let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.incarnation == incarnation);
         let devices_unknown = has_level && devices.is_none() && !is_known;
         leader.soft.heartbeat(node, now_ms, up_ms);

@@ -6,7 +6,8 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
     ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -52,7 +53,11 @@ stored!(
     Department,
     Project,
     DeviceClass,
-    ResourceSlice
+    ResourceSlice,
+    SriovNetworkNodePolicy,
+    SriovNetwork,
+    SriovIBNetwork,
+    SriovNetworkNodeState
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

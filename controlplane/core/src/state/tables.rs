@@ -4,7 +4,8 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
     ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -112,4 +113,12 @@ tables! {
     device_classes: DeviceClass;
     /// The devices of all nodes.
     resource_slices: ResourceSlice;
+    /// All SR-IOV policies.
+    sriov_network_node_policies: SriovNetworkNodePolicy;
+    /// All Ethernet networks.
+    sriov_networks: SriovNetwork;
+    /// All InfiniBand networks.
+    sriov_ib_networks: SriovIBNetwork;
+    /// The NICs of all nodes.
+    sriov_network_node_states: SriovNetworkNodeState;
 }

@@ -23,6 +23,8 @@ mod kit;
 mod laws;
 mod managers;
 mod mixed;
+mod network_kit;
+mod networks;
 mod nodes;
 mod placement;
 mod placement_laws;

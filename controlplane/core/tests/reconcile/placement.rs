@@ -339,6 +339,7 @@ fn a_binding_that_breaks_a_rule_is_passed_over_where_it_is_applied() {
         nodes_considered: 2,
         score: 0,
         devices: vec![],
+        networks: vec![],
     };
     let bindings = vec![bind("two"), bind("plain")];
     cluster.ok(Command::BindPods { bindings });
@@ -352,6 +353,7 @@ fn a_binding_that_breaks_a_rule_is_passed_over_where_it_is_applied() {
         nodes_considered: 2,
         score: 0,
         devices: vec![],
+        networks: vec![],
     };
     let bindings = vec![bind("two"), bind("three")];
     cluster.ok(Command::BindPods { bindings });

@@ -162,7 +162,14 @@ fn a_group_is_bound_as_a_whole_or_not_at_all() {
     let mut cluster = check(&[2500], 3, &[("a", 1000), ("b", 1000), ("c", 1000)], "");
     let node = cluster.state().nodes().iter().next().unwrap().meta.id;
     let id = |named: &str| find(&cluster, named).meta.id;
-    let bind = |pod: ObjectId| Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![] };
+    let bind = |pod: ObjectId| Binding {
+        pod,
+        node,
+        nodes_considered: 1,
+        score: 0,
+        devices: vec![],
+        networks: vec![],
+    };
     let refused = |bindings: Vec<Binding>| {
         let stamped = cluster.stamped("system:scheduler", vec![Command::BindPodGroup { bindings }]);
         decide(cluster.state(), &stamped).unwrap_err().reason

@@ -59,6 +59,16 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
+        ObjectStatus::SriovNetworkNodeState(s) => {
+            let holders: Vec<&str> =
+                s.blocked.iter().flat_map(|block| block.holders.iter().map(|pod| pod.as_str())).collect();
+            let waits = if holders.is_empty() {
+                String::new()
+            } else {
+                format!(", waits for {}", holders.join(", "))
+            };
+            format!("{:?}{waits} {}", s.sync_status, s.last_sync_error).trim_end().to_owned()
+        }
     }
 }
 

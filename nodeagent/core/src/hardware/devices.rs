@@ -1,9 +1,9 @@
 //! Functions as the control plane knows devices: everything that pods could have, with who has it.
 
-use bulkhead_types::{Device, DeviceCapacity, DeviceHealth};
+use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare, SriovLinkType};
 use smol_str::SmolStr;
 
-use super::{Inventory, PciFunction, Sriov};
+use super::{Inventory, LinkType, PciFunction, Sriov};
 
 /// Drivers that hold a function for guests: nobody else uses what they have.
 const DRIVERS_FOR_GUESTS: [&str; 2] = ["vfio-pci", "pci-stub"];
@@ -57,7 +57,33 @@ fn device(function: &PciFunction, index: u32) -> Device {
         capacity: DeviceCapacity { memory_bytes: 0, cores: CORES_PER_CARD },
         health: DeviceHealth::Healthy,
         in_use_by: used_by(function),
+        nic: nic(function),
     }
+}
+
+/// Base class of network controllers, Ethernet and InfiniBand. PCI Code and ID Assignment Specification, section 1.
+const CLASS_NETWORK: u32 = 0x02;
+
+/// What a function is as a NIC that can have virtual functions. The agent applies no policy yet, so it says nothing of that.
+fn nic(function: &PciFunction) -> Rare<NicFacts> {
+    let Sriov::Physical { vfs_max, vfs, .. } = &function.sriov else { return Rare::NONE };
+    if function.class >> 16 != CLASS_NETWORK {
+        return Rare::NONE;
+    }
+    let interface = function.interfaces.first();
+    Rare::some(NicFacts {
+        name: interface.map(|one| SmolStr::new(&one.name)).unwrap_or_default(),
+        mac: interface.map(|one| SmolStr::new(&one.mac)).unwrap_or_default(),
+        mtu: interface.map_or(0, |one| one.mtu),
+        link_type: interface.and_then(|one| one.link_type).map(|link_type| match link_type {
+            LinkType::Ethernet => SriovLinkType::Eth,
+            LinkType::Infiniband => SriovLinkType::Ib,
+        }),
+        total_vfs: *vfs_max,
+        num_vfs: u32::try_from(vfs.len()).unwrap_or(u32::MAX),
+        step: SmolStr::default(),
+        sync_error: SmolStr::default(),
+    })
 }
 
 /// Who of the host has a function; nothing when nobody has.

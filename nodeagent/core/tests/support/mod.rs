@@ -53,6 +53,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         resolved: Rare::NONE,
         claims: vec![],
         devices: vec![],
+        networks: vec![],
     }
 }
 

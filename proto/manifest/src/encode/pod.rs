@@ -136,7 +136,8 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
         .time("startTime", status.started_at_ms)
         .list("initContainerStatuses", status.init_containers.iter().map(container_status))
         .list("containerStatuses", status.containers.iter().map(container_status))
-        .list("devices", pod.devices().iter().map(super::device::allocated));
+        .list("devices", pod.devices().iter().map(super::device::allocated))
+        .list("networks", pod.networks().iter().map(super::sriov::attachment));
     let fields = match status.sandbox_restarts {
         0 => fields,
         n => fields.set("sandboxRestarts", n.into()),

@@ -80,6 +80,7 @@ fn build(pods: u32) -> anyhow::Result<Machine> {
                 nodes_considered: 100,
                 score: 100,
                 devices: vec![],
+                networks: vec![],
             })
             .collect();
         apply(&mut machine, vec![Command::BindPods { bindings }])?;
