@@ -89,7 +89,17 @@ pub(crate) struct About<'a> {
     /// What happened to it.
     pub(crate) history: &'a [v1::HistoryEntry],
     /// Of a node that reports devices: those, and the names of the pods that hold some.
-    pub(crate) devices: Option<(NodeDevices, BTreeMap<ObjectId, String>)>,
+    pub(crate) devices: Option<NodeView>,
+}
+
+/// The devices of a node.
+pub(crate) struct NodeView {
+    /// Who holds which.
+    pub(crate) ledger: NodeDevices,
+    /// What the agent said of them.
+    pub(crate) slice: std::sync::Arc<bulkhead_types::ResourceSlice>,
+    /// The names of the pods that hold some.
+    pub(crate) names: BTreeMap<ObjectId, String>,
 }
 
 /// The object, what belongs to it, and what happened to it.
@@ -118,7 +128,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::Namespace(_) => {}
         Object::Node(o) => {
             node(&mut page, o, related, directory);
-            devices.iter().for_each(|(ledger, names)| device::node(&mut page, ledger, names));
+            devices.iter().for_each(|view| device::node(&mut page, o.spec.gpu.get(), view));
         }
         Object::Pod(o) => pod(&mut page, o, directory),
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),

@@ -317,8 +317,8 @@ impl State {
     }
 
     fn change_devices(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, pods, device_classes: classes, resource_slices: slices, index, .. } = self;
-        devices.change(former, present, devices::World { pods, classes, slices, index });
+        let Self { devices, pods, nodes, device_classes: classes, resource_slices: slices, index, .. } = self;
+        devices.change(former, present, devices::World { pods, nodes, classes, slices, index });
     }
 
     /// After the ledgers of devices, which say how many cards a request is for.
@@ -344,9 +344,9 @@ impl State {
 
     /// The ledgers of devices made afresh: what is kept must always equal them.
     pub(crate) fn devices_from_scratch(&self) -> DeviceIndex {
-        let Self { pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        let Self { pods, nodes, device_classes: classes, resource_slices: slices, index, .. } = self;
         let mut devices = DeviceIndex::default();
-        devices.rebuild(devices::World { pods, classes, slices, index });
+        devices.rebuild(devices::World { pods, nodes, classes, slices, index });
         devices
     }
 

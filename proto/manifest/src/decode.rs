@@ -13,6 +13,7 @@ mod elastic;
 mod job;
 mod meta;
 mod node;
+mod partition;
 mod placement;
 mod pod;
 mod probe;

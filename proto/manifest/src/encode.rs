@@ -222,6 +222,9 @@ fn node_spec(node: &Node) -> Value {
     if node.spec.unschedulable {
         fields = fields.set("unschedulable", true.into());
     }
+    if let Some(gpu) = node.spec.gpu.get() {
+        fields = fields.text("gpuMode", &gpu.mode).text("partitionStrategy", gpu.strategy.as_str());
+    }
     fields.list("taints", node.spec.taints.iter().map(taint)).finish()
 }
 

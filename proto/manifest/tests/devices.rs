@@ -13,14 +13,23 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
     for object in &objects {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
-    let [Object::DeviceClass(class), Object::Pod(train), Object::Pod(serve)] = &objects[..] else {
-        panic!("a class and two pods, not {objects:?}")
+    let [
+        Object::DeviceClass(class),
+        Object::Pod(train),
+        Object::Pod(serve),
+        Object::Pod(units),
+        Object::Pod(slice),
+    ] = &objects[..]
+    else {
+        panic!("a class and four pods, not {objects:?}")
     };
     assert_eq!(class.spec.selector.devices.len(), 3);
     let asks = |pod: &bulkhead_types::Pod| -> Vec<(String, u64)> {
         pod.spec.containers[0].extended_resources().map(|(name, amount)| (name.to_string(), amount)).collect()
     };
     assert_eq!(asks(train), [("nvidia.com/gpu".to_owned(), 2)]);
+    assert_eq!(asks(units), [("aliyun.com/gpu-mem".to_owned(), 8)]);
+    assert_eq!(asks(slice), [("nvidia.com/mig-1g.10gb".to_owned(), 1)]);
     let shares = [("nvidia.com/gpucores", 20), ("nvidia.com/gpumem", 4000), ("nvidia.com/vgpu", 1)];
     assert_eq!(asks(serve), shares.map(|(name, amount)| (name.to_owned(), amount)));
 }
@@ -89,6 +98,48 @@ fn mistakes_of_classes_are_told_with_their_places() {
     let defaults = (sharing.split_count, sharing.memory_scaling_percent, sharing.core_scaling_percent);
     assert_eq!(defaults, (10, 100, 100));
     assert_eq!(sharing.device_scheduler_policy, SchedulerPolicy::Spread);
+}
+
+#[test]
+fn mistakes_of_partitions_are_told_with_their_places() {
+    let class =
+        |rest: &str| format!("{{extendedResourceName: a.b/c, selector: {{vendors: ['10de']}}, {rest}}}");
+    let model = "name: m, capacity: {memory: 8}, placedBy: memory";
+    check_class(
+        &class(&format!(
+            "partitioning: {{models: [{{{model}, profiles: [\
+             {{name: p, extendedResourceName: a.b/c, uses: {{memory: 4, cores: 1}}, placements: [0, 6]}}, \
+             {{name: p, extendedResourceName: a.b/d, uses: {{}}, placement: [0]}}]}}]}}"
+        )),
+        expect![[""]],
+    );
+    check_class(
+        &class(&format!(
+            "partitioning: {{models: [{{{model}, profiles: [\
+             {{name: p, extendedResourceName: a.b/d, uses: {{memory: 4}}, placements: [0, 4]}}]}}], \
+             layouts: [{{name: three, partitions: {{p: 3}}}}, {{name: q, partitions: {{q: 1}}}}, {{name: two, partitions: {{p: 2}}}}]}}"
+        )),
+        expect![[""]],
+    );
+    check_class(
+        &class(
+            "faults: {rules: [{action: Explode, codes: [48, x]}]}, visibility: {env: 'A=B'}, memoryResourceName: m",
+        ),
+        expect![[""]],
+    );
+}
+
+#[test]
+fn the_mode_of_a_node_is_read_and_printed() {
+    let node = |spec: &str| format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nspec: {spec}\n");
+    let objects = read(&node("{gpuMode: all-1g.10gb, partitionStrategy: Single}"));
+    let [Object::Node(one)] = &objects[..] else { panic!("a node") };
+    let gpu = one.spec.gpu.get().expect("a mode");
+    assert_eq!((gpu.mode.as_str(), gpu.strategy), ("all-1g.10gb", bulkhead_types::PartitionStrategy::Single));
+    let printed = to_yaml(&objects[0], NAMES);
+    assert!(printed.contains("gpuMode: all-1g.10gb"), "{printed}");
+    check(&node("{partitionStrategy: Single}"), expect![[""]]);
+    check(&node("{gpuMode: ''}"), expect![[""]]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare,
-    ReplicaSetStatus, Revision, VerticalAutoscalerStatus,
+    NodeFacts, NodeGpu, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp,
+    Rare, ReplicaSetStatus, Revision, VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -123,6 +123,13 @@ pub enum Command {
         device: SmolStr,
         /// Keep or give back.
         cordoned: bool,
+    },
+    /// Says in which mode the cards of a node shall be.
+    SetGpuMode {
+        /// Which node.
+        node: Name,
+        /// The mode; unset: none in particular.
+        gpu: Option<NodeGpu>,
     },
     /// Cordons or uncordons a node.
     SetUnschedulable {

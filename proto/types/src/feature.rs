@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 8;
+pub const FEATURE_LEVEL_MAX: u32 = 9;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -44,6 +44,9 @@ pub const POD_GROUP_LEVEL: u32 = 8;
 /// From this level on nodes have devices: DeviceClasses, ResourceSlices, pods that ask for extended resources, quotas of them.
 pub const DEVICES_LEVEL: u32 = 8;
 
+/// From this level on cards have partitions, memory units, modes and faults.
+pub const PARTITIONS_LEVEL: u32 = 9;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -70,7 +73,9 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
+            Self::DeviceClass(class) if class.spec != class.spec.below_partitions() => PARTITIONS_LEVEL,
             Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
             Self::PriorityClass(class)
                 if class.preemption_policy == Some(PreemptionPolicy::PreemptLowerPriority) =>
@@ -149,6 +154,8 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
+            Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             Self::BindPodGroup { .. } => POD_GROUP_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.

@@ -241,6 +241,9 @@ fn annotations(map: &StringMap, path: &Path<'_>, report: &mut Report) {
 }
 
 fn taints(node: &Node, report: &mut Report) {
+    if let Some(gpu) = node.spec.gpu.get() {
+        device::node_gpu(gpu, &Path::Root.field("spec"), report);
+    }
     let (root, mut seen) = (Path::Root, BTreeSet::new());
     let spec = root.field("spec");
     let path = spec.field("taints");

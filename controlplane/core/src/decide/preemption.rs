@@ -133,7 +133,7 @@ impl<'a> Site<'a> {
         node: &Node,
         priority: i32,
     ) -> Result<(Needs, NodeDevices), Rejection> {
-        let needs = Needs::of(&pod.spec, &state.devices.classes);
+        let needs = Needs::of_pod(pod, &state.devices.classes);
         let needs = needs.map_err(|bad| not_allowed("pod", bad.to_string()))?;
         let (id, own) = (node.meta.id, pod.meta.id);
         if keeps_devices(state, id, || priority, |other| other == own) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{AllocatedDevice, DeviceClass, Object, ObjectId, Pod, ResourceSlice};
+use bulkhead_types::{AllocatedDevice, DeviceClass, Node, Object, ObjectId, Pod, ResourceSlice};
 use imbl::OrdMap;
 
 use super::{Classes, NodeDevices};
@@ -12,6 +12,7 @@ use crate::state::{Index, Table};
 #[derive(Clone, Copy)]
 pub(crate) struct World<'a> {
     pub(crate) pods: &'a Table<Pod>,
+    pub(crate) nodes: &'a Table<Node>,
     pub(crate) classes: &'a Table<DeviceClass>,
     pub(crate) slices: &'a Table<ResourceSlice>,
     pub(crate) index: &'a Index,
@@ -55,6 +56,16 @@ impl DeviceIndex {
                 self.nodes.remove(&slice.node);
                 self.slices.remove(&slice.node);
             }
+            (former, Some(Object::Node(node))) => {
+                let gpu = |object: &Object| match object {
+                    Object::Node(node) => node.spec.gpu.clone(),
+                    _ => bulkhead_types::Rare::NONE,
+                };
+                let slice = self.slices.get(&node.meta.id).and_then(|id| world.slices.get(*id));
+                if let Some(slice) = slice.filter(|_| former.map(gpu).unwrap_or_default() != node.spec.gpu) {
+                    self.rebuild_node(slice, world);
+                }
+            }
             (Some(Object::DeviceClass(_)), _) | (_, Some(Object::DeviceClass(_))) => self.rebuild(world),
             _ => {}
         }
@@ -80,7 +91,8 @@ impl DeviceIndex {
     }
 
     fn rebuild_node(&mut self, slice: &ResourceSlice, world: World<'_>) {
-        let mut ledger = NodeDevices::new(slice, &self.classes);
+        let gpu = world.nodes.get(slice.node).and_then(|node| node.spec.gpu.get());
+        let mut ledger = NodeDevices::new(slice, &self.classes, gpu);
         for pod in world.index.on_node(slice.node).filter_map(|id| world.pods.get(id)) {
             if let Some((_, devices)) = held(pod) {
                 ledger.take(pod.meta.id, devices);

@@ -94,7 +94,7 @@ impl Shape {
         let classes = Arc::<Classes>::default();
         // Of no class yet: the first look finds what is asked for.
         let devices = spec.asks_for_devices().then(|| {
-            let needs = Needs::of(&spec, &classes).map_err(|bad| bad.to_string());
+            let needs = Needs::of(&spec, policies.cards, &classes).map_err(|bad| bad.to_string());
             Box::new(DeviceShape { policies, needs, classes })
         });
         Self {
@@ -141,7 +141,8 @@ impl Shape {
         if let Some(devices) =
             self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
         {
-            let needs = Needs::of(&self.spec, &state.devices.classes).map_err(|bad| bad.to_string());
+            let needs = Needs::of(&self.spec, devices.policies.cards, &state.devices.classes)
+                .map_err(|bad| bad.to_string());
             devices.classes = Arc::clone(&state.devices.classes);
             if devices.needs != needs {
                 devices.needs = needs;

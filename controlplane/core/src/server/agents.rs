@@ -1,7 +1,8 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
 use bulkhead_types::{
-    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, Rejection, RejectionCode, Stamped,
+    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL, Rejection,
+    RejectionCode, Stamped,
 };
 use smol_str::SmolStr;
 
@@ -33,7 +34,12 @@ impl Server {
         // Before the cluster has the level for devices a node has none.
         let has_level = state.feature_level() >= DEVICES_LEVEL;
         let devices = devices.get().filter(|_| has_level).cloned();
-        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.incarnation == incarnation);
+        // Of partitions, modes and faults nothing is taken before their level; what was told by then is told again.
+        let has_partitions = state.feature_level() >= PARTITIONS_LEVEL;
+        let devices = devices.map(|report| if has_partitions { report } else { report.below_partitions() });
+        let is_known = state.resource_slice_of(node).is_some_and(|slice| {
+            slice.incarnation == incarnation && (!has_partitions || slice.state.get().is_some())
+        });
         let devices_unknown = has_level && devices.is_none() && !is_known;
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);

@@ -12,6 +12,7 @@ mod deliveries;
 mod delivery_laws;
 mod device_kit;
 mod device_laws;
+mod device_modes;
 mod device_preemption;
 mod devices;
 mod elastic;

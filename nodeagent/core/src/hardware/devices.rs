@@ -1,6 +1,6 @@
 //! Functions as the control plane knows devices: everything that pods could have, with who has it.
 
-use bulkhead_types::{Device, DeviceCapacity, DeviceHealth};
+use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, Rare};
 use smol_str::SmolStr;
 
 use super::{Inventory, PciFunction, Sriov};
@@ -57,6 +57,7 @@ fn device(function: &PciFunction, index: u32) -> Device {
         capacity: DeviceCapacity { memory_bytes: 0, cores: CORES_PER_CARD },
         health: DeviceHealth::Healthy,
         in_use_by: used_by(function),
+        partition: Rare::NONE,
     }
 }
 

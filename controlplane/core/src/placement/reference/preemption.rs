@@ -71,8 +71,8 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
 fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
     let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
     let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
-    let ledger = ledger_of(slice, state.device_classes().iter(), stays);
-    let needs = Needs::of(&pod.spec, &state.devices.classes);
+    let ledger = ledger_of(slice, node.spec.gpu.get(), state.device_classes().iter(), stays);
+    let needs = Needs::of_pod(pod, &state.devices.classes);
     needs.is_ok_and(|needs| devices::check_node(&needs, node, Some(&ledger)).is_ok())
 }
 
