@@ -111,7 +111,15 @@ fn mistakes_of_partitions_are_told_with_their_places() {
              {{name: p, extendedResourceName: a.b/c, uses: {{memory: 4, cores: 1}}, placements: [0, 6]}}, \
              {{name: p, extendedResourceName: a.b/d, uses: {{}}, placement: [0]}}]}}]}}"
         )),
-        expect![[""]],
+        expect![[r#"
+            a.yaml:4:164 spec.partitioning.models[0].profiles[0].extendedResourceName: repeats a.b/c: each resource has a name of its own
+            a.yaml:4:211 spec.partitioning.models[0].profiles[0].uses[cores]: is nothing that the card has: see capacity
+            a.yaml:4:222 spec.partitioning.models[0].profiles[0].placements: must be places for 4 of 8 slices of memory
+            a.yaml:4:243 spec.partitioning.models[0].profiles[1].placements: must be places for 0 of 8 slices of memory
+            a.yaml:4:244 spec.partitioning.models[0].profiles[1].name: repeats p
+            a.yaml:4:282 spec.partitioning.models[0].profiles[1].uses: must say what a partition uses of its card
+            a.yaml:4:292 spec.partitioning.models[0].profiles[1].placement: unknown field: did you mean "placements"?
+        "#]],
     );
     check_class(
         &class(&format!(
@@ -119,13 +127,21 @@ fn mistakes_of_partitions_are_told_with_their_places() {
              {{name: p, extendedResourceName: a.b/d, uses: {{memory: 4}}, placements: [0, 4]}}]}}], \
              layouts: [{{name: three, partitions: {{p: 3}}}}, {{name: q, partitions: {{q: 1}}}}, {{name: two, partitions: {{p: 2}}}}]}}"
         )),
-        expect![[""]],
+        expect![[r#"
+            a.yaml:4:260 spec.partitioning.layouts[0].partitions: do not fit on a card: more memory is used than the 8 that a m has
+            a.yaml:4:291 spec.partitioning.layouts[1].partitions: are profiles of no model
+        "#]],
     );
     check_class(
         &class(
             "faults: {rules: [{action: Explode, codes: [48, x]}]}, visibility: {env: 'A=B'}, memoryResourceName: m",
         ),
-        expect![[""]],
+        expect![[r#"
+            a.yaml:4:94 spec.faults.rules[0].action: "Explode" is not one of Warn, KillPod, KillAll, Fence, Drain
+            a.yaml:4:115 spec.faults.rules[0].codes[1]: must be a whole number
+            a.yaml:4:135 spec.visibility.env: is no name of a variable: expected letters, digits and _, such as CXPU_VISIBLE_DEVICES
+            a.yaml:4:148 spec.memoryResourceName: is no name of an extended resource: expected DOMAIN/NAME, such as nvidia.com/gpu
+        "#]],
     );
 }
 
@@ -138,8 +154,12 @@ fn the_mode_of_a_node_is_read_and_printed() {
     assert_eq!((gpu.mode.as_str(), gpu.strategy), ("all-1g.10gb", bulkhead_types::PartitionStrategy::Single));
     let printed = to_yaml(&objects[0], NAMES);
     assert!(printed.contains("gpuMode: all-1g.10gb"), "{printed}");
-    check(&node("{partitionStrategy: Single}"), expect![[""]]);
-    check(&node("{gpuMode: ''}"), expect![[""]]);
+    check(&node("{partitionStrategy: Single}"), expect![[r#"
+        a.yaml:4:7 spec.gpuMode: is required
+    "#]]);
+    check(&node("{gpuMode: ''}"), expect![[r#"
+        a.yaml:4:8 spec.gpuMode: must have 1 to 128 bytes, and no control characters
+    "#]]);
 }
 
 #[test]

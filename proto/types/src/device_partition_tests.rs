@@ -40,7 +40,7 @@ fn slices_of_an_a100_fit_as_nvidia_and_alibaba_say() {
     a100("3g.20gb-3g.20gb", "3g.20gb@0 3g.20gb@4");
     a100("2g.10gb-2g.10gb-2g.10gb-1g.5gb", "2g.10gb@0 2g.10gb@2 2g.10gb@4 1g.5gb@6");
     a100("4g.20gb-1g.5gb-1g.5gb-1g.5gb", "4g.20gb@0 1g.5gb@4 1g.5gb@5 1g.5gb@6");
-    a100("4g.20gb-3g.20gb", "4g.20gb@0 3g.20gb@4");
+    a100("4g.20gb-3g.20gb", "3g.20gb@4 4g.20gb@0");
     a100("all-7g.40gb", "7g.40gb@0");
     a100("1g.5gb+me-1g.5gb", "1g.5gb@0 1g.5gb+me@1");
     // What does not fit: compute, memory, places, media engines, an unknown word.
