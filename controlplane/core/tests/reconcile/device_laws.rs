@@ -173,7 +173,7 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn ledgers_are_what_the_objects_say_and_nobody_holds_what_another_has(
         steps in proptest::collection::vec(step(), 1..40)
