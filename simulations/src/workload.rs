@@ -34,7 +34,7 @@ const FILL_PERMILLE: u64 = 700;
 /// Commands that keep a card back, of those of a cluster with cards, in thousandths; and below which index.
 const CORDON_PERMILLE: u64 = 30;
 /// How often an operator sets the mode of a node's cards, in thousandths.
-const GPU_MODE_PERMILLE: u64 = 25;
+const GPU_MODE_PERMILLE: u64 = 60;
 const CORDONED_BELOW: u32 = 4;
 /// How long a rollout may stand still, in milliseconds.
 const PROGRESS_DEADLINE_MS: u64 = 20_000;

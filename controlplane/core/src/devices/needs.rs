@@ -207,7 +207,7 @@ fn divided(container: &str, resource: &str, units: u64, cards: Option<u32>) -> R
         let reason = format!("is divided by the label {LABEL_CARD_COUNT}, which is no number from 1 to 64");
         return Err(bad(container, resource, reason, "say there over how many cards"));
     }
-    if units % cards != 0 {
+    if !units.is_multiple_of(cards) {
         let reason = format!("is {units}, which {cards} cards cannot share alike");
         return Err(bad(container, resource, reason, "ask for a multiple of the number of cards"));
     }
