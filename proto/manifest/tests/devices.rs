@@ -154,12 +154,18 @@ fn the_mode_of_a_node_is_read_and_printed() {
     assert_eq!((gpu.mode.as_str(), gpu.strategy), ("all-1g.10gb", bulkhead_types::PartitionStrategy::Single));
     let printed = to_yaml(&objects[0], NAMES);
     assert!(printed.contains("gpuMode: all-1g.10gb"), "{printed}");
-    check(&node("{partitionStrategy: Single}"), expect![[r#"
+    check(
+        &node("{partitionStrategy: Single}"),
+        expect![[r#"
         a.yaml:4:7 spec.gpuMode: is required
-    "#]]);
-    check(&node("{gpuMode: ''}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &node("{gpuMode: ''}"),
+        expect![[r#"
         a.yaml:4:8 spec.gpuMode: must have 1 to 128 bytes, and no control characters
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -90,6 +90,34 @@ fn observe(cluster: &mut Cluster, node: ObjectId) {
     cluster.ok(Command::ReportDevices { node, incarnation: 1, report });
 }
 
+/// A pod that asks for units of memory, or for partitions.
+fn special(cluster: &mut Cluster, at: usize, kind: usize) {
+    let (resource, amount) = [
+        ("aliyun.com/gpu-mem", 3),
+        ("nvidia.com/mig-3g.20gb", 1),
+        ("nvidia.com/mig-1g.5gb", 2),
+        ("aliyun.com/gpu-mem", 16),
+    ][kind];
+    cluster.ok(Command::Create(pod(&format!("pod-{at}"), asking(&[(resource, amount)]))));
+}
+
+/// One that takes from a pod what it holds is refused.
+fn set_mode(cluster: &mut Cluster, node: usize, mode: usize) {
+    let mode = ["", "whole", "shared", "all-3g.20gb", "3g.20gb-1g.5gb-1g.5gb"][mode];
+    let gpu = NodeGpu { mode: mode.into(), strategy: PartitionStrategy::Mixed };
+    let gpu = (!mode.is_empty()).then_some(gpu);
+    // One that takes from a pod what it holds is refused.
+    let _ = cluster.submit(vec![Command::SetGpuMode { node: name(&format!("node-{node}")), gpu }]);
+}
+
+fn fault(cluster: &mut Cluster, node: ObjectId, index: u32, code: usize) {
+    let code = [13, 94, 95, 48, 79][code];
+    let fault = DeviceFault { device: format!("GPU-{index}").into(), code, at_ms: 1, pod: None };
+    cluster.sequence += 1;
+    let report = DeviceReport { sequence: cluster.sequence, faults: vec![fault], ..DeviceReport::default() };
+    cluster.ok(Command::ReportDevices { node: node, incarnation: 1, report });
+}
+
 fn run(steps: Vec<Step>) {
     let mut cluster = Cluster::new();
     let nodes = [0, 1].map(|n| cluster.device_node(&format!("node-{n}"), (0..4).map(card).collect()));
@@ -130,35 +158,10 @@ fn run(steps: Vec<Step>) {
                 // A device that is not there is refused.
                 let _ = cluster.submit(vec![cordon(&format!("node-{node}"), &format!("GPU-{index}"), on)]);
             }
-            Step::Special(kind) => {
-                let (resource, amount) = [
-                    ("aliyun.com/gpu-mem", 3),
-                    ("nvidia.com/mig-3g.20gb", 1),
-                    ("nvidia.com/mig-1g.5gb", 2),
-                    ("aliyun.com/gpu-mem", 16),
-                ][kind];
-                cluster.ok(Command::Create(pod(&format!("pod-{at}"), asking(&[(resource, amount)]))));
-            }
-            Step::Mode(node, mode) => {
-                let mode = ["", "whole", "shared", "all-3g.20gb", "3g.20gb-1g.5gb-1g.5gb"][mode];
-                let gpu = NodeGpu { mode: mode.into(), strategy: PartitionStrategy::Mixed };
-                let gpu = (!mode.is_empty()).then_some(gpu);
-                // One that takes from a pod what it holds is refused.
-                let _ =
-                    cluster.submit(vec![Command::SetGpuMode { node: name(&format!("node-{node}")), gpu }]);
-            }
+            Step::Special(kind) => special(&mut cluster, at, kind),
+            Step::Mode(node, mode) => set_mode(&mut cluster, node, mode),
             Step::Observe(node) => observe(&mut cluster, nodes[node]),
-            Step::Fault(node, index, code) => {
-                let code = [13, 94, 95, 48, 79][code];
-                let fault = DeviceFault { device: format!("GPU-{index}").into(), code, at_ms: 1, pod: None };
-                cluster.sequence += 1;
-                let report = DeviceReport {
-                    sequence: cluster.sequence,
-                    faults: vec![fault],
-                    ..DeviceReport::default()
-                };
-                cluster.ok(Command::ReportDevices { node: nodes[node], incarnation: 1, report });
-            }
+            Step::Fault(node, index, code) => fault(&mut cluster, nodes[node], index, code),
             Step::Class => {
                 let object = reference(Kind::DeviceClass, "nvidia-gpu");
                 let _ = cluster.submit(vec![Command::Delete { object, grace_ms: None, force: false }]);

@@ -341,9 +341,8 @@ fn pain_16_and_21_a_fault_ends_who_had_it_and_nobody_else() {
     };
     assert_eq!(fences(&cluster), [79, 48]);
     assert!(!cluster.state().nodes().get(node).unwrap().spec.unschedulable, "the node goes on");
-    for resets in [vec!["GPU-1".into(), device.into()]] {
-        cluster.tell(node, DeviceReport { resets, ..DeviceReport::default() });
-    }
+    let resets = vec!["GPU-1".into(), device.into()];
+    cluster.tell(node, DeviceReport { resets, ..DeviceReport::default() });
     assert_eq!(fences(&cluster), [79], "a reset mends no card that fell off its bus");
     cluster.ok(cordon("node-0", "GPU-1", false));
     assert_eq!(fences(&cluster), [] as [u32; 0]);
