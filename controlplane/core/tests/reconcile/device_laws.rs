@@ -115,7 +115,7 @@ fn fault(cluster: &mut Cluster, node: ObjectId, index: u32, code: usize) {
     let fault = DeviceFault { device: format!("GPU-{index}").into(), code, at_ms: 1, pod: None };
     cluster.sequence += 1;
     let report = DeviceReport { sequence: cluster.sequence, faults: vec![fault], ..DeviceReport::default() };
-    cluster.ok(Command::ReportDevices { node: node, incarnation: 1, report });
+    cluster.ok(Command::ReportDevices { node, incarnation: 1, report });
 }
 
 fn run(steps: Vec<Step>) {
