@@ -162,6 +162,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::claim_objects(),
         fixtures::quota_objects(),
         fixtures::device_objects(),
+        fixtures::queue_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

@@ -95,6 +95,8 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::LimitRange(_)
         | Object::Department(_)
         | Object::Project(_)
+        | Object::PodGroup(_)
+        | Object::Queue(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),

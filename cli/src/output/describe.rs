@@ -5,6 +5,7 @@ mod claims;
 mod config;
 mod device;
 mod profiles;
+mod queues;
 mod quotas;
 mod running;
 mod vertical;
@@ -142,6 +143,8 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
             page.line("Department", o.spec.department.as_ref().map_or("<none>", |name| name.as_str()));
             quotas::level(&mut page, &o.spec.hard, &o.status);
         }
+        Object::PodGroup(o) => queues::pod_group(&mut page, o),
+        Object::Queue(o) => queues::queue(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),

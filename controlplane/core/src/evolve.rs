@@ -319,6 +319,8 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
         (Object::LimitRange(o), Object::LimitRange(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::DeviceClass(o), Object::DeviceClass(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::PodGroup(o), Object::PodGroup(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Queue(o), Object::Queue(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
@@ -361,6 +363,8 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         }
         (Object::ResourceQuota(o), ObjectStatus::ResourceQuota(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Project(o), ObjectStatus::Project(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::PodGroup(o), ObjectStatus::PodGroup(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::Queue(o), ObjectStatus::Queue(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }

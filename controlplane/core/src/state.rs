@@ -19,7 +19,7 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
     MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota,
+    PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
     ResourceSlice, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
@@ -70,6 +70,8 @@ pub struct State {
     pub(crate) limit_ranges: Table<LimitRange>,
     pub(crate) departments: Table<Department>,
     pub(crate) projects: Table<Project>,
+    pub(crate) pod_groups: Table<PodGroup>,
+    pub(crate) queues: Table<Queue>,
     pub(crate) device_classes: Table<DeviceClass>,
     pub(crate) resource_slices: Table<ResourceSlice>,
     pub(crate) index: index::Index,

@@ -87,6 +87,10 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
+        Wire::PodGroup(o) => {
+            fresh(&mut o.meta, &mut o.spec, super::queue::default_pod_group_spec, &mut o.status)
+        }
+        Wire::Queue(o) => fresh(&mut o.meta, &mut o.spec, super::queue::default_queue_spec, &mut o.status),
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }

@@ -246,6 +246,8 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::LimitRange => "limit_range",
         Kind::Department => "department",
         Kind::Project => "project",
+        Kind::PodGroup => "pod_group",
+        Kind::Queue => "queue",
         Kind::DeviceClass => "device_class",
         Kind::ResourceSlice => "resource_slice",
     };

@@ -4,12 +4,12 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
+    Command, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
     QuotaAmounts,
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 8;
+pub const FEATURE_LEVEL_MAX: u32 = 9;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -44,6 +44,9 @@ pub const POD_GROUP_LEVEL: u32 = 8;
 /// From this level on nodes have devices: DeviceClasses, ResourceSlices, pods that ask for extended resources, quotas of them.
 pub const DEVICES_LEVEL: u32 = 8;
 
+/// From this level on there are PodGroups and Queues, pods name them, and groups are preempted whole.
+pub const QUEUES_LEVEL: u32 = 9;
+
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
     #[must_use]
@@ -56,6 +59,7 @@ impl Kind {
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
             Self::DeviceClass | Self::ResourceSlice => DEVICES_LEVEL,
+            Self::PodGroup | Self::Queue => QUEUES_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -117,10 +121,14 @@ fn is_preempting(pod: &Pod) -> bool {
     preemptor.is_some() || pod.status.nominated_node.get().is_some()
 }
 
-/// Of a quota: devices are counted by name, since a level of their own.
+/// Of a quota: devices are counted by name, since a level of their own, and later kinds of objects not before they are there.
 fn quota_level(hard: &QuotaAmounts) -> u32 {
-    let counts_devices = hard.iter().any(|(resource, _)| resource.measure().is_extended());
-    if counts_devices { DEVICES_LEVEL } else { QUOTA_LEVEL }
+    let level = |measure: &Measure| match measure {
+        Measure::Extended(_) => DEVICES_LEVEL,
+        Measure::Count(kind) => kind.feature_level().max(QUOTA_LEVEL),
+        _ => QUOTA_LEVEL,
+    };
+    hard.iter().map(|(resource, _)| level(resource.measure())).max().unwrap_or(QUOTA_LEVEL)
 }
 
 impl PodSpec {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, QuotaStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus,
+    QueueStatus, QuotaStatus,
     StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
@@ -67,6 +68,10 @@ pub enum ObjectStatus {
     Project(QuotaStatus),
     /// Of a Department.
     Department(QuotaStatus),
+    /// Of a PodGroup.
+    PodGroup(PodGroupStatus),
+    /// Of a Queue.
+    Queue(QueueStatus),
 }
 
 impl ObjectStatus {
@@ -87,6 +92,8 @@ impl ObjectStatus {
             Self::ResourceQuota(_) => Kind::ResourceQuota,
             Self::Project(_) => Kind::Project,
             Self::Department(_) => Kind::Department,
+            Self::PodGroup(_) => Kind::PodGroup,
+            Self::Queue(_) => Kind::Queue,
         }
     }
 }

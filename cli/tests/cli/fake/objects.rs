@@ -30,6 +30,8 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::LimitRange(o) => o.meta.as_ref(),
         Kind::Department(o) => o.meta.as_ref(),
         Kind::Project(o) => o.meta.as_ref(),
+        Kind::PodGroup(o) => o.meta.as_ref(),
+        Kind::Queue(o) => o.meta.as_ref(),
         Kind::DeviceClass(o) => o.meta.as_ref(),
         Kind::ResourceSlice(o) => o.meta.as_ref(),
     }
@@ -62,6 +64,8 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::LimitRange(o) => o.meta.as_mut(),
         Kind::Department(o) => o.meta.as_mut(),
         Kind::Project(o) => o.meta.as_mut(),
+        Kind::PodGroup(o) => o.meta.as_mut(),
+        Kind::Queue(o) => o.meta.as_mut(),
         Kind::DeviceClass(o) => o.meta.as_mut(),
         Kind::ResourceSlice(o) => o.meta.as_mut(),
     }
@@ -94,6 +98,8 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::LimitRange(_) => v1::Kind::LimitRange,
         Kind::Department(_) => v1::Kind::Department,
         Kind::Project(_) => v1::Kind::Project,
+        Kind::PodGroup(_) => v1::Kind::PodGroup,
+        Kind::Queue(_) => v1::Kind::Queue,
         Kind::DeviceClass(_) => v1::Kind::DeviceClass,
         Kind::ResourceSlice(_) => v1::Kind::ResourceSlice,
     }

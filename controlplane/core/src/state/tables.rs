@@ -3,7 +3,7 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
+    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet,
     ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
@@ -108,6 +108,10 @@ tables! {
     departments: Department;
     /// All projects.
     projects: Project;
+    /// All PodGroups.
+    pod_groups: PodGroup;
+    /// All queues.
+    queues: Queue;
     /// All classes of devices.
     device_classes: DeviceClass;
     /// The devices of all nodes.
