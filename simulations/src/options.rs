@@ -268,6 +268,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that ask for cards, and commands that keep cards back.
     #[serde(default)]
     pub devices_permille: u64,
+    /// Commands about PodGroups, Queues, and pods of them.
+    #[serde(default)]
+    pub queues_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -350,6 +353,7 @@ impl Options {
         options.workload.autoscalers_permille = *Rng::child(seed, "autoscalers", 0).pick(&[0, 0, 100, 200]);
         options.workload.policies_permille = *Rng::child(seed, "policies", 0).pick(&[0, 0, 150, 400]);
         options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
+        options.workload.queues_permille = *Rng::child(seed, "queues", 0).pick(&[0, 0, 200, 500]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.bound_snapshots();
@@ -620,6 +624,7 @@ impl WorkloadOptions {
             policies_permille: 0,
             placement_permille: 0,
             devices_permille: 0,
+            queues_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

@@ -5,6 +5,7 @@ mod devices;
 mod jobs;
 mod placement;
 mod policies;
+mod queues;
 
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
@@ -101,6 +102,15 @@ impl Workload {
             && let Some(first) = devices::level(state)
         {
             return first;
+        }
+        if self.options.queues_permille > 0 {
+            if let Some(first) = queues::level(state) {
+                return first;
+            }
+            if rng.chance(self.options.queues_permille) {
+                let namespace = self.namespace(rng);
+                return queues::command(rng, namespace, self.count);
+            }
         }
         let deployment = self.deployment_ref(rng);
         if self.options.devices_permille > 0 && rng.chance(CORDON_PERMILLE) {

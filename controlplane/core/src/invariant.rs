@@ -40,6 +40,8 @@ pub enum Violation {
     Vicinity,
     /// Who holds which device is kept wrongly.
     DeviceLedger,
+    /// What queues are said to use is not what their pods use.
+    QueueUse,
     /// A device is held by more pods than it can be, or by one that may not have it.
     DeviceHeldTwice {
         /// On which node.
@@ -81,6 +83,9 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::DeviceLedger);
     }
     check_devices(state, &mut violations);
+    if state.queue_use != state.queue_use_from_scratch() {
+        violations.push(Violation::QueueUse);
+    }
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));
     recount.follow_classes(&state.devices.classes, state.pods());

@@ -7,6 +7,7 @@
 mod index;
 mod interner;
 mod new_life;
+mod queue_use;
 mod quota_use;
 mod records;
 mod requests;
@@ -19,8 +20,8 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
     MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
-    ResourceSlice, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
+    PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet,
+    ResourceQuota, ResourceSlice, Revision, Secret, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -32,6 +33,7 @@ pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub(crate) use index::{is_active, nominated_node};
 pub use new_life::REVISION_JUMP;
+pub(crate) use queue_use::QueueIndex;
 pub(crate) use quota_use::{Charge, QuotaIndex};
 pub use quota_use::{QuotaLevel, QuotaUse};
 pub use records::{RestoreError, Restorer};
@@ -77,6 +79,7 @@ pub struct State {
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
+    pub(crate) queue_use: QueueIndex,
     pub(crate) devices: DeviceIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
@@ -234,6 +237,12 @@ impl State {
         self.index.nominated_on(node).filter_map(|id| self.pods.get(id))
     }
 
+    /// Whether any pod is of a group.
+    #[must_use]
+    pub fn has_pod_groups(&self) -> bool {
+        self.index.has_groups()
+    }
+
     /// The pods of a group, oldest first, those that end or ended included.
     pub fn pods_of_group(&self, group: &PodGroupKey) -> impl Iterator<Item = &Arc<Pod>> + use<'_> {
         self.index.of_group(group).filter_map(|id| self.pods.get(id))
@@ -325,10 +334,12 @@ impl State {
 
     /// After the ledgers of devices, which say how many cards a request is for.
     fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, quota, pods, .. } = self;
+        let Self { devices, quota, queue_use, pods, .. } = self;
         quota.change(former, present);
+        queue_use.change(former, present, &devices.classes);
         if matches!(former.or(present), Some(Object::DeviceClass(_))) {
             quota.follow_classes(&devices.classes, pods);
+            queue_use.recount(&devices.classes, pods);
         }
     }
 
@@ -342,6 +353,16 @@ impl State {
     #[must_use]
     pub fn resource_slice_of(&self, node: ObjectId) -> Option<&Arc<ResourceSlice>> {
         self.resource_slices.get(self.devices.slice_of(node)?)
+    }
+
+    /// The sums of queues made afresh: what is kept must always equal them.
+    pub(crate) fn queue_use_from_scratch(&self) -> QueueIndex {
+        let mut sums = QueueIndex::default();
+        for group in self.pod_groups.iter() {
+            sums.change(None, Some(&Object::PodGroup(Arc::clone(group))), &self.devices.classes);
+        }
+        sums.recount(&self.devices.classes, &self.pods);
+        sums
     }
 
     /// The ledgers of devices made afresh: what is kept must always equal them.

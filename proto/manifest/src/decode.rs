@@ -31,8 +31,8 @@ use std::sync::Arc;
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
     HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue, ResourceQuota, Shared,
-    StatefulSet, VerticalPodAutoscaler, validate,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
+    ResourceQuota, Shared, StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};

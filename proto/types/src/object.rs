@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue,
+    ReplicaSet, ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.

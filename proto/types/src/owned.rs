@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
     ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus,
-    QueueStatus, QuotaStatus,
-    StatefulSetStatus, VerticalAutoscalerStatus,
+    QueueStatus, QuotaStatus, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.

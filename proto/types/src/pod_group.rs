@@ -183,7 +183,10 @@ impl Pod {
     #[must_use]
     pub fn task(&self) -> &str {
         let (notes, labels) = (&self.meta.annotations, &self.meta.labels);
-        notes.get(ANNOTATION_TASK_SPEC).or_else(|| labels.get(ANNOTATION_TASK_SPEC)).map_or("", SmolStr::as_str)
+        notes
+            .get(ANNOTATION_TASK_SPEC)
+            .or_else(|| labels.get(ANNOTATION_TASK_SPEC))
+            .map_or("", SmolStr::as_str)
     }
 }
 

@@ -191,6 +191,11 @@ impl NodeDevices {
         }
     }
 
+    /// How many whole devices of a resource are free.
+    pub(crate) fn free_of(&self, resource: &SmolStr) -> u32 {
+        self.free.get(resource).copied().unwrap_or(0)
+    }
+
     /// A first look: whether as many whole devices are free as a pod asks for.
     ///
     /// # Errors

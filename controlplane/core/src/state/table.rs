@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
-    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
+    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 

@@ -3,8 +3,8 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
+    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
+    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};

@@ -31,6 +31,7 @@ mod pod_groups;
 mod preemption;
 mod preemption_laws;
 mod profiles;
+mod queues;
 mod quota_kit;
 mod quota_laws;
 mod quotas;
