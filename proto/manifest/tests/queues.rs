@@ -47,17 +47,44 @@ fn mistakes_are_told_with_their_places() {
         "PodGroup",
         "g",
         "{minMember: 0, minTaskMember: {a: x, b: 2000}, minResources: {cpu: many, limits.cpu: 1, gpu: 1}, queue: A_B, minMembers: 1, scheduleTimeoutSeconds: 0}",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:4:19 spec.minMember: 0 is out of range: must be between 1 and 1024
+            a.yaml:4:41 spec.minTaskMember[a]: must be a whole number from 1 to 1024
+            a.yaml:4:47 spec.minTaskMember[b]: must be a whole number from 1 to 1024
+            a.yaml:4:74 spec.minResources[cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
+            a.yaml:4:80 spec.minResources[limits.cpu]: is not counted here: use cpu, memory, ephemeral-storage, pods, or the name of a device resource
+            a.yaml:4:95 spec.minResources[gpu]: is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu
+            a.yaml:4:111 spec.queue: name "A_B" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            a.yaml:4:116 spec.minMembers: unknown field: did you mean "minMember"?
+            a.yaml:4:131 spec.scheduleTimeoutSeconds: must be from 1 to 86400
+        "#]],
     );
     check_spec(
         "Queue",
         "q",
         "{weight: 0, capability: {pods: -1, services: 1}, reclaimable: true, state: Shut, guarantee: {}}",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:4:16 spec.weight: 0 is out of range: must be between 1 and 65536
+            a.yaml:4:38 spec.capability[pods]: "-1" is negative: a quantity must be zero or more
+            a.yaml:4:42 spec.capability[services]: is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu
+            a.yaml:4:69 spec.reclaimable: is not offered: queues do not take back what others have; leave it out, or say false
+            a.yaml:4:82 spec.state: "Shut" is not one of Open, Closed
+        "#]],
     );
-    check_spec("Queue", "default", "{capability: {cpu: 1}, state: Closed}", expect![[""]]);
+    check_spec(
+        "Queue",
+        "default",
+        "{capability: {cpu: 1}, state: Closed}",
+        expect![[r#"
+        a.yaml:4:8 spec.capability: must not be set: all pods that name no queue are of the queue default
+        a.yaml:4:30 spec.state: must not be set: all pods that name no queue are of the queue default
+    "#]],
+    );
     check(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p, annotations: {scheduling.k8s.io/group-name: A b, scheduling.volcano.sh/queue-name: c_}}\nspec: {containers: [{name: c, image: i}]}\n",
-        expect![[""]],
+        expect![[r#"
+            a.yaml:3:35 metadata.annotations[scheduling.k8s.io/group-name]: name "A b" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            a.yaml:3:70 metadata.annotations[scheduling.volcano.sh/queue-name]: name "c_" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+        "#]],
     );
 }
