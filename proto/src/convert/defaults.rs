@@ -8,7 +8,9 @@ use bulkhead_types::{
 };
 use prost::Message;
 
+use super::queue::{default_pod_group_spec, default_queue_spec};
 use super::submit::{OBJECT_MESSAGE_BYTES_MAX, check_size};
+use super::vertical_autoscaler::default_spec as default_vpa_spec;
 use super::{ConvertError, unknown_variant};
 use crate::v1;
 
@@ -87,16 +89,12 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
-        Wire::PodGroup(o) => {
-            fresh(&mut o.meta, &mut o.spec, super::queue::default_pod_group_spec, &mut o.status)
-        }
-        Wire::Queue(o) => fresh(&mut o.meta, &mut o.spec, super::queue::default_queue_spec, &mut o.status),
+        Wire::PodGroup(o) => fresh(&mut o.meta, &mut o.spec, default_pod_group_spec, &mut o.status),
+        Wire::Queue(o) => fresh(&mut o.meta, &mut o.spec, default_queue_spec, &mut o.status),
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }
-        Wire::VerticalPodAutoscaler(o) => {
-            fresh(&mut o.meta, &mut o.spec, super::vertical_autoscaler::default_spec, &mut o.status)
-        }
+        Wire::VerticalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, default_vpa_spec, &mut o.status),
         Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };

@@ -178,7 +178,7 @@ fn a_queue_that_is_closed_or_not_there_lets_nobody_in() {
     check_placed(&mut cluster, "a b x");
     cluster.ok(Command::Apply(queue("q", 1, &[], QueueState::Closed)));
     cluster.ok(noted("y", &[(ANNOTATION_QUEUE_NAME, "q")], cpus(1000)));
-    cluster.advance(2000);
+    cluster.advance(6000);
     check_placed(&mut cluster, "a b x");
     let status = &found_queue(&cluster, "q").status;
     assert_eq!((status.state, status.running), (QueueState::Closing, 1));
