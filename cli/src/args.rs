@@ -135,6 +135,9 @@ pub(crate) enum Verb {
     /// Show devices of nodes, and keep some from pods
     #[command(subcommand)]
     Device(commands::device::DeviceVerb),
+    /// Say how nodes shall be used
+    #[command(subcommand)]
+    Node(commands::device::NodeVerb),
     /// Cordon a node and move its pods away
     Drain(commands::drain::DrainArgs),
     /// Set and remove labels

@@ -122,6 +122,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Uncordon(args) => cordon::run(args, false, &context).await,
         Verb::Drain(args) => drain::run(args, &context).await,
         Verb::Device(verb) => device::run(verb, &context).await,
+        Verb::Node(verb) => device::run_node(verb, &context).await,
         Verb::Label(args) => label::run(args, label::Notes::Labels, &context).await,
         Verb::Annotate(args) => label::run(args, label::Notes::Annotations, &context).await,
         Verb::Patch(args) => patch::run(args, &context).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
-use bulkhead_types::ObjectId;
+use bulkhead_types::{GpuIntent, ObjectId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -84,6 +84,17 @@ impl Driver {
                 },
                 () = tokio::time::sleep(wait) => self.agent.tick(clock::boot_ms()),
             }
+        }
+    }
+
+    /// Whole and shared cards are the same to a machine. This agent carves no partitions: it stays in the mode that it is in, and
+    /// the control plane gives none of the cards away meanwhile.
+    fn set_gpu_mode(&mut self, gpu: GpuIntent) {
+        let GpuIntent { mode, cards } = gpu;
+        if cards.is_empty() {
+            self.handle(Input::GpuMode { mode, devices: None });
+        } else {
+            tracing::warn!(%mode, cards = cards.len(), "the agent cannot partition cards: choose the mode whole or shared");
         }
     }
 
@@ -174,6 +185,7 @@ impl Driver {
                 }
                 Action::DeleteVolume { claim, volume } => self.delete_volume(claim, volume),
                 Action::Note(note) => tracing::info!("{note}"),
+                Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
                 Action::Prepare { ref pod } => self.pod(pod.id).send(action),
                 Action::StartVm(ref start) => self.pod(start.pod.id).send(action),
                 Action::PersistRecord(ref record) => self.pod(record.pod).send(action),

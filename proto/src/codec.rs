@@ -136,6 +136,7 @@ fn items(command: &Command) -> usize {
         | Command::RestartRollout { .. }
         | Command::SetUnschedulable { .. }
         | Command::SetDeviceCordoned { .. }
+        | Command::SetGpuMode { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
         | Command::SetStopped { .. }

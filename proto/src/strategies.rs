@@ -17,6 +17,7 @@ pub use devices::*;
 pub use events::*;
 pub use placement::*;
 pub use profiles::*;
+pub use queues::*;
 pub use quotas::*;
 pub use running::*;
 pub use sriov::*;
@@ -55,6 +56,7 @@ mod devices;
 mod events;
 mod placement;
 mod profiles;
+mod queues;
 mod quotas;
 mod running;
 mod sriov;
@@ -178,7 +180,8 @@ pub fn node_phase() -> impl Strategy<Value = NodePhase> + Clone {
 record!(/// Any taint.
     taint: Taint { key: small(), value: small(), effect: taint_effect() });
 record!(/// Any node spec.
-    node_spec: NodeSpec { unschedulable: any::<bool>(), taints: vec(taint(), 0..3) });
+    node_spec: NodeSpec { unschedulable: any::<bool>(), taints: vec(taint(), 0..3),
+    gpu: of(devices::node_gpu()).prop_map(Rare::from) });
 record!(/// Any facts.
 node_facts: NodeFacts {
     capacity: resources(), allocatable: resources(), pods_max: any::<u32>(), address: small(),
@@ -372,7 +375,7 @@ pod_intent: PodIntent {
 record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
-    deleted_volumes: vec(deleted_volume(), 0..3),
+    deleted_volumes: vec(deleted_volume(), 0..3), gpu: of(devices::gpu_intent()),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, Device, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId, NodeFacts,
-    ObjectId, PodReport, Resources, StringMap, digest128,
+    AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId,
+    NodeFacts, ObjectId, PodReport, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -65,6 +65,8 @@ pub(crate) struct AgentHost {
     has_functions: bool,
     /// The cards that the machine has now.
     pub(crate) devices: BTreeMap<SmolStr, Device>,
+    /// The mode that the cards are in.
+    pub(crate) gpu: Option<GpuIntent>,
 }
 
 impl AgentHost {
@@ -148,7 +150,8 @@ impl World {
             pods_max: self.options.node.pods_max,
             has_devices: self.options.node.devices + self.options.node.functions > 0,
             has_functions: self.options.node.functions > 0,
-            devices: built(number, &self.options.node),
+            devices: built(number, &self.options.node, None),
+            gpu: None,
         };
         self.agents.push(host);
         let at_us = self.now_us + self.rng.range(0, 3_000_000);
@@ -262,6 +265,7 @@ impl World {
             }
             // Simulated nodes keep nothing, so nothing is left of it.
             Action::DeleteVolume { claim, .. } => self.tell_agent(number, Input::VolumeDeleted { claim }),
+            Action::SetGpuMode(gpu) => self.set_gpu_mode(number, gpu),
             about_a_pod => self.act_on_pod(number, about_a_pod),
         }
     }

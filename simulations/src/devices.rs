@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use bulkhead_nodeagent_core::Input;
 use bulkhead_types::{
-    AllocatedDevice, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceHealth, DeviceLink, DeviceShare,
-    NicFacts, ObjectId, Rare, SriovLinkType,
+    AllocatedDevice, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceFault, DeviceHealth, DeviceLink,
+    DevicePartition, DeviceShare, GpuIntent, NicFacts, ObjectId, Rare, SriovLinkType, digest128,
 };
 use smol_str::SmolStr;
 
@@ -21,8 +21,11 @@ pub(crate) const NIC_NAME: &str = "ens1";
 /// Memory of a card, in MiB.
 pub(crate) const CARD_MIB: u64 = 16_384;
 
-/// The cards that a node is built with: linked in pairs, two on a NUMA node.
-pub(crate) fn built(agent: u32, options: &NodeOptions) -> BTreeMap<SmolStr, Device> {
+/// Faults of cards that are drawn: of an application, of memory with one or all pods on the card, of the bus.
+const XIDS: [u32; 5] = [13, 94, 95, 48, 79];
+
+/// The cards that a node is built with, in such a mode: linked in pairs, two on a NUMA node; and its NIC.
+pub(crate) fn built(agent: u32, options: &NodeOptions, gpu: Option<&GpuIntent>) -> BTreeMap<SmolStr, Device> {
     let count = options.devices;
     let id = |index: u32| SmolStr::new(format!("GPU-{agent}-{index}"));
     let card = |index: u32| {
@@ -32,7 +35,7 @@ pub(crate) fn built(agent: u32, options: &NodeOptions) -> BTreeMap<SmolStr, Devi
             address: SmolStr::new(format!("0000:{:02x}:00.0", 0x10 + index)),
             index,
             vendor: 0x10de,
-            device: 0x1db1,
+            device: 0x20b0,
             class_code: 0x03_0200,
             numa_node: Some(index / 2),
             pcie_root: SmolStr::new(format!("pci0000:{:02x}", index / 2)),
@@ -42,7 +45,12 @@ pub(crate) fn built(agent: u32, options: &NodeOptions) -> BTreeMap<SmolStr, Devi
         };
         (device.id.clone(), device)
     };
-    (0..count).map(card).chain(nic(agent, options.functions)).collect()
+    let cards: BTreeMap<SmolStr, Device> = (0..count).map(card).collect();
+    let layouts = gpu.into_iter().flat_map(|gpu| &gpu.cards);
+    let partitions = layouts.filter_map(|layout| Some((cards.get(&layout.device)?, &layout.partitions)));
+    let partitions = partitions.flat_map(|(card, all)| all.iter().map(move |one| partition(card, one)));
+    let partitions: Vec<_> = partitions.map(|device| (device.id.clone(), device)).collect();
+    cards.into_iter().chain(partitions).chain(nic(agent, options.functions)).collect()
 }
 
 /// A NIC with so many virtual functions; nothing when it has none.
@@ -73,6 +81,16 @@ fn nic(agent: u32, functions: u32) -> Vec<(SmolStr, Device)> {
     all
 }
 
+fn partition(card: &Device, partition: &DevicePartition) -> Device {
+    Device {
+        id: SmolStr::new(format!("{}/{}@{}", card.id, partition.profile, partition.start)),
+        parent: Some(card.id.clone()),
+        links: Vec::new(),
+        partition: Rare::some(partition.clone()),
+        ..card.clone()
+    }
+}
+
 impl World {
     /// A card of a node fails, or is gone, for a while. Tells whether there is such a card, and it was well.
     pub(crate) fn fail_device(&mut self, agent: u32, index: u32, gone: bool, for_us: Micros) -> bool {
@@ -82,14 +100,19 @@ impl World {
         let Some(device) = host.devices.get_mut(&id).filter(|one| one.health == DeviceHealth::Healthy) else {
             return false;
         };
+        let code = XIDS[(for_us % XIDS.len() as u64) as usize];
         if gone {
-            host.devices.remove(&id);
+            host.devices.retain(|_, one| one.id != id && one.parent.as_ref() != Some(&id));
         } else {
-            device.health = DeviceHealth::Unhealthy { code: SmolStr::new_static("Xid48"), since_ms: 1 };
+            device.health = DeviceHealth::Unhealthy { code: SmolStr::new(format!("Xid{code}")), since_ms: 1 };
         }
         self.note(Host::Agent(agent), "device fails", u128::from(index), || format!("{id}, gone: {gone}"));
         self.queue.push(self.now_us + for_us, Event::DeviceBack { agent, index });
         self.tell_devices(agent);
+        if !gone {
+            let fault = DeviceFault { device: id, code, at_ms: 1, pod: None };
+            self.tell_agent(agent, Input::DeviceFault(fault));
+        }
         true
     }
 
@@ -97,17 +120,19 @@ impl World {
     pub(crate) fn device_back(&mut self, agent: u32, index: u32) {
         let Some(host) = self.agents.get_mut(agent as usize) else { return };
         let id = SmolStr::new(format!("GPU-{agent}-{index}"));
-        let Some(device) = built(agent, &self.options.node).remove(&id) else { return };
-        host.devices.insert(id, device);
+        let all = built(agent, &self.options.node, host.gpu.as_ref());
+        host.devices
+            .extend(all.into_iter().filter(|(_, one)| one.id == id || one.parent.as_ref() == Some(&id)));
         self.note(Host::Agent(agent), "device back", u128::from(index), String::new);
         self.tell_devices(agent);
+        self.tell_agent(agent, Input::DeviceReset { device: id });
     }
 
     /// Every card of every node is well again.
     pub(crate) fn mend_devices(&mut self) {
         for agent in 0..self.options.agents {
-            let built = built(agent, &self.options.node);
             let host = &mut self.agents[agent as usize];
+            let built = built(agent, &self.options.node, host.gpu.as_ref());
             if host.devices != built {
                 host.devices = built;
                 self.tell_devices(agent);
@@ -115,11 +140,33 @@ impl World {
         }
     }
 
+    /// An agent brings its cards into a mode: those that are there have exactly its partitions from then on.
+    pub(crate) fn set_gpu_mode(&mut self, agent: u32, gpu: GpuIntent) {
+        let host = &mut self.agents[agent as usize];
+        let cards: BTreeMap<SmolStr, Device> =
+            std::mem::take(&mut host.devices).into_iter().filter(|(_, one)| one.parent.is_none()).collect();
+        let parts = built(agent, &self.options.node, Some(&gpu)).into_iter();
+        let parts = parts.filter(|(_, one)| one.parent.as_ref().is_some_and(|card| cards.contains_key(card)));
+        host.devices = parts.chain(cards.clone()).collect();
+        let devices = host.devices.values().cloned().collect();
+        let mode = gpu.mode.clone();
+        host.gpu = Some(gpu);
+        self.note(Host::Agent(agent), "gpu mode", digest128(&mode), || mode.to_string());
+        self.tell_agent(agent, Input::GpuMode { mode, devices: Some(devices) });
+    }
+
     /// A running agent looks at its machine.
     pub(crate) fn tell_devices(&mut self, agent: u32) {
         if self.options.node.devices + self.options.node.functions > 0 {
-            let devices = self.agents[agent as usize].devices.values().cloned().collect();
-            self.tell_agent(agent, Input::Devices(devices));
+            let host = &self.agents[agent as usize];
+            let devices: Vec<Device> = host.devices.values().cloned().collect();
+            match host.gpu.as_ref().map(|gpu| gpu.mode.clone()) {
+                Some(mode) => {
+                    self.tell_agent(agent, Input::Devices(devices));
+                    self.tell_agent(agent, Input::GpuMode { mode, devices: None });
+                }
+                None => self.tell_agent(agent, Input::Devices(devices)),
+            }
         }
     }
 

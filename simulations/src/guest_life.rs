@@ -125,6 +125,7 @@ impl World {
             | Action::Report(_)
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
+            | Action::SetGpuMode(_)
             | Action::Note(_) => return,
         };
         let free_us = host.busy_until_us.get(&pod).copied().unwrap_or(0).max(self.now_us);

@@ -6,6 +6,7 @@ mod jobs;
 mod networks;
 mod placement;
 mod policies;
+mod queues;
 
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
@@ -34,6 +35,8 @@ const MIB: u64 = 1 << 20;
 const FILL_PERMILLE: u64 = 700;
 /// Commands that keep a card back, of those of a cluster with cards, in thousandths; and below which index.
 const CORDON_PERMILLE: u64 = 30;
+/// How often an operator sets the mode of a node's cards, in thousandths.
+const GPU_MODE_PERMILLE: u64 = 60;
 const CORDONED_BELOW: u32 = 4;
 /// How long a rollout may stand still, in milliseconds.
 const PROGRESS_DEADLINE_MS: u64 = 20_000;
@@ -106,10 +109,23 @@ impl Workload {
         if self.options.networks_permille > 0 && rng.chance(self.options.networks_permille) {
             return networks::command(rng, state);
         }
+        if self.options.queues_permille > 0 {
+            if let Some(first) = queues::level(state) {
+                return first;
+            }
+            if rng.chance(self.options.queues_permille) {
+                let namespace = self.namespace(rng);
+                return queues::command(rng, namespace, self.count);
+            }
+        }
         let deployment = self.deployment_ref(rng);
         if self.options.devices_permille > 0 && rng.chance(CORDON_PERMILLE) {
             let node = node_name(rng.range(0, u64::from(self.agents) - 1) as u32);
             return devices::cordon(rng, node, CORDONED_BELOW);
+        }
+        if self.options.devices_permille > 0 && rng.chance(GPU_MODE_PERMILLE) {
+            let node = node_name(rng.range(0, u64::from(self.agents) - 1) as u32);
+            return devices::gpu_mode(rng, node);
         }
         if self.options.autoscalers_permille > 0 && rng.chance(self.options.autoscalers_permille) {
             return autoscalers::command(rng, state, &deployment);

@@ -50,7 +50,9 @@ pub(crate) async fn run(args: DescribeArgs, context: &Context) -> Result<(), Fai
         let more = match object {
             Object::Node(_) => {
                 let devices = Devices::read(context).await?;
-                devices.of_node(object.meta().id).map(|ledger| (ledger, devices.names()))
+                let id = object.meta().id;
+                let ledger = devices.of_node(id).zip(devices.slice_of_node(id).cloned());
+                ledger.map(|(ledger, slice)| describe::NodeView { ledger, slice, names: devices.names() })
             }
             _ => None,
         };
@@ -95,6 +97,8 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::LimitRange(_)
         | Object::Department(_)
         | Object::Project(_)
+        | Object::PodGroup(_)
+        | Object::Queue(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)

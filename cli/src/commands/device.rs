@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::devices::{DeviceUse, NodeDevices, ledger_of};
 use bulkhead_types::{
-    Command, DeviceClass, DeviceHealth, Kind, Name, Object, ObjectId, Pod, ResourceSlice,
-    SriovNetworkNodeState,
+    Command, DeviceClass, DeviceHealth, Kind, Name, Node, NodeGpu, Object, ObjectId, PartitionStrategy, Pod,
+    ResourceSlice, SriovNetworkNodeState,
 };
 use clap::{Args, Subcommand};
 
@@ -60,23 +60,61 @@ async fn set(args: DeviceArgs, cordoned: bool, context: &Context) -> Result<(), 
     emit_line(&format!("device {} of node/{} {word}", args.device, args.node))
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Say how the cards of a node shall be used
+    GpuMode(GpuModeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GpuModeArgs {
+    /// The node's name
+    node: String,
+    /// `whole`, `shared`, a layout of partitions such as all-1g.10gb or 3g.40gb-2g.20gb, or `none` for none in particular
+    mode: String,
+    /// How partitions are named: `mixed` by their profiles, `single` as whole cards
+    #[arg(long, default_value = "mixed", value_parser = ["mixed", "single"])]
+    strategy: String,
+}
+
+/// `node gpu-mode`.
+pub(crate) async fn run_node(verb: NodeVerb, context: &Context) -> Result<(), Failure> {
+    let NodeVerb::GpuMode(args) = verb;
+    let node: Name = target::name(args.node.strip_prefix("node/").unwrap_or(&args.node))?;
+    let strategy = match args.strategy.as_str() {
+        "single" => PartitionStrategy::Single,
+        _ => PartitionStrategy::Mixed,
+    };
+    let gpu = (args.mode != "none").then(|| NodeGpu { mode: args.mode.as_str().into(), strategy });
+    context.submit(Command::SetGpuMode { node, gpu }).await?;
+    emit_line(&format!("GPU mode of node/{} is to be {}", args.node, args.mode))
+}
+
 /// Everything that ledgers are made of.
 pub(crate) struct Devices {
     slices: Vec<Arc<ResourceSlice>>,
     nics: Vec<Arc<SriovNetworkNodeState>>,
     classes: Vec<Arc<DeviceClass>>,
     pods: Vec<Arc<Pod>>,
+    nodes: Vec<Arc<Node>>,
 }
 
 impl Devices {
     pub(crate) async fn read(context: &Context) -> Result<Self, Failure> {
-        let mut found = Self { slices: Vec::new(), nics: Vec::new(), classes: Vec::new(), pods: Vec::new() };
-        for kind in [Kind::ResourceSlice, Kind::DeviceClass, Kind::Pod] {
+        let mut found = Self {
+            slices: Vec::new(),
+            nics: Vec::new(),
+            classes: Vec::new(),
+            pods: Vec::new(),
+            nodes: Vec::new(),
+        };
+        for kind in [Kind::ResourceSlice, Kind::DeviceClass, Kind::Pod, Kind::Node] {
             for object in context.client.list(kind, &Filter::default()).await?.0 {
                 match object {
                     Object::ResourceSlice(one) => found.slices.push(one),
                     Object::DeviceClass(one) => found.classes.push(one),
                     Object::Pod(one) if !one.devices().is_empty() => found.pods.push(one),
+                    Object::Node(one) => found.nodes.push(one),
                     _ => {}
                 }
             }
@@ -91,15 +129,21 @@ impl Devices {
         Ok(found)
     }
 
-    fn ledger(&self, slice: &ResourceSlice) -> NodeDevices {
-        let nics = self.nics.iter().find(|nics| nics.node == slice.node);
-        ledger_of(slice, nics.map(|nics| &**nics), &self.classes, &self.pods)
-    }
-
     /// The ledger of a node, when it reports devices.
     pub(crate) fn of_node(&self, node: ObjectId) -> Option<NodeDevices> {
         let slice = self.slices.iter().find(|slice| slice.node == node)?;
         Some(self.ledger(slice))
+    }
+
+    fn ledger(&self, slice: &ResourceSlice) -> NodeDevices {
+        let node = self.nodes.iter().find(|node| node.meta.id == slice.node);
+        let nics = self.nics.iter().find(|nics| nics.node == slice.node).map(|nics| &**nics);
+        ledger_of(slice, node.and_then(|node| node.spec.gpu.get()), nics, &self.classes, &self.pods)
+    }
+
+    /// What a node's agent said of its devices.
+    pub(crate) fn slice_of_node(&self, node: ObjectId) -> Option<&Arc<ResourceSlice>> {
+        self.slices.iter().find(|slice| slice.node == node)
     }
 
     /// The names of pods, for people.
@@ -176,7 +220,8 @@ fn status(used: &DeviceUse) -> String {
         DeviceHealth::Lost { .. } => "Lost".to_owned(),
     };
     let cordoned = used.is_cordoned.then(|| "SchedulingDisabled".to_owned());
-    let split = used.is_split.then(|| "split into virtual functions".to_owned());
+    let fenced = used.fence.as_ref().map(|fence| format!("Fenced: fault {}", fence.code));
+    let split = used.is_split.then(|| "split into parts".to_owned());
     let in_use = (!device.in_use_by.is_empty()).then(|| format!("used by {}", device.in_use_by));
-    [Some(health), cordoned, split, in_use].into_iter().flatten().collect::<Vec<_>>().join(",")
+    [Some(health), cordoned, fenced, split, in_use].into_iter().flatten().collect::<Vec<_>>().join(",")
 }

@@ -5,6 +5,7 @@ mod claims;
 mod config;
 mod device;
 mod profiles;
+mod queues;
 mod quotas;
 mod running;
 mod sriov;
@@ -92,7 +93,17 @@ pub(crate) struct About<'a> {
     /// What happened to it.
     pub(crate) history: &'a [v1::HistoryEntry],
     /// Of a node that reports devices: those, and the names of the pods that hold some.
-    pub(crate) devices: Option<(NodeDevices, BTreeMap<ObjectId, String>)>,
+    pub(crate) devices: Option<NodeView>,
+}
+
+/// The devices of a node.
+pub(crate) struct NodeView {
+    /// Who holds which.
+    pub(crate) ledger: NodeDevices,
+    /// What the agent said of them.
+    pub(crate) slice: std::sync::Arc<bulkhead_types::ResourceSlice>,
+    /// The names of the pods that hold some.
+    pub(crate) names: BTreeMap<ObjectId, String>,
 }
 
 /// The object, what belongs to it, and what happened to it.
@@ -121,7 +132,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::Namespace(_) => {}
         Object::Node(o) => {
             node(&mut page, o, related, directory);
-            devices.iter().for_each(|(ledger, names)| device::node(&mut page, ledger, names));
+            devices.iter().for_each(|view| device::node(&mut page, o.spec.gpu.get(), view));
         }
         Object::Pod(o) => pod(&mut page, o, directory),
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
@@ -145,6 +156,8 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
             page.line("Department", o.spec.department.as_ref().map_or("<none>", |name| name.as_str()));
             quotas::level(&mut page, &o.spec.hard, &o.status);
         }
+        Object::PodGroup(o) => queues::pod_group(&mut page, o),
+        Object::Queue(o) => queues::queue(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),

@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod queues;
 mod quotas;
 mod sriov;
 mod vertical;
@@ -101,6 +102,8 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
             &["NAME", "STATUS", "NODE", "CAPACITY", "ACCESS MODES", "STORAGECLASS", "AGE"]
         }
         (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
+        (Kind::PodGroup, _) => &["NAME", "STATUS", "MIN MEMBER", "PLACED", "PENDING", "QUEUE", "AGE"],
+        (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
@@ -179,6 +182,8 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::SriovIBNetwork(o) => (sriov::network(&o.meta, &o.spec.as_network()), vec![]),
         Object::SriovNetworkNodeState(o) => (sriov::state(o), vec![]),
         Object::Department(o) => (quotas::department(o), vec![]),
+        Object::PodGroup(o) => (queues::pod_group(o), vec![]),
+        Object::Queue(o) => (queues::queue(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };

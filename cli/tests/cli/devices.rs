@@ -77,11 +77,12 @@ async fn devices_are_shown_with_who_has_them_and_what_keeps_them_from_pods() {
     let to = described.find("Events").expect("the end");
     expect![[r#"
         Device resources:
-          RESOURCE              CAPACITY   ALLOCATABLE   ALLOCATED
-          nvidia.com/gpu        3          1             1
-          nvidia.com/gpucores   300        0             0
-          nvidia.com/gpumem     49152      0             0
-          nvidia.com/vgpu       30         0             0
+          RESOURCE              CAPACITY   ALLOCATABLE   ALLOCATED   USED
+          aliyun.com/gpu-mem    48         0             0           0%
+          nvidia.com/gpu        3          1             1           33%
+          nvidia.com/gpucores   300        0             0           0%
+          nvidia.com/gpumem     49152      0             0           0%
+          nvidia.com/vgpu       30         0             0           0%
         Devices:
           INDEX   DEVICE   RESOURCE         ID          NUMA   STATUS                       HOLDER          MEMORY
           0       GPU-0    nvidia.com/gpu   10de:20b5   0      Healthy                      default/train   16Gi

@@ -204,8 +204,15 @@ impl Fake {
         let id = meta(self.state().object(node).expect("the node")).id;
         let meta = v1::ObjectMeta { name: node.to_owned(), ..v1::ObjectMeta::default() };
         let cordoned = cordoned.iter().map(ToString::to_string).collect();
-        let slice =
-            v1::ResourceSlice { meta: Some(meta), node: id, incarnation: 1, sequence: 1, devices, cordoned };
+        let slice = v1::ResourceSlice {
+            meta: Some(meta),
+            node: id,
+            incarnation: 1,
+            sequence: 1,
+            devices,
+            cordoned,
+            state: None,
+        };
         self.put(Kind::ResourceSlice(slice));
     }
 

@@ -9,7 +9,9 @@ mod devices;
 mod elastic;
 mod emit;
 mod eviction;
+mod faults;
 mod garbage;
+mod gpu_mode;
 mod job_ends;
 mod jobs;
 mod managers;
@@ -243,7 +245,8 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::ReportVolumes { .. }
         | Command::ReportDevices { .. }
         | Command::SetSriovNodeState { .. }
-        | Command::SetDeviceCordoned { .. } => decide_nodes(state, command, emit),
+        | Command::SetDeviceCordoned { .. }
+        | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
@@ -269,6 +272,7 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::SetSriovNodeState { node, spec, status } => {
             networks::set_node_state(state, *node, spec, status, emit)
         }
+        Command::SetGpuMode { node, gpu } => gpu_mode::set(state, node, gpu.as_ref(), emit),
         Command::SetDeviceCordoned { node, device, cordoned } => {
             devices::set_cordoned(state, node, device, *cordoned, emit)
         }

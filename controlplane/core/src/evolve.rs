@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ContainerStatus, DeploymentSpec, Event, EventKind, Kind, LABEL_HOSTNAME, MemberId, MemberRecord,
-    MemberRole, Name, Node, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, Pod, PodStatus,
-    Rare, ResourceSlice, Revision, StringMap, Transaction,
+    ContainerStatus, DeploymentSpec, DeviceFence, DeviceState, Event, EventKind, FAULTS_KEPT_MAX,
+    FaultAction, HandledFault, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name, Node,
+    NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, PARTITIONS_LEVEL, Pod, PodStatus, Rare,
+    ResourceSlice, Revision, StringMap, Transaction,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::State;
 use crate::admission::admit;
+use crate::devices::card_of;
 use crate::owned_pod::{Birth, owned_pod, set_pod};
 
 /// How an object changed.
@@ -219,13 +221,32 @@ fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind)
             devices.extend(report.devices.iter().map(|device| (device.id.clone(), device.clone())));
             slice.devices = devices.into_values().collect();
             slice.cordoned.retain(|id| slice.devices.iter().any(|device| device.id == *id));
+            if state.feature_level >= PARTITIONS_LEVEL {
+                let mut known = slice.state.get().cloned().unwrap_or_default();
+                known.gpu_mode = report.gpu_mode.clone();
+                known.fences.retain(|fence| {
+                    fence.action != FaultAction::Drain || !report.resets.contains(&fence.device)
+                });
+                slice.state = Rare::some(known);
+            }
         }),
         EventKind::DeviceCordoned { id, device, cordoned } => changed_slice(state, *id, |slice| {
             slice.cordoned.retain(|one| one != device);
+            // An operator who gives a device back knows better than its last fault.
+            if let Some(known) = slice.state.get().filter(|_| !*cordoned) {
+                let mut known = known.clone();
+                known.fences.retain(|fence| fence.device != *device);
+                slice.state = Rare::some(known);
+            }
             if *cordoned {
                 slice.cordoned.push(device.clone());
                 slice.cordoned.sort_unstable();
             }
+        }),
+        EventKind::DeviceFaulted { id, handled } => changed_slice(state, *id, |slice| {
+            let mut known = slice.state.get().cloned().unwrap_or_default();
+            note_fault(&mut known, slice, handled, context.at_ms);
+            slice.state = Rare::some(known);
         }),
         EventKind::NodeSpecChanged { id, spec } => changed_node(state, *id, |node| {
             node.spec = spec.clone();
@@ -333,6 +354,8 @@ fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object
             Arc::make_mut(o).spec = wanted.spec.clone();
         }
         (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::PodGroup(o), Object::PodGroup(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
+        (Object::Queue(o), Object::Queue(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
         (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
     }
@@ -375,6 +398,8 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         }
         (Object::ResourceQuota(o), ObjectStatus::ResourceQuota(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Project(o), ObjectStatus::Project(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::PodGroup(o), ObjectStatus::PodGroup(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::Queue(o), ObjectStatus::Queue(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::SriovNetworkNodeState(o), ObjectStatus::SriovNetworkNodeState(s)) => {
             Arc::make_mut(o).status = s.clone();
@@ -425,6 +450,32 @@ fn share_images(known: &PodStatus, status: &mut PodStatus) {
     };
     share(&known.init_containers, &mut status.init_containers);
     share(&known.containers, &mut status.containers);
+}
+
+/// A fault is known from now on, and its card may be kept from pods.
+pub(crate) fn note_fault(
+    known: &mut DeviceState,
+    slice: &ResourceSlice,
+    handled: &HandledFault,
+    now_ms: u64,
+) {
+    let HandledFault { fault, action } = handled;
+    if let Some(device) = slice.device(&fault.device).filter(|_| action.fences()) {
+        let card = &card_of(slice, device).id;
+        // A fence that only an operator lifts is not weakened by one that a reset lifts.
+        let present = known.fences.iter().position(|fence| fence.device == *card);
+        let keeps = present.is_some_and(|at| known.fences[at].action == FaultAction::Fence);
+        if !keeps {
+            known.fences.retain(|fence| fence.device != *card);
+            let fence =
+                DeviceFence { device: card.clone(), code: fault.code, action: *action, since_ms: now_ms };
+            known.fences.push(fence);
+            known.fences.sort_by(|a, b| a.device.cmp(&b.device));
+        }
+    }
+    known.faults.push(handled.clone());
+    let surplus = known.faults.len().saturating_sub(FAULTS_KEPT_MAX);
+    known.faults.drain(..surplus);
 }
 
 fn changed_slice(state: &State, id: ObjectId, change: impl FnOnce(&mut ResourceSlice)) -> Object {

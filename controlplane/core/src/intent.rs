@@ -28,7 +28,9 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     };
     let deleted = state.claims_on(node).filter(ends).take(ITEMS_MAX);
     let deleted = deleted.map(|claim| DeletedVolume { id: claim.meta.id, uid: claim.status.volume });
-    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes: deleted.collect() })
+    let gpu = state.nodes().get(node).and_then(|node| devices::gpu_intent(state, node));
+    let deleted_volumes = deleted.collect();
+    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes, gpu })
 }
 
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
@@ -106,7 +108,8 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         (Object::Pod(present), Some(Object::Pod(former))) if !pod_differs(present, former, change) => vec![],
         (Object::Pod(pod), _) => pod.node.into_iter().collect(),
         (Object::Node(present), Some(Object::Node(former)))
-            if present.status.incarnation == former.status.incarnation =>
+            if present.status.incarnation == former.status.incarnation
+                && present.spec.gpu == former.spec.gpu =>
         {
             vec![]
         }
@@ -122,10 +125,22 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
             present.bound_node().into_iter().collect()
         }
         // A device of a pod may be gone, or be there again.
-        (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) => vec![slice.node],
+        (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) || has_mode(state, slice.node) => {
+            vec![slice.node]
+        }
+        // Which partitions a mode means is said by the classes.
+        (Object::DeviceClass(_), _) => {
+            let nodes = state.nodes().iter().filter(|node| node.spec.gpu.get().is_some());
+            nodes.map(|node| node.meta.id).collect()
+        }
         (Object::ConfigMap(_) | Object::Secret(_), _) => state.nodes_using(&change.object.object_ref()),
         _ => vec![],
     }
+}
+
+/// Whether the cards of a node shall be in a mode.
+fn has_mode(state: &State, node: ObjectId) -> bool {
+    state.nodes().get(node).is_some_and(|node| node.spec.gpu.get().is_some())
 }
 
 /// Whether any pod has devices of a node.

@@ -40,6 +40,8 @@ pub enum Violation {
     Vicinity,
     /// Who holds which device is kept wrongly.
     DeviceLedger,
+    /// What queues are said to use is not what their pods use.
+    QueueUse,
     /// A device is held by more pods than it can be, or by one that may not have it.
     DeviceHeldTwice {
         /// On which node.
@@ -91,6 +93,9 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::NetworkIndex);
     }
     check_networks(state, &mut violations);
+    if state.queue_use != state.queue_use_from_scratch() {
+        violations.push(Violation::QueueUse);
+    }
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));
     recount.follow_classes(&state.devices.classes, state.pods());
@@ -101,7 +106,8 @@ pub fn check(state: &State) -> Vec<Violation> {
     violations
 }
 
-/// Asked of the pods alone, without the ledger's code: a device has one whole holder, or shares that fit on it.
+/// Asked of the pods alone, without the ledger's code: a device has one whole holder, or shares that fit on it, and no card is
+/// held beside a part of it.
 fn check_devices(state: &State, violations: &mut Vec<Violation>) {
     let mut holders = BTreeMap::<(ObjectId, &SmolStr), Vec<Option<DeviceShare>>>::new();
     for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
@@ -114,10 +120,13 @@ fn check_devices(state: &State, violations: &mut Vec<Violation>) {
             holders.entry((node, &given.device)).or_default().push(given.share);
         }
     }
-    for ((node, device), shares) in holders {
-        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.device(device).is_some());
+    for ((node, device), shares) in &holders {
+        let (node, device) = (*node, *device);
+        let known = state.resource_slice_of(node).and_then(|slice| slice.device(device));
+        let card = known.filter(|one| one.partition.get().is_some()).and_then(|one| one.parent.as_ref());
+        let has_card = card.is_some_and(|card| holders.contains_key(&(node, card)));
         let is_alone = |share: &Option<DeviceShare>| share.is_none_or(|share| share.is_exclusive());
-        if !is_known || (shares.len() > 1 && shares.iter().any(is_alone)) {
+        if known.is_none() || has_card || (shares.len() > 1 && shares.iter().any(is_alone)) {
             violations.push(Violation::DeviceHeldTwice { node, device: device.clone() });
         }
     }

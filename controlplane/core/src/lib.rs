@@ -36,6 +36,7 @@ pub mod placement;
 mod pod_group;
 mod priority;
 pub mod query;
+mod queue;
 mod quota;
 pub mod reconcile;
 pub mod replica;

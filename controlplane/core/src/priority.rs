@@ -38,6 +38,12 @@ pub(crate) fn of(state: &State, spec: &PodSpec) -> Option<Priority> {
     state.priority_classes().get(id).map(|class| Priority::of_class(class))
 }
 
+/// The value of a class; `None` when it is not there.
+pub(crate) fn of_class(state: &State, class: &Name) -> Option<i32> {
+    let found = || state.priority_classes().get(state.find(Kind::PriorityClass, None, class)?);
+    system_priority(class.as_str()).or_else(|| found().map(|class| class.value))
+}
+
 fn of_default(state: &State) -> Priority {
     let default = state.priority_classes().iter().find(|class| class.global_default);
     default.map_or(Priority::NONE, |class| Priority::of_class(class))

@@ -30,6 +30,7 @@ mod job;
 mod looks;
 mod names;
 mod node_lifecycle;
+mod pod_group;
 mod queue;
 mod quota;
 mod replica_set;
@@ -175,6 +176,7 @@ impl Reconcilers {
             Box::new(autoscaler::Autoscalers::default()),
             Box::new(vertical_autoscaler::VerticalAutoscalers::default()),
             Box::new(disruption::Budgets::default()),
+            Box::new(pod_group::PodGroups::default()),
             Box::new(quota::Quotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
             Box::new(sriov::SriovPolicies::default()),

@@ -19,17 +19,22 @@
 //! State; a run counts what it binds on a copy.
 
 mod candidates;
+mod fairness;
+mod gangs;
 mod held;
 mod index;
+mod place;
 mod plan;
 mod pod_groups;
 mod preemptor;
 mod reconciler;
 mod report;
+mod reserves;
 mod score;
 mod search;
 mod shape;
 mod shapes;
+mod tell;
 mod topology;
 mod victims;
 

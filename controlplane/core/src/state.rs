@@ -7,6 +7,7 @@
 mod index;
 mod interner;
 mod new_life;
+mod queue_use;
 mod quota_use;
 mod records;
 mod requests;
@@ -19,8 +20,8 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
     MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroupKey, PriorityClass, Profile, Project, ReplicaSet, ResourceQuota,
-    ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet,
+    ResourceQuota, ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
     SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
@@ -34,6 +35,7 @@ pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub(crate) use index::{is_active, nominated_node};
 pub use new_life::REVISION_JUMP;
+pub(crate) use queue_use::QueueIndex;
 pub(crate) use quota_use::{Charge, QuotaIndex};
 pub use quota_use::{QuotaLevel, QuotaUse};
 pub use records::{RestoreError, Restorer};
@@ -72,6 +74,8 @@ pub struct State {
     pub(crate) limit_ranges: Table<LimitRange>,
     pub(crate) departments: Table<Department>,
     pub(crate) projects: Table<Project>,
+    pub(crate) pod_groups: Table<PodGroup>,
+    pub(crate) queues: Table<Queue>,
     pub(crate) device_classes: Table<DeviceClass>,
     pub(crate) resource_slices: Table<ResourceSlice>,
     pub(crate) sriov_network_node_policies: Table<SriovNetworkNodePolicy>,
@@ -81,6 +85,7 @@ pub struct State {
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
+    pub(crate) queue_use: QueueIndex,
     pub(crate) devices: DeviceIndex,
     pub(crate) networks: NetworkIndex,
     pub(crate) requests: requests::Requests,
@@ -239,6 +244,12 @@ impl State {
         self.index.nominated_on(node).filter_map(|id| self.pods.get(id))
     }
 
+    /// Whether any pod is of a group.
+    #[must_use]
+    pub fn has_pod_groups(&self) -> bool {
+        self.index.has_groups()
+    }
+
     /// The pods of a group, oldest first, those that end or ended included.
     pub fn pods_of_group(&self, group: &PodGroupKey) -> impl Iterator<Item = &Arc<Pod>> + use<'_> {
         self.index.of_group(group).filter_map(|id| self.pods.get(id))
@@ -326,17 +337,20 @@ impl State {
     }
 
     fn change_devices(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        let Self { devices, pods, nodes, device_classes: classes, resource_slices: slices, index, .. } = self;
         let (policies, nics) = (&self.sriov_network_node_policies, &self.sriov_network_node_states);
-        devices.change(former, present, devices::World { pods, classes, slices, index, policies, nics });
+        let world = devices::World { pods, nodes, classes, slices, index, policies, nics };
+        devices.change(former, present, world);
     }
 
     /// After the ledgers of devices, which say how many cards a request is for.
     fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, quota, pods, .. } = self;
+        let Self { devices, quota, queue_use, pods, .. } = self;
         quota.change(former, present);
+        queue_use.change(former, present, &devices.classes);
         if matches!(former.or(present), Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) {
             quota.follow_classes(&devices.classes, pods);
+            queue_use.recount(&devices.classes, pods);
         }
     }
 
@@ -377,12 +391,22 @@ impl State {
         networks
     }
 
+    /// The sums of queues made afresh: what is kept must always equal them.
+    pub(crate) fn queue_use_from_scratch(&self) -> QueueIndex {
+        let mut sums = QueueIndex::default();
+        for group in self.pod_groups.iter() {
+            sums.change(None, Some(&Object::PodGroup(Arc::clone(group))), &self.devices.classes);
+        }
+        sums.recount(&self.devices.classes, &self.pods);
+        sums
+    }
+
     /// The ledgers of devices made afresh: what is kept must always equal them.
     pub(crate) fn devices_from_scratch(&self) -> DeviceIndex {
-        let Self { pods, device_classes: classes, resource_slices: slices, index, .. } = self;
+        let Self { pods, nodes, device_classes: classes, resource_slices: slices, index, .. } = self;
         let (policies, nics) = (&self.sriov_network_node_policies, &self.sriov_network_node_states);
         let mut devices = DeviceIndex::default();
-        devices.rebuild(devices::World { pods, classes, slices, index, policies, nics });
+        devices.rebuild(devices::World { pods, nodes, classes, slices, index, policies, nics });
         devices
     }
 

@@ -250,7 +250,8 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::NodeRegistered { .. }
         | EventKind::NodePhaseChanged { .. }
         | EventKind::DevicesReported { .. }
-        | EventKind::DeviceCordoned { .. } => describe_node(state, names, &event.kind),
+        | EventKind::DeviceCordoned { .. }
+        | EventKind::DeviceFaulted { .. } => describe_node(state, names, &event.kind),
         EventKind::SpecChanged(object) => {
             let changed = Some(object.object_ref());
             ("SpecChanged", changed, format!("generation {}", object.meta().generation + 1))
@@ -298,7 +299,8 @@ fn describe_node(
     match event {
         EventKind::NodeSpecChanged { id, spec } => {
             let summary = if spec.unschedulable { "cordoned" } else { "schedulable" };
-            ("SpecChanged", of(Kind::Node, *id), summary.to_owned())
+            let mode = spec.gpu.get().map_or_else(String::new, |gpu| format!(", GPU mode {}", gpu.mode));
+            ("SpecChanged", of(Kind::Node, *id), format!("{summary}{mode}"))
         }
         EventKind::NodeRegistered { id, incarnation, .. } => {
             ("Registered", of(Kind::Node, *id), format!("incarnation {incarnation}"))
@@ -317,6 +319,11 @@ fn describe_node(
         EventKind::DeviceCordoned { id, device, cordoned } => {
             let word = if *cordoned { "cordoned" } else { "uncordoned" };
             ("DeviceCordoned", of(Kind::ResourceSlice, *id), format!("{device} {word}"))
+        }
+        EventKind::DeviceFaulted { id, handled } => {
+            let (fault, action) = (&handled.fault, handled.action.as_str());
+            let of = of(Kind::ResourceSlice, *id);
+            ("DeviceFaulted", of, format!("{} fault {}: {action}", fault.device, fault.code))
         }
         other => unreachable!("{other:?} is told by describe"),
     }

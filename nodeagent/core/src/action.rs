@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{AgentReport, ObjectId, PodIntent, VolumeFiles};
+use bulkhead_types::{AgentReport, GpuIntent, ObjectId, PodIntent, VolumeFiles};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -77,6 +77,9 @@ pub enum Action {
         /// On the agent's monotonic clock, in milliseconds.
         until_ms: u64,
     },
+    /// Bring the cards into a mode, with exactly the partitions that it says. Answer: `GpuMode` once they are in it; none as long
+    /// as they are not. It may be asked for again. Concerns no pod.
+    SetGpuMode(GpuIntent),
     /// Something for the log.
     Note(Note),
 }

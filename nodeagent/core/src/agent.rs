@@ -76,6 +76,9 @@ impl Agent {
             }
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
             Input::Devices(devices) => self.devices.set(devices),
+            Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
+            Input::DeviceFault(fault) => self.devices.fault(fault),
+            Input::DeviceReset { device } => self.devices.reset(device),
             observation => self.observe(now_ms, observation),
         }
         self.tick(now_ms);
@@ -209,6 +212,7 @@ impl Agent {
         self.generation = intent.generation;
         self.intent_is_fresh = true;
         self.deletions.set(&intent.deleted_volumes);
+        self.actions.extend(self.devices.want(intent.gpu.as_ref()).map(Action::SetGpuMode));
         let wanted: BTreeMap<ObjectId, &PodIntent> = intent.pods.iter().map(|pod| (pod.id, pod)).collect();
         for pod in self.pods.values_mut() {
             let entry = wanted.get(&pod.id).copied();
@@ -375,7 +379,11 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::GuestPod { pod, .. }
         | Input::VmExited { pod, .. }
         | Input::VmGone { pod } => Some(*pod),
-        Input::VolumeDeleted { .. } | Input::Devices(_) => None,
+        Input::VolumeDeleted { .. }
+        | Input::Devices(_)
+        | Input::GpuMode { .. }
+        | Input::DeviceFault(_)
+        | Input::DeviceReset { .. } => None,
         Input::Usage(usage) => Some(usage.pod),
         Input::Recovered { .. }
         | Input::Joined(_)

@@ -5,77 +5,153 @@
 //!                                                             └── never answered ──► told = nothing: everything again
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use bulkhead_types::{DEVICES_MAX, Device, DeviceReport};
+use bulkhead_types::{DEVICES_MAX, Device, DeviceFault, DeviceReport, FAULTS_PER_REPORT_MAX, GpuIntent};
 use smol_str::SmolStr;
 
 type Devices = BTreeMap<SmolStr, Device>;
+
+/// What there is, or what is known of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct View {
+    devices: Devices,
+    gpu_mode: Option<SmolStr>,
+}
+
+/// A report that is under way.
+#[derive(Clone, Debug)]
+struct Sent {
+    at_ms: u64,
+    view: View,
+    faults: usize,
+    resets: usize,
+}
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeviceNews {
     /// What the host said last; `None` before it said anything: then nobody is told anything.
-    present: Option<Devices>,
+    present: Option<View>,
     /// What the control plane knows in this session; `None` before its first answer.
-    told: Option<Devices>,
-    /// What is under way, by when it was sent.
-    sent: Option<(u64, Devices)>,
+    told: Option<View>,
+    /// What is under way.
+    sent: Option<Sent>,
     sequence: u64,
+    /// What happened and was not acknowledged yet, oldest first.
+    faults: VecDeque<DeviceFault>,
+    resets: VecDeque<SmolStr>,
+    /// The mode that is wanted.
+    wanted: Option<GpuIntent>,
 }
 
 impl DeviceNews {
     /// Takes over what the host found. More devices than the control plane keeps are left out, those with the last ids.
     pub(crate) fn set(&mut self, devices: Vec<Device>) {
         let all = devices.into_iter().map(|device| (device.id.clone(), device));
-        self.present = Some(all.collect::<Devices>().into_iter().take(DEVICES_MAX).collect());
+        let devices = all.collect::<Devices>().into_iter().take(DEVICES_MAX).collect();
+        self.present.get_or_insert_default().devices = devices;
     }
 
-    /// A new session: nothing is known there yet.
+    /// The cards are in a mode, with these devices or those that there were.
+    pub(crate) fn set_mode(&mut self, mode: SmolStr, devices: Option<Vec<Device>>) {
+        if let Some(devices) = devices {
+            self.set(devices);
+        }
+        // Before the host was looked at, what it has in that mode is not known.
+        if let Some(present) = &mut self.present {
+            present.gpu_mode = Some(mode);
+        }
+    }
+
+    /// Notes a fault; of more than a report takes the oldest is left out.
+    pub(crate) fn fault(&mut self, fault: DeviceFault) {
+        push(&mut self.faults, fault, FAULTS_PER_REPORT_MAX, self.sent.as_mut().map(|sent| &mut sent.faults));
+    }
+
+    /// Notes that a device was reset.
+    pub(crate) fn reset(&mut self, device: SmolStr) {
+        push(&mut self.resets, device, DEVICES_MAX, self.sent.as_mut().map(|sent| &mut sent.resets));
+    }
+
+    /// Takes over which mode is wanted. Tells what is to be done, when that is new.
+    pub(crate) fn want(&mut self, gpu: Option<&GpuIntent>) -> Option<GpuIntent> {
+        let is_new = self.wanted.as_ref() != gpu;
+        self.wanted = gpu.cloned();
+        gpu.filter(|_| is_new).cloned()
+    }
+
+    /// A new session: nothing is known there yet, and the mode is asked for anew.
     pub(crate) fn forget_reports(&mut self) {
-        (self.told, self.sent, self.sequence) = (None, None, 0);
+        (self.told, self.sent, self.sequence, self.wanted) = (None, None, 0, None);
     }
 
     /// Whether something is to be told that no report has said.
     pub(crate) fn has_news(&self) -> bool {
         let Some(present) = &self.present else { return false };
-        self.sent.is_none() && self.told.as_ref() != Some(present)
+        let happened = !self.faults.is_empty() || !self.resets.is_empty();
+        self.sent.is_none() && (happened || self.told.as_ref() != Some(present))
     }
 
     /// What a report says that is sent now.
     pub(crate) fn take_report(&mut self, now_ms: u64) -> Option<DeviceReport> {
         let present = self.present.as_ref().filter(|_| self.has_news())?;
         self.sequence += 1;
-        let (sequence, sent) = (self.sequence, present.clone());
+        let known = DeviceReport {
+            sequence: self.sequence,
+            gpu_mode: present.gpu_mode.clone(),
+            faults: self.faults.iter().cloned().collect(),
+            resets: self.resets.iter().cloned().collect(),
+            ..DeviceReport::default()
+        };
         let report = match &self.told {
             None => {
-                let devices = present.values().cloned().collect();
-                DeviceReport { sequence, snapshot: true, devices, removed: Vec::new() }
+                let devices = present.devices.values().cloned().collect();
+                DeviceReport { snapshot: true, devices, ..known }
             }
-            Some(told) => DeviceReport {
-                sequence,
-                snapshot: false,
-                devices: present.values().filter(|one| told.get(&one.id) != Some(one)).cloned().collect(),
-                removed: told.keys().filter(|id| !present.contains_key(*id)).cloned().collect(),
-            },
+            Some(View { devices: told, .. }) => {
+                let is_new = |one: &&Device| told.get(&one.id) != Some(*one);
+                let is_gone = |id: &&SmolStr| !present.devices.contains_key(*id);
+                DeviceReport {
+                    devices: present.devices.values().filter(is_new).cloned().collect(),
+                    removed: told.keys().filter(is_gone).cloned().collect(),
+                    ..known
+                }
+            }
         };
-        self.sent = Some((now_ms, sent));
+        let (view, faults, resets) = (present.clone(), self.faults.len(), self.resets.len());
+        self.sent = Some(Sent { at_ms: now_ms, view, faults, resets });
         Some(report)
     }
 
     /// A report was answered. What was sent before it and was not may have been lost, or the control plane says that it does not
     /// know what it was told, as before its servers knew of devices: then everything is told again.
     pub(crate) fn acknowledge(&mut self, sent_at_ms: u64, unknown: bool) {
-        if unknown && self.sent.is_none() && self.present.as_ref().is_some_and(|present| !present.is_empty())
-        {
+        let has_any = self.present.as_ref().is_some_and(|present| !present.devices.is_empty());
+        if unknown && self.sent.is_none() && has_any {
             self.told = None;
         }
-        match &self.sent {
-            Some((at, _)) if *at == sent_at_ms => self.told = self.sent.take().map(|(_, devices)| devices),
-            Some((at, _)) if *at < sent_at_ms => (self.told, self.sent) = (None, None),
-            _ => {}
+        match self.sent.take_if(|sent| sent.at_ms <= sent_at_ms) {
+            Some(sent) if sent.at_ms == sent_at_ms => {
+                self.faults.drain(..sent.faults);
+                self.resets.drain(..sent.resets);
+                self.told = Some(sent.view);
+            }
+            Some(_) => self.told = None,
+            None => {}
         }
     }
+}
+
+/// Adds to a list of at most so many; what is under way of it is at its front.
+fn push<T>(list: &mut VecDeque<T>, item: T, most: usize, sent: Option<&mut usize>) {
+    if list.len() == most {
+        list.pop_front();
+        if let Some(sent) = sent {
+            *sent = sent.saturating_sub(1);
+        }
+    }
+    list.push_back(item);
 }
 
 #[cfg(test)]
@@ -120,5 +196,39 @@ mod tests {
         news.acknowledge(10, false);
         news.acknowledge(11, true);
         assert!(!news.has_news(), "nothing is nothing, known or not");
+    }
+
+    #[test]
+    fn faults_and_modes_are_told_until_they_are_acknowledged() {
+        let mut news = DeviceNews::default();
+        let fault = |code| DeviceFault { device: "a".into(), code, at_ms: 1, pod: None };
+        let told = |news: &mut DeviceNews, now_ms| {
+            let report = news.take_report(now_ms).expect("news");
+            let codes: Vec<u32> = report.faults.iter().map(|fault| fault.code).collect();
+            (codes, report.resets.len(), report.gpu_mode.unwrap_or_default().to_string())
+        };
+        news.set(vec![device("a", 0)]);
+        news.fault(fault(13));
+        assert_eq!(told(&mut news, 1), (vec![13], 0, String::new()));
+        news.fault(fault(48));
+        news.reset("a".into());
+        news.acknowledge(2, false);
+        assert_eq!(told(&mut news, 3), (vec![13, 48], 1, String::new()), "the first may be lost");
+        news.fault(fault(79));
+        news.acknowledge(3, false);
+        news.set_mode("shared".into(), None);
+        assert_eq!(told(&mut news, 4), (vec![79], 0, "shared".to_owned()));
+        news.acknowledge(4, false);
+        assert!(!news.has_news());
+        for code in 0..100 {
+            news.fault(fault(code));
+        }
+        assert_eq!(told(&mut news, 5).0.len(), FAULTS_PER_REPORT_MAX);
+        let gpu = |mode: &str| GpuIntent { mode: mode.into(), cards: Vec::new() };
+        assert_eq!(news.want(Some(&gpu("whole"))), Some(gpu("whole")));
+        assert_eq!(news.want(Some(&gpu("whole"))), None, "it is asked for once");
+        assert_eq!(news.want(None), None);
+        news.forget_reports();
+        assert_eq!(news.want(Some(&gpu("whole"))), Some(gpu("whole")), "and in each session");
     }
 }

@@ -1,6 +1,8 @@
 //! What happens to the agent.
 
-use bulkhead_types::{AgentAck, ContainerStatus, Device, Intent, Joined, ObjectId, PodPhase, PodUsage};
+use bulkhead_types::{
+    AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, ObjectId, PodPhase, PodUsage,
+};
 use smol_str::SmolStr;
 
 use crate::VmRecord;
@@ -39,6 +41,20 @@ pub enum Input {
     Disconnected,
     /// The devices that the machine has now: all of them, whenever they are looked at.
     Devices(Vec<Device>),
+    /// The cards are in this mode now; answers [`crate::Action::SetGpuMode`].
+    GpuMode {
+        /// Its name.
+        mode: SmolStr,
+        /// The devices that the machine has in that mode; unset: those that it had.
+        devices: Option<Vec<Device>>,
+    },
+    /// A device had a fault.
+    DeviceFault(DeviceFault),
+    /// A device was reset.
+    DeviceReset {
+        /// Its id.
+        device: SmolStr,
+    },
     /// An image is on the node.
     ImageReady {
         /// For which pod.

@@ -126,6 +126,7 @@ impl Worker {
             | Action::Report(_)
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
+            | Action::SetGpuMode(_)
             | Action::Note(_) => {
                 unreachable!("the driver keeps these for itself")
             }

@@ -13,10 +13,12 @@ mod elastic;
 mod job;
 mod meta;
 mod node;
+mod partition;
 mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod queue;
 mod quota;
 mod security;
 mod sriov;
@@ -31,8 +33,9 @@ use std::sync::Arc;
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
     HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodStatus, Profile, Project, ResourceQuota, Shared,
-    SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet, VerticalPodAutoscaler, validate,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
+    ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
+    VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -302,6 +305,14 @@ fn policy(
         Kind::Department => {
             let (spec, status) = (quota::department(d, spec?)?, Default::default());
             Object::Department(Arc::new(Department { meta: meta?, spec, status }))
+        }
+        Kind::PodGroup => {
+            let (spec, status) = (queue::pod_group(d, spec?)?, Default::default());
+            Object::PodGroup(Arc::new(PodGroup { meta: meta?, spec, status }))
+        }
+        Kind::Queue => {
+            let (spec, status) = (queue::queue(d, spec?)?, Default::default());
+            Object::Queue(Arc::new(Queue { meta: meta?, spec, status }))
         }
         Kind::LimitRange => {
             Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))

@@ -12,6 +12,7 @@ mod job;
 mod placement;
 mod pod;
 mod profile;
+mod queue;
 mod quota;
 mod running;
 mod sriov;
@@ -83,6 +84,10 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         Object::ResourceQuota(o) => (Some(quota::quota_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::Project(o) => (Some(quota::project_spec(&o.spec)), Some(quota::status(&o.status))),
         Object::Department(o) => (Some(quota::department_spec(&o.spec)), Some(quota::status(&o.status))),
+        Object::PodGroup(o) => {
+            (Some(queue::pod_group_spec(&o.spec)), Some(queue::pod_group_status(&o.status)))
+        }
+        Object::Queue(o) => (Some(queue::queue_spec(&o.spec)), Some(queue::queue_status(&o.status))),
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
         Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
         Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
@@ -228,6 +233,9 @@ fn node_spec(node: &Node) -> Value {
     let mut fields = Fields::new();
     if node.spec.unschedulable {
         fields = fields.set("unschedulable", true.into());
+    }
+    if let Some(gpu) = node.spec.gpu.get() {
+        fields = fields.text("gpuMode", &gpu.mode).text("partitionStrategy", gpu.strategy.as_str());
     }
     fields.list("taints", node.spec.taints.iter().map(taint)).finish()
 }

@@ -13,14 +13,23 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
     for object in &objects {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
-    let [Object::DeviceClass(class), Object::Pod(train), Object::Pod(serve)] = &objects[..] else {
-        panic!("a class and two pods, not {objects:?}")
+    let [
+        Object::DeviceClass(class),
+        Object::Pod(train),
+        Object::Pod(serve),
+        Object::Pod(units),
+        Object::Pod(slice),
+    ] = &objects[..]
+    else {
+        panic!("a class and four pods, not {objects:?}")
     };
     assert_eq!(class.spec.selector.devices.len(), 3);
     let asks = |pod: &bulkhead_types::Pod| -> Vec<(String, u64)> {
         pod.spec.containers[0].extended_resources().map(|(name, amount)| (name.to_string(), amount)).collect()
     };
     assert_eq!(asks(train), [("nvidia.com/gpu".to_owned(), 2)]);
+    assert_eq!(asks(units), [("aliyun.com/gpu-mem".to_owned(), 8)]);
+    assert_eq!(asks(slice), [("nvidia.com/mig-1g.10gb".to_owned(), 1)]);
     let shares = [("nvidia.com/gpucores", 20), ("nvidia.com/gpumem", 4000), ("nvidia.com/vgpu", 1)];
     assert_eq!(asks(serve), shares.map(|(name, amount)| (name.to_owned(), amount)));
 }
@@ -92,6 +101,74 @@ fn mistakes_of_classes_are_told_with_their_places() {
 }
 
 #[test]
+fn mistakes_of_partitions_are_told_with_their_places() {
+    let class =
+        |rest: &str| format!("{{extendedResourceName: a.b/c, selector: {{vendors: ['10de']}}, {rest}}}");
+    let model = "name: m, capacity: {memory: 8}, placedBy: memory";
+    check_class(
+        &class(&format!(
+            "partitioning: {{models: [{{{model}, profiles: [\
+             {{name: p, extendedResourceName: a.b/c, uses: {{memory: 4, cores: 1}}, placements: [0, 6]}}, \
+             {{name: p, extendedResourceName: a.b/d, uses: {{}}, placement: [0]}}]}}]}}"
+        )),
+        expect![[r#"
+            a.yaml:4:164 spec.partitioning.models[0].profiles[0].extendedResourceName: repeats a.b/c: each resource has a name of its own
+            a.yaml:4:211 spec.partitioning.models[0].profiles[0].uses[cores]: is nothing that the card has: see capacity
+            a.yaml:4:222 spec.partitioning.models[0].profiles[0].placements: must be places for 4 of 8 slices of memory
+            a.yaml:4:243 spec.partitioning.models[0].profiles[1].placements: must be places for 0 of 8 slices of memory
+            a.yaml:4:244 spec.partitioning.models[0].profiles[1].name: repeats p
+            a.yaml:4:282 spec.partitioning.models[0].profiles[1].uses: must say what a partition uses of its card
+            a.yaml:4:292 spec.partitioning.models[0].profiles[1].placement: unknown field: did you mean "placements"?
+        "#]],
+    );
+    check_class(
+        &class(&format!(
+            "partitioning: {{models: [{{{model}, profiles: [\
+             {{name: p, extendedResourceName: a.b/d, uses: {{memory: 4}}, placements: [0, 4]}}]}}], \
+             layouts: [{{name: three, partitions: {{p: 3}}}}, {{name: q, partitions: {{q: 1}}}}, {{name: two, partitions: {{p: 2}}}}]}}"
+        )),
+        expect![[r#"
+            a.yaml:4:260 spec.partitioning.layouts[0].partitions: do not fit on a card: more memory is used than the 8 that a m has
+            a.yaml:4:291 spec.partitioning.layouts[1].partitions: are profiles of no model
+        "#]],
+    );
+    check_class(
+        &class(
+            "faults: {rules: [{action: Explode, codes: [48, x]}]}, visibility: {env: 'A=B'}, memoryResourceName: m",
+        ),
+        expect![[r#"
+            a.yaml:4:94 spec.faults.rules[0].action: "Explode" is not one of Warn, KillPod, KillAll, Fence, Drain
+            a.yaml:4:115 spec.faults.rules[0].codes[1]: must be a whole number
+            a.yaml:4:135 spec.visibility.env: is no name of a variable: expected letters, digits and _, such as CXPU_VISIBLE_DEVICES
+            a.yaml:4:148 spec.memoryResourceName: is no name of an extended resource: expected DOMAIN/NAME, such as nvidia.com/gpu
+        "#]],
+    );
+}
+
+#[test]
+fn the_mode_of_a_node_is_read_and_printed() {
+    let node = |spec: &str| format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nspec: {spec}\n");
+    let objects = read(&node("{gpuMode: all-1g.10gb, partitionStrategy: Single}"));
+    let [Object::Node(one)] = &objects[..] else { panic!("a node") };
+    let gpu = one.spec.gpu.get().expect("a mode");
+    assert_eq!((gpu.mode.as_str(), gpu.strategy), ("all-1g.10gb", bulkhead_types::PartitionStrategy::Single));
+    let printed = to_yaml(&objects[0], NAMES);
+    assert!(printed.contains("gpuMode: all-1g.10gb"), "{printed}");
+    check(
+        &node("{partitionStrategy: Single}"),
+        expect![[r#"
+        a.yaml:4:7 spec.gpuMode: is required
+    "#]],
+    );
+    check(
+        &node("{gpuMode: ''}"),
+        expect![[r#"
+        a.yaml:4:8 spec.gpuMode: must have 1 to 128 bytes, and no control characters
+    "#]],
+    );
+}
+
+#[test]
 fn mistakes_of_requests_are_told_with_their_places() {
     check_resources(
         "{requests: {nvidia.com/gpu: 1}}",
@@ -123,7 +200,7 @@ fn mistakes_of_requests_are_told_with_their_places() {
     check(
         "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
         expect![[r#"
-        a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass
-    "#]],
+            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass
+        "#]],
     );
 }

@@ -39,13 +39,19 @@ fn check_spec(kind: &str, spec: &str, expected: Expect) {
 #[test]
 fn mistakes_of_policies_are_told_with_their_places() {
     let check = |spec: &str, expected| check_spec("SriovNetworkNodePolicy", spec, expected);
-    check("{resourceName: a, numVfs: 4, nicSelector: {vendor: '8086'}}", expect![[r#"
+    check(
+        "{resourceName: a, numVfs: 4, nicSelector: {vendor: '8086'}}",
+        expect![[r#"
         accepted
-    "#]]);
-    check("{resourceName: '', numVf: 4, nicSelector: {}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{resourceName: '', numVf: 4, nicSelector: {}}",
+        expect![[r#"
         a.yaml:4:7 spec.numVfs: is required
         a.yaml:4:26 spec.numVf: unknown field: did you mean "numVfs"?
-    "#]]);
+    "#]],
+    );
     check(
         "{resourceName: a, numVfs: 0, priority: 100, mtu: 9001, isRdma: true, deviceType: vfio-pci, linkType: IB, \
          nicSelector: {vendor: '8086'}}",
@@ -67,10 +73,13 @@ fn mistakes_of_policies_are_told_with_their_places() {
             a.yaml:4:110 spec.nicSelector.pfNames[4]: "d/e" is no NIC's name: expected NAME or NAME#FIRST-LAST, such as eno1#0-3
         "#]],
     );
-    check("{resourceName: a, numVfs: 1, nicSelector: {rootDevices: ['61:00.0']}}", expect![[r#"
+    check(
+        "{resourceName: a, numVfs: 1, nicSelector: {rootDevices: ['61:00.0']}}",
+        expect![[r#"
         a.yaml:4:50 spec.nicSelector.rootDevices: needs one of vendor, deviceID and pfNames as well: an address alone may be another device on another node
         a.yaml:4:64 spec.nicSelector.rootDevices[0]: "61:00.0" is no PCI address: expected DDDD:BB:DD.F, such as 0000:61:00.0
-    "#]]);
+    "#]],
+    );
     check(
         "{resourceName: a, numVfs: 1, deviceType: vfio, linkType: ib, nicSelector: {vendor: 8086, deviceID: 158}}",
         expect![[r#"
@@ -84,9 +93,12 @@ fn mistakes_of_policies_are_told_with_their_places() {
 #[test]
 fn mistakes_of_networks_are_told_with_their_places() {
     let check = |spec: &str, expected| check_spec("SriovNetwork", spec, expected);
-    check("{resourceName: a}", expect![[r#"
+    check(
+        "{resourceName: a}",
+        expect![[r#"
         accepted
-    "#]]);
+    "#]],
+    );
     check(
         "{resourceName: a, spoofChk: on, trust: true, linkState: up, vlan: 4096, vlanQoS: 8}",
         expect![[r#"
@@ -96,21 +108,30 @@ fn mistakes_of_networks_are_told_with_their_places() {
             a.yaml:4:79 spec.vlanQoS: must be from 0 to 7
         "#]],
     );
-    check("{resourceName: a, vlanQoS: 1, minTxRate: 10, maxTxRate: 5, networkNamespace: A}", expect![[r#"
+    check(
+        "{resourceName: a, vlanQoS: 1, minTxRate: 10, maxTxRate: 5, networkNamespace: A}",
+        expect![[r#"
         a.yaml:4:25 spec.vlanQoS: needs a vlan above 0: the priority is part of its tag
         a.yaml:4:37 spec.minTxRate: must be at most maxTxRate, which must be set as well
         a.yaml:4:84 spec.networkNamespace: name "A" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
-    "#]]);
-    check(r#"{resourceName: a, ipam: '{"type": "host-local", "subnet": "10.0.0.0/24"}'}"#, expect![[r#"
+    "#]],
+    );
+    check(
+        r#"{resourceName: a, ipam: '{"type": "host-local", "subnet": "10.0.0.0/24"}'}"#,
+        expect![[r#"
         a.yaml:4:31 spec.ipam.range: is required
         a.yaml:4:31 spec.ipam.subnet: unknown field: there are type, range, range_start, range_end, exclude, gateway
         a.yaml:4:31 spec.ipam.type: must be "whereabouts": other ways to give out addresses are not supported
-    "#]]);
-    check(r#"{resourceName: a, ipam: '{', capabilities: '{"bandwidth": true, "mac": 1}'}"#, expect![[r#"
+    "#]],
+    );
+    check(
+        r#"{resourceName: a, ipam: '{', capabilities: '{"bandwidth": true, "mac": 1}'}"#,
+        expect![[r#"
         a.yaml:4:31 spec.ipam: is no JSON: EOF while parsing an object at line 1 column 1
         a.yaml:4:50 spec.capabilities.bandwidth: unknown field: there are ips, mac
         a.yaml:4:50 spec.capabilities.mac: expected true or false
-    "#]]);
+    "#]],
+    );
     check(
         r#"{resourceName: a, ipam: '{"type": "whereabouts", "range": "10.0.0.0/31", "exclude": ["10.0.0.300"]}'}"#,
         expect![[r#"
@@ -132,10 +153,18 @@ fn mistakes_of_networks_are_told_with_their_places() {
             a.yaml:4:31 spec.ipam.range: "10.0.0.5-10.0.0.9/24": say the bounds by range_start and range_end
         "#]],
     );
-    check_spec("SriovIBNetwork", "{resourceName: a, vlan: 1}", expect![[r#"
+    check_spec(
+        "SriovIBNetwork",
+        "{resourceName: a, vlan: 1}",
+        expect![[r#"
         a.yaml:4:25 spec.vlan: unknown field
-    "#]]);
-    check_spec("SriovNetworkNodeState", "{}", expect![[r#"
+    "#]],
+    );
+    check_spec(
+        "SriovNetworkNodeState",
+        "{}",
+        expect![[r#"
         a.yaml:2:7 kind: kind "SriovNetworkNodeState" is unknown: did you mean "SriovNetworkNodePolicy"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork
-    "#]]);
+    "#]],
+    );
 }

@@ -71,6 +71,7 @@ wire_oneof!(Command => command {
         ReportDevices "report_devices" { node, incarnation, report }
         SetSriovNodeState "set_sriov_node_state" { node, spec, status }
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }
+        SetGpuMode "set_gpu_mode" { node, gpu }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }

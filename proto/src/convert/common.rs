@@ -15,7 +15,8 @@ wire_enum! {
         Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret,
         ControllerRevision, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget,
         VerticalPodAutoscaler, ElasticWorkload, PriorityClass, Profile, PersistentVolumeClaim,
-        ResourceQuota, LimitRange, Department, Project, DeviceClass, ResourceSlice,
+        ResourceQuota, LimitRange, Department, Project, PodGroup, Queue,
+        DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }

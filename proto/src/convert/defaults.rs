@@ -2,13 +2,16 @@
 
 use bulkhead_types::{
     BACKOFF_LIMIT_DEFAULT, BACKOFF_LIMIT_NONE, FAILED_JOBS_HISTORY_LIMIT_DEFAULT, FILE_MODE_DEFAULT,
-    IntOrPercent, PROBE_FAILURE_THRESHOLD_DEFAULT, PROBE_PERIOD_MS_DEFAULT, PROBE_SUCCESS_THRESHOLD_DEFAULT,
-    PROBE_TIMEOUT_MS_DEFAULT, PROGRESS_DEADLINE_MS_DEFAULT, REVISION_HISTORY_LIMIT_DEFAULT, ResourceField,
-    SPLIT_COUNT_DEFAULT, SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
+    IntOrPercent, MEMORY_UNIT_MEBIBYTES_DEFAULT, PROBE_FAILURE_THRESHOLD_DEFAULT, PROBE_PERIOD_MS_DEFAULT,
+    PROBE_SUCCESS_THRESHOLD_DEFAULT, PROBE_TIMEOUT_MS_DEFAULT, PROGRESS_DEADLINE_MS_DEFAULT,
+    REVISION_HISTORY_LIMIT_DEFAULT, ResourceField, SPLIT_COUNT_DEFAULT,
+    SUCCESSFUL_JOBS_HISTORY_LIMIT_DEFAULT, TERMINATION_GRACE_MS_DEFAULT,
 };
 use prost::Message;
 
+use super::queue::{default_pod_group_spec, default_queue_spec};
 use super::submit::{OBJECT_MESSAGE_BYTES_MAX, check_size};
+use super::vertical_autoscaler::default_spec as default_vpa_spec;
 use super::{ConvertError, unknown_variant};
 use crate::v1;
 
@@ -43,7 +46,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
     let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
         Wire::Namespace(o) => &mut o.meta,
         Wire::Node(o) => {
-            o.spec.get_or_insert_default();
+            o.spec.get_or_insert_default().gpu.iter_mut().for_each(node_gpu);
             o.status = Some(v1::NodeStatus {
                 phase: v1::NodePhase::Unreachable.into(),
                 facts: Some(v1::NodeFacts::default()),
@@ -102,12 +105,12 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
+        Wire::PodGroup(o) => fresh(&mut o.meta, &mut o.spec, default_pod_group_spec, &mut o.status),
+        Wire::Queue(o) => fresh(&mut o.meta, &mut o.spec, default_queue_spec, &mut o.status),
         Wire::HorizontalPodAutoscaler(o) => {
             fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
         }
-        Wire::VerticalPodAutoscaler(o) => {
-            fresh(&mut o.meta, &mut o.spec, super::vertical_autoscaler::default_spec, &mut o.status)
-        }
+        Wire::VerticalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, default_vpa_spec, &mut o.status),
         Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };
@@ -139,7 +142,18 @@ fn default_device_class_spec(spec: &mut v1::DeviceClassSpec) {
         sharing.core_scaling_percent.get_or_insert(100);
         default(&mut sharing.node_scheduler_policy, v1::SchedulerPolicy::Binpack);
         default(&mut sharing.device_scheduler_policy, v1::SchedulerPolicy::Binpack);
+        if let Some(units) = &mut sharing.memory_units {
+            units.unit_mebibytes.get_or_insert(MEMORY_UNIT_MEBIBYTES_DEFAULT);
+        }
     }
+    if let Some(visibility) = &mut spec.visibility {
+        default(&mut visibility.by, v1::VisibleBy::Id);
+    }
+}
+
+/// Fills in what a mode does not say.
+pub(super) fn node_gpu(gpu: &mut v1::NodeGpu) {
+    default(&mut gpu.strategy, v1::PartitionStrategy::Mixed);
 }
 
 fn default_deployment_spec(spec: &mut v1::DeploymentSpec) {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    AllocatedDevice, DEVICE_LINKS_MAX, DEVICES_MAX, DEVICES_PER_POD_MAX, DEVICES_PER_REPORT_MAX, Device,
-    DeviceCapacity, DeviceClass, DeviceClassSpec, DeviceHealth, DeviceIntent, DeviceLink, DeviceReport,
-    DeviceRole, DeviceSelector, DeviceShare, DeviceSharing, ExtendedResources, Hex16, ResourceSlice,
-    SELECTOR_ENTRIES_MAX, SchedulerPolicy,
+    AllocatedDevice, CardLayout, DEVICE_LINKS_MAX, DEVICES_MAX, DEVICES_PER_POD_MAX, DEVICES_PER_REPORT_MAX,
+    Device, DeviceCapacity, DeviceClass, DeviceClassSpec, DeviceFault, DeviceFaults, DeviceFence,
+    DeviceHealth, DeviceIntent, DeviceLink, DeviceMemoryUnits, DevicePartition, DevicePartitioning,
+    DeviceReport, DeviceRole, DeviceSelector, DeviceShare, DeviceSharing, DeviceState, DeviceVisibility,
+    ExtendedResources, FAULT_RULES_MAX, FAULTS_KEPT_MAX, FAULTS_PER_REPORT_MAX, FaultAction, FaultRule,
+    GpuIntent, HandledFault, Hex16, NodeGpu, PARTITION_ENTRIES_MAX, PARTITIONS_PER_CARD_MAX, PartitionLayout,
+    PartitionModel, PartitionProfile, PartitionStrategy, ResourceSlice, SELECTOR_ENTRIES_MAX,
+    SchedulerPolicy, VisibleBy,
 };
 use smol_str::SmolStr;
 
@@ -18,33 +22,65 @@ use crate::v1::device_health;
 wire_enum! {
     DeviceRole { Whole, Virtual }
     SchedulerPolicy { Binpack, Spread }
+    PartitionStrategy { Single, Mixed }
+    FaultAction { Warn, KillPod, KillAll, Fence, Drain }
+    VisibleBy { Id, Index }
 }
 
 wire_struct!(DeviceClass => v1::DeviceClass { meta, spec });
-wire_struct!(DeviceClassSpec => v1::DeviceClassSpec { extended_resource_name, selector, sharing });
+wire_struct!(DeviceClassSpec => v1::DeviceClassSpec {
+    extended_resource_name, selector, sharing, partitioning, faults, visibility, memory_resource_name,
+});
+wire_struct!(DevicePartitioning => v1::DevicePartitioning {
+    models (PARTITION_ENTRIES_MAX), layouts (PARTITION_ENTRIES_MAX),
+});
+wire_struct!(PartitionModel => v1::PartitionModel {
+    name, devices (SELECTOR_ENTRIES_MAX), capacity, placed_by, profiles (PARTITION_ENTRIES_MAX),
+});
+wire_struct!(PartitionProfile => v1::PartitionProfile {
+    name, extended_resource_name, uses, placements (PARTITION_ENTRIES_MAX), max_count,
+});
+wire_struct!(PartitionLayout => v1::PartitionLayout { name, partitions });
+wire_struct!(DeviceFaults => v1::DeviceFaults { rules (FAULT_RULES_MAX) });
+wire_struct!(FaultRule => v1::FaultRule { action, codes (FAULT_RULES_MAX) });
+wire_struct!(DeviceVisibility => v1::DeviceVisibility { env, by });
+wire_struct!(DeviceMemoryUnits => v1::DeviceMemoryUnits { extended_resource_name, unit_mebibytes });
+wire_struct!(NodeGpu => v1::NodeGpu { mode, strategy });
+wire_struct!(DeviceState => v1::DeviceState {
+    gpu_mode, fences (2 * DEVICES_MAX), faults (FAULTS_KEPT_MAX),
+});
+wire_struct!(DeviceFence => v1::DeviceFence { device, code, action, since_ms });
+wire_struct!(DeviceFault => v1::DeviceFault { device, code, at_ms, pod });
+wire_struct!(HandledFault => v1::HandledFault { fault, action });
+wire_struct!(DevicePartition => v1::DevicePartition { profile, start });
+wire_struct!(GpuIntent => v1::GpuIntent { mode, cards (DEVICES_MAX) });
+wire_struct!(CardLayout => v1::CardLayout { device, partitions (PARTITIONS_PER_CARD_MAX) });
 wire_struct!(DeviceSelector => v1::DeviceSelector {
     vendors (SELECTOR_ENTRIES_MAX), devices (SELECTOR_ENTRIES_MAX), classes (SELECTOR_ENTRIES_MAX),
     models (SELECTOR_ENTRIES_MAX), drivers (SELECTOR_ENTRIES_MAX), role,
 });
 wire_struct!(DeviceSharing => v1::DeviceSharing {
     extended_resource_name, memory_resource_name, cores_resource_name, split_count, memory_scaling_percent,
-    core_scaling_percent, node_scheduler_policy, device_scheduler_policy,
+    core_scaling_percent, node_scheduler_policy, device_scheduler_policy, memory_units,
 });
 wire_struct!(ResourceSlice => v1::ResourceSlice {
-    meta, node, incarnation, sequence, devices (2 * DEVICES_MAX), cordoned (2 * DEVICES_MAX),
+    meta, node, incarnation, sequence, devices (2 * DEVICES_MAX), cordoned (2 * DEVICES_MAX), state,
 });
 wire_struct!(Device => v1::Device {
     id, address, index, vendor, device, class_code, model, driver, numa_node, pcie_root, iommu_group, parent,
-    links (DEVICE_LINKS_MAX), capacity, health, in_use_by, nic,
+    links (DEVICE_LINKS_MAX), capacity, health, in_use_by, nic, partition,
 });
 wire_struct!(DeviceLink => v1::DeviceLink { peer, link_type, count });
 wire_struct!(DeviceCapacity => v1::DeviceCapacity { memory_bytes, cores });
 wire_struct!(DeviceReport => v1::DeviceReport {
-    sequence, snapshot, devices (DEVICES_PER_REPORT_MAX), removed (DEVICES_PER_REPORT_MAX),
+    sequence, snapshot, devices (DEVICES_PER_REPORT_MAX), removed (DEVICES_PER_REPORT_MAX), gpu_mode,
+    faults (FAULTS_PER_REPORT_MAX), resets (DEVICES_PER_REPORT_MAX),
 });
 wire_struct!(AllocatedDevice => v1::AllocatedDevice { container, resource, device, share });
 wire_struct!(DeviceShare => v1::DeviceShare { memory_bytes, cores });
-wire_struct!(DeviceIntent => v1::DeviceIntent { container, resource, device, address, share, lost });
+wire_struct!(DeviceIntent => v1::DeviceIntent {
+    container, resource, device, address, share, lost, visible_env, visible_as,
+});
 wire_struct!(ExtendedResources => v1::ExtendedResources { requests, limits });
 
 wire_oneof!(DeviceHealth => device_health {
@@ -70,6 +106,22 @@ wire_field! {
     DeviceShare => v1::DeviceShare,
     DeviceIntent => v1::DeviceIntent,
     ExtendedResources => v1::ExtendedResources,
+    DevicePartitioning => v1::DevicePartitioning,
+    PartitionModel => v1::PartitionModel,
+    PartitionProfile => v1::PartitionProfile,
+    PartitionLayout => v1::PartitionLayout,
+    DeviceFaults => v1::DeviceFaults,
+    FaultRule => v1::FaultRule,
+    DeviceVisibility => v1::DeviceVisibility,
+    DeviceMemoryUnits => v1::DeviceMemoryUnits,
+    NodeGpu => v1::NodeGpu,
+    DeviceState => v1::DeviceState,
+    DeviceFence => v1::DeviceFence,
+    DeviceFault => v1::DeviceFault,
+    HandledFault => v1::HandledFault,
+    DevicePartition => v1::DevicePartition,
+    GpuIntent => v1::GpuIntent,
+    CardLayout => v1::CardLayout,
 }
 wire_field_or_default! {
     DeviceCapacity => v1::DeviceCapacity,
@@ -99,6 +151,15 @@ impl Field<BTreeMap<String, u64>> for BTreeMap<SmolStr, u64> {
         self.iter().map(|(name, amount)| (name.to_string(), *amount)).collect()
     }
     fn from_wire(wire: BTreeMap<String, u64>) -> Result<Self, ConvertError> {
+        Ok(wire.into_iter().map(|(name, amount)| (name.into(), amount)).collect())
+    }
+}
+
+impl Field<BTreeMap<String, u32>> for BTreeMap<SmolStr, u32> {
+    fn to_wire(&self) -> BTreeMap<String, u32> {
+        self.iter().map(|(name, amount)| (name.to_string(), *amount)).collect()
+    }
+    fn from_wire(wire: BTreeMap<String, u32>) -> Result<Self, ConvertError> {
         Ok(wire.into_iter().map(|(name, amount)| (name.into(), amount)).collect())
     }
 }

@@ -25,6 +25,7 @@ wire_oneof!(EventKind => event {
         StatusChanged "status_changed" { id, status }
         DevicesReported "devices_reported" { id, incarnation, report }
         DeviceCordoned "device_cordoned" { id, device, cordoned }
+        DeviceFaulted "device_faulted" { id, handled }
 
         DeploymentSpecChanged "deployment_spec_changed" { id, spec }
         DeploymentStatusChanged "deployment_status_changed" { id, status }

@@ -33,6 +33,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod queue;
 mod quota;
 mod resolved;
 mod scalar;

@@ -35,6 +35,8 @@ impl From<&Object> for v1::Object {
             Object::LimitRange(o) => Wire::LimitRange(o.to_wire()),
             Object::Department(o) => Wire::Department(o.to_wire()),
             Object::Project(o) => Wire::Project(o.to_wire()),
+            Object::PodGroup(o) => Wire::PodGroup(o.to_wire()),
+            Object::Queue(o) => Wire::Queue(o.to_wire()),
             Object::DeviceClass(o) => Wire::DeviceClass(o.to_wire()),
             Object::ResourceSlice(o) => Wire::ResourceSlice(o.to_wire()),
             Object::SriovNetworkNodePolicy(o) => Wire::SriovNetworkNodePolicy(o.to_wire()),
@@ -83,6 +85,8 @@ impl TryFrom<v1::Object> for Object {
             Wire::LimitRange(o) => Self::LimitRange(read(o, "limit_range")?),
             Wire::Department(o) => Self::Department(read(o, "department")?),
             Wire::Project(o) => Self::Project(read(o, "project")?),
+            Wire::PodGroup(o) => Self::PodGroup(read(o, "pod_group")?),
+            Wire::Queue(o) => Self::Queue(read(o, "queue")?),
             Wire::DeviceClass(o) => Self::DeviceClass(read(o, "device_class")?),
             Wire::ResourceSlice(o) => Self::ResourceSlice(read(o, "resource_slice")?),
             Wire::SriovNetworkNodePolicy(o) => {

@@ -18,6 +18,7 @@ wire_oneof!(ObjectStatus => object_status {
         VerticalPodAutoscaler "vertical_pod_autoscaler",
         PersistentVolumeClaim "persistent_volume_claim",
         ResourceQuota "resource_quota", Project "project", Department "department",
+        PodGroup "pod_group", Queue "queue",
         SriovNetworkNodeState "sriov_network_node_state",
     }
     messages {}

@@ -2,8 +2,8 @@
 //! bounded. What gets through here can be written to the log.
 
 use bulkhead_types::{
-    COMMANDS_MAX, Command, DEVICE_TEXT_BYTES_MAX, Kind, LABELS_MAX, Name, NodeFacts, Object, Precondition,
-    REPLICAS_MAX, StringMap, check_label_key, check_label_value, validate,
+    COMMANDS_MAX, Command, DEVICE_TEXT_BYTES_MAX, GPU_MODE_BYTES_MAX, Kind, LABELS_MAX, Name, NodeFacts,
+    Object, Precondition, REPLICAS_MAX, StringMap, check_label_key, check_label_value, validate,
 };
 use prost::Message;
 use smol_str::SmolStr;
@@ -156,6 +156,14 @@ impl TryFrom<v1::UserCommand> for Command {
                     .map_err(|e| e.within("set_device_cordoned.device"))?;
                 Log::SetDeviceCordoned(c)
             }
+            User::SetGpuMode(mut c) => {
+                if let Some(gpu) = &mut c.gpu {
+                    check_bytes(&gpu.mode, GPU_MODE_BYTES_MAX)
+                        .map_err(|e| e.within("set_gpu_mode.gpu.mode"))?;
+                    super::defaults::node_gpu(gpu);
+                }
+                Log::SetGpuMode(c)
+            }
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -207,6 +215,7 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::AbortRollout(c)) => User::AbortRollout(c),
             Some(Log::RetryRollout(c)) => User::RetryRollout(c),
             Some(Log::SetDeviceCordoned(c)) => User::SetDeviceCordoned(c),
+            Some(Log::SetGpuMode(c)) => User::SetGpuMode(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })
@@ -246,6 +255,8 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::LimitRange => "limit_range",
         Kind::Department => "department",
         Kind::Project => "project",
+        Kind::PodGroup => "pod_group",
+        Kind::Queue => "queue",
         Kind::DeviceClass => "device_class",
         Kind::ResourceSlice => "resource_slice",
         Kind::SriovNetworkNodePolicy => "sriov_network_node_policy",

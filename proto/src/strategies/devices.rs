@@ -20,22 +20,73 @@ pub fn device_health() -> impl Strategy<Value = DeviceHealth> + Clone {
     ]
 }
 
+record!(/// Any partition.
+device_partition: DevicePartition { profile: small(), start: any::<u32>() });
+record!(/// Any fault.
+device_fault: DeviceFault { device: small(), code: any::<u32>(), at_ms: any::<u64>(), pod: of(object_id()) });
+record!(/// Any fence.
+device_fence: DeviceFence {
+    device: small(), code: any::<u32>(), action: fault_action(), since_ms: any::<u64>(),
+});
+record!(/// Any fault with what followed.
+handled_fault: HandledFault { fault: device_fault(), action: fault_action() });
+record!(/// Any state of a node's devices.
+device_state: DeviceState {
+    gpu_mode: of(small()), fences: vec(device_fence(), 0..2), faults: vec(handled_fault(), 0..2),
+});
+record!(/// Any mode.
+node_gpu: NodeGpu { mode: small(), strategy: select(vec![PartitionStrategy::Single, PartitionStrategy::Mixed]) });
+record!(/// Any layout of a card.
+card_layout: CardLayout { device: small(), partitions: vec(device_partition(), 0..3) });
+record!(/// Any mode for an agent.
+gpu_intent: GpuIntent { mode: small(), cards: vec(card_layout(), 0..2) });
+record!(/// Any units.
+memory_units: DeviceMemoryUnits { extended_resource_name: small(), unit_mebibytes: any::<u32>() });
+record!(/// Any profile.
+partition_profile: PartitionProfile {
+    name: small(), extended_resource_name: small(), uses: amounts(), placements: vec(any::<u32>(), 0..3),
+    max_count: of(any::<u32>()),
+});
+record!(/// Any model.
+partition_model: PartitionModel {
+    name: small(), devices: vec(hex(), 0..3), capacity: amounts(), placed_by: of(small()),
+    profiles: vec(partition_profile(), 0..2),
+});
+record!(/// Any layout.
+partition_layout: PartitionLayout {
+    name: small(), partitions: proptest::collection::btree_map(small(), any::<u32>(), 0..3),
+});
+record!(/// Any partitioning.
+partitioning: DevicePartitioning { models: vec(partition_model(), 0..2), layouts: vec(partition_layout(), 0..2) });
+record!(/// Any rule.
+fault_rule: FaultRule { action: fault_action(), codes: vec(any::<u32>(), 0..3) });
+record!(/// Any rules.
+device_faults: DeviceFaults { rules: vec(fault_rule(), 0..3) });
+record!(/// Any visibility.
+visibility: DeviceVisibility { env: small(), by: select(vec![VisibleBy::Id, VisibleBy::Index]) });
+
+fn fault_action() -> impl Strategy<Value = FaultAction> + Clone {
+    use FaultAction::{Drain, Fence, KillAll, KillPod, Warn};
+    select(vec![Warn, KillPod, KillAll, Fence, Drain])
+}
+
 record!(/// Any device.
 device: Device {
     id: small(), address: small(), index: any::<u32>(), vendor: any::<u16>(), device: any::<u16>(),
     class_code: any::<u32>(), model: small(), driver: small(), numa_node: of(any::<u32>()), pcie_root: small(),
     iommu_group: of(any::<u32>()), parent: of(small()), links: vec(device_link(), 0..3),
     capacity: device_capacity(), health: device_health(), in_use_by: small(),
-    nic: rare(nic_facts()),
+    nic: rare(nic_facts()), partition: of(device_partition()).prop_map(Rare::from),
 });
 record!(/// Any report.
 device_report: DeviceReport {
     sequence: any::<u64>(), snapshot: any::<bool>(), devices: vec(device(), 0..3), removed: vec(small(), 0..3),
+    gpu_mode: of(small()), faults: vec(device_fault(), 0..2), resets: vec(small(), 0..2),
 });
 record!(/// Any devices of a node.
 resource_slice: ResourceSlice {
     meta: meta(), node: object_id(), incarnation: any::<u64>(), sequence: any::<u64>(),
-    devices: vec(device(), 0..3), cordoned: vec(small(), 0..3),
+    devices: vec(device(), 0..3), cordoned: vec(small(), 0..3), state: of(device_state()).prop_map(Rare::from),
 });
 record!(/// Any share.
 device_share: DeviceShare { memory_bytes: any::<u64>(), cores: any::<u64>() });
@@ -46,7 +97,7 @@ allocated_device: AllocatedDevice {
 record!(/// Any device for an agent.
 device_intent: DeviceIntent {
     container: small(), resource: small(), device: small(), address: small(), share: of(device_share()),
-    lost: any::<bool>(),
+    lost: any::<bool>(), visible_env: small(), visible_as: small(),
 });
 
 record!(/// Any selector.
@@ -59,6 +110,7 @@ device_sharing: DeviceSharing {
     extended_resource_name: small(), memory_resource_name: small(), cores_resource_name: small(),
     split_count: any::<u32>(), memory_scaling_percent: any::<u32>(), core_scaling_percent: any::<u32>(),
     node_scheduler_policy: scheduler_policy(), device_scheduler_policy: scheduler_policy(),
+    memory_units: of(memory_units()).prop_map(Rare::from),
 });
 
 fn scheduler_policy() -> impl Strategy<Value = SchedulerPolicy> + Clone {
@@ -68,6 +120,8 @@ fn scheduler_policy() -> impl Strategy<Value = SchedulerPolicy> + Clone {
 record!(/// Any wish for a class.
 device_class_spec: DeviceClassSpec {
     extended_resource_name: small(), selector: device_selector(), sharing: of(device_sharing()),
+    partitioning: of(partitioning()).prop_map(Rare::from), faults: of(device_faults()).prop_map(Rare::from),
+    visibility: of(visibility()).prop_map(Rare::from), memory_resource_name: of(small()).prop_map(Rare::from),
 });
 record!(/// Any class.
 device_class: DeviceClass { meta: meta(), spec: device_class_spec() });
@@ -89,6 +143,7 @@ pub(super) fn device_command() -> impl Strategy<Value = Command> + Clone {
             device,
             cordoned
         }),
+        (name(), of(node_gpu())).prop_map(|(node, gpu)| Command::SetGpuMode { node, gpu }),
     ]
 }
 
@@ -102,5 +157,6 @@ pub(super) fn device_event() -> impl Strategy<Value = EventKind> + Clone {
             device,
             cordoned
         }),
+        (object_id(), handled_fault()).prop_map(|(id, handled)| EventKind::DeviceFaulted { id, handled }),
     ]
 }

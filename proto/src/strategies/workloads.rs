@@ -167,6 +167,8 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         limit_range().prop_map(|o| Object::LimitRange(Arc::new(o))),
         department().prop_map(|o| Object::Department(Arc::new(o))),
         project().prop_map(|o| Object::Project(Arc::new(o))),
+        pod_group().prop_map(|o| Object::PodGroup(Arc::new(o))),
+        queue().prop_map(|o| Object::Queue(Arc::new(o))),
         device_class().prop_map(|o| Object::DeviceClass(Arc::new(o))),
         resource_slice().prop_map(|o| Object::ResourceSlice(Arc::new(o))),
         sriov_policy().prop_map(|o| Object::SriovNetworkNodePolicy(Arc::new(o))),
@@ -192,6 +194,8 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         quota_status().prop_map(ObjectStatus::ResourceQuota),
         quota_status().prop_map(ObjectStatus::Project),
         quota_status().prop_map(ObjectStatus::Department),
+        pod_group_status().prop_map(ObjectStatus::PodGroup),
+        queue_status().prop_map(ObjectStatus::Queue),
         sriov_state_status().prop_map(ObjectStatus::SriovNetworkNodeState),
     ]
 }

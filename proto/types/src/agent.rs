@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Deletion, DeviceIntent, DeviceReport, Name, NetworkAttachment, ObjectId, PodSpec, PodStatus, Rare,
-    ResolvedPod, Revision, Shared,
+    Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment, ObjectId, PodSpec,
+    PodStatus, Rare, ResolvedPod, Revision, Shared,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -23,6 +23,26 @@ pub struct Intent {
     pub pods: Vec<PodIntent>,
     /// Claims whose data the node shall delete: nothing but what stands here is ever deleted. In id order.
     pub deleted_volumes: Vec<DeletedVolume>,
+    /// In which mode the node's cards shall be; unset: in any.
+    pub gpu: Option<GpuIntent>,
+}
+
+/// The mode that an agent brings its cards into.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct GpuIntent {
+    /// Its name, which the agent reports once its cards are in it.
+    pub mode: SmolStr,
+    /// Every card that shall have partitions, by id; all others shall have none.
+    pub cards: Vec<CardLayout>,
+}
+
+/// The partitions that a card shall have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CardLayout {
+    /// The card's id.
+    pub device: SmolStr,
+    /// All of its partitions.
+    pub partitions: Vec<DevicePartition>,
 }
 
 /// A claim that ends, and that no pod uses any more.

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NetworkAttachment, NodeFacts, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodReport,
-    PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
-    VerticalAutoscalerStatus,
+    NetworkAttachment, NodeFacts, NodeGpu, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef,
+    PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
+    SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -124,6 +124,13 @@ pub enum Command {
         device: SmolStr,
         /// Keep or give back.
         cordoned: bool,
+    },
+    /// Says in which mode the cards of a node shall be.
+    SetGpuMode {
+        /// Which node.
+        node: Name,
+        /// The mode; unset: none in particular.
+        gpu: Option<NodeGpu>,
     },
     /// Cordons or uncordons a node.
     SetUnschedulable {

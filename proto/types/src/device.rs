@@ -11,7 +11,10 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{NicFacts, ObjectId, ObjectMeta, Rare};
+use crate::{
+    DeviceFault, DeviceFence, DevicePartition, FAULTS_PER_REPORT_MAX, HandledFault, NicFacts, ObjectId,
+    ObjectMeta, Rare,
+};
 
 /// The label of a node whose agent can attach devices to guests (`true`): see [`crate::NodeFacts::attaches_devices`].
 pub const LABEL_DEVICES: &str = "node.bulkhead.io/devices";
@@ -99,7 +102,7 @@ pub struct Device {
     pub pcie_root: SmolStr,
     /// Its IOMMU group; functions of one group can only be given away together.
     pub iommu_group: Option<u32>,
-    /// The id of the physical function whose virtual function (SR-IOV) it is.
+    /// The id of the physical function whose virtual function (SR-IOV) it is, or of the card whose partition it is.
     pub parent: Option<SmolStr>,
     /// Links to others.
     pub links: Vec<DeviceLink>,
@@ -112,6 +115,8 @@ pub struct Device {
     /// Of a physical function that is a NIC: what it is as such. Since level 9.
     #[serde(default)]
     pub nic: Rare<NicFacts>,
+    /// Which partition of its parent it is, if it is one. Needs [`crate::PARTITIONS_LEVEL`].
+    pub partition: Rare<DevicePartition>,
 }
 
 impl Device {
@@ -128,9 +133,15 @@ impl Device {
         };
         let nic = self.nic.get().into_iter();
         let of_nic = nic.flat_map(|nic| [&nic.name, &nic.mac, &nic.step, &nic.sync_error]);
+        let partition = self.partition.get();
+        if partition.is_some() && self.parent.is_none() {
+            return Err(format!("device {} is a partition of no card", self.id));
+        }
+        let profile = partition.map(|partition| &partition.profile);
         let own = [&self.id, &self.address, &self.model, &self.driver, &self.pcie_root, &self.in_use_by];
         let bad = |text: &&SmolStr| text.len() > DEVICE_TEXT_BYTES_MAX || text.chars().any(char::is_control);
-        if own.into_iter().chain(parent).chain(peers).chain(code).chain(of_nic).any(|text| bad(&text)) {
+        let texts = own.into_iter().chain(parent).chain(peers).chain(code).chain(of_nic).chain(profile);
+        if texts.into_iter().any(|text| bad(&text)) {
             return Err(format!(
                 "a device has a text above {DEVICE_TEXT_BYTES_MAX} bytes, or one with control characters"
             ));
@@ -192,6 +203,19 @@ pub struct ResourceSlice {
     pub devices: Vec<Device>,
     /// The ids of devices that an operator keeps from pods, in order.
     pub cordoned: Vec<SmolStr>,
+    /// Modes, fences and faults, once there are any. Needs [`crate::PARTITIONS_LEVEL`].
+    pub state: Rare<DeviceState>,
+}
+
+/// What is known of a node's devices as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// The mode that the cards are in, as the agent says; unset before it says any.
+    pub gpu_mode: Option<SmolStr>,
+    /// Devices that are kept from pods because of a fault, in the order of their ids.
+    pub fences: Vec<DeviceFence>,
+    /// The last faults, oldest first; at most [`crate::FAULTS_KEPT_MAX`].
+    pub faults: Vec<HandledFault>,
 }
 
 impl ResourceSlice {
@@ -210,6 +234,24 @@ impl ResourceSlice {
             self.devices.iter().find(|device| device.index == index)
         };
         self.device(text).or_else(|| self.devices.iter().find(|d| d.address == text)).or_else(by_index)
+    }
+
+    /// The mode that the cards are in, as the agent says.
+    #[must_use]
+    pub fn gpu_mode(&self) -> Option<&SmolStr> {
+        self.state.get().and_then(|state| state.gpu_mode.as_ref())
+    }
+
+    /// Devices that are kept from pods because of a fault.
+    #[must_use]
+    pub fn fences(&self) -> &[DeviceFence] {
+        self.state.get().map_or(&[], |state| &state.fences)
+    }
+
+    /// The fault because of which a device is kept from pods.
+    #[must_use]
+    pub fn fence(&self, id: &str) -> Option<&DeviceFence> {
+        self.fences().iter().find(|fence| fence.device == id)
     }
 
     /// Whether an operator keeps a device from pods.
@@ -231,6 +273,54 @@ pub struct DeviceReport {
     pub devices: Vec<Device>,
     /// Ids of devices that are there no more; empty in a snapshot.
     pub removed: Vec<SmolStr>,
+    /// The mode that the cards are in now; unset when the agent knows of none. This and what follows need
+    /// [`crate::PARTITIONS_LEVEL`].
+    pub gpu_mode: Option<SmolStr>,
+    /// Faults since the last report, oldest first; at most [`FAULTS_PER_REPORT_MAX`].
+    pub faults: Vec<DeviceFault>,
+    /// Ids of devices that were reset since the last report.
+    pub resets: Vec<SmolStr>,
+}
+
+impl DeviceReport {
+    /// Whether it says what servers below [`crate::PARTITIONS_LEVEL`] do not know.
+    #[must_use]
+    pub fn says_partitions(&self) -> bool {
+        self.gpu_mode.is_some()
+            || !self.faults.is_empty()
+            || !self.resets.is_empty()
+            || self.devices.iter().any(|device| device.partition.get().is_some())
+    }
+
+    /// The same without that, and without what NICs are as such: such servers are told of the devices alone.
+    #[must_use]
+    pub fn below_partitions(&self) -> Self {
+        let devices = self.devices.iter().filter(|device| device.partition.get().is_none());
+        let without_nic = |device: &Device| Device { nic: Rare::NONE, ..device.clone() };
+        Self {
+            devices: devices.map(without_nic).collect(),
+            removed: self.removed.clone(),
+            gpu_mode: None,
+            faults: Vec::new(),
+            resets: Vec::new(),
+            ..*self
+        }
+    }
+
+    /// Checks the lengths of its lists of faults and resets.
+    ///
+    /// # Errors
+    /// What is too long.
+    pub fn check_lists(&self) -> Result<(), String> {
+        let texts = self.gpu_mode.iter().chain(&self.resets).chain(self.faults.iter().map(|one| &one.device));
+        if self.faults.len() > FAULTS_PER_REPORT_MAX || self.resets.len() > DEVICES_MAX {
+            return Err(format!("at most {FAULTS_PER_REPORT_MAX} faults and {DEVICES_MAX} resets are taken"));
+        }
+        if texts.into_iter().any(|text| text.len() > DEVICE_TEXT_BYTES_MAX) {
+            return Err(format!("a text has more than {DEVICE_TEXT_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
 }
 
 /// What a pod has of a shared device.
@@ -278,4 +368,8 @@ pub struct DeviceIntent {
     pub share: Option<DeviceShare>,
     /// It is not there any more: the pod cannot go on and fails.
     pub lost: bool,
+    /// The variable of the container in which it stands; empty: in none.
+    pub visible_env: SmolStr,
+    /// What stands there for it; of several devices of a container with commas between them.
+    pub visible_as: SmolStr,
 }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Device, ObjectMeta};
+use crate::{Device, DeviceFaults, DevicePartitioning, ObjectMeta, Rare};
 
 /// Most DeviceClasses of a cluster.
 pub const DEVICE_CLASSES_MAX: usize = 256;
@@ -24,6 +24,12 @@ pub const SCALING_PERCENT_MAX: u32 = 1000;
 pub const CORES_PER_CARD: u64 = 100;
 /// Bytes of one unit of a memory resource (the `MB` of `nvidia.com/gpumem`, which are mebibytes).
 pub const DEVICE_MEMORY_UNIT_BYTES: u64 = 1 << 20;
+/// The label of a pod that says over how many cards its memory units are divided (ACK's name); 1 without it.
+pub const LABEL_CARD_COUNT: &str = "aliyun.com/gpu-count";
+/// Memory of a card in one unit when a class does not say, in MiB.
+pub const MEMORY_UNIT_MEBIBYTES_DEFAULT: u32 = 1024;
+/// Most memory of a card in one unit, in MiB.
+pub const MEMORY_UNIT_MEBIBYTES_MAX: u32 = 1 << 20;
 /// The classes that come with the program.
 pub const DEVICE_CLASSES_JSON: &str = include_str!("device_classes.json");
 
@@ -108,7 +114,8 @@ impl<'a> From<&'a Device> for DeviceTraits<'a> {
             class: device.class(),
             model: &device.model,
             driver: &device.driver,
-            is_virtual: device.parent.is_some(),
+            // A partition is part of its card, and of the card's class.
+            is_virtual: device.parent.is_some() && device.partition.get().is_none(),
         }
     }
 }
@@ -183,6 +190,36 @@ fn percent_default() -> u32 {
     100
 }
 
+fn unit_default() -> u32 {
+    MEMORY_UNIT_MEBIBYTES_DEFAULT
+}
+
+/// Shares of cards by units of memory: a card has as many whole units as its memory holds, and one unit is that part of all of
+/// its memory. A pod asks for a number of them, over as many cards of one node as [`LABEL_CARD_COUNT`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceMemoryUnits {
+    /// How many units, as `aliyun.com/gpu-mem`.
+    pub extended_resource_name: SmolStr,
+    /// Memory of one unit in MiB.
+    #[serde(default = "unit_default")]
+    pub unit_mebibytes: u32,
+}
+
+impl DeviceMemoryUnits {
+    /// Whole units of a card with so much memory.
+    #[must_use]
+    pub fn units(&self, card_bytes: u64) -> u64 {
+        card_bytes / self.unit_bytes()
+    }
+
+    /// Memory of one unit in bytes.
+    #[must_use]
+    pub fn unit_bytes(&self) -> u64 {
+        u64::from(self.unit_mebibytes.max(1)) * DEVICE_MEMORY_UNIT_BYTES
+    }
+}
+
 /// How several pods share a card: each asks for a number of cards, and of each card for the same memory and compute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -208,14 +245,38 @@ pub struct DeviceSharing {
     /// Which cards of a node are preferred, unless a pod says otherwise.
     #[serde(default)]
     pub device_scheduler_policy: SchedulerPolicy,
+    /// Shares by units of memory, beside those by MiB. Needs [`crate::PARTITIONS_LEVEL`].
+    #[serde(default)]
+    pub memory_units: Rare<DeviceMemoryUnits>,
 }
 
 impl DeviceSharing {
-    /// The names of its resources.
+    /// The names of its resources, but for that of memory units.
     #[must_use]
     pub fn resource_names(&self) -> [&SmolStr; 3] {
         [&self.extended_resource_name, &self.memory_resource_name, &self.cores_resource_name]
     }
+}
+
+/// What a container calls its devices by, in a variable of its environment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VisibleBy {
+    /// The device's id.
+    #[default]
+    Id = 1,
+    /// Its number among the devices of its class that the pod has, from 0.
+    Index = 2,
+}
+
+/// The variable that tells a container which devices are its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceVisibility {
+    /// The variable's name, as `CXPU_VISIBLE_DEVICES`.
+    pub env: SmolStr,
+    /// What stands in it.
+    #[serde(default)]
+    pub by: VisibleBy,
 }
 
 /// What is wanted of a class.
@@ -229,13 +290,51 @@ pub struct DeviceClassSpec {
     /// How they are shared; unset: they are not.
     #[serde(default)]
     pub sharing: Option<DeviceSharing>,
+    /// How cards are partitioned, if they can be. This and what follows need [`crate::PARTITIONS_LEVEL`].
+    #[serde(default)]
+    pub partitioning: Rare<DevicePartitioning>,
+    /// What follows from faults; unset: they are told, nothing else.
+    #[serde(default)]
+    pub faults: Rare<DeviceFaults>,
+    /// The variable that tells a container which devices it has; unset: none.
+    #[serde(default)]
+    pub visibility: Rare<DeviceVisibility>,
+    /// What pods ask for to have devices with at least so much memory in MiB each, where devices differ.
+    #[serde(default)]
+    pub memory_resource_name: Rare<SmolStr>,
 }
 
 impl DeviceClassSpec {
     /// The names of all its resources.
     pub fn resource_names(&self) -> impl Iterator<Item = &SmolStr> {
         let shared = self.sharing.iter().flat_map(DeviceSharing::resource_names);
-        std::iter::once(&self.extended_resource_name).chain(shared)
+        let units = self.sharing.iter().filter_map(|sharing| sharing.memory_units.get());
+        let units = units.map(|units| &units.extended_resource_name);
+        std::iter::once(&self.extended_resource_name)
+            .chain(shared)
+            .chain(units)
+            .chain(self.memory_resource_name.get())
+    }
+
+    /// The names of the resources of its partitions; models may have some of the same name.
+    pub fn partition_names(&self) -> impl Iterator<Item = &SmolStr> {
+        let models = self.partitioning.get().into_iter().flat_map(|all| &all.models);
+        models.flat_map(|model| &model.profiles).map(|profile| &profile.extended_resource_name)
+    }
+
+    /// The same without what needs [`crate::PARTITIONS_LEVEL`].
+    #[must_use]
+    pub fn below_partitions(&self) -> Self {
+        let sharing = self.sharing.clone();
+        Self {
+            extended_resource_name: self.extended_resource_name.clone(),
+            selector: self.selector.clone(),
+            sharing: sharing.map(|sharing| DeviceSharing { memory_units: Rare::NONE, ..sharing }),
+            partitioning: Rare::NONE,
+            faults: Rare::NONE,
+            visibility: Rare::NONE,
+            memory_resource_name: Rare::NONE,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, Kind, Managers,
-    MemberId, Name, NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd,
-    PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, HandledFault, Kind,
+    Managers, MemberId, Name, NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef,
+    PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -267,6 +267,13 @@ pub enum EventKind {
         device: SmolStr,
         /// Kept or given back.
         cordoned: bool,
+    },
+    /// A device had a fault.
+    DeviceFaulted {
+        /// Which ResourceSlice.
+        id: ObjectId,
+        /// The fault, and what follows.
+        handled: HandledFault,
     },
     /// A node became Ready, Unreachable or Fenced.
     NodePhaseChanged {

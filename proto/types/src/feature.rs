@@ -4,8 +4,8 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Kind, LogRecord, MembershipChange, NodePhase, Object, Pod, PodSpec, PreemptionPolicy,
-    QuotaAmounts,
+    Binding, Command, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec,
+    PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.
@@ -47,6 +47,10 @@ pub const DEVICES_LEVEL: u32 = 8;
 /// From this level on pods attach SR-IOV networks: policies, node states, networks, and addresses that are given with a
 /// pod's node.
 pub const NETWORKS_LEVEL: u32 = 9;
+/// From this level on cards have partitions, memory units, modes and faults.
+pub const PARTITIONS_LEVEL: u32 = 9;
+/// From this level on there are PodGroups and Queues, pods name them, and groups are preempted whole.
+pub const QUEUES_LEVEL: u32 = 9;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -60,6 +64,7 @@ impl Kind {
             Self::PersistentVolumeClaim => DELIVERY_LEVEL,
             Self::ResourceQuota | Self::LimitRange | Self::Department | Self::Project => QUOTA_LEVEL,
             Self::DeviceClass | Self::ResourceSlice => DEVICES_LEVEL,
+            Self::PodGroup | Self::Queue => QUEUES_LEVEL,
             Self::SriovNetworkNodePolicy
             | Self::SriovNetwork
             | Self::SriovIBNetwork
@@ -78,11 +83,13 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
             Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
                 NETWORKS_LEVEL
             }
+            Self::DeviceClass(class) if class.spec != class.spec.below_partitions() => PARTITIONS_LEVEL,
             Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
             Self::PriorityClass(class)
                 if class.preemption_policy == Some(PreemptionPolicy::PreemptLowerPriority) =>
@@ -129,10 +136,14 @@ fn is_preempting(pod: &Pod) -> bool {
     preemptor.is_some() || pod.status.nominated_node.get().is_some()
 }
 
-/// Of a quota: devices are counted by name, since a level of their own.
+/// Of a quota: devices are counted by name, since a level of their own, and later kinds of objects not before they are there.
 fn quota_level(hard: &QuotaAmounts) -> u32 {
-    let counts_devices = hard.iter().any(|(resource, _)| resource.measure().is_extended());
-    if counts_devices { DEVICES_LEVEL } else { QUOTA_LEVEL }
+    let level = |measure: &Measure| match measure {
+        Measure::Extended(_) => DEVICES_LEVEL,
+        Measure::Count(kind) => kind.feature_level().max(QUOTA_LEVEL),
+        _ => QUOTA_LEVEL,
+    };
+    hard.iter().map(|(resource, _)| level(resource.measure())).max().unwrap_or(QUOTA_LEVEL)
 }
 
 impl PodSpec {
@@ -166,6 +177,8 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
+            Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.
             Self::ReportPods { reports, .. }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectMeta, Resources, StringMap};
+use crate::{ObjectMeta, PartitionStrategy, Rare, Resources, StringMap};
 
 /// A machine that runs pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +23,24 @@ pub struct NodeSpec {
     pub unschedulable: bool,
     /// Taints, each repelling pods that do not tolerate it.
     pub taints: Vec<Taint>,
+    /// The mode that its cards shall be in; unset: they are offered whole and shared. Needs [`crate::PARTITIONS_LEVEL`].
+    pub gpu: Rare<NodeGpu>,
+}
+
+/// The mode of cards that are given as a whole only.
+pub const GPU_MODE_WHOLE: &str = "whole";
+/// The mode of cards that are given in shares only.
+pub const GPU_MODE_SHARED: &str = "shared";
+/// Longest name of a mode, in bytes.
+pub const GPU_MODE_BYTES_MAX: usize = 128;
+
+/// How the cards of a node shall be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeGpu {
+    /// [`GPU_MODE_WHOLE`], [`GPU_MODE_SHARED`], or the name of a layout of partitions of the cards' classes.
+    pub mode: SmolStr,
+    /// How partitions are named.
+    pub strategy: PartitionStrategy,
 }
 
 /// What a taint does to pods that do not tolerate it.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue,
+    ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
     SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
@@ -144,6 +144,10 @@ kinds! {
     Department = 23, "bulkhead.io/v1", cluster, ["department", "departments"];
     /// What several namespaces may have together.
     Project = 24, "bulkhead.io/v1", cluster, ["project", "projects"];
+    /// Pods that are placed together or not at all.
+    PodGroup = 25, "scheduling.volcano.sh/v1beta1", namespaced, ["podgroup", "podgroups", "pg"];
+    /// Whose pods get room in which order, and how much they may have together.
+    Queue = 26, "scheduling.volcano.sh/v1beta1", cluster, ["queue", "queues", "q"];
     /// Devices that pods ask for by the name of a resource.
     DeviceClass = 27, "bulkhead.io/v1", cluster, ["deviceclass", "deviceclasses"];
     /// The devices of one node.

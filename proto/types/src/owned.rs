@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, QuotaStatus,
-    SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
+    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus,
+    QueueStatus, QuotaStatus, SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -67,6 +67,10 @@ pub enum ObjectStatus {
     Project(QuotaStatus),
     /// Of a Department.
     Department(QuotaStatus),
+    /// Of a PodGroup.
+    PodGroup(PodGroupStatus),
+    /// Of a Queue.
+    Queue(QueueStatus),
     /// Of a SriovNetworkNodeState.
     SriovNetworkNodeState(SriovNetworkNodeStateStatus),
 }
@@ -89,6 +93,8 @@ impl ObjectStatus {
             Self::ResourceQuota(_) => Kind::ResourceQuota,
             Self::Project(_) => Kind::Project,
             Self::Department(_) => Kind::Department,
+            Self::PodGroup(_) => Kind::PodGroup,
+            Self::Queue(_) => Kind::Queue,
             Self::SriovNetworkNodeState(_) => Kind::SriovNetworkNodeState,
         }
     }

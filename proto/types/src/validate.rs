@@ -16,6 +16,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod queue;
 mod quota;
 mod security;
 mod sriov;
@@ -38,7 +39,7 @@ pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
     ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node, Object, ObjectMeta,
-    POD_GROUP_LEVEL, StringMap, check_group_labels, check_label_key, check_label_value,
+    POD_GROUP_LEVEL, QUEUES_LEVEL, StringMap, check_group_labels, check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -101,15 +102,7 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         }
         Object::DaemonSet(s) => workload::daemon_set(&s.spec, &root.field("spec"), &mut report),
         Object::Job(j) => job::job(&j.spec, &root.field("spec"), &mut report),
-        Object::CronJob(j) => {
-            if j.meta.name.as_str().len() > CRON_JOB_NAME_LENGTH_MAX {
-                let reason = format!(
-                    "must be at most {CRON_JOB_NAME_LENGTH_MAX} bytes: the time of a run is joined to it"
-                );
-                report.push(&root.field("metadata").field("name"), reason);
-            }
-            job::cron_job(&j.spec, &root.field("spec"), &mut report);
-        }
+        Object::CronJob(j) => cron_job(j, &mut report),
         Object::ConfigMap(c) => config::config_map(c, &mut report),
         Object::Secret(s) => config::secret(s, level, &mut report),
         Object::HorizontalPodAutoscaler(a) => autoscaler::autoscaler(a, &mut report),
@@ -129,6 +122,8 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::ResourceQuota(q) => quota::hard(&q.spec.hard, &root.field("spec"), &mut report),
         Object::Project(p) => quota::hard(&p.spec.hard, &root.field("spec"), &mut report),
         Object::Department(d) => quota::hard(&d.spec.hard, &root.field("spec"), &mut report),
+        Object::PodGroup(g) => queue::pod_group(&g.spec, &root.field("spec"), &mut report),
+        Object::Queue(q) => queue::queue(q, &root.field("spec"), &mut report),
         Object::LimitRange(r) => quota::limit_range(&r.spec, &root.field("spec"), &mut report),
         Object::DeviceClass(c) => device::class(&c.spec, &root.field("spec"), &mut report),
         Object::ControllerRevision(_) => {
@@ -146,7 +141,7 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         }
     }
     if level >= POD_GROUP_LEVEL {
-        pod_group(object, &mut report);
+        pod_group(object, level, &mut report);
     }
     let bytes = object_bytes(object);
     if bytes > OBJECT_BYTES_MAX {
@@ -158,23 +153,55 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
     report.errors
 }
 
-/// The labels by which pods are of a group.
-fn pod_group(object: &Object, report: &mut Report) {
+fn cron_job(job: &crate::CronJob, report: &mut Report) {
+    let root = Path::Root;
+    if job.meta.name.as_str().len() > CRON_JOB_NAME_LENGTH_MAX {
+        let reason =
+            format!("must be at most {CRON_JOB_NAME_LENGTH_MAX} bytes: the time of a run is joined to it");
+        report.push(&root.field("metadata").field("name"), reason);
+    }
+    job::cron_job(&job.spec, &root.field("spec"), report);
+}
+
+/// The labels and annotations by which pods are of a group, and of a queue.
+fn pod_group(object: &Object, level: u32, report: &mut Report) {
     let root = Path::Root;
     let spec = root.field("spec");
     let template = spec.field("template");
-    let (labels, path) = match object {
-        Object::Pod(pod) => (&pod.meta.labels, &root),
-        Object::ReplicaSet(set) => (&set.spec.template.labels, &template),
-        Object::Deployment(one) => (&one.spec.template.labels, &template),
-        Object::StatefulSet(set) => (&set.spec.template.labels, &template),
-        Object::DaemonSet(set) => (&set.spec.template.labels, &template),
-        Object::Job(job) => (&job.spec.template.labels, &template),
-        _ => return,
+    let of_jobs = spec.field("jobTemplate");
+    let of_jobs = of_jobs.field("spec");
+    let job_template = of_jobs.field("template");
+    let (labels, annotations, path) = match object {
+        Object::Pod(pod) => (&pod.meta.labels, &pod.meta.annotations, &root),
+        Object::CronJob(job) if level >= QUEUES_LEVEL => {
+            let template = &job.spec.job_template.spec.template;
+            (&template.labels, &template.annotations, &job_template)
+        }
+        other => match template_of(other) {
+            Some((labels, annotations)) => (labels, annotations, &template),
+            None => return,
+        },
     };
+    let path = path.field("metadata");
     if let Err((key, reason)) = check_group_labels(labels) {
-        report.push(&path.field("metadata").field("labels").key(key), reason);
+        report.push(&path.field("labels").key(key), reason);
     }
+    if level >= QUEUES_LEVEL {
+        queue::names(labels, annotations, &path, report);
+    }
+}
+
+/// Labels and annotations of a workload's pods.
+fn template_of(object: &Object) -> Option<(&StringMap, &StringMap)> {
+    let template = match object {
+        Object::ReplicaSet(set) => &set.spec.template,
+        Object::Deployment(one) => &one.spec.template,
+        Object::StatefulSet(set) => &set.spec.template,
+        Object::DaemonSet(set) => &set.spec.template,
+        Object::Job(job) => &job.spec.template,
+        _ => return None,
+    };
+    Some((&template.labels, &template.annotations))
 }
 
 /// Collects errors, up to the bound.
@@ -249,6 +276,9 @@ fn annotations(map: &StringMap, path: &Path<'_>, report: &mut Report) {
 }
 
 fn taints(node: &Node, report: &mut Report) {
+    if let Some(gpu) = node.spec.gpu.get() {
+        device::node_gpu(gpu, &Path::Root.field("spec"), report);
+    }
     let (root, mut seen) = (Path::Root, BTreeSet::new());
     let spec = root.field("spec");
     let path = spec.field("taints");
@@ -297,6 +327,8 @@ fn object_bytes(object: &Object) -> usize {
         | Object::LimitRange(_)
         | Object::Project(_)
         | Object::Department(_)
+        | Object::PodGroup(_)
+        | Object::Queue(_)
         | Object::DeviceClass(_)
         | Object::SriovNetworkNodePolicy(_)
         | Object::SriovNetwork(_)

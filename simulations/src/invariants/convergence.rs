@@ -11,6 +11,7 @@ use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::devices;
 use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_controlplane_core::placement::reference::Scene;
+use bulkhead_controlplane_core::placement::reference::queues::may_wait;
 use bulkhead_types::{
     ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
@@ -129,6 +130,8 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
     match pod.node {
         // It waits for its class, whatever room there is.
         None if !has_class(state, pod) => Ok(()),
+        // Or for others of its group, for its queue, or for a group for which room is kept.
+        None if may_wait(state, pod) => Ok(()),
         None => {
             let request = pod.spec.scheduling_request();
             let scene = Scene::of(state, &[]);

@@ -15,6 +15,12 @@ use super::{Verdict, Violation, ensure};
 pub fn held(held: &[(ObjectId, SmolStr, Option<DeviceShare>)], card_bytes: u64) -> Verdict {
     for (pod, device, share) in held {
         let others = || held.iter().filter(|(other, on, _)| on == device && other != pod);
+        let card = |id: &SmolStr| id.split('/').next().map(ToOwned::to_owned);
+        let is_part = device.contains('/');
+        let with_card = held
+            .iter()
+            .any(|(_, on, _)| on != device && is_part != on.contains('/') && card(on) == card(device));
+        ensure(!with_card, "devices", || format!("{device} and a part of it are given away: {held:?}"))?;
         let is_whole = share.is_none_or(|share| share.is_exclusive());
         ensure(!is_whole || others().count() == 0, "devices", || {
             format!("pod {pod} has {device} as a whole, and others have it too: {held:?}")
@@ -44,7 +50,10 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
         let containers = pod.spec.containers.iter().flat_map(|one| one.extended_resources());
         containers.filter(|(name, _)| name.as_str() == resource).map(|(_, amount)| amount).sum()
     };
-    let wanted = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu") + asked("ecnf.io/fast");
+    let parts = asked("nvidia.com/mig-3g.20gb") + asked("nvidia.com/mig-1g.5gb");
+    let units = u64::from(asked("aliyun.com/gpu-mem") > 0);
+    let cards = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu") + parts + units;
+    let wanted = cards + asked("ecnf.io/fast");
     if wanted != binding.devices.len() as u64 || asked("example.com/none") > 0 {
         return violation(format!("it asks for {wanted} cards and gets {:?}", binding.devices));
     }
@@ -59,7 +68,18 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
         let device = slice.and_then(|slice| slice.device(&given.device));
         let is_well = device.is_some_and(|device| device.health == DeviceHealth::Healthy);
         let is_cordoned = slice.is_some_and(|slice| slice.is_cordoned(&given.device));
-        if !is_well || is_cordoned {
+        let is_fenced = slice.is_some_and(|slice| slice.fence(&given.device).is_some());
+        // Nothing is given away while the cards are not in the mode that they shall be in, nor what it does not offer.
+        let observed = slice.and_then(|slice| slice.gpu_mode());
+        let in_mode = node.spec.gpu.get().is_none_or(|gpu| {
+            let is_meant = match gpu.mode.as_str() {
+                "whole" => given.share.is_none(),
+                "shared" => given.share.is_some(),
+                _ => given.device.contains('/'),
+            };
+            observed == Some(&gpu.mode) && is_meant
+        });
+        if !is_well || is_cordoned || is_fenced || !in_mode {
             return violation(format!("{} is not to be given away", given.device));
         }
     }
@@ -88,5 +108,8 @@ mod tests {
         check(&[one(1, "a", Some((5, 0))), one(2, "a", Some((6, 50)))], false);
         check(&[one(1, "a", Some((5, 100))), one(2, "a", Some((1, 0)))], false);
         check(&[one(1, "a", None), one(2, "a", Some((1, 0)))], false);
+        check(&[one(1, "a/x@0", None), one(2, "a/x@4", None)], true);
+        check(&[one(1, "a/x@0", None), one(2, "a", None)], false);
+        check(&[one(1, "a/x@0", None), one(1, "a", None)], false);
     }
 }

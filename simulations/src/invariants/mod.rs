@@ -15,6 +15,7 @@
 //! | `binding` | a pod is bound to a node that is ready, not cordoned and has the room, at that very moment | at every binding |
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
+//! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -66,6 +67,7 @@ pub mod preemption;
 pub mod prefix;
 pub mod progress;
 pub mod promises;
+pub mod queues;
 pub mod reads;
 pub mod rebuilt;
 pub mod reports;

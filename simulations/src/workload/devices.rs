@@ -2,7 +2,8 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    Command, ContainerOptions, DEVICES_LEVEL, ExtendedResources, FEATURE_LEVEL_MAX, Name, PodSpec, Rare,
+    Command, ContainerOptions, ExtendedResources, FEATURE_LEVEL_MAX, Name, NodeGpu, PARTITIONS_LEVEL,
+    PartitionStrategy, PodSpec, Rare,
 };
 use smol_str::SmolStr;
 
@@ -11,16 +12,19 @@ use crate::rng::Rng;
 
 /// The command that a cluster needs first, if it does.
 pub(super) fn level(state: &State) -> Option<Command> {
-    let is_low = state.feature_level() < DEVICES_LEVEL;
+    let is_low = state.feature_level() < PARTITIONS_LEVEL;
     is_low.then_some(Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX })
 }
 
 /// Lets the pods of a spec ask for cards.
 pub(super) fn ask(rng: &mut Rng, spec: &mut PodSpec) {
     let name = SmolStr::new_static;
-    let limits = match rng.range(0, 9) {
+    let limits = match rng.range(0, 13) {
+        10 => vec![(name("aliyun.com/gpu-mem"), rng.range(1, 8))],
+        11 | 12 => vec![(name("nvidia.com/mig-3g.20gb"), 1)],
+        13 => vec![(name("nvidia.com/mig-1g.5gb"), *rng.pick(&[1, 2]))],
         0..6 => vec![(name("nvidia.com/gpu"), *rng.pick(&[1, 1, 1, 2]))],
-        6..9 => vec![
+        6..=8 => vec![
             (name("nvidia.com/vgpu"), *rng.pick(&[1, 1, 2])),
             (name("nvidia.com/gpumem"), rng.range(1, CARD_MIB / 2)),
             (name("nvidia.com/gpucores"), *rng.pick(&[0, 30, 100])),
@@ -39,4 +43,13 @@ pub(super) fn ask(rng: &mut Rng, spec: &mut PodSpec) {
 pub(super) fn cordon(rng: &mut Rng, node: Name, devices: u32) -> Command {
     let device = SmolStr::new(rng.range(0, u64::from(devices)).to_string());
     Command::SetDeviceCordoned { node, device, cordoned: rng.chance(400) }
+}
+
+/// An operator says how the cards of a node shall be used.
+pub(super) fn gpu_mode(rng: &mut Rng, node: Name) -> Command {
+    let mode =
+        *rng.pick(&["whole", "shared", "all-3g.20gb", "3g.20gb-1g.5gb-1g.5gb", "all-1g.5gb", "unknown", ""]);
+    let strategy = *rng.pick(&[PartitionStrategy::Mixed, PartitionStrategy::Single]);
+    let gpu = (!mode.is_empty()).then(|| NodeGpu { mode: SmolStr::new_static(mode), strategy });
+    Command::SetGpuMode { node, gpu }
 }

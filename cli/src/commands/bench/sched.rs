@@ -38,6 +38,11 @@ const UNSCHEDULABLE: &str = "sched.unschedulable.n5000";
 const IDLE: &str = "sched.unschedulable.idle_run";
 const CHURNED: &str = "sched.churn.n5000";
 const PREEMPTED: &str = "sched.preemption.n5000";
+const GANGS: &str = "sched.gang64gpu.n5000";
+/// Of the figure for gangs: pods of each, cards of each node, and how many gangs fill all cards.
+const GANG: usize = 64;
+const CARDS_PER_NODE: usize = 8;
+const GANG_COUNT: usize = NODES * CARDS_PER_NODE / GANG;
 /// Of the figure for preemption: pods that fill the nodes, and pods of higher priority that come.
 const LOW_PER_NODE: usize = 20;
 const HIGH: usize = 5_000;
@@ -98,6 +103,13 @@ fn measure(args: &SchedArgs) -> Result<(), Failure> {
         let (alone, everything) = best(preempt)?;
         let with = per_second(HIGH, everything);
         let figure = Figure::throughput(PREEMPTED, per_second(HIGH, alone));
+        results.add(figure.beside("with decide and evolve", with))?;
+    }
+    if wants(GANGS) {
+        let _progress = Progress::start("groups of 64 pods with a card each on 5,000 nodes");
+        let (alone, everything) = best(gangs)?;
+        let with = per_second(GANG * GANG_COUNT, everything);
+        let figure = Figure::throughput(GANGS, per_second(GANG * GANG_COUNT, alone));
         results.add(figure.beside("with decide and evolve", with))?;
     }
     results.finish()
@@ -185,6 +197,21 @@ fn preempt() -> anyhow::Result<(Duration, Duration)> {
     let everything = on_processor().saturating_sub(since);
     let kept = leader.state().pods().iter().filter(|pod| pod.status.nominated_node.get().is_some()).count();
     anyhow::ensure!(kept == HIGH, "room is kept for {kept} pods");
+    Ok((leader.take_work(), everything))
+}
+
+/// The same for PodGroups that fill every card of every node.
+fn gangs() -> anyhow::Result<(Duration, Duration)> {
+    let mut leader = Leader::new(NODES)?;
+    leader.cards(CARDS_PER_NODE)?;
+    leader.run()?;
+    leader.create_groups(GANG_COUNT, GANG)?;
+    leader.take_work();
+    let since = on_processor();
+    leader.run()?;
+    let everything = on_processor().saturating_sub(since);
+    let waiting = leader.state().pending_pods().len();
+    anyhow::ensure!(waiting == 0, "{waiting} pods found no node");
     Ok((leader.take_work(), everything))
 }
 

@@ -1,26 +1,53 @@
 //! Devices of nodes, what containers ask for of them, and DeviceClasses.
 
-use std::collections::BTreeMap;
+use bulkhead_types::{Container, DeviceClassSpec, DeviceRole, Hex16, NodeGpu, Pod, format_bytes};
 
-use bulkhead_controlplane_core::devices::NodeDevices;
-use bulkhead_types::{Container, DeviceClassSpec, DeviceRole, Hex16, ObjectId, Pod, format_bytes};
-
-use super::Page;
+use super::{NodeView, Page};
 use crate::commands::device::device_rows;
 
 /// What a node has of each resource, and every device with who holds it.
-pub(super) fn node(page: &mut Page, ledger: &NodeDevices, names: &BTreeMap<ObjectId, String>) {
+pub(super) fn node(page: &mut Page, gpu: Option<&NodeGpu>, view: &NodeView) {
+    let NodeView { ledger, slice, names } = view;
+    if let Some(gpu) = gpu {
+        let now = slice.gpu_mode().map_or("unknown", |mode| mode.as_str());
+        let is_there = if ledger.is_reconfiguring() {
+            format!("Reconfiguring, now {now}")
+        } else {
+            "observed".to_owned()
+        };
+        page.line("GPU mode", format!("{} ({is_there}), partitions {}", gpu.mode, gpu.strategy.as_str()));
+    }
     let row = |(resource, count): (smol_str::SmolStr, bulkhead_controlplane_core::devices::ResourceCount)| {
         let figures = [count.capacity, count.allocatable, count.allocated].map(|figure| figure.to_string());
-        [vec![resource.to_string()], figures.to_vec()].concat()
+        // Cut off, never rounded up: 3 of 14 are 21 %.
+        let percent = format!("{}%", u128::from(count.allocated) * 100 / u128::from(count.capacity.max(1)));
+        [vec![resource.to_string()], figures.to_vec(), vec![percent]].concat()
     };
     let rows: Vec<Vec<String>> = ledger.counts().into_iter().map(row).collect();
     if !rows.is_empty() {
-        let header = ["RESOURCE", "CAPACITY", "ALLOCATABLE", "ALLOCATED"];
+        let header = ["RESOURCE", "CAPACITY", "ALLOCATABLE", "ALLOCATED", "USED"];
         page.section("Device resources", |page| page.table(&header, &rows));
     }
     let header = ["INDEX", "DEVICE", "RESOURCE", "ID", "NUMA", "STATUS", "HOLDER", "MEMORY"];
     page.section("Devices", |page| page.table(&header, &device_rows(ledger, names)));
+    let fault = |one: &bulkhead_types::HandledFault| {
+        let pod =
+            one.fault.pod.map_or("-".to_owned(), |pod| names.get(&pod).cloned().unwrap_or(pod.to_string()));
+        let at = crate::time::rfc3339(one.fault.at_ms);
+        vec![
+            at,
+            one.fault.device.to_string(),
+            one.fault.code.to_string(),
+            one.action.as_str().to_owned(),
+            pod,
+        ]
+    };
+    let rows: Vec<Vec<String>> =
+        slice.state.get().into_iter().flat_map(|state| &state.faults).map(fault).collect();
+    if !rows.is_empty() {
+        let header = ["TIME", "DEVICE", "FAULT", "ACTION", "POD"];
+        page.section("Device faults", |page| page.table(&header, &rows));
+    }
 }
 
 /// `nvidia.com/gpu 2`.
@@ -54,6 +81,28 @@ pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
         DeviceRole::Virtual => "virtual functions",
     };
     page.line("Offers", role);
+    if let Some(all) = spec.partitioning.get() {
+        let model = |model: &bulkhead_types::PartitionModel| {
+            let profiles: Vec<&str> = model.profiles.iter().map(|one| one.name.as_str()).collect();
+            vec![model.name.to_string(), profiles.join(", ")]
+        };
+        let rows: Vec<Vec<String>> = all.models.iter().map(model).collect();
+        page.section("Partitions", |page| page.table(&["MODEL", "PROFILES"], &rows));
+    }
+    if let Some(faults) = spec.faults.get() {
+        let codes = |codes: &[u32]| codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let row =
+            |rule: &bulkhead_types::FaultRule| vec![rule.action.as_str().to_owned(), codes(&rule.codes)];
+        let rows: Vec<Vec<String>> = faults.rules.iter().map(row).collect();
+        page.section("Faults", |page| page.table(&["ACTION", "CODES"], &rows));
+    }
+    if let Some(visibility) = spec.visibility.get() {
+        page.line("Variable", visibility.env.as_str());
+    }
+    page.optional(
+        "Least memory",
+        spec.memory_resource_name.get().map(ToString::to_string).unwrap_or_default(),
+    );
     let Some(sharing) = &spec.sharing else { return };
     page.section("Sharing", |page| {
         let [count, memory, cores] = sharing.resource_names();
@@ -61,6 +110,12 @@ pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
         page.line("Memory of each", format!("{memory}, in MiB"));
         page.line("Compute of each", format!("{cores}, in per cent"));
         page.line("Pods on a card", sharing.split_count.to_string());
+        if let Some(units) = sharing.memory_units.get() {
+            page.line(
+                "Memory units",
+                format!("{}, of {} MiB", units.extended_resource_name, units.unit_mebibytes),
+            );
+        }
         let percent = (sharing.memory_scaling_percent, sharing.core_scaling_percent);
         page.line("Offered", format!("{} % of memory, {} % of compute", percent.0, percent.1));
         let policies = (sharing.node_scheduler_policy, sharing.device_scheduler_policy);

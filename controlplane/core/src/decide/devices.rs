@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    DEVICE_CLASSES_MAX, DEVICES_LEVEL, DEVICES_MAX, Device, DeviceHealth, DeviceReport, EventKind, Kind,
-    Name, Node, Object, ObjectId, ObjectMeta, PodSpec, PodStatus, REASON_DEVICE_LOST,
-    REASON_DEVICE_UNHEALTHY, Rejection, RejectionCode, ResourceSlice,
+    DEVICE_CLASSES_MAX, DEVICES_LEVEL, DEVICES_MAX, Device, DeviceHealth, DeviceReport, DeviceState,
+    EventKind, HandledFault, Kind, Name, Node, Object, ObjectId, ObjectMeta, PARTITIONS_LEVEL, PodSpec,
+    PodStatus, REASON_DEVICE_LOST, REASON_DEVICE_UNHEALTHY, Rare, Rejection, RejectionCode, ResourceSlice,
+    StringMap,
 };
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
-use super::{Emit, not_allowed, not_found};
+use super::{Emit, faults, gpu_mode, not_allowed, not_found};
 use crate::State;
-use crate::devices::{Needs, trouble};
+use crate::devices::{Needs, card_count, trouble};
+use crate::evolve::note_fault;
 
 /// What an agent says of its devices. A report that was seen before is passed over, and so is one of changes of a session
 /// whose snapshot is not there: the agent sends one when it is not answered.
@@ -31,7 +33,7 @@ pub(super) fn report(
     let Some(slice) = state.resource_slice_of(node.meta.id) else {
         // A node without devices needs no list of them.
         if report.snapshot && !report.devices.is_empty() {
-            create_slice(node, incarnation, report, emit);
+            create_slice(state, node, incarnation, report, emit);
         }
         return Ok(());
     };
@@ -50,6 +52,7 @@ pub(super) fn report(
     let marks = marks(state, node, slice, &change);
     emit.push(EventKind::DevicesReported { id: slice.meta.id, incarnation, report: change });
     marks.into_iter().for_each(|(id, status)| emit.push(EventKind::PodStatusChanged { id, status }));
+    faults::handle(state, slice, &report.faults, emit);
     Ok(())
 }
 
@@ -62,6 +65,9 @@ pub(crate) fn check_report(node: &Name, report: &DeviceReport) -> Result<(), Rej
     }
     if report.snapshot && !report.removed.is_empty() {
         return invalid("a report of all devices names none that are gone".to_owned());
+    }
+    if let Err(reason) = report.check_lists() {
+        return invalid(reason);
     }
     let mut seen = BTreeSet::new();
     for device in &report.devices {
@@ -78,17 +84,27 @@ pub(crate) fn check_report(node: &Name, report: &DeviceReport) -> Result<(), Rej
     Ok(())
 }
 
-fn create_slice(node: &Node, incarnation: u64, report: &DeviceReport, emit: &mut Emit<'_>) {
+fn create_slice(state: &State, node: &Node, incarnation: u64, report: &DeviceReport, emit: &mut Emit<'_>) {
     let mut devices = report.devices.clone();
     devices.sort_by(|a, b| a.id.cmp(&b.id));
-    let slice = ResourceSlice {
+    let mut slice = ResourceSlice {
         meta: ObjectMeta::new(None, node.meta.name.clone()),
         node: node.meta.id,
         incarnation,
         sequence: report.sequence,
         devices,
         cordoned: Vec::new(),
+        state: Rare::NONE,
     };
+    if state.feature_level() >= PARTITIONS_LEVEL {
+        // Nobody has any of these devices yet: a fault can do no more than keep its card back.
+        let mut known = DeviceState { gpu_mode: report.gpu_mode.clone(), ..DeviceState::default() };
+        for fault in &report.faults {
+            let action = faults::action(state, &slice, fault);
+            note_fault(&mut known, &slice, &HandledFault { fault: fault.clone(), action }, emit.at_ms());
+        }
+        slice.state = Rare::some(known);
+    }
     emit.create(Object::ResourceSlice(Arc::new(slice)));
 }
 
@@ -105,13 +121,21 @@ fn difference(state: &State, slice: &ResourceSlice, report: &DeviceReport, now_m
     let mut removed = Vec::new();
     for device in slice.devices.iter().filter(is_gone) {
         let is_held = ledger.and_then(|all| all.get(&device.id)).is_some_and(|one| !one.holders.is_empty());
-        if !is_held && !slice.is_cordoned(&device.id) {
+        if !is_held && !slice.is_cordoned(&device.id) && slice.fence(&device.id).is_none() {
             removed.push(device.id.clone());
         } else if !device.is_lost() {
             devices.push(Device { health: DeviceHealth::Lost { since_ms: now_ms }, ..device.clone() });
         }
     }
-    DeviceReport { sequence: report.sequence, snapshot: report.snapshot, devices, removed }
+    DeviceReport {
+        sequence: report.sequence,
+        snapshot: report.snapshot,
+        devices,
+        removed,
+        gpu_mode: report.gpu_mode.clone(),
+        faults: Vec::new(),
+        resets: report.resets.clone(),
+    }
 }
 
 /// What becomes of the pods whose devices are others than before: each is told, and nobody else is touched.
@@ -167,7 +191,8 @@ pub(super) fn set_cordoned(
         not_found(format!("device {device} of node {node}"))
             .with_remedy("name it by its id, PCI address or index: see `bulkhead get devices`")
     })?;
-    if slice.is_cordoned(&found.id) != cordoned {
+    let is_fenced = slice.fence(&found.id).is_some();
+    if slice.is_cordoned(&found.id) != cordoned || (!cordoned && is_fenced) {
         emit.push(EventKind::DeviceCordoned { id: slice.meta.id, device: found.id.clone(), cordoned });
     }
     Ok(())
@@ -187,10 +212,17 @@ pub(super) fn check(state: &State, object: &Object) -> Result<(), Rejection> {
         }
         return Ok(());
     }
-    let Some((path, spec)) = pod_spec(object).filter(|(_, spec)| spec.asks_for_devices()) else {
+    if let Object::Node(wanted) = object {
+        let present = state.find(Kind::Node, None, &wanted.meta.name).and_then(|id| state.nodes.get(id));
+        return match present.filter(|present| present.spec.gpu != wanted.spec.gpu) {
+            Some(present) => gpu_mode::check(state, present, wanted.spec.gpu.get()),
+            None => Ok(()),
+        };
+    }
+    let Some((path, spec, labels)) = pod_spec(object).filter(|(_, spec, _)| spec.asks_for_devices()) else {
         return Ok(());
     };
-    let Err(bad) = Needs::of(spec, &state.devices.classes) else { return Ok(()) };
+    let Err(bad) = Needs::of(spec, card_count(labels), &state.devices.classes) else { return Ok(()) };
     // A class may come: until then the pods wait, and say for what.
     if bad.is_unknown {
         return Ok(());
@@ -201,18 +233,20 @@ pub(super) fn check(state: &State, object: &Object) -> Result<(), Rejection> {
     Err(Rejection::new(RejectionCode::Invalid, field, bad.reason).with_remedy(bad.remedy))
 }
 
-fn pod_spec(object: &Object) -> Option<(&'static str, &PodSpec)> {
-    const TEMPLATE: &str = "spec.template.spec";
-    Some(match object {
-        Object::Pod(pod) => ("spec", &pod.spec),
-        Object::ReplicaSet(one) => (TEMPLATE, &one.spec.template.spec),
-        Object::Deployment(one) => (TEMPLATE, &one.spec.template.spec),
-        Object::StatefulSet(one) => (TEMPLATE, &one.spec.template.spec),
-        Object::DaemonSet(one) => (TEMPLATE, &one.spec.template.spec),
-        Object::Job(one) => (TEMPLATE, &one.spec.template.spec),
-        Object::CronJob(one) => {
-            ("spec.jobTemplate.spec.template.spec", &one.spec.job_template.spec.template.spec)
-        }
+/// The pod that an object is or makes: where its spec stands, that, and its labels.
+fn pod_spec(object: &Object) -> Option<(&'static str, &PodSpec, &StringMap)> {
+    let (path, template) = match object {
+        Object::Pod(pod) => return Some(("spec", &pod.spec, &pod.meta.labels)),
+        Object::ReplicaSet(one) => (TEMPLATE, &one.spec.template),
+        Object::Deployment(one) => (TEMPLATE, &one.spec.template),
+        Object::StatefulSet(one) => (TEMPLATE, &one.spec.template),
+        Object::DaemonSet(one) => (TEMPLATE, &one.spec.template),
+        Object::Job(one) => (TEMPLATE, &one.spec.template),
+        Object::CronJob(one) => ("spec.jobTemplate.spec.template.spec", &one.spec.job_template.spec.template),
         _ => return None,
-    })
+    };
+    Some((path, &template.spec, &template.labels))
 }
+
+/// Where the spec of a workload's pods stands.
+const TEMPLATE: &str = "spec.template.spec";

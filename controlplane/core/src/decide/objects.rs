@@ -113,6 +113,8 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::ResourceQuota(one) => Arc::make_mut(one).status = Default::default(),
         Object::Project(one) => Arc::make_mut(one).status = Default::default(),
         Object::Department(one) => Arc::make_mut(one).status = Default::default(),
+        Object::PodGroup(one) => Arc::make_mut(one).status = Default::default(),
+        Object::Queue(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)

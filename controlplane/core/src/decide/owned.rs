@@ -181,6 +181,8 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::ResourceQuota(o) => ObjectStatus::ResourceQuota(o.status.clone()),
         Object::Project(o) => ObjectStatus::Project(o.status.clone()),
         Object::Department(o) => ObjectStatus::Department(o.status.clone()),
+        Object::PodGroup(o) => ObjectStatus::PodGroup(o.status.clone()),
+        Object::Queue(o) => ObjectStatus::Queue(o.status.clone()),
         _ => return None,
     })
 }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_types::{Binding, Rejection, RejectionCode};
+use bulkhead_types::{Binding, QUEUES_LEVEL, Rejection, RejectionCode};
 
 use super::pods::Binder;
 use super::{Emit, check_items, not_allowed};
 use crate::State;
-use crate::pod_group::Standing;
+use crate::pod_group::{Standing, key_of};
 
 pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> Result<(), Rejection> {
     check_items("bindings", bindings.len())?;
-    let group = |binding: &Binding| state.pods().get(binding.pod).and_then(|pod| pod.group());
-    let Some((key, _)) = bindings.first().and_then(group) else {
+    let group = |binding: &Binding| state.pods().get(binding.pod).and_then(|pod| key_of(state, pod));
+    let Some(key) = bindings.first().and_then(group) else {
         return Err(Rejection::new(RejectionCode::Invalid, "bindings", "the first is of no pod of a group"));
     };
     let standing = Standing::of(state, &key);
@@ -20,15 +20,22 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     if !standing.is_even {
         return refuse("its pods are not of the same priority".to_owned());
     }
-    if u32::try_from(bindings.len()).unwrap_or(u32::MAX) < standing.missing() {
-        let reason =
-            format!("{} more must be placed together, these are {}", standing.missing(), bindings.len());
+    let tasks = bindings.iter().map(|binding| state.pods().get(binding.pod).map_or("", |pod| pod.task()));
+    if let Err(reason) = standing.check_together(tasks) {
+        return refuse(reason);
+    }
+    if state.feature_level() >= QUEUES_LEVEL
+        && let Some(reason) = standing.hold(state, &key)
+    {
         return refuse(reason);
     }
     let mut seen = BTreeSet::new();
     let mut binder = Binder::new(state);
+    if let Err(reason) = standing.check_least(state, &key, &binder.queues) {
+        return refuse(reason);
+    }
     for binding in bindings {
-        if !seen.insert(binding.pod) || group(binding).is_none_or(|(other, _)| other != key) {
+        if !seen.insert(binding.pod) || group(binding).is_none_or(|other| other != key) {
             return refuse(format!("pod {} is not of it, or named twice", binding.pod));
         }
         binder.bind(binding, emit).map_err(|reason| {

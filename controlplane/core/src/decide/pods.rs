@@ -19,7 +19,8 @@ use crate::networks::TakenAddresses;
 use crate::placement::{Vicinity, check_fit, keeps_devices, kept};
 use crate::pod_group::held_by;
 use crate::priority;
-use crate::state::NodeUsage;
+use crate::queue::{self, QueueLedger};
+use crate::state::{Charge, NodeUsage};
 
 /// Longest text of a pod's status, in bytes; longer ones are cut, because guests are not trusted.
 const MESSAGE_LENGTH_MAX: usize = 4096;
@@ -50,12 +51,15 @@ pub(super) struct Binder<'a> {
     networks: TakenAddresses,
     /// The same for who is near whom.
     vicinity: Vicinity,
+    /// The same for queues.
+    pub(super) queues: QueueLedger,
 }
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given, devices, networks) = Default::default();
-        Self { state, placed, placed_pods, given, devices, networks, vicinity: state.vicinity.clone() }
+        let (placed, placed_pods, given, devices, networks, queues) = Default::default();
+        let vicinity = state.vicinity.clone();
+        Self { state, placed, placed_pods, given, devices, networks, vicinity, queues }
     }
 
     /// Binds one.
@@ -81,9 +85,15 @@ impl<'a> Binder<'a> {
         if are_kept || !self.devices.may_take(state, pod, node, &binding.devices) {
             return Err("its devices are not to be had there".to_owned());
         }
+        let in_queue =
+            queue::of_pod(state, pod).map(|queue| (queue, Charge::of_pod(pod, &state.devices.classes)));
+        if let Some((queue, charge)) = &in_queue {
+            self.queues.check(state, queue, charge)?;
+        }
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
         // The last that may refuse: from here on the addresses are the pod's.
         self.networks.take(state, pod, node, binding)?;
+        in_queue.iter().for_each(|(queue, charge)| self.queues.take(queue, charge));
         self.devices.take(state, binding);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
-    EventKind, Node, ObjectId, Pod, PodStatus, Rare, Rejection, RejectionCode, VICTIMS_MAX,
+    EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -15,6 +15,7 @@ use super::{Emit, check_items, not_allowed, not_found};
 use crate::devices::{self, Needs, NodeDevices};
 use crate::disruption::Allowance;
 use crate::placement::{Vicinity, check_node, check_room, keeps_devices, kept};
+use crate::pod_group::{self, Standing, key_of};
 use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, priority};
 
@@ -47,7 +48,11 @@ pub(super) fn preempt(
     let mut seen = BTreeSet::new();
     for id in victims {
         let victim = state.pods.get(*id).filter(|victim| seen.insert(victim.meta.id));
-        let victim = victim.filter(|victim| victim.node == Some(node.meta.id) && is_active(victim));
+        let is_there = |victim: &&std::sync::Arc<Pod>| {
+            victim.node == Some(node.meta.id)
+                || (victim.node.is_some() && is_of_gang(state, victim, node, victims))
+        };
+        let victim = victim.filter(|victim| is_active(victim)).filter(is_there);
         let victim = victim.ok_or_else(|| not_allowed("victims", format!("pod {id} does not stay there")))?;
         let name = &victim.meta.name;
         if priority::of(state, &victim.spec).is_none_or(|theirs| theirs.value >= own.value) {
@@ -58,12 +63,44 @@ pub(super) fn preempt(
                 format!("PodDisruptionBudget {} does not allow the end of pod {name}", budget.meta.name);
             return Err(not_allowed("victims", reason));
         }
-        site.leave(victim);
+        if victim.node == Some(node.meta.id) {
+            site.leave(victim);
+        }
     }
+    check_gangs(state, victims)?;
     site.check().map_err(|reason| not_allowed("node", reason))?;
     nominate(state, pod, node, victims.len(), emit);
     for victim in victims.iter().filter_map(|id| state.pods.get(*id)) {
         end_for(state, victim, pod.meta.id, REASON_PREEMPTED, emit);
+    }
+    Ok(())
+}
+
+/// Whether a pod elsewhere is of a group of which a pod on this node is to end, too.
+fn is_of_gang(state: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> bool {
+    if state.feature_level() < QUEUES_LEVEL {
+        return false;
+    }
+    let Some(key) = key_of(state, pod) else { return false };
+    pod_group::holders(state, &key)
+        .any(|one| one.node == Some(node.meta.id) && victims.contains(&one.meta.id))
+}
+
+/// No group is left with fewer pods than it must have: it ends whole, or enough of it stay.
+fn check_gangs(state: &State, victims: &[ObjectId]) -> Result<(), Rejection> {
+    if state.feature_level() < QUEUES_LEVEL {
+        return Ok(());
+    }
+    let pods = || victims.iter().filter_map(|id| state.pods.get(*id));
+    let keys: BTreeSet<_> = pods().filter_map(|pod| key_of(state, pod)).collect();
+    for key in keys {
+        let of_group = || pods().filter(|pod| key_of(state, pod).as_ref() == Some(&key));
+        let is_broken = Standing::of(state, &key).breaks_without(of_group().map(|pod| pod.task()));
+        let is_whole = pod_group::holders(state, &key).all(|pod| victims.contains(&pod.meta.id));
+        if is_broken && !is_whole {
+            let reason = format!("pod group {} would be left with fewer pods than it must have", key.name);
+            return Err(not_allowed("victims", reason));
+        }
     }
     Ok(())
 }
@@ -133,7 +170,7 @@ impl<'a> Site<'a> {
         node: &Node,
         priority: i32,
     ) -> Result<(Needs, NodeDevices), Rejection> {
-        let needs = Needs::of(&pod.spec, &state.devices.classes);
+        let needs = Needs::of_pod(pod, &state.devices.classes);
         let needs = needs.map_err(|bad| not_allowed("pod", bad.to_string()))?;
         let (id, own) = (node.meta.id, pod.meta.id);
         if keeps_devices(state, id, || priority, |other| other == own) {

@@ -45,6 +45,8 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::SriovIBNetwork(a), Object::SriovIBNetwork(b)) => a.spec != b.spec,
         (Object::Project(a), Object::Project(b)) => a.spec != b.spec,
         (Object::Department(a), Object::Department(b)) => a.spec != b.spec,
+        (Object::PodGroup(a), Object::PodGroup(b)) => a.spec != b.spec,
+        (Object::Queue(a), Object::Queue(b)) => a.spec != b.spec,
         _ => false,
     }
 }

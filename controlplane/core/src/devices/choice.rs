@@ -89,7 +89,7 @@ impl NodeDevices {
         let (mut total, mut used, mut policy) = (0u64, 0u64, policies.node.unwrap_or_default());
         for (_, device) in self.iter().filter(|(_, device)| device.is_offered()) {
             let Some(offer) = &device.offer else { continue };
-            let sharing = offer.sharing.as_ref().filter(|s| s.extended_resource_name == ask.resource);
+            let sharing = offer.sharing.as_ref().filter(|_| offer.shares_as(&ask.resource));
             match (ask.share, sharing) {
                 (None, _) if offer.whole == ask.resource => {
                     total += 1;
@@ -175,6 +175,10 @@ impl DeviceUse {
     }
 }
 
+fn memory(device: &DeviceUse) -> u64 {
+    device.device.capacity.memory_bytes
+}
+
 fn first_fit(candidates: &[&DeviceUse], ask: &Ask, _: Policies, _: Anchor<'_>) -> (Vec<SmolStr>, u64) {
     (candidates.iter().take(ask.count as usize).map(|device| device.device.id.clone()).collect(), 0)
 }
@@ -216,10 +220,12 @@ fn pick(candidates: &[&DeviceUse], ask: &Ask, policies: Policies, anchor: Anchor
         1 => {
             let missed =
                 |at: &usize| (0..candidates.len()).map(|other| table.between(*at, other)).sum::<u64>();
-            let key = |at: &usize| (distance(candidates[*at], anchor), missed(at));
+            // Of unequal ones the least that is enough: the large ones are for who needs them.
+            let size = |at: &usize| if ask.least_memory_bytes > 0 { memory(candidates[*at]) } else { 0 };
+            let key = |at: &usize| (distance(candidates[*at], anchor), size(at), missed(at));
             (0..candidates.len()).min_by_key(key).into_iter().collect()
         }
-        _ => best_set(candidates, &table, count, anchor),
+        _ => best_set(candidates, &table, ask, anchor),
     };
     let links = table.within(&best);
     (best.into_iter().map(|at| id(candidates[at])).collect(), links)
@@ -252,13 +258,15 @@ impl Links {
 
 /// The set with the most links, then the nearest to where the choice began, then on the fewest NUMA nodes and roots; the
 /// first of equals.
-fn best_set(candidates: &[&DeviceUse], links: &Links, count: usize, anchor: Anchor<'_>) -> Vec<usize> {
+fn best_set(candidates: &[&DeviceUse], links: &Links, ask: &Ask, anchor: Anchor<'_>) -> Vec<usize> {
+    let count = ask.count as usize;
     let cost = |set: &[usize]| {
         let devices = || set.iter().map(|at| candidates[*at]);
         let numa_nodes: BTreeSet<_> = devices().map(|device| device.device.numa_node).collect();
         let roots: BTreeSet<_> = devices().map(|device| device.device.pcie_root.as_str()).collect();
         let far: u32 = devices().map(|device| distance(device, anchor)).sum();
-        (Reverse(links.within(set)), far, numa_nodes.len(), roots.len())
+        let size = if ask.least_memory_bytes > 0 { devices().map(memory).sum() } else { 0u64 };
+        (Reverse(links.within(set)), far, numa_nodes.len(), roots.len(), size)
     };
     let mut best: Option<(_, Vec<usize>)> = None;
     let mut offer = |set: &[usize]| {

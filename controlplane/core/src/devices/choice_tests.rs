@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceClass, DeviceLink, Name, ObjectMeta,
-    ResourceSlice, builtin_device_classes,
+    DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceClass, DeviceLink, DevicePartition, Name,
+    ObjectMeta, Rare, ResourceSlice, builtin_device_classes,
 };
 
 use super::super::Classes;
-use super::super::needs::Share;
+use super::super::needs::{Share, ShareMemory};
 use super::*;
 
 /// Links of the eight V100 of one machine (alibaba, "GPU topology-aware scheduling"): six each, two at most to another one.
@@ -38,6 +38,7 @@ fn machine(cards: u32, memory_mib: u64, place: impl Fn(u32) -> (u32, String)) ->
         sequence: 1,
         devices: (0..cards).map(card).collect(),
         cordoned: Vec::new(),
+        state: Rare::NONE,
     }
 }
 
@@ -61,7 +62,7 @@ fn ledger(slice: &ResourceSlice) -> NodeDevices {
         Arc::new(DeviceClass { meta, spec: one.spec })
     };
     let classes: Vec<_> = builtin_device_classes().into_iter().map(class).collect();
-    NodeDevices::new(slice, &Classes::of(classes.iter(), std::iter::empty()), None)
+    NodeDevices::new(slice, &Classes::of(classes.iter(), std::iter::empty()), None, None)
 }
 
 fn whole(count: u32) -> Needs {
@@ -69,7 +70,7 @@ fn whole(count: u32) -> Needs {
 }
 
 fn shared(count: u32, memory_mib: u64, cores: u64) -> Needs {
-    let share = Share { memory_bytes: Some(memory_mib * DEVICE_MEMORY_UNIT_BYTES), cores };
+    let share = Share { memory: ShareMemory::Bytes(memory_mib * DEVICE_MEMORY_UNIT_BYTES), cores };
     asks(&[("nvidia.com/vgpu", count, Some(share))])
 }
 
@@ -79,6 +80,7 @@ fn asks(asks: &[(&str, u32, Option<Share>)]) -> Needs {
         resource: (*resource).into(),
         count: *count,
         share: *share,
+        least_memory_bytes: 0,
     };
     Needs { asks: asks.iter().map(ask).collect() }
 }
@@ -99,7 +101,7 @@ fn check(ledger: &mut NodeDevices, policies: Policies, needs: &[Needs], expected
     assert_eq!(taken.join(" "), expected);
 }
 
-const SPREAD: Policies = Policies { node: None, device: Some(SchedulerPolicy::Spread) };
+const SPREAD: Policies = Policies { node: None, device: Some(SchedulerPolicy::Spread), cards: None };
 
 #[test]
 fn several_cards_are_those_with_the_most_links_among_them() {
@@ -189,12 +191,135 @@ fn the_fullest_node_is_preferred_and_links_count() {
     let taken = half.choose(&whole(4), Policies::default()).expect("room").devices;
     let empty = ledger(&v100());
     half.take(ObjectId(9), &taken);
-    let score =
-        |ledger: &NodeDevices, policy| ledger.score(&whole(1), Policies { node: policy, device: None });
+    let score = |ledger: &NodeDevices, policy| {
+        ledger.score(&whole(1), Policies { node: policy, ..Policies::default() })
+    };
     assert!(score(&half, None) > score(&empty, None));
     let spread = Some(SchedulerPolicy::Spread);
     assert!(score(&half, spread) < score(&empty, spread));
     let plain = ledger(&machine(8, 16_384, |_| (0, "pci0".to_owned())));
     let pair = |ledger: &NodeDevices| ledger.score(&whole(2), Policies::default());
     assert!(pair(&empty) > pair(&plain), "{} {}", pair(&empty), pair(&plain));
+}
+
+fn units(cards: u32, each: u64) -> Needs {
+    let share = Share { memory: ShareMemory::Units(each, 1 << 30), cores: 0 };
+    asks(&[("aliyun.com/gpu-mem", cards, Some(share))])
+}
+
+#[test]
+fn units_are_parts_of_all_of_a_cards_memory() {
+    // Samples of the manual (alibaba-ack §2.4): memory in MiB that a container sees.
+    for (card_mib, units_of_card, asked, visible) in
+        [(15_079, 14, 3, 3231), (16_130, 15, 3, 3226), (16_130, 15, 4, 4301), (16_130, 15, 2, 2150)]
+    {
+        let mut one = ledger(&machine(1, card_mib, |_| (0, "pci0".to_owned())));
+        let choice = one.choose(&units(1, asked), Policies::default()).expect("room");
+        let memory = choice.devices[0].share.expect("a share").memory_bytes;
+        assert_eq!(memory / DEVICE_MEMORY_UNIT_BYTES, visible);
+        one.take(ObjectId(9), &choice.devices);
+        let count = one.counts()["aliyun.com/gpu-mem"];
+        assert_eq!(
+            (count.capacity, count.allocatable, count.allocated),
+            (units_of_card, units_of_card, asked)
+        );
+    }
+}
+
+#[test]
+fn units_fill_a_card_to_the_last_and_lie_on_several_cards_alike() {
+    let v100s = |cards| ledger(&machine(cards, 16_130, |_| (0, "pci0".to_owned())));
+    let default = Policies::default();
+    // Binpack and spread (alibaba-ack §2.3): 2 cards of 15 GiB, 2 GiB and 3 GiB.
+    check(&mut v100s(2), default, &[units(1, 2), units(1, 3)], "0 0");
+    check(&mut v100s(2), SPREAD, &[units(1, 2), units(1, 3)], "0 1");
+    // As many pods as there are units, and none more.
+    check(&mut v100s(1), default, &vec![units(1, 1); 16], &format!("{}-", "0 ".repeat(15)));
+    check(&mut v100s(1), default, &[units(1, 8), units(1, 7), units(1, 1)], "0 0 -");
+    check(&mut v100s(1), default, &[units(1, 16)], "-");
+    // Eight units over four cards are two of each (NVIDIA_VISIBLE_DEVICES names four); all of them on one node.
+    check(&mut v100s(4), default, &[units(4, 2), units(4, 13), units(1, 1)], "0+1+2+3 0+1+2+3 -");
+    check(&mut v100s(3), default, &[units(4, 2)], "-");
+    // Beside shares by MiB, never on a card that somebody has as a whole.
+    check(&mut v100s(1), default, &[shared(1, 8065, 0), units(1, 7), units(1, 1)], "0 0 -");
+    check(&mut v100s(2), default, &[whole(1), units(1, 1), units(2, 1)], "0 1 -");
+}
+
+/// An A100 with partitions at these places.
+fn carved(partitions: &[(&str, u32)]) -> ResourceSlice {
+    let mut slice = machine(1, 40_960, |_| (0, "pci0".to_owned()));
+    slice.devices[0].device = 0x20b0;
+    let card = slice.devices[0].clone();
+    let partition = |(at, (profile, start)): (usize, &(&str, u32))| Device {
+        id: format!("GPU-0/{at}").into(),
+        parent: Some(card.id.clone()),
+        iommu_group: Some(3),
+        partition: Rare::some(DevicePartition { profile: (*profile).into(), start: *start }),
+        ..card.clone()
+    };
+    slice.devices.extend(partitions.iter().enumerate().map(partition));
+    slice
+}
+
+fn slices(profile: &str, count: u32) -> Needs {
+    asks(&[(&format!("nvidia.com/mig-{profile}"), count, None)])
+}
+
+#[test]
+fn a_card_with_partitions_is_given_in_them_alone() {
+    let both = || ledger(&carved(&[("3g.20gb", 0), ("3g.20gb", 4)]));
+    let default = Policies::default();
+    check(&mut both(), default, &[whole(1), slices("3g.20gb", 2), slices("3g.20gb", 1)], "- 0/0+0/1 -");
+    check(&mut both(), default, &[shared(1, 100, 0), slices("1g.5gb", 1), slices("3g.20gb", 1)], "- - 0/0");
+    let counts = both().counts();
+    let of = |name: &str| (counts[name].capacity, counts[name].allocatable);
+    assert_eq!((of("nvidia.com/gpu"), of("nvidia.com/mig-3g.20gb")), ((1, 0), (2, 2)));
+    // What cannot be on one card is given to nobody, and what is on a sick or kept card is not either.
+    check(&mut ledger(&carved(&[("3g.20gb", 0), ("4g.20gb", 0)])), default, &[slices("3g.20gb", 1)], "-");
+    let mut kept = carved(&[("3g.20gb", 0)]);
+    kept.cordoned = vec!["GPU-0".into()];
+    check(&mut ledger(&kept), default, &[slices("3g.20gb", 1)], "-");
+}
+
+#[test]
+fn a_card_that_somebody_has_is_not_given_in_parts_nor_the_other_way_round() {
+    let default = Policies::default();
+    let mut held = ledger(&carved(&[("3g.20gb", 0)]));
+    let of_card = |id: &str| AllocatedDevice {
+        container: "main".into(),
+        resource: "nvidia.com/gpu".into(),
+        device: id.into(),
+        share: None,
+    };
+    held.take(ObjectId(1), &[of_card("GPU-0")]);
+    check(&mut held, default, &[slices("3g.20gb", 1)], "-");
+    held.release(ObjectId(1), &[of_card("GPU-0")]);
+    check(&mut held, default, &[slices("3g.20gb", 1)], "0/0");
+    // A partition that is gone and still held keeps its card.
+    let mut gone = carved(&[("3g.20gb", 0)]);
+    gone.devices[1].health = bulkhead_types::DeviceHealth::Lost { since_ms: 1 };
+    let mut ledger = ledger(&gone);
+    ledger.take(ObjectId(1), &[of_card("GPU-0/0")]);
+    check(&mut ledger, default, &[whole(1)], "-");
+    ledger.release(ObjectId(1), &[of_card("GPU-0/0")]);
+    check(&mut ledger, default, &[whole(1)], "0");
+}
+
+#[test]
+fn of_unequal_functions_the_least_that_is_enough_is_chosen() {
+    // Two virtual functions of MetaX cards with unequal memory (DCE §4.5).
+    let mut slice = machine(3, 0, |_| (0, "pci0".to_owned()));
+    for (device, mib) in slice.devices.iter_mut().zip([65_536, 32_768, 32_512]) {
+        (device.vendor, device.parent) = (0x9999, Some("pf".into()));
+        device.capacity.memory_bytes = mib * DEVICE_MEMORY_UNIT_BYTES;
+    }
+    let function = |mib: u64| {
+        let mut needs = asks(&[("metax-tech.com/vgpu", 1, None)]);
+        needs.asks[0].least_memory_bytes = mib * DEVICE_MEMORY_UNIT_BYTES;
+        needs
+    };
+    let default = Policies::default();
+    check(&mut ledger(&slice), default, &[function(32_600), function(32_000), function(32_600)], "1 2 0");
+    check(&mut ledger(&slice), default, &[function(32_600), function(32_600), function(32_600)], "1 0 -");
+    check(&mut ledger(&slice), default, &[function(70_000)], "-");
 }

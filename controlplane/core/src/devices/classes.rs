@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Device, DeviceClass, DeviceRole, DeviceSharing, DeviceTraits, SRIOV_RESOURCE_PREFIX,
-    SriovNetworkNodePolicy, class_of,
+    Device, DeviceClass, DeviceClassSpec, DeviceMemoryUnits, DevicePartition, DeviceRole, DeviceSharing,
+    DeviceTraits, PartitionModel, PartitionStrategy, SRIOV_RESOURCE_PREFIX, SriovNetworkNodePolicy, class_of,
 };
 use smol_str::SmolStr;
 
@@ -14,7 +14,7 @@ use crate::networks::full_name;
 /// What the name of a resource stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ResourceRole {
-    /// Whole devices.
+    /// Whole devices, or partitions.
     Whole,
     /// How many shared devices.
     Count,
@@ -22,17 +22,36 @@ pub(crate) enum ResourceRole {
     Memory(SmolStr),
     /// Compute of each of those.
     Cores(SmolStr),
+    /// Memory that each of the whole devices that another resource counts has at least.
+    LeastMemory(SmolStr),
+    /// Units of the memory of shared devices, of so many bytes.
+    Units(u64),
 }
 
 /// How devices of a class are offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
-    /// The resource of a whole device.
+    /// The resource of a whole device, or of a partition.
     pub(crate) whole: SmolStr,
     /// How it is shared, if it is.
     pub(crate) sharing: Option<DeviceSharing>,
     /// Of a virtual function that a policy made: its MTU, when the policy says.
     pub(crate) mtu: Option<u32>,
+    /// Whether the cards of the class have modes.
+    pub(crate) has_modes: bool,
+}
+
+impl Offer {
+    /// The units of its memory, if it is shared by them.
+    pub(crate) fn units(&self) -> Option<&DeviceMemoryUnits> {
+        self.sharing.as_ref().and_then(|sharing| sharing.memory_units.get())
+    }
+
+    /// Whether shares of it are asked for by this name.
+    pub(crate) fn shares_as(&self, resource: &str) -> bool {
+        let by_count = self.sharing.as_ref().is_some_and(|one| one.extended_resource_name == resource);
+        by_count || self.units().is_some_and(|units| units.extended_resource_name == resource)
+    }
 }
 
 /// See the module.
@@ -58,15 +77,23 @@ impl Classes {
         for (name, class) in &found.classes {
             let (whole, sharing) = (class.spec.extended_resource_name.clone(), class.spec.sharing.clone());
             // The first class by name says what a resource is.
-            found.roles.entry(whole.clone()).or_insert(ResourceRole::Whole);
+            let mut is = |name: &SmolStr, role| _ = found.roles.entry(name.clone()).or_insert(role);
+            is(&whole, ResourceRole::Whole);
             if let Some(sharing) = &sharing {
                 let count = sharing.extended_resource_name.clone();
-                found.roles.entry(count.clone()).or_insert(ResourceRole::Count);
-                let memory = ResourceRole::Memory(count.clone());
-                found.roles.entry(sharing.memory_resource_name.clone()).or_insert(memory);
-                found.roles.entry(sharing.cores_resource_name.clone()).or_insert(ResourceRole::Cores(count));
+                is(&count, ResourceRole::Count);
+                is(&sharing.memory_resource_name, ResourceRole::Memory(count.clone()));
+                is(&sharing.cores_resource_name, ResourceRole::Cores(count));
+                if let Some(units) = sharing.memory_units.get() {
+                    is(&units.extended_resource_name, ResourceRole::Units(units.unit_bytes()));
+                }
             }
-            found.offers.insert(name.clone(), Arc::new(Offer { whole, sharing, mtu: None }));
+            if let Some(memory) = class.spec.memory_resource_name.get() {
+                is(memory, ResourceRole::LeastMemory(whole.clone()));
+            }
+            class.spec.partition_names().for_each(|partition| is(partition, ResourceRole::Whole));
+            let has_modes = sharing.is_some() || class.spec.partitioning.get().is_some();
+            found.offers.insert(name.clone(), Arc::new(Offer { whole, sharing, mtu: None, has_modes }));
         }
         let of_vfs = found.classes.values().filter(|one| one.spec.selector.role == DeviceRole::Virtual);
         found.prefixes = of_vfs.map(|class| domain(&class.spec.extended_resource_name)).collect();
@@ -94,10 +121,39 @@ impl Classes {
         full_name(prefix.as_deref().unwrap_or(SRIOV_RESOURCE_PREFIX), resource_name)
     }
 
+    fn class_of(&self, card: &Device) -> Option<&SmolStr> {
+        let classes = self.classes.iter().map(|(name, class)| (name, &class.spec));
+        class_of(classes, &DeviceTraits::from(card))
+    }
+
     /// What a device is offered as; `None` when no class has it.
     pub(crate) fn offer_of(&self, device: &Device) -> Option<&Arc<Offer>> {
-        let classes = self.classes.iter().map(|(name, class)| (name, &class.spec));
-        self.offers.get(class_of(classes, &DeviceTraits::from(device))?)
+        self.offers.get(self.class_of(device)?)
+    }
+
+    /// What is said of the class of a card.
+    pub(crate) fn spec_of(&self, card: &Device) -> Option<&DeviceClassSpec> {
+        self.classes.get(self.class_of(card)?).map(|class| &class.spec)
+    }
+
+    /// How a card can be partitioned, if it can be.
+    pub(crate) fn model_of(&self, card: &Device) -> Option<&PartitionModel> {
+        self.spec_of(card)?.partitioning.get()?.model_of(&DeviceTraits::from(card))
+    }
+
+    /// What a partition of a card is offered as.
+    pub(crate) fn partition_offer(
+        &self,
+        card: &Device,
+        partition: &DevicePartition,
+        strategy: PartitionStrategy,
+    ) -> Option<Arc<Offer>> {
+        let profile = self.model_of(card)?.profile(&partition.profile)?;
+        let whole = match strategy {
+            PartitionStrategy::Single => self.spec_of(card)?.extended_resource_name.clone(),
+            PartitionStrategy::Mixed => profile.extended_resource_name.clone(),
+        };
+        Some(Arc::new(Offer { whole, sharing: None, mtu: None, has_modes: true }))
     }
 
     /// What a name stands for; `None` when no class has such a resource.
@@ -108,8 +164,10 @@ impl Classes {
     /// For every resource of which so much is asked for each device: by which one the devices are counted.
     pub(crate) fn counted_by(&self, resource: &str) -> Option<&SmolStr> {
         match self.roles.get(resource)? {
-            ResourceRole::Memory(count) | ResourceRole::Cores(count) => Some(count),
-            ResourceRole::Whole | ResourceRole::Count => None,
+            ResourceRole::Memory(count) | ResourceRole::Cores(count) | ResourceRole::LeastMemory(count) => {
+                Some(count)
+            }
+            ResourceRole::Whole | ResourceRole::Count | ResourceRole::Units(_) => None,
         }
     }
 }

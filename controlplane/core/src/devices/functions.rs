@@ -57,7 +57,7 @@ impl<'a> Functions<'a> {
         let group = group.filter(|group| group.device_type == SriovDeviceType::VfioPci);
         Some(group.map(|group| {
             let whole = classes.resource_of_policy(device, &group.resource_name);
-            Arc::new(Offer { whole, sharing: None, mtu: group.mtu })
+            Arc::new(Offer { whole, sharing: None, mtu: group.mtu, has_modes: false })
         }))
     }
 }

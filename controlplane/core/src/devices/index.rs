@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, DeviceClass, Object, ObjectId, Pod, ResourceSlice, SriovNetworkNodePolicy,
+    AllocatedDevice, DeviceClass, Node, Object, ObjectId, Pod, ResourceSlice, SriovNetworkNodePolicy,
     SriovNetworkNodeState,
 };
 use imbl::OrdMap;
@@ -15,6 +15,7 @@ use crate::state::{Index, Table};
 #[derive(Clone, Copy)]
 pub(crate) struct World<'a> {
     pub(crate) pods: &'a Table<Pod>,
+    pub(crate) nodes: &'a Table<Node>,
     pub(crate) classes: &'a Table<DeviceClass>,
     pub(crate) slices: &'a Table<ResourceSlice>,
     pub(crate) index: &'a Index,
@@ -79,6 +80,16 @@ impl DeviceIndex {
                 self.nics.remove(&nics.node);
                 self.follow_nics(nics.node, world);
             }
+            (former, Some(Object::Node(node))) => {
+                let gpu = |object: &Object| match object {
+                    Object::Node(node) => node.spec.gpu.clone(),
+                    _ => bulkhead_types::Rare::NONE,
+                };
+                let slice = self.slices.get(&node.meta.id).and_then(|id| world.slices.get(*id));
+                if let Some(slice) = slice.filter(|_| former.map(gpu).unwrap_or_default() != node.spec.gpu) {
+                    self.rebuild_node(slice, world);
+                }
+            }
             (Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_)), _)
             | (_, Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) => {
                 self.rebuild(world);
@@ -113,8 +124,9 @@ impl DeviceIndex {
     }
 
     fn rebuild_node(&mut self, slice: &ResourceSlice, world: World<'_>) {
+        let gpu = world.nodes.get(slice.node).and_then(|node| node.spec.gpu.get());
         let nics = self.nics_of(slice.node).and_then(|id| world.nics.get(id));
-        let mut ledger = NodeDevices::new(slice, &self.classes, nics.map(|nics| &**nics));
+        let mut ledger = NodeDevices::new(slice, &self.classes, gpu, nics.map(|nics| &**nics));
         for pod in world.index.on_node(slice.node).filter_map(|id| world.pods.get(id)) {
             if let Some((_, devices)) = held(pod) {
                 ledger.take(pod.meta.id, devices);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    CORES_PER_CARD, Container, DEVICE_MEMORY_UNIT_BYTES, DEVICES_PER_POD_MAX, DeviceShare, PodSpec,
+    CORES_PER_CARD, Container, DEVICE_MEMORY_UNIT_BYTES, DEVICES_PER_POD_MAX, DeviceShare, LABEL_CARD_COUNT,
+    Pod, PodSpec, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -18,21 +19,51 @@ pub(crate) struct Ask {
     pub(crate) count: u32,
     /// Of each shared device.
     pub(crate) share: Option<Share>,
+    /// Memory that each whole device has at least, in bytes.
+    pub(crate) least_memory_bytes: u64,
+}
+
+/// How much memory of a shared device is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ShareMemory {
+    /// In bytes.
+    Bytes(u64),
+    /// So many units, and how many bytes one has.
+    Units(u64, u64),
+    /// All of it.
+    All,
 }
 
 /// What is asked of each shared device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Share {
-    /// In bytes; all of its memory when unset.
-    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) memory: ShareMemory,
     /// In per cent of a card.
     pub(crate) cores: u64,
 }
 
 impl Share {
-    /// What that is on a card with so much memory.
+    /// What that is on a card with so much memory. Of units it is their part of all of the card's memory, in whole MiB: a T4
+    /// with 15079 MiB has 14 units of a GiB, and 3 of them are 3231 MiB.
     pub(crate) fn on(self, card_bytes: u64) -> DeviceShare {
-        DeviceShare { memory_bytes: self.memory_bytes.unwrap_or(card_bytes), cores: self.cores }
+        let memory_bytes = match self.memory {
+            ShareMemory::All => card_bytes,
+            ShareMemory::Bytes(bytes) => bytes,
+            ShareMemory::Units(units, unit_bytes) => match card_bytes / unit_bytes.max(1) {
+                0 => u64::MAX,
+                all => {
+                    let bytes = u128::from(card_bytes) * u128::from(units) / u128::from(all);
+                    let mib = bytes / u128::from(DEVICE_MEMORY_UNIT_BYTES);
+                    u64::try_from(mib * u128::from(DEVICE_MEMORY_UNIT_BYTES)).unwrap_or(u64::MAX)
+                }
+            },
+        };
+        DeviceShare { memory_bytes, cores: self.cores }
+    }
+
+    /// Whether it counts among the shares of which a card has only so many: units are bounded by themselves.
+    pub(crate) fn is_counted(self) -> bool {
+        !matches!(self.memory, ShareMemory::Units(..))
     }
 }
 
@@ -64,11 +95,19 @@ impl Needs {
     /// What the containers of a pod ask for.
     ///
     /// # Errors
+    /// As [`Self::of`].
+    pub(crate) fn of_pod(pod: &Pod, classes: &Classes) -> Result<Self, BadNeed> {
+        Self::of(&pod.spec, card_count(&pod.meta.labels), classes)
+    }
+
+    /// What containers ask for, their memory units over so many cards: see [`card_count`].
+    ///
+    /// # Errors
     /// What cannot be given, whatever nodes there are.
-    pub(crate) fn of(spec: &PodSpec, classes: &Classes) -> Result<Self, BadNeed> {
+    pub(crate) fn of(spec: &PodSpec, cards: Option<u32>, classes: &Classes) -> Result<Self, BadNeed> {
         let mut asks = Vec::new();
         for container in &spec.containers {
-            of_container(container, classes, &mut asks)?;
+            of_container(container, cards, classes, &mut asks)?;
         }
         if let Some(ask) = asks.first()
             && asks.iter().map(|ask| u64::from(ask.count)).sum::<u64>() > DEVICES_PER_POD_MAX as u64
@@ -78,10 +117,9 @@ impl Needs {
         }
         // Whole devices find fewer places than shared ones, and large shares fewer than small ones.
         asks.sort_by_key(|ask: &Ask| {
-            let share = ask
-                .share
-                .map(|share| (share.cores == CORES_PER_CARD, share.memory_bytes.unwrap_or(u64::MAX)));
-            std::cmp::Reverse((share.is_none(), share, ask.count))
+            let share =
+                ask.share.map(|share| (share.cores == CORES_PER_CARD, share.on(u64::MAX).memory_bytes));
+            std::cmp::Reverse((share.is_none(), share, ask.least_memory_bytes, ask.count))
         });
         Ok(Self { asks })
     }
@@ -92,53 +130,87 @@ fn bad(container: &str, resource: &str, reason: impl Into<String>, remedy: &'sta
     BadNeed { container, resource, reason: reason.into(), remedy, is_unknown: false }
 }
 
-fn of_container(container: &Container, classes: &Classes, asks: &mut Vec<Ask>) -> Result<(), BadNeed> {
+/// Over how many cards the memory units of each container are divided, as a pod's labels say; 0 when that is no such number.
+pub(crate) fn card_count(labels: &StringMap) -> Option<u32> {
+    let text = labels.get(LABEL_CARD_COUNT)?;
+    Some(text.parse().ok().filter(|count| *count as usize <= DEVICES_PER_POD_MAX).unwrap_or(0))
+}
+
+fn of_container(
+    container: &Container,
+    cards: Option<u32>,
+    classes: &Classes,
+    asks: &mut Vec<Ask>,
+) -> Result<(), BadNeed> {
     let name = &container.name;
     let mut shares = BTreeMap::<&SmolStr, Share>::new();
-    let blank = Share { memory_bytes: None, cores: 0 };
+    let mut least = BTreeMap::<&SmolStr, u64>::new();
+    let blank = Share { memory: ShareMemory::All, cores: 0 };
     let all: Vec<(&SmolStr, u64)> = container.extended_resources().collect();
     for (resource, amount) in &all {
+        let bytes = amount.saturating_mul(DEVICE_MEMORY_UNIT_BYTES);
         match classes.role(resource) {
             None => {
                 let remedy = "apply a DeviceClass that has it, or ask for another resource";
                 let unknown = bad(name, resource, "is a resource of no DeviceClass", remedy);
                 return Err(BadNeed { is_unknown: true, ..unknown });
             }
-            Some(ResourceRole::Whole | ResourceRole::Count) => {}
+            Some(ResourceRole::Whole | ResourceRole::Count | ResourceRole::Units(_)) => {}
+            Some(ResourceRole::LeastMemory(whole)) => _ = least.insert(whole, bytes),
             Some(ResourceRole::Memory(count)) => {
-                let bytes = amount.saturating_mul(DEVICE_MEMORY_UNIT_BYTES);
-                shares.entry(count).or_insert(blank).memory_bytes = Some(bytes);
+                shares.entry(count).or_insert(blank).memory = ShareMemory::Bytes(bytes);
             }
             Some(ResourceRole::Cores(count)) => {
                 if *amount > CORES_PER_CARD {
-                    let reason = format!("is {amount}");
-                    return Err(bad(
-                        name,
-                        resource,
-                        reason,
-                        "0 is not isolated, 100 is the whole card, more there is not",
-                    ));
+                    let remedy = "0 is not isolated, 100 is the whole card, more there is not";
+                    return Err(bad(name, resource, format!("is {amount}"), remedy));
                 }
                 shares.entry(count).or_insert(blank).cores = *amount;
             }
         }
     }
     for (resource, amount) in all {
-        let Some(role) = classes.role(resource) else { continue };
-        if let ResourceRole::Memory(count) | ResourceRole::Cores(count) = role {
+        if let Some(count) = classes.counted_by(resource) {
             if !container.extended_resources().any(|(other, _)| other == count) {
                 let reason = format!("is asked for without {count}");
                 return Err(bad(name, resource, reason, "it is of each card: say how many cards as well"));
             }
             continue;
         }
+        let mut least_memory_bytes = 0;
+        let (amount, share) = match classes.role(resource) {
+            Some(ResourceRole::Units(unit_bytes)) => {
+                let (cards, units) = divided(name, resource, amount, cards)?;
+                (cards, Some(Share { memory: ShareMemory::Units(units, *unit_bytes), cores: 0 }))
+            }
+            Some(ResourceRole::Count) => (amount, Some(shares.get(resource).copied().unwrap_or(blank))),
+            _ => {
+                least_memory_bytes = least.get(resource).copied().unwrap_or(0);
+                (amount, None)
+            }
+        };
         let count = u32::try_from(amount).ok().filter(|count| *count as usize <= DEVICES_PER_POD_MAX);
         let Some(count) = count else {
             let reason = format!("is {amount}");
             return Err(bad(name, resource, reason, "no node gives a pod more than 64 devices"));
         };
-        let share = (*role == ResourceRole::Count).then(|| shares.get(resource).copied().unwrap_or(blank));
-        asks.push(Ask { container: name.clone(), resource: resource.clone(), count, share });
+        let (container, resource) = (name.clone(), resource.clone());
+        asks.push(Ask { container, resource, count, share, least_memory_bytes });
     }
     Ok(())
+}
+
+/// So many units over the cards that a pod wants them on: how many cards, and the units of each.
+fn divided(container: &str, resource: &str, units: u64, cards: Option<u32>) -> Result<(u64, u64), BadNeed> {
+    let cards = u64::from(cards.unwrap_or(1));
+    if cards == 0 {
+        let reason = format!("is divided by the label {LABEL_CARD_COUNT}, which is no number from 1 to 64");
+        return Err(bad(container, resource, reason, "say there over how many cards"));
+    }
+    if !units.is_multiple_of(cards) {
+        let reason = format!("is {units}, which {cards} cards cannot share alike");
+        return Err(bad(container, resource, reason, "ask for a multiple of the number of cards"));
+    }
+    // Nothing at all is on no card.
+    Ok((if units == 0 { 0 } else { cards }, units / cards))
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, CORES_PER_CARD, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceShare, ObjectId, ResourceSlice,
-    SriovNetworkNodeState,
+    AllocatedDevice, CORES_PER_CARD, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceFence, DeviceShare, NodeGpu,
+    ObjectId, ResourceSlice, SriovNetworkNodeState,
 };
 use smol_str::SmolStr;
 
 use super::classes::Offer;
 use super::functions::Functions;
+use super::mode::{Mode, Offered};
 use super::needs::Share;
 use super::{Ask, Classes, Needs};
 
@@ -32,8 +33,12 @@ pub struct DeviceUse {
     pub device: Arc<Device>,
     /// An operator keeps it from pods.
     pub is_cordoned: bool,
-    /// Its virtual functions are offered instead of it.
+    /// Its virtual functions or partitions are offered instead of it.
     pub is_split: bool,
+    /// The fault because of which it is kept from pods.
+    pub fence: Option<DeviceFence>,
+    /// What the mode of the node's cards lets it be given as.
+    pub offered: Offered,
     pub(super) offer: Option<Arc<Offer>>,
     /// Who holds how much of it; all of it when there is no share. In order.
     pub holders: Vec<(ObjectId, Option<DeviceShare>)>,
@@ -43,7 +48,18 @@ impl DeviceUse {
     /// Whether somebody new may get it, as far as it is free.
     #[must_use]
     pub fn is_offered(&self) -> bool {
-        self.offer.is_some() && self.device.is_usable() && !self.is_cordoned && !self.is_split
+        self.offer.is_some()
+            && self.device.is_usable()
+            && !self.is_cordoned
+            && !self.is_split
+            && self.fence.is_none()
+            && (self.offered.whole || self.offered.shares)
+    }
+
+    /// Whether it is part of a card.
+    #[must_use]
+    pub fn is_partition(&self) -> bool {
+        self.device.partition.get().is_some()
     }
 
     /// The resource of the whole device.
@@ -78,7 +94,7 @@ impl DeviceUse {
     }
 
     /// Whether such a share is free on it, beside those who have one.
-    fn has_room(&self, share: DeviceShare) -> bool {
+    fn has_room(&self, share: DeviceShare, is_counted: bool) -> bool {
         let Some(sharing) = self.offer.as_ref().and_then(|offer| offer.sharing.as_ref()) else {
             return false;
         };
@@ -93,7 +109,7 @@ impl DeviceUse {
             share.cores <= cores.saturating_sub(used_cores)
         };
         has_cores
-            && self.holders.len() < sharing.split_count as usize
+            && (!is_counted || self.holders.len() < sharing.split_count as usize)
             && share.memory_bytes <= memory.saturating_sub(used_memory)
     }
 
@@ -105,12 +121,17 @@ impl DeviceUse {
     /// Whether it is what an ask means, and free enough.
     pub(super) fn suits(&self, ask: &Ask) -> bool {
         let Some(offer) = self.offer.as_ref().filter(|_| self.is_offered()) else { return false };
-        match self.share_of(ask) {
-            None => offer.whole == ask.resource && self.is_free(),
-            Some(share) => {
-                let is_meant =
-                    offer.sharing.as_ref().is_some_and(|s| s.extended_resource_name == ask.resource);
-                is_meant && self.has_room(share)
+        match self.share_of(ask).zip(ask.share) {
+            None => {
+                self.offered.whole
+                    && offer.whole == ask.resource
+                    && self.device.capacity.memory_bytes >= ask.least_memory_bytes
+                    && self.is_free()
+            }
+            Some((share, asked)) => {
+                self.offered.shares
+                    && offer.shares_as(&ask.resource)
+                    && self.has_room(share, asked.is_counted())
             }
         }
     }
@@ -122,6 +143,10 @@ pub struct NodeDevices {
     devices: BTreeMap<SmolStr, DeviceUse>,
     /// Devices that are free as a whole, by resource: a first look for whole ones costs no more than this.
     free: BTreeMap<SmolStr, u32>,
+    /// Some are partitions: then cards and their partitions are looked at together.
+    has_partitions: bool,
+    /// What of the node's mode is not there yet.
+    is_reconfiguring: bool,
 }
 
 impl NodeDevices {
@@ -129,28 +154,37 @@ impl NodeDevices {
     pub(super) fn new(
         slice: &ResourceSlice,
         classes: &Classes,
+        gpu: Option<&NodeGpu>,
         nics: Option<&SriovNetworkNodeState>,
     ) -> Self {
+        let mode = Mode::of(gpu, slice.gpu_mode());
         let functions = nics.map(|nics| Functions::of(slice, nics));
         let is_there = |device: &&Device| !device.is_lost();
         let parents: BTreeSet<&SmolStr> =
             slice.devices.iter().filter(is_there).filter_map(|device| device.parent.as_ref()).collect();
         let one = |device: &Device| {
+            let is_split = parents.contains(&device.id);
+            let of_policy = functions.as_ref().and_then(|functions| functions.offer_of(device, classes));
+            let (offer, offered) = match of_policy {
+                Some(offer) => (offer, Offered::ALL),
+                None => mode.offer(slice, device, is_split, classes),
+            };
             let known = DeviceUse {
                 device: Arc::new(device.clone()),
                 is_cordoned: slice.is_cordoned(&device.id)
                     || functions.as_ref().is_some_and(|functions| functions.is_blocked(device)),
-                is_split: parents.contains(&device.id),
-                offer: functions
-                    .as_ref()
-                    .and_then(|functions| functions.offer_of(device, classes))
-                    .unwrap_or_else(|| classes.offer_of(device).cloned()),
+                is_split,
+                fence: slice.fence(&device.id).cloned(),
+                offered,
+                offer,
                 holders: Vec::new(),
             };
             (device.id.clone(), known)
         };
         let devices = slice.devices.iter().map(one).collect();
-        let mut found = Self { devices, free: BTreeMap::new() };
+        let has_partitions = slice.devices.iter().any(|device| device.partition.get().is_some());
+        let is_reconfiguring = mode == Mode::Reconfiguring;
+        let mut found = Self { devices, free: BTreeMap::new(), has_partitions, is_reconfiguring };
         let offered: Vec<SmolStr> = found.devices.values().filter_map(counted_free).cloned().collect();
         offered.into_iter().for_each(|resource| *found.free.entry(resource).or_insert(0) += 1);
         found
@@ -159,6 +193,12 @@ impl NodeDevices {
     /// Every device, by id.
     pub fn iter(&self) -> impl Iterator<Item = (&SmolStr, &DeviceUse)> {
         self.devices.iter()
+    }
+
+    /// Whether the cards are not yet in the mode that they shall be in: then nobody new gets one.
+    #[must_use]
+    pub fn is_reconfiguring(&self) -> bool {
+        self.is_reconfiguring
     }
 
     /// One device.
@@ -208,6 +248,11 @@ impl NodeDevices {
         }
     }
 
+    /// How many whole devices of a resource are free.
+    pub(crate) fn free_of(&self, resource: &SmolStr) -> u32 {
+        self.free.get(resource).copied().unwrap_or(0)
+    }
+
     /// A first look: whether as many whole devices are free as a pod asks for.
     ///
     /// # Errors
@@ -221,11 +266,25 @@ impl NodeDevices {
         Ok(())
     }
 
+    /// Whether nobody has what a device is a part of, or a part of it.
+    pub(super) fn is_apart(&self, device: &Device) -> bool {
+        if !self.has_partitions {
+            return true;
+        }
+        let is_related = |other: &&DeviceUse| match device.partition.get() {
+            Some(_) => Some(&other.device.id) == device.parent.as_ref(),
+            None => other.is_partition() && other.device.parent.as_ref() == Some(&device.id),
+        };
+        self.devices.values().filter(is_related).all(DeviceUse::is_free)
+    }
+
     /// Functions of one IOMMU group are all one guest's, so a device is nobody's while another pod has one of its group.
     pub(super) fn is_group_free(&self, device: &Device) -> bool {
-        let Some(group) = device.iommu_group else { return true };
+        // Partitions of one card are in one group, and yet each has a guest of its own.
+        let group = device.iommu_group.filter(|_| device.partition.get().is_none());
+        let Some(group) = group else { return self.is_apart(device) };
         let others = self.devices.values().filter(|other| other.device.iommu_group == Some(group));
-        others.filter(|other| other.device.id != device.id).all(DeviceUse::is_free)
+        others.filter(|other| other.device.id != device.id).all(DeviceUse::is_free) && self.is_apart(device)
     }
 
     /// Whether a pod may have exactly these: of the right kind, free, and as many as it asks for.
@@ -270,15 +329,28 @@ impl NodeDevices {
             let offered = device.is_offered();
             let is_shared = device.holders.iter().any(|(_, share)| share.is_some());
             let is_whole = device.holders.iter().any(|(_, share)| share.is_none());
-            add(&offer.whole, 1, offered && !is_shared, u64::from(is_whole));
+            if !device.offered.uncounted {
+                add(&offer.whole, 1, offered && device.offered.whole && !is_shared, u64::from(is_whole));
+            }
             let Some(sharing) = &offer.sharing else { continue };
             let ((memory, cores), (used_memory, used_cores)) = (device.shareable(), device.shared());
-            let offered = offered && !is_whole;
+            let offered = offered && device.offered.shares && !is_whole;
             let users = if is_shared { device.holders.len() as u64 } else { 0 };
             add(&sharing.extended_resource_name, u64::from(sharing.split_count), offered, users);
             let mib = |bytes: u64| bytes / DEVICE_MEMORY_UNIT_BYTES;
             add(&sharing.memory_resource_name, mib(memory), offered, mib(used_memory));
             add(&sharing.cores_resource_name, cores, offered, used_cores);
+            let Some(units) = offer.units() else { continue };
+            let (bytes, all) =
+                (device.device.capacity.memory_bytes, units.units(device.device.capacity.memory_bytes));
+            let scaled = all * u64::from(sharing.memory_scaling_percent) / 100;
+            // What a share has of a card's memory was rounded down.
+            let of = |share: DeviceShare| {
+                let units = u128::from(share.memory_bytes) * u128::from(all);
+                units.div_ceil(u128::from(bytes.max(1))) as u64
+            };
+            let used = device.holders.iter().filter_map(|(_, share)| *share).map(of).sum();
+            add(&units.extended_resource_name, scaled, offered, used);
         }
         counts
     }
@@ -286,5 +358,5 @@ impl NodeDevices {
 
 /// The resource for which a device counts as free.
 fn counted_free(device: &DeviceUse) -> Option<&SmolStr> {
-    device.resource().filter(|_| device.is_offered() && device.is_free())
+    device.resource().filter(|_| device.is_offered() && device.offered.whole && device.is_free())
 }

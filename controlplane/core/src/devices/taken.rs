@@ -20,7 +20,7 @@ impl Taken {
         if given.is_empty() && !pod.spec.asks_for_devices() {
             return true;
         }
-        let Ok(needs) = Needs::of(&pod.spec, &state.devices.classes) else { return false };
+        let Ok(needs) = Needs::of_pod(pod, &state.devices.classes) else { return false };
         if needs.asks.is_empty() {
             return given.is_empty();
         }

@@ -1,8 +1,8 @@
 //! Tests of [`super`]: policies and NICs as a table, and what comes out.
 
 use bulkhead_types::{
-    Hex16, Name, NodeStatus, ObjectMeta, Rare, SriovDeviceType, SriovLinkType, SriovNetworkNodePolicySpec,
-    SriovNicSelector, VENDOR_INTEL,
+    Hex16, Name, NodePhase, NodeStatus, ObjectMeta, Rare, SriovDeviceType, SriovLinkType,
+    SriovNetworkNodePolicySpec, SriovNicSelector, VENDOR_INTEL,
 };
 use expect_test::{Expect, expect};
 
@@ -27,7 +27,8 @@ fn slice() -> ResourceSlice {
         nic("0000:61:00.0", "ib0", VENDOR_MELLANOX, 3),
     ];
     let meta = ObjectMeta::new(None, name("node-1"));
-    ResourceSlice { meta, node: ObjectId(1), incarnation: 1, sequence: 1, devices, cordoned: vec![] }
+    let (node, cordoned, state) = (ObjectId(1), vec![], Rare::NONE);
+    ResourceSlice { meta, node, incarnation: 1, sequence: 1, devices, cordoned, state }
 }
 
 fn policy(policy: &str, priority: u32, num_vfs: u32, pf_names: &[&str]) -> SriovNetworkNodePolicySpec {
@@ -55,7 +56,9 @@ fn check(policies: &[SriovNetworkNodePolicySpec], expected: Expect) {
         .collect();
     let mut meta = ObjectMeta::new(None, name("node-1"));
     meta.labels.insert("sriov".into(), "yes".into());
-    let node = Node { meta, spec: Default::default(), status: NodeStatus::default() };
+    let facts = bulkhead_types::NodeFacts::default();
+    let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+    let node = Node { meta, spec: Default::default(), status };
     let found = desired(&node, &slice(), &policies);
     let mut text = String::new();
     for one in &found.spec.interfaces {

@@ -2,6 +2,7 @@
 //! slow, obvious, and without any of the code that places. Tests and the simulator judge that code by it.
 
 pub mod preemption;
+pub mod queues;
 
 use bulkhead_types::{
     LabelSelector, Name, Node, NodeInclusionPolicy, NodePhase, ObjectId, Pod, PodAffinity, PodAffinityTerm,

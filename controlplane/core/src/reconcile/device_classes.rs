@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     Command, DEVICES_LEVEL, Device, DeviceClass, DeviceTraits, Kind, Name, NamedDeviceClass, Object,
-    ObjectMeta, builtin_device_classes,
+    ObjectMeta, PARTITIONS_LEVEL, builtin_device_classes,
 };
 
 use super::{Reconciler, View};
@@ -47,10 +47,19 @@ impl Reconciler for DeviceClasses {
         if state.feature_level() < DEVICES_LEVEL || state.resource_slices().is_empty() {
             return Vec::new();
         }
-        let builtin = builtin_device_classes();
+        let has_partitions = state.feature_level() >= PARTITIONS_LEVEL;
+        let mut builtin = builtin_device_classes();
+        if !has_partitions {
+            builtin.iter_mut().for_each(|class| class.spec = class.spec.below_partitions());
+        }
+        let present = |class: &NamedDeviceClass| {
+            let name = Name::new(&class.name).ok()?;
+            state.device_classes().get(state.find(Kind::DeviceClass, None, &name)?)
+        };
+        // One that is as it came along before there were partitions is brought up to date; one that anybody changed is not.
         let is_missing = |class: &NamedDeviceClass| {
-            let name = Name::new(&class.name).ok();
-            name.is_some_and(|name| state.find(Kind::DeviceClass, None, &name).is_none())
+            present(class)
+                .is_none_or(|one| one.spec != class.spec && one.spec == class.spec.below_partitions())
         };
         let is_meant = |device: &Device| {
             let traits = DeviceTraits::from(device);
@@ -62,9 +71,15 @@ impl Reconciler for DeviceClasses {
             return Vec::new();
         }
         let create = |class: &NamedDeviceClass| {
-            let meta = ObjectMeta::new(None, Name::new(&class.name).ok()?);
+            let present = present(class);
+            let meta = match present {
+                Some(present) => present.meta.clone(),
+                None => ObjectMeta::new(None, Name::new(&class.name).ok()?),
+            };
             let class = DeviceClass { meta, spec: class.spec.clone() };
-            Some(Command::Create(Object::DeviceClass(Arc::new(class))))
+            let is_new = present.is_none();
+            let object = Object::DeviceClass(Arc::new(class));
+            Some(if is_new { Command::Create(object) } else { Command::Apply(object) })
         };
         let commands: Vec<Command> =
             builtin.iter().filter(|class| is_missing(class)).filter_map(create).collect();

@@ -8,7 +8,7 @@ use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
 use smol_str::SmolStr;
 
 use super::topology::Topology;
-use crate::devices::NodeDevices;
+use crate::devices::{Ask, NodeDevices};
 use crate::placement::{Mover, check_room};
 use crate::priority::Priorities;
 use crate::state::nominated_node;
@@ -33,8 +33,43 @@ pub(crate) struct NodeEntry {
     pods_max: u32,
     /// Pods for which room is kept, by id; of this run's decisions too. Nearly always none.
     nominees: Vec<Nominee>,
+    /// Room that this leader keeps for groups that wait. Nearly always none.
+    reserves: Vec<Reserve>,
     /// Its devices and who holds them, own decisions of this run included.
     pub(crate) devices: Option<Arc<NodeDevices>>,
+}
+
+/// Who asks for room on a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) priority: i32,
+    /// The pod for which room may be kept already.
+    pub(crate) pod: Option<ObjectId>,
+    /// Whose reserves are its own: a group, [`NO_GROUP`] or [`EVERY_GROUP`].
+    pub(crate) group: u64,
+}
+
+/// The group of those that are of none.
+pub(crate) const NO_GROUP: u64 = 0;
+/// Who names its node itself is held up by no reserve.
+pub(crate) const EVERY_GROUP: u64 = u64::MAX;
+
+/// Room on a node that is kept for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reserve {
+    pub(crate) group: u64,
+    pub(crate) priority: i32,
+    pub(crate) usage: NodeUsage,
+    /// How many whole devices of each resource.
+    pub(crate) devices: BTreeMap<SmolStr, u32>,
+    /// Shares of devices are kept too: then nobody else gets any device there.
+    pub(crate) has_shares: bool,
+}
+
+impl Reserve {
+    fn counts_against(&self, asker: &Asker) -> bool {
+        self.priority >= asker.priority && self.group != asker.group && asker.group != EVERY_GROUP
+    }
 }
 
 /// A pod for which room is kept.
@@ -67,19 +102,38 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        Self { node, usage, allocatable, pods_max, nominees: Vec::new(), devices: None }
+        Self { node, usage, allocatable, pods_max, nominees: Vec::new(), reserves: Vec::new(), devices: None }
     }
 
-    /// What counts against a pod of a priority: what is reserved, and what is kept for others of the same or a higher one.
-    pub(crate) fn usage_for(&self, priority: i32, pod: Option<ObjectId>) -> NodeUsage {
-        let counts = |other: &&Nominee| other.priority >= priority && Some(other.pod) != pod;
-        self.nominees.iter().filter(counts).fold(self.usage, |sum, other| sum.with(other.request))
+    /// What counts against who asks: what is reserved, and what is kept for others of the same or a higher priority.
+    pub(crate) fn usage_for(&self, asker: &Asker) -> NodeUsage {
+        let counts = |other: &&Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
+        let usage =
+            self.nominees.iter().filter(counts).fold(self.usage, |sum, other| sum.with(other.request));
+        let reserves = self.reserves.iter().filter(|reserve| reserve.counts_against(asker));
+        reserves.fold(usage, |sum, reserve| sum.plus(reserve.usage))
     }
 
     /// Whether its devices are kept for somebody else of the same or a higher priority.
-    pub(crate) fn keeps_devices(&self, priority: i32, pod: Option<ObjectId>) -> bool {
-        let counts = |other: &Nominee| other.priority >= priority && Some(other.pod) != pod;
+    pub(crate) fn keeps_devices(&self, asker: &Asker) -> bool {
+        let counts = |other: &Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
         self.nominees.iter().any(|other| other.asks_for_devices && counts(other))
+    }
+
+    /// Whether as many devices are left beside what is kept for groups of the same or a higher priority.
+    pub(crate) fn leaves_devices(&self, asker: &Asker, ask: &Ask, devices: Option<&NodeDevices>) -> bool {
+        let reserves = || self.reserves.iter().filter(|reserve| reserve.counts_against(asker));
+        if reserves().next().is_none() {
+            return true;
+        }
+        if reserves().any(|reserve| reserve.has_shares) {
+            return false;
+        }
+        if ask.share.is_some() {
+            return reserves().all(|reserve| reserve.devices.is_empty());
+        }
+        let kept: u32 = reserves().filter_map(|reserve| reserve.devices.get(&ask.resource)).sum();
+        kept == 0 || devices.is_some_and(|devices| devices.free_of(&ask.resource) >= kept + ask.count)
     }
 
     /// Whether so much more is free beside some usage: [`check_room`] without its reasons.
@@ -156,6 +210,11 @@ impl NodeIndex {
         self.stirred.insert(node);
     }
 
+    /// The same, at once.
+    pub(crate) fn stir_now(&mut self, node: ObjectId) {
+        self.log.extend(self.by_id.get(&node).map(|slot| SlotChange::usage(*slot)));
+    }
+
     /// Brings every touched slot up to date with the State.
     pub(crate) fn refresh(&mut self, state: &State, priorities: &Priorities) {
         for id in std::mem::take(&mut self.touched) {
@@ -190,8 +249,9 @@ impl NodeIndex {
             |e: &NodeEntry| e.usage == usage && e.nominees == nominees && e.devices.as_ref() == devices;
         if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
+            let reserves = entry.take().map(|former| former.reserves).unwrap_or_default();
             let fresh = NodeEntry::new(node.clone(), usage);
-            *entry = Some(NodeEntry { nominees, devices: devices.cloned(), ..fresh });
+            *entry = Some(NodeEntry { nominees, reserves, devices: devices.cloned(), ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
             if relabelled {
                 self.topologies.get_mut().clear();
@@ -235,6 +295,22 @@ impl NodeIndex {
         let Some(slot) = self.slot_of(node) else { return };
         if let Some(entry) = &mut self.slots[slot as usize] {
             entry.nominees.retain(|nominee| nominee.pod != pod);
+            self.log.push(SlotChange::usage(slot));
+        }
+    }
+
+    /// Keeps room for a group.
+    pub(crate) fn keep(&mut self, slot: Slot, reserve: Reserve) {
+        if let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            entry.reserves.push(reserve);
+            self.log.push(SlotChange::usage(slot));
+        }
+    }
+
+    /// Keeps no more room for a group.
+    pub(crate) fn release(&mut self, slot: Slot, group: u64) {
+        if let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            entry.reserves.retain(|reserve| reserve.group != group);
             self.log.push(SlotChange::usage(slot));
         }
     }

@@ -3,21 +3,26 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bulkhead_types::{AllocatedDevice, ObjectId, PodGroupKey, Resources};
 
+use super::fairness::Fairness;
 use super::index::{NodeIndex, Slot};
+use super::reserves::{KeptSeat, required};
 use super::shape::{Choice, Shape, Taking};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
+use crate::queue;
+use crate::state::{Charge, QuotaUse};
 
 /// Groups that a run tries out, at most.
 const TRIALS_PER_RUN: usize = 64;
 
 /// What a trial was made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Basis {
     /// The end of the index' log.
     position: u64,
@@ -25,17 +30,28 @@ struct Basis {
     waiting: (usize, usize, Option<ObjectId>),
     /// How many must be placed together, and whether their priorities allow it.
     standing: (u32, bool),
+    /// The revisions of its PodGroup and queue, what that queue uses, and whether the group is put off.
+    named: (u64, u64, Option<Arc<QuotaUse>>, bool),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct PodGroups {
     /// Groups that wait for more than their first look: why, and what that was found by.
-    waiting: BTreeMap<PodGroupKey, (Basis, String)>,
+    waiting: BTreeMap<PodGroupKey, (Basis, Wait)>,
+    /// When a group that is put off may be tried again, milliseconds since the epoch: the earliest.
+    again_at_ms: Option<u64>,
     /// Trials of this run.
     trials: usize,
     /// Groups that have been looked at in this run.
     seen: BTreeSet<PodGroupKey>,
+}
+
+/// Why a group waits.
+#[derive(Clone, Debug)]
+struct Wait {
+    message: String,
+    needs_room: bool,
 }
 
 /// A pod of a group with its node.
@@ -56,6 +72,10 @@ pub(crate) enum Verdict {
     Waits {
         /// Whether its pods are others than those that were told why.
         is_news: bool,
+        /// Whether it waits for nothing but room.
+        needs_room: bool,
+        /// Whether it waits for something else than before.
+        is_other: bool,
     },
     /// It is looked at in another run.
     Later,
@@ -65,6 +85,7 @@ impl PodGroups {
     /// A run begins.
     pub(crate) fn begin(&mut self) {
         self.trials = 0;
+        self.again_at_ms = None;
         self.waiting.retain(|key, _| self.seen.contains(key));
         self.seen.clear();
     }
@@ -81,7 +102,12 @@ impl PodGroups {
 
     /// Why a group waits.
     pub(crate) fn message(&self, key: &PodGroupKey) -> Option<&str> {
-        self.waiting.get(key).map(|(_, message)| message.as_str())
+        self.waiting.get(key).map(|(_, wait)| wait.message.as_str())
+    }
+
+    /// When a group that is put off may be tried again, milliseconds since the epoch.
+    pub(crate) fn again_at_ms(&self) -> Option<u64> {
+        self.again_at_ms
     }
 
     /// Looks for nodes for a group.
@@ -92,37 +118,57 @@ impl PodGroups {
             position: scene.index.log_end(),
             waiting: (standing.waiting.len(), tried, standing.waiting.last().copied()),
             standing: (standing.least, standing.is_even),
+            named: self.named(key, standing, scene),
         };
-        let former = self.waiting.get(key).map(|(former, _)| *former);
-        if former == Some(basis) {
-            return Verdict::Waits { is_news: false };
+        let former = self.waiting.get(key);
+        if let Some((_, wait)) = former.filter(|(former, _)| *former == basis) {
+            return Verdict::Waits { is_news: false, needs_room: wait.needs_room, is_other: false };
         }
-        let is_news =
-            former.is_none_or(|former| (former.waiting, former.standing) != (basis.waiting, basis.standing));
-        let name = &key.name;
-        let missing = standing.missing() as usize;
-        let known = standing.placed as usize + standing.waiting.len();
-        let message = if !standing.is_even {
-            format!("pod group {name}: its pods are not of the same priority")
-        } else if standing.waiting.len() < missing {
-            format!("pod group {name}: {known} of {} pods that are placed together are there", standing.least)
+        let is_news = former.is_none_or(|(former, _)| {
+            (former.waiting, former.standing, former.named.3)
+                != (basis.waiting, basis.standing, basis.named.3)
+        });
+        let (message, needs_room) = if let Some(reason) = standing.hold(scene.state, key) {
+            (reason, false)
+        } else if basis.named.3 {
+            (format!("pod group {}: waited for longer than its time-out, and is put off", key.name), false)
+        } else if let Err(reason) = standing.check_least(scene.state, key, &scene.fairness.ledger) {
+            (format!("pod group {}: {reason}", key.name), false)
         } else if self.trials >= TRIALS_PER_RUN {
             return Verdict::Later;
         } else {
             self.trials += 1;
-            let seats = scene.seat(&standing.waiting);
-            if seats.len() >= missing {
-                self.waiting.remove(key);
-                return Verdict::Seated(seats);
+            match scene.seat_all(key, standing) {
+                Ok(seats) => {
+                    self.waiting.remove(key);
+                    return Verdict::Seated(seats);
+                }
+                Err(why) => why,
             }
-            format!(
-                "pod group {name}: 0/{} nodes are available: there is room for {} of {missing} pods that are placed together",
-                scene.index.len(),
-                seats.len()
-            )
         };
-        self.waiting.insert(key.clone(), (basis, message));
-        Verdict::Waits { is_news }
+        let is_other =
+            former.is_some_and(|(_, wait)| !(needs_room && wait.needs_room) && wait.message != message);
+        self.waiting.insert(key.clone(), (basis, Wait { message, needs_room }));
+        Verdict::Waits { is_news, needs_room, is_other }
+    }
+
+    /// What of a group's PodGroup and queue an answer relies on.
+    fn named(
+        &mut self,
+        key: &PodGroupKey,
+        standing: &Standing,
+        scene: &Trial<'_>,
+    ) -> (u64, u64, Option<Arc<QuotaUse>>, bool) {
+        let Some(group) = &standing.object else { return Default::default() };
+        let queue = queue::of(scene.state, Some(key), None);
+        let revision = |queue| queue::find(scene.state, queue).map_or(0, |queue| queue.meta.generation + 1);
+        let used = queue.as_ref().and_then(|queue| scene.state.queue_use.of_queue(queue).cloned());
+        let until_ms = group.status.backoff_until_ms;
+        let is_put_off = until_ms > scene.now_ms;
+        if is_put_off {
+            self.again_at_ms = self.again_at_ms.into_iter().chain([until_ms]).min();
+        }
+        (group.meta.generation, queue.as_ref().map_or(0, revision), used, is_put_off)
     }
 }
 
@@ -135,18 +181,107 @@ pub(crate) struct Trial<'a> {
     pub(crate) vicinity: &'a Vicinity,
     /// Claims of pods that were placed in this run.
     pub(crate) claims: &'a BTreeSet<ObjectId>,
+    /// What queues have room for.
+    pub(crate) fairness: &'a Fairness,
+    /// The seats that are kept for the group.
+    pub(crate) kept: Option<&'a [KeptSeat]>,
+    /// Milliseconds since the epoch.
+    pub(crate) now_ms: u64,
 }
 
 impl Trial<'_> {
-    /// Nodes for as many of the pods as there is room for, the largest first. Those for which others must be there first are
-    /// tried again when those are.
-    fn seat(&mut self, pods: &[ObjectId]) -> Vec<Seat> {
+    /// Nodes for all that must be placed together, and for more of the group as far as there is room.
+    ///
+    /// # Errors
+    /// Why there are not enough, and whether it is room that is missing.
+    fn seat_all(&mut self, key: &PodGroupKey, standing: &Standing) -> Result<Vec<Seat>, (String, bool)> {
+        let must = required(self.state, standing);
+        let seats = self.seat(&standing.waiting, &must.iter().copied().collect());
+        let task = |seat: &Seat| self.state.pods().get(seat.pod).map_or("", |pod| pod.task());
+        let mut found = seats.len();
+        let enough = match standing.check_together(seats.iter().map(task)) {
+            Ok(()) => Some(seats),
+            Err(_) => self.seat_kept(&must),
+        };
+        if let Some(seats) = enough {
+            let (seats, reason) = self.within_queues(seats);
+            let task = |seat: &Seat| self.state.pods().get(seat.pod).map_or("", |pod| pod.task());
+            match (standing.check_together(seats.iter().map(task)), reason) {
+                (Ok(()), _) => return Ok(seats),
+                (Err(_), Some(reason)) => return Err((format!("pod group {}: {reason}", key.name), false)),
+                (Err(_), None) => found = seats.len(),
+            }
+        }
+        let message = format!(
+            "pod group {}: 0/{} nodes are available: there is room for {found} of {} pods that are placed together",
+            key.name,
+            self.index.len(),
+            standing.missing()
+        );
+        Err((message, true))
+    }
+
+    /// Those of the seats for which the pods' queues have room, and why others have none.
+    fn within_queues(&self, seats: Vec<Seat>) -> (Vec<Seat>, Option<String>) {
+        let (mut ledger, mut refusal) = (self.fairness.ledger.clone(), None);
+        let mut within = Vec::with_capacity(seats.len());
+        for seat in seats {
+            let Some(pod) = self.state.pods().get(seat.pod) else { continue };
+            if let Some(name) = queue::of_pod(self.state, pod) {
+                let charge = Charge::of_pod(pod, &self.state.devices.classes);
+                if let Err(reason) = ledger.check(self.state, &name, &charge) {
+                    refusal = Some(reason);
+                    continue;
+                }
+                ledger.take(&name, &charge);
+            }
+            within.push(seat);
+        }
+        (within, refusal)
+    }
+
+    /// The seats that are kept for these pods, once all of them are free.
+    fn seat_kept(&mut self, must: &[ObjectId]) -> Option<Vec<Seat>> {
+        let kept = self.kept.filter(|kept| kept.len() == must.len())?;
+        let mut taken = BTreeMap::<Slot, Taking>::new();
+        let mut claims = self.claims.clone();
+        let mut seats = Vec::with_capacity(kept.len());
+        for seat in kept.iter().filter(|seat| must.contains(&seat.pod)) {
+            let shape = self.shapes.get(seat.shape).filter(|shape| shape.waiting.contains(&seat.pod))?;
+            let own = shape.place.as_ref().ok()?.claims.clone();
+            let entry = self.index.get(seat.slot)?;
+            let taking = taken.entry(seat.slot).or_default();
+            let usage = entry.usage_for(&shape.asker(None)).plus(taking.usage);
+            if own.iter().any(|claim| claims.contains(claim))
+                || shape.check_alone(entry).is_err()
+                || !entry.has_room_beside(shape.request, usage)
+            {
+                return None;
+            }
+            let ledger = taking.devices.as_ref().or(entry.devices.as_deref());
+            shape.check_ledger(entry, None, ledger).ok()?;
+            let devices = shape.choose_devices(ledger)?;
+            if !devices.is_empty() {
+                let present = || entry.devices.as_deref().cloned().unwrap_or_default();
+                taking.devices.get_or_insert_with(present).take(seat.pod, &devices);
+            }
+            taking.usage = taking.usage.with(shape.request);
+            claims.extend(own);
+            let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
+            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, devices });
+        }
+        (seats.len() == must.len()).then_some(seats)
+    }
+
+    /// Nodes for as many of the pods as there is room for: first those that must have one, the largest of them first. Those for
+    /// which others must be there first are tried again when those are.
+    fn seat(&mut self, pods: &[ObjectId], must: &BTreeSet<ObjectId>) -> Vec<Seat> {
         let size = |id: &ObjectId| {
             let request = self.state.pods().get(*id).map(|pod| pod.spec.scheduling_request());
             request.map(|request| (Reverse(request.cpu_millis), Reverse(request.memory_bytes)))
         };
         let mut left: Vec<_> = pods.to_vec();
-        left.sort_by_key(|id| (size(id), *id));
+        left.sort_by_key(|id| (!must.contains(id), size(id), *id));
         let (mut taken, mut vicinity) = (BTreeMap::<Slot, Taking>::new(), self.vicinity.clone());
         let mut claims = self.claims.clone();
         let mut seats: Vec<Seat> = Vec::new();

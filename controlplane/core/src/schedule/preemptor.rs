@@ -49,8 +49,8 @@ pub(crate) struct Preemptor {
     searches: BTreeMap<ShapeKey, Search>,
     /// Pods that wait while room is kept for them, and where.
     nominees: BTreeMap<ObjectId, ObjectId>,
-    /// Pods for which a preemption was proposed, and where.
-    in_flight: BTreeMap<ObjectId, ObjectId>,
+    /// Pods for which a preemption was proposed, where, and on which other nodes pods end for it.
+    in_flight: BTreeMap<ObjectId, (ObjectId, BTreeSet<ObjectId>)>,
     /// Pods whose preemption was refused: how often, and until when they wait, milliseconds since the epoch.
     refused: BTreeMap<ObjectId, (u32, u64)>,
     /// The runs of the scheduler, and changes of budgets.
@@ -128,10 +128,12 @@ impl Preemptor {
     pub(crate) fn settle(&mut self, view: &View<'_>, index: &mut NodeIndex) {
         self.now.0 += 1;
         self.looked_at_ms = view.now_ms;
-        for (id, node) in std::mem::take(&mut self.in_flight) {
+        for (id, (node, others)) in std::mem::take(&mut self.in_flight) {
             index.touch(node);
-            index.stir(node);
-            self.held.forget(node);
+            for node in others.into_iter().chain([node]) {
+                index.stir(node);
+                self.held.forget(node);
+            }
             let waits = view.state.pods().get(id).filter(|pod| pod.node.is_none() && is_active(pod));
             if waits.is_none_or(|pod| nominated_node(pod).is_some()) {
                 self.refused.remove(&id);
@@ -161,7 +163,7 @@ impl Preemptor {
 
     /// Where room is kept for a pod, if it is, or is about to be.
     pub(crate) fn node_of(&self, pod: ObjectId) -> Option<ObjectId> {
-        self.nominees.get(&pod).or_else(|| self.in_flight.get(&pod)).copied()
+        self.nominees.get(&pod).or_else(|| self.in_flight.get(&pod).map(|(node, _)| node)).copied()
     }
 
     pub(crate) fn next_wake_ms(&self) -> Option<u64> {
@@ -270,11 +272,17 @@ impl Preemptor {
                 let allowed = allowance.take(view.state, victim);
                 debug_assert!(allowed.is_ok(), "budgets were asked a moment ago");
             }
-            self.held.end(node, &victims.pods);
+            let pods = victims.pods.iter().filter_map(|id| view.state.pods().get(*id));
+            let mut nodes: BTreeSet<ObjectId> = pods.filter_map(|pod| pod.node).collect();
+            nodes.insert(node);
+            nodes.iter().for_each(|node| self.held.end(*node, &victims.pods));
+            nodes.remove(&node);
+            // What others would do there is to be found anew.
+            nodes.iter().for_each(|node| index.stir_now(*node));
             let asks_for_devices = shape.asks_for_devices();
             let (priority, request) = (shape.priority, shape.request);
             index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices });
-            self.in_flight.insert(id, node);
+            self.in_flight.insert(id, (node, nodes));
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });
         }

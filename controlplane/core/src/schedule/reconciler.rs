@@ -1,75 +1,54 @@
 //! The scheduler as a reconciler: pods that wait become bindings.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use bulkhead_types::{
-    Binding, Command, NetworkAttachment, Object, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey,
-};
+use bulkhead_types::{Command, Object, ObjectId, Pod};
 
+use super::fairness::Fairness;
 use super::index::NodeIndex;
-use super::pod_groups::{PodGroups, Seat, Trial, Verdict};
+use super::pod_groups::PodGroups;
 use super::preemptor::Preemptor;
-use super::report;
-use super::shape::Shape;
-use super::shapes::{ShapeKey, Shapes};
+use super::reserves::Reserves;
+use super::shapes::Shapes;
 use crate::decide::REASON_UNSCHEDULABLE;
 use crate::networks::Addresses;
 use crate::placement::Vicinity;
-use crate::pod_group::Standing;
 use crate::reconcile::{Queue, Reconciler, View, is_active};
 use crate::{Change, ChangeType, State};
-
-/// Pods bound by one command, at most.
-const BINDINGS_PER_COMMAND: usize = 2000;
-/// Pods bound per run, at most.
-const BINDINGS_PER_RUN: usize = 2 * BINDINGS_PER_COMMAND;
-/// Pods told per run why they wait, at most.
-const REPORTS_PER_RUN: usize = 2000;
-/// Shapes whose reasons are counted per run, at most: each looks at every node.
-const REPORTED_SHAPES_PER_RUN: usize = 32;
-/// How long a pod's reason stays although the numbers in it changed, in milliseconds.
-const REPORT_AGAIN_MS: u64 = 30_000;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
-    index: NodeIndex,
-    shapes: Shapes,
+    pub(super) index: NodeIndex,
+    pub(super) shapes: Shapes,
     /// Who is near whom, bindings of this run included.
-    vicinity: Vicinity,
+    pub(super) vicinity: Vicinity,
     /// Pods that began to wait, or to wait as others.
     arrivals: Vec<ObjectId>,
     /// Active pods by owner and node.
-    neighbours: BTreeMap<(ObjectId, ObjectId), u32>,
+    pub(super) neighbours: BTreeMap<(ObjectId, ObjectId), u32>,
     /// Counted among them for bindings in flight.
-    assumed: Vec<(ObjectId, ObjectId)>,
+    pub(super) assumed: Vec<(ObjectId, ObjectId)>,
     /// Pods of which something was proposed: the node, or that they are told why they wait. A binding leaves
     /// when it is seen to have happened; its room is reserved already.
-    in_flight: BTreeMap<ObjectId, Option<ObjectId>>,
+    pub(super) in_flight: BTreeMap<ObjectId, Option<ObjectId>>,
     /// Pods whose proposal had no effect.
     retry: Queue,
     /// Pods that are placed together.
-    groups: PodGroups,
+    pub(super) groups: PodGroups,
+    /// Room that is kept for those of them that wait.
+    pub(super) reserves: Reserves,
+    /// Whose turn it is.
+    pub(super) fairness: Fairness,
     /// What ends for pods that fit nowhere.
-    preemptor: Preemptor,
+    pub(super) preemptor: Preemptor,
     /// Which addresses pods have, bindings of this run included.
-    addresses: Addresses,
-    dirty: bool,
-    report_again_at_ms: Option<u64>,
+    pub(super) addresses: Addresses,
+    pub(super) dirty: bool,
+    pub(super) report_again_at_ms: Option<u64>,
 }
 
-/// Who is to be placed next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
-    priority: Reverse<i32>,
-    /// The first of its shape; else one for which room is kept, which goes before.
-    is_first: bool,
-    pod: ObjectId,
-    shape: ShapeKey,
-}
-
-fn is_pending(pod: &Pod) -> bool {
+pub(super) fn is_pending(pod: &Pod) -> bool {
     pod.node.is_none() && is_active(pod)
 }
 
@@ -139,6 +118,7 @@ impl Reconciler for Scheduler {
                 let present = (change.change_type != ChangeType::Deleted).then_some(&**pod);
                 self.observe_pod(former, present);
             }
+            (Object::PodGroup(_) | Object::Queue(_), _) => self.dirty = true,
             _ => {}
         }
     }
@@ -172,7 +152,8 @@ impl Reconciler for Scheduler {
             return Some(0);
         }
         let preemptor = self.preemptor.next_wake_ms();
-        self.retry.next_wake_ms().into_iter().chain(self.report_again_at_ms).chain(preemptor).min()
+        let again = self.report_again_at_ms.into_iter().chain(self.groups.again_at_ms());
+        self.retry.next_wake_ms().into_iter().chain(again).chain(preemptor).min()
     }
 }
 
@@ -191,10 +172,12 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
+        let names = |pod: &Pod| (pod.group_key(), pod.own_queue());
+        let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),
             (Some(pod), None) => self.leave(pod),
-            (Some(pod), Some(same)) if !same_labels(pod, same) => {
+            (Some(pod), Some(same)) if !same_labels(pod, same) || !same_names(pod, same) => {
                 self.leave(pod);
                 self.arrive(pod.meta.id);
             }
@@ -258,250 +241,6 @@ impl Scheduler {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
                 self.arrivals.push(pod.meta.id);
             }
-        }
-    }
-
-    /// Binds waiting pods: those of the highest priority first, the oldest first among equals. One that no node can take
-    /// holds up nobody.
-    fn place(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
-        self.groups.begin();
-        let mut heads = self.heads(view);
-        let mut bindings = Vec::new();
-        // Claims of pods that were placed in this run: where those are is known in the next one.
-        let mut claims = BTreeSet::<ObjectId>::new();
-        let mut grouped = 0;
-        while bindings.len() + grouped < BINDINGS_PER_RUN {
-            let Some(head) = heads.pop_first() else { break };
-            let (id, key) = (head.pod, head.shape);
-            let shape = self.shapes.get_mut(key).expect("a shape with a head");
-            let next = |shape: &Shape| shape.waiting.first().map(|first| Head { pod: *first, ..head });
-            if !shape.waiting.contains(&id) {
-                // It was placed where room was kept for it.
-                heads.extend(next(shape));
-                continue;
-            }
-            let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) else {
-                debug_assert!(false, "pod {id} waits here but not in the State");
-                shape.waiting.remove(&id);
-                continue;
-            };
-            let own = shape.place.as_ref().map_or_else(|_| Vec::new(), |place| place.claims.clone());
-            if own.iter().any(|claim| claims.contains(claim)) {
-                self.dirty = true;
-                continue;
-            }
-            if let Some(group) = shape.group.clone().filter(|_| shape.is_held) {
-                if let Some(together) = self.place_group(view, &group, &mut claims) {
-                    // What was placed before may be what some of them want to be near.
-                    grouped += bindings.len() + together.len();
-                    self.push_bindings(std::mem::take(&mut bindings), commands);
-                    commands.push(Command::BindPodGroup { bindings: together });
-                }
-                continue;
-            }
-            let nominated = self.preemptor.node_of(id);
-            let owner = pod.meta.owner.map(|owner| owner.id);
-            let choice = if head.is_first {
-                shape.catch_up(&self.index, view.state, &self.vicinity);
-                let neighbours = |slot| {
-                    let node = self.index.get(slot).expect("a candidate slot holds a node").node.meta.id;
-                    owner.map_or(0, |owner| self.neighbours.get(&(owner, node)).copied().unwrap_or(0))
-                };
-                shape.choose(id, &self.vicinity, neighbours)
-            } else {
-                let slot = nominated.and_then(|node| self.index.slot_of(node));
-                let site = slot.and_then(|slot| Some((slot, self.index.get(slot)?)));
-                site.and_then(|site| shape.choose_nominated(id, site, &self.vicinity))
-            };
-            // Without a candidate the shape sleeps: the next run asks again when the index changed.
-            let Some(choice) = choice else { continue };
-            let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
-            // What was found to fit by a first look is chosen now; the next run asks again, should that ever fail.
-            let Some(devices) = shape.choose_devices(self.index.devices(choice.slot)) else {
-                debug_assert!(false, "pod {id} was to have devices that are not there");
-                continue;
-            };
-            // When addresses have run out the shape says so, and the next run asks again.
-            let ledger = self.index.devices(choice.slot);
-            let Some(networks) = shape.attach((id, &devices), ledger, &mut self.addresses) else { continue };
-            let mover = self.vicinity.bind(pod, &node);
-            claims.extend(own);
-            let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices, networks };
-            nominated.into_iter().for_each(|node| self.index.give_up(node, id));
-            self.index.reserve(choice.slot, shape.request, mover, &binding);
-            bindings.push(binding);
-            shape.waiting.remove(&id);
-            shape.unreported.remove(&id);
-            heads.extend(next(shape).filter(|_| head.is_first));
-            if let Some(owner) = owner {
-                *self.neighbours.entry((owner, node)).or_insert(0) += 1;
-                self.assumed.push((owner, node));
-            }
-        }
-        self.dirty |= !heads.is_empty();
-        self.push_bindings(bindings, commands);
-    }
-
-    fn push_bindings(&mut self, mut bindings: Vec<Binding>, commands: &mut Vec<Command>) {
-        self.in_flight.extend(bindings.iter().map(|binding| (binding.pod, Some(binding.node))));
-        while !bindings.is_empty() {
-            let rest = bindings.split_off(bindings.len().min(BINDINGS_PER_COMMAND));
-            commands.push(Command::BindPods { bindings: std::mem::replace(&mut bindings, rest) });
-        }
-    }
-
-    /// Places a group of pods together, if there is room for all that must be.
-    fn place_group(
-        &mut self,
-        view: &View<'_>,
-        group: &PodGroupKey,
-        claims: &mut BTreeSet<ObjectId>,
-    ) -> Option<Vec<Binding>> {
-        if !self.groups.is_first_look(group) {
-            return None;
-        }
-        let standing = Standing::of(view.state, group);
-        let (index, shapes, vicinity) = (&self.index, &mut self.shapes, &self.vicinity);
-        let mut trial = Trial { state: view.state, index, shapes, vicinity, claims };
-        let seats = match self.groups.place(group, &standing, &mut trial) {
-            Verdict::Seated(seats) => seats,
-            Verdict::Later => {
-                self.dirty = true;
-                return None;
-            }
-            Verdict::Waits { is_news } => {
-                let pods = standing.waiting.iter().filter(|_| is_news);
-                for key in pods.filter_map(|id| self.shapes.key_of_waiting(*id)).collect::<BTreeSet<_>>() {
-                    let shape = self.shapes.get_mut(key).expect("a shape in which a pod waits");
-                    (shape.reported_at_ms, shape.reported_position) = (0, None);
-                }
-                return None;
-            }
-        };
-        let attached = self.attach_all(&seats)?;
-        let mut bindings = Vec::with_capacity(seats.len());
-        for (Seat { pod: id, shape, choice, devices }, networks) in seats.into_iter().zip(attached) {
-            let Some(pod) = view.state.pods().get(id) else { continue };
-            let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
-            let mover = self.vicinity.bind(pod, &node);
-            let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
-            claims.extend(shape.place.iter().flat_map(|place| place.claims.iter().copied()));
-            let (node, nodes_considered) = (node.meta.id, choice.nodes);
-            let binding = Binding { pod: id, node, nodes_considered, score: choice.score, devices, networks };
-            self.index.reserve(choice.slot, shape.request, mover, &binding);
-            bindings.push(binding);
-            shape.waiting.remove(&id);
-            shape.unreported.remove(&id);
-            if let Some(owner) = pod.meta.owner.map(|owner| owner.id) {
-                *self.neighbours.entry((owner, node)).or_insert(0) += 1;
-                self.assumed.push((owner, node));
-            }
-            self.in_flight.insert(id, Some(node));
-        }
-        Some(bindings)
-    }
-
-    /// The networks of all pods of a group; `None` when one of them has no address, and then none has.
-    fn attach_all(&mut self, seats: &[Seat]) -> Option<Vec<Vec<NetworkAttachment>>> {
-        let mut after = self.addresses.clone();
-        let mut attached = Vec::with_capacity(seats.len());
-        for seat in seats {
-            let shape = self.shapes.get_mut(seat.shape).expect("a shape in which a pod waits");
-            let ledger = self.index.devices(seat.choice.slot);
-            attached.push(shape.attach((seat.pod, &seat.devices), ledger, &mut after)?);
-        }
-        self.addresses = after;
-        Some(attached)
-    }
-
-    /// Whom to place first: of every shape the oldest pod, and every pod for which room is kept.
-    fn heads(&mut self, view: &View<'_>) -> BTreeSet<Head> {
-        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
-        let mut heads = BTreeSet::new();
-        let mut held = BTreeMap::new();
-        for key in keys {
-            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            shape.look_up(view.state, self.preemptor.priorities());
-            shape.is_held = shape.group.as_ref().is_some_and(|group| {
-                let is_held = || {
-                    view.state.feature_level() >= POD_GROUP_LEVEL
-                        && Standing::of(view.state, group).missing() > 0
-                };
-                *held.entry(group.clone()).or_insert_with(is_held)
-            });
-            if shape.may_be_placed() {
-                let priority = Reverse(shape.priority);
-                let first = shape.waiting.first();
-                heads.extend(first.map(|pod| Head { priority, is_first: true, pod: *pod, shape: key }));
-            }
-        }
-        for pod in self.preemptor.nominees() {
-            let Some(key) = self.shapes.key_of_waiting(pod) else { continue };
-            let shape = self.shapes.get_mut(key).expect("a shape in which a pod waits");
-            if shape.may_be_placed() {
-                let priority = Reverse(shape.priority);
-                heads.insert(Head { priority, is_first: false, pod, shape: key });
-            }
-        }
-        heads
-    }
-
-    /// Tells pods that no node can take why that is: each once, and again when the reason has changed.
-    fn report(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
-        self.report_again_at_ms = None;
-        let end = self.index.log_end();
-        let mut pods = Vec::new();
-        let mut looked_at = 0;
-        let keys: Vec<ShapeKey> = self.shapes.waiting().map(|(key, _)| key).collect();
-        for key in keys {
-            let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            // A shape that this run did not get to may have candidates still unknown.
-            let group = shape.group.as_ref().filter(|_| shape.is_held && shape.may_be_placed());
-            let held = group.map(|group| self.groups.message(group));
-            if held.map_or_else(|| !shape.is_stuck(end), |message| message.is_none()) {
-                continue;
-            }
-            let stale = shape.reported_position != Some(end);
-            let again_at_ms = shape.reported_at_ms.saturating_add(REPORT_AGAIN_MS);
-            let again = stale && view.now_ms >= again_at_ms;
-            if shape.unreported.is_empty() && !again {
-                self.report_again_at_ms =
-                    self.report_again_at_ms.into_iter().chain(stale.then_some(again_at_ms)).min();
-                continue;
-            }
-            if looked_at >= REPORTED_SHAPES_PER_RUN || pods.len() >= REPORTS_PER_RUN {
-                self.dirty = true;
-                break;
-            }
-            looked_at += 1;
-            let message = match held.flatten() {
-                Some(message) => message.to_owned(),
-                None => {
-                    let preemption = self.preemptor.explain(view.state, &self.index, shape, &self.vicinity);
-                    report::message(shape, &self.index, &self.vicinity, preemption)
-                }
-            };
-            if again {
-                shape.reported_at_ms = view.now_ms;
-                shape.reported_position = Some(end);
-                shape.unreported = shape.waiting.clone();
-            }
-            while pods.len() < REPORTS_PER_RUN {
-                let Some(id) = shape.unreported.pop_first() else { break };
-                // One for which room is kept knows that.
-                let is_nominated = self.preemptor.node_of(id).is_some();
-                let told =
-                    is_nominated || view.state.pods().get(id).is_none_or(|pod| pod.status.message == message);
-                if !told {
-                    pods.push((id, message.clone()));
-                }
-            }
-            self.dirty |= !shape.unreported.is_empty();
-        }
-        if !pods.is_empty() {
-            self.in_flight.extend(pods.iter().map(|(id, _)| (*id, None)));
-            commands.push(Command::SetPodsUnschedulable { pods });
         }
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn message(
     if let Some(class) = &shape.missing_class {
         return format!("PriorityClass {class} does not exist: create it, or let the pod name another one");
     }
+    if let Some(reason) = &shape.queue_hold {
+        return reason.clone();
+    }
     if let Err(reason) = &shape.place {
         return reason.clone();
     }

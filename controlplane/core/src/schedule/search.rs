@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_types::ObjectId;
+use bulkhead_types::{ObjectId, QUEUES_LEVEL};
 
 use super::held::HeldIndex;
 use super::index::{NodeIndex, Slot};
@@ -81,7 +81,9 @@ impl Search {
         let end = scene.index.log_end();
         let (now, priority) = (scene.now, shape.priority);
         // Budgets and others reach over nodes: what they say is not worked in from run to run.
-        let reaches = shape.looks_at_pods() || !scene.state.pod_disruption_budgets().is_empty();
+        let reaches = shape.looks_at_pods()
+            || !scene.state.pod_disruption_budgets().is_empty()
+            || (scene.state.feature_level() >= QUEUES_LEVEL && scene.state.has_pod_groups());
         let is_lasting = |then: (u64, u64)| then == now || (!reaches && then.1 == now.1);
         let seen = self.seen.filter(|(_, then, former)| *former == priority && is_lasting(*then));
         let changed = seen.and_then(|(position, ..)| scene.index.changed_since(position));

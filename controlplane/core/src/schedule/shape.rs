@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, Shared,
+    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, Shared, digest128,
 };
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
-use super::index::{NodeEntry, NodeIndex, Slot, SlotChange};
+use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
 use super::plan::Plan;
 use super::score::{self, SCORE_MAX, owner_spread, sum_of};
 use crate::claims::{self, Place};
@@ -43,6 +43,14 @@ pub(crate) struct Shape {
     namespace: Option<Name>,
     /// Of pods that are placed with others: their group.
     pub(crate) group: Option<PodGroupKey>,
+    /// A number for that, by which room is kept for it.
+    pub(crate) group_id: u64,
+    /// The queue that they name themselves.
+    pub(crate) own_queue: Option<Name>,
+    /// Their queue, if it is not the default one.
+    pub(crate) queue: Option<Name>,
+    /// Why their queue lets nobody in.
+    pub(crate) queue_hold: Option<String>,
     /// Whether they wait for the rest of it.
     pub(crate) is_held: bool,
     /// Where their claims let them be; or why no node suits.
@@ -94,14 +102,14 @@ impl Shape {
     pub(super) fn new(
         spec: Shared<PodSpec>,
         namespace: Option<Name>,
-        group: Option<PodGroupKey>,
+        (group, own_queue): (Option<PodGroupKey>, Option<Name>),
         policies: Policies,
     ) -> Self {
         let request = spec.scheduling_request();
         let classes = Arc::<Classes>::default();
         // Of no class yet: the first look finds what is asked for.
         let devices = spec.asks_for_devices().then(|| {
-            let needs = Needs::of(&spec, &classes).map_err(|bad| bad.to_string());
+            let needs = Needs::of(&spec, policies.cards, &classes).map_err(|bad| bad.to_string());
             Box::new(DeviceShape { policies, needs, classes })
         });
         Self {
@@ -114,7 +122,11 @@ impl Shape {
             priority: 0,
             missing_class: None,
             namespace,
+            group_id: group.as_ref().map_or(NO_GROUP, group_id),
             group,
+            own_queue,
+            queue: None,
+            queue_hold: None,
             is_held: false,
             place: Ok(Place::default()),
             networks: Ok(Vec::new()),
@@ -157,7 +169,8 @@ impl Shape {
         if let Some(devices) =
             self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
         {
-            let needs = Needs::of(&self.spec, &state.devices.classes).map_err(|bad| bad.to_string());
+            let needs = Needs::of(&self.spec, devices.policies.cards, &state.devices.classes)
+                .map_err(|bad| bad.to_string());
             devices.classes = Arc::clone(&state.devices.classes);
             if devices.needs != needs {
                 devices.needs = needs;
@@ -299,7 +312,7 @@ impl Shape {
         vicinity: &Vicinity,
     ) -> Option<Choice> {
         let fits = |slot: Slot, entry: &NodeEntry| {
-            let (usage, taken) = (entry.usage_for(self.priority, None), taken.get(&slot));
+            let (usage, taken) = (entry.usage_for(&self.asker(None)), taken.get(&slot));
             let usage = taken.map_or(usage, |taken| usage.plus(taken.usage));
             let devices = taken.and_then(|taken| taken.devices.as_ref()).or(entry.devices.as_deref());
             entry.has_room_beside(self.request, usage)
@@ -329,7 +342,7 @@ impl Shape {
 
     /// Whether a node suits by itself.
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
-        check_fit(&self.spec, self.request, &entry.node, entry.usage_for(self.priority, None))?;
+        check_fit(&self.spec, self.request, &entry.node, entry.usage_for(&self.asker(None)))?;
         self.check_devices(entry, None)?;
         self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
     }
@@ -352,7 +365,7 @@ impl Shape {
         (slot, entry): (Slot, &NodeEntry),
         vicinity: &Vicinity,
     ) -> Option<Choice> {
-        let usage = entry.usage_for(self.priority, Some(pod));
+        let usage = entry.usage_for(&self.asker(Some(pod)));
         self.check_alone(entry).ok()?;
         if !entry.has_room_beside(self.request, usage) || self.check_others(entry, vicinity).is_err() {
             return None;
@@ -364,8 +377,30 @@ impl Shape {
 
     /// Whether nothing that the pods name keeps all of them waiting.
     pub(crate) fn may_be_placed(&self) -> bool {
-        let is_known = self.missing_class.is_none() && self.place.is_ok() && self.networks.is_ok();
-        is_known && self.device_refusal().is_none()
+        self.missing_class.is_none()
+            && self.queue_hold.is_none()
+            && self.place.is_ok()
+            && self.networks.is_ok()
+            && self.device_refusal().is_none()
+    }
+
+    /// Their queue lets nobody in, or lets somebody in again.
+    pub(crate) fn hold_by_queue(&mut self, reason: Option<String>) {
+        if self.queue_hold != reason {
+            // Other words are told in their time, another answer at once.
+            self.reported_position = None;
+            if self.queue_hold.is_some() != reason.is_some() {
+                self.reported_at_ms = 0;
+            }
+        }
+        self.queue_hold = reason;
+    }
+
+    /// One of the pods, or a certain one, as who asks for room.
+    pub(crate) fn asker(&self, pod: Option<ObjectId>) -> Asker {
+        // Pods of DaemonSets, and others that name their node, are for that node only: nothing is kept from them.
+        let group = if self.spec.node_name.is_some() { EVERY_GROUP } else { self.group_id };
+        Asker { priority: self.priority, pod, group }
     }
 
     /// Why no node can give the pods what they ask for; `None` when some might.
@@ -373,7 +408,7 @@ impl Shape {
         self.devices.as_ref().and_then(|devices| devices.needs.as_ref().err().cloned())
     }
 
-    fn needs(&self) -> Option<(&Needs, Policies)> {
+    pub(crate) fn needs(&self) -> Option<(&Needs, Policies)> {
         let devices = self.devices.as_ref()?;
         devices.needs.as_ref().ok().map(|needs| (needs, devices.policies))
     }
@@ -397,8 +432,12 @@ impl Shape {
     ) -> Result<(), Misfit> {
         let Some((needs, _)) = self.needs() else { return Ok(()) };
         let Some(first) = needs.asks.first() else { return Ok(()) };
-        if entry.keeps_devices(self.priority, pod) {
+        if entry.keeps_devices(&self.asker(pod)) {
             return Err(Misfit::InsufficientDevice(first.resource.clone()));
+        }
+        let asker = self.asker(pod);
+        if let Some(ask) = needs.asks.iter().find(|ask| !entry.leaves_devices(&asker, ask, devices)) {
+            return Err(Misfit::InsufficientDevice(ask.resource.clone()));
         }
         devices::check_node(needs, &entry.node, devices)?;
         let attaches =
@@ -451,7 +490,7 @@ impl Shape {
     /// Of a feasible node only what is reserved changed.
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
         let has_room =
-            |entry: &&NodeEntry| entry.has_room_beside(self.request, entry.usage_for(self.priority, None));
+            |entry: &&NodeEntry| entry.has_room_beside(self.request, entry.usage_for(&self.asker(None)));
         let fits = index.get(slot).filter(has_room).filter(|entry| self.check_devices(entry, None).is_ok());
         let rank = fits.map(|entry| self.with_devices(score::rank_again(rank, self.request, entry), entry));
         self.candidates.set_rank_only(slot, rank);
@@ -462,6 +501,11 @@ impl Shape {
         let has_none = self.candidates.len() == 0 || self.stuck_at == Some(log_end);
         !self.may_be_placed() || (self.position == Some(log_end) && has_none)
     }
+}
+
+/// A number for a group, neither that of none nor that of all.
+pub(crate) fn group_id(key: &PodGroupKey) -> u64 {
+    (digest128(key) as u64).clamp(NO_GROUP + 1, EVERY_GROUP - 1)
 }
 
 /// Spreads neighbouring ids over all numbers (the finalizer of SplitMix64).

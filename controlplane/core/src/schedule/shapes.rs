@@ -70,7 +70,9 @@ impl Shapes {
         let claims: Vec<_> = pod.spec.claims().collect();
         let key = if claims.is_empty() { key } else { digest128(&(key, &pod.meta.namespace, claims)) };
         // So is a group.
-        let key = pod.group().map_or(key, |(group, _)| digest128(&(key, group)));
+        let key = pod.group_key().map_or(key, |group| digest128(&(key, group)));
+        // And pods that name a queue; of a group it is the PodGroup's.
+        let key = pod.own_queue().map_or(key, |queue| digest128(&(key, "queue", queue)));
         let key = if pod.spec.asks_for_devices() { digest128(&(key, device_key(pod))) } else { key };
         if !vicinity.is_kept() {
             return key;
@@ -109,7 +111,8 @@ impl Shapes {
         }
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
-            Shape::new(pod.spec.clone(), namespace, pod.group().map(|(group, _)| group), Policies::of(pod))
+            let names = (pod.group_key(), pod.own_queue());
+            Shape::new(pod.spec.clone(), namespace, names, Policies::of(pod))
         });
         shape.waiting.insert(id);
         if pod.status.reason != REASON_UNSCHEDULABLE {
@@ -185,6 +188,10 @@ impl Shapes {
             self.leave(pod);
             self.enter(pod, vicinity);
         }
+    }
+
+    pub(crate) fn get(&self, key: ShapeKey) -> Option<&Shape> {
+        self.shapes.get(&key)
     }
 
     pub(crate) fn get_mut(&mut self, key: ShapeKey) -> Option<&mut Shape> {

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 
 use bulkhead_types::{ObjectId, VICTIMS_MAX};
 
+use super::gangs::{Gangs, Unit};
 use super::held::{Held, HeldPod};
 use super::index::NodeEntry;
 use super::shape::Shape;
@@ -72,6 +73,7 @@ impl Obstacle {
 }
 
 /// A node as it will be for pods of one shape when certain pods have gone.
+#[derive(Clone)]
 struct Site<'a> {
     state: &'a State,
     shape: &'a Shape,
@@ -94,7 +96,7 @@ impl<'a> Site<'a> {
         held: &Held,
         pod: Option<ObjectId>,
     ) -> Self {
-        let usage = entry.usage_for(shape.priority, pod);
+        let usage = entry.usage_for(&shape.asker(pod));
         let requests = usage.requests.checked_minus(held.ending_room.requests);
         let requests = requests.expect("what ends is a part of what is used");
         let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
@@ -165,7 +167,7 @@ pub(crate) fn select(
     allowance: &Allowance,
 ) -> Result<Victims, Obstacle> {
     shape.check_alone(entry).map_err(|_| Obstacle::NotHelpful)?;
-    let usage = entry.usage_for(shape.priority, None);
+    let usage = entry.usage_for(&shape.asker(None));
     let below = held.below(shape.priority);
     // A look at the sums alone first: most nodes that are no candidates are none by them.
     let all = below.iter().fold(held.ending_room, |sum, pod| sum.with(pod.request));
@@ -176,32 +178,62 @@ pub(crate) fn select(
     if !entry.has_room_beside(shape.request, least) {
         return Err(Obstacle::NoVictims);
     }
-    let mut site = Site::new((state, vicinity), shape, entry, held, None);
+    let site = Site::new((state, vicinity), shape, entry, held, None);
     if site.fits() {
         return Ok(Victims { cost: Cost::NOTHING, pods: Vec::new() });
     }
-    let mut removed: Vec<HeldPod> = Vec::with_capacity(below.len());
-    if state.pod_disruption_budgets().is_empty() {
-        removed.extend(below);
-    } else {
-        let mut allowance = allowance.clone();
-        let mut may_end = |pod: &&HeldPod| {
-            let pod = state.pods().get(pod.id);
-            pod.is_some_and(|pod| allowance.take(state, pod).is_ok())
-        };
-        removed.extend(below.iter().filter(|pod| may_end(pod)));
+    let gangs = Gangs::of(state, shape.priority, below);
+    let whole = gangs.units(below, true);
+    let found = choose(state, site.clone(), whole, allowance);
+    if gangs.is_empty() {
+        return found;
     }
-    removed.iter().for_each(|pod| site.leave(pod));
+    // Or without a group, as far as it has more than it must.
+    let apart = choose(state, site, gangs.units(below, false), allowance);
+    match (found, apart) {
+        (Ok(whole), Ok(apart)) => Ok(if apart.cost < whole.cost { apart } else { whole }),
+        (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
+        (Err(obstacle), Err(_)) => Err(obstacle),
+    }
+}
+
+/// Who ends of those that may, so that there is room.
+fn choose(
+    state: &State,
+    mut site: Site<'_>,
+    units: Vec<Unit>,
+    allowance: &Allowance,
+) -> Result<Victims, Obstacle> {
+    let count = units.len();
+    let removed = match state.pod_disruption_budgets().is_empty() {
+        true => units,
+        false => {
+            let mut allowance = allowance.clone();
+            let mut may_end = |unit: &Unit| {
+                let mut trial = allowance.clone();
+                let allowed = unit.pods().all(|pod| {
+                    let pod = state.pods().get(pod.id);
+                    pod.is_some_and(|pod| trial.take(state, pod).is_ok())
+                });
+                if allowed {
+                    allowance = trial;
+                }
+                allowed
+            };
+            units.into_iter().filter(|unit| may_end(unit)).collect()
+        }
+    };
+    removed.iter().flat_map(|unit| &unit.here).for_each(|pod| site.leave(pod));
     if !site.fits() {
-        return Err(if removed.len() < below.len() { Obstacle::Budget } else { Obstacle::NoVictims });
+        return Err(if removed.len() < count { Obstacle::Budget } else { Obstacle::NoVictims });
     }
     // Those that need not end stay, the highest first.
-    let mut victims = Vec::new();
-    for pod in removed.iter().rev() {
-        site.stay(pod);
+    let mut victims: Vec<HeldPod> = Vec::new();
+    for unit in removed.iter().rev() {
+        unit.here.iter().for_each(|pod| site.stay(pod));
         if !site.fits() {
-            site.leave(pod);
-            victims.push(*pod);
+            unit.here.iter().for_each(|pod| site.leave(pod));
+            victims.extend(unit.pods());
         }
     }
     if victims.len() > VICTIMS_MAX {

@@ -1,7 +1,7 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
 use bulkhead_types::{
-    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, NETWORKS_LEVEL, Rare, Rejection,
+    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL, Rejection,
     RejectionCode, Stamped,
 };
 use smol_str::SmolStr;
@@ -33,13 +33,13 @@ impl Server {
         let state = self.machine.state();
         // Before the cluster has the level for devices a node has none.
         let has_level = state.feature_level() >= DEVICES_LEVEL;
-        let mut devices = devices.get().filter(|_| has_level).cloned();
-        if state.feature_level() < NETWORKS_LEVEL {
-            // What is said of NICs cannot be in the log yet. It is told again with the agent's next session.
-            let all = devices.iter_mut().flat_map(|report| &mut report.devices);
-            all.for_each(|device| device.nic = Rare::NONE);
-        }
-        let is_known = state.resource_slice_of(node).is_some_and(|slice| slice.incarnation == incarnation);
+        let devices = devices.get().filter(|_| has_level).cloned();
+        // Of partitions, modes and faults nothing is taken before their level; what was told by then is told again.
+        let has_partitions = state.feature_level() >= PARTITIONS_LEVEL;
+        let devices = devices.map(|report| if has_partitions { report } else { report.below_partitions() });
+        let is_known = state.resource_slice_of(node).is_some_and(|slice| {
+            slice.incarnation == incarnation && (!has_partitions || slice.state.get().is_some())
+        });
         let devices_unknown = has_level && devices.is_none() && !is_known;
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);

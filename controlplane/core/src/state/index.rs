@@ -144,6 +144,10 @@ impl Index {
         self.on_node.get(&node).into_iter().flatten().copied()
     }
 
+    pub(super) fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     pub(super) fn of_group(&self, group: &PodGroupKey) -> impl Iterator<Item = ObjectId> + use<'_> {
         self.groups.get(group).into_iter().flatten().copied()
     }
@@ -269,7 +273,7 @@ impl Index {
             (Some(node), None) => take(&mut self.on_node, &node, id),
             _ => {}
         }
-        let group = |pod: &Pod| pod.group().map(|(key, _)| key);
+        let group = |pod: &Pod| pod.group_key();
         let (was, is) = (former.and_then(group), present.and_then(group));
         if was != is {
             was.iter().for_each(|key| take(&mut self.groups, key, id));

@@ -155,7 +155,7 @@ impl QuotaUse {
         }
     }
 
-    fn subtract(&mut self, charge: &Charge) {
+    pub(super) fn subtract(&mut self, charge: &Charge) {
         for (measure, amount) in charge.iter() {
             match (measure.index(), measure) {
                 (Some(index), _) => {
@@ -176,14 +176,39 @@ impl QuotaUse {
         }
     }
 
-    fn add_all(&mut self, other: &Self) {
+    /// The names of extended resources of which something is counted.
+    pub(crate) fn extended(&self) -> impl Iterator<Item = &SmolStr> {
+        self.extended.keys()
+    }
+
+    pub(crate) fn add_amount(&mut self, measure: &Measure, amount: u64) {
+        match (measure.index(), measure) {
+            (Some(index), _) => self.sums[index] += u128::from(amount),
+            (None, Measure::Extended(resource)) if amount > 0 => {
+                *self.extended.entry(resource.clone()).or_insert(0) += u128::from(amount);
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Less what another sum counts, of what this one does.
+    pub(crate) fn subtract_all_of(&mut self, other: &Self) {
+        for (sum, amount) in self.sums.iter_mut().zip(other.sums) {
+            *sum = sum.saturating_sub(amount);
+        }
+        for (resource, sum) in &mut self.extended {
+            *sum = sum.saturating_sub(other.extended.get(resource).copied().unwrap_or(0));
+        }
+    }
+
+    pub(super) fn add_all(&mut self, other: &Self) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, amount)| *sum += amount);
         for (resource, amount) in &other.extended {
             *self.extended.entry(resource.clone()).or_insert(0) += amount;
         }
     }
 
-    fn subtract_all(&mut self, other: &Self) {
+    pub(super) fn subtract_all(&mut self, other: &Self) {
         for (sum, amount) in self.sums.iter_mut().zip(other.sums) {
             *sum = sum.checked_sub(amount).expect("a project's use is at least each namespace's");
         }

@@ -3,9 +3,9 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, Profile, Project, ReplicaSet,
-    ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
-    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
+    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
+    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -109,6 +109,10 @@ tables! {
     departments: Department;
     /// All projects.
     projects: Project;
+    /// All PodGroups.
+    pod_groups: PodGroup;
+    /// All queues.
+    queues: Queue;
     /// All classes of devices.
     device_classes: DeviceClass;
     /// The devices of all nodes.

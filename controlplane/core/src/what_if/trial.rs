@@ -162,13 +162,13 @@ impl Trial {
         let node = Arc::clone(self.node(&name)?);
         if !model.devices.is_empty() {
             let (id, incarnation, devices) = (node.meta.id, node.status.incarnation, model.devices.clone());
-            let report = DeviceReport { sequence: 1, snapshot: true, devices, removed: Vec::new() };
+            let report = DeviceReport { sequence: 1, snapshot: true, devices, ..DeviceReport::default() };
             self.command(Command::ReportDevices { node: id, incarnation, report })?;
         }
         if model.taints.is_empty() {
             return Ok(());
         }
-        let spec = NodeSpec { taints: model.taints.clone(), unschedulable: false };
+        let spec = NodeSpec { taints: model.taints.clone(), ..NodeSpec::default() };
         let node = Node { spec, ..Node::clone(&node) };
         self.command(Command::Apply(Object::Node(Arc::new(node))))
     }

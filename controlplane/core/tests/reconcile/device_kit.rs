@@ -47,7 +47,13 @@ impl Cluster {
     pub fn tell_devices(&mut self, node: ObjectId, devices: Vec<Device>) {
         self.sequence += 1;
         let incarnation = self.state().nodes().get(node).unwrap().status.incarnation;
-        let report = DeviceReport { sequence: self.sequence, snapshot: true, devices, removed: vec![] };
+        let report = DeviceReport {
+            sequence: self.sequence,
+            snapshot: true,
+            devices,
+            removed: vec![],
+            ..DeviceReport::default()
+        };
         self.ok(Command::ReportDevices { node, incarnation, report });
     }
 
@@ -56,7 +62,13 @@ impl Cluster {
         self.sequence += 1;
         let incarnation = self.state().nodes().get(node).unwrap().status.incarnation;
         let removed = removed.iter().map(|id| (*id).into()).collect();
-        let report = DeviceReport { sequence: self.sequence, snapshot: false, devices, removed };
+        let report = DeviceReport {
+            sequence: self.sequence,
+            snapshot: false,
+            devices,
+            removed,
+            ..DeviceReport::default()
+        };
         self.ok(Command::ReportDevices { node, incarnation, report });
     }
 

@@ -1,11 +1,14 @@
 //! Whatever happens to nodes, devices, classes and pods: no device has two holders, and the ledgers are what the objects say.
 
+use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::invariant;
-use bulkhead_types::{Command, Kind};
+use bulkhead_types::{
+    Command, Device, DeviceFault, DeviceReport, Kind, NodeGpu, ObjectId, PartitionStrategy, Rare,
+};
 use proptest::prelude::*;
 
-use crate::device_kit::{card, cordon, gpu_pod, shared_pod, sick};
-use crate::kit::{Cluster, Say, name, reference};
+use crate::device_kit::{self, asking, cordon, gpu_pod, shared_pod};
+use crate::kit::{Cluster, Say, name, pod, reference};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -21,6 +24,14 @@ enum Step {
     /// A node has these devices now: which are there, and which of them are sick.
     Devices(usize, u8, u8),
     Cordon(usize, u32, bool),
+    /// A pod that asks for units of memory, or for partitions.
+    Special(usize),
+    /// How an operator wants a node's cards.
+    Mode(usize, usize),
+    /// An agent has brought its cards into the mode that is wanted.
+    Observe(usize),
+    /// A card of a node has a fault.
+    Fault(usize, u32, usize),
     /// Without its class, until that comes back.
     Class,
     NewLeader,
@@ -35,9 +46,76 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Delete),
         3 => (0usize..2, any::<u8>(), any::<u8>()).prop_map(|(node, there, sick)| Step::Devices(node, there, sick)),
         1 => (0usize..2, 0u32..8, any::<bool>()).prop_map(|(node, index, on)| Step::Cordon(node, index, on)),
+        2 => (0usize..4).prop_map(Step::Special),
+        2 => (0usize..2, 0usize..5).prop_map(|(node, mode)| Step::Mode(node, mode)),
+        2 => (0usize..2).prop_map(Step::Observe),
+        1 => (0usize..2, 0u32..8, 0usize..5).prop_map(|(node, card, code)| Step::Fault(node, card, code)),
         1 => Just(Step::Class),
         1 => Just(Step::NewLeader),
     ]
+}
+
+/// A card that can be partitioned.
+fn card(index: u32) -> Device {
+    Device { device: 0x20b0, ..device_kit::card(index) }
+}
+
+fn sick(index: u32) -> Device {
+    Device { device: 0x20b0, ..device_kit::sick(index) }
+}
+
+/// An agent does what its node's mode wants of its cards.
+fn observe(cluster: &mut Cluster, node: ObjectId) {
+    let Some(gpu) = intent_of(cluster.state(), node).and_then(|intent| intent.gpu) else { return };
+    let Some(slice) = cluster.state().resource_slice_of(node) else { return };
+    let is_card = |device: &&Device| device.parent.is_none() && !device.is_lost();
+    let mut devices: Vec<Device> = slice.devices.iter().filter(is_card).cloned().collect();
+    for layout in &gpu.cards {
+        let Some(card) = devices.iter().find(|card| card.id == layout.device).cloned() else { continue };
+        devices.extend(layout.partitions.iter().map(|one| Device {
+            id: format!("{}/{}", card.id, one.start).into(),
+            parent: Some(card.id.clone()),
+            partition: Rare::some(one.clone()),
+            ..card.clone()
+        }));
+    }
+    cluster.sequence += 1;
+    let report = DeviceReport {
+        sequence: cluster.sequence,
+        snapshot: true,
+        devices,
+        gpu_mode: Some(gpu.mode),
+        ..DeviceReport::default()
+    };
+    cluster.ok(Command::ReportDevices { node, incarnation: 1, report });
+}
+
+/// A pod that asks for units of memory, or for partitions.
+fn special(cluster: &mut Cluster, at: usize, kind: usize) {
+    let (resource, amount) = [
+        ("aliyun.com/gpu-mem", 3),
+        ("nvidia.com/mig-3g.20gb", 1),
+        ("nvidia.com/mig-1g.5gb", 2),
+        ("aliyun.com/gpu-mem", 16),
+    ][kind];
+    cluster.ok(Command::Create(pod(&format!("pod-{at}"), asking(&[(resource, amount)]))));
+}
+
+/// One that takes from a pod what it holds is refused.
+fn set_mode(cluster: &mut Cluster, node: usize, mode: usize) {
+    let mode = ["", "whole", "shared", "all-3g.20gb", "3g.20gb-1g.5gb-1g.5gb"][mode];
+    let gpu = NodeGpu { mode: mode.into(), strategy: PartitionStrategy::Mixed };
+    let gpu = (!mode.is_empty()).then_some(gpu);
+    // One that takes from a pod what it holds is refused.
+    let _ = cluster.submit(vec![Command::SetGpuMode { node: name(&format!("node-{node}")), gpu }]);
+}
+
+fn fault(cluster: &mut Cluster, node: ObjectId, index: u32, code: usize) {
+    let code = [13, 94, 95, 48, 79][code];
+    let fault = DeviceFault { device: format!("GPU-{index}").into(), code, at_ms: 1, pod: None };
+    cluster.sequence += 1;
+    let report = DeviceReport { sequence: cluster.sequence, faults: vec![fault], ..DeviceReport::default() };
+    cluster.ok(Command::ReportDevices { node, incarnation: 1, report });
 }
 
 fn run(steps: Vec<Step>) {
@@ -80,6 +158,10 @@ fn run(steps: Vec<Step>) {
                 // A device that is not there is refused.
                 let _ = cluster.submit(vec![cordon(&format!("node-{node}"), &format!("GPU-{index}"), on)]);
             }
+            Step::Special(kind) => special(&mut cluster, at, kind),
+            Step::Mode(node, mode) => set_mode(&mut cluster, node, mode),
+            Step::Observe(node) => observe(&mut cluster, nodes[node]),
+            Step::Fault(node, index, code) => fault(&mut cluster, nodes[node], index, code),
             Step::Class => {
                 let object = reference(Kind::DeviceClass, "nvidia-gpu");
                 let _ = cluster.submit(vec![Command::Delete { object, grace_ms: None, force: false }]);
@@ -94,7 +176,7 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn ledgers_are_what_the_objects_say_and_nobody_holds_what_another_has(
         steps in proptest::collection::vec(step(), 1..40)

@@ -288,7 +288,7 @@ fn a_session_tells_everything_and_then_what_changed() {
     let node = cluster.node("node-0", NodeFacts { labels, ..facts(64_000, 256 * GIB, 100) });
     let report = |cluster: &mut Cluster, incarnation, sequence, snapshot, indexes: &[u32]| {
         let devices = indexes.iter().map(|index| card(*index)).collect();
-        let report = DeviceReport { sequence, snapshot, devices, removed: vec![] };
+        let report = DeviceReport { sequence, snapshot, devices, removed: vec![], ..DeviceReport::default() };
         cluster.submit(vec![Command::ReportDevices { node, incarnation, report }]).map(drop)
     };
     let ids = |cluster: &Cluster| {
@@ -318,7 +318,13 @@ fn a_session_tells_everything_and_then_what_changed() {
 fn below_their_level_there_are_no_devices() {
     let mut cluster = Cluster::at_level(ReconcileConfig::default(), DEVICES_LEVEL - 1);
     let node = cluster.node("node-0", facts(64_000, 256 * GIB, 100));
-    let report = DeviceReport { sequence: 1, snapshot: true, devices: cards(1), removed: vec![] };
+    let report = DeviceReport {
+        sequence: 1,
+        snapshot: true,
+        devices: cards(1),
+        removed: vec![],
+        ..DeviceReport::default()
+    };
     for command in [
         Command::ReportDevices { node, incarnation: 1, report },
         Command::Create(gpu_pod("a", 1)),

@@ -56,6 +56,21 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::ResourceQuota(s) | ObjectStatus::Project(s) | ObjectStatus::Department(s) => {
             of_quota(s)
         }
+        ObjectStatus::PodGroup(s) => format!(
+            "{}: {} pending, {} running, {} succeeded, {} failed",
+            s.phase.as_str(),
+            s.pending,
+            s.running,
+            s.succeeded,
+            s.failed
+        ),
+        ObjectStatus::Queue(s) => format!(
+            "{}: {} pending, {} inqueue, {} running",
+            s.state.as_str(),
+            s.pending,
+            s.inqueue,
+            s.running
+        ),
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }

@@ -58,6 +58,7 @@ fn device(function: &PciFunction, index: u32) -> Device {
         health: DeviceHealth::Healthy,
         in_use_by: used_by(function),
         nic: nic(function),
+        partition: Rare::NONE,
     }
 }
 

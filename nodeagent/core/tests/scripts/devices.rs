@@ -13,6 +13,8 @@ fn with_card(id: u64, lost: bool) -> PodIntent {
         address: "0000:3b:00.0".into(),
         share: None,
         lost,
+        visible_env: "NVIDIA_VISIBLE_DEVICES".into(),
+        visible_as: "GPU-0".into(),
     };
     PodIntent { devices: vec![device], ..unique(pod(id)) }
 }

@@ -77,6 +77,7 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
             Action::PersistLease { until_ms } => format!("lease {until_ms}"),
+            Action::SetGpuMode(gpu) => format!("gpu mode {}", gpu.mode),
             Action::DeleteVolume { claim, volume } => {
                 format!("delete volume {} of {claim}", volume.as_u128())
             }

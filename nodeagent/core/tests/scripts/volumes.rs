@@ -26,6 +26,7 @@ fn deleting_volumes(generation: u64, pods: Vec<bulkhead_types::PodIntent>, volum
         generation,
         pods,
         deleted_volumes,
+        gpu: None,
     }))
 }
 

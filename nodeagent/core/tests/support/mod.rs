@@ -89,7 +89,7 @@ pub(crate) fn ack(sent_at_ms: u64) -> Input {
 }
 
 pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) -> Input {
-    Input::Intent(Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![] })
+    Input::Intent(Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None })
 }
 
 pub(crate) fn image(id: u64) -> Input {

@@ -1,13 +1,28 @@
 //! DeviceClasses.
 
 use bulkhead_types::{
-    DeviceClassSpec, DeviceRole, DeviceSelector, DeviceSharing, Hex16, SPLIT_COUNT_DEFAULT, SchedulerPolicy,
+    DeviceClassSpec, DeviceRole, DeviceSelector, DeviceSharing, Hex16, Rare, SPLIT_COUNT_DEFAULT,
+    SchedulerPolicy,
 };
 
+use smol_str::SmolStr;
+
 use super::decoder::{Decoder, Fields, Schema};
+use super::partition;
 use crate::tree::Node;
 
-const CLASS: Schema = Schema { known: &["extendedResourceName", "selector", "sharing"], ..Schema::EMPTY };
+const CLASS: Schema = Schema {
+    known: &[
+        "extendedResourceName",
+        "selector",
+        "sharing",
+        "partitioning",
+        "faults",
+        "visibility",
+        "memoryResourceName",
+    ],
+    ..Schema::EMPTY
+};
 const SELECTOR: Schema =
     Schema { known: &["vendors", "devices", "classes", "models", "drivers", "role"], ..Schema::EMPTY };
 const SHARING: Schema = Schema {
@@ -20,6 +35,7 @@ const SHARING: Schema = Schema {
         "coreScalingPercent",
         "nodeSchedulerPolicy",
         "deviceSchedulerPolicy",
+        "memoryUnits",
     ],
     ..Schema::EMPTY
 };
@@ -43,7 +59,24 @@ pub(super) fn class(d: &mut Decoder<'_>, node: &Node) -> Option<DeviceClassSpec>
         extended_resource_name: extended_resource_name?.into(),
         selector: selector?,
         sharing,
+        partitioning: part(d, &fields, "partitioning", partition::partitioning)?,
+        faults: part(d, &fields, "faults", partition::faults)?,
+        visibility: part(d, &fields, "visibility", partition::visibility)?,
+        memory_resource_name: d.text(&fields, "memoryResourceName").map(SmolStr::from).into(),
     })
+}
+
+/// A part that may be left out; `None` when it is there and wrong.
+fn part<T>(
+    d: &mut Decoder<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+    read: impl Fn(&mut Decoder<'_>, &Node, &str) -> Option<T>,
+) -> Option<Rare<T>> {
+    match fields.get(name).filter(|node| !node.is_null()) {
+        None => Some(Rare::NONE),
+        Some(node) => read(d, node, &fields.path(name)).map(Rare::some),
+    }
 }
 
 fn selector(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSelector> {
@@ -58,7 +91,7 @@ fn selector(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSelect
     })
 }
 
-fn ids(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Vec<Hex16> {
+pub(super) fn ids(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> Vec<Hex16> {
     let mut ids = Vec::new();
     for (index, text) in d.texts(fields, name).into_iter().enumerate() {
         match Hex16::try_from(text) {
@@ -92,5 +125,6 @@ fn sharing(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSharing
         core_scaling_percent,
         node_scheduler_policy: d.choice(&fields, "nodeSchedulerPolicy", &POLICIES).unwrap_or_default(),
         device_scheduler_policy: d.choice(&fields, "deviceSchedulerPolicy", &POLICIES).unwrap_or_default(),
+        memory_units: part(d, &fields, "memoryUnits", partition::memory_units)?,
     })
 }

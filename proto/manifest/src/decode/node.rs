@@ -1,16 +1,21 @@
 //! Nodes: what an operator may write of them.
 
-use bulkhead_types::{Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta, Taint, TaintEffect};
+use bulkhead_types::{
+    Node, NodeFacts, NodeGpu, NodePhase, NodeSpec, NodeStatus, ObjectMeta, PartitionStrategy, Rare, Taint,
+    TaintEffect,
+};
 
-use super::decoder::{Decoder, Schema};
+use super::decoder::{Decoder, Fields, Schema};
 use crate::tree;
 
 const SPEC: Schema = Schema {
-    known: &["unschedulable", "taints"],
+    known: &["unschedulable", "taints", "gpuMode", "partitionStrategy"],
     not_yet: &["podCIDR", "podCIDRs", "providerID", "externalID", "configSource"],
     ..Schema::EMPTY
 };
 const TAINT: Schema = Schema { known: &["key", "value", "effect"], ignored: &["timeAdded"], ..Schema::EMPTY };
+const STRATEGIES: [(&str, PartitionStrategy); 2] =
+    [("Single", PartitionStrategy::Single), ("Mixed", PartitionStrategy::Mixed)];
 /// The words for effects.
 pub(super) const EFFECTS: [(&str, TaintEffect); 3] = [
     ("NoSchedule", TaintEffect::NoSchedule),
@@ -27,6 +32,7 @@ pub(super) fn node(
     let spec = fields.map_or_else(NodeSpec::default, |fields| NodeSpec {
         unschedulable: d.boolean(&fields, "unschedulable").unwrap_or_default(),
         taints: d.each(&fields, "taints", taint),
+        gpu: gpu(d, &fields),
     });
     let status = NodeStatus {
         phase: NodePhase::Unreachable,
@@ -35,6 +41,16 @@ pub(super) fn node(
         facts: NodeFacts::default(),
     };
     |meta| Node { meta, spec, status }
+}
+
+/// The mode of the node's cards.
+fn gpu(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Rare<NodeGpu> {
+    let strategy = d.choice(fields, "partitionStrategy", &STRATEGIES);
+    let mode = d.text(fields, "gpuMode");
+    if mode.is_none() && strategy.is_some() && fields.get("gpuMode").is_none() {
+        d.missing(fields, "gpuMode");
+    }
+    mode.map(|mode| NodeGpu { mode: mode.into(), strategy: strategy.unwrap_or_default() }).into()
 }
 
 fn taint(d: &mut Decoder<'_>, node: &tree::Node, path: &str) -> Option<Taint> {

@@ -31,11 +31,33 @@ pub(super) fn class_spec(spec: &DeviceClassSpec) -> Value {
     let fields = Fields::new()
         .text("extendedResourceName", &spec.extended_resource_name)
         .set("selector", selector.finish());
-    match &spec.sharing {
+    let fields = match &spec.sharing {
         Some(shared) => fields.set("sharing", sharing(shared)),
         None => fields,
+    };
+    fields
+        .maybe("partitioning", spec.partitioning.get().map(|one| plain(serde_json::to_value(one))))
+        .maybe("faults", spec.faults.get().map(|one| plain(serde_json::to_value(one))))
+        .maybe("visibility", spec.visibility.get().map(|one| plain(serde_json::to_value(one))))
+        .optional("memoryResourceName", spec.memory_resource_name.get().map(SmolStr::as_str))
+        .finish()
+}
+
+/// What has the same names in manifests as everywhere, without what is not set.
+fn plain(part: Result<Value, serde_json::Error>) -> Value {
+    fn set_only(value: Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let is_set =
+                    |value: &Value| !value.is_null() && value.as_array().is_none_or(|all| !all.is_empty());
+                let fields = fields.into_iter().map(|(name, value)| (name, set_only(value)));
+                Value::Object(fields.filter(|(_, value)| is_set(value)).collect())
+            }
+            Value::Array(items) => Value::Array(items.into_iter().map(set_only).collect()),
+            other => other,
+        }
     }
-    .finish()
+    set_only(part.unwrap_or_default())
 }
 
 fn policy(policy: SchedulerPolicy) -> &'static str {
@@ -55,6 +77,7 @@ fn sharing(sharing: &DeviceSharing) -> Value {
         .set("coreScalingPercent", sharing.core_scaling_percent.into())
         .text("nodeSchedulerPolicy", policy(sharing.node_scheduler_policy))
         .text("deviceSchedulerPolicy", policy(sharing.device_scheduler_policy))
+        .maybe("memoryUnits", sharing.memory_units.get().map(|one| plain(serde_json::to_value(one))))
         .finish()
 }
 
@@ -63,6 +86,7 @@ pub(super) fn slice_spec(slice: &ResourceSlice) -> Value {
     Fields::new()
         .text("nodeName", slice.meta.name.as_str())
         .list("devices", slice.devices.iter().map(|one| device(slice, one)))
+        .optional("gpuMode", slice.gpu_mode().map(SmolStr::as_str))
         .finish()
 }
 
@@ -93,6 +117,17 @@ fn device(slice: &ResourceSlice, device: &Device) -> Value {
         .nonempty("inUseBy", &device.in_use_by)
         .text("health", &health)
         .list("links", device.links.iter().map(link));
+    let fields = match device.partition.get() {
+        Some(partition) => fields.set("partition", plain(serde_json::to_value(partition))),
+        None => fields,
+    };
+    let fields = match slice.fence(&device.id) {
+        Some(fence) => fields.set(
+            "fence",
+            Fields::new().text("action", fence.action.as_str()).set("code", fence.code.into()).finish(),
+        ),
+        None => fields,
+    };
     let fields = match device.numa_node {
         Some(node) => fields.set("numaNode", node.into()),
         None => fields,

@@ -6,8 +6,10 @@ use smol_str::SmolStr;
 
 use super::{AMOUNT_MAX, Path, Report};
 use crate::{
-    Container, DEVICE_TEXT_BYTES_MAX, DEVICES_PER_POD_MAX, DeviceClassSpec, DeviceSharing, Hex16, PodSpec,
-    SCALING_PERCENT_MAX, SELECTOR_ENTRIES_MAX, SPLIT_COUNT_MAX, is_extended_resource_name,
+    Container, DEVICE_TEXT_BYTES_MAX, DEVICES_PER_POD_MAX, DeviceClassSpec, DevicePartitioning,
+    DeviceSharing, FAULT_RULES_MAX, GPU_MODE_SHARED, GPU_MODE_WHOLE, Hex16, MEMORY_UNIT_MEBIBYTES_MAX,
+    NodeGpu, PARTITION_ENTRIES_MAX, PartitionModel, PodSpec, SCALING_PERCENT_MAX, SELECTOR_ENTRIES_MAX,
+    SPLIT_COUNT_MAX, is_extended_resource_name,
 };
 
 /// Checks the extended resources of a container.
@@ -97,6 +99,112 @@ pub(super) fn class(spec: &DeviceClassSpec, path: &Path<'_>, report: &mut Report
     if let Some(shared) = &spec.sharing {
         sharing(shared, &path.field("sharing"), &mut names, report);
     }
+    if let Some(name) = spec.memory_resource_name.get() {
+        resource_name(name, &path.field("memoryResourceName"), &mut names, report);
+    }
+    if let Some(all) = spec.partitioning.get() {
+        partitioning(all, &names, &path.field("partitioning"), report);
+    }
+    if let Some(faults) = spec.faults.get() {
+        let path = path.field("faults");
+        let path = path.field("rules");
+        report.at_most(&path, "rules", faults.rules.len(), FAULT_RULES_MAX);
+        for (index, rule) in faults.rules.iter().enumerate().take(FAULT_RULES_MAX) {
+            report.at_most(&path.index(index), "codes", rule.codes.len(), FAULT_RULES_MAX);
+        }
+    }
+    if let Some(visibility) = spec.visibility.get() {
+        let is_name = |text: &str| {
+            let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
+            text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic()) && text.chars().all(is_word)
+        };
+        if !is_name(&visibility.env) || visibility.env.len() > DEVICE_TEXT_BYTES_MAX {
+            let reason =
+                "is no name of a variable: expected letters, digits and _, such as CXPU_VISIBLE_DEVICES";
+            report.push(&path.field("visibility").field("env"), reason);
+        }
+    }
+}
+
+fn partitioning(all: &DevicePartitioning, names: &BTreeSet<&str>, path: &Path<'_>, report: &mut Report) {
+    let models = path.field("models");
+    report.at_most(&models, "models", all.models.len(), PARTITION_ENTRIES_MAX);
+    for (index, model) in all.models.iter().enumerate().take(PARTITION_ENTRIES_MAX) {
+        partition_model(model, names, &models.index(index), report);
+    }
+    let layouts = path.field("layouts");
+    report.at_most(&layouts, "layouts", all.layouts.len(), PARTITION_ENTRIES_MAX);
+    for (index, layout) in all.layouts.iter().enumerate().take(PARTITION_ENTRIES_MAX) {
+        let path = layouts.index(index);
+        text(&layout.name, &path.field("name"), report);
+        if [GPU_MODE_WHOLE, GPU_MODE_SHARED].contains(&layout.name.as_str()) {
+            report.push(&path.field("name"), "is the name of a mode without partitions");
+        }
+        let path = path.field("partitions");
+        report.at_most(&path, "profiles", layout.partitions.len(), PARTITION_ENTRIES_MAX);
+        let placed: Vec<_> = (all.models.iter().take(PARTITION_ENTRIES_MAX))
+            .filter_map(|model| all.layout(model, &layout.name))
+            .collect();
+        if let Some(Err(reason)) = placed.iter().find(|one| one.is_err()) {
+            report.push(&path, format!("do not fit on a card: {reason}"));
+        } else if placed.is_empty() {
+            report.push(&path, "are profiles of no model");
+        }
+    }
+}
+
+fn partition_model(model: &PartitionModel, names: &BTreeSet<&str>, path: &Path<'_>, report: &mut Report) {
+    text(&model.name, &path.field("name"), report);
+    entries::<Hex16>(&model.devices, &path.field("devices"), report);
+    report.at_most(&path.field("capacity"), "things", model.capacity.len(), PARTITION_ENTRIES_MAX);
+    let slices = model.placed_by.as_ref().map(|name| model.capacity.get(name).copied().unwrap_or(0));
+    if slices.is_some_and(|slices| !(1..=64).contains(&slices)) {
+        report.push(&path.field("placedBy"), "must name something in capacity, of which there are 1 to 64");
+    }
+    let path = path.field("profiles");
+    report.at_most(&path, "profiles", model.profiles.len(), PARTITION_ENTRIES_MAX);
+    let mut seen = BTreeSet::new();
+    for (index, profile) in model.profiles.iter().enumerate().take(PARTITION_ENTRIES_MAX) {
+        let path = path.index(index);
+        text(&profile.name, &path.field("name"), report);
+        if !seen.insert(&profile.name) {
+            report.push(&path.field("name"), format!("repeats {}", profile.name));
+        }
+        let own = BTreeSet::from_iter(names.iter().copied());
+        resource_name(
+            &profile.extended_resource_name,
+            &path.field("extendedResourceName"),
+            &mut { own },
+            report,
+        );
+        report.at_most(&path.field("placements"), "places", profile.placements.len(), PARTITION_ENTRIES_MAX);
+        if profile.uses.values().all(|amount| *amount == 0) {
+            report.push(&path.field("uses"), "must say what a partition uses of its card");
+        }
+        for name in profile.uses.keys().filter(|name| !model.capacity.contains_key(*name)) {
+            report.push(&path.field("uses").key(name), "is nothing that the card has: see capacity");
+        }
+        let (Some(slices), Some(by)) = (slices, &model.placed_by) else { continue };
+        let size = profile.uses.get(by).copied().unwrap_or(0);
+        let ends = profile.placements.iter().map(|start| u64::from(*start).saturating_add(size));
+        if size == 0 || profile.placements.is_empty() || ends.max().is_some_and(|end| end > slices) {
+            report.push(
+                &path.field("placements"),
+                format!("must be places for {size} of {slices} slices of {by}"),
+            );
+        }
+    }
+}
+
+fn text(text: &str, path: &Path<'_>, report: &mut Report) {
+    if text.is_empty() || text.len() > DEVICE_TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+        report.push(path, format!("must have 1 to {DEVICE_TEXT_BYTES_MAX} bytes, and no control characters"));
+    }
+}
+
+/// Checks the mode of a node's cards.
+pub(super) fn node_gpu(gpu: &NodeGpu, path: &Path<'_>, report: &mut Report) {
+    text(&gpu.mode, &path.field("gpuMode"), report);
 }
 
 fn entries<T>(list: &[T], path: &Path<'_>, report: &mut Report) {
@@ -112,6 +220,14 @@ fn sharing<'a>(
     let fields = ["extendedResourceName", "memoryResourceName", "coresResourceName"];
     for (field, name) in fields.into_iter().zip(sharing.resource_names()) {
         resource_name(name, &path.field(field), names, report);
+    }
+    if let Some(units) = sharing.memory_units.get() {
+        let path = path.field("memoryUnits");
+        resource_name(&units.extended_resource_name, &path.field("extendedResourceName"), names, report);
+        if !(1..=MEMORY_UNIT_MEBIBYTES_MAX).contains(&units.unit_mebibytes) {
+            report
+                .push(&path.field("unitMebibytes"), format!("must be from 1 to {MEMORY_UNIT_MEBIBYTES_MAX}"));
+        }
     }
     if !(1..=SPLIT_COUNT_MAX).contains(&sharing.split_count) {
         report.push(&path.field("splitCount"), format!("must be from 1 to {SPLIT_COUNT_MAX}"));

@@ -287,7 +287,7 @@ fn tolerations_and_taints_are_checked() {
     let taint = || Taint { key: "gpu".into(), value: String::new().into(), effect: TaintEffect::NoSchedule };
     let node = Node {
         meta: ObjectMeta::new(None, name("n1")),
-        spec: NodeSpec { unschedulable: false, taints: vec![taint(), taint()] },
+        spec: NodeSpec { taints: vec![taint(), taint()], ..NodeSpec::default() },
         status: NodeStatus {
             phase: NodePhase::Unreachable,
             phase_since_ms: 0,

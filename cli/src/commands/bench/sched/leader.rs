@@ -7,8 +7,10 @@ use anyhow::bail;
 use bulkhead_controlplane_core::reconcile::{Context, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Machine, State};
 use bulkhead_types::{
-    Command, FEATURE_LEVEL_MAX, Kind, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef,
-    Pod, PodSpec, PodStatus, PriorityClass, Resources, Shared, Stamped, StringMap,
+    ANNOTATION_POD_GROUP, Command, Device, DeviceCapacity, DeviceReport, FEATURE_LEVEL_MAX, Kind,
+    LABEL_DEVICES, LABEL_FENCE_GUARD, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef,
+    Pod, PodGroup, PodGroupSpec, PodSpec, PodStatus, PriorityClass, QUEUE_DEFAULT, Resources, Shared,
+    Stamped, StringMap,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -132,6 +134,75 @@ impl Leader {
         self.work += on_processor().saturating_sub(since);
         if let Err(rejection) = applied.transaction.outcome {
             bail!("a command was refused: {rejection}");
+        }
+        Ok(())
+    }
+
+    /// Every node gets so many cards, and an agent that attaches them.
+    pub(super) fn cards(&mut self, per_node: usize) -> anyhow::Result<()> {
+        let card = |index: usize| Device {
+            id: SmolStr::new(format!("GPU-{index}")),
+            address: SmolStr::new(format!("0000:{:02x}:00.0", 0x10 + index)),
+            index: index as u32,
+            vendor: 0x10de,
+            device: 0x1db1,
+            class_code: 0x03_0200,
+            numa_node: Some(index as u32 / 4),
+            pcie_root: SmolStr::new(format!("pci0000:{index}")),
+            capacity: DeviceCapacity { memory_bytes: 16 << 30, cores: 100 },
+            ..Device::default()
+        };
+        let devices: Vec<Device> = (0..per_node).map(card).collect();
+        let nodes: Vec<_> = self.state().nodes().iter().cloned().collect();
+        let mut commands = Vec::with_capacity(2 * nodes.len());
+        for node in &nodes {
+            let mut facts = node.status.facts.clone();
+            facts.labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
+            facts.labels.insert(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"));
+            commands.push(Command::RegisterNode { name: node.meta.name.clone(), facts });
+            commands.push(Command::ReportDevices {
+                node: node.meta.id,
+                incarnation: node.status.incarnation + 1,
+                report: DeviceReport {
+                    sequence: 1,
+                    snapshot: true,
+                    devices: devices.clone(),
+                    ..DeviceReport::default()
+                },
+            });
+        }
+        self.submit(commands)
+    }
+
+    /// PodGroups of so many pods come, each pod with one card.
+    pub(super) fn create_groups(&mut self, groups: usize, pods: usize) -> anyhow::Result<()> {
+        let namespace = Name::new("default")?;
+        let spec = super::sorts::with_card();
+        for group in 0..groups {
+            let group_name = Name::new(format!("gang-{group}"))?;
+            let object = PodGroup {
+                meta: ObjectMeta::new(Some(namespace.clone()), group_name.clone()),
+                spec: PodGroupSpec {
+                    min_member: pods as u32,
+                    min_task_member: std::collections::BTreeMap::new(),
+                    min_resources: bulkhead_types::QuotaAmounts::default(),
+                    queue: Name::new(QUEUE_DEFAULT)?,
+                    priority_class_name: None,
+                    schedule_timeout_ms: None,
+                },
+                status: Default::default(),
+            };
+            self.apply(vec![Command::Create(Object::PodGroup(Arc::new(object)))])?;
+            let mut commands = Vec::with_capacity(pods);
+            for number in 0..pods {
+                let pod_name = Name::new(format!("gang-{group}-{number}"))?;
+                let mut meta = ObjectMeta::new(Some(namespace.clone()), pod_name);
+                let note = (SmolStr::new_static(ANNOTATION_POD_GROUP), SmolStr::new(group_name.as_str()));
+                meta.annotations = StringMap::from([note]);
+                let pod = Pod { meta, spec: spec.clone(), node: None, status: PodStatus::default() };
+                commands.push(Command::Create(Object::Pod(Arc::new(pod))));
+            }
+            self.submit(commands)?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! The pods of each figure.
 
 use bulkhead_types::{
-    Container, LabelSelector, NodeAffinity, NodeInclusionPolicy, NodeSelectorOperator,
-    NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm, PodOptions, PodPlacement,
-    PodSpec, Rare, ResourceRequirements, Shared, StringMap, TopologySpreadConstraint, WhenUnsatisfiable,
+    Container, ContainerOptions, ExtendedResources, LabelSelector, NodeAffinity, NodeInclusionPolicy,
+    NodeSelectorOperator, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity, PodAffinityTerm,
+    PodOptions, PodPlacement, PodSpec, Rare, ResourceRequirements, Shared, StringMap,
+    TopologySpreadConstraint, WhenUnsatisfiable,
 };
 use smol_str::SmolStr;
 
@@ -60,6 +61,17 @@ impl Load {
 
 fn plain(cpu_millis: u64) -> Sort {
     Sort { app: SmolStr::new_static("plain"), spec: spec(cpu_millis, None) }
+}
+
+/// One card, and a little else.
+pub(super) fn with_card() -> Shared<PodSpec> {
+    let mut spec = PodSpec::clone(&plain(1000).spec);
+    for container in &mut spec.containers {
+        let limits = [(SmolStr::new_static("nvidia.com/gpu"), 1)].into_iter().collect();
+        let extended = Rare::some(ExtendedResources { requests: Default::default(), limits });
+        container.options = Rare::some(ContainerOptions { extended, ..ContainerOptions::default() });
+    }
+    Shared::new(spec)
 }
 
 /// The classes of pods that fill nodes, and of those that come then.

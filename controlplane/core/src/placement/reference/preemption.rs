@@ -71,13 +71,9 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
 fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
     let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
     let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
-    let ledger = ledger_of(
-        slice,
-        state.sriov_state_of(slice.node).map(|nics| &**nics),
-        state.device_classes().iter(),
-        stays,
-    );
-    let needs = Needs::of(&pod.spec, &state.devices.classes);
+    let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
+    let ledger = ledger_of(slice, node.spec.gpu.get(), nics, state.device_classes().iter(), stays);
+    let needs = Needs::of_pod(pod, &state.devices.classes);
     needs.is_ok_and(|needs| devices::check_node(&needs, node, Some(&ledger)).is_ok())
 }
 
@@ -160,21 +156,87 @@ fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Re
     if !preempts(before, pod) {
         return Err("its class does not let it".to_owned());
     }
+    let gangs = Gangs::of(before, node, victims)?;
+    let all = victims;
+    let victims: &[ObjectId] = &gangs.here;
     let lower = lower(before, pod, node);
+    let own = priority(before, pod);
+    for other in gangs.elsewhere.iter().filter_map(|id| before.pods().get(*id)) {
+        if priority(before, other).is_none_or(|theirs| Some(theirs) >= own) {
+            return Err(format!("pod {} elsewhere is not of lower priority", other.meta.name));
+        }
+    }
     if let Some(id) = victims.iter().find(|id| !lower.iter().any(|(_, lower)| lower == *id)) {
         return Err(format!("pod {id} is not of lower priority, or does not stay there"));
     }
     let ending = ending(before, node);
-    let gone = |but: Option<&ObjectId>| -> Vec<ObjectId> {
-        ending.iter().chain(victims.iter().filter(|id| Some(*id) != but)).copied().collect()
+    let gone = |but: &[ObjectId]| -> Vec<ObjectId> {
+        ending.iter().chain(victims.iter().filter(|id| !but.contains(id))).copied().collect()
     };
-    if !fits_without(before, pod, node, &gone(None)) {
+    if !fits_without(before, pod, node, &gone(&[])) {
         return Err("it does not fit without them".to_owned());
     }
-    if let Some(id) = victims.iter().find(|id| fits_without(before, pod, node, &gone(Some(id)))) {
+    let unit = |id: &ObjectId| gangs.wholes.iter().find(|gang| gang.contains(id)).cloned();
+    let unneeded =
+        |id: &&ObjectId| fits_without(before, pod, node, &gone(&unit(id).unwrap_or_else(|| vec![**id])));
+    if let Some(id) = victims.iter().find(unneeded) {
         return Err(format!("pod {id} need not end"));
     }
-    check_budgets(before, victims)
+    check_budgets(before, all)
+}
+
+/// Groups that end, counted from the pods.
+struct Gangs {
+    here: Vec<ObjectId>,
+    elsewhere: Vec<ObjectId>,
+    /// The victims of each group that ends whole.
+    wholes: Vec<Vec<ObjectId>>,
+}
+
+impl Gangs {
+    /// Refused where a group is left with fewer than it must have, or a pod elsewhere is of no group that ends whole.
+    fn of(before: &State, node: &Node, victims: &[ObjectId]) -> Result<Self, String> {
+        let pods = || victims.iter().filter_map(|id| before.pods().get(*id));
+        let is_here = |pod: &Pod| pod.node == Some(node.meta.id);
+        let (mut wholes, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
+        for pod in pods().filter(|_| before.feature_level() >= bulkhead_types::QUEUES_LEVEL) {
+            let Some(key) = pod.group_key().filter(|key| seen.insert(key.clone())) else { continue };
+            let of_group: Vec<_> =
+                before.pods().iter().filter(|pod| pod.group_key().as_ref() == Some(&key)).collect();
+            let least = of_group.iter().filter_map(|pod| pod.group()).map(|(_, least)| least).max();
+            let object = before.pod_groups().iter().find(|group| group.key() == key);
+            let least = least.max(object.map(|group| group.spec.min_member)).unwrap_or(0) as usize;
+            let has = |pod: &&&std::sync::Arc<Pod>| {
+                pod.node.is_some() && !pod.meta.is_deleting() && pod.status.phase != PodPhase::Failed
+            };
+            let placed = of_group.iter().filter(has).count();
+            let ended: Vec<_> = pods().filter(|pod| pod.group_key().as_ref() == Some(&key)).collect();
+            let stay = of_group
+                .iter()
+                .filter(has)
+                .filter(|pod| !pod.status.phase.is_terminal() && !victims.contains(&pod.meta.id))
+                .count();
+            if placed >= least && placed - ended.len() < least && stay > 0 {
+                return Err(format!("group {} is left with fewer than it must have", key.name));
+            }
+            if stay == 0 {
+                wholes.push(ended.iter().map(|pod| pod.meta.id).collect());
+            }
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) = pods().partition(|pod| is_here(pod));
+        let id = |pod: &std::sync::Arc<Pod>| pod.meta.id;
+        let here: Vec<ObjectId> = here.into_iter().map(id).collect();
+        let elsewhere: Vec<ObjectId> = elsewhere.into_iter().map(id).collect();
+        let is_whole = |id: &ObjectId| {
+            wholes
+                .iter()
+                .any(|gang: &Vec<ObjectId>| gang.contains(id) && gang.iter().any(|id| here.contains(id)))
+        };
+        match elsewhere.iter().find(|id| !is_whole(id)) {
+            Some(id) => Err(format!("pod {id} is on another node, and of no group that ends whole")),
+            None => Ok(Self { here, elsewhere, wholes }),
+        }
+    }
 }
 
 /// Of every budget so many of its pods stay healthy as it says, or no healthy one ends.
