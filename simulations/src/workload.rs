@@ -96,27 +96,8 @@ impl Workload {
         if self.options.jobs_permille > 0 && rng.chance(self.options.jobs_permille) {
             return jobs::command(rng, state, self.count);
         }
-        if self.options.placement_permille > 0
-            && let Some(first) = placement::level(state)
-        {
-            return first;
-        }
-        if self.options.devices_permille > 0
-            && let Some(first) = devices::level(state)
-        {
-            return first;
-        }
-        if self.options.networks_permille > 0 && rng.chance(self.options.networks_permille) {
-            return networks::command(rng, state);
-        }
-        if self.options.queues_permille > 0 {
-            if let Some(first) = queues::level(state) {
-                return first;
-            }
-            if rng.chance(self.options.queues_permille) {
-                let namespace = self.namespace(rng);
-                return queues::command(rng, namespace, self.count);
-            }
+        if let Some(command) = self.of_later_levels(rng, state) {
+            return command;
         }
         let deployment = self.deployment_ref(rng);
         if self.options.devices_permille > 0 && rng.chance(CORDON_PERMILLE) {
@@ -159,6 +140,32 @@ impl Workload {
                 Command::Delete { object, grace_ms: None, force: false }
             }
         }
+    }
+
+    /// What needs a level that a new cluster does not begin with: at first the level itself.
+    fn of_later_levels(&mut self, rng: &mut Rng, state: &State) -> Option<Command> {
+        let options = &self.options;
+        let levels = [
+            (options.placement_permille > 0).then(|| placement::level(state)),
+            (options.devices_permille > 0).then(|| devices::level(state)),
+        ];
+        if let Some(first) = levels.into_iter().flatten().flatten().next() {
+            return Some(first);
+        }
+        if options.networks_permille > 0 && rng.chance(options.networks_permille) {
+            return Some(networks::command(rng, state));
+        }
+        if options.queues_permille == 0 {
+            return None;
+        }
+        if let Some(first) = queues::level(state) {
+            return Some(first);
+        }
+        if !rng.chance(self.options.queues_permille) {
+            return None;
+        }
+        let namespace = self.namespace(rng);
+        Some(queues::command(rng, namespace, self.count))
     }
 
     /// On a full cluster most often what fills it.

@@ -289,75 +289,59 @@ fn changed_meta(state: &State, kind: Kind, id: ObjectId, change: impl FnOnce(&mu
     object
 }
 
+/// Takes the spec of an object of the same kind, where that is all that a user says; tells whether it is.
+fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
+    macro_rules! of_kinds {
+        ($($kind:ident)+) => {
+            match (present, wanted) {
+                $((Object::$kind(present), Object::$kind(wanted)) => {
+                    Arc::make_mut(present).spec.clone_from(&wanted.spec);
+                    true
+                })+
+                _ => false,
+            }
+        };
+    }
+    of_kinds! {
+        StatefulSet DaemonSet CronJob HorizontalPodAutoscaler CronHorizontalPodAutoscaler PodDisruptionBudget
+        VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
+        PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
+    }
+}
+
+/// The same of a kind that has more to take, or to follow.
+fn take_content(present: &mut Object, wanted: &Object) {
+    match (present, wanted) {
+        (Object::Job(present), Object::Job(wanted)) => {
+            let present = Arc::make_mut(present);
+            present.spec = wanted.spec.clone();
+            job_counts::follow_completions(present);
+        }
+        (Object::ConfigMap(present), Object::ConfigMap(wanted)) => {
+            let present = Arc::make_mut(present);
+            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
+            present.binary_data = wanted.binary_data.clone();
+        }
+        (Object::Secret(present), Object::Secret(wanted)) => {
+            let present = Arc::make_mut(present);
+            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
+        }
+        (Object::PriorityClass(present), Object::PriorityClass(wanted)) => {
+            let present = Arc::make_mut(present);
+            present.global_default = wanted.global_default;
+            present.description.clone_from(&wanted.description);
+        }
+        (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
+    }
+}
+
 /// The present object with the spec of the one given: generation and trace move on, status and metadata stay.
 fn changed_spec(state: &State, context: &Context<'_>, wanted: &Object) -> Object {
     let (kind, id) = (wanted.kind(), wanted.meta().id);
     let mut object =
         state.object(kind, id).unwrap_or_else(|| panic!("an event names {kind} {id}, which is not there"));
-    match (&mut object, wanted) {
-        (Object::StatefulSet(o), Object::StatefulSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::DaemonSet(o), Object::DaemonSet(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::Job(o), Object::Job(wanted)) => {
-            let present = Arc::make_mut(o);
-            present.spec = wanted.spec.clone();
-            job_counts::follow_completions(present);
-        }
-        (Object::CronJob(o), Object::CronJob(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::ConfigMap(o), Object::ConfigMap(wanted)) => {
-            let present = Arc::make_mut(o);
-            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
-            present.binary_data = wanted.binary_data.clone();
-        }
-        (Object::Secret(o), Object::Secret(wanted)) => {
-            let present = Arc::make_mut(o);
-            (present.immutable, present.data) = (wanted.immutable, wanted.data.clone());
-        }
-        (Object::HorizontalPodAutoscaler(o), Object::HorizontalPodAutoscaler(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::CronHorizontalPodAutoscaler(o), Object::CronHorizontalPodAutoscaler(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::PodDisruptionBudget(o), Object::PodDisruptionBudget(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::VerticalPodAutoscaler(o), Object::VerticalPodAutoscaler(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::PriorityClass(o), Object::PriorityClass(wanted)) => {
-            let present = Arc::make_mut(o);
-            present.global_default = wanted.global_default;
-            present.description.clone_from(&wanted.description);
-        }
-        (Object::ElasticWorkload(o), Object::ElasticWorkload(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::Profile(o), Object::Profile(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::PersistentVolumeClaim(o), Object::PersistentVolumeClaim(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec;
-        }
-        (Object::ResourceQuota(o), Object::ResourceQuota(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::LimitRange(o), Object::LimitRange(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::DeviceClass(o), Object::DeviceClass(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::SriovNetworkNodePolicy(o), Object::SriovNetworkNodePolicy(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::SriovNetwork(o), Object::SriovNetwork(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::SriovIBNetwork(o), Object::SriovIBNetwork(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::SriovNetworkNodeState(o), Object::SriovNetworkNodeState(wanted)) => {
-            Arc::make_mut(o).spec = wanted.spec.clone();
-        }
-        (Object::Project(o), Object::Project(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::PodGroup(o), Object::PodGroup(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::Queue(o), Object::Queue(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (Object::Department(o), Object::Department(wanted)) => Arc::make_mut(o).spec = wanted.spec.clone(),
-        (other, _) => unreachable!("the spec of a {} changes by an event of its own", other.kind()),
+    if !takes_whole_spec(&mut object, wanted) {
+        take_content(&mut object, wanted);
     }
     let meta = object.meta_mut();
     meta.generation += 1;

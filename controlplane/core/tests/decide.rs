@@ -311,6 +311,11 @@ fn agents_hear_why() {
     );
 }
 
+fn bind(pod: ObjectId, node: ObjectId) -> Command {
+    let (nodes_considered, score, devices, networks) = (1, 1, vec![], vec![]);
+    Command::BindPods { bindings: vec![Binding { pod, node, nodes_considered, score, devices, networks }] }
+}
+
 #[test]
 fn reconcilers_are_checked_again() {
     check(
@@ -325,16 +330,6 @@ fn reconcilers_are_checked_again() {
                 name: name(text),
                 template_hash: "2".into(),
                 rollout_revision: 2,
-            };
-            let bind = |pod, node| Command::BindPods {
-                bindings: vec![Binding {
-                    pod,
-                    node,
-                    nodes_considered: 1,
-                    score: 1,
-                    devices: vec![],
-                    networks: vec![],
-                }],
             };
             let waiting = id(state, Kind::Pod, "waiting");
             vec![

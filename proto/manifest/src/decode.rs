@@ -317,6 +317,18 @@ fn policy(
         Kind::LimitRange => {
             Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))
         }
+        _ => return hardware(d, kind, meta, spec),
+    })
+}
+
+/// The object of a kind that is about what nodes have.
+fn hardware(
+    d: &mut Decoder<'_>,
+    kind: Kind,
+    meta: Option<ObjectMeta>,
+    spec: Option<&Node>,
+) -> Option<Object> {
+    Some(match kind {
         Kind::DeviceClass => {
             Object::DeviceClass(Arc::new(DeviceClass { spec: device::class(d, spec?)?, meta: meta? }))
         }

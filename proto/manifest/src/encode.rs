@@ -68,13 +68,7 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             (Some(stateful::daemon_set_spec(&o.spec)), Some(stateful::daemon_set_status(&o.status)))
         }
         Object::Job(o) => (Some(job::job_spec(&o.spec)), Some(job::job_status(&o.status))),
-        Object::CronJob(o) => {
-            let active = o.status.active.iter().filter_map(|id| (names.name_of)(Kind::Job, *id));
-            let active = active.map(
-                |name| json!({"apiVersion": Kind::Job.api_version(), "kind": "Job", "name": name.as_str()}),
-            );
-            (Some(job::cron_job_spec(&o.spec)), Some(job::cron_job_status(&o.status, active)))
-        }
+        Object::CronJob(o) => cron_job_parts(o, names),
         Object::HorizontalPodAutoscaler(_)
         | Object::CronHorizontalPodAutoscaler(_)
         | Object::VerticalPodAutoscaler(_)
@@ -89,14 +83,12 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         }
         Object::Queue(o) => (Some(queue::queue_spec(&o.spec)), Some(queue::queue_status(&o.status))),
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
-        Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
-        Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
-        Object::SriovNetworkNodePolicy(o) => (Some(sriov::policy_spec(&o.spec)), None),
-        Object::SriovNetwork(o) => (Some(sriov::network_spec(&o.spec)), None),
-        Object::SriovIBNetwork(o) => (Some(sriov::ib_network_spec(&o.spec)), None),
-        Object::SriovNetworkNodeState(o) => {
-            (Some(sriov::state_spec(&o.spec)), Some(sriov::state_status(&o.status)))
-        }
+        Object::DeviceClass(_)
+        | Object::ResourceSlice(_)
+        | Object::SriovNetworkNodePolicy(_)
+        | Object::SriovNetwork(_)
+        | Object::SriovIBNetwork(_)
+        | Object::SriovNetworkNodeState(_) => hardware(object),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -122,6 +114,29 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         _ => value,
     }
     .finish()
+}
+
+/// Spec and status of a CronJob: its runs by name.
+fn cron_job_parts(o: &bulkhead_types::CronJob, names: Names<'_>) -> (Option<Value>, Option<Value>) {
+    let active = o.status.active.iter().filter_map(|id| (names.name_of)(Kind::Job, *id));
+    let active = active
+        .map(|name| json!({"apiVersion": Kind::Job.api_version(), "kind": "Job", "name": name.as_str()}));
+    (Some(job::cron_job_spec(&o.spec)), Some(job::cron_job_status(&o.status, active)))
+}
+
+/// Spec and status of what nodes have, and what is wanted of it.
+fn hardware(object: &Object) -> (Option<Value>, Option<Value>) {
+    match object {
+        Object::DeviceClass(o) => (Some(device::class_spec(&o.spec)), None),
+        Object::ResourceSlice(o) => (Some(device::slice_spec(o)), None),
+        Object::SriovNetworkNodePolicy(o) => (Some(sriov::policy_spec(&o.spec)), None),
+        Object::SriovNetwork(o) => (Some(sriov::network_spec(&o.spec)), None),
+        Object::SriovIBNetwork(o) => (Some(sriov::ib_network_spec(&o.spec)), None),
+        Object::SriovNetworkNodeState(o) => {
+            (Some(sriov::state_spec(&o.spec)), Some(sriov::state_status(&o.status)))
+        }
+        other => unreachable!("a {} is no hardware", other.kind()),
+    }
 }
 
 /// Spec and status of a pod: the node that it is on, or else the one that it asks for.

@@ -116,6 +116,11 @@ fn mistakes_of_networks_are_told_with_their_places() {
         a.yaml:4:84 spec.networkNamespace: name "A" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
     "#]],
     );
+}
+
+#[test]
+fn mistakes_of_addresses_are_told_with_their_places() {
+    let check = |spec: &str, expected| check_spec("SriovNetwork", spec, expected);
     check(
         r#"{resourceName: a, ipam: '{"type": "host-local", "subnet": "10.0.0.0/24"}'}"#,
         expect![[r#"

@@ -34,6 +34,16 @@ fn fresh<'a, S, T>(
     meta
 }
 
+/// The same of what has no status.
+fn filled<'a, S>(
+    meta: &'a mut Option<v1::ObjectMeta>,
+    spec: &mut Option<S>,
+    default_spec: impl FnMut(&mut S),
+) -> &'a mut Option<v1::ObjectMeta> {
+    spec.iter_mut().for_each(default_spec);
+    meta
+}
+
 fn default_budget_spec(spec: &mut v1::DisruptionBudgetSpec) {
     default(&mut spec.unhealthy_pod_eviction_policy, v1::UnhealthyPodEvictionPolicy::IfHealthyBudget);
     spec.selector.get_or_insert_default();
@@ -85,21 +95,16 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::LimitRange(o) => &mut o.meta,
-        Wire::DeviceClass(o) => default_device_class(o),
+        Wire::DeviceClass(o) => filled(&mut o.meta, &mut o.spec, default_device_class_spec),
         Wire::ResourceSlice(o) => &mut o.meta,
         Wire::SriovNetworkNodePolicy(o) => {
-            o.spec.iter_mut().for_each(super::sriov::default_policy_spec);
-            &mut o.meta
+            filled(&mut o.meta, &mut o.spec, super::sriov::default_policy_spec)
         }
         Wire::SriovNetwork(o) => {
-            let spec = o.spec.iter_mut();
-            spec.for_each(|spec| default(&mut spec.link_state, v1::VfLinkState::Auto));
-            &mut o.meta
+            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
         }
         Wire::SriovIbNetwork(o) => {
-            let spec = o.spec.iter_mut();
-            spec.for_each(|spec| default(&mut spec.link_state, v1::VfLinkState::Auto));
-            &mut o.meta
+            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
         }
         Wire::SriovNetworkNodeState(o) => &mut o.meta,
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
@@ -114,22 +119,20 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };
-    if let Some(meta) = meta {
-        let old = std::mem::take(meta);
-        *meta = v1::ObjectMeta {
-            name: old.name,
-            namespace: old.namespace,
-            labels: old.labels,
-            annotations: old.annotations,
-            ..v1::ObjectMeta::default()
-        };
-    }
+    meta.iter_mut().for_each(users_own);
     Ok(wire)
 }
 
-fn default_device_class(class: &mut v1::DeviceClass) -> &mut Option<v1::ObjectMeta> {
-    class.spec.iter_mut().for_each(default_device_class_spec);
-    &mut class.meta
+/// Of metadata what users say; the rest is the control plane's.
+fn users_own(meta: &mut v1::ObjectMeta) {
+    let old = std::mem::take(meta);
+    *meta = v1::ObjectMeta {
+        name: old.name,
+        namespace: old.namespace,
+        labels: old.labels,
+        annotations: old.annotations,
+        ..v1::ObjectMeta::default()
+    };
 }
 
 fn default_device_class_spec(spec: &mut v1::DeviceClassSpec) {

@@ -93,7 +93,7 @@ fn ipam(page: &mut Page, ipam: &Ipam) {
 pub(super) fn state(page: &mut Page, state: &SriovNetworkNodeState) {
     page.line("Config version", state.spec.dp_config_version.as_str());
     page.line("Sync status", sync_status(state.status.sync_status));
-    page.optional("Step", state.status.step.to_string());
+    page.optional("Step", &state.status.step);
     page.optional("Last sync error", state.status.last_sync_error.clone());
     for block in &state.status.blocked {
         page.line("Waits for pods", format!("{}: {}", block.pci_address, block.holders.join(", ")));

@@ -24,7 +24,7 @@ pub(super) fn network(meta: &ObjectMeta, spec: &SriovNetworkSpec) -> Vec<String>
     vec![
         spec.resource_name.to_string(),
         namespace.map(ToString::to_string).unwrap_or_default(),
-        or_none(&spec.ipam.as_ref().map(|ipam| ipam.range.to_string()).unwrap_or_default()),
+        or_none(spec.ipam.as_ref().map(|ipam| ipam.range.to_string()).unwrap_or_default()),
         spec.vlan.to_string(),
         age(meta.created_at_ms),
     ]

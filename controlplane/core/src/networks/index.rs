@@ -69,10 +69,9 @@ impl NetworkIndex {
             }
             Some(Object::SriovNetwork(_) | Object::SriovIBNetwork(_)) => {
                 if let Some((object, key)) = former.and_then(|object| Some((object, called_object(object)?)))
+                    && self.by_name.get(&key).is_some_and(|(_, id)| *id == object.meta().id)
                 {
-                    if self.by_name.get(&key).is_some_and(|(_, id)| *id == object.meta().id) {
-                        self.by_name.remove(&key);
-                    }
+                    self.by_name.remove(&key);
                 }
                 if let Some((object, key)) = present.and_then(|object| Some((object, called_object(object)?)))
                 {

@@ -128,8 +128,7 @@ fn pain_02_no_binding_gives_an_address_or_a_function_that_somebody_has() {
         let mut binding = Binding { pod: id, node, nodes_considered: 1, score: 0, devices, networks };
         change(&mut binding);
         cluster.ok(Command::BindPods { bindings: vec![binding] });
-        let is_bound = cluster.pod_named("b").node.is_some();
-        is_bound
+        cluster.pod_named("b").node.is_some()
     };
     let at = |text: &'static str| move |b: &mut Binding| b.networks[0].address = Some(text.parse().unwrap());
     assert!(!bind(&at("10.0.0.1")), "somebody has it");
