@@ -97,28 +97,28 @@ impl Classes {
         }
         let of_vfs = found.classes.values().filter(|one| one.spec.selector.role == DeviceRole::Virtual);
         found.prefixes = of_vfs.map(|class| domain(&class.spec.extended_resource_name)).collect();
-        if found.prefixes.is_empty() {
-            found.prefixes.insert(SmolStr::new_static(SRIOV_RESOURCE_PREFIX));
-        }
         for policy in policies {
-            for prefix in &found.prefixes {
-                let resource = full_name(prefix, &policy.spec.resource_name);
+            let resources: Vec<SmolStr> =
+                found.prefixes().map(|prefix| full_name(prefix, &policy.spec.resource_name)).collect();
+            for resource in resources {
                 found.roles.entry(resource).or_insert(ResourceRole::Whole);
             }
         }
         found
     }
 
-    /// The domains of resources of virtual functions.
-    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &SmolStr> {
-        self.prefixes.iter()
+    /// The domains of resources of virtual functions; that of the classes that come along where no class has any.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let default = self.prefixes.is_empty().then_some(SRIOV_RESOURCE_PREFIX);
+        self.prefixes.iter().map(SmolStr::as_str).chain(default)
     }
 
     /// The resource that a virtual function is by a policy: in the domain of the class that would have it.
     pub(crate) fn resource_of_policy(&self, device: &Device, resource_name: &str) -> SmolStr {
         let own = self.offer_of(device).map(|offer| domain(&offer.whole));
-        let prefix = own.filter(|own| self.prefixes.contains(own)).or_else(|| self.prefixes.first().cloned());
-        full_name(prefix.as_deref().unwrap_or(SRIOV_RESOURCE_PREFIX), resource_name)
+        let own = own.filter(|own| self.prefixes.contains(own));
+        let prefix = own.as_deref().or_else(|| self.prefixes().next());
+        full_name(prefix.unwrap_or(SRIOV_RESOURCE_PREFIX), resource_name)
     }
 
     fn class_of(&self, card: &Device) -> Option<&SmolStr> {

@@ -196,6 +196,7 @@ fn pods_that_break_a_rule_are_refused_and_others_wait_with_the_reason() {
     let labels = map(&[(LABEL_DEVICES, "true")]);
     let node = cluster.node("node-1", NodeFacts { labels, ..facts(64_000, 256 * GIB, 100) });
     cluster.tell_devices(node, nic_with(1, 2));
+    cluster.rest();
     // A reason whose figures changed is told again after a while only.
     cluster.advance(31_000);
     assert_eq!(
