@@ -34,6 +34,9 @@ pub fn held(held: &[(ObjectId, SmolStr, Option<DeviceShare>)], card_bytes: u64) 
     Ok(())
 }
 
+/// What virtual functions are offered as: modes are those of cards, and do not matter to them.
+const FUNCTIONS: &str = "ecnf.io/fast";
+
 /// Checks the devices of a binding against the State before it and after it.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
     let parts = asked("nvidia.com/mig-3g.20gb") + asked("nvidia.com/mig-1g.5gb");
     let units = u64::from(asked("aliyun.com/gpu-mem") > 0);
     let cards = asked("nvidia.com/gpu") + asked("nvidia.com/vgpu") + parts + units;
-    let wanted = cards + asked("ecnf.io/fast");
+    let wanted = cards + asked(FUNCTIONS);
     if wanted != binding.devices.len() as u64 || asked("example.com/none") > 0 {
         return violation(format!("it asks for {wanted} cards and gets {:?}", binding.devices));
     }
@@ -71,7 +74,8 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
         let is_fenced = slice.is_some_and(|slice| slice.fence(&given.device).is_some());
         // Nothing is given away while the cards are not in the mode that they shall be in, nor what it does not offer.
         let observed = slice.and_then(|slice| slice.gpu_mode());
-        let in_mode = node.spec.gpu.get().is_none_or(|gpu| {
+        let of_card = given.resource != FUNCTIONS;
+        let in_mode = node.spec.gpu.get().filter(|_| of_card).is_none_or(|gpu| {
             let is_meant = match gpu.mode.as_str() {
                 "whole" => given.share.is_none(),
                 "shared" => given.share.is_some(),
