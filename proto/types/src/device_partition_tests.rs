@@ -43,11 +43,11 @@ fn slices_of_an_a100_fit_as_nvidia_and_alibaba_say() {
     a100("4g.20gb-3g.20gb", "3g.20gb@4 4g.20gb@0");
     a100("all-7g.40gb", "7g.40gb@0");
     a100("1g.5gb+me-1g.5gb", "1g.5gb@0 1g.5gb+me@1");
+    a100("3g.20gb-2g.10gb-1g.10gb", "3g.20gb@0 1g.10gb@6 2g.10gb@4");
     // What does not fit: compute, memory, places, media engines, an unknown word.
     a100("4g.20gb-4g.20gb", "more compute is used than the 7 that a A100-40GB has");
     a100("4g.20gb-3g.20gb-1g.5gb", "more compute is used than the 7 that a A100-40GB has");
     a100("3g.20gb-3g.20gb-1g.5gb", "more memory is used than the 8 that a A100-40GB has");
-    a100("3g.20gb-2g.10gb-1g.10gb", "3g.20gb@4 1g.10gb@0 2g.10gb@2");
     a100("1g.5gb+me-1g.5gb+me", "more me is used than the 1 that a A100-40GB has");
     a100("all-1g.10gb", "1g.10gb@0 1g.10gb@2 1g.10gb@4 1g.10gb@6");
     a100("all-balanced", "no such layout");

@@ -67,8 +67,13 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
         && Scene::without(state, gone).check(pod, node).is_ok()
 }
 
-/// Whether a node's devices are enough once certain pods have gone, counted from the objects.
+/// Whether a node's devices are enough once certain pods have gone, counted from the objects. Nobody ends for a network that is
+/// not there or has no address left.
 fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    let Ok(networks) = crate::networks::outlook(state, pod) else { return false };
+    if !networks.is_empty() && !node.status.facts.attaches_networks() {
+        return false;
+    }
     let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
     let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
     let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
