@@ -77,7 +77,8 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
         let of_card = given.resource != FUNCTIONS;
         let in_mode = node.spec.gpu.get().filter(|_| of_card).is_none_or(|gpu| {
             let is_meant = match gpu.mode.as_str() {
-                "whole" => given.share.is_none(),
+                // Cards that have no such layout stay whole.
+                "whole" | "unknown" => given.share.is_none(),
                 "shared" => given.share.is_some(),
                 _ => given.device.contains('/'),
             };
