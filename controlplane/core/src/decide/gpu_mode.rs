@@ -114,7 +114,8 @@ fn holders_against(state: &State, node: &Node, slice: &Arc<ResourceSlice>, gpu: 
         DeviceState { gpu_mode: Some(gpu.mode.clone()), ..slice.state.get().cloned().unwrap_or_default() };
     after.state = Rare::some(state_after);
     let pods: Vec<_> = state.pods_on(node.meta.id).collect();
-    let ledger = ledger_of(&after, Some(gpu), None, state.device_classes().iter(), std::iter::empty());
+    let nics = state.sriov_state_of(node.meta.id).map(|nics| &**nics);
+    let ledger = ledger_of(&after, Some(gpu), nics, state.device_classes().iter(), std::iter::empty());
     let keeps_layout = present.is_some_and(|present| present.mode == gpu.mode);
     let mut against = BTreeMap::<(SmolStr, ObjectId), String>::new();
     for pod in pods.iter().filter(|pod| !pod.status.phase.is_terminal()) {
