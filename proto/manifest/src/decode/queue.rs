@@ -9,6 +9,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Schema};
+use super::quota::by_resource;
 use crate::tree::{Node, Value};
 
 const POD_GROUP: Schema = Schema {
@@ -96,37 +97,13 @@ fn tasks(d: &mut Decoder<'_>, fields: &Fields<'_>, most: i64) -> BTreeMap<SmolSt
 
 /// Amounts by resource, those of devices by the resource's own name, as containers ask for it.
 fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, field: &str) -> QuotaAmounts {
-    let mut amounts = QuotaAmounts::default();
-    let Some(node) = fields.get(field) else { return amounts };
-    let path = fields.path(field);
-    let Value::Map(entries) = &node.value else {
-        d.fail(node.place, &path, format!("expected a map of quantities, found {}", node.describe()));
-        return amounts;
-    };
-    for (key, value) in entries.iter().filter(|(_, value)| !value.is_null()) {
-        let path = format!("{path}[{}]", key.text);
-        let text = key.text.as_str();
-        let resource = if is_extended_resource_name(text) {
-            Ok(Measure::Extended(text.into()).into())
-        } else {
-            QuotaResource::parse(text)
-        };
-        let resource = match resource {
-            Ok(resource) => resource,
-            Err(_) => {
-                let reason = "is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu";
-                d.fail(key.place, &path, reason);
-                continue;
-            }
-        };
-        let (Value::Text(text) | Value::Number(text)) = &value.value else {
-            d.fail(value.place, &path, format!("expected a quantity, found {}", value.describe()));
-            continue;
-        };
-        match resource.measure().parse_amount(text) {
-            Ok(amount) => _ = amounts.insert(resource, amount),
-            Err(error) => d.fail(value.place, &path, error.to_string()),
+    by_resource(d, fields, field, |text| {
+        if is_extended_resource_name(text) {
+            return Ok(Measure::Extended(text.into()).into());
         }
-    }
-    amounts
+        QuotaResource::parse(text).map_err(|_| {
+            "is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu"
+                .to_owned()
+        })
+    })
 }

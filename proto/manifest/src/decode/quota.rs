@@ -59,19 +59,29 @@ pub(super) fn department(d: &mut Decoder<'_>, node: &Node) -> Option<DepartmentS
 }
 
 fn hard(d: &mut Decoder<'_>, fields: &Fields<'_>) -> QuotaAmounts {
+    by_resource(d, fields, "hard", |text| QuotaResource::parse(text).map_err(|error| error.to_string()))
+}
+
+/// Amounts by resource, whose names `read` reads.
+pub(super) fn by_resource(
+    d: &mut Decoder<'_>,
+    fields: &Fields<'_>,
+    field: &str,
+    read: impl Fn(&str) -> Result<QuotaResource, String>,
+) -> QuotaAmounts {
     let mut amounts = QuotaAmounts::default();
-    let Some(node) = fields.get("hard") else { return amounts };
-    let path = fields.path("hard");
+    let Some(node) = fields.get(field) else { return amounts };
+    let path = fields.path(field);
     let Value::Map(entries) = &node.value else {
         d.fail(node.place, &path, format!("expected a map of quantities, found {}", node.describe()));
         return amounts;
     };
     for (key, value) in entries.iter().filter(|(_, value)| !value.is_null()) {
         let path = format!("{path}[{}]", key.text);
-        let resource = match QuotaResource::parse(&key.text) {
+        let resource = match read(&key.text) {
             Ok(resource) => resource,
-            Err(error) => {
-                d.fail(key.place, &path, error.to_string());
+            Err(reason) => {
+                d.fail(key.place, &path, reason);
                 continue;
             }
         };
