@@ -6,8 +6,9 @@ use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::reconcile::fencing::fence_after_ms;
 use bulkhead_types::{
-    ANNOTATION_ENABLE_SRIOV, Binding, Command, ConfigMap, Hex16, Kind, LABEL_DEVICES, NodeFacts, Object,
-    ObjectId, ObjectMeta, PodPhase, PodReport, PodStatus, RejectionCode, SriovDeviceType, SriovSyncStatus,
+    ANNOTATION_ENABLE_SRIOV, Binding, Command, ConfigMap, Hex16, IpCidr, Kind, LABEL_DEVICES, NodeFacts,
+    Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodStatus, RejectionCode, SriovDeviceType,
+    SriovSyncStatus,
 };
 
 use crate::device_kit::asking;
@@ -68,6 +69,23 @@ fn a_policy_makes_functions_a_resource_and_pods_attach_networks_by_them() {
     cluster.rest();
     assert_eq!(cluster.attached("c"), "default/net 192.168.100.1 by 0000:60:00.1");
     assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+}
+
+/// Secure Container Service, 7.4: range 192.168.100.0/24, gateway .1, the first 64 excluded.
+#[test]
+fn the_documents_sample_begins_behind_what_it_excludes() {
+    let mut cluster = Cluster::new();
+    cluster.nic_node("node-0", nic_with(0, 2));
+    let mut sample = network("net", "eth", "192.168.100.0/24");
+    let ipam = sample.spec.ipam.as_mut().expect("it gives out addresses");
+    ipam.gateway = Some("192.168.100.1".parse().expect("an address"));
+    ipam.exclude = vec![IpCidr::parse("192.168.100.0/26").expect("a network")];
+    create(&mut cluster, [policy_object("p", "eth", 2, &["eno0"]), Object::SriovNetwork(Arc::new(sample))]);
+    create(&mut cluster, [attaching("a", VF, 1, "net"), attaching("b", VF, 1, "net")]);
+    cluster.rest();
+    assert_eq!(cluster.attached("a"), "default/net 192.168.100.64 by 0000:60:00.1");
+    assert_eq!(cluster.attached("b"), "default/net 192.168.100.65 by 0000:60:00.2");
+    assert_eq!(cluster.pod_named("a").networks()[0].gateway, "192.168.100.1".parse().ok());
 }
 
 #[test]
