@@ -168,7 +168,8 @@ impl PartitionModel {
 
     /// The slices that a profile covers from a place on, a bit each.
     fn mask(&self, profile: &PartitionProfile, start: u32) -> u64 {
-        (0..self.size(profile).min(64)).filter_map(|slice| 1u64.checked_shl(start + slice as u32)).sum()
+        let slices = (0..self.size(profile).min(64)).filter_map(|slice| start.checked_add(slice as u32));
+        slices.filter_map(|slice| 1u64.checked_shl(slice)).sum()
     }
 
     /// Whether partitions that are there can be on one card together.

@@ -92,6 +92,8 @@ fn what_is_there_is_checked_place_by_place() {
     check(&[at("3g.20gb", 4), at("2g.10gb", 4)], Err("a 2g.10gb does not fit at slice 4"));
     check(&[at("3g.20gb", 2)], Err("a 3g.20gb does not fit at slice 2"));
     check(&[at("9g", 2)], Err("A100-40GB has no profile 9g"));
+    // An agent may say anything.
+    check(&[at("3g.20gb", u32::MAX)], Err("a 3g.20gb does not fit at slice 4294967295"));
 }
 
 mod laws {
