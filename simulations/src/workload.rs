@@ -7,6 +7,7 @@ mod networks;
 mod placement;
 mod policies;
 mod queues;
+mod scoring;
 
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
@@ -154,6 +155,10 @@ impl Workload {
         }
         if options.networks_permille > 0 && rng.chance(options.networks_permille) {
             return Some(networks::command(rng, state));
+        }
+        if options.scoring_permille > 0 && rng.chance(options.scoring_permille) {
+            let within = self.namespace(rng);
+            return Some(scoring::command(rng, state, within, self.count));
         }
         if options.queues_permille == 0 {
             return None;

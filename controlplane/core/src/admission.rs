@@ -1,4 +1,4 @@
-//! What a new pod gets of the cluster's Profiles, and then of its workload's VerticalPodAutoscaler.
+//! What a new pod gets of the cluster's Profiles, of its namespace, and then of its workload's VerticalPodAutoscaler.
 //!
 //! It is a part of how a pod comes to be, so it happens where events are applied: whoever creates the pod, and from
 //! whatever template, the same rules count, and every replica sees the same profiles.
@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Container, Kind, LimitType, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare,
-    RequestFromLimit, ResourceRequirements, Shared, StringMap, UpdateMode,
+    ANNOTATION_NODE_SELECTOR, ANNOTATION_TOLERATIONS_WHITELIST, Container, Kind, LimitType, Name,
+    NamespaceDefaults, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, Rejection,
+    RejectionCode, RequestFromLimit, ResourceRequirements, SCORING_LEVEL, Shared, StringMap, UpdateMode,
 };
+use smol_str::SmolStr;
 
 use crate::State;
 use crate::quota::ranges_of;
@@ -17,17 +19,89 @@ use crate::vertical::{Resized, fit, workload_of};
 /// The pod as it comes to be: profiles first, so that what they make of requests and limits is the proportion that a
 /// recommendation keeps. Costs nothing while there are neither.
 pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
-    if state.profiles.is_empty() && state.vertical_pod_autoscalers.is_empty() && state.limit_ranges.is_empty()
+    let defaults = namespace_defaults(state, pod);
+    if defaults.is_none()
+        && state.profiles.is_empty()
+        && state.vertical_pod_autoscalers.is_empty()
+        && state.limit_ranges.is_empty()
     {
         return Arc::clone(pod);
     }
-    let admitted = with_limit_defaults(state, with_profiles(state, Pod::clone(pod)));
+    let admitted = with_profiles(state, Pod::clone(pod));
+    let admitted = defaults.iter().fold(admitted, with_namespace);
+    let admitted = with_limit_defaults(state, admitted);
     let mut admitted = with_recommendation(state, admitted);
     if admitted == **pod {
         return Arc::clone(pod);
     }
     share_with_sibling(state, &mut admitted);
     Arc::new(admitted)
+}
+
+/// What a pod's namespace says about where its pods go, if it does. From before that level annotations may be malformed: then
+/// they say nothing.
+fn namespace_defaults(state: &State, pod: &Pod) -> Option<NamespaceDefaults> {
+    if state.feature_level() < SCORING_LEVEL {
+        return None;
+    }
+    let id = state.find(Kind::Namespace, None, pod.meta.namespace.as_ref()?)?;
+    let meta = &state.namespaces.get(id)?.meta;
+    NamespaceDefaults::are_in(meta).then(|| NamespaceDefaults::of(meta).ok()).flatten()
+}
+
+/// Adds a namespace's tolerations, and its node selector to pods that choose among nodes: a DaemonSet has chosen already.
+fn with_namespace(mut pod: Pod, defaults: &NamespaceDefaults) -> Pod {
+    let mut spec = PodSpec::clone(&pod.spec);
+    for toleration in &defaults.tolerations {
+        if !spec.tolerations.contains(toleration) {
+            spec.tolerations.push(toleration.clone());
+        }
+    }
+    if !is_daemon(&pod) {
+        append(&mut spec.node_selector, &defaults.node_selector);
+    }
+    if spec != *pod.spec {
+        pod.spec = Shared::new(spec);
+    }
+    pod
+}
+
+/// Refuses a pod that wants what its namespace does not let its pods have.
+///
+/// # Errors
+/// A toleration that is not on the whitelist, or a node selector that contradicts the namespace's.
+pub(crate) fn check_namespace_defaults(state: &State, pod: &Pod) -> Result<(), Rejection> {
+    let Some(defaults) = namespace_defaults(state, pod) else { return Ok(()) };
+    let (name, namespace) = (&pod.meta.name, pod.meta.namespace.as_ref().map_or("", Name::as_str));
+    if let Some(toleration) = defaults.refused(&pod.spec.tolerations) {
+        let field = format!("Pod {namespace}/{name}: spec.tolerations");
+        let key = if toleration.key.is_empty() { "every taint" } else { toleration.key.as_str() };
+        let reason = format!("tolerates {key}, which namespace {namespace} does not let its pods tolerate");
+        return Err(Rejection::new(RejectionCode::NotAllowed, field, reason).with_remedy(format!(
+            "leave it out, or add it to the namespace's {ANNOTATION_TOLERATIONS_WHITELIST}"
+        )));
+    }
+    let contradicts = |(key, value): &(&SmolStr, &SmolStr)| {
+        defaults.node_selector.get(*key).is_some_and(|wanted| wanted != *value)
+    };
+    if let Some((key, value)) = pod.spec.node_selector.iter().find(contradicts).filter(|_| !is_daemon(pod)) {
+        let field = format!("Pod {namespace}/{name}: spec.nodeSelector[{key}]");
+        let reason = format!("is {value}, which contradicts the node selector of namespace {namespace}");
+        return Err(Rejection::new(RejectionCode::NotAllowed, field, reason)
+            .with_remedy(format!("leave it out, or change the namespace's {ANNOTATION_NODE_SELECTOR}")));
+    }
+    Ok(())
+}
+
+/// Whether a namespace says anything of where its pods go.
+pub(crate) fn has_namespace_defaults(state: &State, namespace: Option<&Name>) -> bool {
+    let id = namespace.and_then(|name| state.find(Kind::Namespace, None, name));
+    let meta = id.and_then(|id| state.namespaces.get(id)).map(|namespace| &namespace.meta);
+    state.feature_level() >= SCORING_LEVEL && meta.is_some_and(NamespaceDefaults::are_in)
+}
+
+fn is_daemon(pod: &Pod) -> bool {
+    pod.meta.owner.is_some_and(|owner| owner.kind == Kind::DaemonSet)
 }
 
 /// Requests, and limits in proportion, as they are recommended for the pods of its workload.
@@ -93,8 +167,8 @@ fn with_profiles(state: &State, mut pod: Pod) -> Pod {
         append(&mut pod.meta.labels, &rule.effect.labels);
         append(&mut pod.meta.annotations, &rule.effect.annotations);
     }
-    let is_daemon = pod.meta.owner.is_some_and(|owner| owner.kind == Kind::DaemonSet);
-    let spec = effective_spec(&pod.spec, rules.iter().map(|rule| &rule.effect), is_daemon);
+    let effects = rules.iter().map(|rule| &rule.effect);
+    let spec = effective_spec(&pod.spec, effects, is_daemon(&pod));
     if spec != *pod.spec {
         pod.spec = Shared::new(spec);
     }

@@ -6,12 +6,12 @@
 //!  claim waits for its first pod ───────────────────────────► any node whose agent keeps volumes; it is bound with the pod
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AccessMode, ClaimPhase, Kind, Name, Node, ObjectId, ObjectRef, PersistentVolumeClaim,
-    PersistentVolumeClaimStatus, Pod, PodSpec, Rare, StatefulSet, VolumeClaimTemplate,
+    AccessMode, ClaimPhase, Kind, LABEL_VOLUMES_MAX, Name, Node, ObjectId, ObjectRef, PersistentVolumeClaim,
+    PersistentVolumeClaimStatus, Pod, PodSpec, Rare, SCORING_LEVEL, StatefulSet, VolumeClaimTemplate,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -51,6 +51,42 @@ impl Place {
             _ if !node.status.facts.keeps_volumes() => Err(Misfit::NoVolumes),
             _ => Ok(()),
         }
+    }
+}
+
+/// The claims that the pods of a node use, where their number is limited.
+///
+/// Source: "Node-specific Volume Limits" in the Kubernetes documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    max: usize,
+    claims: BTreeSet<ObjectId>,
+}
+
+impl Attached {
+    /// `None` when nothing limits them.
+    pub(crate) fn of(state: &State, node: &Node) -> Option<Self> {
+        if state.feature_level() < SCORING_LEVEL {
+            return None;
+        }
+        let max = node.meta.labels.get(LABEL_VOLUMES_MAX)?.parse().ok()?;
+        let pods = state.pods_on(node.meta.id).filter(|pod| !pod.status.phase.is_terminal());
+        let claims = pods.flat_map(|pod| {
+            let namespace = pod.meta.namespace.as_ref();
+            pod.spec.claims().filter_map(move |name| Some(state.claim(namespace, name)?.meta.id))
+        });
+        Some(Self { max, claims: claims.collect() })
+    }
+
+    /// Whether these may be used as well, beside so many others.
+    pub(crate) fn has_room(&self, claims: &[ObjectId], others: usize) -> bool {
+        let new = claims.iter().filter(|claim| !self.claims.contains(claim)).count();
+        claims.is_empty() || self.claims.len() + others + new <= self.max
+    }
+
+    /// A pod uses these from now on.
+    pub(crate) fn take(&mut self, claims: &[ObjectId]) {
+        self.claims.extend(claims);
     }
 }
 
@@ -138,6 +174,8 @@ pub(crate) fn bound(
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     nodes: BTreeMap<ObjectId, ObjectId>,
+    /// By node, as far as it was asked.
+    attached: BTreeMap<ObjectId, Option<Attached>>,
 }
 
 impl Given {
@@ -155,6 +193,13 @@ impl Given {
         };
         if !claims.clone().all(is_free) {
             return None;
+        }
+        let attached = self.attached.entry(node.meta.id).or_insert_with(|| Attached::of(state, node));
+        if let Some(attached) = attached {
+            if !attached.has_room(&place.claims, 0) {
+                return None;
+            }
+            attached.take(&place.claims);
         }
         let is_new = |claim: &&Arc<PersistentVolumeClaim>| {
             claim.status.phase == ClaimPhase::Pending && !self.nodes.contains_key(&claim.meta.id)

@@ -27,6 +27,7 @@ mod priorities;
 mod quota;
 mod reconcilers;
 mod rollout;
+mod scoring;
 mod specs;
 mod vertical;
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bulkhead_types::{Kind, Measure, Name, Object, ObjectRef, Pod, QuotaAmounts, Rejection, RejectionCode};
 
 use crate::State;
-use crate::admission::admit;
+use crate::admission::{admit, check_namespace_defaults, has_namespace_defaults};
 use crate::devices::Classes;
 use crate::state::{Charge, QuotaLevel, QuotaUse};
 
@@ -39,6 +39,8 @@ pub(crate) struct Ledger<'a> {
     state: &'a State,
     limits: Vec<Limit<'a>>,
     has_ranges: bool,
+    /// The namespace says where its pods go.
+    has_defaults: bool,
     /// What the command adds, as far as it was looked at.
     added: QuotaUse,
 }
@@ -49,12 +51,13 @@ impl<'a> Ledger<'a> {
         let limits = namespace.map(|namespace| limits(state, namespace)).unwrap_or_default();
         let ranges = &mut state.index.of_kind(Kind::LimitRange, namespace);
         let has_ranges = !state.limit_ranges.is_empty() && ranges.next().is_some();
-        Self { state, limits, has_ranges, added: QuotaUse::NONE }
+        let has_defaults = has_namespace_defaults(state, namespace);
+        Self { state, limits, has_ranges, has_defaults, added: QuotaUse::NONE }
     }
 
     /// Whether everything fits.
     pub(crate) fn is_unlimited(&self) -> bool {
-        self.limits.is_empty() && !self.has_ranges
+        self.limits.is_empty() && !self.has_ranges && !self.has_defaults
     }
 
     /// Charges a new object.
@@ -83,6 +86,7 @@ impl<'a> Ledger<'a> {
         if self.is_unlimited() {
             return Ok(());
         }
+        check_namespace_defaults(self.state, pod)?;
         let pod = admit(self.state, pod);
         pod::check_bounds(self.state, &pod)?;
         for Limit { object, hard, .. } in &self.limits {

@@ -14,6 +14,8 @@ use crate::{
 
 /// The label by which an agent says that it keeps volumes of claims: pods with claims are placed on such nodes only.
 pub const LABEL_LOCAL_VOLUMES: &str = "node.bulkhead.io/local-volumes";
+/// The label of a node with how many claims its pods may use together; without it, or without a number, there is no limit.
+pub const LABEL_VOLUMES_MAX: &str = "node.bulkhead.io/volumes-max";
 
 /// Who may have a volume at a time. The modes of several nodes are refused: volumes are local to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use bulkhead_types::{
 
 use super::{
     Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
-    vertical,
+    scoring, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -39,6 +39,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     elastic::check(state, object)?;
     devices::check(state, object)?;
     networks::check(state, None, object)?;
+    scoring::check(state, None, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
     let object = fresh(object, emit);
@@ -194,6 +195,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     elastic::check(state, object)?;
     devices::check(state, object)?;
     networks::check(state, Some(&present), object)?;
+    scoring::check(state, Some(&present), object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, Some(&present), object)?;
     if replicas(&present) != replicas(object) {

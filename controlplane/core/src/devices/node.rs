@@ -253,6 +253,15 @@ impl NodeDevices {
         self.free.get(resource).copied().unwrap_or(0)
     }
 
+    /// How many whole devices of a resource somebody has, and how many there are, offered ones only.
+    pub(crate) fn used_of(&self, resource: &SmolStr) -> (u64, u64) {
+        let is_one = |device: &&DeviceUse| {
+            device.is_offered() && device.offer.as_ref().is_some_and(|offer| offer.whole == *resource)
+        };
+        let count = |(used, all), device: &DeviceUse| (used + u64::from(!device.is_free()), all + 1);
+        self.devices.values().filter(is_one).fold((0, 0), count)
+    }
+
     /// A first look: whether as many whole devices are free as a pod asks for.
     ///
     /// # Errors

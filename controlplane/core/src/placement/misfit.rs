@@ -27,6 +27,8 @@ pub enum Misfit {
     },
     /// The pod has claims, and the node's agent keeps no volumes.
     NoVolumes,
+    /// Its pods use as many claims as they may.
+    TooManyVolumes,
     /// It has as many pods as it may.
     TooManyPods,
     /// Not enough processor time is free.
@@ -71,6 +73,7 @@ impl std::fmt::Display for Misfit {
                 );
             }
             Self::NoVolumes => "node(s) keep no volumes",
+            Self::TooManyVolumes => "node(s) exceed max volume count",
             Self::TooManyPods => "Too many pods",
             Self::InsufficientCpu => "Insufficient cpu",
             Self::InsufficientMemory => "Insufficient memory",

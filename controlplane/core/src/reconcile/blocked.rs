@@ -49,7 +49,8 @@ impl Blocked {
                 _,
             ) => self.rules_changed = true,
             (Object::Namespace(new), Some(Object::Namespace(old))) => {
-                self.rules_changed |= new.meta.labels != old.meta.labels;
+                let (new, old) = (&new.meta, &old.meta);
+                self.rules_changed |= (&new.labels, &new.annotations) != (&old.labels, &old.annotations);
             }
             (Object::Pod(new), Some(Object::Pod(old)))
                 if gone || new.status.phase.is_terminal() != old.status.phase.is_terminal() =>

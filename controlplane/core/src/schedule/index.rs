@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
 use smol_str::SmolStr;
 
+use super::score::Load;
 use super::topology::Topology;
+use crate::claims::Attached;
 use crate::devices::{Ask, NodeDevices};
 use crate::placement::{Mover, check_room};
 use crate::priority::Priorities;
@@ -37,6 +40,10 @@ pub(crate) struct NodeEntry {
     reserves: Vec<Reserve>,
     /// Its devices and who holds them, own decisions of this run included.
     pub(crate) devices: Option<Arc<NodeDevices>>,
+    /// The claims that its pods use, where that is limited; own decisions of this run included.
+    pub(crate) attached: Option<Box<Attached>>,
+    /// What its pods use, while somebody asks.
+    pub(crate) load: Option<Load>,
 }
 
 /// Who asks for room on a node.
@@ -102,7 +109,8 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        Self { node, usage, allocatable, pods_max, nominees: Vec::new(), reserves: Vec::new(), devices: None }
+        let (nominees, reserves, devices, attached, load) = Default::default();
+        Self { node, usage, allocatable, pods_max, nominees, reserves, devices, attached, load }
     }
 
     /// What counts against who asks: what is reserved, and what is kept for others of the same or a higher priority.
@@ -249,9 +257,11 @@ impl NodeIndex {
             |e: &NodeEntry| e.usage == usage && e.nominees == nominees && e.devices.as_ref() == devices;
         if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            let reserves = entry.take().map(|former| former.reserves).unwrap_or_default();
+            let former = entry.take().map(|former| (former.reserves, former.load));
+            let (reserves, load) = former.unwrap_or_default();
             let fresh = NodeEntry::new(node.clone(), usage);
-            *entry = Some(NodeEntry { nominees, reserves, devices: devices.cloned(), ..fresh });
+            let (devices, attached) = (devices.cloned(), Attached::of(state, node).map(Box::new));
+            *entry = Some(NodeEntry { nominees, reserves, devices, attached, load, ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
             if relabelled {
                 self.topologies.get_mut().clear();
@@ -272,8 +282,15 @@ impl NodeIndex {
     }
 
     /// Reserves room for a pod that is about to be bound. Should that not happen, the node must be touched.
-    pub(crate) fn reserve(&mut self, slot: Slot, request: Resources, mover: Mover, binding: &Binding) {
+    pub(crate) fn reserve(
+        &mut self,
+        slot: Slot,
+        (request, claims): (Resources, &[ObjectId]),
+        mover: Mover,
+        binding: &Binding,
+    ) {
         let entry = self.slots[slot as usize].as_mut().expect("a candidate slot holds a node");
+        entry.attached.iter_mut().for_each(|attached| attached.take(claims));
         entry.usage.requests = entry.usage.requests.plus(request);
         entry.usage.pods += 1;
         if let Some(devices) = entry.devices.as_mut().filter(|_| !binding.devices.is_empty()) {
@@ -315,6 +332,14 @@ impl NodeIndex {
         }
     }
 
+    /// What the pods of a node use, for whom load counts.
+    pub(crate) fn set_load(&mut self, slot: Slot, load: Load) {
+        if let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
+            entry.load = Some(load);
+            self.log.push(SlotChange::usage(slot));
+        }
+    }
+
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
         self.slots.get(slot as usize)?.as_ref()
     }
@@ -326,6 +351,11 @@ impl NodeIndex {
 
     pub(crate) fn slot_of(&self, node: ObjectId) -> Option<Slot> {
         self.by_id.get(&node).copied()
+    }
+
+    /// Nodes in the order of their ids, with their slots.
+    pub(crate) fn slots_from(&self, from: Bound<ObjectId>) -> impl Iterator<Item = (ObjectId, Slot)> {
+        self.by_id.range((from, Bound::Unbounded)).map(|(id, slot)| (*id, *slot))
     }
 
     /// Every slot that holds a node.

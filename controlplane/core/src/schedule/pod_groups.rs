@@ -254,6 +254,7 @@ impl Trial<'_> {
             let usage = entry.usage_for(&shape.asker(None)).plus(taking.usage);
             if own.iter().any(|claim| claims.contains(claim))
                 || shape.check_alone(entry).is_err()
+                || shape.check_claims(entry, taking.claims).is_err()
                 || !entry.has_room_beside(shape.request, usage)
             {
                 return None;
@@ -266,6 +267,7 @@ impl Trial<'_> {
                 taking.devices.get_or_insert_with(present).take(seat.pod, &devices);
             }
             taking.usage = taking.usage.with(shape.request);
+            taking.claims += own.len();
             claims.extend(own);
             let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
             seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, devices });
@@ -292,6 +294,7 @@ impl Trial<'_> {
                     let entry = self.index.get(seat.choice.slot).expect("a candidate slot holds a node");
                     let taking = taken.entry(seat.choice.slot).or_default();
                     taking.usage = taking.usage.with(request);
+                    taking.claims += self.shapes.get(seat.shape).map_or(0, Shape::claims_len);
                     if !seat.devices.is_empty() {
                         let present = || entry.devices.as_deref().cloned().unwrap_or_default();
                         taking.devices.get_or_insert_with(present).take(*id, &seat.devices);

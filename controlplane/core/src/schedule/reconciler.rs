@@ -1,14 +1,20 @@
 //! The scheduler as a reconciler: pods that wait become bindings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bulkhead_types::{Command, Object, ObjectId, Pod};
+use bulkhead_types::{
+    Command, Kind, Name, Object, ObjectId, Pod, SCHEDULER_CONFIG_NAME, SCHEDULER_CONFIG_NAMESPACE,
+    SCORING_LEVEL, SchedulerConfig,
+};
 
 use super::fairness::Fairness;
 use super::index::NodeIndex;
+use super::loads::Loads;
 use super::pod_groups::PodGroups;
 use super::preemptor::Preemptor;
 use super::reserves::Reserves;
+use super::score::Wishes;
 use super::shapes::Shapes;
 use crate::decide::REASON_UNSCHEDULABLE;
 use crate::networks::Addresses;
@@ -42,6 +48,13 @@ pub(crate) struct Scheduler {
     pub(super) fairness: Fairness,
     /// What ends for pods that fit nowhere.
     pub(super) preemptor: Preemptor,
+    /// How nodes are scored.
+    pub(super) config: Arc<SchedulerConfig>,
+    /// Whether that has to be read anew, and at which level it was read.
+    has_new_config: bool,
+    config_level: u32,
+    /// What pods use.
+    loads: Loads,
     /// Which addresses pods have, bindings of this run included.
     pub(super) addresses: Addresses,
     pub(super) dirty: bool,
@@ -70,7 +83,8 @@ impl Reconciler for Scheduler {
     fn reset(&mut self, state: &State) {
         let mut index = std::mem::take(&mut self.index);
         index.reset(state);
-        *self = Self { index, dirty: true, preemptor: Preemptor::new(), ..Self::default() };
+        let (preemptor, dirty) = (Preemptor::new(), true);
+        *self = Self { index, dirty, preemptor, has_new_config: true, ..Self::default() };
         for pod in state.pods().iter() {
             self.observe_pod(None, Some(pod));
         }
@@ -119,6 +133,10 @@ impl Reconciler for Scheduler {
                 self.observe_pod(former, present);
             }
             (Object::PodGroup(_) | Object::Queue(_), _) => self.dirty = true,
+            (Object::ConfigMap(map), _) if SchedulerConfig::is_in(&map.meta) => {
+                self.has_new_config = true;
+                self.dirty = true;
+            }
             _ => {}
         }
     }
@@ -131,10 +149,17 @@ impl Reconciler for Scheduler {
         self.vicinity = view.state.vicinity.clone();
         self.addresses = view.state.networks.addresses.clone();
         self.shapes.follow(view.state);
+        if std::mem::take(&mut self.has_new_config) || self.config_level != view.state.feature_level() {
+            self.config_level = view.state.feature_level();
+            self.config = Arc::new(scheduler_config(view.state));
+        }
         for id in std::mem::take(&mut self.arrivals) {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
                 self.shapes.enter(pod, &view.state.vicinity);
             }
+        }
+        if self.wants_load() {
+            self.dirty |= self.loads.look(view, &mut self.index);
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
@@ -152,12 +177,18 @@ impl Reconciler for Scheduler {
             return Some(0);
         }
         let preemptor = self.preemptor.next_wake_ms();
-        let again = self.report_again_at_ms.into_iter().chain(self.groups.again_at_ms());
+        let loads = self.wants_load().then(|| self.loads.next_wake_ms());
+        let again = self.report_again_at_ms.into_iter().chain(self.groups.again_at_ms()).chain(loads);
         self.retry.next_wake_ms().into_iter().chain(again).chain(preemptor).min()
     }
 }
 
 impl Scheduler {
+    /// Whether pods wait for which measured load counts.
+    fn wants_load(&self) -> bool {
+        self.config.load_weight > 0 && self.shapes.waiting().any(|(_, shape)| shape.wants_load())
+    }
+
     fn observe_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>) {
         self.dirty |= self.preemptor.observe_pod(former, present, &mut self.index);
         let (was, is) = (former.and_then(holds_room), present.and_then(holds_room));
@@ -172,7 +203,7 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
-        let names = |pod: &Pod| (pod.group_key(), pod.own_queue());
+        let names = |pod: &Pod| (pod.group_key(), pod.own_queue(), Wishes::of(pod));
         let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),
@@ -243,4 +274,17 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// What the scheduler's ConfigMap says. One from before that level, which nobody checked, may be malformed: then it is as if it
+/// were not there.
+fn scheduler_config(state: &State) -> SchedulerConfig {
+    if state.feature_level() < SCORING_LEVEL {
+        return SchedulerConfig::default();
+    }
+    let (namespace, name) =
+        (Name::new(SCHEDULER_CONFIG_NAMESPACE).ok(), Name::new(SCHEDULER_CONFIG_NAME).ok());
+    let id = name.and_then(|name| state.find(Kind::ConfigMap, namespace.as_ref(), &name));
+    let map = id.and_then(|id| state.config_maps.get(id));
+    map.and_then(|map| SchedulerConfig::parse(map).ok()).unwrap_or_default()
 }

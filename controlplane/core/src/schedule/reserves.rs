@@ -93,7 +93,8 @@ impl Future {
 
     /// Takes a seat for a pod of a shape, if it has one there beside what was taken before.
     fn seat(&self, pod: ObjectId, shape: &Shape, entry: &NodeEntry, taking: &mut Taking) -> bool {
-        if !entry.has_room_beside(shape.request, self.usage.plus(taking.usage)) {
+        let has_room = entry.has_room_beside(shape.request, self.usage.plus(taking.usage));
+        if !has_room || shape.check_claims(entry, taking.claims).is_err() {
             return false;
         }
         if let Some((needs, _)) = shape.needs().filter(|(needs, _)| !needs.asks.is_empty()) {
@@ -106,6 +107,7 @@ impl Future {
             taking.devices.get_or_insert_with(present).take(pod, &chosen);
         }
         taking.usage = taking.usage.with(shape.request);
+        taking.claims += shape.claims_len();
         true
     }
 }

@@ -2,9 +2,12 @@
 
 mod balanced_allocation;
 mod least_allocated;
+mod load_aware;
+mod most_allocated;
 pub(crate) mod node_affinity;
 mod owner_spread;
 pub(crate) mod pod_affinity;
+mod scorer;
 mod taint_preference;
 pub(crate) mod topology_spread;
 
@@ -13,7 +16,9 @@ use bulkhead_types::{PodSpec, Resources};
 use super::candidates::RANKS;
 use super::index::NodeEntry;
 
+pub(crate) use load_aware::{Load, estimate};
 pub(crate) use owner_spread::owner_spread;
+pub(crate) use scorer::{Scorer, Wishes};
 
 /// The best that one plugin gives.
 pub(crate) const SCORE_MAX: u32 = 100;
@@ -22,18 +27,17 @@ const _: () = assert!(3 * SCORE_MAX as usize + 1 < RANKS);
 
 /// A feasible node's rank for a shape: what only changes with the node itself. Above all stands that the
 /// node has no taint to avoid; then the sum of the other scores.
-pub(crate) fn rank(spec: &PodSpec, request: Resources, entry: &NodeEntry) -> u32 {
-    ranked(taint_preference::score(spec, &entry.node) == SCORE_MAX, request, entry)
+pub(crate) fn rank(scorer: &Scorer, spec: &PodSpec, request: Resources, entry: &NodeEntry) -> u32 {
+    let untainted = taint_preference::score(spec, &entry.node) == SCORE_MAX;
+    ranked(untainted, scorer.score(request, entry))
 }
 
 /// The same for a node that had a rank, and of which only what is reserved has changed since.
-pub(crate) fn rank_again(former: u32, request: Resources, entry: &NodeEntry) -> u32 {
-    ranked(former > 2 * SCORE_MAX, request, entry)
+pub(crate) fn rank_again(scorer: &Scorer, former: u32, request: Resources, entry: &NodeEntry) -> u32 {
+    ranked(former > 2 * SCORE_MAX, scorer.score(request, entry))
 }
 
-fn ranked(untainted: bool, request: Resources, entry: &NodeEntry) -> u32 {
-    let shares = shares_after(request, entry);
-    let resources = least_allocated::score(shares) + balanced_allocation::score(shares);
+fn ranked(untainted: bool, resources: u32) -> u32 {
     if untainted { resources + 2 * SCORE_MAX + 1 } else { resources }
 }
 
@@ -138,7 +142,8 @@ mod tests {
         let mut none = entry(0, 0);
         none.allocatable = Resources::ZERO;
         assert_eq!(least_allocated::score(shares_after(request(0, 0), &none)), 0);
-        assert_eq!(rank(&PodSpec::default(), request(0, 0), &none), 2 * SCORE_MAX + 1 + 100);
+        let rank = rank(&Scorer::default(), &PodSpec::default(), request(0, 0), &none);
+        assert_eq!(rank, 2 * SCORE_MAX + 1 + 100);
     }
 
     #[test]
@@ -153,7 +158,8 @@ mod tests {
         let taint = |effect| Taint { key: "k".into(), value: "".into(), effect };
         Arc::make_mut(&mut tainted.node).spec.taints = vec![taint(TaintEffect::PreferNoSchedule)];
         assert_eq!(taint_preference::score(&spec, &tainted.node), 0);
-        assert!(rank(&spec, request(1, 1), &tainted) < rank(&spec, request(500, 0), &entry(500, 0)));
+        let rank = |request, entry: &NodeEntry| rank(&Scorer::default(), &spec, request, entry);
+        assert!(rank(request(1, 1), &tainted) < rank(request(500, 0), &entry(500, 0)));
     }
 
     #[test]

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, Shared, digest128,
+    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, SchedulerConfig,
+    Shared, digest128,
 };
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
 use super::plan::Plan;
-use super::score::{self, SCORE_MAX, owner_spread, sum_of};
+use super::score::{self, SCORE_MAX, Scorer, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
 use crate::networks::{self, Addresses, NetworkNeed};
@@ -59,6 +60,11 @@ pub(crate) struct Shape {
     pub(crate) networks: Result<Vec<NetworkNeed>, String>,
     /// What they ask for of devices, if they do.
     devices: Option<Box<DeviceShape>>,
+    /// What the pods say of how nodes are scored.
+    wishes: Wishes,
+    /// What counts for them, and by which configuration that was found.
+    scorer: Scorer,
+    config: Option<Arc<SchedulerConfig>>,
     /// How other pods divide the nodes, if they do.
     plan: Option<Plan>,
     /// What the plan was made of: counted anew since then, it is made anew.
@@ -87,6 +93,8 @@ pub(crate) struct Taking {
     pub(crate) usage: NodeUsage,
     /// The node's devices and who would hold them, once any are taken.
     pub(crate) devices: Option<NodeDevices>,
+    /// How many claims the pods use.
+    pub(crate) claims: usize,
 }
 
 /// Where a pod of a shape may go best.
@@ -103,7 +111,7 @@ impl Shape {
         spec: Shared<PodSpec>,
         namespace: Option<Name>,
         (group, own_queue): (Option<PodGroupKey>, Option<Name>),
-        policies: Policies,
+        (policies, wishes): (Policies, Wishes),
     ) -> Self {
         let request = spec.scheduling_request();
         let classes = Arc::<Classes>::default();
@@ -131,6 +139,9 @@ impl Shape {
             place: Ok(Place::default()),
             networks: Ok(Vec::new()),
             devices,
+            wishes,
+            scorer: Scorer::default(),
+            config: None,
             plan: None,
             rebuilds: 0,
             candidates: Candidates::default(),
@@ -142,7 +153,7 @@ impl Shape {
 
     /// Looks up what the pods' class, claims and surroundings say now. Those that waited for them are told anew why they
     /// wait.
-    pub(crate) fn look_up(&mut self, state: &State, priorities: &Priorities) {
+    pub(crate) fn look_up(&mut self, state: &State, priorities: &Priorities, config: &Arc<SchedulerConfig>) {
         let pod = self.waiting.first().and_then(|id| state.pods().get(*id));
         let outlook = pod.and_then(|pod| state.vicinity.outlook(pod));
         let present = self.plan.as_ref().map(Plan::outlook);
@@ -179,6 +190,7 @@ impl Shape {
                 self.reported_at_ms = 0;
             }
         }
+        self.look_up_scores(config);
         let found = priorities.of(self.spec.priority_class()).map(|own| own.value);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
         if self.missing_class != missing {
@@ -190,6 +202,26 @@ impl Shape {
             self.position = None;
         }
         (self.priority, self.missing_class) = (found.unwrap_or_default(), missing);
+    }
+
+    /// How nodes are scored, by the configuration as it is now.
+    fn look_up_scores(&mut self, config: &Arc<SchedulerConfig>) {
+        let is_same = self.config.as_ref().is_some_and(|present| Arc::ptr_eq(present, config));
+        // What is asked for of devices may have changed with their classes; then the candidates are found anew as well.
+        if is_same && (self.position.is_some() || self.devices.is_none()) {
+            return;
+        }
+        let scorer = Scorer::new(config, self.wishes, self.needs().map(|(needs, _)| needs));
+        self.config = Some(Arc::clone(config));
+        if self.scorer != scorer {
+            self.scorer = scorer;
+            self.position = None;
+        }
+    }
+
+    /// Whether the pods want nodes that do less.
+    pub(crate) fn wants_load(&self) -> bool {
+        self.wishes.load_aware
     }
 
     /// Brings the candidates up to date with the index. Costs time in proportion to what changed.
@@ -253,7 +285,9 @@ impl Shape {
                 true
             }
         });
-        let rank = stands.map(|entry| self.with_devices(score::rank(&self.spec, self.request, entry), entry));
+        let rank = stands.map(|entry| {
+            self.with_devices(score::rank(&self.scorer, &self.spec, self.request, entry), entry)
+        });
         self.candidates.set(slot, rank.map(|rank| (rank, &self.coordinates[..])));
     }
 
@@ -316,6 +350,7 @@ impl Shape {
             let usage = taken.map_or(usage, |taken| usage.plus(taken.usage));
             let devices = taken.and_then(|taken| taken.devices.as_ref()).or(entry.devices.as_deref());
             entry.has_room_beside(self.request, usage)
+                && self.check_claims(entry, taken.map_or(0, |taken| taken.claims)).is_ok()
                 && self.check_others(entry, vicinity).is_ok()
                 && self.check_ledger(entry, None, devices).is_ok()
         };
@@ -330,7 +365,7 @@ impl Shape {
             |(slot, entry): &(Slot, &NodeEntry)| self.check_alone(entry).is_ok() && fits(*slot, entry);
         let ranked = index.entries().filter(suits).map(|(slot, entry)| {
             let turn = mix64(pod.0 ^ u64::from(slot));
-            (score::rank(&self.spec, self.request, entry), turn, slot)
+            (score::rank(&self.scorer, &self.spec, self.request, entry), turn, slot)
         });
         ranked.max().map(|(rank, _, slot)| Choice { slot, score: sum_of(rank).into(), nodes: nodes.max(1) })
     }
@@ -344,13 +379,28 @@ impl Shape {
     pub(crate) fn check(&self, entry: &NodeEntry) -> Result<(), Misfit> {
         check_fit(&self.spec, self.request, &entry.node, entry.usage_for(&self.asker(None)))?;
         self.check_devices(entry, None)?;
-        self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
+        self.check_claims(entry, 0)
+    }
+
+    /// How many claims each pod uses.
+    pub(crate) fn claims_len(&self) -> usize {
+        self.place.as_ref().map_or(0, |place| place.claims.len())
+    }
+
+    /// Whether the pods' claims let them be on a node, beside so many others that are about to be there.
+    pub(crate) fn check_claims(&self, entry: &NodeEntry, others: usize) -> Result<(), Misfit> {
+        let Ok(place) = &self.place else { return Ok(()) };
+        place.check(&entry.node)?;
+        match &entry.attached {
+            Some(attached) if !attached.has_room(&place.claims, others) => Err(Misfit::TooManyVolumes),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a node suits by itself, however full it is.
     pub(crate) fn check_alone(&self, entry: &NodeEntry) -> Result<(), Misfit> {
         check_node(&self.spec, &entry.node)?;
-        self.place.as_ref().map_or(Ok(()), |place| place.check(&entry.node))
+        self.check_claims(entry, 0)
     }
 
     /// Whether other pods matter to where pods of this shape may be.
@@ -371,7 +421,7 @@ impl Shape {
             return None;
         }
         self.check_devices(entry, Some(pod)).ok()?;
-        let score = sum_of(score::rank(&self.spec, self.request, entry));
+        let score = sum_of(score::rank(&self.scorer, &self.spec, self.request, entry));
         Some(Choice { slot, score: score.into(), nodes: 1 })
     }
 
@@ -491,8 +541,13 @@ impl Shape {
     fn update_usage(&mut self, index: &NodeIndex, slot: Slot, rank: u32) {
         let has_room =
             |entry: &&NodeEntry| entry.has_room_beside(self.request, entry.usage_for(&self.asker(None)));
-        let fits = index.get(slot).filter(has_room).filter(|entry| self.check_devices(entry, None).is_ok());
-        let rank = fits.map(|entry| self.with_devices(score::rank_again(rank, self.request, entry), entry));
+        let suits = |entry: &&NodeEntry| {
+            self.check_devices(entry, None).is_ok() && self.check_claims(entry, 0).is_ok()
+        };
+        let fits = index.get(slot).filter(has_room).filter(suits);
+        let rank = fits.map(|entry| {
+            self.with_devices(score::rank_again(&self.scorer, rank, self.request, entry), entry)
+        });
         self.candidates.set_rank_only(slot, rank);
     }
 

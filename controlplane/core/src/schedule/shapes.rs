@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{ANNOTATION_ENABLE_SRIOV, ANNOTATION_NETWORKS, ObjectId, Pod, PodSpec, digest128};
 
+use super::score::Wishes;
 use super::shape::Shape;
 use crate::State;
 use crate::decide::REASON_UNSCHEDULABLE;
@@ -74,6 +75,8 @@ impl Shapes {
         // And pods that name a queue; of a group it is the PodGroup's.
         let key = pod.own_queue().map_or(key, |queue| digest128(&(key, "queue", queue)));
         let key = if pod.spec.asks_for_devices() { digest128(&(key, device_key(pod))) } else { key };
+        let wishes = Wishes::of(pod);
+        let key = if wishes == Wishes::default() { key } else { digest128(&(key, wishes)) };
         if !vicinity.is_kept() {
             return key;
         }
@@ -112,7 +115,7 @@ impl Shapes {
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
             let names = (pod.group_key(), pod.own_queue());
-            Shape::new(pod.spec.clone(), namespace, names, Policies::of(pod))
+            Shape::new(pod.spec.clone(), namespace, names, (Policies::of(pod), Wishes::of(pod)))
         });
         shape.waiting.insert(id);
         if pod.status.reason != REASON_UNSCHEDULABLE {

@@ -6,10 +6,11 @@ use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::{ChangeType, State};
 use bulkhead_types::{
-    AccessMode, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus, ContainerTermination,
-    DELIVERY_LEVEL, DeploymentStrategy, EventKind, FEATURE_LEVEL_MAX, Kind, Namespace, Object, ObjectId,
-    ObjectMeta, ObjectRef, ObjectStatus, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions,
-    PodPhase, PodReport, PodSpec, PodStatus, Rare, StorageClass, Volume, VolumeSource,
+    AccessMode, Binding, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus,
+    ContainerTermination, DELIVERY_LEVEL, DeploymentStrategy, EventKind, FEATURE_LEVEL_MAX, Kind,
+    LABEL_VOLUMES_MAX, Namespace, Object, ObjectId, ObjectMeta, ObjectRef, ObjectStatus,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodPhase, PodReport, PodSpec,
+    PodStatus, Rare, StorageClass, Volume, VolumeSource,
 };
 use expect_test::{Expect, expect};
 
@@ -584,4 +585,55 @@ fn a_stateful_sets_templates_of_claims_cannot_change() {
     cluster.ok(Command::Create(set(|_| ())));
     let other = set(|spec| spec.claims = data_claims(ClaimRetention::Delete, ClaimRetention::Retain));
     cluster.ok(Command::Apply(other));
+}
+
+/// A node's label says how many claims its pods may use together.
+fn limited(cluster: &mut Cluster, node: &str, max: &str) {
+    let Some(Object::Node(mut found)) = cluster.state().find_object(&reference(Kind::Node, node)) else {
+        panic!("no node {node}")
+    };
+    Arc::make_mut(&mut found).meta.labels.insert(LABEL_VOLUMES_MAX.into(), max.into());
+    cluster.ok(Command::Apply(Object::Node(found)));
+}
+
+/// The documents' case: a node with 16 volumes takes no 17th, another one does.
+#[test]
+fn a_node_takes_as_many_claims_as_its_label_says() {
+    let mut cluster = Cluster::new();
+    cluster.volume_nodes(2);
+    limited(&mut cluster, "node-0", "16");
+    limited(&mut cluster, "node-1", "1");
+    for n in 0..18 {
+        let named = format!("data-{n}");
+        cluster.ok(Command::Create(claim(&named, |_| ())));
+        cluster.ok(user(&format!("pod-{n}"), 10, &[&named]));
+    }
+    cluster.advance(60_000);
+    let on = |cluster: &Cluster, node: &str| {
+        let id = cluster.state().find(Kind::Node, None, &name(node)).unwrap();
+        cluster.state().pods_on(id).count()
+    };
+    assert_eq!((on(&cluster, "node-0"), on(&cluster, "node-1")), (16, 1));
+    let waits: Vec<_> = cluster.state().pods().iter().filter(|pod| pod.node.is_none()).cloned().collect();
+    assert_eq!(waits.len(), 1);
+    let expected = "0/2 nodes are available: 2 node(s) exceed max volume count.";
+    assert_eq!(waits[0].status.message, expected);
+    // A pod with a claim that is used there already is no more; one without claims is not looked at.
+    let shared =
+        cluster.state().pods_on(cluster.state().find(Kind::Node, None, &name("node-1")).unwrap()).next();
+    let shared = shared.unwrap().spec.claims().next().unwrap().to_string();
+    cluster.ok(user("beside", 10, &[&shared]));
+    cluster.ok(Command::Create(pod("plain", pod_spec("web:1", 10, 1 << 20))));
+    cluster.advance(3000);
+    assert!(find_pod(&cluster, "beside").node.is_some() && find_pod(&cluster, "plain").node.is_some());
+    // decide asks again, whoever proposes.
+    let node = cluster.state().find(Kind::Node, None, &name("node-1")).unwrap();
+    let (pod, devices, networks) = (waits[0].meta.id, vec![], vec![]);
+    let binding = Binding { pod, node, nodes_considered: 1, score: 0, devices, networks };
+    cluster.ok(Command::BindPods { bindings: vec![binding] });
+    assert_eq!(find_pod(&cluster, waits[0].meta.name.as_str()).node, None);
+    limited(&mut cluster, "node-1", "2");
+    cluster.advance(3000);
+    assert_eq!(find_pod(&cluster, waits[0].meta.name.as_str()).node, Some(node));
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
 }

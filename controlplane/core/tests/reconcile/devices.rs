@@ -451,3 +451,36 @@ fn an_agent_that_reports_a_terminal_pod_gives_its_devices_back_at_once() {
     assert!(!cluster.pod_named("a").devices().is_empty(), "what it had is still told");
     let _: ObjectId = id;
 }
+
+/// Pain 6: what a run gives is counted once, whether its bindings arrive, are lost on the way, or come beside others.
+#[test]
+fn pain_06_what_a_run_gave_is_counted_once() {
+    let mut cluster = Cluster::new();
+    let node = cluster.device_node("node-0", cards(2));
+    // Four quarters of each card.
+    let quarter = |n: usize| Command::Create(shared_pod(&format!("quarter-{n}"), 1, 4096, 25));
+    for n in 0..5 {
+        cluster.ok(quarter(n));
+    }
+    cluster.lose();
+    // More come while those are taken for placed.
+    for n in 5..8 {
+        cluster.ok(quarter(n));
+    }
+    cluster.advance(60_000);
+    let waiting = cluster.state().pending_pods().len();
+    assert_eq!(waiting, 0, "{}", cluster.holds("quarter-0"));
+    let full: u64 = cluster.state().node_devices(node).unwrap().counts()["nvidia.com/vgpu"].allocated;
+    assert_eq!(full, 8);
+    cluster.ok(quarter(8));
+    cluster.advance(3000);
+    assert!(
+        cluster.holds("quarter-8").contains("Insufficient nvidia.com/vgpu"),
+        "{}",
+        cluster.holds("quarter-8")
+    );
+    // One goes, one comes.
+    cluster.ok(Command::Delete { object: reference(Kind::Pod, "quarter-3"), grace_ms: None, force: true });
+    cluster.advance(3000);
+    assert!(cluster.holds("quarter-8").starts_with("node-0: GPU-"), "{}", cluster.holds("quarter-8"));
+}

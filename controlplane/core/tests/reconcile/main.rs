@@ -40,6 +40,7 @@ mod quota_laws;
 mod quotas;
 mod rollouts;
 mod scheduling;
+mod scoring;
 mod sets;
 mod stateful_laws;
 mod stateful_sets;
