@@ -123,6 +123,8 @@ pub(crate) enum Verb {
     Quota(commands::quota::QuotaArgs),
     /// Show what would happen: nodes drained, nodes added, files applied
     WhatIf(commands::what_if::WhatIfArgs),
+    /// Show which pool of nodes to grow for what waits, and which nodes could go
+    Advise(commands::advise::AdviseArgs),
     /// Show why something is as it is: the decisions about it, with their figures
     #[command(subcommand)]
     Explain(commands::explain::ExplainVerb),

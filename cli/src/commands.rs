@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod advise;
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod autoscale;
@@ -139,6 +140,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Bench(verb) => bench::run(verb, &context).await,
         Verb::Debug(verb) => debug::run(verb, &context).await,
         Verb::Quota(args) => quota::run(args, &context).await,
+        Verb::Advise(args) => advise::run(args, &context).await,
         Verb::WhatIf(args) => what_if::run(args, &context).await,
         Verb::Top(verb) => top::run(verb, &context).await,
         Verb::Version => version::run(&context).await,

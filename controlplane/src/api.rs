@@ -1,5 +1,6 @@
 //! The gRPC services: decode, ask, encode. One file per service.
 
+mod advice;
 mod agents;
 mod cluster;
 mod commands;

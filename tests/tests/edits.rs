@@ -139,6 +139,12 @@ fn what_would_be_is_asked_and_changes_nothing() {
     let (_, said) = would_be(&cluster, &[&new_nodes[..], &["--at", &at]].concat());
     assert!(said.contains(&format!("At revision {at}: 0 pods would end, 0 be placed, 0 wait")), "{said}");
 
+    // There are no nodes that more of could help.
+    let said = cli.run(&["advise"]).ok();
+    assert!(said.contains("1 pods wait") && said.contains("No pool helps"), "{said}");
+    cli.run(&["advise", "--at", "999999999"]).refused(1, &["at_revision", "yet to come"]);
+    cli.run(&["advise", "--priority", "a=1"]).refused(2, &["--expander priority"]);
+
     cli.run(&["what-if", "--drain", "nowhere"]).refused(3, &["Node nowhere", "does not exist"]);
     cli.run(&["what-if", "--at", "999999999"]).refused(1, &["at_revision", "yet to come"]);
     std::fs::write(&file, format!("{WEB}\nnonsense: 1\n")).expect("written");

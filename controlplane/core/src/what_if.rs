@@ -14,6 +14,7 @@
 //!
 //! [`Reconcilers::on_trial`]: crate::reconcile::Reconcilers::on_trial
 
+mod advice;
 mod answer;
 mod trial;
 
@@ -22,6 +23,10 @@ use bulkhead_types::{Name, NodeFacts, ObjectRef, Rejection, Resources, Stamped, 
 use crate::State;
 
 use trial::Trial;
+
+pub use advice::{
+    Advice, AdviceQuestion, Expander, GROWTH_MAX, Growth, LABEL_POOL, POOL_DEFAULT, Removal, advise,
+};
 
 /// Nodes that a question may add, at most.
 pub const NODES_ADDED_MAX: u32 = 5000;

@@ -135,6 +135,14 @@ impl Queries for Api {
         self.what_would_be(request.into_inner(), deadline).await.map(Response::new)
     }
 
+    async fn advise(
+        &self,
+        request: Request<v1::AdviseRequest>,
+    ) -> Result<Response<v1::AdviseResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        self.advice(request.into_inner(), deadline).await.map(Response::new)
+    }
+
     async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageResponse>, Status> {
         let deadline = deadline(request.metadata());
         self.usage_of(request.into_inner(), deadline).await.map(Response::new)

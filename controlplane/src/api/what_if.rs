@@ -8,7 +8,9 @@ use bulkhead_controlplane_core::what_if::{
 };
 use bulkhead_manifest::PlanError;
 use bulkhead_proto::v1;
-use bulkhead_types::{Name, ObjectRef, Resources, Revision, StringMap, check_label_key, check_label_value};
+use bulkhead_types::{
+    Name, ObjectRef, Rejection, Resources, Revision, StringMap, check_label_key, check_label_value,
+};
 use smol_str::SmolStr;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -37,20 +39,32 @@ impl Api {
             Ok(question) => question,
             Err(errors) => return Ok(v1::WhatIfResponse { errors, revision, ..Default::default() }),
         };
+        let now_ms = state.now_ms();
+        let answer =
+            self.in_turn(deadline, move |may_go_on| ask(&state, &question, now_ms, may_go_on)).await?;
+        Ok(wire(answer, revision))
+    }
+
+    /// Tries something on a thread of its own, when others who do so have had their turn.
+    pub(super) async fn in_turn<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        trial: impl FnOnce(&mut dyn FnMut() -> bool) -> Result<T, Rejection> + Send + 'static,
+    ) -> Result<T, Status> {
         let turn = timeout_at(deadline, self.turns.trials.clone().acquire_owned()).await;
         let busy = || unavailable("others ask what would be: try again");
         let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
-        let (now_ms, until) = (state.now_ms(), deadline.into_std());
+        let until = deadline.into_std();
         let trial = move || {
             let _turn = turn;
-            ask(&state, &question, now_ms, &mut || std::time::Instant::now() < until)
+            trial(&mut || std::time::Instant::now() < until)
         };
         let answer = tokio::task::spawn_blocking(trial).await.map_err(|e| Status::internal(e.to_string()))?;
-        Ok(wire(answer.map_err(|rejection| rejection_status(&rejection))?, revision))
+        answer.map_err(|rejection| rejection_status(&rejection))
     }
 
     /// The present State, or a past one.
-    async fn state_at(&self, revision: Revision, deadline: Instant) -> Result<State, Status> {
+    pub(super) async fn state_at(&self, revision: Revision, deadline: Instant) -> Result<State, Status> {
         let present = self.read(false, 0, deadline).await?;
         if revision == 0 || revision == present.revision() {
             return Ok(present);

@@ -95,6 +95,10 @@ impl v1::queries_server::Queries for Fake {
         Ok(Response::new(state.what_if.clone()))
     }
 
+    async fn advise(&self, _: Request<v1::AdviseRequest>) -> Result<Response<v1::AdviseResponse>, Status> {
+        Err(Status::unimplemented("advise"))
+    }
+
     type ListEventsStream = BoxStream<'static, Result<v1::HistoryEntry, Status>>;
 
     async fn list_events(

@@ -2,11 +2,12 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::what_if::{
-    AddedNodes, Answer, Fate, NODES_ADDED_MAX, NodeShape, Question, ask,
+    AddedNodes, Advice, AdviceQuestion, Answer, Expander, Fate, LABEL_POOL, NODES_ADDED_MAX, NodeShape,
+    Question, advise, ask,
 };
 use bulkhead_types::{
-    Command, DisruptionBound, IntOrPercent, Kind, Name, NodePhase, Object, Rejection, RejectionCode,
-    Resources, StringMap, Taint, TaintEffect, UnhealthyPodEvictionPolicy,
+    Command, DisruptionBound, IntOrPercent, Kind, Name, NodeFacts, NodePhase, Object, Rejection,
+    RejectionCode, Resources, StringMap, Taint, TaintEffect, UnhealthyPodEvictionPolicy,
 };
 use proptest::prelude::*;
 
@@ -271,4 +272,84 @@ proptest! {
         let [_, _, waits, foretold] = counts(&answer).0;
         prop_assert_eq!((waits, foretold), (waiting, stays));
     }
+}
+
+/// Nodes of a pool, all with so much.
+fn pool(cluster: &mut Cluster, pool: &str, count: usize, cpu_millis: u64) {
+    for n in 0..count {
+        let labels = map(&[(LABEL_POOL, pool)]);
+        cluster.node(&format!("{pool}-{n}"), NodeFacts { labels, ..facts(cpu_millis, 64 * GIB, 50) });
+    }
+}
+
+fn advice(cluster: &Cluster, question: &AdviceQuestion) -> Advice {
+    let before = cluster.state().digest();
+    let advice = advise(cluster.state(), question, cluster.now_ms, &mut || true).unwrap();
+    assert_eq!(cluster.state().digest(), before, "advice changes nothing");
+    assert!(advice.is_whole);
+    advice
+}
+
+/// `pool +nodes: pods placed, left, waste`, and which nodes could go.
+fn shown(advice: &Advice) -> String {
+    let growth = advice.growth.iter().map(|one| {
+        format!("{} +{}: {} placed, {} left, {}", one.pool, one.nodes, one.pods, one.left, one.waste_permille)
+    });
+    let removals = advice.removals.iter().map(|one| match &one.obstacle {
+        None => format!("{} could go, {} move", one.node, one.pods),
+        Some(reason) => format!("{} stays: {}", one.node, reason.split(':').next().unwrap_or_default()),
+    });
+    growth.chain(removals).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_pool_with_least_waste_is_grown_by_as_few_as_help() {
+    let mut cluster = Cluster::new();
+    pool(&mut cluster, "small", 1, 4000);
+    pool(&mut cluster, "large", 1, 16_000);
+    pool(&mut cluster, "tiny", 1, 1000);
+    let web = template("web", pod_spec("web:1", 2000, 2 * GIB));
+    cluster.ok(Command::Create(deployment("web", 16, |spec| spec.template = web)));
+    // Full: 2 on small, 8 on large, none on tiny; 6 wait.
+    cluster.converge();
+    let question = AdviceQuestion::default();
+    assert_eq!(advice(&cluster, &question).waiting, 6);
+    let expected =
+        "small +3: 6 placed, 0 left, 468\nlarge +1: 6 placed, 0 left, 531\ntiny-0 could go, 0 move";
+    assert_eq!(shown(&advice(&cluster, &question)), expected);
+    let priorities = [("large".into(), 5)].into_iter().collect();
+    let question = AdviceQuestion { expander: Expander::Priority(priorities), ..question };
+    assert!(shown(&advice(&cluster, &question)).starts_with("large +1"));
+    // A bound on growth: what has room in that.
+    let question = AdviceQuestion { growth_max: 1, idle_percent: 1, ..AdviceQuestion::default() };
+    let expected = "large +1: 6 placed, 0 left, 531\nsmall +1: 2 placed, 4 left, 468";
+    let found = shown(&advice(&cluster, &AdviceQuestion { expander: Expander::MostPods, ..question }));
+    assert_eq!(found, format!("{expected}\ntiny-0 could go, 0 move"));
+}
+
+#[test]
+fn nodes_go_whose_pods_have_room_elsewhere() {
+    let mut cluster = Cluster::new();
+    pool(&mut cluster, "a", 3, 4000);
+    let web = template("web", pod_spec("web:1", 1000, GIB));
+    cluster.ok(Command::Create(deployment("web", 3, |spec| spec.template = web)));
+    cluster.converge();
+    // One pod each: two nodes could go, not all three.
+    let found = advice(&cluster, &AdviceQuestion::default());
+    assert_eq!(found.removals.iter().filter(|one| one.obstacle.is_none()).count(), 2, "{found:#?}");
+    assert_eq!(found.removals.iter().map(|one| one.pods).sum::<u32>(), 2);
+    let last = found.removals.iter().find_map(|one| one.obstacle.as_ref()).unwrap();
+    assert!(last.contains("would wait") && last.contains("unschedulable"), "{last}");
+    // A pod that nobody would start again keeps its node.
+    let mut cluster = Cluster::new();
+    pool(&mut cluster, "a", 2, 4000);
+    cluster.ok(Command::Create(pod("alone", pod_spec("web:1", 100, GIB))));
+    cluster.converge();
+    let found = advice(&cluster, &AdviceQuestion::default());
+    let stays: Vec<_> = found.removals.iter().filter_map(|one| one.obstacle.as_deref()).collect();
+    assert_eq!(stays, ["Pod default/alone stays: nobody would start it elsewhere: draining needs --force"]);
+    // Where nothing waits no pool is to grow, and without time nothing is said.
+    assert_eq!(found.growth, []);
+    let none = advise(cluster.state(), &AdviceQuestion::default(), cluster.now_ms, &mut || false).unwrap();
+    assert_eq!(none, Advice::default());
 }
