@@ -4,6 +4,7 @@
 //! other work; beside it stands the same with what deciding and applying takes. Names and loads are near those of Kubernetes' scheduler_perf.
 
 mod leader;
+mod quality;
 mod sorts;
 
 use std::time::Duration;
@@ -112,6 +113,7 @@ fn measure(args: &SchedArgs) -> Result<(), Failure> {
         let figure = Figure::throughput(GANGS, per_second(GANG * GANG_COUNT, alone));
         results.add(figure.beside("with decide and evolve", with))?;
     }
+    quality::measure(&mut results, wants)?;
     results.finish()
 }
 

@@ -7,15 +7,16 @@ use anyhow::bail;
 use bulkhead_controlplane_core::reconcile::{Context, ReconcileConfig, Reconcilers, SoftState};
 use bulkhead_controlplane_core::{Machine, State};
 use bulkhead_types::{
-    ANNOTATION_POD_GROUP, Command, Device, DeviceCapacity, DeviceReport, FEATURE_LEVEL_MAX, Kind,
-    LABEL_DEVICES, LABEL_FENCE_GUARD, MemberId, Name, NodeFacts, Object, ObjectId, ObjectMeta, ObjectRef,
-    Pod, PodGroup, PodGroupSpec, PodSpec, PodStatus, PriorityClass, QUEUE_DEFAULT, Resources, Shared,
-    Stamped, StringMap,
+    ANNOTATION_POD_GROUP, Command, ConfigMap, Device, DeviceCapacity, DeviceReport, FEATURE_LEVEL_MAX, Kind,
+    LABEL_DEVICES, LABEL_FENCE_GUARD, MemberId, Name, Node, NodeFacts, Object, ObjectId, ObjectMeta,
+    ObjectRef, Pod, PodGroup, PodGroupSpec, PodSpec, PodStatus, PriorityClass, QUEUE_DEFAULT, Resources,
+    SCHEDULER_CONFIG_NAME, SCHEDULER_CONFIG_NAMESPACE, ScoringStrategy, Shared, Stamped, StringMap,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::on_processor;
+use super::quality::Size;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const COMMANDS_PER_SUBMISSION: usize = 1000;
@@ -55,6 +56,29 @@ impl Leader {
 
     /// A leader of so many nodes that has looked at nothing: call [`Self::renew`] before pods are to be placed.
     pub(super) fn blind(nodes: usize) -> anyhow::Result<Self> {
+        let all =
+            Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let mut leader = Self::without_nodes()?;
+        leader.register((0..nodes).map(|_| all))?;
+        Ok(leader)
+    }
+
+    /// The same of nodes of these sizes.
+    pub(super) fn of(sizes: &[Size]) -> anyhow::Result<Self> {
+        let mut leader = Self::without_nodes()?;
+        leader.register(sizes.iter().map(|size| Resources {
+            cpu_millis: 1000 * size.cpu,
+            memory_bytes: size.memory << 30,
+            ephemeral_storage_bytes: 1 << 40,
+        }))?;
+        let nodes: Vec<_> = leader.state().nodes().iter().cloned().collect();
+        for (node, size) in nodes.iter().zip(sizes).filter(|(_, size)| size.cards > 0) {
+            leader.submit(card_reports(node, size.cards as usize))?;
+        }
+        Ok(leader)
+    }
+
+    fn without_nodes() -> anyhow::Result<Self> {
         let mut leader = Self {
             machine: Machine::default(),
             reconcilers: Reconcilers::new(ReconcileConfig::default()),
@@ -64,13 +88,6 @@ impl Leader {
             is_watched: false,
         };
         let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
-        let all =
-            Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
-        let facts = |zone: usize| {
-            let labels = [(SmolStr::new_static("zone"), SmolStr::new(format!("zone-{zone}")))];
-            let labels = labels.into_iter().collect();
-            NodeFacts { capacity: all, allocatable: all, pods_max: 250, labels, ..NodeFacts::default() }
-        };
         leader.apply(vec![
             Command::InitCluster { cluster_id: Uuid::from_u128(1), members },
             Command::RegisterMember {
@@ -82,13 +99,40 @@ impl Leader {
             },
             Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX },
         ])?;
-        let register = |number: usize| -> anyhow::Result<Command> {
-            let name = Name::new(format!("node-{number}"))?;
-            Ok(Command::RegisterNode { name, facts: facts(number % ZONES) })
-        };
-        let nodes: Vec<_> = (0..nodes).map(register).collect::<anyhow::Result<_>>()?;
-        leader.submit(nodes)?;
         Ok(leader)
+    }
+
+    /// Nodes come that have so much each.
+    fn register(&mut self, nodes: impl Iterator<Item = Resources>) -> anyhow::Result<()> {
+        let facts = |zone: usize, all: Resources| {
+            let labels = [(SmolStr::new_static("zone"), SmolStr::new(format!("zone-{zone}")))];
+            let labels = labels.into_iter().collect();
+            NodeFacts { capacity: all, allocatable: all, pods_max: 250, labels, ..NodeFacts::default() }
+        };
+        let register = |(number, all): (usize, Resources)| -> anyhow::Result<Command> {
+            let name = Name::new(format!("node-{number}"))?;
+            Ok(Command::RegisterNode { name, facts: facts(number % ZONES, all) })
+        };
+        let commands: Vec<_> = nodes.enumerate().map(register).collect::<anyhow::Result<_>>()?;
+        self.submit(commands)
+    }
+
+    /// Which nodes are better for what is reserved on them; nothing else counts.
+    pub(super) fn score_by(&mut self, strategy: ScoringStrategy) -> anyhow::Result<()> {
+        let system = Name::new(SCHEDULER_CONFIG_NAMESPACE)?;
+        let namespace = bulkhead_types::Namespace { meta: ObjectMeta::new(None, system.clone()) };
+        let data =
+            [("NodeResourcesFit.scoringStrategy.type", strategy.as_str()), ("NodeResourcesFit.weight", "10")];
+        let map = ConfigMap {
+            meta: ObjectMeta::new(Some(system), Name::new(SCHEDULER_CONFIG_NAME)?),
+            immutable: false,
+            data: data.into_iter().map(|(key, value)| (key.into(), value.to_owned())).collect(),
+            binary_data: Default::default(),
+        };
+        self.submit(vec![
+            Command::Create(Object::Namespace(Arc::new(namespace))),
+            Command::Create(Object::ConfigMap(Arc::new(map))),
+        ])
     }
 
     /// Begins anew, as a leader does.
@@ -140,37 +184,8 @@ impl Leader {
 
     /// Every node gets so many cards, and an agent that attaches them.
     pub(super) fn cards(&mut self, per_node: usize) -> anyhow::Result<()> {
-        let card = |index: usize| Device {
-            id: SmolStr::new(format!("GPU-{index}")),
-            address: SmolStr::new(format!("0000:{:02x}:00.0", 0x10 + index)),
-            index: index as u32,
-            vendor: 0x10de,
-            device: 0x1db1,
-            class_code: 0x03_0200,
-            numa_node: Some(index as u32 / 4),
-            pcie_root: SmolStr::new(format!("pci0000:{index}")),
-            capacity: DeviceCapacity { memory_bytes: 16 << 30, cores: 100 },
-            ..Device::default()
-        };
-        let devices: Vec<Device> = (0..per_node).map(card).collect();
         let nodes: Vec<_> = self.state().nodes().iter().cloned().collect();
-        let mut commands = Vec::with_capacity(2 * nodes.len());
-        for node in &nodes {
-            let mut facts = node.status.facts.clone();
-            facts.labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
-            facts.labels.insert(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"));
-            commands.push(Command::RegisterNode { name: node.meta.name.clone(), facts });
-            commands.push(Command::ReportDevices {
-                node: node.meta.id,
-                incarnation: node.status.incarnation + 1,
-                report: DeviceReport {
-                    sequence: 1,
-                    snapshot: true,
-                    devices: devices.clone(),
-                    ..DeviceReport::default()
-                },
-            });
-        }
+        let commands = nodes.iter().flat_map(|node| card_reports(node, per_node)).collect();
         self.submit(commands)
     }
 
@@ -272,4 +287,32 @@ impl Leader {
         }
         bail!("the reconcilers never come to rest")
     }
+}
+
+/// What the agent of a node says that attaches devices, and has so many cards.
+fn card_reports(node: &Node, count: usize) -> Vec<Command> {
+    let card = |index: usize| Device {
+        id: SmolStr::new(format!("GPU-{index}")),
+        address: SmolStr::new(format!("0000:{:02x}:00.0", 0x10 + index)),
+        index: index as u32,
+        vendor: 0x10de,
+        device: 0x1db1,
+        class_code: 0x03_0200,
+        numa_node: Some(index as u32 / 4),
+        pcie_root: SmolStr::new(format!("pci0000:{index}")),
+        capacity: DeviceCapacity { memory_bytes: 16 << 30, cores: 100 },
+        ..Device::default()
+    };
+    let mut facts = node.status.facts.clone();
+    facts.labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
+    facts.labels.insert(SmolStr::new_static(LABEL_FENCE_GUARD), SmolStr::new_static("true"));
+    let devices = (0..count).map(card).collect();
+    vec![
+        Command::RegisterNode { name: node.meta.name.clone(), facts },
+        Command::ReportDevices {
+            node: node.meta.id,
+            incarnation: node.status.incarnation + 1,
+            report: DeviceReport { sequence: 1, snapshot: true, devices, ..DeviceReport::default() },
+        },
+    ]
 }

@@ -9,6 +9,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::leader::Sort;
+use super::quality::Size;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Plain pods come in so many sizes.
@@ -65,13 +66,25 @@ fn plain(cpu_millis: u64) -> Sort {
 
 /// One card, and a little else.
 pub(super) fn with_card() -> Shared<PodSpec> {
-    let mut spec = PodSpec::clone(&plain(1000).spec);
-    for container in &mut spec.containers {
-        let limits = [(SmolStr::new_static("nvidia.com/gpu"), 1)].into_iter().collect();
+    with_cards(PodSpec::clone(&plain(1000).spec), 1)
+}
+
+fn with_cards(mut spec: PodSpec, cards: u64) -> Shared<PodSpec> {
+    for container in spec.containers.iter_mut().filter(|_| cards > 0) {
+        let limits = [(SmolStr::new_static("nvidia.com/gpu"), cards)].into_iter().collect();
         let extended = Rare::some(ExtendedResources { requests: Default::default(), limits });
         container.options = Rare::some(ContainerOptions { extended, ..ContainerOptions::default() });
     }
     Shared::new(spec)
+}
+
+/// A pod of a certain size.
+pub(super) fn sized(size: Size) -> Sort {
+    let mut spec = PodSpec::clone(&plain(1000 * size.cpu).spec);
+    for container in &mut spec.containers {
+        container.requests.memory_bytes = Some(size.memory << 30);
+    }
+    Sort { app: SmolStr::new_static("sized"), spec: with_cards(spec, size.cards) }
 }
 
 /// The classes of pods that fill nodes, and of those that come then.
