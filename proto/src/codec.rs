@@ -137,6 +137,9 @@ fn items(command: &Command) -> usize {
         | Command::SetUnschedulable { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. }
+        | Command::SyncNodePool { .. }
+        | Command::AdvanceNodeOperation { .. }
+        | Command::ControlNodeOperation { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
         | Command::SetStopped { .. }

@@ -15,6 +15,7 @@ pub use claims::*;
 pub use commands::*;
 pub use devices::*;
 pub use events::*;
+pub use node_pools::*;
 pub use placement::*;
 pub use profiles::*;
 pub use queues::*;
@@ -54,6 +55,7 @@ mod claims;
 mod commands;
 mod devices;
 mod events;
+mod node_pools;
 mod placement;
 mod profiles;
 mod queues;
@@ -191,6 +193,7 @@ node_facts: NodeFacts {
 record!(/// Any node status.
 node_status: NodeStatus {
     phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
+    pool: of(node_pool_record()).prop_map(Rare::from),
 });
 record!(/// Any node.
     node: Node { meta: meta(), spec: node_spec(), status: node_status() });

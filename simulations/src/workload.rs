@@ -4,6 +4,7 @@ mod autoscalers;
 mod devices;
 mod jobs;
 mod networks;
+mod node_pools;
 mod placement;
 mod policies;
 mod queues;
@@ -155,6 +156,9 @@ impl Workload {
         if options.networks_permille > 0 && rng.chance(options.networks_permille) {
             return Some(networks::command(rng, state));
         }
+        if let Some(command) = self.of_pools(rng, state) {
+            return Some(command);
+        }
         if options.queues_permille == 0 {
             return None;
         }
@@ -166,6 +170,20 @@ impl Workload {
         }
         let namespace = self.namespace(rng);
         Some(queues::command(rng, namespace, self.count))
+    }
+
+    /// Something about pools of nodes, in runs that have some.
+    fn of_pools(&self, rng: &mut Rng, state: &State) -> Option<Command> {
+        let often = self.options.pools_permille;
+        if often == 0 {
+            return None;
+        }
+        let level = node_pools::level(state);
+        if level.is_some() || !rng.chance(often) {
+            return level;
+        }
+        let node = node_name(rng.range(0, u64::from(self.agents) - 1) as u32);
+        Some(node_pools::command(rng, state, &node))
     }
 
     /// On a full cluster most often what fills it.

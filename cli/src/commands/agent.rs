@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
-use bulkhead_types::{Name, check_label_key, check_label_value, parse_millis, parse_units};
+use bulkhead_types::{LABEL_NODE_POOL, Name, check_label_key, check_label_value, parse_millis, parse_units};
 use clap::{Args, ValueEnum};
 use smol_str::SmolStr;
 
@@ -68,6 +68,9 @@ pub(crate) struct AgentArgs {
     /// Labels of the node, KEY=VALUE; what an operator sets wins
     #[arg(long, value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE,...")]
     pub(crate) labels: Vec<(SmolStr, SmolStr)>,
+    /// The pool of nodes that this one is of [default: default]
+    #[arg(long, value_parser = |text: &str| Name::new(text))]
+    pub(crate) pool: Option<Name>,
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
@@ -114,6 +117,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         None => None,
     };
     let urls = servers.iter().map(|s| if s.contains("://") { s.clone() } else { format!("http://{s}") });
+    let pool = args.pool.map(|pool| (SmolStr::new_static(LABEL_NODE_POOL), SmolStr::new(pool.as_str())));
     Ok(AgentConfig {
         listen: args.listen,
         advertise,
@@ -134,7 +138,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
-        labels: args.labels.into_iter().collect(),
+        labels: args.labels.into_iter().chain(pool).collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
     })
 }

@@ -105,6 +105,8 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;

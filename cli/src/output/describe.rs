@@ -4,6 +4,7 @@ mod autoscaling;
 mod claims;
 mod config;
 mod device;
+mod node_pools;
 mod profiles;
 mod queues;
 mod quotas;
@@ -132,6 +133,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::Namespace(_) => {}
         Object::Node(o) => {
             node(&mut page, o, related, directory);
+            node_pools::of_node(&mut page, o);
             devices.iter().for_each(|view| device::node(&mut page, o.spec.gpu.get(), view));
         }
         Object::Pod(o) => pod(&mut page, o, directory),
@@ -158,6 +160,8 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         }
         Object::PodGroup(o) => queues::pod_group(&mut page, o),
         Object::Queue(o) => queues::queue(&mut page, o),
+        Object::NodePool(o) => node_pools::pool(&mut page, o),
+        Object::NodeOperation(o) => node_pools::operation(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),

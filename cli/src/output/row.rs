@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod node_pools;
 mod queues;
 mod quotas;
 mod sriov;
@@ -104,6 +105,8 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
         (Kind::PodGroup, _) => &["NAME", "STATUS", "MIN MEMBER", "PLACED", "PENDING", "QUEUE", "AGE"],
         (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
+        (Kind::NodePool, _) => &["NAME", "NODES", "READY", "DESIRED", "MISSING", "SURPLUS", "AGE"],
+        (Kind::NodeOperation, _) => &["NAME", "ACTION", "NODES", "PHASE", "DONE", "IN WORK", "FAILED", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
@@ -184,6 +187,8 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::Department(o) => (quotas::department(o), vec![]),
         Object::PodGroup(o) => (queues::pod_group(o), vec![]),
         Object::Queue(o) => (queues::queue(o), vec![]),
+        Object::NodePool(o) => (node_pools::pool(o), vec![]),
+        Object::NodeOperation(o) => (node_pools::operation(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };

@@ -16,6 +16,7 @@ mod job_ends;
 mod jobs;
 mod managers;
 mod networks;
+mod node_pools;
 mod nodes;
 mod objects;
 mod owned;
@@ -46,6 +47,7 @@ pub(crate) use cron_scaling::last_run as last_cron_run;
 pub(crate) use devices::check_report as check_device_report;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
+pub(crate) use gpu_mode::check as check_gpu_mode;
 pub(crate) use jobs::expires_at_ms;
 pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
 pub(crate) use owned_pods::charge_stamp;
@@ -247,6 +249,9 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
+        Command::SyncNodePool { .. }
+        | Command::AdvanceNodeOperation { .. }
+        | Command::ControlNodeOperation { .. } => node_pools::decide(state, command, emit),
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),

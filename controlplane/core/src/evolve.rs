@@ -258,6 +258,12 @@ fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind)
             node.status.incarnation = *incarnation;
             node.status.facts = facts.clone();
         }),
+        EventKind::NodePoolSynced { id, labels, spec, record } => changed_node(state, *id, |node| {
+            node.meta.labels = labels.clone();
+            node.meta.generation += u64::from(node.spec != *spec);
+            node.spec = spec.clone();
+            node.status.pool = record.clone();
+        }),
         EventKind::NodePhaseChanged { id, phase } => changed_node(state, *id, |node| {
             node.status.phase = *phase;
             if *phase != NodePhase::Fenced {
@@ -306,6 +312,7 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         StatefulSet DaemonSet CronJob HorizontalPodAutoscaler CronHorizontalPodAutoscaler PodDisruptionBudget
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
+        NodePool NodeOperation
     }
 }
 
@@ -388,6 +395,8 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::SriovNetworkNodeState(o), ObjectStatus::SriovNetworkNodeState(s)) => {
             Arc::make_mut(o).status = s.clone();
         }
+        (Object::NodePool(o), ObjectStatus::NodePool(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::NodeOperation(o), ObjectStatus::NodeOperation(s)) => Arc::make_mut(o).status = s.clone(),
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

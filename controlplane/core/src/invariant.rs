@@ -51,6 +51,8 @@ pub enum Violation {
     },
     /// A pod has another number of devices than it asks for.
     DeviceCount(ObjectId),
+    /// An operation has more nodes in work than it may have.
+    OverBatch(ObjectId),
     /// What networks there are, or which addresses pods have, is kept wrongly.
     NetworkIndex,
     /// Two pods have one address, or one has an address of a network without it being known.
@@ -89,6 +91,9 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::DeviceLedger);
     }
     check_devices(state, &mut violations);
+    let over =
+        state.node_operations().iter().filter(|one| one.status.in_work.len() > one.batch_max() as usize);
+    violations.extend(over.map(|one| Violation::OverBatch(one.meta.id)));
     if state.networks != state.networks_from_scratch() {
         violations.push(Violation::NetworkIndex);
     }

@@ -31,6 +31,8 @@ pub mod invariant;
 mod job_pods;
 mod machine;
 mod networks;
+mod node_operation;
+mod node_pool;
 mod owned_pod;
 pub mod placement;
 mod pod_group;

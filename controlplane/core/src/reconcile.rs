@@ -30,6 +30,8 @@ mod job;
 mod looks;
 mod names;
 mod node_lifecycle;
+mod node_operation;
+mod node_pool;
 mod pod_group;
 mod queue;
 mod quota;
@@ -60,8 +62,15 @@ pub(crate) const COMMANDS_PER_RUN: usize = 128;
 pub(crate) const OBJECTS_PER_RUN: usize = 512;
 
 /// Reconcilers that have no part in a trial.
-const OFF_TRIAL: [&str; 6] =
-    ["node-lifecycle", "cron-job", "cron-autoscaler", "autoscaler", "vertical-autoscaler", "garbage"];
+const OFF_TRIAL: [&str; 7] = [
+    "node-lifecycle",
+    "node-operation",
+    "cron-job",
+    "cron-autoscaler",
+    "autoscaler",
+    "vertical-autoscaler",
+    "garbage",
+];
 
 /// What reconcilers look at.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +189,8 @@ impl Reconcilers {
             Box::new(quota::Quotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
             Box::new(sriov::SriovPolicies::default()),
+            Box::new(node_pool::NodePools::default()),
+            Box::new(node_operation::NodeOperations::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -13,6 +13,7 @@ mod elastic;
 mod job;
 mod meta;
 mod node;
+mod node_pool;
 mod partition;
 mod placement;
 mod pod;
@@ -32,9 +33,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
-    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
-    ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
+    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, NodeOperation, NodePool, Object,
+    ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile,
+    Project, Queue, ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
     VerticalPodAutoscaler, validate,
 };
 
@@ -342,6 +343,14 @@ fn hardware(
         Kind::SriovIBNetwork => {
             let (spec, meta) = (sriov::ib_network(d, spec?)?, meta?);
             Object::SriovIBNetwork(Arc::new(SriovIBNetwork { meta, spec }))
+        }
+        Kind::NodePool => {
+            let (spec, status) = (node_pool::pool(d, spec?)?, Default::default());
+            Object::NodePool(Arc::new(NodePool { meta: meta?, spec, status }))
+        }
+        Kind::NodeOperation => {
+            let (spec, status) = (node_pool::operation(d, spec?)?, Default::default());
+            Object::NodeOperation(Arc::new(NodeOperation { meta: meta?, spec, status }))
         }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })

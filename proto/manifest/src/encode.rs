@@ -9,6 +9,7 @@ mod device;
 mod disruption_budget;
 mod elastic;
 mod job;
+mod node_pool;
 mod placement;
 mod pod;
 mod profile;
@@ -88,7 +89,9 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::SriovNetworkNodePolicy(_)
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
-        | Object::SriovNetworkNodeState(_) => hardware(object),
+        | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_) => hardware(object),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -134,6 +137,10 @@ fn hardware(object: &Object) -> (Option<Value>, Option<Value>) {
         Object::SriovIBNetwork(o) => (Some(sriov::ib_network_spec(&o.spec)), None),
         Object::SriovNetworkNodeState(o) => {
             (Some(sriov::state_spec(&o.spec)), Some(sriov::state_status(&o.status)))
+        }
+        Object::NodePool(o) => (Some(node_pool::pool_spec(&o.spec)), Some(node_pool::pool_status(&o.status))),
+        Object::NodeOperation(o) => {
+            (Some(node_pool::operation_spec(&o.spec)), Some(node_pool::operation_status(&o.status)))
         }
         other => unreachable!("a {} is no hardware", other.kind()),
     }

@@ -200,7 +200,62 @@ fn mistakes_of_requests_are_told_with_their_places() {
     check(
         "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork
+            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation
+        "#]],
+    );
+}
+
+#[test]
+fn the_example_of_pools_is_read_whole_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/node-pool.yaml"));
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let [Object::NodePool(pool), Object::NodeOperation(operation)] = &objects[..] else {
+        panic!("a pool and an operation, not {objects:?}")
+    };
+    assert_eq!((pool.spec.desired_nodes, pool.spec.sync_existing), (Some(4), true));
+    assert_eq!(pool.spec.gpu.get().map(|gpu| gpu.mode.as_str()), Some("shared"));
+    assert_eq!(operation.spec.pool.as_ref().map(|name| name.as_str()), Some("gpu"));
+    assert_eq!(operation.spec.timeout_per_node_ms, 900_000);
+}
+
+#[test]
+fn mistakes_in_pools_and_operations_are_told_with_their_places() {
+    let check_spec = |kind: &str, spec: &str, expected: Expect| {
+        let head = format!("apiVersion: bulkhead.io/v1\nkind: {kind}\nmetadata: {{name: a}}\n");
+        check(&format!("{head}spec: {spec}\n"), expected);
+    };
+    check_spec(
+        "NodePool",
+        "{labels: {kubernetes.io/hostname: a}, taints: [{key: t}], runtimeClassName: runc, desiredNodes: -1, nodes: 3, partitionStrategy: Mixed}",
+        expect![[r#"
+            a.yaml:4:7 spec.gpuMode: is required
+            a.yaml:4:17 spec.labels[kubernetes.io/hostname]: is each node's own: a pool cannot give it
+            a.yaml:4:54 spec.taints[0].effect: is required
+            a.yaml:4:83 spec.runtimeClassName: runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune
+            a.yaml:4:103 spec.desiredNodes: -1 is out of range: must be between 0 and 50000
+            a.yaml:4:107 spec.nodes: unknown field
+        "#]],
+    );
+    check_spec(
+        "NodeOperation",
+        "{pool: gpu, nodes: [a, b, a, A_B], action: Reboot, maxBatch: 0, timeoutPerNodeSeconds: 0}",
+        expect![[r#"
+            a.yaml:4:26 spec.nodes: name "A_B" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            a.yaml:4:50 spec.action: "Reboot" is not one of Cordon, Uncordon, Drain, SetGpuMode
+            a.yaml:4:68 spec.maxBatch: 0 is out of range: must be between 1 and 5000
+            a.yaml:4:94 spec.timeoutPerNodeSeconds: 0 is out of range: must be between 1 and 86400
+        "#]],
+    );
+    check_spec(
+        "NodeOperation",
+        "{pool: gpu, nodes: [a, a], action: SetGpuMode, force: true}",
+        expect![[r#"
+            a.yaml:4:1 spec.gpuMode: is required by the action SetGpuMode
+            a.yaml:4:19 spec.nodes: must not be set beside pool
+            a.yaml:4:30 spec.nodes[1]: repeats a
+            a.yaml:4:54 spec.force: is for the action Drain only
         "#]],
     );
 }

@@ -73,6 +73,10 @@ wire_oneof!(Command => command {
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }
         SetGpuMode "set_gpu_mode" { node, gpu }
 
+        SyncNodePool "sync_node_pool" { node }
+        AdvanceNodeOperation "advance_node_operation" { operation }
+        ControlNodeOperation "control_node_operation" { operation, control }
+
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }
         RegisterMember "register_member" { member, storage_uid, address, version, feature_level_max }

@@ -107,6 +107,12 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
         }
         Wire::SriovNetworkNodeState(o) => &mut o.meta,
+        Wire::NodePool(o) => {
+            fresh(&mut o.meta, &mut o.spec, super::node_pool::default_pool_spec, &mut o.status)
+        }
+        Wire::NodeOperation(o) => {
+            fresh(&mut o.meta, &mut o.spec, super::node_pool::default_operation_spec, &mut o.status)
+        }
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),

@@ -27,6 +27,7 @@ mod event;
 mod job;
 mod log;
 mod node;
+mod node_pool;
 mod object;
 mod owned;
 mod placement;

@@ -113,7 +113,8 @@ pub fn command() -> impl Strategy<Value = Command> + Clone {
         other_command(),
         workloads::owned_command(),
         devices::device_command(),
-        sriov::sriov_command()
+        sriov::sriov_command(),
+        node_pools::node_pool_command()
     ]
 }
 

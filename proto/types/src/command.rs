@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NetworkAttachment, NodeFacts, NodeGpu, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef,
-    PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
+    NetworkAttachment, NodeFacts, NodeGpu, NodeOperationControl, NodePhase, Object, ObjectId, ObjectRef,
+    ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
     SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
 };
 
@@ -138,6 +138,13 @@ pub enum Command {
         node: Name,
         /// Cordon or uncordon.
         unschedulable: bool,
+    },
+    /// Pauses, resumes or cancels an operation on nodes.
+    ControlNodeOperation {
+        /// Which.
+        operation: Name,
+        /// What shall become of it.
+        control: NodeOperationControl,
     },
     /// Holds back, or lets go, the pods of a Job or the runs of a CronJob.
     SetSuspended {
@@ -422,6 +429,19 @@ pub enum Command {
         job: SmolStr,
         /// The time of the schedule, milliseconds since the epoch.
         scheduled_ms: u64,
+    },
+
+    /// Gives a node what its pool gives its nodes, and takes back what an earlier one gave. What follows is decided by what is
+    /// true when this is applied; refused when nothing does.
+    SyncNodePool {
+        /// Which node.
+        node: ObjectId,
+    },
+    /// Lets an operation on nodes go on by one step. What follows is decided by what is true when this is applied; refused
+    /// when nothing does.
+    AdvanceNodeOperation {
+        /// Which.
+        operation: ObjectId,
     },
 
     /// Brings an ElasticWorkload's source and units to the sizes and specs that it wants of them. What follows is decided by

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 9;
+pub const FEATURE_LEVEL_MAX: u32 = 10;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -51,6 +51,8 @@ pub const NETWORKS_LEVEL: u32 = 9;
 pub const PARTITIONS_LEVEL: u32 = 9;
 /// From this level on there are PodGroups and Queues, pods name them, and groups are preempted whole.
 pub const QUEUES_LEVEL: u32 = 9;
+/// From this level on there are NodePools, operations on many nodes, and descheduling.
+pub const POOLS_LEVEL: u32 = 10;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -69,6 +71,7 @@ impl Kind {
             | Self::SriovNetwork
             | Self::SriovIBNetwork
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
+            Self::NodePool | Self::NodeOperation => POOLS_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -83,6 +86,7 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
@@ -178,6 +182,9 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
+            Self::SyncNodePool { .. }
+            | Self::AdvanceNodeOperation { .. }
+            | Self::ControlNodeOperation { .. } => POOLS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.

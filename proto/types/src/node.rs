@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectMeta, PartitionStrategy, Rare, Resources, StringMap};
+use crate::{NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources, StringMap};
 
 /// A machine that runs pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct NodeStatus {
     pub incarnation: u64,
     /// What the agent found.
     pub facts: NodeFacts,
+    /// What it has from its pool; unset: nothing. Needs [`crate::POOLS_LEVEL`].
+    #[serde(default)]
+    pub pool: Rare<NodePoolRecord>,
 }
 
 /// What an agent finds on its machine and reports on every registration.

@@ -11,6 +11,7 @@ mod disruption_budget;
 mod elastic;
 mod image;
 mod job;
+mod node_pool;
 mod path;
 mod placement;
 mod pod;
@@ -136,6 +137,8 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
             let reason = "SriovNetworkNodeStates are made of policies and of what nodes report only";
             report.push(&root.field("kind"), reason);
         }
+        Object::NodePool(p) => node_pool::pool(&p.spec, &root.field("spec"), &mut report),
+        Object::NodeOperation(o) => node_pool::operation(&o.spec, &root.field("spec"), &mut report),
         Object::ResourceSlice(_) => {
             report.push(&root.field("kind"), "ResourceSlices are made of what nodes report only");
         }
@@ -334,6 +337,8 @@ fn object_bytes(object: &Object) -> usize {
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

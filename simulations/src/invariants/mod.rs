@@ -16,6 +16,7 @@
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
+//! | `node_pools` | a pool changes nothing of a node that is the node's own, and no operation has more nodes in work than its batch | at every new entry |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -61,6 +62,7 @@ pub mod ledger;
 pub mod linearizability;
 pub mod membership;
 pub mod networks;
+pub mod node_pools;
 pub mod physical;
 pub mod placement;
 pub mod preemption;

@@ -38,6 +38,8 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::SriovNetwork(o) => o.meta.as_ref(),
         Kind::SriovIbNetwork(o) => o.meta.as_ref(),
         Kind::SriovNetworkNodeState(o) => o.meta.as_ref(),
+        Kind::NodePool(o) => o.meta.as_ref(),
+        Kind::NodeOperation(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -76,6 +78,8 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::SriovNetwork(o) => o.meta.as_mut(),
         Kind::SriovIbNetwork(o) => o.meta.as_mut(),
         Kind::SriovNetworkNodeState(o) => o.meta.as_mut(),
+        Kind::NodePool(o) => o.meta.as_mut(),
+        Kind::NodeOperation(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -114,6 +118,8 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::SriovNetwork(_) => v1::Kind::SriovNetwork,
         Kind::SriovIbNetwork(_) => v1::Kind::SriovIBNetwork,
         Kind::SriovNetworkNodeState(_) => v1::Kind::SriovNetworkNodeState,
+        Kind::NodePool(_) => v1::Kind::NodePool,
+        Kind::NodeOperation(_) => v1::Kind::NodeOperation,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus,
-    Object, ObjectId, ObjectMeta, PodPhase, Rejection, RejectionCode, StringMap, check_label_key,
+    Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection, RejectionCode, StringMap, check_label_key,
     check_label_value,
 };
 use smol_str::SmolStr;
@@ -14,6 +14,7 @@ use super::managers::manage;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 use crate::evolve::node_labels;
+use crate::node_pool;
 
 /// Most characters of one text that an agent reports about its machine.
 const FACT_LENGTH_MAX: usize = 1024;
@@ -45,8 +46,11 @@ pub(super) fn register(
                 phase_since_ms: emit.at_ms(),
                 incarnation: 1,
                 facts: facts.clone(),
+                pool: Rare::NONE,
             };
-            emit.create(Object::Node(Arc::new(Node { meta, spec: NodeSpec::default(), status })));
+            let mut node = Node { meta, spec: NodeSpec::default(), status };
+            node_pool::join(state, &mut node);
+            emit.create(Object::Node(Arc::new(node)));
         }
     }
     Ok(())

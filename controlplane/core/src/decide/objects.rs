@@ -9,8 +9,8 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
-    vertical,
+    Emit, autoscaling, claims, devices, elastic, networks, node_pools, not_allowed, not_found, priorities,
+    quota, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -41,8 +41,10 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     networks::check(state, None, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
+    node_pools::check(state, object)?;
     let object = fresh(object, emit);
     quota::check_room(state, &object)?;
+    node_pools::create_default(state, &object, emit);
     emit.create(object);
     Ok(())
 }
@@ -115,6 +117,8 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::Department(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodGroup(one) => Arc::make_mut(one).status = Default::default(),
         Object::Queue(one) => Arc::make_mut(one).status = Default::default(),
+        Object::NodePool(one) => Arc::make_mut(one).status = Default::default(),
+        Object::NodeOperation(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -315,6 +319,7 @@ pub(super) fn delete(
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     let (kind, id) = (reference.kind, object.meta().id);
     quota::check_delete(state, &object)?;
+    node_pools::check_delete(state, &object)?;
     match &object {
         Object::Pod(pod) => super::pods::delete_one(state, pod, grace_ms, force, "Deleted", emit),
         Object::Namespace(namespace) => {

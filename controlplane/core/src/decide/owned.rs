@@ -144,6 +144,7 @@ pub(super) fn set_status(
         Kind::CronHorizontalPodAutoscaler,
         Kind::VerticalPodAutoscaler,
         Kind::ElasticWorkload,
+        Kind::NodeOperation,
     ];
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
@@ -183,6 +184,7 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::Department(o) => ObjectStatus::Department(o.status.clone()),
         Object::PodGroup(o) => ObjectStatus::PodGroup(o.status.clone()),
         Object::Queue(o) => ObjectStatus::Queue(o.status.clone()),
+        Object::NodePool(o) => ObjectStatus::NodePool(o.status.clone()),
         _ => return None,
     })
 }

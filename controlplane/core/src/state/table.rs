@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
-    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, NodeOperation,
+    NodePool, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass,
+    Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
     SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
@@ -59,7 +59,9 @@ stored!(
     SriovNetworkNodePolicy,
     SriovNetwork,
     SriovIBNetwork,
-    SriovNetworkNodeState
+    SriovNetworkNodeState,
+    NodePool,
+    NodeOperation
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

@@ -2,10 +2,10 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node,
+    NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
+    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork,
+    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -125,4 +125,8 @@ tables! {
     sriov_ib_networks: SriovIBNetwork;
     /// The NICs of all nodes.
     sriov_network_node_states: SriovNetworkNodeState;
+    /// All pools of nodes.
+    node_pools: NodePool;
+    /// All operations on nodes.
+    node_operations: NodeOperation;
 }

@@ -26,6 +26,8 @@ mod managers;
 mod mixed;
 mod network_kit;
 mod networks;
+mod node_operations;
+mod node_pools;
 mod nodes;
 mod placement;
 mod placement_laws;

@@ -74,6 +74,13 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
+        ObjectStatus::NodePool(s) => {
+            format!("{} of {} nodes ready, {} missing, {} surplus", s.ready, s.nodes, s.missing, s.surplus)
+        }
+        ObjectStatus::NodeOperation(s) => {
+            let figures = format!("{}: {} of {} nodes done", s.phase.as_str(), s.succeeded, s.total);
+            if s.message.is_empty() { figures } else { format!("{figures}; {}", s.message) }
+        }
         ObjectStatus::SriovNetworkNodeState(s) => {
             let holders: Vec<&str> =
                 s.blocked.iter().flat_map(|block| block.holders.iter().map(|pod| pod.as_str())).collect();
