@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use claims::*;
 pub use commands::*;
+pub use descheduler::*;
 pub use devices::*;
 pub use events::*;
 pub use node_pools::*;
@@ -53,6 +54,7 @@ macro_rules! record {
 mod autoscaling;
 mod claims;
 mod commands;
+mod descheduler;
 mod devices;
 mod events;
 mod node_pools;

@@ -165,6 +165,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::sriov_objects(),
         fixtures::queue_objects(),
         fixtures::node_pool_objects(),
+        fixtures::descheduler_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

@@ -107,6 +107,7 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::SriovNetworkNodeState(_)
         | Object::NodePool(_)
         | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;

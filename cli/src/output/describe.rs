@@ -161,6 +161,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::PodGroup(o) => queues::pod_group(&mut page, o),
         Object::Queue(o) => queues::queue(&mut page, o),
         Object::NodePool(o) => node_pools::pool(&mut page, o),
+        Object::DeschedulerPolicy(o) => node_pools::descheduler(&mut page, o),
         Object::NodeOperation(o) => node_pools::operation(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),

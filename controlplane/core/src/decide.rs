@@ -5,6 +5,7 @@ mod claims;
 mod cluster;
 mod cron_scaling;
 mod delivery;
+mod descheduler;
 mod devices;
 mod elastic;
 mod emit;
@@ -239,6 +240,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::Evict { .. }
         | Command::ScaleBySchedule { .. }
         | Command::SpreadReplicas { .. }
+        | Command::Deschedule { .. }
         | Command::Recommend { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
         Command::SetUnschedulable { .. }
@@ -249,12 +251,17 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
-        Command::SyncNodePool { .. }
-        | Command::AdvanceNodeOperation { .. }
-        | Command::ControlNodeOperation { .. } => node_pools::decide(state, command, emit),
+        other => decide_fleet(state, other, emit),
+    }
+}
+
+/// The part of [`decide_command`] that is about many nodes together, and the cluster itself.
+fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+        other => node_pools::decide(state, other, emit),
     }
 }
 
@@ -335,6 +342,9 @@ fn decide_pods_of_workloads(state: &State, command: &Command, emit: &mut Emit<'_
         }
         Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
             cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
+        }
+        Command::Deschedule { policy, generation, pods } => {
+            descheduler::deschedule(state, *policy, *generation, pods, emit)
         }
         Command::SpreadReplicas { workload, generation } => {
             elastic::spread(state, *workload, *generation, emit)

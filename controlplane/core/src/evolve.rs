@@ -312,7 +312,7 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         StatefulSet DaemonSet CronJob HorizontalPodAutoscaler CronHorizontalPodAutoscaler PodDisruptionBudget
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
-        NodePool NodeOperation
+        NodePool NodeOperation DeschedulerPolicy
     }
 }
 
@@ -397,6 +397,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         }
         (Object::NodePool(o), ObjectStatus::NodePool(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::NodeOperation(o), ObjectStatus::NodeOperation(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::DeschedulerPolicy(o), ObjectStatus::DeschedulerPolicy(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),
     }
     object

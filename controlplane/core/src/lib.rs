@@ -22,6 +22,7 @@ pub mod autoscale;
 mod claims;
 mod conditions;
 pub mod decide;
+mod descheduler;
 pub mod devices;
 pub mod disruption;
 mod elastic;

@@ -42,6 +42,12 @@ pub fn check_fit(spec: &PodSpec, request: Resources, node: &Node, usage: NodeUsa
     check_room(request, node, usage)
 }
 
+/// Whether required anti-affinity, of the pod or of those beside it, lets a pod be on a node.
+pub(crate) fn is_kept_off(vicinity: &Vicinity, outlook: &Outlook, node: &Node) -> bool {
+    let found = pod_affinity::check(vicinity, outlook, node);
+    matches!(found, Err(Misfit::PodAntiAffinity | Misfit::ExistingPodAntiAffinity))
+}
+
 /// The part of [`check_fit`] that depends on the node's own properties only.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ mod cron_autoscaler;
 mod cron_job;
 mod daemon_set;
 pub(crate) mod deployment;
+mod descheduler;
 mod device_classes;
 mod disruption;
 mod elastic;
@@ -62,7 +63,8 @@ pub(crate) const COMMANDS_PER_RUN: usize = 128;
 pub(crate) const OBJECTS_PER_RUN: usize = 512;
 
 /// Reconcilers that have no part in a trial.
-const OFF_TRIAL: [&str; 7] = [
+const OFF_TRIAL: [&str; 8] = [
+    "descheduler",
     "node-lifecycle",
     "node-operation",
     "cron-job",
@@ -191,6 +193,7 @@ impl Reconcilers {
             Box::new(sriov::SriovPolicies::default()),
             Box::new(node_pool::NodePools::default()),
             Box::new(node_operation::NodeOperations::default()),
+            Box::new(descheduler::Deschedulers::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

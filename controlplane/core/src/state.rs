@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
-    MemberRole, Name, Namespace, Node, NodeOperation, NodePool, Object, ObjectId, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler, digest128,
+    DeschedulerPolicy, DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange,
+    MemberId, MemberRecord, MemberRole, Name, Namespace, Node, NodeOperation, NodePool, Object, ObjectId,
+    ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass,
+    Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision, Secret, SriovIBNetwork,
+    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -84,6 +85,7 @@ pub struct State {
     pub(crate) sriov_network_node_states: Table<SriovNetworkNodeState>,
     pub(crate) node_pools: Table<NodePool>,
     pub(crate) node_operations: Table<NodeOperation>,
+    pub(crate) descheduler_policies: Table<DeschedulerPolicy>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,

@@ -7,6 +7,7 @@ mod container;
 mod cron_autoscaler;
 mod decoder;
 mod delivery;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
@@ -32,11 +33,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
-    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, NodeOperation, NodePool, Object,
-    ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile,
-    Project, Queue, ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
-    VerticalPodAutoscaler, validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeschedulerPolicy, DeviceClass,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, NodeOperation,
+    NodePool, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
+    PodStatus, Profile, Project, Queue, ResourceQuota, Shared, SriovIBNetwork, SriovNetwork,
+    SriovNetworkNodePolicy, StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -351,6 +352,10 @@ fn hardware(
         Kind::NodeOperation => {
             let (spec, status) = (node_pool::operation(d, spec?)?, Default::default());
             Object::NodeOperation(Arc::new(NodeOperation { meta: meta?, spec, status }))
+        }
+        Kind::DeschedulerPolicy => {
+            let (spec, status) = (descheduler::policy(d, spec?)?, Default::default());
+            Object::DeschedulerPolicy(Arc::new(DeschedulerPolicy { meta: meta?, spec, status }))
         }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })

@@ -5,6 +5,7 @@ mod claim;
 mod config;
 mod cron_autoscaler;
 mod delivery;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
@@ -91,7 +92,8 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
         | Object::NodePool(_)
-        | Object::NodeOperation(_) => hardware(object),
+        | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_) => hardware(object),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -141,6 +143,9 @@ fn hardware(object: &Object) -> (Option<Value>, Option<Value>) {
         Object::NodePool(o) => (Some(node_pool::pool_spec(&o.spec)), Some(node_pool::pool_status(&o.status))),
         Object::NodeOperation(o) => {
             (Some(node_pool::operation_spec(&o.spec)), Some(node_pool::operation_status(&o.status)))
+        }
+        Object::DeschedulerPolicy(o) => {
+            (Some(descheduler::policy_spec(&o.spec)), Some(descheduler::policy_status(&o.status)))
         }
         other => unreachable!("a {} is no hardware", other.kind()),
     }

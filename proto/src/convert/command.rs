@@ -1,8 +1,8 @@
 //! Commands and submissions as the log holds them.
 
 use bulkhead_types::{
-    Binding, COMMANDS_MAX, Command, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId, NETWORKS_PER_POD_MAX, ObjectId,
-    PodReport, Precondition, Stamped, VICTIMS_MAX,
+    Binding, COMMANDS_MAX, Command, DESCHEDULED_PER_RUN_MAX, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId,
+    NETWORKS_PER_POD_MAX, ObjectId, PodReport, Precondition, Stamped, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -76,6 +76,7 @@ wire_oneof!(Command => command {
         SyncNodePool "sync_node_pool" { node }
         AdvanceNodeOperation "advance_node_operation" { operation }
         ControlNodeOperation "control_node_operation" { operation, control }
+        Deschedule "deschedule" { policy, generation, pods (DESCHEDULED_PER_RUN_MAX as usize) }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }

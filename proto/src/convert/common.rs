@@ -18,7 +18,7 @@ wire_enum! {
         ResourceQuota, LimitRange, Department, Project, PodGroup, Queue,
         DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
-        NodePool, NodeOperation,
+        NodePool, NodeOperation, DeschedulerPolicy,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

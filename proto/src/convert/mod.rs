@@ -20,6 +20,7 @@ mod command;
 mod common;
 mod config;
 mod defaults;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;

@@ -45,6 +45,7 @@ impl From<&Object> for v1::Object {
             Object::SriovNetworkNodeState(o) => Wire::SriovNetworkNodeState(o.to_wire()),
             Object::NodePool(o) => Wire::NodePool(o.to_wire()),
             Object::NodeOperation(o) => Wire::NodeOperation(o.to_wire()),
+            Object::DeschedulerPolicy(o) => Wire::DeschedulerPolicy(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -101,6 +102,7 @@ impl TryFrom<v1::Object> for Object {
             }
             Wire::NodePool(o) => Self::NodePool(read(o, "node_pool")?),
             Wire::NodeOperation(o) => Self::NodeOperation(read(o, "node_operation")?),
+            Wire::DeschedulerPolicy(o) => Self::DeschedulerPolicy(read(o, "descheduler_policy")?),
         })
     }
 }

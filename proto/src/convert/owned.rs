@@ -21,6 +21,7 @@ wire_oneof!(ObjectStatus => object_status {
         PodGroup "pod_group", Queue "queue",
         SriovNetworkNodeState "sriov_network_node_state",
         NodePool "node_pool", NodeOperation "node_operation",
+        DeschedulerPolicy "descheduler_policy",
     }
     messages {}
 });

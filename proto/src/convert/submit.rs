@@ -267,6 +267,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::SriovNetworkNodeState => "sriov_network_node_state",
         Kind::NodePool => "node_pool",
         Kind::NodeOperation => "node_operation",
+        Kind::DeschedulerPolicy => "descheduler_policy",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -114,7 +114,8 @@ pub fn command() -> impl Strategy<Value = Command> + Clone {
         workloads::owned_command(),
         devices::device_command(),
         sriov::sriov_command(),
-        node_pools::node_pool_command()
+        node_pools::node_pool_command(),
+        descheduler::descheduler_command()
     ]
 }
 

@@ -177,6 +177,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         sriov_state().prop_map(|o| Object::SriovNetworkNodeState(Arc::new(o))),
         node_pool().prop_map(|o| Object::NodePool(Arc::new(o))),
         node_operation().prop_map(|o| Object::NodeOperation(Arc::new(o))),
+        descheduler_policy().prop_map(|o| Object::DeschedulerPolicy(Arc::new(o))),
     ]
 }
 
@@ -201,6 +202,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         sriov_state_status().prop_map(ObjectStatus::SriovNetworkNodeState),
         node_pool_status().prop_map(ObjectStatus::NodePool),
         node_operation_status().prop_map(ObjectStatus::NodeOperation),
+        descheduler_policy_status().prop_map(ObjectStatus::DeschedulerPolicy),
     ]
 }
 

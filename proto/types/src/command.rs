@@ -5,10 +5,10 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NetworkAttachment, NodeFacts, NodeGpu, NodeOperationControl, NodePhase, Object, ObjectId, ObjectRef,
-    ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
-    SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
+    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Descheduled, DeviceReport, Kind,
+    MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeOperationControl, NodePhase, Object, ObjectId,
+    ObjectRef, ObjectStatus, OwnerRef, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
+    SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -442,6 +442,17 @@ pub enum Command {
     AdvanceNodeOperation {
         /// Which.
         operation: ObjectId,
+    },
+
+    /// Evicts pods by a DeschedulerPolicy. Each is checked again; those that may not be evicted now, or that fit nowhere else,
+    /// are passed over. Refused when the policy is another one, or its next run is not due.
+    Deschedule {
+        /// Which policy.
+        policy: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which pods, with why; at most [`crate::DESCHEDULED_PER_RUN_MAX`].
+        pods: Vec<Descheduled>,
     },
 
     /// Brings an ElasticWorkload's source and units to the sizes and specs that it wants of them. What follows is decided by

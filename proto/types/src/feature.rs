@@ -71,7 +71,7 @@ impl Kind {
             | Self::SriovNetwork
             | Self::SriovIBNetwork
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
-            Self::NodePool | Self::NodeOperation => POOLS_LEVEL,
+            Self::NodePool | Self::NodeOperation | Self::DeschedulerPolicy => POOLS_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -184,7 +184,8 @@ impl Command {
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
             Self::SyncNodePool { .. }
             | Self::AdvanceNodeOperation { .. }
-            | Self::ControlNodeOperation { .. } => POOLS_LEVEL,
+            | Self::ControlNodeOperation { .. }
+            | Self::Deschedule { .. } => POOLS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             // Agents know nothing of it: one that says it all the same must not write what others cannot read.

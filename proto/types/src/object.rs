@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, NodeOperation,
-    NodePool, ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile,
-    Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeschedulerPolicy, DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node,
+    NodeOperation, NodePool, ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
+    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork,
+    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -166,6 +166,8 @@ kinds! {
     NodePool = 33, "bulkhead.io/v1", cluster, ["nodepool", "nodepools", "np"];
     /// Something that is done to many nodes, batch by batch.
     NodeOperation = 34, "bulkhead.io/v1", cluster, ["nodeoperation", "nodeoperations", "nodeop"];
+    /// Which pods are moved.
+    DeschedulerPolicy = 36, "bulkhead.io/v1", cluster, ["deschedulerpolicy", "deschedulerpolicies", "descheduler"];
 }
 
 impl std::fmt::Display for Kind {

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, NodeOperationStatus, NodePoolStatus, ObjectId,
-    PersistentVolumeClaimStatus, PodGroupStatus, QueueStatus, QuotaStatus, SriovNetworkNodeStateStatus,
-    StatefulSetStatus, VerticalAutoscalerStatus,
+    AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DeschedulerPolicyStatus,
+    DisruptionBudgetStatus, ElasticWorkloadStatus, JobStatus, Kind, Name, NodeOperationStatus,
+    NodePoolStatus, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus, QueueStatus, QuotaStatus,
+    SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -78,6 +78,8 @@ pub enum ObjectStatus {
     NodePool(NodePoolStatus),
     /// Of a NodeOperation.
     NodeOperation(NodeOperationStatus),
+    /// Of a DeschedulerPolicy.
+    DeschedulerPolicy(DeschedulerPolicyStatus),
 }
 
 impl ObjectStatus {
@@ -103,6 +105,7 @@ impl ObjectStatus {
             Self::SriovNetworkNodeState(_) => Kind::SriovNetworkNodeState,
             Self::NodePool(_) => Kind::NodePool,
             Self::NodeOperation(_) => Kind::NodeOperation,
+            Self::DeschedulerPolicy(_) => Kind::DeschedulerPolicy,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod autoscaler;
 mod claim;
 mod config;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
@@ -137,6 +138,7 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
             let reason = "SriovNetworkNodeStates are made of policies and of what nodes report only";
             report.push(&root.field("kind"), reason);
         }
+        Object::DeschedulerPolicy(p) => descheduler::policy(&p.spec, &root.field("spec"), &mut report),
         Object::NodePool(p) => node_pool::pool(&p.spec, &root.field("spec"), &mut report),
         Object::NodeOperation(o) => node_pool::operation(&o.spec, &root.field("spec"), &mut report),
         Object::ResourceSlice(_) => {
@@ -339,6 +341,7 @@ fn object_bytes(object: &Object) -> usize {
         | Object::SriovNetworkNodeState(_)
         | Object::NodePool(_)
         | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

@@ -1,6 +1,6 @@
-//! NodePools and NodeOperations in full.
+//! NodePools, NodeOperations and DeschedulerPolicies in full.
 
-use bulkhead_types::{Node, NodeGpu, NodeOperation, NodePool, Taint};
+use bulkhead_types::{DeschedulerPolicy, Node, NodeGpu, NodeOperation, NodePool, Taint};
 
 use super::Page;
 use crate::time::{age, rfc3339, short};
@@ -89,6 +89,26 @@ pub(super) fn operation(page: &mut Page, operation: &NodeOperation) {
     );
     page.optional("Failed", some(status.failed.iter().map(|one| format!("{}: {}", one.node, one.reason))));
     page.optional("Waiting", some(status.waiting.iter().map(ToString::to_string)));
+}
+
+pub(super) fn descheduler(page: &mut Page, policy: &DeschedulerPolicy) {
+    let (spec, status) = (&policy.spec, &policy.status);
+    let strategies: Vec<&str> = spec.strategies.iter().map(|one| one.as_str()).collect();
+    page.line("Strategies", strategies.join("\n"));
+    page.line("Interval", short(spec.interval_ms / 1000));
+    page.line("Cool-down", format!("{} for each owner", short(spec.cool_down_ms / 1000)));
+    page.line("Dry run", spec.dry_run.to_string());
+    if status.last_run_ms > 0 {
+        page.line("Last run", format!("{} ({} ago)", rfc3339(status.last_run_ms), age(status.last_run_ms)));
+    }
+    let word = if status.last_was_dry_run { "Would evict" } else { "Evicted then" };
+    let lines = status
+        .last
+        .iter()
+        .map(|one| format!("{} on {}: {}: {}", one.name, one.node, one.strategy, one.reason));
+    page.optional(word, some(lines));
+    page.line("Evicted", format!("{} pods by all runs", status.evicted));
+    page.line("Left alone", format!("{} owners", status.cooling.len()));
 }
 
 /// The first lines of a list.

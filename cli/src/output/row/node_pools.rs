@@ -1,8 +1,17 @@
-//! NodePools and NodeOperations in a row.
+//! NodePools, NodeOperations and DeschedulerPolicies in a row.
 
-use bulkhead_types::{NodeOperation, NodePool};
+use bulkhead_types::{DeschedulerPolicy, Kind, NodeOperation, NodePool};
 
-use crate::time::age;
+use crate::time::{age, short};
+
+/// Columns of one of the three.
+pub(super) fn header(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::NodePool => &["NAME", "NODES", "READY", "DESIRED", "MISSING", "SURPLUS", "AGE"],
+        Kind::NodeOperation => &["NAME", "ACTION", "NODES", "PHASE", "DONE", "IN WORK", "FAILED", "AGE"],
+        _ => &["NAME", "STRATEGIES", "INTERVAL", "DRY RUN", "LAST", "EVICTED", "AGE"],
+    }
+}
 
 /// Cells of a pool: how many nodes it has, how many are Ready, how many it should have, and the difference.
 pub(super) fn pool(pool: &NodePool) -> Vec<String> {
@@ -31,5 +40,18 @@ pub(super) fn operation(operation: &NodeOperation) -> Vec<String> {
         status.in_work.len().to_string(),
         status.failed.len().to_string(),
         age(operation.meta.created_at_ms),
+    ]
+}
+
+/// Cells of a policy: how many strategies, how often, what the last run evicted or would have, and all runs.
+pub(super) fn descheduler(policy: &DeschedulerPolicy) -> Vec<String> {
+    let (spec, status) = (&policy.spec, &policy.status);
+    vec![
+        spec.strategies.len().to_string(),
+        short(spec.interval_ms / 1000),
+        spec.dry_run.to_string(),
+        status.last.len().to_string(),
+        status.evicted.to_string(),
+        age(policy.meta.created_at_ms),
     ]
 }

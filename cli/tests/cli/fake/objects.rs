@@ -40,6 +40,7 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::SriovNetworkNodeState(o) => o.meta.as_ref(),
         Kind::NodePool(o) => o.meta.as_ref(),
         Kind::NodeOperation(o) => o.meta.as_ref(),
+        Kind::DeschedulerPolicy(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -80,6 +81,7 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::SriovNetworkNodeState(o) => o.meta.as_mut(),
         Kind::NodePool(o) => o.meta.as_mut(),
         Kind::NodeOperation(o) => o.meta.as_mut(),
+        Kind::DeschedulerPolicy(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -120,6 +122,7 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::SriovNetworkNodeState(_) => v1::Kind::SriovNetworkNodeState,
         Kind::NodePool(_) => v1::Kind::NodePool,
         Kind::NodeOperation(_) => v1::Kind::NodeOperation,
+        Kind::DeschedulerPolicy(_) => v1::Kind::DeschedulerPolicy,
     }
 }
 

@@ -9,8 +9,8 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, networks, node_pools, not_allowed, not_found, priorities,
-    quota, vertical,
+    Emit, autoscaling, claims, descheduler, devices, elastic, networks, node_pools, not_allowed, not_found,
+    priorities, quota, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -42,6 +42,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
     node_pools::check(state, object)?;
+    descheduler::check(state, object)?;
     let object = fresh(object, emit);
     quota::check_room(state, &object)?;
     node_pools::create_default(state, &object, emit);
@@ -119,6 +120,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::Queue(one) => Arc::make_mut(one).status = Default::default(),
         Object::NodePool(one) => Arc::make_mut(one).status = Default::default(),
         Object::NodeOperation(one) => Arc::make_mut(one).status = Default::default(),
+        Object::DeschedulerPolicy(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)

@@ -145,6 +145,7 @@ pub(super) fn set_status(
         Kind::VerticalPodAutoscaler,
         Kind::ElasticWorkload,
         Kind::NodeOperation,
+        Kind::DeschedulerPolicy,
     ];
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));

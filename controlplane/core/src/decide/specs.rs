@@ -48,6 +48,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::PodGroup(a), Object::PodGroup(b)) => a.spec != b.spec,
         (Object::Queue(a), Object::Queue(b)) => a.spec != b.spec,
         (Object::NodePool(a), Object::NodePool(b)) => a.spec != b.spec,
+        (Object::DeschedulerPolicy(a), Object::DeschedulerPolicy(b)) => a.spec != b.spec,
         (Object::NodeOperation(a), Object::NodeOperation(b)) => a.spec != b.spec,
         _ => false,
     }

@@ -2,10 +2,11 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node,
-    NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
-    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork,
-    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeschedulerPolicy, DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange,
+    Namespace, Node, NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
+    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
+    StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -129,4 +130,6 @@ tables! {
     node_pools: NodePool;
     /// All operations on nodes.
     node_operations: NodeOperation;
+    /// All policies of the descheduler.
+    descheduler_policies: DeschedulerPolicy;
 }

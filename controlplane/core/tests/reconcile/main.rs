@@ -10,6 +10,7 @@ mod daemon_laws;
 mod daemon_sets;
 mod deliveries;
 mod delivery_laws;
+mod descheduler;
 mod device_kit;
 mod device_laws;
 mod device_modes;

@@ -74,12 +74,8 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
-        ObjectStatus::NodePool(s) => {
-            format!("{} of {} nodes ready, {} missing, {} surplus", s.ready, s.nodes, s.missing, s.surplus)
-        }
-        ObjectStatus::NodeOperation(s) => {
-            let figures = format!("{}: {} of {} nodes done", s.phase.as_str(), s.succeeded, s.total);
-            if s.message.is_empty() { figures } else { format!("{figures}; {}", s.message) }
+        ObjectStatus::NodePool(_) | ObjectStatus::NodeOperation(_) | ObjectStatus::DeschedulerPolicy(_) => {
+            of_fleet(status)
         }
         ObjectStatus::SriovNetworkNodeState(s) => {
             let holders: Vec<&str> =
@@ -91,6 +87,30 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
             };
             format!("{:?}{waits} {}", s.sync_status, s.last_sync_error).trim_end().to_owned()
         }
+    }
+}
+
+/// The same of what is about many nodes.
+fn of_fleet(status: &ObjectStatus) -> String {
+    match status {
+        ObjectStatus::NodePool(s) => {
+            format!("{} of {} nodes ready, {} missing, {} surplus", s.ready, s.nodes, s.missing, s.surplus)
+        }
+        ObjectStatus::DeschedulerPolicy(s) => {
+            let word = if s.last_was_dry_run { "would evict" } else { "evicted" };
+            let names: Vec<String> =
+                s.last.iter().map(|one| format!("{} ({})", one.name, one.strategy)).collect();
+            if names.is_empty() {
+                "nothing to evict".to_owned()
+            } else {
+                format!("{word} {}", names.join(", "))
+            }
+        }
+        ObjectStatus::NodeOperation(s) => {
+            let figures = format!("{}: {} of {} nodes done", s.phase.as_str(), s.succeeded, s.total);
+            if s.message.is_empty() { figures } else { format!("{figures}; {}", s.message) }
+        }
+        other => unreachable!("a {} is told elsewhere", other.kind()),
     }
 }
 
