@@ -200,7 +200,7 @@ fn mistakes_of_requests_are_told_with_their_places() {
     check(
         "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation
+            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy
         "#]],
     );
 }
@@ -256,6 +256,50 @@ fn mistakes_in_pools_and_operations_are_told_with_their_places() {
             a.yaml:4:19 spec.nodes: must not be set beside pool
             a.yaml:4:30 spec.nodes[1]: repeats a
             a.yaml:4:54 spec.force: is for the action Drain only
+        "#]],
+    );
+}
+
+#[test]
+fn the_example_of_descheduling_is_read_whole_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/descheduler.yaml"));
+    let [Object::DeschedulerPolicy(policy)] = &objects[..] else { panic!("a policy, not {objects:?}") };
+    assert_eq!(read(&to_yaml(&objects[0], NAMES)), objects);
+    assert_eq!(
+        (policy.spec.interval_ms, policy.spec.dry_run, policy.spec.strategies.len()),
+        (120_000, true, 8)
+    );
+}
+
+#[test]
+fn mistakes_in_descheduling_are_told_with_their_places() {
+    let head = "apiVersion: bulkhead.io/v1\nkind: DeschedulerPolicy\nmetadata: {name: a}\n";
+    check(
+        &format!(
+            "{head}spec: {{intervalSeconds: 1, namespaces: {{include: [a], exclude: [b]}}, strategies: [{{name: RemoveDuplicate}}, \
+             {{name: PodLifeTime}}, {{name: RemoveDuplicates, args: {{excludeOwnerKinds: [Job]}}}}, {{name: LowNodeUtilization, \
+             args: {{thresholds: {{cpu: 200}}, targetThresholds: {{cpu: 50, gpu: 1}}}}}}]}}\n"
+        ),
+        expect![[r#"
+            a.yaml:4:8 spec.intervalSeconds: must be from 10 to 86400
+            a.yaml:4:28 spec.namespaces: must be either include or exclude
+            a.yaml:4:90 spec.strategies[0].name: "RemoveDuplicate" is no strategy: did you mean "RemoveDuplicates"?; there are LowNodeUtilization, RemoveDuplicates, RemovePodsViolatingNodeAffinity, RemovePodsViolatingNodeTaints, RemovePodsViolatingTopologySpreadConstraint, RemovePodsViolatingInterPodAntiAffinity, RemovePodsHavingTooManyRestarts, PodLifeTime
+            a.yaml:4:108 spec.strategies[1].args: is required
+            a.yaml:4:161 spec.strategies[2].args.excludeOwnerKinds: not supported yet
+            a.yaml:4:241 spec.strategies[3].args.thresholds.cpu: 200 is out of range: must be between 0 and 100
+            a.yaml:4:275 spec.strategies[3].args.targetThresholds.gpu: unknown field: did you mean "cpu"?
+        "#]],
+    );
+    check(
+        &format!(
+            "{head}spec: {{coolDownSeconds: 999999, strategies: [{{name: LowNodeUtilization, args: {{thresholds: {{cpu: 50}}, \
+             targetThresholds: {{cpu: 20, pods: 10}}}}}}, {{name: RemoveDuplicates}}, {{name: RemoveDuplicates}}]}}\n"
+        ),
+        expect![[r#"
+            a.yaml:4:8 spec.coolDownSeconds: must be at most 604800
+            a.yaml:4:122 spec.strategies[0].args.targetThresholds.cpu: must be at least the threshold, which is 50
+            a.yaml:4:131 spec.strategies[0].args.targetThresholds.pods: must not be set: thresholds do not name it
+            a.yaml:4:171 spec.strategies[2].name: repeats RemoveDuplicates
         "#]],
     );
 }
