@@ -17,6 +17,7 @@
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
 //! | `node_pools` | a pool changes nothing of a node that is the node's own, and no operation has more nodes in work than its batch | at every new entry |
+//! | `descheduler` | a policy leaves owners alone as long as it says, and evicts nobody in a dry run | at every run of one |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -50,6 +51,7 @@ pub mod convergence;
 pub mod cron_jobs;
 pub mod daemon_set;
 pub mod delivery;
+pub mod descheduler;
 pub mod devices;
 pub mod digests;
 pub mod exactly_once;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    Command, FEATURE_LEVEL_MAX, Kind, LABEL_NODE_POOL, Name, NodeAction, NodeOperation, NodeOperationControl,
+    Command, DeschedulerPolicy, DeschedulerPolicySpec, DeschedulerPolicyStatus, DeschedulerStrategy,
+    FEATURE_LEVEL_MAX, Kind, LABEL_NODE_POOL, Name, NodeAction, NodeOperation, NodeOperationControl,
     NodeOperationSpec, NodeOperationStatus, NodePool, NodePoolSpec, NodePoolStatus, Object, ObjectMeta,
-    ObjectRef, POOLS_LEVEL, Rare, Taint, TaintEffect,
+    ObjectRef, POOLS_LEVEL, Rare, Taint, TaintEffect, UtilizationThresholds,
 };
 use smol_str::SmolStr;
 
@@ -30,7 +31,8 @@ pub(super) fn level(state: &State) -> Option<Command> {
 pub(super) fn command(rng: &mut Rng, state: &State, node: &Name) -> Command {
     let pool = name(rng.pick::<&str>(&POOLS));
     let operation = name(&format!("operation-{}", rng.range(1, OPERATIONS)));
-    match rng.range(0, 99) {
+    match rng.range(0, 109) {
+        100.. => Command::Apply(Object::DeschedulerPolicy(Arc::new(descheduler(rng)))),
         0..30 => Command::Apply(Object::NodePool(Arc::new(node_pool(rng, pool)))),
         30..34 => delete(Kind::NodePool, pool),
         34..64 => edit(rng, state, node)
@@ -47,6 +49,44 @@ pub(super) fn command(rng: &mut Rng, state: &State, node: &Name) -> Command {
         }
         _ => delete(Kind::NodeOperation, operation),
     }
+}
+
+/// One policy, whose cool-down is longer than a run may take to come to rest.
+fn descheduler(rng: &mut Rng) -> DeschedulerPolicy {
+    let low = UtilizationThresholds { cpu: Some(rng.range(5, 40) as u32), ..Default::default() };
+    let high = UtilizationThresholds { cpu: Some(rng.range(40, 80) as u32), ..Default::default() };
+    let all = [
+        DeschedulerStrategy::RemoveDuplicates,
+        DeschedulerStrategy::RemovePodsViolatingNodeAffinity,
+        DeschedulerStrategy::RemovePodsViolatingNodeTaints { include_prefer_no_schedule: rng.chance(300) },
+        DeschedulerStrategy::RemovePodsViolatingTopologySpreadConstraint,
+        DeschedulerStrategy::RemovePodsViolatingInterPodAntiAffinity,
+        DeschedulerStrategy::LowNodeUtilization {
+            thresholds: low,
+            target_thresholds: high,
+            measured: false,
+            number_of_nodes: 0,
+        },
+        DeschedulerStrategy::PodLifeTime { max_pod_life_time_ms: rng.range(1, 60) * 1000 },
+    ];
+    let first = rng.range(0, all.len() as u64 - 1) as usize;
+    let strategies = all.iter().cycle().skip(first).take(rng.range(1, 4) as usize).cloned().collect();
+    let spec = DeschedulerPolicySpec {
+        interval_ms: rng.range(10, 30) * 1000,
+        cool_down_ms: rng.range(30, 120) * 60_000,
+        dry_run: rng.chance(200),
+        max_per_node: rng.chance(300).then(|| rng.range(1, 2) as u32),
+        max_per_namespace: None,
+        max_total: rng.chance(300).then(|| rng.range(0, 3) as u32),
+        include: Vec::new(),
+        exclude: Vec::new(),
+        label_selector: Rare::NONE,
+        priority_threshold: None,
+        evict_local_storage_pods: rng.chance(500),
+        strategies,
+    };
+    let meta = ObjectMeta::new(None, name("balance"));
+    DeschedulerPolicy { meta, spec, status: DeschedulerPolicyStatus::default() }
 }
 
 fn delete(kind: Kind, name: Name) -> Command {
