@@ -160,7 +160,7 @@ fn strategy(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeschedulerS
             let args = some(d, &fields, args)?;
             let threshold = required(d, args, "podRestartThreshold")?;
             DeschedulerStrategy::RemovePodsHavingTooManyRestarts {
-                pod_restart_threshold: u32::try_from(threshold).ok()?,
+                pod_restart_threshold: threshold,
                 including_init_containers: flag(d, Some(args), "includingInitContainers"),
             }
         }

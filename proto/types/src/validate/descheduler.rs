@@ -69,11 +69,11 @@ fn strategy(one: &DeschedulerStrategy, path: &Path<'_>, report: &mut Report) {
         DeschedulerStrategy::RemovePodsHavingTooManyRestarts { pod_restart_threshold: 0, .. } => {
             report.push(&path.field("podRestartThreshold"), "must be at least 1");
         }
-        DeschedulerStrategy::PodLifeTime { max_pod_life_time_ms } => {
-            if !(1000..=DURATION_MS_MAX).contains(max_pod_life_time_ms) {
-                let reason = format!("must be from 1 to {}", DURATION_MS_MAX / 1000);
-                report.push(&path.field("maxPodLifeTimeSeconds"), reason);
-            }
+        DeschedulerStrategy::PodLifeTime { max_pod_life_time_ms }
+            if !(1000..=DURATION_MS_MAX).contains(max_pod_life_time_ms) =>
+        {
+            let reason = format!("must be from 1 to {}", DURATION_MS_MAX / 1000);
+            report.push(&path.field("maxPodLifeTimeSeconds"), reason);
         }
         _ => {}
     }
