@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::invariants::{
     Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, devices,
-    digests, ensure, exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption, prefix,
-    queues, rebuilt, revisions, rollout, stateful_set,
+    digests, elastic, ensure, exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption,
+    prefix, queues, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -211,6 +211,7 @@ impl Chronicle {
         placement::check(&before, transaction)?;
         preemption::check(&before, transaction)?;
         queues::check(&before, &self.state, transaction)?;
+        elastic::check(&before, &self.state, transaction)?;
         stateful_set::check(&before, &self.state, transaction)?;
         daemon_set::check(&before, &self.state, transaction)?;
         job_ends::check(&before, &self.state, transaction, &self.well)?;

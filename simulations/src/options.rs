@@ -277,6 +277,9 @@ pub struct WorkloadOptions {
     /// Commands about PodGroups, Queues, and pods of them.
     #[serde(default)]
     pub queues_permille: u64,
+    /// Commands about an elastic quota tree over the namespaces.
+    #[serde(default)]
+    pub elastic_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -360,6 +363,7 @@ impl Options {
         options.workload.policies_permille = *Rng::child(seed, "policies", 0).pick(&[0, 0, 150, 400]);
         options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
         options.workload.queues_permille = *Rng::child(seed, "queues", 0).pick(&[0, 0, 200, 500]);
+        options.workload.elastic_permille = *Rng::child(seed, "elastic", 0).pick(&[0, 0, 0, 30, 100]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.draw_networks(&mut Rng::child(seed, "networks", 0));
@@ -642,6 +646,7 @@ impl WorkloadOptions {
             devices_permille: 0,
             networks_permille: 0,
             queues_permille: 0,
+            elastic_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

@@ -2,6 +2,7 @@
 
 mod autoscalers;
 mod devices;
+mod elastic;
 mod jobs;
 mod networks;
 mod placement;
@@ -154,6 +155,14 @@ impl Workload {
         }
         if options.networks_permille > 0 && rng.chance(options.networks_permille) {
             return Some(networks::command(rng, state));
+        }
+        if options.elastic_permille > 0 {
+            if let Some(first) = elastic::first(state) {
+                return Some(first);
+            }
+            if rng.chance(options.elastic_permille) {
+                return Some(elastic::command(rng));
+            }
         }
         if options.queues_permille == 0 {
             return None;

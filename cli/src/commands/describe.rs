@@ -99,6 +99,7 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::Project(_)
         | Object::PodGroup(_)
         | Object::Queue(_)
+        | Object::ElasticQuotaTree(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)

@@ -4,6 +4,7 @@ mod autoscaling;
 mod claims;
 mod config;
 mod device;
+mod elastic_quotas;
 mod profiles;
 mod queues;
 mod quotas;
@@ -25,6 +26,7 @@ use bulkhead_types::{
     ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
+pub(crate) use elastic_quotas::{ELASTIC_COLUMNS, elastic_rows};
 pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
 pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
 
@@ -158,6 +160,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         }
         Object::PodGroup(o) => queues::pod_group(&mut page, o),
         Object::Queue(o) => queues::queue(&mut page, o),
+        Object::ElasticQuotaTree(o) => elastic_quotas::tree(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),

@@ -1,6 +1,7 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod elastic_quotas;
 mod queues;
 mod quotas;
 mod sriov;
@@ -104,6 +105,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
         (Kind::PodGroup, _) => &["NAME", "STATUS", "MIN MEMBER", "PLACED", "PENDING", "QUEUE", "AGE"],
         (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
+        (Kind::ElasticQuotaTree, _) => &["NAME", "LEVELS", "NAMESPACES", "USED/MAX", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
@@ -184,6 +186,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::Department(o) => (quotas::department(o), vec![]),
         Object::PodGroup(o) => (queues::pod_group(o), vec![]),
         Object::Queue(o) => (queues::queue(o), vec![]),
+        Object::ElasticQuotaTree(o) => (elastic_quotas::tree(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };

@@ -7,6 +7,7 @@ mod cron_scaling;
 mod delivery;
 mod devices;
 mod elastic;
+mod elastic_quotas;
 mod emit;
 mod eviction;
 mod faults;

@@ -306,6 +306,7 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         StatefulSet DaemonSet CronJob HorizontalPodAutoscaler CronHorizontalPodAutoscaler PodDisruptionBudget
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
+        ElasticQuotaTree
     }
 }
 
@@ -385,6 +386,9 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::PodGroup(o), ObjectStatus::PodGroup(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Queue(o), ObjectStatus::Queue(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::ElasticQuotaTree(o), ObjectStatus::ElasticQuotaTree(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
         (Object::SriovNetworkNodeState(o), ObjectStatus::SriovNetworkNodeState(s)) => {
             Arc::make_mut(o).status = s.clone();
         }

@@ -42,6 +42,8 @@ pub enum Violation {
     DeviceLedger,
     /// What queues are said to use is not what their pods use.
     QueueUse,
+    /// What the levels of elastic quotas are said to use is not what their pods use.
+    ElasticUse,
     /// A device is held by more pods than it can be, or by one that may not have it.
     DeviceHeldTwice {
         /// On which node.
@@ -95,6 +97,9 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_networks(state, &mut violations);
     if state.queue_use != state.queue_use_from_scratch() {
         violations.push(Violation::QueueUse);
+    }
+    if state.elastic_use != state.elastic_use_from_scratch() {
+        violations.push(Violation::ElasticUse);
     }
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));

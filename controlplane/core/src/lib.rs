@@ -25,6 +25,7 @@ pub mod decide;
 pub mod devices;
 pub mod disruption;
 mod elastic;
+mod elastic_quota;
 pub mod evolve;
 pub mod intent;
 pub mod invariant;

@@ -22,6 +22,7 @@ pub(crate) mod deployment;
 mod device_classes;
 mod disruption;
 mod elastic;
+mod elastic_quota;
 mod eviction_rate;
 pub mod fencing;
 mod garbage;
@@ -178,6 +179,7 @@ impl Reconcilers {
             Box::new(disruption::Budgets::default()),
             Box::new(pod_group::PodGroups::default()),
             Box::new(quota::Quotas::default()),
+            Box::new(elastic_quota::ElasticQuotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
             Box::new(sriov::SriovPolicies::default()),
             Box::new(Scheduler::default()),

@@ -27,6 +27,7 @@ mod place;
 mod plan;
 mod pod_groups;
 mod preemptor;
+mod reclaim;
 mod reconciler;
 mod report;
 mod reserves;

@@ -4,6 +4,7 @@
 //! Objects change only through [`State::put`] and [`State::remove`], so that indexes and digest can never
 //! drift from the objects (and [`crate::invariant::check`] proves it).
 
+mod elastic_use;
 mod index;
 mod interner;
 mod new_life;
@@ -18,8 +19,8 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
-    MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
+    DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId,
+    MemberRecord, MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
     PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet,
     ResourceQuota, ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
     SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler, digest128,
@@ -31,6 +32,7 @@ use crate::devices::{self, DeviceIndex, NodeDevices};
 use crate::networks::NetworkIndex;
 use crate::placement::{Vicinity, World};
 
+pub(crate) use elastic_use::{Amounts, ElasticIndex, LevelKey, Levels, Sums};
 pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub(crate) use index::{is_active, nominated_node};
@@ -81,11 +83,13 @@ pub struct State {
     pub(crate) sriov_network_node_policies: Table<SriovNetworkNodePolicy>,
     pub(crate) sriov_networks: Table<SriovNetwork>,
     pub(crate) sriov_ib_networks: Table<SriovIBNetwork>,
+    pub(crate) elastic_quota_trees: Table<ElasticQuotaTree>,
     pub(crate) sriov_network_node_states: Table<SriovNetworkNodeState>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
     pub(crate) queue_use: QueueIndex,
+    pub(crate) elastic_use: ElasticIndex,
     pub(crate) devices: DeviceIndex,
     pub(crate) networks: NetworkIndex,
     pub(crate) requests: requests::Requests,
@@ -345,12 +349,14 @@ impl State {
 
     /// After the ledgers of devices, which say how many cards a request is for.
     fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, quota, queue_use, pods, .. } = self;
+        let Self { devices, quota, queue_use, elastic_use, pods, .. } = self;
         quota.change(former, present);
         queue_use.change(former, present, &devices.classes);
+        elastic_use.change(former, present, (&devices.classes, pods));
         if matches!(former.or(present), Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) {
             quota.follow_classes(&devices.classes, pods);
             queue_use.recount(&devices.classes, pods);
+            elastic_use.recount(&devices.classes, pods);
         }
     }
 
@@ -398,6 +404,16 @@ impl State {
             sums.change(None, Some(&Object::PodGroup(Arc::clone(group))), &self.devices.classes);
         }
         sums.recount(&self.devices.classes, &self.pods);
+        sums
+    }
+
+    /// The sums of elastic quotas made afresh: what is kept must always equal them.
+    pub(crate) fn elastic_use_from_scratch(&self) -> ElasticIndex {
+        let mut sums = ElasticIndex::default();
+        for tree in self.elastic_quota_trees.iter() {
+            let tree = Object::ElasticQuotaTree(Arc::clone(tree));
+            sums.change(None, Some(&tree), (&self.devices.classes, &self.pods));
+        }
         sums
     }
 

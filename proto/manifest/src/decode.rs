@@ -10,6 +10,7 @@ mod delivery;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod job;
 mod meta;
 mod node;
@@ -31,9 +32,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
-    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticQuotaTree,
+    ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta,
+    ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
     ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
     VerticalPodAutoscaler, validate,
 };
@@ -316,6 +317,10 @@ fn policy(
         }
         Kind::LimitRange => {
             Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))
+        }
+        Kind::ElasticQuotaTree => {
+            let (spec, status) = (elastic_quota::tree(d, spec?)?, Default::default());
+            Object::ElasticQuotaTree(Arc::new(ElasticQuotaTree { meta: meta?, spec, status }))
         }
         _ => return hardware(d, kind, meta, spec),
     })

@@ -8,6 +8,7 @@ mod delivery;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod job;
 mod placement;
 mod pod;
@@ -82,6 +83,9 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
             (Some(queue::pod_group_spec(&o.spec)), Some(queue::pod_group_status(&o.status)))
         }
         Object::Queue(o) => (Some(queue::queue_spec(&o.spec)), Some(queue::queue_status(&o.status))),
+        Object::ElasticQuotaTree(o) => {
+            (Some(elastic_quota::spec(&o.spec)), Some(elastic_quota::status(&o.status)))
+        }
         Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
         Object::DeviceClass(_)
         | Object::ResourceSlice(_)

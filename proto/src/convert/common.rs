@@ -18,6 +18,7 @@ wire_enum! {
         ResourceQuota, LimitRange, Department, Project, PodGroup, Queue,
         DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
+        ElasticQuotaTree,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

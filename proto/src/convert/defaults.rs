@@ -53,6 +53,7 @@ fn default_budget_spec(spec: &mut v1::DisruptionBudgetSpec) {
 pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
     use v1::object::Object as Wire;
     check_size(wire.encoded_len(), OBJECT_MESSAGE_BYTES_MAX)?;
+    let link = |state: &mut i32| default(state, v1::VfLinkState::Auto);
     let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
         Wire::Namespace(o) => &mut o.meta,
         Wire::Node(o) => {
@@ -100,13 +101,10 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::SriovNetworkNodePolicy(o) => {
             filled(&mut o.meta, &mut o.spec, super::sriov::default_policy_spec)
         }
-        Wire::SriovNetwork(o) => {
-            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
-        }
-        Wire::SriovIbNetwork(o) => {
-            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
-        }
+        Wire::SriovNetwork(o) => filled(&mut o.meta, &mut o.spec, |spec| link(&mut spec.link_state)),
+        Wire::SriovIbNetwork(o) => filled(&mut o.meta, &mut o.spec, |spec| link(&mut spec.link_state)),
         Wire::SriovNetworkNodeState(o) => &mut o.meta,
+        Wire::ElasticQuotaTree(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),

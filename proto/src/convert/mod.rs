@@ -23,6 +23,7 @@ mod defaults;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod event;
 mod job;
 mod log;

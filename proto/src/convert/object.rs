@@ -43,6 +43,7 @@ impl From<&Object> for v1::Object {
             Object::SriovNetwork(o) => Wire::SriovNetwork(o.to_wire()),
             Object::SriovIBNetwork(o) => Wire::SriovIbNetwork(o.to_wire()),
             Object::SriovNetworkNodeState(o) => Wire::SriovNetworkNodeState(o.to_wire()),
+            Object::ElasticQuotaTree(o) => Wire::ElasticQuotaTree(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -97,6 +98,7 @@ impl TryFrom<v1::Object> for Object {
             Wire::SriovNetworkNodeState(o) => {
                 Self::SriovNetworkNodeState(read(o, "sriov_network_node_state")?)
             }
+            Wire::ElasticQuotaTree(o) => Self::ElasticQuotaTree(read(o, "elastic_quota_tree")?),
         })
     }
 }

@@ -20,6 +20,7 @@ wire_oneof!(ObjectStatus => object_status {
         ResourceQuota "resource_quota", Project "project", Department "department",
         PodGroup "pod_group", Queue "queue",
         SriovNetworkNodeState "sriov_network_node_state",
+        ElasticQuotaTree "elastic_quota_tree",
     }
     messages {}
 });

@@ -263,6 +263,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::SriovNetwork => "sriov_network",
         Kind::SriovIBNetwork => "sriov_ib_network",
         Kind::SriovNetworkNodeState => "sriov_network_node_state",
+        Kind::ElasticQuotaTree => "elastic_quota_tree",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -175,6 +175,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         sriov_network().prop_map(|o| Object::SriovNetwork(Arc::new(o))),
         sriov_ib_network().prop_map(|o| Object::SriovIBNetwork(Arc::new(o))),
         sriov_state().prop_map(|o| Object::SriovNetworkNodeState(Arc::new(o))),
+        elastic_quota_tree().prop_map(|o| Object::ElasticQuotaTree(Arc::new(o))),
     ]
 }
 
@@ -197,6 +198,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         pod_group_status().prop_map(ObjectStatus::PodGroup),
         queue_status().prop_map(ObjectStatus::Queue),
         sriov_state_status().prop_map(ObjectStatus::SriovNetworkNodeState),
+        elastic_quota_tree_status().prop_map(ObjectStatus::ElasticQuotaTree),
     ]
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 9;
+pub const FEATURE_LEVEL_MAX: u32 = 10;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -51,6 +51,8 @@ pub const NETWORKS_LEVEL: u32 = 9;
 pub const PARTITIONS_LEVEL: u32 = 9;
 /// From this level on there are PodGroups and Queues, pods name them, and groups are preempted whole.
 pub const QUEUES_LEVEL: u32 = 9;
+/// From this level on there are ElasticQuotaTrees.
+pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -69,6 +71,7 @@ impl Kind {
             | Self::SriovNetwork
             | Self::SriovIBNetwork
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
+            Self::ElasticQuotaTree => ELASTIC_QUOTA_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus,
-    QueueStatus, QuotaStatus, SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
+    ElasticQuotaTreeStatus, ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId,
+    PersistentVolumeClaimStatus, PodGroupStatus, QueueStatus, QuotaStatus, SriovNetworkNodeStateStatus,
+    StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -73,6 +74,8 @@ pub enum ObjectStatus {
     Queue(QueueStatus),
     /// Of a SriovNetworkNodeState.
     SriovNetworkNodeState(SriovNetworkNodeStateStatus),
+    /// Of an ElasticQuotaTree.
+    ElasticQuotaTree(ElasticQuotaTreeStatus),
 }
 
 impl ObjectStatus {
@@ -96,6 +99,7 @@ impl ObjectStatus {
             Self::PodGroup(_) => Kind::PodGroup,
             Self::Queue(_) => Kind::Queue,
             Self::SriovNetworkNodeState(_) => Kind::SriovNetworkNodeState,
+            Self::ElasticQuotaTree(_) => Kind::ElasticQuotaTree,
         }
     }
 }

@@ -9,6 +9,7 @@ mod config;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod image;
 mod job;
 mod path;
@@ -132,6 +133,7 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::SriovNetworkNodePolicy(p) => sriov::policy(&p.spec, &root.field("spec"), &mut report),
         Object::SriovNetwork(n) => sriov::network(&n.spec, &root.field("spec"), &mut report),
         Object::SriovIBNetwork(n) => sriov::network(&n.spec.as_network(), &root.field("spec"), &mut report),
+        Object::ElasticQuotaTree(t) => elastic_quota::tree(t, &mut report),
         Object::SriovNetworkNodeState(_) => {
             let reason = "SriovNetworkNodeStates are made of policies and of what nodes report only";
             report.push(&root.field("kind"), reason);
@@ -334,6 +336,7 @@ fn object_bytes(object: &Object) -> usize {
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
+        | Object::ElasticQuotaTree(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

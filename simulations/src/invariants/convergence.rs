@@ -10,8 +10,8 @@ use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::devices;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_controlplane_core::placement::reference::Scene;
 use bulkhead_controlplane_core::placement::reference::queues::may_wait;
+use bulkhead_controlplane_core::placement::reference::{Scene, elastic};
 use bulkhead_types::{
     ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
@@ -132,6 +132,8 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
         None if !has_class(state, pod) => Ok(()),
         // Or for others of its group, for its queue, or for a group for which room is kept.
         None if may_wait(state, pod) => Ok(()),
+        // Or for room in the elastic quota tree.
+        None if elastic::may_wait(state, pod) && pod.status.nominated_node.get().is_none() => Ok(()),
         None => {
             let request = pod.spec.scheduling_request();
             let scene = Scene::of(state, &[]);

@@ -16,6 +16,7 @@
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
+//! | `elastic` | no level of the elastic quota tree gets more than its max | at every new entry |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -51,6 +52,7 @@ pub mod daemon_set;
 pub mod delivery;
 pub mod devices;
 pub mod digests;
+pub mod elastic;
 pub mod exactly_once;
 pub mod garbage;
 pub mod history;

@@ -9,8 +9,8 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
-    vertical,
+    Emit, autoscaling, claims, devices, elastic, elastic_quotas, networks, not_allowed, not_found,
+    priorities, quota, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -39,6 +39,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     elastic::check(state, object)?;
     devices::check(state, object)?;
     networks::check(state, None, object)?;
+    elastic_quotas::check_alone(state, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
     let object = fresh(object, emit);
@@ -115,6 +116,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::Department(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodGroup(one) => Arc::make_mut(one).status = Default::default(),
         Object::Queue(one) => Arc::make_mut(one).status = Default::default(),
+        Object::ElasticQuotaTree(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)

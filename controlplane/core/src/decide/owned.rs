@@ -183,6 +183,7 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::Department(o) => ObjectStatus::Department(o.status.clone()),
         Object::PodGroup(o) => ObjectStatus::PodGroup(o.status.clone()),
         Object::Queue(o) => ObjectStatus::Queue(o.status.clone()),
+        Object::ElasticQuotaTree(o) => ObjectStatus::ElasticQuotaTree(o.status.clone()),
         _ => return None,
     })
 }

@@ -14,6 +14,7 @@ use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
 use crate::devices::Taken;
+use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::job_pods::JobPods;
 use crate::networks::TakenAddresses;
 use crate::placement::{Vicinity, check_fit, keeps_devices, kept};
@@ -53,13 +54,15 @@ pub(super) struct Binder<'a> {
     vicinity: Vicinity,
     /// The same for queues.
     pub(super) queues: QueueLedger,
+    /// The same for the elastic quota tree.
+    elastic: ElasticLedger,
 }
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given, devices, networks, queues) = Default::default();
+        let (placed, placed_pods, given, devices, networks, queues, elastic) = Default::default();
         let vicinity = state.vicinity.clone();
-        Self { state, placed, placed_pods, given, devices, networks, vicinity, queues }
+        Self { state, placed, placed_pods, given, devices, networks, vicinity, queues, elastic }
     }
 
     /// Binds one.
@@ -90,10 +93,15 @@ impl<'a> Binder<'a> {
         if let Some((queue, charge)) = &in_queue {
             self.queues.check(state, queue, charge)?;
         }
+        let in_tree = Ask::of(state, pod);
+        if let Some(ask) = &in_tree {
+            self.elastic.check(state, ask)?;
+        }
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
         // The last that may refuse: from here on the addresses are the pod's.
         self.networks.take(state, pod, node, binding)?;
         in_queue.iter().for_each(|(queue, charge)| self.queues.take(queue, charge));
+        in_tree.iter().for_each(|ask| self.elastic.take(ask));
         self.devices.take(state, binding);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);

@@ -47,6 +47,7 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::Department(a), Object::Department(b)) => a.spec != b.spec,
         (Object::PodGroup(a), Object::PodGroup(b)) => a.spec != b.spec,
         (Object::Queue(a), Object::Queue(b)) => a.spec != b.spec,
+        (Object::ElasticQuotaTree(a), Object::ElasticQuotaTree(b)) => a.spec != b.spec,
         _ => false,
     }
 }

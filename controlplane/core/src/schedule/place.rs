@@ -13,6 +13,7 @@ use super::pod_groups::{Seat, Trial, Verdict};
 use super::reconciler::{Scheduler, is_pending};
 use super::shape::{Choice, Shape};
 use super::shapes::ShapeKey;
+use crate::elastic_quota::Ask;
 use crate::pod_group::Standing;
 use crate::queue;
 use crate::reconcile::View;
@@ -141,6 +142,13 @@ impl Scheduler {
             shape.hold_by_queue(Some(reason));
             return false;
         }
+        let ask = if shape.in_tree { Ask::of(state, pod) } else { None };
+        if let Some(Err(reason)) = ask.as_ref().map(|ask| self.fairness.elastic.check(state, ask)) {
+            if head.is_first {
+                shape.hold_by_tree(Some(reason));
+            }
+            return false;
+        }
         let nominated = self.preemptor.node_of(id);
         let owner = pod.meta.owner.map(|owner| owner.id);
         let choice = if head.is_first {
@@ -170,6 +178,7 @@ impl Scheduler {
         if let Some(charge) = &charge {
             self.fairness.took(&shape.queue, charge);
         }
+        ask.iter().for_each(|ask| self.fairness.elastic.take(ask));
         nominated.into_iter().for_each(|node| self.index.give_up(node, id));
         let binding = binding((id, node.meta.id), choice, devices, networks);
         self.note(pod, head.shape, (choice, mover), &binding);
@@ -247,6 +256,9 @@ impl Scheduler {
                 let charge = Charge::of_pod(pod, &state.devices.classes);
                 self.fairness.took(&shape.queue, &charge);
             }
+            if let Some(ask) = Ask::of(state, pod) {
+                self.fairness.elastic.take(&ask);
+            }
             let binding = binding((id, node.meta.id), choice, devices, networks);
             self.note(pod, key, (choice, mover), &binding);
             self.in_flight.insert(id, Some(binding.node));
@@ -294,8 +306,10 @@ impl Scheduler {
         let mut heads = BTreeSet::new();
         for key in keys {
             let rank = self.rank(state, key, &looks);
+            let hold = self.tree_hold(state, key);
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            if shape.may_be_placed() {
+            shape.hold_by_tree(hold);
+            if shape.may_be_placed() && shape.tree_hold.is_none() {
                 let priority = Reverse(shape.priority);
                 let first = shape.waiting.first();
                 heads.extend(first.map(|pod| Head { priority, rank, is_first: true, pod: *pod, shape: key }));
@@ -311,6 +325,13 @@ impl Scheduler {
             }
         }
         heads
+    }
+
+    /// Why the elastic quota tree has no room for one more pod of a shape; of groups it is asked for all of them together.
+    fn tree_hold(&self, state: &State, key: ShapeKey) -> Option<String> {
+        let shape = self.shapes.get(key).filter(|shape| shape.in_tree && !shape.is_held)?;
+        let pod = shape.waiting.first().and_then(|id| state.pods().get(*id))?;
+        self.fairness.elastic.check(state, &Ask::of(state, pod)?.anew()).err()
     }
 
     /// The shares by which a shape's pods have their turn. Pods without a PodGroup are a job each; in the default queue their

@@ -13,6 +13,7 @@ use super::reserves::{KeptSeat, required};
 use super::shape::{Choice, Shape, Taking};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
+use crate::elastic_quota::Ask;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
 use crate::queue;
@@ -221,12 +222,18 @@ impl Trial<'_> {
         Err((message, true))
     }
 
-    /// Those of the seats for which the pods' queues have room, and why others have none.
+    /// Those of the seats for which the pods' queues and the elastic quota tree have room, and why others have none.
     fn within_queues(&self, seats: Vec<Seat>) -> (Vec<Seat>, Option<String>) {
         let (mut ledger, mut refusal) = (self.fairness.ledger.clone(), None);
+        let mut elastic = self.fairness.elastic.clone();
         let mut within = Vec::with_capacity(seats.len());
         for seat in seats {
             let Some(pod) = self.state.pods().get(seat.pod) else { continue };
+            let ask = Ask::of(self.state, pod);
+            if let Some(Err(reason)) = ask.as_ref().map(|ask| elastic.check(self.state, ask)) {
+                refusal = Some(reason);
+                continue;
+            }
             if let Some(name) = queue::of_pod(self.state, pod) {
                 let charge = Charge::of_pod(pod, &self.state.devices.classes);
                 if let Err(reason) = ledger.check(self.state, &name, &charge) {
@@ -235,6 +242,7 @@ impl Trial<'_> {
                 }
                 ledger.take(&name, &charge);
             }
+            ask.iter().for_each(|ask| elastic.take(ask));
             within.push(seat);
         }
         (within, refusal)

@@ -119,6 +119,12 @@ impl Reconciler for Scheduler {
                 self.observe_pod(former, present);
             }
             (Object::PodGroup(_) | Object::Queue(_), _) => self.dirty = true,
+            (Object::ElasticQuotaTree(present), Some(Object::ElasticQuotaTree(former)))
+                if present.spec == former.spec && change.change_type != ChangeType::Deleted => {}
+            (Object::ElasticQuotaTree(_), _) => {
+                self.groups.forget();
+                self.dirty = true;
+            }
             _ => {}
         }
     }
@@ -138,8 +144,9 @@ impl Reconciler for Scheduler {
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
-        self.dirty |=
-            self.preemptor.propose(view, &mut self.index, &mut self.shapes, &self.vicinity, &mut commands);
+        let elastic = self.fairness.elastic.clone();
+        let scene = (&mut self.index, &mut self.shapes, &self.vicinity);
+        self.dirty |= self.preemptor.propose(view, scene, elastic, &mut commands);
         self.report(view, &mut commands);
         self.shapes.trim();
         // Whether the proposals had an effect is looked at next time.

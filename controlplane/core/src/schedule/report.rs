@@ -23,6 +23,9 @@ pub(crate) fn message(
     if let Some(reason) = &shape.queue_hold {
         return reason.clone();
     }
+    if let Some(reason) = &shape.tree_hold {
+        return reason.clone();
+    }
     if let Err(reason) = &shape.place {
         return reason.clone();
     }

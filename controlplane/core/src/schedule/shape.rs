@@ -49,6 +49,10 @@ pub(crate) struct Shape {
     pub(crate) own_queue: Option<Name>,
     /// Their queue, if it is not the default one.
     pub(crate) queue: Option<Name>,
+    /// Whether their namespaces are in the elastic quota tree: then they are all of one leaf.
+    pub(crate) in_tree: bool,
+    /// Why there is no room for one more in that.
+    pub(crate) tree_hold: Option<String>,
     /// Why their queue lets nobody in.
     pub(crate) queue_hold: Option<String>,
     /// Whether they wait for the rest of it.
@@ -126,6 +130,8 @@ impl Shape {
             group,
             own_queue,
             queue: None,
+            in_tree: false,
+            tree_hold: None,
             queue_hold: None,
             is_held: false,
             place: Ok(Place::default()),
@@ -396,6 +402,17 @@ impl Shape {
         self.queue_hold = reason;
     }
 
+    /// There is no room for one more in the elastic quota tree, or there is again.
+    pub(crate) fn hold_by_tree(&mut self, reason: Option<String>) {
+        if self.tree_hold != reason {
+            self.reported_position = None;
+            if self.tree_hold.is_some() != reason.is_some() {
+                self.reported_at_ms = 0;
+            }
+        }
+        self.tree_hold = reason;
+    }
+
     /// One of the pods, or a certain one, as who asks for room.
     pub(crate) fn asker(&self, pod: Option<ObjectId>) -> Asker {
         // Pods of DaemonSets, and others that name their node, are for that node only: nothing is kept from them.
@@ -499,7 +516,7 @@ impl Shape {
     /// Whether, at this position of the index' log, no node suits.
     pub(crate) fn is_stuck(&self, log_end: u64) -> bool {
         let has_none = self.candidates.len() == 0 || self.stuck_at == Some(log_end);
-        !self.may_be_placed() || (self.position == Some(log_end) && has_none)
+        !self.may_be_placed() || self.tree_hold.is_some() || (self.position == Some(log_end) && has_none)
     }
 }
 

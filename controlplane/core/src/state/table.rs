@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
-    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
+    DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace,
+    Node, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass,
+    Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
     SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
@@ -59,6 +59,7 @@ stored!(
     SriovNetworkNodePolicy,
     SriovNetwork,
     SriovIBNetwork,
+    ElasticQuotaTree,
     SriovNetworkNodeState
 );
 

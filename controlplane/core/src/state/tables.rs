@@ -2,10 +2,10 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange,
+    Namespace, Node, Object, ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
+    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork,
+    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -123,6 +123,8 @@ tables! {
     sriov_networks: SriovNetwork;
     /// All InfiniBand networks.
     sriov_ib_networks: SriovIBNetwork;
+    /// All trees of elastic quotas: at most one.
+    elastic_quota_trees: ElasticQuotaTree;
     /// The NICs of all nodes.
     sriov_network_node_states: SriovNetworkNodeState;
 }

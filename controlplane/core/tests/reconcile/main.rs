@@ -37,6 +37,7 @@ mod profiles;
 mod queues;
 mod quota_kit;
 mod quota_laws;
+mod quota_tree;
 mod quotas;
 mod rollouts;
 mod scheduling;

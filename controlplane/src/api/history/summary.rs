@@ -2,9 +2,9 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AutoscalerMetric, AutoscalerStatus, Deletion, DeliveryStatus, DeploymentStatus, Kind, ObjectId,
-    ObjectRef, ObjectStatus, QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus, format_bytes,
-    format_millis,
+    AutoscalerMetric, AutoscalerStatus, Deletion, DeliveryStatus, DeploymentStatus, ElasticQuotaTreeStatus,
+    Kind, ObjectId, ObjectRef, ObjectStatus, QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus,
+    format_bytes, format_millis,
 };
 
 /// How far a rollout is.
@@ -56,6 +56,7 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::ResourceQuota(s) | ObjectStatus::Project(s) | ObjectStatus::Department(s) => {
             of_quota(s)
         }
+        ObjectStatus::ElasticQuotaTree(s) => of_elastic_quotas(s),
         ObjectStatus::PodGroup(s) => format!(
             "{}: {} pending, {} running, {} succeeded, {} failed",
             s.phase.as_str(),
@@ -88,6 +89,17 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
 }
 
 /// `requests.cpu 500m of 2, pods 5 of 4`.
+/// `root: cpu 20, team: cpu 5`.
+fn of_elastic_quotas(status: &ElasticQuotaTreeStatus) -> String {
+    let levels = status.levels.iter().map(|level| {
+        let used = level.used.iter();
+        let used =
+            used.map(|(resource, used)| format!("{resource} {}", resource.measure().format_amount(used)));
+        format!("{}: {}", level.name, used.collect::<Vec<_>>().join(", "))
+    });
+    levels.collect::<Vec<_>>().join("; ")
+}
+
 fn of_quota(status: &QuotaStatus) -> String {
     let parts = status.hard.iter().map(|(resource, hard)| {
         let (measure, used) = (resource.measure(), status.used.get(resource).unwrap_or_default());
