@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use claims::*;
 pub use commands::*;
+pub use cpus::*;
 pub use devices::*;
 pub use events::*;
 pub use placement::*;
@@ -52,6 +53,7 @@ macro_rules! record {
 mod autoscaling;
 mod claims;
 mod commands;
+mod cpus;
 mod devices;
 mod events;
 mod placement;
@@ -186,7 +188,7 @@ record!(/// Any facts.
 node_facts: NodeFacts {
     capacity: resources(), allocatable: resources(), pods_max: any::<u32>(), address: small(),
     boot_id: small(), agent_version: small(), kernel_version: small(), accelerator: small(),
-    warnings: vec(small(), 0..3), labels: labels(),
+    warnings: vec(small(), 0..3), labels: labels(), cpus: rare(cpu_topology()),
 });
 record!(/// Any node status.
 node_status: NodeStatus {
@@ -264,6 +266,7 @@ pod_status: PodStatus {
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
     devices: rare(vec(allocated_device(), 0..3)), networks: rare(vec(network_attachment(), 0..3)),
+    cpus: rare(pod_cpus()),
 });
 record!(/// Any pod.
 pod: Pod {
@@ -370,12 +373,13 @@ pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
-    networks: vec(network_attachment(), 0..3),
+    networks: vec(network_attachment(), 0..3), cpus: of(cpu_set()), batch: any::<bool>(),
 });
 record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
     deleted_volumes: vec(deleted_volume(), 0..3), gpu: of(devices::gpu_intent()),
+    cpu_pools: of(cpu_pools()),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });

@@ -12,7 +12,7 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, devices,
+    Verdict, Violation, acknowledged, autoscaling, binding, cpus, cron_jobs, daemon_set, delivery, devices,
     digests, ensure, exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption, prefix,
     queues, rebuilt, revisions, rollout, stateful_set,
 };
@@ -209,6 +209,7 @@ impl Chronicle {
             }
         }
         placement::check(&before, transaction)?;
+        cpus::check(&before, &self.state, transaction)?;
         preemption::check(&before, transaction)?;
         queues::check(&before, &self.state, transaction)?;
         stateful_set::check(&before, &self.state, transaction)?;

@@ -1,6 +1,7 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
 mod autoscalers;
+mod cpus;
 mod devices;
 mod jobs;
 mod networks;
@@ -148,6 +149,7 @@ impl Workload {
         let levels = [
             (options.placement_permille > 0).then(|| placement::level(state)),
             (options.devices_permille > 0).then(|| devices::level(state)),
+            (options.cpus_permille > 0).then(|| cpus::level(state)),
         ];
         if let Some(first) = levels.into_iter().flatten().flatten().next() {
             return Some(first);
@@ -197,7 +199,10 @@ impl Workload {
         let version = *rng.pick(&[1, 2, 3, self.count]);
         let mut pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
         self.place(rng, &mut pod);
-        let template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
+        let mut template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
+        if self.wants_cpus(rng) {
+            cpus::want(rng, &mut template.labels, &mut template.annotations, &mut template.spec);
+        }
         let spec = DeploymentSpec {
             replicas: self.replicas(rng),
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
@@ -226,8 +231,16 @@ impl Workload {
         if self.place(rng, &mut spec) {
             meta.labels = labels("app", rng.pick::<SmolStr>(&self.apps()));
         }
-        let spec = Shared::new(spec);
+        let mut spec = Shared::new(spec);
+        if self.wants_cpus(rng) {
+            cpus::want(rng, &mut meta.labels, &mut meta.annotations, &mut spec);
+        }
         Pod { meta, spec, node: None, status: PodStatus::default() }
+    }
+
+    /// In some runs some pods want CPUs for themselves.
+    fn wants_cpus(&self, rng: &mut Rng) -> bool {
+        self.options.cpus_permille > 0 && rng.chance(self.options.cpus_permille)
     }
 
     fn apps(&self) -> Vec<SmolStr> {

@@ -4,7 +4,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
-use bulkhead_types::{Name, check_label_key, check_label_value, parse_millis, parse_units};
+use bulkhead_types::{
+    CpuSet, Name, NumaPolicy, check_label_key, check_label_value, parse_millis, parse_units,
+};
 use clap::{Args, ValueEnum};
 use smol_str::SmolStr;
 
@@ -59,6 +61,13 @@ pub(crate) struct AgentArgs {
     /// Processor time that pods may reserve, such as 8 or 1500m [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_millis(text))]
     pub(crate) cpu: Option<u64>,
+    /// How strictly CPUs and devices of a pod are to be on one NUMA node: none, best-effort, restricted or
+    /// single-numa-node. Pods of a policy of their own run on nodes of that policy only
+    #[arg(long, default_value = "none", value_parser = parse_numa_policy, value_name = "POLICY")]
+    pub(crate) topology_manager_policy: NumaPolicy,
+    /// CPUs that no pod gets for itself, such as 0,16-17; they stay in the shared pool
+    #[arg(long, default_value = "", value_parser = |text: &str| text.parse::<CpuSet>(), value_name = "CPUS")]
+    pub(crate) reserved_cpus: CpuSet,
     /// Memory that pods may reserve, such as 16Gi [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_units(text))]
     pub(crate) memory: Option<u64>,
@@ -89,6 +98,11 @@ pub(crate) const GUARD_VERB: &str = "fence-guard";
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The program that is built and installed beside this one.
 const GUEST: &str = "bulkhead-guest";
+
+fn parse_numa_policy(text: &str) -> Result<NumaPolicy, String> {
+    let names: Vec<_> = NumaPolicy::NAMES.iter().map(|(name, _)| *name).collect();
+    NumaPolicy::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
 
 fn parse_label(text: &str) -> Result<(SmolStr, SmolStr), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
@@ -130,6 +144,8 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         qemu: args.qemu,
         guard: vec![THIS_PROGRAM.into(), GUARD_VERB.into()],
         cpu_millis: args.cpu,
+        numa_policy: args.topology_manager_policy,
+        reserved_cpus: args.reserved_cpus,
         memory_bytes: args.memory,
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),

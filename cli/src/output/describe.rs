@@ -3,6 +3,7 @@
 mod autoscaling;
 mod claims;
 mod config;
+mod cpus;
 mod device;
 mod profiles;
 mod queues;
@@ -235,6 +236,7 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
         _ => None,
     });
     page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
+    cpus::node(page, node, pods);
     objects(page, "Pods", Kind::Pod, pods, directory, true);
 }
 
@@ -278,6 +280,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     page.optional("Devices", device::given(pod).join("\n"));
     page.optional("Networks", sriov::attached(pod).join("\n"));
+    page.optional("CPUs", cpus::given(pod));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),

@@ -3,6 +3,7 @@
 mod autoscaling;
 mod claims;
 mod cluster;
+mod cpus;
 mod cron_scaling;
 mod delivery;
 mod devices;

@@ -191,6 +191,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.nominated_node = Rare::NONE;
             pod.status.devices = Rare::unless_default(binding.devices.clone());
             pod.status.networks = Rare::unless_default(binding.networks.clone());
+            pod.status.cpus = binding.cpus.clone();
         }),
         EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
@@ -203,6 +204,7 @@ fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object
     // What it was given stays what it is, whatever anybody says of it.
     status.devices = former.devices.clone();
     status.networks = former.networks.clone();
+    status.cpus = former.cpus.clone();
     share_images(former, &mut status);
     if let Some(oldest) = oldest_sibling(state, meta) {
         share_images(&oldest.status, &mut status);

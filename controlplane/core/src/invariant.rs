@@ -51,6 +51,22 @@ pub enum Violation {
     },
     /// A pod has another number of devices than it asks for.
     DeviceCount(ObjectId),
+    /// Who has which CPUs for itself is kept wrongly.
+    CpuLedger,
+    /// Two pods have one CPU for themselves, or one has another number than it asks for.
+    CpuHeldTwice {
+        /// On which node.
+        node: ObjectId,
+        /// Which pod.
+        pod: ObjectId,
+    },
+    /// Pods that are on one NUMA node alone reserve more memory than it has.
+    NumaMemory {
+        /// On which node.
+        node: ObjectId,
+        /// Which NUMA node.
+        numa_node: u32,
+    },
     /// What networks there are, or which addresses pods have, is kept wrongly.
     NetworkIndex,
     /// Two pods have one address, or one has an address of a network without it being known.
@@ -93,6 +109,10 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::NetworkIndex);
     }
     check_networks(state, &mut violations);
+    if state.cpus != state.cpus_from_scratch() {
+        violations.push(Violation::CpuLedger);
+    }
+    check_cpus(state, &mut violations);
     if state.queue_use != state.queue_use_from_scratch() {
         violations.push(Violation::QueueUse);
     }
@@ -128,6 +148,31 @@ fn check_devices(state: &State, violations: &mut Vec<Violation>) {
         let is_alone = |share: &Option<DeviceShare>| share.is_none_or(|share| share.is_exclusive());
         if known.is_none() || has_card || (shares.len() > 1 && shares.iter().any(is_alone)) {
             violations.push(Violation::DeviceHeldTwice { node, device: device.clone() });
+        }
+    }
+}
+
+/// Asked of the pods alone, without the ledger's code: a CPU has one holder, of the pools each has what it must and may, and
+/// memory fits each NUMA node.
+fn check_cpus(state: &State, violations: &mut Vec<Violation>) {
+    let mut seen = BTreeSet::new();
+    let mut memory = BTreeMap::<(ObjectId, u32), u64>::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let (Some(node), Some(given)) = (pod.node, pod.cpus()) else { continue };
+        let limit = pod.spec.guest_size().cpu_millis;
+        let is_new = given.cpus.iter().filter(|cpu| seen.insert((node, *cpu))).count();
+        if is_new as u32 != given.cpus.len() || u64::from(given.cpus.len()) * 1000 != limit {
+            violations.push(Violation::CpuHeldTwice { node, pod: pod.meta.id });
+        }
+        if let [numa_node] = given.numa_nodes[..] {
+            *memory.entry((node, numa_node)).or_default() += given.memory_bytes;
+        }
+    }
+    for ((id, numa_node), held) in memory {
+        let topology = state.nodes().get(id).and_then(|node| node.status.facts.cpus.get());
+        let has = topology.into_iter().flat_map(|one| &one.numa_nodes).find(|one| one.id == numa_node);
+        if has.is_some_and(|one| held > one.memory_bytes) {
+            violations.push(Violation::NumaMemory { node: id, numa_node });
         }
     }
 }

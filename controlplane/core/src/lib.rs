@@ -21,6 +21,7 @@ mod admission;
 pub mod autoscale;
 mod claims;
 mod conditions;
+pub mod cpus;
 pub mod decide;
 pub mod devices;
 pub mod disruption;

@@ -3,7 +3,7 @@
 //! ```text
 //!  the node itself           what is free     other pods (Vicinity, by counters)
 //!  node_status, node_name,   resources        topology_spread, pod_affinity
-//!  node_affinity, taints
+//!  node_affinity, taints    numa
 //! ```
 
 mod misfit;
@@ -11,6 +11,7 @@ mod node_affinity;
 mod node_name;
 mod node_status;
 mod nomination;
+mod numa;
 mod pod_affinity;
 pub mod reference;
 mod resources;
@@ -25,7 +26,8 @@ use crate::NodeUsage;
 
 pub use misfit::Misfit;
 pub(crate) use node_affinity::is_selected;
-pub(crate) use nomination::{keeps_devices, kept};
+pub(crate) use nomination::{keeps_cpus, keeps_devices, kept};
+pub(crate) use numa::check as check_numa;
 pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
 pub use taints::{tolerates_cordon, untolerated};

@@ -23,6 +23,7 @@ mod fairness;
 mod gangs;
 mod held;
 mod index;
+mod ledgers;
 mod place;
 mod plan;
 mod pod_groups;

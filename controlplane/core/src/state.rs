@@ -27,6 +27,7 @@ use bulkhead_types::{
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
+use crate::cpus::{CpuIndex, NodeCpus};
 use crate::devices::{self, DeviceIndex, NodeDevices};
 use crate::networks::NetworkIndex;
 use crate::placement::{Vicinity, World};
@@ -88,6 +89,7 @@ pub struct State {
     pub(crate) queue_use: QueueIndex,
     pub(crate) devices: DeviceIndex,
     pub(crate) networks: NetworkIndex,
+    pub(crate) cpus: CpuIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -308,6 +310,7 @@ impl State {
         self.change_vicinity(former.as_ref(), Some(&object));
         self.change_devices(former.as_ref(), Some(&object));
         self.networks.change(former.as_ref(), Some(&object));
+        self.cpus.change(former.as_ref(), Some(&object), (&self.pods, &self.index));
         self.change_quota(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
@@ -322,6 +325,7 @@ impl State {
         self.change_vicinity(Some(&former), None);
         self.change_devices(Some(&former), None);
         self.networks.change(Some(&former), None);
+        self.cpus.change(Some(&former), None, (&self.pods, &self.index));
         self.change_quota(Some(&former), None);
         Some(former)
     }
@@ -358,6 +362,17 @@ impl State {
     #[must_use]
     pub fn node_devices(&self, node: ObjectId) -> Option<&NodeDevices> {
         self.devices.get(node).map(AsRef::as_ref)
+    }
+
+    /// The CPUs of a node and who has which for itself; `None` of one whose agent does not report them.
+    #[must_use]
+    pub fn node_cpus(&self, node: ObjectId) -> Option<&NodeCpus> {
+        self.cpus.get(node).map(AsRef::as_ref)
+    }
+
+    /// The ledgers of CPUs made afresh: what is kept must always equal them.
+    pub(crate) fn cpus_from_scratch(&self) -> CpuIndex {
+        CpuIndex::of(&self.nodes, &self.pods, &self.index)
     }
 
     /// The devices of a node as its agent reported them.

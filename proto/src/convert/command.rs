@@ -15,7 +15,7 @@ wire_struct!(Stamped => v1::Stamped {
 });
 wire_struct!(Precondition => v1::Precondition { object, revision });
 wire_struct!(Binding => v1::Binding {
-    pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX),
+    pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus,
 });
 wire_struct!(PodReport => v1::PodReport { pod, sequence, status, gone });
 

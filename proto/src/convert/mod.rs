@@ -19,6 +19,7 @@ mod claim;
 mod command;
 mod common;
 mod config;
+mod cpu;
 mod defaults;
 mod device;
 mod disruption_budget;

@@ -16,7 +16,7 @@ wire_struct!(Taint => v1::Taint { key, value, effect });
 wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts });
 wire_struct!(NodeFacts => v1::NodeFacts {
     capacity, allocatable, pods_max, address, boot_id, agent_version, kernel_version, accelerator, warnings,
-    labels,
+    labels, cpus,
 });
 
 wire_field! {

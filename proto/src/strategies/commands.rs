@@ -6,6 +6,7 @@ record!(/// Any binding.
 binding: Binding {
     pod: object_id(), node: object_id(), nodes_considered: any::<u32>(), score: any::<i64>(),
     devices: vec(allocated_device(), 0..3), networks: vec(network_attachment(), 0..3),
+    cpus: rare(pod_cpus()),
 });
 record!(/// Any report about a pod.
 pod_report: PodReport {

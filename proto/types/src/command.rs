@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
     NetworkAttachment, NodeFacts, NodeGpu, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef,
-    PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
+    PodCpus, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
     SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
 };
 
@@ -477,6 +477,9 @@ pub struct Binding {
     /// Which networks it is attached to by them, with its addresses; at most [`crate::NETWORKS_PER_POD_MAX`].
     #[serde(default)]
     pub networks: Vec<NetworkAttachment>,
+    /// Which CPUs of that node it has for itself. Needs [`crate::NUMA_LEVEL`].
+    #[serde(default)]
+    pub cpus: Rare<PodCpus>,
 }
 
 /// A change of the cluster's membership, as it travels with Raft's own configuration change.

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 9;
+pub const FEATURE_LEVEL_MAX: u32 = 10;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -51,6 +51,8 @@ pub const NETWORKS_LEVEL: u32 = 9;
 pub const PARTITIONS_LEVEL: u32 = 9;
 /// From this level on there are PodGroups and Queues, pods name them, and groups are preempted whole.
 pub const QUEUES_LEVEL: u32 = 9;
+/// From this level on nodes tell of their CPUs and NUMA nodes, and pods have CPUs of their own.
+pub const NUMA_LEVEL: u32 = 10;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -83,6 +85,8 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
+            Self::Pod(pod) if pod.status.cpus.get().is_some() => NUMA_LEVEL,
             Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
@@ -177,6 +181,18 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
+            Self::BindPods { bindings } | Self::BindPodGroup { bindings }
+                if bindings.iter().any(|one| one.cpus.get().is_some()) =>
+            {
+                NUMA_LEVEL
+            }
+            // Agents know nothing of it, as of what follows.
+            Self::ReportPods { reports, .. }
+                if reports.iter().any(|report| report.status.cpus.get().is_some()) =>
+            {
+                NUMA_LEVEL
+            }
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,

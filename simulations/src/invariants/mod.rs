@@ -16,6 +16,7 @@
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
+//! | `cpus` | no CPU that a pod has for itself has two holders, in the log and among living guests, and each is where its policy wants it | at every binding, and every start of a guest |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -46,6 +47,7 @@ pub mod answers;
 pub mod autoscaling;
 pub mod binding;
 pub mod convergence;
+pub mod cpus;
 pub mod cron_jobs;
 pub mod daemon_set;
 pub mod delivery;

@@ -67,6 +67,16 @@ fn check_facts(name: &Name, facts: &NodeFacts) -> Result<(), Rejection> {
     if texts.into_iter().chain(&facts.warnings).any(|text| text.len() > FACT_LENGTH_MAX) {
         return invalid("facts", format!("a text is longer than {FACT_LENGTH_MAX} bytes"));
     }
+    if let Some(topology) = facts.cpus.get() {
+        if let Err(reason) = topology.check() {
+            return invalid("facts.cpus", reason);
+        }
+        // So that what pods request that have no CPUs of their own always fits the shared pool.
+        let most = u64::from(topology.cpus().len()) * 1000;
+        if facts.allocatable.cpu_millis > most {
+            return invalid("facts.allocatable.cpu", format!("is more than its CPUs have, {most}m"));
+        }
+    }
     for (key, value) in &facts.labels {
         if let Err(error) = check_label_key(key).and_then(|()| check_label_value(value)) {
             return invalid("facts.labels", error.to_string());

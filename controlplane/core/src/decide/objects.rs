@@ -9,7 +9,7 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
+    Emit, autoscaling, claims, cpus, devices, elastic, networks, not_allowed, not_found, priorities, quota,
     vertical,
 };
 use crate::State;
@@ -38,6 +38,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    cpus::check(state, object)?;
     networks::check(state, None, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
@@ -193,6 +194,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    cpus::check(state, object)?;
     networks::check(state, Some(&present), object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, Some(&present), object)?;

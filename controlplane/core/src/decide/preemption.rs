@@ -6,15 +6,17 @@
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
-    EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode, VICTIMS_MAX,
+    CpuNeeds, EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode,
+    VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
 use super::pods::{REASON_UNSCHEDULABLE, end_for};
 use super::{Emit, check_items, not_allowed, not_found};
-use crate::devices::{self, Needs, NodeDevices};
+use crate::cpus::{self, Asks, NodeCpus};
+use crate::devices::{self, Needs, NodeDevices, Policies};
 use crate::disruption::Allowance;
-use crate::placement::{Vicinity, check_node, check_room, keeps_devices, kept};
+use crate::placement::{Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept};
 use crate::pod_group::{self, Standing, key_of};
 use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, priority};
@@ -142,6 +144,8 @@ struct Site<'a> {
     vicinity: Vicinity,
     /// What the pod asks for of devices, and those of the node; only where it does.
     devices: Option<(Needs, NodeDevices)>,
+    /// The same of CPUs for itself.
+    cpus: Option<(CpuNeeds, Option<NodeCpus>)>,
 }
 
 impl<'a> Site<'a> {
@@ -158,10 +162,26 @@ impl<'a> Site<'a> {
             true => Some(Self::devices(state, pod, node, priority)?),
             false => None,
         };
-        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone(), devices };
+        let cpus = Self::cpus(state, pod, node, priority)?;
+        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone(), devices, cpus };
         let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
         state.pods_on(id).filter(ending).for_each(|pod| site.leave(pod));
         Ok(site)
+    }
+
+    fn cpus(
+        state: &State,
+        pod: &Pod,
+        node: &Node,
+        priority: i32,
+    ) -> Result<Option<(CpuNeeds, Option<NodeCpus>)>, Rejection> {
+        let needs = cpus::needs(state, pod).map_err(|problem| not_allowed("pod", problem.to_string()))?;
+        let Some(needs) = needs else { return Ok(None) };
+        let (id, own) = (node.meta.id, pod.meta.id);
+        if keeps_cpus(state, id, || priority, |other| other == own) {
+            return Err(not_allowed("node", "its CPUs are kept for another pod"));
+        }
+        Ok(Some((needs, state.node_cpus(id).cloned())))
     }
 
     fn devices(
@@ -183,6 +203,9 @@ impl<'a> Site<'a> {
         if let Some((_, devices)) = &mut self.devices {
             devices.release(pod.meta.id, pod.devices());
         }
+        if let Some((_, Some(cpus))) = &mut self.cpus {
+            cpus.release(pod.meta.id);
+        }
         self.usage = self.usage.without(pod.spec.scheduling_request());
         self.vicinity.release(pod, self.node);
     }
@@ -192,6 +215,13 @@ impl<'a> Site<'a> {
         check_room(request, self.node, self.usage).map_err(|misfit| misfit.to_string())?;
         if let Some((needs, devices)) = &self.devices {
             devices::check_node(needs, self.node, Some(devices)).map_err(|misfit| misfit.to_string())?;
+        }
+        if let Some((needs, cpus)) = &self.cpus {
+            let devices = self.devices.as_ref().map(|(_, devices)| devices);
+            let asked = self.devices.as_ref().filter(|(needs, _)| !needs.asks.is_empty());
+            let asked = asked.map(|(needs, _)| (needs, Policies::of(self.pod)));
+            let asks = Asks { cpus: Some(needs), devices: asked };
+            check_numa(&asks, self.node, cpus.as_ref(), devices).map_err(|misfit| misfit.to_string())?;
         }
         let Some(outlook) = self.vicinity.outlook(self.pod) else { return Ok(()) };
         self.vicinity.check(&outlook, self.node).map_err(|misfit| misfit.to_string())

@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    AllocatedDevice, Binding, Command, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey,
-    QUEUES_LEVEL,
+    Binding, Command, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey, QUEUES_LEVEL,
 };
 
 use super::fairness::Rank;
@@ -13,6 +12,7 @@ use super::pod_groups::{Seat, Trial, Verdict};
 use super::reconciler::{Scheduler, is_pending};
 use super::shape::{Choice, Shape};
 use super::shapes::ShapeKey;
+use crate::cpus::Chosen;
 use crate::pod_group::Standing;
 use crate::queue;
 use crate::reconcile::View;
@@ -158,20 +158,22 @@ impl Scheduler {
         // Without a candidate the shape sleeps: the next run asks again when the index changed.
         let Some(choice) = choice else { return false };
         // What was found to fit by a first look is chosen now; the next run asks again, should that ever fail.
-        let Some(devices) = shape.choose_devices(self.index.devices(choice.slot)) else {
-            debug_assert!(false, "pod {id} was to have devices that are not there");
+        let Some(chosen) = shape.choose_hardware(self.index.ledgers(choice.slot)) else {
+            debug_assert!(false, "pod {id} was to have devices or CPUs that are not there");
             return false;
         };
         // When addresses have run out the shape says so, and the next run asks again.
         let ledger = self.index.devices(choice.slot);
-        let Some(networks) = shape.attach((id, &devices), ledger, &mut self.addresses) else { return false };
+        let Some(networks) = shape.attach((id, &chosen.devices), ledger, &mut self.addresses) else {
+            return false;
+        };
         let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
         let mover = self.vicinity.bind(pod, &node);
         if let Some(charge) = &charge {
             self.fairness.took(&shape.queue, charge);
         }
         nominated.into_iter().for_each(|node| self.index.give_up(node, id));
-        let binding = binding((id, node.meta.id), choice, devices, networks);
+        let binding = binding((id, node.meta.id), choice, chosen, networks);
         self.note(pod, head.shape, (choice, mover), &binding);
         decided.bindings.push(binding);
         true
@@ -237,7 +239,7 @@ impl Scheduler {
         let attached = self.attach_all(&seats)?;
         self.reserves.give_up(group, &mut self.index);
         let mut bindings = Vec::with_capacity(seats.len());
-        for (Seat { pod: id, shape: key, choice, devices }, networks) in seats.into_iter().zip(attached) {
+        for (Seat { pod: id, shape: key, choice, chosen }, networks) in seats.into_iter().zip(attached) {
             let Some(pod) = state.pods().get(id) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
             let mover = self.vicinity.bind(pod, &node);
@@ -247,7 +249,7 @@ impl Scheduler {
                 let charge = Charge::of_pod(pod, &state.devices.classes);
                 self.fairness.took(&shape.queue, &charge);
             }
-            let binding = binding((id, node.meta.id), choice, devices, networks);
+            let binding = binding((id, node.meta.id), choice, chosen, networks);
             self.note(pod, key, (choice, mover), &binding);
             self.in_flight.insert(id, Some(binding.node));
             bindings.push(binding);
@@ -262,7 +264,7 @@ impl Scheduler {
         for seat in seats {
             let shape = self.shapes.get_mut(seat.shape).expect("a shape in which a pod waits");
             let ledger = self.index.devices(seat.choice.slot);
-            attached.push(shape.attach((seat.pod, &seat.devices), ledger, &mut after)?);
+            attached.push(shape.attach((seat.pod, &seat.chosen.devices), ledger, &mut after)?);
         }
         self.addresses = after;
         Some(attached)
@@ -335,8 +337,9 @@ impl Scheduler {
 fn binding(
     (pod, node): (ObjectId, ObjectId),
     choice: Choice,
-    devices: Vec<AllocatedDevice>,
+    chosen: Chosen,
     networks: Vec<NetworkAttachment>,
 ) -> Binding {
-    Binding { pod, node, nodes_considered: choice.nodes, score: choice.score, devices, networks }
+    let (devices, cpus) = (chosen.devices, chosen.cpus.into());
+    Binding { pod, node, nodes_considered: choice.nodes, score: choice.score, devices, networks, cpus }
 }

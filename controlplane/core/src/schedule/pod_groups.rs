@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{AllocatedDevice, ObjectId, PodGroupKey, Resources};
+use bulkhead_types::{ObjectId, PodGroupKey, Resources};
 
 use super::fairness::Fairness;
 use super::index::{NodeIndex, Slot};
@@ -13,6 +13,7 @@ use super::reserves::{KeptSeat, required};
 use super::shape::{Choice, Shape, Taking};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
+use crate::cpus::Chosen;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
 use crate::queue;
@@ -60,7 +61,7 @@ pub(crate) struct Seat {
     pub(crate) pod: ObjectId,
     pub(crate) shape: ShapeKey,
     pub(crate) choice: Choice,
-    pub(crate) devices: Vec<AllocatedDevice>,
+    pub(crate) chosen: Chosen,
 }
 
 /// What became of a group in this run.
@@ -258,17 +259,14 @@ impl Trial<'_> {
             {
                 return None;
             }
-            let ledger = taking.devices.as_ref().or(entry.devices.as_deref());
-            shape.check_ledger(entry, None, ledger).ok()?;
-            let devices = shape.choose_devices(ledger)?;
-            if !devices.is_empty() {
-                let present = || entry.devices.as_deref().cloned().unwrap_or_default();
-                taking.devices.get_or_insert_with(present).take(seat.pod, &devices);
-            }
+            let ledgers = taking.ledgers.over(entry.ledgers());
+            shape.check_ledgers(entry, None, ledgers).ok()?;
+            let chosen = shape.choose_hardware(ledgers)?;
+            taking.ledgers.take(entry.ledgers(), seat.pod, &chosen);
             taking.usage = taking.usage.with(shape.request);
             claims.extend(own);
             let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
-            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, devices });
+            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, chosen });
         }
         (seats.len() == must.len()).then_some(seats)
     }
@@ -292,10 +290,7 @@ impl Trial<'_> {
                     let entry = self.index.get(seat.choice.slot).expect("a candidate slot holds a node");
                     let taking = taken.entry(seat.choice.slot).or_default();
                     taking.usage = taking.usage.with(request);
-                    if !seat.devices.is_empty() {
-                        let present = || entry.devices.as_deref().cloned().unwrap_or_default();
-                        taking.devices.get_or_insert_with(present).take(*id, &seat.devices);
-                    }
+                    taking.ledgers.take(entry.ledgers(), *id, &seat.chosen);
                     if let Some(pod) = self.state.pods().get(*id) {
                         vicinity.bind(pod, &entry.node);
                     }
@@ -326,9 +321,10 @@ impl Trial<'_> {
         }
         shape.catch_up(self.index, self.state, self.vicinity);
         let choice = shape.choose_beside(pod, self.index, taken, vicinity)?;
-        let ledger = taken.get(&choice.slot).and_then(|taking| taking.devices.as_ref());
-        let devices = shape.choose_devices(ledger.or_else(|| self.index.devices(choice.slot)))?;
+        let present = self.index.ledgers(choice.slot);
+        let ledgers = taken.get(&choice.slot).map_or(present, |taking| taking.ledgers.over(present));
+        let chosen = shape.choose_hardware(ledgers)?;
         claims.extend(own);
-        Some((Seat { pod, shape: key, choice, devices }, shape.request))
+        Some((Seat { pod, shape: key, choice, chosen }, shape.request))
     }
 }

@@ -280,8 +280,8 @@ impl Preemptor {
             // What others would do there is to be found anew.
             nodes.iter().for_each(|node| index.stir_now(*node));
             let asks_for_devices = shape.asks_for_devices();
-            let (priority, request) = (shape.priority, shape.request);
-            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices });
+            let (priority, request, pins_cpus) = (shape.priority, shape.request, shape.pins_cpus());
+            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices, pins_cpus });
             self.in_flight.insert(id, (node, nodes));
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });

@@ -172,7 +172,7 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
-        let names = |pod: &Pod| (pod.group_key(), pod.own_queue());
+        let names = |pod: &Pod| (pod.group_key(), pod.own_queue(), crate::cpus::needs_of(pod));
         let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),

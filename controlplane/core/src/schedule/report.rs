@@ -29,6 +29,9 @@ pub(crate) fn message(
     if let Err(reason) = &shape.networks {
         return reason.clone();
     }
+    if let Err(reason) = &shape.cpus {
+        return reason.clone();
+    }
     if let Some(reason) = shape.device_refusal() {
         return reason;
     }

@@ -3,6 +3,7 @@
 mod balanced_allocation;
 mod least_allocated;
 pub(crate) mod node_affinity;
+pub(crate) mod numa;
 mod owner_spread;
 pub(crate) mod pod_affinity;
 mod taint_preference;

@@ -47,6 +47,14 @@ fn spec_key(spec: &PodSpec) -> ShapeKey {
     digest128(&(spec.scheduling_request(), selects, class, placement))
 }
 
+/// What a pod wants of CPUs for itself, if it wants any; or why it can have none.
+fn cpu_key(pod: &Pod) -> Option<u128> {
+    match crate::cpus::needs_of(pod) {
+        Ok(None) => None,
+        needs => Some(digest128(&("cpus", needs))),
+    }
+}
+
 /// Everything that matters of what a pod asks for of devices.
 fn device_key(pod: &Pod) -> u128 {
     let asks =
@@ -74,6 +82,7 @@ impl Shapes {
         // And pods that name a queue; of a group it is the PodGroup's.
         let key = pod.own_queue().map_or(key, |queue| digest128(&(key, "queue", queue)));
         let key = if pod.spec.asks_for_devices() { digest128(&(key, device_key(pod))) } else { key };
+        let key = cpu_key(pod).map_or(key, |cpus| digest128(&(key, cpus)));
         if !vicinity.is_kept() {
             return key;
         }

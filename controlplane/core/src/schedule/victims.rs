@@ -10,8 +10,8 @@ use bulkhead_types::{ObjectId, VICTIMS_MAX};
 use super::gangs::{Gangs, Unit};
 use super::held::{Held, HeldPod};
 use super::index::NodeEntry;
+use super::ledgers::Ledgers;
 use super::shape::Shape;
-use crate::devices::NodeDevices;
 use crate::disruption::Allowance;
 use crate::placement::Vicinity;
 use crate::{NodeUsage, State};
@@ -81,8 +81,8 @@ struct Site<'a> {
     usage: NodeUsage,
     /// Only where others matter to the shape.
     vicinity: Option<Vicinity>,
-    /// Only where the shape asks for devices.
-    devices: Option<NodeDevices>,
+    /// Only as far as the shape asks for what is in them.
+    ledgers: Ledgers,
     /// The pod for which it is asked, when room is kept for it already.
     pod: Option<ObjectId>,
 }
@@ -101,14 +101,15 @@ impl<'a> Site<'a> {
         let requests = requests.expect("what ends is a part of what is used");
         let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
         let vicinity = shape.looks_at_pods().then(|| vicinity.clone());
-        let ledger = entry.devices.as_deref().filter(|_| shape.asks_for_devices());
-        let mut site = Self { state, shape, entry, usage, vicinity, devices: ledger.cloned(), pod };
+        // CPUs are chosen with an eye on devices only where both are asked for.
+        let ledgers = Ledgers::copy(entry.ledgers(), shape.asks_for_devices(), shape.pins_cpus());
+        let mut site = Self { state, shape, entry, usage, vicinity, ledgers, pod };
         held.ending.iter().for_each(|id| site.count(*id, false));
         site
     }
 
     fn count(&mut self, pod: ObjectId, is_there: bool) {
-        if self.vicinity.is_none() && self.devices.is_none() {
+        if self.vicinity.is_none() && self.ledgers.is_empty() {
             return;
         }
         let Some(pod) = self.state.pods().get(pod) else { return };
@@ -117,11 +118,7 @@ impl<'a> Site<'a> {
             (Some(vicinity), false) => vicinity.release(pod, &self.entry.node),
             (None, _) => {}
         }
-        match (&mut self.devices, is_there) {
-            (Some(devices), true) => devices.take(pod.meta.id, pod.devices()),
-            (Some(devices), false) => devices.release(pod.meta.id, pod.devices()),
-            (None, _) => {}
-        }
+        self.ledgers.count(pod, is_there);
     }
 
     fn leave(&mut self, pod: &HeldPod) {
@@ -140,7 +137,7 @@ impl<'a> Site<'a> {
                 .vicinity
                 .as_ref()
                 .is_none_or(|vicinity| self.shape.check_others(self.entry, vicinity).is_ok())
-            && self.shape.check_ledger(self.entry, self.pod, self.devices.as_ref()).is_ok()
+            && self.shape.check_ledgers(self.entry, self.pod, self.ledgers.view()).is_ok()
     }
 }
 

@@ -112,6 +112,7 @@ fn pain_01_and_03_no_device_is_given_twice_however_bindings_arrive() {
         score: 0,
         devices: devices.iter().map(|(resource, device)| given(resource, device)).collect(),
         networks: vec![],
+        cpus: Default::default(),
     };
     let gpu = "nvidia.com/gpu";
     // In one command, in two, with too few, too many, another one's, none at all, and what is not there.

@@ -4,6 +4,7 @@
 mod autoscalers;
 mod budgets;
 mod claims;
+mod cpus;
 mod cron_autoscalers;
 mod cron_jobs;
 mod daemon_laws;

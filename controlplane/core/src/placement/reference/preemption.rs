@@ -7,8 +7,9 @@ use bulkhead_types::{
 
 use super::Scene;
 use crate::State;
-use crate::devices::{self, Needs, ledger_of};
-use crate::placement::check_node;
+use crate::cpus::{self, Asks};
+use crate::devices::{self, Needs, NodeDevices, Policies, ledger_of};
+use crate::placement::{check_node, check_numa};
 
 /// The priority of a pod; `None` when its class is not there.
 #[must_use]
@@ -39,6 +40,7 @@ pub fn preempts(state: &State, pod: &Pod) -> bool {
 pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
     let own = priority(state, pod);
     let (mut sum, mut count, mut are_devices_kept) = (pod.spec.scheduling_request(), 1, false);
+    let mut are_cpus_kept = false;
     for other in state.pods().iter().filter(|other| other.meta.id != pod.meta.id) {
         let is_there = other.node == Some(node.meta.id)
             && !other.status.phase.is_terminal()
@@ -53,10 +55,16 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
             sum = sum.plus(other.spec.scheduling_request());
             count += 1;
             are_devices_kept |= is_kept && other.spec.asks_for_devices();
+            are_cpus_kept |= is_kept && matches!(cpus::needs(state, other), Ok(Some(_)));
         }
     }
     if pod.spec.asks_for_devices() && (are_devices_kept || !has_devices(state, pod, node, gone)) {
         return false;
+    }
+    match cpus::needs(state, pod) {
+        Ok(None) => {}
+        Ok(Some(_)) if !are_cpus_kept && has_cpus(state, pod, node, gone) => {}
+        _ => return false,
     }
     let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
     sum.cpu_millis <= cpu_millis
@@ -74,12 +82,29 @@ fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool
     if !networks.is_empty() && !node.status.facts.attaches_networks() {
         return false;
     }
-    let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
-    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
-    let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
-    let ledger = ledger_of(slice, node.spec.gpu.get(), nics, state.device_classes().iter(), stays);
+    let Some(ledger) = devices_without(state, node, gone) else { return false };
     let needs = Needs::of_pod(pod, &state.devices.classes);
     needs.is_ok_and(|needs| devices::check_node(&needs, node, Some(&ledger)).is_ok())
+}
+
+/// A node's devices once certain pods have gone, counted from the objects.
+fn devices_without(state: &State, node: &Node, gone: &[ObjectId]) -> Option<NodeDevices> {
+    let slice = state.resource_slice_of(node.meta.id)?;
+    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
+    let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
+    Some(ledger_of(slice, node.spec.gpu.get(), nics, state.device_classes().iter(), stays))
+}
+
+/// The same for CPUs that a pod wants for itself.
+fn has_cpus(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
+    let (ledger, devices) = (cpus::ledger_of(node, stays), devices_without(state, node, gone));
+    let (Ok(Some(wanted)), Ok(needs)) = (cpus::needs(state, pod), Needs::of_pod(pod, &state.devices.classes))
+    else {
+        return false;
+    };
+    let asked = (!needs.asks.is_empty()).then_some((&needs, Policies::of(pod)));
+    check_numa(&Asks { cpus: Some(&wanted), devices: asked }, node, ledger.as_ref(), devices.as_ref()).is_ok()
 }
 
 /// The pods of a node that end already.
