@@ -35,6 +35,44 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
 }
 
 #[test]
+fn the_example_of_cpus_says_what_the_scheduler_reads() {
+    use bulkhead_types::{CpuHold, CpuNeeds, NumaPolicy, Rare, cpu_needs};
+    let objects = read(include_str!("../../../examples/numa.yaml"));
+    let mut found = Vec::new();
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+        let needs = match object {
+            Object::Pod(pod) => cpu_needs(&pod.meta.labels, &pod.meta.annotations, &pod.spec),
+            Object::Job(job) => {
+                let template = &job.spec.template;
+                cpu_needs(&template.labels, &template.annotations, &template.spec)
+            }
+            other => panic!("{other:?}"),
+        };
+        let shown = |one: CpuNeeds| (one.cpus, one.hold, one.policy, one.full_cores);
+        found.push(needs.expect("well said").map(shown));
+    }
+    let any = NumaPolicy::None;
+    let expected = [
+        Some((4, CpuHold::Reserved, NumaPolicy::SingleNumaNode, false)),
+        Some((2, CpuHold::Exclusive, any, true)),
+        Some((2, CpuHold::Reserved, any, false)),
+        None,
+        Some((4, CpuHold::Bound, any, false)),
+    ];
+    assert_eq!(found, expected);
+    // What a pod was given is said with its status.
+    let Object::Pod(pod) = &objects[0] else { panic!("a pod") };
+    let mut pod = bulkhead_types::Pod::clone(pod);
+    let cpus = "0-3".parse().expect("a set");
+    let given =
+        bulkhead_types::PodCpus { cpus, numa_nodes: vec![0], memory_bytes: 1, hold: CpuHold::Reserved };
+    pod.status.cpus = Rare::some(given);
+    let text = to_yaml(&Object::Pod(std::sync::Arc::new(pod)), NAMES);
+    assert!(text.contains("cpuset: \"0-3\"\n") && text.contains("numaNodes:\n"), "{text}");
+}
+
+#[test]
 fn every_class_that_comes_along_is_a_manifest_too() {
     for class in builtin_device_classes() {
         let meta =
