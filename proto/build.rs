@@ -27,7 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, [include])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("bulkhead.v1.descriptors.bin"), descriptors.encode_to_vec())?;
+    let has_services = std::env::var_os("CARGO_FEATURE_SERVICES").is_some();
     tonic_prost_build::configure()
+        .build_client(has_services)
+        .build_server(has_services)
         // Maps in key order: the log's bytes are canonical.
         .btree_map(".")
         // Opaque payloads are shared, not copied.

@@ -140,6 +140,9 @@ pub(crate) enum Verb {
     /// Say how nodes shall be used
     #[command(subcommand)]
     Node(commands::device::NodeVerb),
+    /// Pause, resume and cancel operations on many nodes
+    #[command(subcommand)]
+    NodeOperation(commands::node_pool::NodeOperationVerb),
     /// Cordon a node and move its pods away
     Drain(commands::drain::DrainArgs),
     /// Set and remove labels

@@ -26,6 +26,7 @@ pub(crate) mod label;
 pub(crate) mod life;
 pub(crate) mod logs;
 pub(crate) mod member;
+pub(crate) mod node_pool;
 pub(crate) mod patch;
 pub(crate) mod preflight;
 pub(crate) mod quota;
@@ -124,6 +125,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Drain(args) => drain::run(args, &context).await,
         Verb::Device(verb) => device::run(verb, &context).await,
         Verb::Node(verb) => device::run_node(verb, &context).await,
+        Verb::NodeOperation(verb) => node_pool::run(verb, &context).await,
         Verb::Label(args) => label::run(args, label::Notes::Labels, &context).await,
         Verb::Annotate(args) => label::run(args, label::Notes::Annotations, &context).await,
         Verb::Patch(args) => patch::run(args, &context).await,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use bulkhead_types::StringMap;
+use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -61,6 +61,10 @@ pub struct AgentConfig {
     pub guard: Vec<OsString>,
     /// Processor time for pods instead of what was found, in thousandths of a core.
     pub cpu_millis: Option<u64>,
+    /// How strictly CPUs and devices of a pod are to be on one NUMA node (the kubelet's `--topology-manager-policy`).
+    pub numa_policy: NumaPolicy,
+    /// CPUs that no pod gets for itself (the kubelet's `--reserved-cpus`).
+    pub reserved_cpus: CpuSet,
     /// Memory for pods instead of what was found, in bytes.
     pub memory_bytes: Option<u64>,
     /// Most pods.
@@ -93,6 +97,8 @@ impl AgentConfig {
             qemu: PathBuf::from("qemu-system-x86_64"),
             guard: vec![OsString::from("bulkhead-fence-guard")],
             cpu_millis: None,
+            numa_policy: NumaPolicy::None,
+            reserved_cpus: CpuSet::new(),
             memory_bytes: None,
             pods_max: PODS_MAX_DEFAULT,
             insecure_registries: Vec::new(),

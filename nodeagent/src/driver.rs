@@ -191,6 +191,7 @@ impl Driver {
                 Action::PersistRecord(ref record) => self.pod(record.pod).send(action),
                 Action::ForgetRecord { pod }
                 | Action::UpdateFiles { pod, .. }
+                | Action::SetCpus { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
                 | Action::CleanUp { pod, .. } => self.pod(pod).send(action),

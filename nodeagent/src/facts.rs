@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_types::{LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Resources, StringMap};
+use bulkhead_nodeagent_core::hardware::cpu_topology;
+use bulkhead_types::{
+    CpuTopology, LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Rare, Resources, StringMap,
+};
 use smol_str::SmolStr;
 
 use crate::AgentConfig;
+use crate::machine::MachineTree;
 use crate::probe::Accelerator;
+use crate::vm::affinity;
 
 /// Memory that stays with the host, as a share of everything and at least, in bytes.
 const HOST_MEMORY_SHARE: u64 = 20;
@@ -29,8 +34,10 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         ephemeral_storage_bytes: disk_bytes(&config.data_dir),
     };
     let host_memory = (found.memory_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
+    let (cpus, problem) = cpus(config);
+    let reserved = cpus.as_ref().map_or(0, |cpus| u64::from(cpus.reserved.len()) * 1000);
     let allocatable = Resources {
-        cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis),
+        cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis.saturating_sub(reserved)),
         memory_bytes: config.memory_bytes.unwrap_or(found.memory_bytes.saturating_sub(host_memory)),
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
@@ -47,9 +54,27 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
             .to_str()
             .map_or_else(|_| SmolStr::default(), SmolStr::new),
         accelerator: SmolStr::new(accelerator.name()),
-        warnings: accelerator.warnings.iter().map(SmolStr::new).collect(),
+        warnings: accelerator.warnings.iter().chain(&problem).map(SmolStr::new).collect(),
         labels: labels(config),
+        // Pods may reserve no more than there is, or the pools would not be enough for them.
+        cpus: Rare::from(cpus.filter(|cpus| allocatable.cpu_millis <= u64::from(cpus.cpus().len()) * 1000)),
     }
+}
+
+/// The processors on which this process may run, with what the operator says of them; or why they are not told.
+fn cpus(config: &AgentConfig) -> (Option<CpuTopology>, Option<String>) {
+    let found = match cpu_topology(&MachineTree::new("/"), affinity::own().as_ref()) {
+        Ok(found) => found,
+        Err(problem) => {
+            return (None, Some(format!("CPUs are not told, and pods get none for themselves: {problem}")));
+        }
+    };
+    let (all, wanted) = (found.cpus(), &config.reserved_cpus);
+    let missing = wanted.minus(&all);
+    let problem =
+        (!missing.is_empty()).then(|| format!("CPUs {missing} are to be reserved and are not there"));
+    let topology = CpuTopology { reserved: wanted.intersection(&all), policy: config.numa_policy, ..found };
+    (Some(topology), problem)
 }
 
 /// The operator's labels, and what this build does.
@@ -85,10 +110,21 @@ mod tests {
         assert!(found.allocatable.fits_in(found.capacity) && found.allocatable.memory_bytes > 0, "{found:?}");
         assert_eq!((found.accelerator.as_str(), found.warnings.len()), ("tcg", 1));
         assert!(!found.boot_id.is_empty() && !found.kernel_version.is_empty());
-        config.cpu_millis = Some(64_000);
+        let cpus = found.cpus.get().expect("this machine tells of its CPUs");
+        let first = cpus.cpus().iter().next().expect("a CPU");
+        config.reserved_cpus = [first, 1023].into_iter().collect();
+        config.numa_policy = bulkhead_types::NumaPolicy::Restricted;
+        let reserving = gather(&config, "h:1", &accelerator);
+        let told = reserving.cpus.get().expect("CPUs");
+        assert_eq!((told.reserved.to_string(), told.policy), (first.to_string(), config.numa_policy));
+        assert_eq!(reserving.warnings.len(), 2, "{:?}", reserving.warnings);
+        assert_eq!(reserving.allocatable.cpu_millis + 1000, found.allocatable.cpu_millis);
+        // More than there are: what pods reserve says nothing of CPUs.
+        config.cpu_millis = Some(6_400_000);
         config.memory_bytes = Some(5);
         let overridden = gather(&config, "h:1", &accelerator);
-        assert_eq!((overridden.allocatable.cpu_millis, overridden.allocatable.memory_bytes), (64_000, 5));
+        assert_eq!((overridden.allocatable.cpu_millis, overridden.allocatable.memory_bytes), (6_400_000, 5));
+        assert!(overridden.cpus.get().is_none());
         assert!(overridden.allocatable.fits_in(overridden.capacity));
     }
 }

@@ -163,6 +163,8 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         claims: vec![],
         devices: vec![],
         networks: vec![],
+        cpus: None,
+        batch: false,
     }
 }
 

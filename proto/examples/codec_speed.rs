@@ -102,6 +102,7 @@ fn main() {
             score: 250,
             devices: vec![],
             networks: vec![],
+            cpus: Default::default(),
         })
         .collect();
     measure("BindPods, per item", &record(Command::BindPods { bindings }), BINDINGS);

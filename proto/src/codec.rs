@@ -112,6 +112,7 @@ fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
         Command::ReportVolumes { deleted, .. } => deleted.len(),
+        Command::Deschedule { pods, .. } => pods.len(),
         Command::SetSriovNodeState { spec, status, .. } => {
             spec.interfaces.len().max(status.interfaces.len()).max(status.blocked.len())
         }
@@ -137,6 +138,9 @@ fn items(command: &Command) -> usize {
         | Command::SetUnschedulable { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. }
+        | Command::SyncNodePool { .. }
+        | Command::AdvanceNodeOperation { .. }
+        | Command::ControlNodeOperation { .. }
         | Command::SetSuspended { .. }
         | Command::RunCronJob { .. }
         | Command::SetStopped { .. }

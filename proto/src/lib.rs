@@ -21,11 +21,12 @@ pub mod strategies;
 pub use codec::*;
 pub use convert::*;
 
-/// Messages, clients and servers of the package `bulkhead.v1`, generated from `proto/bulkhead/v1/*.proto`.
+/// Messages of the package `bulkhead.v1`, with the feature `services` its clients and servers too, generated from
+/// `proto/bulkhead/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[allow(clippy::unwrap_used, clippy::too_many_lines, clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod v1 {
-    tonic::include_proto!("bulkhead.v1");
+    include!(concat!(env!("OUT_DIR"), "/bulkhead.v1.rs"));
 }
 
 /// The encoded `FileDescriptorSet` of all files of this package, for server reflection.

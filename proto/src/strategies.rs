@@ -13,8 +13,12 @@ use uuid::Uuid;
 pub use autoscaling::*;
 pub use claims::*;
 pub use commands::*;
+pub use cpus::*;
+pub use descheduler::*;
 pub use devices::*;
+pub use elastic_quotas::*;
 pub use events::*;
+pub use node_pools::*;
 pub use placement::*;
 pub use profiles::*;
 pub use queues::*;
@@ -52,8 +56,12 @@ macro_rules! record {
 mod autoscaling;
 mod claims;
 mod commands;
+mod cpus;
+mod descheduler;
 mod devices;
+mod elastic_quotas;
 mod events;
+mod node_pools;
 mod placement;
 mod profiles;
 mod queues;
@@ -186,11 +194,12 @@ record!(/// Any facts.
 node_facts: NodeFacts {
     capacity: resources(), allocatable: resources(), pods_max: any::<u32>(), address: small(),
     boot_id: small(), agent_version: small(), kernel_version: small(), accelerator: small(),
-    warnings: vec(small(), 0..3), labels: labels(),
+    warnings: vec(small(), 0..3), labels: labels(), cpus: rare(cpu_topology()),
 });
 record!(/// Any node status.
 node_status: NodeStatus {
     phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
+    pool: of(node_pool_record()).prop_map(Rare::from),
 });
 record!(/// Any node.
     node: Node { meta: meta(), spec: node_spec(), status: node_status() });
@@ -264,6 +273,7 @@ pod_status: PodStatus {
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
     devices: rare(vec(allocated_device(), 0..3)), networks: rare(vec(network_attachment(), 0..3)),
+    cpus: rare(pod_cpus()),
 });
 record!(/// Any pod.
 pod: Pod {
@@ -370,12 +380,13 @@ pod_intent: PodIntent {
     id: object_id(), uid: uuid(), namespace: name(), name: name(), spec: pod_spec().prop_map(Shared::new),
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
-    networks: vec(network_attachment(), 0..3),
+    networks: vec(network_attachment(), 0..3), cpus: of(cpu_set()), batch: any::<bool>(),
 });
 record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
     deleted_volumes: vec(deleted_volume(), 0..3), gpu: of(devices::gpu_intent()),
+    cpu_pools: of(cpu_pools()),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });

@@ -164,6 +164,10 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::device_objects(),
         fixtures::sriov_objects(),
         fixtures::queue_objects(),
+        fixtures::node_pool_objects(),
+        fixtures::descheduler_objects(),
+        fixtures::elastic_quota_objects(),
+        fixtures::cpu_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

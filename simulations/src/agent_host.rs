@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId,
-    NodeFacts, ObjectId, PodReport, Resources, StringMap, digest128,
+    NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
 use crate::clock::{HostClock, Micros};
+use crate::cpus;
 use crate::devices::built;
 use crate::fencing::Reports;
 use crate::guest_life::GuestEvent;
@@ -63,6 +64,8 @@ pub(crate) struct AgentHost {
     /// Whether it is built with cards.
     has_devices: bool,
     has_functions: bool,
+    /// How many NUMA nodes it tells of.
+    numa_nodes: u32,
     /// The cards that the machine has now.
     pub(crate) devices: BTreeMap<SmolStr, Device>,
     /// The mode that the cards are in.
@@ -103,6 +106,7 @@ impl AgentHost {
             accelerator: SmolStr::new_static("kvm"),
             warnings: Vec::new(),
             labels: self.labels(),
+            cpus: Rare::from(cpus::topology(self.number, self.numa_nodes, self.allocatable)),
         }
     }
 
@@ -150,6 +154,7 @@ impl World {
             pods_max: self.options.node.pods_max,
             has_devices: self.options.node.devices + self.options.node.functions > 0,
             has_functions: self.options.node.functions > 0,
+            numa_nodes: self.options.node.numa_nodes,
             devices: built(number, &self.options.node, None),
             gpu: None,
         };

@@ -12,9 +12,9 @@ use bulkhead_types::{EventKind, MemberId, MemberRole, ObjectId, Outcome, Transac
 use uuid::Uuid;
 
 use crate::invariants::{
-    Verdict, Violation, acknowledged, autoscaling, binding, cron_jobs, daemon_set, delivery, devices,
-    digests, ensure, exactly_once, garbage, history, job_ends, jobs, ledger, placement, preemption, prefix,
-    queues, rebuilt, revisions, rollout, stateful_set,
+    Verdict, Violation, acknowledged, autoscaling, binding, cpus, cron_jobs, daemon_set, delivery,
+    descheduler, devices, digests, elastic, ensure, exactly_once, garbage, history, job_ends, jobs, ledger,
+    node_pools, placement, preemption, prefix, queues, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -209,8 +209,12 @@ impl Chronicle {
             }
         }
         placement::check(&before, transaction)?;
+        cpus::check(&before, &self.state, transaction)?;
         preemption::check(&before, transaction)?;
         queues::check(&before, &self.state, transaction)?;
+        node_pools::check(&before, &self.state, transaction)?;
+        descheduler::check(&before, transaction)?;
+        elastic::check(&before, &self.state, transaction)?;
         stateful_set::check(&before, &self.state, transaction)?;
         daemon_set::check(&before, &self.state, transaction)?;
         job_ends::check(&before, &self.state, transaction, &self.well)?;

@@ -120,7 +120,7 @@ impl World {
             Action::KillVm { pod, instance } => (pod, kill_us, GuestEvent::Kill { life, pod, instance }),
             Action::CleanUp { pod, .. } => (pod, short_us, GuestEvent::Clean { life, pod }),
             // Guests of a simulation hold no files.
-            Action::UpdateFiles { .. } => return,
+            Action::UpdateFiles { .. } | Action::SetCpus { .. } => return,
             Action::Join
             | Action::Report(_)
             | Action::PersistLease { .. }
@@ -236,6 +236,7 @@ impl World {
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
         guest.guard = guard;
         guest.devices = devices;
+        guest.cpus = start.pod.cpus;
         guest.addresses = addresses;
         guest.unique = start.pod.unique.then_some((start.pod.namespace, start.pod.name));
         let former = host.hypervisor.guests.insert(pod, guest);
@@ -252,6 +253,7 @@ impl World {
         });
         self.judge(verdict);
         self.check_devices(number);
+        self.check_cpus(number);
         self.check_once(number, pod);
         self.arm_guard(number, pod);
         self.counts.guests += 1;

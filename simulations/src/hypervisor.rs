@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Guard, RecoveredVm, VmRecord};
 use bulkhead_types::{
-    AllocatedDevice, Container, ContainerState, ContainerStatus, ContainerTermination, Name, ObjectId,
-    PodSpec, Resources, RestartPolicy, Shared,
+    AllocatedDevice, Container, ContainerState, ContainerStatus, ContainerTermination, CpuSet, Name,
+    ObjectId, PodSpec, Resources, RestartPolicy, Shared,
 };
 use smol_str::SmolStr;
 
@@ -21,6 +21,8 @@ pub(crate) struct Guest {
     pub spec: Shared<PodSpec>,
     /// What it has of the machine's cards.
     pub devices: Vec<AllocatedDevice>,
+    /// The CPUs that it has for itself.
+    pub cpus: Option<CpuSet>,
     /// Its addresses in SR-IOV networks.
     pub addresses: Vec<std::net::IpAddr>,
     /// Its namespace and name, when no other of that name may live.
@@ -50,6 +52,7 @@ impl Guest {
             instance,
             spec,
             devices: Vec::new(),
+            cpus: None,
             addresses: Vec::new(),
             unique,
             guard,

@@ -26,6 +26,7 @@ pub mod canaries;
 mod chronicle;
 mod client;
 mod clock;
+mod cpus;
 mod devices;
 mod disk;
 mod fencing;

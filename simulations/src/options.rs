@@ -233,6 +233,9 @@ pub struct NodeOptions {
     /// Virtual functions of a node's NIC.
     #[serde(default)]
     pub functions: u32,
+    /// NUMA nodes of a node, two cards on each; 0: its agent does not tell of its processors.
+    #[serde(default)]
+    pub numa_nodes: u32,
 }
 
 /// What clients do.
@@ -271,6 +274,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that ask for cards, and commands that keep cards back.
     #[serde(default)]
     pub devices_permille: u64,
+    /// Pods and templates that want CPUs for themselves.
+    #[serde(default)]
+    pub cpus_permille: u64,
     /// Pods that attach networks.
     #[serde(default)]
     pub networks_permille: u64,
@@ -280,6 +286,12 @@ pub struct WorkloadOptions {
     /// Commands about how nodes are scored, and pods that say it.
     #[serde(default)]
     pub scoring_permille: u64,
+    /// Commands about pools of nodes, labels of single nodes, and operations on many.
+    #[serde(default)]
+    pub pools_permille: u64,
+    /// Commands about an elastic quota tree over the namespaces.
+    #[serde(default)]
+    pub elastic_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -364,9 +376,12 @@ impl Options {
         options.workload.placement_permille = *Rng::child(seed, "placement", 0).pick(&[0, 0, 300, 700]);
         options.workload.queues_permille = *Rng::child(seed, "queues", 0).pick(&[0, 0, 200, 500]);
         options.workload.scoring_permille = *Rng::child(seed, "scoring", 0).pick(&[0, 0, 0, 50, 200]);
+        options.workload.pools_permille = *Rng::child(seed, "pools", 0).pick(&[0, 0, 100, 300]);
+        options.workload.elastic_permille = *Rng::child(seed, "elastic", 0).pick(&[0, 0, 0, 30, 100]);
         options.node.unready_permille = *Rng::child(seed, "probes", 0).pick(&[0, 0, 100, 500]);
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.draw_networks(&mut Rng::child(seed, "networks", 0));
+        options.draw_cpus(&mut Rng::child(seed, "cpus", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -394,6 +409,14 @@ impl Options {
         self.node.functions = *rng.pick(&[0, 0, 0, 3, 6]);
         if self.node.functions > 0 {
             self.workload.networks_permille = *rng.pick(&[150, 400]);
+        }
+    }
+
+    /// In some runs nodes tell of their processors, and pods want some for themselves.
+    fn draw_cpus(&mut self, rng: &mut Rng) {
+        self.node.numa_nodes = *rng.pick(&[0, 0, 0, 1, 2]);
+        if self.node.numa_nodes > 0 {
+            self.workload.cpus_permille = *rng.pick(&[200, 500]);
         }
     }
 
@@ -626,6 +649,7 @@ impl NodeOptions {
             pods_max: PODS_MAX,
             devices: 0,
             functions: 0,
+            numa_nodes: 0,
         }
     }
 }
@@ -645,8 +669,11 @@ impl WorkloadOptions {
             placement_permille: 0,
             devices_permille: 0,
             networks_permille: 0,
+            cpus_permille: 0,
             queues_permille: 0,
             scoring_permille: 0,
+            pools_permille: 0,
+            elastic_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

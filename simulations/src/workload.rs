@@ -1,9 +1,12 @@
 //! What clients ask for: objects come, change, roll, scale and go.
 
 mod autoscalers;
+mod cpus;
 mod devices;
+mod elastic;
 mod jobs;
 mod networks;
+mod node_pools;
 mod placement;
 mod policies;
 mod queues;
@@ -149,6 +152,7 @@ impl Workload {
         let levels = [
             (options.placement_permille > 0).then(|| placement::level(state)),
             (options.devices_permille > 0).then(|| devices::level(state)),
+            (options.cpus_permille > 0).then(|| cpus::level(state)),
         ];
         if let Some(first) = levels.into_iter().flatten().flatten().next() {
             return Some(first);
@@ -159,6 +163,17 @@ impl Workload {
         if options.scoring_permille > 0 && rng.chance(options.scoring_permille) {
             let within = self.namespace(rng);
             return Some(scoring::command(rng, state, within, self.count));
+        }
+        if let Some(command) = self.of_pools(rng, state) {
+            return Some(command);
+        }
+        if options.elastic_permille > 0 {
+            if let Some(first) = elastic::first(state) {
+                return Some(first);
+            }
+            if rng.chance(options.elastic_permille) {
+                return Some(elastic::command(rng));
+            }
         }
         if options.queues_permille == 0 {
             return None;
@@ -171,6 +186,20 @@ impl Workload {
         }
         let namespace = self.namespace(rng);
         Some(queues::command(rng, namespace, self.count))
+    }
+
+    /// Something about pools of nodes, in runs that have some.
+    fn of_pools(&self, rng: &mut Rng, state: &State) -> Option<Command> {
+        let often = self.options.pools_permille;
+        if often == 0 {
+            return None;
+        }
+        let level = node_pools::level(state);
+        if level.is_some() || !rng.chance(often) {
+            return level;
+        }
+        let node = node_name(rng.range(0, u64::from(self.agents) - 1) as u32);
+        Some(node_pools::command(rng, state, &node))
     }
 
     /// On a full cluster most often what fills it.
@@ -202,7 +231,10 @@ impl Workload {
         let version = *rng.pick(&[1, 2, 3, self.count]);
         let mut pod = pod_spec(rng, RestartPolicy::Always, &format!("web:{version}"));
         self.place(rng, &mut pod);
-        let template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
+        let mut template = PodTemplate { labels: app.clone(), annotations, spec: Shared::new(pod) };
+        if self.wants_cpus(rng) {
+            cpus::want(rng, &mut template.labels, &mut template.annotations, &mut template.spec);
+        }
         let spec = DeploymentSpec {
             replicas: self.replicas(rng),
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
@@ -231,8 +263,16 @@ impl Workload {
         if self.place(rng, &mut spec) {
             meta.labels = labels("app", rng.pick::<SmolStr>(&self.apps()));
         }
-        let spec = Shared::new(spec);
+        let mut spec = Shared::new(spec);
+        if self.wants_cpus(rng) {
+            cpus::want(rng, &mut meta.labels, &mut meta.annotations, &mut spec);
+        }
         Pod { meta, spec, node: None, status: PodStatus::default() }
+    }
+
+    /// In some runs some pods want CPUs for themselves.
+    fn wants_cpus(&self, rng: &mut Rng) -> bool {
+        self.options.cpus_permille > 0 && rng.chance(self.options.cpus_permille)
     }
 
     fn apps(&self) -> Vec<SmolStr> {

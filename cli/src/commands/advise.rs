@@ -147,7 +147,22 @@ mod tests {
             removals: vec![removal("node-1", 2, ""), removal("node-2", 0, "Pod default/a stays: alone")],
             is_whole: false,
         };
-        expect![[r#""#]].assert_eq(&shown(&answer));
+        expect![[r#"
+            At revision 41: 5 pods wait.
+            Grow pool small by 2:
+
+            POOL    NODES   LIKE     PODS PLACED   STILL WAIT   LEFT OVER
+            small   +2      node-7   4             1            12.5%
+            large   +1      node-7   4             1            60.1%
+
+            1 of the nodes that do little could go, all of them at once:
+
+            NODE     RESERVED   COULD GO           WHY NOT
+            node-1   12%        yes, 2 pods move
+            node-2   12%        no                 Pod default/a stays: alone
+
+            There was no time to try everything.
+        "#]].assert_eq(&shown(&answer));
         let nothing = v1::AdviseResponse { revision: 1, is_whole: true, ..Default::default() };
         expect!["At revision 1: 0 pods wait.\n"].assert_eq(&shown(&nothing));
         assert_eq!(priority("a=-3"), Ok(("a".to_owned(), -3)));

@@ -4,7 +4,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
-use bulkhead_types::{Name, check_label_key, check_label_value, parse_millis, parse_units};
+use bulkhead_types::{
+    CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, check_label_key, check_label_value, parse_millis, parse_units,
+};
 use clap::{Args, ValueEnum};
 use smol_str::SmolStr;
 
@@ -59,6 +61,13 @@ pub(crate) struct AgentArgs {
     /// Processor time that pods may reserve, such as 8 or 1500m [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_millis(text))]
     pub(crate) cpu: Option<u64>,
+    /// How strictly CPUs and devices of a pod are to be on one NUMA node: none, best-effort, restricted or
+    /// single-numa-node. Pods of a policy of their own run on nodes of that policy only
+    #[arg(long, default_value = "none", value_parser = parse_numa_policy, value_name = "POLICY")]
+    pub(crate) topology_manager_policy: NumaPolicy,
+    /// CPUs that no pod gets for itself, such as 0,16-17; they stay in the shared pool
+    #[arg(long, default_value = "", value_parser = |text: &str| text.parse::<CpuSet>(), value_name = "CPUS")]
+    pub(crate) reserved_cpus: CpuSet,
     /// Memory that pods may reserve, such as 16Gi [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_units(text))]
     pub(crate) memory: Option<u64>,
@@ -68,6 +77,9 @@ pub(crate) struct AgentArgs {
     /// Labels of the node, KEY=VALUE; what an operator sets wins
     #[arg(long, value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE,...")]
     pub(crate) labels: Vec<(SmolStr, SmolStr)>,
+    /// The pool of nodes that this one is of [default: default]
+    #[arg(long, value_parser = |text: &str| Name::new(text))]
+    pub(crate) pool: Option<Name>,
     /// Where traces are sent (OTLP over gRPC), such as http://127.0.0.1:4317
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
@@ -89,6 +101,11 @@ pub(crate) const GUARD_VERB: &str = "fence-guard";
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// The program that is built and installed beside this one.
 const GUEST: &str = "bulkhead-guest";
+
+fn parse_numa_policy(text: &str) -> Result<NumaPolicy, String> {
+    let names: Vec<_> = NumaPolicy::NAMES.iter().map(|(name, _)| *name).collect();
+    NumaPolicy::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
 
 fn parse_label(text: &str) -> Result<(SmolStr, SmolStr), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
@@ -114,6 +131,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         None => None,
     };
     let urls = servers.iter().map(|s| if s.contains("://") { s.clone() } else { format!("http://{s}") });
+    let pool = args.pool.map(|pool| (SmolStr::new_static(LABEL_NODE_POOL), SmolStr::new(pool.as_str())));
     Ok(AgentConfig {
         listen: args.listen,
         advertise,
@@ -130,11 +148,13 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         qemu: args.qemu,
         guard: vec![THIS_PROGRAM.into(), GUARD_VERB.into()],
         cpu_millis: args.cpu,
+        numa_policy: args.topology_manager_policy,
+        reserved_cpus: args.reserved_cpus,
         memory_bytes: args.memory,
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
-        labels: args.labels.into_iter().collect(),
+        labels: args.labels.into_iter().chain(pool).collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
     })
 }

@@ -99,12 +99,16 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::Project(_)
         | Object::PodGroup(_)
         | Object::Queue(_)
+        | Object::ElasticQuotaTree(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_)
         | Object::PodDisruptionBudget(_) => return Ok(Vec::new()),
     };
     let (mut objects, _) = context.client.list(kind, &filter).await?;

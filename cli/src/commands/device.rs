@@ -64,6 +64,8 @@ async fn set(args: DeviceArgs, cordoned: bool, context: &Context) -> Result<(), 
 pub(crate) enum NodeVerb {
     /// Say how the cards of a node shall be used
     GpuMode(GpuModeArgs),
+    /// Say which pool nodes are of
+    SetPool(super::node_pool::SetPoolArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,9 +79,12 @@ pub(crate) struct GpuModeArgs {
     strategy: String,
 }
 
-/// `node gpu-mode`.
+/// `node gpu-mode` and `node set-pool`.
 pub(crate) async fn run_node(verb: NodeVerb, context: &Context) -> Result<(), Failure> {
-    let NodeVerb::GpuMode(args) = verb;
+    let args = match verb {
+        NodeVerb::GpuMode(args) => args,
+        NodeVerb::SetPool(args) => return super::node_pool::set_pool(args, context).await,
+    };
     let node: Name = target::name(args.node.strip_prefix("node/").unwrap_or(&args.node))?;
     let strategy = match args.strategy.as_str() {
         "single" => PartitionStrategy::Single,

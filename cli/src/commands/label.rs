@@ -81,6 +81,19 @@ pub(crate) async fn run(args: LabelArgs, notes: Notes, context: &Context) -> Res
     Ok(())
 }
 
+/// Sets one label of an object, whatever it had before; says whether that changed anything.
+pub(crate) async fn set(
+    object: &ObjectRef,
+    key: &str,
+    value: &str,
+    manager: &str,
+    context: &Context,
+) -> Result<bool, Failure> {
+    let edits = [Edit::Set(key.to_owned(), value.to_owned())];
+    let manner = Manner { manager, dry_run: false };
+    change(object, manner, context, |found| apply(found, object, &edits, Notes::Labels, true)).await
+}
+
 fn apply(
     found: &mut Value,
     object: &ObjectRef,

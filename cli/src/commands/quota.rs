@@ -1,12 +1,18 @@
-//! `quota`: used, hard and left, at a namespace, its project and its department.
+//! `quota`: used, hard and left, at a namespace, its project and its department; and what is used, guaranteed and borrowed at
+//! every level of the elastic quota tree.
 
-use bulkhead_types::{Kind, LABEL_PROJECT, Name, Object, ObjectRef, QuotaAmounts, QuotaStatus};
+use std::sync::Arc;
+
+use bulkhead_types::{
+    ELASTIC_QUOTA_NAMESPACE, ElasticQuota, ElasticQuotaTree, Kind, LABEL_PROJECT, Name, Object, ObjectRef,
+    QuotaAmounts, QuotaStatus,
+};
 use clap::Args;
 
 use super::Context;
 use crate::client::Filter;
 use crate::failure::{Class, Failure};
-use crate::output::describe::{LEVEL_COLUMNS, level_rows};
+use crate::output::describe::{ELASTIC_COLUMNS, LEVEL_COLUMNS, elastic_rows, level_rows};
 use crate::output::{emit, emit_line, table};
 
 #[derive(Debug, Args)]
@@ -17,10 +23,18 @@ pub(crate) struct QuotaArgs {
     /// A department and its projects, instead of the one namespace
     #[arg(long, value_name = "NAME", value_parser = |text: &str| Name::new(text))]
     department: Option<Name>,
+    /// Every level of the elastic quota tree, instead of the one namespace
+    #[arg(long, conflicts_with_all = ["project", "department"])]
+    elastic: bool,
 }
 
 pub(crate) async fn run(args: QuotaArgs, context: &Context) -> Result<(), Failure> {
-    let mut rows = Vec::new();
+    if args.elastic {
+        let tree = elastic_tree(context).await?;
+        let tree = tree.ok_or_else(|| super::get::not_found("elasticquotatree"))?;
+        return emit(&table::render(&ELASTIC_COLUMNS, &elastic_rows(&tree, |_| true)));
+    }
+    let (mut rows, mut elastic) = (Vec::new(), Vec::new());
     let what = match (args.project, args.department) {
         (Some(project), _) => {
             add_project(&project, true, context, &mut rows).await?;
@@ -53,14 +67,41 @@ pub(crate) async fn run(args: QuotaArgs, context: &Context) -> Result<(), Failur
                 // Its label may be older than projects are.
                 add_project(&project, false, context, &mut rows).await?;
             }
+            // An older server knows of no tree.
+            if let Ok(Some(tree)) = elastic_tree(context).await {
+                elastic = elastic_rows(&tree, |level| is_above(level, namespace));
+            }
             format!("namespace {namespace} or above it")
         }
     };
-    if rows.is_empty() {
+    if rows.is_empty() && elastic.is_empty() {
         return emit_line(&format!("No quota limits {what}"));
     }
-    let header: Vec<&str> = ["LEVEL"].into_iter().chain(LEVEL_COLUMNS).collect();
-    emit(&table::render(&header, &rows))
+    let mut tables = Vec::new();
+    if !rows.is_empty() {
+        let header: Vec<&str> = ["LEVEL"].into_iter().chain(LEVEL_COLUMNS).collect();
+        tables.push(table::render(&header, &rows));
+    }
+    if !elastic.is_empty() {
+        tables.push(table::render(&ELASTIC_COLUMNS, &elastic));
+    }
+    emit(&tables.join("\n"))
+}
+
+/// The elastic quota tree, if there is one.
+async fn elastic_tree(context: &Context) -> Result<Option<Arc<ElasticQuotaTree>>, Failure> {
+    let namespace = Name::new(ELASTIC_QUOTA_NAMESPACE).ok();
+    let filter = Filter { namespace, ..Filter::default() };
+    let (found, _) = context.client.list(Kind::ElasticQuotaTree, &filter).await?;
+    Ok(found.into_iter().find_map(|object| match object {
+        Object::ElasticQuotaTree(tree) => Some(tree),
+        _ => None,
+    }))
+}
+
+/// Whether a level is a namespace's leaf, or above that.
+fn is_above(level: &ElasticQuota, namespace: &Name) -> bool {
+    level.levels().any(|(_, below)| below.namespaces.contains(namespace))
 }
 
 fn add(object: &Object, hard: &QuotaAmounts, status: &QuotaStatus, rows: &mut Vec<Vec<String>>) {

@@ -3,7 +3,10 @@
 mod autoscaling;
 mod claims;
 mod config;
+mod cpus;
 mod device;
+mod elastic_quotas;
+mod node_pools;
 mod profiles;
 mod queues;
 mod quotas;
@@ -25,6 +28,7 @@ use bulkhead_types::{
     ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
+pub(crate) use elastic_quotas::{ELASTIC_COLUMNS, elastic_rows};
 pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
 pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
 
@@ -132,6 +136,7 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::Namespace(_) => {}
         Object::Node(o) => {
             node(&mut page, o, related, directory);
+            node_pools::of_node(&mut page, o);
             devices.iter().for_each(|view| device::node(&mut page, o.spec.gpu.get(), view));
         }
         Object::Pod(o) => pod(&mut page, o, directory),
@@ -158,6 +163,10 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         }
         Object::PodGroup(o) => queues::pod_group(&mut page, o),
         Object::Queue(o) => queues::queue(&mut page, o),
+        Object::NodePool(o) => node_pools::pool(&mut page, o),
+        Object::DeschedulerPolicy(o) => node_pools::descheduler(&mut page, o),
+        Object::NodeOperation(o) => node_pools::operation(&mut page, o),
+        Object::ElasticQuotaTree(o) => elastic_quotas::tree(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
@@ -235,6 +244,7 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
         _ => None,
     });
     page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
+    cpus::node(page, node, pods);
     objects(page, "Pods", Kind::Pod, pods, directory, true);
 }
 
@@ -278,6 +288,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     page.optional("Devices", device::given(pod).join("\n"));
     page.optional("Networks", sriov::attached(pod).join("\n"));
+    page.optional("CPUs", cpus::given(pod));
     for (name, containers, states) in [
         ("Init containers", &spec.init_containers, &status.init_containers),
         ("Containers", &spec.containers, &status.containers),

@@ -1,6 +1,8 @@
 //! The columns of each kind.
 
 mod autoscaling;
+mod elastic_quotas;
+mod node_pools;
 mod queues;
 mod quotas;
 mod sriov;
@@ -48,6 +50,9 @@ const NODE_WIDE: &[&str] = &[
     "WARNINGS",
 ];
 
+const DEPLOYMENT_WIDE: &[&str] =
+    &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"];
+
 /// The header of a kind's table.
 pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
     let own: &[&str] = match (kind, columns.wide) {
@@ -61,17 +66,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
             &["NAME", "DESIRED", "CURRENT", "READY", "AGE", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"]
         }
         (Kind::Deployment, false) => &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
-        (Kind::Deployment, true) => &[
-            "NAME",
-            "READY",
-            "UP-TO-DATE",
-            "AVAILABLE",
-            "AGE",
-            "REVISION",
-            "CONTAINERS",
-            "IMAGES",
-            "SELECTOR",
-        ],
+        (Kind::Deployment, true) => DEPLOYMENT_WIDE,
         (Kind::StatefulSet, false) => &["NAME", "READY", "AGE"],
         (Kind::StatefulSet, true) => {
             &["NAME", "READY", "AGE", "UPDATED", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"]
@@ -104,6 +99,8 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::ResourceQuota | Kind::Department, _) => &["NAME", "USED/HARD", "AGE"],
         (Kind::PodGroup, _) => &["NAME", "STATUS", "MIN MEMBER", "PLACED", "PENDING", "QUEUE", "AGE"],
         (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
+        (Kind::NodePool | Kind::NodeOperation | Kind::DeschedulerPolicy, _) => node_pools::header(kind),
+        (Kind::ElasticQuotaTree, _) => &["NAME", "LEVELS", "NAMESPACES", "USED/MAX", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
         (Kind::DeviceClass, _) => &["NAME", "RESOURCE", "SHARED AS", "AGE"],
@@ -184,6 +181,10 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::Department(o) => (quotas::department(o), vec![]),
         Object::PodGroup(o) => (queues::pod_group(o), vec![]),
         Object::Queue(o) => (queues::queue(o), vec![]),
+        Object::NodePool(o) => (node_pools::pool(o), vec![]),
+        Object::DeschedulerPolicy(o) => (node_pools::descheduler(o), vec![]),
+        Object::NodeOperation(o) => (node_pools::operation(o), vec![]),
+        Object::ElasticQuotaTree(o) => (elastic_quotas::tree(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),
     };

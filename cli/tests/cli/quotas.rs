@@ -206,3 +206,111 @@ async fn describe_shows_bounds_in_full() {
             "#]];
     check_described(&fake, ["limits", "usual"], limits).await;
 }
+
+/// The example of a tree, counted: training has borrowed.
+async fn with_tree() -> Fake {
+    let fake = Fake::start().await;
+    fake.put_manifest(include_str!("../../../examples/elastic-quota.yaml"));
+    fake.change_objects(|object| {
+        let v1::object::Object::ElasticQuotaTree(tree) = object else { return };
+        let level = |name: &str, cpu_millis, cards| v1::ElasticQuotaUse {
+            name: name.to_owned(),
+            used: vec![amount("cpu", cpu_millis), amount("requests.nvidia.com/gpu", cards)],
+        };
+        let levels = vec![
+            level("root", 30_500, 4),
+            level("root.training", 25_000, 4),
+            level("root.inference", 5500, 0),
+        ];
+        tree.status = Some(v1::ElasticQuotaTreeStatus { observed_generation: 1, levels });
+    });
+    fake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_shows_used_min_max_and_borrowed_at_every_level_of_the_tree() {
+    let fake = with_tree().await;
+    check(
+        &fake,
+        &["quota", "--elastic"],
+        expect![[r#"
+        exit 0
+        LEVEL              RESOURCE                  USED     MIN   MAX       BORROWED
+        root               cpu                       30500m   40    40        0
+        root               requests.nvidia.com/gpu   4        4     4         0
+          root.training    cpu                       25       10    30        15
+          root.training    requests.nvidia.com/gpu   4        1     4         3
+          root.inference   cpu                       5500m    20    40        0
+          root.inference   requests.nvidia.com/gpu   0        2     <above>   0
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["top", "quotas", "-n", "training"],
+        expect![[r#"
+        exit 0
+        LEVEL             RESOURCE                  USED     MIN   MAX   BORROWED
+        root              cpu                       30500m   40    40    0
+        root              requests.nvidia.com/gpu   4        4     4     0
+          root.training   cpu                       25       10    30    15
+          root.training   requests.nvidia.com/gpu   4        1     4     3
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["quota", "-n", "kube-system"],
+        expect![[r#"
+        exit 0
+        No quota limits namespace kube-system or above it
+    "#]],
+    )
+    .await;
+    let none = Fake::start().await;
+    check(
+        &none,
+        &["quota", "--elastic"],
+        expect![[r#"
+        exit 3
+        error: elasticquotatree not found
+    "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_and_describe_show_the_levels_of_the_tree() {
+    let fake = with_tree().await;
+    let output = bulkhead_on(&fake.address, &["-n", "kube-system", "get", "eqt"]).await;
+    expect![[r#"
+        NAME                 LEVELS   NAMESPACES   USED/MAX                                       AGE
+        elastic-quota-tree   3        2            cpu: 30500m/40, requests.nvidia.com/gpu: 4/4   90d
+    "#]]
+    .assert_eq(&without_times(&text(&output.stdout)));
+    let output =
+        bulkhead_on(&fake.address, &["-n", "kube-system", "describe", "eqt", "elastic-quota-tree"]).await;
+    expect![[r#"
+        Name:              elastic-quota-tree
+        Namespace:         kube-system
+        Labels:            <none>
+        Annotations:       <none>
+        Revision:          4 (generation 1)
+        Levels:
+          LEVEL              RESOURCE                  USED     MIN   MAX       BORROWED
+          root               cpu                       30500m   40    40        0
+          root               requests.nvidia.com/gpu   4        4     4         0
+            root.training    cpu                       25       10    30        15
+            root.training    requests.nvidia.com/gpu   4        1     4         3
+            root.inference   cpu                       5500m    20    40        0
+            root.inference   requests.nvidia.com/gpu   0        2     <above>   0
+        Namespaces:
+          NAMESPACE   LEVEL
+          training    root.training
+          inference   root.inference
+        Events:
+          REVISION   AGE   ACTOR              EVENT      SUMMARY
+          7          87d   system:scheduler   PodBound   bound to node-1
+    "#]]
+    .assert_eq(&without_times(&text(&output.stdout)));
+}

@@ -3,10 +3,13 @@
 mod autoscaling;
 mod claims;
 mod cluster;
+mod cpus;
 mod cron_scaling;
 mod delivery;
+mod descheduler;
 mod devices;
 mod elastic;
+mod elastic_quotas;
 mod emit;
 mod eviction;
 mod faults;
@@ -16,6 +19,7 @@ mod job_ends;
 mod jobs;
 mod managers;
 mod networks;
+mod node_pools;
 mod nodes;
 mod objects;
 mod owned;
@@ -47,6 +51,7 @@ pub(crate) use cron_scaling::last_run as last_cron_run;
 pub(crate) use devices::check_report as check_device_report;
 pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
+pub(crate) use gpu_mode::check as check_gpu_mode;
 pub(crate) use jobs::expires_at_ms;
 pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
 pub(crate) use owned_pods::charge_stamp;
@@ -238,6 +243,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::Evict { .. }
         | Command::ScaleBySchedule { .. }
         | Command::SpreadReplicas { .. }
+        | Command::Deschedule { .. }
         | Command::Recommend { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
         Command::SetUnschedulable { .. }
@@ -248,9 +254,17 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
+        other => decide_fleet(state, other, emit),
+    }
+}
+
+/// The part of [`decide_command`] that is about many nodes together, and the cluster itself.
+fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    match command {
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+        other => node_pools::decide(state, other, emit),
     }
 }
 
@@ -331,6 +345,9 @@ fn decide_pods_of_workloads(state: &State, command: &Command, emit: &mut Emit<'_
         }
         Command::ScaleBySchedule { scaler, generation, job, scheduled_ms } => {
             cron_scaling::run(state, (*scaler, *generation), job, *scheduled_ms, emit)
+        }
+        Command::Deschedule { policy, generation, pods } => {
+            descheduler::deschedule(state, *policy, *generation, pods, emit)
         }
         Command::SpreadReplicas { workload, generation } => {
             elastic::spread(state, *workload, *generation, emit)

@@ -191,6 +191,7 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.nominated_node = Rare::NONE;
             pod.status.devices = Rare::unless_default(binding.devices.clone());
             pod.status.networks = Rare::unless_default(binding.networks.clone());
+            pod.status.cpus = binding.cpus.clone();
         }),
         EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
@@ -203,6 +204,7 @@ fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object
     // What it was given stays what it is, whatever anybody says of it.
     status.devices = former.devices.clone();
     status.networks = former.networks.clone();
+    status.cpus = former.cpus.clone();
     share_images(former, &mut status);
     if let Some(oldest) = oldest_sibling(state, meta) {
         share_images(&oldest.status, &mut status);
@@ -258,6 +260,12 @@ fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind)
             node.status.incarnation = *incarnation;
             node.status.facts = facts.clone();
         }),
+        EventKind::NodePoolSynced { id, labels, spec, record } => changed_node(state, *id, |node| {
+            node.meta.labels = labels.clone();
+            node.meta.generation += u64::from(node.spec != *spec);
+            node.spec = spec.clone();
+            node.status.pool = record.clone();
+        }),
         EventKind::NodePhaseChanged { id, phase } => changed_node(state, *id, |node| {
             node.status.phase = *phase;
             if *phase != NodePhase::Fenced {
@@ -306,6 +314,8 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         StatefulSet DaemonSet CronJob HorizontalPodAutoscaler CronHorizontalPodAutoscaler PodDisruptionBudget
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
+        NodePool NodeOperation DeschedulerPolicy
+        ElasticQuotaTree
     }
 }
 
@@ -385,7 +395,15 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::PodGroup(o), ObjectStatus::PodGroup(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Queue(o), ObjectStatus::Queue(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::ElasticQuotaTree(o), ObjectStatus::ElasticQuotaTree(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
         (Object::SriovNetworkNodeState(o), ObjectStatus::SriovNetworkNodeState(s)) => {
+            Arc::make_mut(o).status = s.clone();
+        }
+        (Object::NodePool(o), ObjectStatus::NodePool(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::NodeOperation(o), ObjectStatus::NodeOperation(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::DeschedulerPolicy(o), ObjectStatus::DeschedulerPolicy(s)) => {
             Arc::make_mut(o).status = s.clone();
         }
         (other, status) => unreachable!("a {} has no status of a {}", other.kind(), status.kind()),

@@ -5,14 +5,14 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, Object,
-    ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodIntent, PodSpec,
-    RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
+    ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind,
+    NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodIntent,
+    PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
 };
 use uuid::Uuid;
 
 use crate::claims::live_users;
-use crate::{Change, ChangeType, State, devices, owned_pod};
+use crate::{Change, ChangeType, State, cpus, devices, owned_pod};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
@@ -30,7 +30,8 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let deleted = deleted.map(|claim| DeletedVolume { id: claim.meta.id, uid: claim.status.volume });
     let gpu = state.nodes().get(node).and_then(|node| devices::gpu_intent(state, node));
     let deleted_volumes = deleted.collect();
-    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes, gpu })
+    let cpu_pools = cpus::pools(state, node);
+    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes, gpu, cpu_pools })
 }
 
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
@@ -58,7 +59,14 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         claims: if ended { Vec::new() } else { claims(state, pod) },
         devices: if ended { Vec::new() } else { devices::intents(state, pod) },
         networks: if ended { Vec::new() } else { pod.networks().to_vec() },
+        cpus: pod.cpus().filter(|_| !ended).map(|given| given.cpus.clone()),
+        batch: !ended && is_batch(state, pod),
     }
+}
+
+/// Whether a pod runs in the batch pool.
+fn is_batch(state: &State, pod: &Pod) -> bool {
+    state.feature_level() >= NUMA_LEVEL && QosClass::of(&pod.meta.labels) == Some(QosClass::Be)
 }
 
 /// The volumes of a pod's claims.
@@ -153,7 +161,9 @@ fn holds_any(state: &State, node: ObjectId) -> bool {
 /// Whether what should run of a pod changed. A status report does not change that, unless the pod ended by it.
 fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
     let metadata = |pod: &Pod| (pod.meta.labels.clone(), pod.meta.annotations.clone());
+    let class = |pod: &Pod| QosClass::of(&pod.meta.labels);
     present.node != former.node
+        || class(present) != class(former)
         || present.meta.deletion != former.meta.deletion
         || present.status.phase.is_terminal() != former.status.phase.is_terminal()
         || matches!(change.change_type, ChangeType::Deleted)

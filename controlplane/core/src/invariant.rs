@@ -42,6 +42,8 @@ pub enum Violation {
     DeviceLedger,
     /// What queues are said to use is not what their pods use.
     QueueUse,
+    /// What the levels of elastic quotas are said to use is not what their pods use.
+    ElasticUse,
     /// A device is held by more pods than it can be, or by one that may not have it.
     DeviceHeldTwice {
         /// On which node.
@@ -51,6 +53,24 @@ pub enum Violation {
     },
     /// A pod has another number of devices than it asks for.
     DeviceCount(ObjectId),
+    /// An operation has more nodes in work than it may have.
+    OverBatch(ObjectId),
+    /// Who has which CPUs for itself is kept wrongly.
+    CpuLedger,
+    /// Two pods have one CPU for themselves, or one has another number than it asks for.
+    CpuHeldTwice {
+        /// On which node.
+        node: ObjectId,
+        /// Which pod.
+        pod: ObjectId,
+    },
+    /// Pods that are on one NUMA node alone reserve more memory than it has.
+    NumaMemory {
+        /// On which node.
+        node: ObjectId,
+        /// Which NUMA node.
+        numa_node: u32,
+    },
     /// What networks there are, or which addresses pods have, is kept wrongly.
     NetworkIndex,
     /// Two pods have one address, or one has an address of a network without it being known.
@@ -89,12 +109,22 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::DeviceLedger);
     }
     check_devices(state, &mut violations);
+    let over =
+        state.node_operations().iter().filter(|one| one.status.in_work.len() > one.batch_max() as usize);
+    violations.extend(over.map(|one| Violation::OverBatch(one.meta.id)));
     if state.networks != state.networks_from_scratch() {
         violations.push(Violation::NetworkIndex);
     }
     check_networks(state, &mut violations);
+    if state.cpus != state.cpus_from_scratch() {
+        violations.push(Violation::CpuLedger);
+    }
+    check_cpus(state, &mut violations);
     if state.queue_use != state.queue_use_from_scratch() {
         violations.push(Violation::QueueUse);
+    }
+    if state.elastic_use != state.elastic_use_from_scratch() {
+        violations.push(Violation::ElasticUse);
     }
     let mut recount = QuotaIndex::default();
     state.objects().for_each(|object| recount.change(None, Some(&object)));
@@ -128,6 +158,31 @@ fn check_devices(state: &State, violations: &mut Vec<Violation>) {
         let is_alone = |share: &Option<DeviceShare>| share.is_none_or(|share| share.is_exclusive());
         if known.is_none() || has_card || (shares.len() > 1 && shares.iter().any(is_alone)) {
             violations.push(Violation::DeviceHeldTwice { node, device: device.clone() });
+        }
+    }
+}
+
+/// Asked of the pods alone, without the ledger's code: a CPU has one holder, of the pools each has what it must and may, and
+/// memory fits each NUMA node.
+fn check_cpus(state: &State, violations: &mut Vec<Violation>) {
+    let mut seen = BTreeSet::new();
+    let mut memory = BTreeMap::<(ObjectId, u32), u64>::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let (Some(node), Some(given)) = (pod.node, pod.cpus()) else { continue };
+        let limit = pod.spec.guest_size().cpu_millis;
+        let is_new = given.cpus.iter().filter(|cpu| seen.insert((node, *cpu))).count();
+        if is_new as u32 != given.cpus.len() || u64::from(given.cpus.len()) * 1000 != limit {
+            violations.push(Violation::CpuHeldTwice { node, pod: pod.meta.id });
+        }
+        if let [numa_node] = given.numa_nodes[..] {
+            *memory.entry((node, numa_node)).or_default() += given.memory_bytes;
+        }
+    }
+    for ((id, numa_node), held) in memory {
+        let topology = state.nodes().get(id).and_then(|node| node.status.facts.cpus.get());
+        let has = topology.into_iter().flat_map(|one| &one.numa_nodes).find(|one| one.id == numa_node);
+        if has.is_some_and(|one| held > one.memory_bytes) {
+            violations.push(Violation::NumaMemory { node: id, numa_node });
         }
     }
 }

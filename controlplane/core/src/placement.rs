@@ -3,7 +3,7 @@
 //! ```text
 //!  the node itself           what is free     other pods (Vicinity, by counters)
 //!  node_status, node_name,   resources        topology_spread, pod_affinity
-//!  node_affinity, taints
+//!  node_affinity, taints    numa
 //! ```
 
 mod misfit;
@@ -11,6 +11,7 @@ mod node_affinity;
 mod node_name;
 mod node_status;
 mod nomination;
+mod numa;
 mod pod_affinity;
 pub mod reference;
 mod resources;
@@ -25,7 +26,8 @@ use crate::NodeUsage;
 
 pub use misfit::Misfit;
 pub(crate) use node_affinity::is_selected;
-pub(crate) use nomination::{keeps_devices, kept};
+pub(crate) use nomination::{keeps_cpus, keeps_devices, kept};
+pub(crate) use numa::check as check_numa;
 pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
 pub use taints::{tolerates_cordon, untolerated};
@@ -40,6 +42,12 @@ pub(crate) use vicinity::{CounterKey, Mover, Outlook, Vicinity, World, class_key
 pub fn check_fit(spec: &PodSpec, request: Resources, node: &Node, usage: NodeUsage) -> Result<(), Misfit> {
     check_node(spec, node)?;
     check_room(request, node, usage)
+}
+
+/// Whether required anti-affinity, of the pod or of those beside it, lets a pod be on a node.
+pub(crate) fn is_kept_off(vicinity: &Vicinity, outlook: &Outlook, node: &Node) -> bool {
+    let found = pod_affinity::check(vicinity, outlook, node);
+    matches!(found, Err(Misfit::PodAntiAffinity | Misfit::ExistingPodAntiAffinity))
 }
 
 /// The part of [`check_fit`] that depends on the node's own properties only.

@@ -19,9 +19,11 @@ mod cron_autoscaler;
 mod cron_job;
 mod daemon_set;
 pub(crate) mod deployment;
+mod descheduler;
 mod device_classes;
 mod disruption;
 mod elastic;
+mod elastic_quota;
 mod eviction_rate;
 pub mod fencing;
 mod garbage;
@@ -30,6 +32,8 @@ mod job;
 mod looks;
 mod names;
 mod node_lifecycle;
+mod node_operation;
+mod node_pool;
 mod pod_group;
 mod queue;
 mod quota;
@@ -60,8 +64,16 @@ pub(crate) const COMMANDS_PER_RUN: usize = 128;
 pub(crate) const OBJECTS_PER_RUN: usize = 512;
 
 /// Reconcilers that have no part in a trial.
-const OFF_TRIAL: [&str; 6] =
-    ["node-lifecycle", "cron-job", "cron-autoscaler", "autoscaler", "vertical-autoscaler", "garbage"];
+const OFF_TRIAL: [&str; 8] = [
+    "descheduler",
+    "node-lifecycle",
+    "node-operation",
+    "cron-job",
+    "cron-autoscaler",
+    "autoscaler",
+    "vertical-autoscaler",
+    "garbage",
+];
 
 /// What reconcilers look at.
 #[derive(Clone, Copy, Debug)]
@@ -178,8 +190,12 @@ impl Reconcilers {
             Box::new(disruption::Budgets::default()),
             Box::new(pod_group::PodGroups::default()),
             Box::new(quota::Quotas::default()),
+            Box::new(elastic_quota::ElasticQuotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
             Box::new(sriov::SriovPolicies::default()),
+            Box::new(node_pool::NodePools::default()),
+            Box::new(node_operation::NodeOperations::default()),
+            Box::new(descheduler::Deschedulers::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -4,6 +4,7 @@
 //! Objects change only through [`State::put`] and [`State::remove`], so that indexes and digest can never
 //! drift from the objects (and [`crate::invariant::check`] proves it).
 
+mod elastic_use;
 mod index;
 mod interner;
 mod new_life;
@@ -18,19 +19,22 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, MemberId, MemberRecord,
-    MemberRole, Name, Namespace, Node, Object, ObjectId, ObjectRef, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroup, PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet,
-    ResourceQuota, ResourceSlice, Revision, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
-    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler, digest128,
+    DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
+    LimitRange, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, NodeOperation, NodePool, Object,
+    ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodGroupKey,
+    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision, Secret,
+    SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet,
+    VerticalPodAutoscaler, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
 
+use crate::cpus::{CpuIndex, NodeCpus};
 use crate::devices::{self, DeviceIndex, NodeDevices};
 use crate::networks::NetworkIndex;
 use crate::placement::{Vicinity, World};
 
+pub(crate) use elastic_use::{Amounts, ElasticIndex, LevelKey, Levels, Sums};
 pub(crate) use index::Index;
 pub use index::NodeUsage;
 pub(crate) use index::{is_active, nominated_node};
@@ -81,13 +85,19 @@ pub struct State {
     pub(crate) sriov_network_node_policies: Table<SriovNetworkNodePolicy>,
     pub(crate) sriov_networks: Table<SriovNetwork>,
     pub(crate) sriov_ib_networks: Table<SriovIBNetwork>,
+    pub(crate) elastic_quota_trees: Table<ElasticQuotaTree>,
     pub(crate) sriov_network_node_states: Table<SriovNetworkNodeState>,
+    pub(crate) node_pools: Table<NodePool>,
+    pub(crate) node_operations: Table<NodeOperation>,
+    pub(crate) descheduler_policies: Table<DeschedulerPolicy>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
     pub(crate) queue_use: QueueIndex,
+    pub(crate) elastic_use: ElasticIndex,
     pub(crate) devices: DeviceIndex,
     pub(crate) networks: NetworkIndex,
+    pub(crate) cpus: CpuIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -308,6 +318,7 @@ impl State {
         self.change_vicinity(former.as_ref(), Some(&object));
         self.change_devices(former.as_ref(), Some(&object));
         self.networks.change(former.as_ref(), Some(&object));
+        self.cpus.change(former.as_ref(), Some(&object), (&self.pods, &self.index));
         self.change_quota(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
@@ -322,6 +333,7 @@ impl State {
         self.change_vicinity(Some(&former), None);
         self.change_devices(Some(&former), None);
         self.networks.change(Some(&former), None);
+        self.cpus.change(Some(&former), None, (&self.pods, &self.index));
         self.change_quota(Some(&former), None);
         Some(former)
     }
@@ -345,12 +357,14 @@ impl State {
 
     /// After the ledgers of devices, which say how many cards a request is for.
     fn change_quota(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let Self { devices, quota, queue_use, pods, .. } = self;
+        let Self { devices, quota, queue_use, elastic_use, pods, .. } = self;
         quota.change(former, present);
         queue_use.change(former, present, &devices.classes);
+        elastic_use.change(former, present, (&devices.classes, pods));
         if matches!(former.or(present), Some(Object::DeviceClass(_) | Object::SriovNetworkNodePolicy(_))) {
             quota.follow_classes(&devices.classes, pods);
             queue_use.recount(&devices.classes, pods);
+            elastic_use.recount(&devices.classes, pods);
         }
     }
 
@@ -358,6 +372,17 @@ impl State {
     #[must_use]
     pub fn node_devices(&self, node: ObjectId) -> Option<&NodeDevices> {
         self.devices.get(node).map(AsRef::as_ref)
+    }
+
+    /// The CPUs of a node and who has which for itself; `None` of one whose agent does not report them.
+    #[must_use]
+    pub fn node_cpus(&self, node: ObjectId) -> Option<&NodeCpus> {
+        self.cpus.get(node).map(AsRef::as_ref)
+    }
+
+    /// The ledgers of CPUs made afresh: what is kept must always equal them.
+    pub(crate) fn cpus_from_scratch(&self) -> CpuIndex {
+        CpuIndex::of(&self.nodes, &self.pods, &self.index)
     }
 
     /// The devices of a node as its agent reported them.
@@ -398,6 +423,16 @@ impl State {
             sums.change(None, Some(&Object::PodGroup(Arc::clone(group))), &self.devices.classes);
         }
         sums.recount(&self.devices.classes, &self.pods);
+        sums
+    }
+
+    /// The sums of elastic quotas made afresh: what is kept must always equal them.
+    pub(crate) fn elastic_use_from_scratch(&self) -> ElasticIndex {
+        let mut sums = ElasticIndex::default();
+        for tree in self.elastic_quota_trees.iter() {
+            let tree = Object::ElasticQuotaTree(Arc::clone(tree));
+            sums.change(None, Some(&tree), (&self.devices.classes, &self.pods));
+        }
         sums
     }
 

@@ -310,6 +310,7 @@ mod tests {
                 phase_since_ms: 0,
                 incarnation: 1,
                 facts: NodeFacts::default(),
+                pool: Default::default(),
             },
         };
         let pod = Pod {

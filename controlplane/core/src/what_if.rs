@@ -24,9 +24,7 @@ use crate::State;
 
 use trial::Trial;
 
-pub use advice::{
-    Advice, AdviceQuestion, Expander, GROWTH_MAX, Growth, LABEL_POOL, POOL_DEFAULT, Removal, advise,
-};
+pub use advice::{Advice, AdviceQuestion, Expander, GROWTH_MAX, Growth, Removal, advise};
 
 /// Nodes that a question may add, at most.
 pub const NODES_ADDED_MAX: u32 = 5000;

@@ -129,7 +129,15 @@ fn cluster() -> Machine {
     let state = machine.state();
     let (node, web) = (id(state, Kind::Node, "a"), id(state, Kind::Deployment, "web"));
     let last = state.pods().iter().find(|pod| pod.meta.name.as_str() == "last").unwrap().meta.id;
-    let bind = |pod| Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![], networks: vec![] };
+    let bind = |pod| Binding {
+        pod,
+        node,
+        nodes_considered: 1,
+        score: 0,
+        devices: vec![],
+        networks: vec![],
+        cpus: Default::default(),
+    };
     let bindings = vec![bind(id(state, Kind::Pod, "bound")), bind(last)];
     let delete = ObjectRef { kind: Kind::Namespace, namespace: None, name: name("ending") };
     submit(
@@ -312,8 +320,10 @@ fn agents_hear_why() {
 }
 
 fn bind(pod: ObjectId, node: ObjectId) -> Command {
-    let (nodes_considered, score, devices, networks) = (1, 1, vec![], vec![]);
-    Command::BindPods { bindings: vec![Binding { pod, node, nodes_considered, score, devices, networks }] }
+    let (nodes_considered, score, devices, networks, cpus) = (1, 1, vec![], vec![], Default::default());
+    Command::BindPods {
+        bindings: vec![Binding { pod, node, nodes_considered, score, devices, networks, cpus }],
+    }
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn three_pods() -> Machine {
             score: 0,
             devices: vec![],
             networks: vec![],
+            cpus: Default::default(),
         };
         submit(&mut machine, Command::BindPods { bindings: vec![binding] });
         let reports = vec![report(pod, incarnation)];

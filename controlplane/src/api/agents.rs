@@ -34,6 +34,8 @@ impl Agents for Api {
         self.check_agent_cluster(&request.get_ref().cluster_id)?;
         let Registration { name, facts } =
             Registration::try_from(request.into_inner()).map_err(|e| convert_status(&e))?;
+        // What servers of the cluster's level do not know they are not told; an agent that registers again tells it anew.
+        let facts = facts.at_level(self.views.state().feature_level());
         let stamped = Stamped {
             request_id: Uuid::new_v4(),
             actor: SmolStr::new(format!("agent:{name}")),

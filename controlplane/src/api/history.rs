@@ -251,6 +251,7 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::NodePhaseChanged { .. }
         | EventKind::DevicesReported { .. }
         | EventKind::DeviceCordoned { .. }
+        | EventKind::NodePoolSynced { .. }
         | EventKind::DeviceFaulted { .. } => describe_node(state, names, &event.kind),
         EventKind::SpecChanged(object) => {
             let changed = Some(object.object_ref());
@@ -301,6 +302,16 @@ fn describe_node(
             let summary = if spec.unschedulable { "cordoned" } else { "schedulable" };
             let mode = spec.gpu.get().map_or_else(String::new, |gpu| format!(", GPU mode {}", gpu.mode));
             ("SpecChanged", of(Kind::Node, *id), format!("{summary}{mode}"))
+        }
+        EventKind::NodePoolSynced { id, record, .. } => {
+            let summary = record.get().map_or_else(
+                || "nothing from a pool".to_owned(),
+                |one| {
+                    let (labels, taints) = (one.labels.len(), one.taints.len());
+                    format!("{labels} labels and {taints} taints from pool {}", one.pool)
+                },
+            );
+            ("PoolSynced", of(Kind::Node, *id), summary)
         }
         EventKind::NodeRegistered { id, incarnation, .. } => {
             ("Registered", of(Kind::Node, *id), format!("incarnation {incarnation}"))

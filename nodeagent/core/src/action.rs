@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{AgentReport, GpuIntent, ObjectId, PodIntent, VolumeFiles};
+use bulkhead_types::{AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, VolumeFiles};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -41,6 +41,16 @@ pub enum Action {
         instance: u32,
         /// Every volume that has files.
         volumes: Vec<VolumeFiles>,
+    },
+    /// Let a guest's process run on these CPUs only, all of its threads. Repeated after a restart of the agent, and whenever
+    /// others have CPUs for themselves that were in its pool, or have them no more.
+    SetCpus {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// Its own CPUs, or those of its pool; never none.
+        cpus: CpuSet,
     },
     /// Ask the guest to end: SIGTERM to its containers, SIGKILL after the grace, power off.
     StopVm {

@@ -220,11 +220,13 @@ impl Agent {
                 self.actions.push_back(Action::Note(Note::Unintended { pod: pod.id }));
             }
             pod.set_intent(entry);
+            pod.set_pools(intent.cpu_pools.as_ref());
         }
         for (id, entry) in wanted {
             self.pods.entry(id).or_insert_with(|| {
                 let mut pod = Pod::from_intent(entry);
                 pod.set_intent(Some(entry));
+                pod.set_pools(intent.cpu_pools.as_ref());
                 pod
             });
         }

@@ -1,8 +1,8 @@
 //! What a machine has, read from trees of sysfs as real machines show them.
 
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, Sriov, device_class_of, discover,
-    preconditions,
+    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, Sriov, cpu_topology, device_class_of,
+    discover, preconditions,
 };
 use bulkhead_types::{DeviceRole, NamedDeviceClass};
 use expect_test::{Expect, expect};
@@ -322,4 +322,75 @@ fn each_precondition_is_told() {
         virtual-functions: Unknown, none was made yet: only making one tells
     "#]],
     );
+}
+
+/// A machine of two NUMA nodes with two cores of two threads each.
+fn two_numa_nodes() -> MemoryTree {
+    let mut tree = MemoryTree::new();
+    tree.file("/sys/devices/system/cpu/online", "0-7\n");
+    for cpu in 0..8 {
+        let base = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
+        tree.file(&format!("{base}/physical_package_id"), format!("{}\n", cpu / 2 % 2));
+        tree.file(&format!("{base}/core_id"), format!("{}\n", cpu % 2));
+    }
+    for (node, cpus, kib) in [(0, "0-1,4-5", 1024), (1, "2-3,6-7", 2048)] {
+        let base = format!("/sys/devices/system/node/node{node}");
+        tree.file(&format!("{base}/cpulist"), format!("{cpus}\n"));
+        tree.file(
+            &format!("{base}/meminfo"),
+            format!("Node {node} MemTotal:       {kib} kB\nNode {node} MemFree: 1 kB\n"),
+        );
+    }
+    tree.file("/sys/devices/system/node/possible", "0-1\n");
+    tree
+}
+
+#[test]
+fn processors_are_told_by_numa_node_core_and_thread() {
+    let shown = |tree: &MemoryTree, allowed: Option<&str>| {
+        let allowed = allowed.map(|text| text.parse::<bulkhead_types::CpuSet>().expect("a set"));
+        match cpu_topology(tree, allowed.as_ref()) {
+            Err(problem) => problem.to_string(),
+            Ok(topology) => {
+                let core =
+                    |core: &bulkhead_types::CpuCore| format!("{}/{}={}", core.package, core.core, core.cpus);
+                let node = |node: &bulkhead_types::NumaNode| {
+                    let cores: Vec<String> = node.cores.iter().map(core).collect();
+                    format!("{}: {} {}", node.id, node.memory_bytes, cores.join(" "))
+                };
+                topology.numa_nodes.iter().map(node).collect::<Vec<_>>().join("; ")
+            }
+        }
+    };
+    let tree = two_numa_nodes();
+    assert_eq!(shown(&tree, None), "0: 1048576 0/0=0,4 0/1=1,5; 1: 2097152 1/0=2,6 1/1=3,7");
+    assert_eq!(shown(&tree, Some("0,4-6")), "0: 1048576 0/0=0,4 0/1=5; 1: 2097152 1/0=6");
+    let changed = |change: &dyn Fn(&mut MemoryTree)| {
+        let mut tree = two_numa_nodes();
+        change(&mut tree);
+        shown(&tree, None)
+    };
+    let cpus = "/sys/devices/system/cpu";
+    assert_eq!(
+        changed(&|tree| _ = tree.file(&format!("{cpus}/online"), "0-9\n")),
+        "/sys/devices/system/cpu/cpu8/topology/physical_package_id: is not there"
+    );
+    assert!(
+        changed(&|tree| _ = tree.file(&format!("{cpus}/online"), "0-2000\n"))
+            .contains("no number below 1024")
+    );
+    assert!(
+        changed(&|tree| _ = tree.file(&format!("{cpus}/cpu3/topology/core_id"), "x\n"))
+            .contains("\"x\" is no number")
+    );
+    // Machines that do not know say so.
+    let unknown =
+        changed(&|tree| _ = tree.file(&format!("{cpus}/cpu0/topology/physical_package_id"), "-1\n"));
+    assert!(unknown.starts_with("0: 1048576 0/0=0,4"), "{unknown}");
+    let half = changed(&|tree| _ = tree.remove("/sys/devices/system/node/node1"));
+    assert_eq!(half, "/sys/devices/system/node: CPUs 2-3,6-7 are on no NUMA node");
+    let none = changed(&|tree| {
+        tree.remove("/sys/devices/system/node").file("/proc/meminfo", "MemTotal:    4 kB\n");
+    });
+    assert_eq!(none, "0: 4096 0/0=0,4 0/1=1,5 1/0=2,6 1/1=3,7");
 }

@@ -130,6 +130,7 @@ impl World {
                 }
                 Action::ForgetRecord { pod }
                 | Action::UpdateFiles { pod, .. }
+                | Action::SetCpus { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
                 | Action::CleanUp { pod, .. } => self.asked.entry(pod).or_default().push_back(action),
@@ -218,7 +219,7 @@ impl World {
                 }
             }
             Action::CleanUp { .. } => self.handle(gone(pod.0)),
-            Action::UpdateFiles { .. } => {}
+            Action::UpdateFiles { .. } | Action::SetCpus { .. } => {}
             Action::Join
             | Action::Report(_)
             | Action::PersistLease { .. }

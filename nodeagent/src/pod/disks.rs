@@ -121,6 +121,8 @@ mod tests {
             claims: vec![claim],
             devices: vec![],
             networks: vec![],
+            cpus: None,
+            batch: false,
         }
     }
 

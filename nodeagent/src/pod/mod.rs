@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::host::Host;
 use crate::image::Image;
+use crate::vm::affinity;
 use crate::{clock, disk, trace};
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
@@ -113,6 +114,17 @@ impl Worker {
             Action::UpdateFiles { instance, volumes, .. } => {
                 if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
                     vm.update_files(volumes);
+                }
+            }
+            Action::SetCpus { instance, cpus, .. } => {
+                if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance && vm.lives()) {
+                    let (pid, pod) = (vm.pid, self.pod);
+                    match blocking(move || affinity::set(pid, &cpus).map(|()| cpus)).await {
+                        Ok(cpus) => tracing::debug!(%pod, instance, %cpus, "the guest runs on these CPUs"),
+                        Err(error) => {
+                            tracing::warn!(%pod, instance, %error, "the guest is not moved to its CPUs")
+                        }
+                    }
                 }
             }
             Action::StopVm { instance, grace_ms, .. } => {

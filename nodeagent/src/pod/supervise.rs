@@ -29,6 +29,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(crate) instance: u32,
+    /// Of QEMU.
+    pub(crate) pid: i32,
     killer: Killer,
     stop: watch::Sender<Option<u64>>,
     files: watch::Sender<Vec<VolumeFiles>>,
@@ -49,7 +51,7 @@ impl Vm {
         let (stop, stopped) = watch::channel(None);
         let (files, files_changed) = watch::channel(launched.files.clone());
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
-        let instance = launched.instance;
+        let (instance, pid) = (launched.instance, launched.process.pid);
         let pod_dir = host.records.pod_dir(launched.pod);
         let talk = Talk {
             pod: launched.pod,
@@ -63,7 +65,7 @@ impl Vm {
             start,
         };
         let task = watched(watch_over(launched, pod_dir, talk, inputs, host.lease_until_ms.subscribe()));
-        Self { instance, killer, stop, files, task }
+        Self { instance, pid, killer, stop, files, task }
     }
 
     pub(crate) fn lives(&self) -> bool {

@@ -12,6 +12,7 @@
 //!    fence.sock      renewals of the lease  ◄── guarded, for a guest that must be unique: its guard listens
 //! ```
 
+pub(crate) mod affinity;
 pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod guarded;

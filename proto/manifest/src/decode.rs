@@ -7,12 +7,15 @@ mod container;
 mod cron_autoscaler;
 mod decoder;
 mod delivery;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod job;
 mod meta;
 mod node;
+mod node_pool;
 mod partition;
 mod placement;
 mod pod;
@@ -31,11 +34,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeviceClass, ElasticWorkload,
-    HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace, Object, ObjectMeta, ObjectRef,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue,
-    ResourceQuota, Shared, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, StatefulSet,
-    VerticalPodAutoscaler, validate,
+    CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeschedulerPolicy, DeviceClass,
+    ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace,
+    NodeOperation, NodePool, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
+    PodGroup, PodStatus, Profile, Project, Queue, ResourceQuota, Shared, SriovIBNetwork, SriovNetwork,
+    SriovNetworkNodePolicy, StatefulSet, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -317,6 +320,10 @@ fn policy(
         Kind::LimitRange => {
             Object::LimitRange(Arc::new(LimitRange { spec: quota::limit_range(d, spec?)?, meta: meta? }))
         }
+        Kind::ElasticQuotaTree => {
+            let (spec, status) = (elastic_quota::tree(d, spec?)?, Default::default());
+            Object::ElasticQuotaTree(Arc::new(ElasticQuotaTree { meta: meta?, spec, status }))
+        }
         _ => return hardware(d, kind, meta, spec),
     })
 }
@@ -342,6 +349,18 @@ fn hardware(
         Kind::SriovIBNetwork => {
             let (spec, meta) = (sriov::ib_network(d, spec?)?, meta?);
             Object::SriovIBNetwork(Arc::new(SriovIBNetwork { meta, spec }))
+        }
+        Kind::NodePool => {
+            let (spec, status) = (node_pool::pool(d, spec?)?, Default::default());
+            Object::NodePool(Arc::new(NodePool { meta: meta?, spec, status }))
+        }
+        Kind::NodeOperation => {
+            let (spec, status) = (node_pool::operation(d, spec?)?, Default::default());
+            Object::NodeOperation(Arc::new(NodeOperation { meta: meta?, spec, status }))
+        }
+        Kind::DeschedulerPolicy => {
+            let (spec, status) = (descheduler::policy(d, spec?)?, Default::default());
+            Object::DeschedulerPolicy(Arc::new(DeschedulerPolicy { meta: meta?, spec, status }))
         }
         _ => unreachable!("a {kind} is read elsewhere, or not a kind that manifests may have"),
     })

@@ -5,10 +5,13 @@ mod claim;
 mod config;
 mod cron_autoscaler;
 mod delivery;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod job;
+mod node_pool;
 mod placement;
 mod pod;
 mod profile;
@@ -75,20 +78,22 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::ElasticWorkload(_)
         | Object::PodDisruptionBudget(_) => policy(object),
         Object::Profile(o) => (Some(profile::profile_spec(&o.spec)), None),
-        Object::ResourceQuota(o) => (Some(quota::quota_spec(&o.spec)), Some(quota::status(&o.status))),
-        Object::Project(o) => (Some(quota::project_spec(&o.spec)), Some(quota::status(&o.status))),
-        Object::Department(o) => (Some(quota::department_spec(&o.spec)), Some(quota::status(&o.status))),
-        Object::PodGroup(o) => {
-            (Some(queue::pod_group_spec(&o.spec)), Some(queue::pod_group_status(&o.status)))
-        }
-        Object::Queue(o) => (Some(queue::queue_spec(&o.spec)), Some(queue::queue_status(&o.status))),
-        Object::LimitRange(o) => (Some(quota::limit_range_spec(&o.spec)), None),
+        Object::ResourceQuota(_)
+        | Object::Project(_)
+        | Object::Department(_)
+        | Object::PodGroup(_)
+        | Object::Queue(_)
+        | Object::ElasticQuotaTree(_)
+        | Object::LimitRange(_) => shares(object),
         Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
-        | Object::SriovNetworkNodeState(_) => hardware(object),
+        | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_) => hardware(object),
         Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
         Object::ConfigMap(_)
         | Object::Secret(_)
@@ -116,6 +121,21 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
     .finish()
 }
 
+/// Spec and status of what says who may use how much.
+fn shares(object: &Object) -> (Option<Value>, Option<Value>) {
+    let (spec, status) = match object {
+        Object::ResourceQuota(o) => (quota::quota_spec(&o.spec), quota::status(&o.status)),
+        Object::Project(o) => (quota::project_spec(&o.spec), quota::status(&o.status)),
+        Object::Department(o) => (quota::department_spec(&o.spec), quota::status(&o.status)),
+        Object::PodGroup(o) => (queue::pod_group_spec(&o.spec), queue::pod_group_status(&o.status)),
+        Object::Queue(o) => (queue::queue_spec(&o.spec), queue::queue_status(&o.status)),
+        Object::ElasticQuotaTree(o) => (elastic_quota::spec(&o.spec), elastic_quota::status(&o.status)),
+        Object::LimitRange(o) => return (Some(quota::limit_range_spec(&o.spec)), None),
+        _ => return (None, None),
+    };
+    (Some(spec), Some(status))
+}
+
 /// Spec and status of a CronJob: its runs by name.
 fn cron_job_parts(o: &bulkhead_types::CronJob, names: Names<'_>) -> (Option<Value>, Option<Value>) {
     let active = o.status.active.iter().filter_map(|id| (names.name_of)(Kind::Job, *id));
@@ -134,6 +154,13 @@ fn hardware(object: &Object) -> (Option<Value>, Option<Value>) {
         Object::SriovIBNetwork(o) => (Some(sriov::ib_network_spec(&o.spec)), None),
         Object::SriovNetworkNodeState(o) => {
             (Some(sriov::state_spec(&o.spec)), Some(sriov::state_status(&o.status)))
+        }
+        Object::NodePool(o) => (Some(node_pool::pool_spec(&o.spec)), Some(node_pool::pool_status(&o.status))),
+        Object::NodeOperation(o) => {
+            (Some(node_pool::operation_spec(&o.spec)), Some(node_pool::operation_status(&o.status)))
+        }
+        Object::DeschedulerPolicy(o) => {
+            (Some(descheduler::policy_spec(&o.spec)), Some(descheduler::policy_status(&o.status)))
         }
         other => unreachable!("a {} is no hardware", other.kind()),
     }

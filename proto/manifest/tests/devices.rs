@@ -35,6 +35,44 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
 }
 
 #[test]
+fn the_example_of_cpus_says_what_the_scheduler_reads() {
+    use bulkhead_types::{CpuHold, CpuNeeds, NumaPolicy, Rare, cpu_needs};
+    let objects = read(include_str!("../../../examples/numa.yaml"));
+    let mut found = Vec::new();
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+        let needs = match object {
+            Object::Pod(pod) => cpu_needs(&pod.meta.labels, &pod.meta.annotations, &pod.spec),
+            Object::Job(job) => {
+                let template = &job.spec.template;
+                cpu_needs(&template.labels, &template.annotations, &template.spec)
+            }
+            other => panic!("{other:?}"),
+        };
+        let shown = |one: CpuNeeds| (one.cpus, one.hold, one.policy, one.full_cores);
+        found.push(needs.expect("well said").map(shown));
+    }
+    let any = NumaPolicy::None;
+    let expected = [
+        Some((4, CpuHold::Reserved, NumaPolicy::SingleNumaNode, false)),
+        Some((2, CpuHold::Exclusive, any, true)),
+        Some((2, CpuHold::Reserved, any, false)),
+        None,
+        Some((4, CpuHold::Bound, any, false)),
+    ];
+    assert_eq!(found, expected);
+    // What a pod was given is said with its status.
+    let Object::Pod(pod) = &objects[0] else { panic!("a pod") };
+    let mut pod = bulkhead_types::Pod::clone(pod);
+    let cpus = "0-3".parse().expect("a set");
+    let given =
+        bulkhead_types::PodCpus { cpus, numa_nodes: vec![0], memory_bytes: 1, hold: CpuHold::Reserved };
+    pod.status.cpus = Rare::some(given);
+    let text = to_yaml(&Object::Pod(std::sync::Arc::new(pod)), NAMES);
+    assert!(text.contains("cpuset: \"0-3\"\n") && text.contains("numaNodes:\n"), "{text}");
+}
+
+#[test]
 fn every_class_that_comes_along_is_a_manifest_too() {
     for class in builtin_device_classes() {
         let meta =
@@ -200,7 +238,106 @@ fn mistakes_of_requests_are_told_with_their_places() {
     check(
         "apiVersion: v1\nkind: ResourceSlice\nmetadata: {name: node-1}\nspec: {}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork
+            a.yaml:2:7 kind: kind "ResourceSlice" is unknown; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree
+        "#]],
+    );
+}
+
+#[test]
+fn the_example_of_pools_is_read_whole_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/node-pool.yaml"));
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let [Object::NodePool(pool), Object::NodeOperation(operation)] = &objects[..] else {
+        panic!("a pool and an operation, not {objects:?}")
+    };
+    assert_eq!((pool.spec.desired_nodes, pool.spec.sync_existing), (Some(4), true));
+    assert_eq!(pool.spec.gpu.get().map(|gpu| gpu.mode.as_str()), Some("shared"));
+    assert_eq!(operation.spec.pool.as_ref().map(|name| name.as_str()), Some("gpu"));
+    assert_eq!(operation.spec.timeout_per_node_ms, 900_000);
+}
+
+#[test]
+fn mistakes_in_pools_and_operations_are_told_with_their_places() {
+    let check_spec = |kind: &str, spec: &str, expected: Expect| {
+        let head = format!("apiVersion: bulkhead.io/v1\nkind: {kind}\nmetadata: {{name: a}}\n");
+        check(&format!("{head}spec: {spec}\n"), expected);
+    };
+    check_spec(
+        "NodePool",
+        "{labels: {kubernetes.io/hostname: a}, taints: [{key: t}], runtimeClassName: runc, desiredNodes: -1, nodes: 3, partitionStrategy: Mixed}",
+        expect![[r#"
+            a.yaml:4:7 spec.gpuMode: is required
+            a.yaml:4:17 spec.labels[kubernetes.io/hostname]: is each node's own: a pool cannot give it
+            a.yaml:4:54 spec.taints[0].effect: is required
+            a.yaml:4:83 spec.runtimeClassName: runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune
+            a.yaml:4:103 spec.desiredNodes: -1 is out of range: must be between 0 and 50000
+            a.yaml:4:107 spec.nodes: unknown field
+        "#]],
+    );
+    check_spec(
+        "NodeOperation",
+        "{pool: gpu, nodes: [a, b, a, A_B], action: Reboot, maxBatch: 0, timeoutPerNodeSeconds: 0}",
+        expect![[r#"
+            a.yaml:4:26 spec.nodes: name "A_B" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
+            a.yaml:4:50 spec.action: "Reboot" is not one of Cordon, Uncordon, Drain, SetGpuMode
+            a.yaml:4:68 spec.maxBatch: 0 is out of range: must be between 1 and 5000
+            a.yaml:4:94 spec.timeoutPerNodeSeconds: 0 is out of range: must be between 1 and 86400
+        "#]],
+    );
+    check_spec(
+        "NodeOperation",
+        "{pool: gpu, nodes: [a, a], action: SetGpuMode, force: true}",
+        expect![[r#"
+            a.yaml:4:1 spec.gpuMode: is required by the action SetGpuMode
+            a.yaml:4:19 spec.nodes: must not be set beside pool
+            a.yaml:4:30 spec.nodes[1]: repeats a
+            a.yaml:4:54 spec.force: is for the action Drain only
+        "#]],
+    );
+}
+
+#[test]
+fn the_example_of_descheduling_is_read_whole_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/descheduler.yaml"));
+    let [Object::DeschedulerPolicy(policy)] = &objects[..] else { panic!("a policy, not {objects:?}") };
+    assert_eq!(read(&to_yaml(&objects[0], NAMES)), objects);
+    assert_eq!(
+        (policy.spec.interval_ms, policy.spec.dry_run, policy.spec.strategies.len()),
+        (120_000, true, 8)
+    );
+}
+
+#[test]
+fn mistakes_in_descheduling_are_told_with_their_places() {
+    let head = "apiVersion: bulkhead.io/v1\nkind: DeschedulerPolicy\nmetadata: {name: a}\n";
+    check(
+        &format!(
+            "{head}spec: {{intervalSeconds: 1, namespaces: {{include: [a], exclude: [b]}}, strategies: [{{name: RemoveDuplicate}}, \
+             {{name: PodLifeTime}}, {{name: RemoveDuplicates, args: {{excludeOwnerKinds: [Job]}}}}, {{name: LowNodeUtilization, \
+             args: {{thresholds: {{cpu: 200}}, targetThresholds: {{cpu: 50, gpu: 1}}}}}}]}}\n"
+        ),
+        expect![[r#"
+            a.yaml:4:8 spec.intervalSeconds: must be from 10 to 86400
+            a.yaml:4:28 spec.namespaces: must be either include or exclude
+            a.yaml:4:90 spec.strategies[0].name: "RemoveDuplicate" is no strategy: did you mean "RemoveDuplicates"?; there are LowNodeUtilization, RemoveDuplicates, RemovePodsViolatingNodeAffinity, RemovePodsViolatingNodeTaints, RemovePodsViolatingTopologySpreadConstraint, RemovePodsViolatingInterPodAntiAffinity, RemovePodsHavingTooManyRestarts, PodLifeTime
+            a.yaml:4:108 spec.strategies[1].args: is required
+            a.yaml:4:161 spec.strategies[2].args.excludeOwnerKinds: not supported yet
+            a.yaml:4:241 spec.strategies[3].args.thresholds.cpu: 200 is out of range: must be between 0 and 100
+            a.yaml:4:275 spec.strategies[3].args.targetThresholds.gpu: unknown field: did you mean "cpu"?
+        "#]],
+    );
+    check(
+        &format!(
+            "{head}spec: {{coolDownSeconds: 999999, strategies: [{{name: LowNodeUtilization, args: {{thresholds: {{cpu: 50}}, \
+             targetThresholds: {{cpu: 20, pods: 10}}}}}}, {{name: RemoveDuplicates}}, {{name: RemoveDuplicates}}]}}\n"
+        ),
+        expect![[r#"
+            a.yaml:4:8 spec.coolDownSeconds: must be at most 604800
+            a.yaml:4:122 spec.strategies[0].args.targetThresholds.cpu: must be at least the threshold, which is 50
+            a.yaml:4:131 spec.strategies[0].args.targetThresholds.pods: must not be set: thresholds do not name it
+            a.yaml:4:171 spec.strategies[2].name: repeats RemoveDuplicates
         "#]],
     );
 }

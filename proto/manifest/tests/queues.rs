@@ -88,3 +88,98 @@ fn mistakes_are_told_with_their_places() {
         "#]],
     );
 }
+
+const TREE: &str = include_str!("../../../examples/elastic-quota.yaml");
+
+#[test]
+fn the_example_of_an_elastic_quota_tree_is_read_and_written() {
+    let objects = read(TREE);
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let Some(Object::ElasticQuotaTree(tree)) = objects.last() else { panic!("a tree") };
+    let levels = tree.spec.root.levels().map(|(depth, level)| {
+        let amounts = |amounts: &bulkhead_types::QuotaAmounts| {
+            let shown = amounts.iter().map(|(resource, amount)| format!("{resource}={amount}"));
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        let of: Vec<_> = level.namespaces.iter().map(|name| name.as_str()).collect();
+        format!(
+            "{depth} {}: {} | {} | {}",
+            level.name,
+            amounts(&level.min),
+            amounts(&level.max),
+            of.join(" ")
+        )
+    });
+    expect![[r#"
+        0 root: cpu=40000 requests.nvidia.com/gpu=4 | cpu=40000 requests.nvidia.com/gpu=4 | 
+        1 root.training: cpu=10000 requests.nvidia.com/gpu=1 | cpu=30000 requests.nvidia.com/gpu=4 | training
+        1 root.inference: cpu=20000 requests.nvidia.com/gpu=2 | cpu=40000 | inference"#]]
+    .assert_eq(&levels.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn mistakes_in_elastic_quota_trees_are_told_with_their_places() {
+    let changed = |from: &str, to: &str| TREE.replacen(from, to, 1);
+    check(
+        &changed("namespace: kube-system", "namespace: training"),
+        expect![[r#"
+        a.yaml:22:3 metadata.namespace: must be kube-system: an ElasticQuotaTree counts nowhere else
+    "#]],
+    );
+    check(
+        &changed("        max:\n          cpu: 30", "        max:\n          cpu: 5"),
+        expect![[r#"
+        a.yaml:37:9 spec.root.children[0].min[requests.cpu]: must not be above the max
+    "#]],
+    );
+    check(
+        &changed("        min:\n          cpu: 20", "        min:\n          cpu: 31"),
+        expect![[r#"
+        a.yaml:29:5 spec.root.min: of the levels below are 41 of requests.cpu together, which is above this level's min of 40
+    "#]],
+    );
+    check(
+        &changed("    min:\n      cpu: 40", "    min:\n      cpu: 39"),
+        expect![[r#"
+        a.yaml:29:5 spec.root.min: of the root must be its max
+    "#]],
+    );
+    check(
+        &changed("name: root.inference", "name: root.training"),
+        expect![[r#"
+        a.yaml:42:9 spec.root.children[1].name: is the name of another level of the tree already
+    "#]],
+    );
+    check(
+        &changed("          - inference", "          - training"),
+        expect![[r#"
+        a.yaml:49:13 spec.root.children[1].namespaces[0]: is of a level of the tree already
+    "#]],
+    );
+    check(
+        &changed("    name: root\n", "    name: root\n    namespaces: [default]\n"),
+        expect![[r#"
+        a.yaml:26:5 spec.root.namespaces: must not be set: only a level without children has namespaces
+    "#]],
+    );
+    check(
+        &changed("        max:\n          cpu: 40", "        max:\n          cpu: 40\n          memory: 1Gi"),
+        expect![[r#"
+            a.yaml:45:11 spec.root.children[1].max[memory]: is not counted: the max of the root does not name it
+        "#]],
+    );
+    check(
+        &changed("        max:\n          cpu: 40", "        max:\n          limits.cpu: 40"),
+        expect![[r#"
+            a.yaml:44:11 spec.root.children[1].max[limits.cpu]: is not counted here: use cpu, memory, ephemeral-storage, pods, or the name of a device resource
+        "#]],
+    );
+    check(
+        &changed("    children:", "    childs:"),
+        expect![[r#"
+        a.yaml:32:5 spec.root.childs: unknown field
+    "#]],
+    );
+}

@@ -9,10 +9,10 @@ use bulkhead_types::{
 use super::{ConvertError, read, wire_field, wire_struct};
 use crate::v1;
 
-wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu });
+wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
-    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX),
+    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch,
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),

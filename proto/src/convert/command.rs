@@ -1,8 +1,8 @@
 //! Commands and submissions as the log holds them.
 
 use bulkhead_types::{
-    Binding, COMMANDS_MAX, Command, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId, NETWORKS_PER_POD_MAX, ObjectId,
-    PodReport, Precondition, Stamped, VICTIMS_MAX,
+    Binding, COMMANDS_MAX, Command, DESCHEDULED_PER_RUN_MAX, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId,
+    NETWORKS_PER_POD_MAX, ObjectId, PodReport, Precondition, Stamped, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -15,7 +15,7 @@ wire_struct!(Stamped => v1::Stamped {
 });
 wire_struct!(Precondition => v1::Precondition { object, revision });
 wire_struct!(Binding => v1::Binding {
-    pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX),
+    pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus,
 });
 wire_struct!(PodReport => v1::PodReport { pod, sequence, status, gone });
 
@@ -72,6 +72,11 @@ wire_oneof!(Command => command {
         SetSriovNodeState "set_sriov_node_state" { node, spec, status }
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }
         SetGpuMode "set_gpu_mode" { node, gpu }
+
+        SyncNodePool "sync_node_pool" { node }
+        AdvanceNodeOperation "advance_node_operation" { operation }
+        ControlNodeOperation "control_node_operation" { operation, control }
+        Deschedule "deschedule" { policy, generation, pods (DESCHEDULED_PER_RUN_MAX as usize) }
 
         InitCluster "init_cluster" { cluster_id, members (ITEMS_MAX) }
         RaiseFeatureLevel "raise_feature_level" { level }

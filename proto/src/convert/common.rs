@@ -18,6 +18,8 @@ wire_enum! {
         ResourceQuota, LimitRange, Department, Project, PodGroup, Queue,
         DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
+        NodePool, NodeOperation, DeschedulerPolicy,
+        ElasticQuotaTree,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

@@ -9,6 +9,9 @@ use bulkhead_types::{
 };
 use prost::Message;
 
+use super::autoscaler::default_spec as default_hpa_spec;
+use super::descheduler::default_policy_spec;
+use super::node_pool::{default_operation_spec, default_pool_spec};
 use super::queue::{default_pod_group_spec, default_queue_spec};
 use super::submit::{OBJECT_MESSAGE_BYTES_MAX, check_size};
 use super::vertical_autoscaler::default_spec as default_vpa_spec;
@@ -53,6 +56,7 @@ fn default_budget_spec(spec: &mut v1::DisruptionBudgetSpec) {
 pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> {
     use v1::object::Object as Wire;
     check_size(wire.encoded_len(), OBJECT_MESSAGE_BYTES_MAX)?;
+    let link = |state: &mut i32| default(state, v1::VfLinkState::Auto);
     let meta = match wire.object.as_mut().ok_or_else(unknown_variant)? {
         Wire::Namespace(o) => &mut o.meta,
         Wire::Node(o) => {
@@ -89,9 +93,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
             &mut o.meta
         }
         Wire::ControllerRevision(o) => &mut o.meta,
-        Wire::ElasticWorkload(o) => {
-            fresh(&mut o.meta, &mut o.spec, |spec| _ = spec.replicas.get_or_insert(1), &mut o.status)
-        }
+        Wire::ElasticWorkload(o) => fresh(&mut o.meta, &mut o.spec, default_elastic_spec, &mut o.status),
         Wire::PriorityClass(o) => &mut o.meta,
         Wire::Profile(o) => &mut o.meta,
         Wire::LimitRange(o) => &mut o.meta,
@@ -100,27 +102,29 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::SriovNetworkNodePolicy(o) => {
             filled(&mut o.meta, &mut o.spec, super::sriov::default_policy_spec)
         }
-        Wire::SriovNetwork(o) => {
-            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
-        }
-        Wire::SriovIbNetwork(o) => {
-            filled(&mut o.meta, &mut o.spec, |spec| default(&mut spec.link_state, v1::VfLinkState::Auto))
-        }
+        Wire::SriovNetwork(o) => filled(&mut o.meta, &mut o.spec, |spec| link(&mut spec.link_state)),
+        Wire::SriovIbNetwork(o) => filled(&mut o.meta, &mut o.spec, |spec| link(&mut spec.link_state)),
         Wire::SriovNetworkNodeState(o) => &mut o.meta,
+        Wire::NodePool(o) => fresh(&mut o.meta, &mut o.spec, default_pool_spec, &mut o.status),
+        Wire::DeschedulerPolicy(o) => fresh(&mut o.meta, &mut o.spec, default_policy_spec, &mut o.status),
+        Wire::NodeOperation(o) => fresh(&mut o.meta, &mut o.spec, default_operation_spec, &mut o.status),
+        Wire::ElasticQuotaTree(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Department(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodGroup(o) => fresh(&mut o.meta, &mut o.spec, default_pod_group_spec, &mut o.status),
         Wire::Queue(o) => fresh(&mut o.meta, &mut o.spec, default_queue_spec, &mut o.status),
-        Wire::HorizontalPodAutoscaler(o) => {
-            fresh(&mut o.meta, &mut o.spec, super::autoscaler::default_spec, &mut o.status)
-        }
+        Wire::HorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, default_hpa_spec, &mut o.status),
         Wire::VerticalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, default_vpa_spec, &mut o.status),
         Wire::CronHorizontalPodAutoscaler(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::PodDisruptionBudget(o) => fresh(&mut o.meta, &mut o.spec, default_budget_spec, &mut o.status),
     };
     meta.iter_mut().for_each(users_own);
     Ok(wire)
+}
+
+fn default_elastic_spec(spec: &mut v1::ElasticWorkloadSpec) {
+    spec.replicas.get_or_insert(1);
 }
 
 /// Of metadata what users say; the rest is the control plane's.

@@ -44,6 +44,7 @@ wire_oneof!(EventKind => event {
         NodeSpecChanged "node_spec_changed" { id, spec }
         NodeRegistered "node_registered" { id, incarnation, facts }
         NodePhaseChanged "node_phase_changed" { id, phase }
+        NodePoolSynced "node_pool_synced" { id, labels, spec, record }
     }
 });
 

@@ -13,10 +13,10 @@ wire_enum! {
 wire_struct!(Node => v1::Node { meta, spec, status });
 wire_struct!(NodeSpec => v1::NodeSpec { unschedulable, taints, gpu });
 wire_struct!(Taint => v1::Taint { key, value, effect });
-wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts });
+wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts, pool });
 wire_struct!(NodeFacts => v1::NodeFacts {
     capacity, allocatable, pods_max, address, boot_id, agent_version, kernel_version, accelerator, warnings,
-    labels,
+    labels, cpus,
 });
 
 wire_field! {

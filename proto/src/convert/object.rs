@@ -43,6 +43,10 @@ impl From<&Object> for v1::Object {
             Object::SriovNetwork(o) => Wire::SriovNetwork(o.to_wire()),
             Object::SriovIBNetwork(o) => Wire::SriovIbNetwork(o.to_wire()),
             Object::SriovNetworkNodeState(o) => Wire::SriovNetworkNodeState(o.to_wire()),
+            Object::NodePool(o) => Wire::NodePool(o.to_wire()),
+            Object::NodeOperation(o) => Wire::NodeOperation(o.to_wire()),
+            Object::DeschedulerPolicy(o) => Wire::DeschedulerPolicy(o.to_wire()),
+            Object::ElasticQuotaTree(o) => Wire::ElasticQuotaTree(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -97,6 +101,10 @@ impl TryFrom<v1::Object> for Object {
             Wire::SriovNetworkNodeState(o) => {
                 Self::SriovNetworkNodeState(read(o, "sriov_network_node_state")?)
             }
+            Wire::NodePool(o) => Self::NodePool(read(o, "node_pool")?),
+            Wire::NodeOperation(o) => Self::NodeOperation(read(o, "node_operation")?),
+            Wire::DeschedulerPolicy(o) => Self::DeschedulerPolicy(read(o, "descheduler_policy")?),
+            Wire::ElasticQuotaTree(o) => Self::ElasticQuotaTree(read(o, "elastic_quota_tree")?),
         })
     }
 }

@@ -20,6 +20,9 @@ wire_oneof!(ObjectStatus => object_status {
         ResourceQuota "resource_quota", Project "project", Department "department",
         PodGroup "pod_group", Queue "queue",
         SriovNetworkNodeState "sriov_network_node_state",
+        NodePool "node_pool", NodeOperation "node_operation",
+        DeschedulerPolicy "descheduler_policy",
+        ElasticQuotaTree "elastic_quota_tree",
     }
     messages {}
 });

@@ -36,7 +36,7 @@ wire_struct!(ResourceRequirements => v1::ResourceRequirements {
 });
 wire_struct!(PodStatus => v1::PodStatus {
     phase, reason, message, ready, ready_since_ms, bound_at_ms, started_at_ms, report_sequence,
-    sandbox_restarts, init_containers, containers, nominated_node, devices, networks,
+    sandbox_restarts, init_containers, containers, nominated_node, devices, networks, cpus,
 });
 wire_struct!(ContainerStatus => v1::ContainerStatus {
     name, state, last_termination, restart_count, ready, image_digest,

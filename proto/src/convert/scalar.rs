@@ -36,7 +36,7 @@ macro_rules! required {
         }
     )* };
 }
-required!(u32, u64);
+required!(bool, u32, u64);
 
 impl Field<u32> for u16 {
     fn to_wire(&self) -> u32 {

@@ -164,6 +164,7 @@ impl TryFrom<v1::UserCommand> for Command {
                 }
                 Log::SetGpuMode(c)
             }
+            User::ControlNodeOperation(c) => Log::ControlNodeOperation(c),
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -216,6 +217,7 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::RetryRollout(c)) => User::RetryRollout(c),
             Some(Log::SetDeviceCordoned(c)) => User::SetDeviceCordoned(c),
             Some(Log::SetGpuMode(c)) => User::SetGpuMode(c),
+            Some(Log::ControlNodeOperation(c)) => User::ControlNodeOperation(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })
@@ -263,6 +265,10 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::SriovNetwork => "sriov_network",
         Kind::SriovIBNetwork => "sriov_ib_network",
         Kind::SriovNetworkNodeState => "sriov_network_node_state",
+        Kind::NodePool => "node_pool",
+        Kind::NodeOperation => "node_operation",
+        Kind::DeschedulerPolicy => "descheduler_policy",
+        Kind::ElasticQuotaTree => "elastic_quota_tree",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

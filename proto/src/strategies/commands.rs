@@ -6,6 +6,7 @@ record!(/// Any binding.
 binding: Binding {
     pod: object_id(), node: object_id(), nodes_considered: any::<u32>(), score: any::<i64>(),
     devices: vec(allocated_device(), 0..3), networks: vec(network_attachment(), 0..3),
+    cpus: rare(pod_cpus()),
 });
 record!(/// Any report about a pod.
 pod_report: PodReport {
@@ -113,7 +114,9 @@ pub fn command() -> impl Strategy<Value = Command> + Clone {
         other_command(),
         workloads::owned_command(),
         devices::device_command(),
-        sriov::sriov_command()
+        sriov::sriov_command(),
+        node_pools::node_pool_command(),
+        descheduler::descheduler_command()
     ]
 }
 

@@ -70,7 +70,8 @@ pub fn event_kind() -> impl Strategy<Value = EventKind> + Clone {
         object_event(),
         workload_event(),
         workloads::owned_event(),
-        devices::device_event()
+        devices::device_event(),
+        node_pools::node_pool_event()
     ]
 }
 

@@ -175,6 +175,10 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         sriov_network().prop_map(|o| Object::SriovNetwork(Arc::new(o))),
         sriov_ib_network().prop_map(|o| Object::SriovIBNetwork(Arc::new(o))),
         sriov_state().prop_map(|o| Object::SriovNetworkNodeState(Arc::new(o))),
+        node_pool().prop_map(|o| Object::NodePool(Arc::new(o))),
+        node_operation().prop_map(|o| Object::NodeOperation(Arc::new(o))),
+        descheduler_policy().prop_map(|o| Object::DeschedulerPolicy(Arc::new(o))),
+        elastic_quota_tree().prop_map(|o| Object::ElasticQuotaTree(Arc::new(o))),
     ]
 }
 
@@ -197,6 +201,10 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         pod_group_status().prop_map(ObjectStatus::PodGroup),
         queue_status().prop_map(ObjectStatus::Queue),
         sriov_state_status().prop_map(ObjectStatus::SriovNetworkNodeState),
+        node_pool_status().prop_map(ObjectStatus::NodePool),
+        node_operation_status().prop_map(ObjectStatus::NodeOperation),
+        descheduler_policy_status().prop_map(ObjectStatus::DeschedulerPolicy),
+        elastic_quota_tree_status().prop_map(ObjectStatus::ElasticQuotaTree),
     ]
 }
 

@@ -5,8 +5,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment, ObjectId, PodSpec,
-    PodStatus, Rare, ResolvedPod, Revision, Shared,
+    CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
+    ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -25,6 +25,8 @@ pub struct Intent {
     pub deleted_volumes: Vec<DeletedVolume>,
     /// In which mode the node's cards shall be; unset: in any.
     pub gpu: Option<GpuIntent>,
+    /// What pods run on that have no CPUs of their own; unset: anywhere.
+    pub cpu_pools: Option<CpuPools>,
 }
 
 /// The mode that an agent brings its cards into.
@@ -97,6 +99,10 @@ pub struct PodIntent {
     pub devices: Vec<DeviceIntent>,
     /// The networks that it is attached to by them.
     pub networks: Vec<NetworkAttachment>,
+    /// The CPUs that are its own; unset: it runs in a pool.
+    pub cpus: Option<CpuSet>,
+    /// It runs in the batch pool (BE), not in the shared one.
+    pub batch: bool,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

@@ -5,10 +5,10 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, DeviceReport, Kind, MemberId, Name,
-    NetworkAttachment, NodeFacts, NodeGpu, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef,
-    PodReport, PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec,
-    SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
+    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Descheduled, DeviceReport, Kind,
+    MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeOperationControl, NodePhase, Object, ObjectId,
+    ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
+    SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -138,6 +138,13 @@ pub enum Command {
         node: Name,
         /// Cordon or uncordon.
         unschedulable: bool,
+    },
+    /// Pauses, resumes or cancels an operation on nodes.
+    ControlNodeOperation {
+        /// Which.
+        operation: Name,
+        /// What shall become of it.
+        control: NodeOperationControl,
     },
     /// Holds back, or lets go, the pods of a Job or the runs of a CronJob.
     SetSuspended {
@@ -424,6 +431,30 @@ pub enum Command {
         scheduled_ms: u64,
     },
 
+    /// Gives a node what its pool gives its nodes, and takes back what an earlier one gave. What follows is decided by what is
+    /// true when this is applied; refused when nothing does.
+    SyncNodePool {
+        /// Which node.
+        node: ObjectId,
+    },
+    /// Lets an operation on nodes go on by one step. What follows is decided by what is true when this is applied; refused
+    /// when nothing does.
+    AdvanceNodeOperation {
+        /// Which.
+        operation: ObjectId,
+    },
+
+    /// Evicts pods by a DeschedulerPolicy. Each is checked again; those that may not be evicted now, or that fit nowhere else,
+    /// are passed over. Refused when the policy is another one, or its next run is not due.
+    Deschedule {
+        /// Which policy.
+        policy: ObjectId,
+        /// Its generation that was looked at.
+        generation: u64,
+        /// Which pods, with why; at most [`crate::DESCHEDULED_PER_RUN_MAX`].
+        pods: Vec<Descheduled>,
+    },
+
     /// Brings an ElasticWorkload's source and units to the sizes and specs that it wants of them. What follows is decided by
     /// what is true when this is applied; refused when nothing does.
     SpreadReplicas {
@@ -477,6 +508,9 @@ pub struct Binding {
     /// Which networks it is attached to by them, with its addresses; at most [`crate::NETWORKS_PER_POD_MAX`].
     #[serde(default)]
     pub networks: Vec<NetworkAttachment>,
+    /// Which CPUs of that node it has for itself. Needs [`crate::NUMA_LEVEL`].
+    #[serde(default)]
+    pub cpus: Rare<PodCpus>,
 }
 
 /// A change of the cluster's membership, as it travels with Raft's own configuration change.

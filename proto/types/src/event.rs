@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use crate::{
     Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, HandledFault, Kind,
-    Managers, MemberId, Name, NodeFacts, NodePhase, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef,
-    PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
+    Managers, MemberId, Name, NodeFacts, NodePhase, NodePoolRecord, NodeSpec, Object, ObjectId, ObjectStatus,
+    OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision,
+    StringMap,
 };
 
 /// Everything that one submission did.
@@ -274,6 +275,17 @@ pub enum EventKind {
         id: ObjectId,
         /// The fault, and what follows.
         handled: HandledFault,
+    },
+    /// A node has other things from its pool.
+    NodePoolSynced {
+        /// Which node.
+        id: ObjectId,
+        /// All its labels.
+        labels: StringMap,
+        /// All of its spec.
+        spec: NodeSpec,
+        /// What of that is from its pool.
+        record: Rare<NodePoolRecord>,
     },
     /// A node became Ready, Unreachable or Fenced.
     NodePhaseChanged {

@@ -4,7 +4,7 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec,
+    Binding, Command, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec, PodStatus,
     PreemptionPolicy, QuotaAmounts,
 };
 
@@ -53,6 +53,12 @@ pub const PARTITIONS_LEVEL: u32 = 9;
 pub const QUEUES_LEVEL: u32 = 9;
 /// From this level on the scheduler reads its ConfigMap, and namespaces say where their pods go.
 pub const SCORING_LEVEL: u32 = 10;
+/// From this level on there are NodePools, operations on many nodes, and descheduling.
+pub const POOLS_LEVEL: u32 = 10;
+/// From this level on there are ElasticQuotaTrees.
+pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
+/// From this level on nodes tell of their CPUs and NUMA nodes, and pods have CPUs of their own.
+pub const NUMA_LEVEL: u32 = 10;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -71,6 +77,8 @@ impl Kind {
             | Self::SriovNetwork
             | Self::SriovIBNetwork
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
+            Self::NodePool | Self::NodeOperation | Self::DeschedulerPolicy => POOLS_LEVEL,
+            Self::ElasticQuotaTree => ELASTIC_QUOTA_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -85,6 +93,9 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
+            Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
+            Self::Pod(pod) if pod.status.cpus.get().is_some() => NUMA_LEVEL,
             Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
@@ -172,6 +183,14 @@ fn any_attached(bindings: &[Binding]) -> bool {
     bindings.iter().any(|one| !one.networks.is_empty())
 }
 
+/// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
+fn status_level(status: &PodStatus) -> u32 {
+    let cpus = if status.cpus.get().is_some() { NUMA_LEVEL } else { 1 };
+    let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
+    let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
+    cpus.max(networks).max(nominated)
+}
+
 impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
@@ -179,15 +198,22 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
+            Self::BindPods { bindings } | Self::BindPodGroup { bindings }
+                if bindings.iter().any(|one| one.cpus.get().is_some()) =>
+            {
+                NUMA_LEVEL
+            }
+            Self::ReportPods { reports, .. } => {
+                reports.iter().map(|report| status_level(&report.status)).max().unwrap_or(1)
+            }
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
+            Self::SyncNodePool { .. }
+            | Self::AdvanceNodeOperation { .. }
+            | Self::ControlNodeOperation { .. }
+            | Self::Deschedule { .. } => POOLS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
-            // Agents know nothing of it: one that says it all the same must not write what others cannot read.
-            Self::ReportPods { reports, .. }
-                if reports.iter().any(|report| report.status.nominated_node.get().is_some()) =>
-            {
-                PREEMPTION_LEVEL
-            }
             Self::BindPods { bindings } | Self::BindPodGroup { bindings } if any_attached(bindings) => {
                 NETWORKS_LEVEL
             }
@@ -197,11 +223,6 @@ impl Command {
             }
             Self::SetSriovNodeState { .. } => NETWORKS_LEVEL,
             Self::ReportDevices { report, .. } if report.devices.iter().any(|d| d.nic.get().is_some()) => {
-                NETWORKS_LEVEL
-            }
-            Self::ReportPods { reports, .. }
-                if reports.iter().any(|report| report.status.networks.get().is_some()) =>
-            {
                 NETWORKS_LEVEL
             }
             Self::ReportDevices { .. } | Self::SetDeviceCordoned { .. } => DEVICES_LEVEL,

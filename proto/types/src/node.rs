@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{ObjectMeta, PartitionStrategy, Rare, Resources, StringMap};
+use crate::{
+    CpuTopology, NUMA_LEVEL, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources, StringMap,
+};
 
 /// A machine that runs pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct NodeStatus {
     pub incarnation: u64,
     /// What the agent found.
     pub facts: NodeFacts,
+    /// What it has from its pool; unset: nothing. Needs [`crate::POOLS_LEVEL`].
+    #[serde(default)]
+    pub pool: Rare<NodePoolRecord>,
 }
 
 /// What an agent finds on its machine and reports on every registration.
@@ -114,9 +119,18 @@ pub struct NodeFacts {
     pub warnings: Vec<SmolStr>,
     /// Labels that the agent gives its node; an operator's own labels win.
     pub labels: StringMap,
+    /// Its processors and NUMA nodes. Needs [`crate::NUMA_LEVEL`].
+    #[serde(default)]
+    pub cpus: Rare<CpuTopology>,
 }
 
 impl NodeFacts {
+    /// What a cluster of a feature level is told of them.
+    #[must_use]
+    pub fn at_level(self, level: u32) -> Self {
+        if level >= NUMA_LEVEL { self } else { Self { cpus: Rare::NONE, ..self } }
+    }
+
     /// Whether the agent starts every guest that must be unique under a guard that ends it with the lease, whatever
     /// becomes of the agent. Only then may anybody count on its guests being dead.
     #[must_use]

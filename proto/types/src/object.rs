@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Name, Node, ObjectMeta,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue,
-    ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
-    SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job,
+    LimitRange, Name, Node, NodeOperation, NodePool, ObjectMeta, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
+    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
+    StatefulSet, VerticalPodAutoscaler,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -162,6 +163,15 @@ kinds! {
     /// The NICs of one node, and what they shall be.
     SriovNetworkNodeState = 32, "sriovnetwork.openshift.io/v1", cluster,
         ["sriovnetworknodestate", "sriovnetworknodestates"];
+    /// A set of nodes that are alike.
+    NodePool = 33, "bulkhead.io/v1", cluster, ["nodepool", "nodepools", "np"];
+    /// Something that is done to many nodes, batch by batch.
+    NodeOperation = 34, "bulkhead.io/v1", cluster, ["nodeoperation", "nodeoperations", "nodeop"];
+    /// Which pods are moved.
+    DeschedulerPolicy = 36, "bulkhead.io/v1", cluster, ["deschedulerpolicy", "deschedulerpolicies", "descheduler"];
+    /// Who may use how much, and who lends to whom.
+    ElasticQuotaTree = 35, "scheduling.sigs.k8s.io/v1beta1", namespaced,
+        ["elasticquotatree", "elasticquotatrees", "eqt"];
 }
 
 impl std::fmt::Display for Kind {

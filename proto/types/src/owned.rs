@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DisruptionBudgetStatus,
-    ElasticWorkloadStatus, JobStatus, Kind, Name, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus,
-    QueueStatus, QuotaStatus, SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
+    AutoscalerStatus, CronAutoscalerStatus, CronJobStatus, DaemonSetStatus, DeschedulerPolicyStatus,
+    DisruptionBudgetStatus, ElasticQuotaTreeStatus, ElasticWorkloadStatus, JobStatus, Kind, Name,
+    NodeOperationStatus, NodePoolStatus, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus, QueueStatus,
+    QuotaStatus, SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -73,6 +74,14 @@ pub enum ObjectStatus {
     Queue(QueueStatus),
     /// Of a SriovNetworkNodeState.
     SriovNetworkNodeState(SriovNetworkNodeStateStatus),
+    /// Of a NodePool.
+    NodePool(NodePoolStatus),
+    /// Of a NodeOperation.
+    NodeOperation(NodeOperationStatus),
+    /// Of a DeschedulerPolicy.
+    DeschedulerPolicy(DeschedulerPolicyStatus),
+    /// Of an ElasticQuotaTree.
+    ElasticQuotaTree(ElasticQuotaTreeStatus),
 }
 
 impl ObjectStatus {
@@ -96,6 +105,10 @@ impl ObjectStatus {
             Self::PodGroup(_) => Kind::PodGroup,
             Self::Queue(_) => Kind::Queue,
             Self::SriovNetworkNodeState(_) => Kind::SriovNetworkNodeState,
+            Self::NodePool(_) => Kind::NodePool,
+            Self::NodeOperation(_) => Kind::NodeOperation,
+            Self::DeschedulerPolicy(_) => Kind::DeschedulerPolicy,
+            Self::ElasticQuotaTree(_) => Kind::ElasticQuotaTree,
         }
     }
 }

@@ -270,7 +270,13 @@ mod tests {
         let mut meta = ObjectMeta::new(None, Name::new("n1").expect("a name"));
         meta.labels = labels.iter().map(|(k, v)| (SmolStr::new(k), SmolStr::new(v))).collect();
         let facts = NodeFacts::default();
-        let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+        let status = NodeStatus {
+            phase: NodePhase::Ready,
+            phase_since_ms: 0,
+            incarnation: 1,
+            facts,
+            pool: Default::default(),
+        };
         Node { meta, spec: NodeSpec::default(), status }
     }
 

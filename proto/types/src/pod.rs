@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodOptions,
-    Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodCpus,
+    PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -30,10 +30,10 @@ impl Pod {
     /// Whether at most one instance of it may ever live.
     #[must_use]
     pub fn is_unique(&self) -> bool {
-        self.is_declared_unique() || self.status.devices.get().is_some()
+        self.is_declared_unique() || self.status.devices.get().is_some() || self.cpus().is_some()
     }
 
-    /// The same by what is wanted of it: what has devices of a node is unique as well, because nobody else may have them
+    /// The same by what is wanted of it: what has devices or CPUs of a node is unique as well, because nobody else may have them
     /// while its guest may live.
     #[must_use]
     pub fn is_declared_unique(&self) -> bool {
@@ -45,6 +45,12 @@ impl Pod {
     #[must_use]
     pub fn devices(&self) -> &[AllocatedDevice] {
         self.status.devices.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The CPUs that it was given with its node.
+    #[must_use]
+    pub fn cpus(&self) -> Option<&PodCpus> {
+        self.status.cpus.get()
     }
 
     fn is_marked_unique(&self) -> bool {
@@ -359,6 +365,10 @@ pub struct PodStatus {
     /// The networks that it was attached to with its node; they stay what they are. The control plane's own.
     #[serde(default)]
     pub networks: Rare<Vec<NetworkAttachment>>,
+    /// The CPUs that it was given with its node; they stay what they are. The control plane's own. Needs
+    /// [`crate::NUMA_LEVEL`].
+    #[serde(default)]
+    pub cpus: Rare<PodCpus>,
 }
 
 /// What is known of one container.

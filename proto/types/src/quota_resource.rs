@@ -91,8 +91,13 @@ impl Measure {
         // ControllerRevisions are their owners' own: nobody makes more of them than there are templates.
         // Kinds that came after quotas are not counted: a quota that named them could not be read below their level.
         let is_counted = |kind: &Kind| {
-            let is_later =
-                matches!(kind, Kind::SriovNetworkNodePolicy | Kind::SriovNetwork | Kind::SriovIBNetwork);
+            let is_later = matches!(
+                kind,
+                Kind::SriovNetworkNodePolicy
+                    | Kind::SriovNetwork
+                    | Kind::SriovIBNetwork
+                    | Kind::ElasticQuotaTree
+            );
             kind.is_namespaced() && *kind != Kind::ControllerRevision && !is_later
         };
         let kinds = Kind::ALL.into_iter().filter(is_counted).map(Self::Count);

@@ -6,11 +6,14 @@
 mod autoscaler;
 mod claim;
 mod config;
+mod descheduler;
 mod device;
 mod disruption_budget;
 mod elastic;
+mod elastic_quota;
 mod image;
 mod job;
+mod node_pool;
 mod path;
 mod placement;
 mod pod;
@@ -132,10 +135,14 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::SriovNetworkNodePolicy(p) => sriov::policy(&p.spec, &root.field("spec"), &mut report),
         Object::SriovNetwork(n) => sriov::network(&n.spec, &root.field("spec"), &mut report),
         Object::SriovIBNetwork(n) => sriov::network(&n.spec.as_network(), &root.field("spec"), &mut report),
+        Object::ElasticQuotaTree(t) => elastic_quota::tree(t, &mut report),
         Object::SriovNetworkNodeState(_) => {
             let reason = "SriovNetworkNodeStates are made of policies and of what nodes report only";
             report.push(&root.field("kind"), reason);
         }
+        Object::DeschedulerPolicy(p) => descheduler::policy(&p.spec, &root.field("spec"), &mut report),
+        Object::NodePool(p) => node_pool::pool(&p.spec, &root.field("spec"), &mut report),
+        Object::NodeOperation(o) => node_pool::operation(&o.spec, &root.field("spec"), &mut report),
         Object::ResourceSlice(_) => {
             report.push(&root.field("kind"), "ResourceSlices are made of what nodes report only");
         }
@@ -334,6 +341,10 @@ fn object_bytes(object: &Object) -> usize {
         | Object::SriovNetwork(_)
         | Object::SriovIBNetwork(_)
         | Object::SriovNetworkNodeState(_)
+        | Object::NodePool(_)
+        | Object::NodeOperation(_)
+        | Object::DeschedulerPolicy(_)
+        | Object::ElasticQuotaTree(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

@@ -93,7 +93,15 @@ mod tests {
         let node = find(Kind::Node, None, "n");
         let [a, b] = ["a", "b"].map(|text| {
             let pod = find(Kind::Pod, Some("default"), text);
-            Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![], networks: vec![] }
+            Binding {
+                pod,
+                node,
+                nodes_considered: 1,
+                score: 0,
+                devices: vec![],
+                networks: vec![],
+                cpus: Default::default(),
+            }
         });
         let before = machine.state().clone();
         apply(&mut machine, Command::BindPods { bindings: vec![a.clone()] });

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
-use bulkhead_controlplane_core::devices;
 use bulkhead_controlplane_core::placement::check_fit;
-use bulkhead_controlplane_core::placement::reference::Scene;
 use bulkhead_controlplane_core::placement::reference::queues::may_wait;
+use bulkhead_controlplane_core::placement::reference::{Scene, elastic};
+use bulkhead_controlplane_core::{cpus, devices};
 use bulkhead_types::{
     ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
@@ -132,6 +132,8 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
         None if !has_class(state, pod) => Ok(()),
         // Or for others of its group, for its queue, or for a group for which room is kept.
         None if may_wait(state, pod) => Ok(()),
+        // Or for room in the elastic quota tree.
+        None if elastic::may_wait(state, pod) && pod.status.nominated_node.get().is_none() => Ok(()),
         None => {
             let request = pod.spec.scheduling_request();
             let scene = Scene::of(state, &[]);
@@ -139,6 +141,7 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
                 let node = state.nodes().get(id)?;
                 check_fit(&pod.spec, request, node, state.node_usage(id)).ok()?;
                 devices::fits(state, pod, node).then_some(())?;
+                cpus::fits(state, pod, node).then_some(())?;
                 scene.check(pod, node).ok()
             };
             match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {
@@ -368,6 +371,7 @@ mod tests {
             score: 0,
             devices: vec![],
             networks: vec![],
+            cpus: Default::default(),
         };
         let placed = machine(vec![node(), pod(), Command::BindPods { bindings: vec![binding] }]);
         assert!(guests(placed.state(), &[(Some(node_id), pod_id)], None).is_ok());

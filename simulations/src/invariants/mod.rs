@@ -16,6 +16,10 @@
 //! | `placement` | affinity, anti-affinity from both sides and spreading hold, at that very moment | at every binding |
 //! | `preemption` | who ends for a higher one is lower, needed and allowed to; nobody waits for whom others would end | at every new entry, and at the end |
 //! | `queues` | groups of pods are bound as wholes, queues hold no more than their capability and get nothing while they are closed | at every new entry |
+//! | `node_pools` | a pool changes nothing of a node that is the node's own, and no operation has more nodes in work than its batch | at every new entry |
+//! | `descheduler` | a policy leaves owners alone as long as it says, and evicts nobody in a dry run | at every run of one |
+//! | `elastic` | no level of the elastic quota tree gets more than its max | at every new entry |
+//! | `cpus` | no CPU that a pod has for itself has two holders, in the log and among living guests, and each is where its policy wants it | at every binding, and every start of a guest |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -46,11 +50,14 @@ pub mod answers;
 pub mod autoscaling;
 pub mod binding;
 pub mod convergence;
+pub mod cpus;
 pub mod cron_jobs;
 pub mod daemon_set;
 pub mod delivery;
+pub mod descheduler;
 pub mod devices;
 pub mod digests;
+pub mod elastic;
 pub mod exactly_once;
 pub mod garbage;
 pub mod history;
@@ -61,6 +68,7 @@ pub mod ledger;
 pub mod linearizability;
 pub mod membership;
 pub mod networks;
+pub mod node_pools;
 pub mod physical;
 pub mod placement;
 pub mod preemption;

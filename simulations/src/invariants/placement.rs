@@ -121,6 +121,7 @@ mod tests {
                 score: 0,
                 devices: vec![],
                 networks: vec![],
+                cpus: Default::default(),
             })
             .collect();
         let before = machine.state().clone();

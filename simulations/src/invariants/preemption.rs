@@ -4,6 +4,7 @@
 //! Judged by the slow reference evaluation, which asks every pod and shares nothing with the code that chooses.
 
 use bulkhead_controlplane_core::State;
+use bulkhead_controlplane_core::placement::reference::elastic::is_in_tree;
 use bulkhead_controlplane_core::placement::reference::preemption::{highest_needed, judge, preempts};
 use bulkhead_types::{Pod, Transaction};
 
@@ -28,7 +29,9 @@ pub fn check_waiting(state: &State, pod: &Pod) -> Verdict {
         return violation("room is still kept for it".to_owned());
     }
     // What budgets allow together is the code's own affair: which of them end first decides about the others.
-    if !preempts(state, pod) || !state.pod_disruption_budgets().is_empty() {
+    // In the tree the same is true of minimums.
+    let is_bounded = !state.pod_disruption_budgets().is_empty() || is_in_tree(state, pod);
+    if !preempts(state, pod) || is_bounded {
         return Ok(());
     }
     match state.nodes().iter().find(|node| highest_needed(state, pod, node).is_some()) {

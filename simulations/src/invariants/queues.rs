@@ -69,8 +69,15 @@ mod tests {
         let applied = apply(vec![Command::Create(Object::Pod(Arc::new(pod)))]);
         let before = machine.state().clone();
         let pod = before.pods().iter().next().expect("a pod").meta.id;
-        let binding =
-            Binding { pod, node: pod, nodes_considered: 1, score: 0, devices: vec![], networks: vec![] };
+        let binding = Binding {
+            pod,
+            node: pod,
+            nodes_considered: 1,
+            score: 0,
+            devices: vec![],
+            networks: vec![],
+            cpus: Default::default(),
+        };
         let event = Event { revision: before.revision() + 1, kind: EventKind::PodBound(binding) };
         let transaction = Transaction { events: vec![event], ..applied.transaction };
         let mut after = before.clone();

@@ -92,7 +92,15 @@ mod tests {
         apply(&mut machine, Command::Create(Object::Pod(Arc::new(pod))));
         let node = machine.state().nodes().iter().next().expect("the node is there").meta.id;
         let pod = machine.state().pods().iter().next().expect("the pod is there").meta.id;
-        let binding = Binding { pod, node, nodes_considered: 1, score: 0, devices: vec![], networks: vec![] };
+        let binding = Binding {
+            pod,
+            node,
+            nodes_considered: 1,
+            score: 0,
+            devices: vec![],
+            networks: vec![],
+            cpus: Default::default(),
+        };
         apply(&mut machine, Command::BindPods { bindings: vec![binding] });
         (machine, node, pod)
     }

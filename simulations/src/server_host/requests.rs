@@ -60,7 +60,10 @@ impl World {
                     proposed_at_ms: 0,
                     trace_context: None,
                     preconditions: Vec::new(),
-                    commands: vec![Command::RegisterNode { name, facts: *facts }],
+                    commands: vec![Command::RegisterNode {
+                        name,
+                        facts: facts.at_level(up.server.state().feature_level()),
+                    }],
                 };
                 Input::Submit { ticket, stamped }
             }

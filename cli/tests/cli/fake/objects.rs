@@ -32,12 +32,16 @@ pub(super) fn meta(object: &Kind) -> &v1::ObjectMeta {
         Kind::Project(o) => o.meta.as_ref(),
         Kind::PodGroup(o) => o.meta.as_ref(),
         Kind::Queue(o) => o.meta.as_ref(),
+        Kind::ElasticQuotaTree(o) => o.meta.as_ref(),
         Kind::DeviceClass(o) => o.meta.as_ref(),
         Kind::ResourceSlice(o) => o.meta.as_ref(),
         Kind::SriovNetworkNodePolicy(o) => o.meta.as_ref(),
         Kind::SriovNetwork(o) => o.meta.as_ref(),
         Kind::SriovIbNetwork(o) => o.meta.as_ref(),
         Kind::SriovNetworkNodeState(o) => o.meta.as_ref(),
+        Kind::NodePool(o) => o.meta.as_ref(),
+        Kind::NodeOperation(o) => o.meta.as_ref(),
+        Kind::DeschedulerPolicy(o) => o.meta.as_ref(),
     }
     .expect("every object has metadata")
 }
@@ -70,12 +74,16 @@ pub(super) fn meta_mut(object: &mut Kind) -> &mut v1::ObjectMeta {
         Kind::Project(o) => o.meta.as_mut(),
         Kind::PodGroup(o) => o.meta.as_mut(),
         Kind::Queue(o) => o.meta.as_mut(),
+        Kind::ElasticQuotaTree(o) => o.meta.as_mut(),
         Kind::DeviceClass(o) => o.meta.as_mut(),
         Kind::ResourceSlice(o) => o.meta.as_mut(),
         Kind::SriovNetworkNodePolicy(o) => o.meta.as_mut(),
         Kind::SriovNetwork(o) => o.meta.as_mut(),
         Kind::SriovIbNetwork(o) => o.meta.as_mut(),
         Kind::SriovNetworkNodeState(o) => o.meta.as_mut(),
+        Kind::NodePool(o) => o.meta.as_mut(),
+        Kind::NodeOperation(o) => o.meta.as_mut(),
+        Kind::DeschedulerPolicy(o) => o.meta.as_mut(),
     }
     .expect("every object has metadata")
 }
@@ -108,12 +116,16 @@ pub(super) fn kind(object: &Kind) -> v1::Kind {
         Kind::Project(_) => v1::Kind::Project,
         Kind::PodGroup(_) => v1::Kind::PodGroup,
         Kind::Queue(_) => v1::Kind::Queue,
+        Kind::ElasticQuotaTree(_) => v1::Kind::ElasticQuotaTree,
         Kind::DeviceClass(_) => v1::Kind::DeviceClass,
         Kind::ResourceSlice(_) => v1::Kind::ResourceSlice,
         Kind::SriovNetworkNodePolicy(_) => v1::Kind::SriovNetworkNodePolicy,
         Kind::SriovNetwork(_) => v1::Kind::SriovNetwork,
         Kind::SriovIbNetwork(_) => v1::Kind::SriovIBNetwork,
         Kind::SriovNetworkNodeState(_) => v1::Kind::SriovNetworkNodeState,
+        Kind::NodePool(_) => v1::Kind::NodePool,
+        Kind::NodeOperation(_) => v1::Kind::NodeOperation,
+        Kind::DeschedulerPolicy(_) => v1::Kind::DeschedulerPolicy,
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn set(
 }
 
 /// Refuses a mode that the node's cards cannot have, or that takes from a pod what it holds.
-pub(super) fn check(state: &State, node: &Node, gpu: Option<&NodeGpu>) -> Result<(), Rejection> {
+pub(crate) fn check(state: &State, node: &Node, gpu: Option<&NodeGpu>) -> Result<(), Rejection> {
     // What the cards of a node can do is known once its agent has told of them.
     let Some(slice) = state.resource_slice_of(node.meta.id) else { return Ok(()) };
     let Some(gpu) = gpu else { return Ok(()) };

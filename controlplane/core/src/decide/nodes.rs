@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus,
-    Object, ObjectId, ObjectMeta, PodPhase, Rejection, RejectionCode, StringMap, check_label_key,
+    Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection, RejectionCode, StringMap, check_label_key,
     check_label_value,
 };
 use smol_str::SmolStr;
@@ -14,6 +14,7 @@ use super::managers::manage;
 use super::{Emit, not_allowed, not_found};
 use crate::State;
 use crate::evolve::node_labels;
+use crate::node_pool;
 
 /// Most characters of one text that an agent reports about its machine.
 const FACT_LENGTH_MAX: usize = 1024;
@@ -45,8 +46,11 @@ pub(super) fn register(
                 phase_since_ms: emit.at_ms(),
                 incarnation: 1,
                 facts: facts.clone(),
+                pool: Rare::NONE,
             };
-            emit.create(Object::Node(Arc::new(Node { meta, spec: NodeSpec::default(), status })));
+            let mut node = Node { meta, spec: NodeSpec::default(), status };
+            node_pool::join(state, &mut node);
+            emit.create(Object::Node(Arc::new(node)));
         }
     }
     Ok(())
@@ -66,6 +70,16 @@ fn check_facts(name: &Name, facts: &NodeFacts) -> Result<(), Rejection> {
         [&facts.address, &facts.boot_id, &facts.agent_version, &facts.kernel_version, &facts.accelerator];
     if texts.into_iter().chain(&facts.warnings).any(|text| text.len() > FACT_LENGTH_MAX) {
         return invalid("facts", format!("a text is longer than {FACT_LENGTH_MAX} bytes"));
+    }
+    if let Some(topology) = facts.cpus.get() {
+        if let Err(reason) = topology.check() {
+            return invalid("facts.cpus", reason);
+        }
+        // So that what pods request that have no CPUs of their own always fits the shared pool.
+        let most = u64::from(topology.cpus().len()) * 1000;
+        if facts.allocatable.cpu_millis > most {
+            return invalid("facts.allocatable.cpu", format!("is more than its CPUs have, {most}m"));
+        }
     }
     for (key, value) in &facts.labels {
         if let Err(error) = check_label_key(key).and_then(|()| check_label_value(value)) {

@@ -9,8 +9,8 @@ use bulkhead_types::{
 };
 
 use super::{
-    Emit, autoscaling, claims, devices, elastic, networks, not_allowed, not_found, priorities, quota,
-    scoring, vertical,
+    Emit, autoscaling, claims, cpus, descheduler, devices, elastic, elastic_quotas, networks, node_pools,
+    not_allowed, not_found, priorities, quota, scoring, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -38,12 +38,17 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    cpus::check(state, object)?;
     networks::check(state, None, object)?;
     scoring::check(state, None, object)?;
+    elastic_quotas::check_alone(state, object)?;
     claims::check_scalers(state, object)?;
     quota::check(state, None, object)?;
+    node_pools::check(state, object)?;
+    descheduler::check(state, object)?;
     let object = fresh(object, emit);
     quota::check_room(state, &object)?;
+    node_pools::create_default(state, &object, emit);
     emit.create(object);
     Ok(())
 }
@@ -116,6 +121,10 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::Department(one) => Arc::make_mut(one).status = Default::default(),
         Object::PodGroup(one) => Arc::make_mut(one).status = Default::default(),
         Object::Queue(one) => Arc::make_mut(one).status = Default::default(),
+        Object::NodePool(one) => Arc::make_mut(one).status = Default::default(),
+        Object::NodeOperation(one) => Arc::make_mut(one).status = Default::default(),
+        Object::DeschedulerPolicy(one) => Arc::make_mut(one).status = Default::default(),
+        Object::ElasticQuotaTree(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -194,6 +203,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     priorities::check(state, object)?;
     elastic::check(state, object)?;
     devices::check(state, object)?;
+    cpus::check(state, object)?;
     networks::check(state, Some(&present), object)?;
     scoring::check(state, Some(&present), object)?;
     claims::check_scalers(state, object)?;
@@ -317,6 +327,7 @@ pub(super) fn delete(
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     let (kind, id) = (reference.kind, object.meta().id);
     quota::check_delete(state, &object)?;
+    node_pools::check_delete(state, &object)?;
     match &object {
         Object::Pod(pod) => super::pods::delete_one(state, pod, grace_ms, force, "Deleted", emit),
         Object::Namespace(namespace) => {

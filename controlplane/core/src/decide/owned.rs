@@ -144,6 +144,8 @@ pub(super) fn set_status(
         Kind::CronHorizontalPodAutoscaler,
         Kind::VerticalPodAutoscaler,
         Kind::ElasticWorkload,
+        Kind::NodeOperation,
+        Kind::DeschedulerPolicy,
     ];
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
@@ -183,6 +185,8 @@ fn present_status(object: &Object) -> Option<ObjectStatus> {
         Object::Department(o) => ObjectStatus::Department(o.status.clone()),
         Object::PodGroup(o) => ObjectStatus::PodGroup(o.status.clone()),
         Object::Queue(o) => ObjectStatus::Queue(o.status.clone()),
+        Object::NodePool(o) => ObjectStatus::NodePool(o.status.clone()),
+        Object::ElasticQuotaTree(o) => ObjectStatus::ElasticQuotaTree(o.status.clone()),
         _ => return None,
     })
 }

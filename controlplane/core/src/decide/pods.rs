@@ -13,10 +13,12 @@ use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, claims, job_ends, not_found};
 use crate::State;
 use crate::claims::{Given, bound};
+use crate::cpus::TakenCpus;
 use crate::devices::Taken;
+use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::job_pods::JobPods;
 use crate::networks::TakenAddresses;
-use crate::placement::{Vicinity, check_fit, keeps_devices, kept};
+use crate::placement::{Vicinity, check_fit, keeps_cpus, keeps_devices, kept};
 use crate::pod_group::held_by;
 use crate::priority;
 use crate::queue::{self, QueueLedger};
@@ -48,18 +50,22 @@ pub(super) struct Binder<'a> {
     placed_pods: BTreeSet<ObjectId>,
     given: Given,
     devices: Taken,
+    cpus: TakenCpus,
     networks: TakenAddresses,
     /// The same for who is near whom.
     vicinity: Vicinity,
     /// The same for queues.
     pub(super) queues: QueueLedger,
+    /// The same for the elastic quota tree.
+    elastic: ElasticLedger,
 }
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given, devices, networks, queues) = Default::default();
+        let (placed, placed_pods, given, devices, cpus, networks) = Default::default();
+        let (queues, elastic) = Default::default();
         let vicinity = state.vicinity.clone();
-        Self { state, placed, placed_pods, given, devices, networks, vicinity, queues }
+        Self { state, placed, placed_pods, given, devices, cpus, networks, vicinity, queues, elastic }
     }
 
     /// Binds one.
@@ -85,16 +91,27 @@ impl<'a> Binder<'a> {
         if are_kept || !self.devices.may_take(state, pod, node, &binding.devices) {
             return Err("its devices are not to be had there".to_owned());
         }
+        let is_pinned = binding.cpus.get().is_some();
+        if is_pinned && keeps_cpus(state, binding.node, priority, is_out) {
+            return Err("its CPUs are kept for another pod".to_owned());
+        }
+        self.cpus.check(state, pod, node, binding)?;
         let in_queue =
             queue::of_pod(state, pod).map(|queue| (queue, Charge::of_pod(pod, &state.devices.classes)));
         if let Some((queue, charge)) = &in_queue {
             self.queues.check(state, queue, charge)?;
         }
+        let in_tree = Ask::of(state, pod);
+        if let Some(ask) = &in_tree {
+            self.elastic.check(state, ask)?;
+        }
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
         // The last that may refuse: from here on the addresses are the pod's.
         self.networks.take(state, pod, node, binding)?;
         in_queue.iter().for_each(|(queue, charge)| self.queues.take(queue, charge));
+        in_tree.iter().for_each(|ask| self.elastic.take(ask));
         self.devices.take(state, binding);
+        self.cpus.take(state, binding);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);
         self.vicinity.bind(pod, node);
@@ -194,6 +211,7 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         nominated_node: Rare::NONE,
         devices: present.devices.clone(),
         networks: present.networks.clone(),
+        cpus: present.cpus.clone(),
     }
 }
 

@@ -6,15 +6,18 @@
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
-    EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode, VICTIMS_MAX,
+    CpuNeeds, EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode,
+    VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
 use super::pods::{REASON_UNSCHEDULABLE, end_for};
 use super::{Emit, check_items, not_allowed, not_found};
-use crate::devices::{self, Needs, NodeDevices};
+use crate::cpus::{self, Asks, NodeCpus};
+use crate::devices::{self, Needs, NodeDevices, Policies};
 use crate::disruption::Allowance;
-use crate::placement::{Vicinity, check_node, check_room, keeps_devices, kept};
+use crate::elastic_quota::{Ask, ElasticLedger};
+use crate::placement::{Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept};
 use crate::pod_group::{self, Standing, key_of};
 use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, priority};
@@ -44,34 +47,62 @@ pub(super) fn preempt(
     if !victims.is_empty() && site.check().is_ok() {
         return Err(not_allowed("victims", "none of them need end: there is room without that"));
     }
-    let mut allowance = Allowance::default();
+    let (mut allowance, before) = (Allowance::default(), ElasticLedger::default());
+    let takes_back = site.ask.as_ref().is_some_and(|ask| before.is_within_min(state, ask));
     let mut seen = BTreeSet::new();
     for id in victims {
         let victim = state.pods.get(*id).filter(|victim| seen.insert(victim.meta.id));
         let is_there = |victim: &&std::sync::Arc<Pod>| {
+            let is_in_tree = || site.ask.is_some() && Ask::of(state, victim).is_some();
             victim.node == Some(node.meta.id)
-                || (victim.node.is_some() && is_of_gang(state, victim, node, victims))
+                || (victim.node.is_some() && (is_in_tree() || is_of_gang(state, victim, node, victims)))
         };
         let victim = victim.filter(|victim| is_active(victim)).filter(is_there);
         let victim = victim.ok_or_else(|| not_allowed("victims", format!("pod {id} does not stay there")))?;
         let name = &victim.meta.name;
-        if priority::of(state, &victim.spec).is_none_or(|theirs| theirs.value >= own.value) {
-            return Err(not_allowed("victims", format!("pod {name} is not of lower priority")));
+        let theirs = priority::of(state, &victim.spec);
+        let is_lower = theirs.is_some_and(|theirs| theirs.value < own.value);
+        match &site.ask {
+            None if is_lower => {}
+            Some(ask) if theirs.is_some() && before.may_end(state, (ask, takes_back), is_lower, victim) => {}
+            None => return Err(not_allowed("victims", format!("pod {name} is not of lower priority"))),
+            Some(_) => {
+                let reason = format!(
+                    "pod {name} is neither of lower priority in the own leaf, or outside of the tree, nor of a leaf that \
+                     has borrowed what is taken back"
+                );
+                return Err(not_allowed("victims", reason));
+            }
         }
         if let Err(budget) = allowance.take(state, victim) {
             let reason =
                 format!("PodDisruptionBudget {} does not allow the end of pod {name}", budget.meta.name);
             return Err(not_allowed("victims", reason));
         }
+        site.elastic.end(state, victim, true);
         if victim.node == Some(node.meta.id) {
             site.leave(victim);
         }
     }
+    check_minimums(&site, &before, victims)?;
     check_gangs(state, victims)?;
     site.check().map_err(|reason| not_allowed("node", reason))?;
     nominate(state, pod, node, victims.len(), emit);
     for victim in victims.iter().filter_map(|id| state.pods.get(*id)) {
         end_for(state, victim, pod.meta.id, REASON_PREEMPTED, emit);
+    }
+    Ok(())
+}
+
+/// No leaf that has borrowed falls below its own min.
+fn check_minimums(site: &Site<'_>, before: &ElasticLedger, victims: &[ObjectId]) -> Result<(), Rejection> {
+    let (state, Some(ask)) = (site.state, &site.ask) else { return Ok(()) };
+    for victim in victims.iter().filter_map(|id| state.pods.get(*id)) {
+        let Some(leaf) = ask.levels.leaf_of(victim.meta.namespace.as_ref()) else { continue };
+        if site.elastic.has_fallen(state, before, ask, leaf) {
+            let reason = format!("ElasticQuota {} would fall below its min", ask.levels.get(leaf).name);
+            return Err(not_allowed("victims", reason));
+        }
     }
     Ok(())
 }
@@ -136,17 +167,24 @@ pub(super) fn clear(state: &State, pods: &[ObjectId], emit: &mut Emit<'_>) -> Re
 
 /// A node as it will be for one pod once those that end have gone.
 struct Site<'a> {
+    state: &'a State,
     pod: &'a Pod,
     node: &'a Node,
     usage: NodeUsage,
     vicinity: Vicinity,
     /// What the pod asks for of devices, and those of the node; only where it does.
     devices: Option<(Needs, NodeDevices)>,
+    /// What the pod asks of the elastic quota tree, if it is in it.
+    ask: Option<Ask>,
+    /// What is used of that without those that end.
+    elastic: ElasticLedger,
+    /// The same of CPUs for itself.
+    cpus: Option<(CpuNeeds, Option<NodeCpus>)>,
 }
 
 impl<'a> Site<'a> {
     /// Refused where nobody's end would help.
-    fn of(state: &State, pod: &'a Pod, node: &'a Node, priority: i32) -> Result<Self, Rejection> {
+    fn of(state: &'a State, pod: &'a Pod, node: &'a Node, priority: i32) -> Result<Self, Rejection> {
         check_node(&pod.spec, node).map_err(|misfit| not_allowed("node", misfit.to_string()))?;
         let place = claims::place(state, pod.meta.namespace.as_ref(), &pod.spec);
         let place = place.map_err(|reason| not_allowed("pod", reason))?;
@@ -158,10 +196,28 @@ impl<'a> Site<'a> {
             true => Some(Self::devices(state, pod, node, priority)?),
             false => None,
         };
-        let mut site = Self { pod, node, usage, vicinity: state.vicinity.clone(), devices };
+        let (vicinity, ask) = (state.vicinity.clone(), Ask::of(state, pod));
+        let elastic = ElasticLedger::default();
+        let cpus = Self::cpus(state, pod, node, priority)?;
+        let mut site = Self { state, pod, node, usage, vicinity, devices, cpus, ask, elastic };
         let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
         state.pods_on(id).filter(ending).for_each(|pod| site.leave(pod));
         Ok(site)
+    }
+
+    fn cpus(
+        state: &State,
+        pod: &Pod,
+        node: &Node,
+        priority: i32,
+    ) -> Result<Option<(CpuNeeds, Option<NodeCpus>)>, Rejection> {
+        let needs = cpus::needs(state, pod).map_err(|problem| not_allowed("pod", problem.to_string()))?;
+        let Some(needs) = needs else { return Ok(None) };
+        let (id, own) = (node.meta.id, pod.meta.id);
+        if keeps_cpus(state, id, || priority, |other| other == own) {
+            return Err(not_allowed("node", "its CPUs are kept for another pod"));
+        }
+        Ok(Some((needs, state.node_cpus(id).cloned())))
     }
 
     fn devices(
@@ -183,6 +239,9 @@ impl<'a> Site<'a> {
         if let Some((_, devices)) = &mut self.devices {
             devices.release(pod.meta.id, pod.devices());
         }
+        if let Some((_, Some(cpus))) = &mut self.cpus {
+            cpus.release(pod.meta.id);
+        }
         self.usage = self.usage.without(pod.spec.scheduling_request());
         self.vicinity.release(pod, self.node);
     }
@@ -192,6 +251,16 @@ impl<'a> Site<'a> {
         check_room(request, self.node, self.usage).map_err(|misfit| misfit.to_string())?;
         if let Some((needs, devices)) = &self.devices {
             devices::check_node(needs, self.node, Some(devices)).map_err(|misfit| misfit.to_string())?;
+        }
+        if let Some(ask) = &self.ask {
+            self.elastic.check_to_keep(self.state, ask)?;
+        }
+        if let Some((needs, cpus)) = &self.cpus {
+            let devices = self.devices.as_ref().map(|(_, devices)| devices);
+            let asked = self.devices.as_ref().filter(|(needs, _)| !needs.asks.is_empty());
+            let asked = asked.map(|(needs, _)| (needs, Policies::of(self.pod)));
+            let asks = Asks { cpus: Some(needs), devices: asked };
+            check_numa(&asks, self.node, cpus.as_ref(), devices).map_err(|misfit| misfit.to_string())?;
         }
         let Some(outlook) = self.vicinity.outlook(self.pod) else { return Ok(()) };
         self.vicinity.check(&outlook, self.node).map_err(|misfit| misfit.to_string())

@@ -47,6 +47,10 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::Department(a), Object::Department(b)) => a.spec != b.spec,
         (Object::PodGroup(a), Object::PodGroup(b)) => a.spec != b.spec,
         (Object::Queue(a), Object::Queue(b)) => a.spec != b.spec,
+        (Object::NodePool(a), Object::NodePool(b)) => a.spec != b.spec,
+        (Object::DeschedulerPolicy(a), Object::DeschedulerPolicy(b)) => a.spec != b.spec,
+        (Object::NodeOperation(a), Object::NodeOperation(b)) => a.spec != b.spec,
+        (Object::ElasticQuotaTree(a), Object::ElasticQuotaTree(b)) => a.spec != b.spec,
         _ => false,
     }
 }
@@ -71,6 +75,9 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
             if a.spec.source.name != b.spec.source.name =>
         {
             Some(("spec.sourceTarget.name", "cannot change after creation"))
+        }
+        (Object::NodeOperation(_), Object::NodeOperation(_)) => {
+            Some(("spec", "cannot change after creation: what was begun would be another thing"))
         }
         // What is known is of the one workload.
         (Object::VerticalPodAutoscaler(a), Object::VerticalPodAutoscaler(b))

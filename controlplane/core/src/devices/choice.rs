@@ -50,15 +50,34 @@ impl NodeDevices {
     /// # Errors
     /// Of which resource there is too little.
     pub(crate) fn choose(&self, needs: &Needs, policies: Policies) -> Result<Choice, SmolStr> {
+        self.choose_in(needs, policies, None)
+    }
+
+    /// The devices that a pod gets of one NUMA node; those that are near to none in particular are of each.
+    pub(crate) fn choose_on(
+        &self,
+        needs: &Needs,
+        policies: Policies,
+        numa_node: u32,
+    ) -> Option<Vec<AllocatedDevice>> {
+        Some(self.choose_in(needs, policies, Some(numa_node)).ok()?.devices)
+    }
+
+    /// Whether a NUMA node has the devices that a pod asks for, when nobody holds any.
+    pub(crate) fn could_be_on(&self, needs: &Needs, numa_node: u32) -> bool {
+        self.attempt(needs, Policies::default(), (None, Some(numa_node)), first_fit).is_ok()
+    }
+
+    fn choose_in(&self, needs: &Needs, policies: Policies, on: Option<u32>) -> Result<Choice, SmolStr> {
         let mut best: Option<Choice> = None;
         for anchor in self.anchors(needs) {
-            let Ok(choice) = self.attempt(needs, policies, anchor, pick) else { continue };
+            let Ok(choice) = self.attempt(needs, policies, (anchor, on), pick) else { continue };
             let key = |choice: &Choice| (Reverse(choice.links), choice.numa_nodes, choice.roots);
             if best.as_ref().is_none_or(|best| key(&choice) < key(best)) {
                 best = Some(choice);
             }
         }
-        best.map_or_else(|| self.attempt(needs, policies, None, first_fit), Ok)
+        best.map_or_else(|| self.attempt(needs, policies, (None, on), first_fit), Ok)
     }
 
     /// Whether [`Self::choose`] finds something, without the search for the best.
@@ -66,7 +85,7 @@ impl NodeDevices {
     /// # Errors
     /// Of which resource there is too little.
     pub(super) fn check_choice(&self, needs: &Needs) -> Result<(), SmolStr> {
-        self.attempt(needs, Policies::default(), None, first_fit).map(drop)
+        self.attempt(needs, Policies::default(), (None, None), first_fit).map(drop)
     }
 
     /// How well a node suits by its devices, 0 to 100: half by how full it is, where links count, else all.
@@ -129,13 +148,17 @@ impl NodeDevices {
         &self,
         needs: &Needs,
         policies: Policies,
-        anchor: Anchor<'_>,
+        (anchor, on): (Anchor<'_>, Option<u32>),
         pick: Pick,
     ) -> Result<Choice, SmolStr> {
+        let is_there =
+            |device: &DeviceUse| on.is_none() || device.device.numa_node.is_none_or(|id| Some(id) == on);
         let mut after = std::borrow::Cow::Borrowed(self);
         let mut choice = Choice { devices: Vec::new(), links: 0, pairs: 0, numa_nodes: 0, roots: 0 };
         for (at, ask) in needs.asks.iter().enumerate() {
-            let suits = |device: &&DeviceUse| device.suits(ask) && self.is_group_free(&device.device);
+            let suits = |device: &&DeviceUse| {
+                is_there(device) && device.suits(ask) && self.is_group_free(&device.device)
+            };
             let mut candidates: Vec<_> = after.iter().map(|(_, device)| device).filter(suits).collect();
             candidates.sort_by_key(|device| (device.device.index, &device.device.id));
             if candidates.len() < ask.count as usize {

@@ -248,6 +248,15 @@ impl NodeDevices {
         }
     }
 
+    /// The same devices when nobody holds any.
+    pub(crate) fn emptied(&self) -> Self {
+        let mut emptied = self.clone();
+        let held: Vec<SmolStr> =
+            self.iter().filter(|(_, one)| !one.is_free()).map(|(id, _)| id.clone()).collect();
+        held.iter().for_each(|id| emptied.change(id, |device| device.holders.clear()));
+        emptied
+    }
+
     /// How many whole devices of a resource are free.
     pub(crate) fn free_of(&self, resource: &SmolStr) -> u32 {
         self.free.get(resource).copied().unwrap_or(0)

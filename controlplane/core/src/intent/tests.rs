@@ -60,6 +60,7 @@ fn state() -> State {
             phase_since_ms: 0,
             incarnation: 1,
             facts: NodeFacts { allocatable, ..NodeFacts::default() },
+            pool: Default::default(),
         },
     })));
     state.put(config_map(2, "settings", &[("COLOUR", "green"), ("a.b", "dotted"), ("1=2", "no name")]));

@@ -57,7 +57,13 @@ fn check(policies: &[SriovNetworkNodePolicySpec], expected: Expect) {
     let mut meta = ObjectMeta::new(None, name("node-1"));
     meta.labels.insert("sriov".into(), "yes".into());
     let facts = bulkhead_types::NodeFacts::default();
-    let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+    let status = NodeStatus {
+        phase: NodePhase::Ready,
+        phase_since_ms: 0,
+        incarnation: 1,
+        facts,
+        pool: Default::default(),
+    };
     let node = Node { meta, spec: Default::default(), status };
     let found = desired(&node, &slice(), &policies);
     let mut text = String::new();

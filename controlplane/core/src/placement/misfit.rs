@@ -43,6 +43,12 @@ pub enum Misfit {
     NoDevices,
     /// It has the virtual functions, and its agent cannot attach networks to guests.
     NoNetworks,
+    /// It does not report its CPUs, of which the pod wants some for itself.
+    NoCpuTopology,
+    /// Its topology manager has another policy than the pod wants.
+    NumaPolicy,
+    /// Not so many CPUs are free for one pod, or not where its NUMA policy wants them with its devices and memory.
+    NumaTopology,
     /// A pod more would be too many in its domain, beside the others.
     TopologySpread,
     /// It lacks the label by which the pod is to be spread.
@@ -81,6 +87,9 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
             Self::NoDevices => "node(s) cannot attach devices",
             Self::NoNetworks => "node(s) cannot attach networks",
+            Self::NoCpuTopology => "node(s) report no CPU topology",
+            Self::NumaPolicy => "node(s) didn't match the pod's NUMA topology policy",
+            Self::NumaTopology => "node(s) didn't have CPUs to pin that fit the pod's NUMA topology policy",
             Self::TopologySpread => "node(s) didn't match pod topology spread constraints",
             Self::TopologySpreadLabel => {
                 "node(s) didn't match pod topology spread constraints (missing required label)"

@@ -37,6 +37,22 @@ pub(crate) fn keeps_devices(
     asking.any(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
 }
 
+/// Whether a node's CPUs, as far as pods may have them for themselves, are kept in the same way.
+pub(crate) fn keeps_cpus(
+    state: &State,
+    node: ObjectId,
+    priority: impl FnOnce() -> i32,
+    is_out: impl Fn(ObjectId) -> bool,
+) -> bool {
+    let pins = |pod: &&std::sync::Arc<Pod>| matches!(crate::cpus::needs(state, pod), Ok(Some(_)));
+    let mut pinning = state.nominated_on(node).filter(pins).peekable();
+    if pinning.peek().is_none() {
+        return false;
+    }
+    let least = priority();
+    pinning.any(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
+}
+
 fn counts(state: &State, pod: &Pod, least: i32) -> bool {
     priority::of(state, &pod.spec).is_some_and(|one| one.value >= least)
 }

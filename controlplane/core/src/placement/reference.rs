@@ -1,6 +1,8 @@
 //! What other pods say about a pod on a node, asked of every pod and every node, in the words of Kubernetes' documentation:
 //! slow, obvious, and without any of the code that places. Tests and the simulator judge that code by it.
 
+pub mod cpus;
+pub mod elastic;
 pub mod preemption;
 pub mod queues;
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Measure, Name, QUEUE_DEFAULT};
 
 use crate::State;
+use crate::elastic_quota::ElasticLedger;
 use crate::queue::{self, QueueLedger};
 use crate::state::{Charge, QuotaUse};
 
@@ -31,6 +32,8 @@ pub(crate) struct Fairness {
     queues: BTreeMap<QueueKey, (QuotaUse, u32)>,
     /// What this run has given to queues.
     pub(crate) ledger: QueueLedger,
+    /// What it has given in the elastic quota tree.
+    pub(crate) elastic: ElasticLedger,
 }
 
 impl Fairness {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{ObjectId, PodGroupKey, QUEUES_LEVEL};
+use bulkhead_types::{ObjectId, Pod, PodGroupKey, QUEUES_LEVEL};
 
 use super::held::HeldPod;
 use crate::pod_group::{self, Standing, key_of};
@@ -40,8 +40,8 @@ pub(crate) struct Gangs {
 }
 
 impl Gangs {
-    /// Of pods that are on one node and of lower priority than who asks.
-    pub(crate) fn of(state: &State, own: i32, below: &[HeldPod]) -> Self {
+    /// Of pods that may all end for who asks; `may_end` says whether others of their groups may, by their priorities.
+    pub(crate) fn of(state: &State, below: &[HeldPod], may_end: impl Fn(&Pod, i32) -> bool) -> Self {
         let mut gangs = Self::default();
         if state.feature_level() < QUEUES_LEVEL {
             return gangs;
@@ -68,7 +68,7 @@ impl Gangs {
             let is_here = |id: ObjectId| pods.iter().any(|pod| pod.id == id);
             let elsewhere = pod_group::holders(state, &key).filter(|pod| !is_here(pod.meta.id)).map(|pod| {
                 let theirs = priority::of(state, &pod.spec).map(|theirs| theirs.value);
-                theirs.filter(|theirs| *theirs < own).map(|priority| HeldPod {
+                theirs.filter(|theirs| may_end(pod, *theirs)).map(|priority| HeldPod {
                     id: pod.meta.id,
                     priority,
                     bound_at_ms: pod.status.bound_at_ms,

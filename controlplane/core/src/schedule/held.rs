@@ -48,6 +48,11 @@ impl Held {
         held
     }
 
+    /// All that stay.
+    pub(crate) fn staying(&self) -> &[HeldPod] {
+        &self.staying
+    }
+
     /// Those of lower priority, in their order.
     pub(crate) fn below(&self, priority: i32) -> &[HeldPod] {
         &self.staying[..self.staying.partition_point(|pod| pod.priority < priority)]

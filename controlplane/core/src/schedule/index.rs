@@ -8,9 +8,11 @@ use std::sync::Arc;
 use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
 use smol_str::SmolStr;
 
+use super::ledgers::LedgerView;
 use super::score::Load;
 use super::topology::Topology;
 use crate::claims::Attached;
+use crate::cpus::{self, NodeCpus};
 use crate::devices::{Ask, NodeDevices};
 use crate::placement::{Mover, check_room};
 use crate::priority::Priorities;
@@ -40,6 +42,8 @@ pub(crate) struct NodeEntry {
     reserves: Vec<Reserve>,
     /// Its devices and who holds them, own decisions of this run included.
     pub(crate) devices: Option<Arc<NodeDevices>>,
+    /// The same of its CPUs.
+    pub(crate) cpus: Option<Arc<NodeCpus>>,
     /// The claims that its pods use, where that is limited; own decisions of this run included.
     pub(crate) attached: Option<Box<Attached>>,
     /// What its pods use, while somebody asks.
@@ -87,12 +91,15 @@ pub(crate) struct Nominee {
     pub(crate) request: Resources,
     /// It asks for devices: those of its node are kept for it.
     pub(crate) asks_for_devices: bool,
+    /// It wants CPUs for itself: what is free of them is kept for it.
+    pub(crate) pins_cpus: bool,
 }
 
 impl Nominee {
-    pub(crate) fn new(pod: &Pod, priority: i32) -> Self {
+    pub(crate) fn new(state: &State, pod: &Pod, priority: i32) -> Self {
         let (request, asks_for_devices) = (pod.spec.scheduling_request(), pod.spec.asks_for_devices());
-        Self { pod: pod.meta.id, priority, request, asks_for_devices }
+        let pins_cpus = matches!(cpus::needs(state, pod), Ok(Some(_)));
+        Self { pod: pod.meta.id, priority, request, asks_for_devices, pins_cpus }
     }
 }
 
@@ -100,7 +107,7 @@ impl Nominee {
 fn nominees(state: &State, priorities: &Priorities, node: ObjectId) -> Vec<Nominee> {
     let nominee = |pod: &Arc<Pod>| {
         let priority = priorities.of(pod.spec.priority_class())?.value;
-        Some(Nominee::new(pod, priority))
+        Some(Nominee::new(state, pod, priority))
     };
     state.nominated_on(node).filter_map(nominee).collect()
 }
@@ -109,8 +116,13 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        let (nominees, reserves, devices, attached, load) = Default::default();
-        Self { node, usage, allocatable, pods_max, nominees, reserves, devices, attached, load }
+        let (nominees, reserves, devices, cpus, attached, load) = Default::default();
+        Self { node, usage, allocatable, pods_max, nominees, reserves, devices, cpus, attached, load }
+    }
+
+    /// What pods have of it beside room.
+    pub(crate) fn ledgers(&self) -> LedgerView<'_> {
+        LedgerView { devices: self.devices.as_deref(), cpus: self.cpus.as_deref() }
     }
 
     /// What counts against who asks: what is reserved, and what is kept for others of the same or a higher priority.
@@ -126,6 +138,12 @@ impl NodeEntry {
     pub(crate) fn keeps_devices(&self, asker: &Asker) -> bool {
         let counts = |other: &Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
         self.nominees.iter().any(|other| other.asks_for_devices && counts(other))
+    }
+
+    /// Whether CPUs that a pod may have for itself are kept for somebody else in the same way.
+    pub(crate) fn keeps_cpus(&self, asker: &Asker) -> bool {
+        let counts = |other: &Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
+        self.nominees.iter().any(|other| other.pins_cpus && counts(other))
     }
 
     /// Whether as many devices are left beside what is kept for groups of the same or a higher priority.
@@ -253,15 +271,21 @@ impl NodeIndex {
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
         let (nominees, devices) = (nominees(state, priorities, id), state.devices.get(id));
-        let is_same =
-            |e: &NodeEntry| e.usage == usage && e.nominees == nominees && e.devices.as_ref() == devices;
+        let cpus = state.cpus.get(id);
+        let is_same = |e: &NodeEntry| {
+            e.usage == usage
+                && e.nominees == nominees
+                && e.devices.as_ref() == devices
+                && e.cpus.as_ref() == cpus
+        };
         if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
             let former = entry.take().map(|former| (former.reserves, former.load));
             let (reserves, load) = former.unwrap_or_default();
             let fresh = NodeEntry::new(node.clone(), usage);
-            let (devices, attached) = (devices.cloned(), Attached::of(state, node).map(Box::new));
-            *entry = Some(NodeEntry { nominees, reserves, devices, attached, load, ..fresh });
+            let (devices, cpus) = (devices.cloned(), cpus.cloned());
+            let attached = Attached::of(state, node).map(Box::new);
+            *entry = Some(NodeEntry { nominees, reserves, devices, cpus, attached, load, ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
             if relabelled {
                 self.topologies.get_mut().clear();
@@ -295,6 +319,9 @@ impl NodeIndex {
         entry.usage.pods += 1;
         if let Some(devices) = entry.devices.as_mut().filter(|_| !binding.devices.is_empty()) {
             Arc::make_mut(devices).take(binding.pod, &binding.devices);
+        }
+        if let Some((cpus, given)) = entry.cpus.as_mut().zip(binding.cpus.get()) {
+            Arc::make_mut(cpus).take(binding.pod, given);
         }
         self.log.push(SlotChange { bound: Some(mover), ..SlotChange::usage(slot) });
     }
@@ -342,6 +369,11 @@ impl NodeIndex {
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&NodeEntry> {
         self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// What pods have of a node beside room.
+    pub(crate) fn ledgers(&self, slot: Slot) -> LedgerView<'_> {
+        self.get(slot).map(NodeEntry::ledgers).unwrap_or_default()
     }
 
     /// The devices of a node and who holds them.

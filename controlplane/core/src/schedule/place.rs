@@ -4,8 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    AllocatedDevice, Binding, Command, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey,
-    QUEUES_LEVEL,
+    Binding, Command, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey, QUEUES_LEVEL,
 };
 
 use super::fairness::Rank;
@@ -13,6 +12,8 @@ use super::pod_groups::{Seat, Trial, Verdict};
 use super::reconciler::{Scheduler, is_pending};
 use super::shape::{Choice, Shape};
 use super::shapes::ShapeKey;
+use crate::cpus::Chosen;
+use crate::elastic_quota::Ask;
 use crate::pod_group::Standing;
 use crate::queue;
 use crate::reconcile::View;
@@ -141,6 +142,13 @@ impl Scheduler {
             shape.hold_by_queue(Some(reason));
             return false;
         }
+        let ask = if shape.in_tree { Ask::of(state, pod) } else { None };
+        if let Some(Err(reason)) = ask.as_ref().map(|ask| self.fairness.elastic.check(state, ask)) {
+            if head.is_first {
+                shape.hold_by_tree(Some(reason));
+            }
+            return false;
+        }
         let nominated = self.preemptor.node_of(id);
         let owner = pod.meta.owner.map(|owner| owner.id);
         let choice = if head.is_first {
@@ -158,20 +166,23 @@ impl Scheduler {
         // Without a candidate the shape sleeps: the next run asks again when the index changed.
         let Some(choice) = choice else { return false };
         // What was found to fit by a first look is chosen now; the next run asks again, should that ever fail.
-        let Some(devices) = shape.choose_devices(self.index.devices(choice.slot)) else {
-            debug_assert!(false, "pod {id} was to have devices that are not there");
+        let Some(chosen) = shape.choose_hardware(self.index.ledgers(choice.slot)) else {
+            debug_assert!(false, "pod {id} was to have devices or CPUs that are not there");
             return false;
         };
         // When addresses have run out the shape says so, and the next run asks again.
         let ledger = self.index.devices(choice.slot);
-        let Some(networks) = shape.attach((id, &devices), ledger, &mut self.addresses) else { return false };
+        let Some(networks) = shape.attach((id, &chosen.devices), ledger, &mut self.addresses) else {
+            return false;
+        };
         let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
         let mover = self.vicinity.bind(pod, &node);
         if let Some(charge) = &charge {
             self.fairness.took(&shape.queue, charge);
         }
+        ask.iter().for_each(|ask| self.fairness.elastic.take(ask));
         nominated.into_iter().for_each(|node| self.index.give_up(node, id));
-        let binding = binding((id, node.meta.id), choice, devices, networks);
+        let binding = binding((id, node.meta.id), choice, chosen, networks);
         self.note(pod, head.shape, (choice, mover), &binding);
         decided.bindings.push(binding);
         true
@@ -238,7 +249,7 @@ impl Scheduler {
         let attached = self.attach_all(&seats)?;
         self.reserves.give_up(group, &mut self.index);
         let mut bindings = Vec::with_capacity(seats.len());
-        for (Seat { pod: id, shape: key, choice, devices }, networks) in seats.into_iter().zip(attached) {
+        for (Seat { pod: id, shape: key, choice, chosen }, networks) in seats.into_iter().zip(attached) {
             let Some(pod) = state.pods().get(id) else { continue };
             let node = self.index.get(choice.slot).expect("a candidate slot holds a node").node.clone();
             let mover = self.vicinity.bind(pod, &node);
@@ -248,7 +259,10 @@ impl Scheduler {
                 let charge = Charge::of_pod(pod, &state.devices.classes);
                 self.fairness.took(&shape.queue, &charge);
             }
-            let binding = binding((id, node.meta.id), choice, devices, networks);
+            if let Some(ask) = Ask::of(state, pod) {
+                self.fairness.elastic.take(&ask);
+            }
+            let binding = binding((id, node.meta.id), choice, chosen, networks);
             self.note(pod, key, (choice, mover), &binding);
             self.in_flight.insert(id, Some(binding.node));
             bindings.push(binding);
@@ -263,7 +277,7 @@ impl Scheduler {
         for seat in seats {
             let shape = self.shapes.get_mut(seat.shape).expect("a shape in which a pod waits");
             let ledger = self.index.devices(seat.choice.slot);
-            attached.push(shape.attach((seat.pod, &seat.devices), ledger, &mut after)?);
+            attached.push(shape.attach((seat.pod, &seat.chosen.devices), ledger, &mut after)?);
         }
         self.addresses = after;
         Some(attached)
@@ -295,8 +309,10 @@ impl Scheduler {
         let mut heads = BTreeSet::new();
         for key in keys {
             let rank = self.rank(state, key, &looks);
+            let hold = self.tree_hold(state, key);
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
-            if shape.may_be_placed() {
+            shape.hold_by_tree(hold);
+            if shape.may_be_placed() && shape.tree_hold.is_none() {
                 let priority = Reverse(shape.priority);
                 let first = shape.waiting.first();
                 heads.extend(first.map(|pod| Head { priority, rank, is_first: true, pod: *pod, shape: key }));
@@ -312,6 +328,13 @@ impl Scheduler {
             }
         }
         heads
+    }
+
+    /// Why the elastic quota tree has no room for one more pod of a shape; of groups it is asked for all of them together.
+    fn tree_hold(&self, state: &State, key: ShapeKey) -> Option<String> {
+        let shape = self.shapes.get(key).filter(|shape| shape.in_tree && !shape.is_held)?;
+        let pod = shape.waiting.first().and_then(|id| state.pods().get(*id))?;
+        self.fairness.elastic.check(state, &Ask::of(state, pod)?.anew()).err()
     }
 
     /// The shares by which a shape's pods have their turn. Pods without a PodGroup are a job each; in the default queue their
@@ -336,8 +359,9 @@ impl Scheduler {
 fn binding(
     (pod, node): (ObjectId, ObjectId),
     choice: Choice,
-    devices: Vec<AllocatedDevice>,
+    chosen: Chosen,
     networks: Vec<NetworkAttachment>,
 ) -> Binding {
-    Binding { pod, node, nodes_considered: choice.nodes, score: choice.score, devices, networks }
+    let (devices, cpus) = (chosen.devices, chosen.cpus.into());
+    Binding { pod, node, nodes_considered: choice.nodes, score: choice.score, devices, networks, cpus }
 }

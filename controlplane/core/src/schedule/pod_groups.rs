@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{AllocatedDevice, ObjectId, PodGroupKey, Resources};
+use bulkhead_types::{ObjectId, PodGroupKey, Resources};
 
 use super::fairness::Fairness;
 use super::index::{NodeIndex, Slot};
@@ -13,6 +13,8 @@ use super::reserves::{KeptSeat, required};
 use super::shape::{Choice, Shape, Taking};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
+use crate::cpus::Chosen;
+use crate::elastic_quota::Ask;
 use crate::placement::Vicinity;
 use crate::pod_group::Standing;
 use crate::queue;
@@ -60,7 +62,7 @@ pub(crate) struct Seat {
     pub(crate) pod: ObjectId,
     pub(crate) shape: ShapeKey,
     pub(crate) choice: Choice,
-    pub(crate) devices: Vec<AllocatedDevice>,
+    pub(crate) chosen: Chosen,
 }
 
 /// What became of a group in this run.
@@ -221,12 +223,18 @@ impl Trial<'_> {
         Err((message, true))
     }
 
-    /// Those of the seats for which the pods' queues have room, and why others have none.
+    /// Those of the seats for which the pods' queues and the elastic quota tree have room, and why others have none.
     fn within_queues(&self, seats: Vec<Seat>) -> (Vec<Seat>, Option<String>) {
         let (mut ledger, mut refusal) = (self.fairness.ledger.clone(), None);
+        let mut elastic = self.fairness.elastic.clone();
         let mut within = Vec::with_capacity(seats.len());
         for seat in seats {
             let Some(pod) = self.state.pods().get(seat.pod) else { continue };
+            let ask = Ask::of(self.state, pod);
+            if let Some(Err(reason)) = ask.as_ref().map(|ask| elastic.check(self.state, ask)) {
+                refusal = Some(reason);
+                continue;
+            }
             if let Some(name) = queue::of_pod(self.state, pod) {
                 let charge = Charge::of_pod(pod, &self.state.devices.classes);
                 if let Err(reason) = ledger.check(self.state, &name, &charge) {
@@ -235,6 +243,7 @@ impl Trial<'_> {
                 }
                 ledger.take(&name, &charge);
             }
+            ask.iter().for_each(|ask| elastic.take(ask));
             within.push(seat);
         }
         (within, refusal)
@@ -259,18 +268,15 @@ impl Trial<'_> {
             {
                 return None;
             }
-            let ledger = taking.devices.as_ref().or(entry.devices.as_deref());
-            shape.check_ledger(entry, None, ledger).ok()?;
-            let devices = shape.choose_devices(ledger)?;
-            if !devices.is_empty() {
-                let present = || entry.devices.as_deref().cloned().unwrap_or_default();
-                taking.devices.get_or_insert_with(present).take(seat.pod, &devices);
-            }
+            let ledgers = taking.ledgers.over(entry.ledgers());
+            shape.check_ledgers(entry, None, ledgers).ok()?;
+            let chosen = shape.choose_hardware(ledgers)?;
+            taking.ledgers.take(entry.ledgers(), seat.pod, &chosen);
             taking.usage = taking.usage.with(shape.request);
             taking.claims += own.len();
             claims.extend(own);
             let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
-            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, devices });
+            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, chosen });
         }
         (seats.len() == must.len()).then_some(seats)
     }
@@ -295,10 +301,7 @@ impl Trial<'_> {
                     let taking = taken.entry(seat.choice.slot).or_default();
                     taking.usage = taking.usage.with(request);
                     taking.claims += self.shapes.get(seat.shape).map_or(0, Shape::claims_len);
-                    if !seat.devices.is_empty() {
-                        let present = || entry.devices.as_deref().cloned().unwrap_or_default();
-                        taking.devices.get_or_insert_with(present).take(*id, &seat.devices);
-                    }
+                    taking.ledgers.take(entry.ledgers(), *id, &seat.chosen);
                     if let Some(pod) = self.state.pods().get(*id) {
                         vicinity.bind(pod, &entry.node);
                     }
@@ -329,9 +332,10 @@ impl Trial<'_> {
         }
         shape.catch_up(self.index, self.state, self.vicinity);
         let choice = shape.choose_beside(pod, self.index, taken, vicinity)?;
-        let ledger = taken.get(&choice.slot).and_then(|taking| taking.devices.as_ref());
-        let devices = shape.choose_devices(ledger.or_else(|| self.index.devices(choice.slot)))?;
+        let present = self.index.ledgers(choice.slot);
+        let ledgers = taken.get(&choice.slot).map_or(present, |taking| taking.ledgers.over(present));
+        let chosen = shape.choose_hardware(ledgers)?;
         claims.extend(own);
-        Some((Seat { pod, shape: key, choice, devices }, shape.request))
+        Some((Seat { pod, shape: key, choice, chosen }, shape.request))
     }
 }

@@ -17,12 +17,14 @@ use smol_str::SmolStr;
 
 use super::held::HeldIndex;
 use super::index::{NodeIndex, Nominee};
+use super::reclaim::Reclaim;
 use super::search::{Scene, Search};
 use super::shape::Shape;
 use super::shapes::{ShapeKey, Shapes};
 use super::victims::{Obstacle, can_use};
 use crate::State;
 use crate::disruption::Allowance;
+use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::placement::Vicinity;
 use crate::priority::Priorities;
 use crate::reconcile::View;
@@ -66,6 +68,17 @@ fn holds_room(pod: &Pod) -> Option<ObjectId> {
 /// What of a pod decides who ends for whom.
 fn standing(pod: &Pod) -> Option<(ObjectId, bool)> {
     Some((holds_room(pod)?, pod.meta.is_deleting()))
+}
+
+/// What a pod of a shape in the elastic quota tree asks for.
+fn ask_of(state: &State, shape: &Shape) -> Option<Ask> {
+    let pod = shape.waiting.first().filter(|_| shape.in_tree)?;
+    Ask::of(state, state.pods().get(*pod)?).map(Ask::anew)
+}
+
+/// Whether a pod of a shape would take back what is its leaf's own.
+fn takes_back(state: &State, shape: &Shape) -> bool {
+    ask_of(state, shape).is_some_and(|ask| ElasticLedger::default().is_within_min(state, &ask))
 }
 
 impl Preemptor {
@@ -179,7 +192,7 @@ impl Preemptor {
         state.feature_level() >= PREEMPTION_LEVEL
             && shape.may_be_placed()
             && !shape.is_held
-            && self.classes.keys().any(lower)
+            && (self.classes.keys().any(lower) || takes_back(state, shape))
     }
 
     fn preempts(&self, shape: &Shape) -> bool {
@@ -191,9 +204,8 @@ impl Preemptor {
     pub(crate) fn propose(
         &mut self,
         view: &View<'_>,
-        index: &mut NodeIndex,
-        shapes: &mut Shapes,
-        vicinity: &Vicinity,
+        (index, shapes, vicinity): (&mut NodeIndex, &mut Shapes, &Vicinity),
+        mut elastic: ElasticLedger,
         commands: &mut Vec<Command>,
     ) -> bool {
         let useless = self.useless(view.state, index, shapes, vicinity);
@@ -224,7 +236,7 @@ impl Preemptor {
                 shape,
                 vicinity,
                 &mut search,
-                (&mut allowance, &mut proposed),
+                (&mut allowance, &mut proposed, &mut elastic),
                 commands,
             );
             searched += usize::from(is_new);
@@ -248,10 +260,10 @@ impl Preemptor {
         shape: &mut Shape,
         vicinity: &Vicinity,
         search: &mut Search,
-        (allowance, proposed): (&mut Allowance, &mut usize),
+        (allowance, proposed, elastic): (&mut Allowance, &mut usize, &mut ElasticLedger),
         commands: &mut Vec<Command>,
     ) -> bool {
-        let mut has_looked = false;
+        let (mut has_looked, mut reclaim) = (false, None::<Reclaim>);
         let waiting: Vec<ObjectId> =
             shape.waiting.iter().copied().take(PREEMPTIONS_PER_RUN + self.nominees.len()).collect();
         for id in waiting {
@@ -260,8 +272,17 @@ impl Preemptor {
                 continue;
             }
             let Self { priorities, held, now, .. } = self;
-            let mut scene =
-                Scene { state: view.state, index, vicinity, priorities, held, allowance, now: *now };
+            if shape.in_tree {
+                let ask = view.state.pods().get(id).and_then(|pod| Ask::of(view.state, pod));
+                reclaim = match (reclaim, ask) {
+                    (Some(reclaim), Some(_)) => Some(reclaim.again(view.state, elastic)),
+                    (_, ask) => {
+                        ask.map(|ask| Reclaim::new(view.state, priorities, (ask, shape.priority), elastic))
+                    }
+                };
+            }
+            let (state, reclaim) = (view.state, reclaim.as_ref());
+            let mut scene = Scene { state, index, vicinity, priorities, held, allowance, reclaim, now: *now };
             if search.is_exhausted(&scene, shape) {
                 break;
             }
@@ -271,7 +292,9 @@ impl Preemptor {
             for victim in victims.pods.iter().filter_map(|id| view.state.pods().get(*id)) {
                 let allowed = allowance.take(view.state, victim);
                 debug_assert!(allowed.is_ok(), "budgets were asked a moment ago");
+                elastic.end(view.state, victim, true);
             }
+            reclaim.iter().for_each(|reclaim| elastic.keep(&reclaim.ask));
             let pods = victims.pods.iter().filter_map(|id| view.state.pods().get(*id));
             let mut nodes: BTreeSet<ObjectId> = pods.filter_map(|pod| pod.node).collect();
             nodes.insert(node);
@@ -280,8 +303,8 @@ impl Preemptor {
             // What others would do there is to be found anew.
             nodes.iter().for_each(|node| index.stir_now(*node));
             let asks_for_devices = shape.asks_for_devices();
-            let (priority, request) = (shape.priority, shape.request);
-            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices });
+            let (priority, request, pins_cpus) = (shape.priority, shape.request, shape.pins_cpus());
+            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices, pins_cpus });
             self.in_flight.insert(id, (node, nodes));
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });
@@ -306,7 +329,12 @@ impl Preemptor {
                 let held = self.held.get(state, &self.priorities, *node);
                 can_use((state, vicinity), shape, entry, held, *id)
             });
-            if !(can_use && shape.may_be_placed()) && useless.len() < ITEMS_MAX {
+            let ask = state.pods().get(*id).and_then(|pod| Ask::of(state, pod));
+            let can_use =
+                can_use && ask.is_none_or(|ask| ElasticLedger::default().check_after(state, &ask).is_ok());
+            // One whose group lacks others now is placed with them, wherever that is.
+            let may_use = can_use && shape.may_be_placed() && !shape.is_held;
+            if !may_use && useless.len() < ITEMS_MAX {
                 useless.push(*id);
             }
         }
@@ -330,7 +358,11 @@ impl Preemptor {
         }
         let allowance = Allowance::default();
         let Self { priorities, held, now, .. } = self;
-        let mut scene = Scene { state, index, vicinity, priorities, held, allowance: &allowance, now: *now };
+        let ask = ask_of(state, shape);
+        let reclaim =
+            ask.map(|ask| Reclaim::new(state, priorities, (ask, shape.priority), &ElasticLedger::default()));
+        let (reclaim, now, allowance) = (reclaim.as_ref(), *now, &allowance);
+        let mut scene = Scene { state, index, vicinity, priorities, held, allowance, reclaim, now };
         let mut counts = BTreeMap::<Obstacle, u32>::new();
         for (slot, _) in index.entries() {
             if let Err(obstacle) = scene.victims(shape, slot) {

@@ -137,6 +137,12 @@ impl Reconciler for Scheduler {
                 self.has_new_config = true;
                 self.dirty = true;
             }
+            (Object::ElasticQuotaTree(present), Some(Object::ElasticQuotaTree(former)))
+                if present.spec == former.spec && change.change_type != ChangeType::Deleted => {}
+            (Object::ElasticQuotaTree(_), _) => {
+                self.groups.forget();
+                self.dirty = true;
+            }
             _ => {}
         }
     }
@@ -163,8 +169,9 @@ impl Reconciler for Scheduler {
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
-        self.dirty |=
-            self.preemptor.propose(view, &mut self.index, &mut self.shapes, &self.vicinity, &mut commands);
+        let elastic = self.fairness.elastic.clone();
+        let scene = (&mut self.index, &mut self.shapes, &self.vicinity);
+        self.dirty |= self.preemptor.propose(view, scene, elastic, &mut commands);
         self.report(view, &mut commands);
         self.shapes.trim();
         // Whether the proposals had an effect is looked at next time.
@@ -203,7 +210,8 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
-        let names = |pod: &Pod| (pod.group_key(), pod.own_queue(), Wishes::of(pod));
+        let names =
+            |pod: &Pod| (pod.group_key(), pod.own_queue(), Wishes::of(pod), crate::cpus::needs_of(pod));
         let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),

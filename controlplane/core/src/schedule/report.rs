@@ -23,10 +23,16 @@ pub(crate) fn message(
     if let Some(reason) = &shape.queue_hold {
         return reason.clone();
     }
+    if let Some(reason) = &shape.tree_hold {
+        return reason.clone();
+    }
     if let Err(reason) = &shape.place {
         return reason.clone();
     }
     if let Err(reason) = &shape.networks {
+        return reason.clone();
+    }
+    if let Err(reason) = &shape.cpus {
         return reason.clone();
     }
     if let Some(reason) = shape.device_refusal() {

@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Kind, ObjectId, Pod, PodGroupKey, RestartPolicy};
 
 use super::index::{NodeEntry, NodeIndex, Reserve, Slot};
+use super::ledgers::Ledgers;
 use super::shape::{Shape, Taking, group_id, mix64};
 use super::shapes::{ShapeKey, Shapes};
-use crate::devices::NodeDevices;
+use crate::State;
 use crate::pod_group::Standing;
 use crate::state::NodeUsage;
-use crate::{State, devices};
 
 /// Groups for which room is kept at a time, at most: those that would be placed first.
 const GROUPS_MAX: usize = 4;
@@ -70,13 +70,13 @@ fn ends_by_itself(pod: &Pod) -> bool {
 /// A node as it will be when all that ends by itself has gone.
 struct Future {
     usage: NodeUsage,
-    devices: Option<NodeDevices>,
+    ledgers: Ledgers,
 }
 
 impl Future {
     fn of(state: &State, entry: &NodeEntry, shape: &Shape) -> Self {
-        let mut future =
-            Self { usage: entry.usage_for(&shape.asker(None)), devices: entry.devices.as_deref().cloned() };
+        let ledgers = Ledgers::copy(entry.ledgers(), true, shape.pins_cpus());
+        let mut future = Self { usage: entry.usage_for(&shape.asker(None)), ledgers };
         let node = entry.node.meta.id;
         let ending = |pod: &&std::sync::Arc<Pod>| !pod.status.phase.is_terminal() && ends_by_itself(pod);
         for pod in state.pods_on(node).filter(ending) {
@@ -84,9 +84,7 @@ impl Future {
             if let Some(requests) = future.usage.requests.checked_minus(request) {
                 future.usage = NodeUsage { requests, pods: future.usage.pods.saturating_sub(1) };
             }
-            if let Some(devices) = &mut future.devices {
-                devices.release(pod.meta.id, pod.devices());
-            }
+            future.ledgers.count(pod, false);
         }
         future
     }
@@ -97,14 +95,13 @@ impl Future {
         if !has_room || shape.check_claims(entry, taking.claims).is_err() {
             return false;
         }
-        if let Some((needs, _)) = shape.needs().filter(|(needs, _)| !needs.asks.is_empty()) {
-            let ledger = taking.devices.as_ref().or(self.devices.as_ref());
-            if devices::check_node(needs, &entry.node, ledger).is_err() {
+        if shape.asks_for_devices() || shape.pins_cpus() {
+            let ledgers = taking.ledgers.over(self.ledgers.view());
+            if shape.check_hardware(entry, ledgers).is_err() {
                 return false;
             }
-            let Some(chosen) = shape.choose_devices(ledger) else { return false };
-            let present = || self.devices.clone().unwrap_or_default();
-            taking.devices.get_or_insert_with(present).take(pod, &chosen);
+            let Some(chosen) = shape.choose_hardware(ledgers) else { return false };
+            taking.ledgers.take(self.ledgers.view(), pod, &chosen);
         }
         taking.usage = taking.usage.with(shape.request);
         taking.claims += shape.claims_len();

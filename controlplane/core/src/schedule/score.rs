@@ -5,6 +5,7 @@ mod least_allocated;
 mod load_aware;
 mod most_allocated;
 pub(crate) mod node_affinity;
+pub(crate) mod numa;
 mod owner_spread;
 pub(crate) mod pod_affinity;
 mod scorer;
@@ -103,7 +104,13 @@ mod tests {
     fn entry(cpu_millis: u64, memory_bytes: u64) -> NodeEntry {
         let all = Resources { cpu_millis: 1000, memory_bytes: 1000, ephemeral_storage_bytes: 0 };
         let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 9, ..NodeFacts::default() };
-        let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+        let status = NodeStatus {
+            phase: NodePhase::Ready,
+            phase_since_ms: 0,
+            incarnation: 1,
+            facts,
+            pool: Default::default(),
+        };
         let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
         let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };
         let node = Arc::new(Node { meta, spec: NodeSpec::default(), status });

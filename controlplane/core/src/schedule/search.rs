@@ -6,6 +6,7 @@ use bulkhead_types::{ObjectId, QUEUES_LEVEL};
 
 use super::held::HeldIndex;
 use super::index::{NodeIndex, Slot};
+use super::reclaim::Reclaim;
 use super::shape::{Shape, mix64};
 use super::victims::{Cost, Obstacle, Victims, select};
 use crate::State;
@@ -22,6 +23,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) held: &'a mut HeldIndex,
     /// What budgets allow after what this run has chosen.
     pub(crate) allowance: &'a Allowance,
+    /// Of a pod in the elastic quota tree.
+    pub(crate) reclaim: Option<&'a Reclaim>,
     /// Which run of the scheduler this is, and how often budgets changed.
     pub(crate) now: (u64, u64),
 }
@@ -31,7 +34,7 @@ impl Scene<'_> {
     pub(crate) fn victims(&mut self, shape: &Shape, slot: Slot) -> Result<Victims, Obstacle> {
         let entry = self.index.get(slot).ok_or(Obstacle::NotHelpful)?;
         let held = self.held.get(self.state, self.priorities, entry.node.meta.id);
-        select((self.state, self.vicinity), shape, entry, held, self.allowance)
+        select((self.state, self.vicinity), shape, entry, held, (self.allowance, self.reclaim))
     }
 }
 
@@ -51,7 +54,9 @@ impl Search {
         let is_now = |(position, now, priority): (u64, (u64, u64), i32)| {
             position == scene.index.log_end() && now.1 == scene.now.1 && priority == shape.priority
         };
-        self.by_cost.is_empty() && self.seen.is_some_and(is_now)
+        // The tree is not in the index' log.
+        let is_this_run = self.seen.is_some_and(|(_, now, _)| now == scene.now);
+        self.by_cost.is_empty() && self.seen.is_some_and(is_now) && (scene.reclaim.is_none() || is_this_run)
     }
 
     /// The node where the fewest and lowest pods would end for a pod of the shape.
@@ -82,6 +87,7 @@ impl Search {
         let (now, priority) = (scene.now, shape.priority);
         // Budgets and others reach over nodes: what they say is not worked in from run to run.
         let reaches = shape.looks_at_pods()
+            || scene.reclaim.is_some()
             || !scene.state.pod_disruption_budgets().is_empty()
             || (scene.state.feature_level() >= QUEUES_LEVEL && scene.state.has_pod_groups());
         let is_lasting = |then: (u64, u64)| then == now || (!reaches && then.1 == now.1);

@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources, SchedulerConfig,
-    Shared, digest128,
+    AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources,
+    SchedulerConfig, Shared, digest128,
 };
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
+use super::ledgers::{LedgerView, Ledgers};
 use super::plan::Plan;
 use super::score::{self, SCORE_MAX, Scorer, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
+use crate::cpus::{self, Asks, Chosen};
 use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
 use crate::networks::{self, Addresses, NetworkNeed};
-use crate::placement::{Misfit, Vicinity, check_fit, check_node};
+use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa};
 use crate::priority::Priorities;
 use crate::{NodeUsage, State};
 
@@ -50,6 +52,10 @@ pub(crate) struct Shape {
     pub(crate) own_queue: Option<Name>,
     /// Their queue, if it is not the default one.
     pub(crate) queue: Option<Name>,
+    /// Whether their namespaces are in the elastic quota tree: then they are all of one leaf.
+    pub(crate) in_tree: bool,
+    /// Why there is no room for one more in that.
+    pub(crate) tree_hold: Option<String>,
     /// Why their queue lets nobody in.
     pub(crate) queue_hold: Option<String>,
     /// Whether they wait for the rest of it.
@@ -58,6 +64,8 @@ pub(crate) struct Shape {
     pub(crate) place: Result<Place, String>,
     /// Which networks they are attached to; or why they cannot be now.
     pub(crate) networks: Result<Vec<NetworkNeed>, String>,
+    /// The CPUs that each wants for itself, if they do; or why none can be had.
+    pub(crate) cpus: Result<Option<CpuNeeds>, String>,
     /// What they ask for of devices, if they do.
     devices: Option<Box<DeviceShape>>,
     /// What the pods say of how nodes are scored.
@@ -91,8 +99,8 @@ struct DeviceShape {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taking {
     pub(crate) usage: NodeUsage,
-    /// The node's devices and who would hold them, once any are taken.
-    pub(crate) devices: Option<NodeDevices>,
+    /// The node's ledgers as they would be, once anything is taken.
+    pub(crate) ledgers: Ledgers,
     /// How many claims the pods use.
     pub(crate) claims: usize,
 }
@@ -134,10 +142,13 @@ impl Shape {
             group,
             own_queue,
             queue: None,
+            in_tree: false,
+            tree_hold: None,
             queue_hold: None,
             is_held: false,
             place: Ok(Place::default()),
             networks: Ok(Vec::new()),
+            cpus: Ok(None),
             devices,
             wishes,
             scorer: Scorer::default(),
@@ -166,6 +177,13 @@ impl Shape {
         let networks = pod.map_or_else(|| Ok(Vec::new()), |pod| networks::outlook(state, pod));
         if self.networks != networks {
             self.networks = networks;
+            self.position = None;
+            self.reported_position = None;
+            self.reported_at_ms = 0;
+        }
+        let cpus = pod.map_or(Ok(None), |pod| cpus::needs(state, pod).map_err(|problem| problem.to_string()));
+        if self.cpus != cpus {
+            self.cpus = cpus;
             self.position = None;
             self.reported_position = None;
             self.reported_at_ms = 0;
@@ -348,11 +366,12 @@ impl Shape {
         let fits = |slot: Slot, entry: &NodeEntry| {
             let (usage, taken) = (entry.usage_for(&self.asker(None)), taken.get(&slot));
             let usage = taken.map_or(usage, |taken| usage.plus(taken.usage));
-            let devices = taken.and_then(|taken| taken.devices.as_ref()).or(entry.devices.as_deref());
+            let own = entry.ledgers();
+            let ledgers = taken.map_or(own, |taken| taken.ledgers.over(own));
             entry.has_room_beside(self.request, usage)
                 && self.check_claims(entry, taken.map_or(0, |taken| taken.claims)).is_ok()
                 && self.check_others(entry, vicinity).is_ok()
-                && self.check_ledger(entry, None, devices).is_ok()
+                && self.check_ledgers(entry, None, ledgers).is_ok()
         };
         let nodes = self.candidates.len();
         if self.plan.is_none() {
@@ -431,6 +450,7 @@ impl Shape {
             && self.queue_hold.is_none()
             && self.place.is_ok()
             && self.networks.is_ok()
+            && self.cpus.is_ok()
             && self.device_refusal().is_none()
     }
 
@@ -444,6 +464,17 @@ impl Shape {
             }
         }
         self.queue_hold = reason;
+    }
+
+    /// There is no room for one more in the elastic quota tree, or there is again.
+    pub(crate) fn hold_by_tree(&mut self, reason: Option<String>) {
+        if self.tree_hold != reason {
+            self.reported_position = None;
+            if self.tree_hold.is_some() != reason.is_some() {
+                self.reported_at_ms = 0;
+            }
+        }
+        self.tree_hold = reason;
     }
 
     /// One of the pods, or a certain one, as who asks for room.
@@ -468,13 +499,47 @@ impl Shape {
         self.needs().is_some_and(|(needs, _)| !needs.asks.is_empty())
     }
 
-    /// Whether a node's devices are enough, for any pod of the shape or for one for which they may be kept.
+    /// Whether a node's devices and CPUs are enough, for any pod of the shape or for one for which they may be kept.
     pub(crate) fn check_devices(&self, entry: &NodeEntry, pod: Option<ObjectId>) -> Result<(), Misfit> {
-        self.check_ledger(entry, pod, entry.devices.as_deref())
+        self.check_ledgers(entry, pod, entry.ledgers())
     }
 
-    /// The same, with a node's devices as they will be.
-    pub(crate) fn check_ledger(
+    /// Whether pods of this shape want CPUs for themselves.
+    pub(crate) fn pins_cpus(&self) -> bool {
+        matches!(self.cpus, Ok(Some(_)))
+    }
+
+    /// Whether a node's devices and CPUs as they will be are enough, whatever is kept of them.
+    pub(crate) fn check_hardware(&self, entry: &NodeEntry, ledgers: LedgerView<'_>) -> Result<(), Misfit> {
+        if let Some((needs, _)) = self.asks().devices {
+            devices::check_node(needs, &entry.node, ledgers.devices)?;
+        }
+        check_numa(&self.asks(), &entry.node, ledgers.cpus, ledgers.devices)
+    }
+
+    fn asks(&self) -> Asks<'_> {
+        let devices = self.needs().filter(|(needs, _)| !needs.asks.is_empty());
+        Asks { cpus: self.cpus.as_ref().ok().and_then(Option::as_ref), devices }
+    }
+
+    /// The same, with a node's ledgers as they will be.
+    pub(crate) fn check_ledgers(
+        &self,
+        entry: &NodeEntry,
+        pod: Option<ObjectId>,
+        ledgers: LedgerView<'_>,
+    ) -> Result<(), Misfit> {
+        self.check_ledger(entry, pod, ledgers.devices)?;
+        if !self.pins_cpus() {
+            return Ok(());
+        }
+        if entry.keeps_cpus(&self.asker(pod)) {
+            return Err(Misfit::NumaTopology);
+        }
+        check_numa(&self.asks(), &entry.node, ledgers.cpus, ledgers.devices)
+    }
+
+    fn check_ledger(
         &self,
         entry: &NodeEntry,
         pod: Option<ObjectId>,
@@ -521,20 +586,26 @@ impl Shape {
         }
     }
 
-    /// A rank that counts what a node has of devices as well.
+    /// A rank that counts what a node has of devices as well, and where its CPUs are.
     fn with_devices(&self, rank: u32, entry: &NodeEntry) -> u32 {
-        match self.needs().zip(entry.devices.as_ref()) {
-            Some(((needs, policies), devices)) => score::with_devices(rank, devices.score(needs, policies)),
-            None => rank,
+        let devices = self.needs().zip(entry.devices.as_ref());
+        let devices = devices.map(|((needs, policies), devices)| devices.score(needs, policies));
+        match (devices, self.numa_score(entry)) {
+            (Some(devices), Some(numa)) => score::with_devices(rank, (devices + numa) / 2),
+            (Some(one), None) | (None, Some(one)) => score::with_devices(rank, one),
+            (None, None) => rank,
         }
     }
 
-    /// The devices of a node that a pod gets; `None` when they are not there.
-    pub(crate) fn choose_devices(&self, devices: Option<&NodeDevices>) -> Option<Vec<AllocatedDevice>> {
-        let Some((needs, policies)) = self.needs().filter(|(needs, _)| !needs.asks.is_empty()) else {
-            return Some(Vec::new());
-        };
-        Some(devices?.choose(needs, policies).ok()?.devices)
+    fn numa_score(&self, entry: &NodeEntry) -> Option<u32> {
+        let needs = self.cpus.as_ref().ok()?.as_ref()?;
+        let chosen = self.choose_hardware(entry.ledgers())?;
+        score::numa::score(needs, &chosen.cpus?)
+    }
+
+    /// The devices and CPUs of a node that a pod gets; `None` when they are not there.
+    pub(crate) fn choose_hardware(&self, ledgers: LedgerView<'_>) -> Option<Chosen> {
+        cpus::choose(&self.asks(), ledgers.cpus, ledgers.devices)
     }
 
     /// Of a feasible node only what is reserved changed.
@@ -554,7 +625,7 @@ impl Shape {
     /// Whether, at this position of the index' log, no node suits.
     pub(crate) fn is_stuck(&self, log_end: u64) -> bool {
         let has_none = self.candidates.len() == 0 || self.stuck_at == Some(log_end);
-        !self.may_be_placed() || (self.position == Some(log_end) && has_none)
+        !self.may_be_placed() || self.tree_hold.is_some() || (self.position == Some(log_end) && has_none)
     }
 }
 

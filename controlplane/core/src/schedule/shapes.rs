@@ -11,6 +11,7 @@ use crate::State;
 use crate::decide::REASON_UNSCHEDULABLE;
 use crate::devices::Policies;
 use crate::placement::{Term, Vicinity, class_key, says};
+use crate::state::{LevelKey, Levels};
 
 /// Shapes kept although no pod of them waits, for the next that come.
 const IDLE_SHAPES_MAX: usize = 64;
@@ -35,6 +36,8 @@ pub(crate) struct Shapes {
     by_spec: BTreeMap<u128, ShapeKey>,
     /// In which shape a pod waits.
     keys: BTreeMap<ObjectId, ShapeKey>,
+    /// The elastic quota tree, by which pods were sorted.
+    tree: Option<Arc<Levels>>,
     /// While who is near whom is counted.
     classes: BTreeMap<u128, WaitingClass>,
     /// What of that was looked at.
@@ -46,6 +49,14 @@ fn spec_key(spec: &PodSpec) -> ShapeKey {
     let (class, placement) = (spec.priority_class(), spec.placement());
     let selects = (&spec.node_selector, &spec.node_name, &spec.tolerations);
     digest128(&(spec.scheduling_request(), selects, class, placement))
+}
+
+/// What a pod wants of CPUs for itself, if it wants any; or why it can have none.
+fn cpu_key(pod: &Pod) -> Option<u128> {
+    match crate::cpus::needs_of(pod) {
+        Ok(None) => None,
+        needs => Some(digest128(&("cpus", needs))),
+    }
 }
 
 /// Everything that matters of what a pod asks for of devices.
@@ -77,6 +88,8 @@ impl Shapes {
         let key = if pod.spec.asks_for_devices() { digest128(&(key, device_key(pod))) } else { key };
         let wishes = Wishes::of(pod);
         let key = if wishes == Wishes::default() { key } else { digest128(&(key, wishes)) };
+        let key = self.leaf_of(pod).map_or(key, |leaf| digest128(&(key, "leaf", leaf)));
+        let key = cpu_key(pod).map_or(key, |cpus| digest128(&(key, cpus)));
         if !vicinity.is_kept() {
             return key;
         }
@@ -91,6 +104,10 @@ impl Shapes {
             }
             _ => key,
         }
+    }
+
+    fn leaf_of(&self, pod: &Pod) -> Option<LevelKey> {
+        self.tree.as_ref()?.leaf_of(pod.meta.namespace.as_ref())
     }
 
     fn spec_key_of(&mut self, pod: &Pod) -> ShapeKey {
@@ -112,11 +129,13 @@ impl Shapes {
         if self.keys.insert(id, key).is_some_and(|former| former != key) {
             debug_assert!(!self.shapes.values().any(|shape| shape.waiting.contains(&id)), "{id} waits twice");
         }
+        let in_tree = self.leaf_of(pod).is_some();
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
             let names = (pod.group_key(), pod.own_queue());
             Shape::new(pod.spec.clone(), namespace, names, (Policies::of(pod), Wishes::of(pod)))
         });
+        shape.in_tree = in_tree;
         shape.waiting.insert(id);
         if pod.status.reason != REASON_UNSCHEDULABLE {
             shape.unreported.insert(id);
@@ -169,10 +188,12 @@ impl Shapes {
     /// Sorts pods anew that others say something else about than before.
     pub(crate) fn follow(&mut self, state: &State) {
         let vicinity = &state.vicinity;
-        if self.meetings == vicinity.meetings() {
+        let is_other_tree = self.tree.as_ref() != state.elastic_use.levels();
+        if self.meetings == vicinity.meetings() && !is_other_tree {
             return;
         }
-        let is_all = self.meetings.0 != vicinity.meetings().0;
+        self.tree = state.elastic_use.levels().cloned();
+        let is_all = is_other_tree || self.meetings.0 != vicinity.meetings().0;
         self.meetings = vicinity.meetings();
         let moved: Vec<ObjectId> = if is_all {
             self.classes.clear();

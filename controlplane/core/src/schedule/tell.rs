@@ -46,7 +46,11 @@ impl Scheduler {
             let message = match held.flatten() {
                 Some(message) => message.to_owned(),
                 None => {
-                    let preemption = self.preemptor.explain(view.state, &self.index, shape, &self.vicinity);
+                    let preemptor = &mut self.preemptor;
+                    let preemption = match shape.tree_hold {
+                        Some(_) => None,
+                        None => preemptor.explain(view.state, &self.index, shape, &self.vicinity),
+                    };
                     report::message(shape, &self.index, &self.vicinity, preemption)
                 }
             };

@@ -90,7 +90,13 @@ mod tests {
             let mut meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
             meta.labels.extend(zone.map(|zone| (SmolStr::new("zone"), SmolStr::new(zone))));
             let facts = NodeFacts::default();
-            let status = NodeStatus { phase: NodePhase::Ready, phase_since_ms: 0, incarnation: 1, facts };
+            let status = NodeStatus {
+                phase: NodePhase::Ready,
+                phase_since_ms: 0,
+                incarnation: 1,
+                facts,
+                pool: Default::default(),
+            };
             NodeEntry::new(Arc::new(Node { meta, spec: NodeSpec::default(), status }), NodeUsage::default())
         };
         let entries = [Some("b"), None, Some("a"), Some("b")].map(entry);

@@ -10,9 +10,11 @@ use bulkhead_types::{ObjectId, VICTIMS_MAX};
 use super::gangs::{Gangs, Unit};
 use super::held::{Held, HeldPod};
 use super::index::NodeEntry;
+use super::ledgers::Ledgers;
+use super::reclaim::{self, Reclaim};
 use super::shape::Shape;
-use crate::devices::NodeDevices;
 use crate::disruption::Allowance;
+use crate::elastic_quota::ElasticLedger;
 use crate::placement::Vicinity;
 use crate::{NodeUsage, State};
 
@@ -81,8 +83,8 @@ struct Site<'a> {
     usage: NodeUsage,
     /// Only where others matter to the shape.
     vicinity: Option<Vicinity>,
-    /// Only where the shape asks for devices.
-    devices: Option<NodeDevices>,
+    /// Only as far as the shape asks for what is in them.
+    ledgers: Ledgers,
     /// The pod for which it is asked, when room is kept for it already.
     pod: Option<ObjectId>,
 }
@@ -101,14 +103,15 @@ impl<'a> Site<'a> {
         let requests = requests.expect("what ends is a part of what is used");
         let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
         let vicinity = shape.looks_at_pods().then(|| vicinity.clone());
-        let ledger = entry.devices.as_deref().filter(|_| shape.asks_for_devices());
-        let mut site = Self { state, shape, entry, usage, vicinity, devices: ledger.cloned(), pod };
+        // CPUs are chosen with an eye on devices only where both are asked for.
+        let ledgers = Ledgers::copy(entry.ledgers(), shape.asks_for_devices(), shape.pins_cpus());
+        let mut site = Self { state, shape, entry, usage, vicinity, ledgers, pod };
         held.ending.iter().for_each(|id| site.count(*id, false));
         site
     }
 
     fn count(&mut self, pod: ObjectId, is_there: bool) {
-        if self.vicinity.is_none() && self.devices.is_none() {
+        if self.vicinity.is_none() && self.ledgers.is_empty() {
             return;
         }
         let Some(pod) = self.state.pods().get(pod) else { return };
@@ -117,11 +120,7 @@ impl<'a> Site<'a> {
             (Some(vicinity), false) => vicinity.release(pod, &self.entry.node),
             (None, _) => {}
         }
-        match (&mut self.devices, is_there) {
-            (Some(devices), true) => devices.take(pod.meta.id, pod.devices()),
-            (Some(devices), false) => devices.release(pod.meta.id, pod.devices()),
-            (None, _) => {}
-        }
+        self.ledgers.count(pod, is_there);
     }
 
     fn leave(&mut self, pod: &HeldPod) {
@@ -140,7 +139,7 @@ impl<'a> Site<'a> {
                 .vicinity
                 .as_ref()
                 .is_none_or(|vicinity| self.shape.check_others(self.entry, vicinity).is_ok())
-            && self.shape.check_ledger(self.entry, self.pod, self.devices.as_ref()).is_ok()
+            && self.shape.check_ledgers(self.entry, self.pod, self.ledgers.view()).is_ok()
     }
 }
 
@@ -164,8 +163,11 @@ pub(crate) fn select(
     shape: &Shape,
     entry: &NodeEntry,
     held: &Held,
-    allowance: &Allowance,
+    (allowance, reclaim): (&Allowance, Option<&Reclaim>),
 ) -> Result<Victims, Obstacle> {
+    if let Some(reclaim) = reclaim {
+        return select_in_tree((state, vicinity), shape, entry, held, (allowance, reclaim));
+    }
     shape.check_alone(entry).map_err(|_| Obstacle::NotHelpful)?;
     let usage = entry.usage_for(&shape.asker(None));
     let below = held.below(shape.priority);
@@ -182,7 +184,7 @@ pub(crate) fn select(
     if site.fits() {
         return Ok(Victims { cost: Cost::NOTHING, pods: Vec::new() });
     }
-    let gangs = Gangs::of(state, shape.priority, below);
+    let gangs = Gangs::of(state, below, |_, theirs| theirs < shape.priority);
     let whole = gangs.units(below, true);
     let found = choose(state, site.clone(), whole, allowance);
     if gangs.is_empty() {
@@ -240,4 +242,139 @@ fn choose(
         return Err(Obstacle::TooMany);
     }
     Ok(Victims { cost: Cost::of(&victims), pods: victims.iter().map(|pod| pod.id).collect() })
+}
+
+/// The same for a pod in the elastic quota tree: there must be room on the node and in the tree, and those who end for the latter
+/// may be anywhere.
+fn select_in_tree(
+    (state, vicinity): (&State, &Vicinity),
+    shape: &Shape,
+    entry: &NodeEntry,
+    held: &Held,
+    (allowance, reclaim): (&Allowance, &Reclaim),
+) -> Result<Victims, Obstacle> {
+    shape.check_alone(entry).map_err(|_| Obstacle::NotHelpful)?;
+    let site = Site::new((state, vicinity), shape, entry, held, None);
+    let is_tight = !site.fits();
+    let cut =
+        Cut { site, reclaim, ledger: reclaim.ledger.clone(), allowance, removed: Vec::new(), refused: false };
+    if !is_tight {
+        return cut.choose(Vec::new());
+    }
+    let may_end = |pod: &&HeldPod| reclaim.may_end_held(state, pod);
+    let mut here: Vec<HeldPod> = held.staying().iter().filter(may_end).copied().collect();
+    reclaim::sort(state, &mut here);
+    let gangs = reclaim.gangs(state, &here);
+    let found = cut.clone().choose(gangs.units(&here, true));
+    if gangs.is_empty() {
+        return found;
+    }
+    let apart = cut.choose(gangs.units(&here, false));
+    match (found, apart) {
+        (Ok(whole), Ok(apart)) => Ok(if apart.cost < whole.cost { apart } else { whole }),
+        (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
+        (Err(obstacle), Err(_)) => Err(obstacle),
+    }
+}
+
+/// A node and the tree without some pods.
+#[derive(Clone)]
+struct Cut<'a> {
+    site: Site<'a>,
+    reclaim: &'a Reclaim,
+    /// With what ends here.
+    ledger: ElasticLedger,
+    /// What budgets allow beside that.
+    allowance: &'a Allowance,
+    removed: Vec<Unit>,
+    /// Whether a budget kept somebody.
+    refused: bool,
+}
+
+impl Cut<'_> {
+    /// Who ends: on the node as few as make room there, then wherever the tree is full; nobody who need not.
+    fn choose(mut self, here: Vec<Unit>) -> Result<Victims, Obstacle> {
+        here.into_iter().for_each(|unit| self.remove(unit));
+        if !self.site.fits() {
+            return Err(self.obstacle());
+        }
+        self.spare(|cut| cut.site.fits());
+        let pool = std::sync::Arc::clone(&self.reclaim.pool);
+        for unit in pool.iter() {
+            if self.has_room() {
+                break;
+            }
+            let state = self.site.state;
+            let may_end = |pod: HeldPod| self.reclaim.may_end_held(state, &pod) && !self.ledger.ends(pod.id);
+            if unit.pods().all(may_end) {
+                self.remove(unit.clone());
+            }
+        }
+        if !self.has_room() {
+            return Err(self.obstacle());
+        }
+        self.spare(|cut| cut.site.fits() && cut.has_room());
+        let victims: Vec<HeldPod> = self.removed.iter().flat_map(Unit::pods).collect();
+        if victims.len() > VICTIMS_MAX {
+            return Err(Obstacle::TooMany);
+        }
+        Ok(Victims { cost: Cost::of(&victims), pods: victims.iter().map(|pod| pod.id).collect() })
+    }
+
+    fn obstacle(&self) -> Obstacle {
+        if self.refused { Obstacle::Budget } else { Obstacle::NoVictims }
+    }
+
+    fn has_room(&self) -> bool {
+        self.ledger.check_to_keep(self.site.state, &self.reclaim.ask).is_ok()
+    }
+
+    /// Pods leave, unless a budget or the min of their leaf keeps one of them.
+    fn remove(&mut self, unit: Unit) {
+        let state = self.site.state;
+        let mut allowance = self.allowance.clone();
+        let pods = self.removed.iter().chain([&unit]).flat_map(Unit::pods);
+        let pods: Vec<_> = pods.filter_map(|pod| state.pods().get(pod.id)).collect();
+        if !state.pod_disruption_budgets().is_empty()
+            && !pods.iter().all(|pod| allowance.take(state, pod).is_ok())
+        {
+            self.refused = true;
+            return;
+        }
+        self.leave(&unit, true);
+        let (ask, before) = (&self.reclaim.ask, &self.reclaim.ledger);
+        let leaves = unit.pods().filter_map(|pod| state.pods().get(pod.id)?.meta.namespace.clone());
+        let mut leaves = leaves.filter_map(|namespace| ask.levels.leaf_of(Some(&namespace)));
+        let has_fallen = leaves.any(|leaf| self.ledger.has_fallen(state, before, ask, leaf));
+        drop(leaves);
+        if has_fallen {
+            self.leave(&unit, false);
+            return;
+        }
+        self.removed.push(unit);
+    }
+
+    fn leave(&mut self, unit: &Unit, leaves: bool) {
+        let state = self.site.state;
+        for held in unit.pods() {
+            let Some(pod) = state.pods().get(held.id) else { continue };
+            self.ledger.end(state, pod, leaves);
+            match (pod.node == Some(self.site.entry.node.meta.id), leaves) {
+                (true, true) => self.site.leave(&held),
+                (true, false) => self.site.stay(&held),
+                (false, _) => {}
+            }
+        }
+    }
+
+    /// Those that need not end stay, the most important first.
+    fn spare(&mut self, is_enough: impl Fn(&Self) -> bool) {
+        for unit in std::mem::take(&mut self.removed).into_iter().rev() {
+            self.leave(&unit, false);
+            if !is_enough(self) {
+                self.leave(&unit, true);
+                self.removed.insert(0, unit);
+            }
+        }
+    }
 }

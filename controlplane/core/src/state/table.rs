@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, LimitRange, Namespace, Node, ObjectId,
-    ObjectMeta, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job,
+    LimitRange, Namespace, Node, NodeOperation, NodePool, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
+    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
+    StatefulSet, VerticalPodAutoscaler,
 };
 use imbl::OrdMap;
 
@@ -59,7 +60,11 @@ stored!(
     SriovNetworkNodePolicy,
     SriovNetwork,
     SriovIBNetwork,
-    SriovNetworkNodeState
+    SriovNetworkNodeState,
+    ElasticQuotaTree,
+    NodePool,
+    NodeOperation,
+    DeschedulerPolicy
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

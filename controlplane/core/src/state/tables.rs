@@ -2,10 +2,11 @@
 
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
-    DeviceClass, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Namespace, Node, Object,
-    ObjectId, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project,
-    Queue, ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet, VerticalPodAutoscaler,
+    DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
+    LimitRange, Namespace, Node, NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
+    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
+    StatefulSet, VerticalPodAutoscaler,
 };
 
 use super::{State, Table};
@@ -123,6 +124,14 @@ tables! {
     sriov_networks: SriovNetwork;
     /// All InfiniBand networks.
     sriov_ib_networks: SriovIBNetwork;
+    /// All trees of elastic quotas: at most one.
+    elastic_quota_trees: ElasticQuotaTree;
     /// The NICs of all nodes.
     sriov_network_node_states: SriovNetworkNodeState;
+    /// All pools of nodes.
+    node_pools: NodePool;
+    /// All operations on nodes.
+    node_operations: NodeOperation;
+    /// All policies of the descheduler.
+    descheduler_policies: DeschedulerPolicy;
 }

@@ -21,10 +21,6 @@ use super::trial::Trial;
 use super::{AddedNodes, Answer, Fate, NodeShape, answer};
 use crate::State;
 
-/// The label of a node with its pool.
-pub const LABEL_POOL: &str = "node.bulkhead.io/pool";
-/// The pool of nodes that name none.
-pub const POOL_DEFAULT: &str = "default";
 /// Nodes by which one pool may be said to grow, at most.
 pub const GROWTH_MAX: u32 = 1000;
 /// Pools that are tried, at most: those with the most nodes.
@@ -137,7 +133,7 @@ pub fn advise(
 fn pools(state: &State) -> Vec<(SmolStr, Name)> {
     let mut found = BTreeMap::<SmolStr, (u32, &Arc<Node>)>::new();
     for node in state.nodes().iter().filter(|node| node.status.phase == NodePhase::Ready) {
-        let (count, newest) = found.entry(pool_of(node)).or_insert((0, node));
+        let (count, newest) = found.entry(SmolStr::new(node.pool())).or_insert((0, node));
         *count += 1;
         if newest.meta.id < node.meta.id {
             *newest = node;
@@ -147,10 +143,6 @@ fn pools(state: &State) -> Vec<(SmolStr, Name)> {
     pools.sort_by_key(|(_, (count, _))| Reverse(*count));
     pools.truncate(POOLS_MAX);
     pools.into_iter().map(|(pool, (_, newest))| (pool, newest.meta.name.clone())).collect()
-}
-
-fn pool_of(node: &Node) -> SmolStr {
-    node.meta.labels.get(LABEL_POOL).cloned().unwrap_or_else(|| SmolStr::new_static(POOL_DEFAULT))
 }
 
 fn order(growth: &mut [Growth], expander: &Expander) {

@@ -629,7 +629,7 @@ fn a_node_takes_as_many_claims_as_its_label_says() {
     // decide asks again, whoever proposes.
     let node = cluster.state().find(Kind::Node, None, &name("node-1")).unwrap();
     let (pod, devices, networks) = (waits[0].meta.id, vec![], vec![]);
-    let binding = Binding { pod, node, nodes_considered: 1, score: 0, devices, networks };
+    let binding = Binding { pod, node, nodes_considered: 1, score: 0, devices, networks, cpus: Rare::NONE };
     cluster.ok(Command::BindPods { bindings: vec![binding] });
     assert_eq!(find_pod(&cluster, waits[0].meta.name.as_str()).node, None);
     limited(&mut cluster, "node-1", "2");

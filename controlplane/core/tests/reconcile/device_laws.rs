@@ -2,13 +2,17 @@
 
 use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::invariant;
+use bulkhead_controlplane_core::placement::reference as judges;
 use bulkhead_types::{
-    Command, Device, DeviceFault, DeviceReport, Kind, NodeGpu, ObjectId, PartitionStrategy, Rare,
+    Binding, Command, Device, DeviceFault, DeviceReport, Kind, NodeGpu, NumaPolicy, ObjectId,
+    PartitionStrategy, Rare,
 };
 use proptest::prelude::*;
 
+use crate::cpus::{NUMA, QOS, cpu_facts, saying, topology, whole};
 use crate::device_kit::{self, asking, cordon, gpu_pod, shared_pod};
-use crate::kit::{Cluster, Say, name, pod, reference};
+use crate::kit::{Cluster, GIB, Say, name, pod, pod_spec, reference};
+use crate::play::Seen;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ enum Step {
     /// A node has these devices now: which are there, and which of them are sick.
     Devices(usize, u8, u8),
     Cordon(usize, u32, bool),
+    /// A pod that wants CPUs for itself, and maybe a card.
+    Pinned(usize, u64, bool),
     /// A pod that asks for units of memory, or for partitions.
     Special(usize),
     /// How an operator wants a node's cards.
@@ -47,6 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..2, any::<u8>(), any::<u8>()).prop_map(|(node, there, sick)| Step::Devices(node, there, sick)),
         1 => (0usize..2, 0u32..8, any::<bool>()).prop_map(|(node, index, on)| Step::Cordon(node, index, on)),
         2 => (0usize..4).prop_map(Step::Special),
+        4 => (0usize..5, 1u64..5, any::<bool>()).prop_map(|(kind, cpus, card)| Step::Pinned(kind, cpus, card)),
         2 => (0usize..2, 0usize..5).prop_map(|(node, mode)| Step::Mode(node, mode)),
         2 => (0usize..2).prop_map(Step::Observe),
         1 => (0usize..2, 0u32..8, 0usize..5).prop_map(|(node, card, code)| Step::Fault(node, card, code)),
@@ -118,9 +125,35 @@ fn fault(cluster: &mut Cluster, node: ObjectId, index: u32, code: usize) {
     cluster.ok(Command::ReportDevices { node, incarnation: 1, report });
 }
 
+/// The slow judge says of every binding of CPUs that it may be.
+fn judge(seen: &Seen<'_>) {
+    let mut earlier: Vec<Binding> = Vec::new();
+    for pod in seen.after.pods().iter() {
+        let waited = seen.before.pods().get(pod.meta.id).is_some_and(|before| before.node.is_none());
+        let Some(node) = pod.node.filter(|_| waited) else { continue };
+        let binding = Binding {
+            pod: pod.meta.id,
+            node,
+            nodes_considered: 1,
+            score: 0,
+            devices: pod.devices().to_vec(),
+            networks: vec![],
+            cpus: pod.status.cpus.clone(),
+        };
+        assert_eq!(judges::cpus::check(seen.before, &binding, &earlier), Ok(()), "{binding:?}");
+        earlier.push(binding);
+    }
+}
+
 fn run(steps: Vec<Step>) {
     let mut cluster = Cluster::new();
-    let nodes = [0, 1].map(|n| cluster.device_node(&format!("node-{n}"), (0..4).map(card).collect()));
+    cluster.watch = Box::new(judge);
+    let nodes = [NumaPolicy::SingleNumaNode, NumaPolicy::Restricted].map(|policy| {
+        let node = format!("node-{}", cluster.state().nodes().len());
+        let id = cluster.node(&node, cpu_facts(topology(&[6, 6], policy)));
+        cluster.tell_devices(id, (0..4).map(card).collect());
+        id
+    });
     cluster.settle();
     for (at, step) in steps.into_iter().enumerate() {
         let nth = |cluster: &Cluster, n: usize| {
@@ -135,6 +168,17 @@ fn run(steps: Vec<Step>) {
                     Some((memory, cores)) => shared_pod(&text, count, memory, cores),
                 };
                 cluster.ok(Command::Create(pod));
+            }
+            Step::Pinned(kind, cpus, card) => {
+                let says = [
+                    (QOS, "LSE"),
+                    (QOS, "LSR"),
+                    (NUMA, "single-numa-node"),
+                    (NUMA, "restricted"),
+                    (QOS, "BE"),
+                ];
+                let asks = if card { asking(&[("nvidia.com/gpu", 1)]) } else { pod_spec("web:1", 0, GIB) };
+                cluster.create(saying(pod(&format!("pod-{at}"), whole(asks, cpus)), &[says[kind]]));
             }
             Step::Agents => _ = cluster.agents(),
             Step::End(n) => {

@@ -112,6 +112,7 @@ fn pain_01_and_03_no_device_is_given_twice_however_bindings_arrive() {
         score: 0,
         devices: devices.iter().map(|(resource, device)| given(resource, device)).collect(),
         networks: vec![],
+        cpus: Default::default(),
     };
     let gpu = "nvidia.com/gpu";
     // In one command, in two, with too few, too many, another one's, none at all, and what is not there.
@@ -480,7 +481,7 @@ fn pain_06_what_a_run_gave_is_counted_once() {
         cluster.holds("quarter-8")
     );
     // One goes, one comes.
-    cluster.ok(Command::Delete { object: reference(Kind::Pod, "quarter-3"), grace_ms: None, force: true });
-    cluster.advance(3000);
+    cluster.ok(Command::Delete { object: reference(Kind::Pod, "quarter-3"), grace_ms: None, force: false });
+    cluster.converge();
     assert!(cluster.holds("quarter-8").starts_with("node-0: GPU-"), "{}", cluster.holds("quarter-8"));
 }

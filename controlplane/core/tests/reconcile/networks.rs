@@ -143,7 +143,15 @@ fn pain_02_no_binding_gives_an_address_or_a_function_that_somebody_has() {
         let mut networks = held.networks().to_vec();
         (networks[0].device, networks[0].address) =
             ("0000:60:00.2".into(), Some("10.0.0.2".parse().unwrap()));
-        let mut binding = Binding { pod: id, node, nodes_considered: 1, score: 0, devices, networks };
+        let mut binding = Binding {
+            pod: id,
+            node,
+            nodes_considered: 1,
+            score: 0,
+            devices,
+            networks,
+            cpus: Default::default(),
+        };
         change(&mut binding);
         cluster.ok(Command::BindPods { bindings: vec![binding] });
         cluster.pod_named("b").node.is_some()

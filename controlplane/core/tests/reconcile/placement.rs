@@ -340,6 +340,7 @@ fn a_binding_that_breaks_a_rule_is_passed_over_where_it_is_applied() {
         score: 0,
         devices: vec![],
         networks: vec![],
+        cpus: Default::default(),
     };
     let bindings = vec![bind("two"), bind("plain")];
     cluster.ok(Command::BindPods { bindings });
@@ -354,6 +355,7 @@ fn a_binding_that_breaks_a_rule_is_passed_over_where_it_is_applied() {
         score: 0,
         devices: vec![],
         networks: vec![],
+        cpus: Default::default(),
     };
     let bindings = vec![bind("two"), bind("three")];
     cluster.ok(Command::BindPods { bindings });

@@ -169,6 +169,7 @@ fn a_group_is_bound_as_a_whole_or_not_at_all() {
         score: 0,
         devices: vec![],
         networks: vec![],
+        cpus: Default::default(),
     };
     let refused = |bindings: Vec<Binding>| {
         let stamped = cluster.stamped("system:scheduler", vec![Command::BindPodGroup { bindings }]);

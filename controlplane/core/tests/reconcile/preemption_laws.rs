@@ -43,7 +43,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (select(&CLASSES[..]), 1u64..8, prop::bool::weighted(0.15))
             .prop_map(|(class, tenths, apart)| Op::Create { class, tenths, apart }),
-        5 => (0u8..3, select(&CLASSES[1..3]), 1u64..4)
+        5 => (0u8..GROUPS, select(&CLASSES[1..3]), 1u64..4)
             .prop_map(|(group, class, tenths)| Op::Member { group, class, tenths }),
         3 => (4u64..11, 1u32..6).prop_map(|(tenths, pods)| Op::Node { tenths, pods }),
         1 => (0usize..5, any::<bool>()).prop_map(|(node, cordon)| Op::Cordon(node, cordon)),
@@ -141,10 +141,19 @@ fn perform(cluster: &mut Cluster, number: usize, op: &Op) {
     }
 }
 
-/// Whether anything reaches over nodes, so that which node is best depends on more than the node.
+/// Whether nothing reaches over nodes, so that which node is best depends on the node alone. A group whose pods are of different
+/// priorities does: it ends whole, and so up to its highest.
 fn is_plain(state: &State) -> bool {
     let says = |pod: &Arc<Pod>| pod.spec.placement().is_some();
-    state.pod_disruption_budgets().is_empty() && !state.pods().iter().any(says)
+    let is_even = |group: u8| ranks(state, &of_group(state, &key_of(group))).len() <= 1;
+    state.pod_disruption_budgets().is_empty() && !state.pods().iter().any(says) && (0..GROUPS).all(is_even)
+}
+
+/// Groups that pods name.
+const GROUPS: u8 = 3;
+
+fn key_of(group: u8) -> PodGroupKey {
+    PodGroupKey { namespace: "default".try_into().ok(), name: format!("g{group}").into() }
 }
 
 /// The highest of those that end for a pod is as low as on any node.
@@ -215,9 +224,8 @@ fn judge_groups(
 /// A group that lacks one pod more waits only while no node has room for any of those that wait. (With more of them it
 /// matters how they are packed, and no search over all ways is promised.)
 fn judge_waiting_groups(state: &State) -> Result<(), TestCaseError> {
-    for group in 0..3u8 {
-        let key = PodGroupKey { namespace: "default".try_into().ok(), name: format!("g{group}").into() };
-        let pods = of_group(state, &key);
+    for group in 0..GROUPS {
+        let pods = of_group(state, &key_of(group));
         let waiting: Vec<_> = pods.iter().filter(|pod| pod.node.is_none()).collect();
         let ranks = ranks(state, &pods);
         let lacks_one = pods.len() - waiting.len() + 1 == usize::from(group) + 2;

@@ -312,6 +312,7 @@ fn a_queue_has_no_more_than_its_capability() {
         score: 0,
         devices: vec![],
         networks: vec![],
+        cpus: Default::default(),
     };
     let command = Command::BindPods { bindings: vec![binding] };
     let stamped = cluster.stamped("system:scheduler", vec![command]);

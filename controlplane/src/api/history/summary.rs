@@ -2,9 +2,9 @@
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AutoscalerMetric, AutoscalerStatus, Deletion, DeliveryStatus, DeploymentStatus, Kind, ObjectId,
-    ObjectRef, ObjectStatus, QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus, format_bytes,
-    format_millis,
+    AutoscalerMetric, AutoscalerStatus, Deletion, DeliveryStatus, DeploymentStatus, ElasticQuotaTreeStatus,
+    Kind, ObjectId, ObjectRef, ObjectStatus, QuotaStatus, ResourceEstimate, VerticalAutoscalerStatus,
+    format_bytes, format_millis,
 };
 
 /// How far a rollout is.
@@ -56,6 +56,7 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::ResourceQuota(s) | ObjectStatus::Project(s) | ObjectStatus::Department(s) => {
             of_quota(s)
         }
+        ObjectStatus::ElasticQuotaTree(s) => of_elastic_quotas(s),
         ObjectStatus::PodGroup(s) => format!(
             "{}: {} pending, {} running, {} succeeded, {} failed",
             s.phase.as_str(),
@@ -74,6 +75,9 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::PodDisruptionBudget(s) => {
             format!("{} healthy, {} evictions allowed", s.current_healthy, s.disruptions_allowed)
         }
+        ObjectStatus::NodePool(_) | ObjectStatus::NodeOperation(_) | ObjectStatus::DeschedulerPolicy(_) => {
+            of_fleet(status)
+        }
         ObjectStatus::SriovNetworkNodeState(s) => {
             let holders: Vec<&str> =
                 s.blocked.iter().flat_map(|block| block.holders.iter().map(|pod| pod.as_str())).collect();
@@ -87,7 +91,42 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
     }
 }
 
+/// The same of what is about many nodes.
+fn of_fleet(status: &ObjectStatus) -> String {
+    match status {
+        ObjectStatus::NodePool(s) => {
+            format!("{} of {} nodes ready, {} missing, {} surplus", s.ready, s.nodes, s.missing, s.surplus)
+        }
+        ObjectStatus::DeschedulerPolicy(s) => {
+            let word = if s.last_was_dry_run { "would evict" } else { "evicted" };
+            let names: Vec<String> =
+                s.last.iter().map(|one| format!("{} ({})", one.name, one.strategy)).collect();
+            if names.is_empty() {
+                "nothing to evict".to_owned()
+            } else {
+                format!("{word} {}", names.join(", "))
+            }
+        }
+        ObjectStatus::NodeOperation(s) => {
+            let figures = format!("{}: {} of {} nodes done", s.phase.as_str(), s.succeeded, s.total);
+            if s.message.is_empty() { figures } else { format!("{figures}; {}", s.message) }
+        }
+        other => unreachable!("a {} is told elsewhere", other.kind()),
+    }
+}
+
 /// `requests.cpu 500m of 2, pods 5 of 4`.
+/// `root: cpu 20, team: cpu 5`.
+fn of_elastic_quotas(status: &ElasticQuotaTreeStatus) -> String {
+    let levels = status.levels.iter().map(|level| {
+        let used = level.used.iter();
+        let used =
+            used.map(|(resource, used)| format!("{resource} {}", resource.measure().format_amount(used)));
+        format!("{}: {}", level.name, used.collect::<Vec<_>>().join(", "))
+    });
+    levels.collect::<Vec<_>>().join("; ")
+}
+
 fn of_quota(status: &QuotaStatus) -> String {
     let parts = status.hard.iter().map(|(resource, hard)| {
         let (measure, used) = (resource.measure(), status.used.get(resource).unwrap_or_default());

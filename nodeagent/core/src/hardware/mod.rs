@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  Tree (sysfs, procfs) ──► discover ──► Inventory ──┬─► changes_since   what came, went or changed
-//!                              ▲                     ├─► DeviceClasses   which of them can be attached, by data
+//!        │                     ▲                     ├─► DeviceClasses   which of them can be attached, by data
 //!                              │                     └─► preconditions   what is missing, each with its remedy
+//!        └─► cpu_topology      NUMA nodes, cores, threads
 //!       a folder, or a map in memory
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod bdf;
 mod changes;
 mod config_space;
+mod cpus;
 mod devices;
 mod discover;
 mod function;
@@ -26,6 +28,7 @@ mod tree;
 pub use bdf::*;
 pub use changes::*;
 pub use config_space::Acs;
+pub use cpus::{CpuProblem, cpu_topology};
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
 pub use kind::*;

@@ -101,7 +101,9 @@ impl Pod {
                 self.phase = Phase::Idle;
                 true
             }
-            (Phase::Booting { .. } | Phase::Running { .. }, Want::Run) => self.update_files(env),
+            (Phase::Booting { .. } | Phase::Running { .. }, Want::Run) => self.update_guest(env),
+            // Others may have the CPUs by now on which it ends.
+            (Phase::Stopping { .. }, _) => self.update_cpus(env),
             _ => false,
         }
     }
@@ -185,6 +187,7 @@ impl Pod {
         self.guest_phase = None;
         self.usage = None;
         self.files_given = self.files;
+        self.cpus_given = None;
         self.persist(env);
         env.actions.push_back(Action::StartVm(Box::new(StartVm {
             instance: self.instance,
@@ -218,6 +221,21 @@ impl Pod {
         let update = Action::UpdateFiles { pod: self.id, instance: self.instance, volumes: volumes.to_vec() };
         env.actions.push_back(update);
         self.files_given = self.files;
+        true
+    }
+
+    /// Brings a running guest up to date; one thing at a time.
+    fn update_guest(&mut self, env: &mut Env<'_>) -> bool {
+        self.update_cpus(env) || self.update_files(env)
+    }
+
+    /// Moves the guest where its CPUs are others, or where nobody knows on which it runs.
+    fn update_cpus(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(cpus) = self.cpus.clone().filter(|cpus| self.cpus_given.as_ref() != Some(cpus)) else {
+            return false;
+        };
+        self.cpus_given = Some(cpus.clone());
+        env.actions.push_back(Action::SetCpus { pod: self.id, instance: self.instance, cpus });
         true
     }
 

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources, Revision,
-    Shared, VolumeFiles, digest128,
+    CpuPools, CpuSet, DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage,
+    Resources, Revision, Shared, VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -144,6 +144,10 @@ pub(crate) struct Pod {
     files: Option<u128>,
     /// The same of those that the guest was given by this agent.
     files_given: Option<u128>,
+    /// The CPUs that its guest should run on; `None` when nobody says so.
+    cpus: Option<CpuSet>,
+    /// Those that the guest was given by this agent.
+    cpus_given: Option<CpuSet>,
     init_containers: Vec<Container>,
     containers: Vec<Container>,
     reason: SmolStr,
@@ -181,6 +185,8 @@ impl Pod {
             guest_phase: None,
             files: None,
             files_given: None,
+            cpus: None,
+            cpus_given: None,
             init_containers: plan.fresh_init_containers(),
             containers: plan.fresh_containers(),
             plan,
@@ -217,6 +223,8 @@ impl Pod {
             guest_phase: None,
             files: None,
             files_given: None,
+            cpus: None,
+            cpus_given: None,
             init_containers: record.plan.fresh_init_containers(),
             containers: record.plan.fresh_containers(),
             plan: record.plan.clone(),
@@ -259,6 +267,14 @@ impl Pod {
                 self.plan.volumes = intent.claims.iter().map(|claim| claim.uid).collect();
             }
         }
+    }
+
+    /// Takes over what runs where: a pod has CPUs of its own, or is in one of these pools. An empty pool says nothing.
+    pub(crate) fn set_pools(&mut self, pools: Option<&CpuPools>) {
+        let Some(intent) = &self.intent else { return };
+        let pool = pools.map(|pools| if intent.batch { &pools.batch } else { &pools.shared });
+        let cpus = intent.cpus.as_ref().or(pool).filter(|cpus| !cpus.is_empty());
+        self.cpus = cpus.cloned().or_else(|| self.cpus.take());
     }
 
     fn adopt_spec(&mut self, spec: &Shared<PodSpec>, unique: bool) {

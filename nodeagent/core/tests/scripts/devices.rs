@@ -1,6 +1,6 @@
 //! Devices of pods that vanish, and what is told of the machine's devices.
 
-use bulkhead_types::{Device, DeviceIntent, PodIntent};
+use bulkhead_types::{CpuPools, CpuSet, Device, DeviceIntent, Intent, PodIntent};
 
 use super::*;
 
@@ -85,5 +85,52 @@ fn devices_are_told_at_the_beginning_of_a_session_and_when_they_change() {
         4100 join
         4200 report devices all ["GPU-2"] gone []
     "#]],
+    );
+}
+
+fn set(text: &str) -> CpuSet {
+    text.parse().expect("a set")
+}
+
+/// An intent in which pods without CPUs of their own run on these.
+fn pooled(generation: u64, pods: Vec<PodIntent>, shared: &str, batch: &str) -> Step {
+    let Input::Intent(intent) = intent(1, generation, pods) else { panic!("an intent") };
+    let pools = CpuPools { shared: set(shared), batch: set(batch) };
+    In(Input::Intent(Intent { cpu_pools: Some(pools), ..intent }))
+}
+
+#[test]
+fn guests_run_on_their_own_cpus_or_on_those_of_their_pool() {
+    let own = || PodIntent { cpus: Some(set("0-1")), ..pod(7) };
+    let batch = || PodIntent { batch: true, ..pod(7) };
+    check(
+        then(
+            running(pod(7)),
+            vec![
+                (400, pooled(101, vec![pod(7)], "2-7", "0-7")),
+                (500, pooled(102, vec![pod(7)], "2-7", "0-7")),
+                (600, pooled(103, vec![pod(7)], "4-7", "0-7")),
+                (700, pooled(104, vec![batch()], "4-7", "0-7")),
+                (800, pooled(105, vec![own()], "4-7", "2-7")),
+                // Nobody says anything of it any more, or a pool is empty: it stays where it is.
+                (900, pooled(106, vec![pod(7)], "", "2-7")),
+                (1000, pooled(107, vec![deleting(pod(7), 5000)], "3", "2-7")),
+            ],
+        ),
+        expect![[r#"
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            210 report [#7 100000002 Running ready running x0]
+            400 cpus #7/1 2-7
+            600 cpus #7/1 4-7
+            700 cpus #7/1 0-7
+            800 cpus #7/1 0-1
+            1000 stop #7/1 grace 5000
+            1000 cpus #7/1 3
+            1000 report [#7 100000003 Running running x0]
+        "#]],
     );
 }

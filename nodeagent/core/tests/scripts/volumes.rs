@@ -27,6 +27,7 @@ fn deleting_volumes(generation: u64, pods: Vec<bulkhead_types::PodIntent>, volum
         pods,
         deleted_volumes,
         gpu: None,
+        cpu_pools: None,
     }))
 }
 

@@ -54,6 +54,8 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         claims: vec![],
         devices: vec![],
         networks: vec![],
+        cpus: None,
+        batch: false,
     }
 }
 
@@ -89,7 +91,15 @@ pub(crate) fn ack(sent_at_ms: u64) -> Input {
 }
 
 pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) -> Input {
-    Input::Intent(Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None })
+    Input::Intent(Intent {
+        node: NODE,
+        incarnation,
+        generation,
+        pods,
+        deleted_volumes: vec![],
+        gpu: None,
+        cpu_pools: None,
+    })
 }
 
 pub(crate) fn image(id: u64) -> Input {

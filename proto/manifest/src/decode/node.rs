@@ -39,12 +39,13 @@ pub(super) fn node(
         phase_since_ms: 0,
         incarnation: 0,
         facts: NodeFacts::default(),
+        pool: Rare::NONE,
     };
     |meta| Node { meta, spec, status }
 }
 
 /// The mode of the node's cards.
-fn gpu(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Rare<NodeGpu> {
+pub(super) fn gpu(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Rare<NodeGpu> {
     let strategy = d.choice(fields, "partitionStrategy", &STRATEGIES);
     let mode = d.text(fields, "gpuMode");
     if mode.is_none() && strategy.is_some() && fields.get("gpuMode").is_none() {
@@ -53,7 +54,7 @@ fn gpu(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Rare<NodeGpu> {
     mode.map(|mode| NodeGpu { mode: mode.into(), strategy: strategy.unwrap_or_default() }).into()
 }
 
-fn taint(d: &mut Decoder<'_>, node: &tree::Node, path: &str) -> Option<Taint> {
+pub(super) fn taint(d: &mut Decoder<'_>, node: &tree::Node, path: &str) -> Option<Taint> {
     let fields = d.fields(node, path, &TAINT)?;
     let key = d.required_text(&fields, "key");
     let value = d.text(&fields, "value").unwrap_or_default();

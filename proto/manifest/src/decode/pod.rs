@@ -101,7 +101,7 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
     })
 }
 
-fn runtime_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> RuntimeClass {
+pub(super) fn runtime_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> RuntimeClass {
     let reason = match d.text(fields, "runtimeClassName").as_deref() {
         None | Some("rune" | "runv") => return RuntimeClass::Rune,
         Some("runc") => {

@@ -96,7 +96,7 @@ fn tasks(d: &mut Decoder<'_>, fields: &Fields<'_>, most: i64) -> BTreeMap<SmolSt
 }
 
 /// Amounts by resource, those of devices by the resource's own name, as containers ask for it.
-fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, field: &str) -> QuotaAmounts {
+pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, field: &str) -> QuotaAmounts {
     by_resource(d, fields, field, |text| {
         if is_extended_resource_name(text) {
             return Ok(Measure::Extended(text.into()).into());

@@ -138,6 +138,13 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
         .list("containerStatuses", status.containers.iter().map(container_status))
         .list("devices", pod.devices().iter().map(super::device::allocated))
         .list("networks", pod.networks().iter().map(super::sriov::attachment));
+    let fields = match pod.cpus() {
+        None => fields,
+        Some(given) => {
+            let numa_nodes = given.numa_nodes.iter().map(|id| Value::from(*id));
+            fields.text("cpuset", &given.cpus.to_string()).list("numaNodes", numa_nodes)
+        }
+    };
     let fields = match status.sandbox_restarts {
         0 => fields,
         n => fields.set("sandboxRestarts", n.into()),

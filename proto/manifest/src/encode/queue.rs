@@ -60,7 +60,8 @@ pub(super) fn queue_status(status: &QueueStatus) -> Value {
         .finish()
 }
 
-fn some_amounts(amounts: &QuotaAmounts) -> Option<Value> {
+/// Amounts by resource; `None` of none.
+pub(super) fn some_amounts(amounts: &QuotaAmounts) -> Option<Value> {
     let name = |resource: &QuotaResource| match resource.measure() {
         Measure::Extended(name) => name.to_string(),
         _ => resource.name(),

@@ -293,6 +293,7 @@ fn tolerations_and_taints_are_checked() {
             phase_since_ms: 0,
             incarnation: 0,
             facts: NodeFacts::default(),
+            pool: Default::default(),
         },
     };
     let object = Object::Node(Arc::new(node));

@@ -212,7 +212,7 @@ fn bound(value: IntOrPercent, percent_max: u32, path: &Path<'_>, report: &mut Re
     }
 }
 
-fn selector(selector: &LabelSelector, path: &Path<'_>, report: &mut Report) {
+pub(super) fn selector(selector: &LabelSelector, path: &Path<'_>, report: &mut Report) {
     let requirements = selector.match_labels.len() + selector.match_expressions.len();
     if requirements == 0 {
         report.push(path, "is required: an empty selector would take every pod of the namespace");

@@ -81,6 +81,7 @@ fn build(pods: u32) -> anyhow::Result<Machine> {
                 score: 100,
                 devices: vec![],
                 networks: vec![],
+                cpus: Default::default(),
             })
             .collect();
         apply(&mut machine, vec![Command::BindPods { bindings }])?;

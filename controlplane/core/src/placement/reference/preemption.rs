@@ -5,10 +5,11 @@ use bulkhead_types::{
     Resources, Transaction,
 };
 
-use super::Scene;
+use super::{Scene, elastic};
 use crate::State;
-use crate::devices::{self, Needs, ledger_of};
-use crate::placement::check_node;
+use crate::cpus::{self, Asks};
+use crate::devices::{self, Needs, NodeDevices, Policies, ledger_of};
+use crate::placement::{check_node, check_numa};
 
 /// The priority of a pod; `None` when its class is not there.
 #[must_use]
@@ -39,6 +40,7 @@ pub fn preempts(state: &State, pod: &Pod) -> bool {
 pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
     let own = priority(state, pod);
     let (mut sum, mut count, mut are_devices_kept) = (pod.spec.scheduling_request(), 1, false);
+    let mut are_cpus_kept = false;
     for other in state.pods().iter().filter(|other| other.meta.id != pod.meta.id) {
         let is_there = other.node == Some(node.meta.id)
             && !other.status.phase.is_terminal()
@@ -53,10 +55,16 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
             sum = sum.plus(other.spec.scheduling_request());
             count += 1;
             are_devices_kept |= is_kept && other.spec.asks_for_devices();
+            are_cpus_kept |= is_kept && matches!(cpus::needs(state, other), Ok(Some(_)));
         }
     }
     if pod.spec.asks_for_devices() && (are_devices_kept || !has_devices(state, pod, node, gone)) {
         return false;
+    }
+    match cpus::needs(state, pod) {
+        Ok(None) => {}
+        Ok(Some(_)) if !are_cpus_kept && has_cpus(state, pod, node, gone) => {}
+        _ => return false,
     }
     let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
     sum.cpu_millis <= cpu_millis
@@ -65,6 +73,7 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
         && count <= node.status.facts.pods_max
         && check_node(&pod.spec, node).is_ok()
         && Scene::without(state, gone).check(pod, node).is_ok()
+        && elastic::fits_without(state, pod, gone)
 }
 
 /// Whether a node's devices are enough once certain pods have gone, counted from the objects. Nobody ends for a network that is
@@ -74,12 +83,29 @@ fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool
     if !networks.is_empty() && !node.status.facts.attaches_networks() {
         return false;
     }
-    let Some(slice) = state.resource_slice_of(node.meta.id) else { return false };
-    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
-    let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
-    let ledger = ledger_of(slice, node.spec.gpu.get(), nics, state.device_classes().iter(), stays);
+    let Some(ledger) = devices_without(state, node, gone) else { return false };
     let needs = Needs::of_pod(pod, &state.devices.classes);
     needs.is_ok_and(|needs| devices::check_node(&needs, node, Some(&ledger)).is_ok())
+}
+
+/// A node's devices once certain pods have gone, counted from the objects.
+fn devices_without(state: &State, node: &Node, gone: &[ObjectId]) -> Option<NodeDevices> {
+    let slice = state.resource_slice_of(node.meta.id)?;
+    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
+    let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
+    Some(ledger_of(slice, node.spec.gpu.get(), nics, state.device_classes().iter(), stays))
+}
+
+/// The same for CPUs that a pod wants for itself.
+fn has_cpus(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
+    let (ledger, devices) = (cpus::ledger_of(node, stays), devices_without(state, node, gone));
+    let (Ok(Some(wanted)), Ok(needs)) = (cpus::needs(state, pod), Needs::of_pod(pod, &state.devices.classes))
+    else {
+        return false;
+    };
+    let asked = (!needs.asks.is_empty()).then_some((&needs, Policies::of(pod)));
+    check_numa(&Asks { cpus: Some(&wanted), devices: asked }, node, ledger.as_ref(), devices.as_ref()).is_ok()
 }
 
 /// The pods of a node that end already.
@@ -89,16 +115,19 @@ pub fn ending(state: &State, node: &Node) -> Vec<ObjectId> {
     state.pods().iter().filter(is_ending).map(|pod| pod.meta.id).collect()
 }
 
-/// The pods of a node that a pod is above, and that stay.
+/// The pods of a node that stay and may end for a pod: those that it is above, and those from whom it takes back what is its
+/// own.
 #[must_use]
 pub fn lower(state: &State, pod: &Pod, node: &Node) -> Vec<(i32, ObjectId)> {
-    let Some(own) = priority(state, pod) else { return Vec::new() };
+    if priority(state, pod).is_none() {
+        return Vec::new();
+    }
     let stays = |other: &&std::sync::Arc<Pod>| {
         other.node == Some(node.meta.id) && !other.meta.is_deleting() && !other.status.phase.is_terminal()
     };
-    let ranked =
-        state.pods().iter().filter(stays).filter_map(|other| Some((priority(state, other)?, other.meta.id)));
-    ranked.filter(|(theirs, _)| *theirs < own).collect()
+    let ranked = state.pods().iter().filter(stays).filter_map(|other| Some((priority(state, other)?, other)));
+    let may_end = |(_, other): &(i32, &std::sync::Arc<Pod>)| elastic::may_end(state, pod, other);
+    ranked.filter(may_end).map(|(theirs, other)| (theirs, other.meta.id)).collect()
 }
 
 /// Up to which priority pods of a node must end so that a pod fits; budgets are not asked. `None` when that is no help,
@@ -161,22 +190,21 @@ fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Re
     if !preempts(before, pod) {
         return Err("its class does not let it".to_owned());
     }
-    let gangs = Gangs::of(before, node, victims)?;
+    let gangs = Gangs::of(before, pod, node, victims)?;
     let all = victims;
     let victims: &[ObjectId] = &gangs.here;
     let lower = lower(before, pod, node);
-    let own = priority(before, pod);
     for other in gangs.elsewhere.iter().filter_map(|id| before.pods().get(*id)) {
-        if priority(before, other).is_none_or(|theirs| Some(theirs) >= own) {
-            return Err(format!("pod {} elsewhere is not of lower priority", other.meta.name));
+        if !elastic::may_end(before, pod, other) {
+            return Err(format!("pod {} elsewhere may not end for it", other.meta.name));
         }
     }
     if let Some(id) = victims.iter().find(|id| !lower.iter().any(|(_, lower)| lower == *id)) {
-        return Err(format!("pod {id} is not of lower priority, or does not stay there"));
+        return Err(format!("pod {id} may not end for it, or does not stay there"));
     }
     let ending = ending(before, node);
     let gone = |but: &[ObjectId]| -> Vec<ObjectId> {
-        ending.iter().chain(victims.iter().filter(|id| !but.contains(id))).copied().collect()
+        ending.iter().chain(all.iter().filter(|id| !but.contains(id))).copied().collect()
     };
     if !fits_without(before, pod, node, &gone(&[])) {
         return Err("it does not fit without them".to_owned());
@@ -184,8 +212,12 @@ fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Re
     let unit = |id: &ObjectId| gangs.wholes.iter().find(|gang| gang.contains(id)).cloned();
     let unneeded =
         |id: &&ObjectId| fits_without(before, pod, node, &gone(&unit(id).unwrap_or_else(|| vec![**id])));
-    if let Some(id) = victims.iter().find(unneeded) {
+    let asked = if elastic::is_in_tree(before, pod) { all } else { victims };
+    if let Some(id) = asked.iter().find(unneeded) {
         return Err(format!("pod {id} need not end"));
+    }
+    if let Some(leaf) = elastic::fallen(before, pod, all) {
+        return Err(format!("level {leaf} falls below its min"));
     }
     check_budgets(before, all)
 }
@@ -200,7 +232,8 @@ struct Gangs {
 
 impl Gangs {
     /// Refused where a group is left with fewer than it must have, or a pod elsewhere is of no group that ends whole.
-    fn of(before: &State, node: &Node, victims: &[ObjectId]) -> Result<Self, String> {
+    fn of(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Result<Self, String> {
+        let preemptor = pod;
         let pods = || victims.iter().filter_map(|id| before.pods().get(*id));
         let is_here = |pod: &Pod| pod.node == Some(node.meta.id);
         let (mut wholes, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
@@ -237,7 +270,13 @@ impl Gangs {
                 .iter()
                 .any(|gang: &Vec<ObjectId>| gang.contains(id) && gang.iter().any(|id| here.contains(id)))
         };
-        match elsewhere.iter().find(|id| !is_whole(id)) {
+        // Of the tree, wherever it is.
+        let is_in_tree = |id: &ObjectId| {
+            let victim = before.pods().get(*id);
+            elastic::is_in_tree(before, preemptor)
+                && victim.is_some_and(|victim| elastic::is_in_tree(before, victim))
+        };
+        match elsewhere.iter().find(|id| !is_whole(id) && !is_in_tree(id)) {
             Some(id) => Err(format!("pod {id} is on another node, and of no group that ends whole")),
             None => Ok(Self { here, elsewhere, wholes }),
         }

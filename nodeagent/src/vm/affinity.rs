@@ -1,0 +1,84 @@
+//! On which CPUs processes may run: `sched_setaffinity(2)`, thread by thread, and no cgroup.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+
+use bulkhead_types::{CPUS_MAX, CpuSet};
+use rustix::process::Pid;
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
+
+/// Looks for threads that were made meanwhile, at most: those that are made by a moved one are where it is.
+const ROUNDS_MAX: usize = 8;
+
+/// Lets every thread of a process run on these CPUs only. Threads that it makes from then on inherit that.
+///
+/// # Errors
+/// When none of the CPUs is there, or the process has ended.
+pub(crate) fn set(pid: i32, cpus: &CpuSet) -> io::Result<()> {
+    let mut mask = rustix::thread::CpuSet::new();
+    cpus.iter().for_each(|cpu| mask.set(cpu as usize));
+    let mut moved = BTreeSet::new();
+    for _ in 0..ROUNDS_MAX {
+        let new: Vec<i32> = threads(pid)?.into_iter().filter(|thread| moved.insert(*thread)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for thread in new {
+            match sched_setaffinity(Pid::from_raw(thread), &mask) {
+                // It has ended meanwhile; that the process has is found out by the next look.
+                Err(rustix::io::Errno::SRCH) | Ok(()) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn threads(pid: i32) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(found)
+}
+
+/// The CPUs on which this process may run; `None` when the kernel does not say.
+pub(crate) fn own() -> Option<CpuSet> {
+    let mask = sched_getaffinity(None).ok()?;
+    Some((0..CPUS_MAX).filter(|cpu| mask.is_set(*cpu as usize)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_threads_of_a_process_are_moved_and_so_are_those_that_follow() {
+        let all = own().expect("known");
+        let one: CpuSet = all.iter().take(1).collect();
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read line; cat /proc/self/status"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        set(i32::try_from(child.id()).expect("small"), &one).expect("moved");
+        drop(child.stdin.take());
+        let output = child.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        assert_eq!(line.map(|line| line.trim().to_owned()), Some(one.to_string()), "{text}");
+        let none = set(i32::try_from(child_of_nobody()).expect("small"), &all);
+        assert!(none.is_err(), "a process that has ended is told apart");
+        assert!(set(i32::try_from(std::process::id()).expect("small"), &CpuSet::new()).is_err());
+    }
+
+    /// The id of a process that has ended.
+    fn child_of_nobody() -> u32 {
+        let mut child = std::process::Command::new("/bin/true").spawn().expect("a program");
+        let id = child.id();
+        child.wait().expect("it ends");
+        id
+    }
+}
