@@ -162,7 +162,8 @@ mod tests {
             node-2   12%        no                 Pod default/a stays: alone
 
             There was no time to try everything.
-        "#]].assert_eq(&shown(&answer));
+        "#]]
+        .assert_eq(&shown(&answer));
         let nothing = v1::AdviseResponse { revision: 1, is_whole: true, ..Default::default() };
         expect!["At revision 1: 0 pods wait.\n"].assert_eq(&shown(&nothing));
         assert_eq!(priority("a=-3"), Ok(("a".to_owned(), -3)));

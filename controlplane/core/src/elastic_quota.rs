@@ -108,8 +108,11 @@ impl ElasticLedger {
         self.check_lent(state, ask)
     }
 
-    /// Whether a pod may be lent something, if it would be.
-    fn check_lent(&self, state: &State, ask: &Ask) -> Result<(), String> {
+    /// Whether a pod may be lent something, if it would be. Nobody ends so that it may: it waits until the owner has its own.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_lent(&self, state: &State, ask: &Ask) -> Result<(), String> {
         match self.owner_that_takes_back(state, ask) {
             Some(level) if !self.is_within_min(state, ask) => Err(format!(
                 "ElasticQuota {}: its min is used, and nothing is lent while {} takes its own back",
@@ -118,15 +121,6 @@ impl ElasticLedger {
             )),
             _ => Ok(()),
         }
-    }
-
-    /// Whether room may be kept for a pod until all that end have gone.
-    ///
-    /// # Errors
-    /// Why not.
-    pub(crate) fn check_to_keep(&self, state: &State, ask: &Ask) -> Result<(), String> {
-        self.check_max(state, ask, true)?;
-        self.check_lent(state, ask)
     }
 
     /// Whether there is room once all that end have gone.

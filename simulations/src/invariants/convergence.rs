@@ -60,7 +60,7 @@ pub fn state(state: &State, nodes: usize, is_lost: bool, lost: Option<ObjectId>)
     let (there, here): (Vec<_>, Vec<_>) =
         state.pods().iter().partition(|pod| lost.is_some() && pod.node == lost);
     there.into_iter().try_for_each(|pod| check_lost(pod))?;
-    here.into_iter().try_for_each(|pod| check_pod(state, pod))?;
+    here.into_iter().try_for_each(|pod| check_pod(state, pod, lost.is_some()))?;
     state.deployments().iter().try_for_each(|deployment| {
         check_deployment(state, deployment, lost)?;
         // What is on a lost node may hold a rollout up.
@@ -119,7 +119,7 @@ fn has_class(state: &State, pod: &Pod) -> bool {
     bulkhead_controlplane_core::placement::reference::preemption::priority(state, pod).is_some()
 }
 
-fn check_pod(state: &State, pod: &Pod) -> Verdict {
+fn check_pod(state: &State, pod: &Pod, is_any_lost: bool) -> Verdict {
     let name = &pod.meta.name;
     if pod.meta.is_deleting() {
         return violation(format!("pod {name} is still ending"));
@@ -132,8 +132,12 @@ fn check_pod(state: &State, pod: &Pod) -> Verdict {
         None if !has_class(state, pod) => Ok(()),
         // Or for others of its group, for its queue, or for a group for which room is kept.
         None if may_wait(state, pod) => Ok(()),
-        // Or for room in the elastic quota tree.
-        None if elastic::may_wait(state, pod) && pod.status.nominated_node.get().is_none() => Ok(()),
+        // Or for room in the elastic quota tree; what is kept for it comes, unless that is held by what may live on a lost node.
+        None if elastic::may_wait(state, pod)
+            && (is_any_lost || pod.status.nominated_node.get().is_none()) =>
+        {
+            Ok(())
+        }
         None => {
             let request = pod.spec.scheduling_request();
             let scene = Scene::of(state, &[]);

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
-    CpuNeeds, EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode,
-    VICTIMS_MAX,
+    CpuNeeds, ELASTIC_QUOTA_LEVEL, EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection,
+    RejectionCode, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -17,10 +17,12 @@ use crate::cpus::{self, Asks, NodeCpus};
 use crate::devices::{self, Needs, NodeDevices, Policies};
 use crate::disruption::Allowance;
 use crate::elastic_quota::{Ask, ElasticLedger};
-use crate::placement::{Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept};
+use crate::placement::{
+    Misfit, Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept,
+};
 use crate::pod_group::{self, Standing, key_of};
 use crate::state::{NodeUsage, is_active};
-use crate::{State, claims, priority};
+use crate::{State, claims, networks, priority};
 
 /// Why a victim ends.
 const REASON_PREEMPTED: &str = "Preempted";
@@ -48,6 +50,9 @@ pub(super) fn preempt(
         return Err(not_allowed("victims", "none of them need end: there is room without that"));
     }
     let (mut allowance, before) = (Allowance::default(), ElasticLedger::default());
+    if let Some(ask) = &site.ask {
+        before.check_lent(state, ask).map_err(|reason| not_allowed("pod", reason))?;
+    }
     let takes_back = site.ask.as_ref().is_some_and(|ask| before.is_within_min(state, ask));
     let mut seen = BTreeSet::new();
     for id in victims {
@@ -188,6 +193,13 @@ impl<'a> Site<'a> {
         check_node(&pod.spec, node).map_err(|misfit| not_allowed("node", misfit.to_string()))?;
         let place = claims::place(state, pod.meta.namespace.as_ref(), &pod.spec);
         let place = place.map_err(|reason| not_allowed("pod", reason))?;
+        // Before, a network that had gone meanwhile was not noticed here.
+        if state.feature_level() >= ELASTIC_QUOTA_LEVEL {
+            let networks = networks::outlook(state, pod).map_err(|reason| not_allowed("pod", reason))?;
+            if !networks.is_empty() && !node.status.facts.attaches_networks() {
+                return Err(not_allowed("node", Misfit::NoNetworks.to_string()));
+            }
+        }
         place.check(node).map_err(|misfit| not_allowed("node", misfit.to_string()))?;
         let id = node.meta.id;
         let own = pod.meta.id;
@@ -253,7 +265,7 @@ impl<'a> Site<'a> {
             devices::check_node(needs, self.node, Some(devices)).map_err(|misfit| misfit.to_string())?;
         }
         if let Some(ask) = &self.ask {
-            self.elastic.check_to_keep(self.state, ask)?;
+            self.elastic.check_after(self.state, ask)?;
         }
         if let Some((needs, cpus)) = &self.cpus {
             let devices = self.devices.as_ref().map(|(_, devices)| devices);

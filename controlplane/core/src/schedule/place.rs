@@ -334,7 +334,8 @@ impl Scheduler {
     fn tree_hold(&self, state: &State, key: ShapeKey) -> Option<String> {
         let shape = self.shapes.get(key).filter(|shape| shape.in_tree && !shape.is_held)?;
         let pod = shape.waiting.first().and_then(|id| state.pods().get(*id))?;
-        self.fairness.elastic.check(state, &Ask::of(state, pod)?.anew()).err()
+        // One for which room is kept has that, and may also go where other room is.
+        self.fairness.elastic.check(state, &Ask::of(state, pod)?).err()
     }
 
     /// The shares by which a shape's pods have their turn. Pods without a PodGroup are a job each; in the default queue their

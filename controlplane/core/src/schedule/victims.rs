@@ -254,6 +254,9 @@ fn select_in_tree(
     (allowance, reclaim): (&Allowance, &Reclaim),
 ) -> Result<Victims, Obstacle> {
     shape.check_alone(entry).map_err(|_| Obstacle::NotHelpful)?;
+    if reclaim.ledger.check_lent(state, &reclaim.ask).is_err() {
+        return Err(Obstacle::NoVictims);
+    }
     let site = Site::new((state, vicinity), shape, entry, held, None);
     let is_tight = !site.fits();
     let cut =
@@ -326,7 +329,7 @@ impl Cut<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.ledger.check_to_keep(self.site.state, &self.reclaim.ask).is_ok()
+        self.ledger.check_after(self.site.state, &self.reclaim.ask).is_ok()
     }
 
     /// Pods leave, unless a budget or the min of their leaf keeps one of them.

@@ -38,6 +38,11 @@ pub fn preempts(state: &State, pod: &Pod) -> bool {
 /// Whether a pod may be on a node once certain pods have gone, beside the room that is kept for others.
 #[must_use]
 pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool {
+    why_not_without(state, pod, node, gone).is_none()
+}
+
+/// What keeps a pod off a node once certain pods have gone.
+fn why_not_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> Option<&'static str> {
     let own = priority(state, pod);
     let (mut sum, mut count, mut are_devices_kept) = (pod.spec.scheduling_request(), 1, false);
     let mut are_cpus_kept = false;
@@ -59,21 +64,31 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
         }
     }
     if pod.spec.asks_for_devices() && (are_devices_kept || !has_devices(state, pod, node, gone)) {
-        return false;
+        return Some("devices");
     }
     match cpus::needs(state, pod) {
         Ok(None) => {}
         Ok(Some(_)) if !are_cpus_kept && has_cpus(state, pod, node, gone) => {}
-        _ => return false,
+        _ => return Some("CPUs"),
     }
     let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
-    sum.cpu_millis <= cpu_millis
+    let has_room = sum.cpu_millis <= cpu_millis
         && sum.memory_bytes <= memory_bytes
         && sum.ephemeral_storage_bytes <= ephemeral_storage_bytes
-        && count <= node.status.facts.pods_max
-        && check_node(&pod.spec, node).is_ok()
-        && Scene::without(state, gone).check(pod, node).is_ok()
-        && elastic::fits_without(state, pod, gone)
+        && count <= node.status.facts.pods_max;
+    if !has_room {
+        return Some("room");
+    }
+    if check_node(&pod.spec, node).is_err() {
+        return Some("the node");
+    }
+    // Preemption does not look at the pods of other nodes (Kubernetes' rule): that some of them end is no help.
+    let is_here = |id: &&ObjectId| state.pods().get(**id).is_some_and(|pod| pod.node == Some(node.meta.id));
+    let here: Vec<ObjectId> = gone.iter().filter(is_here).copied().collect();
+    if Scene::without(state, &here).check(pod, node).is_err() {
+        return Some("other pods");
+    }
+    (!elastic::fits_without(state, pod, gone)).then_some("the elastic quota tree")
 }
 
 /// Whether a node's devices are enough once certain pods have gone, counted from the objects. Nobody ends for a network that is
@@ -156,6 +171,18 @@ pub fn highest_needed(state: &State, pod: &Pod, node: &Node) -> Option<Option<i3
 /// # Errors
 /// What is wrong.
 pub fn judge(before: &State, transaction: &Transaction) -> Result<(), String> {
+    judge_but(before, transaction, |_| false)
+}
+
+/// The same, but for some pods it is not asked whether those who end are needed and enough.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_but(
+    before: &State,
+    transaction: &Transaction,
+    is_passed_over: impl Fn(&Pod) -> bool,
+) -> Result<(), String> {
     for event in &transaction.events {
         let EventKind::PodStatusChanged { id, status } = &event.kind else { continue };
         let Some(pod) = before.pods().get(*id) else { continue };
@@ -174,7 +201,7 @@ pub fn judge(before: &State, transaction: &Transaction) -> Result<(), String> {
                 victims.push(*victim);
             }
         }
-        judge_one(before, pod, node, &victims).map_err(|why| {
+        judge_one(before, pod, node, &victims, !is_passed_over(pod)).map_err(|why| {
             format!(
                 "pod {} on node {}, for which {} pods end: {why}",
                 pod.meta.name,
@@ -186,7 +213,13 @@ pub fn judge(before: &State, transaction: &Transaction) -> Result<(), String> {
     Ok(())
 }
 
-fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Result<(), String> {
+fn judge_one(
+    before: &State,
+    pod: &Pod,
+    node: &Node,
+    victims: &[ObjectId],
+    asks_for_need: bool,
+) -> Result<(), String> {
     if !preempts(before, pod) {
         return Err("its class does not let it".to_owned());
     }
@@ -206,14 +239,15 @@ fn judge_one(before: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> Re
     let gone = |but: &[ObjectId]| -> Vec<ObjectId> {
         ending.iter().chain(all.iter().filter(|id| !but.contains(id))).copied().collect()
     };
-    if !fits_without(before, pod, node, &gone(&[])) {
-        return Err("it does not fit without them".to_owned());
+    let why_not = || why_not_without(before, pod, node, &gone(&[]));
+    if let Some(what) = asks_for_need.then(why_not).flatten() {
+        return Err(format!("it does not fit without them, for {what}"));
     }
     let unit = |id: &ObjectId| gangs.wholes.iter().find(|gang| gang.contains(id)).cloned();
     let unneeded =
         |id: &&ObjectId| fits_without(before, pod, node, &gone(&unit(id).unwrap_or_else(|| vec![**id])));
     let asked = if elastic::is_in_tree(before, pod) { all } else { victims };
-    if let Some(id) = asked.iter().find(unneeded) {
+    if let Some(id) = asked.iter().filter(|_| asks_for_need).find(unneeded) {
         return Err(format!("pod {id} need not end"));
     }
     if let Some(leaf) = elastic::fallen(before, pod, all) {
