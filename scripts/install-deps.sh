@@ -16,21 +16,32 @@ needs=(
   etcd:etcd-server                   # the yardstick of make bench
 )
 
-missing=()
-for need in "${needs[@]}"; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
-done
+# The packages whose command is not there.
+missing() {
+  for need in "${needs[@]}"; do
+    command -v "${need%%:*}" >/dev/null || echo "${need#*:}"
+  done
+}
+
 command -v cargo-nextest >/dev/null || nextest=missing
 
-if [ ${#missing[@]} -gt 0 ]; then
-  sudo=()
-  [ "$(id -u)" = 0 ] || sudo=(sudo)
-  echo "installing: ${missing[*]}"
-  "${sudo[@]}" apt-get update -qq
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo)
+# In two rounds: a package may take one away that was there in another version.
+for round in 1 2; do
+  packages=$(missing)
+  [ -n "$packages" ] || break
+  echo "installing:" $packages
+  [ $round = 2 ] || "${sudo[@]}" apt-get update -qq
   # One by one: an image that holds a newer version of one package must not keep the others away.
-  for package in "${missing[@]}"; do
+  for package in $packages; do
     DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$package" >/dev/null
   done
+done
+packages=$(missing)
+if [ -n "$packages" ]; then
+  echo "still missing, although they were installed:" $packages >&2
+  exit 1
 fi
 if [ -n "${nextest:-}" ]; then
   cargo install --locked cargo-nextest
