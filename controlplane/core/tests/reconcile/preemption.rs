@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     Command, DisruptionBound, DisruptionBudgetSpec, DisruptionBudgetStatus, EventKind, IntOrPercent, Kind,
-    LabelSelector, NodePhase, Object, ObjectId, ObjectMeta, Pod, PodDisruptionBudget, PodOptions, PodSpec,
-    PreemptionPolicy, PriorityClass, Rare, UnhealthyPodEvictionPolicy,
+    LABEL_POD_GROUP, LABEL_POD_GROUP_MIN_AVAILABLE, LabelSelector, NodePhase, Object, ObjectId, ObjectMeta,
+    Pod, PodDisruptionBudget, PodOptions, PodSpec, PreemptionPolicy, PriorityClass, Rare,
+    UnhealthyPodEvictionPolicy,
 };
 
 use crate::kit::{Cluster, GIB, Say, facts, map, name, pod, pod_spec, reference, replica_set};
@@ -389,4 +390,32 @@ fn pain_11_a_new_leader_goes_on_and_says_little() {
         cluster.settle();
     }
     assert_eq!(cluster.proposals.len(), again, "leaders that find all in order say nothing");
+}
+
+/// Room that is kept for a pod is given up when the pod is not placed by itself any more: its group lacks another one.
+#[test]
+fn room_is_given_up_when_the_group_waits_again() {
+    let mut cluster = cluster(2);
+    let member = |named: &str, class: &str, node: Option<&str>| {
+        let spec = PodSpec { node_name: node.map(Into::into), ..of_class(class, 5) };
+        let mut pod = pod(named, spec);
+        let labels = &mut pod.meta_mut().labels;
+        labels.insert(LABEL_POD_GROUP.into(), "g".into());
+        labels.insert(LABEL_POD_GROUP_MIN_AVAILABLE.into(), "2".into());
+        Command::Create(pod)
+    };
+    run(&mut cluster, &[("l@n1", "low", 10)]);
+    cluster.ok(member("a", "mid", Some("n0")));
+    cluster.ok(member("b", "mid", Some("n0")));
+    cluster.converge();
+    // The group has all that it must have: one more is placed like any pod.
+    cluster.ok(member("c", "high", None));
+    cluster.settle();
+    assert_eq!(pods(&cluster), "a@n0 b@n0 c?n1 l@n1-");
+    // It lacks one, and waits for others of one priority: who is left has no use for room of its own.
+    let object = reference(Kind::Pod, "a");
+    cluster.ok(Command::Delete { object, grace_ms: None, force: false });
+    cluster.converge();
+    assert_eq!(pods(&cluster), "b@n0 c");
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
 }
