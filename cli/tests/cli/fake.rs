@@ -43,6 +43,8 @@ pub(crate) struct State {
     /// What it says would happen, whatever it is asked; and what it was asked.
     pub(crate) what_if: v1::WhatIfResponse,
     pub(crate) asked: Vec<v1::WhatIfRequest>,
+    /// What was wanted of operations on many nodes.
+    pub(crate) controls: Vec<v1::command::ControlNodeOperation>,
     /// How far the level is below the newest one.
     pub(crate) levels_behind: u32,
 }

@@ -6,6 +6,7 @@ mod compacted;
 mod devices;
 mod edits;
 mod fake;
+mod fleets;
 mod jobs;
 mod placement;
 mod preflight;

@@ -88,6 +88,13 @@ impl Fake {
                 node.spec.get_or_insert_default().unschedulable = set.unschedulable;
                 self.put(Kind::Node(node));
             }
+            Variant::SetGpuMode(set) => {
+                let found = self.state().object(&set.node).cloned();
+                let Some(Kind::Node(mut node)) = found else { return Err(Status::not_found("no such node")) };
+                node.spec.get_or_insert_default().gpu = set.gpu;
+                self.put(Kind::Node(node));
+            }
+            Variant::ControlNodeOperation(control) => self.state().controls.push(control),
             _ => return Err(Status::unimplemented("not needed by the tests")),
         }
         Ok(())
