@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 10;
+pub const FEATURE_LEVEL_MAX: u32 = 11;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -59,6 +59,8 @@ pub const POOLS_LEVEL: u32 = 10;
 pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 /// From this level on nodes tell of their CPUs and NUMA nodes, and pods have CPUs of their own.
 pub const NUMA_LEVEL: u32 = 10;
+/// From this level on it is asked again, where a preemption is applied, whether everybody who ends for it need end.
+pub const VICTIMS_NEEDED_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.

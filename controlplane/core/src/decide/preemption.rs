@@ -3,6 +3,8 @@
 //!
 //! Source: "Pod Priority and Preemption" in the Kubernetes documentation. Stricter than there: disruption budgets are kept.
 
+mod need;
+
 use std::collections::BTreeSet;
 
 use bulkhead_types::{
@@ -84,14 +86,12 @@ pub(super) fn preempt(
                 format!("PodDisruptionBudget {} does not allow the end of pod {name}", budget.meta.name);
             return Err(not_allowed("victims", reason));
         }
-        site.elastic.end(state, victim, true);
-        if victim.node == Some(node.meta.id) {
-            site.leave(victim);
-        }
+        site.put(victim, false);
     }
     check_minimums(&site, &before, victims)?;
     check_gangs(state, victims)?;
     site.check().map_err(|reason| not_allowed("node", reason))?;
+    need::check(&mut site, victims)?;
     nominate(state, pod, node, victims.len(), emit);
     for victim in victims.iter().filter_map(|id| state.pods.get(*id)) {
         end_for(state, victim, pod.meta.id, REASON_PREEMPTED, emit);
@@ -213,7 +213,7 @@ impl<'a> Site<'a> {
         let cpus = Self::cpus(state, pod, node, priority)?;
         let mut site = Self { state, pod, node, usage, vicinity, devices, cpus, ask, elastic };
         let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
-        state.pods_on(id).filter(ending).for_each(|pod| site.leave(pod));
+        state.pods_on(id).filter(ending).for_each(|pod| site.count(pod, false));
         Ok(site)
     }
 
@@ -247,15 +247,39 @@ impl<'a> Site<'a> {
         Ok((needs, state.devices.get(id).map(|devices| NodeDevices::clone(devices)).unwrap_or_default()))
     }
 
-    fn leave(&mut self, pod: &Pod) {
+    /// One that is not ending yet ends, or stays after all, wherever it is.
+    fn put(&mut self, pod: &Pod, is_there: bool) {
+        self.elastic.end(self.state, pod, !is_there);
+        if pod.node == Some(self.node.meta.id) {
+            self.count(pod, is_there);
+        }
+    }
+
+    /// A pod of this node has gone, or is there again.
+    fn count(&mut self, pod: &Pod, is_there: bool) {
+        let (id, request) = (pod.meta.id, pod.spec.scheduling_request());
         if let Some((_, devices)) = &mut self.devices {
-            devices.release(pod.meta.id, pod.devices());
+            match is_there {
+                true => devices.take(id, pod.devices()),
+                false => devices.release(id, pod.devices()),
+            }
         }
-        if let Some((_, Some(cpus))) = &mut self.cpus {
-            cpus.release(pod.meta.id);
+        if let Some(((_, Some(cpus)), given)) = self.cpus.as_mut().zip(pod.cpus()) {
+            match is_there {
+                true => cpus.take(id, given),
+                false => cpus.release(id),
+            }
         }
-        self.usage = self.usage.without(pod.spec.scheduling_request());
-        self.vicinity.release(pod, self.node);
+        match is_there {
+            true => {
+                self.usage = self.usage.with(request);
+                self.vicinity.bind(pod, self.node);
+            }
+            false => {
+                self.usage = self.usage.without(request);
+                self.vicinity.release(pod, self.node);
+            }
+        }
     }
 
     fn check(&self) -> Result<(), String> {

@@ -285,6 +285,29 @@ fn a_preemption_is_asked_again_when_it_is_applied() {
     assert_eq!(refused("x", ObjectId(1), &[]), "does not exist");
 }
 
+/// A choice may be older than the State that it is applied to: who need not end any more does not.
+#[test]
+fn nobody_ends_who_need_not_any_more() {
+    let refused = |level: u32, victims: &[&str]| {
+        let mut cluster = Cluster::at_level(Default::default(), level);
+        cluster.ok(Command::Create(class("high", 100, None)));
+        cluster.node("n0", facts(10_000, 64 * GIB, 20));
+        run(&mut cluster, &[("a", "", 5), ("b", "", 4), ("c", "", 1)]);
+        cluster.ok(Command::Create(pod("x", of_class("high", 5))));
+        let id = |named: &str| find(&cluster, named).meta.id;
+        let victims: Vec<ObjectId> = victims.iter().map(|victim| id(victim)).collect();
+        let command = Command::Preempt { pod: id("x"), node: find(&cluster, "a").node.unwrap(), victims };
+        let stamped = cluster.stamped("system:scheduler", vec![command]);
+        let decided = bulkhead_controlplane_core::decide(cluster.state(), &stamped);
+        decided.err().map(|refusal| refusal.reason).unwrap_or_default()
+    };
+    assert_eq!(refused(11, &["a"]), "");
+    assert_eq!(refused(11, &["b", "c"]), "");
+    assert_eq!(refused(11, &["a", "c"]), "c need not end: there is room without that");
+    assert_eq!(refused(11, &["a", "b", "c"]), "a need not end: there is room without that");
+    assert_eq!(refused(10, &["a", "b", "c"]), "");
+}
+
 #[test]
 fn below_its_level_nobody_ends() {
     let mut cluster = Cluster::at_level(Default::default(), 7);

@@ -191,16 +191,8 @@ pub fn judge_but(
             continue;
         }
         let node = before.nodes().get(*node).ok_or("the node is not there")?;
-        let mut victims = Vec::new();
-        for event in &transaction.events {
-            let EventKind::DeletionRequested { kind: Kind::Pod, id: victim, deletion, .. } = &event.kind
-            else {
-                continue;
-            };
-            if deletion.preemptor == Some(*id) {
-                victims.push(*victim);
-            }
-        }
+        let victims: Vec<ObjectId> =
+            transaction.events.iter().filter_map(|event| ended_for(*id, &event.kind)).collect();
         judge_one(before, pod, node, &victims, !is_passed_over(pod)).map_err(|why| {
             format!(
                 "pod {} on node {}, for which {} pods end: {why}",
@@ -211,6 +203,18 @@ pub fn judge_but(
         })?;
     }
     Ok(())
+}
+
+/// The pod that an event ends for another. One whose guest can not live any more is not asked to end, it is deleted at once: in a
+/// transaction that keeps room for a pod, nothing else deletes pods.
+fn ended_for(preemptor: ObjectId, event: &EventKind) -> Option<ObjectId> {
+    match event {
+        EventKind::DeletionRequested { kind: Kind::Pod, id, deletion, .. } => {
+            (deletion.preemptor == Some(preemptor)).then_some(*id)
+        }
+        EventKind::ObjectDeleted { kind: Kind::Pod, id } => Some(*id),
+        _ => None,
+    }
 }
 
 fn judge_one(
