@@ -179,11 +179,12 @@ impl World {
         }
         let joins = self.next_member()?;
         let leaves = *rng.pick(&voters);
-        // What one member has lost, a majority of the others must still have.
-        let others_run = voters
-            .iter()
-            .filter(|m| **m != leaves)
-            .all(|m| self.servers.get(m).is_some_and(|h| h.up.is_some() && !h.disk.damaged));
+        // What one member has lost, a majority of the others must still have; where there are no others, nobody has.
+        let others_run = voters.len() > 1
+            && voters
+                .iter()
+                .filter(|m| **m != leaves)
+                .all(|m| self.servers.get(m).is_some_and(|h| h.up.is_some() && !h.disk.damaged));
         match kind {
             "disk-lost" => others_run.then_some(Fault::DiskLost { member: leaves, joins }),
             "disk-damage" => {
