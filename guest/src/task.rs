@@ -148,11 +148,11 @@ fn start_command(argv: &[String], target: &Target<'_>, writer: OwnedFd) -> Resul
     })
 }
 
-/// A process in the container's namespaces and cgroup, which does `work` and never returns. `work` is told whether it is
-/// in there.
+/// A process in the container's namespaces and cgroup, which ends with the exit code of `work`. That is told whether it
+/// is in there.
 pub(crate) fn start_in(
     target: &Target<'_>,
-    work: impl FnOnce(Result<()>) -> std::convert::Infallible,
+    work: impl FnOnce(Result<()>) -> i32,
 ) -> Result<Pid> {
     let proc = Path::new("/proc").join(target.pid.to_string()).join("ns");
     let open = |name: &str| File::open(proc.join(name)).with_context(|| format!("open its {name} namespace"));
@@ -167,7 +167,7 @@ pub(crate) fn start_in(
         let joined = target.cgroup.join().context("join the cgroup").and_then(|()| {
             namespaces.iter().try_for_each(|(file, flag)| setns(file.as_fd(), *flag).context("enter a namespace"))
         });
-        work(joined);
+        sys::exit_now(work(joined));
     }
     setns(own.as_fd(), CloneFlags::CLONE_NEWPID).expect("the own namespace can always be entered");
     match made.context("make a process")? {

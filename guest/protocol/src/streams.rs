@@ -31,9 +31,12 @@ pub enum OpenError {
     /// It makes no sense.
     #[error(transparent)]
     Invalid(#[from] DecodeError),
-    /// The guest is not there any more.
-    #[error("the pod's guest has ended")]
-    Over,
+    /// The guest is not there any more, or knows no streams.
+    #[error("{why}")]
+    Over {
+        /// A sentence.
+        why: String,
+    },
 }
 
 /// What a client reads.
@@ -164,7 +167,8 @@ pub struct HostStreams {
     last: u64,
     /// Who spoke last: the others have their turn first.
     turn: u64,
-    is_over: bool,
+    /// Why there is no conversation any more.
+    over: Option<String>,
 }
 
 impl HostStreams {
@@ -173,8 +177,8 @@ impl HostStreams {
     /// # Errors
     /// [`OpenError`]
     pub fn open(&mut self, kind: StreamKind) -> Result<u64, OpenError> {
-        if self.is_over {
-            return Err(OpenError::Over);
+        if let Some(why) = &self.over {
+            return Err(OpenError::Over { why: why.clone() });
         }
         let is_connection = matches!(kind, StreamKind::Connect(_));
         let (what, limit) =
@@ -292,9 +296,9 @@ impl HostStreams {
         }
     }
 
-    /// There will be no conversation any more.
+    /// There will be no streams any more.
     pub fn end(&mut self, why: &str) {
-        self.is_over = true;
+        self.over = Some(why.to_owned());
         self.fail_all(why);
     }
 

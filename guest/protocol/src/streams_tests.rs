@@ -93,7 +93,7 @@ fn there_are_so_many_and_no_more() {
     host.end("the guest has ended");
     let Some(StreamEvent::Closed(closed)) = host.read(connection) else { panic!("closed") };
     assert_eq!(closed.message, "the guest has ended");
-    assert_eq!(host.open(exec()), Err(OpenError::Over));
+    assert_eq!(host.open(exec()), Err(OpenError::Over { why: "the guest has ended".to_owned() }));
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn start(kind: &StreamKind, target: &Target<'_>, stdio: Stdio) -> Result<Pid> {
         let Err(SetupFailure { exit_code, message }) = entered;
         let line_end = if stdio.is_terminal { "\r\n" } else { "\n" };
         let _ = File::from(stdio.stderr).write_all(format!("{message}{line_end}").as_bytes());
-        sys::exit_now(exit_code)
+        exit_code
     })
 }
 
