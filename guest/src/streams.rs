@@ -33,6 +33,8 @@ use process::Command;
 const HANGUP_GRACE_MS: u64 = 5_000;
 /// Descriptors of one stream.
 const PARTS: u64 = 4;
+/// The number of streams that no host knows: the next one counts from 1 again.
+const NOBODYS: u64 = 0;
 /// What a terminal reads as the end of its input.
 const END_OF_TRANSMISSION: &[u8] = &[4];
 
@@ -56,6 +58,7 @@ enum Subject {
 /// One stream.
 #[derive(Debug)]
 struct Stream {
+    /// As the host calls it; [`NOBODYS`] when its conversation is over.
     number: u64,
     subject: Subject,
     input: Option<Port>,
@@ -145,7 +148,10 @@ impl Streams {
 
     /// The host begins a new conversation: it knows of none of them.
     pub(crate) fn close_all(&mut self, now_ms: u64) {
-        self.streams.iter_mut().for_each(|stream| stream.hang_up(now_ms));
+        for stream in &mut self.streams {
+            stream.hang_up(now_ms);
+            stream.number = NOBODYS;
+        }
     }
 
     /// A descriptor is ready for something.
@@ -164,9 +170,10 @@ impl Streams {
 
     /// A process ended; false if it is of no stream.
     pub(crate) fn reap(&mut self, pid: Pid, status: WaitStatus) -> bool {
-        let found = self.streams.iter_mut().find(
-            |stream| matches!(&stream.subject, Subject::Command(command) if command.pid == pid),
-        );
+        let found = self
+            .streams
+            .iter_mut()
+            .find(|stream| matches!(&stream.subject, Subject::Command(command) if command.pid == pid));
         let Some(stream) = found else { return false };
         let code = match status {
             WaitStatus::Exited(_, code) => code,
@@ -174,7 +181,8 @@ impl Streams {
             other => unreachable!("only ends are waited for: {other:?}"),
         };
         let exit_code = Some(code);
-        stream.end = Some(StreamClosed { exit_code, ..closed(stream.number, StreamEnd::Done, String::new()) });
+        stream.end =
+            Some(StreamClosed { exit_code, ..closed(stream.number, StreamEnd::Done, String::new()) });
         stream.input = None;
         true
     }
@@ -207,7 +215,9 @@ impl Streams {
             let is_over = stream.is_over();
             if is_over {
                 let message = stream.end.take().expect("it has ended");
-                has_room &= send(GuestMessage::StreamClosed(message));
+                if stream.number != NOBODYS {
+                    has_room &= send(GuestMessage::StreamClosed(message));
+                }
             }
             !is_over
         });
@@ -242,7 +252,8 @@ impl Stream {
         ];
         for (part, (port, flags)) in ports.into_iter().enumerate() {
             if let Some(port) = port {
-                let event = EpollEvent::new(flags | EpollFlags::EPOLLET, token + PARTS * self.number + part as u64);
+                let event =
+                    EpollEvent::new(flags | EpollFlags::EPOLLET, token + PARTS * self.number + part as u64);
                 epoll.add(&port.file, event).context("watch a descriptor")?;
             }
         }
@@ -280,7 +291,7 @@ impl Stream {
     }
 
     fn pump(&mut self, has_room: &mut bool, send: &mut impl FnMut(GuestMessage) -> bool) -> bool {
-        if !self.make_connection(send) {
+        if self.number == NOBODYS || !self.make_connection(send) {
             return false;
         }
         let mut moved = self.write();

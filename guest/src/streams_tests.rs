@@ -130,3 +130,18 @@ fn no_more_is_read_than_the_host_has_room_for_and_a_client_that_is_gone_ends_it(
     one.until(is_closed);
     server.join().expect("the server sees the end");
 }
+
+#[test]
+fn a_new_conversation_knows_nothing_of_the_streams_of_the_last_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let mut one = Loop::new();
+    one.connect(1, port);
+    one.until(|sent| !sent.is_empty());
+    one.streams.close_all(0);
+    one.sent.clear();
+    one.connect(1, port);
+    one.until(|sent| !sent.is_empty());
+    assert!(matches!(&one.sent[..], [GuestMessage::StreamOpened(_)]), "{:?}", one.sent);
+    assert_eq!(one.streams.streams.len(), 1);
+}

@@ -161,9 +161,8 @@ pub(crate) fn terminal_peer(master: &OwnedFd) -> nix::Result<OwnedFd> {
     // SAFETY: the request reads one int, which outlives the call.
     unsafe { lock_terminal(master.as_raw_fd(), &raw const unlocked) }?;
     // SAFETY: the request takes flags and touches no memory of this program.
-    let fd = unsafe {
-        open_terminal_peer(master.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
-    }?;
+    let fd =
+        unsafe { open_terminal_peer(master.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) }?;
     // SAFETY: the call made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -150,10 +150,7 @@ fn start_command(argv: &[String], target: &Target<'_>, writer: OwnedFd) -> Resul
 
 /// A process in the container's namespaces and cgroup, which ends with the exit code of `work`. That is told whether it
 /// is in there.
-pub(crate) fn start_in(
-    target: &Target<'_>,
-    work: impl FnOnce(Result<()>) -> i32,
-) -> Result<Pid> {
+pub(crate) fn start_in(target: &Target<'_>, work: impl FnOnce(Result<()>) -> i32) -> Result<Pid> {
     let proc = Path::new("/proc").join(target.pid.to_string()).join("ns");
     let open = |name: &str| File::open(proc.join(name)).with_context(|| format!("open its {name} namespace"));
     let own = File::open("/proc/self/ns/pid").context("open the pid namespace")?;
@@ -165,7 +162,9 @@ pub(crate) fn start_in(
     if matches!(made, Ok(CloneResult::Child)) {
         IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
         let joined = target.cgroup.join().context("join the cgroup").and_then(|()| {
-            namespaces.iter().try_for_each(|(file, flag)| setns(file.as_fd(), *flag).context("enter a namespace"))
+            namespaces
+                .iter()
+                .try_for_each(|(file, flag)| setns(file.as_fd(), *flag).context("enter a namespace"))
         });
         sys::exit_now(work(joined));
     }

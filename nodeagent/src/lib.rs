@@ -132,6 +132,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
     let service = PodIoServer::new(podio::Service { host, names });
+    let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
     let served =
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
             // The first lines of a log must not wait for the delayed acknowledgement of the answer's head.

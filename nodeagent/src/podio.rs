@@ -26,6 +26,9 @@ pub(crate) use relay::forward;
 /// Records that wait for a client.
 const RECORDS_MAX: usize = 16;
 
+/// Longest request, in bytes: a MiB of data, and what is around it.
+pub(crate) const REQUEST_LENGTH_MAX: usize = (1 << 20) + 256;
+
 /// The pods of this node by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {

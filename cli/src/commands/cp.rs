@@ -1,7 +1,7 @@
 //! `cp`: files and folders into and out of a container. The guest itself packs and unpacks: the image needs no tar.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bulkhead_guest_archive::{Links, pack, unpack};
 use bulkhead_proto::v1;
@@ -9,9 +9,10 @@ use bulkhead_proto::v1::exec_response::Message;
 use clap::Args;
 use prost::bytes::Bytes;
 use tokio::sync::mpsc;
+use tonic::Streaming;
 
 use super::Context;
-use super::exec::Session;
+use super::exec::{Session, next};
 use crate::failure::Failure;
 use crate::target;
 
@@ -85,17 +86,18 @@ pub(crate) async fn run(args: CpArgs, mut context: Context) -> Result<(), Failur
     }
 }
 
-async fn upload(mut session: Session, source: PathBuf) -> Result<(), Failure> {
-    let (placeholder, _) = mpsc::channel(1);
-    let requests = std::mem::replace(&mut session.requests, placeholder);
+async fn upload(session: Session, source: PathBuf) -> Result<(), Failure> {
+    let Session { requests, mut responses } = session;
     let packing = tokio::task::spawn_blocking(move || {
         let out = io::BufWriter::with_capacity(PIECE_LENGTH, ToRequests(requests));
         pack(&source, out, &mut warn)
     });
-    let outcome = finish(&mut session).await;
+    let outcome = finish(&mut responses).await;
     match packing.await {
         // The pod's end says more than that nobody reads any more.
-        Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error.to_string())),
+        Ok(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(error.to_string()))
+        }
         Ok(_) => outcome,
         Err(error) => Err(Failure::failed(error.to_string())),
     }
@@ -110,7 +112,7 @@ async fn download(mut session: Session, target: PathBuf) -> Result<(), Failure> 
         unpacked.and_then(|()| io::copy(&mut input, &mut io::sink()).map(drop))
     });
     let outcome = loop {
-        match session.next().await {
+        match next(&mut session.responses).await {
             Ok(Message::Stdout(data)) => {
                 if pieces.send(data).await.is_err() {
                     break Ok(());
@@ -129,9 +131,9 @@ async fn download(mut session: Session, target: PathBuf) -> Result<(), Failure> 
 }
 
 /// Waits for the end of something that prints nothing but notes.
-async fn finish(session: &mut Session) -> Result<(), Failure> {
+async fn finish(responses: &mut Streaming<v1::ExecResponse>) -> Result<(), Failure> {
     loop {
-        match session.next().await? {
+        match next(responses).await? {
             Message::Stdout(_) => {}
             Message::Stderr(data) => warn_of(&data),
             Message::Exit(exit) => return ended(exit.code),
@@ -140,7 +142,11 @@ async fn finish(session: &mut Session) -> Result<(), Failure> {
 }
 
 fn ended(code: i32) -> Result<(), Failure> {
-    if code == 0 { Ok(()) } else { Err(Failure::failed(format!("the copy ended in the pod with code {code}"))) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("the copy ended in the pod with code {code}")))
+    }
 }
 
 /// Notes of the pod's end. Names of files are whatever somebody called them: a terminal must not obey them.

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 
 use super::*;
 
@@ -26,8 +27,8 @@ fn ends_are_read_as_kubectl_reads_them() {
 fn copy(from: &Path, to: &Path, links: Links) -> (io::Result<()>, Vec<String>) {
     let (mut stream, mut told) = (Vec::new(), Vec::new());
     let mut warn = |text: &str| told.push(text.to_owned());
-    let result = pack(from, &mut stream, &mut warn)
-        .and_then(|()| unpack(stream.as_slice(), to, links, &mut warn));
+    let result =
+        pack(from, &mut stream, &mut warn).and_then(|()| unpack(stream.as_slice(), to, links, &mut warn));
     (result, told)
 }
 

@@ -3,6 +3,7 @@
 mod terminal;
 
 use bulkhead_proto::v1;
+use bulkhead_proto::v1::exec_response::Message;
 use clap::Args;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
@@ -55,16 +56,19 @@ pub(crate) async fn run(args: ExecArgs, context: &Context) -> Result<(), Failure
         size: tty.then(terminal::size).flatten(),
     };
     let what = v1::exec_start::What::Command(command);
-    let session = Session::open(&args.pod, args.container.as_ref(), what, context).await?;
+    let Session { requests, responses } =
+        Session::open(&args.pod, args.container.as_ref(), what, context).await?;
     let raw = if has_terminal { Some(Terminal::make_raw()?) } else { None };
-    let requests = session.requests.clone();
     if has_terminal {
-        tokio::spawn(terminal::tell_sizes(requests.clone()));
+        tokio::spawn(terminal::tell_sizes(requests.downgrade()));
     }
+    // The command's input ends when nobody holds the requests any more.
     if args.stdin {
         tokio::spawn(send_input(tokio::io::stdin(), requests));
+    } else {
+        drop(requests);
     }
-    let code = session.print().await;
+    let code = print(responses).await;
     drop(raw);
     match code? {
         0 => Ok(()),
@@ -98,36 +102,30 @@ impl Session {
         let message = Some(v1::exec_request::Message::Start(start));
         requests.try_send(v1::ExecRequest { message }).expect("there is room in a new queue");
         let request = context.client.request(ReceiverStream::new(receiver));
-        let responses = context
-            .client
-            .call_once(|channel| async move { pod_io(channel).exec(request).await })
-            .await?;
+        let responses =
+            context.client.call_once(|channel| async move { pod_io(channel).exec(request).await }).await?;
         Ok(Self { requests, responses })
     }
+}
 
-    /// The next message.
-    pub(super) async fn next(&mut self) -> Result<v1::exec_response::Message, Failure> {
-        loop {
-            match self.responses.message().await? {
-                Some(v1::ExecResponse { message: Some(message) }) => return Ok(message),
-                Some(v1::ExecResponse { message: None }) => {}
-                None => return Err(Failure::failed("the connection ended before the command did")),
-            }
+/// The next message.
+pub(super) async fn next(responses: &mut Streaming<v1::ExecResponse>) -> Result<Message, Failure> {
+    loop {
+        match responses.message().await? {
+            Some(v1::ExecResponse { message: Some(message) }) => return Ok(message),
+            Some(v1::ExecResponse { message: None }) => {}
+            None => return Err(Failure::failed("the connection ended before the command did")),
         }
     }
+}
 
-    /// Prints all output; the exit code. The input goes on as long as others hold `requests`.
-    async fn print(self) -> Result<i32, Failure> {
-        let Self { requests, responses } = self;
-        drop(requests);
-        let (idle, _) = mpsc::channel(1);
-        let mut rest = Self { requests: idle, responses };
-        loop {
-            match rest.next().await? {
-                v1::exec_response::Message::Stdout(data) => emit_bytes(&data)?,
-                v1::exec_response::Message::Stderr(data) => complain(&data),
-                v1::exec_response::Message::Exit(exit) => return Ok(exit.code),
-            }
+/// Prints all output; the exit code.
+async fn print(mut responses: Streaming<v1::ExecResponse>) -> Result<i32, Failure> {
+    loop {
+        match next(&mut responses).await? {
+            Message::Stdout(data) => emit_bytes(&data)?,
+            Message::Stderr(data) => complain(&data),
+            Message::Exit(exit) => return Ok(exit.code),
         }
     }
 }

@@ -78,7 +78,10 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure
     }
 }
 
-pub(super) async fn open(request: v1::LogsRequest, context: &Context) -> Result<Streaming<v1::LogChunk>, Failure> {
+pub(super) async fn open(
+    request: v1::LogsRequest,
+    context: &Context,
+) -> Result<Streaming<v1::LogChunk>, Failure> {
     context
         .client
         .call(|channel| {
@@ -102,7 +105,9 @@ pub(super) async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, 
             SmolStr::new_static(LABEL_JOB_NAME),
             job.meta.name.as_str().into(),
         )])),
-        other => return Err(Failure::usage(format!("{} has no containers: only pods have", other.object_ref()))),
+        other => {
+            return Err(Failure::usage(format!("{} has no containers: only pods have", other.object_ref())));
+        }
     };
     let filter = Filter { namespace: Some(context.namespace.clone()), ..Filter::default() };
     let (pods, _) = context.client.list(Kind::Pod, &filter).await?;

@@ -58,7 +58,10 @@ fn parse_ports(text: &str) -> Result<Ports, String> {
 fn parse_address(text: &str) -> Result<Vec<IpAddr>, String> {
     match text {
         "localhost" => Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
-        _ => text.parse().map(|ip| vec![ip]).map_err(|_| format!("{text:?} is neither localhost nor an IP address")),
+        _ => text
+            .parse()
+            .map(|ip| vec![ip])
+            .map_err(|_| format!("{text:?} is neither localhost nor an IP address")),
     }
 }
 

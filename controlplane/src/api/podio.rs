@@ -58,9 +58,8 @@ impl Api {
             return Err(Status::failed_precondition(reason.trim_end().to_owned()));
         };
         let name = node.meta.name.clone();
-        let channel = connect(&node.status.facts.address).map_err(|e| {
-            Status::unavailable(format!("the agent of node {name} cannot be reached: {e}"))
-        })?;
+        let channel = connect(&node.status.facts.address)
+            .map_err(|e| Status::unavailable(format!("the agent of node {name} cannot be reached: {e}")))?;
         Ok(Away { node: name, client: PodIoClient::new(channel) })
     }
 }

@@ -172,12 +172,7 @@ fn beneath(base: &impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-fn write(
-    entry: &mut Entry<'_, impl Read>,
-    folder: &impl AsFd,
-    name: &OsStr,
-    mode: Mode,
-) -> io::Result<()> {
+fn write(entry: &mut Entry<'_, impl Read>, folder: &impl AsFd, name: &OsStr, mode: Mode) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let mut file = match openat(folder, name, flags, mode) {
         Err(Errno::ELOOP) => return Err(io::Error::other("a link is there, which is not followed")),

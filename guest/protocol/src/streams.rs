@@ -119,9 +119,9 @@ impl HostStream {
         if let Some(data) = self.waiting.pop_front() {
             return Some(HostMessage::StreamData(StreamData { stream, part, data, end: false }));
         }
-        self.finish.take().then(|| {
-            HostMessage::StreamData(StreamData { stream, part, data: Vec::new(), end: true })
-        })
+        self.finish
+            .take()
+            .then(|| HostMessage::StreamData(StreamData { stream, part, data: Vec::new(), end: true }))
     }
 
     fn hear(&mut self, data: StreamData) {
@@ -190,8 +190,7 @@ impl HostStreams {
         let open = StreamOpen { stream, kind: Some(kind) };
         open.validate()?;
         self.last = stream;
-        self.streams
-            .insert(stream, HostStream { is_connection, open: open.kind, ..HostStream::default() });
+        self.streams.insert(stream, HostStream { is_connection, open: open.kind, ..HostStream::default() });
         Ok(stream)
     }
 

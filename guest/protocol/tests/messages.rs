@@ -2,8 +2,8 @@
 
 use bulkhead_guest_protocol::guest::{self, GuestMessage};
 use bulkhead_guest_protocol::host::{self, HostMessage};
-use bulkhead_guest_protocol::*;
 use bulkhead_guest_protocol::stream::*;
+use bulkhead_guest_protocol::*;
 use proptest::prelude::*;
 
 fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(message: &M) {

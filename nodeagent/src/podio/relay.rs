@@ -58,7 +58,8 @@ pub(crate) async fn begin(streams: &GuestStreams, kind: StreamKind) -> Result<Gu
         }),
         Ok(_) => Err(Status::internal("the pod's guest broke the rules of the stream")),
         Err(_) => {
-            Err(Status::unavailable(format!("the pod's guest did not answer within {OPEN_TIMEOUT:?}")))
+            // Not UNAVAILABLE, which is about the node.
+            Err(Status::deadline_exceeded(format!("the pod's guest did not answer within {OPEN_TIMEOUT:?}")))
         }
     }
 }
@@ -157,10 +158,7 @@ fn relay<T: Send + 'static>(
 ///
 /// # Errors
 /// The client is gone.
-async fn feed(
-    stream: &GuestStream,
-    given: impl Stream<Item = Result<Given, Status>>,
-) -> Result<(), Status> {
+async fn feed(stream: &GuestStream, given: impl Stream<Item = Result<Given, Status>>) -> Result<(), Status> {
     tokio::pin!(given);
     while let Some(one) = given.next().await {
         match one? {
@@ -182,8 +180,7 @@ pub(crate) async fn forward(
     port: u16,
     local: impl AsyncRead + AsyncWrite,
 ) -> Result<(), Status> {
-    let kind =
-        StreamKind::Connect(bulkhead_guest_protocol::stream::Connect { port: u32::from(port) });
+    let kind = StreamKind::Connect(bulkhead_guest_protocol::stream::Connect { port: u32::from(port) });
     let stream = begin(streams, kind).await?;
     let (mut reader, mut writer) = tokio::io::split(local);
     let input = async {

@@ -22,11 +22,10 @@ pub(super) fn size() -> Option<v1::TerminalSize> {
     Some(v1::TerminalSize { rows: size.ws_row.into(), columns: size.ws_col.into() })
 }
 
-/// Sends every new size.
-pub(super) async fn tell_sizes(requests: mpsc::Sender<v1::ExecRequest>) {
+/// Sends every new size, as long as somebody else holds the requests: the command's input must not stay open because of
+/// this.
+pub(super) async fn tell_sizes(requests: mpsc::WeakSender<v1::ExecRequest>) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
-    // The command's input must not stay open because of this.
-    let requests = requests.downgrade();
     while changes.recv().await.is_some() {
         let (Some(requests), Some(size)) = (requests.upgrade(), size()) else { return };
         let message = Some(v1::exec_request::Message::Resize(size));

@@ -4,7 +4,7 @@ use bulkhead_proto::v1;
 use bulkhead_types::FEATURE_LEVEL_MAX;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Fake;
 
