@@ -11,7 +11,7 @@ use crate::time::parse_duration;
 /// Pods in guest VMs on a fleet of ordinary servers.
 ///
 /// Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 not found; 4 no server answered, or what was waited
-/// for did not come in time; 5 conflict with another change.
+/// for did not come in time; 5 conflict with another change. `exec` ends with the code of the command that it ran.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead", version, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -99,6 +99,14 @@ pub(crate) enum Verb {
     Wait(commands::wait_for::WaitArgs),
     /// Print the output of a pod's container
     Logs(commands::logs::LogsArgs),
+    /// Run a command in a pod's container; its exit code becomes this one's
+    Exec(commands::exec::ExecArgs),
+    /// Print what a pod's container prints from now on
+    Attach(commands::attach::AttachArgs),
+    /// Lead ports of this machine into a pod
+    PortForward(commands::port_forward::PortForwardArgs),
+    /// Copy files and folders into and out of a pod's container
+    Cp(commands::cp::CpArgs),
     /// Set the wanted number of replicas
     Scale(commands::scale::ScaleArgs),
     /// Let a workload's size follow what its pods use

@@ -165,6 +165,27 @@ impl Client {
         }
     }
 
+    /// Calls the server that answered last, once: for what must not happen twice. After a failure the next call goes to
+    /// the next server.
+    pub(crate) async fn call_once<R, F, Fut>(&self, call: F) -> Result<R, Failure>
+    where
+        F: FnOnce(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let index = self.preferred.load(Ordering::Relaxed) % self.endpoints.len();
+        let (address, channel) = &self.endpoints[index];
+        let limit = ATTEMPT_TIMEOUT.min(self.timeout);
+        let status = match tokio::time::timeout(limit, call(channel.clone())).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) => Status::deadline_exceeded(format!("{address} did not answer within {limit:?}")),
+        };
+        if is_unavailable(&status) {
+            self.preferred.store(index + 1, Ordering::Relaxed);
+        }
+        Err(status.into())
+    }
+
     /// What each server said last: the one that knows the reason need not be the one that was asked last.
     fn gave_up(&self, said: &BTreeMap<usize, String>) -> Failure {
         let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

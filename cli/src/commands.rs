@@ -3,12 +3,14 @@
 pub(crate) mod advise;
 pub(crate) mod agent;
 pub(crate) mod apply;
+pub(crate) mod attach;
 pub(crate) mod autoscale;
 pub(crate) mod bench;
 pub(crate) mod change;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod cordon;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod debug;
 pub(crate) mod delete;
@@ -19,6 +21,7 @@ pub(crate) mod diff;
 pub(crate) mod drain;
 pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod image;
@@ -28,6 +31,7 @@ pub(crate) mod logs;
 pub(crate) mod member;
 pub(crate) mod node_pool;
 pub(crate) mod patch;
+pub(crate) mod port_forward;
 pub(crate) mod preflight;
 pub(crate) mod quota;
 pub(crate) mod recover;
@@ -111,6 +115,10 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Describe(args) => describe::run(args, &context).await,
         Verb::Delete(args) => delete::run(args, &context).await,
         Verb::Logs(args) => logs::run(args, &context).await,
+        Verb::Exec(args) => exec::run(args, &context).await,
+        Verb::Attach(args) => attach::run(args, &context).await,
+        Verb::PortForward(args) => port_forward::run(args, &context).await,
+        Verb::Cp(args) => cp::run(args, context).await,
         Verb::Scale(args) => scale::run(args, &context).await,
         Verb::Autoscale(args) => autoscale::run(args, &context).await,
         Verb::Create(verb) => create::run(verb, &context).await,

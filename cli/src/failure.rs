@@ -30,11 +30,13 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The server's machine-readable reason, such as `NOT_ALLOWED`; empty when it gave none.
     pub(crate) reason: String,
+    /// The exit code of a command that ran elsewhere, in the place of the class's.
+    code: Option<u8>,
 }
 
 impl Failure {
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), reason: String::new() }
+        Self { class, message: message.into(), reason: String::new(), code: None }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
@@ -44,6 +46,13 @@ impl Failure {
     /// For what the exit code alone says.
     pub(crate) fn silent(class: Class) -> Self {
         Self::new(class, "")
+    }
+
+    /// A command that ran elsewhere ended with this code.
+    pub(crate) fn exited(code: i32) -> Self {
+        let message = format!("command terminated with exit code {code}");
+        // Codes have eight bits; one that has none is a failure all the same.
+        Self { code: Some(u8::try_from(code & 0xff).unwrap_or(1).max(1)), ..Self::failed(message) }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -57,7 +66,7 @@ impl Failure {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.class as u8)
+        ExitCode::from(self.code.unwrap_or(self.class as u8))
     }
 }
 

@@ -10,7 +10,7 @@
 //! command in `commands/`.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 no server answered in time, 5 conflict
-//! with another change. This crate decides nothing: what is acceptable is the servers' to say.
+//! with another change; `exec` ends with the code of the command that it ran. This crate decides nothing: what is acceptable is the servers' to say.
 
 mod args;
 mod client;

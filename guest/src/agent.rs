@@ -4,7 +4,7 @@
 //!  port ──► host messages ─┐                       ┌─► processes (start, signal)
 //!  SIGCHLD ─► ends ────────┼─► Supervisor ─► actions ┼─► channel ─► port
 //!  exec pipes ─► starts ───┤                       └─► power-off
-//!  timers ─────────────────┘      pipes ─► LogRing ─► channel
+//!  timers ─────────────────┘      pipes ─► LogRing ─► channel ◄─► Streams ◄─► commands, connections
 //! ```
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_protocol::guest::{self, GuestMessage, LogStream, PodPhase};
-use bulkhead_guest_protocol::host::{self, HostMessage, PodConfig};
+use bulkhead_guest_protocol::host::{self, HostMessage, PodConfig, StreamKind};
 use bulkhead_guest_protocol::{PROTOCOL_VERSION, TEXT_LENGTH_MAX};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -26,6 +26,7 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
+use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
 use crate::volumes::Volumes;
@@ -43,6 +44,8 @@ const PARTIAL_FRAME_WAIT_MS: u64 = 1_000;
 const USAGE_INTERVAL_MS: u64 = 10_000;
 /// Events taken from the kernel at once.
 const EVENTS_PER_WAIT: usize = 64;
+/// How often output is moved before other events are looked at again.
+const PUMP_ROUNDS_MAX: usize = 16;
 
 const TOKEN_SIGNAL: u64 = 0;
 const TOKEN_PORT: u64 = 1;
@@ -50,6 +53,8 @@ const TOKEN_PORT: u64 = 1;
 const TOKEN_CONTAINERS: u64 = 4;
 /// Task `n` uses the number `TOKEN_TASKS + n`; containers have far fewer.
 const TOKEN_TASKS: u64 = 1 << 32;
+/// Streams use the numbers from here on; there are far fewer tasks.
+const TOKEN_STREAMS: u64 = 1 << 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pipe {
@@ -105,6 +110,9 @@ pub(crate) struct Agent {
     partial_since_ms: Option<u64>,
     /// Probes and hooks that are being done.
     tasks: Vec<TaskProcess>,
+    streams: Streams,
+    /// There may be more output to move although nothing else happens.
+    is_behind: bool,
 }
 
 impl Agent {
@@ -134,6 +142,8 @@ impl Agent {
             acked_at_ms: 0,
             partial_since_ms: None,
             tasks: Vec::new(),
+            streams: Streams::default(),
+            is_behind: false,
         })
     }
 
@@ -152,7 +162,7 @@ impl Agent {
             }
             self.on_timers();
             self.resume_paused();
-            self.pump_logs();
+            self.pump();
             if self.is_over() {
                 self.unmount();
                 return Ok(());
@@ -167,6 +177,7 @@ impl Agent {
                 self.reap();
             }
             TOKEN_PORT => self.on_port(flags),
+            token if token >= TOKEN_STREAMS => self.streams.on_event(token - TOKEN_STREAMS, flags),
             token if token >= TOKEN_TASKS => {
                 // Closing the pipe removes it from epoll.
                 let task = self.tasks.iter_mut().find(|task| TOKEN_TASKS + task.number == token);
@@ -186,6 +197,7 @@ impl Agent {
         // later than the first message, which must not be thrown away.
         if flags.contains(EpollFlags::EPOLLHUP) {
             self.channel.on_hangup();
+            self.streams.close_all(self.now.monotonic_ms);
         }
         let messages = self.channel.read();
         self.on_messages(messages);
@@ -214,7 +226,27 @@ impl Agent {
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
                 }
+                HostMessage::StreamOpen(open) => self.open_stream(open),
+                HostMessage::StreamData(data) => self.streams.data(data),
+                HostMessage::StreamCredit(credit) => self.streams.credit(credit),
+                HostMessage::StreamResize(resize) => {
+                    self.streams.resize(resize.stream, resize.size.unwrap_or_default());
+                }
+                HostMessage::StreamClose(close) => self.streams.close(close.stream, self.now.monotonic_ms),
             }
+        }
+    }
+
+    fn open_stream(&mut self, open: host::StreamOpen) {
+        let container = match &open.kind {
+            Some(StreamKind::Exec(exec)) => exec.container.as_str(),
+            Some(StreamKind::ReadFiles(files) | StreamKind::WriteFiles(files)) => files.container.as_str(),
+            Some(StreamKind::Connect(_)) | None => "",
+        };
+        let mut containers = self.pod.iter().flat_map(|pod| &pod.containers);
+        let target = containers.find(|one| one.config.name == container).and_then(Container::target);
+        if let Some(answer) = self.streams.open(open, target.as_ref(), &self.epoll, TOKEN_STREAMS) {
+            self.channel.send(&answer);
         }
     }
 
@@ -226,11 +258,13 @@ impl Agent {
             );
         }
         self.channel.on_hello();
+        self.streams.close_all(self.now.monotonic_ms);
         self.acked_at_ms = self.now.monotonic_ms;
         let mut answer = guest::Hello {
             protocol_version: PROTOCOL_VERSION,
             boot_ms: self.boot_ms,
             kernel_release: crate::setup::kernel_release(),
+            streams: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -440,6 +474,9 @@ impl Agent {
                 self.supervise(Event::Done { index, task, number, outcome: done.finish(status) });
                 continue;
             }
+            if self.streams.reap(pid, status) {
+                continue;
+            }
             let Some(pod) = &mut self.pod else { continue };
             let Some(index) = pod.containers.iter().position(|container| container.has_pid(pid)) else {
                 continue;
@@ -460,6 +497,7 @@ impl Agent {
             self.on_messages(messages);
             self.partial_since_ms = self.channel.is_partial().then_some(now_ms);
         }
+        self.streams.on_time(now_ms);
         let Some(pod) = &mut self.pod else { return };
         if now_ms >= pod.usage_due_ms {
             pod.usage_due_ms = now_ms + pod.usage_interval_ms;
@@ -495,21 +533,39 @@ impl Agent {
         }
     }
 
-    /// Fills the channel with log data, one message of each container in turn, and writes.
-    fn pump_logs(&mut self) {
-        if let Some(pod) = &mut self.pod {
-            let mut found = true;
-            while found && self.channel.wants_logs() {
-                found = false;
-                for container in &mut pod.containers {
-                    if let Some(message) = container.logs.next_message() {
-                        found = true;
-                        self.channel.send(&message);
-                    }
-                }
+    /// Fills the channel with output, one message of each container and stream in turn, and writes. Where the port
+    /// takes all of it, there is no event that would make it go on: it goes on by itself, within a bound.
+    fn pump(&mut self) {
+        self.is_behind = false;
+        for _ in 0..PUMP_ROUNDS_MAX {
+            let found = self.fill();
+            self.channel.flush();
+            if !found || !self.channel.is_flushed() {
+                return;
             }
         }
-        self.channel.flush();
+        self.is_behind = true;
+    }
+
+    /// False when there is nothing to send.
+    fn fill(&mut self) -> bool {
+        let mut found_any = false;
+        let mut found = true;
+        while found && self.channel.wants_logs() {
+            found = false;
+            for container in self.pod.iter_mut().flat_map(|pod| &mut pod.containers) {
+                if let Some(message) = container.logs.next_message() {
+                    found = true;
+                    self.channel.send(&message);
+                }
+            }
+            found |= self.streams.pump(&mut |message| {
+                self.channel.send(&message);
+                self.channel.wants_logs()
+            });
+            found_any |= found;
+        }
+        found_any
     }
 
     fn is_over(&mut self) -> bool {
@@ -548,7 +604,11 @@ impl Agent {
         let pod = self.pod.as_ref();
         let usage = pod.map(|pod| pod.usage_due_ms);
         let supervisor = pod.and_then(|pod| pod.supervisor.next_deadline_ms());
-        let next = [ending, stall, partial, usage, supervisor].into_iter().flatten().min();
+        let streams = self.streams.next_deadline_ms();
+        if self.is_behind {
+            return EpollTimeout::ZERO;
+        }
+        let next = [ending, stall, partial, usage, supervisor, streams].into_iter().flatten().min();
         let Some(due_ms) = next else { return EpollTimeout::NONE };
         let left_ms = due_ms.saturating_sub(read_clocks().monotonic_ms);
         EpollTimeout::try_from(left_ms).unwrap_or(EpollTimeout::MAX)

@@ -119,9 +119,12 @@ impl Container {
         self.process.as_ref().is_some_and(|process| process.pid == pid)
     }
 
-    /// What a command in it needs, while it has a process.
+    /// What a command in it needs, while its own runs. Before that, what the container sees may still be the guest's.
     pub(crate) fn target(&self) -> Option<Target<'_>> {
         let (process, cgroup) = (self.process.as_ref()?, self.cgroup.as_ref()?);
+        if process.exec.is_some() {
+            return None;
+        }
         Some(Target { config: &self.config, cgroup, pid: process.pid })
     }
 

@@ -8,11 +8,12 @@
 //!               container   disk, cgroup, process  logs     bounded store of output
 //!               sandbox     the child, from clone to execve
 //!               task        probes and hooks, a process each; request  what they ask over loopback
+//!               streams     commands, archives and connections for the host's clients
 //! ```
 //!
 //! It is PID 1 and never returns: at the end, and when something is broken beyond repair, the guest powers off. It
-//! has one thread, trusts the host, and trusts nothing that a container does. It never reaches the network itself,
-//! never chooses an image and never talks to the control plane.
+//! has one thread, trusts the host, and trusts nothing that a container does. It never reaches beyond
+//! the guest's own loopback interface, never chooses an image and never talks to the control plane.
 
 mod agent;
 mod cgroup;
@@ -26,6 +27,7 @@ mod request;
 mod sandbox;
 mod seccomp;
 mod setup;
+mod streams;
 mod supervisor;
 mod sys;
 mod task;
@@ -66,6 +68,9 @@ fn run() -> Result<()> {
     setup::leave_initramfs()?;
     let port = devices.wait_for_port()?;
     drop(devices);
+    // Children begin as copies of this program and are in a container's sight before they execute something else:
+    // nobody in there may look into them, however much root it is.
+    nix::sys::prctl::set_dumpable(false)?;
     let mut agent = agent::Agent::open(&port, boot_ms)?;
     let now = agent::read_clocks().monotonic_ms;
     eprintln!(

@@ -4,9 +4,10 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
+use bulkhead_guest_protocol::stream::TerminalSize;
 use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::libc;
@@ -138,6 +139,45 @@ pub(crate) fn move_tree(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, target: &P
         };
         Errno::result(result).map(drop)
     })?
+}
+
+nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);
+nix::ioctl_write_ptr_bad!(lock_terminal, libc::TIOCSPTLCK, libc::c_int);
+nix::ioctl_write_int_bad!(open_terminal_peer, libc::TIOCGPTPEER);
+nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
+
+/// Gives a terminal a size; one that takes none keeps its own.
+pub(crate) fn resize_terminal(terminal: &impl AsRawFd, size: TerminalSize) {
+    let short = |number: u32| libc::c_ushort::try_from(number).unwrap_or(libc::c_ushort::MAX);
+    let size =
+        libc::winsize { ws_row: short(size.rows), ws_col: short(size.columns), ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads one winsize, which outlives the call.
+    let _ = unsafe { set_window_size(terminal.as_raw_fd(), &raw const size) };
+}
+
+/// Opens the other end of a new terminal, by no path.
+pub(crate) fn terminal_peer(master: &OwnedFd) -> nix::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the request reads one int, which outlives the call.
+    unsafe { lock_terminal(master.as_raw_fd(), &raw const unlocked) }?;
+    // SAFETY: the request takes flags and touches no memory of this program.
+    let fd =
+        unsafe { open_terminal_peer(master.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) }?;
+    // SAFETY: the call made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the terminal at standard input that of the calling process's session.
+pub(crate) fn control_terminal() -> nix::Result<()> {
+    // SAFETY: the request takes an integer and touches no memory of this program.
+    unsafe { set_controlling_terminal(0, 0) }.map(drop)
+}
+
+/// Closes all descriptors from this one on. Whoever owns one must not use it any more: for a child that ends without
+/// dropping anything.
+pub(crate) fn close_from(first: libc::c_uint) -> nix::Result<()> {
+    // SAFETY: close_range(2) touches no memory of this program.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
 }
 
 /// A socket for interface requests.

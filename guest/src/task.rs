@@ -138,6 +138,19 @@ impl TaskProcess {
 
 /// A process in the container that executes a command.
 fn start_command(argv: &[String], target: &Target<'_>, writer: OwnedFd) -> Result<Pid> {
+    let output = writer.try_clone().context("copy a descriptor")?;
+    start_in(target, |joined| {
+        run_child(writer, || {
+            joined?;
+            redirect_stdio(&output, &output)?;
+            enter(argv, target.config)
+        })
+    })
+}
+
+/// A process in the container's namespaces and cgroup, which ends with the exit code of `work`. That is told whether it
+/// is in there.
+pub(crate) fn start_in(target: &Target<'_>, work: impl FnOnce(Result<()>) -> i32) -> Result<Pid> {
     let proc = Path::new("/proc").join(target.pid.to_string()).join("ns");
     let open = |name: &str| File::open(proc.join(name)).with_context(|| format!("open its {name} namespace"));
     let own = File::open("/proc/self/ns/pid").context("open the pid namespace")?;
@@ -147,16 +160,13 @@ fn start_command(argv: &[String], target: &Target<'_>, writer: OwnedFd) -> Resul
     setns(open("pid")?.as_fd(), CloneFlags::CLONE_NEWPID).context("enter its pid namespace")?;
     let made = sys::fork();
     if matches!(made, Ok(CloneResult::Child)) {
-        let output = writer.try_clone();
-        run_child(writer, || {
-            target.cgroup.join().context("join the cgroup")?;
-            for (file, flag) in &namespaces {
-                setns(file.as_fd(), *flag).context("enter a namespace")?;
-            }
-            let output = output.context("copy a descriptor")?;
-            redirect_stdio(&output, &output)?;
-            enter(argv, target.config)
+        IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
+        let joined = target.cgroup.join().context("join the cgroup").and_then(|()| {
+            namespaces
+                .iter()
+                .try_for_each(|(file, flag)| setns(file.as_fd(), *flag).context("enter a namespace"))
         });
+        sys::exit_now(work(joined));
     }
     setns(own.as_fd(), CloneFlags::CLONE_NEWPID).expect("the own namespace can always be entered");
     match made.context("make a process")? {

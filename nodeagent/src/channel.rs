@@ -4,6 +4,7 @@
 //! ```text
 //!  Hello (again each second) ──►  ◄── Hello ── Configure, or ResumeLogs when it was configured before ──►
 //!  ◄── ContainerState · PodState · LogChunk · Usage        AckLogs · Stop ──►
+//!  ◄── what streams say ──────────── clients ──────────── what clients say ──►
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,12 +27,15 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::logs::{PodLogs, Record, Run};
+use crate::streams::GuestStreams;
 use meter::Meter;
 
 /// How often a Hello is sent until it is answered.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// Most bytes that wait to be written; acknowledgements beyond it are left out, the guest repeats itself.
 const OUT_LENGTH_MAX: usize = 2 << 20;
+/// Data of streams is only added while less than this waits to be written, so that all else overtakes it soon.
+const STREAM_BACKLOG_MAX: usize = 256 << 10;
 /// Bytes read at a time.
 const READ_LENGTH: usize = 64 << 10;
 /// A guest that changes its states more often than this in a second waits for the next one.
@@ -51,6 +55,8 @@ pub(crate) struct Talk {
     /// What to run; for a guest that was not told yet.
     pub(crate) config: PodConfig,
     pub(crate) logs: PodLogs,
+    /// What clients have with it.
+    pub(crate) streams: GuestStreams,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// The files of its volumes, once they are known.
     pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
@@ -108,6 +114,12 @@ pub(crate) async fn first_word(stream: UnixStream) -> io::Result<()> {
 impl Talk {
     /// Talks until the guest closes its end.
     pub(crate) async fn run(&mut self, stream: UnixStream) -> io::Result<()> {
+        let result = self.converse(stream).await;
+        self.streams.fail_all("the connection to the pod's guest was lost");
+        result
+    }
+
+    async fn converse(&mut self, stream: UnixStream) -> io::Result<()> {
         let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
         let mut buffer = vec![0; READ_LENGTH];
         self.stop.mark_changed();
@@ -128,6 +140,7 @@ impl Talk {
                     let volumes = self.files.borrow_and_update().clone();
                     talk.say_files(&volumes);
                 }
+                () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
                     if !talk.exchange(&stream, ready?, &mut buffer)? {
@@ -138,6 +151,9 @@ impl Talk {
                     }
                     talk.acknowledge();
                 }
+            }
+            if talk.greeted {
+                talk.say_streams(&self.streams);
             }
         }
     }
@@ -169,6 +185,12 @@ impl Talk {
             return;
         }
         tracing::debug!(pod = %self.pod, boot_ms = hello.boot_ms, kernel = hello.kernel_release, "the guest is up");
+        if !hello.streams {
+            self.streams.end(
+                "the pod's guest was started by an earlier version of the agent, which has no commands and connections; \
+                 they work once the pod is started again",
+            );
+        }
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {
@@ -219,6 +241,10 @@ impl Talk {
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
+            message @ (GuestMessage::StreamOpened(_)
+            | GuestMessage::StreamData(_)
+            | GuestMessage::StreamCredit(_)
+            | GuestMessage::StreamClosed(_)) => self.streams.hear(message),
             GuestMessage::Pong(_) | GuestMessage::Hello(_) => {}
         }
     }
@@ -348,6 +374,15 @@ impl Conversation {
     fn say_files(&mut self, volumes: &[VolumeFiles]) {
         for message in volumes.iter().flat_map(files::messages) {
             self.say(&HostMessage::VolumeFiles(message));
+        }
+    }
+
+    /// What clients have for the guest, as long as there is room for it.
+    fn say_streams(&mut self, streams: &GuestStreams) {
+        while self.out.len() < STREAM_BACKLOG_MAX
+            && let Some(message) = streams.next_message()
+        {
+            self.say(&message);
         }
     }
 

@@ -17,6 +17,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         instance: 2,
         config: PodConfig { containers: vec![container], ..PodConfig::default() },
         logs: logs.clone(),
+        streams: GuestStreams::default(),
         inputs,
         files: watch::channel(Vec::new()).1,
         stop: stopped,

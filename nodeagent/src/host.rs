@@ -12,6 +12,7 @@ use crate::boot::{BootAssets, BootError, BootSources};
 use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::records::Records;
+use crate::streams::StreamStore;
 use crate::volumes::Volumes;
 
 /// The host, as pods need it.
@@ -21,6 +22,8 @@ pub(crate) struct Host {
     pub(crate) records: Records,
     pub(crate) images: ImageStore,
     pub(crate) logs: LogStore,
+    /// What clients have with guests.
+    pub(crate) streams: StreamStore,
     pub(crate) boot: Boot,
     pub(crate) qemu: PathBuf,
     /// The program that becomes a guard, with what it needs to be told for that.

@@ -1,7 +1,7 @@
 //! The node agent: runs every pod of its node in a guest VM of its own.
 //!
 //! ```text
-//!  servers ◄── session ──┐                               ┌── podio ◄── servers (logs)
+//!  servers ◄── session ──┐                               ┌── podio ◄── servers (logs, exec, port-forward)
 //!                        ▼                               ▼
 //!                   driver: owns the core           logs on disk
 //!                   Input ─► Agent ─► Action             ▲
@@ -27,6 +27,7 @@ mod error;
 mod facts;
 mod guard;
 mod host;
+pub mod host_ports;
 pub mod image;
 mod logs;
 mod machine;
@@ -36,6 +37,7 @@ mod probe;
 mod qmp;
 mod records;
 mod session;
+mod streams;
 mod trace;
 mod vm;
 mod volumes;
@@ -54,6 +56,7 @@ pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 pub use guard::run_guard;
 pub use machine::MachineTree;
+pub use streams::{GuestStream, GuestStreams};
 
 // No planted bug is in this build: it would not compile.
 bulkhead_canary::unarmed!();
@@ -103,6 +106,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         records: records::Records::new(&data.path),
         images,
         logs: logs::LogStore::default(),
+        streams: streams::StreamStore::default(),
         boot,
         qemu: config.qemu.clone(),
         guard: config.guard.clone(),
@@ -128,6 +132,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
     let service = PodIoServer::new(podio::Service { host, names });
+    let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
     let served =
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
             // The first lines of a log must not wait for the delayed acknowledgement of the answer's head.

@@ -1,9 +1,12 @@
-//! What comes out of this node's pods, for the servers to pass on.
+//! What goes into and comes out of this node's pods, for the servers to pass on.
+
+mod relay;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bulkhead_guest_protocol::stream::{Connect, Exec, Files, StreamKind};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_server::PodIo;
 use bulkhead_types::{ObjectId, PodIntent};
@@ -11,13 +14,20 @@ use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::host::Host;
 use crate::logs::{Record, Selection, read};
+use crate::streams::GuestStreams;
+#[cfg(test)]
+pub(crate) use relay::begin;
+pub(crate) use relay::forward;
 
 /// Records that wait for a client.
 const RECORDS_MAX: usize = 16;
+
+/// Longest request, in bytes: a MiB of data, and what is around it.
+pub(crate) const REQUEST_LENGTH_MAX: usize = (1 << 20) + 256;
 
 /// The pods of this node by name.
 #[derive(Clone, Debug, Default)]
@@ -75,17 +85,80 @@ pub(crate) struct Service {
     pub(crate) names: Names,
 }
 
-type Chunks = Pin<Box<dyn Stream<Item = Result<v1::LogChunk, Status>> + Send>>;
+/// What a call answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Chunks = Answers<v1::LogChunk>;
+
+impl Service {
+    fn find(&self, namespace: &str, pod: &str) -> Result<Known, Status> {
+        let missing = || Status::not_found(format!("pod {namespace}/{pod} is not on this node"));
+        self.names.find(namespace, pod).ok_or_else(missing)
+    }
+
+    /// The streams of a pod whose guest runs.
+    fn streams(&self, known: &Known) -> Result<GuestStreams, Status> {
+        let missing = || Status::failed_precondition("the pod's guest does not run");
+        self.host.streams.find(known.id).ok_or_else(missing)
+    }
+}
+
+fn exec_kind(start: v1::ExecStart, container: String) -> Result<StreamKind, Status> {
+    use v1::exec_start::What;
+    Ok(match start.what.ok_or_else(|| Status::invalid_argument("the start names nothing to do"))? {
+        What::Command(command) => StreamKind::Exec(Exec {
+            container,
+            argv: command.argv,
+            stdin: command.stdin,
+            tty: command.tty,
+            size: command.size.map(relay::size),
+        }),
+        What::ReadPath(path) => StreamKind::ReadFiles(Files { container, path }),
+        What::WritePath(path) => StreamKind::WriteFiles(Files { container, path }),
+    })
+}
 
 #[tonic::async_trait]
 impl PodIo for Service {
     type LogsStream = Chunks;
+    type ExecStream = Answers<v1::ExecResponse>;
+    type PortForwardStream = Answers<v1::PortForwardResponse>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(v1::ExecRequest { message: Some(v1::exec_request::Message::Start(start)) }) =
+            requests.message().await?
+        else {
+            return Err(Status::invalid_argument("the first request is no start"));
+        };
+        let known = self.find(&start.namespace, &start.pod)?;
+        let container = choose(&known.containers, &start.container)?;
+        let streams = self.streams(&known)?;
+        let stream = relay::begin(&streams, exec_kind(start, container)?).await?;
+        Ok(Response::new(Box::pin(relay::exec(stream, requests))))
+    }
+
+    async fn port_forward(
+        &self,
+        request: Request<Streaming<v1::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(v1::PortForwardRequest { message: Some(v1::port_forward_request::Message::Start(start)) }) =
+            requests.message().await?
+        else {
+            return Err(Status::invalid_argument("the first request is no start"));
+        };
+        let streams = self.streams(&self.find(&start.namespace, &start.pod)?)?;
+        let kind = StreamKind::Connect(Connect { port: start.port });
+        let stream = relay::begin(&streams, kind).await?;
+        Ok(Response::new(Box::pin(relay::port_forward(stream, requests))))
+    }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
-        let missing =
-            || Status::not_found(format!("pod {}/{} is not on this node", request.namespace, request.pod));
-        let known = self.names.find(&request.namespace, &request.pod).ok_or_else(missing)?;
+        let known = self.find(&request.namespace, &request.pod)?;
         let container = choose(&known.containers, &request.container)?;
         let dir = self.host.records.pod_dir(known.id).join("logs");
         let logs = match self.host.logs.find(known.id) {

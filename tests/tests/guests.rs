@@ -1,7 +1,9 @@
 //! Real guests under QEMU: output, exit codes, restarts, and what survives whom.
 
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bulkhead_tests::{Agent, Cluster, IMAGE_NAME, build_layout, find_program, guest_environment, skip, wait};
 use serde_json::Value;
@@ -486,4 +488,141 @@ fn a_volume_outlives_its_pod() {
     fleet.delete(&["pvc", "data"]);
     wait::until_true("no volume left", CHANGE_SECONDS, || volumes().is_empty());
     assert!(fleet.cluster.cli().object("pvc", "data").is_none(), "the claim goes once its data is gone");
+}
+
+/// A command line that reads `input`: exit code, output, complaints.
+fn with_input(fleet: &Fleet, args: &[&str], input: &[u8]) -> (i32, Vec<u8>, String) {
+    let mut command = fleet.cluster.cli().command(args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.as_mut().expect("the program starts");
+    let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
+    let writing = std::thread::spawn(move || stdin.write_all(&input));
+    let mut stdout = child.stdout.take().expect("piped");
+    let reading = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        stdout.read_to_end(&mut all).map(|_| all)
+    });
+    let mut stderr = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
+    let status = child.wait().expect("waited for");
+    let _ = writing.join();
+    let stdout = reading.join().expect("read").expect("read");
+    (status.code().expect("no signal"), stdout, stderr)
+}
+
+/// A command line that runs on, and its output.
+fn background(fleet: &Fleet, args: &[&str]) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    let mut command = fleet.cluster.cli().command(args);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let stdout = BufReader::new(child.stdout.take().expect("piped"));
+    (child, stdout)
+}
+
+fn line(of: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    of.read_line(&mut line).expect("a line");
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn commands_connections_and_files_go_into_a_running_pod() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let script =
+        "/bin/busybox nc -ll -p 7000 -e /bin/busybox cat & while :; do echo tick; /bin/busybox sleep 1; done";
+    fleet.apply(&pod("io", "Never", &[], script));
+    fleet.await_pod("io", BOOT_SECONDS, &["\"ready\":true"]);
+    check_exec(&fleet);
+    check_client_gone(&fleet);
+    check_port_forward(&fleet);
+    check_cp(&fleet);
+    let (mut attached, mut output) = background(&fleet, &["attach", "io"]);
+    assert_eq!(line(&mut output), "tick");
+    attached.kill().expect("killed");
+    attached.wait().expect("waited for");
+    fleet.cluster.cli().run(&["attach", "-i", "io"]).refused(2, &["neither standard input nor a terminal"]);
+    fleet.delete(&["pod", "io"]);
+    fleet.await_nothing_left();
+}
+
+fn check_exec(fleet: &Fleet) {
+    let script = "/bin/busybox cat; echo bad >&2; exit 7";
+    let input: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let (code, stdout, stderr) = with_input(fleet, &["exec", "-i", "io", "--", "sh", "-c", script], &input);
+    assert_eq!((code, stderr.as_str()), (7, "bad\nerror: command terminated with exit code 7\n"));
+    assert!(stdout == input, "{} bytes of {}", stdout.len(), input.len());
+    let exec = |args: &[&str]| fleet.cluster.cli().run(&[&["exec", "io"], args].concat());
+    assert_eq!(exec(&["--", "sh", "-c", "kill -9 $$"]).code, 137);
+    exec(&["--", "nobody"]).refused(127, &["nobody: not found in the container's PATH"]);
+    exec(&["-c", "other", "--", "sh"]).refused(3, &["the pod has no container other"]);
+    let inside =
+        exec(&["--", "sh", "-c", "/bin/busybox hostname; /bin/busybox cat /proc/1/comm /proc/self/cgroup"]);
+    assert_eq!(inside.ok(), "io\nsh\n0::/\n");
+    let terminal = exec(&["-t", "--", "sh", "-c", "/bin/busybox tty; echo $TERM; test -t 2 && exit 5"]);
+    assert_eq!((terminal.code, terminal.stdout.as_str()), (5, "/dev/pts/0\r\nxterm\r\n"));
+}
+
+/// Of a client that is killed, the command ends: here by SIGKILL, because it does not listen to SIGHUP.
+fn check_client_gone(fleet: &Fleet) {
+    let script = "trap '' HUP; echo $$; while :; do /bin/busybox sleep 1; done";
+    let (mut client, mut output) = background(fleet, &["exec", "io", "--", "sh", "-c", script]);
+    let pid = line(&mut output);
+    let lives =
+        || fleet.cluster.cli().run(&["exec", "io", "--", "sh", "-c", &format!("kill -0 {pid}")]).code == 0;
+    assert!(lives());
+    client.kill().expect("killed");
+    client.wait().expect("waited for");
+    wait::until_true("the end of the command", CHANGE_SECONDS, || !lives());
+}
+
+fn check_port_forward(fleet: &Fleet) {
+    let ports = [":7000", ":7001"];
+    let args = [&["port-forward", "--address", "127.0.0.1", "io"], &ports[..]].concat();
+    let (mut forwarding, mut output) = background(fleet, &args);
+    let mut address = |remote: &str| {
+        let line = line(&mut output);
+        let found =
+            line.strip_prefix("Forwarding from ").and_then(|l| l.strip_suffix(&format!(" -> {remote}")));
+        found.unwrap_or_else(|| panic!("{line}")).to_owned()
+    };
+    let (open, closed) = (address("7000"), address("7001"));
+    let mut sockets = [TcpStream::connect(&open), TcpStream::connect(&open)].map(|s| s.expect("connected"));
+    for (n, socket) in sockets.iter_mut().enumerate() {
+        socket.write_all(&vec![b'a' + n as u8; 50_000]).expect("written");
+    }
+    for (n, socket) in sockets.iter_mut().enumerate() {
+        socket.shutdown(std::net::Shutdown::Write).expect("half-closed");
+        let mut all = Vec::new();
+        socket.read_to_end(&mut all).expect("until the end");
+        assert!(all == vec![b'a' + n as u8; 50_000], "{} bytes", all.len());
+    }
+    let mut refused = TcpStream::connect(&closed).expect("accepted, at first");
+    assert_eq!(refused.read(&mut [0; 8]).unwrap_or(0), 0);
+    forwarding.kill().expect("killed");
+    let mut stderr = String::new();
+    forwarding.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
+    forwarding.wait().expect("waited for");
+    assert!(stderr.contains("port 7001 in the pod: ") && stderr.contains("refused"), "{stderr}");
+}
+
+fn check_cp(fleet: &Fleet) {
+    let dir = fleet.cluster.dir();
+    let (source, back) = (dir.join("source"), dir.join("back"));
+    std::fs::create_dir_all(source.join("sub")).expect("made");
+    let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 241) as u8).collect();
+    std::fs::write(source.join("sub/file"), &content).expect("written");
+    let path = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let cli = fleet.cluster.cli();
+    let _ = cli.run(&["cp", &path(&source), "io:/copied"]).ok();
+    let (code, stdout, _) =
+        with_input(fleet, &["exec", "io", "--", "/bin/busybox", "cat", "/copied/sub/file"], b"");
+    assert!((code, &stdout) == (0, &content), "{code}, {} bytes", stdout.len());
+    // Into what is there, and through no link of the container.
+    let link = "/bin/busybox ln -s /proc/1/root /copied/link && /bin/busybox ln -s /copied /alias";
+    let _ = cli.run(&["exec", "io", "--", "sh", "-c", link]).ok();
+    let done = cli.run(&["cp", "io:/alias", &path(&back)]);
+    assert!(done.code == 0 && done.stderr.contains("\"back/link\" is a link"), "{}", done.stderr);
+    assert!(std::fs::read(back.join("sub/file")).expect("there") == content);
+    assert!(std::fs::symlink_metadata(back.join("link")).is_err());
+    cli.run(&["cp", "io:/nothing", &path(&back)]).refused(1, &["/nothing: No such file"]);
 }

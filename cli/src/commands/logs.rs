@@ -78,7 +78,10 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure
     }
 }
 
-async fn open(request: v1::LogsRequest, context: &Context) -> Result<Streaming<v1::LogChunk>, Failure> {
+pub(super) async fn open(
+    request: v1::LogsRequest,
+    context: &Context,
+) -> Result<Streaming<v1::LogChunk>, Failure> {
     context
         .client
         .call(|channel| {
@@ -89,7 +92,7 @@ async fn open(request: v1::LogsRequest, context: &Context) -> Result<Streaming<v
 }
 
 /// The pod that is meant; of a workload, the newest that runs.
-async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, Failure> {
+pub(super) async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, Failure> {
     let object = target::parse_one(&[word.to_owned()], &context.namespace, Kind::Pod)?;
     let selector = match context.client.get(&object).await? {
         Object::Pod(pod) => return Ok(pod),
@@ -102,7 +105,9 @@ async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, Failure> {
             SmolStr::new_static(LABEL_JOB_NAME),
             job.meta.name.as_str().into(),
         )])),
-        other => return Err(Failure::usage(format!("{} has no output: only pods have", other.object_ref()))),
+        other => {
+            return Err(Failure::usage(format!("{} has no containers: only pods have", other.object_ref())));
+        }
     };
     let filter = Filter { namespace: Some(context.namespace.clone()), ..Filter::default() };
     let (pods, _) = context.client.list(Kind::Pod, &filter).await?;
@@ -121,7 +126,7 @@ async fn find_pod(word: &str, context: &Context) -> Result<Arc<Pod>, Failure> {
 
 /// The container that is meant: as kubectl does, the one beside init containers when there is one; else it has to be
 /// named, as the agent says.
-fn container(pod: &Pod, named: Option<&String>) -> String {
+pub(super) fn container(pod: &Pod, named: Option<&String>) -> String {
     match (named, &pod.spec.containers[..]) {
         (Some(name), _) => name.clone(),
         (None, [only]) => only.name.to_string(),

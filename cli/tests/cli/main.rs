@@ -439,6 +439,62 @@ async fn logs_are_printed_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_code_of_a_command_in_a_pod_becomes_this_ones() {
+    let fake = with_web().await;
+    fake.put_running_pod("web-1", "node-1");
+    // Standard input, which is asked for, is empty and no terminal.
+    check(
+        &fake,
+        &["exec", "-it", "web-1", "-c", "web", "--", "sh", "-c", "exit 3"],
+        expect![[r#"
+        exit 3
+        web-1 ["sh", "-c", "exit 3"] stdin=true tty=false
+        standard input is no terminal: the command has none either
+        error: command terminated with exit code 3
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["exec", "web-1", "-c", "stopped", "--", "sh"],
+        expect![[r#"
+        exit 1
+        error: container stopped does not run
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["attach", "web-1"],
+        expect![[r#"
+        exit 0
+        hello world
+        second
+        third
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["cp", "here", "there"],
+        expect![[r#"
+        exit 2
+        error: neither is in a pod: POD:PATH
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
+        &["cp", "web-1:/etc", "prod/web-1:/etc"],
+        expect![[r#"
+        exit 2
+        error: one of the two must be on this machine
+    "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_leaves_alone_what_nobody_would_start_again() {
     let fake = with_web().await;
     fake.put_running_pod("lonely", "node-1");

@@ -1,12 +1,13 @@
 //! What the guest says to the host. No message holds a list; see the crate's description.
 
 use crate::message::{check_enum, check_length};
+pub use crate::stream::{StreamClosed, StreamCredit, StreamData, StreamEnd, StreamOpened, StreamPart};
 use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -37,6 +38,18 @@ pub enum GuestMessage {
     /// The last message before power-off.
     #[prost(message, tag = "8")]
     Stopping(Stopping),
+    /// A stream that the host asked for has begun.
+    #[prost(message, tag = "9")]
+    StreamOpened(StreamOpened),
+    /// Bytes of a stream.
+    #[prost(message, tag = "10")]
+    StreamData(StreamData),
+    /// Room for more bytes of a stream.
+    #[prost(message, tag = "11")]
+    StreamCredit(StreamCredit),
+    /// A stream is over.
+    #[prost(message, tag = "12")]
+    StreamClosed(StreamClosed),
 }
 
 /// Answers the host's Hello.
@@ -63,6 +76,9 @@ pub struct Hello {
     /// How many ContainerState messages follow.
     #[prost(uint32, tag = "7")]
     pub container_count: u32,
+    /// It knows streams; guests of earlier versions do not.
+    #[prost(bool, tag = "8")]
+    pub streams: bool,
 }
 
 /// Kubernetes' three container states.
@@ -274,7 +290,9 @@ impl GuestMessage {
                 Ok(())
             }
             Self::Usage(m) => check_length("Usage.container", &m.container, NAME_LENGTH_MAX),
-            Self::Pong(_) => Ok(()),
+            Self::StreamData(m) => m.validate(),
+            Self::StreamClosed(m) => m.validate(),
+            Self::Pong(_) | Self::StreamOpened(_) | Self::StreamCredit(_) => Ok(()),
             Self::Stopping(m) => {
                 check_length("Stopping.reason", &m.reason, NAME_LENGTH_MAX)?;
                 check_length("Stopping.message", &m.message, TEXT_LENGTH_MAX)

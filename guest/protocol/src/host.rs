@@ -4,6 +4,10 @@ pub use crate::check::{
     Check, CheckConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig, SleepCheck, TcpCheck,
 };
 use crate::message::{check_enum, check_length};
+pub use crate::stream::{
+    Connect, Exec, Files, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen, StreamResize,
+    TerminalSize,
+};
 use crate::volume::is_plain;
 pub use crate::volume::{MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
@@ -11,7 +15,7 @@ use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -42,6 +46,21 @@ pub enum HostMessage {
     /// Files of one volume, before Configure or at any time after it.
     #[prost(message, tag = "7")]
     VolumeFiles(VolumeFiles),
+    /// Begin a stream.
+    #[prost(message, tag = "8")]
+    StreamOpen(StreamOpen),
+    /// Bytes of a stream.
+    #[prost(message, tag = "9")]
+    StreamData(StreamData),
+    /// Room for more bytes of a stream.
+    #[prost(message, tag = "10")]
+    StreamCredit(StreamCredit),
+    /// A stream's terminal has another size.
+    #[prost(message, tag = "11")]
+    StreamResize(StreamResize),
+    /// The client of a stream is gone.
+    #[prost(message, tag = "12")]
+    StreamClose(StreamClose),
 }
 
 /// Opens a conversation.
@@ -282,7 +301,14 @@ impl HostMessage {
             Self::ResumeLogs(m) => check_length("ResumeLogs.container", &m.container, NAME_LENGTH_MAX),
             Self::AckLogs(m) => check_length("AckLogs.container", &m.container, NAME_LENGTH_MAX),
             Self::VolumeFiles(m) => m.validate(),
-            Self::Hello(_) | Self::Stop(_) | Self::Ping(_) => Ok(()),
+            Self::StreamOpen(m) => m.validate(),
+            Self::StreamData(m) => m.validate(),
+            Self::Hello(_)
+            | Self::Stop(_)
+            | Self::Ping(_)
+            | Self::StreamCredit(_)
+            | Self::StreamResize(_)
+            | Self::StreamClose(_) => Ok(()),
         }
     }
 }

@@ -16,7 +16,9 @@
 //! 3. States, logs and usage flow as they happen. Log data stays in the guest, within a bound, until the host
 //!    acknowledges it by offset; after a new Hello the guest sends everything unacknowledged again, or what
 //!    [`host::ResumeLogs`] asks for.
-//! 4. [`guest::Stopping`] is the last message before the guest powers off.
+//! 4. Streams ([`stream`]) are what goes into and comes out of the pod on request: commands, connections, files. A
+//!    Hello ends all of them. The host's end is [`HostStreams`].
+//! 5. [`guest::Stopping`] is the last message before the guest powers off.
 //!
 //! The guest trusts the host. The host must treat every byte as hostile: frames and every field are bounded, and no
 //! guest message holds a list, so that a small frame cannot decode into a large value.
@@ -30,6 +32,8 @@ mod frame;
 pub mod guest;
 pub mod host;
 mod message;
+pub mod stream;
+mod streams;
 mod volume;
 
 pub use error::{DecodeError, FrameError};
@@ -37,6 +41,7 @@ pub use frame::{FRAME_HEADER_LENGTH, FrameReader, append_frame};
 pub use guest::GuestMessage;
 pub use host::HostMessage;
 pub use message::{Wire, decode, encode};
+pub use streams::{HostStreams, OpenError, StreamEvent};
 
 /// Version of this protocol. The two ends must agree on it exactly; the agent ships the guest binary with itself.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -2,6 +2,7 @@
 
 use bulkhead_guest_protocol::guest::{self, GuestMessage};
 use bulkhead_guest_protocol::host::{self, HostMessage};
+use bulkhead_guest_protocol::stream::*;
 use bulkhead_guest_protocol::*;
 use proptest::prelude::*;
 
@@ -59,6 +60,63 @@ fn golden_payloads() {
     assert_eq!(
         chunk.to_payload(),
         [0x22, 14, 0x0a, 1, b'a', 0x10, 2, 0x18, 1, 0x20, 5, 0x28, 7, 0x32, 1, b'x']
+    );
+}
+
+#[test]
+fn golden_streams() {
+    let connect = StreamKind::Connect(Connect { port: 80 });
+    let open = HostMessage::StreamOpen(StreamOpen { stream: 1, kind: Some(connect) });
+    assert_eq!(open.to_payload(), [0x42, 6, 8, 1, 0x2a, 2, 8, 80]);
+    let data = StreamData { stream: 2, part: StreamPart::Errors.into(), data: b"x".to_vec(), end: true };
+    let fields = [9, 8, 2, 0x10, 1, 0x1a, 1, b'x', 0x20, 1];
+    assert_eq!(GuestMessage::StreamData(data.clone()).to_payload(), [&[0x52], &fields[..]].concat());
+    assert_eq!(HostMessage::StreamData(data).to_payload(), [&[0x4a], &fields[..]].concat());
+    let credit = StreamCredit { stream: 3, bytes: 300 };
+    assert_eq!(HostMessage::StreamCredit(credit).to_payload(), [0x52, 5, 8, 3, 0x10, 0xac, 2]);
+    assert_eq!(GuestMessage::StreamCredit(credit).to_payload(), [0x5a, 5, 8, 3, 0x10, 0xac, 2]);
+    let size = Some(TerminalSize { rows: 24, columns: 80 });
+    let resize = HostMessage::StreamResize(StreamResize { stream: 4, size });
+    assert_eq!(resize.to_payload(), [0x5a, 8, 8, 4, 0x12, 4, 8, 24, 0x10, 80]);
+    assert_eq!(HostMessage::StreamClose(StreamClose { stream: 5 }).to_payload(), [0x62, 2, 8, 5]);
+    assert_eq!(GuestMessage::StreamOpened(StreamOpened { stream: 6 }).to_payload(), [0x4a, 2, 8, 6]);
+    let closed =
+        StreamClosed { stream: 7, end: StreamEnd::Failed.into(), exit_code: Some(2), message: "m".into() };
+    let payload = GuestMessage::StreamClosed(closed).to_payload();
+    assert_eq!(payload, [0x62, 9, 8, 7, 0x10, 3, 0x18, 2, 0x22, 1, b'm']);
+}
+
+#[test]
+fn streams_are_bounded_in_both_directions() {
+    let open = |kind| HostMessage::StreamOpen(StreamOpen { stream: 1, kind });
+    let exec = |argv: &[&str]| {
+        let argv = argv.iter().map(ToString::to_string).collect();
+        open(Some(StreamKind::Exec(Exec { container: "main".into(), argv, tty: true, ..Exec::default() })))
+    };
+    round_trip(&exec(&["sh", "-c", ""]));
+    check_refused(&open(None), "Field StreamOpen.kind: is missing");
+    check_refused(&exec(&[]), "Field Exec.argv: holds no command");
+    check_refused(&exec(&["a\0"]), "Field Exec.argv: holds a NUL byte");
+    check_refused(&exec(&["a"; 5000]), "Field Exec.argv: is too long");
+    let files = |path: &str| Files { container: "main".into(), path: path.into() };
+    round_trip(&open(Some(StreamKind::ReadFiles(files("/etc")))));
+    check_refused(&open(Some(StreamKind::WriteFiles(files("")))), "Field Files.path: is no path");
+    let port = |port| open(Some(StreamKind::Connect(Connect { port })));
+    check_refused(&port(65_536), "Field Connect.port: is no port");
+    let data = |length| StreamData { data: vec![0; length], ..StreamData::default() };
+    round_trip(&GuestMessage::StreamData(data(STREAM_DATA_LENGTH_MAX)));
+    check_refused(
+        &GuestMessage::StreamData(data(STREAM_DATA_LENGTH_MAX + 1)),
+        "Field StreamData.data: 16385 bytes, the limit is 16384",
+    );
+    let odd = StreamData { part: 2, ..StreamData::default() };
+    check_refused(&GuestMessage::StreamData(odd), "Field StreamData.part: unknown value 2");
+    let odd = StreamClosed { end: 4, ..StreamClosed::default() };
+    check_refused(&GuestMessage::StreamClosed(odd), "Field StreamClosed.end: unknown value 4");
+    let long = StreamClosed { message: "m".repeat(TEXT_LENGTH_MAX + 1), ..StreamClosed::default() };
+    check_refused(
+        &GuestMessage::StreamClosed(long),
+        "Field StreamClosed.message: 4097 bytes, the limit is 4096",
     );
 }
 

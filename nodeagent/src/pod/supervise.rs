@@ -53,11 +53,13 @@ impl Vm {
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
         let pod_dir = host.records.pod_dir(launched.pod);
+        let streams = host.streams.begin(launched.pod);
         let talk = Talk {
             pod: launched.pod,
             instance,
             config: launched.config.clone(),
             logs: host.logs.pod(launched.pod, &pod_dir.join("logs")),
+            streams,
             inputs: inputs.clone(),
             stop: stopped,
             files: files_changed,
@@ -114,7 +116,7 @@ async fn watch_over(
 ) {
     let Launched { process, instance, pod, dir, .. } = launched;
     let exited = CancellationToken::new();
-    let logs = talk.logs.clone();
+    let (logs, streams) = (talk.logs.clone(), talk.streams.clone());
     let log = pod_dir.join(CONSOLE_LOG);
     let mut console = watched(console::record(dir.clone(), log, exited.clone()));
     let control = watched(control(dir.join(QMP_SOCKET), pod));
@@ -127,6 +129,7 @@ async fn watch_over(
     let _ = tokio::time::timeout(LAST_WORDS, read_out).await;
     drop((channel, console, control, renewals));
     logs.end_all();
+    streams.end("the pod's guest has ended");
     let last_console = console::last_lines(&pod_dir, &dir);
     tracing::info!(%pod, instance, status, "guest ended");
     // Disks and sockets of a guest that ended are of no use to anybody.

@@ -140,7 +140,13 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             (answers, true)
         }
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
-        HostMessage::ResumeLogs(_) | HostMessage::AckLogs(_) => (Vec::new(), false),
+        HostMessage::ResumeLogs(_)
+        | HostMessage::AckLogs(_)
+        | HostMessage::StreamOpen(_)
+        | HostMessage::StreamData(_)
+        | HostMessage::StreamCredit(_)
+        | HostMessage::StreamResize(_)
+        | HostMessage::StreamClose(_) => (Vec::new(), false),
     }
 }
 

@@ -4,7 +4,7 @@ use bulkhead_proto::v1;
 use bulkhead_types::FEATURE_LEVEL_MAX;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Fake;
 
@@ -74,6 +74,47 @@ impl v1::cluster_server::Cluster for Fake {
 #[tonic::async_trait]
 impl v1::pod_io_server::PodIo for Fake {
     type LogsStream = BoxStream<'static, Result<v1::LogChunk, Status>>;
+    type ExecStream = BoxStream<'static, Result<v1::ExecResponse, Status>>;
+    type PortForwardStream = BoxStream<'static, Result<v1::PortForwardResponse, Status>>;
+
+    /// A command that says what it was asked for, what it read once its input has ended, and ends with 3. Without a
+    /// container it is refused.
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        use v1::exec_request::Message as Asked;
+        use v1::exec_response::Message as Answer;
+        let mut requests = request.into_inner();
+        let Some(v1::ExecRequest { message: Some(Asked::Start(start)) }) = requests.message().await? else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let Some(v1::exec_start::What::Command(command)) = start.what else {
+            return Err(Status::unimplemented("not needed by the tests"));
+        };
+        if start.container == "stopped" {
+            return Err(Status::failed_precondition("container stopped does not run"));
+        }
+        let mut read = Vec::new();
+        while let Some(v1::ExecRequest { message: Some(Asked::Stdin(data)) }) = requests.message().await? {
+            read.extend(data);
+        }
+        let asked = format!("{} {:?} stdin={} tty={}\n", start.pod, command.argv, command.stdin, command.tty);
+        let answer = |answer| Ok(v1::ExecResponse { message: Some(answer) });
+        let answers = [
+            answer(Answer::Stdout(asked.into())),
+            answer(Answer::Stderr(read.into())),
+            answer(Answer::Exit(v1::ExecExit { code: 3 })),
+        ];
+        Ok(Response::new(stream::iter(answers).boxed()))
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<Streaming<v1::PortForwardRequest>>,
+    ) -> Result<Response<Self::PortForwardStream>, Status> {
+        Err(Status::unimplemented("not needed by the tests"))
+    }
 
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let chunk = |data: &'static str, time_ms| {
