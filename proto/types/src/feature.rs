@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 10;
+pub const FEATURE_LEVEL_MAX: u32 = 11;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -59,6 +59,9 @@ pub const POOLS_LEVEL: u32 = 10;
 pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 /// From this level on nodes tell of their CPUs and NUMA nodes, and pods have CPUs of their own.
 pub const NUMA_LEVEL: u32 = 10;
+/// From this level on others end for a group that waits, groups of any size end whole, and a group holds no more pods than
+/// [`crate::POD_GROUP_PODS_MAX`].
+pub const GROUP_PREEMPTION_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -213,6 +216,10 @@ impl Command {
             | Self::ControlNodeOperation { .. }
             | Self::Deschedule { .. } => POOLS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
+            Self::PreemptForGroup { .. } => GROUP_PREEMPTION_LEVEL,
+            Self::Preempt { victims, .. } if victims.len() > crate::VICTIMS_MAX_BEFORE_GROUPS => {
+                GROUP_PREEMPTION_LEVEL
+            }
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings } if any_attached(bindings) => {
                 NETWORKS_LEVEL

@@ -454,6 +454,15 @@ impl Shape {
             && self.device_refusal().is_none()
     }
 
+    /// They wait for the rest of their group, or do not any more.
+    pub(crate) fn hold_for_group(&mut self, is_held: bool) {
+        // What is kept for the others of it counts, or does not.
+        if self.is_held != is_held {
+            self.position = None;
+        }
+        self.is_held = is_held;
+    }
+
     /// Their queue lets nobody in, or lets somebody in again.
     pub(crate) fn hold_by_queue(&mut self, reason: Option<String>) {
         if self.queue_hold != reason {
@@ -481,7 +490,8 @@ impl Shape {
     pub(crate) fn asker(&self, pod: Option<ObjectId>) -> Asker {
         // Pods of DaemonSets, and others that name their node, are for that node only: nothing is kept from them.
         let group = if self.spec.node_name.is_some() { EVERY_GROUP } else { self.group_id };
-        Asker { priority: self.priority, pod, group }
+        let companions = if self.is_held { self.group_id } else { NO_GROUP };
+        Asker { priority: self.priority, pod, group, companions }
     }
 
     /// Why no node can give the pods what they ask for; `None` when some might.
