@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use bulkhead_controlplane_core::{decide, invariant};
+use bulkhead_controlplane_core::evolve::evolve;
+use bulkhead_controlplane_core::placement::reference::preemption::{judge, priority};
+use bulkhead_controlplane_core::{State, decide, invariant};
 use bulkhead_types::{
     ANNOTATION_POD_GROUP, ANNOTATION_TASK_SPEC, Command, Kind, LABEL_POD_GROUP,
     LABEL_POD_GROUP_MIN_AVAILABLE, Nomination, Object, ObjectId, PodGroupSpec, PodPlacement, PodSpec,
     QueueState, Rare, VICTIMS_MAX,
 };
 use expect_test::{Expect, expect};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 use crate::device_kit::{asking, cards};
 use crate::kit::{Cluster, GIB, Say, facts, map, name, pod, reference};
@@ -125,6 +130,9 @@ fn the_fewest_and_lowest_end_over_all_of_them() {
         ("high", &[3, 3, 3]),
         "a@n0- b@n1 g0?n0 g1?n0 g2?n0",
     );
+    // One by one: `c` would be the first to end, and is not needed once `b` has for the second.
+    let there = [("h@n0", "high", 6), ("b@n1", "low", 10), ("c@n0", "low", 4)];
+    check(2, &there, ("high", &[4, 4]), "b@n1- c@n0 g0?n1 g1?n1 h@n0");
     // One that ended for the first is not needed once another has ended for the second.
     let there = [("a@n0", "low", 10), ("b@n1", "low", 3), ("c@n1", "low", 7)];
     check(2, &there, ("high", &[7, 3]), "a@n0 b@n1- c@n1- g0?n1 g1?n1");
@@ -475,5 +483,81 @@ fn groups_of_any_size_end_whole() {
         assert!(150 <= VICTIMS_MAX);
         cluster.converge();
         assert_eq!(pods(&cluster).matches('@').count(), if is_group { 2 } else { 1 });
+    }
+}
+
+/// How many pods of a size would fit when all below a priority had gone: what nobody can do better than.
+fn fit_at_best(state: &State, rank: i32, tenths: u64) -> u64 {
+    let of_node = |node: &Arc<bulkhead_types::Node>| {
+        let stays = state.pods_on(node.meta.id).filter(|pod| {
+            !pod.meta.is_deleting() && !pod.status.phase.is_terminal() && priority(state, pod) >= Some(rank)
+        });
+        let request = |pod: &Arc<bulkhead_types::Pod>| pod.spec.scheduling_request().cpu_millis;
+        let used: u64 = stays.map(request).sum();
+        (node.status.facts.allocatable.cpu_millis - used) / (tenths * 1000)
+    };
+    state.nodes().iter().map(of_node).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever is there, the slow reference agrees with who ends for a group; of pods that are all alike nobody is missed who
+    /// could have ended, and what gets room is placed.
+    #[test]
+    fn a_group_gets_room_where_there_can_be_any_and_nobody_ends_without_need(
+        nodes in vec(4u64..11, 1..5),
+        there in vec((select(vec!["low", "low", "mid", "high"]), 1u64..7, prop::option::weighted(0.3, 0u8..2)), 1..14),
+        class in select(vec!["high", "high", "mid"]),
+        tenths in prop_oneof![(1u64..6, 1usize..6).prop_map(|(size, count)| vec![size; count]), vec(1u64..6, 1..5)],
+        least in prop::option::of(0u32..3),
+        later in vec((select(vec!["low", "mid", "high"]), 1u64..5), 0..4),
+    ) {
+        let mut cluster = cluster(0);
+        for (number, tenths) in nodes.iter().enumerate() {
+            cluster.node(&format!("n{number}"), facts(tenths * 1000, 64 * GIB, 20));
+        }
+        let mut before = cluster.state().clone();
+        let seen = cluster.transactions.len();
+        for (number, (class, tenths, of)) in there.iter().enumerate() {
+            let mut object = pod(&format!("p{number}"), of_class(class, *tenths));
+            let labels = &mut object.meta_mut().labels;
+            labels.insert("app".into(), "web".into());
+            if let Some(of) = of {
+                labels.insert(LABEL_POD_GROUP.into(), format!("v{of}-{class}").into());
+                labels.insert(LABEL_POD_GROUP_MIN_AVAILABLE.into(), "2".into());
+            }
+            cluster.ok(Command::Create(object));
+            cluster.converge();
+        }
+        if let Some(least) = least {
+            cluster.ok(Command::Create(budget(least)));
+        }
+        come(&mut cluster, class, &tenths, |_| ());
+        let state = cluster.state();
+        let of_group: Vec<_> = (0..tenths.len()).map(|number| find(&cluster, &format!("g{number}"))).collect();
+        let kept = of_group.iter().filter(|pod| pod.status.nominated_node.get().is_some()).count();
+        let bound = of_group.iter().filter(|pod| pod.node.is_some()).count();
+        prop_assert!(kept + bound == 0 || kept + bound == tenths.len(), "{}", pods(&cluster));
+        let are_alike = tenths.iter().all(|size| *size == tenths[0]);
+        if kept + bound == 0 && are_alike && least.is_none() && there.iter().all(|(.., of)| of.is_none()) {
+            let best = fit_at_best(state, priority(state, &of_group[0]).unwrap(), tenths[0]);
+            prop_assert!(best < tenths.len() as u64, "{} would fit: {}", best, pods(&cluster));
+        }
+        for (number, (class, tenths)) in later.iter().enumerate() {
+            cluster.ok(Command::Create(pod(&format!("l{number}"), of_class(class, *tenths))));
+        }
+        cluster.settle();
+        cluster.converge();
+        let has_higher = later.iter().any(|(other, _)| *other == "high" && class == "mid");
+        for pod in of_group.iter().filter(|_| kept > 0 && !has_higher) {
+            prop_assert!(find(&cluster, pod.meta.name.as_str()).node.is_some(), "{}", pods(&cluster));
+        }
+        for transaction in &cluster.transactions[seen..] {
+            prop_assert_eq!(judge(&before, transaction), Ok(()));
+            evolve(&mut before, transaction);
+        }
+        prop_assert_eq!(invariant::check(cluster.state()), vec![]);
+        prop_assert_eq!(cluster.replayed().digest(), cluster.state().digest());
     }
 }
