@@ -78,6 +78,8 @@ pub(crate) struct Reserve {
     pub(crate) devices: BTreeMap<SmolStr, u32>,
     /// Shares of devices are kept too: then nobody else gets any device there.
     pub(crate) has_shares: bool,
+    /// The group looks at other pods: then nobody else gets anything there, because he might be in its way however small he is.
+    pub(crate) is_whole: bool,
 }
 
 impl Reserve {
@@ -144,7 +146,12 @@ impl NodeEntry {
             .filter(|other| other.counts_against(asker))
             .fold(self.usage, |sum, other| sum.with(other.request));
         let reserves = self.reserves.iter().filter(|reserve| reserve.counts_against(asker));
-        reserves.fold(usage, |sum, reserve| sum.plus(reserve.usage))
+        reserves.fold(usage, |sum, reserve| {
+            let sum = sum.plus(reserve.usage);
+            // Whoever ends there, no pod more has a place.
+            let pods = if reserve.is_whole { sum.pods.saturating_add(self.pods_max) } else { sum.pods };
+            NodeUsage { pods, ..sum }
+        })
     }
 
     /// Whether its devices are kept for somebody else of the same or a higher priority.

@@ -252,7 +252,11 @@ impl Scheduler {
                     self.preemptor.want(group, &standing);
                 }
                 if needs_room && !is_nominated {
-                    self.reserves.ask(group, &standing, (state, &mut self.index, &self.shapes));
+                    self.reserves.ask(
+                        group,
+                        &standing,
+                        (state, &mut self.index, &self.shapes, &self.vicinity),
+                    );
                 }
                 let pods = standing.waiting.iter().filter(|_| is_news || is_other);
                 for key in pods.filter_map(|id| self.shapes.key_of_waiting(*id)).collect::<BTreeSet<_>>() {

@@ -427,6 +427,16 @@ impl Shape {
         self.plan.is_some()
     }
 
+    /// Whether other pods may keep pods of this shape off a node, not only make another one better.
+    pub(crate) fn may_be_kept_off(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| {
+            let (rules, met_by) = (plan.outlook().rules(), plan.outlook().met_by());
+            let has_own =
+                !(rules.spread.is_empty() && rules.affinity.is_empty() && rules.anti_affinity.is_empty());
+            has_own || met_by.iter().any(|term| term.weight == 0)
+        })
+    }
+
     /// The node on which room is kept for a pod, if it can have it now.
     pub(crate) fn choose_nominated(
         &self,

@@ -29,6 +29,30 @@ pub fn is_of_waiting_group(state: &State, pod: &Pod) -> bool {
         && pod.group_key().is_some_and(|key| !is_complete(state, &key))
 }
 
+/// Whether a pod's group waits for nothing but a node for this one: it lacks one, all are of one priority, and nothing but room
+/// holds it up; nor does room that may be kept for another group.
+#[must_use]
+pub fn lacks_only(state: &State, pod: &Pod) -> bool {
+    let Some(key) = pod.group_key().filter(|_| is_of_waiting_group(state, pod)) else { return false };
+    let counts = |pod: &&Arc<Pod>| !pod.meta.is_deleting() && pod.status.phase != PodPhase::Failed;
+    let all: Vec<_> = members(state, &key).filter(counts).collect();
+    let by_labels = all.iter().filter_map(|pod| pod.group()).map(|(_, least)| least as usize).max();
+    let placed = all.iter().filter(|pod| pod.node.is_some()).count();
+    let is_even = all.iter().all(|other| priority(state, other) == priority(state, pod));
+    let waits_too = |other: &Arc<Pod>| {
+        other.node.is_none()
+            && other.group_key().is_some_and(|other| other != key)
+            && is_of_waiting_group(state, other)
+    };
+    object(state, &key).is_none()
+        && by_labels == Some(placed + 1)
+        && is_even
+        && pod.own_queue().is_none()
+        && pod.spec.claims().next().is_none()
+        && !elastic::is_in_tree(state, pod)
+        && !state.pods().iter().any(waits_too)
+}
+
 /// Judges what is kept for groups in a transaction by the State before it: all that must be placed fit together, and who ends is
 /// lower, needed and, of groups, all or what they can spare; budgets hold.
 ///
