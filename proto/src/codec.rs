@@ -124,6 +124,7 @@ fn items(command: &Command) -> usize {
         Command::CollectGarbage { objects } => objects.len(),
         Command::InitCluster { members, .. } => members.len(),
         Command::Preempt { victims, .. } => victims.len(),
+        Command::PreemptForGroup { nominations, victims } => nominations.len().max(victims.len()),
         Command::ClearNominations { pods } => pods.len(),
         Command::CreateOwnedPods { pods, .. } => pods.len(),
         Command::DeleteOwned { objects, .. } => objects.len(),

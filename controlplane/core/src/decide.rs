@@ -15,6 +15,7 @@ mod eviction;
 mod faults;
 mod garbage;
 mod gpu_mode;
+mod group_preemption;
 mod job_ends;
 mod jobs;
 mod managers;
@@ -207,6 +208,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::BindPodGroup { .. }
         | Command::SetPodsUnschedulable { .. }
         | Command::Preempt { .. }
+        | Command::PreemptForGroup { .. }
         | Command::ClearNominations { .. } => decide_placement(state, command, emit),
         Command::SetNodePhase { node, incarnation, phase } => {
             nodes::set_phase(state, *node, *incarnation, *phase, emit)
@@ -302,6 +304,9 @@ fn decide_placement(state: &State, command: &Command, emit: &mut Emit<'_>) -> Re
         Command::BindPodGroup { bindings } => pod_groups::bind(state, bindings, emit),
         Command::SetPodsUnschedulable { pods } => pods::set_unschedulable(state, pods, emit),
         Command::Preempt { pod, node, victims } => preemption::preempt(state, (*pod, *node), victims, emit),
+        Command::PreemptForGroup { nominations, victims } => {
+            group_preemption::preempt(state, nominations, victims, emit)
+        }
         Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
         other => unreachable!("{other:?} says nothing about where pods are"),
     }

@@ -7,11 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    DisruptionBound, IntOrPercent, Kind, ObjectId, Pod, PodDisruptionBudget, PodPhase,
-    UnhealthyPodEvictionPolicy,
+    DisruptionBound, GROUP_PREEMPTION_LEVEL, IntOrPercent, Kind, ObjectId, Pod, PodDisruptionBudget,
+    PodPhase, UnhealthyPodEvictionPolicy, VICTIMS_MAX, VICTIMS_MAX_BEFORE_GROUPS,
 };
 
 use crate::State;
+
+/// How many pods may end for one, or for a group.
+pub(crate) fn victims_max(state: &State) -> usize {
+    match state.feature_level() {
+        GROUP_PREEMPTION_LEVEL.. => VICTIMS_MAX,
+        _ => VICTIMS_MAX_BEFORE_GROUPS,
+    }
+}
 
 /// What is true of a budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,16 @@
 //! How far a group of pods is that are placed together or not at all: what `decide` and the scheduler both ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Measure, NodePhase, ObjectId, POD_GROUP_LEVEL, Pod, PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL,
+    GROUP_PREEMPTION_LEVEL, Measure, Node, NodePhase, ObjectId, POD_GROUP_LEVEL, POD_GROUP_PODS_MAX, Pod,
+    PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL,
 };
 use smol_str::SmolStr;
 
 use crate::queue::{self, QueueLedger};
+use crate::state::Charge;
 use crate::{State, priority};
 
 /// How many of a role.
@@ -33,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) least: u32,
     /// How many have a node, and do not end, and have not failed.
     pub(crate) placed: u32,
+    /// How many hold room and stay.
+    pub(crate) holding: u32,
     /// Those that wait for a node, oldest first.
     pub(crate) waiting: Vec<ObjectId>,
     /// Whether all of them have the same priority.
@@ -74,6 +78,7 @@ impl Standing {
             let mut role = standing.roles.get_mut(pod.task());
             if pod.node.is_some() {
                 standing.placed += 1;
+                standing.holding += u32::from(!pod.status.phase.is_terminal());
                 role.iter_mut().for_each(|role| role.placed += 1);
             } else {
                 standing.waiting.push(pod.meta.id);
@@ -167,6 +172,9 @@ impl Standing {
                 Some(_) => {}
             }
         }
+        if let Some(reason) = self.is_full(state, key, self.missing()) {
+            return Some(reason);
+        }
         let known = self.placed as usize + self.waiting.len();
         if self.waiting.len() < self.missing() as usize {
             let least = known + self.missing() as usize - self.waiting.len();
@@ -185,7 +193,24 @@ impl Standing {
         None
     }
 
-    /// Whether what the group needs at least is free, in the cluster and in its queue.
+    /// Why no more of its pods may have a node, when so many more would.
+    pub(crate) fn is_full(&self, state: &State, key: &PodGroupKey, more: u32) -> Option<String> {
+        let is_full = state.feature_level() >= GROUP_PREEMPTION_LEVEL
+            && self.holding.saturating_add(more) > POD_GROUP_PODS_MAX;
+        is_full.then(|| full(key))
+    }
+
+    /// The priority of its pods, as far as they have the same.
+    pub(crate) fn priority(&self) -> Option<i32> {
+        self.priority
+    }
+
+    /// Until when it is put off, milliseconds since the epoch; 0 when it is not.
+    pub(crate) fn put_off_until_ms(&self) -> u64 {
+        self.object.as_ref().map_or(0, |group| group.status.backoff_until_ms)
+    }
+
+    /// Whether what the group needs at least is free in its queue.
     ///
     /// # Errors
     /// What is not.
@@ -201,14 +226,32 @@ impl Standing {
         if let Some(reason) = queue.as_ref().and_then(|queue| queue::closed(state, queue)) {
             return Err(reason);
         }
+        match &queue {
+            Some(queue) if !least.is_empty() => {
+                ledger.check_least(state, queue, least, &state.queue_use.of_group(key))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what the group needs at least is free in the cluster, once certain pods have gone.
+    ///
+    /// # Errors
+    /// What is not.
+    pub(crate) fn check_free(
+        &self,
+        state: &State,
+        key: &PodGroupKey,
+        gone: &[ObjectId],
+    ) -> Result<(), String> {
+        let Some(group) = &self.object else { return Ok(()) };
+        let least = &group.spec.min_resources;
         if least.is_empty() {
             return Ok(());
         }
         let held = state.queue_use.of_group(key);
-        if let Some(queue) = &queue {
-            ledger.check_least(state, queue, least, &held)?;
-        }
-        let free = Free::of(state);
+        let mut free = Free::of(state);
+        gone.iter().filter_map(|id| state.pods.get(*id)).for_each(|pod| free.leave(state, pod));
         for measure in least.measures() {
             let asked = u128::from(least.of(measure).unwrap_or(0)).saturating_sub(held.of(measure));
             let there = free.of_measure(measure);
@@ -226,12 +269,37 @@ impl Standing {
     }
 }
 
+/// Why a group gets no more nodes.
+pub(crate) fn full(key: &PodGroupKey) -> String {
+    let name = &key.name;
+    format!("pod group {name}: {POD_GROUP_PODS_MAX} of its pods have a node, and no more may have one")
+}
+
 /// The pods of a group that hold room and stay: who ends when it ends whole.
 pub(crate) fn holders<'a>(state: &'a State, key: &'a PodGroupKey) -> impl Iterator<Item = &'a Arc<Pod>> {
     let holds =
         |pod: &&Arc<Pod>| pod.node.is_some() && !pod.meta.is_deleting() && !pod.status.phase.is_terminal();
     let is_of = move |pod: &&Arc<Pod>| key_of(state, pod).as_ref() == Some(key);
     state.pods_of_group(key).filter(holds).filter(is_of)
+}
+
+/// Victims that stay together or not at all: groups that end whole because they would have too few, and others.
+pub(crate) fn units(state: &State, victims: &BTreeSet<ObjectId>) -> Vec<BTreeSet<ObjectId>> {
+    let (mut units, mut groups) = (Vec::new(), BTreeMap::<_, BTreeSet<ObjectId>>::new());
+    for pod in victims.iter().filter_map(|id| state.pods().get(*id)) {
+        match key_of(state, pod).filter(|_| state.feature_level() >= QUEUES_LEVEL) {
+            Some(key) => _ = groups.entry(key).or_default().insert(pod.meta.id),
+            None => units.push(BTreeSet::from([pod.meta.id])),
+        }
+    }
+    for (key, pods) in groups {
+        let task = |id: &ObjectId| state.pods().get(*id).map_or("", |pod| pod.task());
+        match Standing::of(state, &key).breaks_without(pods.iter().map(task)) {
+            true => units.push(pods),
+            false => units.extend(pods.into_iter().map(|id| BTreeSet::from([id]))),
+        }
+    }
+    units
 }
 
 /// What ends, or has failed, is no part of a group any more; what has succeeded still is.
@@ -248,6 +316,10 @@ pub(crate) fn held_by(state: &State, pod: &Pod) -> Option<PodGroupKey> {
     Standing::of(state, &key).is_held().then_some(key)
 }
 
+fn takes_pods(node: &Arc<Node>) -> bool {
+    node.status.phase == NodePhase::Ready && !node.spec.unschedulable && !node.meta.is_deleting()
+}
+
 /// What nodes that take pods have free, together.
 #[derive(Debug, Default)]
 struct Free {
@@ -262,10 +334,7 @@ impl Free {
     /// Costs time in proportion to the number of nodes.
     fn of(state: &State) -> Self {
         let mut free = Self::default();
-        let takes = |node: &&Arc<bulkhead_types::Node>| {
-            node.status.phase == NodePhase::Ready && !node.spec.unschedulable && !node.meta.is_deleting()
-        };
-        for node in state.nodes().iter().filter(takes) {
+        for node in state.nodes().iter().filter(|node| takes_pods(node)) {
             let (has, used) = (node.status.facts.allocatable, state.node_usage(node.meta.id));
             let left = |has: u64, used: u64| u128::from(has.saturating_sub(used));
             free.cpu_millis += left(has.cpu_millis, used.requests.cpu_millis);
@@ -279,6 +348,25 @@ impl Free {
             }
         }
         free
+    }
+
+    /// A pod on a node that takes pods gives back what it holds.
+    fn leave(&mut self, state: &State, pod: &Pod) {
+        let node = pod.node.and_then(|node| state.nodes().get(node));
+        if pod.status.phase.is_terminal() || !node.is_some_and(takes_pods) {
+            return;
+        }
+        for (measure, amount) in Charge::of_pod(pod, &state.devices.classes).iter() {
+            let sum = match measure {
+                Measure::RequestsCpu => &mut self.cpu_millis,
+                Measure::RequestsMemory => &mut self.memory_bytes,
+                Measure::RequestsEphemeralStorage => &mut self.ephemeral_storage_bytes,
+                Measure::Pods => &mut self.pods,
+                Measure::Extended(resource) => self.extended.entry(resource.clone()).or_insert(0),
+                _ => continue,
+            };
+            *sum += u128::from(amount);
+        }
     }
 
     fn of_measure(&self, measure: &Measure) -> u128 {

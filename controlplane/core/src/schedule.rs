@@ -11,7 +11,7 @@
 //!             pick: best score, ties by the pod's hash ─► BindPods, SetPodsUnschedulable
 //!                  │ none, and lower ones are bound
 //!                  ▼
-//!             Preemptor ─► Preempt: room is kept, others end
+//!             Preemptor ─► Preempt, PreemptForGroup: room is kept, others end
 //! ```
 //!
 //! Placing the next pod of a shape takes the top bucket and moves one slot: its cost does not grow with the
@@ -21,6 +21,9 @@
 mod candidates;
 mod fairness;
 mod gangs;
+mod group_preemptor;
+mod group_search;
+mod hall;
 mod held;
 mod index;
 mod ledgers;

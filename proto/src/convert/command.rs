@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     Binding, COMMANDS_MAX, Command, DESCHEDULED_PER_RUN_MAX, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId,
-    NETWORKS_PER_POD_MAX, ObjectId, PodReport, Precondition, Stamped, VICTIMS_MAX,
+    NETWORKS_PER_POD_MAX, Nomination, ObjectId, PodReport, Precondition, Stamped, VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -17,6 +17,7 @@ wire_struct!(Precondition => v1::Precondition { object, revision });
 wire_struct!(Binding => v1::Binding {
     pod, node, nodes_considered, score, devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus,
 });
+wire_struct!(Nomination => v1::Nomination { pod, node });
 wire_struct!(PodReport => v1::PodReport { pod, sequence, status, gone });
 
 wire_oneof!(Command => command {
@@ -51,6 +52,7 @@ wire_oneof!(Command => command {
         SetPodsUnschedulable "set_pods_unschedulable" { pods (ITEMS_MAX) }
         Preempt "preempt" { pod, node, victims (VICTIMS_MAX) }
         BindPodGroup "bind_pod_group" { bindings (ITEMS_MAX) }
+        PreemptForGroup "preempt_for_group" { nominations (ITEMS_MAX), victims (VICTIMS_MAX) }
         ClearNominations "clear_nominations" { pods (ITEMS_MAX) }
         SetNodePhase "set_node_phase" { node, incarnation, phase }
         CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }
@@ -88,6 +90,7 @@ wire_field! {
     Stamped => v1::Stamped,
     Precondition => v1::Precondition,
     Binding => v1::Binding,
+    Nomination => v1::Nomination,
     PodReport => v1::PodReport,
 }
 

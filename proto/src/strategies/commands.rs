@@ -69,6 +69,10 @@ fn reconciler_command() -> impl Strategy<Value = Command> + Clone {
             victims
         }),
         vec(binding(), 0..4).prop_map(|bindings| Command::BindPodGroup { bindings }),
+        (vec((id(), id()), 0..4), vec(id(), 0..4)).prop_map(|(seats, victims)| {
+            let nominations = seats.into_iter().map(|(pod, node)| Nomination { pod, node }).collect();
+            Command::PreemptForGroup { nominations, victims }
+        }),
         vec(id(), 0..4).prop_map(|pods| Command::ClearNominations { pods }),
         (id(), any::<u64>(), node_phase()).prop_map(|(node, incarnation, phase)| Command::SetNodePhase {
             node,

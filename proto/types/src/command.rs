@@ -15,8 +15,10 @@ use crate::{
 pub const COMMANDS_MAX: usize = 1024;
 /// Most items (bindings, reports, names) of one command.
 pub const ITEMS_MAX: usize = 4096;
-/// Most pods that end for one.
-pub const VICTIMS_MAX: usize = 128;
+/// Most pods that end for one, or for a group: two groups of the largest size.
+pub const VICTIMS_MAX: usize = ITEMS_MAX;
+/// The same below [`crate::GROUP_PREEMPTION_LEVEL`].
+pub const VICTIMS_MAX_BEFORE_GROUPS: usize = 128;
 
 /// A submission, completed by its proposer with everything that a replica may not find out for itself.
 /// Its commands apply as a whole or not at all.
@@ -35,6 +37,15 @@ pub struct Stamped {
     pub preconditions: Vec<Precondition>,
     /// What is wanted; at least one, at most [`COMMANDS_MAX`].
     pub commands: Vec<Command>,
+}
+
+/// Where room is kept for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Nomination {
+    /// Which pod waits.
+    pub pod: ObjectId,
+    /// Where it shall be.
+    pub node: ObjectId,
 }
 
 /// What must hold when a submission is applied.
@@ -319,6 +330,15 @@ pub enum Command {
     BindPodGroup {
         /// Which pod where; at most [`ITEMS_MAX`].
         bindings: Vec<Binding>,
+    },
+    /// Keeps room for pods of a group that waits and fits nowhere, and asks pods of lower priority to end for it. Refused as a
+    /// whole when anything about it is no longer so.
+    PreemptForGroup {
+        /// All that must be placed together, and where each shall be, in an order in which each fits beside those before; at
+        /// most [`ITEMS_MAX`].
+        nominations: Vec<Nomination>,
+        /// Which pods end, at most [`VICTIMS_MAX`]; none when pods that end already make room enough.
+        victims: Vec<ObjectId>,
     },
     /// Gives up the room that is kept for pods that can no longer use it. Those that have none are passed over.
     ClearNominations {

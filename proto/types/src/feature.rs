@@ -61,6 +61,9 @@ pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 pub const NUMA_LEVEL: u32 = 10;
 /// From this level on it is asked again, where a preemption is applied, whether everybody who ends for it need end.
 pub const VICTIMS_NEEDED_LEVEL: u32 = 11;
+/// From this level on others end for a group that waits, groups of any size end whole, and a group holds no more pods than
+/// [`crate::POD_GROUP_PODS_MAX`].
+pub const GROUP_PREEMPTION_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -215,6 +218,10 @@ impl Command {
             | Self::ControlNodeOperation { .. }
             | Self::Deschedule { .. } => POOLS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
+            Self::PreemptForGroup { .. } => GROUP_PREEMPTION_LEVEL,
+            Self::Preempt { victims, .. } if victims.len() > crate::VICTIMS_MAX_BEFORE_GROUPS => {
+                GROUP_PREEMPTION_LEVEL
+            }
             Self::Preempt { .. } | Self::ClearNominations { .. } => PREEMPTION_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings } if any_attached(bindings) => {
                 NETWORKS_LEVEL

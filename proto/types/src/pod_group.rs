@@ -16,6 +16,8 @@ pub const LABEL_POD_GROUP: &str = "pod-group.scheduling.sigs.k8s.io/name";
 pub const LABEL_POD_GROUP_MIN_AVAILABLE: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
 /// Most pods that must be placed together: they are bound by one command.
 pub const POD_GROUP_MIN_AVAILABLE_MAX: u32 = 1024;
+/// Most pods of a group that hold room at a time, from [`crate::GROUP_PREEMPTION_LEVEL`] on: so a group always ends whole.
+pub const POD_GROUP_PODS_MAX: u32 = 2048;
 
 /// The annotation of a pod with its PodGroup, which is of the pod's namespace.
 pub const ANNOTATION_POD_GROUP: &str = "scheduling.k8s.io/group-name";

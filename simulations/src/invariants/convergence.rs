@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use bulkhead_controlplane_core::State;
 use bulkhead_controlplane_core::decide::disposal;
 use bulkhead_controlplane_core::placement::check_fit;
+use bulkhead_controlplane_core::placement::reference::group_preemption::lacks_only;
 use bulkhead_controlplane_core::placement::reference::queues::may_wait;
 use bulkhead_controlplane_core::placement::reference::{Scene, elastic};
 use bulkhead_controlplane_core::{cpus, devices};
@@ -131,7 +132,15 @@ fn check_pod(state: &State, pod: &Pod, is_any_lost: bool) -> Verdict {
         // It waits for its class, whatever room there is.
         None if !has_class(state, pod) => Ok(()),
         // Or for others of its group, for its queue, or for a group for which room is kept.
-        None if may_wait(state, pod) => Ok(()),
+        None if may_wait(state, pod) => {
+            ensure(is_any_lost || pod.status.nominated_node.get().is_none(), "convergence", || {
+                format!("room is still kept for pod {name}, whose group waits")
+            })?;
+            match lacks_only(state, pod) && !is_any_lost {
+                true => preemption::check_waiting(state, pod),
+                false => Ok(()),
+            }
+        }
         // Or for room in the elastic quota tree; what is kept for it comes, unless that is held by what may live on a lost node.
         None if elastic::may_wait(state, pod)
             && (is_any_lost || pod.status.nominated_node.get().is_none()) =>

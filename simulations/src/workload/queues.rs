@@ -8,7 +8,7 @@ use bulkhead_types::{
     ANNOTATION_POD_GROUP, ANNOTATION_QUEUE_NAME, ANNOTATION_TASK_SPEC, Command, FEATURE_LEVEL_MAX, Kind,
     LABEL_POD_GROUP, LABEL_POD_GROUP_MIN_AVAILABLE, Name, Object, ObjectMeta, ObjectRef, Pod, PodGroup,
     PodGroupSpec, PodGroupStatus, PodStatus, QUEUES_LEVEL, Queue, QueueSpec, QueueState, QueueStatus,
-    QuotaAmounts, QuotaResource, RestartPolicy, Shared,
+    QuotaAmounts, QuotaResource, Rare, RestartPolicy, Shared,
 };
 use smol_str::SmolStr;
 
@@ -107,8 +107,12 @@ fn member(rng: &mut Rng, namespace: Name, number: u64, count: u64) -> Pod {
     }
     let policy = *rng.pick(&[RestartPolicy::Never, RestartPolicy::OnFailure, RestartPolicy::Always]);
     let mut spec = pod_spec(rng, policy, "train:1");
-    // Most groups are of one priority by themselves.
-    if rng.chance(100) {
+    // Most groups are of one priority by themselves, and some of those are above others.
+    if number == GROUPS && !rng.chance(50) {
+        let mut options = spec.options.get().cloned().unwrap_or_default();
+        options.priority_class = Rare::some("system-cluster-critical".into());
+        spec.options = Rare::some(options);
+    } else if rng.chance(100) {
         policies::rank(rng, &mut spec);
     }
     Pod { meta, spec: Shared::new(spec), node: None, status: PodStatus::default() }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_types::{Binding, QUEUES_LEVEL, Rejection, RejectionCode};
+use bulkhead_types::{Binding, GROUP_PREEMPTION_LEVEL, QUEUES_LEVEL, Rejection, RejectionCode};
 
 use super::pods::Binder;
 use super::{Emit, check_items, not_allowed};
@@ -31,8 +31,12 @@ pub(super) fn bind(state: &State, bindings: &[Binding], emit: &mut Emit<'_>) -> 
     }
     let mut seen = BTreeSet::new();
     let mut binder = Binder::new(state);
-    if let Err(reason) = standing.check_least(state, &key, &binder.queues) {
+    let least = standing.check_least(state, &key, &binder.queues);
+    if let Err(reason) = least.and_then(|()| standing.check_free(state, &key, &[])) {
         return refuse(reason);
+    }
+    if state.feature_level() >= GROUP_PREEMPTION_LEVEL {
+        binder.companions.extend(&standing.waiting);
     }
     for binding in bindings {
         if !seen.insert(binding.pod) || group(binding).is_none_or(|other| other != key) {

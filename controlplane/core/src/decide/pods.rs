@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, Job, Kind, NodePhase,
-    ObjectId, ObjectStatus, Pod, PodReport, PodStatus, Rare, Rejection, WORKLOADS_LEVEL,
+    Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, GROUP_PREEMPTION_LEVEL,
+    Job, Kind, NodePhase, ObjectId, ObjectStatus, POD_GROUP_PODS_MAX, Pod, PodGroupKey, PodReport, PodStatus,
+    Rare, Rejection, WORKLOADS_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -19,7 +20,7 @@ use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::job_pods::JobPods;
 use crate::networks::TakenAddresses;
 use crate::placement::{Vicinity, check_fit, keeps_cpus, keeps_devices, kept};
-use crate::pod_group::held_by;
+use crate::pod_group::{full, held_by, holders, key_of};
 use crate::priority;
 use crate::queue::{self, QueueLedger};
 use crate::state::{Charge, NodeUsage};
@@ -48,6 +49,10 @@ pub(super) struct Binder<'a> {
     /// What this command itself has placed so far, by node.
     placed: BTreeMap<ObjectId, NodeUsage>,
     placed_pods: BTreeSet<ObjectId>,
+    /// Pods whose kept room is no other's than that of those which are placed: of one group.
+    pub(super) companions: BTreeSet<ObjectId>,
+    /// How many pods of groups hold room, with those that are placed.
+    groups: BTreeMap<PodGroupKey, u32>,
     given: Given,
     devices: Taken,
     cpus: TakenCpus,
@@ -63,9 +68,22 @@ pub(super) struct Binder<'a> {
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
         let (placed, placed_pods, given, devices, cpus, networks) = Default::default();
-        let (queues, elastic) = Default::default();
+        let (queues, elastic, companions, groups) = Default::default();
         let vicinity = state.vicinity.clone();
-        Self { state, placed, placed_pods, given, devices, cpus, networks, vicinity, queues, elastic }
+        Self {
+            state,
+            placed,
+            placed_pods,
+            companions,
+            groups,
+            given,
+            devices,
+            cpus,
+            networks,
+            vicinity,
+            queues,
+            elastic,
+        }
     }
 
     /// Binds one.
@@ -81,7 +99,8 @@ impl<'a> Binder<'a> {
         let request = pod.spec.scheduling_request();
         // Beside what waits for room that is kept.
         let priority = || priority::of(state, &pod.spec).map_or(i32::MIN, |priority| priority.value);
-        let is_out = |id| id == binding.pod || self.placed_pods.contains(&id);
+        let is_out =
+            |id| id == binding.pod || self.placed_pods.contains(&id) || self.companions.contains(&id);
         let taken = usage.plus(kept(state, binding.node, priority, is_out));
         check_fit(&pod.spec, request, node, taken).map_err(|misfit| misfit.to_string())?;
         if let Some(outlook) = self.vicinity.outlook(pod) {
@@ -96,6 +115,14 @@ impl<'a> Binder<'a> {
             return Err("its CPUs are kept for another pod".to_owned());
         }
         self.cpus.check(state, pod, node, binding)?;
+        let group = key_of(state, pod).filter(|_| state.feature_level() >= GROUP_PREEMPTION_LEVEL);
+        if let Some(key) = &group {
+            let holding =
+                self.groups.entry(key.clone()).or_insert_with(|| holders(state, key).count() as u32);
+            if *holding >= POD_GROUP_PODS_MAX {
+                return Err(full(key));
+            }
+        }
         let in_queue =
             queue::of_pod(state, pod).map(|queue| (queue, Charge::of_pod(pod, &state.devices.classes)));
         if let Some((queue, charge)) = &in_queue {
@@ -108,6 +135,9 @@ impl<'a> Binder<'a> {
         let claims = self.given.give(state, pod, node).ok_or("its claims do not let it")?;
         // The last that may refuse: from here on the addresses are the pod's.
         self.networks.take(state, pod, node, binding)?;
+        if let Some(holding) = group.as_ref().and_then(|key| self.groups.get_mut(key)) {
+            *holding += 1;
+        }
         in_queue.iter().for_each(|(queue, charge)| self.queues.take(queue, charge));
         in_tree.iter().for_each(|ask| self.elastic.take(ask));
         self.devices.take(state, binding);

@@ -5,11 +5,11 @@
 
 mod need;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    CpuNeeds, ELASTIC_QUOTA_LEVEL, EventKind, Node, ObjectId, Pod, PodStatus, QUEUES_LEVEL, Rare, Rejection,
-    RejectionCode, VICTIMS_MAX,
+    CpuNeeds, ELASTIC_QUOTA_LEVEL, EventKind, GROUP_PREEMPTION_LEVEL, Node, ObjectId, Pod, PodGroupKey,
+    PodStatus, QUEUES_LEVEL, Rare, Rejection, RejectionCode,
 };
 use smol_str::SmolStr;
 
@@ -17,7 +17,7 @@ use super::pods::{REASON_UNSCHEDULABLE, end_for};
 use super::{Emit, check_items, not_allowed, not_found};
 use crate::cpus::{self, Asks, NodeCpus};
 use crate::devices::{self, Needs, NodeDevices, Policies};
-use crate::disruption::Allowance;
+use crate::disruption::{Allowance, victims_max};
 use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::placement::{
     Misfit, Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept,
@@ -27,7 +27,7 @@ use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, networks, priority};
 
 /// Why a victim ends.
-const REASON_PREEMPTED: &str = "Preempted";
+pub(super) const REASON_PREEMPTED: &str = "Preempted";
 
 pub(super) fn preempt(
     state: &State,
@@ -35,10 +35,7 @@ pub(super) fn preempt(
     victims: &[ObjectId],
     emit: &mut Emit<'_>,
 ) -> Result<(), Rejection> {
-    if victims.len() > VICTIMS_MAX {
-        let reason = format!("at most {VICTIMS_MAX} pods may end for one, these are {}", victims.len());
-        return Err(Rejection::new(RejectionCode::Invalid, "victims", reason));
-    }
+    check_count(state, victims)?;
     let pod = state.pods.get(pod).filter(|found| state.pending_pods().contains(&found.meta.id));
     let pod = pod.ok_or_else(|| not_allowed("pod", "it does not wait for a node any more"))?;
     let node = state.nodes.get(node).ok_or_else(|| not_found(format!("Node {node}")))?;
@@ -46,6 +43,10 @@ pub(super) fn preempt(
     let own = own.ok_or_else(|| not_allowed("pod", "its PriorityClass does not let it preempt"))?;
     if pod.status.nominated_node.get().is_some() {
         return Err(not_allowed("pod", "room is kept for it already"));
+    }
+    // Before, nobody looked.
+    if state.feature_level() >= GROUP_PREEMPTION_LEVEL && pod_group::held_by(state, pod).is_some() {
+        return Err(not_allowed("pod", "it is placed with others of its group"));
     }
     let mut site = Site::of(state, pod, node, own.value)?;
     if !victims.is_empty() && site.check().is_ok() {
@@ -57,12 +58,14 @@ pub(super) fn preempt(
     }
     let takes_back = site.ask.as_ref().is_some_and(|ask| before.is_within_min(state, ask));
     let mut seen = BTreeSet::new();
+    let gangs = gangs_on(state, victims, |at| at == node.meta.id);
     for id in victims {
         let victim = state.pods.get(*id).filter(|victim| seen.insert(victim.meta.id));
         let is_there = |victim: &&std::sync::Arc<Pod>| {
             let is_in_tree = || site.ask.is_some() && Ask::of(state, victim).is_some();
             victim.node == Some(node.meta.id)
-                || (victim.node.is_some() && (is_in_tree() || is_of_gang(state, victim, node, victims)))
+                || (victim.node.is_some()
+                    && (is_in_tree() || key_of(state, victim).is_some_and(|key| gangs.contains_key(&key))))
         };
         let victim = victim.filter(|victim| is_active(victim)).filter(is_there);
         let victim = victim.ok_or_else(|| not_allowed("victims", format!("pod {id} does not stay there")))?;
@@ -112,27 +115,42 @@ fn check_minimums(site: &Site<'_>, before: &ElasticLedger, victims: &[ObjectId])
     Ok(())
 }
 
-/// Whether a pod elsewhere is of a group of which a pod on this node is to end, too.
-fn is_of_gang(state: &State, pod: &Pod, node: &Node, victims: &[ObjectId]) -> bool {
-    if state.feature_level() < QUEUES_LEVEL {
-        return false;
+/// No more pods end than may for one pod or group.
+pub(super) fn check_count(state: &State, victims: &[ObjectId]) -> Result<(), Rejection> {
+    let most = victims_max(state);
+    if victims.len() > most {
+        let reason = format!("at most {most} pods may end for one, these are {}", victims.len());
+        return Err(Rejection::new(RejectionCode::Invalid, "victims", reason));
     }
-    let Some(key) = key_of(state, pod) else { return false };
-    pod_group::holders(state, &key)
-        .any(|one| one.node == Some(node.meta.id) && victims.contains(&one.meta.id))
+    Ok(())
+}
+
+/// The groups of which pods on certain nodes are to end, with such a node: others of them may end elsewhere, too.
+pub(super) fn gangs_on(
+    state: &State,
+    victims: &[ObjectId],
+    is_there: impl Fn(ObjectId) -> bool,
+) -> BTreeMap<PodGroupKey, ObjectId> {
+    if state.feature_level() < QUEUES_LEVEL {
+        return BTreeMap::new();
+    }
+    let pods = victims.iter().filter_map(|id| state.pods.get(*id)).filter(|pod| is_active(pod));
+    let there = pods.filter_map(|pod| Some((pod, pod.node.filter(|node| is_there(*node))?)));
+    there.filter_map(|(pod, node)| Some((key_of(state, pod)?, node))).collect()
 }
 
 /// No group is left with fewer pods than it must have: it ends whole, or enough of it stay.
-fn check_gangs(state: &State, victims: &[ObjectId]) -> Result<(), Rejection> {
+pub(super) fn check_gangs(state: &State, victims: &[ObjectId]) -> Result<(), Rejection> {
     if state.feature_level() < QUEUES_LEVEL {
         return Ok(());
     }
     let pods = || victims.iter().filter_map(|id| state.pods.get(*id));
     let keys: BTreeSet<_> = pods().filter_map(|pod| key_of(state, pod)).collect();
+    let ending: BTreeSet<ObjectId> = victims.iter().copied().collect();
     for key in keys {
         let of_group = || pods().filter(|pod| key_of(state, pod).as_ref() == Some(&key));
         let is_broken = Standing::of(state, &key).breaks_without(of_group().map(|pod| pod.task()));
-        let is_whole = pod_group::holders(state, &key).all(|pod| victims.contains(&pod.meta.id));
+        let is_whole = pod_group::holders(state, &key).all(|pod| ending.contains(&pod.meta.id));
         if is_broken && !is_whole {
             let reason = format!("pod group {} would be left with fewer pods than it must have", key.name);
             return Err(not_allowed("victims", reason));

@@ -3,6 +3,7 @@
 
 pub mod cpus;
 pub mod elastic;
+pub mod group_preemption;
 pub mod preemption;
 pub mod queues;
 

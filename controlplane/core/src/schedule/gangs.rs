@@ -1,6 +1,7 @@
 //! Groups end whole for others: a pod without which its group has fewer than it must have takes all of that along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bulkhead_types::{ObjectId, Pod, PodGroupKey, QUEUES_LEVEL};
 
@@ -41,7 +42,13 @@ pub(crate) struct Gangs {
 
 impl Gangs {
     /// Of pods that may all end for who asks; `may_end` says whether others of their groups may, by their priorities.
-    pub(crate) fn of(state: &State, below: &[HeldPod], may_end: impl Fn(&Pod, i32) -> bool) -> Self {
+    /// Those that are `gone` end already.
+    pub(crate) fn of(
+        state: &State,
+        below: &[HeldPod],
+        gone: &BTreeSet<ObjectId>,
+        may_end: impl Fn(&Pod, i32) -> bool,
+    ) -> Self {
         let mut gangs = Self::default();
         if state.feature_level() < QUEUES_LEVEL {
             return gangs;
@@ -55,18 +62,27 @@ impl Gangs {
         for (key, pods) in here {
             let standing = Standing::of(state, &key);
             let task = |id: ObjectId| state.pods().get(id).map_or("", |pod| pod.task());
-            if !standing.breaks_without(pods.iter().map(|pod| task(pod.id))) {
+            let ended: Vec<ObjectId> = match gone.is_empty() {
+                true => Vec::new(),
+                false => pod_group::holders(state, &key)
+                    .map(|pod| pod.meta.id)
+                    .filter(|id| gone.contains(id))
+                    .collect(),
+            };
+            if !standing.breaks_without(ended.iter().copied().chain(pods.iter().map(|pod| pod.id)).map(task))
+            {
                 continue;
             }
             let mut surplus = Vec::new();
             for pod in &pods {
-                let with = surplus.iter().copied().chain([pod.id]);
+                let with = ended.iter().chain(&surplus).copied().chain([pod.id]);
                 if !standing.breaks_without(with.map(task)) {
                     surplus.push(pod.id);
                 }
             }
             let is_here = |id: ObjectId| pods.iter().any(|pod| pod.id == id);
-            let elsewhere = pod_group::holders(state, &key).filter(|pod| !is_here(pod.meta.id)).map(|pod| {
+            let stays = |pod: &&Arc<Pod>| !is_here(pod.meta.id) && !gone.contains(&pod.meta.id);
+            let elsewhere = pod_group::holders(state, &key).filter(stays).map(|pod| {
                 let theirs = priority::of(state, &pod.spec).map(|theirs| theirs.value);
                 theirs.filter(|theirs| may_end(pod, *theirs)).map(|priority| HeldPod {
                     id: pod.meta.id,

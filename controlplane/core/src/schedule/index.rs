@@ -10,6 +10,7 @@ use smol_str::SmolStr;
 
 use super::ledgers::LedgerView;
 use super::score::Load;
+use super::shape::group_id;
 use super::topology::Topology;
 use crate::claims::Attached;
 use crate::cpus::{self, NodeCpus};
@@ -58,6 +59,8 @@ pub(crate) struct Asker {
     pub(crate) pod: Option<ObjectId>,
     /// Whose reserves are its own: a group, [`NO_GROUP`] or [`EVERY_GROUP`].
     pub(crate) group: u64,
+    /// The group with which it is placed, so that room that is kept for others of it is its own; else [`NO_GROUP`].
+    pub(crate) companions: u64,
 }
 
 /// The group of those that are of none.
@@ -75,6 +78,8 @@ pub(crate) struct Reserve {
     pub(crate) devices: BTreeMap<SmolStr, u32>,
     /// Shares of devices are kept too: then nobody else gets any device there.
     pub(crate) has_shares: bool,
+    /// The group looks at other pods: then nobody else gets anything there, because he might be in its way however small he is.
+    pub(crate) is_whole: bool,
 }
 
 impl Reserve {
@@ -88,6 +93,8 @@ impl Reserve {
 pub(crate) struct Nominee {
     pub(crate) pod: ObjectId,
     pub(crate) priority: i32,
+    /// Its group, or [`NO_GROUP`].
+    pub(crate) group: u64,
     pub(crate) request: Resources,
     /// It asks for devices: those of its node are kept for it.
     pub(crate) asks_for_devices: bool,
@@ -99,7 +106,13 @@ impl Nominee {
     pub(crate) fn new(state: &State, pod: &Pod, priority: i32) -> Self {
         let (request, asks_for_devices) = (pod.spec.scheduling_request(), pod.spec.asks_for_devices());
         let pins_cpus = matches!(cpus::needs(state, pod), Ok(Some(_)));
-        Self { pod: pod.meta.id, priority, request, asks_for_devices, pins_cpus }
+        let group = pod.group_key().map_or(NO_GROUP, |key| group_id(&key));
+        Self { pod: pod.meta.id, priority, group, request, asks_for_devices, pins_cpus }
+    }
+
+    fn counts_against(&self, asker: &Asker) -> bool {
+        let is_own = asker.companions != NO_GROUP && self.group == asker.companions;
+        self.priority >= asker.priority && Some(self.pod) != asker.pod && !is_own
     }
 }
 
@@ -127,23 +140,33 @@ impl NodeEntry {
 
     /// What counts against who asks: what is reserved, and what is kept for others of the same or a higher priority.
     pub(crate) fn usage_for(&self, asker: &Asker) -> NodeUsage {
-        let counts = |other: &&Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
-        let usage =
-            self.nominees.iter().filter(counts).fold(self.usage, |sum, other| sum.with(other.request));
+        let usage = self
+            .nominees
+            .iter()
+            .filter(|other| other.counts_against(asker))
+            .fold(self.usage, |sum, other| sum.with(other.request));
         let reserves = self.reserves.iter().filter(|reserve| reserve.counts_against(asker));
-        reserves.fold(usage, |sum, reserve| sum.plus(reserve.usage))
+        reserves.fold(usage, |sum, reserve| {
+            let sum = sum.plus(reserve.usage);
+            // Whoever ends there, no pod more has a place.
+            let pods = if reserve.is_whole { sum.pods.saturating_add(self.pods_max) } else { sum.pods };
+            NodeUsage { pods, ..sum }
+        })
     }
 
     /// Whether its devices are kept for somebody else of the same or a higher priority.
     pub(crate) fn keeps_devices(&self, asker: &Asker) -> bool {
-        let counts = |other: &Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
-        self.nominees.iter().any(|other| other.asks_for_devices && counts(other))
+        self.nominees.iter().any(|other| other.asks_for_devices && other.counts_against(asker))
     }
 
     /// Whether CPUs that a pod may have for itself are kept for somebody else in the same way.
     pub(crate) fn keeps_cpus(&self, asker: &Asker) -> bool {
-        let counts = |other: &Nominee| other.priority >= asker.priority && Some(other.pod) != asker.pod;
-        self.nominees.iter().any(|other| other.pins_cpus && counts(other))
+        self.nominees.iter().any(|other| other.pins_cpus && other.counts_against(asker))
+    }
+
+    /// Whether room of it is kept for other groups of the same or a higher priority.
+    pub(crate) fn is_reserved(&self, asker: &Asker) -> bool {
+        self.reserves.iter().any(|reserve| reserve.counts_against(asker))
     }
 
     /// Whether as many devices are left beside what is kept for groups of the same or a higher priority.

@@ -4,17 +4,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    Binding, Command, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod, PodGroupKey, QUEUES_LEVEL,
+    Binding, Command, GROUP_PREEMPTION_LEVEL, Name, NetworkAttachment, ObjectId, POD_GROUP_LEVEL, Pod,
+    PodGroupKey, QUEUES_LEVEL,
 };
 
 use super::fairness::Rank;
 use super::pod_groups::{Seat, Trial, Verdict};
 use super::reconciler::{Scheduler, is_pending};
+use super::reserves::required;
 use super::shape::{Choice, Shape};
 use super::shapes::ShapeKey;
 use crate::cpus::Chosen;
 use crate::elastic_quota::Ask;
-use crate::pod_group::Standing;
+use crate::pod_group::{self, Standing};
 use crate::queue;
 use crate::reconcile::View;
 use crate::state::Charge;
@@ -54,6 +56,10 @@ struct GroupLook {
     queue: Option<Name>,
     /// What it has and is about to get, of one with a PodGroup.
     job: Option<crate::state::QuotaUse>,
+    /// How many of its pods hold room.
+    holding: u32,
+    /// Why none more of its pods may have any.
+    full: Option<String>,
 }
 
 impl GroupLook {
@@ -69,7 +75,8 @@ impl GroupLook {
             }
             used
         });
-        Self { is_held: standing.is_held(), queue: queue::of(state, Some(key), None), job }
+        let (holding, full) = (standing.holding, standing.is_full(state, key, 1));
+        Self { is_held: standing.is_held(), queue: queue::of(state, Some(key), None), job, holding, full }
     }
 }
 
@@ -149,6 +156,11 @@ impl Scheduler {
             }
             return false;
         }
+        let full = shape.group.as_ref().filter(|group| self.groups.is_full(group)).map(pod_group::full);
+        if full.is_some() {
+            shape.hold_by_queue(full);
+            return false;
+        }
         let nominated = self.preemptor.node_of(id);
         let owner = pod.meta.owner.map(|owner| owner.id);
         let choice = if head.is_first {
@@ -183,6 +195,9 @@ impl Scheduler {
         ask.iter().for_each(|ask| self.fairness.elastic.take(ask));
         nominated.into_iter().for_each(|node| self.index.give_up(node, id));
         let binding = binding((id, node.meta.id), choice, chosen, networks);
+        if let Some(group) = &shape.group {
+            self.groups.took(group);
+        }
         self.note(pod, head.shape, (choice, mover), &binding);
         decided.bindings.push(binding);
         true
@@ -221,8 +236,9 @@ impl Scheduler {
         }
         let (state, now_ms) = (view.state, view.now_ms);
         let standing = Standing::of(state, group);
+        let nominated = self.preemptor.seats_of(&required(state, &standing), (&self.index, &self.shapes));
         let (index, shapes, vicinity) = (&self.index, &mut self.shapes, &self.vicinity);
-        let (fairness, kept) = (&self.fairness, self.reserves.seats(group));
+        let (fairness, kept) = (&self.fairness, nominated.as_deref().or(self.reserves.seats(group)));
         let mut trial = Trial { state, index, shapes, vicinity, claims, fairness, kept, now_ms };
         let seats = match self.groups.place(group, &standing, &mut trial) {
             Verdict::Seated(seats) => seats,
@@ -231,8 +247,16 @@ impl Scheduler {
                 return None;
             }
             Verdict::Waits { is_news, needs_room, is_other } => {
+                let is_nominated = standing.waiting.iter().any(|id| self.preemptor.node_of(*id).is_some());
                 if needs_room {
-                    self.reserves.ask(group, &standing, (state, &mut self.index, &self.shapes));
+                    self.preemptor.want(group, &standing);
+                }
+                if needs_room && !is_nominated {
+                    self.reserves.ask(
+                        group,
+                        &standing,
+                        (state, &mut self.index, &self.shapes, &self.vicinity),
+                    );
                 }
                 let pods = standing.waiting.iter().filter(|_| is_news || is_other);
                 for key in pods.filter_map(|id| self.shapes.key_of_waiting(*id)).collect::<BTreeSet<_>>() {
@@ -262,6 +286,9 @@ impl Scheduler {
             if let Some(ask) = Ask::of(state, pod) {
                 self.fairness.elastic.take(&ask);
             }
+            let kept_on = self.preemptor.node_of(id);
+            kept_on.into_iter().for_each(|node| self.index.give_up(node, id));
+            self.groups.took(group);
             let binding = binding((id, node.meta.id), choice, chosen, networks);
             self.note(pod, key, (choice, mover), &binding);
             self.in_flight.insert(id, Some(binding.node));
@@ -296,14 +323,18 @@ impl Scheduler {
                 .group
                 .as_ref()
                 .map(|group| &*looks.entry(group.clone()).or_insert_with(|| GroupLook::of(state, group)));
-            shape.is_held = look.is_some_and(|look| look.is_held);
+            shape.hold_for_group(look.is_some_and(|look| look.is_held));
             let of_group = look.filter(|look| look.job.is_some()).map(|look| look.queue.clone());
             let own = || shape.own_queue.clone().filter(|_| state.feature_level() >= QUEUES_LEVEL);
             shape.queue = of_group.unwrap_or_else(own);
             let closed = shape.queue.as_ref().filter(|_| !shape.is_held);
             let closed = closed.and_then(|queue| queue::closed(state, queue));
-            shape.hold_by_queue(closed);
+            let full = || look.filter(|look| !look.is_held).and_then(|look| look.full.clone());
+            shape.hold_by_queue(closed.or_else(full));
             queues.insert(shape.queue.clone());
+        }
+        if state.feature_level() >= GROUP_PREEMPTION_LEVEL {
+            self.groups.count(looks.iter().map(|(key, look)| (key.clone(), look.holding)));
         }
         self.fairness.begin(state, &queues, looks.values().any(|look| look.job.is_some()));
         let mut heads = BTreeSet::new();

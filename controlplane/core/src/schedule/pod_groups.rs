@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{ObjectId, PodGroupKey, Resources};
+use bulkhead_types::{ObjectId, POD_GROUP_PODS_MAX, PodGroupKey, Resources};
 
 use super::fairness::Fairness;
 use super::index::{NodeIndex, Slot};
@@ -47,6 +47,8 @@ pub(crate) struct PodGroups {
     trials: usize,
     /// Groups that have been looked at in this run.
     seen: BTreeSet<PodGroupKey>,
+    /// How many pods of groups hold room, with those that this run has placed.
+    holding: BTreeMap<PodGroupKey, u32>,
 }
 
 /// Why a group waits.
@@ -97,6 +99,21 @@ impl PodGroups {
         self.waiting.clear();
     }
 
+    /// How many pods of groups that wait hold room.
+    pub(crate) fn count(&mut self, holding: impl Iterator<Item = (PodGroupKey, u32)>) {
+        self.holding = holding.collect();
+    }
+
+    /// One more of a group gets room in this run.
+    pub(crate) fn took(&mut self, key: &PodGroupKey) {
+        self.holding.get_mut(key).into_iter().for_each(|holding| *holding += 1);
+    }
+
+    /// Whether a group holds as many as it may.
+    pub(crate) fn is_full(&self, key: &PodGroupKey) -> bool {
+        self.holding.get(key).is_some_and(|holding| *holding >= POD_GROUP_PODS_MAX)
+    }
+
     /// Whether a group is looked at for the first time in this run.
     pub(crate) fn is_first_look(&mut self, key: &PodGroupKey) -> bool {
         self.seen.insert(key.clone())
@@ -136,13 +153,21 @@ impl PodGroups {
             (format!("pod group {}: waited for longer than its time-out, and is put off", key.name), false)
         } else if let Err(reason) = standing.check_least(scene.state, key, &scene.fairness.ledger) {
             (format!("pod group {}: {reason}", key.name), false)
+        } else if let Err(reason) = standing.check_free(scene.state, key, &[]) {
+            (format!("pod group {}: {reason}", key.name), true)
         } else if self.trials >= TRIALS_PER_RUN {
             return Verdict::Later;
         } else {
             self.trials += 1;
             match scene.seat_all(key, standing) {
-                Ok(seats) => {
+                Ok(mut seats) => {
                     self.waiting.remove(key);
+                    // A group that would have more than it may gets what it must have.
+                    let held = self.holding.get(key).copied().unwrap_or(0);
+                    if seats.len() > POD_GROUP_PODS_MAX.saturating_sub(held) as usize {
+                        let must: BTreeSet<_> = required(scene.state, standing).into_iter().collect();
+                        seats.retain(|seat| must.contains(&seat.pod));
+                    }
                     return Verdict::Seated(seats);
                 }
                 Err(why) => why,
@@ -249,36 +274,59 @@ impl Trial<'_> {
         (within, refusal)
     }
 
-    /// The seats that are kept for these pods, once all of them are free.
+    /// The seats that are kept for these pods, once all of them are free. Those for which others must be there first are tried
+    /// again when those are.
     fn seat_kept(&mut self, must: &[ObjectId]) -> Option<Vec<Seat>> {
         let kept = self.kept.filter(|kept| kept.len() == must.len())?;
+        let wanted: BTreeSet<ObjectId> = must.iter().copied().collect();
         let mut taken = BTreeMap::<Slot, Taking>::new();
-        let mut claims = self.claims.clone();
+        let (mut claims, mut vicinity) = (self.claims.clone(), self.vicinity.clone());
         let mut seats = Vec::with_capacity(kept.len());
-        for seat in kept.iter().filter(|seat| must.contains(&seat.pod)) {
-            let shape = self.shapes.get(seat.shape).filter(|shape| shape.waiting.contains(&seat.pod))?;
-            let own = shape.place.as_ref().ok()?.claims.clone();
-            let entry = self.index.get(seat.slot)?;
-            let taking = taken.entry(seat.slot).or_default();
-            let usage = entry.usage_for(&shape.asker(None)).plus(taking.usage);
-            if own.iter().any(|claim| claims.contains(claim))
-                || shape.check_alone(entry).is_err()
-                || shape.check_claims(entry, taking.claims).is_err()
-                || !entry.has_room_beside(shape.request, usage)
-            {
-                return None;
+        let mut left: Vec<&KeptSeat> = kept.iter().filter(|seat| wanted.contains(&seat.pod)).collect();
+        loop {
+            let before = seats.len();
+            left.retain(|seat| {
+                let found = self.take_kept(seat, (&mut taken, &mut claims, &mut vicinity));
+                let is_left = found.is_none();
+                seats.extend(found);
+                is_left
+            });
+            if left.is_empty() || seats.len() == before || !self.vicinity.is_kept() {
+                return (seats.len() == must.len()).then_some(seats);
             }
-            let ledgers = taking.ledgers.over(entry.ledgers());
-            shape.check_ledgers(entry, None, ledgers).ok()?;
-            let chosen = shape.choose_hardware(ledgers)?;
-            taking.ledgers.take(entry.ledgers(), seat.pod, &chosen);
-            taking.usage = taking.usage.with(shape.request);
-            taking.claims += own.len();
-            claims.extend(own);
-            let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
-            seats.push(Seat { pod: seat.pod, shape: seat.shape, choice, chosen });
         }
-        (seats.len() == must.len()).then_some(seats)
+    }
+
+    fn take_kept(
+        &self,
+        seat: &KeptSeat,
+        (taken, claims, vicinity): (&mut BTreeMap<Slot, Taking>, &mut BTreeSet<ObjectId>, &mut Vicinity),
+    ) -> Option<Seat> {
+        let shape = self.shapes.get(seat.shape).filter(|shape| shape.waiting.contains(&seat.pod))?;
+        let own = shape.place.as_ref().ok()?.claims.clone();
+        let entry = self.index.get(seat.slot)?;
+        let taking = taken.entry(seat.slot).or_default();
+        let usage = entry.usage_for(&shape.asker(None)).plus(taking.usage);
+        if own.iter().any(|claim| claims.contains(claim))
+            || shape.check_alone(entry).is_err()
+            || shape.check_claims(entry, taking.claims).is_err()
+            || !entry.has_room_beside(shape.request, usage)
+            || shape.check_others(entry, vicinity).is_err()
+        {
+            return None;
+        }
+        let ledgers = taking.ledgers.over(entry.ledgers());
+        shape.check_ledgers(entry, None, ledgers).ok()?;
+        let chosen = shape.choose_hardware(ledgers)?;
+        taking.ledgers.take(entry.ledgers(), seat.pod, &chosen);
+        taking.usage = taking.usage.with(shape.request);
+        taking.claims += own.len();
+        claims.extend(own);
+        if let Some(pod) = self.state.pods().get(seat.pod) {
+            vicinity.bind(pod, &entry.node);
+        }
+        let choice = Choice { slot: seat.slot, score: 0, nodes: 1 };
+        Some(Seat { pod: seat.pod, shape: seat.shape, choice, chosen })
     }
 
     /// Nodes for as many of the pods as there is room for: first those that must have one, the largest of them first. Those for

@@ -6,15 +6,19 @@
 //!            └─► Preempt: room is kept on the node, the victims end ─► the pod is bound as soon as they have gone
 //! ```
 //!
+//! A group that fits nowhere gets seats for all that it must have, and all who end for them, in one decision: see
+//! [`super::group_preemptor`].
+//!
 //! A pod for which room is kept makes nobody else end; when the room is not enough any more it is given up, and the pod
 //! begins anew. Priorities of victims are strictly lower, so no two pods ever do that to each other.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{Command, ITEMS_MAX, ObjectId, PREEMPTION_LEVEL, Pod};
+use bulkhead_types::{Command, GROUP_PREEMPTION_LEVEL, ITEMS_MAX, ObjectId, PREEMPTION_LEVEL, Pod};
 use smol_str::SmolStr;
 
+use super::group_preemptor::GroupLooks;
 use super::held::HeldIndex;
 use super::index::{NodeIndex, Nominee};
 use super::reclaim::Reclaim;
@@ -27,6 +31,7 @@ use crate::disruption::Allowance;
 use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::placement::Vicinity;
 use crate::priority::Priorities;
+use crate::queue::QueueLedger;
 use crate::reconcile::View;
 use crate::state::{is_active, nominated_node};
 
@@ -42,23 +47,33 @@ const RETRY_MS_MAX: u64 = 30_000;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Preemptor {
-    priorities: Priorities,
+    pub(super) priorities: Priorities,
     /// Whether those must be read again.
     is_stale: bool,
     /// Pods that hold room, by the class that they name.
     classes: BTreeMap<Option<SmolStr>, u32>,
-    held: HeldIndex,
+    pub(super) held: HeldIndex,
     searches: BTreeMap<ShapeKey, Search>,
     /// Pods that wait while room is kept for them, and where.
-    nominees: BTreeMap<ObjectId, ObjectId>,
+    pub(super) nominees: BTreeMap<ObjectId, ObjectId>,
     /// Pods for which a preemption was proposed, where, and on which other nodes pods end for it.
-    in_flight: BTreeMap<ObjectId, (ObjectId, BTreeSet<ObjectId>)>,
+    pub(super) in_flight: BTreeMap<ObjectId, (ObjectId, BTreeSet<ObjectId>)>,
     /// Pods whose preemption was refused: how often, and until when they wait, milliseconds since the epoch.
-    refused: BTreeMap<ObjectId, (u32, u64)>,
+    pub(super) refused: BTreeMap<ObjectId, (u32, u64)>,
+    /// Groups that wait for nothing but room, and what is known of them.
+    pub(super) groups: GroupLooks,
     /// The runs of the scheduler, and changes of budgets.
-    now: (u64, u64),
+    pub(super) now: (u64, u64),
     /// When this was looked at last, milliseconds since the epoch.
     looked_at_ms: u64,
+}
+
+/// Who looks for victims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Shape(ShapeKey),
+    /// The place among the groups that want others to end.
+    Group(usize),
 }
 
 fn holds_room(pod: &Pod) -> Option<ObjectId> {
@@ -95,7 +110,7 @@ impl Preemptor {
     /// A budget, or what is known of it, changed. Returns whether somebody waits who may have waited for that.
     pub(crate) fn observe_budget(&mut self) -> bool {
         self.now.1 += 1;
-        !self.searches.is_empty()
+        !self.searches.is_empty() || !self.groups.is_empty()
     }
 
     /// Follows a pod; returns whether the scheduler should look.
@@ -141,6 +156,7 @@ impl Preemptor {
     pub(crate) fn settle(&mut self, view: &View<'_>, index: &mut NodeIndex) {
         self.now.0 += 1;
         self.looked_at_ms = view.now_ms;
+        self.groups.begin();
         for (id, (node, others)) in std::mem::take(&mut self.in_flight) {
             index.touch(node);
             for node in others.into_iter().chain([node]) {
@@ -159,6 +175,7 @@ impl Preemptor {
         if std::mem::take(&mut self.is_stale) {
             self.priorities = Priorities::read(view.state);
             self.held = HeldIndex::default();
+            self.groups = GroupLooks::default();
             self.searches.clear();
             self.nominees.values().for_each(|node| index.touch(*node));
         }
@@ -186,16 +203,21 @@ impl Preemptor {
 
     /// Whether pods of a shape may make others end, and there are any of lower priority.
     fn may_preempt(&self, state: &State, shape: &Shape) -> bool {
-        let lower = |class: &Option<SmolStr>| {
-            self.priorities.of(class.as_ref()).is_some_and(|other| other.value < shape.priority)
-        };
         state.feature_level() >= PREEMPTION_LEVEL
             && shape.may_be_placed()
             && !shape.is_held
-            && (self.classes.keys().any(lower) || takes_back(state, shape))
+            && (self.has_lower(shape.priority) || takes_back(state, shape))
     }
 
-    fn preempts(&self, shape: &Shape) -> bool {
+    /// Whether anybody of lower priority holds room.
+    pub(super) fn has_lower(&self, priority: i32) -> bool {
+        let lower = |class: &Option<SmolStr>| {
+            self.priorities.of(class.as_ref()).is_some_and(|other| other.value < priority)
+        };
+        self.classes.keys().any(lower)
+    }
+
+    pub(super) fn preempts(&self, shape: &Shape) -> bool {
         self.priorities.of(shape.spec.priority_class()).is_some_and(|own| own.preempts)
     }
 
@@ -205,21 +227,24 @@ impl Preemptor {
         &mut self,
         view: &View<'_>,
         (index, shapes, vicinity): (&mut NodeIndex, &mut Shapes, &Vicinity),
-        mut elastic: ElasticLedger,
+        (mut elastic, queues): (ElasticLedger, &QueueLedger),
         commands: &mut Vec<Command>,
     ) -> bool {
-        let useless = self.useless(view.state, index, shapes, vicinity);
-        let mut order = BTreeSet::new();
-        for (key, shape) in shapes.waiting() {
-            if self.may_preempt(view.state, shape) && self.preempts(shape) {
-                order.extend(shape.waiting.first().map(|head| (Reverse(shape.priority), *head, key)));
-            }
-        }
-        let keys: BTreeSet<ShapeKey> = order.iter().map(|(.., key)| *key).collect();
-        self.searches.retain(|key, _| keys.contains(key));
+        let mut useless = self.useless(view.state, index, shapes, vicinity);
+        self.useless_groups((view, index, shapes, vicinity), queues, &mut useless);
+        let order = self.order(view.state, shapes);
         let mut allowance = Allowance::default();
         let (mut proposed, mut searched, mut is_more) = (0, 0, false);
-        for (.., key) in order {
+        for (.., turn) in order {
+            let key = match turn {
+                Turn::Shape(key) => key,
+                Turn::Group(at) => {
+                    let scene = (&mut *index, &*shapes, vicinity);
+                    is_more |=
+                        self.propose_group(view, scene, (&mut allowance, &mut elastic, queues), at, commands);
+                    continue;
+                }
+            };
             let shape = shapes.get_mut(key).expect("a shape that was just listed");
             shape.catch_up(index, view.state, vicinity);
             if !shape.is_stuck(index.log_end()) {
@@ -227,7 +252,7 @@ impl Preemptor {
             }
             if searched >= SEARCHES_PER_RUN {
                 is_more = true;
-                break;
+                continue;
             }
             let mut search = self.searches.remove(&key).unwrap_or_default();
             let is_new = self.search(
@@ -242,13 +267,33 @@ impl Preemptor {
             searched += usize::from(is_new);
             self.searches.insert(key, search);
         }
-        if self.searches.is_empty() && self.nominees.is_empty() {
+        if self.searches.is_empty() && self.nominees.is_empty() && self.groups.is_empty() {
             self.held = HeldIndex::default();
         }
         if !useless.is_empty() {
             commands.push(Command::ClearNominations { pods: useless });
         }
         is_more
+    }
+
+    /// Whose turn it is: those of the highest priority, then the oldest. What was known of others is forgotten.
+    fn order(&mut self, state: &State, shapes: &Shapes) -> BTreeSet<(Reverse<i32>, ObjectId, Turn)> {
+        let mut order = BTreeSet::new();
+        for (key, shape) in shapes.waiting() {
+            if self.may_preempt(state, shape) && self.preempts(shape) {
+                let head = shape.waiting.first();
+                order.extend(head.map(|head| (Reverse(shape.priority), *head, Turn::Shape(key))));
+            }
+        }
+        let of_shape = |turn: Turn| match turn {
+            Turn::Shape(key) => Some(key),
+            Turn::Group(_) => None,
+        };
+        let keys: BTreeSet<ShapeKey> = order.iter().filter_map(|(.., turn)| of_shape(*turn)).collect();
+        self.searches.retain(|key, _| keys.contains(key));
+        let groups = self.groups.turns();
+        order.extend(groups.map(|(priority, head, at)| (Reverse(priority), head, Turn::Group(at))));
+        order
     }
 
     /// One shape's pods; returns whether there was anything to look for.
@@ -304,7 +349,8 @@ impl Preemptor {
             nodes.iter().for_each(|node| index.stir_now(*node));
             let asks_for_devices = shape.asks_for_devices();
             let (priority, request, pins_cpus) = (shape.priority, shape.request, shape.pins_cpus());
-            index.nominate(slot, Nominee { pod: id, priority, request, asks_for_devices, pins_cpus });
+            let group = shape.group_id;
+            index.nominate(slot, Nominee { pod: id, priority, group, request, asks_for_devices, pins_cpus });
             self.in_flight.insert(id, (node, nodes));
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });
@@ -324,6 +370,10 @@ impl Preemptor {
         for (id, node) in &self.nominees {
             // One that is about to be bound waits no more.
             let Some(shape) = shapes.of_waiting(*id) else { continue };
+            // Of a group that waits all are looked at together.
+            if shape.is_held && state.feature_level() >= GROUP_PREEMPTION_LEVEL {
+                continue;
+            }
             let entry = index.slot_of(*node).and_then(|slot| index.get(slot));
             let can_use = entry.is_some_and(|entry| {
                 let held = self.held.get(state, &self.priorities, *node);

@@ -2,6 +2,7 @@
 //! its own min.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_types::{Kind, ObjectId, Pod};
@@ -70,7 +71,7 @@ impl Reclaim {
 
     /// Which of these end only with others.
     pub(crate) fn gangs(&self, state: &State, pods: &[HeldPod]) -> Gangs {
-        Gangs::of(state, pods, |pod, priority| self.may_end(state, pod, priority))
+        Gangs::of(state, pods, &BTreeSet::new(), |pod, priority| self.may_end(state, pod, priority))
     }
 
     /// Whether a pod may end for this one.

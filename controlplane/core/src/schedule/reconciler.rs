@@ -169,9 +169,9 @@ impl Reconciler for Scheduler {
         }
         let mut commands = Vec::new();
         self.place(view, &mut commands);
-        let elastic = self.fairness.elastic.clone();
+        let ledgers = (self.fairness.elastic.clone(), &self.fairness.ledger);
         let scene = (&mut self.index, &mut self.shapes, &self.vicinity);
-        self.dirty |= self.preemptor.propose(view, scene, elastic, &mut commands);
+        self.dirty |= self.preemptor.propose(view, scene, ledgers, &mut commands);
         self.report(view, &mut commands);
         self.shapes.trim();
         // Whether the proposals had an effect is looked at next time.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Only what the group will use is kept, and only where it can ever be used: where no seats are found nothing is kept, so nobody
-//! waits for nothing. What ends by itself are pods of Jobs, pods that are not restarted for ever, and pods that end already.
+//! waits for nothing. Nodes of pods that others may keep off (affinity, spreading) are kept whole: whoever came there might be in their way,
+//! however small he is. What pods do in the rest of a topology domain moves the seats, and is not held up. What ends by itself are pods of Jobs, pods that are not restarted for ever, and pods that end already.
 //! As nothing of the same priority comes into kept room, the group has its seats at the latest when the pods have ended that
 //! were on its nodes when it began to wait. All of this is the leader's own and is found again by the next one.
 
@@ -16,11 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{Kind, ObjectId, Pod, PodGroupKey, RestartPolicy};
 
-use super::index::{NodeEntry, NodeIndex, Reserve, Slot};
+use super::hall::Stage;
+use super::index::{NodeEntry, NodeIndex, Reserve, Slot, SlotChange};
 use super::ledgers::Ledgers;
 use super::shape::{Shape, Taking, group_id, mix64};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
+use crate::placement::Vicinity;
 use crate::pod_group::Standing;
 use crate::state::NodeUsage;
 
@@ -28,6 +31,8 @@ use crate::state::NodeUsage;
 const GROUPS_MAX: usize = 4;
 /// Groups for which a run looks for seats, at most: each may look at every node and its pods.
 const SEARCHES_PER_RUN: usize = 4;
+/// Nodes that are asked for seats of one group, at most; a group for which that is not enough has none.
+const TRIES_MAX: usize = 1 << 20;
 
 /// Where a pod of a group is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +79,8 @@ struct Future {
 }
 
 impl Future {
-    fn of(state: &State, entry: &NodeEntry, shape: &Shape) -> Self {
-        let ledgers = Ledgers::copy(entry.ledgers(), true, shape.pins_cpus());
+    fn of(state: &State, entry: &NodeEntry, shape: &Shape, with_cpus: bool) -> Self {
+        let ledgers = Ledgers::copy(entry.ledgers(), true, with_cpus);
         let mut future = Self { usage: entry.usage_for(&shape.asker(None)), ledgers };
         let node = entry.node.meta.id;
         let ending = |pod: &&std::sync::Arc<Pod>| !pod.status.phase.is_terminal() && ends_by_itself(pod);
@@ -140,11 +145,11 @@ impl Reserves {
         &mut self,
         key: &PodGroupKey,
         standing: &Standing,
-        (state, index, shapes): (&State, &mut NodeIndex, &Shapes),
+        (state, index, shapes, vicinity): (&State, &mut NodeIndex, &Shapes, &Vicinity),
     ) {
         let pods = required(state, standing);
         self.asked.insert(key.clone());
-        if self.is_good(key, &pods, (state, index, shapes)) {
+        if self.is_good(key, &pods, (state, index, shapes, vicinity)) {
             return;
         }
         self.give_up(key, index);
@@ -162,7 +167,7 @@ impl Reserves {
             return;
         }
         self.searches += 1;
-        let Some(seats) = find(state, index, shapes, key, &pods) else {
+        let Some(seats) = find((state, index, shapes, vicinity), key, &pods) else {
             self.futile.insert(key.clone(), index.log_end());
             return;
         };
@@ -178,7 +183,9 @@ impl Reserves {
                 usage: NodeUsage::default(),
                 devices: BTreeMap::new(),
                 has_shares: false,
+                is_whole: false,
             });
+            reserve.is_whole |= shape.may_be_kept_off();
             reserve.usage = reserve.usage.with(shape.request);
             for ask in shape.needs().iter().flat_map(|(needs, _)| &needs.asks) {
                 reserve.has_shares |= ask.share.is_some();
@@ -190,33 +197,30 @@ impl Reserves {
     }
 
     /// Whether what is kept is for these pods, and will be enough.
-    fn is_good(
-        &mut self,
-        key: &PodGroupKey,
-        pods: &[ObjectId],
-        (state, index, shapes): (&State, &NodeIndex, &Shapes),
-    ) -> bool {
+    fn is_good(&mut self, key: &PodGroupKey, pods: &[ObjectId], scene: Scene<'_>) -> bool {
+        let (_, index, shapes, _) = scene;
         let Some(kept) = self.kept.get_mut(key) else { return false };
         let same = kept.seats.len() == pods.len() && kept.seats.iter().all(|seat| pods.contains(&seat.pod));
-        let mut slots: BTreeSet<Slot> = kept.seats.iter().map(|seat| seat.slot).collect();
-        if let Some(changed) = index.changed_since(kept.seen) {
-            let changed = changed.iter().map(|change| change.slot).filter(|slot| slots.contains(slot));
-            slots = changed.collect();
-        }
-        let is_good = same
-            && slots.into_iter().all(|slot| {
-                let Some(entry) = index.get(slot) else { return false };
-                let mut taking = Taking::default();
-                let mut future = None;
-                kept.seats.iter().filter(|seat| seat.slot == slot).all(|seat| {
-                    let Some(shape) = shapes.get(seat.shape) else { return false };
-                    if shape.priority != kept.priority || shape.check_alone(entry).is_err() {
-                        return false;
-                    }
-                    let future = future.get_or_insert_with(|| Future::of(state, entry, shape));
-                    future.seat(seat.pod, shape, entry, &mut taking)
-                })
-            });
+        let slots: BTreeSet<Slot> = kept.seats.iter().map(|seat| seat.slot).collect();
+        let changed = index.changed_since(kept.seen);
+        let of_seats = |changed: &[SlotChange]| {
+            changed.iter().map(|change| change.slot).filter(|slot| slots.contains(slot)).collect()
+        };
+        let own = || kept.seats.iter().filter_map(|seat| shapes.get(seat.shape));
+        let changed: BTreeSet<Slot> = match changed {
+            Some([]) => BTreeSet::new(),
+            // What happens on other nodes matters to those who look at other pods.
+            Some(changed) if !own().any(Shape::looks_at_pods) => of_seats(changed),
+            _ => slots.clone(),
+        };
+        let suits = |seat: &&KeptSeat| {
+            let shape = shapes.get(seat.shape).filter(|shape| shape.waiting.contains(&seat.pod));
+            shape.is_some_and(|shape| shape.priority == kept.priority && shape.may_be_placed())
+        };
+        let is_good = same && kept.seats.iter().all(|seat| suits(&seat)) && {
+            let mut seating = Seating::new(scene, own());
+            seating.take_all(kept.seats.iter().filter(|seat| changed.contains(&seat.slot)))
+        };
         kept.seen = index.log_end();
         is_good
     }
@@ -242,53 +246,123 @@ pub(crate) fn required(state: &State, standing: &Standing) -> Vec<ObjectId> {
     chosen
 }
 
-/// Seats for all of these pods, on the nodes with most room first; `None` when there are not enough.
-fn find(
-    state: &State,
-    index: &NodeIndex,
-    shapes: &Shapes,
-    key: &PodGroupKey,
-    pods: &[ObjectId],
-) -> Option<Vec<KeptSeat>> {
-    let mut waiting = Vec::with_capacity(pods.len());
+/// What seats are looked for on: the State, nodes, shapes, and who is near whom.
+type Scene<'a> = (&'a State, &'a NodeIndex, &'a Shapes, &'a Vicinity);
+
+/// Nodes as they will be, and what is taken of them.
+struct Seating<'a> {
+    scene: Scene<'a>,
+    futures: BTreeMap<Slot, Future>,
+    taken: BTreeMap<Slot, Taking>,
+    /// Only where others matter. Who ends by himself is gone from nodes with a seat.
+    vicinity: Option<Vicinity>,
+    cleared: BTreeSet<Slot>,
+    /// Whether any of the pods wants CPUs for itself.
+    with_cpus: bool,
+    tries: usize,
+}
+
+impl<'a> Seating<'a> {
+    fn new<'s>(scene: Scene<'a>, shapes: impl Iterator<Item = &'s Shape>) -> Self {
+        let (looks, _, with_cpus) = Stage::needs(shapes);
+        let vicinity = looks.then(|| scene.3.clone());
+        let (futures, taken, cleared) = Default::default();
+        Self { scene, futures, taken, vicinity, cleared, with_cpus, tries: 0 }
+    }
+
+    /// Takes a seat for a pod of a shape, if it has one there.
+    fn take(&mut self, pod: ObjectId, shape: &Shape, slot: Slot) -> bool {
+        let (state, index, ..) = self.scene;
+        let Some(entry) = index.get(slot) else { return false };
+        self.tries += 1;
+        if self.tries > TRIES_MAX || shape.check_alone(entry).is_err() {
+            return false;
+        }
+        let node = entry.node.meta.id;
+        let cleared = self.vicinity.as_ref().map(|vicinity| {
+            let mut vicinity = vicinity.clone();
+            if !self.cleared.contains(&slot) {
+                let ending = state.pods_on(node).filter(|pod| !pod.status.phase.is_terminal());
+                ending.filter(|pod| ends_by_itself(pod)).for_each(|pod| vicinity.release(pod, &entry.node));
+            }
+            vicinity
+        });
+        if cleared.as_ref().is_some_and(|vicinity| shape.check_others(entry, vicinity).is_err()) {
+            return false;
+        }
+        let future =
+            self.futures.entry(slot).or_insert_with(|| Future::of(state, entry, shape, self.with_cpus));
+        if !future.seat(pod, shape, entry, self.taken.entry(slot).or_default()) {
+            return false;
+        }
+        if let Some((mut vicinity, pod)) = cleared.zip(state.pods().get(pod)) {
+            vicinity.bind(pod, &entry.node);
+            self.vicinity = Some(vicinity);
+            self.cleared.insert(slot);
+        }
+        true
+    }
+
+    /// Whether all of these seats can be taken, in whichever order.
+    fn take_all<'s>(&mut self, seats: impl Iterator<Item = &'s KeptSeat>) -> bool {
+        let shapes = self.scene.2;
+        let mut left: Vec<&KeptSeat> = seats.collect();
+        loop {
+            let before = left.len();
+            left.retain(|seat| {
+                shapes.get(seat.shape).is_none_or(|shape| !self.take(seat.pod, shape, seat.slot))
+            });
+            if left.is_empty() || left.len() == before || self.vicinity.is_none() {
+                return left.is_empty();
+            }
+        }
+    }
+}
+
+/// Seats for all of these pods, on the nodes with most room first; `None` when there are not enough. Those for which others must
+/// be there first are tried again when those are.
+fn find(scene: Scene<'_>, key: &PodGroupKey, pods: &[ObjectId]) -> Option<Vec<KeptSeat>> {
+    let (_, index, shapes, _) = scene;
+    let mut left = Vec::with_capacity(pods.len());
     for id in pods {
         let shape_key = shapes.key_of_waiting(*id)?;
-        let shape = shapes.get(shape_key)?;
-        // Who looks at other pods may find no seat beside those that are not there yet: nothing is kept.
-        if shape.looks_at_pods() || !shape.may_be_placed() {
-            return None;
-        }
-        waiting.push((Reverse((shape.request.cpu_millis, shape.request.memory_bytes)), shape_key, *id));
+        let shape = shapes.get(shape_key).filter(|shape| shape.may_be_placed())?;
+        left.push((Reverse((shape.request.cpu_millis, shape.request.memory_bytes)), shape_key, *id));
     }
-    waiting.sort_unstable();
+    left.sort_unstable();
     let turn = group_id(key);
     let mut order: Vec<_> =
         index.entries().map(|(slot, entry)| (fullness(entry), mix64(turn ^ u64::from(slot)), slot)).collect();
     order.sort_unstable();
-    let mut futures = BTreeMap::<Slot, Future>::new();
-    let mut taken = BTreeMap::<Slot, Taking>::new();
-    let mut seats = Vec::with_capacity(waiting.len());
-    // Pods of one shape go on where the one before found its seat.
-    let (mut last, mut at) = (None, 0);
-    for (_, shape_key, pod) in waiting {
-        if last != Some(shape_key) {
-            (last, at) = (Some(shape_key), 0);
-        }
-        let shape = shapes.get(shape_key)?;
-        loop {
-            let (.., slot) = *order.get(at)?;
-            let entry = index.get(slot)?;
-            let future = futures.entry(slot).or_insert_with(|| Future::of(state, entry, shape));
-            let is_seat = shape.check_alone(entry).is_ok()
-                && future.seat(pod, shape, entry, taken.entry(slot).or_default());
-            if is_seat {
-                seats.push(KeptSeat { pod, shape: shape_key, slot });
-                break;
+    let of_pods = left.iter().filter_map(|(_, key, _)| shapes.get(*key));
+    let mut seating = Seating::new(scene, of_pods);
+    let looks = seating.vicinity.is_some();
+    let mut seats = Vec::with_capacity(left.len());
+    loop {
+        let before = seats.len();
+        // Pods of one shape go on where the one before found its seat, unless others matter.
+        let (mut last, mut at) = (None, 0);
+        left.retain(|(_, shape_key, pod)| {
+            if last != Some(*shape_key) || looks {
+                (last, at) = (Some(*shape_key), 0);
             }
-            at += 1;
+            let Some(shape) = shapes.get(*shape_key) else { return true };
+            while let Some((.., slot)) = order.get(at).copied() {
+                if seating.take(*pod, shape, slot) {
+                    seats.push(KeptSeat { pod: *pod, shape: *shape_key, slot });
+                    return false;
+                }
+                at += 1;
+            }
+            true
+        });
+        if left.is_empty() {
+            return Some(seats);
+        }
+        if seats.len() == before || !looks {
+            return None;
         }
     }
-    Some(seats)
 }
 
 /// How full a node is, in parts of a million of what it has most of in use.

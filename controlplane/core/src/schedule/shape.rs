@@ -427,6 +427,16 @@ impl Shape {
         self.plan.is_some()
     }
 
+    /// Whether other pods may keep pods of this shape off a node, not only make another one better.
+    pub(crate) fn may_be_kept_off(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| {
+            let (rules, met_by) = (plan.outlook().rules(), plan.outlook().met_by());
+            let has_own =
+                !(rules.spread.is_empty() && rules.affinity.is_empty() && rules.anti_affinity.is_empty());
+            has_own || met_by.iter().any(|term| term.weight == 0)
+        })
+    }
+
     /// The node on which room is kept for a pod, if it can have it now.
     pub(crate) fn choose_nominated(
         &self,
@@ -452,6 +462,15 @@ impl Shape {
             && self.networks.is_ok()
             && self.cpus.is_ok()
             && self.device_refusal().is_none()
+    }
+
+    /// They wait for the rest of their group, or do not any more.
+    pub(crate) fn hold_for_group(&mut self, is_held: bool) {
+        // What is kept for the others of it counts, or does not.
+        if self.is_held != is_held {
+            self.position = None;
+        }
+        self.is_held = is_held;
     }
 
     /// Their queue lets nobody in, or lets somebody in again.
@@ -481,7 +500,8 @@ impl Shape {
     pub(crate) fn asker(&self, pod: Option<ObjectId>) -> Asker {
         // Pods of DaemonSets, and others that name their node, are for that node only: nothing is kept from them.
         let group = if self.spec.node_name.is_some() { EVERY_GROUP } else { self.group_id };
-        Asker { priority: self.priority, pod, group }
+        let companions = if self.is_held { self.group_id } else { NO_GROUP };
+        Asker { priority: self.priority, pod, group, companions }
     }
 
     /// Why no node can give the pods what they ask for; `None` when some might.

@@ -26,8 +26,11 @@ impl Scheduler {
             let shape = self.shapes.get_mut(key).expect("a shape that was just listed");
             // A shape that this run did not get to may have candidates still unknown.
             let group = shape.group.as_ref().filter(|_| shape.is_held && shape.may_be_placed());
-            let held = group.map(|group| self.groups.message(group));
-            if held.map_or_else(|| !shape.is_stuck(end), |message| message.is_none()) {
+            let held = group.map(|group| {
+                let why = self.preemptor.why(group).map_or_else(String::new, |why| format!(" {why}"));
+                self.groups.message(group).map(|message| format!("{message}{why}"))
+            });
+            if held.as_ref().map_or_else(|| !shape.is_stuck(end), |message| message.is_none()) {
                 continue;
             }
             let stale = shape.reported_position != Some(end);
@@ -44,7 +47,7 @@ impl Scheduler {
             }
             looked_at += 1;
             let message = match held.flatten() {
-                Some(message) => message.to_owned(),
+                Some(message) => message,
                 None => {
                     let preemptor = &mut self.preemptor;
                     let preemption = match shape.tree_hold {

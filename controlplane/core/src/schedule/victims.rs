@@ -4,8 +4,9 @@
 //! budget is never gone below, and the room of pods that end already counts as free.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
-use bulkhead_types::{ObjectId, VICTIMS_MAX};
+use bulkhead_types::ObjectId;
 
 use super::gangs::{Gangs, Unit};
 use super::held::{Held, HeldPod};
@@ -13,7 +14,7 @@ use super::index::NodeEntry;
 use super::ledgers::Ledgers;
 use super::reclaim::{self, Reclaim};
 use super::shape::Shape;
-use crate::disruption::Allowance;
+use crate::disruption::{Allowance, victims_max};
 use crate::elastic_quota::ElasticLedger;
 use crate::placement::Vicinity;
 use crate::{NodeUsage, State};
@@ -61,6 +62,7 @@ pub(crate) enum Obstacle {
     NoVictims,
     Budget,
     TooMany,
+    TooLarge,
 }
 
 impl Obstacle {
@@ -70,13 +72,14 @@ impl Obstacle {
             Self::NoVictims => "No preemption victims found for incoming pod",
             Self::Budget => "Preemption would go below a PodDisruptionBudget",
             Self::TooMany => "Too many pods would have to end",
+            Self::TooLarge => "Too many nodes and pods would have to be looked at",
         }
     }
 }
 
 /// A node as it will be for pods of one shape when certain pods have gone.
 #[derive(Clone)]
-struct Site<'a> {
+pub(super) struct Site<'a> {
     state: &'a State,
     shape: &'a Shape,
     entry: &'a NodeEntry,
@@ -108,6 +111,17 @@ impl<'a> Site<'a> {
         let mut site = Self { state, shape, entry, usage, vicinity, ledgers, pod };
         held.ending.iter().for_each(|id| site.count(*id, false));
         site
+    }
+
+    /// One of which some is taken already, and on which nobody ends by himself any more.
+    pub(super) fn beside(
+        state: &'a State,
+        shape: &'a Shape,
+        entry: &'a NodeEntry,
+        (usage, ledgers): (NodeUsage, Ledgers),
+        vicinity: Option<Vicinity>,
+    ) -> Self {
+        Self { state, shape, entry, usage, vicinity, ledgers, pod: None }
     }
 
     fn count(&mut self, pod: ObjectId, is_there: bool) {
@@ -181,10 +195,21 @@ pub(crate) fn select(
         return Err(Obstacle::NoVictims);
     }
     let site = Site::new((state, vicinity), shape, entry, held, None);
+    select_below(site, below, &BTreeSet::new(), allowance)
+}
+
+/// Who of these ends so that there is room; who is `gone` ends already.
+pub(super) fn select_below(
+    site: Site<'_>,
+    below: &[HeldPod],
+    gone: &BTreeSet<ObjectId>,
+    allowance: &Allowance,
+) -> Result<Victims, Obstacle> {
     if site.fits() {
         return Ok(Victims { cost: Cost::NOTHING, pods: Vec::new() });
     }
-    let gangs = Gangs::of(state, below, |_, theirs| theirs < shape.priority);
+    let (state, priority) = (site.state, site.shape.priority);
+    let gangs = Gangs::of(state, below, gone, |_, theirs| theirs < priority);
     let whole = gangs.units(below, true);
     let found = choose(state, site.clone(), whole, allowance);
     if gangs.is_empty() {
@@ -238,7 +263,7 @@ fn choose(
             victims.extend(unit.pods());
         }
     }
-    if victims.len() > VICTIMS_MAX {
+    if victims.len() > victims_max(state) {
         return Err(Obstacle::TooMany);
     }
     Ok(Victims { cost: Cost::of(&victims), pods: victims.iter().map(|pod| pod.id).collect() })
@@ -318,7 +343,7 @@ impl Cut<'_> {
         }
         self.spare(|cut| cut.site.fits() && cut.has_room());
         let victims: Vec<HeldPod> = self.removed.iter().flat_map(Unit::pods).collect();
-        if victims.len() > VICTIMS_MAX {
+        if victims.len() > victims_max(self.site.state) {
             return Err(Obstacle::TooMany);
         }
         Ok(Victims { cost: Cost::of(&victims), pods: victims.iter().map(|pod| pod.id).collect() })

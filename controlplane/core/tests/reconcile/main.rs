@@ -19,6 +19,7 @@ mod device_preemption;
 mod devices;
 mod elastic;
 mod fencing;
+mod group_preemption;
 mod job_kit;
 mod job_laws;
 mod jobs;

@@ -52,7 +52,7 @@ fn node_name(state: &State, id: ObjectId) -> String {
 }
 
 /// Every pod: `name@node`, `-` when it ends, `?node` where room is kept for it.
-fn pods(cluster: &Cluster) -> String {
+pub fn pods(cluster: &Cluster) -> String {
     let state = cluster.state();
     let show = |pod: &Arc<Pod>| {
         let at = pod.node.map_or_else(String::new, |id| format!("@{}", node_name(state, id)));
@@ -66,7 +66,7 @@ fn pods(cluster: &Cluster) -> String {
 }
 
 /// Pods are created, on the nodes that stand behind their names if any do, one after another, and run.
-fn run(cluster: &mut Cluster, wanted: &[(&str, &str, u64)]) {
+pub fn run(cluster: &mut Cluster, wanted: &[(&str, &str, u64)]) {
     for (named, class, tenths) in wanted {
         let (named, node) = named.split_once('@').map_or((*named, None), |(named, node)| (named, Some(node)));
         let spec = PodSpec { node_name: node.map(Into::into), ..of_class(class, *tenths) };
@@ -140,7 +140,7 @@ fn who_waits_is_told_why_nobody_ends_for_it() {
     assert_eq!(message(&one), expected);
 }
 
-fn relabel(cluster: &mut Cluster, named: &str) {
+pub fn relabel(cluster: &mut Cluster, named: &str) {
     let mut pod = find(cluster, named);
     Arc::make_mut(&mut pod).meta.labels = map(&[("app", "web")]);
     cluster.ok(Command::Apply(Object::Pod(pod)));

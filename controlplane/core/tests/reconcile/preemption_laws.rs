@@ -43,7 +43,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (select(&CLASSES[..]), 1u64..8, prop::bool::weighted(0.15))
             .prop_map(|(class, tenths, apart)| Op::Create { class, tenths, apart }),
-        5 => (0u8..GROUPS, select(&CLASSES[1..3]), 1u64..4)
+        6 => (0u8..GROUPS, select(vec!["high", "high", "mid", "mid", "low", "polite"]), 1u64..4)
             .prop_map(|(group, class, tenths)| Op::Member { group, class, tenths }),
         3 => (4u64..11, 1u32..6).prop_map(|(tenths, pods)| Op::Node { tenths, pods }),
         1 => (0usize..5, any::<bool>()).prop_map(|(node, cordon)| Op::Cordon(node, cordon)),
@@ -240,13 +240,20 @@ fn judge_waiting_groups(state: &State) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Whether a pod waits for more than a node for itself: its group lacks others, or more than this one.
+fn waits_for_group(state: &State, pod: &Pod) -> bool {
+    let Some((key, least)) = pod.group() else { return false };
+    let pods = of_group(state, &key);
+    let placed = pods.iter().filter(|pod| pod.node.is_some()).count();
+    placed + 1 < least as usize || ranks(state, &pods).len() != 1
+}
+
 /// Once everything has ended that shall, nobody waits with room that is kept, or for whom others would end.
 fn judge_rest(state: &State) -> Result<(), TestCaseError> {
     let waiting: Vec<ObjectId> = state.pending_pods().iter().copied().collect();
     for pod in waiting.iter().filter_map(|id| state.pods().get(*id)) {
         prop_assert!(pod.status.nominated_node.get().is_none(), "room is kept for {}", pod.meta.name);
-        // Nobody ends for a group that waits.
-        if pod.group().is_some()
+        if waits_for_group(state, pod)
             || priority(state, pod).is_none()
             || !preempts(state, pod)
             || !state.pod_disruption_budgets().is_empty()

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::{decide, invariant};
 use bulkhead_types::{
     ANNOTATION_POD_GROUP, ANNOTATION_QUEUE_NAME, ANNOTATION_TASK_SPEC, Command, Kind, Measure, Object,
-    ObjectId, ObjectMeta, PodGroup, PodGroupPhase, PodGroupSpec, PodSpec, Queue, QueueSpec, QueueState,
-    QuotaAmounts, QuotaResource, RestartPolicy,
+    ObjectId, ObjectMeta, PodAffinity, PodGroup, PodGroupPhase, PodGroupSpec, PodOptions, PodPlacement,
+    PodSpec, Queue, QueueSpec, QueueState, QuotaAmounts, QuotaResource, Rare, RestartPolicy,
+    WhenUnsatisfiable,
 };
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use crate::device_kit::{asking, cards};
 use crate::kit::{Cluster, GIB, Say, facts, map, name, pod, pod_spec, reference};
+use crate::placement::{constraint, required, term};
 use crate::preemption::{class, find, of_class};
 
 pub fn amounts(named: &[(&str, u64)]) -> QuotaAmounts {
@@ -580,6 +582,151 @@ proptest! {
         }
         for number in 0..count {
             prop_assert!(find(&cluster, &format!("g{number}")).node.is_some(), "{}", placed(&cluster));
+        }
+        prop_assert_eq!(invariant::check(cluster.state()), vec![]);
+    }
+}
+
+/// How the pods of a group want to be.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    /// Each on a node where no other of the apps `g` and `s` is.
+    Apart,
+    /// Evenly over zones.
+    Spread,
+    /// In one zone.
+    Near,
+}
+
+impl Wish {
+    fn placement(self) -> PodPlacement {
+        let when = WhenUnsatisfiable::DoNotSchedule;
+        let apart = |app| term(app, "kubernetes.io/hostname");
+        match self {
+            Self::Apart => PodPlacement {
+                pod_anti_affinity: Rare::some(PodAffinity {
+                    required: vec![apart("g"), apart("s")],
+                    preferred: vec![],
+                }),
+                ..PodPlacement::default()
+            },
+            Self::Spread => PodPlacement {
+                topology_spread_constraints: vec![constraint("g", "zone", when)],
+                ..PodPlacement::default()
+            },
+            Self::Near => {
+                PodPlacement { pod_affinity: required(term("g", "zone")), ..PodPlacement::default() }
+            }
+        }
+    }
+
+    fn spec(self, cpu_millis: u64) -> PodSpec {
+        let options = PodOptions { placement: Rare::some(self.placement()), ..PodOptions::default() };
+        PodSpec { options: Rare::some(options), ..task(cpu_millis) }
+    }
+}
+
+/// A pod of an app, and of the group `g` if it is of that app.
+fn of_app(named: &str, app: &str, spec: PodSpec) -> Command {
+    let mut object = pod(named, spec);
+    object.meta_mut().labels = map(&[("app", app)]);
+    if app == "g" {
+        object.meta_mut().annotations = map(&[(ANNOTATION_POD_GROUP, "g")]);
+    }
+    Command::Create(object)
+}
+
+/// Nodes in two zones in turn.
+fn zoned(nodes: &[u64]) -> Cluster {
+    let mut cluster = Cluster::new();
+    for (number, cpu_millis) in nodes.iter().enumerate() {
+        let zone = if number % 2 == 0 { "a" } else { "b" };
+        let labels = map(&[("zone", zone)]);
+        let facts = bulkhead_types::NodeFacts { labels, ..facts(*cpu_millis, 64 * GIB, 200) };
+        cluster.node(&format!("n{number}"), facts);
+    }
+    cluster
+}
+
+/// Tiny pods that keep coming would always be in the way of a group that wants its nodes for itself.
+#[test]
+fn pods_that_keep_a_group_off_do_not_starve_it() {
+    let mut cluster = zoned(&[2000, 2000]);
+    for number in 0..4 {
+        cluster.ok(of_app(&format!("s{number}"), "s", task(100)));
+    }
+    cluster.converge();
+    cluster.ok(Command::Create(group("g", 2, |_| ())));
+    cluster.ok(of_app("g0", "g", Wish::Apart.spec(1000)));
+    cluster.ok(of_app("g1", "g", Wish::Apart.spec(1000)));
+    cluster.settle();
+    for number in 0..4 {
+        cluster.ok(of_app(&format!("t{number}"), "s", task(100)));
+        end(&mut cluster, &format!("s{number}"));
+        cluster.converge();
+    }
+    check_placed(&mut cluster, "g0 g1");
+    // Beside services that never end it has no seats, and nobody waits for it.
+    let mut cluster = zoned(&[2000, 2000]);
+    cluster.ok(of_app("service", "s", PodSpec { node_name: Some("n0".into()), ..cpus(100) }));
+    cluster.converge();
+    cluster.ok(Command::Create(group("g", 2, |_| ())));
+    cluster.ok(of_app("g0", "g", Wish::Apart.spec(1000)));
+    cluster.ok(of_app("g1", "g", Wish::Apart.spec(1000)));
+    cluster.settle();
+    cluster.ok(of_app("x", "s", task(1900)));
+    cluster.ok(of_app("y", "s", task(1900)));
+    check_placed(&mut cluster, "service x y");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever comes, and whatever the group's pods want of each other and of others, the group is placed at the latest when
+    /// those that were there have ended.
+    #[test]
+    fn a_group_that_looks_at_others_is_placed_when_what_was_there_has_ended(
+        nodes in proptest::collection::vec(2u64..5, 2..6),
+        there in proptest::collection::vec((1u64..4, any::<bool>()), 2..12),
+        come in proptest::collection::vec((1u64..4, any::<bool>()), 4..20),
+        wish in proptest::sample::select(vec![Wish::Apart, Wish::Spread, Wish::Near]),
+    ) {
+        let sizes: Vec<u64> = nodes.iter().map(|cores| cores * 1000).collect();
+        let mut cluster = zoned(&sizes);
+        let app = |is_small: &bool| if *is_small { "s" } else { "other" };
+        for (number, (cores, of)) in there.iter().enumerate() {
+            cluster.ok(of_app(&format!("s{number}"), app(of), task(cores * 500)));
+        }
+        cluster.converge();
+        // As many as have room on empty nodes, however they want to be.
+        let zone_a: u64 = nodes.iter().step_by(2).sum();
+        let zone_b: u64 = nodes.iter().skip(1).step_by(2).sum();
+        let count = match wish {
+            Wish::Apart => nodes.len() as u64,
+            Wish::Spread => 2 * zone_a.min(zone_b),
+            Wish::Near => zone_a.max(zone_b),
+        };
+        cluster.ok(Command::Create(group("g", u32::try_from(count).unwrap(), |_| ())));
+        for number in 0..count {
+            cluster.ok(of_app(&format!("g{number}"), "g", wish.spec(1000)));
+        }
+        cluster.settle();
+        let mut coming = come.iter().enumerate();
+        for number in 0..there.len() {
+            for (number, (cores, of)) in coming.by_ref().take(2) {
+                cluster.ok(of_app(&format!("t{number}"), app(of), task(cores * 100)));
+            }
+            if find(&cluster, &format!("s{number}")).node.is_some() {
+                end(&mut cluster, &format!("s{number}"));
+            }
+            cluster.converge();
+        }
+        for number in 0..there.len() {
+            end(&mut cluster, &format!("s{number}"));
+            cluster.converge();
+        }
+        for number in 0..count {
+            prop_assert!(find(&cluster, &format!("g{number}")).node.is_some(), "{:?}: {}", wish, placed(&cluster));
         }
         prop_assert_eq!(invariant::check(cluster.state()), vec![]);
     }

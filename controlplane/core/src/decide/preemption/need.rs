@@ -3,7 +3,7 @@
 //! A choice is made on a State that may be older than the one that it is applied to: a pod that has ended meanwhile, or a choice
 //! for another pod that was refused, leaves more room than was counted on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{ObjectId, Pod, PodGroupKey, Rejection, VICTIMS_NEEDED_LEVEL};
 
@@ -32,12 +32,13 @@ pub(super) fn check(site: &mut Site<'_>, victims: &[ObjectId]) -> Result<(), Rej
 
 /// The victims as they end: groups of which nobody stays as wholes, the others each for itself.
 fn units<'a>(state: &'a State, victims: &[ObjectId]) -> Vec<Vec<&'a Pod>> {
+    let ending: BTreeSet<ObjectId> = victims.iter().copied().collect();
     let (mut units, mut wholes) = (Vec::new(), BTreeMap::<PodGroupKey, Vec<&Pod>>::new());
     for pod in victims.iter().filter_map(|id| state.pods.get(*id)) {
         let key = key_of(state, pod);
         let is_whole = |key: &PodGroupKey| {
             wholes.contains_key(key)
-                || pod_group::holders(state, key).all(|pod| victims.contains(&pod.meta.id))
+                || pod_group::holders(state, key).all(|pod| ending.contains(&pod.meta.id))
         };
         match key.filter(is_whole) {
             Some(key) => wholes.entry(key).or_default().push(pod),

@@ -5,7 +5,7 @@ use bulkhead_types::{
     Resources, Transaction,
 };
 
-use super::{Scene, elastic};
+use super::{Scene, elastic, group_preemption};
 use crate::State;
 use crate::cpus::{self, Asks};
 use crate::devices::{self, Needs, NodeDevices, Policies, ledger_of};
@@ -104,7 +104,7 @@ fn has_devices(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> bool
 }
 
 /// A node's devices once certain pods have gone, counted from the objects.
-fn devices_without(state: &State, node: &Node, gone: &[ObjectId]) -> Option<NodeDevices> {
+pub(super) fn devices_without(state: &State, node: &Node, gone: &[ObjectId]) -> Option<NodeDevices> {
     let slice = state.resource_slice_of(node.meta.id)?;
     let stays = state.pods().iter().filter(|other| !gone.contains(&other.meta.id));
     let nics = state.sriov_state_of(slice.node).map(|nics| &**nics);
@@ -183,11 +183,16 @@ pub fn judge_but(
     transaction: &Transaction,
     is_passed_over: impl Fn(&Pod) -> bool,
 ) -> Result<(), String> {
+    group_preemption::judge(before, transaction)?;
     for event in &transaction.events {
         let EventKind::PodStatusChanged { id, status } = &event.kind else { continue };
         let Some(pod) = before.pods().get(*id) else { continue };
         let Some(node) = status.nominated_node.get() else { continue };
         if pod.status.nominated_node == status.nominated_node {
+            continue;
+        }
+        // Of a group that waits all are judged together.
+        if group_preemption::is_of_waiting_group(before, pod) {
             continue;
         }
         let node = before.nodes().get(*node).ok_or("the node is not there")?;
@@ -322,7 +327,7 @@ impl Gangs {
 }
 
 /// Of every budget so many of its pods stay healthy as it says, or no healthy one ends.
-fn check_budgets(before: &State, victims: &[ObjectId]) -> Result<(), String> {
+pub(super) fn check_budgets(before: &State, victims: &[ObjectId]) -> Result<(), String> {
     for budget in before.pod_disruption_budgets().iter() {
         let DisruptionBound::MinAvailable(IntOrPercent::Int(least)) = budget.spec.bound else { continue };
         let counted = |pod: &&std::sync::Arc<Pod>| {

@@ -10,11 +10,11 @@ use bulkhead_types::{
 
 use crate::State;
 
-fn object<'a>(state: &'a State, key: &PodGroupKey) -> Option<&'a Arc<PodGroup>> {
+pub(super) fn object<'a>(state: &'a State, key: &PodGroupKey) -> Option<&'a Arc<PodGroup>> {
     state.pod_groups().iter().find(|group| group.key() == *key)
 }
 
-fn members<'a>(state: &'a State, key: &'a PodGroupKey) -> impl Iterator<Item = &'a Arc<Pod>> {
+pub(super) fn members<'a>(state: &'a State, key: &'a PodGroupKey) -> impl Iterator<Item = &'a Arc<Pod>> {
     state.pods().iter().filter(move |pod| pod.group_key().as_ref() == Some(key))
 }
 
@@ -23,7 +23,7 @@ fn is_placed(pod: &Pod) -> bool {
 }
 
 /// Whether a group has as many pods with a node as it must have.
-fn is_complete(state: &State, key: &PodGroupKey) -> bool {
+pub(super) fn is_complete(state: &State, key: &PodGroupKey) -> bool {
     let object = object(state, key);
     let alive = |pod: &&Arc<Pod>| !pod.meta.is_deleting() && pod.status.phase != PodPhase::Failed;
     let by_labels =
