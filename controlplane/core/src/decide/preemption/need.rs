@@ -21,8 +21,9 @@ pub(super) fn check(site: &mut Site<'_>, victims: &[ObjectId]) -> Result<(), Rej
         let is_enough = site.check().is_ok();
         pods().for_each(|pod| site.put(pod, false));
         if is_enough {
-            let names: Vec<_> = pods().map(|pod| pod.meta.name.as_str()).collect();
-            let reason = format!("{} need not end: there is room without that", names.join(", "));
+            let first = pods().next().map(|pod| pod.meta.name.to_string()).unwrap_or_default();
+            let group = if unit.len() > 1 { format!(" and {} of its group", unit.len() - 1) } else { String::new() };
+            let reason = format!("{first}{group} need not end: there is room without that");
             return Err(not_allowed("victims", reason));
         }
     }
