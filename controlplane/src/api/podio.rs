@@ -39,7 +39,13 @@ impl Away {
             tonic::Code::Unavailable => self.unreachable(status.message()),
             _ => status,
         })?;
-        Ok(Response::new(Box::pin(stream.into_inner())))
+        let node = self.node.clone();
+        // Of itself an agent says a status; a broken connection has a cause here, which is no news to the client.
+        let broken = move |status: Status| match std::error::Error::source(&status) {
+            Some(_) => Status::unavailable(format!("the connection to the agent of node {node} was lost")),
+            None => status,
+        };
+        Ok(Response::new(Box::pin(stream.into_inner().map(move |item| item.map_err(&broken)))))
     }
 }
 

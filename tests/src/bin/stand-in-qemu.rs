@@ -122,6 +122,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 sandbox_id: pod.as_ref().map(|pod| pod.sandbox_id.clone()).unwrap_or_default(),
                 trace_context: pod.as_ref().map(|pod| pod.trace_context.clone()).unwrap_or_default(),
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
+                streams: false,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
             answers.extend(pod.as_ref().map(running).unwrap_or_default());

@@ -95,18 +95,23 @@ impl v1::pod_io_server::PodIo for Fake {
         if start.container == "stopped" {
             return Err(Status::failed_precondition("container stopped does not run"));
         }
-        let mut read = Vec::new();
-        while let Some(v1::ExecRequest { message: Some(Asked::Stdin(data)) }) = requests.message().await? {
-            read.extend(data);
-        }
         let asked = format!("{} {:?} stdin={} tty={}\n", start.pod, command.argv, command.stdin, command.tty);
-        let answer = |answer| Ok(v1::ExecResponse { message: Some(answer) });
-        let answers = [
-            answer(Answer::Stdout(asked.into())),
-            answer(Answer::Stderr(read.into())),
-            answer(Answer::Exit(v1::ExecExit { code: 3 })),
-        ];
-        Ok(Response::new(stream::iter(answers).boxed()))
+        // The answer's head comes before the client has sent any input.
+        let answers = async move {
+            let mut read = Vec::new();
+            while let Ok(Some(v1::ExecRequest { message: Some(Asked::Stdin(data)) })) =
+                requests.message().await
+            {
+                read.extend(data);
+            }
+            let answer = |answer| Ok(v1::ExecResponse { message: Some(answer) });
+            stream::iter([
+                answer(Answer::Stdout(asked.into())),
+                answer(Answer::Stderr(read.into())),
+                answer(Answer::Exit(v1::ExecExit { code: 3 })),
+            ])
+        };
+        Ok(Response::new(stream::once(answers).flatten().boxed()))
     }
 
     async fn port_forward(
