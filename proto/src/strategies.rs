@@ -216,8 +216,10 @@ record!(/// Any environment variable.
 record!(/// Any port.
 container_port: ContainerPort {
     name: of(small()), container_port: any::<u16>(),
-    protocol: select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+    protocol: select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]), host: rare(host_port()),
 });
+record!(/// Any port of a node.
+    host_port: HostPort { port: any::<u16>(), ip: of(any::<std::net::IpAddr>()) });
 record!(/// Any requests or limits.
 resource_requirements: ResourceRequirements {
     cpu_millis: of(any::<u64>()), memory_bytes: of(any::<u64>()),

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId,
-    NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
+    AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS,
+    LABEL_NETWORKS, MemberId, NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -117,6 +117,10 @@ impl AgentHost {
         ]);
         if self.has_devices {
             labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
+        }
+        // Every third agent cannot.
+        if self.number % 3 != 2 {
+            labels.insert(SmolStr::new_static(LABEL_HOST_PORTS), SmolStr::new_static("true"));
         }
         if self.has_functions {
             labels.insert(SmolStr::new_static(LABEL_NETWORKS), SmolStr::new_static("true"));

@@ -322,7 +322,13 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     let ports: Vec<String> = container
         .ports
         .iter()
-        .map(|p| format!("{}/{}", p.container_port, format!("{:?}", p.protocol).to_uppercase()))
+        .map(|p| {
+            let own = format!("{}/{}", p.container_port, format!("{:?}", p.protocol).to_uppercase());
+            p.published().map_or(own.clone(), |host| {
+                let at = std::net::SocketAddr::new(host.ip, host.port);
+                format!("{own} as {at} of the node")
+            })
+        })
         .collect();
     page.optional("Ports", ports.join(", "));
     page.optional("Requests", requirements(container.requests));

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 10;
+pub const FEATURE_LEVEL_MAX: u32 = 11;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -59,6 +59,8 @@ pub const POOLS_LEVEL: u32 = 10;
 pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 /// From this level on nodes tell of their CPUs and NUMA nodes, and pods have CPUs of their own.
 pub const NUMA_LEVEL: u32 = 10;
+/// From this level on pods publish ports of their nodes.
+pub const PORTS_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -139,7 +141,24 @@ impl Object {
             Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
+        let content = content.max(self.pods().map_or(1, PodSpec::later_level));
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
+    }
+}
+
+impl Object {
+    /// What the pods run that it is or makes.
+    fn pods(&self) -> Option<&PodSpec> {
+        Some(match self {
+            Self::Pod(one) => &one.spec,
+            Self::ReplicaSet(one) => &one.spec.template.spec,
+            Self::Deployment(one) => &one.spec.template.spec,
+            Self::StatefulSet(one) => &one.spec.template.spec,
+            Self::DaemonSet(one) => &one.spec.template.spec,
+            Self::Job(one) => &one.spec.template.spec,
+            Self::CronJob(one) => &one.spec.job_template.spec.template.spec,
+            _ => return None,
+        })
     }
 }
 
@@ -160,6 +179,11 @@ fn quota_level(hard: &QuotaAmounts) -> u32 {
 }
 
 impl PodSpec {
+    /// What it needs beside all that is said of pods elsewhere.
+    fn later_level(&self) -> u32 {
+        if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 }
+    }
+
     fn feature_level(&self) -> u32 {
         if self.asks_for_devices() {
             return DEVICES_LEVEL;
@@ -331,6 +355,11 @@ mod tests {
         check(with_volumes(volumes), WORKLOADS_LEVEL);
         let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
         check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
+        let host = Rare::some(crate::HostPort { port: 80, ip: None });
+        let port =
+            crate::ContainerPort { name: None, container_port: 80, protocol: Default::default(), host };
+        let container = Container { ports: vec![port], ..Container::default() };
+        check(PodSpec { containers: vec![container], ..PodSpec::default() }, PORTS_LEVEL);
         let placement = Rare::some(PodPlacement::default());
         let options = Rare::some(PodOptions { placement, ..PodOptions::default() });
         check(PodSpec { options, ..PodSpec::default() }, PLACEMENT_LEVEL);

@@ -150,6 +150,12 @@ impl NodeFacts {
         self.labels.get(crate::LABEL_NETWORKS).is_some_and(|value| value == "true")
     }
 
+    /// Whether the agent can publish ports of guests as ports of its node.
+    #[must_use]
+    pub fn publishes_ports(&self) -> bool {
+        self.labels.get(crate::LABEL_HOST_PORTS).is_some_and(|value| value == "true")
+    }
+
     /// Whether the agent keeps volumes of claims.
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {

@@ -43,6 +43,10 @@ pub enum Misfit {
     NoDevices,
     /// It has the virtual functions, and its agent cannot attach networks to guests.
     NoNetworks,
+    /// The pod publishes ports, and the node's agent cannot.
+    NoHostPorts,
+    /// Another pod there has a port that the pod publishes.
+    HostPorts,
     /// It does not report its CPUs, of which the pod wants some for itself.
     NoCpuTopology,
     /// Its topology manager has another policy than the pod wants.
@@ -87,6 +91,8 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
             Self::NoDevices => "node(s) cannot attach devices",
             Self::NoNetworks => "node(s) cannot attach networks",
+            Self::NoHostPorts => "node(s) cannot publish ports",
+            Self::HostPorts => "node(s) didn't have free ports for the requested pod ports",
             Self::NoCpuTopology => "node(s) report no CPU topology",
             Self::NumaPolicy => "node(s) didn't match the pod's NUMA topology policy",
             Self::NumaTopology => "node(s) didn't have CPUs to pin that fit the pod's NUMA topology policy",

@@ -3,6 +3,7 @@
 
 pub mod cpus;
 pub mod elastic;
+pub mod ports;
 pub mod preemption;
 pub mod queues;
 

@@ -192,7 +192,7 @@ impl Scheduler {
     fn note(&mut self, pod: &Pod, shape: ShapeKey, (choice, mover): (Choice, Mover), binding: &Binding) {
         let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
         let claims = shape.place.as_ref().map_or(&[][..], |place| &place.claims);
-        self.index.reserve(choice.slot, (shape.request, claims), mover, binding);
+        self.index.reserve(choice.slot, (shape.request, claims, &shape.ports), mover, binding);
         shape.waiting.remove(&binding.pod);
         shape.unreported.remove(&binding.pod);
         if let Some(owner) = pod.meta.owner.map(|owner| owner.id) {

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_types::{Kind, ObjectId, Pod, PodGroupKey, RestartPolicy};
 
 use super::index::{NodeEntry, NodeIndex, Reserve, Slot};
-use super::ledgers::Ledgers;
+use super::ledgers::{Ledgers, Matters};
 use super::shape::{Shape, Taking, group_id, mix64};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
@@ -75,7 +75,7 @@ struct Future {
 
 impl Future {
     fn of(state: &State, entry: &NodeEntry, shape: &Shape) -> Self {
-        let ledgers = Ledgers::copy(entry.ledgers(), true, shape.pins_cpus());
+        let ledgers = Ledgers::copy(entry.ledgers(), Matters { devices: true, ..shape.matters() });
         let mut future = Self { usage: entry.usage_for(&shape.asker(None)), ledgers };
         let node = entry.node.meta.id;
         let ending = |pod: &&std::sync::Arc<Pod>| !pod.status.phase.is_terminal() && ends_by_itself(pod);
@@ -95,13 +95,13 @@ impl Future {
         if !has_room || shape.check_claims(entry, taking.claims).is_err() {
             return false;
         }
-        if shape.asks_for_devices() || shape.pins_cpus() {
+        if shape.asks_for_devices() || shape.pins_cpus() || !shape.ports.is_empty() {
             let ledgers = taking.ledgers.over(self.ledgers.view());
             if shape.check_hardware(entry, ledgers).is_err() {
                 return false;
             }
             let Some(chosen) = shape.choose_hardware(ledgers) else { return false };
-            taking.ledgers.take(self.ledgers.view(), pod, &chosen);
+            taking.ledgers.take(self.ledgers.view(), (pod, &shape.ports), &chosen);
         }
         taking.usage = taking.usage.with(shape.request);
         taking.claims += shape.claims_len();

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources,
-    SchedulerConfig, Shared, digest128,
+    AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, PublishedPort,
+    Resources, SchedulerConfig, Shared, digest128,
 };
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
-use super::ledgers::{LedgerView, Ledgers};
+use super::ledgers::{LedgerView, Ledgers, Matters};
 use super::plan::Plan;
 use super::score::{self, SCORE_MAX, Scorer, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::cpus::{self, Asks, Chosen};
 use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
 use crate::networks::{self, Addresses, NetworkNeed};
-use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa};
+use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa, check_ports};
 use crate::priority::Priorities;
 use crate::{NodeUsage, State};
 
@@ -66,6 +66,8 @@ pub(crate) struct Shape {
     pub(crate) networks: Result<Vec<NetworkNeed>, String>,
     /// The CPUs that each wants for itself, if they do; or why none can be had.
     pub(crate) cpus: Result<Option<CpuNeeds>, String>,
+    /// The ports of its node that each publishes.
+    pub(crate) ports: Arc<[PublishedPort]>,
     /// What they ask for of devices, if they do.
     devices: Option<Box<DeviceShape>>,
     /// What the pods say of how nodes are scored.
@@ -121,7 +123,7 @@ impl Shape {
         (group, own_queue): (Option<PodGroupKey>, Option<Name>),
         (policies, wishes): (Policies, Wishes),
     ) -> Self {
-        let request = spec.scheduling_request();
+        let (request, ports) = (spec.scheduling_request(), spec.host_ports().collect());
         let classes = Arc::<Classes>::default();
         // Of no class yet: the first look finds what is asked for.
         let devices = spec.asks_for_devices().then(|| {
@@ -149,6 +151,7 @@ impl Shape {
             place: Ok(Place::default()),
             networks: Ok(Vec::new()),
             cpus: Ok(None),
+            ports,
             devices,
             wishes,
             scorer: Scorer::default(),
@@ -509,11 +512,19 @@ impl Shape {
         matches!(self.cpus, Ok(Some(_)))
     }
 
-    /// Whether a node's devices and CPUs as they will be are enough, whatever is kept of them.
+    /// Which ledgers of nodes matter to pods of this shape. CPUs are chosen with an eye on devices only where both are asked
+    /// for.
+    pub(crate) fn matters(&self) -> Matters {
+        let (devices, cpus) = (self.asks_for_devices(), self.pins_cpus());
+        Matters { devices, cpus, ports: !self.ports.is_empty() }
+    }
+
+    /// Whether a node's devices, CPUs and ports as they will be are enough, whatever is kept of them.
     pub(crate) fn check_hardware(&self, entry: &NodeEntry, ledgers: LedgerView<'_>) -> Result<(), Misfit> {
         if let Some((needs, _)) = self.asks().devices {
             devices::check_node(needs, &entry.node, ledgers.devices)?;
         }
+        check_ports(&self.ports, ledgers.ports)?;
         check_numa(&self.asks(), &entry.node, ledgers.cpus, ledgers.devices)
     }
 
@@ -530,6 +541,12 @@ impl Shape {
         ledgers: LedgerView<'_>,
     ) -> Result<(), Misfit> {
         self.check_ledger(entry, pod, ledgers.devices)?;
+        if !self.ports.is_empty() {
+            if entry.keeps_ports(&self.asker(pod), &self.ports) {
+                return Err(Misfit::HostPorts);
+            }
+            check_ports(&self.ports, ledgers.ports)?;
+        }
         if !self.pins_cpus() {
             return Ok(());
         }

@@ -48,7 +48,9 @@ pub(crate) struct Shapes {
 fn spec_key(spec: &PodSpec) -> ShapeKey {
     let (class, placement) = (spec.priority_class(), spec.placement());
     let selects = (&spec.node_selector, &spec.node_name, &spec.tolerations);
-    digest128(&(spec.scheduling_request(), selects, class, placement))
+    let key = digest128(&(spec.scheduling_request(), selects, class, placement));
+    let ports: Vec<_> = spec.host_ports().collect();
+    if ports.is_empty() { key } else { digest128(&(key, "ports", ports)) }
 }
 
 /// What a pod wants of CPUs for itself, if it wants any; or why it can have none.

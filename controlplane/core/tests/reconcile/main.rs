@@ -35,6 +35,7 @@ mod placement;
 mod placement_laws;
 mod play;
 mod pod_groups;
+mod ports;
 mod preemption;
 mod preemption_laws;
 mod profiles;
