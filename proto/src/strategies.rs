@@ -199,8 +199,12 @@ node_facts: NodeFacts {
 record!(/// Any node status.
 node_status: NodeStatus {
     phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
-    pool: of(node_pool_record()).prop_map(Rare::from),
+    pool: of(node_pool_record()).prop_map(Rare::from), images: rare(node_images()),
 });
+record!(/// Any image of a node.
+    node_image: NodeImage { digest: small(), names: vec(small(), 0..3), size_bytes: any::<u64>() });
+record!(/// Any images of a node.
+    node_images: NodeImages { images: vec(node_image(), 0..3) });
 record!(/// Any node.
     node: Node { meta: meta(), spec: node_spec(), status: node_status() });
 
@@ -401,5 +405,5 @@ record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
-    deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()),
+    deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()), images: rare(node_images()),
 });

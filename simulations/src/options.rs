@@ -236,6 +236,9 @@ pub struct NodeOptions {
     /// NUMA nodes of a node, two cards on each; 0: its agent does not tell of its processors.
     #[serde(default)]
     pub numa_nodes: u32,
+    /// Whether agents tell of images.
+    #[serde(default)]
+    pub tells_images: bool,
 }
 
 /// What clients do.
@@ -385,6 +388,7 @@ impl Options {
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.draw_networks(&mut Rng::child(seed, "networks", 0));
         options.draw_cpus(&mut Rng::child(seed, "cpus", 0));
+        options.node.tells_images = *Rng::child(seed, "images", 0).pick(&[false, false, true]);
         options.workload.ports_permille = *Rng::child(seed, "ports", 0).pick(&[0, 0, 0, 100, 300]);
         options.bound_snapshots();
         match options.beyond {
@@ -654,6 +658,7 @@ impl NodeOptions {
             devices: 0,
             functions: 0,
             numa_nodes: 0,
+            tells_images: false,
         }
     }
 }

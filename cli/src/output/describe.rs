@@ -245,6 +245,12 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
     });
     page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
     cpus::node(page, node, pods);
+    let images = status.images.get().into_iter().flat_map(|images| &images.images);
+    let shown = images.map(|image| {
+        let name = image.names.first().unwrap_or(&image.digest);
+        format!("{name} ({})", bulkhead_types::format_bytes(image.size_bytes))
+    });
+    page.optional("Images", shown.collect::<Vec<_>>().join("\n"));
     objects(page, "Pods", Kind::Pod, pods, directory, true);
 }
 

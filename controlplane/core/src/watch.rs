@@ -311,6 +311,7 @@ mod tests {
                 incarnation: 1,
                 facts: NodeFacts::default(),
                 pool: Default::default(),
+                images: Default::default(),
             },
         };
         let pod = Pod {

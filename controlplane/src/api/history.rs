@@ -250,6 +250,7 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::NodeRegistered { .. }
         | EventKind::NodePhaseChanged { .. }
         | EventKind::DevicesReported { .. }
+        | EventKind::ImagesReported { .. }
         | EventKind::DeviceCordoned { .. }
         | EventKind::NodePoolSynced { .. }
         | EventKind::DeviceFaulted { .. } => describe_node(state, names, &event.kind),
@@ -318,6 +319,9 @@ fn describe_node(
         }
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
+        }
+        EventKind::ImagesReported { id, images } => {
+            ("ImagesReported", of(Kind::Node, *id), format!("{} images", images.images.len()))
         }
         EventKind::DevicesReported { id, report, .. } => {
             let (changed, gone) = (report.devices.len(), report.removed.len());

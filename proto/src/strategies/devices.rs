@@ -138,6 +138,8 @@ pub(super) fn device_command() -> impl Strategy<Value = Command> + Clone {
     prop_oneof![
         (object_id(), any::<u64>(), device_report())
             .prop_map(|(node, incarnation, report)| Command::ReportDevices { node, incarnation, report }),
+        (object_id(), any::<u64>(), node_images())
+            .prop_map(|(node, incarnation, images)| Command::ReportImages { node, incarnation, images }),
         (name(), small(), any::<bool>()).prop_map(|(node, device, cordoned)| Command::SetDeviceCordoned {
             node,
             device,
@@ -152,6 +154,7 @@ pub(super) fn device_event() -> impl Strategy<Value = EventKind> + Clone {
     prop_oneof![
         (object_id(), any::<u64>(), device_report())
             .prop_map(|(id, incarnation, report)| EventKind::DevicesReported { id, incarnation, report }),
+        (object_id(), node_images()).prop_map(|(id, images)| EventKind::ImagesReported { id, images }),
         (object_id(), small(), any::<bool>()).prop_map(|(id, device, cordoned)| EventKind::DeviceCordoned {
             id,
             device,

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::{
     Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, HandledFault, Kind,
-    Managers, MemberId, Name, NodeFacts, NodePhase, NodePoolRecord, NodeSpec, Object, ObjectId, ObjectStatus,
-    OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision,
-    StringMap,
+    Managers, MemberId, Name, NodeFacts, NodeImages, NodePhase, NodePoolRecord, NodeSpec, Object, ObjectId,
+    ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus,
+    Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -275,6 +275,13 @@ pub enum EventKind {
         id: ObjectId,
         /// The fault, and what follows.
         handled: HandledFault,
+    },
+    /// A node has other images than before.
+    ImagesReported {
+        /// Which node.
+        id: ObjectId,
+        /// All that its agent tells of.
+        images: NodeImages,
     },
     /// A node has other things from its pool.
     NodePoolSynced {

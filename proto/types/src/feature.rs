@@ -61,6 +61,8 @@ pub const ELASTIC_QUOTA_LEVEL: u32 = 10;
 pub const NUMA_LEVEL: u32 = 10;
 /// From this level on pods publish ports of their nodes.
 pub const PORTS_LEVEL: u32 = 11;
+/// From this level on nodes tell of their images, and the scheduler's ConfigMap of how much they count.
+pub const IMAGES_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -95,6 +97,7 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::Pod(pod) if pod.status.cpus.get().is_some() => NUMA_LEVEL,
@@ -222,6 +225,7 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::ReportImages { .. } => IMAGES_LEVEL,
             Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }
                 if bindings.iter().any(|one| one.cpus.get().is_some()) =>

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    CpuTopology, NUMA_LEVEL, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources, StringMap,
+    CpuTopology, NUMA_LEVEL, NodeImages, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources,
+    StringMap,
 };
 
 /// A machine that runs pods.
@@ -94,6 +95,9 @@ pub struct NodeStatus {
     /// What it has from its pool; unset: nothing. Needs [`crate::POOLS_LEVEL`].
     #[serde(default)]
     pub pool: Rare<NodePoolRecord>,
+    /// The images that its agent told of. Needs [`crate::IMAGES_LEVEL`].
+    #[serde(default)]
+    pub images: Rare<NodeImages>,
 }
 
 /// What an agent finds on its machine and reports on every registration.

@@ -276,6 +276,7 @@ mod tests {
             incarnation: 1,
             facts,
             pool: Default::default(),
+            images: Default::default(),
         };
         Node { meta, spec: NodeSpec::default(), status }
     }

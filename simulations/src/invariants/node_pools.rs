@@ -88,6 +88,7 @@ mod tests {
             incarnation: 1,
             facts: NodeFacts::default(),
             pool: Rare::some(record),
+            images: Rare::NONE,
         };
         Node { meta, spec: NodeSpec { taints: vec![taint], ..NodeSpec::default() }, status }
     }

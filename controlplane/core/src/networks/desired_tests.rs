@@ -63,6 +63,7 @@ fn check(policies: &[SriovNetworkNodePolicySpec], expected: Expect) {
         incarnation: 1,
         facts,
         pool: Default::default(),
+        images: Default::default(),
     };
     let node = Node { meta, spec: Default::default(), status };
     let found = desired(&node, &slice(), &policies);

@@ -9,7 +9,7 @@ use bulkhead_types::{Binding, Node, ObjectId, Pod, PublishedPort, Resources};
 use smol_str::SmolStr;
 
 use super::ledgers::LedgerView;
-use super::score::Load;
+use super::score::{ImageSizes, ImageSpread, Load, image_sizes};
 use super::topology::Topology;
 use crate::claims::Attached;
 use crate::cpus::{self, NodeCpus};
@@ -47,6 +47,8 @@ pub(crate) struct NodeEntry {
     pub(crate) cpus: Option<Arc<NodeCpus>>,
     /// The same of ports that pods publish; `None` where there are none.
     pub(crate) ports: Option<Arc<NodePorts>>,
+    /// The images that it told of.
+    pub(crate) images: Option<Arc<ImageSizes>>,
     /// The claims that its pods use, where that is limited; own decisions of this run included.
     pub(crate) attached: Option<Box<Attached>>,
     /// What its pods use, while somebody asks.
@@ -122,8 +124,22 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        let (nominees, reserves, devices, cpus, ports, attached, load) = Default::default();
-        Self { node, usage, allocatable, pods_max, nominees, reserves, devices, cpus, ports, attached, load }
+        let (nominees, reserves, devices, cpus, ports) = Default::default();
+        let (images, attached, load) = Default::default();
+        Self {
+            node,
+            usage,
+            allocatable,
+            pods_max,
+            nominees,
+            reserves,
+            devices,
+            cpus,
+            ports,
+            images,
+            attached,
+            load,
+        }
     }
 
     /// What pods have of it beside room.
@@ -226,6 +242,7 @@ pub(crate) struct NodeIndex {
     log_start: u64,
     /// Found when asked for; all shapes that ask share them.
     topologies: RefCell<BTreeMap<SmolStr, Arc<Topology>>>,
+    spread: ImageSpread,
 }
 
 impl NodeIndex {
@@ -277,7 +294,8 @@ impl NodeIndex {
     fn refresh_one(&mut self, state: &State, priorities: &Priorities, id: ObjectId) {
         let Some(node) = state.nodes().get(id) else {
             if let Some(slot) = self.by_id.remove(&id) {
-                self.slots[slot as usize] = None;
+                let former = self.slots[slot as usize].take();
+                self.spread.change(former.and_then(|entry| entry.images).as_deref(), None);
                 self.free.push(slot);
                 self.log.push(SlotChange::gone(slot));
                 self.topologies.get_mut().clear();
@@ -300,12 +318,20 @@ impl NodeIndex {
         };
         if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            let former = entry.take().map(|former| (former.reserves, former.load));
-            let (reserves, load) = former.unwrap_or_default();
+            let has_same = |former: &NodeEntry| same_node || former.node.status.images == node.status.images;
+            let are_same = entry.as_ref().map_or(node.status.images.get().is_none(), has_same);
+            let former = entry.take().map(|former| (former.reserves, former.load, former.images));
+            let (reserves, load, mut images) = former.unwrap_or_default();
+            if !are_same {
+                let present = image_sizes(node.status.images.get()).map(Arc::new);
+                self.spread.change(images.as_deref(), present.as_deref());
+                images = present;
+            }
             let fresh = NodeEntry::new(node.clone(), usage);
             let (devices, cpus, ports) = (devices.cloned(), cpus.cloned(), ports.cloned());
             let attached = Attached::of(state, node).map(Box::new);
-            *entry = Some(NodeEntry { nominees, reserves, devices, cpus, ports, attached, load, ..fresh });
+            *entry =
+                Some(NodeEntry { nominees, reserves, devices, cpus, ports, images, attached, load, ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
             if relabelled {
                 self.topologies.get_mut().clear();
@@ -426,6 +452,11 @@ impl NodeIndex {
             known.clear();
         }
         known.entry(key.clone()).or_insert_with(|| Arc::new(Topology::of(key, self.entries()))).clone()
+    }
+
+    /// On how many of them each image is.
+    pub(crate) fn spread(&self) -> &ImageSpread {
+        &self.spread
     }
 
     /// How many nodes there are.

@@ -291,7 +291,7 @@ impl Scheduler {
         let mut queues = BTreeSet::new();
         for key in &keys {
             let shape = self.shapes.get_mut(*key).expect("a shape that was just listed");
-            shape.look_up(state, self.preemptor.priorities(), &self.config);
+            shape.look_up(state, self.preemptor.priorities(), &self.config, &self.index);
             let look = shape
                 .group
                 .as_ref()

@@ -154,14 +154,14 @@ impl Reconciler for Scheduler {
         self.index.refresh(view.state, self.preemptor.priorities());
         self.vicinity = view.state.vicinity.clone();
         self.addresses = view.state.networks.addresses.clone();
-        self.shapes.follow(view.state);
+        self.shapes.follow(view.state, &self.index);
         if std::mem::take(&mut self.has_new_config) || self.config_level != view.state.feature_level() {
             self.config_level = view.state.feature_level();
             self.config = Arc::new(scheduler_config(view.state));
         }
         for id in std::mem::take(&mut self.arrivals) {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
-                self.shapes.enter(pod, &view.state.vicinity);
+                self.shapes.enter(pod, &view.state.vicinity, &self.index);
             }
         }
         if self.wants_load() {

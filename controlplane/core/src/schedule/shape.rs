@@ -13,7 +13,7 @@ use super::candidates::Candidates;
 use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
 use super::ledgers::{LedgerView, Ledgers, Matters};
 use super::plan::Plan;
-use super::score::{self, SCORE_MAX, Scorer, Wishes, owner_spread, sum_of};
+use super::score::{self, SCORE_MAX, Scorer, WantedImages, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::cpus::{self, Asks, Chosen};
 use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
@@ -72,6 +72,8 @@ pub(crate) struct Shape {
     devices: Option<Box<DeviceShape>>,
     /// What the pods say of how nodes are scored.
     wishes: Wishes,
+    /// Their images that tell nodes apart.
+    images: Vec<SmolStr>,
     /// What counts for them, and by which configuration that was found.
     scorer: Scorer,
     config: Option<Arc<SchedulerConfig>>,
@@ -121,7 +123,7 @@ impl Shape {
         spec: Shared<PodSpec>,
         namespace: Option<Name>,
         (group, own_queue): (Option<PodGroupKey>, Option<Name>),
-        (policies, wishes): (Policies, Wishes),
+        (policies, wishes, images): (Policies, Wishes, Vec<SmolStr>),
     ) -> Self {
         let (request, ports) = (spec.scheduling_request(), spec.host_ports().collect());
         let classes = Arc::<Classes>::default();
@@ -154,6 +156,7 @@ impl Shape {
             ports,
             devices,
             wishes,
+            images,
             scorer: Scorer::default(),
             config: None,
             plan: None,
@@ -167,7 +170,13 @@ impl Shape {
 
     /// Looks up what the pods' class, claims and surroundings say now. Those that waited for them are told anew why they
     /// wait.
-    pub(crate) fn look_up(&mut self, state: &State, priorities: &Priorities, config: &Arc<SchedulerConfig>) {
+    pub(crate) fn look_up(
+        &mut self,
+        state: &State,
+        priorities: &Priorities,
+        config: &Arc<SchedulerConfig>,
+        index: &NodeIndex,
+    ) {
         let pod = self.waiting.first().and_then(|id| state.pods().get(*id));
         let outlook = pod.and_then(|pod| state.vicinity.outlook(pod));
         let present = self.plan.as_ref().map(Plan::outlook);
@@ -211,7 +220,7 @@ impl Shape {
                 self.reported_at_ms = 0;
             }
         }
-        self.look_up_scores(config);
+        self.look_up_scores(config, index);
         let found = priorities.of(self.spec.priority_class()).map(|own| own.value);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
         if self.missing_class != missing {
@@ -226,13 +235,18 @@ impl Shape {
     }
 
     /// How nodes are scored, by the configuration as it is now.
-    fn look_up_scores(&mut self, config: &Arc<SchedulerConfig>) {
+    fn look_up_scores(&mut self, config: &Arc<SchedulerConfig>, index: &NodeIndex) {
         let is_same = self.config.as_ref().is_some_and(|present| Arc::ptr_eq(present, config));
         // What is asked for of devices may have changed with their classes; then the candidates are found anew as well.
-        if is_same && (self.position.is_some() || self.devices.is_none()) {
+        let images = WantedImages::new(&self.images, &self.spec, index.spread(), index.len());
+        let are_alike = match (&images, self.scorer.images()) {
+            (Some(now), Some(then)) => now.is_like(then),
+            (now, _) => now.is_none() || config.image_weight == 0,
+        };
+        if is_same && are_alike && (self.position.is_some() || self.devices.is_none()) {
             return;
         }
-        let scorer = Scorer::new(config, self.wishes, self.needs().map(|(needs, _)| needs));
+        let scorer = Scorer::new(config, self.wishes, self.needs().map(|(needs, _)| needs), images);
         self.config = Some(Arc::clone(config));
         if self.scorer != scorer {
             self.scorer = scorer;

@@ -96,6 +96,7 @@ mod tests {
                 incarnation: 1,
                 facts,
                 pool: Default::default(),
+                images: Default::default(),
             };
             NodeEntry::new(Arc::new(Node { meta, spec: NodeSpec::default(), status }), NodeUsage::default())
         };

@@ -40,6 +40,7 @@ pub(super) fn node(
         incarnation: 0,
         facts: NodeFacts::default(),
         pool: Rare::NONE,
+        images: Rare::NONE,
     };
     |meta| Node { meta, spec, status }
 }

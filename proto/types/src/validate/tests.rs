@@ -327,6 +327,7 @@ fn tolerations_and_taints_are_checked() {
             incarnation: 0,
             facts: NodeFacts::default(),
             pool: Default::default(),
+            images: Default::default(),
         },
     };
     let object = Object::Node(Arc::new(node));
