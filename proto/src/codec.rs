@@ -131,6 +131,7 @@ fn items(command: &Command) -> usize {
         Command::DeleteOwnedPods { pods, .. } => pods.len(),
         Command::Create(_)
         | Command::Apply(_)
+        | Command::SyncDeviceLabels { .. }
         | Command::Delete { .. }
         | Command::Scale { .. }
         | Command::SetPaused { .. }

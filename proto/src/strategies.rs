@@ -200,6 +200,7 @@ record!(/// Any node status.
 node_status: NodeStatus {
     phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
     pool: of(node_pool_record()).prop_map(Rare::from), images: rare(node_images()),
+    device_labels: rare(device_labels()),
 });
 record!(/// Any image of a node.
     node_image: NodeImage { digest: small(), names: vec(small(), 0..3), size_bytes: any::<u64>() });

@@ -13,6 +13,7 @@ mod ports;
 mod queues;
 mod scoring;
 
+pub(crate) use devices::AVOIDED;
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
 
@@ -275,14 +276,18 @@ impl Workload {
         if self.publishes(rng) {
             ports::publish(rng, &mut spec);
         }
+        if self.options.devices_permille > 0 {
+            devices::choose(rng, &mut meta.annotations, self.agents);
+        }
         Pod { meta, spec, node: None, status: PodStatus::default() }
     }
 
-    /// In some runs some pods want CPUs for themselves.
+    /// In some runs some pods publish ports of their nodes.
     fn publishes(&self, rng: &mut Rng) -> bool {
         self.options.ports_permille > 0 && rng.chance(self.options.ports_permille)
     }
 
+    /// In some runs some pods want CPUs for themselves.
     fn wants_cpus(&self, rng: &mut Rng) -> bool {
         self.options.cpus_permille > 0 && rng.chance(self.options.cpus_permille)
     }

@@ -254,6 +254,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::ReportVolumes { .. }
         | Command::ReportDevices { .. }
         | Command::ReportImages { .. }
+        | Command::SyncDeviceLabels { .. }
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
@@ -287,6 +288,7 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::ReportDevices { node, incarnation, report } => {
             devices::report(state, *node, *incarnation, report, emit)
         }
+        Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
         Command::ReportImages { node, incarnation, images } => {
             nodes::report_images(state, *node, *incarnation, images, emit)
         }

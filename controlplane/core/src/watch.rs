@@ -312,6 +312,7 @@ mod tests {
                 facts: NodeFacts::default(),
                 pool: Default::default(),
                 images: Default::default(),
+                device_labels: Default::default(),
             },
         };
         let pod = Pod {

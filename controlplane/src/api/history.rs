@@ -251,6 +251,7 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::NodePhaseChanged { .. }
         | EventKind::DevicesReported { .. }
         | EventKind::ImagesReported { .. }
+        | EventKind::DeviceLabelsSynced { .. }
         | EventKind::DeviceCordoned { .. }
         | EventKind::NodePoolSynced { .. }
         | EventKind::DeviceFaulted { .. } => describe_node(state, names, &event.kind),
@@ -319,6 +320,10 @@ fn describe_node(
         }
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
+        }
+        EventKind::DeviceLabelsSynced { id, record, .. } => {
+            let count = record.get().map_or(0, |record| record.labels.len());
+            ("DeviceLabelsSynced", of(Kind::Node, *id), format!("{count} labels by its devices"))
         }
         EventKind::ImagesReported { id, images } => {
             ("ImagesReported", of(Kind::Node, *id), format!("{} images", images.images.len()))

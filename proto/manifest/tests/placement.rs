@@ -195,7 +195,13 @@ fn ports_of_nodes_are_read_and_printed_as_the_same() {
     let Object::Pod(none) = &none[0] else { panic!("a pod") };
     assert_eq!(none.spec.host_ports().next(), None);
     check(
-        &pod("{containerPort: 80, hostIP: 10.0.0.1}, {containerPort: 81, hostPort: 65536}, {containerPort: 82, hostPort: 82, protocol: UDP}"),
-        expect![[r#""#]],
+        &pod(
+            "{containerPort: 80, hostIP: 10.0.0.1}, {containerPort: 81, hostPort: 65536}, {containerPort: 82, hostPort: 82, protocol: UDP}",
+        ),
+        expect![[r#"
+            a.yaml:8:41 spec.containers[0].ports[0].hostIP: says nothing without hostPort
+            a.yaml:8:82 spec.containers[0].ports[1].hostPort: 65536 is out of range: must be between 0 and 65535
+            a.yaml:8:110 spec.containers[0].ports[2].hostPort: UDP ports cannot be published on a node yet, only TCP ones
+        "#]],
     );
 }

@@ -69,6 +69,7 @@ wire_oneof!(Command => command {
         Update "update" { object, seen }
 
         ReportDevices "report_devices" { node, incarnation, report }
+        SyncDeviceLabels "sync_device_labels" { node }
         ReportImages "report_images" { node, incarnation, images }
         SetSriovNodeState "set_sriov_node_state" { node, spec, status }
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }

@@ -1,8 +1,8 @@
 //! Nodes.
 
 use bulkhead_types::{
-    NODE_IMAGE_NAMES_MAX, NODE_IMAGES_MAX, Node, NodeFacts, NodeImage, NodeImages, NodePhase, NodeSpec,
-    NodeStatus, Taint, TaintEffect,
+    DeviceLabels, NODE_IMAGE_NAMES_MAX, NODE_IMAGES_MAX, Node, NodeFacts, NodeImage, NodeImages, NodePhase,
+    NodeSpec, NodeStatus, Taint, TaintEffect,
 };
 
 use super::{wire_enum, wire_field, wire_struct};
@@ -16,7 +16,8 @@ wire_enum! {
 wire_struct!(Node => v1::Node { meta, spec, status });
 wire_struct!(NodeSpec => v1::NodeSpec { unschedulable, taints, gpu });
 wire_struct!(Taint => v1::Taint { key, value, effect });
-wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts, pool, images });
+wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts, pool, images, device_labels });
+wire_struct!(DeviceLabels => v1::DeviceLabels { labels });
 wire_struct!(NodeImages => v1::NodeImages { images (NODE_IMAGES_MAX) });
 wire_struct!(NodeImage => v1::NodeImage { digest, names (NODE_IMAGE_NAMES_MAX), size_bytes });
 wire_struct!(NodeFacts => v1::NodeFacts {
@@ -31,5 +32,6 @@ wire_field! {
     NodeStatus => v1::NodeStatus,
     NodeFacts => v1::NodeFacts,
     NodeImages => v1::NodeImages,
+    DeviceLabels => v1::DeviceLabels,
     NodeImage => v1::NodeImage,
 }

@@ -217,6 +217,11 @@ pub enum Command {
         /// All that it tells of.
         images: NodeImages,
     },
+    /// A node gets the labels that its devices mean, whatever those are then.
+    SyncDeviceLabels {
+        /// Which node.
+        node: ObjectId,
+    },
     /// What a node's NICs shall be by the policies, and what they are. Refused when a NIC would change whose VFs a pod has.
     SetSriovNodeState {
         /// Which node.

@@ -63,6 +63,9 @@ pub const NUMA_LEVEL: u32 = 10;
 pub const PORTS_LEVEL: u32 = 11;
 /// From this level on nodes tell of their images, and the scheduler's ConfigMap of how much they count.
 pub const IMAGES_LEVEL: u32 = 11;
+/// From this level on DeviceClasses say which labels nodes get, by which words pods choose cards, which containers see which, and
+/// more of how they are shared and counted.
+pub const DEVICE_RULES_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -98,6 +101,7 @@ impl Object {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
+            Self::Node(node) if node.status.device_labels.get().is_some() => DEVICE_RULES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::Pod(pod) if pod.status.cpus.get().is_some() => NUMA_LEVEL,
@@ -107,6 +111,7 @@ impl Object {
             Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
                 NETWORKS_LEVEL
             }
+            Self::DeviceClass(class) if class.spec != class.spec.below_rules() => DEVICE_RULES_LEVEL,
             Self::DeviceClass(class) if class.spec != class.spec.below_partitions() => PARTITIONS_LEVEL,
             Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
             Self::PriorityClass(class)
@@ -226,6 +231,7 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::ReportImages { .. } => IMAGES_LEVEL,
+            Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
             Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }
                 if bindings.iter().any(|one| one.cpus.get().is_some()) =>

@@ -98,6 +98,16 @@ pub struct NodeStatus {
     /// The images that its agent told of. Needs [`crate::IMAGES_LEVEL`].
     #[serde(default)]
     pub images: Rare<NodeImages>,
+    /// The labels that it has by its devices; unset: none. Needs [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub device_labels: Rare<DeviceLabels>,
+}
+
+/// Labels that a node has by its devices; those that somebody else gave it are not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceLabels {
+    /// Keys and values.
+    pub labels: StringMap,
 }
 
 /// What an agent finds on its machine and reports on every registration.

@@ -277,6 +277,7 @@ mod tests {
             facts,
             pool: Default::default(),
             images: Default::default(),
+            device_labels: Default::default(),
         };
         Node { meta, spec: NodeSpec::default(), status }
     }

@@ -89,6 +89,7 @@ mod tests {
             facts: NodeFacts::default(),
             pool: Rare::some(record),
             images: Rare::NONE,
+            device_labels: Rare::NONE,
         };
         Node { meta, spec: NodeSpec { taints: vec![taint], ..NodeSpec::default() }, status }
     }

@@ -48,6 +48,7 @@ pub(super) fn register(
                 facts: facts.clone(),
                 pool: Rare::NONE,
                 images: Rare::NONE,
+                device_labels: Rare::NONE,
             };
             let mut node = Node { meta, spec: NodeSpec::default(), status };
             node_pool::join(state, &mut node);

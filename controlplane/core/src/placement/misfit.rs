@@ -39,6 +39,8 @@ pub enum Misfit {
     InsufficientEphemeralStorage,
     /// Not enough devices are free that the pod asks for by this name.
     InsufficientDevice(SmolStr),
+    /// It has devices that are enough, and not of those that the pod's annotations choose.
+    DeviceChoice,
     /// It has the devices, and its agent cannot attach them to guests.
     NoDevices,
     /// It has the virtual functions, and its agent cannot attach networks to guests.
@@ -89,6 +91,9 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientMemory => "Insufficient memory",
             Self::InsufficientEphemeralStorage => "Insufficient ephemeral-storage",
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
+            Self::DeviceChoice => {
+                "node(s) didn't have free devices of those that the pod's annotations choose"
+            }
             Self::NoDevices => "node(s) cannot attach devices",
             Self::NoNetworks => "node(s) cannot attach networks",
             Self::NoHostPorts => "node(s) cannot publish ports",

@@ -21,15 +21,10 @@ impl PortIndex {
 
     /// Takes an object's present self for its former one.
     pub(crate) fn change(&mut self, former: Option<&Object>, present: Option<&Object>) {
-        let as_pod = |object: Option<&Object>| match object {
-            Some(Object::Pod(pod)) => Some(Arc::clone(pod)),
-            _ => None,
-        };
-        let (was, is) = (as_pod(former), as_pod(present));
-        if let Some(pod) = was.as_deref() {
+        if let Some(Object::Pod(pod)) = former {
             self.release(pod);
         }
-        if let Some(pod) = is.as_deref() {
+        if let Some(Object::Pod(pod)) = present {
             self.take(pod);
         }
     }

@@ -210,8 +210,11 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
-        let names =
-            |pod: &Pod| (pod.group_key(), pod.own_queue(), Wishes::of(pod), crate::cpus::needs_of(pod));
+        // By any of its annotations a pod may choose its devices.
+        let chosen = |pod: &Pod| pod.spec.asks_for_devices().then(|| pod.meta.annotations.clone());
+        let names = |pod: &Pod| {
+            (pod.group_key(), pod.own_queue(), Wishes::of(pod), crate::cpus::needs_of(pod), chosen(pod))
+        };
         let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),

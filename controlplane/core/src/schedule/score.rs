@@ -113,6 +113,7 @@ mod tests {
             facts,
             pool: Default::default(),
             images: Default::default(),
+            device_labels: Default::default(),
         };
         let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
         let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };

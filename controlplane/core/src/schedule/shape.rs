@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, PublishedPort,
-    Resources, SchedulerConfig, Shared, digest128,
+    Resources, SchedulerConfig, Shared, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::score::{self, SCORE_MAX, Scorer, WantedImages, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::cpus::{self, Asks, Chosen};
-use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
+use crate::devices::{self, Classes, Needs, NodeDevices, Policies, Says};
 use crate::networks::{self, Addresses, NetworkNeed};
 use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa, check_ports};
 use crate::priority::Priorities;
@@ -94,6 +94,8 @@ pub(crate) struct Shape {
 #[derive(Clone, Debug)]
 struct DeviceShape {
     policies: Policies,
+    /// Of the pods, by some of which they choose.
+    annotations: StringMap,
     needs: Result<Needs, String>,
     /// By which classes that was found.
     classes: Arc<Classes>,
@@ -124,13 +126,16 @@ impl Shape {
         namespace: Option<Name>,
         (group, own_queue): (Option<PodGroupKey>, Option<Name>),
         (policies, wishes, images): (Policies, Wishes, Vec<SmolStr>),
+        annotations: &StringMap,
     ) -> Self {
         let (request, ports) = (spec.scheduling_request(), spec.host_ports().collect());
         let classes = Arc::<Classes>::default();
         // Of no class yet: the first look finds what is asked for.
         let devices = spec.asks_for_devices().then(|| {
-            let needs = Needs::of(&spec, policies.cards, &classes).map_err(|bad| bad.to_string());
-            Box::new(DeviceShape { policies, needs, classes })
+            let annotations = annotations.clone();
+            let says = Says { cards: policies.cards, annotations: &annotations };
+            let needs = Needs::of(&spec, says, &classes).map_err(|bad| bad.to_string());
+            Box::new(DeviceShape { policies, annotations, needs, classes })
         });
         Self {
             spec,
@@ -210,8 +215,8 @@ impl Shape {
         if let Some(devices) =
             self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
         {
-            let needs = Needs::of(&self.spec, devices.policies.cards, &state.devices.classes)
-                .map_err(|bad| bad.to_string());
+            let says = Says { cards: devices.policies.cards, annotations: &devices.annotations };
+            let needs = Needs::of(&self.spec, says, &state.devices.classes).map_err(|bad| bad.to_string());
             devices.classes = Arc::clone(&state.devices.classes);
             if devices.needs != needs {
                 devices.needs = needs;

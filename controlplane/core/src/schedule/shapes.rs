@@ -65,9 +65,12 @@ fn cpu_key(pod: &Pod) -> Option<u128> {
 
 /// Everything that matters of what a pod asks for of devices.
 fn device_key(pod: &Pod) -> u128 {
-    let asks =
-        pod.spec.containers.iter().map(|one| (&one.name, one.extended_resources().collect::<Vec<_>>()));
+    let asks = pod.spec.containers.iter();
+    // In their environment containers may name what they see.
+    let asks = asks.map(|one| (&one.name, &one.env, one.extended_resources().collect::<Vec<_>>()));
     let key = digest128(&(asks.collect::<Vec<_>>(), Policies::of(pod)));
+    // By which of them pods choose cards is said by the classes, which come and go; templates give all their pods the same.
+    let key = if pod.meta.annotations.is_empty() { key } else { digest128(&(key, &pod.meta.annotations)) };
     let annotation = |name| pod.meta.annotations.get(name);
     match annotation(ANNOTATION_NETWORKS) {
         None => key,
@@ -140,7 +143,8 @@ impl Shapes {
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
             let names = (pod.group_key(), pod.own_queue());
-            Shape::new(pod.spec.clone(), namespace, names, (Policies::of(pod), Wishes::of(pod), images))
+            let own = (Policies::of(pod), Wishes::of(pod), images);
+            Shape::new(pod.spec.clone(), namespace, names, own, &pod.meta.annotations)
         });
         shape.in_tree = in_tree;
         shape.waiting.insert(id);

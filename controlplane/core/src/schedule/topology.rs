@@ -97,6 +97,7 @@ mod tests {
                 facts,
                 pool: Default::default(),
                 images: Default::default(),
+                device_labels: Default::default(),
             };
             NodeEntry::new(Arc::new(Node { meta, spec: NodeSpec::default(), status }), NodeUsage::default())
         };

@@ -16,6 +16,7 @@ mod device_kit;
 mod device_laws;
 mod device_modes;
 mod device_preemption;
+mod device_rules;
 mod devices;
 mod elastic;
 mod fencing;

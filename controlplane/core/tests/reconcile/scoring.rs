@@ -108,7 +108,13 @@ fn the_fuller_node_is_taken_where_that_is_wanted() {
 
 fn images(mib: u64) -> NodeImages {
     let names = vec!["docker.io/library/web:1".into()];
-    NodeImages { images: vec![NodeImage { digest: "sha256:0b".into(), names, size_bytes: mib << 20 }] }
+    NodeImages {
+        images: vec![NodeImage {
+            digest: format!("sha256:{}", "0b".repeat(32)).into(),
+            names,
+            size_bytes: mib << 20,
+        }],
+    }
 }
 
 fn tell(cluster: &mut Cluster, node: ObjectId, images: NodeImages) {
@@ -133,7 +139,7 @@ fn a_node_with_the_pods_images_is_preferred() {
         assert_eq!(cluster.replayed().digest(), cluster.state().digest());
     };
     check(900, &[], "web:1", true);
-    check(900, &[], "docker.io/library/web@sha256:0b", true);
+    check(900, &[], &format!("docker.io/library/web@sha256:{}", "0b".repeat(32)), true);
     check(900, &[], "web:2", false);
     // A third of the nodes has it: 60 MiB are 20, below the threshold.
     check(60, &[], "web:1", false);

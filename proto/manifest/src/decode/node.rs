@@ -41,6 +41,7 @@ pub(super) fn node(
         facts: NodeFacts::default(),
         pool: Rare::NONE,
         images: Rare::NONE,
+        device_labels: Rare::NONE,
     };
     |meta| Node { meta, spec, status }
 }

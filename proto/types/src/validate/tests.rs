@@ -328,6 +328,7 @@ fn tolerations_and_taints_are_checked() {
             facts: NodeFacts::default(),
             pool: Default::default(),
             images: Default::default(),
+            device_labels: Default::default(),
         },
     };
     let object = Object::Node(Arc::new(node));
