@@ -127,6 +127,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let found = inputs.clone();
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
     driver.recover().await?;
+    let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
     let looking = tokio::spawn(devices::watch(found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
@@ -146,6 +147,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     session.abort();
     served.abort();
     looking.abort();
+    listing.abort();
     let _ = session.await;
     let _ = served.await;
     drop(data);

@@ -33,7 +33,12 @@ fn deployment() -> Object {
         image: "registry.example.org/shop/web:v1.2.3".into(),
         args: vec!["--port=8080".to_owned()],
         env: vec![EnvVar { name: "MODE".to_owned(), value: "production".to_owned(), ..EnvVar::default() }],
-        ports: vec![ContainerPort { name: None, container_port: 8080, protocol: Protocol::Tcp }],
+        ports: vec![ContainerPort {
+            name: None,
+            container_port: 8080,
+            protocol: Protocol::Tcp,
+            host: Rare::NONE,
+        }],
         requests: amounts,
         limits: amounts,
         ..Container::default()

@@ -116,6 +116,7 @@ fn items(command: &Command) -> usize {
         Command::SetSriovNodeState { spec, status, .. } => {
             spec.interfaces.len().max(status.interfaces.len()).max(status.blocked.len())
         }
+        Command::ReportImages { images, .. } => images.images.len(),
         Command::ReportDevices { report, .. } => report.devices.len() + report.removed.len(),
         Command::CreatePods { names, .. } => names.len(),
         Command::DeletePods { pods, .. } => pods.len(),
@@ -131,6 +132,7 @@ fn items(command: &Command) -> usize {
         Command::DeleteOwnedPods { pods, .. } => pods.len(),
         Command::Create(_)
         | Command::Apply(_)
+        | Command::SyncDeviceLabels { .. }
         | Command::Delete { .. }
         | Command::Scale { .. }
         | Command::SetPaused { .. }

@@ -199,8 +199,13 @@ node_facts: NodeFacts {
 record!(/// Any node status.
 node_status: NodeStatus {
     phase: node_phase(), phase_since_ms: any::<u64>(), incarnation: any::<u64>(), facts: node_facts(),
-    pool: of(node_pool_record()).prop_map(Rare::from),
+    pool: of(node_pool_record()).prop_map(Rare::from), images: rare(node_images()),
+    device_labels: rare(device_labels()),
 });
+record!(/// Any image of a node.
+    node_image: NodeImage { digest: small(), names: vec(small(), 0..3), size_bytes: any::<u64>() });
+record!(/// Any images of a node.
+    node_images: NodeImages { images: vec(node_image(), 0..3) });
 record!(/// Any node.
     node: Node { meta: meta(), spec: node_spec(), status: node_status() });
 
@@ -216,8 +221,10 @@ record!(/// Any environment variable.
 record!(/// Any port.
 container_port: ContainerPort {
     name: of(small()), container_port: any::<u16>(),
-    protocol: select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+    protocol: select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]), host: rare(host_port()),
 });
+record!(/// Any port of a node.
+    host_port: HostPort { port: any::<u16>(), ip: of(any::<std::net::IpAddr>()) });
 record!(/// Any requests or limits.
 resource_requirements: ResourceRequirements {
     cpu_millis: of(any::<u64>()), memory_bytes: of(any::<u64>()),
@@ -399,5 +406,5 @@ record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
-    deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()),
+    deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()), images: rare(node_images()),
 });

@@ -3,12 +3,12 @@
 //! The agent's process can die and come back, with the guests living on; the machine can lose power, and its
 //! guests with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
-    AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_NETWORKS, MemberId,
-    NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
+    AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS,
+    LABEL_NETWORKS, MemberId, NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -68,6 +68,8 @@ pub(crate) struct AgentHost {
     numa_nodes: u32,
     /// The cards that the machine has now.
     pub(crate) devices: BTreeMap<SmolStr, Device>,
+    /// The images that the machine has, by whole name.
+    pub(crate) images: BTreeSet<SmolStr>,
     /// The mode that the cards are in.
     pub(crate) gpu: Option<GpuIntent>,
 }
@@ -118,6 +120,10 @@ impl AgentHost {
         if self.has_devices {
             labels.insert(SmolStr::new_static(LABEL_DEVICES), SmolStr::new_static("true"));
         }
+        // Every third agent cannot.
+        if self.number % 3 != 2 {
+            labels.insert(SmolStr::new_static(LABEL_HOST_PORTS), SmolStr::new_static("true"));
+        }
         if self.has_functions {
             labels.insert(SmolStr::new_static(LABEL_NETWORKS), SmolStr::new_static("true"));
         }
@@ -156,6 +162,7 @@ impl World {
             has_functions: self.options.node.functions > 0,
             numa_nodes: self.options.node.numa_nodes,
             devices: built(number, &self.options.node, None),
+            images: BTreeSet::new(),
             gpu: None,
         };
         self.agents.push(host);
@@ -187,6 +194,7 @@ impl World {
         });
         self.tell_agent(number, Input::Recovered { vms, lease_until_ms });
         self.tell_devices(number);
+        self.tell_images(number);
         self.adopted_guests_speak(number);
     }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::invariants::{
     Verdict, Violation, acknowledged, autoscaling, binding, cpus, cron_jobs, daemon_set, delivery,
     descheduler, devices, digests, elastic, ensure, exactly_once, garbage, history, job_ends, jobs, ledger,
-    node_pools, placement, preemption, prefix, queues, rebuilt, revisions, rollout, stateful_set,
+    node_pools, placement, ports, preemption, prefix, queues, rebuilt, revisions, rollout, stateful_set,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -210,6 +210,7 @@ impl Chronicle {
         }
         placement::check(&before, transaction)?;
         cpus::check(&before, &self.state, transaction)?;
+        ports::check(&before, transaction)?;
         preemption::check(&before, transaction)?;
         queues::check(&before, &self.state, transaction)?;
         node_pools::check(&before, &self.state, transaction)?;

@@ -35,6 +35,7 @@ pub(crate) enum GuestEvent {
         life: u32,
         pod: ObjectId,
         container: SmolStr,
+        image: SmolStr,
         available: bool,
     },
     Start {
@@ -138,13 +139,17 @@ impl World {
     fn prepare(&mut self, number: u32, pod: &bulkhead_types::PodIntent) {
         let failure_permille = self.failures(self.options.node.image_failure_permille);
         let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        let names: Vec<SmolStr> = containers.map(|c| c.name.clone()).collect();
-        for container in names {
+        let names: Vec<_> = containers.map(|c| (c.name.clone(), c.image.clone())).collect();
+        for (container, image) in names {
             let host = &mut self.agents[number as usize];
             let available = !host.rng.chance(failure_permille);
             let after_us = host.rng.range(1000, 300_000);
             let life = host.life;
-            self.later(number, after_us, GuestEvent::Image { life, pod: pod.id, container, available });
+            self.later(
+                number,
+                after_us,
+                GuestEvent::Image { life, pod: pod.id, container, image, available },
+            );
         }
     }
 
@@ -167,7 +172,10 @@ impl World {
             GuestEvent::Forget { life, pod } if lives(life) => {
                 self.agents[number as usize].hypervisor.records.remove(&pod);
             }
-            GuestEvent::Image { life, pod, container, available } if lives(life) => {
+            GuestEvent::Image { life, pod, container, image, available } if lives(life) => {
+                if available {
+                    self.keep_image(number, &image);
+                }
                 let input = if available {
                     let digest = SmolStr::new_static("sha256:00");
                     Input::ImageReady { pod, container, digest }

@@ -33,6 +33,7 @@ mod fencing;
 mod guest_life;
 mod history_host;
 mod hypervisor;
+mod images;
 mod inject;
 pub mod invariants;
 pub mod linearize;

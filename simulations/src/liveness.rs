@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bulkhead_types::{Command, Deployment, MemberRole, Object};
 
 use crate::clock::Micros;
-use crate::invariants::{Verdict, Violation, convergence, linearizability};
+use crate::invariants::{Verdict, Violation, convergence, devices, images, linearizability};
 use crate::network::Host;
 use crate::workload::submission;
 use crate::world::{Phase, World};
@@ -147,6 +147,8 @@ impl World {
                 convergence::state(state, self.agents.len(), self.lost.is_some(), self.lost_node())
             })
             .and_then(|()| convergence::guests(state, &guests, self.lost_node()))
+            .and_then(|()| devices::labels(state, self.lost_node()))
+            .and_then(|()| images::check(state, &self.images(), self.lost_node()))
             .err()
     }
 }

@@ -236,6 +236,9 @@ pub struct NodeOptions {
     /// NUMA nodes of a node, two cards on each; 0: its agent does not tell of its processors.
     #[serde(default)]
     pub numa_nodes: u32,
+    /// Whether agents tell of images.
+    #[serde(default)]
+    pub tells_images: bool,
 }
 
 /// What clients do.
@@ -277,6 +280,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that want CPUs for themselves.
     #[serde(default)]
     pub cpus_permille: u64,
+    /// Pods and templates that publish ports of their nodes.
+    #[serde(default)]
+    pub ports_permille: u64,
     /// Pods that attach networks.
     #[serde(default)]
     pub networks_permille: u64,
@@ -382,6 +388,8 @@ impl Options {
         options.draw_devices(&mut Rng::child(seed, "devices", 0));
         options.draw_networks(&mut Rng::child(seed, "networks", 0));
         options.draw_cpus(&mut Rng::child(seed, "cpus", 0));
+        options.node.tells_images = *Rng::child(seed, "images", 0).pick(&[false, false, true]);
+        options.workload.ports_permille = *Rng::child(seed, "ports", 0).pick(&[0, 0, 0, 100, 300]);
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -650,6 +658,7 @@ impl NodeOptions {
             devices: 0,
             functions: 0,
             numa_nodes: 0,
+            tells_images: false,
         }
     }
 }
@@ -669,6 +678,7 @@ impl WorkloadOptions {
             placement_permille: 0,
             devices_permille: 0,
             networks_permille: 0,
+            ports_permille: 0,
             cpus_permille: 0,
             queues_permille: 0,
             scoring_permille: 0,

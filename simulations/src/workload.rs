@@ -9,9 +9,11 @@ mod networks;
 mod node_pools;
 mod placement;
 mod policies;
+mod ports;
 mod queues;
 mod scoring;
 
+pub(crate) use devices::AVOIDED;
 #[cfg(test)]
 pub(crate) use jobs::new_job as any_job;
 
@@ -153,6 +155,7 @@ impl Workload {
             (options.placement_permille > 0).then(|| placement::level(state)),
             (options.devices_permille > 0).then(|| devices::level(state)),
             (options.cpus_permille > 0).then(|| cpus::level(state)),
+            (options.ports_permille > 0).then(|| ports::level(state)),
         ];
         if let Some(first) = levels.into_iter().flatten().flatten().next() {
             return Some(first);
@@ -235,6 +238,9 @@ impl Workload {
         if self.wants_cpus(rng) {
             cpus::want(rng, &mut template.labels, &mut template.annotations, &mut template.spec);
         }
+        if self.publishes(rng) {
+            ports::publish(rng, &mut template.spec);
+        }
         let spec = DeploymentSpec {
             replicas: self.replicas(rng),
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
@@ -267,7 +273,18 @@ impl Workload {
         if self.wants_cpus(rng) {
             cpus::want(rng, &mut meta.labels, &mut meta.annotations, &mut spec);
         }
+        if self.publishes(rng) {
+            ports::publish(rng, &mut spec);
+        }
+        if self.options.devices_permille > 0 {
+            devices::choose(rng, &mut meta.annotations, self.agents);
+        }
         Pod { meta, spec, node: None, status: PodStatus::default() }
+    }
+
+    /// In some runs some pods publish ports of their nodes.
+    fn publishes(&self, rng: &mut Rng) -> bool {
+        self.options.ports_permille > 0 && rng.chance(self.options.ports_permille)
     }
 
     /// In some runs some pods want CPUs for themselves.

@@ -245,6 +245,12 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
     });
     page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
     cpus::node(page, node, pods);
+    let images = status.images.get().into_iter().flat_map(|images| &images.images);
+    let shown = images.map(|image| {
+        let name = image.names.first().unwrap_or(&image.digest);
+        format!("{name} ({})", bulkhead_types::format_bytes(image.size_bytes))
+    });
+    page.optional("Images", shown.collect::<Vec<_>>().join("\n"));
     objects(page, "Pods", Kind::Pod, pods, directory, true);
 }
 
@@ -322,7 +328,13 @@ fn container(page: &mut Page, container: &Container, status: Option<&ContainerSt
     let ports: Vec<String> = container
         .ports
         .iter()
-        .map(|p| format!("{}/{}", p.container_port, format!("{:?}", p.protocol).to_uppercase()))
+        .map(|p| {
+            let own = format!("{}/{}", p.container_port, format!("{:?}", p.protocol).to_uppercase());
+            p.published().map_or(own.clone(), |host| {
+                let at = std::net::SocketAddr::new(host.ip, host.port);
+                format!("{own} as {at} of the node")
+            })
+        })
         .collect();
     page.optional("Ports", ports.join(", "));
     page.optional("Requests", requirements(container.requests));

@@ -54,7 +54,9 @@ pub(crate) use emit::Emit;
 pub use garbage::{Disposal, disposal};
 pub(crate) use gpu_mode::check as check_gpu_mode;
 pub(crate) use jobs::expires_at_ms;
-pub(crate) use nodes::{REASON_NODE_FENCED, check_not_fenced, may_be_fenced};
+pub(crate) use nodes::{
+    REASON_NODE_FENCED, are_news as are_images_news, check_images, check_not_fenced, may_be_fenced,
+};
 pub(crate) use owned_pods::charge_stamp;
 pub(crate) use pods::REASON_UNSCHEDULABLE;
 
@@ -253,6 +255,8 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::ReportPods { .. }
         | Command::ReportVolumes { .. }
         | Command::ReportDevices { .. }
+        | Command::ReportImages { .. }
+        | Command::SyncDeviceLabels { .. }
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
@@ -285,6 +289,10 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         }
         Command::ReportDevices { node, incarnation, report } => {
             devices::report(state, *node, *incarnation, report, emit)
+        }
+        Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
+        Command::ReportImages { node, incarnation, images } => {
+            nodes::report_images(state, *node, *incarnation, images, emit)
         }
         Command::SetSriovNodeState { node, spec, status } => {
             networks::set_node_state(state, *node, spec, status, emit)

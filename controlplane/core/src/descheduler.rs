@@ -20,6 +20,7 @@ use bulkhead_types::{
 use crate::State;
 use crate::disruption::Allowance;
 use crate::placement::{Vicinity, check_fit};
+use crate::ports::TakenPorts;
 use crate::priority::Priorities;
 use crate::state::NodeUsage;
 
@@ -35,6 +36,8 @@ pub(crate) struct Plan<'a> {
     /// Who is near whom once everything planned is done.
     vicinity: Vicinity,
     usage: BTreeMap<ObjectId, NodeUsage>,
+    /// Ports that pods have where they would go.
+    ports: TakenPorts,
     taken: BTreeSet<ObjectId>,
     per_node: BTreeMap<ObjectId, u32>,
     per_namespace: BTreeMap<Option<Name>, u32>,
@@ -56,6 +59,7 @@ impl<'a> Plan<'a> {
             allowance: Allowance::default(),
             vicinity: state.vicinity.clone(),
             usage: BTreeMap::new(),
+            ports: TakenPorts::default(),
             taken: BTreeSet::new(),
             per_node: BTreeMap::new(),
             per_namespace: BTreeMap::new(),
@@ -183,6 +187,7 @@ impl<'a> Plan<'a> {
             self.fit_checks += usize::from(is_better);
             let fits = is_better
                 && check_fit(&pod.spec, request, node, usage).is_ok()
+                && self.ports.are_free(state, pod, node.meta.id)
                 && outlook.as_ref().is_none_or(|outlook| vicinity.check(outlook, node).is_ok())
                 && suits(self, node);
             if fits {
@@ -197,6 +202,7 @@ impl<'a> Plan<'a> {
         let (left, more) = (self.usage(from.meta.id).without(request), self.usage(to.meta.id).with(request));
         self.usage.insert(from.meta.id, left);
         self.usage.insert(to.meta.id, more);
+        self.ports.take(self.state, pod, to.meta.id);
         self.vicinity.release(pod, from);
         self.vicinity.bind(pod, to);
         self.taken.insert(pod.meta.id);

@@ -16,10 +16,12 @@ mod choice;
 mod classes;
 mod functions;
 mod index;
+mod labels;
 mod mode;
 mod needs;
 mod node;
 mod taken;
+mod visible;
 
 use std::sync::Arc;
 
@@ -33,9 +35,10 @@ use smol_str::SmolStr;
 
 pub(crate) use classes::{Classes, ResourceRole};
 pub(crate) use index::{DeviceIndex, World};
+pub(crate) use labels::{SyncedLabels, synced as synced_labels};
 pub use mode::Offered;
 pub(crate) use mode::layout;
-pub(crate) use needs::{Ask, Needs, card_count};
+pub(crate) use needs::{Ask, Needs, Says, card_count};
 pub use node::{DeviceUse, NodeDevices, ResourceCount};
 
 pub(crate) use taken::Taken;
@@ -74,7 +77,11 @@ pub(crate) fn check_node(needs: &Needs, node: &Node, devices: Option<&NodeDevice
     if !node.status.facts.attaches_devices() {
         return Err(Misfit::NoDevices);
     }
-    devices.check_choice(needs).map_err(Misfit::InsufficientDevice)
+    devices.check_choice(needs).map_err(|resource| {
+        // What it chooses is what is lacking when any others would do.
+        let any = needs.without_choice().filter(|any| devices.check_choice(any).is_ok());
+        if any.is_some() { Misfit::DeviceChoice } else { Misfit::InsufficientDevice(resource) }
+    })
 }
 
 /// The devices of a node in such a mode and who of these pods holds them, as the control plane counts them: for who has the objects and not
@@ -148,7 +155,13 @@ pub(crate) fn intents(state: &State, pod: &Pod) -> Vec<DeviceIntent> {
             visible_as,
         }
     };
-    pod.devices().iter().map(intent).collect()
+    // Where containers name what they see, who asked does not matter.
+    let named = visible::named(state, pod);
+    let is_own = |given: &&AllocatedDevice| {
+        class_of(state, pod, given).is_none_or(|spec| visible::variable(spec).is_none())
+    };
+    let own = pod.devices().iter().filter(is_own);
+    own.chain(&named).map(intent).collect()
 }
 
 /// The card that a device is a part of; the device itself when it is none.

@@ -260,6 +260,13 @@ fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind)
             node.status.incarnation = *incarnation;
             node.status.facts = facts.clone();
         }),
+        EventKind::DeviceLabelsSynced { id, labels, record } => changed_node(state, *id, |node| {
+            node.meta.labels = labels.clone();
+            node.status.device_labels = record.clone();
+        }),
+        EventKind::ImagesReported { id, images } => changed_node(state, *id, |node| {
+            node.status.images = Rare::unless_default(images.clone());
+        }),
         EventKind::NodePoolSynced { id, labels, spec, record } => changed_node(state, *id, |node| {
             node.meta.labels = labels.clone();
             node.meta.generation += u64::from(node.spec != *spec);

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{CompletionMode, DeviceShare, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase};
+use bulkhead_types::{
+    CompletionMode, DeviceShare, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase, PublishedPort,
+};
 
 use smol_str::SmolStr;
 
@@ -64,6 +66,15 @@ pub enum Violation {
         /// Which pod.
         pod: ObjectId,
     },
+    /// Which pod has which port of its node is kept wrongly.
+    PortLedger,
+    /// Two pods of a node publish the same port.
+    PortHeldTwice {
+        /// On which node.
+        node: ObjectId,
+        /// One of the pods.
+        pod: ObjectId,
+    },
     /// Pods that are on one NUMA node alone reserve more memory than it has.
     NumaMemory {
         /// On which node.
@@ -120,6 +131,10 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::CpuLedger);
     }
     check_cpus(state, &mut violations);
+    if state.ports != state.ports_from_scratch() {
+        violations.push(Violation::PortLedger);
+    }
+    check_ports(state, &mut violations);
     if state.queue_use != state.queue_use_from_scratch() {
         violations.push(Violation::QueueUse);
     }
@@ -184,6 +199,23 @@ fn check_cpus(state: &State, violations: &mut Vec<Violation>) {
         if has.is_some_and(|one| held > one.memory_bytes) {
             violations.push(Violation::NumaMemory { node: id, numa_node });
         }
+    }
+}
+
+/// Asked of the pods alone, without the ledger's code: no two pods of a node publish the same port.
+fn check_ports(state: &State, violations: &mut Vec<Violation>) {
+    let mut seen = BTreeMap::<ObjectId, Vec<PublishedPort>>::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let Some(node) = pod.node else { continue };
+        let own: Vec<PublishedPort> = pod.spec.host_ports().collect();
+        if own.is_empty() {
+            continue;
+        }
+        let others = seen.entry(node).or_default();
+        if own.iter().any(|port| others.iter().any(|other| other.conflicts_with(port))) {
+            violations.push(Violation::PortHeldTwice { node, pod: pod.meta.id });
+        }
+        others.extend(own);
     }
 }
 

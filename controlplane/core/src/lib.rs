@@ -39,6 +39,7 @@ mod node_pool;
 mod owned_pod;
 pub mod placement;
 mod pod_group;
+pub mod ports;
 mod priority;
 pub mod query;
 mod queue;

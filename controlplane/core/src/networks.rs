@@ -17,6 +17,7 @@ mod attach;
 mod desired;
 mod index;
 mod needs;
+mod supported;
 
 use bulkhead_types::Pod;
 
@@ -27,6 +28,7 @@ pub(crate) use attach::{TakenAddresses, attachments, check_room, give};
 pub(crate) use desired::{desired, holders_of, settle};
 pub(crate) use index::{NetworkIndex, called_object, label};
 pub(crate) use needs::{NetworkNeed, Problem, full_name, needs, needs_of};
+pub(crate) use supported::supported;
 
 /// The networks of a pod that waits.
 ///

@@ -3,12 +3,13 @@
 //! ```text
 //!  the node itself           what is free     other pods (Vicinity, by counters)
 //!  node_status, node_name,   resources        topology_spread, pod_affinity
-//!  node_affinity, taints    numa
+//!  node_affinity, taints    numa, node_ports
 //! ```
 
 mod misfit;
 mod node_affinity;
 mod node_name;
+mod node_ports;
 mod node_status;
 mod nomination;
 mod numa;
@@ -26,7 +27,8 @@ use crate::NodeUsage;
 
 pub use misfit::Misfit;
 pub(crate) use node_affinity::is_selected;
-pub(crate) use nomination::{keeps_cpus, keeps_devices, kept};
+pub(crate) use node_ports::check as check_ports;
+pub(crate) use nomination::{keeps_cpus, keeps_devices, keeps_ports, kept};
 pub(crate) use numa::check as check_numa;
 pub use resources::check_room;
 pub(crate) use rules::{Rules, Spread, Term};
@@ -58,5 +60,6 @@ pub fn check_node(spec: &PodSpec, node: &Node) -> Result<(), Misfit> {
     node_status::check(spec, node)?;
     node_name::check(spec, node)?;
     node_affinity::check(spec, node)?;
-    taints::check(spec, node)
+    taints::check(spec, node)?;
+    node_ports::check_node(spec, node)
 }

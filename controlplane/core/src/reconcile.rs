@@ -21,6 +21,7 @@ mod daemon_set;
 pub(crate) mod deployment;
 mod descheduler;
 mod device_classes;
+mod device_labels;
 mod disruption;
 mod elastic;
 mod elastic_quota;
@@ -192,6 +193,7 @@ impl Reconcilers {
             Box::new(quota::Quotas::default()),
             Box::new(elastic_quota::ElasticQuotas::default()),
             Box::new(device_classes::DeviceClasses::default()),
+            Box::new(device_labels::NodeLabels::default()),
             Box::new(sriov::SriovPolicies::default()),
             Box::new(node_pool::NodePools::default()),
             Box::new(node_operation::NodeOperations::default()),

@@ -33,6 +33,7 @@ use crate::cpus::{CpuIndex, NodeCpus};
 use crate::devices::{self, DeviceIndex, NodeDevices};
 use crate::networks::NetworkIndex;
 use crate::placement::{Vicinity, World};
+use crate::ports::{NodePorts, PortIndex};
 
 pub(crate) use elastic_use::{Amounts, ElasticIndex, LevelKey, Levels, Sums};
 pub(crate) use index::Index;
@@ -98,6 +99,7 @@ pub struct State {
     pub(crate) devices: DeviceIndex,
     pub(crate) networks: NetworkIndex,
     pub(crate) cpus: CpuIndex,
+    pub(crate) ports: PortIndex,
     pub(crate) requests: requests::Requests,
     /// Sum of the digests of everything above that is kept: order-free, so every change costs O(1).
     digest: u128,
@@ -319,6 +321,7 @@ impl State {
         self.change_devices(former.as_ref(), Some(&object));
         self.networks.change(former.as_ref(), Some(&object));
         self.cpus.change(former.as_ref(), Some(&object), (&self.pods, &self.index));
+        self.ports.change(former.as_ref(), Some(&object));
         self.change_quota(former.as_ref(), Some(&object));
         self.account(former.as_ref(), Some(&object));
         former
@@ -334,6 +337,7 @@ impl State {
         self.change_devices(Some(&former), None);
         self.networks.change(Some(&former), None);
         self.cpus.change(Some(&former), None, (&self.pods, &self.index));
+        self.ports.change(Some(&former), None);
         self.change_quota(Some(&former), None);
         Some(former)
     }
@@ -383,6 +387,17 @@ impl State {
     /// The ledgers of CPUs made afresh: what is kept must always equal them.
     pub(crate) fn cpus_from_scratch(&self) -> CpuIndex {
         CpuIndex::of(&self.nodes, &self.pods, &self.index)
+    }
+
+    /// The ports of a node that pods publish, and who has which; `None` of one where nobody has any.
+    #[must_use]
+    pub fn node_ports(&self, node: ObjectId) -> Option<&NodePorts> {
+        self.ports.get(node).map(AsRef::as_ref)
+    }
+
+    /// The ledgers of ports made afresh: what is kept must always equal them.
+    pub(crate) fn ports_from_scratch(&self) -> PortIndex {
+        PortIndex::of(&self.pods)
     }
 
     /// The devices of a node as its agent reported them.

@@ -311,6 +311,8 @@ mod tests {
                 incarnation: 1,
                 facts: NodeFacts::default(),
                 pool: Default::default(),
+                images: Default::default(),
+                device_labels: Default::default(),
             },
         };
         let pod = Pod {

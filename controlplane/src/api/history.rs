@@ -250,6 +250,8 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         | EventKind::NodeRegistered { .. }
         | EventKind::NodePhaseChanged { .. }
         | EventKind::DevicesReported { .. }
+        | EventKind::ImagesReported { .. }
+        | EventKind::DeviceLabelsSynced { .. }
         | EventKind::DeviceCordoned { .. }
         | EventKind::NodePoolSynced { .. }
         | EventKind::DeviceFaulted { .. } => describe_node(state, names, &event.kind),
@@ -318,6 +320,13 @@ fn describe_node(
         }
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))
+        }
+        EventKind::DeviceLabelsSynced { id, record, .. } => {
+            let count = record.get().map_or(0, |record| record.labels.len());
+            ("DeviceLabelsSynced", of(Kind::Node, *id), format!("{count} labels by its devices"))
+        }
+        EventKind::ImagesReported { id, images } => {
+            ("ImagesReported", of(Kind::Node, *id), format!("{} images", images.images.len()))
         }
         EventKind::DevicesReported { id, report, .. } => {
             let (changed, gone) = (report.devices.len(), report.removed.len());

@@ -7,6 +7,7 @@ use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus
 use uuid::Uuid;
 
 use crate::devices::DeviceNews;
+use crate::images::ImageNews;
 use crate::pod::{Env, Exit, Pod};
 use crate::session::Session;
 use crate::volumes::Deletions;
@@ -29,6 +30,8 @@ pub struct Agent {
     deletions: Deletions,
     /// What is to be told of the machine's devices.
     devices: DeviceNews,
+    /// The same of its images.
+    images: ImageNews,
     /// Generation of the last accepted intent.
     generation: Revision,
     /// An intent was accepted since the lease was last invalid and a session began.
@@ -50,6 +53,7 @@ impl Agent {
             pods: BTreeMap::new(),
             deletions: Deletions::default(),
             devices: DeviceNews::default(),
+            images: ImageNews::default(),
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
@@ -76,6 +80,7 @@ impl Agent {
             }
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
             Input::Devices(devices) => self.devices.set(devices),
+            Input::Images(images) => self.images.set(images),
             Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
             Input::DeviceFault(fault) => self.devices.fault(fault),
             Input::DeviceReset { device } => self.devices.reset(device),
@@ -190,6 +195,7 @@ impl Agent {
         self.session.connect(joined, now_ms);
         self.intent_is_fresh = false;
         self.devices.forget_reports();
+        self.images.forget_reports();
         self.pods.values_mut().for_each(Pod::forget_reports);
     }
 
@@ -354,6 +360,7 @@ impl Agent {
         let sent = pods.iter().map(|report| (report.pod, report.sequence)).collect();
         let deleted_volumes = self.deletions.take_report();
         let devices = if may_send { self.devices.take_report(now_ms) } else { None };
+        let images = if heartbeat { self.images.take_report(now_ms) } else { None };
         let has_changes = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
         session.sent(now_ms, sent, has_changes);
         self.actions.push_back(Action::Report(AgentReport {
@@ -365,6 +372,7 @@ impl Agent {
             usage,
             deleted_volumes,
             devices: devices.into(),
+            images: images.into(),
         }));
     }
 }
@@ -383,6 +391,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::VmGone { pod } => Some(*pod),
         Input::VolumeDeleted { .. }
         | Input::Devices(_)
+        | Input::Images(_)
         | Input::GpuMode { .. }
         | Input::DeviceFault(_)
         | Input::DeviceReset { .. } => None,

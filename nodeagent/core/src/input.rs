@@ -1,7 +1,7 @@
 //! What happens to the agent.
 
 use bulkhead_types::{
-    AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, ObjectId, PodPhase, PodUsage,
+    AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, NodeImages, ObjectId, PodPhase, PodUsage,
 };
 use smol_str::SmolStr;
 
@@ -41,6 +41,8 @@ pub enum Input {
     Disconnected,
     /// The devices that the machine has now: all of them, whenever they are looked at.
     Devices(Vec<Device>),
+    /// The images that the machine has now.
+    Images(NodeImages),
     /// The cards are in this mode now; answers [`crate::Action::SetGpuMode`].
     GpuMode {
         /// Its name.

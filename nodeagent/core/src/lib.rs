@@ -25,6 +25,7 @@ mod config;
 mod devices;
 mod guard;
 pub mod hardware;
+mod images;
 mod input;
 mod note;
 mod pod;

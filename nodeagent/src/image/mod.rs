@@ -19,6 +19,7 @@ mod layout;
 mod process;
 mod registry;
 mod store;
+mod watch;
 
 pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
@@ -26,4 +27,6 @@ pub use error::ImageError;
 pub use flatten::{create_empty, create_overlay, create_volume};
 pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};
 pub use registry::Credentials;
+pub(crate) use watch::watch;
+
 pub use store::{Image, ImageStore, ImageStoreOptions, ImageSummary, PullPolicy};

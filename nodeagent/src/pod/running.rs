@@ -137,6 +137,7 @@ mod tests {
             ports: vec![ContainerPort {
                 name: Some("web".into()),
                 container_port: 8080,
+                host: Rare::NONE,
                 protocol: Protocol::Tcp,
             }],
             options: Rare::some(options),

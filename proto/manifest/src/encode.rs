@@ -26,8 +26,8 @@ mod workload;
 mod yaml;
 
 use bulkhead_types::{
-    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodePhase, Object, ObjectId, ObjectMeta, Pod,
-    Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
+    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodeImage, NodePhase, Object, ObjectId,
+    ObjectMeta, Pod, Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -325,10 +325,18 @@ fn node_status(node: &Node) -> Value {
         .nonempty("accelerator", &facts.accelerator)
         .set("incarnation", status.incarnation.into())
         .list("warnings", facts.warnings.iter().map(|w| Value::from(w.as_str())));
+    let images = status.images.get().into_iter().flat_map(|images| &images.images);
+    fields = fields.list("images", images.map(image));
     if !facts.address.is_empty() {
         fields = fields.set("addresses", json!([{"type": "Agent", "address": facts.address.as_str()}]));
     }
     fields.finish()
+}
+
+/// As Kubernetes writes them, the digest among the names.
+fn image(image: &NodeImage) -> Value {
+    let names: Vec<&str> = image.names.iter().chain([&image.digest]).map(|name| name.as_str()).collect();
+    json!({"names": names, "sizeBytes": image.size_bytes})
 }
 
 fn amounts(resources: Resources, pods: u32) -> Value {

@@ -341,3 +341,47 @@ fn mistakes_in_descheduling_are_told_with_their_places() {
         "#]],
     );
 }
+
+#[test]
+fn what_pods_choose_and_name_is_read_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/device-choice.yaml"));
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let [Object::Deployment(_), Object::Pod(train), Object::Pod(kunlun)] = &objects[..] else {
+        panic!("a Deployment and two pods, not {objects:?}")
+    };
+    let class = |name: &str| {
+        builtin_device_classes().into_iter().find(|one| one.name == name).expect("it is there").spec
+    };
+    let choice = class("nvidia-gpu").selection.get().and_then(|one| one.choice(&train.meta.annotations));
+    assert!(choice.is_some(), "the class reads what the example says");
+    let variable = class("kunlun-xpu").visibility.get().expect("one").env.clone();
+    let named = kunlun.spec.containers.iter().flat_map(|one| &one.env).filter(|env| variable == env.name);
+    assert_eq!(named.count(), 2);
+}
+
+#[test]
+fn what_classes_say_of_labels_choices_and_places_has_its_mistakes_named() {
+    let class =
+        |parts: &str| format!("{{extendedResourceName: a.b/c, selector: {{vendors: ['10de']}}, {parts}}}");
+    check_class(
+        &class(
+            "nodeLabels: {count: '-', cuont: a}, selection: {useModels: 'a b'}, visibility: {env: A, rule: Nobody}, \
+             partitioning: {models: [], counted: {counts: x}}",
+        ),
+        expect![[r#"
+            a.yaml:4:207 spec.partitioning.counted.extendedResourceName: is required
+        "#]],
+    );
+    check_class(
+        &class(
+            "sharing: {extendedResourceName: a.b/d, memoryResourceName: a.b/e, coresResourceName: a.b/f, slotsResourceName: \
+             a.b/d, defaultCount: 65}",
+        ),
+        expect![[r#"
+            a.yaml:4:160 spec.sharing.slotsResourceName: repeats a.b/d: each resource has a name of its own
+            a.yaml:4:186 spec.sharing.defaultCount: must be from 1 to 64
+        "#]],
+    );
+}

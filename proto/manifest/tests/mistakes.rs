@@ -153,7 +153,7 @@ fn types_are_checked() {
 fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     check_container(
         "volumeMounts: [{name: a, mountPath: /a}]\nvolumeDevices: [{name: a}]\nenvFrom: [{}]\nimagePulPolicy: Always\ntty: true\n\
-         env: [{name: A, valueFrom: {fieldRef: {fieldPath: x}}}, {name: B, valu: x}]\nports: [{containerPort: 80, hostPort: 80}]",
+         env: [{name: A, valueFrom: {fieldRef: {fieldPath: x}}}, {name: B, valu: x}]\nports: [{containerPort: 80, hostIP: here}]",
         expect![[r#"
             a.yaml:9:21 spec.containers[0].volumeMounts[0].name: "a" is no volume of the pod
             a.yaml:10:5 spec.containers[0].volumeDevices: not supported yet
@@ -162,7 +162,7 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
             a.yaml:13:10 spec.containers[0].tty: not supported yet: only the default, false, is accepted
             a.yaml:14:55 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "x" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'] or spec.nodeName
             a.yaml:14:71 spec.containers[0].env[1].valu: unknown field: did you mean "value"?
-            a.yaml:15:43 spec.containers[0].ports[0].hostPort: not supported yet: only the default, 0, is accepted
+            a.yaml:15:41 spec.containers[0].ports[0].hostIP: must be an IP address of the node, such as 10.0.0.1
         "#]],
     );
     check(

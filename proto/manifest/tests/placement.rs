@@ -175,3 +175,33 @@ fn bounds_hold_where_the_text_has_no_mistake() {
     "#]],
     );
 }
+
+#[test]
+fn ports_of_nodes_are_read_and_printed_as_the_same() {
+    let objects = read(include_str!("../../../examples/host-port.yaml"));
+    let Object::Deployment(deployment) = &objects[0] else { panic!("a Deployment") };
+    let ports: Vec<_> = deployment.spec.template.spec.host_ports().collect();
+    let shown: Vec<_> = ports.iter().map(|one| format!("{}:{}", one.ip, one.port)).collect();
+    assert_eq!(shown, ["0.0.0.0:80", "127.0.0.1:9090"]);
+    assert_eq!(read(&to_yaml(&objects[0], NAMES)), objects);
+    let pod = |port: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - name: c\n    image: i:1\n    \
+             ports: [{port}]\n"
+        )
+    };
+    // 0 is none, as in Kubernetes.
+    let none = read(&pod("{containerPort: 80, hostPort: 0}"));
+    let Object::Pod(none) = &none[0] else { panic!("a pod") };
+    assert_eq!(none.spec.host_ports().next(), None);
+    check(
+        &pod(
+            "{containerPort: 80, hostIP: 10.0.0.1}, {containerPort: 81, hostPort: 65536}, {containerPort: 82, hostPort: 82, protocol: UDP}",
+        ),
+        expect![[r#"
+            a.yaml:8:41 spec.containers[0].ports[0].hostIP: says nothing without hostPort
+            a.yaml:8:82 spec.containers[0].ports[1].hostPort: 65536 is out of range: must be between 0 and 65535
+            a.yaml:8:110 spec.containers[0].ports[2].hostPort: UDP ports cannot be published on a node yet, only TCP ones
+        "#]],
+    );
+}

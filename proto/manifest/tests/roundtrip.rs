@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bulkhead_manifest::{Names, Source, parse, to_yaml};
 use bulkhead_types::{
     BatchPause, CanaryStep, Container, ContainerPort, Delivery, Deployment, DeploymentSpec, DeploymentStatus,
-    DeploymentStrategy, EnvVar, ImagePullPolicy, IntOrPercent, Kind, LabelOperator, LabelRequirement,
-    LabelSelector, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus, PodTemplate,
-    Protocol, Rare, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, RestartPolicy,
-    RuntimeClass, Shared, StringMap, TaintEffect, Toleration, TolerationOperator, validate,
+    DeploymentStrategy, EnvVar, HostPort, ImagePullPolicy, IntOrPercent, Kind, LabelOperator,
+    LabelRequirement, LabelSelector, Name, Object, ObjectId, ObjectMeta, OwnerRef, Pod, PodSpec, PodStatus,
+    PodTemplate, Protocol, Rare, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements,
+    RestartPolicy, RuntimeClass, Shared, StringMap, TaintEffect, Toleration, TolerationOperator, validate,
 };
 use expect_test::expect;
 use proptest::prelude::*;
@@ -126,7 +126,13 @@ fn container(number: usize) -> impl Strategy<Value = Container> {
                 .then(|| ContainerPort {
                     name: Some(format!("p{number}").into()),
                     container_port: 8000 + number as u16,
-                    protocol: Protocol::Udp,
+                    protocol: Protocol::Tcp,
+                    host: (number % 2 == 0)
+                        .then(|| HostPort {
+                            port: 80 + number as u16,
+                            ip: (number % 4 == 0).then(|| "10.0.0.1".parse().expect("an address")),
+                        })
+                        .into(),
                 })
                 .into_iter()
                 .collect(),

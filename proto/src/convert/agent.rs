@@ -16,7 +16,7 @@ wire_struct!(PodIntent => v1::PodIntent {
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
-    deleted_volumes (ITEMS_MAX), devices,
+    deleted_volumes (ITEMS_MAX), devices, images,
 });
 wire_struct!(PodUsage => v1::PodUsage {
     pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),

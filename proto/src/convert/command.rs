@@ -71,6 +71,8 @@ wire_oneof!(Command => command {
         Update "update" { object, seen }
 
         ReportDevices "report_devices" { node, incarnation, report }
+        SyncDeviceLabels "sync_device_labels" { node }
+        ReportImages "report_images" { node, incarnation, images }
         SetSriovNodeState "set_sriov_node_state" { node, spec, status }
         SetDeviceCordoned "set_device_cordoned" { node, device, cordoned }
         SetGpuMode "set_gpu_mode" { node, gpu }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use bulkhead_types::{
     AllocatedDevice, CardLayout, DEVICE_LINKS_MAX, DEVICES_MAX, DEVICES_PER_POD_MAX, DEVICES_PER_REPORT_MAX,
-    Device, DeviceCapacity, DeviceClass, DeviceClassSpec, DeviceFault, DeviceFaults, DeviceFence,
-    DeviceHealth, DeviceIntent, DeviceLink, DeviceMemoryUnits, DevicePartition, DevicePartitioning,
-    DeviceReport, DeviceRole, DeviceSelector, DeviceShare, DeviceSharing, DeviceState, DeviceVisibility,
-    ExtendedResources, FAULT_RULES_MAX, FAULTS_KEPT_MAX, FAULTS_PER_REPORT_MAX, FaultAction, FaultRule,
-    GpuIntent, HandledFault, Hex16, NodeGpu, PARTITION_ENTRIES_MAX, PARTITIONS_PER_CARD_MAX, PartitionLayout,
-    PartitionModel, PartitionProfile, PartitionStrategy, ResourceSlice, SELECTOR_ENTRIES_MAX,
-    SchedulerPolicy, VisibleBy,
+    Device, DeviceCapacity, DeviceClass, DeviceClassSpec, DeviceCount, DeviceFault, DeviceFaults,
+    DeviceFence, DeviceHealth, DeviceIntent, DeviceLink, DeviceMemoryUnits, DeviceNodeLabels,
+    DevicePartition, DevicePartitioning, DeviceReport, DeviceRole, DeviceSelection, DeviceSelector,
+    DeviceShare, DeviceSharing, DeviceState, DeviceVisibility, ExtendedResources, FAULT_RULES_MAX,
+    FAULTS_KEPT_MAX, FAULTS_PER_REPORT_MAX, FaultAction, FaultRule, GpuIntent, HandledFault, Hex16, NodeGpu,
+    PARTITION_ENTRIES_MAX, PARTITIONS_PER_CARD_MAX, PartitionLayout, PartitionModel, PartitionProfile,
+    PartitionStrategy, ResourceSlice, SELECTOR_ENTRIES_MAX, SchedulerPolicy, VisibilityRule, VisibleBy,
 };
 use smol_str::SmolStr;
 
@@ -25,14 +25,19 @@ wire_enum! {
     PartitionStrategy { Single, Mixed }
     FaultAction { Warn, KillPod, KillAll, Fence, Drain }
     VisibleBy { Id, Index }
+    VisibilityRule { Own, Named }
 }
 
 wire_struct!(DeviceClass => v1::DeviceClass { meta, spec });
 wire_struct!(DeviceClassSpec => v1::DeviceClassSpec {
     extended_resource_name, selector, sharing, partitioning, faults, visibility, memory_resource_name,
+    node_labels, selection,
 });
+wire_struct!(DeviceNodeLabels => v1::DeviceNodeLabels { count, memory, model });
+wire_struct!(DeviceSelection => v1::DeviceSelection { use_models, avoid_models, use_ids, avoid_ids });
+wire_struct!(DeviceCount => v1::DeviceCount { extended_resource_name, counts });
 wire_struct!(DevicePartitioning => v1::DevicePartitioning {
-    models (PARTITION_ENTRIES_MAX), layouts (PARTITION_ENTRIES_MAX),
+    models (PARTITION_ENTRIES_MAX), layouts (PARTITION_ENTRIES_MAX), counted,
 });
 wire_struct!(PartitionModel => v1::PartitionModel {
     name, devices (SELECTOR_ENTRIES_MAX), capacity, placed_by, profiles (PARTITION_ENTRIES_MAX),
@@ -43,7 +48,7 @@ wire_struct!(PartitionProfile => v1::PartitionProfile {
 wire_struct!(PartitionLayout => v1::PartitionLayout { name, partitions });
 wire_struct!(DeviceFaults => v1::DeviceFaults { rules (FAULT_RULES_MAX) });
 wire_struct!(FaultRule => v1::FaultRule { action, codes (FAULT_RULES_MAX) });
-wire_struct!(DeviceVisibility => v1::DeviceVisibility { env, by });
+wire_struct!(DeviceVisibility => v1::DeviceVisibility { env, by, rule });
 wire_struct!(DeviceMemoryUnits => v1::DeviceMemoryUnits { extended_resource_name, unit_mebibytes });
 wire_struct!(NodeGpu => v1::NodeGpu { mode, strategy });
 wire_struct!(DeviceState => v1::DeviceState {
@@ -61,7 +66,8 @@ wire_struct!(DeviceSelector => v1::DeviceSelector {
 });
 wire_struct!(DeviceSharing => v1::DeviceSharing {
     extended_resource_name, memory_resource_name, cores_resource_name, split_count, memory_scaling_percent,
-    core_scaling_percent, node_scheduler_policy, device_scheduler_policy, memory_units,
+    core_scaling_percent, node_scheduler_policy, device_scheduler_policy, memory_units, slots_resource_name,
+    default_count,
 });
 wire_struct!(ResourceSlice => v1::ResourceSlice {
     meta, node, incarnation, sequence, devices (2 * DEVICES_MAX), cordoned (2 * DEVICES_MAX), state,
@@ -122,6 +128,9 @@ wire_field! {
     DevicePartition => v1::DevicePartition,
     GpuIntent => v1::GpuIntent,
     CardLayout => v1::CardLayout,
+    DeviceNodeLabels => v1::DeviceNodeLabels,
+    DeviceSelection => v1::DeviceSelection,
+    DeviceCount => v1::DeviceCount,
 }
 wire_field_or_default! {
     DeviceCapacity => v1::DeviceCapacity,

@@ -24,6 +24,8 @@ wire_oneof!(EventKind => event {
         ObjectDeleted "object_deleted" { kind, id }
         StatusChanged "status_changed" { id, status }
         DevicesReported "devices_reported" { id, incarnation, report }
+        DeviceLabelsSynced "device_labels_synced" { id, labels, record }
+        ImagesReported "images_reported" { id, images }
         DeviceCordoned "device_cordoned" { id, device, cordoned }
         DeviceFaulted "device_faulted" { id, handled }
 

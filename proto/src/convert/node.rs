@@ -1,6 +1,9 @@
 //! Nodes.
 
-use bulkhead_types::{Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, Taint, TaintEffect};
+use bulkhead_types::{
+    DeviceLabels, NODE_IMAGE_NAMES_MAX, NODE_IMAGES_MAX, Node, NodeFacts, NodeImage, NodeImages, NodePhase,
+    NodeSpec, NodeStatus, Taint, TaintEffect,
+};
 
 use super::{wire_enum, wire_field, wire_struct};
 use crate::v1;
@@ -13,7 +16,10 @@ wire_enum! {
 wire_struct!(Node => v1::Node { meta, spec, status });
 wire_struct!(NodeSpec => v1::NodeSpec { unschedulable, taints, gpu });
 wire_struct!(Taint => v1::Taint { key, value, effect });
-wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts, pool });
+wire_struct!(NodeStatus => v1::NodeStatus { phase, phase_since_ms, incarnation, facts, pool, images, device_labels });
+wire_struct!(DeviceLabels => v1::DeviceLabels { labels });
+wire_struct!(NodeImages => v1::NodeImages { images (NODE_IMAGES_MAX) });
+wire_struct!(NodeImage => v1::NodeImage { digest, names (NODE_IMAGE_NAMES_MAX), size_bytes });
 wire_struct!(NodeFacts => v1::NodeFacts {
     capacity, allocatable, pods_max, address, boot_id, agent_version, kernel_version, accelerator, warnings,
     labels, cpus,
@@ -25,4 +31,7 @@ wire_field! {
     Taint => v1::Taint,
     NodeStatus => v1::NodeStatus,
     NodeFacts => v1::NodeFacts,
+    NodeImages => v1::NodeImages,
+    DeviceLabels => v1::DeviceLabels,
+    NodeImage => v1::NodeImage,
 }

@@ -1,9 +1,9 @@
 //! Pods.
 
 use bulkhead_types::{
-    Container, ContainerPort, ContainerState, ContainerStatus, ContainerTermination, EnvVar, ImagePullPolicy,
-    Pod, PodPhase, PodSpec, PodStatus, PodTemplate, Protocol, ResourceRequirements, RestartPolicy,
-    RuntimeClass, Toleration, TolerationOperator,
+    Container, ContainerPort, ContainerState, ContainerStatus, ContainerTermination, EnvVar, HostPort,
+    ImagePullPolicy, Pod, PodPhase, PodSpec, PodStatus, PodTemplate, Protocol, ResourceRequirements,
+    RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
 };
 
 use super::{wire_enum, wire_field, wire_field_or_default, wire_oneof, wire_struct, wire_variant_message};
@@ -30,7 +30,8 @@ wire_struct!(Container => v1::Container {
     name, image, image_pull_policy, command, args, working_dir, env, ports, requests, limits, options,
 });
 wire_struct!(EnvVar => v1::EnvVar { name, value, value_from });
-wire_struct!(ContainerPort => v1::ContainerPort { name, container_port, protocol });
+wire_struct!(ContainerPort => v1::ContainerPort { name, container_port, protocol, host });
+wire_struct!(HostPort => v1::HostPort { port, ip });
 wire_struct!(ResourceRequirements => v1::ResourceRequirements {
     cpu_millis, memory_bytes, ephemeral_storage_bytes,
 });
@@ -62,6 +63,7 @@ wire_field! {
     Container => v1::Container,
     EnvVar => v1::EnvVar,
     ContainerPort => v1::ContainerPort,
+    HostPort => v1::HostPort,
     ContainerStatus => v1::ContainerStatus,
     ContainerTermination => v1::ContainerTermination,
 }

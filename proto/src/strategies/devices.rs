@@ -57,13 +57,27 @@ partition_layout: PartitionLayout {
     name: small(), partitions: proptest::collection::btree_map(small(), any::<u32>(), 0..3),
 });
 record!(/// Any partitioning.
-partitioning: DevicePartitioning { models: vec(partition_model(), 0..2), layouts: vec(partition_layout(), 0..2) });
+partitioning: DevicePartitioning {
+    models: vec(partition_model(), 0..2), layouts: vec(partition_layout(), 0..2), counted: rare(device_count()),
+});
+record!(/// Any count.
+    device_count: DeviceCount { extended_resource_name: small(), counts: small() });
+record!(/// Any labels of nodes.
+    device_node_labels: DeviceNodeLabels { count: of(small()), memory: of(small()), model: of(small()) });
+record!(/// Any selection.
+device_selection: DeviceSelection {
+    use_models: of(small()), avoid_models: of(small()), use_ids: of(small()), avoid_ids: of(small()),
+});
+record!(/// Any labels by devices.
+    device_labels: DeviceLabels { labels: labels() });
 record!(/// Any rule.
 fault_rule: FaultRule { action: fault_action(), codes: vec(any::<u32>(), 0..3) });
 record!(/// Any rules.
 device_faults: DeviceFaults { rules: vec(fault_rule(), 0..3) });
 record!(/// Any visibility.
-visibility: DeviceVisibility { env: small(), by: select(vec![VisibleBy::Id, VisibleBy::Index]) });
+visibility: DeviceVisibility { env: small(), by: select(vec![VisibleBy::Id, VisibleBy::Index]),
+    rule: rare(select(vec![VisibilityRule::Own, VisibilityRule::Named])),
+});
 
 fn fault_action() -> impl Strategy<Value = FaultAction> + Clone {
     use FaultAction::{Drain, Fence, KillAll, KillPod, Warn};
@@ -110,7 +124,8 @@ device_sharing: DeviceSharing {
     extended_resource_name: small(), memory_resource_name: small(), cores_resource_name: small(),
     split_count: any::<u32>(), memory_scaling_percent: any::<u32>(), core_scaling_percent: any::<u32>(),
     node_scheduler_policy: scheduler_policy(), device_scheduler_policy: scheduler_policy(),
-    memory_units: of(memory_units()).prop_map(Rare::from),
+    memory_units: of(memory_units()).prop_map(Rare::from), slots_resource_name: rare(small()),
+    default_count: rare(any::<u32>()),
 });
 
 fn scheduler_policy() -> impl Strategy<Value = SchedulerPolicy> + Clone {
@@ -122,6 +137,7 @@ device_class_spec: DeviceClassSpec {
     extended_resource_name: small(), selector: device_selector(), sharing: of(device_sharing()),
     partitioning: of(partitioning()).prop_map(Rare::from), faults: of(device_faults()).prop_map(Rare::from),
     visibility: of(visibility()).prop_map(Rare::from), memory_resource_name: of(small()).prop_map(Rare::from),
+    node_labels: rare(device_node_labels()), selection: rare(device_selection()),
 });
 record!(/// Any class.
 device_class: DeviceClass { meta: meta(), spec: device_class_spec() });
@@ -138,6 +154,9 @@ pub(super) fn device_command() -> impl Strategy<Value = Command> + Clone {
     prop_oneof![
         (object_id(), any::<u64>(), device_report())
             .prop_map(|(node, incarnation, report)| Command::ReportDevices { node, incarnation, report }),
+        (object_id(), any::<u64>(), node_images())
+            .prop_map(|(node, incarnation, images)| Command::ReportImages { node, incarnation, images }),
+        object_id().prop_map(|node| Command::SyncDeviceLabels { node }),
         (name(), small(), any::<bool>()).prop_map(|(node, device, cordoned)| Command::SetDeviceCordoned {
             node,
             device,
@@ -152,6 +171,9 @@ pub(super) fn device_event() -> impl Strategy<Value = EventKind> + Clone {
     prop_oneof![
         (object_id(), any::<u64>(), device_report())
             .prop_map(|(id, incarnation, report)| EventKind::DevicesReported { id, incarnation, report }),
+        (object_id(), node_images()).prop_map(|(id, images)| EventKind::ImagesReported { id, images }),
+        (object_id(), labels(), rare(device_labels()))
+            .prop_map(|(id, labels, record)| EventKind::DeviceLabelsSynced { id, labels, record }),
         (object_id(), small(), any::<bool>()).prop_map(|(id, device, cordoned)| EventKind::DeviceCordoned {
             id,
             device,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
-    ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
+    NodeImages, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -124,6 +124,8 @@ pub struct AgentReport {
     pub deleted_volumes: Vec<ObjectId>,
     /// What is new of the machine's devices, if anything is.
     pub devices: Rare<DeviceReport>,
+    /// All images that the machine has, when they are told.
+    pub images: Rare<NodeImages>,
 }
 
 /// What an agent saw of one pod.

@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use crate::{
     AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Descheduled, DeviceReport, Kind,
-    MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeOperationControl, NodePhase, Object, ObjectId,
-    ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport, PodStamp, Rare, ReplicaSetStatus, Revision,
-    SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, VerticalAutoscalerStatus,
+    MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeImages, NodeOperationControl, NodePhase,
+    Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport, PodStamp, Rare,
+    ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
+    VerticalAutoscalerStatus,
 };
 
 /// Most commands of one submission.
@@ -217,6 +218,20 @@ pub enum Command {
         incarnation: u64,
         /// What it says.
         report: DeviceReport,
+    },
+    /// What a node's agent says of its images.
+    ReportImages {
+        /// Which node.
+        node: ObjectId,
+        /// The session's incarnation; an older one is refused.
+        incarnation: u64,
+        /// All that it tells of.
+        images: NodeImages,
+    },
+    /// A node gets the labels that its devices mean, whatever those are then.
+    SyncDeviceLabels {
+        /// Which node.
+        node: ObjectId,
     },
     /// What a node's NICs shall be by the policies, and what they are. Refused when a NIC would change whose VFs a pod has.
     SetSriovNodeState {

@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Device, DeviceFaults, DevicePartitioning, ObjectMeta, Rare};
+use crate::{
+    Device, DeviceFaults, DeviceNodeLabels, DevicePartitioning, DeviceSelection, ObjectMeta, Rare,
+    VisibilityRule,
+};
 
 /// Most DeviceClasses of a cluster.
 pub const DEVICE_CLASSES_MAX: usize = 256;
@@ -248,6 +251,13 @@ pub struct DeviceSharing {
     /// Shares by units of memory, beside those by MiB. Needs [`crate::PARTITIONS_LEVEL`].
     #[serde(default)]
     pub memory_units: Rare<DeviceMemoryUnits>,
+    /// So many cards of which nothing in particular is asked for but a place among those that share it, as
+    /// `cambricon.com/mlu.share`. This and what follows need [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub slots_resource_name: Rare<SmolStr>,
+    /// How many cards are meant where memory or compute is asked for and no number of cards; unset: that is refused.
+    #[serde(default)]
+    pub default_count: Rare<u32>,
 }
 
 impl DeviceSharing {
@@ -277,6 +287,9 @@ pub struct DeviceVisibility {
     /// What stands in it.
     #[serde(default)]
     pub by: VisibleBy,
+    /// Which cards a container sees; its own when unset. Needs [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub rule: Rare<VisibilityRule>,
 }
 
 /// What is wanted of a class.
@@ -302,6 +315,12 @@ pub struct DeviceClassSpec {
     /// What pods ask for to have devices with at least so much memory in MiB each, where devices differ.
     #[serde(default)]
     pub memory_resource_name: Rare<SmolStr>,
+    /// Labels of nodes that have such cards. This and what follows need [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub node_labels: Rare<DeviceNodeLabels>,
+    /// Annotations by which pods choose among cards.
+    #[serde(default)]
+    pub selection: Rare<DeviceSelection>,
 }
 
 impl DeviceClassSpec {
@@ -313,6 +332,7 @@ impl DeviceClassSpec {
         std::iter::once(&self.extended_resource_name)
             .chain(shared)
             .chain(units)
+            .chain(self.sharing.iter().filter_map(|sharing| sharing.slots_resource_name.get()))
             .chain(self.memory_resource_name.get())
     }
 
@@ -329,12 +349,34 @@ impl DeviceClassSpec {
         Self {
             extended_resource_name: self.extended_resource_name.clone(),
             selector: self.selector.clone(),
-            sharing: sharing.map(|sharing| DeviceSharing { memory_units: Rare::NONE, ..sharing }),
+            sharing: sharing.map(|sharing| DeviceSharing {
+                memory_units: Rare::NONE,
+                slots_resource_name: Rare::NONE,
+                default_count: Rare::NONE,
+                ..sharing
+            }),
             partitioning: Rare::NONE,
             faults: Rare::NONE,
             visibility: Rare::NONE,
             memory_resource_name: Rare::NONE,
+            node_labels: Rare::NONE,
+            selection: Rare::NONE,
         }
+    }
+
+    /// The same without what needs [`crate::DEVICE_RULES_LEVEL`].
+    #[must_use]
+    pub fn below_rules(&self) -> Self {
+        let mut below = self.clone();
+        below.sharing.iter_mut().for_each(|sharing| {
+            (sharing.slots_resource_name, sharing.default_count) = (Rare::NONE, Rare::NONE);
+        });
+        let partitioning = below.partitioning.get().cloned();
+        below.partitioning = partitioning.map(|one| DevicePartitioning { counted: Rare::NONE, ..one }).into();
+        let visibility = below.visibility.get().cloned();
+        below.visibility = visibility.map(|one| DeviceVisibility { rule: Rare::NONE, ..one }).into();
+        (below.node_labels, below.selection) = (Rare::NONE, Rare::NONE);
+        below
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{DeviceTraits, Hex16};
+use crate::{DeviceCount, DeviceTraits, Hex16, Rare};
 
 /// Most models, profiles of a model, layouts, and things that a card has of.
 pub const PARTITION_ENTRIES_MAX: usize = 64;
@@ -102,6 +102,9 @@ pub struct DevicePartitioning {
     /// Layouts beside those that every profile has by itself.
     #[serde(default)]
     pub layouts: Vec<PartitionLayout>,
+    /// What of all cards is counted for a node; unset: nothing. Needs [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub counted: Rare<DeviceCount>,
 }
 
 /// A partition as an agent reports it: the card is its `parent`.

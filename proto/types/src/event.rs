@@ -5,10 +5,10 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceReport, HandledFault, Kind,
-    Managers, MemberId, Name, NodeFacts, NodePhase, NodePoolRecord, NodeSpec, Object, ObjectId, ObjectStatus,
-    OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision,
-    StringMap,
+    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceLabels, DeviceReport,
+    HandledFault, Kind, Managers, MemberId, Name, NodeFacts, NodeImages, NodePhase, NodePoolRecord, NodeSpec,
+    Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec,
+    ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -275,6 +275,22 @@ pub enum EventKind {
         id: ObjectId,
         /// The fault, and what follows.
         handled: HandledFault,
+    },
+    /// A node has other images than before.
+    ImagesReported {
+        /// Which node.
+        id: ObjectId,
+        /// All that its agent tells of.
+        images: NodeImages,
+    },
+    /// A node has other labels by its devices.
+    DeviceLabelsSynced {
+        /// Which node.
+        id: ObjectId,
+        /// All its labels.
+        labels: StringMap,
+        /// Those of them that it has by its devices.
+        record: Rare<DeviceLabels>,
     },
     /// A node has other things from its pool.
     NodePoolSynced {

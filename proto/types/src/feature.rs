@@ -64,6 +64,13 @@ pub const VICTIMS_NEEDED_LEVEL: u32 = 11;
 /// From this level on others end for a group that waits, groups of any size end whole, and a group holds no more pods than
 /// [`crate::POD_GROUP_PODS_MAX`].
 pub const GROUP_PREEMPTION_LEVEL: u32 = 11;
+/// From this level on pods publish ports of their nodes.
+pub const PORTS_LEVEL: u32 = 11;
+/// From this level on nodes tell of their images, and the scheduler's ConfigMap of how much they count.
+pub const IMAGES_LEVEL: u32 = 11;
+/// From this level on DeviceClasses say which labels nodes get, by which words pods choose cards, which containers see which, and
+/// more of how they are shared and counted.
+pub const DEVICE_RULES_LEVEL: u32 = 11;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -98,6 +105,8 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
+            Self::Node(node) if node.status.device_labels.get().is_some() => DEVICE_RULES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::Pod(pod) if pod.status.cpus.get().is_some() => NUMA_LEVEL,
@@ -107,6 +116,7 @@ impl Object {
             Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
                 NETWORKS_LEVEL
             }
+            Self::DeviceClass(class) if class.spec != class.spec.below_rules() => DEVICE_RULES_LEVEL,
             Self::DeviceClass(class) if class.spec != class.spec.below_partitions() => PARTITIONS_LEVEL,
             Self::Pod(pod) if is_preempting(pod) => PREEMPTION_LEVEL,
             Self::PriorityClass(class)
@@ -144,7 +154,24 @@ impl Object {
             Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
+        let content = content.max(self.pods().map_or(1, PodSpec::later_level));
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
+    }
+}
+
+impl Object {
+    /// What the pods run that it is or makes.
+    fn pods(&self) -> Option<&PodSpec> {
+        Some(match self {
+            Self::Pod(one) => &one.spec,
+            Self::ReplicaSet(one) => &one.spec.template.spec,
+            Self::Deployment(one) => &one.spec.template.spec,
+            Self::StatefulSet(one) => &one.spec.template.spec,
+            Self::DaemonSet(one) => &one.spec.template.spec,
+            Self::Job(one) => &one.spec.template.spec,
+            Self::CronJob(one) => &one.spec.job_template.spec.template.spec,
+            _ => return None,
+        })
     }
 }
 
@@ -165,6 +192,11 @@ fn quota_level(hard: &QuotaAmounts) -> u32 {
 }
 
 impl PodSpec {
+    /// What it needs beside all that is said of pods elsewhere.
+    fn later_level(&self) -> u32 {
+        if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 }
+    }
+
     fn feature_level(&self) -> u32 {
         if self.asks_for_devices() {
             return DEVICES_LEVEL;
@@ -203,6 +235,8 @@ impl Command {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
+            Self::ReportImages { .. } => IMAGES_LEVEL,
+            Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
             Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }
                 if bindings.iter().any(|one| one.cpus.get().is_some()) =>
@@ -340,6 +374,11 @@ mod tests {
         check(with_volumes(volumes), WORKLOADS_LEVEL);
         let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
         check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
+        let host = Rare::some(crate::HostPort { port: 80, ip: None });
+        let port =
+            crate::ContainerPort { name: None, container_port: 80, protocol: Default::default(), host };
+        let container = Container { ports: vec![port], ..Container::default() };
+        check(PodSpec { containers: vec![container], ..PodSpec::default() }, PORTS_LEVEL);
         let placement = Rare::some(PodPlacement::default());
         let options = Rare::some(PodOptions { placement, ..PodOptions::default() });
         check(PodSpec { options, ..PodSpec::default() }, PLACEMENT_LEVEL);

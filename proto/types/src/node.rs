@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    CpuTopology, NUMA_LEVEL, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources, StringMap,
+    CpuTopology, NUMA_LEVEL, NodeImages, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources,
+    StringMap,
 };
 
 /// A machine that runs pods.
@@ -94,6 +95,19 @@ pub struct NodeStatus {
     /// What it has from its pool; unset: nothing. Needs [`crate::POOLS_LEVEL`].
     #[serde(default)]
     pub pool: Rare<NodePoolRecord>,
+    /// The images that its agent told of. Needs [`crate::IMAGES_LEVEL`].
+    #[serde(default)]
+    pub images: Rare<NodeImages>,
+    /// The labels that it has by its devices; unset: none. Needs [`crate::DEVICE_RULES_LEVEL`].
+    #[serde(default)]
+    pub device_labels: Rare<DeviceLabels>,
+}
+
+/// Labels that a node has by its devices; those that somebody else gave it are not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceLabels {
+    /// Keys and values.
+    pub labels: StringMap,
 }
 
 /// What an agent finds on its machine and reports on every registration.
@@ -148,6 +162,12 @@ impl NodeFacts {
     #[must_use]
     pub fn attaches_networks(&self) -> bool {
         self.labels.get(crate::LABEL_NETWORKS).is_some_and(|value| value == "true")
+    }
+
+    /// Whether the agent can publish ports of guests as ports of its node.
+    #[must_use]
+    pub fn publishes_ports(&self) -> bool {
+        self.labels.get(crate::LABEL_HOST_PORTS).is_some_and(|value| value == "true")
     }
 
     /// Whether the agent keeps volumes of claims.

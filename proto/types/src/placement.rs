@@ -276,6 +276,8 @@ mod tests {
             incarnation: 1,
             facts,
             pool: Default::default(),
+            images: Default::default(),
+            device_labels: Default::default(),
         };
         Node { meta, spec: NodeSpec::default(), status }
     }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodCpus,
-    PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, HostPort, Kind, NetworkAttachment, ObjectId, ObjectMeta,
+    PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -223,6 +223,9 @@ pub struct ContainerPort {
     pub container_port: u16,
     /// Its protocol.
     pub protocol: Protocol,
+    /// Where the pod's node publishes it; unset: nowhere. Needs [`crate::PORTS_LEVEL`].
+    #[serde(default)]
+    pub host: Rare<HostPort>,
 }
 
 /// Requests or limits of one container; what is not given is `None`, not zero.

@@ -29,6 +29,8 @@ const RESOURCES: &str = "NodeResourcesFit.scoringStrategy.resources";
 const FIT: &str = "NodeResourcesFit.weight";
 const BALANCED: &str = "NodeResourcesBalancedAllocation.weight";
 const LOAD: &str = "LoadAware.weight";
+/// The key in `data` of how much images count. Needs [`crate::IMAGES_LEVEL`].
+pub const SCHEDULER_CONFIG_IMAGES: &str = "ImageLocality.weight";
 
 /// Which nodes are better for what is reserved on them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -70,6 +72,8 @@ pub struct SchedulerConfig {
     pub balanced_weight: u32,
     /// How much measured load counts, for pods that ask for it.
     pub load_weight: u32,
+    /// How much it counts that a node has the pod's images.
+    pub image_weight: u32,
 }
 
 impl Default for SchedulerConfig {
@@ -80,6 +84,7 @@ impl Default for SchedulerConfig {
             fit_weight: 1,
             balanced_weight: 1,
             load_weight: 1,
+            image_weight: 1,
         }
     }
 }
@@ -122,8 +127,9 @@ impl SchedulerConfig {
                 FIT => config.fit_weight = weight(key, value)?,
                 BALANCED => config.balanced_weight = weight(key, value)?,
                 LOAD => config.load_weight = weight(key, value)?,
+                SCHEDULER_CONFIG_IMAGES => config.image_weight = weight(key, value)?,
                 _ => {
-                    let known = [TYPE, RESOURCES, FIT, BALANCED, LOAD].join(", ");
+                    let known = [TYPE, RESOURCES, FIT, BALANCED, LOAD, SCHEDULER_CONFIG_IMAGES].join(", ");
                     return Err(error(key, &format!("is unknown: the scheduler knows {known}")));
                 }
             }
@@ -208,7 +214,7 @@ mod tests {
         check(&[(RESOURCES, "cpu=1,cpu=2")], Err(&format!("{RESOURCES} names cpu twice")));
         let words = "it must be cpu, memory, or a device's name such as nvidia.com/gpu";
         check(&[(RESOURCES, "gpu=1")], Err(&format!("{RESOURCES} names \"gpu\": {words}")));
-        let known = [TYPE, RESOURCES, FIT, BALANCED, LOAD].join(", ");
+        let known = [TYPE, RESOURCES, FIT, BALANCED, LOAD, SCHEDULER_CONFIG_IMAGES].join(", ");
         check(
             &[("binpack.weight", "5")],
             Err(&format!("binpack.weight is unknown: the scheduler knows {known}")),

@@ -12,7 +12,7 @@ use bulkhead_controlplane_core::placement::check_fit;
 use bulkhead_controlplane_core::placement::reference::group_preemption::lacks_only;
 use bulkhead_controlplane_core::placement::reference::queues::may_wait;
 use bulkhead_controlplane_core::placement::reference::{Scene, elastic};
-use bulkhead_controlplane_core::{cpus, devices};
+use bulkhead_controlplane_core::{cpus, devices, ports};
 use bulkhead_types::{
     ConditionStatus, DaemonSet, DaemonSetUpdateStrategy, Deployment, DeploymentStrategy, ElasticWorkload,
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
@@ -155,6 +155,7 @@ fn check_pod(state: &State, pod: &Pod, is_any_lost: bool) -> Verdict {
                 check_fit(&pod.spec, request, node, state.node_usage(id)).ok()?;
                 devices::fits(state, pod, node).then_some(())?;
                 cpus::fits(state, pod, node).then_some(())?;
+                ports::fits(state, pod, node).then_some(())?;
                 scene.check(pod, node).ok()
             };
             match state.nodes().iter().find(|node| fits(node.meta.id).is_some()) {

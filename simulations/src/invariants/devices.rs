@@ -3,10 +3,11 @@
 //! Judged from pods and guests alone, without the ledger of the control plane.
 
 use bulkhead_controlplane_core::State;
-use bulkhead_types::{Binding, DeviceHealth, DeviceShare, LABEL_DEVICES, ObjectId};
+use bulkhead_types::{Binding, Device, DeviceClass, DeviceHealth, DeviceShare, LABEL_DEVICES, ObjectId, Pod};
 use smol_str::SmolStr;
 
 use super::{Verdict, Violation, ensure};
+use crate::workload::AVOIDED;
 
 /// Checks what living guests of one node have, each card with so much memory.
 ///
@@ -37,6 +38,38 @@ pub fn held(held: &[(ObjectId, SmolStr, Option<DeviceShare>)], card_bytes: u64) 
 /// What virtual functions are offered as: modes are those of cards, and do not matter to them.
 const FUNCTIONS: &str = "ecnf.io/fast";
 
+/// A device of a binding that the pod says it does not take, where the class reads that.
+fn avoided(before: &State, pod: &Pod, binding: &Binding) -> Option<SmolStr> {
+    let reads = |class: &std::sync::Arc<DeviceClass>| {
+        let rule = class.spec.selection.get().and_then(|rule| rule.avoid_ids.as_ref());
+        rule.is_some_and(|key| key == AVOIDED)
+    };
+    let says = pod.meta.annotations.get(AVOIDED).filter(|_| before.device_classes().iter().any(reads))?;
+    let is_avoided = |id: &str| says.split(',').any(|one| one == id);
+    let card = |id: &SmolStr| id.split('/').next().map(ToOwned::to_owned).unwrap_or_default();
+    let mut given = binding.devices.iter().map(|one| one.device.clone());
+    given.find(|id| is_avoided(id) || is_avoided(&card(id)))
+}
+
+/// Checks the labels of nodes by their cards, at the end; nothing of a node that is lost.
+///
+/// # Errors
+/// With a node whose number of cards is not what its label says.
+pub fn labels(state: &State, lost: Option<ObjectId>) -> Verdict {
+    let mut keys =
+        state.device_classes().iter().filter_map(|class| class.spec.node_labels.get()?.count.clone());
+    let Some(key) = keys.next() else { return Ok(()) };
+    state.resource_slices().iter().filter(|slice| Some(slice.node) != lost).try_for_each(|slice| {
+        let Some(node) = state.nodes().get(slice.node) else { return Ok(()) };
+        let is_card = |one: &&Device| one.vendor == 0x10de && one.parent.is_none() && !one.is_lost();
+        let cards = slice.devices.iter().filter(is_card).count();
+        let said = node.meta.labels.get(&key).map_or("0", SmolStr::as_str);
+        ensure(said == cards.to_string(), "devices", || {
+            format!("node {} has {cards} cards, and its label says {said}", node.meta.name)
+        })
+    })
+}
+
 /// Checks the devices of a binding against the State before it and after it.
 ///
 /// # Errors
@@ -62,6 +95,9 @@ pub fn binding(before: &State, after: &State, binding: &Binding) -> Verdict {
     }
     if wanted == 0 {
         return Ok(());
+    }
+    if let Some(given) = avoided(before, pod, binding) {
+        return violation(format!("{given} is one that it does not take"));
     }
     if node.status.facts.labels.get(LABEL_DEVICES).is_none() {
         return violation("its agent attaches no devices".to_owned());

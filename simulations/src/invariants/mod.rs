@@ -20,6 +20,8 @@
 //! | `descheduler` | a policy leaves owners alone as long as it says, and evicts nobody in a dry run | at every run of one |
 //! | `elastic` | no level of the elastic quota tree gets more than its max | at every new entry |
 //! | `cpus` | no CPU that a pod has for itself has two holders, in the log and among living guests, and each is where its policy wants it | at every binding, and every start of a guest |
+//! | `ports` | no port of a node is published by two pods, and none where the agent cannot | at every binding |
+//! | `images` | what is known of nodes' images is what they have | at the end |
 //! | `devices` | no card has two holders, in the log and among living guests, and none is given away that is not well | at every binding, and every start of a guest |
 //! | `garbage` | the garbage collector takes only what nobody wants | at every deletion of its |
 //! | `membership` | Raft's configuration is what State says of the members | after every entry of every server |
@@ -61,6 +63,7 @@ pub mod elastic;
 pub mod exactly_once;
 pub mod garbage;
 pub mod history;
+pub mod images;
 pub mod job_ends;
 pub mod jobs;
 pub mod leases;
@@ -71,6 +74,7 @@ pub mod networks;
 pub mod node_pools;
 pub mod physical;
 pub mod placement;
+pub mod ports;
 pub mod preemption;
 pub mod prefix;
 pub mod progress;

@@ -88,6 +88,8 @@ mod tests {
             incarnation: 1,
             facts: NodeFacts::default(),
             pool: Rare::some(record),
+            images: Rare::NONE,
+            device_labels: Rare::NONE,
         };
         Node { meta, spec: NodeSpec { taints: vec![taint], ..NodeSpec::default() }, status }
     }

@@ -3,7 +3,7 @@
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     Command, ContainerOptions, ExtendedResources, FEATURE_LEVEL_MAX, Name, NodeGpu, PARTITIONS_LEVEL,
-    PartitionStrategy, PodSpec, Rare,
+    PartitionStrategy, PodSpec, Rare, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -37,6 +37,19 @@ pub(super) fn ask(rng: &mut Rng, spec: &mut PodSpec) {
         let present = container.options.get().cloned().unwrap_or_default();
         container.options = Rare::some(ContainerOptions { extended: Rare::some(extended), ..present });
     }
+}
+
+/// The annotation by which pods of NVIDIA cards say which they do not take.
+pub(crate) const AVOIDED: &str = "nvidia.com/nouse-gpuuuid";
+
+/// Lets some pods take no card of a node but its first, or not that.
+pub(super) fn choose(rng: &mut Rng, annotations: &mut StringMap, agents: u32) {
+    let avoided: Vec<String> = match rng.range(0, 9) {
+        0 => (0..agents).map(|agent| format!("GPU-{agent}-0")).collect(),
+        1 => (0..agents).flat_map(|agent| (1..4).map(move |card| format!("GPU-{agent}-{card}"))).collect(),
+        _ => return,
+    };
+    annotations.insert(SmolStr::new_static(AVOIDED), SmolStr::new(avoided.join(",")));
 }
 
 /// An operator keeps a card back, or gives it back.

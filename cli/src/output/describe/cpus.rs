@@ -97,6 +97,8 @@ mod tests {
             incarnation: 1,
             facts,
             pool: Rare::NONE,
+            images: Rare::NONE,
+            device_labels: Rare::NONE,
         };
         let of = Node { meta: meta(1), spec: NodeSpec::default(), status };
         let mut page = Page { text: String::new(), indent: 0 };

@@ -1,6 +1,9 @@
 //! Devices of nodes, what containers ask for of them, and DeviceClasses.
 
-use bulkhead_types::{Container, DeviceClassSpec, DeviceRole, Hex16, NodeGpu, Pod, format_bytes};
+use bulkhead_types::{
+    Container, DeviceClassSpec, DeviceRole, Hex16, NodeGpu, Pod, VisibilityRule, format_bytes,
+};
+use smol_str::SmolStr;
 
 use super::{NodeView, Page};
 use crate::commands::device::device_rows;
@@ -97,7 +100,23 @@ pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
         page.section("Faults", |page| page.table(&["ACTION", "CODES"], &rows));
     }
     if let Some(visibility) = spec.visibility.get() {
-        page.line("Variable", visibility.env.as_str());
+        let rule = match visibility.rule.get().copied().unwrap_or_default() {
+            VisibilityRule::Own => "",
+            VisibilityRule::Named => ", in which containers name the cards that are theirs",
+        };
+        page.line("Variable", format!("{}{rule}", visibility.env));
+    }
+    let keys = |keys: Vec<&SmolStr>| keys.into_iter().map(SmolStr::as_str).collect::<Vec<_>>().join(", ");
+    page.optional(
+        "Labels of nodes",
+        keys(spec.node_labels.get().into_iter().flat_map(|one| one.keys()).collect()),
+    );
+    page.optional("Chosen by", keys(spec.selection.get().into_iter().flat_map(|one| one.keys()).collect()));
+    if let Some(counted) = spec.partitioning.get().and_then(|all| all.counted.get()) {
+        page.line(
+            "Counted",
+            format!("{} of each card as {}", counted.counts, counted.extended_resource_name),
+        );
     }
     page.optional(
         "Least memory",
@@ -110,6 +129,10 @@ pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
         page.line("Memory of each", format!("{memory}, in MiB"));
         page.line("Compute of each", format!("{cores}, in per cent"));
         page.line("Pods on a card", sharing.split_count.to_string());
+        page.optional(
+            "Places",
+            sharing.slots_resource_name.get().map(ToString::to_string).unwrap_or_default(),
+        );
         if let Some(units) = sharing.memory_units.get() {
             page.line(
                 "Memory units",

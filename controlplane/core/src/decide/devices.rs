@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, faults, gpu_mode, not_allowed, not_found};
 use crate::State;
-use crate::devices::{Needs, card_count, trouble};
+use crate::devices::{Needs, Says, SyncedLabels, card_count, synced_labels, trouble};
 use crate::evolve::note_fault;
 
 /// What an agent says of its devices. A report that was seen before is passed over, and so is one of changes of a session
@@ -198,6 +198,17 @@ pub(super) fn set_cordoned(
     Ok(())
 }
 
+/// A node gets the labels that its devices mean.
+pub(super) fn sync_labels(state: &State, id: ObjectId, emit: &mut Emit<'_>) -> Result<(), Rejection> {
+    let node = state.nodes.get(id).ok_or_else(|| not_found(format!("Node {id}")))?;
+    let Some(SyncedLabels { labels, record }) = synced_labels(state, node) else {
+        let field = format!("Node {}", node.meta.name);
+        return Err(Rejection::new(RejectionCode::Conflict, field, "has the labels that its devices mean"));
+    };
+    emit.push(EventKind::DeviceLabelsSynced { id, labels, record });
+    Ok(())
+}
+
 /// Refuses pods and templates that ask for devices in a way that no node could ever meet, by the DeviceClasses that there
 /// are; and more DeviceClasses than are kept.
 pub(super) fn check(state: &State, object: &Object) -> Result<(), Rejection> {
@@ -219,10 +230,10 @@ pub(super) fn check(state: &State, object: &Object) -> Result<(), Rejection> {
             None => Ok(()),
         };
     }
-    let Some((path, spec, labels)) = pod_spec(object).filter(|(_, spec, _)| spec.asks_for_devices()) else {
-        return Ok(());
-    };
-    let Err(bad) = Needs::of(spec, card_count(labels), &state.devices.classes) else { return Ok(()) };
+    let found = pod_spec(object).filter(|(_, spec, ..)| spec.asks_for_devices());
+    let Some((path, spec, labels, annotations)) = found else { return Ok(()) };
+    let says = Says { cards: card_count(labels), annotations };
+    let Err(bad) = Needs::of(spec, says, &state.devices.classes) else { return Ok(()) };
     // A class may come: until then the pods wait, and say for what.
     if bad.is_unknown {
         return Ok(());
@@ -233,10 +244,10 @@ pub(super) fn check(state: &State, object: &Object) -> Result<(), Rejection> {
     Err(Rejection::new(RejectionCode::Invalid, field, bad.reason).with_remedy(bad.remedy))
 }
 
-/// The pod that an object is or makes: where its spec stands, that, and its labels.
-fn pod_spec(object: &Object) -> Option<(&'static str, &PodSpec, &StringMap)> {
+/// The pod that an object is or makes: where its spec stands, that, its labels and its annotations.
+fn pod_spec(object: &Object) -> Option<(&'static str, &PodSpec, &StringMap, &StringMap)> {
     let (path, template) = match object {
-        Object::Pod(pod) => return Some(("spec", &pod.spec, &pod.meta.labels)),
+        Object::Pod(pod) => return Some(("spec", &pod.spec, &pod.meta.labels, &pod.meta.annotations)),
         Object::ReplicaSet(one) => (TEMPLATE, &one.spec.template),
         Object::Deployment(one) => (TEMPLATE, &one.spec.template),
         Object::StatefulSet(one) => (TEMPLATE, &one.spec.template),
@@ -245,7 +256,7 @@ fn pod_spec(object: &Object) -> Option<(&'static str, &PodSpec, &StringMap)> {
         Object::CronJob(one) => ("spec.jobTemplate.spec.template.spec", &one.spec.job_template.spec.template),
         _ => return None,
     };
-    Some((path, &template.spec, &template.labels))
+    Some((path, &template.spec, &template.labels, &template.annotations))
 }
 
 /// Where the spec of a workload's pods stands.

@@ -20,9 +20,11 @@ use crate::devices::{self, Needs, NodeDevices, Policies};
 use crate::disruption::Allowance;
 use crate::elastic_quota::Ask;
 use crate::placement::{
-    Misfit, Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept,
+    Misfit, Vicinity, check_node, check_numa, check_ports, check_room, keeps_cpus, keeps_devices,
+    keeps_ports, kept,
 };
 use crate::pod_group::{self, Standing, key_of};
+use crate::ports::NodePorts;
 use crate::queue::{self, QueueLedger};
 use crate::state::{Charge, NodeUsage, is_active};
 use crate::{State, claims, networks, priority};
@@ -234,6 +236,7 @@ struct Place {
     usage: NodeUsage,
     devices: NodeDevices,
     cpus: Option<NodeCpus>,
+    ports: NodePorts,
 }
 
 /// The nodes as they will be for the group's pods, once those that end have gone.
@@ -260,7 +263,8 @@ impl<'a> Hall<'a> {
             let usage = state.node_usage(id).plus(kept(state, id, || group.priority, |pod| hall.is_own(pod)));
             let devices = state.devices.get(id).map(|devices| NodeDevices::clone(devices));
             let devices = devices.unwrap_or_default();
-            hall.places.insert(id, Place { usage, devices, cpus: state.node_cpus(id).cloned() });
+            let ports = state.node_ports(id).cloned().unwrap_or_default();
+            hall.places.insert(id, Place { usage, devices, cpus: state.node_cpus(id).cloned(), ports });
             let ending = |pod: &&Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
             state.pods_on(id).filter(ending).for_each(|pod| hall.leave(pod));
         }
@@ -281,6 +285,7 @@ impl<'a> Hall<'a> {
             place.usage = place.usage.without(pod.spec.scheduling_request());
             place.devices.release(pod.meta.id, pod.devices());
             place.cpus.iter_mut().for_each(|cpus| cpus.release(pod.meta.id));
+            place.ports.release(pod.meta.id, pod.spec.host_ports());
         }
     }
 
@@ -300,13 +305,19 @@ impl<'a> Hall<'a> {
         if let Some(outlook) = self.vicinity.outlook(pod) {
             self.vicinity.check(&outlook, node).map_err(|misfit| misfit.to_string())?;
         }
+        let published: Vec<_> = pod.spec.host_ports().collect();
+        check_ports(&published, Some(&place.ports)).map_err(|misfit| misfit.to_string())?;
+        let (least, is_own) = (self.group.priority, |other| self.is_own(other));
+        if keeps_ports(state, (id, &pod.spec), || least, is_own) {
+            return Err("its ports are kept for another pod".to_owned());
+        }
         let needs = Needs::of_pod(pod, &state.devices.classes).map_err(|bad| bad.to_string())?;
         let wanted = cpus::needs(state, pod).map_err(|problem| problem.to_string())?;
         let asked = (!needs.asks.is_empty()).then_some((&needs, Policies::of(pod)));
-        if asked.is_some() && keeps_devices(state, id, || self.group.priority, |other| self.is_own(other)) {
+        if asked.is_some() && keeps_devices(state, id, || least, is_own) {
             return Err("its devices are kept for another pod".to_owned());
         }
-        if wanted.is_some() && keeps_cpus(state, id, || self.group.priority, |other| self.is_own(other)) {
+        if wanted.is_some() && keeps_cpus(state, id, || least, is_own) {
             return Err("its CPUs are kept for another pod".to_owned());
         }
         devices::check_node(&needs, node, Some(&place.devices)).map_err(|misfit| misfit.to_string())?;
@@ -320,6 +331,7 @@ impl<'a> Hall<'a> {
         if let Some((cpus, given)) = place.cpus.as_mut().zip(chosen.cpus.as_ref()) {
             cpus.take(pod.meta.id, given);
         }
+        place.ports.take(pod.meta.id, published);
         self.vicinity.bind(pod, node);
         Ok(())
     }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ANNOTATION_NETWORKS, CONFIG_MAP_SUPPORTED_NICS, EventKind, Hex16, Kind, NETWORKS_LEVEL, NETWORKS_MAX,
-    Name, Object, ObjectId, ObjectMeta, ObjectStatus, PodSpec, Rejection, RejectionCode, SRIOV_POLICIES_MAX,
-    SUPPORTED_NICS_DEFAULT, SriovNetworkNodePolicy, SriovNetworkNodeState, SriovNetworkNodeStateSpec,
-    SriovNetworkNodeStateStatus, StringMap,
+    ANNOTATION_NETWORKS, CONFIG_MAP_SUPPORTED_NICS, EventKind, Hex16, NETWORKS_LEVEL, NETWORKS_MAX, Object,
+    ObjectId, ObjectMeta, ObjectStatus, PodSpec, Rejection, RejectionCode, SRIOV_POLICIES_MAX,
+    SriovNetworkNodePolicy, SriovNetworkNodeState, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
+    StringMap,
 };
 
 use super::{Emit, not_allowed, not_found};
 use crate::State;
-use crate::networks::{Problem, called_object, holders_of, label, needs_of};
+use crate::networks::{Problem, called_object, holders_of, label, needs_of, supported};
 
 /// What can be known when an object is created or changed, beside the rules of its own fields.
 pub(super) fn check(state: &State, present: Option<&Object>, object: &Object) -> Result<(), Rejection> {
@@ -74,20 +74,6 @@ fn check_supported(state: &State, policy: &SriovNetworkNodePolicy) -> Result<(),
     Err(Rejection::new(RejectionCode::Invalid, field, reason).with_remedy(format!(
         "name one of these, or add it to ConfigMap {CONFIG_MAP_SUPPORTED_NICS} of the policy's namespace"
     )))
-}
-
-/// Vendor and device id of NICs that policies of a namespace may name. Lines that are not two ids say nothing.
-fn supported(state: &State, namespace: Option<&Name>) -> Vec<(u16, u16)> {
-    let name = Name::new(CONFIG_MAP_SUPPORTED_NICS).ok();
-    let id = name.and_then(|name| state.find(Kind::ConfigMap, namespace, &name));
-    let Some(config_map) = id.and_then(|id| state.config_maps.get(id)) else {
-        return SUPPORTED_NICS_DEFAULT.to_vec();
-    };
-    let ids = |line: &str| {
-        let mut words = line.split_whitespace().map(|word| Hex16::try_from(word.to_owned()));
-        Some((words.next()?.ok()?.0, words.next()?.ok()?.0))
-    };
-    config_map.data.values().filter_map(|line| ids(line)).collect()
 }
 
 /// Pods call a network by the namespace whose pods may attach and its name: no two are called the same.

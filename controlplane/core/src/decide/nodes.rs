@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus,
-    Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection, RejectionCode, StringMap, check_label_key,
-    check_label_value,
+    EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodeImages, NodePhase, NodeSpec,
+    NodeStatus, Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection, RejectionCode, StringMap,
+    check_label_key, check_label_value,
 };
 use smol_str::SmolStr;
 
@@ -47,6 +47,8 @@ pub(super) fn register(
                 incarnation: 1,
                 facts: facts.clone(),
                 pool: Rare::NONE,
+                images: Rare::NONE,
+                device_labels: Rare::NONE,
             };
             let mut node = Node { meta, spec: NodeSpec::default(), status };
             node_pool::join(state, &mut node);
@@ -54,6 +56,36 @@ pub(super) fn register(
         }
     }
     Ok(())
+}
+
+/// What is told of a node's images that is known already makes no event.
+pub(super) fn report_images(
+    state: &State,
+    id: ObjectId,
+    incarnation: u64,
+    images: &NodeImages,
+    emit: &mut Emit<'_>,
+) -> Result<(), Rejection> {
+    let node = state.nodes.get(id).ok_or_else(|| not_found(format!("Node {id}")))?;
+    check_incarnation(node, incarnation)?;
+    check_not_fenced(node)?;
+    check_images(&node.meta.name, images)?;
+    if are_news(node, images) {
+        emit.push(EventKind::ImagesReported { id, images: images.clone() });
+    }
+    Ok(())
+}
+
+/// Refuses more than is told of a node's images.
+pub(crate) fn check_images(name: &Name, images: &NodeImages) -> Result<(), Rejection> {
+    let invalid = |reason| Rejection::new(RejectionCode::Invalid, format!("Node {name}: images"), reason);
+    images.check().map_err(invalid)
+}
+
+/// Whether these are other images than are known of a node.
+pub(crate) fn are_news(node: &Node, images: &NodeImages) -> bool {
+    node.status.images.get().is_none_or(|known| known != images)
+        && !(images.images.is_empty() && node.status.images.get().is_none())
 }
 
 fn check_facts(name: &Name, facts: &NodeFacts) -> Result<(), Rejection> {

@@ -19,8 +19,9 @@ use crate::devices::Taken;
 use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::job_pods::JobPods;
 use crate::networks::TakenAddresses;
-use crate::placement::{Vicinity, check_fit, keeps_cpus, keeps_devices, kept};
+use crate::placement::{Misfit, Vicinity, check_fit, keeps_cpus, keeps_devices, keeps_ports, kept};
 use crate::pod_group::{full, held_by, holders, key_of};
+use crate::ports::TakenPorts;
 use crate::priority;
 use crate::queue::{self, QueueLedger};
 use crate::state::{Charge, NodeUsage};
@@ -56,6 +57,7 @@ pub(super) struct Binder<'a> {
     given: Given,
     devices: Taken,
     cpus: TakenCpus,
+    ports: TakenPorts,
     networks: TakenAddresses,
     /// The same for who is near whom.
     vicinity: Vicinity,
@@ -67,8 +69,8 @@ pub(super) struct Binder<'a> {
 
 impl<'a> Binder<'a> {
     pub(super) fn new(state: &'a State) -> Self {
-        let (placed, placed_pods, given, devices, cpus, networks) = Default::default();
-        let (queues, elastic, companions, groups) = Default::default();
+        let (placed, placed_pods, given, devices, cpus, ports) = Default::default();
+        let (networks, queues, elastic, companions, groups) = Default::default();
         let vicinity = state.vicinity.clone();
         Self {
             state,
@@ -79,6 +81,7 @@ impl<'a> Binder<'a> {
             given,
             devices,
             cpus,
+            ports,
             networks,
             vicinity,
             queues,
@@ -115,6 +118,10 @@ impl<'a> Binder<'a> {
             return Err("its CPUs are kept for another pod".to_owned());
         }
         self.cpus.check(state, pod, node, binding)?;
+        let is_kept = keeps_ports(state, (binding.node, &pod.spec), priority, is_out);
+        if is_kept || !self.ports.are_free(state, pod, binding.node) {
+            return Err(Misfit::HostPorts.to_string());
+        }
         let group = key_of(state, pod).filter(|_| state.feature_level() >= GROUP_PREEMPTION_LEVEL);
         if let Some(key) = &group {
             let holding =
@@ -142,6 +149,7 @@ impl<'a> Binder<'a> {
         in_tree.iter().for_each(|ask| self.elastic.take(ask));
         self.devices.take(state, binding);
         self.cpus.take(state, binding);
+        self.ports.take(state, pod, binding.node);
         *usage = usage.with(request);
         self.placed_pods.insert(binding.pod);
         self.vicinity.bind(pod, node);

@@ -20,9 +20,11 @@ use crate::devices::{self, Needs, NodeDevices, Policies};
 use crate::disruption::{Allowance, victims_max};
 use crate::elastic_quota::{Ask, ElasticLedger};
 use crate::placement::{
-    Misfit, Vicinity, check_node, check_numa, check_room, keeps_cpus, keeps_devices, kept,
+    Misfit, Vicinity, check_node, check_numa, check_ports, check_room, keeps_cpus, keeps_devices,
+    keeps_ports, kept,
 };
 use crate::pod_group::{self, Standing, key_of};
+use crate::ports::NodePorts;
 use crate::state::{NodeUsage, is_active};
 use crate::{State, claims, networks, priority};
 
@@ -203,6 +205,8 @@ struct Site<'a> {
     elastic: ElasticLedger,
     /// The same of CPUs for itself.
     cpus: Option<(CpuNeeds, Option<NodeCpus>)>,
+    /// The ports that pods have there; only where the pod publishes some.
+    ports: Option<NodePorts>,
 }
 
 impl<'a> Site<'a> {
@@ -229,7 +233,8 @@ impl<'a> Site<'a> {
         let (vicinity, ask) = (state.vicinity.clone(), Ask::of(state, pod));
         let elastic = ElasticLedger::default();
         let cpus = Self::cpus(state, pod, node, priority)?;
-        let mut site = Self { state, pod, node, usage, vicinity, devices, cpus, ask, elastic };
+        let ports = Self::ports(state, pod, node, priority)?;
+        let mut site = Self { state, pod, node, usage, vicinity, devices, cpus, ports, ask, elastic };
         let ending = |pod: &&std::sync::Arc<Pod>| pod.meta.is_deleting() && !pod.status.phase.is_terminal();
         state.pods_on(id).filter(ending).for_each(|pod| site.count(pod, false));
         Ok(site)
@@ -248,6 +253,17 @@ impl<'a> Site<'a> {
             return Err(not_allowed("node", "its CPUs are kept for another pod"));
         }
         Ok(Some((needs, state.node_cpus(id).cloned())))
+    }
+
+    fn ports(state: &State, pod: &Pod, node: &Node, priority: i32) -> Result<Option<NodePorts>, Rejection> {
+        if pod.spec.host_ports().next().is_none() {
+            return Ok(None);
+        }
+        let (id, own) = (node.meta.id, pod.meta.id);
+        if keeps_ports(state, (id, &pod.spec), || priority, |other| other == own) {
+            return Err(not_allowed("node", "its ports are kept for another pod"));
+        }
+        Ok(Some(state.node_ports(id).cloned().unwrap_or_default()))
     }
 
     fn devices(
@@ -288,6 +304,12 @@ impl<'a> Site<'a> {
                 false => cpus.release(id),
             }
         }
+        if let Some(ports) = &mut self.ports {
+            match is_there {
+                true => ports.take(id, pod.spec.host_ports()),
+                false => ports.release(id, pod.spec.host_ports()),
+            }
+        }
         match is_there {
             true => {
                 self.usage = self.usage.with(request);
@@ -306,6 +328,8 @@ impl<'a> Site<'a> {
         if let Some((needs, devices)) = &self.devices {
             devices::check_node(needs, self.node, Some(devices)).map_err(|misfit| misfit.to_string())?;
         }
+        let wanted: Vec<_> = self.pod.spec.host_ports().collect();
+        check_ports(&wanted, self.ports.as_ref()).map_err(|misfit| misfit.to_string())?;
         if let Some(ask) = &self.ask {
             self.elastic.check_after(self.state, ask)?;
         }

@@ -1,7 +1,10 @@
 //! What the scheduler and admission read of objects that are anything to everybody else: the scheduler's ConfigMap, and
 //! annotations of namespaces. Malformed ones are refused here, because whoever reads them later has nobody to tell.
 
-use bulkhead_types::{NamespaceDefaults, Object, Rejection, RejectionCode, SCORING_LEVEL, SchedulerConfig};
+use bulkhead_types::{
+    IMAGES_LEVEL, NamespaceDefaults, Object, Rejection, RejectionCode, SCHEDULER_CONFIG_IMAGES,
+    SCORING_LEVEL, SchedulerConfig,
+};
 
 use crate::State;
 
@@ -10,9 +13,21 @@ pub(super) fn check(state: &State, present: Option<&Object>, wanted: &Object) ->
     if state.feature_level() < SCORING_LEVEL {
         return Ok(());
     }
-    let Some(rejection) = malformed(wanted) else { return Ok(()) };
+    let Some(rejection) = malformed(wanted).or_else(|| too_new(state, wanted)) else { return Ok(()) };
     let is_old = present.and_then(malformed).is_some_and(|old| old == rejection);
     if is_old { Ok(()) } else { Err(rejection) }
+}
+
+/// Keys that servers of the cluster's level do not read.
+fn too_new(state: &State, object: &Object) -> Option<Rejection> {
+    let Object::ConfigMap(map) = object else { return None };
+    let says = SchedulerConfig::is_in(&map.meta) && map.data.contains_key(SCHEDULER_CONFIG_IMAGES);
+    if !says || state.feature_level() >= IMAGES_LEVEL {
+        return None;
+    }
+    let field = format!("{}: data[{SCHEDULER_CONFIG_IMAGES}]", object.object_ref());
+    let reason = format!("needs feature level {IMAGES_LEVEL}, the cluster has {}", state.feature_level());
+    Some(Rejection::new(RejectionCode::Invalid, field, reason).with_remedy("upgrade all servers first"))
 }
 
 fn malformed(object: &Object) -> Option<Rejection> {

@@ -81,6 +81,7 @@ fn asks(asks: &[(&str, u32, Option<Share>)]) -> Needs {
         count: *count,
         share: *share,
         least_memory_bytes: 0,
+        choice: None,
     };
     Needs { asks: asks.iter().map(ask).collect() }
 }

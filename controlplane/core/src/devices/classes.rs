@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Device, DeviceClass, DeviceClassSpec, DeviceMemoryUnits, DevicePartition, DeviceRole, DeviceSharing,
-    DeviceTraits, PartitionModel, PartitionStrategy, SRIOV_RESOURCE_PREFIX, SriovNetworkNodePolicy, class_of,
+    Device, DeviceChoice, DeviceClass, DeviceClassSpec, DeviceMemoryUnits, DevicePartition, DeviceRole,
+    DeviceSharing, DeviceTraits, PartitionModel, PartitionStrategy, SRIOV_RESOURCE_PREFIX,
+    SriovNetworkNodePolicy, StringMap, class_of,
 };
 use smol_str::SmolStr;
 
@@ -24,6 +25,8 @@ pub(crate) enum ResourceRole {
     Cores(SmolStr),
     /// Memory that each of the whole devices that another resource counts has at least.
     LeastMemory(SmolStr),
+    /// How many places on shared devices.
+    Slots,
     /// Units of the memory of shared devices, of so many bytes.
     Units(u64),
 }
@@ -50,7 +53,10 @@ impl Offer {
     /// Whether shares of it are asked for by this name.
     pub(crate) fn shares_as(&self, resource: &str) -> bool {
         let by_count = self.sharing.as_ref().is_some_and(|one| one.extended_resource_name == resource);
-        by_count || self.units().is_some_and(|units| units.extended_resource_name == resource)
+        let slots = self.sharing.as_ref().and_then(|one| one.slots_resource_name.get());
+        by_count
+            || slots.is_some_and(|name| name == resource)
+            || self.units().is_some_and(|units| units.extended_resource_name == resource)
     }
 }
 
@@ -61,6 +67,8 @@ pub(crate) struct Classes {
     classes: BTreeMap<SmolStr, Arc<DeviceClass>>,
     offers: BTreeMap<SmolStr, Arc<Offer>>,
     roles: BTreeMap<SmolStr, ResourceRole>,
+    /// By which class a resource is what it is.
+    owners: BTreeMap<SmolStr, SmolStr>,
     /// The domains of resources of virtual functions: those of the classes that have such.
     prefixes: BTreeSet<SmolStr>,
 }
@@ -77,13 +85,19 @@ impl Classes {
         for (name, class) in &found.classes {
             let (whole, sharing) = (class.spec.extended_resource_name.clone(), class.spec.sharing.clone());
             // The first class by name says what a resource is.
-            let mut is = |name: &SmolStr, role| _ = found.roles.entry(name.clone()).or_insert(role);
+            let mut is = |resource: &SmolStr, role| {
+                found.roles.entry(resource.clone()).or_insert(role);
+                found.owners.entry(resource.clone()).or_insert_with(|| name.clone());
+            };
             is(&whole, ResourceRole::Whole);
             if let Some(sharing) = &sharing {
                 let count = sharing.extended_resource_name.clone();
                 is(&count, ResourceRole::Count);
                 is(&sharing.memory_resource_name, ResourceRole::Memory(count.clone()));
                 is(&sharing.cores_resource_name, ResourceRole::Cores(count));
+                if let Some(slots) = sharing.slots_resource_name.get() {
+                    is(slots, ResourceRole::Slots);
+                }
                 if let Some(units) = sharing.memory_units.get() {
                     is(&units.extended_resource_name, ResourceRole::Units(units.unit_bytes()));
                 }
@@ -161,13 +175,43 @@ impl Classes {
         self.roles.get(resource)
     }
 
+    /// The class by which a resource is what it is.
+    fn owner_of(&self, resource: &str) -> Option<&DeviceClassSpec> {
+        self.classes.get(self.owners.get(resource)?).map(|class| &class.spec)
+    }
+
+    /// Which devices a pod with these annotations chooses of those of a resource; `None` when it chooses none in particular.
+    pub(crate) fn choice(&self, resource: &str, annotations: &StringMap) -> Option<Arc<DeviceChoice>> {
+        if annotations.is_empty() {
+            return None;
+        }
+        self.owner_of(resource)?.selection.get()?.choice(annotations).map(Arc::new)
+    }
+
+    /// How many devices are meant where only what each has is asked for.
+    pub(crate) fn default_count(&self, count: &str) -> Option<u32> {
+        self.owner_of(count)?.sharing.as_ref()?.default_count.get().copied()
+    }
+
+    /// Every class, by name.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = &DeviceClassSpec> {
+        self.classes.values().map(|class| &class.spec)
+    }
+
+    /// What of a card is counted for its node, and under which name.
+    pub(crate) fn counted_of(&self, card: &Device) -> Option<(SmolStr, u64)> {
+        let counted = self.spec_of(card)?.partitioning.get()?.counted.get()?;
+        let amount = self.model_of(card)?.capacity.get(&counted.counts)?;
+        Some((counted.extended_resource_name.clone(), *amount))
+    }
+
     /// For every resource of which so much is asked for each device: by which one the devices are counted.
     pub(crate) fn counted_by(&self, resource: &str) -> Option<&SmolStr> {
         match self.roles.get(resource)? {
             ResourceRole::Memory(count) | ResourceRole::Cores(count) | ResourceRole::LeastMemory(count) => {
                 Some(count)
             }
-            ResourceRole::Whole | ResourceRole::Count | ResourceRole::Units(_) => None,
+            ResourceRole::Whole | ResourceRole::Count | ResourceRole::Slots | ResourceRole::Units(_) => None,
         }
     }
 }

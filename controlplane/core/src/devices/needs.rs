@@ -1,14 +1,15 @@
 //! What a pod asks for, as devices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bulkhead_types::{
-    CORES_PER_CARD, Container, DEVICE_MEMORY_UNIT_BYTES, DEVICES_PER_POD_MAX, DeviceShare, LABEL_CARD_COUNT,
-    Pod, PodSpec, StringMap,
+    CORES_PER_CARD, Container, DEVICE_MEMORY_UNIT_BYTES, DEVICES_PER_POD_MAX, DeviceChoice, DeviceShare,
+    LABEL_CARD_COUNT, Pod, PodSpec, StringMap,
 };
 use smol_str::SmolStr;
 
-use super::{Classes, ResourceRole};
+use super::{Classes, ResourceRole, visible};
 
 /// So many devices for one container, all on one node, none of them twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,25 @@ pub(crate) struct Ask {
     pub(crate) share: Option<Share>,
     /// Memory that each whole device has at least, in bytes.
     pub(crate) least_memory_bytes: u64,
+    /// Only these, where the pod chooses.
+    pub(crate) choice: Option<Arc<DeviceChoice>>,
+}
+
+/// What a pod says of its devices beside its spec.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Says<'a> {
+    /// See [`card_count`].
+    pub(crate) cards: Option<u32>,
+    /// Those that choose cards are named by the classes.
+    pub(crate) annotations: &'a StringMap,
+}
+
+impl Ask {
+    /// So many whole devices of any size.
+    fn new(container: &SmolStr, resource: &SmolStr, count: u32) -> Self {
+        let (container, resource) = (container.clone(), resource.clone());
+        Self { container, resource, count, share: None, least_memory_bytes: 0, choice: None }
+    }
 }
 
 /// How much memory of a shared device is asked for.
@@ -73,6 +93,15 @@ pub(crate) struct Needs {
     pub(crate) asks: Vec<Ask>,
 }
 
+impl Needs {
+    /// The same of a pod that chooses nothing; `None` when this one does not.
+    pub(super) fn without_choice(&self) -> Option<Self> {
+        let chooses = self.asks.iter().any(|ask| ask.choice.is_some());
+        chooses
+            .then(|| Self { asks: self.asks.iter().map(|ask| Ask { choice: None, ..ask.clone() }).collect() })
+    }
+}
+
 /// Which container asks for what wrongly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadNeed {
@@ -97,18 +126,23 @@ impl Needs {
     /// # Errors
     /// As [`Self::of`].
     pub(crate) fn of_pod(pod: &Pod, classes: &Classes) -> Result<Self, BadNeed> {
-        Self::of(&pod.spec, card_count(&pod.meta.labels), classes)
+        let says = Says { cards: card_count(&pod.meta.labels), annotations: &pod.meta.annotations };
+        Self::of(&pod.spec, says, classes)
     }
 
-    /// What containers ask for, their memory units over so many cards: see [`card_count`].
+    /// What containers ask for.
     ///
     /// # Errors
     /// What cannot be given, whatever nodes there are.
-    pub(crate) fn of(spec: &PodSpec, cards: Option<u32>, classes: &Classes) -> Result<Self, BadNeed> {
+    pub(crate) fn of(spec: &PodSpec, says: Says<'_>, classes: &Classes) -> Result<Self, BadNeed> {
         let mut asks = Vec::new();
         for container in &spec.containers {
-            of_container(container, cards, classes, &mut asks)?;
+            of_container(container, says.cards, classes, &mut asks)?;
         }
+        for ask in &mut asks {
+            ask.choice = classes.choice(&ask.resource, says.annotations);
+        }
+        visible::check(spec, classes)?;
         if let Some(ask) = asks.first()
             && asks.iter().map(|ask| u64::from(ask.count)).sum::<u64>() > DEVICES_PER_POD_MAX as u64
         {
@@ -125,7 +159,12 @@ impl Needs {
     }
 }
 
-fn bad(container: &str, resource: &str, reason: impl Into<String>, remedy: &'static str) -> BadNeed {
+pub(super) fn bad(
+    container: &str,
+    resource: &str,
+    reason: impl Into<String>,
+    remedy: &'static str,
+) -> BadNeed {
     let (container, resource) = (container.into(), resource.into());
     BadNeed { container, resource, reason: reason.into(), remedy, is_unknown: false }
 }
@@ -155,7 +194,9 @@ fn of_container(
                 let unknown = bad(name, resource, "is a resource of no DeviceClass", remedy);
                 return Err(BadNeed { is_unknown: true, ..unknown });
             }
-            Some(ResourceRole::Whole | ResourceRole::Count | ResourceRole::Units(_)) => {}
+            Some(
+                ResourceRole::Whole | ResourceRole::Count | ResourceRole::Slots | ResourceRole::Units(_),
+            ) => {}
             Some(ResourceRole::LeastMemory(whole)) => _ = least.insert(whole, bytes),
             Some(ResourceRole::Memory(count)) => {
                 shares.entry(count).or_insert(blank).memory = ShareMemory::Bytes(bytes);
@@ -171,9 +212,17 @@ fn of_container(
     }
     for (resource, amount) in all {
         if let Some(count) = classes.counted_by(resource) {
-            if !container.extended_resources().any(|(other, _)| other == count) {
+            if container.extended_resources().any(|(other, _)| other == count) {
+                continue;
+            }
+            let Some(cards) = classes.default_count(count) else {
                 let reason = format!("is asked for without {count}");
                 return Err(bad(name, resource, reason, "it is of each card: say how many cards as well"));
+            };
+            // Memory and compute are of the same cards.
+            if !asks.iter().any(|ask| ask.container == *name && ask.resource == *count) {
+                let share = Some(shares.get(count).copied().unwrap_or(blank));
+                asks.push(Ask { share, ..Ask::new(name, count, cards) });
             }
             continue;
         }
@@ -183,6 +232,8 @@ fn of_container(
                 let (cards, units) = divided(name, resource, amount, cards)?;
                 (cards, Some(Share { memory: ShareMemory::Units(units, *unit_bytes), cores: 0 }))
             }
+            // A place among those that share a card, and nothing in particular of it.
+            Some(ResourceRole::Slots) => (amount, Some(Share { memory: ShareMemory::Bytes(0), cores: 0 })),
             Some(ResourceRole::Count) => (amount, Some(shares.get(resource).copied().unwrap_or(blank))),
             _ => {
                 least_memory_bytes = least.get(resource).copied().unwrap_or(0);
@@ -194,8 +245,7 @@ fn of_container(
             let reason = format!("is {amount}");
             return Err(bad(name, resource, reason, "no node gives a pod more than 64 devices"));
         };
-        let (container, resource) = (name.clone(), resource.clone());
-        asks.push(Ask { container, resource, count, share, least_memory_bytes });
+        asks.push(Ask { share, least_memory_bytes, ..Ask::new(name, resource, count) });
     }
     Ok(())
 }

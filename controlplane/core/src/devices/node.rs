@@ -40,6 +40,8 @@ pub struct DeviceUse {
     /// What the mode of the node's cards lets it be given as.
     pub offered: Offered,
     pub(super) offer: Option<Arc<Offer>>,
+    /// What of a card is counted for its node, and under which name.
+    pub(super) counted: Option<(SmolStr, u64)>,
     /// Who holds how much of it; all of it when there is no share. In order.
     pub holders: Vec<(ObjectId, Option<DeviceShare>)>,
 }
@@ -121,6 +123,9 @@ impl DeviceUse {
     /// Whether it is what an ask means, and free enough.
     pub(super) fn suits(&self, ask: &Ask) -> bool {
         let Some(offer) = self.offer.as_ref().filter(|_| self.is_offered()) else { return false };
+        if ask.choice.as_ref().is_some_and(|choice| !choice.allows(&self.device)) {
+            return false;
+        }
         match self.share_of(ask).zip(ask.share) {
             None => {
                 self.offered.whole
@@ -177,6 +182,7 @@ impl NodeDevices {
                 fence: slice.fence(&device.id).cloned(),
                 offered,
                 offer,
+                counted: classes.counted_of(device).filter(|_| device.partition.get().is_none()),
                 holders: Vec::new(),
             };
             (device.id.clone(), known)
@@ -350,11 +356,18 @@ impl NodeDevices {
             if !device.offered.uncounted {
                 add(&offer.whole, 1, offered && device.offered.whole && !is_shared, u64::from(is_whole));
             }
+            if let Some((name, amount)) = &device.counted {
+                let held = if is_whole { *amount } else { 0 };
+                add(name, *amount, offered && device.offered.whole, held);
+            }
             let Some(sharing) = &offer.sharing else { continue };
             let ((memory, cores), (used_memory, used_cores)) = (device.shareable(), device.shared());
             let offered = offered && device.offered.shares && !is_whole;
             let users = if is_shared { device.holders.len() as u64 } else { 0 };
             add(&sharing.extended_resource_name, u64::from(sharing.split_count), offered, users);
+            if let Some(slots) = sharing.slots_resource_name.get() {
+                add(slots, u64::from(sharing.split_count), offered, users);
+            }
             let mib = |bytes: u64| bytes / DEVICE_MEMORY_UNIT_BYTES;
             add(&sharing.memory_resource_name, mib(memory), offered, mib(used_memory));
             add(&sharing.cores_resource_name, cores, offered, used_cores);

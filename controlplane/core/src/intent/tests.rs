@@ -61,6 +61,8 @@ fn state() -> State {
             incarnation: 1,
             facts: NodeFacts { allocatable, ..NodeFacts::default() },
             pool: Default::default(),
+            images: Default::default(),
+            device_labels: Default::default(),
         },
     })));
     state.put(config_map(2, "settings", &[("COLOUR", "green"), ("a.b", "dotted"), ("1=2", "no name")]));

@@ -40,11 +40,13 @@ fn nics(slice: &ResourceSlice) -> impl Iterator<Item = (&Device, &NicFacts)> {
     found.filter_map(|device| Some((device, device.nic()?))).take(SRIOV_INTERFACES_MAX)
 }
 
-/// What the NICs of a node shall be.
+/// What the NICs of a node shall be. Which NICs a policy may mean is said by vendor and device id; `None` is any, as before
+/// [`bulkhead_types::DEVICE_RULES_LEVEL`].
 pub(crate) fn desired(
     node: &Node,
     slice: &ResourceSlice,
     policies: &[Arc<SriovNetworkNodePolicy>],
+    supported: impl Fn(&SriovNetworkNodePolicy) -> Option<Vec<(u16, u16)>>,
 ) -> Desired {
     let selects = |policy: &&Arc<SriovNetworkNodePolicy>| {
         policy.spec.node_selector.iter().all(|(key, value)| node.label(key) == Some(value.as_str()))
@@ -56,8 +58,16 @@ pub(crate) fn desired(
     let mut problems = Vec::new();
     for policy in &selected {
         problems.extend(mismatch(policy, slice));
+        let supported = supported(policy);
         for (device, nic) in nics(slice) {
             let Some(range) = meant(policy, device, nic) else { continue };
+            let ids = (device.vendor, device.device);
+            if supported.as_ref().is_some_and(|supported| !supported.contains(&ids)) {
+                // Who names no NIC means those that are supported.
+                let is_named = !policy.spec.nic_selector.pf_names.is_empty();
+                problems.extend(is_named.then(|| unsupported(policy, device, nic)));
+                continue;
+            }
             match interface(policy, device, nic, range) {
                 Err(problem) => problems.push(problem),
                 Ok(wanted) => {
@@ -80,6 +90,11 @@ pub(crate) fn desired(
         problems,
         is_selected: !selected.is_empty(),
     }
+}
+
+fn unsupported(policy: &SriovNetworkNodePolicy, device: &Device, nic: &NicFacts) -> String {
+    let (name, vendor, id) = (&policy.meta.name, device.vendor, device.device);
+    format!("policy {name}: {} is {vendor:04x}:{id:04x}, which is not supported", nic.name)
 }
 
 /// The VFs of a NIC that a policy means, of as many as it wants; `None` when it does not mean the NIC.

@@ -47,6 +47,10 @@ fn policy(policy: &str, priority: u32, num_vfs: u32, pf_names: &[&str]) -> Sriov
 }
 
 fn check(policies: &[SriovNetworkNodePolicySpec], expected: Expect) {
+    check_with(policies, None, expected);
+}
+
+fn check_with(policies: &[SriovNetworkNodePolicySpec], supported: Option<&[(u16, u16)]>, expected: Expect) {
     let policies: Vec<_> = (policies.iter().zip(1u64..))
         .map(|(spec, at)| {
             let mut meta = ObjectMeta::new(Some(name("default")), name(&spec.resource_name));
@@ -63,9 +67,11 @@ fn check(policies: &[SriovNetworkNodePolicySpec], expected: Expect) {
         incarnation: 1,
         facts,
         pool: Default::default(),
+        images: Default::default(),
+        device_labels: Default::default(),
     };
     let node = Node { meta, spec: Default::default(), status };
-    let found = desired(&node, &slice(), &policies);
+    let found = desired(&node, &slice(), &policies, |_| supported.map(<[_]>::to_vec));
     let mut text = String::new();
     for one in &found.spec.interfaces {
         let group = |group: &SriovVfGroup| format!("{}-{} {}", group.first, group.last, group.resource_name);
@@ -164,6 +170,29 @@ fn as_many_functions_as_the_nic_can_have() {
         &[policy("mellanox", 99, 129, &["ib0"])],
         expect![[r#"
         problem: policy mellanox: ib0 of vendor 15b3 can have 128 VFs, not 129
+    "#]],
+    );
+}
+
+#[test]
+fn nics_that_are_not_supported_are_left_as_they_are() {
+    let mellanox: &[_] = &[(VENDOR_MELLANOX, 0x1017)];
+    check_with(
+        &[policy("named", 99, 2, &["eno1", "ib0"])],
+        Some(mellanox),
+        expect![[r#"
+        ib0 2 VFs, mtu None: 0-1 named
+        problem: policy named: eno1 is 8086:1017, which is not supported
+    "#]],
+    );
+    // Who names none means those that are supported.
+    check_with(&[policy("all", 99, 4, &[])], Some(mellanox), expect![""]);
+    check_with(
+        &[policy("all", 99, 4, &[])],
+        Some(&[(VENDOR_INTEL, 0x1017)]),
+        expect![[r#"
+        eno1 4 VFs, mtu None: 0-3 all
+        eno2 4 VFs, mtu None: 0-3 all
     "#]],
     );
 }

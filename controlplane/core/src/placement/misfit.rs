@@ -39,10 +39,16 @@ pub enum Misfit {
     InsufficientEphemeralStorage,
     /// Not enough devices are free that the pod asks for by this name.
     InsufficientDevice(SmolStr),
+    /// It has devices that are enough, and not of those that the pod's annotations choose.
+    DeviceChoice,
     /// It has the devices, and its agent cannot attach them to guests.
     NoDevices,
     /// It has the virtual functions, and its agent cannot attach networks to guests.
     NoNetworks,
+    /// The pod publishes ports, and the node's agent cannot.
+    NoHostPorts,
+    /// Another pod there has a port that the pod publishes.
+    HostPorts,
     /// It does not report its CPUs, of which the pod wants some for itself.
     NoCpuTopology,
     /// Its topology manager has another policy than the pod wants.
@@ -85,8 +91,13 @@ impl std::fmt::Display for Misfit {
             Self::InsufficientMemory => "Insufficient memory",
             Self::InsufficientEphemeralStorage => "Insufficient ephemeral-storage",
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
+            Self::DeviceChoice => {
+                "node(s) didn't have free devices of those that the pod's annotations choose"
+            }
             Self::NoDevices => "node(s) cannot attach devices",
             Self::NoNetworks => "node(s) cannot attach networks",
+            Self::NoHostPorts => "node(s) cannot publish ports",
+            Self::HostPorts => "node(s) didn't have free ports for the requested pod ports",
             Self::NoCpuTopology => "node(s) report no CPU topology",
             Self::NumaPolicy => "node(s) didn't match the pod's NUMA topology policy",
             Self::NumaTopology => "node(s) didn't have CPUs to pin that fit the pod's NUMA topology policy",

@@ -1,6 +1,6 @@
 //! Room that is kept for pods that wait for others to end.
 
-use bulkhead_types::{ObjectId, Pod};
+use bulkhead_types::{ObjectId, Pod, PodSpec};
 
 use crate::{NodeUsage, State, priority};
 
@@ -51,6 +51,24 @@ pub(crate) fn keeps_cpus(
     }
     let least = priority();
     pinning.any(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
+}
+
+/// Whether a port that a pod publishes is kept on a node in the same way.
+pub(crate) fn keeps_ports(
+    state: &State,
+    (node, spec): (ObjectId, &PodSpec),
+    priority: impl FnOnce() -> i32,
+    is_out: impl Fn(ObjectId) -> bool,
+) -> bool {
+    let conflicts = |other: &&std::sync::Arc<Pod>| {
+        other.spec.host_ports().any(|theirs| spec.host_ports().any(|own| own.conflicts_with(&theirs)))
+    };
+    let mut publishing = state.nominated_on(node).filter(conflicts).peekable();
+    if publishing.peek().is_none() {
+        return false;
+    }
+    let least = priority();
+    publishing.any(|pod| counts(state, pod, least) && !is_out(pod.meta.id))
 }
 
 fn counts(state: &State, pod: &Pod, least: i32) -> bool {

@@ -4,6 +4,7 @@
 pub mod cpus;
 pub mod elastic;
 pub mod group_preemption;
+pub mod ports;
 pub mod preemption;
 pub mod queues;
 

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Command, DEVICES_LEVEL, Device, DeviceClass, DeviceTraits, Kind, Name, NamedDeviceClass, Object,
-    ObjectMeta, PARTITIONS_LEVEL, builtin_device_classes,
+    Command, DEVICE_RULES_LEVEL, DEVICES_LEVEL, Device, DeviceClass, DeviceClassSpec, DeviceTraits, Kind,
+    Name, NamedDeviceClass, Object, ObjectMeta, PARTITIONS_LEVEL, builtin_device_classes,
 };
 
 use super::{Reconciler, View};
@@ -22,6 +22,20 @@ const AGAIN_MS: u64 = 60_000;
 pub(super) struct DeviceClasses {
     dirty: bool,
     proposed_at_ms: Option<u64>,
+}
+
+/// A class as it comes along at a feature level.
+fn at_level(spec: &DeviceClassSpec, level: u32) -> DeviceClassSpec {
+    match level {
+        DEVICE_RULES_LEVEL.. => spec.clone(),
+        PARTITIONS_LEVEL.. => spec.below_rules(),
+        _ => spec.below_partitions(),
+    }
+}
+
+/// Whether a class is one as it came along at an earlier level.
+fn is_earlier(present: &DeviceClassSpec, spec: &DeviceClassSpec) -> bool {
+    *present == spec.below_partitions() || *present == spec.below_rules()
 }
 
 impl Reconciler for DeviceClasses {
@@ -47,19 +61,17 @@ impl Reconciler for DeviceClasses {
         if state.feature_level() < DEVICES_LEVEL || state.resource_slices().is_empty() {
             return Vec::new();
         }
-        let has_partitions = state.feature_level() >= PARTITIONS_LEVEL;
         let mut builtin = builtin_device_classes();
-        if !has_partitions {
-            builtin.iter_mut().for_each(|class| class.spec = class.spec.below_partitions());
+        for class in &mut builtin {
+            class.spec = at_level(&class.spec, state.feature_level());
         }
         let present = |class: &NamedDeviceClass| {
             let name = Name::new(&class.name).ok()?;
             state.device_classes().get(state.find(Kind::DeviceClass, None, &name)?)
         };
-        // One that is as it came along before there were partitions is brought up to date; one that anybody changed is not.
+        // One that is as it came along at an earlier level is brought up to date; one that anybody changed is not.
         let is_missing = |class: &NamedDeviceClass| {
-            present(class)
-                .is_none_or(|one| one.spec != class.spec && one.spec == class.spec.below_partitions())
+            present(class).is_none_or(|one| one.spec != class.spec && is_earlier(&one.spec, &class.spec))
         };
         let is_meant = |device: &Device| {
             let traits = DeviceTraits::from(device);

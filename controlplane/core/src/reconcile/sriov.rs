@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bulkhead_types::{Command, NETWORKS_LEVEL, Object, ObjectId, Pod};
+use bulkhead_types::{
+    CONFIG_MAP_SUPPORTED_NICS, Command, DEVICE_RULES_LEVEL, NETWORKS_LEVEL, Object, ObjectId, Pod,
+    SriovNetworkNodePolicy,
+};
 
 use super::{OBJECTS_PER_RUN, Reconciler, View};
-use crate::networks::{desired, settle};
+use crate::networks::{desired, settle, supported};
 use crate::{Change, ChangeType, State};
 
 /// How long to wait after a proposal that had no effect, in milliseconds.
@@ -46,6 +49,9 @@ impl Reconciler for SriovPolicies {
     fn observe(&mut self, change: &Change) {
         match (&change.object, &change.former) {
             (Object::SriovNetworkNodePolicy(_), _) => self.all = true,
+            (Object::ConfigMap(map), _) => {
+                self.all |= map.meta.name.as_str() == CONFIG_MAP_SUPPORTED_NICS;
+            }
             (Object::ResourceSlice(slice), _) => _ = self.dirty.insert(slice.node),
             (Object::SriovNetworkNodeState(state), _) => _ = self.dirty.insert(state.node),
             (Object::Node(node), Some(Object::Node(former))) if node.meta.labels == former.meta.labels => {}
@@ -91,7 +97,11 @@ impl Reconciler for SriovPolicies {
             let Some(node) = state.nodes().get(id) else { continue };
             let Some(slice) = state.resource_slice_of(id) else { continue };
             let present = state.sriov_state_of(id);
-            let wanted = desired(node, slice, &policies);
+            let is_held = state.feature_level() >= DEVICE_RULES_LEVEL;
+            let namespace = |policy: &SriovNetworkNodePolicy| policy.meta.namespace.clone();
+            let wanted = desired(node, slice, &policies, |policy| {
+                is_held.then(|| supported(state, namespace(policy).as_ref()))
+            });
             let has_nics =
                 slice.devices.iter().any(|device| device.nic().is_some_and(|nic| nic.total_vfs > 0));
             if present.is_none() && !wanted.is_selected && !has_nics {

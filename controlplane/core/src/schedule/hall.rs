@@ -6,7 +6,7 @@ use bulkhead_types::{ObjectId, Pod};
 
 use super::held::HeldIndex;
 use super::index::{Asker, NodeIndex, Slot};
-use super::ledgers::{LedgerView, Ledgers};
+use super::ledgers::{LedgerView, Ledgers, Matters};
 use super::reserves::KeptSeat;
 use super::shape::Shape;
 use super::shapes::Shapes;
@@ -24,15 +24,15 @@ pub(crate) struct Stage<'a> {
     pub(crate) held: &'a mut HeldIndex,
     /// The group, as who asks for room.
     pub(crate) asker: Asker,
-    /// Whether any of its pods looks at other pods, asks for devices, or wants CPUs for itself.
-    pub(crate) needs: (bool, bool, bool),
+    /// Whether any of its pods looks at other pods, and which ledgers matter to any.
+    pub(crate) needs: (bool, Matters),
 }
 
 impl Stage<'_> {
     /// What any of these shapes asks for beside room.
-    pub(crate) fn needs<'s>(shapes: impl Iterator<Item = &'s Shape>) -> (bool, bool, bool) {
-        shapes.fold((false, false, false), |(looks, devices, cpus), shape| {
-            (looks || shape.looks_at_pods(), devices || shape.asks_for_devices(), cpus || shape.pins_cpus())
+    pub(crate) fn needs<'s>(shapes: impl Iterator<Item = &'s Shape>) -> (bool, Matters) {
+        shapes.fold((false, Matters::default()), |(looks, matters), shape| {
+            (looks || shape.looks_at_pods(), matters.or(shape.matters()))
         })
     }
 }
@@ -50,8 +50,7 @@ impl Opened {
     /// A node once all that end there already have gone, with those.
     pub(crate) fn fresh(stage: &mut Stage<'_>, slot: Slot) -> Option<(Self, Vec<ObjectId>)> {
         let entry = stage.index.get(slot)?;
-        let (_, with_devices, with_cpus) = stage.needs;
-        let mut ledgers = Ledgers::copy(entry.ledgers(), with_devices, with_cpus);
+        let mut ledgers = Ledgers::copy(entry.ledgers(), stage.needs.1);
         let usage = entry.usage_for(&stage.asker);
         let held = stage.held.get(stage.state, stage.priorities, entry.node.meta.id);
         let requests = usage.requests.checked_minus(held.ending_room.requests)?;
@@ -129,7 +128,7 @@ impl Hall {
             return false;
         }
         let Some(chosen) = shape.choose_hardware(opened.ledgers.view()) else { return false };
-        opened.ledgers.take(LedgerView::default(), pod, &chosen);
+        opened.ledgers.take(LedgerView::default(), (pod, &shape.ports), &chosen);
         opened.usage = opened.usage.with(shape.request);
         opened.claims += shape.claims_len();
         claims.extend(shape.place.iter().flat_map(|place| place.claims.iter().copied()));

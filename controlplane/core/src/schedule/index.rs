@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bulkhead_types::{Binding, Node, ObjectId, Pod, Resources};
+use bulkhead_types::{Binding, Node, ObjectId, Pod, PublishedPort, Resources};
 use smol_str::SmolStr;
 
 use super::ledgers::LedgerView;
-use super::score::Load;
+use super::score::{ImageSizes, ImageSpread, Load, image_sizes};
 use super::shape::group_id;
 use super::topology::Topology;
 use crate::claims::Attached;
 use crate::cpus::{self, NodeCpus};
 use crate::devices::{Ask, NodeDevices};
 use crate::placement::{Mover, check_room};
+use crate::ports::NodePorts;
 use crate::priority::Priorities;
 use crate::state::nominated_node;
 use crate::{NodeUsage, State};
@@ -45,6 +46,10 @@ pub(crate) struct NodeEntry {
     pub(crate) devices: Option<Arc<NodeDevices>>,
     /// The same of its CPUs.
     pub(crate) cpus: Option<Arc<NodeCpus>>,
+    /// The same of ports that pods publish; `None` where there are none.
+    pub(crate) ports: Option<Arc<NodePorts>>,
+    /// The images that it told of.
+    pub(crate) images: Option<Arc<ImageSizes>>,
     /// The claims that its pods use, where that is limited; own decisions of this run included.
     pub(crate) attached: Option<Box<Attached>>,
     /// What its pods use, while somebody asks.
@@ -89,7 +94,7 @@ impl Reserve {
 }
 
 /// A pod for which room is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nominee {
     pub(crate) pod: ObjectId,
     pub(crate) priority: i32,
@@ -100,6 +105,8 @@ pub(crate) struct Nominee {
     pub(crate) asks_for_devices: bool,
     /// It wants CPUs for itself: what is free of them is kept for it.
     pub(crate) pins_cpus: bool,
+    /// The ports that it publishes: they are kept for it. Nearly always none.
+    pub(crate) ports: Arc<[PublishedPort]>,
 }
 
 impl Nominee {
@@ -107,7 +114,8 @@ impl Nominee {
         let (request, asks_for_devices) = (pod.spec.scheduling_request(), pod.spec.asks_for_devices());
         let pins_cpus = matches!(cpus::needs(state, pod), Ok(Some(_)));
         let group = pod.group_key().map_or(NO_GROUP, |key| group_id(&key));
-        Self { pod: pod.meta.id, priority, group, request, asks_for_devices, pins_cpus }
+        let ports = pod.spec.host_ports().collect();
+        Self { pod: pod.meta.id, priority, group, request, asks_for_devices, pins_cpus, ports }
     }
 
     fn counts_against(&self, asker: &Asker) -> bool {
@@ -129,13 +137,31 @@ impl NodeEntry {
     pub(crate) fn new(node: Arc<Node>, usage: NodeUsage) -> Self {
         let facts = &node.status.facts;
         let (allocatable, pods_max) = (facts.allocatable, facts.pods_max);
-        let (nominees, reserves, devices, cpus, attached, load) = Default::default();
-        Self { node, usage, allocatable, pods_max, nominees, reserves, devices, cpus, attached, load }
+        let (nominees, reserves, devices, cpus, ports) = Default::default();
+        let (images, attached, load) = Default::default();
+        Self {
+            node,
+            usage,
+            allocatable,
+            pods_max,
+            nominees,
+            reserves,
+            devices,
+            cpus,
+            ports,
+            images,
+            attached,
+            load,
+        }
     }
 
     /// What pods have of it beside room.
     pub(crate) fn ledgers(&self) -> LedgerView<'_> {
-        LedgerView { devices: self.devices.as_deref(), cpus: self.cpus.as_deref() }
+        LedgerView {
+            devices: self.devices.as_deref(),
+            cpus: self.cpus.as_deref(),
+            ports: self.ports.as_deref(),
+        }
     }
 
     /// What counts against who asks: what is reserved, and what is kept for others of the same or a higher priority.
@@ -167,6 +193,14 @@ impl NodeEntry {
     /// Whether room of it is kept for other groups of the same or a higher priority.
     pub(crate) fn is_reserved(&self, asker: &Asker) -> bool {
         self.reserves.iter().any(|reserve| reserve.counts_against(asker))
+    }
+
+    /// Whether one of these ports is kept for somebody else in the same way.
+    pub(crate) fn keeps_ports(&self, asker: &Asker, wanted: &[PublishedPort]) -> bool {
+        let conflicts = |other: &Nominee| {
+            other.ports.iter().any(|theirs| wanted.iter().any(|own| own.conflicts_with(theirs)))
+        };
+        self.nominees.iter().any(|other| conflicts(other) && other.counts_against(asker))
     }
 
     /// Whether as many devices are left beside what is kept for groups of the same or a higher priority.
@@ -230,6 +264,7 @@ pub(crate) struct NodeIndex {
     log_start: u64,
     /// Found when asked for; all shapes that ask share them.
     topologies: RefCell<BTreeMap<SmolStr, Arc<Topology>>>,
+    spread: ImageSpread,
 }
 
 impl NodeIndex {
@@ -281,7 +316,8 @@ impl NodeIndex {
     fn refresh_one(&mut self, state: &State, priorities: &Priorities, id: ObjectId) {
         let Some(node) = state.nodes().get(id) else {
             if let Some(slot) = self.by_id.remove(&id) {
-                self.slots[slot as usize] = None;
+                let former = self.slots[slot as usize].take();
+                self.spread.change(former.and_then(|entry| entry.images).as_deref(), None);
                 self.free.push(slot);
                 self.log.push(SlotChange::gone(slot));
                 self.topologies.get_mut().clear();
@@ -294,21 +330,30 @@ impl NodeIndex {
         // A bound pod that was reserved already changes nothing here.
         let same_node = entry.as_ref().is_some_and(|e| Arc::ptr_eq(&e.node, node));
         let (nominees, devices) = (nominees(state, priorities, id), state.devices.get(id));
-        let cpus = state.cpus.get(id);
+        let (cpus, ports) = (state.cpus.get(id), state.ports.get(id));
         let is_same = |e: &NodeEntry| {
             e.usage == usage
                 && e.nominees == nominees
                 && e.devices.as_ref() == devices
                 && e.cpus.as_ref() == cpus
+                && e.ports.as_ref() == ports
         };
         if !same_node || entry.as_ref().is_some_and(|e| !is_same(e)) {
             let relabelled = entry.as_ref().is_none_or(|e| e.node.meta.labels != node.meta.labels);
-            let former = entry.take().map(|former| (former.reserves, former.load));
-            let (reserves, load) = former.unwrap_or_default();
+            let has_same = |former: &NodeEntry| same_node || former.node.status.images == node.status.images;
+            let are_same = entry.as_ref().map_or(node.status.images.get().is_none(), has_same);
+            let former = entry.take().map(|former| (former.reserves, former.load, former.images));
+            let (reserves, load, mut images) = former.unwrap_or_default();
+            if !are_same {
+                let present = image_sizes(node.status.images.get()).map(Arc::new);
+                self.spread.change(images.as_deref(), present.as_deref());
+                images = present;
+            }
             let fresh = NodeEntry::new(node.clone(), usage);
-            let (devices, cpus) = (devices.cloned(), cpus.cloned());
+            let (devices, cpus, ports) = (devices.cloned(), cpus.cloned(), ports.cloned());
             let attached = Attached::of(state, node).map(Box::new);
-            *entry = Some(NodeEntry { nominees, reserves, devices, cpus, attached, load, ..fresh });
+            *entry =
+                Some(NodeEntry { nominees, reserves, devices, cpus, ports, images, attached, load, ..fresh });
             self.log.push(SlotChange { slot, usage_only: same_node, relabelled, bound: None });
             if relabelled {
                 self.topologies.get_mut().clear();
@@ -332,7 +377,7 @@ impl NodeIndex {
     pub(crate) fn reserve(
         &mut self,
         slot: Slot,
-        (request, claims): (Resources, &[ObjectId]),
+        (request, claims, ports): (Resources, &[ObjectId], &[PublishedPort]),
         mover: Mover,
         binding: &Binding,
     ) {
@@ -342,6 +387,10 @@ impl NodeIndex {
         entry.usage.pods += 1;
         if let Some(devices) = entry.devices.as_mut().filter(|_| !binding.devices.is_empty()) {
             Arc::make_mut(devices).take(binding.pod, &binding.devices);
+        }
+        if !ports.is_empty() {
+            let held = entry.ports.get_or_insert_default();
+            Arc::make_mut(held).take(binding.pod, ports.iter().copied());
         }
         if let Some((cpus, given)) = entry.cpus.as_mut().zip(binding.cpus.get()) {
             Arc::make_mut(cpus).take(binding.pod, given);
@@ -425,6 +474,11 @@ impl NodeIndex {
             known.clear();
         }
         known.entry(key.clone()).or_insert_with(|| Arc::new(Topology::of(key, self.entries()))).clone()
+    }
+
+    /// On how many of them each image is.
+    pub(crate) fn spread(&self) -> &ImageSpread {
+        &self.spread
     }
 
     /// How many nodes there are.

@@ -207,7 +207,7 @@ impl Scheduler {
     fn note(&mut self, pod: &Pod, shape: ShapeKey, (choice, mover): (Choice, Mover), binding: &Binding) {
         let shape = self.shapes.get_mut(shape).expect("a shape in which a pod waits");
         let claims = shape.place.as_ref().map_or(&[][..], |place| &place.claims);
-        self.index.reserve(choice.slot, (shape.request, claims), mover, binding);
+        self.index.reserve(choice.slot, (shape.request, claims, &shape.ports), mover, binding);
         shape.waiting.remove(&binding.pod);
         shape.unreported.remove(&binding.pod);
         if let Some(owner) = pod.meta.owner.map(|owner| owner.id) {
@@ -318,7 +318,7 @@ impl Scheduler {
         let mut queues = BTreeSet::new();
         for key in &keys {
             let shape = self.shapes.get_mut(*key).expect("a shape that was just listed");
-            shape.look_up(state, self.preemptor.priorities(), &self.config);
+            shape.look_up(state, self.preemptor.priorities(), &self.config, &self.index);
             let look = shape
                 .group
                 .as_ref()

@@ -318,7 +318,7 @@ impl Trial<'_> {
         let ledgers = taking.ledgers.over(entry.ledgers());
         shape.check_ledgers(entry, None, ledgers).ok()?;
         let chosen = shape.choose_hardware(ledgers)?;
-        taking.ledgers.take(entry.ledgers(), seat.pod, &chosen);
+        taking.ledgers.take(entry.ledgers(), (seat.pod, &shape.ports), &chosen);
         taking.usage = taking.usage.with(shape.request);
         taking.claims += own.len();
         claims.extend(own);
@@ -349,7 +349,8 @@ impl Trial<'_> {
                     let taking = taken.entry(seat.choice.slot).or_default();
                     taking.usage = taking.usage.with(request);
                     taking.claims += self.shapes.get(seat.shape).map_or(0, Shape::claims_len);
-                    taking.ledgers.take(entry.ledgers(), *id, &seat.chosen);
+                    let ports = self.shapes.get(seat.shape).map_or(&[][..], |shape| &shape.ports);
+                    taking.ledgers.take(entry.ledgers(), (*id, ports), &seat.chosen);
                     if let Some(pod) = self.state.pods().get(*id) {
                         vicinity.bind(pod, &entry.node);
                     }

@@ -14,6 +14,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bulkhead_types::{Command, GROUP_PREEMPTION_LEVEL, ITEMS_MAX, ObjectId, PREEMPTION_LEVEL, Pod};
 use smol_str::SmolStr;
@@ -349,8 +350,9 @@ impl Preemptor {
             nodes.iter().for_each(|node| index.stir_now(*node));
             let asks_for_devices = shape.asks_for_devices();
             let (priority, request, pins_cpus) = (shape.priority, shape.request, shape.pins_cpus());
-            let group = shape.group_id;
-            index.nominate(slot, Nominee { pod: id, priority, group, request, asks_for_devices, pins_cpus });
+            let (group, ports) = (shape.group_id, Arc::clone(&shape.ports));
+            let nominee = Nominee { pod: id, priority, group, request, asks_for_devices, pins_cpus, ports };
+            index.nominate(slot, nominee);
             self.in_flight.insert(id, (node, nodes));
             *proposed += 1;
             commands.push(Command::Preempt { pod: id, node, victims: victims.pods });

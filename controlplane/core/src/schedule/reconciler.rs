@@ -154,14 +154,14 @@ impl Reconciler for Scheduler {
         self.index.refresh(view.state, self.preemptor.priorities());
         self.vicinity = view.state.vicinity.clone();
         self.addresses = view.state.networks.addresses.clone();
-        self.shapes.follow(view.state);
+        self.shapes.follow(view.state, &self.index);
         if std::mem::take(&mut self.has_new_config) || self.config_level != view.state.feature_level() {
             self.config_level = view.state.feature_level();
             self.config = Arc::new(scheduler_config(view.state));
         }
         for id in std::mem::take(&mut self.arrivals) {
             if let Some(pod) = view.state.pods().get(id).filter(|pod| is_pending(pod)) {
-                self.shapes.enter(pod, &view.state.vicinity);
+                self.shapes.enter(pod, &view.state.vicinity, &self.index);
             }
         }
         if self.wants_load() {
@@ -210,8 +210,11 @@ impl Scheduler {
             is.into_iter().for_each(|key| *self.neighbours.entry(key).or_insert(0) += 1);
         }
         let same_labels = |a: &Pod, b: &Pod| a.meta.labels == b.meta.labels;
-        let names =
-            |pod: &Pod| (pod.group_key(), pod.own_queue(), Wishes::of(pod), crate::cpus::needs_of(pod));
+        // By any of its annotations a pod may choose its devices.
+        let chosen = |pod: &Pod| pod.spec.asks_for_devices().then(|| pod.meta.annotations.clone());
+        let names = |pod: &Pod| {
+            (pod.group_key(), pod.own_queue(), Wishes::of(pod), crate::cpus::needs_of(pod), chosen(pod))
+        };
         let same_names = |a: &Pod, b: &Pod| a.meta.annotations == b.meta.annotations || names(a) == names(b);
         match (former.filter(|pod| is_pending(pod)), present.filter(|pod| is_pending(pod))) {
             (None, Some(pod)) => self.arrive(pod.meta.id),

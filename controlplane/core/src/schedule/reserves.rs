@@ -19,7 +19,7 @@ use bulkhead_types::{Kind, ObjectId, Pod, PodGroupKey, RestartPolicy};
 
 use super::hall::Stage;
 use super::index::{NodeEntry, NodeIndex, Reserve, Slot, SlotChange};
-use super::ledgers::Ledgers;
+use super::ledgers::{Ledgers, Matters};
 use super::shape::{Shape, Taking, group_id, mix64};
 use super::shapes::{ShapeKey, Shapes};
 use crate::State;
@@ -79,8 +79,8 @@ struct Future {
 }
 
 impl Future {
-    fn of(state: &State, entry: &NodeEntry, shape: &Shape, with_cpus: bool) -> Self {
-        let ledgers = Ledgers::copy(entry.ledgers(), true, with_cpus);
+    fn of(state: &State, entry: &NodeEntry, shape: &Shape, matters: Matters) -> Self {
+        let ledgers = Ledgers::copy(entry.ledgers(), matters);
         let mut future = Self { usage: entry.usage_for(&shape.asker(None)), ledgers };
         let node = entry.node.meta.id;
         let ending = |pod: &&std::sync::Arc<Pod>| !pod.status.phase.is_terminal() && ends_by_itself(pod);
@@ -100,13 +100,13 @@ impl Future {
         if !has_room || shape.check_claims(entry, taking.claims).is_err() {
             return false;
         }
-        if shape.asks_for_devices() || shape.pins_cpus() {
+        if shape.asks_for_devices() || shape.pins_cpus() || !shape.ports.is_empty() {
             let ledgers = taking.ledgers.over(self.ledgers.view());
             if shape.check_hardware(entry, ledgers).is_err() {
                 return false;
             }
             let Some(chosen) = shape.choose_hardware(ledgers) else { return false };
-            taking.ledgers.take(self.ledgers.view(), pod, &chosen);
+            taking.ledgers.take(self.ledgers.view(), (pod, &shape.ports), &chosen);
         }
         taking.usage = taking.usage.with(shape.request);
         taking.claims += shape.claims_len();
@@ -257,17 +257,18 @@ struct Seating<'a> {
     /// Only where others matter. Who ends by himself is gone from nodes with a seat.
     vicinity: Option<Vicinity>,
     cleared: BTreeSet<Slot>,
-    /// Whether any of the pods wants CPUs for itself.
-    with_cpus: bool,
+    /// Which ledgers matter to any of the pods.
+    matters: Matters,
     tries: usize,
 }
 
 impl<'a> Seating<'a> {
     fn new<'s>(scene: Scene<'a>, shapes: impl Iterator<Item = &'s Shape>) -> Self {
-        let (looks, _, with_cpus) = Stage::needs(shapes);
+        let (looks, matters) = Stage::needs(shapes);
+        let matters = Matters { devices: true, ..matters };
         let vicinity = looks.then(|| scene.3.clone());
         let (futures, taken, cleared) = Default::default();
-        Self { scene, futures, taken, vicinity, cleared, with_cpus, tries: 0 }
+        Self { scene, futures, taken, vicinity, cleared, matters, tries: 0 }
     }
 
     /// Takes a seat for a pod of a shape, if it has one there.
@@ -291,7 +292,7 @@ impl<'a> Seating<'a> {
             return false;
         }
         let future =
-            self.futures.entry(slot).or_insert_with(|| Future::of(state, entry, shape, self.with_cpus));
+            self.futures.entry(slot).or_insert_with(|| Future::of(state, entry, shape, self.matters));
         if !future.seat(pod, shape, entry, self.taken.entry(slot).or_default()) {
             return false;
         }

@@ -1,6 +1,7 @@
 //! Scores: how well a node that may take a pod suits it. Each plugin gives 0 to 100.
 
 mod balanced_allocation;
+mod image_locality;
 mod least_allocated;
 mod load_aware;
 mod most_allocated;
@@ -17,6 +18,7 @@ use bulkhead_types::{PodSpec, Resources};
 use super::candidates::RANKS;
 use super::index::NodeEntry;
 
+pub(crate) use image_locality::{ImageSizes, ImageSpread, WantedImages, sizes as image_sizes};
 pub(crate) use load_aware::{Load, estimate};
 pub(crate) use owner_spread::owner_spread;
 pub(crate) use scorer::{Scorer, Wishes};
@@ -110,6 +112,8 @@ mod tests {
             incarnation: 1,
             facts,
             pool: Default::default(),
+            images: Default::default(),
+            device_labels: Default::default(),
         };
         let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
         let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, Resources,
-    SchedulerConfig, Shared, digest128,
+    AllocatedDevice, CpuNeeds, Name, NetworkAttachment, ObjectId, PodGroupKey, PodSpec, PublishedPort,
+    Resources, SchedulerConfig, Shared, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
 use super::candidates::Candidates;
 use super::index::{Asker, EVERY_GROUP, NO_GROUP, NodeEntry, NodeIndex, Slot, SlotChange};
-use super::ledgers::{LedgerView, Ledgers};
+use super::ledgers::{LedgerView, Ledgers, Matters};
 use super::plan::Plan;
-use super::score::{self, SCORE_MAX, Scorer, Wishes, owner_spread, sum_of};
+use super::score::{self, SCORE_MAX, Scorer, WantedImages, Wishes, owner_spread, sum_of};
 use crate::claims::{self, Place};
 use crate::cpus::{self, Asks, Chosen};
-use crate::devices::{self, Classes, Needs, NodeDevices, Policies};
+use crate::devices::{self, Classes, Needs, NodeDevices, Policies, Says};
 use crate::networks::{self, Addresses, NetworkNeed};
-use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa};
+use crate::placement::{Misfit, Vicinity, check_fit, check_node, check_numa, check_ports};
 use crate::priority::Priorities;
 use crate::{NodeUsage, State};
 
@@ -66,10 +66,14 @@ pub(crate) struct Shape {
     pub(crate) networks: Result<Vec<NetworkNeed>, String>,
     /// The CPUs that each wants for itself, if they do; or why none can be had.
     pub(crate) cpus: Result<Option<CpuNeeds>, String>,
+    /// The ports of its node that each publishes.
+    pub(crate) ports: Arc<[PublishedPort]>,
     /// What they ask for of devices, if they do.
     devices: Option<Box<DeviceShape>>,
     /// What the pods say of how nodes are scored.
     wishes: Wishes,
+    /// Their images that tell nodes apart.
+    images: Vec<SmolStr>,
     /// What counts for them, and by which configuration that was found.
     scorer: Scorer,
     config: Option<Arc<SchedulerConfig>>,
@@ -90,6 +94,8 @@ pub(crate) struct Shape {
 #[derive(Clone, Debug)]
 struct DeviceShape {
     policies: Policies,
+    /// Of the pods, by some of which they choose.
+    annotations: StringMap,
     needs: Result<Needs, String>,
     /// By which classes that was found.
     classes: Arc<Classes>,
@@ -119,14 +125,17 @@ impl Shape {
         spec: Shared<PodSpec>,
         namespace: Option<Name>,
         (group, own_queue): (Option<PodGroupKey>, Option<Name>),
-        (policies, wishes): (Policies, Wishes),
+        (policies, wishes, images): (Policies, Wishes, Vec<SmolStr>),
+        annotations: &StringMap,
     ) -> Self {
-        let request = spec.scheduling_request();
+        let (request, ports) = (spec.scheduling_request(), spec.host_ports().collect());
         let classes = Arc::<Classes>::default();
         // Of no class yet: the first look finds what is asked for.
         let devices = spec.asks_for_devices().then(|| {
-            let needs = Needs::of(&spec, policies.cards, &classes).map_err(|bad| bad.to_string());
-            Box::new(DeviceShape { policies, needs, classes })
+            let annotations = annotations.clone();
+            let says = Says { cards: policies.cards, annotations: &annotations };
+            let needs = Needs::of(&spec, says, &classes).map_err(|bad| bad.to_string());
+            Box::new(DeviceShape { policies, annotations, needs, classes })
         });
         Self {
             spec,
@@ -149,8 +158,10 @@ impl Shape {
             place: Ok(Place::default()),
             networks: Ok(Vec::new()),
             cpus: Ok(None),
+            ports,
             devices,
             wishes,
+            images,
             scorer: Scorer::default(),
             config: None,
             plan: None,
@@ -164,7 +175,13 @@ impl Shape {
 
     /// Looks up what the pods' class, claims and surroundings say now. Those that waited for them are told anew why they
     /// wait.
-    pub(crate) fn look_up(&mut self, state: &State, priorities: &Priorities, config: &Arc<SchedulerConfig>) {
+    pub(crate) fn look_up(
+        &mut self,
+        state: &State,
+        priorities: &Priorities,
+        config: &Arc<SchedulerConfig>,
+        index: &NodeIndex,
+    ) {
         let pod = self.waiting.first().and_then(|id| state.pods().get(*id));
         let outlook = pod.and_then(|pod| state.vicinity.outlook(pod));
         let present = self.plan.as_ref().map(Plan::outlook);
@@ -198,8 +215,8 @@ impl Shape {
         if let Some(devices) =
             self.devices.as_mut().filter(|one| !Arc::ptr_eq(&one.classes, &state.devices.classes))
         {
-            let needs = Needs::of(&self.spec, devices.policies.cards, &state.devices.classes)
-                .map_err(|bad| bad.to_string());
+            let says = Says { cards: devices.policies.cards, annotations: &devices.annotations };
+            let needs = Needs::of(&self.spec, says, &state.devices.classes).map_err(|bad| bad.to_string());
             devices.classes = Arc::clone(&state.devices.classes);
             if devices.needs != needs {
                 devices.needs = needs;
@@ -208,7 +225,7 @@ impl Shape {
                 self.reported_at_ms = 0;
             }
         }
-        self.look_up_scores(config);
+        self.look_up_scores(config, index);
         let found = priorities.of(self.spec.priority_class()).map(|own| own.value);
         let missing = found.is_none().then(|| self.spec.priority_class().cloned()).flatten();
         if self.missing_class != missing {
@@ -223,13 +240,18 @@ impl Shape {
     }
 
     /// How nodes are scored, by the configuration as it is now.
-    fn look_up_scores(&mut self, config: &Arc<SchedulerConfig>) {
+    fn look_up_scores(&mut self, config: &Arc<SchedulerConfig>, index: &NodeIndex) {
         let is_same = self.config.as_ref().is_some_and(|present| Arc::ptr_eq(present, config));
         // What is asked for of devices may have changed with their classes; then the candidates are found anew as well.
-        if is_same && (self.position.is_some() || self.devices.is_none()) {
+        let images = WantedImages::new(&self.images, &self.spec, index.spread(), index.len());
+        let are_alike = match (&images, self.scorer.images()) {
+            (Some(now), Some(then)) => now.is_like(then),
+            (now, _) => now.is_none() || config.image_weight == 0,
+        };
+        if is_same && are_alike && (self.position.is_some() || self.devices.is_none()) {
             return;
         }
-        let scorer = Scorer::new(config, self.wishes, self.needs().map(|(needs, _)| needs));
+        let scorer = Scorer::new(config, self.wishes, self.needs().map(|(needs, _)| needs), images);
         self.config = Some(Arc::clone(config));
         if self.scorer != scorer {
             self.scorer = scorer;
@@ -529,11 +551,19 @@ impl Shape {
         matches!(self.cpus, Ok(Some(_)))
     }
 
-    /// Whether a node's devices and CPUs as they will be are enough, whatever is kept of them.
+    /// Which ledgers of nodes matter to pods of this shape. CPUs are chosen with an eye on devices only where both are asked
+    /// for.
+    pub(crate) fn matters(&self) -> Matters {
+        let (devices, cpus) = (self.asks_for_devices(), self.pins_cpus());
+        Matters { devices, cpus, ports: !self.ports.is_empty() }
+    }
+
+    /// Whether a node's devices, CPUs and ports as they will be are enough, whatever is kept of them.
     pub(crate) fn check_hardware(&self, entry: &NodeEntry, ledgers: LedgerView<'_>) -> Result<(), Misfit> {
         if let Some((needs, _)) = self.asks().devices {
             devices::check_node(needs, &entry.node, ledgers.devices)?;
         }
+        check_ports(&self.ports, ledgers.ports)?;
         check_numa(&self.asks(), &entry.node, ledgers.cpus, ledgers.devices)
     }
 
@@ -550,6 +580,12 @@ impl Shape {
         ledgers: LedgerView<'_>,
     ) -> Result<(), Misfit> {
         self.check_ledger(entry, pod, ledgers.devices)?;
+        if !self.ports.is_empty() {
+            if entry.keeps_ports(&self.asker(pod), &self.ports) {
+                return Err(Misfit::HostPorts);
+            }
+            check_ports(&self.ports, ledgers.ports)?;
+        }
         if !self.pins_cpus() {
             return Ok(());
         }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{ANNOTATION_ENABLE_SRIOV, ANNOTATION_NETWORKS, ObjectId, Pod, PodSpec, digest128};
+use smol_str::SmolStr;
 
+use super::index::NodeIndex;
 use super::score::Wishes;
 use super::shape::Shape;
 use crate::State;
@@ -48,7 +50,9 @@ pub(crate) struct Shapes {
 fn spec_key(spec: &PodSpec) -> ShapeKey {
     let (class, placement) = (spec.priority_class(), spec.placement());
     let selects = (&spec.node_selector, &spec.node_name, &spec.tolerations);
-    digest128(&(spec.scheduling_request(), selects, class, placement))
+    let key = digest128(&(spec.scheduling_request(), selects, class, placement));
+    let ports: Vec<_> = spec.host_ports().collect();
+    if ports.is_empty() { key } else { digest128(&(key, "ports", ports)) }
 }
 
 /// What a pod wants of CPUs for itself, if it wants any; or why it can have none.
@@ -61,9 +65,12 @@ fn cpu_key(pod: &Pod) -> Option<u128> {
 
 /// Everything that matters of what a pod asks for of devices.
 fn device_key(pod: &Pod) -> u128 {
-    let asks =
-        pod.spec.containers.iter().map(|one| (&one.name, one.extended_resources().collect::<Vec<_>>()));
+    let asks = pod.spec.containers.iter();
+    // In their environment containers may name what they see.
+    let asks = asks.map(|one| (&one.name, &one.env, one.extended_resources().collect::<Vec<_>>()));
     let key = digest128(&(asks.collect::<Vec<_>>(), Policies::of(pod)));
+    // By which of them pods choose cards is said by the classes, which come and go; templates give all their pods the same.
+    let key = if pod.meta.annotations.is_empty() { key } else { digest128(&(key, &pod.meta.annotations)) };
     let annotation = |name| pod.meta.annotations.get(name);
     match annotation(ANNOTATION_NETWORKS) {
         None => key,
@@ -76,8 +83,10 @@ fn device_key(pod: &Pod) -> u128 {
 
 impl Shapes {
     /// The shape of a pod.
-    fn key_of(&mut self, pod: &Pod, vicinity: &Vicinity) -> ShapeKey {
+    fn key_of(&mut self, pod: &Pod, vicinity: &Vicinity, images: &[SmolStr]) -> ShapeKey {
         let key = self.spec_key_of(pod);
+        let containers = pod.spec.init_containers.len() + pod.spec.containers.len();
+        let key = if images.is_empty() { key } else { digest128(&(key, "images", images, containers)) };
         // Claims are the namespace's own, and few pods share them.
         let claims: Vec<_> = pod.spec.claims().collect();
         let key = if claims.is_empty() { key } else { digest128(&(key, &pod.meta.namespace, claims)) };
@@ -124,8 +133,9 @@ impl Shapes {
     }
 
     /// A pod waits, in a shape that is created when it is the first of its kind.
-    pub(crate) fn enter(&mut self, pod: &Pod, vicinity: &Vicinity) {
-        let (id, key) = (pod.meta.id, self.key_of(pod, vicinity));
+    pub(crate) fn enter(&mut self, pod: &Pod, vicinity: &Vicinity, index: &NodeIndex) {
+        let images = index.spread().telling(&pod.spec, index.len());
+        let (id, key) = (pod.meta.id, self.key_of(pod, vicinity, &images));
         if self.keys.insert(id, key).is_some_and(|former| former != key) {
             debug_assert!(!self.shapes.values().any(|shape| shape.waiting.contains(&id)), "{id} waits twice");
         }
@@ -133,7 +143,8 @@ impl Shapes {
         let shape = self.shapes.entry(key).or_insert_with(|| {
             let namespace = pod.spec.claims().next().and(pod.meta.namespace.clone());
             let names = (pod.group_key(), pod.own_queue());
-            Shape::new(pod.spec.clone(), namespace, names, (Policies::of(pod), Wishes::of(pod)))
+            let own = (Policies::of(pod), Wishes::of(pod), images);
+            Shape::new(pod.spec.clone(), namespace, names, own, &pod.meta.annotations)
         });
         shape.in_tree = in_tree;
         shape.waiting.insert(id);
@@ -186,7 +197,7 @@ impl Shapes {
     }
 
     /// Sorts pods anew that others say something else about than before.
-    pub(crate) fn follow(&mut self, state: &State) {
+    pub(crate) fn follow(&mut self, state: &State, index: &NodeIndex) {
         let vicinity = &state.vicinity;
         let is_other_tree = self.tree.as_ref() != state.elastic_use.levels();
         if self.meetings == vicinity.meetings() && !is_other_tree {
@@ -210,7 +221,7 @@ impl Shapes {
         for id in moved {
             let Some(pod) = state.pods().get(id).filter(|_| self.is_waiting(id)) else { continue };
             self.leave(pod);
-            self.enter(pod, vicinity);
+            self.enter(pod, vicinity, index);
         }
     }
 

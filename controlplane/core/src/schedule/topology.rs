@@ -96,6 +96,8 @@ mod tests {
                 incarnation: 1,
                 facts,
                 pool: Default::default(),
+                images: Default::default(),
+                device_labels: Default::default(),
             };
             NodeEntry::new(Arc::new(Node { meta, spec: NodeSpec::default(), status }), NodeUsage::default())
         };

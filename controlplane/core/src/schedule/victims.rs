@@ -106,8 +106,7 @@ impl<'a> Site<'a> {
         let requests = requests.expect("what ends is a part of what is used");
         let usage = NodeUsage { requests, pods: usage.pods - held.ending_room.pods };
         let vicinity = shape.looks_at_pods().then(|| vicinity.clone());
-        // CPUs are chosen with an eye on devices only where both are asked for.
-        let ledgers = Ledgers::copy(entry.ledgers(), shape.asks_for_devices(), shape.pins_cpus());
+        let ledgers = Ledgers::copy(entry.ledgers(), shape.matters());
         let mut site = Self { state, shape, entry, usage, vicinity, ledgers, pod };
         held.ending.iter().for_each(|id| site.count(*id, false));
         site

@@ -1,8 +1,8 @@
 //! Agents' reports: leases and usage are soft state, statuses become log entries.
 
 use bulkhead_types::{
-    AgentAck, AgentReport, Command, DEVICES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL, Rejection,
-    RejectionCode, Stamped,
+    AgentAck, AgentReport, Command, DEVICES_LEVEL, IMAGES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL,
+    Rejection, RejectionCode, Stamped,
 };
 use smol_str::SmolStr;
 
@@ -10,7 +10,7 @@ use super::leader::{Leadership, own_submission};
 use super::proposals::Origin;
 use super::reads::Reader;
 use super::{Reply, Server, Ticket};
-use crate::decide::{check_device_report, check_not_fenced};
+use crate::decide::{are_images_news, check_device_report, check_images, check_not_fenced};
 use crate::reconcile::MetricAnswer;
 
 impl Server {
@@ -29,8 +29,16 @@ impl Server {
         let Some(leader) = self.leader.as_mut().filter(|l| l.is_active()) else {
             return self.reply(ticket, Reply::NotLeader(None));
         };
-        let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, devices, .. } = report;
+        let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
+        let AgentReport { devices, images, .. } = report;
         let state = self.machine.state();
+        // Images are told again and again; only what is new of them goes into the log.
+        let has_images = state.feature_level() >= IMAGES_LEVEL;
+        let known = state.nodes().get(node);
+        let images = images
+            .get()
+            .filter(|images| has_images && known.is_some_and(|node| are_images_news(node, images)));
+        let images = images.cloned();
         // Before the cluster has the level for devices a node has none.
         let has_level = state.feature_level() >= DEVICES_LEVEL;
         let devices = devices.get().filter(|_| has_level).cloned();
@@ -46,7 +54,8 @@ impl Server {
         let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.
-        let has_news = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
+        let has_news =
+            !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some() || images.is_some();
         if !has_news && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
@@ -57,6 +66,9 @@ impl Server {
         if !deleted_volumes.is_empty() {
             // After the pods: it may be the last word about them that the claims wait for.
             stamped.commands.push(Command::ReportVolumes { node, incarnation, deleted: deleted_volumes });
+        }
+        if let Some(images) = images {
+            stamped.commands.push(Command::ReportImages { node, incarnation, images });
         }
         if let Some(report) = devices {
             // Before the pods: that a device is gone is known before its pod ends of it.
@@ -99,6 +111,9 @@ impl Server {
         }
         if let Some(devices) = report.devices.get() {
             check_device_report(&node.meta.name, devices)?;
+        }
+        if let Some(images) = report.images.get() {
+            check_images(&node.meta.name, images)?;
         }
         check_not_fenced(node)
     }

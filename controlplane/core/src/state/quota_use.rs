@@ -99,7 +99,8 @@ fn extended(pod: &Pod, classes: &Classes) -> Vec<(Measure, u64)> {
             let counter = classes.counted_by(resource);
             let devices =
                 counter.and_then(|counter| container.extended_resources().find(|(name, _)| *name == counter));
-            let amount = amount.saturating_mul(devices.map_or(1, |(_, count)| count));
+            let unsaid = || counter.and_then(|counter| classes.default_count(counter)).map_or(1, u64::from);
+            let amount = amount.saturating_mul(devices.map_or_else(unsaid, |(_, count)| count));
             let sum = sums.entry(resource).or_insert(0);
             *sum = sum.saturating_add(amount);
         }

@@ -39,6 +39,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         usage: Vec::new(),
         deleted_volumes: Vec::new(),
         devices: Default::default(),
+        images: Default::default(),
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

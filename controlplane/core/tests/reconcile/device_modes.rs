@@ -271,6 +271,7 @@ fn vendor_partitions_take_their_card_with_them_and_give_it_back() {
     let node = cluster.device_node("node-0", vec![npu("NPU-0")]);
     cluster.rest();
     assert_eq!(cluster.counts(node, "huawei.com/Ascend310P"), "1/1/0");
+    assert_eq!(cluster.counts(node, "huawei.com/npu-core"), "8/8/0");
     // Three vir02 on one card (DCE §4.2): the card's own resource is 1, 0 of it allocatable.
     cluster.tell_devices(node, vec![npu("NPU-0"), part(0), part(1), part(2)]);
     create(
@@ -283,6 +284,8 @@ fn vendor_partitions_take_their_card_with_them_and_give_it_back() {
     cluster.rest();
     assert_eq!(cluster.counts(node, "huawei.com/Ascend310P"), "1/0/0");
     assert_eq!(cluster.counts(node, "huawei.com/Ascend310P-2c"), "3/3/1");
+    // Vector TV-24: of the AI cores there are 8 still, and 0 of them allocatable.
+    assert_eq!(cluster.counts(node, "huawei.com/npu-core"), "8/0/0");
     assert!(cluster.holds("b").contains("Insufficient huawei.com/Ascend310P"), "{}", cluster.holds("b"));
     // A fourth cannot be there: of such a card nothing is given away.
     cluster.tell_devices(node, vec![npu("NPU-0"), part(0), part(1), part(2), part(3)]);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ANNOTATION_DEFAULT_TOLERATIONS, ANNOTATION_LOAD_AWARE, ANNOTATION_NODE_SELECTOR,
-    ANNOTATION_SCORING_STRATEGY, ANNOTATION_TOLERATIONS_WHITELIST, Command, ConfigMap, Kind, Namespace,
-    Object, ObjectMeta, ObjectRef, Pod, PodSpec, PodStatus, PodUsage, QUEUES_LEVEL, Shared, Taint,
-    TaintEffect, Toleration, TolerationOperator,
+    ANNOTATION_SCORING_STRATEGY, ANNOTATION_TOLERATIONS_WHITELIST, Command, ConfigMap, IMAGES_LEVEL, Kind,
+    Namespace, NodeImage, NodeImages, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodSpec, PodStatus,
+    PodUsage, QUEUES_LEVEL, Shared, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::device_kit::{asking, cards};
@@ -18,6 +18,7 @@ const TYPE: &str = "NodeResourcesFit.scoringStrategy.type";
 const RESOURCES: &str = "NodeResourcesFit.scoringStrategy.resources";
 const FIT: &str = "NodeResourcesFit.weight";
 const BALANCED: &str = "NodeResourcesBalancedAllocation.weight";
+const IMAGES: &str = "ImageLocality.weight";
 const EXCLUSIVE: &str = "ExclusiveNamespace";
 
 fn config(data: &[(&str, &str)]) -> Object {
@@ -103,6 +104,94 @@ fn the_fuller_node_is_taken_where_that_is_wanted() {
     check(&[(TYPE, "MostAllocated"), weights, (FIT, "5"), (BALANCED, "0")], "node-2");
     check(&[(TYPE, "LeastAllocated"), weights, (FIT, "5"), (BALANCED, "0")], "node-1");
     check(&[], "node-1");
+}
+
+fn images(mib: u64) -> NodeImages {
+    let names = vec!["docker.io/library/web:1".into()];
+    NodeImages {
+        images: vec![NodeImage {
+            digest: format!("sha256:{}", "0b".repeat(32)).into(),
+            names,
+            size_bytes: mib << 20,
+        }],
+    }
+}
+
+fn tell(cluster: &mut Cluster, node: ObjectId, images: NodeImages) {
+    let incarnation = cluster.state().nodes().get(node).unwrap().status.incarnation;
+    cluster.ok(Command::ReportImages { node, incarnation, images });
+}
+
+#[test]
+fn a_node_with_the_pods_images_is_preferred() {
+    let check = |mib: u64, data: &[(&str, &str)], image: &str, expected: bool| {
+        let mut cluster = Cluster::with_system();
+        cluster.nodes(3);
+        let node = cluster.state().find(Kind::Node, None, &name("node-1")).unwrap();
+        // A little fuller than the others.
+        cluster.occupy("first", "node-1", pod_spec("other:1", 1000, GIB));
+        tell(&mut cluster, node, images(mib));
+        if !data.is_empty() {
+            cluster.ok(Command::Create(config(data)));
+        }
+        let found = cluster.placed(saying("new", "default", &[], pod_spec(image, 100, 64 << 20)));
+        assert_eq!(found == "node-1", expected, "{mib} MiB, {data:?}, {image}: {found}");
+        assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+    };
+    check(900, &[], "web:1", true);
+    check(900, &[], &format!("docker.io/library/web@sha256:{}", "0b".repeat(32)), true);
+    check(900, &[], "web:2", false);
+    // A third of the nodes has it: 60 MiB are 20, below the threshold.
+    check(60, &[], "web:1", false);
+    check(900, &[(IMAGES, "0")], "web:1", false);
+    check(140, &[], "web:1", false);
+    check(140, &[(IMAGES, "100")], "web:1", true);
+}
+
+/// The share of nodes that have an image is followed, and nodes do not count for it once they are gone.
+#[test]
+fn an_image_that_all_nodes_have_tells_nothing() {
+    let mut cluster = Cluster::with_system();
+    cluster.nodes(2);
+    let nodes: Vec<_> = cluster.state().nodes().iter().map(|node| node.meta.id).collect();
+    cluster.occupy("first", "node-1", pod_spec("other:1", 1000, GIB));
+    tell(&mut cluster, nodes[1], images(900));
+    assert_eq!(cluster.placed(saying("a", "default", &[], pod_spec("web:1", 100, 64 << 20))), "node-1");
+    tell(&mut cluster, nodes[0], images(900));
+    assert_eq!(cluster.placed(saying("b", "default", &[], pod_spec("web:1", 100, 64 << 20))), "node-0");
+    tell(&mut cluster, nodes[0], NodeImages::default());
+    assert_eq!(cluster.placed(saying("c", "default", &[], pod_spec("web:1", 100, 64 << 20))), "node-1");
+    cluster.new_leader();
+    assert_eq!(cluster.placed(saying("d", "default", &[], pod_spec("web:1", 100, 64 << 20))), "node-1");
+}
+
+#[test]
+fn images_are_kept_within_bounds_and_only_when_they_are_others() {
+    let mut cluster = Cluster::with_system();
+    cluster.nodes(1);
+    let node = cluster.state().nodes().iter().next().unwrap().meta.id;
+    tell(&mut cluster, node, images(5));
+    let events = |cluster: &Cluster| cluster.transactions.iter().map(|one| one.events.len()).sum::<usize>();
+    let before = events(&cluster);
+    tell(&mut cluster, node, images(5));
+    assert_eq!(events(&cluster), before);
+    tell(&mut cluster, node, NodeImages::default());
+    assert_eq!(cluster.state().nodes().get(node).unwrap().status.images.get(), None);
+    let many = NodeImages { images: vec![images(1).images[0].clone(); 51] };
+    let command = |incarnation, images| Command::ReportImages { node, incarnation, images };
+    let refused = cluster.submit(vec![command(1, many)]).unwrap_err();
+    assert_eq!(refused.to_string(), "Node node-0: images: at most 50 images are allowed, there are 51");
+    cluster.submit(vec![command(7, images(1))]).unwrap_err();
+    assert_eq!(command(1, images(1)).feature_level(), IMAGES_LEVEL);
+}
+
+#[test]
+fn before_their_level_images_cannot_be_weighed() {
+    let mut cluster = Cluster::at_level(ReconcileConfig::default(), IMAGES_LEVEL - 1);
+    cluster.ok(Command::Create(namespace("kube-system", &[])));
+    let refused = cluster.submit(vec![Command::Create(config(&[(IMAGES, "1")]))]).unwrap_err();
+    assert!(refused.to_string().contains("needs feature level 11"), "{refused}");
+    cluster.ok(Command::Create(config(&[(FIT, "1")])));
 }
 
 /// Two replicas on a cluster of two nodes are on one of them (the document's example), and apart without.

@@ -1,11 +1,12 @@
 //! Containers of a pod.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, ImagePullPolicy, Protocol, Rare,
-    ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, is_extended_resource_name, parse_millis,
-    parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, ImagePullPolicy,
+    Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, is_extended_resource_name,
+    parse_millis, parse_units,
 };
 
 use smol_str::SmolStr;
@@ -41,12 +42,8 @@ const CONTAINER: Schema = Schema {
     ..Schema::EMPTY
 };
 const ENV: Schema = Schema { known: &["name", "value", "valueFrom"], ..Schema::EMPTY };
-const PORT: Schema = Schema {
-    known: &["name", "containerPort", "protocol"],
-    fixed: &[("hostPort", Fixed::Number("0"))],
-    not_yet: &["hostIP"],
-    ..Schema::EMPTY
-};
+const PORT: Schema =
+    Schema { known: &["name", "containerPort", "protocol", "hostPort", "hostIP"], ..Schema::EMPTY };
 const RESOURCES: Schema = Schema { known: &["requests", "limits"], not_yet: &["claims"], ..Schema::EMPTY };
 const RESOURCE_NAMES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
@@ -142,7 +139,30 @@ fn port(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ContainerPort> {
         d.missing(&fields, "containerPort");
     }
     let number = d.number(&fields, "containerPort", u64::from(u16::MAX))?;
-    Some(ContainerPort { name, container_port: u16::try_from(number).ok()?, protocol })
+    let host = Rare::from(host_port(d, &fields));
+    Some(ContainerPort { name, container_port: u16::try_from(number).ok()?, protocol, host })
+}
+
+/// 0 is no port of the node, as in Kubernetes.
+fn host_port(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<HostPort> {
+    let port = d.number(fields, "hostPort", u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port > 0);
+    let Some(ip) = d.text(fields, "hostIP").filter(|ip| !ip.is_empty()) else {
+        return port.map(|port| HostPort { port, ip: None });
+    };
+    match (ip.parse::<IpAddr>(), port) {
+        (Ok(_), None) if fields.get("hostPort").is_none() => {
+            let reason = "says nothing without hostPort";
+            d.fail(fields.place("hostIP"), &fields.path("hostIP"), reason);
+        }
+        (Err(_), _) => {
+            let reason = "must be an IP address of the node, such as 10.0.0.1";
+            d.fail(fields.place("hostIP"), &fields.path("hostIP"), reason);
+        }
+        (Ok(ip), Some(port)) => return Some(HostPort { port, ip: Some(ip) }),
+        (Ok(_), None) => {}
+    }
+    None
 }
 
 fn resources(

@@ -1,8 +1,8 @@
 //! DeviceClasses.
 
 use bulkhead_types::{
-    DeviceClassSpec, DeviceRole, DeviceSelector, DeviceSharing, Hex16, Rare, SPLIT_COUNT_DEFAULT,
-    SchedulerPolicy,
+    DeviceClassSpec, DeviceNodeLabels, DeviceRole, DeviceSelection, DeviceSelector, DeviceSharing, Hex16,
+    Rare, SPLIT_COUNT_DEFAULT, SchedulerPolicy,
 };
 
 use smol_str::SmolStr;
@@ -20,9 +20,14 @@ const CLASS: Schema = Schema {
         "faults",
         "visibility",
         "memoryResourceName",
+        "nodeLabels",
+        "selection",
     ],
     ..Schema::EMPTY
 };
+const NODE_LABELS: Schema = Schema { known: &["count", "memory", "model"], ..Schema::EMPTY };
+const SELECTION: Schema =
+    Schema { known: &["useModels", "avoidModels", "useIds", "avoidIds"], ..Schema::EMPTY };
 const SELECTOR: Schema =
     Schema { known: &["vendors", "devices", "classes", "models", "drivers", "role"], ..Schema::EMPTY };
 const SHARING: Schema = Schema {
@@ -36,6 +41,8 @@ const SHARING: Schema = Schema {
         "nodeSchedulerPolicy",
         "deviceSchedulerPolicy",
         "memoryUnits",
+        "slotsResourceName",
+        "defaultCount",
     ],
     ..Schema::EMPTY
 };
@@ -63,11 +70,26 @@ pub(super) fn class(d: &mut Decoder<'_>, node: &Node) -> Option<DeviceClassSpec>
         faults: part(d, &fields, "faults", partition::faults)?,
         visibility: part(d, &fields, "visibility", partition::visibility)?,
         memory_resource_name: d.text(&fields, "memoryResourceName").map(SmolStr::from).into(),
+        node_labels: part(d, &fields, "nodeLabels", node_labels)?,
+        selection: part(d, &fields, "selection", selection)?,
     })
 }
 
+fn node_labels(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceNodeLabels> {
+    let fields = d.fields(node, path, &NODE_LABELS)?;
+    let mut key = |name| d.text(&fields, name).map(SmolStr::from);
+    Some(DeviceNodeLabels { count: key("count"), memory: key("memory"), model: key("model") })
+}
+
+fn selection(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSelection> {
+    let fields = d.fields(node, path, &SELECTION)?;
+    let mut key = |name| d.text(&fields, name).map(SmolStr::from);
+    let (use_models, avoid_models) = (key("useModels"), key("avoidModels"));
+    Some(DeviceSelection { use_models, avoid_models, use_ids: key("useIds"), avoid_ids: key("avoidIds") })
+}
+
 /// A part that may be left out; `None` when it is there and wrong.
-fn part<T>(
+pub(super) fn part<T>(
     d: &mut Decoder<'_>,
     fields: &Fields<'_>,
     name: &str,
@@ -116,6 +138,8 @@ fn sharing(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSharing
         number("memoryScalingPercent", 100),
         number("coreScalingPercent", 100),
     );
+    let default_count = d.number(&fields, "defaultCount", u64::from(u32::MAX));
+    let default_count = default_count.and_then(|count| u32::try_from(count).ok());
     Some(DeviceSharing {
         extended_resource_name: extended?,
         memory_resource_name: memory?,
@@ -126,5 +150,7 @@ fn sharing(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceSharing
         node_scheduler_policy: d.choice(&fields, "nodeSchedulerPolicy", &POLICIES).unwrap_or_default(),
         device_scheduler_policy: d.choice(&fields, "deviceSchedulerPolicy", &POLICIES).unwrap_or_default(),
         memory_units: part(d, &fields, "memoryUnits", partition::memory_units)?,
+        slots_resource_name: d.text(&fields, "slotsResourceName").map(SmolStr::from).into(),
+        default_count: default_count.into(),
     })
 }

@@ -40,6 +40,8 @@ pub(super) fn node(
         incarnation: 0,
         facts: NodeFacts::default(),
         pool: Rare::NONE,
+        images: Rare::NONE,
+        device_labels: Rare::NONE,
     };
     |meta| Node { meta, spec, status }
 }

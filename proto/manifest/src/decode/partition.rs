@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    DeviceFaults, DeviceMemoryUnits, DevicePartitioning, DeviceVisibility, FaultAction, FaultRule,
-    MEMORY_UNIT_MEBIBYTES_DEFAULT, PartitionLayout, PartitionModel, PartitionProfile, VisibleBy,
+    DeviceCount, DeviceFaults, DeviceMemoryUnits, DevicePartitioning, DeviceVisibility, FaultAction,
+    FaultRule, MEMORY_UNIT_MEBIBYTES_DEFAULT, PartitionLayout, PartitionModel, PartitionProfile,
+    VisibilityRule, VisibleBy,
 };
 use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Schema};
-use super::device::ids;
+use super::device::{ids, part};
 use crate::tree::{Node, Value};
 
-const PARTITIONING: Schema = Schema { known: &["models", "layouts"], ..Schema::EMPTY };
+const PARTITIONING: Schema = Schema { known: &["models", "layouts", "counted"], ..Schema::EMPTY };
+const COUNTED: Schema = Schema { known: &["extendedResourceName", "counts"], ..Schema::EMPTY };
 const MODEL: Schema =
     Schema { known: &["name", "devices", "capacity", "placedBy", "profiles"], ..Schema::EMPTY };
 const PROFILE: Schema =
@@ -20,7 +22,7 @@ const PROFILE: Schema =
 const LAYOUT: Schema = Schema { known: &["name", "partitions"], ..Schema::EMPTY };
 const FAULTS: Schema = Schema { known: &["rules"], ..Schema::EMPTY };
 const RULE: Schema = Schema { known: &["action", "codes"], ..Schema::EMPTY };
-const VISIBILITY: Schema = Schema { known: &["env", "by"], ..Schema::EMPTY };
+const VISIBILITY: Schema = Schema { known: &["env", "by", "rule"], ..Schema::EMPTY };
 const UNITS: Schema = Schema { known: &["extendedResourceName", "unitMebibytes"], ..Schema::EMPTY };
 const ACTIONS: [(&str, FaultAction); 5] = [
     ("Warn", FaultAction::Warn),
@@ -29,6 +31,7 @@ const ACTIONS: [(&str, FaultAction); 5] = [
     ("Fence", FaultAction::Fence),
     ("Drain", FaultAction::Drain),
 ];
+const RULES: [(&str, VisibilityRule); 2] = [("Own", VisibilityRule::Own), ("Named", VisibilityRule::Named)];
 const BYS: [(&str, VisibleBy); 2] = [("Id", VisibleBy::Id), ("Index", VisibleBy::Index)];
 
 /// How cards are partitioned.
@@ -37,7 +40,15 @@ pub(super) fn partitioning(d: &mut Decoder<'_>, node: &Node, path: &str) -> Opti
     Some(DevicePartitioning {
         models: d.each(&fields, "models", model),
         layouts: d.each(&fields, "layouts", layout),
+        counted: part(d, &fields, "counted", counted)?,
     })
+}
+
+fn counted(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceCount> {
+    let fields = d.fields(node, path, &COUNTED)?;
+    let (name, counts) =
+        (d.required_text(&fields, "extendedResourceName"), d.required_text(&fields, "counts"));
+    Some(DeviceCount { extended_resource_name: name?.into(), counts: counts?.into() })
 }
 
 fn model(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PartitionModel> {
@@ -91,7 +102,8 @@ pub(super) fn faults(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Dev
 pub(super) fn visibility(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<DeviceVisibility> {
     let fields = d.fields(node, path, &VISIBILITY)?;
     let by = d.choice(&fields, "by", &BYS).unwrap_or_default();
-    Some(DeviceVisibility { env: d.required_text(&fields, "env")?.into(), by })
+    let rule = d.choice(&fields, "rule", &RULES).filter(|rule| *rule != VisibilityRule::Own).into();
+    Some(DeviceVisibility { env: d.required_text(&fields, "env")?.into(), by, rule })
 }
 
 /// Shares by units of memory.

@@ -40,6 +40,8 @@ pub(super) fn class_spec(spec: &DeviceClassSpec) -> Value {
         .maybe("faults", spec.faults.get().map(|one| plain(serde_json::to_value(one))))
         .maybe("visibility", spec.visibility.get().map(|one| plain(serde_json::to_value(one))))
         .optional("memoryResourceName", spec.memory_resource_name.get().map(SmolStr::as_str))
+        .maybe("nodeLabels", spec.node_labels.get().map(|one| plain(serde_json::to_value(one))))
+        .maybe("selection", spec.selection.get().map(|one| plain(serde_json::to_value(one))))
         .finish()
 }
 
@@ -78,6 +80,8 @@ fn sharing(sharing: &DeviceSharing) -> Value {
         .text("nodeSchedulerPolicy", policy(sharing.node_scheduler_policy))
         .text("deviceSchedulerPolicy", policy(sharing.device_scheduler_policy))
         .maybe("memoryUnits", sharing.memory_units.get().map(|one| plain(serde_json::to_value(one))))
+        .optional("slotsResourceName", sharing.slots_resource_name.get().map(SmolStr::as_str))
+        .maybe("defaultCount", sharing.default_count.get().map(|count| (*count).into()))
         .finish()
 }
 

@@ -67,11 +67,13 @@ fn container(container: &Container) -> Value {
             Protocol::Udp => "UDP",
             Protocol::Sctp => "SCTP",
         };
-        Fields::new()
+        let fields = Fields::new()
             .optional("name", port.name.as_deref())
             .set("containerPort", port.container_port.into())
-            .text("protocol", protocol)
-            .finish()
+            .text("protocol", protocol);
+        let Some(host) = port.host.get() else { return fields.finish() };
+        let ip = host.ip.map(|ip| ip.to_string());
+        fields.set("hostPort", host.port.into()).optional("hostIP", ip.as_deref()).finish()
     });
     let extended =
         container.options.get().and_then(|options| options.extended.get()).cloned().unwrap_or_default();

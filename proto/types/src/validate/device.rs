@@ -9,7 +9,7 @@ use crate::{
     Container, DEVICE_TEXT_BYTES_MAX, DEVICES_PER_POD_MAX, DeviceClassSpec, DevicePartitioning,
     DeviceSharing, FAULT_RULES_MAX, GPU_MODE_SHARED, GPU_MODE_WHOLE, Hex16, MEMORY_UNIT_MEBIBYTES_MAX,
     NodeGpu, PARTITION_ENTRIES_MAX, PartitionModel, PodSpec, SCALING_PERCENT_MAX, SELECTOR_ENTRIES_MAX,
-    SPLIT_COUNT_MAX, is_extended_resource_name,
+    SPLIT_COUNT_MAX, check_label_key, is_extended_resource_name,
 };
 
 /// Checks the extended resources of a container.
@@ -102,6 +102,12 @@ pub(super) fn class(spec: &DeviceClassSpec, path: &Path<'_>, report: &mut Report
     if let Some(name) = spec.memory_resource_name.get() {
         resource_name(name, &path.field("memoryResourceName"), &mut names, report);
     }
+    for key in spec.node_labels.get().into_iter().flat_map(|one| one.keys()) {
+        report.check(&path.field("nodeLabels"), check_label_key(key));
+    }
+    for key in spec.selection.get().into_iter().flat_map(|one| one.keys()) {
+        report.check(&path.field("selection"), check_label_key(key));
+    }
     if let Some(all) = spec.partitioning.get() {
         partitioning(all, &names, &path.field("partitioning"), report);
     }
@@ -131,6 +137,12 @@ fn partitioning(all: &DevicePartitioning, names: &BTreeSet<&str>, path: &Path<'_
     report.at_most(&models, "models", all.models.len(), PARTITION_ENTRIES_MAX);
     for (index, model) in all.models.iter().enumerate().take(PARTITION_ENTRIES_MAX) {
         partition_model(model, names, &models.index(index), report);
+    }
+    if let Some(counted) = all.counted.get() {
+        let path = path.field("counted");
+        let mut own = BTreeSet::from_iter(names.iter().copied());
+        resource_name(&counted.extended_resource_name, &path.field("extendedResourceName"), &mut own, report);
+        text(&counted.counts, &path.field("counts"), report);
     }
     let layouts = path.field("layouts");
     report.at_most(&layouts, "layouts", all.layouts.len(), PARTITION_ENTRIES_MAX);
@@ -228,6 +240,12 @@ fn sharing<'a>(
             report
                 .push(&path.field("unitMebibytes"), format!("must be from 1 to {MEMORY_UNIT_MEBIBYTES_MAX}"));
         }
+    }
+    if let Some(slots) = sharing.slots_resource_name.get() {
+        resource_name(slots, &path.field("slotsResourceName"), names, report);
+    }
+    if sharing.default_count.get().is_some_and(|count| !(1..=DEVICES_PER_POD_MAX as u32).contains(count)) {
+        report.push(&path.field("defaultCount"), format!("must be from 1 to {DEVICES_PER_POD_MAX}"));
     }
     if !(1..=SPLIT_COUNT_MAX).contains(&sharing.split_count) {
         report.push(&path.field("splitCount"), format!("must be from 1 to {SPLIT_COUNT_MAX}"));

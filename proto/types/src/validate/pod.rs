@@ -7,8 +7,8 @@ use super::{
     check_image_reference, claim, device, labels, map_bytes, placement, probe, security, volume,
 };
 use crate::{
-    Container, Name, PodSpec, Protocol, ResourceRequirements, TaintEffect, Toleration, TolerationOperator,
-    check_label_key, check_label_value, is_dns_label,
+    Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, TaintEffect,
+    Toleration, TolerationOperator, check_label_key, check_label_value, is_dns_label,
 };
 
 /// Longest name of a port, in bytes (RFC 6335 service name).
@@ -75,6 +75,7 @@ struct Seen<'a> {
     names: BTreeSet<&'a str>,
     port_names: BTreeSet<&'a str>,
     ports: BTreeSet<(u16, Protocol)>,
+    host_ports: Vec<PublishedPort>,
 }
 
 fn containers(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
@@ -190,6 +191,7 @@ fn ports<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>, rep
                 format!("{}/{name} is used twice in the pod", port.container_port),
             );
         }
+        host_port(port, &path, seen, report);
         let Some(name) = &port.name else { continue };
         if !is_port_name(name) {
             let reason = format!(
@@ -202,6 +204,20 @@ fn ports<'a>(container: &'a Container, path: &Path<'_>, seen: &mut Seen<'a>, rep
                 .push(&path.field("name"), format!("{name:?} is used twice: port names are unique in a pod"));
         }
     }
+}
+
+fn host_port(port: &ContainerPort, path: &Path<'_>, seen: &mut Seen<'_>, report: &mut Report) {
+    let Some(published) = port.published() else { return };
+    let (path, name) = (path.field("hostPort"), protocol_name(published.protocol));
+    if published.port == 0 {
+        report.push(&path, "must be between 1 and 65535");
+    } else if seen.host_ports.iter().any(|other| other.conflicts_with(&published)) {
+        report.push(&path, format!("{}/{name} is used twice in the pod", published.port));
+    }
+    if published.protocol != Protocol::Tcp {
+        report.push(&path, format!("{name} ports cannot be published on a node yet, only TCP ones"));
+    }
+    seen.host_ports.push(published);
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {

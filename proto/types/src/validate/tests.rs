@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     Container, ContainerPort, Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy, EnvVar,
     IntOrPercent, Kind, LabelSelector, Name, Namespace, NodeFacts, NodePhase, NodeSpec, NodeStatus, PodSpec,
-    PodTemplate, Protocol, RestartPolicy, Shared, Taint, TaintEffect, Toleration, TolerationOperator,
+    PodTemplate, Protocol, Rare, RestartPolicy, Shared, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 fn name(text: &str) -> Name {
@@ -212,6 +212,7 @@ fn ports_are_unique_in_a_pod() {
         name: name.map(SmolStr::new),
         container_port,
         protocol,
+        host: Rare::NONE,
     };
     check_pod_spec(
         |s| {
@@ -237,6 +238,38 @@ fn ports_are_unique_in_a_pod() {
             spec.template.spec.containers[1].ports[1].containerPort: must be between 1 and 65535
             spec.template.spec.containers[1].ports[1].name: "dns" is used twice: port names are unique in a pod
             spec.template.spec.containers[1].ports[2].name: port name "1--2" is invalid: must be 1 to 15 of a-z, 0-9 and single '-', with at least one letter
+        "#]],
+    );
+}
+
+#[test]
+fn ports_of_the_node_are_published_once_and_by_tcp_only() {
+    let port = |container_port, protocol, port, ip: &str| ContainerPort {
+        name: None,
+        container_port,
+        protocol,
+        host: Rare::some(crate::HostPort { port, ip: ip.parse().ok() }),
+    };
+    check_pod_spec(
+        |s| {
+            s.containers[0].ports = vec![
+                port(80, Protocol::Tcp, 80, "10.0.0.1"),
+                port(81, Protocol::Tcp, 80, "10.0.0.2"),
+                port(82, Protocol::Tcp, 0, ""),
+                port(53, Protocol::Udp, 53, ""),
+                port(54, Protocol::Sctp, 54, ""),
+            ];
+            s.init_containers = vec![Container {
+                name: "first".into(),
+                ports: vec![port(80, Protocol::Tcp, 80, "")],
+                ..container()
+            }];
+        },
+        expect![[r#"
+            spec.template.spec.containers[0].ports[2].hostPort: must be between 1 and 65535
+            spec.template.spec.containers[0].ports[3].hostPort: UDP ports cannot be published on a node yet, only TCP ones
+            spec.template.spec.containers[0].ports[4].hostPort: SCTP ports cannot be published on a node yet, only TCP ones
+            spec.template.spec.initContainers[0].ports[0].hostPort: 80/TCP is used twice in the pod
         "#]],
     );
 }
@@ -294,6 +327,8 @@ fn tolerations_and_taints_are_checked() {
             incarnation: 0,
             facts: NodeFacts::default(),
             pool: Default::default(),
+            images: Default::default(),
+            device_labels: Default::default(),
         },
     };
     let object = Object::Node(Arc::new(node));

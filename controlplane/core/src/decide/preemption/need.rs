@@ -22,7 +22,8 @@ pub(super) fn check(site: &mut Site<'_>, victims: &[ObjectId]) -> Result<(), Rej
         pods().for_each(|pod| site.put(pod, false));
         if is_enough {
             let first = pods().next().map(|pod| pod.meta.name.to_string()).unwrap_or_default();
-            let group = if unit.len() > 1 { format!(" and {} of its group", unit.len() - 1) } else { String::new() };
+            let group =
+                if unit.len() > 1 { format!(" and {} of its group", unit.len() - 1) } else { String::new() };
             let reason = format!("{first}{group} need not end: there is room without that");
             return Err(not_allowed("victims", reason));
         }

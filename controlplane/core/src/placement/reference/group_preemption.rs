@@ -10,7 +10,7 @@ use bulkhead_types::{
 
 use super::preemption::{check_budgets, devices_without, ending, preempts, priority};
 use super::queues::{is_complete, members, object};
-use super::{Scene, elastic};
+use super::{Scene, elastic, ports};
 use crate::State;
 use crate::cpus::{self, Asks, NodeCpus};
 use crate::devices::{self, Needs, NodeDevices, Policies};
@@ -213,15 +213,17 @@ fn units(before: &State, victims: &BTreeSet<ObjectId>) -> Result<Vec<BTreeSet<Ob
     Ok(units)
 }
 
-/// What a node holds, and how many pods: who is there and stays, who was given a seat, and for whom room is kept.
+/// What a node holds, and how many pods: who is there and stays, who was given a seat, and for whom room is kept. Then whether
+/// devices or CPUs are kept, and whether a port that a pod wants is taken or kept.
 fn held(
     before: &State,
-    (key, own): (&PodGroupKey, Option<i32>),
+    (key, asks): (&PodGroupKey, &Pod),
     node: &Node,
     gone: &BTreeSet<ObjectId>,
     seated: &[(ObjectId, ObjectId)],
-) -> (Resources, u32, bool) {
-    let (mut sum, mut count, mut keeps_hardware) = (Resources::default(), 0, false);
+) -> (Resources, u32, bool, bool) {
+    let own = priority(before, asks);
+    let (mut sum, mut count, mut keeps_hardware, mut has_port) = (Resources::default(), 0, false, false);
     for pod in before.pods().iter() {
         let is_there =
             pod.node == Some(node.meta.id) && !pod.status.phase.is_terminal() && !gone.contains(&pod.meta.id);
@@ -236,11 +238,12 @@ fn held(
         if is_there || is_seated || is_kept {
             sum = sum.plus(pod.spec.scheduling_request());
             count += 1;
+            has_port |= ports::conflict(asks, pod);
             keeps_hardware |=
                 is_kept && (pod.spec.asks_for_devices() || matches!(cpus::needs(before, pod), Ok(Some(_))));
         }
     }
-    (sum, count, keeps_hardware)
+    (sum, count, keeps_hardware, has_port)
 }
 
 fn has_room(node: &Node, (sum, count): (Resources, u32)) -> bool {
@@ -261,10 +264,12 @@ fn why_not(
     let mut seated = Vec::new();
     let mut ledgers = BTreeMap::<ObjectId, (NodeDevices, Option<NodeCpus>)>::new();
     for (pod, node) in seats {
-        let own = priority(before, pod);
-        let (sum, count, keeps_hardware) = held(before, (key, own), node, gone, &seated);
+        let (sum, count, keeps_hardware, has_port) = held(before, (key, pod), node, gone, &seated);
         if !has_room(node, (sum.plus(pod.spec.scheduling_request()), count + 1)) {
             return Some("room");
+        }
+        if has_port {
+            return Some("ports");
         }
         if check_node(&pod.spec, node).is_err() {
             return Some("the node");
@@ -314,6 +319,7 @@ fn has_others(before: &State, key: &PodGroupKey, seats: &Seats<'_>, gone: &BTree
         pod.spec == first.spec
             && pod.spec.node_name.is_none()
             && pod.spec.claims().next().is_none()
+            && pod.spec.host_ports().next().is_none()
             && !pod.spec.asks_for_devices()
             && matches!(cpus::needs(before, pod), Ok(None))
     };
@@ -328,11 +334,11 @@ fn has_others(before: &State, key: &PodGroupKey, seats: &Seats<'_>, gone: &BTree
     {
         return false;
     }
-    let (own, request) = (priority(before, first), first.spec.scheduling_request());
+    let request = first.spec.scheduling_request();
     let mut count = 0;
     for node in before.nodes().iter().filter(|node| check_node(&first.spec, node).is_ok()) {
         let gone = gone.iter().copied().chain(ending(before, node)).collect();
-        let (mut sum, mut pods, _) = held(before, (key, own), node, &gone, &[]);
+        let (mut sum, mut pods, ..) = held(before, (key, first), node, &gone, &[]);
         while count < seats.len() && has_room(node, (sum.plus(request), pods + 1)) {
             (sum, pods, count) = (sum.plus(request), pods + 1, count + 1);
         }

@@ -5,7 +5,7 @@ use bulkhead_types::{
     Resources, Transaction,
 };
 
-use super::{Scene, elastic, group_preemption};
+use super::{Scene, elastic, group_preemption, ports};
 use crate::State;
 use crate::cpus::{self, Asks};
 use crate::devices::{self, Needs, NodeDevices, Policies, ledger_of};
@@ -45,7 +45,7 @@ pub fn fits_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) ->
 fn why_not_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> Option<&'static str> {
     let own = priority(state, pod);
     let (mut sum, mut count, mut are_devices_kept) = (pod.spec.scheduling_request(), 1, false);
-    let mut are_cpus_kept = false;
+    let (mut are_cpus_kept, mut are_ports_taken) = (false, false);
     for other in state.pods().iter().filter(|other| other.meta.id != pod.meta.id) {
         let is_there = other.node == Some(node.meta.id)
             && !other.status.phase.is_terminal()
@@ -60,11 +60,15 @@ fn why_not_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> 
             sum = sum.plus(other.spec.scheduling_request());
             count += 1;
             are_devices_kept |= is_kept && other.spec.asks_for_devices();
+            are_ports_taken |= ports::conflict(pod, other);
             are_cpus_kept |= is_kept && matches!(cpus::needs(state, other), Ok(Some(_)));
         }
     }
     if pod.spec.asks_for_devices() && (are_devices_kept || !has_devices(state, pod, node, gone)) {
         return Some("devices");
+    }
+    if are_ports_taken {
+        return Some("ports");
     }
     match cpus::needs(state, pod) {
         Ok(None) => {}

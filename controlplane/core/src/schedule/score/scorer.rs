@@ -7,7 +7,8 @@ use smol_str::SmolStr;
 
 use super::most_allocated::Part;
 use super::{
-    SCORE_MAX, WHOLE, balanced_allocation, least_allocated, load_aware, most_allocated, shares_after,
+    SCORE_MAX, WHOLE, WantedImages, balanced_allocation, least_allocated, load_aware, most_allocated,
+    shares_after,
 };
 use crate::devices::{Ask, Needs};
 use crate::schedule::index::NodeEntry;
@@ -60,16 +61,26 @@ struct Own {
     balanced: u32,
     /// 0 unless the pods ask for it.
     load: u32,
+    /// 0 unless images tell nodes apart.
+    image: u32,
+    images: Option<WantedImages>,
 }
 
 impl Scorer {
-    pub(crate) fn new(config: &SchedulerConfig, wishes: Wishes, needs: Option<&Needs>) -> Self {
+    pub(crate) fn new(
+        config: &SchedulerConfig,
+        wishes: Wishes,
+        needs: Option<&Needs>,
+        images: Option<WantedImages>,
+    ) -> Self {
         let strategy = wishes.strategy.unwrap_or(config.strategy);
         let load = if wishes.load_aware { config.load_weight } else { 0 };
+        let image = if images.is_some() { config.image_weight } else { 0 };
         let plain = SchedulerConfig::default();
         let (fit, balanced) = (config.fit_weight, config.balanced_weight);
         let is_plain = strategy == plain.strategy
             && load == 0
+            && image == 0
             && (fit, balanced) == (plain.fit_weight, plain.balanced_weight)
             && config.resources == plain.resources;
         if is_plain {
@@ -90,7 +101,12 @@ impl Scorer {
         };
         let is_asked = |(counted, _): &(Counted, u32)| !matches!(counted, Counted::Devices(_, 0));
         let resources = config.resources.iter().map(counted).filter(is_asked).collect();
-        Self { own: Some(Box::new(Own { strategy, resources, fit, balanced, load })) }
+        Self { own: Some(Box::new(Own { strategy, resources, fit, balanced, load, image, images })) }
+    }
+
+    /// The images that count, as they were spread when that was looked at.
+    pub(crate) fn images(&self) -> Option<&WantedImages> {
+        self.own.as_ref()?.images.as_ref()
     }
 
     /// How good a node is for what is and will be reserved on it: 0 to twice [`SCORE_MAX`].
@@ -105,7 +121,9 @@ impl Scorer {
         };
         let balanced = WHOLE / u64::from(SCORE_MAX) * u64::from(balanced_allocation::score(shares));
         let load = if own.load > 0 { load_aware::score(request, entry) } else { 0 };
-        let weighted = [(own.fit, fit), (own.balanced, balanced), (own.load, load)];
+        let images = own.images.as_ref().filter(|_| own.image > 0);
+        let image = images.map_or(0, |wanted| wanted.score(entry.images.as_deref()));
+        let weighted = [(own.fit, fit), (own.balanced, balanced), (own.load, load), (own.image, image)];
         let weights: u64 = weighted.iter().map(|(weight, _)| u64::from(*weight)).sum();
         let sum: u64 = weighted.iter().map(|(weight, score)| u64::from(*weight) * score).sum();
         (2 * u64::from(SCORE_MAX) * sum / (weights.max(1) * WHOLE)) as u32
