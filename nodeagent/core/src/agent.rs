@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
-use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
+use bulkhead_types::{
+    AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision, SriovInterface,
+};
 use uuid::Uuid;
 
 use crate::devices::DeviceNews;
@@ -29,6 +31,8 @@ pub struct Agent {
     deletions: Deletions,
     /// What is to be told of the machine's devices.
     devices: DeviceNews,
+    /// What NICs shall be, as it was asked for last; `None` before an intent said so.
+    nics: Option<Vec<SriovInterface>>,
     /// Generation of the last accepted intent.
     generation: Revision,
     /// An intent was accepted since the lease was last invalid and a session began.
@@ -50,6 +54,7 @@ impl Agent {
             pods: BTreeMap::new(),
             deletions: Deletions::default(),
             devices: DeviceNews::default(),
+            nics: None,
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
@@ -213,6 +218,10 @@ impl Agent {
         self.intent_is_fresh = true;
         self.deletions.set(&intent.deleted_volumes);
         self.actions.extend(self.devices.want(intent.gpu.as_ref()).map(Action::SetGpuMode));
+        if self.nics.as_ref() != Some(&intent.nics) {
+            self.nics = Some(intent.nics.clone());
+            self.actions.push_back(Action::SetNics(intent.nics.clone()));
+        }
         let wanted: BTreeMap<ObjectId, &PodIntent> = intent.pods.iter().map(|pod| (pod.id, pod)).collect();
         for pod in self.pods.values_mut() {
             let entry = wanted.get(&pod.id).copied();

@@ -27,6 +27,7 @@ mod guard;
 pub mod hardware;
 mod input;
 mod note;
+pub mod passthrough;
 mod pod;
 pub mod qemu;
 pub mod reason;
