@@ -28,6 +28,8 @@ mod facts;
 mod guard;
 mod host;
 pub mod image;
+#[cfg(feature = "lab")]
+mod lab;
 mod logs;
 mod machine;
 mod passthrough;
@@ -56,6 +58,8 @@ pub use bulkhead_nodeagent_core::hardware;
 pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 pub use guard::run_guard;
+#[cfg(feature = "lab")]
+pub use lab::run_lab;
 pub use machine::MachineTree;
 
 // No planted bug is in this build: it would not compile.
