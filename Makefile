@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint sim laws soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab sim laws soak canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ lint:
 fix: ## Format, and apply what clippy can
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty
+
+lab: kernel ## Devices of an emulated machine with an IOMMU and SR-IOV: bound, reset, given to a guest in it, and back
+	cargo build --locked -p bulkhead-nodeagent --features lab --bin bulkhead-lab
+	scripts/lab.sh $(or $(CARGO_TARGET_DIR),target)/debug/bulkhead-lab $(BULKHEAD_KERNEL_DIR)
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)

@@ -71,6 +71,8 @@ pub struct AgentConfig {
     pub pods_max: u32,
     /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
     pub insecure_registries: Vec<String>,
+    /// Drivers of the host whose devices may be taken for guests, such as `nouveau`: those of others are the host's own.
+    pub take_devices_from: Vec<String>,
     /// Labels of the node.
     pub labels: StringMap,
     /// First and longest wait before a guest is started again, in milliseconds; the core's defaults when unset.
@@ -102,6 +104,7 @@ impl AgentConfig {
             memory_bytes: None,
             pods_max: PODS_MAX_DEFAULT,
             insecure_registries: Vec::new(),
+            take_devices_from: Vec::new(),
             labels: StringMap::new(),
             backoff_ms: None,
             adopt_cluster: None,

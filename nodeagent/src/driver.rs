@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
-use bulkhead_types::{GpuIntent, ObjectId};
-use tokio::sync::mpsc;
+use bulkhead_types::{GpuIntent, ObjectId, SriovInterface};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -27,6 +27,16 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Places in the session's queue that reports leave free.
 const ORDERS_RESERVED: usize = 16;
 
+/// Where the loop sends what it does not do itself.
+pub(crate) struct Outlets {
+    /// To the session.
+    pub(crate) orders: mpsc::Sender<Order>,
+    /// To the loop itself, for those who do things.
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// To who looks after NICs.
+    pub(crate) nics: watch::Sender<Vec<SriovInterface>>,
+}
+
 /// What the loop holds.
 pub(crate) struct Driver {
     agent: Agent,
@@ -38,6 +48,7 @@ pub(crate) struct Driver {
     retired: BTreeMap<ObjectId, JoinHandle<()>>,
     orders: mpsc::Sender<Order>,
     inputs: mpsc::Sender<Input>,
+    nics: watch::Sender<Vec<SriovInterface>>,
 }
 
 impl Driver {
@@ -46,11 +57,11 @@ impl Driver {
         host: Arc<Host>,
         boot_id: String,
         names: Names,
-        orders: mpsc::Sender<Order>,
-        inputs: mpsc::Sender<Input>,
+        outlets: Outlets,
     ) -> Self {
         let (pods, retired) = (BTreeMap::new(), BTreeMap::new());
-        Self { agent, host, boot_id, names, pods, retired, orders, inputs }
+        let Outlets { orders, inputs, nics } = outlets;
+        Self { agent, host, boot_id, names, pods, retired, orders, inputs, nics }
     }
 
     /// Runs until `shutdown` is done. Guests go on; the next agent adopts them.
@@ -142,6 +153,14 @@ impl Driver {
             vms.push(RecoveredVm { record, running, started_at_ms, last_console });
         }
         self.kill_strangers(&vms).await?;
+        // Only now does no process have any device whose pod is not known any more.
+        let pods = vms.iter().map(|vm| vm.record.pod).collect();
+        if let Err(reason) = self.host.passthrough.recover(pods).await {
+            tracing::error!(
+                reason,
+                "devices that no pod has any more are not given back; the next start tries again"
+            );
+        }
         self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
         Ok(())
     }
@@ -185,6 +204,7 @@ impl Driver {
                 }
                 Action::DeleteVolume { claim, volume } => self.delete_volume(claim, volume),
                 Action::Note(note) => tracing::info!("{note}"),
+                Action::SetNics(nics) => _ = self.nics.send_replace(nics),
                 Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
                 Action::Prepare { ref pod } => self.pod(pod.id).send(action),
                 Action::StartVm(ref start) => self.pod(start.pod.id).send(action),

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_nodeagent_core::hardware::cpu_topology;
+use bulkhead_nodeagent_core::hardware::{cpu_topology, discover, has_devices, missing_for_devices};
 use bulkhead_types::{
-    CpuTopology, LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Rare, Resources, StringMap,
+    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Rare, Resources, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -42,6 +42,7 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
     };
+    let obstacles = obstacles_to_devices(&MachineTree::new("/"));
     NodeFacts {
         capacity: found.max(allocatable),
         allocatable,
@@ -54,8 +55,14 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
             .to_str()
             .map_or_else(|_| SmolStr::default(), SmolStr::new),
         accelerator: SmolStr::new(accelerator.name()),
-        warnings: accelerator.warnings.iter().chain(&problem).map(SmolStr::new).collect(),
-        labels: labels(config),
+        warnings: accelerator
+            .warnings
+            .iter()
+            .chain(&problem)
+            .chain(&obstacles.warnings)
+            .map(SmolStr::new)
+            .collect(),
+        labels: labels(config, obstacles.is_ready),
         // Pods may reserve no more than there is, or the pools would not be enough for them.
         cpus: Rare::from(cpus.filter(|cpus| allocatable.cpu_millis <= u64::from(cpus.cpus().len()) * 1000)),
     }
@@ -77,10 +84,36 @@ fn cpus(config: &AgentConfig) -> (Option<CpuTopology>, Option<String>) {
     (Some(topology), problem)
 }
 
-/// The operator's labels, and what this build does.
-fn labels(config: &AgentConfig) -> StringMap {
+/// What keeps devices from guests.
+struct Obstacles {
+    is_ready: bool,
+    /// What is missing, each with its remedy; nothing where the machine has no device that pods could have.
+    warnings: Vec<String>,
+}
+
+fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
+    let missing = missing_for_devices(tree);
+    let mut reasons: Vec<String> =
+        missing.iter().map(|one| format!("{}: {}; {}", one.name, one.found, one.remedy)).collect();
+    let probe = Path::new("/sys/bus/pci/drivers_probe");
+    if missing.is_empty() && rustix::fs::access(probe, rustix::fs::Access::WRITE_OK).is_err() {
+        reasons.push("the agent may not write to /sys/bus/pci; run it as root".to_owned());
+    }
+    let is_ready = reasons.is_empty();
+    let classes = bulkhead_types::builtin_device_classes();
+    if is_ready || !has_devices(tree, &discover(tree), &classes) {
+        return Obstacles { is_ready, warnings: Vec::new() };
+    }
+    let warn = |reason| format!("devices cannot be attached to guests: {reason}");
+    Obstacles { is_ready, warnings: reasons.into_iter().map(warn).collect() }
+}
+
+/// The operator's labels, and what this build does on this machine.
+fn labels(config: &AgentConfig, attaches_devices: bool) -> StringMap {
     let mut labels = config.labels.clone();
-    for own in [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES] {
+    for own in
+        [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES].into_iter().chain(attaches_devices.then_some(LABEL_DEVICES))
+    {
         labels.insert(SmolStr::new_static(own), SmolStr::new_static("true"));
     }
     labels

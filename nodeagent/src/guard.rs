@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bulkhead_nodeagent_core::Guard;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, setrlimit};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -79,6 +79,9 @@ pub(crate) struct Orders {
     pub(crate) until_ms: u64,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
+    /// Memory that the guest's process may lock, in bytes, if that must be as much: its devices write to it.
+    #[serde(default)]
+    pub(crate) locked_bytes: Option<u64>,
 }
 
 /// Runs a guard until its guest has ended, in the guest's folder, and ends as the guest did. Its orders come on standard
@@ -111,6 +114,9 @@ fn guard(orders: &Orders) -> io::Result<Option<ExitStatus>> {
         tell(&Word::Over)?;
         return Ok(None);
     };
+    if let Some(bytes) = orders.locked_bytes {
+        allow_locked(bytes);
+    }
     let mut guest = match start(orders) {
         Ok(guest) => guest,
         Err(error) => {
@@ -124,6 +130,17 @@ fn guard(orders: &Orders) -> io::Result<Option<ExitStatus>> {
     let pidfd = pidfd_open(Pid::from_raw(pid).expect("a child is not 0"), PidfdFlags::empty())?;
     tell(&Word::Started(pid))?;
     watch(&mut guard, &mut guest, &pidfd, &renewals).map(Some)
+}
+
+/// Lets this process, and so its guest, lock so much memory. Who may not raise the limit may need none: the kernel tells the
+/// guest's process, and that tells its log.
+fn allow_locked(bytes: u64) {
+    let present = getrlimit(Resource::Memlock);
+    let raised = |limit: Option<u64>| limit.map(|limit| limit.max(bytes));
+    let wanted = Rlimit { current: raised(present.current), maximum: raised(present.maximum) };
+    if let Err(error) = setrlimit(Resource::Memlock, wanted) {
+        eprintln!("the guest may lock less than {bytes} bytes of memory: {error}");
+    }
 }
 
 fn listen() -> io::Result<UnixDatagram> {

@@ -11,6 +11,7 @@ use crate::KernelSource;
 use crate::boot::{BootAssets, BootError, BootSources};
 use crate::image::ImageStore;
 use crate::logs::LogStore;
+use crate::passthrough::Passthrough;
 use crate::records::Records;
 use crate::streams::StreamStore;
 use crate::volumes::Volumes;
@@ -30,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) guard: Vec<OsString>,
     /// Until when the node's lease runs, on the clock since boot, in milliseconds; 0 before the first.
     pub(crate) lease_until_ms: watch::Sender<u64>,
+    /// The devices of guests.
+    pub(crate) passthrough: Passthrough,
     pub(crate) accel: Accel,
     /// QEMU's system call filter works here.
     pub(crate) sandbox: bool,

@@ -29,8 +29,11 @@ mod guard;
 mod host;
 pub mod host_ports;
 pub mod image;
+#[cfg(feature = "lab")]
+mod lab;
 mod logs;
 mod machine;
+mod passthrough;
 mod pod;
 mod podio;
 mod probe;
@@ -51,10 +54,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
+use crate::error::At as _;
+
 pub use bulkhead_nodeagent_core::hardware;
 pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
 pub use error::AgentError;
 pub use guard::run_guard;
+#[cfg(feature = "lab")]
+pub use lab::run_lab;
 pub use machine::MachineTree;
 pub use streams::{GuestStream, GuestStreams};
 
@@ -101,6 +108,13 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
             ..image::ImageStoreOptions::default()
         },
     )?;
+    let passthrough = passthrough::Passthrough::open(
+        &data.path,
+        MachineTree::new("/"),
+        &boot_id,
+        &config.take_devices_from,
+    );
+    let passthrough = passthrough.at("read the notes on devices below", &data.path)?;
     let host = Arc::new(host::Host {
         data: data.path.clone(),
         records: records::Records::new(&data.path),
@@ -111,6 +125,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         qemu: config.qemu.clone(),
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),
+        passthrough: passthrough.clone(),
         accel: accelerator.accel,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
@@ -125,10 +140,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();
-    let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), orders, inputs);
+    let (nics, nics_wanted) = watch::channel(Vec::new());
+    let outlets = driver::Outlets { orders, inputs, nics };
+    let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
-    let looking = tokio::spawn(devices::watch(found));
+    let looking = tokio::spawn(devices::watch(passthrough, nics_wanted, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();

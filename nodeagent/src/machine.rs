@@ -1,10 +1,11 @@
 //! The machine's own files: the tree that the real hardware is read through.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent_core::hardware::{ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
+use bulkhead_nodeagent_core::passthrough::Machine;
 
 /// Files below a root: `/`, or a copy of another machine's files.
 #[derive(Clone, Debug)]
@@ -59,6 +60,25 @@ impl Tree for MachineTree {
             }
             Err(error) => Err(told(error)),
         }
+    }
+}
+
+impl Machine for MachineTree {
+    fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
+        // The file is there, or nothing is written: sysfs makes none, and a copy of one shall not grow.
+        let mut file = OpenOptions::new().write(true).open(self.path(path)).map_err(told)?;
+        // In one call: the kernel takes each as a whole command.
+        let written = file.write(text.as_bytes()).map_err(told)?;
+        if written == text.len() {
+            Ok(())
+        } else {
+            Err(TreeError::Other(format!("took {written} bytes only")))
+        }
+    }
+
+    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
+        let path = self.path(&format!("/dev/vfio/{group}"));
+        OpenOptions::new().read(true).write(true).open(path).map(drop).map_err(told)
     }
 }
 

@@ -125,6 +125,7 @@ impl Trial<'_> {
             size: GuestSize { cpus: 1, memory_bytes: PROBE_MEMORY_BYTES },
             boot: self.boot,
             disks: Vec::new(),
+            devices: Vec::new(),
             dir: &dir,
             sandbox: self.sandbox,
         });

@@ -393,7 +393,7 @@ record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
     deleted_volumes: vec(deleted_volume(), 0..3), gpu: of(devices::gpu_intent()),
-    cpu_pools: of(cpu_pools()),
+    cpu_pools: of(cpu_pools()), nics: vec(sriov_interface(), 0..3),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });

@@ -279,6 +279,8 @@ impl World {
             // Simulated nodes keep nothing, so nothing is left of it.
             Action::DeleteVolume { claim, .. } => self.tell_agent(number, Input::VolumeDeleted { claim }),
             Action::SetGpuMode(gpu) => self.set_gpu_mode(number, gpu),
+            // The NICs of simulated machines have as many functions as they have.
+            Action::SetNics(_) => {}
             about_a_pod => self.act_on_pod(number, about_a_pod),
         }
     }

@@ -127,6 +127,7 @@ impl World {
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
             | Action::SetGpuMode(_)
+            | Action::SetNics(_)
             | Action::Note(_) => return,
         };
         let free_us = host.busy_until_us.get(&pod).copied().unwrap_or(0).max(self.now_us);

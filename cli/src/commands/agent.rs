@@ -74,6 +74,10 @@ pub(crate) struct AgentArgs {
     /// Most pods
     #[arg(long, default_value_t = PODS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) pods_max: u32,
+    /// Drivers of the host whose devices pods may have, such as nouveau: they are unbound for a pod and bound again after
+    /// it. Devices of other drivers are the host's own
+    #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
+    pub(crate) take_devices_from: Vec<String>,
     /// Labels of the node, KEY=VALUE; what an operator sets wins
     #[arg(long, value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE,...")]
     pub(crate) labels: Vec<(SmolStr, SmolStr)>,
@@ -154,6 +158,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
+        take_devices_from: args.take_devices_from,
         labels: args.labels.into_iter().chain(pool).collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
     })

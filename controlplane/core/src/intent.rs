@@ -31,7 +31,9 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let gpu = state.nodes().get(node).and_then(|node| devices::gpu_intent(state, node));
     let deleted_volumes = deleted.collect();
     let cpu_pools = cpus::pools(state, node);
-    Some(Intent { node, incarnation, generation: state.revision(), pods, deleted_volumes, gpu, cpu_pools })
+    let nics = state.sriov_state_of(node).map(|nics| nics.spec.interfaces.clone()).unwrap_or_default();
+    let generation = state.revision();
+    Some(Intent { node, incarnation, generation, pods, deleted_volumes, gpu, cpu_pools, nics })
 }
 
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
@@ -108,7 +110,7 @@ fn within(room: &mut usize, resolved: ResolvedPod) -> ResolvedPod {
     }
 }
 
-/// The nodes whose intent a change touches: of a pod its node, of a claim that ends the one that keeps it, of a ConfigMap
+/// The nodes whose intent a change touches: of a pod its node, of what NICs shall be theirs, of a claim that ends the one that keeps it, of a ConfigMap
 /// or Secret those of the pods that refer to it. `state` may be later than the change.
 #[must_use]
 pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
@@ -136,6 +138,13 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) || has_mode(state, slice.node) => {
             vec![slice.node]
         }
+        // What was reported is known to who reported it.
+        (Object::SriovNetworkNodeState(present), Some(Object::SriovNetworkNodeState(former)))
+            if present.spec.interfaces == former.spec.interfaces =>
+        {
+            vec![]
+        }
+        (Object::SriovNetworkNodeState(nics), _) => vec![nics.node],
         // Which partitions a mode means is said by the classes.
         (Object::DeviceClass(_), _) => {
             let nodes = state.nodes().iter().filter(|node| node.spec.gpu.get().is_some());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, VolumeFiles};
+use bulkhead_types::{AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -90,6 +90,9 @@ pub enum Action {
     /// Bring the cards into a mode, with exactly the partitions that it says. Answer: `GpuMode` once they are in it; none as long
     /// as they are not. It may be asked for again. Concerns no pod.
     SetGpuMode(GpuIntent),
+    /// Bring these NICs to where they shall be, and leave all others as they are: their virtual functions, with the drivers of
+    /// those. What becomes of it is told with the devices. Concerns no pod.
+    SetNics(Vec<SriovInterface>),
     /// Something for the log.
     Note(Note),
 }

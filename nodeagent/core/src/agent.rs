@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
-use bulkhead_types::{AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision};
+use bulkhead_types::{
+    AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision, SriovInterface,
+};
 use uuid::Uuid;
 
 use crate::devices::DeviceNews;
@@ -32,6 +34,8 @@ pub struct Agent {
     devices: DeviceNews,
     /// The same of its images.
     images: ImageNews,
+    /// What NICs shall be, as it was asked for last; `None` before an intent said so.
+    nics: Option<Vec<SriovInterface>>,
     /// Generation of the last accepted intent.
     generation: Revision,
     /// An intent was accepted since the lease was last invalid and a session began.
@@ -54,6 +58,7 @@ impl Agent {
             deletions: Deletions::default(),
             devices: DeviceNews::default(),
             images: ImageNews::default(),
+            nics: None,
             generation: 0,
             intent_is_fresh: false,
             lease_end_handled: true,
@@ -219,6 +224,10 @@ impl Agent {
         self.intent_is_fresh = true;
         self.deletions.set(&intent.deleted_volumes);
         self.actions.extend(self.devices.want(intent.gpu.as_ref()).map(Action::SetGpuMode));
+        if self.nics.as_ref() != Some(&intent.nics) {
+            self.nics = Some(intent.nics.clone());
+            self.actions.push_back(Action::SetNics(intent.nics.clone()));
+        }
         let wanted: BTreeMap<ObjectId, &PodIntent> = intent.pods.iter().map(|pod| (pod.id, pod)).collect();
         for pod in self.pods.values_mut() {
             let entry = wanted.get(&pod.id).copied();

@@ -28,6 +28,7 @@ pub mod hardware;
 mod images;
 mod input;
 mod note;
+pub mod passthrough;
 mod pod;
 pub mod qemu;
 pub mod reason;

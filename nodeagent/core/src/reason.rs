@@ -28,6 +28,10 @@ pub const WAITING_FOR_LEASE: &str = "WaitingForLease";
 pub const WAITING_FOR_VOLUME: &str = "WaitingForVolume";
 /// The volume of a claim that was in use is not on the node any more.
 pub const VOLUME_MISSING: &str = "VolumeMissing";
+/// A device that the pod was given cannot be attached to its guest.
+pub const DEVICE_NOT_ATTACHED: &str = "DeviceNotAttached";
+/// The machine has not the memory left that a guest with devices takes at once.
+pub const MEMORY_NOT_PINNED: &str = "MemoryNotPinned";
 /// The record that must precede a guest could not be written.
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
 /// Something that the spec refers to is not there, or cannot be used.

@@ -2,7 +2,7 @@
 
 use bulkhead_nodeagent_core::hardware::{
     Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, Sriov, cpu_topology, device_class_of,
-    discover, preconditions,
+    discover, has_devices, missing_for_devices, preconditions,
 };
 use bulkhead_types::{DeviceRole, NamedDeviceClass};
 use expect_test::{Expect, expect};
@@ -248,6 +248,36 @@ fn check_preconditions(tree: &MemoryTree, expected: Expect) {
     let lines: Vec<_> =
         found.iter().map(|one| format!("{}: {:?}, {}\n", one.name, one.outcome, one.found)).collect();
     expected.assert_eq(&lines.concat());
+}
+
+/// An agent says that it can attach devices when nothing of this is left.
+#[test]
+fn what_is_missing_for_devices_is_told_with_its_remedy() {
+    let check = |tree: &MemoryTree, expected: &[&str]| {
+        let missing = missing_for_devices(tree);
+        assert!(missing.iter().all(|one| !one.remedy.is_empty()), "{missing:?}");
+        assert_eq!(missing.iter().map(|one| one.name).collect::<Vec<_>>(), expected);
+    };
+    let mut tree = MemoryTree::new();
+    check(&tree, &["iommu", "vfio", "vfio-file"]);
+    tree.file("/sys/class/iommu/dmar0/intel-iommu/version", "1:0\n");
+    check(&tree, &["vfio", "vfio-file"]);
+    tree.file("/sys/bus/pci/drivers/vfio-pci/bind", "").file("/dev/vfio/vfio", "");
+    check(&tree, &[]);
+    let nothing = discover(&tree);
+    assert!(!has_devices(&tree, &nothing, &classes()), "and warnings are for machines with devices");
+    assert!(has_devices(&server(), &discover(&server()), &classes()));
+}
+
+/// Kernels before 5.15 do not name the ways to reset a function.
+#[test]
+fn an_old_kernel_can_reset_too() {
+    let mut tree = MemoryTree::new();
+    function(&mut tree, "0000:3b:00.0", "pci0000:3a", "10de:20b5", "030200", &[("reset", "")]);
+    function(&mut tree, "0000:3c:00.0", "pci0000:3a", "10de:20b5", "030200", &[]);
+    let found = discover(&tree);
+    assert_eq!(found.functions[&bdf("0000:3b:00.0")].reset_methods, ["default"]);
+    assert!(found.functions[&bdf("0000:3c:00.0")].reset_methods.is_empty());
 }
 
 #[test]

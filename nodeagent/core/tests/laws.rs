@@ -119,7 +119,10 @@ impl World {
                     }
                 }
                 Action::PersistLease { until_ms } => self.lease = Some(until_ms),
-                Action::Note(_) | Action::DeleteVolume { .. } | Action::SetGpuMode(_) => {}
+                Action::Note(_)
+                | Action::DeleteVolume { .. }
+                | Action::SetGpuMode(_)
+                | Action::SetNics(_) => {}
                 Action::StartVm(start) => {
                     self.check_start(start.pod.id, start.instance);
                     self.asked.entry(start.pod.id).or_default().push_back(Action::StartVm(start));
@@ -225,6 +228,7 @@ impl World {
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
             | Action::SetGpuMode(_)
+            | Action::SetNics(_)
             | Action::Note(_) => {}
         }
     }

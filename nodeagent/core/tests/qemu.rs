@@ -25,6 +25,7 @@ fn base() -> QemuCommand {
         qmp: None,
         blockdevs: vec![],
         devices: vec![],
+        pci_hole64_bytes: None,
         sandbox: None,
         pidfile: None,
     }
@@ -159,20 +160,58 @@ fn disks() {
 fn devices_of_the_host() {
     check(
         |c| {
-            c.devices.push(Device::PcieRootPort(PcieRootPort { id: "rp0".to_owned(), chassis: 1, slot: 0 }));
-            c.devices.push(Device::VfioPci(VfioPci {
-                id: "vf0".to_owned(),
-                host: "0000:3b:00.1".parse().expect("valid"),
-                bus: "rp0".to_owned(),
-            }));
             c.devices.push(Device::VirtioRngPci(VirtioRngPci { id: "rng0".to_owned() }));
+            c.pass_through(&[host_device("0000:3b:00.1", &[1 << 20]), host_device("0000:3b:00.2", &[])]);
         },
         expect![[r#"
-            -device pcie-root-port,id=rp0,chassis=1,slot=0
-            -device vfio-pci,id=vf0,host=0000:3b:00.1,bus=rp0
+            -device pcie-root-port,id=port0,chassis=1,slot=0,addr=0x10.0x0,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev0,host=0000:3b:00.1,bus=port0
+            -device pcie-root-port,id=port1,chassis=2,slot=1,addr=0x10.0x1,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev1,host=0000:3b:00.2,bus=port1
             -device virtio-rng-pci,id=rng0
         "#]],
     );
+}
+
+fn host_device(address: &str, memory_bars_bytes: &[u64]) -> HostDevice {
+    HostDevice { address: address.parse().expect("valid"), memory_bars_bytes: memory_bars_bytes.to_vec() }
+}
+
+#[test]
+fn pain_27_large_regions_have_room() {
+    let gpu = |n: u8| host_device(&format!("0000:{n:02x}:00.0"), &[16 << 20, 64 << 30, 32 << 20]);
+    let gpus: Vec<_> = (0x3b..0x43).map(gpu).collect();
+    check(
+        |c| c.pass_through(&gpus[..2]),
+        expect![[r#"
+            -global q35-pcihost.pci-hole64-size=549755813888
+            -device pcie-root-port,id=port0,chassis=1,slot=0,addr=0x10.0x0,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev0,host=0000:3b:00.0,bus=port0
+            -device pcie-root-port,id=port1,chassis=2,slot=1,addr=0x10.0x1,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev1,host=0000:3c:00.0,bus=port1
+        "#]],
+    );
+    assert_eq!(
+        hole_bytes(&gpus),
+        Some(2 << 40),
+        "eight of 64 GiB and a little, each where a multiple of it begins"
+    );
+    assert_eq!(hole_bytes(&[host_device("0000:3b:00.0", &[8 << 30])]), None, "the board's own is enough");
+    assert_eq!(hole_bytes(&[]), None);
+}
+
+#[test]
+fn pain_26_all_memory_of_a_guest_with_devices_is_pinned() {
+    assert_eq!(locked_bytes(4 << 30), 5 << 30);
+    let meminfo = |kib: u64| format!("MemTotal:       99999999 kB\nMemAvailable:   {kib} kB\n");
+    let (guest, tables) = (4 << 20, 16 << 10);
+    assert_eq!(check_pinned(&meminfo(guest + tables), 4 << 30), Ok(()));
+    let refused = check_pinned(&meminfo(guest + tables - 1), 4 << 30).expect_err("a page is missing");
+    assert_eq!(
+        refused,
+        "a guest with devices has all of its memory pinned: 4112 MiB are needed, and the machine has 4111 MiB left"
+    );
+    assert_eq!(check_pinned("", 4 << 30), Ok(()), "a machine that does not say how much it has left");
 }
 
 #[test]

@@ -52,7 +52,8 @@ impl PodHandle {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(ACTIONS_MAX);
         let images = Images::default();
-        let worker = Worker { host, pod, inputs, images, preparing: None, record_error: None, vm };
+        let worker =
+            Worker { host, pod, inputs, images, preparing: None, attaching: None, record_error: None, vm };
         let task = tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
@@ -81,6 +82,8 @@ struct Worker {
     inputs: mpsc::Sender<Input>,
     images: Images,
     preparing: Option<JoinHandle<()>>,
+    /// Binds the pod's devices beside its images; never cut short.
+    attaching: Option<JoinHandle<()>>,
     /// The last record could not be written: nothing may start.
     record_error: Option<io::Error>,
     vm: Option<Vm>,
@@ -139,6 +142,7 @@ impl Worker {
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
             | Action::SetGpuMode(_)
+            | Action::SetNics(_)
             | Action::Note(_) => {
                 unreachable!("the driver keeps these for itself")
             }
@@ -147,6 +151,15 @@ impl Worker {
 
     async fn prepare(&mut self, pod: PodIntent) {
         self.stop_preparing().await;
+        if !pod.devices.is_empty() {
+            let (passthrough, id, devices) = (self.host.passthrough.clone(), pod.id, pod.devices.clone());
+            self.attaching = Some(tokio::spawn(async move {
+                // The start does it again, and says what is wrong: another guest may still have one of them.
+                if let Err(reason) = passthrough.attach(id, &devices).await {
+                    tracing::debug!(pod = %id, reason, "devices are not ready yet");
+                }
+            }));
+        }
         let (host, images, inputs) = (Arc::clone(&self.host), Arc::clone(&self.images), self.inputs.clone());
         self.preparing = Some(tokio::spawn(prepare::run(host, pod, images, inputs)));
     }
@@ -154,6 +167,9 @@ impl Worker {
     async fn stop_preparing(&mut self) {
         if let Some(task) = self.preparing.take() {
             task.abort();
+            let _ = task.await;
+        }
+        if let Some(task) = self.attaching.take() {
             let _ = task.await;
         }
     }
@@ -218,6 +234,11 @@ impl Worker {
         }
         self.images.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let (host, pod) = (Arc::clone(&self.host), self.pod);
+        if let Err(reason) = self.give_back_devices().await {
+            // The core asks again.
+            tracing::error!(%pod, reason, "the pod's devices cannot be given back");
+            return;
+        }
         match blocking(move || remove_all(&host, pod, keep_logs)).await {
             Ok(()) => {
                 let _ = self.inputs.send(Input::VmGone { pod }).await;
@@ -225,6 +246,17 @@ impl Worker {
             // The core asks again.
             Err(error) => tracing::error!(%pod, %error, "the pod's files cannot be removed"),
         }
+    }
+
+    /// Gives back the pod's devices, whose guest is gone. One that is sick by now is told of before the pod is: it must not be
+    /// given away meanwhile.
+    async fn give_back_devices(&self) -> Result<(), String> {
+        let sick = self.host.passthrough.release(self.pod).await?;
+        if !sick.is_empty() {
+            let (_, devices) = self.host.passthrough.look(None).await;
+            let _ = self.inputs.send(Input::Devices(devices)).await;
+        }
+        Ok(())
     }
 }
 

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
+use bulkhead_nodeagent_core::qemu::{check_pinned, locked_bytes};
 use bulkhead_nodeagent_core::{StartVm, reason};
 use bulkhead_types::{
-    Container, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
+    Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
 use prost::Message as _;
 use tracing::{Instrument as _, Span};
@@ -110,23 +111,35 @@ pub(super) async fn run(
     let (config, disks) = configure(host, &start, images, span)?;
     let pod_dir = host.records.pod_dir(start.pod.id);
     let dir = host.records.instance_dir(start.pod.id, start.instance);
+    let files = start.pod.resolved.get().map(|resolved| resolved.volumes.clone()).unwrap_or_default();
+    let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
+    let encoded = kept.encode_to_vec();
+    let on_disk: Vec<_> = disks.iter().map(|disk| disk.disk.clone()).collect();
+    let made = dir.clone();
+    let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone());
+    let attaching = host.passthrough.attach(start.pod.id, &start.pod.devices).instrument(span.clone());
+    let (made, devices) = tokio::join!(making, attaching);
+    made??;
+    let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
+    if !devices.is_empty() {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        check_pinned(&meminfo, start.size.memory_bytes)
+            .map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))?;
+    }
+    let locked_bytes = (!devices.is_empty()).then(|| locked_bytes(start.size.memory_bytes));
     let command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
         uuid: start.pod.uid,
         accel: host.accel,
         size: start.size,
         boot: &boot,
-        disks: disks.iter().map(|disk| disk.disk.clone()).collect(),
+        disks: on_disk,
+        devices,
         dir: &dir,
         sandbox: host.sandbox,
     });
-    let files = start.pod.resolved.get().map(|resolved| resolved.volumes.clone()).unwrap_or_default();
-    let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
-    let encoded = kept.encode_to_vec();
-    let made = dir.clone();
-    blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone()).await??;
     let process = match start.lease_until_ms {
-        Some(until_ms) => start_guarded(host, until_ms, command.to_args(), &dir).await?,
+        Some(until_ms) => start_guarded(host, until_ms, command.to_args(), locked_bytes, &dir).await?,
         None => Process::start(&host.qemu, &command.to_args(), &dir).map_err(|e| qemu_error(host, e))?,
     };
     tracing::info!(parent: span, pid = process.pid, "guest started");
@@ -148,10 +161,11 @@ async fn start_guarded(
     host: &Host,
     until_ms: u64,
     args: Vec<String>,
+    locked_bytes: Option<u64>,
     dir: &Path,
 ) -> Result<Process, StartError> {
     let until_ms = until_ms.max(*host.lease_until_ms.borrow());
-    let orders = Orders { until_ms, program: host.qemu.clone(), args };
+    let orders = Orders { until_ms, program: host.qemu.clone(), args, locked_bytes };
     guarded::start(&host.guard, &orders, dir).await.map_err(|refusal| match refusal {
         guarded::Refusal::LeaseOver => {
             StartError::new(reason::LEASE_EXPIRED, "the node's lease ran out before the guest could start")
@@ -211,7 +225,9 @@ fn configure(
         disks.push(PlannedDisk::overlay(&image.path, serial.clone(), size_bytes));
         let resolved = start.pod.resolved.get().map(|resolved| &resolved.containers);
         let resolved = resolved.and_then(|all| all.iter().find(|one| one.name == container.name));
-        container_config(spec, container, resolved, image, hostname, serial)
+        let mut config = container_config(spec, container, resolved, image, hostname, serial)?;
+        show_devices(&start.pod, container, &mut config.env);
+        Ok::<_, StartError>(config)
     };
     let init_containers = spec.init_containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
     let containers = spec.containers.iter().map(&mut container).collect::<Result<Vec<_>, _>>()?;
@@ -237,6 +253,19 @@ fn configure(
     };
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
     Ok((config, disks))
+}
+
+/// Sets the variables by which a container knows its devices: those of one variable in order, with commas.
+fn show_devices(pod: &PodIntent, container: &Container, env: &mut Vec<String>) {
+    let mut shown = BTreeMap::<&str, Vec<&str>>::new();
+    let named = |one: &&DeviceIntent| one.container == container.name && !one.visible_env.is_empty();
+    for device in pod.devices.iter().filter(named) {
+        shown.entry(device.visible_env.as_str()).or_default().push(device.visible_as.as_str());
+    }
+    for (name, values) in shown {
+        env.retain(|entry| entry.split_once('=').is_none_or(|(other, _)| other != name));
+        env.push(format!("{name}={}", values.join(",")));
+    }
 }
 
 /// The volumes of a pod, and a disk for each that needs one.

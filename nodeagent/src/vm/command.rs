@@ -38,6 +38,8 @@ pub(crate) struct Machinery<'a> {
     pub(crate) size: GuestSize,
     pub(crate) boot: &'a BootAssets,
     pub(crate) disks: Vec<Disk>,
+    /// Devices of the host.
+    pub(crate) devices: Vec<HostDevice>,
     /// The instance's folder; QEMU runs in it.
     pub(crate) dir: &'a Path,
     pub(crate) sandbox: bool,
@@ -74,7 +76,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
             name: PORT_NAME.to_owned(),
         }),
     ];
-    QemuCommand {
+    let mut command = QemuCommand {
         name: Name { guest: parts.name.clone(), debug_threads: true },
         uuid: MachineUuid(parts.uuid),
         machine: Machine { machine_type: MachineType::Q35, usb: false, dump_guest_core: false },
@@ -96,7 +98,12 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         qmp: Some(Qmp { chardev: "qmp".to_owned() }),
         blockdevs: blockdevs.collect(),
         devices: channel.into_iter().chain(disks).collect(),
+        pci_hole64_bytes: None,
         sandbox: parts.sandbox.then_some(Sandbox::STRICT),
         pidfile: Some(parts.dir.join(PID_FILE).display().to_string()),
+    };
+    if !parts.devices.is_empty() {
+        command.pass_through(&parts.devices);
     }
+    command
 }

@@ -3,13 +3,13 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICES_PER_POD_MAX, ITEMS_MAX, Intent, Joined,
-    NETWORKS_PER_POD_MAX, PodIntent, PodUsage, VOLUMES_MAX,
+    NETWORKS_PER_POD_MAX, PodIntent, PodUsage, SRIOV_INTERFACES_MAX, VOLUMES_MAX,
 };
 
 use super::{ConvertError, read, wire_field, wire_struct};
 use crate::v1;
 
-wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools });
+wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools, nics (SRIOV_INTERFACES_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
     devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
-    NodeImages, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
+    NodeImages, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared, SriovInterface,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -27,6 +27,8 @@ pub struct Intent {
     pub gpu: Option<GpuIntent>,
     /// What pods run on that have no CPUs of their own; unset: anywhere.
     pub cpu_pools: Option<CpuPools>,
+    /// What its NICs shall be, by PCI address; those that are not named are left as they are.
+    pub nics: Vec<SriovInterface>,
 }
 
 /// The mode that an agent brings its cards into.

@@ -371,3 +371,32 @@ fn a_pod_that_ends_gets_no_values() {
     state.put(Object::Pod(Arc::new(pod)));
     assert!(intent_of(&state, NODE).expect("a node").pods[0].resolved.get().is_none());
 }
+
+#[test]
+fn what_nics_shall_be_is_sent_when_it_changes_and_what_they_are_is_not() {
+    use bulkhead_types::{SriovInterface, SriovNetworkNodeState, SriovNetworkNodeStateStatus};
+    let nics = |num_vfs, step: &str| {
+        let nic = SriovInterface {
+            pci_address: "0000:60:00.0".into(),
+            name: "eno0".into(),
+            num_vfs,
+            mtu: None,
+            link_type: None,
+            vf_groups: vec![],
+        };
+        let mut state = SriovNetworkNodeState {
+            meta: ObjectMeta::new(None, Name::new("node-0").expect("valid")),
+            node: NODE,
+            spec: Default::default(),
+            status: SriovNetworkNodeStateStatus { step: step.into(), ..Default::default() },
+        };
+        state.spec.interfaces.push(nic);
+        Object::SriovNetworkNodeState(Arc::new(state))
+    };
+    let check = |present: Object, former: Option<Object>, expected: &[ObjectId]| {
+        assert_eq!(nodes_touched(&state(), &change(present, former, ChangeType::Modified)), expected);
+    };
+    check(nics(2, ""), None, &[NODE]);
+    check(nics(4, ""), Some(nics(2, "")), &[NODE]);
+    check(nics(4, "Draining"), Some(nics(4, "")), &[]);
+}

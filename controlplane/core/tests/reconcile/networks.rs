@@ -64,6 +64,7 @@ fn a_policy_makes_functions_a_resource_and_pods_attach_networks_by_them() {
     assert_eq!((told.networks[0].interface.as_str(), told.networks[0].prefix), ("ib0", 24));
     assert!(told.networks[0].mac.starts_with("02:"));
     assert!(told.unique, "whoever has a function and an address is alone");
+    assert_eq!((&intent.nics, intent.nics.len()), (&cluster.nics(node).spec.interfaces, 1));
     // A pod that ends gives both back, and who waits is woken.
     report(&mut cluster, "a", false);
     cluster.rest();
@@ -348,6 +349,8 @@ fn pain_19_functions_of_a_policy_that_is_gone_are_not_called_succeeded() {
     assert_eq!(state.spec.interfaces[0].num_vfs, 0);
     assert_eq!(state.status.sync_status, SriovSyncStatus::InProgress);
     assert_eq!(cluster.counts(node, VF), "0/0/0");
+    let told = intent_of(cluster.state(), node).expect("it is there").nics;
+    assert_eq!(told.iter().map(|nic| nic.num_vfs).collect::<Vec<_>>(), [0], "its agent is to take them away");
     cluster.tell_devices(node, vec![nic(0, 0)]);
     cluster.rest();
     let state = cluster.nics(node);

@@ -1,9 +1,12 @@
 //! Functions as the control plane knows devices: everything that pods could have, with who has it.
 
+use std::collections::BTreeMap;
+
 use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare, SriovLinkType};
 use smol_str::SmolStr;
 
-use super::{Inventory, LinkType, PciFunction, Sriov};
+use super::{Bdf, Inventory, LinkType, PciFunction, Sriov};
+use crate::passthrough::{Known, NO_RESET, NicReport, can_be_reset, interface_up};
 
 /// Drivers that hold a function for guests: nobody else uses what they have.
 const DRIVERS_FOR_GUESTS: [&str; 2] = ["vfio-pci", "pci-stub"];
@@ -22,6 +25,44 @@ impl Inventory {
     pub fn devices(&self) -> Vec<Device> {
         let functions = self.functions.values().filter(|function| is_device(function));
         functions.zip(0..).map(|(function, index)| device(function, index)).collect()
+    }
+
+    /// The same with what the agent knows beside: what pods have is told as it was before, so that nothing of it changes with
+    /// their guests; what goes to nobody is not healthy; drivers from which functions may be taken are no use of the host; and
+    /// what became of the NICs.
+    #[must_use]
+    pub fn devices_as(&self, known: Known<'_>, nics: &BTreeMap<Bdf, NicReport>) -> Vec<Device> {
+        let mut devices = self.devices();
+        for device in &mut devices {
+            let Some(function) = device.address.parse().ok().and_then(|at: Bdf| self.functions.get(&at))
+            else {
+                continue;
+            };
+            match known.bindings.get(&function.address) {
+                Some(binding) => {
+                    device.driver = SmolStr::new(binding.driver.as_deref().unwrap_or_default());
+                    device.in_use_by = SmolStr::default();
+                }
+                None if function.driver.as_ref().is_some_and(|driver| known.take_from.contains(driver))
+                    && interface_up(function).is_none() =>
+                {
+                    device.in_use_by = SmolStr::default();
+                }
+                None => {}
+            }
+            let unhealthy = |code: SmolStr, since_ms| DeviceHealth::Unhealthy { code, since_ms };
+            if let Some(kept) = known.quarantined.get(&function.address) {
+                device.health = unhealthy(kept.code.clone(), kept.since_ms);
+            } else if device.in_use_by.is_empty() && function.iommu_group.is_some() && !can_be_reset(function)
+            {
+                device.health = unhealthy(SmolStr::new_static(NO_RESET), 0);
+            }
+            if let (Some(report), Some(facts)) = (nics.get(&function.address), device.nic.get()) {
+                let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
+                device.nic = Rare::some(NicFacts { step, sync_error, ..facts.clone() });
+            }
+        }
+        devices
     }
 }
 
@@ -65,7 +106,7 @@ fn device(function: &PciFunction, index: u32) -> Device {
 /// Base class of network controllers, Ethernet and InfiniBand. PCI Code and ID Assignment Specification, section 1.
 const CLASS_NETWORK: u32 = 0x02;
 
-/// What a function is as a NIC that can have virtual functions. The agent applies no policy yet, so it says nothing of that.
+/// What a function is as a NIC that can have virtual functions; what became of policies is added by [`Inventory::devices_as`].
 fn nic(function: &PciFunction) -> Rare<NicFacts> {
     let Sriov::Physical { vfs_max, vfs, .. } = &function.sriov else { return Rare::NONE };
     if function.class >> 16 != CLASS_NETWORK {

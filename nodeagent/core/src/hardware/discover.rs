@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
             bridges,
             iommu_group: self.target("iommu_group").and_then(|group| group.parse().ok()),
             acs: self.acs(),
-            reset_methods: self.text("reset_method").map_or_else(Vec::new, |text| words(&text)),
+            reset_methods: self.reset_methods(),
             link: self.link(),
             memory_bars_bytes: self.bars(),
             sriov: self.sriov()?,
@@ -153,6 +153,17 @@ impl<'a> Reader<'a> {
     fn id(&self, file: &str) -> Result<u16, String> {
         let number = self.number(file)?;
         u16::try_from(number).map_err(|_| format!("{file} is {number:#x}, more than 16 bits"))
+    }
+
+    /// Kernels before 5.15 do not name them, and have a file to reset the function by where there are any.
+    fn reset_methods(&self) -> Vec<String> {
+        let has_file =
+            || self.tree.list(&self.dir).is_ok_and(|names| names.iter().any(|name| name == "reset"));
+        match self.text("reset_method") {
+            Some(text) => words(&text),
+            None if has_file() => vec!["default".to_owned()],
+            None => Vec::new(),
+        }
     }
 
     fn acs(&self) -> Acs {

@@ -70,6 +70,21 @@ pub fn preconditions(
     ]
 }
 
+/// What is missing for the attachment of any device at all, whatever pods could have of this machine; empty when nothing is.
+#[must_use]
+pub fn missing_for_devices(tree: &dyn Tree) -> Vec<Precondition> {
+    let inventory = Inventory::default();
+    let host = Host { tree, inventory: &inventory, classes: &[] };
+    let all = [host.iommu_units(), host.vfio_driver(), host.vfio_file()];
+    all.into_iter().filter(|one| one.outcome != Outcome::Met).collect()
+}
+
+/// Whether a machine has anything that a class means, or could make virtual functions that one does.
+#[must_use]
+pub fn has_devices(tree: &dyn Tree, inventory: &Inventory, classes: &[NamedDeviceClass]) -> bool {
+    Host { tree, inventory, classes }.wants_devices()
+}
+
 struct Host<'a> {
     tree: &'a dyn Tree,
     inventory: &'a Inventory,
@@ -197,6 +212,10 @@ impl Host<'_> {
     }
 
     fn iommu(&self) -> Precondition {
+        self.for_devices(self.iommu_units())
+    }
+
+    fn iommu_units(&self) -> Precondition {
         let units = self.tree.list("/sys/class/iommu").unwrap_or_default();
         let (outcome, found) = if units.is_empty() {
             (Outcome::Missing, "no IOMMU is on".to_owned())
@@ -205,7 +224,7 @@ impl Host<'_> {
         };
         let remedy =
             "turn VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on (AMD: on by itself)";
-        self.for_devices(answer("iommu", Need::Devices, outcome, found, remedy))
+        answer("iommu", Need::Devices, outcome, found, remedy)
     }
 
     fn pass_through(&self) -> Precondition {
@@ -230,6 +249,26 @@ impl Host<'_> {
     }
 
     fn vfio(&self) -> Precondition {
+        self.for_devices(self.vfio_driver())
+    }
+
+    /// The file through which groups are given to a process.
+    fn vfio_file(&self) -> Precondition {
+        let there = self.tree.list("/dev/vfio").is_ok_and(|names| names.iter().any(|name| name == "vfio"));
+        let (outcome, found) = match there {
+            true => (Outcome::Met, "/dev/vfio/vfio is there"),
+            false => (Outcome::Missing, "there is no /dev/vfio/vfio"),
+        };
+        answer(
+            "vfio-file",
+            Need::Devices,
+            outcome,
+            found,
+            "modprobe vfio_iommu_type1, and see that /dev is a devtmpfs",
+        )
+    }
+
+    fn vfio_driver(&self) -> Precondition {
         let there = self.has("/sys/bus/pci/drivers/vfio-pci");
         let (outcome, found) = if there {
             (Outcome::Met, "vfio-pci is loaded")
@@ -238,7 +277,7 @@ impl Host<'_> {
         };
         let remedy =
             "modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf";
-        self.for_devices(answer("vfio", Need::Devices, outcome, found, remedy))
+        answer("vfio", Need::Devices, outcome, found, remedy)
     }
 
     fn drivers(&self) -> Precondition {

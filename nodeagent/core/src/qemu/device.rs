@@ -68,6 +68,10 @@ pub struct PcieRootPort {
     pub chassis: u8,
     /// The slot.
     pub slot: u16,
+    /// Its own place on the board: device and function. Several ports are functions of one device.
+    pub addr: (u8, u8),
+    /// I/O space for what is behind it, in bytes; QEMU's 4 KiB leave room for a dozen ports only.
+    pub io_reserve_bytes: u64,
 }
 
 /// A device of the host.
@@ -94,7 +98,14 @@ impl Device {
             }
             Self::VirtioRngPci(d) => Opts::new("virtio-rng-pci").set("id", &d.id),
             Self::PcieRootPort(d) => {
-                Opts::new("pcie-root-port").set("id", &d.id).set("chassis", d.chassis).set("slot", d.slot)
+                let (device, function) = d.addr;
+                Opts::new("pcie-root-port")
+                    .set("id", &d.id)
+                    .set("chassis", d.chassis)
+                    .set("slot", d.slot)
+                    .set("addr", format!("{device:#x}.{function:#x}"))
+                    .flag("multifunction", true)
+                    .set("io-reserve", d.io_reserve_bytes)
             }
             Self::VfioPci(d) => Opts::new("vfio-pci").set("id", &d.id).set("host", d.host).set("bus", &d.bus),
         };

@@ -6,10 +6,12 @@ mod chardev;
 mod device;
 mod machine;
 mod option;
+mod passthrough;
 
 pub use chardev::*;
 pub use device::*;
 pub use machine::*;
+pub use passthrough::*;
 
 /// A whole command line, without the program's name.
 ///
@@ -42,6 +44,8 @@ pub struct QemuCommand {
     pub blockdevs: Vec<Blockdev>,
     /// `-device`, in order.
     pub devices: Vec<Device>,
+    /// `-global q35-pcihost.pci-hole64-size`: room above memory for what devices map, in bytes; the board's own when unset.
+    pub pci_hole64_bytes: Option<u64>,
     /// `-sandbox`
     pub sandbox: Option<Sandbox>,
     /// `-pidfile`
@@ -68,6 +72,9 @@ impl QemuCommand {
         args.extend(self.chardevs.iter().flat_map(Chardev::args));
         args.extend(self.serial.iter().flat_map(Serial::args));
         args.extend(self.qmp.iter().flat_map(Qmp::args));
+        if let Some(bytes) = self.pci_hole64_bytes {
+            args.extend(["-global".to_owned(), format!("q35-pcihost.pci-hole64-size={bytes}")]);
+        }
         args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
         args.extend(self.devices.iter().flat_map(Device::args));
         args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.to_args()));

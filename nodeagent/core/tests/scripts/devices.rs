@@ -1,6 +1,6 @@
 //! Devices of pods that vanish, and what is told of the machine's devices.
 
-use bulkhead_types::{CpuPools, CpuSet, Device, DeviceIntent, Intent, PodIntent};
+use bulkhead_types::{CpuPools, CpuSet, Device, DeviceIntent, Intent, PodIntent, SriovInterface};
 
 use super::*;
 
@@ -131,6 +131,41 @@ fn guests_run_on_their_own_cpus_or_on_those_of_their_pool() {
             1000 stop #7/1 grace 5000
             1000 cpus #7/1 3
             1000 report [#7 100000003 Running running x0]
+        "#]],
+    );
+}
+
+#[test]
+fn nics_are_asked_for_when_what_they_shall_be_changes() {
+    let nic = |num_vfs| SriovInterface {
+        pci_address: "0000:86:00.0".into(),
+        name: "eth7".into(),
+        num_vfs,
+        mtu: None,
+        link_type: None,
+        vf_groups: vec![],
+    };
+    let wants = |incarnation, generation, num_vfs| {
+        let Input::Intent(intent) = intent(incarnation, generation, vec![]) else { panic!("an intent") };
+        In(Input::Intent(Intent { nics: vec![nic(num_vfs)], ..intent }))
+    };
+    check(
+        vec![
+            (0, In(recovered())),
+            (5, In(joined(1))),
+            (10, wants(1, 100, 2)),
+            (20, wants(1, 101, 2)),
+            // Older than what was accepted.
+            (30, wants(1, 99, 8)),
+            (40, wants(1, 102, 4)),
+            (50, wants(1, 103, 0)),
+        ],
+        expect![[r#"
+            0 join
+            10 nics 0000:86:00.0=2
+            30 note: intent of generation 99 refused, 101 was accepted before
+            40 nics 0000:86:00.0=4
+            50 nics 0000:86:00.0=0
         "#]],
     );
 }

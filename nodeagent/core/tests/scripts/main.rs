@@ -78,6 +78,12 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),
             Action::PersistLease { until_ms } => format!("lease {until_ms}"),
+            // Every first intent says so, most often that there are none.
+            Action::SetNics(nics) if nics.is_empty() => continue,
+            Action::SetNics(nics) => {
+                let nics = nics.iter().map(|nic| format!(" {}={}", nic.pci_address, nic.num_vfs));
+                format!("nics{}", nics.collect::<String>())
+            }
             Action::SetGpuMode(gpu) => format!("gpu mode {}", gpu.mode),
             Action::DeleteVolume { claim, volume } => {
                 format!("delete volume {} of {claim}", volume.as_u128())

@@ -28,6 +28,7 @@ fn deleting_volumes(generation: u64, pods: Vec<bulkhead_types::PodIntent>, volum
         deleted_volumes,
         gpu: None,
         cpu_pools: None,
+        nics: vec![],
     }))
 }
 

@@ -99,6 +99,7 @@ pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) ->
         deleted_volumes: vec![],
         gpu: None,
         cpu_pools: None,
+        nics: vec![],
     })
 }
 

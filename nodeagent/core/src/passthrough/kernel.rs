@@ -1,0 +1,350 @@
+//! A kernel in memory: sysfs of PCI functions that acts on what is written, as Linux does.
+//!
+//! What Linux does that matters here: `driver_override` alone moves nothing; `unbind` wants the function's own address;
+//! `drivers_probe` binds the override's driver if it is loaded, else the function's own, but never a virtual function whose
+//! physical one does not probe, unless it has an override; a number of virtual functions is taken after 0 only; virtual
+//! functions are without a driver while `sriov_drivers_autoprobe` is 0; a group's file is there while vfio-pci has any of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::machine::{DEVICES, VFIO_PCI, file, line, number};
+use super::{Machine, Seen};
+use crate::hardware::{Bdf, MemoryTree, Tree, TreeError};
+
+const DRIVERS: &str = "/sys/bus/pci/drivers";
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct KernelModel {
+    tree: MemoryTree,
+    /// The driver that is each function's own.
+    own_drivers: BTreeMap<Bdf, String>,
+    loaded: BTreeSet<String>,
+    /// Functions whose reset fails.
+    broken_resets: BTreeSet<Bdf>,
+    /// Groups that some other process has open.
+    busy_groups: BTreeSet<u32>,
+    /// More virtual functions than these fail to be made.
+    vfs_limit: Option<u32>,
+    /// So many looks pass until virtual functions that were asked for are there.
+    slow_looks: u32,
+    /// Virtual functions that will be there.
+    coming: Vec<(u32, Bdf, u32)>,
+    /// How often each function was reset.
+    resets: BTreeMap<Bdf, u32>,
+}
+
+impl KernelModel {
+    /// A machine with an IOMMU and these drivers loaded, vfio-pci among them.
+    #[must_use]
+    pub fn new(drivers: &[&str]) -> Self {
+        let mut model = Self::default();
+        for driver in drivers.iter().chain(&[VFIO_PCI]) {
+            model.loaded.insert((*driver).to_owned());
+            model.tree.file(&format!("{DRIVERS}/{driver}/module_loaded"), "");
+        }
+        model.tree.file("/sys/class/iommu/dmar0/devices", "").file("/dev/vfio/vfio", "");
+        model.tree.file("/sys/bus/pci/drivers_probe", "");
+        model
+    }
+
+    /// Puts a function there: `ids` as `vendor:device`, its class, its IOMMU group, its own driver, which has it, and further
+    /// files.
+    ///
+    /// # Panics
+    /// When the texts are none of those.
+    pub fn function(
+        &mut self,
+        address: &str,
+        ids: &str,
+        class: &str,
+        group: Option<u32>,
+        own_driver: Option<&str>,
+        files: &[(&str, &str)],
+    ) -> &mut Self {
+        let bdf: Bdf = address.parse().expect("an address");
+        let (vendor, device) = ids.split_once(':').expect("vendor:device");
+        let dir = format!("/sys/devices/pci0000:00/0000:00:01.0/{address}");
+        self.tree.symlink(
+            &format!("{DEVICES}/{address}"),
+            &format!("../../../devices/pci0000:00/0000:00:01.0/{address}"),
+        );
+        for (name, content) in
+            [("vendor", vendor), ("device", device), ("subsystem_vendor", vendor), ("class", class)]
+        {
+            self.tree.file(&format!("{dir}/{name}"), format!("0x{content}\n"));
+        }
+        self.tree.file(&format!("{dir}/subsystem_device"), "0x0001\n");
+        self.tree.file(&format!("{dir}/driver_override"), "(null)\n");
+        self.tree.file(&format!("{dir}/reset_method"), "flr bus\n").file(&format!("{dir}/reset"), "");
+        if let Some(group) = group {
+            self.tree
+                .symlink(&format!("{dir}/iommu_group"), &format!("../../../../kernel/iommu_groups/{group}"));
+        }
+        for (name, content) in files {
+            match *content {
+                "absent" => _ = self.tree.remove(&format!("{dir}/{name}")),
+                content => _ = self.tree.file(&format!("{dir}/{name}"), content),
+            }
+        }
+        if let Some(driver) = own_driver {
+            self.own_drivers.insert(bdf, driver.to_owned());
+            self.bind(bdf, driver);
+        }
+        self
+    }
+
+    /// From now on this function's reset fails, or works again.
+    pub fn break_reset(&mut self, address: Bdf, is_broken: bool) {
+        if is_broken {
+            self.broken_resets.insert(address)
+        } else {
+            self.broken_resets.remove(&address)
+        };
+    }
+
+    /// Some other process has this group's file open, or not any more.
+    pub fn occupy_group(&mut self, group: u32, is_busy: bool) {
+        if is_busy {
+            self.busy_groups.insert(group)
+        } else {
+            self.busy_groups.remove(&group)
+        };
+    }
+
+    /// More virtual functions than these cannot be made.
+    pub fn limit_functions(&mut self, count: Option<u32>) {
+        self.vfs_limit = count;
+    }
+
+    /// Virtual functions are there only after so many [`Self::pass_time`].
+    pub fn slow_functions(&mut self, looks: u32) {
+        self.slow_looks = looks;
+    }
+
+    /// A driver is not loaded any more.
+    pub fn unload(&mut self, driver: &str) {
+        self.loaded.remove(driver);
+        self.tree.remove(&format!("{DRIVERS}/{driver}"));
+    }
+
+    /// A function is pulled out.
+    pub fn pull_out(&mut self, address: Bdf) {
+        self.tree.remove(&format!("{DEVICES}/{address}"));
+    }
+
+    /// How often a function was reset.
+    #[must_use]
+    pub fn resets(&self, address: Bdf) -> u32 {
+        self.resets.get(&address).copied().unwrap_or_default()
+    }
+
+    /// A function as it is.
+    #[must_use]
+    pub fn seen(&self, address: Bdf) -> Option<Seen> {
+        Seen::of(self, address)
+    }
+
+    /// What a slow machine does meanwhile.
+    pub fn pass_time(&mut self) {
+        for (left, ..) in &mut self.coming {
+            *left = left.saturating_sub(1);
+        }
+        let there: Vec<_> =
+            self.coming.iter().filter(|(left, ..)| *left == 0).map(|(_, nic, n)| (*nic, *n)).collect();
+        self.coming.retain(|(left, ..)| *left > 0);
+        there.into_iter().for_each(|(nic, n)| self.add_function(nic, n));
+    }
+
+    fn bind(&mut self, address: Bdf, driver: &str) {
+        let dir = self.dir(address);
+        self.tree.symlink(&format!("{dir}/driver"), &format!("../../../../bus/pci/drivers/{driver}"));
+        if driver == VFIO_PCI
+            && let Some(group) = self.group(address)
+        {
+            self.tree.file(&format!("/dev/vfio/{group}"), "");
+        }
+    }
+
+    fn dir(&self, address: Bdf) -> String {
+        format!("/sys/devices/pci0000:00/0000:00:01.0/{address}")
+    }
+
+    fn group(&self, address: Bdf) -> Option<u32> {
+        self.tree.link(&file(address, "iommu_group")).ok()?.rsplit('/').next()?.parse().ok()
+    }
+
+    fn unbind(&mut self, address: Bdf) -> Result<(), TreeError> {
+        let seen = self.seen(address).and_then(|seen| seen.driver).ok_or(TreeError::NotFound)?;
+        let dir = self.dir(address);
+        self.tree.remove(&format!("{dir}/driver"));
+        if let Some(group) = self.group(address).filter(|_| seen == VFIO_PCI) {
+            let others = self
+                .tree
+                .list(DEVICES)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|name| name.parse::<Bdf>().ok());
+            let mut others = others.filter(|other| self.group(*other) == Some(group));
+            if !others
+                .any(|other| self.seen(other).is_some_and(|seen| seen.driver.as_deref() == Some(VFIO_PCI)))
+            {
+                self.tree.remove(&format!("/dev/vfio/{group}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, address: Bdf) -> Result<(), TreeError> {
+        let seen = self.seen(address).ok_or_else(|| TreeError::Other("no such device".to_owned()))?;
+        if seen.driver.is_some() {
+            return Ok(());
+        }
+        let physical = self.tree.link(&file(address, "physfn")).ok();
+        let physical = physical.and_then(|target| target.rsplit('/').next()?.parse::<Bdf>().ok());
+        let probes = physical.is_none_or(|nic| {
+            line(&self.tree, &file(nic, "sriov_drivers_autoprobe")).as_deref() != Some("0")
+        });
+        let driver = match seen.driver_override {
+            Some(driver) => Some(driver),
+            None => self.own_drivers.get(&address).filter(|_| probes).cloned(),
+        };
+        if let Some(driver) = driver.filter(|driver| self.loaded.contains(driver)) {
+            self.bind(address, &driver);
+        }
+        Ok(())
+    }
+
+    fn set_functions(&mut self, nic: Bdf, count: u32) -> Result<(), TreeError> {
+        let other = |text: &str| Err(TreeError::Other(text.to_owned()));
+        let present = number(&self.tree, &file(nic, "sriov_numvfs")).unwrap_or_default();
+        if count > number(&self.tree, &file(nic, "sriov_totalvfs")).unwrap_or_default() {
+            return other("Numerical result out of range");
+        }
+        if count == present {
+            return Ok(());
+        }
+        if self.seen(nic).is_none_or(|seen| seen.driver.is_none()) {
+            return other("No such file or directory");
+        }
+        if count > 0 && present > 0 {
+            return other("Device or resource busy");
+        }
+        if self.vfs_limit.is_some_and(|limit| count > limit) {
+            return other("Cannot allocate memory");
+        }
+        let dir = self.dir(nic);
+        for n in 0..present {
+            let vf = function_of(nic, n);
+            let _ = self.unbind(vf);
+            self.pull_out(vf);
+            let of_vf = self.dir(vf);
+            self.tree.remove(&of_vf).remove(&format!("{dir}/virtfn{n}"));
+            self.own_drivers.remove(&vf);
+        }
+        self.coming.clear();
+        self.tree.file(&format!("{dir}/sriov_numvfs"), format!("{count}\n"));
+        for n in 0..count {
+            match self.slow_looks {
+                0 => self.add_function(nic, n),
+                looks => self.coming.push((looks + n, nic, n)),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_function(&mut self, nic: Bdf, n: u32) {
+        let vf = function_of(nic, n);
+        let driver = self.own_drivers.get(&nic).map(|driver| format!("{driver}_vf"));
+        let word = |name: &str| {
+            line(&self.tree, &file(nic, name)).unwrap_or_default().trim_start_matches("0x").to_owned()
+        };
+        let (ids, class) = (format!("{}:{}", word("vendor"), word("device")), word("class"));
+        let group = 100 + n;
+        self.function(&vf.to_string(), &ids, &class, Some(group), None, &[]);
+        let (dir, of_vf) = (self.dir(nic), self.dir(vf));
+        self.tree.symlink(&format!("{of_vf}/physfn"), &format!("../{nic}"));
+        self.tree.symlink(&format!("{dir}/virtfn{n}"), &format!("../{vf}"));
+        if let Some(driver) = driver {
+            self.loaded.insert(driver.clone());
+            self.own_drivers.insert(vf, driver);
+        }
+        let _ = self.probe(vf);
+    }
+}
+
+/// The address of a NIC's function, as far as one bus goes.
+fn function_of(nic: Bdf, n: u32) -> Bdf {
+    let place = u32::from(nic.device()) * 8 + u32::from(nic.function()) + n + 1;
+    let text = format!("{:04x}:{:02x}:{:02x}.{}", nic.domain, nic.bus, place / 8, place % 8);
+    text.parse().expect("below 256")
+}
+
+impl Tree for KernelModel {
+    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+        self.tree.read(path)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        self.tree.list(path)
+    }
+
+    fn link(&self, path: &str) -> Result<String, TreeError> {
+        self.tree.link(path)
+    }
+}
+
+impl Machine for KernelModel {
+    fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
+        let other = |text: &str| TreeError::Other(text.to_owned());
+        let word = text.trim();
+        if path == "/sys/bus/pci/drivers_probe" {
+            return self.probe(word.parse().map_err(|_| other("Invalid argument"))?);
+        }
+        let rest = path.strip_prefix(&format!("{DEVICES}/")).ok_or(TreeError::NotFound)?;
+        let (address, name) = rest.split_once('/').ok_or(TreeError::NotFound)?;
+        let address: Bdf = address.parse().map_err(|_| TreeError::NotFound)?;
+        if name != "driver/unbind" {
+            self.tree.read(path)?;
+        }
+        let dir = self.dir(address);
+        match name {
+            "driver_override" => {
+                let kept = if word.is_empty() { "(null)" } else { word };
+                self.tree.file(&format!("{dir}/driver_override"), format!("{kept}\n"));
+                Ok(())
+            }
+            "driver/unbind" if word == address.to_string() => self.unbind(address),
+            "driver/unbind" => Err(other("No such device")),
+            "reset" if self.broken_resets.contains(&address) => Err(other("Inappropriate ioctl for device")),
+            "reset" => {
+                *self.resets.entry(address).or_default() += 1;
+                Ok(())
+            }
+            "sriov_numvfs" => {
+                self.set_functions(address, word.parse().map_err(|_| other("Invalid argument"))?)
+            }
+            "sriov_drivers_autoprobe" => {
+                self.tree.file(&format!("{dir}/{name}"), format!("{word}\n"));
+                Ok(())
+            }
+            name if name.starts_with("net/") && name.ends_with("/mtu") => {
+                let mtu: u32 = word.parse().map_err(|_| other("Invalid argument"))?;
+                if !(68..=9000).contains(&mtu) {
+                    return Err(other("Invalid argument"));
+                }
+                self.tree.file(&format!("{dir}/{name}"), format!("{mtu}\n"));
+                Ok(())
+            }
+            _ => Err(TreeError::Denied),
+        }
+    }
+
+    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
+        self.tree.read(&format!("/dev/vfio/{group}"))?;
+        if self.busy_groups.contains(&group) {
+            return Err(TreeError::Other("Device or resource busy".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! What is done to a machine for its functions, and nothing else.
+
+use crate::hardware::{Bdf, Tree, TreeError};
+
+/// The folder of all functions.
+pub(super) const DEVICES: &str = "/sys/bus/pci/devices";
+/// The driver that gives functions to guests.
+pub const VFIO_PCI: &str = "vfio-pci";
+
+/// A machine whose functions can be bound: its files, some of which are written.
+pub trait Machine: Tree {
+    /// Writes a text into a file that is there, in one call: the kernel acts on it before this returns, or refuses.
+    ///
+    /// # Errors
+    /// When the file is not there, or what the kernel says.
+    fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError>;
+
+    /// Opens the device file of an IOMMU group and lets go of it again: only one process may have it at a time.
+    ///
+    /// # Errors
+    /// When it is not there, or somebody has it.
+    fn try_group(&mut self, group: u32) -> Result<(), TreeError>;
+}
+
+/// A file of a function.
+pub(super) fn file(address: Bdf, name: &str) -> String {
+    format!("{DEVICES}/{address}/{name}")
+}
+
+/// A file's first line, without what is around it; `None` when it cannot be read.
+pub(super) fn line(machine: &(impl Tree + ?Sized), path: &str) -> Option<String> {
+    let bytes = machine.read(path).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    Some(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// A number in a file.
+pub(super) fn number(machine: &(impl Tree + ?Sized), path: &str) -> Option<u32> {
+    line(machine, path)?.parse().ok()
+}
+
+/// Whether a function is there.
+pub(super) fn is_there(machine: &(impl Tree + ?Sized), address: Bdf) -> bool {
+    machine.read(&file(address, "vendor")).is_ok()
+}

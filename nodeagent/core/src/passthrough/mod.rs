@@ -1,0 +1,40 @@
+//! Functions of the host that guests get: bound to vfio-pci, reset and given back as they were; and virtual functions, made.
+//!
+//! ```text
+//!  sysfs ──► Seen ──┐
+//!  Binding ─────────┼─► next step ─► Machine, Notebook ─► looked at again, until nothing is left to do
+//!  what is wanted ──┘
+//!
+//!  group.rs       which functions go together, and what forbids it: the rules of IOMMU groups
+//!  step.rs        one function: what is seen and what is remembered say which step is next
+//!  work.rs        the steps are done, and looked at; what an agent that died left half done is finished or undone
+//!  functions.rs   the virtual functions of a NIC: how many, with which driver
+//!  kernel.rs      a kernel in memory, for tests: it does what Linux does
+//! ```
+//!
+//! Every step is found from what is seen, so it does not matter how far another agent came. What sysfs cannot say — which
+//! driver a function had, and that a guest may have had it — is remembered durably before it is needed. What was remembered
+//! in another boot of the machine means nothing: the kernel has bound everything anew.
+//!
+//! A function that cannot be reset after a guest had it goes to nobody any more (`Quarantine`), not to the host either.
+//!
+//! Source: "VFIO" (`driver-api/vfio.rst`), "sysfs-bus-pci" of Linux.
+
+mod functions;
+mod group;
+mod kernel;
+mod machine;
+mod notes;
+mod step;
+mod work;
+
+pub use functions::*;
+pub use group::*;
+pub use kernel::KernelModel;
+pub use machine::*;
+pub use notes::*;
+pub use step::*;
+pub use work::*;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Functions of this machine on their way to guests and back, one at a time.
+//!
+//! ```text
+//!  pod ─ attach, release ─┐                        ┌─► Machine: sysfs, /dev/vfio
+//!  NICs ─ apply ──────────┼─► one lock ─► core ────┤
+//!  devices ─ look ────────┘                        └─► Notes: <data>/devices/<address>.json             who has what
+//!                                                             <data>/devices/quarantine/<address>.json  what goes to nobody
+//! ```
+//! What is to be done is decided in `bulkhead_nodeagent_core::passthrough`. A file of the quarantine that somebody removes is
+//! a function that is well again.
+
+mod notes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, discover};
+use bulkhead_nodeagent_core::passthrough::{
+    self as core, Known, Machine, NicReport, NicWork, Notebook as _, Progress, Request, addresses,
+};
+use bulkhead_nodeagent_core::qemu::HostDevice;
+use bulkhead_types::{Device, DeviceIntent, ObjectId};
+use smol_str::SmolStr;
+
+use crate::clock;
+use notes::Notes;
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Passthrough {
+    inner: Arc<Mutex<Inner>>,
+    /// The pods that have functions, for who must not wait for a reset only to find that out.
+    holders: Arc<Mutex<BTreeSet<ObjectId>>>,
+    boot_id: SmolStr,
+    take_from: Arc<[String]>,
+}
+
+struct Inner {
+    machine: Box<dyn Machine + Send>,
+    notes: Notes,
+    /// What became of the NICs, as it was told last.
+    nics: BTreeMap<Bdf, NicReport>,
+}
+
+impl std::fmt::Debug for Passthrough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passthrough").field("boot_id", &self.boot_id).finish_non_exhaustive()
+    }
+}
+
+impl Passthrough {
+    /// Reads what is remembered in a data directory. Functions of the drivers `take_from` may be taken for guests.
+    ///
+    /// # Errors
+    /// When a note cannot be read: the function that it is about may be with a guest.
+    pub(crate) fn open(
+        data: &Path,
+        machine: impl Machine + Send + 'static,
+        boot_id: &str,
+        take_from: &[String],
+    ) -> io::Result<Self> {
+        let inner = Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new() };
+        let holders = holders(&inner.notes);
+        Ok(Self {
+            inner: Arc::new(Mutex::new(inner)),
+            holders: Arc::new(Mutex::new(holders)),
+            boot_id: SmolStr::new(boot_id),
+            take_from: take_from.into(),
+        })
+    }
+
+    /// Does something with the machine and the notes, alone, where it holds nobody up.
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Self, &mut Inner) -> T + Send + 'static) -> T {
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut inner = this.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = work(&this, &mut inner);
+            *this.holders.lock().unwrap_or_else(PoisonError::into_inner) = holders(&inner.notes);
+            done
+        });
+        match done.await {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// What the agent's last life left: see [`core::recover`].
+    pub(crate) async fn recover(&self, known: BTreeSet<ObjectId>) -> Result<Vec<Bdf>, String> {
+        self.with(move |this, inner| {
+            let machine: &mut dyn Machine = &mut *inner.machine;
+            core::recover(machine, &mut inner.notes, &this.boot_id, &|pod| known.contains(&pod))
+        })
+        .await
+    }
+
+    /// Binds the devices of a pod for its guest; see [`core::attach`]. Tells those that the guest gets.
+    pub(crate) async fn attach(
+        &self,
+        pod: ObjectId,
+        devices: &[DeviceIntent],
+    ) -> Result<Vec<HostDevice>, String> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = addresses(devices)?;
+        self.with(move |this, inner| {
+            let request = Request { pod, boot_id: this.boot_id.clone(), take_from: &this.take_from };
+            let machine: &mut dyn Machine = &mut *inner.machine;
+            core::attach(machine, &mut inner.notes, &request, &wanted).map_err(|error| error.to_string())?;
+            let found = discover(machine);
+            Ok(wanted.iter().filter_map(|at| found.functions.get(at)).map(HostDevice::from).collect())
+        })
+        .await
+    }
+
+    /// Gives back what a pod has; its guest must be gone. Tells what is in quarantine now.
+    pub(crate) async fn release(&self, pod: ObjectId) -> Result<Vec<Bdf>, String> {
+        if !self.holders.lock().unwrap_or_else(PoisonError::into_inner).contains(&pod) {
+            return Ok(Vec::new());
+        }
+        self.with(move |_, inner| core::release(&mut *inner.machine, &mut inner.notes, pod)).await
+    }
+
+    /// What the machine has now, and what the control plane is told of it; `nics` is what became of those, unless that is known.
+    pub(crate) async fn look(&self, nics: Option<BTreeMap<Bdf, NicReport>>) -> (Inventory, Vec<Device>) {
+        self.with(move |this, inner| {
+            if let Some(nics) = nics {
+                inner.nics = nics;
+            }
+            if let Err(error) = inner.notes.read_quarantine() {
+                tracing::warn!(%error, "what is in quarantine cannot be read; it stays as it was");
+            }
+            let found = discover(&*inner.machine);
+            let known = Known {
+                bindings: inner.notes.bindings(),
+                quarantined: inner.notes.quarantined(),
+                take_from: &this.take_from,
+            };
+            let devices = found.devices_as(known, &inner.nics);
+            (found, devices)
+        })
+        .await
+    }
+
+    /// Does what can be done now for a NIC.
+    pub(crate) async fn advance(&self, mut work: NicWork) -> (NicWork, Progress) {
+        self.with(move |_, inner| {
+            let progress = work.advance(&mut *inner.machine, inner.notes.bindings(), clock::boot_ms());
+            (work, progress)
+        })
+        .await
+    }
+}
+
+fn holders(notes: &Notes) -> BTreeSet<ObjectId> {
+    notes.bindings().values().map(|binding| binding.pod).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Functions over a kernel in memory, with notes on disk and agents that come and go.
+
+use bulkhead_nodeagent_core::passthrough::{KernelModel, VFIO_PCI};
+use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface, SriovVfGroup};
+
+use super::*;
+
+const POD: ObjectId = ObjectId(7);
+const CARD: &str = "0000:42:00.0";
+const NIC: &str = "0000:86:00.0";
+
+fn kernel() -> KernelModel {
+    let mut kernel = KernelModel::new(&["nvme", "mlx5_core"]);
+    kernel.function(CARD, "1d22:3684", "120000", Some(44), None, &[("resource", "0x1000 0x1fff 0x200\n")]);
+    kernel.function("0000:41:00.0", "144d:a80a", "010802", Some(43), Some("nvme"), &[]);
+    let nic = [("sriov_totalvfs", "8\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")];
+    kernel.function(NIC, "15b3:101b", "020000", Some(45), Some("mlx5_core"), &nic);
+    kernel
+}
+
+fn at(text: &str) -> Bdf {
+    text.parse().expect("an address")
+}
+
+fn intent(address: &str) -> DeviceIntent {
+    DeviceIntent {
+        container: "main".into(),
+        resource: "example.com/card".into(),
+        device: address.into(),
+        address: address.into(),
+        share: None,
+        lost: false,
+        visible_env: SmolStr::default(),
+        visible_as: SmolStr::default(),
+    }
+}
+
+fn open(data: &Path, kernel: KernelModel) -> Passthrough {
+    Passthrough::open(data, kernel, "boot", &[]).expect("readable notes")
+}
+
+/// The machine, and who it is told to be with.
+impl Passthrough {
+    fn change<T>(&self, change: impl FnOnce(&mut dyn Machine) -> T) -> T {
+        change(&mut *self.inner.lock().expect("whole").machine)
+    }
+
+    fn driver(&self, address: &str) -> Option<String> {
+        self.change(|machine| core::Seen::of(machine, at(address))).expect("it is there").driver
+    }
+
+    async fn device(&self, address: &str) -> Device {
+        let (_, devices) = self.look(None).await;
+        devices.into_iter().find(|device| device.address == address).expect("it is told")
+    }
+}
+
+#[tokio::test]
+async fn devices_go_to_a_guest_and_come_back_and_the_next_agent_knows_of_both() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let first = open(dir.path(), kernel());
+    let before = first.device(CARD).await;
+    let given = first.attach(POD, &[intent(CARD)]).await.expect("it is free");
+    assert_eq!((given.len(), given[0].memory_bars_bytes.as_slice()), (1, &[4096][..]));
+    assert_eq!(first.device(CARD).await, before, "what is told of a device does not change with its guests");
+    let taken = first.attach(ObjectId(8), &[intent(CARD)]).await.expect_err("it is taken");
+    assert!(taken.contains("is held by pod #7"), "{taken}");
+    // An agent that starts again, on the same machine.
+    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Box::new(kernel()));
+    drop(first);
+    let second = Passthrough::open(dir.path(), Boxed(machine), "boot", &[]).expect("readable notes");
+    assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
+    assert_eq!(second.driver(CARD).as_deref(), Some(VFIO_PCI), "its guest may run");
+    assert_eq!(second.release(POD).await, Ok(vec![]));
+    assert_eq!(second.driver(CARD), None);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("devices")).expect("listed").count(),
+        1,
+        "only the quarantine is left"
+    );
+    assert_eq!(second.release(POD).await, Ok(vec![]), "again is nothing");
+}
+
+/// A machine that another agent had.
+struct Boxed(Box<dyn Machine + Send>);
+
+impl bulkhead_nodeagent_core::hardware::Tree for Boxed {
+    fn read(&self, path: &str) -> Result<Vec<u8>, bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.read(path)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.list(path)
+    }
+
+    fn link(&self, path: &str) -> Result<String, bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.link(path)
+    }
+}
+
+impl Machine for Boxed {
+    fn write(&mut self, path: &str, text: &str) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.write(path, text)
+    }
+
+    fn try_group(&mut self, group: u32) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.try_group(group)
+    }
+}
+
+#[tokio::test]
+async fn pain_30_a_sick_device_is_told_until_its_note_is_removed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut sick = kernel();
+    sick.break_reset(at(CARD), true);
+    let agent = open(dir.path(), sick);
+    agent.attach(POD, &[intent(CARD)]).await.expect("it is free");
+    assert_eq!(agent.release(POD).await, Ok(vec![at(CARD)]));
+    let told = agent.device(CARD).await;
+    let DeviceHealth::Unhealthy { code, since_ms } = told.health else { panic!("{told:?}") };
+    assert!(code == "ResetFailed" && since_ms > 0);
+    let refused = agent.attach(POD, &[intent(CARD)]).await.expect_err("it goes to nobody");
+    assert!(refused.contains("quarantine (ResetFailed): reset failed"), "{refused}");
+    std::fs::remove_file(dir.path().join(format!("devices/quarantine/{CARD}.json")))
+        .expect("an operator's hand");
+    assert_eq!(agent.device(CARD).await.health, DeviceHealth::Healthy);
+    agent.attach(POD, &[intent(CARD)]).await.expect("it is well again");
+}
+
+#[tokio::test]
+async fn what_the_host_has_is_told_and_shares_are_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let agent = open(dir.path(), kernel());
+    assert_eq!(agent.device("0000:41:00.0").await.in_use_by, "host driver nvme");
+    let refused = agent.attach(POD, &[intent("0000:41:00.0")]).await.expect_err("the host has it");
+    assert!(refused.contains("--take-devices-from nvme"), "{refused}");
+    let share = Some(DeviceShare { cores: 10, memory_bytes: 1 << 30 });
+    let refused = agent.attach(POD, &[DeviceIntent { share, ..intent(CARD) }]).await.expect_err("a share");
+    assert!(refused.contains("a guest gets whole devices only"), "{refused}");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let taking =
+        Passthrough::open(dir.path(), kernel(), "boot", &["nvme".to_owned()]).expect("readable notes");
+    assert_eq!(taking.device("0000:41:00.0").await.in_use_by, "");
+    taking.attach(POD, &[intent("0000:41:00.0")]).await.expect("the operator lets it");
+    assert_eq!(taking.device("0000:41:00.0").await.driver, "nvme", "that is what it is when no guest has it");
+    assert_eq!(taking.release(POD).await, Ok(vec![]));
+    assert_eq!(taking.driver("0000:41:00.0").as_deref(), Some("nvme"));
+}
+
+#[tokio::test]
+async fn a_note_that_cannot_be_read_ends_the_agent() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    open(dir.path(), kernel()).attach(POD, &[intent(CARD)]).await.expect("it is free");
+    std::fs::write(dir.path().join(format!("devices/{CARD}.json")), b"{").expect("written");
+    assert!(Passthrough::open(dir.path(), kernel(), "boot", &[]).is_err());
+}
+
+#[tokio::test]
+async fn functions_of_nics_are_made_and_told() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let agent = open(dir.path(), kernel());
+    let group = SriovVfGroup {
+        resource_name: "net".into(),
+        policy_name: "p".into(),
+        first: 0,
+        last: 1,
+        device_type: SriovDeviceType::VfioPci,
+        is_rdma: false,
+        mtu: None,
+    };
+    let wanted = |num_vfs| SriovInterface {
+        pci_address: NIC.into(),
+        name: SmolStr::default(),
+        num_vfs,
+        mtu: None,
+        link_type: None,
+        vf_groups: vec![group.clone()],
+    };
+    let (_, progress) = agent.advance(NicWork::new(wanted(2))).await;
+    assert_eq!(progress, Progress::Settled);
+    assert_eq!(agent.device(NIC).await.nic().expect("a NIC").num_vfs, 2);
+    agent.attach(POD, &[intent("0000:86:00.1")]).await.expect("it is free");
+    let (_, progress) = agent.advance(NicWork::new(wanted(4))).await;
+    assert_eq!(progress, Progress::Blocked(vec![POD]));
+    let (_, failed) = agent.advance(NicWork::new(wanted(9))).await;
+    let reports = [(at(NIC), NicReport::from(&failed))].into();
+    let (_, devices) = agent.look(Some(reports)).await;
+    let told = devices.iter().find(|device| device.address == NIC).and_then(Device::nic).expect("a NIC");
+    assert_eq!((told.step.as_str(), told.num_vfs), ("Check", 2));
+    assert!(told.sync_error.contains("can have 8 virtual functions, not 9"), "{}", told.sync_error);
+}
