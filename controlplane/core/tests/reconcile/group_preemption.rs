@@ -7,8 +7,8 @@ use bulkhead_controlplane_core::placement::reference::preemption::{judge, priori
 use bulkhead_controlplane_core::{State, decide, invariant};
 use bulkhead_types::{
     ANNOTATION_POD_GROUP, ANNOTATION_TASK_SPEC, Command, Kind, LABEL_POD_GROUP,
-    LABEL_POD_GROUP_MIN_AVAILABLE, Nomination, Object, ObjectId, PodGroupSpec, PodPlacement, PodSpec,
-    QueueState, Rare, VICTIMS_MAX,
+    LABEL_POD_GROUP_MIN_AVAILABLE, Nomination, Object, ObjectId, POD_GROUP_PODS_MAX, PodGroupSpec,
+    PodPlacement, PodSpec, QueueState, Rare,
 };
 use expect_test::{Expect, expect};
 use proptest::collection::vec;
@@ -480,10 +480,41 @@ fn groups_of_any_size_end_whole() {
         }
         cluster.settle();
         assert_eq!(pods(&cluster).matches('-').count(), 150);
-        assert!(150 <= VICTIMS_MAX);
         cluster.converge();
         assert_eq!(pods(&cluster).matches('@').count(), if is_group { 2 } else { 1 });
     }
+}
+
+/// No group ever has more pods than can end in one command.
+#[test]
+fn a_group_holds_no_more_than_can_end_together() {
+    let most = POD_GROUP_PODS_MAX as usize;
+    let mut cluster = cluster(0);
+    cluster.node("n0", facts(10_000, 4096 * GIB, 2 * POD_GROUP_PODS_MAX));
+    cluster.ok(Command::Create(group("g", 1, |_| ())));
+    let commands = |from: usize, to: usize| (from..to).map(|n| member(&format!("g{n}"), "low", 0)).collect();
+    cluster.submit(commands(0, most / 2)).unwrap();
+    cluster.submit(commands(most / 2, most - 1)).unwrap();
+    cluster.settle();
+    cluster.submit(commands(most - 1, most + 2)).unwrap();
+    cluster.settle();
+    assert_eq!(cluster.state().pending_pods().len(), 2);
+    let waiting = *cluster.state().pending_pods().iter().next().unwrap();
+    let message = cluster.state().pods().get(waiting).unwrap().status.message.clone();
+    assert_eq!(message, "pod group g: 2048 of its pods have a node, and no more may have one");
+    // Nor by anybody else's command.
+    let node = cluster.state().nodes().iter().next().unwrap().meta.id;
+    let binding = bulkhead_types::Binding {
+        pod: waiting,
+        node,
+        nodes_considered: 1,
+        score: 0,
+        devices: vec![],
+        networks: vec![],
+        cpus: Default::default(),
+    };
+    let stamped = cluster.stamped("system:scheduler", vec![Command::BindPods { bindings: vec![binding] }]);
+    assert_eq!(decide(cluster.state(), &stamped), Ok(vec![]));
 }
 
 /// How many pods of a size would fit when all below a priority had gone: what nobody can do better than.
