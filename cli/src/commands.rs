@@ -108,8 +108,12 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         },
         verb => verb,
     };
-    let context = Context::new(cli.global)?;
-    match local {
+    ask(local, Context::new(cli.global)?).await
+}
+
+/// Runs what asks servers.
+async fn ask(verb: Verb, context: Context) -> Result<(), Failure> {
+    match verb {
         Verb::Apply(args) => apply::run(args, &context).await,
         Verb::Get(args) => get::run(args, &context).await,
         Verb::Describe(args) => describe::run(args, &context).await,
