@@ -256,7 +256,6 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::ReportVolumes { .. }
         | Command::ReportDevices { .. }
         | Command::ReportImages { .. }
-        | Command::SyncDeviceLabels { .. }
         | Command::SetSriovNodeState { .. }
         | Command::SetDeviceCordoned { .. }
         | Command::SetGpuMode { .. } => decide_nodes(state, command, emit),
@@ -270,6 +269,7 @@ fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+        Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
         other => node_pools::decide(state, other, emit),
     }
 }
@@ -290,7 +290,6 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::ReportDevices { node, incarnation, report } => {
             devices::report(state, *node, *incarnation, report, emit)
         }
-        Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
         Command::ReportImages { node, incarnation, images } => {
             nodes::report_images(state, *node, *incarnation, images, emit)
         }

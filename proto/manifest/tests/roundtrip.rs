@@ -127,10 +127,11 @@ fn container(number: usize) -> impl Strategy<Value = Container> {
                     name: Some(format!("p{number}").into()),
                     container_port: 8000 + number as u16,
                     protocol: Protocol::Tcp,
-                    host: (number % 2 == 0)
+                    host: number
+                        .is_multiple_of(2)
                         .then(|| HostPort {
                             port: 80 + number as u16,
-                            ip: (number % 4 == 0).then(|| "10.0.0.1".parse().expect("an address")),
+                            ip: number.is_multiple_of(4).then(|| "10.0.0.1".parse().expect("an address")),
                         })
                         .into(),
                 })
