@@ -256,7 +256,7 @@ fn configure(
 }
 
 /// Sets the variables by which a container knows its devices: those of one variable in order, with commas.
-fn show_devices(pod: &PodIntent, container: &Container, env: &mut Vec<String>) {
+pub(super) fn show_devices(pod: &PodIntent, container: &Container, env: &mut Vec<String>) {
     let mut shown = BTreeMap::<&str, Vec<&str>>::new();
     let named = |one: &&DeviceIntent| one.container == container.name && !one.visible_env.is_empty();
     for device in pod.devices.iter().filter(named) {

@@ -359,11 +359,12 @@ fn check_refused(prepare: impl FnOnce(&mut World), wanted: &[&str], expected: Ex
     assert_eq!((world.state(), world.notes.bindings), (before, bindings));
 }
 
+fn function(world: &mut World, at: &str, class: &str, group: Option<u32>, driver: Option<&str>) {
+    world.host.kernel.function(at, "8086:1234", class, group, driver, &[]);
+}
+
 #[test]
 fn groups_have_rules() {
-    let function = |world: &mut World, at: &str, class: &str, group, driver| {
-        world.host.kernel.function(at, "8086:1234", class, group, driver, &[]);
-    };
     check_refused(|_| {}, &["0000:99:00.0"], expect!["device 0000:99:00.0 is not there any more"]);
     check_refused(
         |_| {},
@@ -391,6 +392,10 @@ fn groups_have_rules() {
             "device 0000:42:00.0 is in IOMMU group 44 with 0000:42:00.1, which the host's driver mlx5_core has: unbind that, or put the card into a slot whose ports keep functions apart (ACS)"
         ],
     );
+}
+
+#[test]
+fn devices_have_one_holder_and_can_be_taken_back() {
     check_refused(
         |world| _ = world.attach(OTHER, &[IDLE]).unwrap(),
         &[IDLE],
