@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::Guard;
+use bulkhead_nodeagent_core::{Guard, Jail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::time::{
@@ -79,6 +79,9 @@ pub(crate) struct Orders {
     pub(crate) until_ms: u64,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
+    /// Where the guest is shut in. The guard is not: it must be able to end the guest.
+    #[serde(default)]
+    pub(crate) jail: Option<Jail>,
 }
 
 /// Runs a guard until its guest has ended, in the guest's folder, and ends as the guest did. Its orders come on standard
@@ -142,6 +145,11 @@ fn start(orders: &Orders) -> io::Result<Child> {
     command.args(&orders.args).stdin(Stdio::null());
     // The agent reads the guard's standard output to its end; the guest's goes where its errors go.
     command.stdout(Stdio::from(io::stderr()));
+    if let Some(jail) = &orders.jail {
+        command.env_clear();
+        session::confine(&mut command, jail.steps().map_err(io::Error::other)?);
+    }
+    // After the confinement: who becomes another user loses this (prctl(2)).
     session::die_with_parent(&mut command);
     command.spawn()
 }

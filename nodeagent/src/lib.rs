@@ -17,9 +17,11 @@
 
 mod belonging;
 pub mod boot;
+mod cgroup;
 mod channel;
 mod clock;
 mod config;
+mod confinement;
 mod devices;
 mod disk;
 mod driver;
@@ -42,16 +44,19 @@ mod volumes;
 
 use std::sync::Arc;
 
-use bulkhead_nodeagent_core::Agent;
+use bulkhead_nodeagent_core::{Agent, text};
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-pub use bulkhead_nodeagent_core::hardware;
-pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
+pub use bulkhead_nodeagent_core::{QemuUser, hardware};
+pub use cgroup::CGROUP_PARENT_DEFAULT;
+pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
+pub use confinement::parse_qemu_user;
 pub use error::AgentError;
+use error::At as _;
 pub use guard::run_guard;
 pub use machine::MachineTree;
 
@@ -82,7 +87,17 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
     let boot = host::Boot::new(data.path.clone(), config.kernel.clone(), config.guest.clone());
-    let (accelerator, sandbox) = accelerator(&config, &boot, &boot_id).await?;
+    let confinement = confinement::Confinement::find_out(&config, &data.path)
+        .await
+        .at("try to shut guests in below", &data.path)?;
+    let (mut accelerator, sandbox) = accelerator(&config, &boot, &boot_id, &confinement).await?;
+    let groups = format!("{name}-{:08x}", crc32c::crc32c(data.path.as_os_str().as_encoded_bytes()));
+    let files = Arc::new(cgroup::KernelFiles);
+    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
+    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
+        tracing::warn!("{warning}");
+        accelerator.warnings.push(text::message(warning));
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -105,6 +120,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         logs: logs::LogStore::default(),
         boot,
         qemu: config.qemu.clone(),
+        confinement,
+        cgroups,
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),
         accel: accelerator.accel,
@@ -168,6 +185,7 @@ async fn accelerator(
     config: &AgentConfig,
     boot: &host::Boot,
     boot_id: &str,
+    confinement: &confinement::Confinement,
 ) -> Result<(probe::Accelerator, bool), AgentError> {
     let version = host::qemu_version(&config.qemu).await;
     let sandbox = version.is_ok() && host::sandbox_works(&config.qemu).await;
@@ -183,6 +201,7 @@ async fn accelerator(
             boot_id,
             boot: assets,
             sandbox,
+            confinement,
         }),
         _ => None,
     };

@@ -1,13 +1,15 @@
 //! From an order to a running QEMU: disks, configuration, process.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::{StartVm, reason};
+use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand};
+use bulkhead_nodeagent_core::{HostLimits, StartVm, group_name, reason};
 use bulkhead_types::{
     Container, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
@@ -17,12 +19,13 @@ use tracing::{Instrument as _, Span};
 use super::disks::PlannedDisk;
 use super::{blocking, running};
 use crate::boot::BootError;
+use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
 use crate::vm::command::{Machinery, build};
-use crate::vm::process::Process;
+use crate::vm::process::{Launch, Process, confinement_failure};
 use crate::vm::{console, guarded};
 use crate::{disk, trace};
 
@@ -92,7 +95,8 @@ impl Launched {
         instance: u32,
     ) -> io::Result<Option<Self>> {
         let dir = host.records.instance_dir(pod, instance);
-        let Some(process) = Process::find(&dir)? else { return Ok(None) };
+        let is_user = |user| host.confinement.may_be_user_of(pod, user);
+        let Some(process) = Process::find(&dir, is_user)? else { return Ok(None) };
         let bytes = std::fs::read(dir.join(POD_CONFIG))?;
         let config = PodConfig::decode(bytes.as_slice()).map_err(io::Error::other)?;
         Ok(Some(Self { process, instance, pod, dir, config, files: Vec::new() }))
@@ -106,6 +110,9 @@ pub(super) async fn run(
     images: &BTreeMap<String, Image>,
     span: &Span,
 ) -> Result<Launched, StartError> {
+    if let Some(missing) = host.confinement.refusal() {
+        return Err(StartError::new(reason::CONFINEMENT_MISSING, missing));
+    }
     let boot = host.boot.assets().instrument(span.clone()).await?;
     let (config, disks) = configure(host, &start, images, span)?;
     let pod_dir = host.records.pod_dir(start.pod.id);
@@ -124,13 +131,42 @@ pub(super) async fn run(
     let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
     let encoded = kept.encode_to_vec();
     let made = dir.clone();
+    let images = disks.iter().filter_map(PlannedDisk::image).collect();
     blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone()).await??;
-    let process = match start.lease_until_ms {
-        Some(until_ms) => start_guarded(host, until_ms, command.to_args(), &dir).await?,
-        None => Process::start(&host.qemu, &command.to_args(), &dir).map_err(|e| qemu_error(host, e))?,
+    let group = group_name(start.pod.id, start.instance);
+    let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
+    let groups = host.cgroups.create(&group, limits)?;
+    let launch = shut_in(host, start.pod.id, &dir, &command, images, groups);
+    let process = match (launch, start.lease_until_ms) {
+        (Ok(launch), Some(until_ms)) => start_guarded(host, until_ms, launch, &dir).await,
+        (Ok(launch), None) => Process::start(&launch, &dir).map_err(|error| qemu_error(host, error, &dir)),
+        (Err(error), _) => Err(error),
     };
+    let process = process.inspect_err(|_| {
+        // Whatever is left is found by the next start of the guest, or of the agent.
+        let _ = host.cgroups.remove(&group);
+    })?;
     tracing::info!(parent: span, pid = process.pid, "guest started");
     Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config, files })
+}
+
+/// QEMU with its arguments, and where it is shut in; its files are its user's from now on.
+fn shut_in(
+    host: &Host,
+    pod: bulkhead_types::ObjectId,
+    dir: &Path,
+    command: &QemuCommand,
+    images: Vec<PathBuf>,
+    groups: Vec<PathBuf>,
+) -> Result<Launch, StartError> {
+    let missing = || qemu_error(host, io::ErrorKind::NotFound.into(), dir);
+    let program = resolve(&host.qemu).ok_or_else(missing)?;
+    let inmate = Inmate { pod, dir, program: &program, command, images, groups };
+    let jail = host.confinement.jail(&inmate)?;
+    let disks = command.blockdevs.iter().filter(|disk| !disk.read_only);
+    let disks: Vec<PathBuf> = disks.map(|disk| dir.join(&disk.filename)).collect();
+    host.confinement.hand_over(&jail, &disks)?;
+    Ok(Launch { program, args: command.to_args(), jail })
 }
 
 /// The configuration without what may be secret: an agent that finds it cannot configure a guest with it.
@@ -147,16 +183,17 @@ fn redacted(config: &PodConfig) -> PodConfig {
 async fn start_guarded(
     host: &Host,
     until_ms: u64,
-    args: Vec<String>,
+    launch: Launch,
     dir: &Path,
 ) -> Result<Process, StartError> {
     let until_ms = until_ms.max(*host.lease_until_ms.borrow());
-    let orders = Orders { until_ms, program: host.qemu.clone(), args };
+    let Launch { program, args, jail } = launch;
+    let orders = Orders { until_ms, program, args, jail: Some(jail) };
     guarded::start(&host.guard, &orders, dir).await.map_err(|refusal| match refusal {
         guarded::Refusal::LeaseOver => {
             StartError::new(reason::LEASE_EXPIRED, "the node's lease ran out before the guest could start")
         }
-        guarded::Refusal::Guest(error) => qemu_error(host, error),
+        guarded::Refusal::Guest(error) => qemu_error(host, error, dir),
         guarded::Refusal::Guard(error) => StartError::new(
             reason::GUEST_START_FAILED,
             format!("the guest must be unique, and its guard {:?} fails: {error}", host.guard),
@@ -164,7 +201,10 @@ async fn start_guarded(
     })
 }
 
-fn qemu_error(host: &Host, error: io::Error) -> StartError {
+fn qemu_error(host: &Host, error: io::Error, dir: &Path) -> StartError {
+    if let Some(failure) = confinement_failure(dir) {
+        return StartError::new(reason::GUEST_START_FAILED, format!("{failure}: {error}"));
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::new(
             reason::QEMU_MISSING,
@@ -185,7 +225,9 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[PlannedDisk], config: &[u8]) 
     console::start_over(pod_dir)?;
     std::fs::create_dir(dir)?;
     disks.iter().try_for_each(|disk| disk.make(dir))?;
-    std::fs::write(dir.join(POD_CONFIG), config)?;
+    let path = dir.join(POD_CONFIG);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(config)?;
     Ok(())
 }
 
@@ -353,6 +395,8 @@ fn container_config(
         additional_gids: process.additional_gids,
         cpu_millis: container.limits.cpu_millis.unwrap_or(0),
         memory_bytes: container.limits.memory_bytes.unwrap_or(0),
+        cpu_request_millis: container.requests.or(container.limits).cpu_millis.unwrap_or(0),
+        ephemeral_storage_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
         mounts: mounts.collect(),
         ..running::config(spec, container)
     })
