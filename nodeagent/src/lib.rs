@@ -68,6 +68,9 @@ const INPUTS_MAX: usize = 1024;
 /// Most orders that wait for the session's task.
 const ORDERS_MAX: usize = 64;
 
+/// Longest warning of a node that servers take (`decide/nodes.rs`), in bytes.
+const WARNING_LENGTH_MAX: usize = 1024;
+
 /// Makes what every guest boots from before the first pod waits for it.
 async fn make_assets(host: Arc<host::Host>) {
     if let Err(error) = host.boot.assets().await {
@@ -96,7 +99,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
     for warning in confinement.warnings().iter().chain(cgroups.problems()) {
         tracing::warn!("{warning}");
-        accelerator.warnings.push(text::message(warning));
+        let mut warning = text::message(warning);
+        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+        accelerator.warnings.push(warning);
     }
     let listener = TcpListener::bind(config.listen)
         .await
@@ -144,6 +149,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
+    let ended = Arc::clone(&host);
     let service = PodIoServer::new(podio::Service { host, names });
     let served =
         tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
@@ -160,6 +166,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     looking.abort();
     let _ = session.await;
     let _ = served.await;
+    ended.cgroups.close();
     drop(data);
     Ok(())
 }

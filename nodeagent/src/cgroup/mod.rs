@@ -172,6 +172,15 @@ impl Cgroups {
         })
     }
 
+    /// The agent ends: its own groups go, unless guests are in them.
+    pub(crate) fn close(&self) {
+        for place in &self.places {
+            if let Err(error) = self.files.remove(&place.base) {
+                tracing::debug!(group = %place.base.display(), %error, "the agent's control group stays");
+            }
+        }
+    }
+
     /// Removes all groups but these: what an agent that crashed left.
     pub(crate) fn keep_only(&self, names: &BTreeSet<String>) {
         let found: BTreeSet<String> =

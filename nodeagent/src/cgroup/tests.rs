@@ -70,8 +70,12 @@ fn check_conformance(cgroups: &Cgroups, join: impl Fn(&[PathBuf]) -> Box<dyn FnO
         assert_eq!(cgroups.files.below(&place.base).expect("listed"), ["9.2"]);
     }
     cgroups.create("9.2", LIMITS).expect("made anew");
+    cgroups.close();
+    assert!(cgroups.places.iter().all(|place| place.base.is_dir()), "a guest is left");
     cgroups.remove("9.2").expect("removed");
     cgroups.remove("9.2").expect("removed twice");
+    cgroups.close();
+    assert!(cgroups.places.iter().all(|place| !place.base.is_dir()), "nobody is left");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_guest_protocol::host::{
@@ -25,7 +25,7 @@ use crate::guard::Orders;
 use crate::host::Host;
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
 use crate::vm::command::{Machinery, build};
-use crate::vm::process::{Launch, Process, confinement_failure};
+use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
 use crate::vm::{console, guarded};
 use crate::{disk, trace};
 
@@ -95,7 +95,9 @@ impl Launched {
         instance: u32,
     ) -> io::Result<Option<Self>> {
         let dir = host.records.instance_dir(pod, instance);
-        let is_user = |user| host.confinement.may_be_user_of(pod, user);
+        // Nobody else can make a file in the guest's folder.
+        let owner = std::fs::symlink_metadata(dir.join(PID_FILE)).ok().map(|meta| meta.uid());
+        let is_user = |user| owner == Some(user) || host.confinement.may_be_user_of(pod, user);
         let Some(process) = Process::find(&dir, is_user)? else { return Ok(None) };
         let bytes = std::fs::read(dir.join(POD_CONFIG))?;
         let config = PodConfig::decode(bytes.as_slice()).map_err(io::Error::other)?;

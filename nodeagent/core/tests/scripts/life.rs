@@ -213,7 +213,9 @@ fn a_pod_that_its_guest_evicts_is_over_whatever_its_policy() {
         message: "container main exceeded its ephemeral-storage limit".to_owned(),
     };
     let steps = vec![(900, In(evicted)), (1000, In(exited(7, 1))), (1010, In(gone(7)))];
-    check(then(running(pod(7)), steps), expect![[r#"
+    check(
+        then(running(pod(7)), steps),
+        expect![[r#"
         0 join
         10 prepare #7
         10 report [#7 100000001 Pending waiting:ContainerCreating x0]
@@ -225,7 +227,8 @@ fn a_pod_that_its_guest_evicts_is_over_whatever_its_policy() {
         1000 clean #7 keep_logs true
         1000 report [#7 100000004 Failed Evicted exit:137:GuestDied x0]
         1010 report [#7 100000005 gone Failed Evicted exit:137:GuestDied x0]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
