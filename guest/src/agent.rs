@@ -502,6 +502,10 @@ impl Agent {
         if now_ms >= pod.usage_due_ms {
             pod.usage_due_ms = now_ms + pod.usage_interval_ms;
             self.report_usage();
+            let containers = self.pod.iter().flat_map(|pod| &pod.containers);
+            if let Some(message) = containers.into_iter().find_map(Container::exceeds_its_storage) {
+                self.supervise(Event::Evict { message });
+            }
         }
         if self
             .pod

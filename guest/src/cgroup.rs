@@ -14,6 +14,10 @@ const CONTROLLERS: &str = "+cpu +memory +pids";
 const CPU_PERIOD_USEC: u64 = 100_000;
 /// The kernel refuses smaller quotas.
 const CPU_QUOTA_USEC_MIN: u64 = 1_000;
+/// Shares of one whole CPU, and the bounds of version 1: weights follow from them as Kubernetes computes them (KEP-2254).
+const SHARES_PER_CPU: u64 = 1024;
+const SHARES_MIN: u64 = 2;
+const SHARES_MAX: u64 = 262_144;
 /// A fork bomb in one container must not take all process ids of the guest.
 const PIDS_MAX: u64 = 4_096;
 
@@ -49,6 +53,7 @@ impl Cgroup {
         if config.memory_bytes > 0 {
             cgroup.write("memory.max", &config.memory_bytes.to_string())?;
         }
+        cgroup.write("cpu.weight", &weight(config.cpu_request_millis).to_string())?;
         if config.cpu_millis > 0 {
             let quota = (config.cpu_millis.saturating_mul(CPU_PERIOD_USEC) / 1000).max(CPU_QUOTA_USEC_MIN);
             cgroup.write("cpu.max", &format!("{quota} {CPU_PERIOD_USEC}"))?;
@@ -85,6 +90,12 @@ impl Cgroup {
     }
 }
 
+/// A container's part when CPUs are scarce.
+fn weight(request_millis: u64) -> u64 {
+    let shares = (request_millis.saturating_mul(SHARES_PER_CPU) / 1000).clamp(SHARES_MIN, SHARES_MAX);
+    1 + (shares - SHARES_MIN) * 9_999 / (SHARES_MAX - SHARES_MIN)
+}
+
 /// The number behind `name` in a flat-keyed file.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
@@ -93,6 +104,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_follow_requests_within_the_kernels_bounds() {
+        for (request, expected) in [(0, 1), (1, 1), (100, 4), (1000, 39), (4000, 157), (u64::MAX, 10_000)] {
+            assert_eq!(weight(request), expected, "{request}");
+        }
+    }
 
     #[test]
     fn fields_are_found_by_whole_name() {

@@ -68,6 +68,8 @@ pub(crate) struct Container {
     pub(crate) process: Option<Process>,
     root: PathBuf,
     is_mounted: bool,
+    /// What its root file system held when it was mounted first, in bytes.
+    held_at_first: Option<u64>,
     cgroup: Option<Cgroup>,
     words: LastWords,
 }
@@ -80,6 +82,7 @@ impl Container {
             process: None,
             root,
             is_mounted: false,
+            held_at_first: None,
             cgroup: None,
             words: LastWords::new(&config),
             config,
@@ -145,6 +148,18 @@ impl Container {
     /// CPU and memory since the first start; `None` before it.
     pub(crate) fn usage(&self) -> Option<UsageSample> {
         self.cgroup.as_ref().map(Cgroup::usage)
+    }
+
+    /// Why the pod must end, if the container has written more than it may (Kubernetes' `Evicted`).
+    pub(crate) fn exceeds_its_storage(&self) -> Option<String> {
+        let limit = Some(self.config.ephemeral_storage_bytes).filter(|limit| *limit > 0)?;
+        let written = held(&self.root).filter(|_| self.is_mounted)?.saturating_sub(self.held_at_first?);
+        (written > limit).then(|| {
+            let name = &self.config.name;
+            format!(
+                "container {name} exceeded its ephemeral-storage limit of {limit} bytes: it wrote {written}"
+            )
+        })
     }
 
     /// Takes what the exec pipe holds.
@@ -241,6 +256,7 @@ impl Container {
             )
             .with_context(|| format!("mount disk {} ({})", self.config.disk_serial, disk.display()))?;
             self.is_mounted = true;
+            self.held_at_first = self.held_at_first.or(held(&self.root));
         }
         Ok(())
     }
@@ -286,6 +302,12 @@ impl Container {
         fchown(&writer, Some(Uid::from_raw(self.config.uid)), Some(Gid::from_raw(self.config.gid)))?;
         Ok((reader, writer))
     }
+}
+
+/// What a file system holds, in bytes.
+fn held(root: &Path) -> Option<u64> {
+    let stat = nix::sys::statvfs::statvfs(root).ok()?;
+    Some((stat.blocks() - stat.blocks_free()) * stat.fragment_size())
 }
 
 /// The child: becomes something else, or says why it cannot and ends.

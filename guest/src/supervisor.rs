@@ -104,6 +104,10 @@ pub(crate) enum Event {
     Stop {
         grace_ms: Option<u64>,
     },
+    /// The pod used more than it may, and ends for that.
+    Evict {
+        message: String,
+    },
     /// Time passed.
     Tick,
 }
@@ -191,6 +195,7 @@ impl Supervisor {
             Event::Ended { index, outcome } => self.on_ended(index, outcome, now),
             Event::Done { index, task, number, outcome } => self.on_done(index, task, number, outcome, now),
             Event::Stop { grace_ms } => self.stop(grace_ms, now),
+            Event::Evict { message } => self.evict(message, now),
             Event::Tick => self.tick(now),
         }
         std::mem::take(&mut self.actions)

@@ -251,6 +251,37 @@ fn stop_without_grace_kills_and_a_second_stop_only_shortens() {
 }
 
 #[test]
+fn a_pod_that_used_more_than_it_may_fails_whatever_its_policy_and_how_it_ends() {
+    let evict = |why: &str| Event::Evict { message: why.to_owned() };
+    let supervisor = check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            (1, Event::Started { index: 0 }, &["c0 Running"]),
+            (5, evict("container c0 exceeded its limit"), &["term 0", "kill 0"]),
+            (6, evict("again"), &[]),
+            (7, exit(0, 0), &["c0 Terminated Completed", "pod Failed", "off Completed"]),
+        ],
+    );
+    assert_eq!(supervisor.pod_reason, "Evicted");
+    assert_eq!(supervisor.pod_message, "container c0 exceeded its limit");
+    // One that was asked to end already ends as it was asked to.
+    check(
+        RestartPolicy::Always,
+        0,
+        1,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            (1, Event::Started { index: 0 }, &["c0 Running"]),
+            (5, Event::Stop { grace_ms: None }, &["term 0"]),
+            (6, evict("too late"), &[]),
+        ],
+    );
+}
+
+#[test]
 fn stop_while_waiting_powers_off_at_once() {
     check(
         RestartPolicy::Always,

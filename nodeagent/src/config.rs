@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bulkhead_nodeagent_core::QemuUser;
 use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
+
+use crate::cgroup::CGROUP_PARENT_DEFAULT;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -19,6 +22,18 @@ pub enum AccelChoice {
     Tcg,
     /// KVM; the agent does not start where no guest runs with it.
     Kvm,
+}
+
+/// What happens where a host does not let guests be shut in wholly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConfinementChoice {
+    /// They run with what it permits; what is missing is a warning of the node.
+    #[default]
+    BestEffort,
+    /// No pod starts.
+    Required,
+    /// Nobody is shut in, whatever the host permits: to look for mistakes only.
+    Off,
 }
 
 /// Where the guests' kernel and its modules come from.
@@ -56,6 +71,12 @@ pub struct AgentConfig {
     pub accel: AccelChoice,
     /// QEMU's program.
     pub qemu: PathBuf,
+    /// As whom guests' QEMUs run; unset: each as another user of a range that no system uses, or the agent's where that is not root.
+    pub qemu_user: Option<QemuUser>,
+    /// What happens where guests cannot be shut in.
+    pub confinement: ConfinementChoice,
+    /// The control group, from the hierarchies' roots, below which guests' processes get theirs; unset: they get none.
+    pub cgroup_parent: Option<String>,
     /// The program, with arguments, that becomes the guard of a guest that must be unique: it calls
     /// [`crate::run_guard`].
     pub guard: Vec<OsString>,
@@ -97,6 +118,9 @@ impl AgentConfig {
             guest: PathBuf::from("bulkhead-guest"),
             accel: AccelChoice::Auto,
             qemu: PathBuf::from("qemu-system-x86_64"),
+            qemu_user: None,
+            confinement: ConfinementChoice::BestEffort,
+            cgroup_parent: Some(CGROUP_PARENT_DEFAULT.to_owned()),
             guard: vec![OsString::from("bulkhead-fence-guard")],
             cpu_millis: None,
             numa_policy: NumaPolicy::None,

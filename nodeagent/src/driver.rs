@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
+use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, group_name};
 use bulkhead_types::{GpuIntent, ObjectId, SriovInterface};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -150,7 +150,9 @@ impl Driver {
             if vm.is_some() {
                 self.spawn(record.pod, vm);
             }
-            vms.push(RecoveredVm { record, running, started_at_ms, last_console });
+            let group = group_name(record.pod, record.instance);
+            let out_of_memory = self.host.cgroups.out_of_memory(&group).filter(|_| !running);
+            vms.push(RecoveredVm { record, running, started_at_ms, last_console, out_of_memory });
         }
         self.kill_strangers(&vms).await?;
         // Only now does no process have any device whose pod is not known any more.
@@ -161,6 +163,9 @@ impl Driver {
                 "devices that no pod has any more are not given back; the next start tries again"
             );
         }
+        let live = vms.iter().filter(|vm| vm.running);
+        let live = live.map(|vm| group_name(vm.record.pod, vm.record.instance)).collect();
+        self.host.cgroups.keep_only(&live);
         self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
         Ok(())
     }
@@ -176,7 +181,7 @@ impl Driver {
             if adopted.iter().any(is_adopted) {
                 continue;
             }
-            if let Some(process) = process::Process::find(dir).at("look for a guest in", dir)? {
+            if let Some(process) = process::Process::find(dir, |_| true).at("look for a guest in", dir)? {
                 tracing::warn!(dir = %dir.display(), pid = process.pid, "a guest that nobody knows is killed");
                 let killer = process.killer().at("open the process of", dir)?;
                 killer.kill().at("kill the guest in", dir)?;

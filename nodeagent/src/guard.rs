@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::Guard;
+use bulkhead_nodeagent_core::{Guard, Jail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, setrlimit};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -79,9 +79,9 @@ pub(crate) struct Orders {
     pub(crate) until_ms: u64,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
-    /// Memory that the guest's process may lock, in bytes, if that must be as much: its devices write to it.
+    /// Where the guest is shut in. The guard is not: it must be able to end the guest.
     #[serde(default)]
-    pub(crate) locked_bytes: Option<u64>,
+    pub(crate) jail: Option<Jail>,
 }
 
 /// Runs a guard until its guest has ended, in the guest's folder, and ends as the guest did. Its orders come on standard
@@ -114,9 +114,6 @@ fn guard(orders: &Orders) -> io::Result<Option<ExitStatus>> {
         tell(&Word::Over)?;
         return Ok(None);
     };
-    if let Some(bytes) = orders.locked_bytes {
-        allow_locked(bytes);
-    }
     let mut guest = match start(orders) {
         Ok(guest) => guest,
         Err(error) => {
@@ -130,17 +127,6 @@ fn guard(orders: &Orders) -> io::Result<Option<ExitStatus>> {
     let pidfd = pidfd_open(Pid::from_raw(pid).expect("a child is not 0"), PidfdFlags::empty())?;
     tell(&Word::Started(pid))?;
     watch(&mut guard, &mut guest, &pidfd, &renewals).map(Some)
-}
-
-/// Lets this process, and so its guest, lock so much memory. Who may not raise the limit may need none: the kernel tells the
-/// guest's process, and that tells its log.
-fn allow_locked(bytes: u64) {
-    let present = getrlimit(Resource::Memlock);
-    let raised = |limit: Option<u64>| limit.map(|limit| limit.max(bytes));
-    let wanted = Rlimit { current: raised(present.current), maximum: raised(present.maximum) };
-    if let Err(error) = setrlimit(Resource::Memlock, wanted) {
-        eprintln!("the guest may lock less than {bytes} bytes of memory: {error}");
-    }
 }
 
 fn listen() -> io::Result<UnixDatagram> {
@@ -159,6 +145,11 @@ fn start(orders: &Orders) -> io::Result<Child> {
     command.args(&orders.args).stdin(Stdio::null());
     // The agent reads the guard's standard output to its end; the guest's goes where its errors go.
     command.stdout(Stdio::from(io::stderr()));
+    if let Some(jail) = &orders.jail {
+        command.env_clear();
+        session::confine(&mut command, jail.steps().map_err(io::Error::other)?);
+    }
+    // After the confinement: who becomes another user loses this (prctl(2)).
     session::die_with_parent(&mut command);
     command.spawn()
 }

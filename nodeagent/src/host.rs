@@ -9,6 +9,8 @@ use tokio::sync::{Mutex, watch};
 
 use crate::KernelSource;
 use crate::boot::{BootAssets, BootError, BootSources};
+use crate::cgroup::Cgroups;
+use crate::confinement::Confinement;
 use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::passthrough::Passthrough;
@@ -27,6 +29,10 @@ pub(crate) struct Host {
     pub(crate) streams: StreamStore,
     pub(crate) boot: Boot,
     pub(crate) qemu: PathBuf,
+    /// How guests are shut in.
+    pub(crate) confinement: Confinement,
+    /// What guests' processes may use.
+    pub(crate) cgroups: Cgroups,
     /// The program that becomes a guard, with what it needs to be told for that.
     pub(crate) guard: Vec<OsString>,
     /// Until when the node's lease runs, on the clock since boot, in milliseconds; 0 before the first.

@@ -17,9 +17,11 @@
 
 mod belonging;
 pub mod boot;
+mod cgroup;
 mod channel;
 mod clock;
 mod config;
+mod confinement;
 mod devices;
 mod disk;
 mod driver;
@@ -47,18 +49,19 @@ mod volumes;
 
 use std::sync::Arc;
 
-use bulkhead_nodeagent_core::Agent;
+use bulkhead_nodeagent_core::{Agent, text};
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-use crate::error::At as _;
-
-pub use bulkhead_nodeagent_core::hardware;
-pub use config::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
+pub use bulkhead_nodeagent_core::{QemuUser, hardware};
+pub use cgroup::CGROUP_PARENT_DEFAULT;
+pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
+pub use confinement::parse_qemu_user;
 pub use error::AgentError;
+use error::At as _;
 pub use guard::run_guard;
 #[cfg(feature = "lab")]
 pub use lab::run_lab;
@@ -72,6 +75,9 @@ bulkhead_canary::unarmed!();
 const INPUTS_MAX: usize = 1024;
 /// Most orders that wait for the session's task.
 const ORDERS_MAX: usize = 64;
+
+/// Longest warning of a node that servers take (`decide/nodes.rs`), in bytes.
+const WARNING_LENGTH_MAX: usize = 1024;
 
 /// Makes what every guest boots from before the first pod waits for it.
 async fn make_assets(host: Arc<host::Host>) {
@@ -92,7 +98,19 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
     let boot = host::Boot::new(data.path.clone(), config.kernel.clone(), config.guest.clone());
-    let (accelerator, sandbox) = accelerator(&config, &boot, &boot_id).await?;
+    let confinement = confinement::Confinement::find_out(&config, &data.path)
+        .await
+        .at("try to shut guests in below", &data.path)?;
+    let (mut accelerator, sandbox) = accelerator(&config, &boot, &boot_id, &confinement).await?;
+    let groups = format!("{name}-{:08x}", crc32c::crc32c(data.path.as_os_str().as_encoded_bytes()));
+    let files = Arc::new(cgroup::KernelFiles);
+    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
+    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
+        tracing::warn!("{warning}");
+        let mut warning = text::message(warning);
+        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+        accelerator.warnings.push(warning);
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -123,6 +141,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         streams: streams::StreamStore::default(),
         boot,
         qemu: config.qemu.clone(),
+        confinement,
+        cgroups,
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),
         passthrough: passthrough.clone(),
@@ -149,6 +169,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
+    let ended = Arc::clone(&host);
     let service = PodIoServer::new(podio::Service { host, names });
     let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
     let served =
@@ -167,6 +188,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     listing.abort();
     let _ = session.await;
     let _ = served.await;
+    ended.cgroups.close();
     drop(data);
     Ok(())
 }
@@ -192,6 +214,7 @@ async fn accelerator(
     config: &AgentConfig,
     boot: &host::Boot,
     boot_id: &str,
+    confinement: &confinement::Confinement,
 ) -> Result<(probe::Accelerator, bool), AgentError> {
     let version = host::qemu_version(&config.qemu).await;
     let sandbox = version.is_ok() && host::sandbox_works(&config.qemu).await;
@@ -207,6 +230,7 @@ async fn accelerator(
             boot_id,
             boot: assets,
             sandbox,
+            confinement,
         }),
         _ => None,
     };

@@ -5,18 +5,21 @@
 //! the machine, this QEMU and this kernel.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::GuestSize;
-use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand};
+use bulkhead_types::ObjectId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::boot::BootAssets;
 use crate::channel;
+use crate::confinement::{Confinement, Inmate, resolve};
 use crate::vm::command::{GUEST_SOCKET, Machinery, build};
-use crate::vm::process::Process;
+use crate::vm::process::{self, Launch, Process};
 use crate::vm::socket;
 use crate::{AccelChoice, disk};
 
@@ -63,6 +66,7 @@ pub(crate) struct Trial<'a> {
     pub(crate) boot_id: &'a str,
     pub(crate) boot: &'a BootAssets,
     pub(crate) sandbox: bool,
+    pub(crate) confinement: &'a Confinement,
 }
 
 /// Chooses the accelerator.
@@ -129,12 +133,21 @@ impl Trial<'_> {
             dir: &dir,
             sandbox: self.sandbox,
         });
-        let fails = match Process::start(self.qemu, &command.to_args(), &dir) {
-            Err(error) => Some(error.to_string()),
+        let fails = match self.start(&command, &dir) {
+            Err(error) => Some(format!("{error} {}", process::confinement_failure(&dir).unwrap_or_default())),
             Ok(process) => self.await_word(process, &dir).await,
         };
         let _ = disk::remove_dir(&dir);
         fails
+    }
+
+    fn start(&self, command: &QemuCommand, dir: &Path) -> io::Result<Process> {
+        let program = resolve(self.qemu).ok_or(io::ErrorKind::NotFound)?;
+        let (images, groups) = (Vec::new(), Vec::new());
+        let inmate = Inmate { pod: ObjectId(0), dir, program: &program, command, images, groups };
+        let jail = self.confinement.jail(&inmate)?;
+        self.confinement.hand_over(&jail, &[])?;
+        Process::start(&Launch { program, args: command.to_args(), jail }, dir)
     }
 
     async fn await_word(&self, process: Process, dir: &Path) -> Option<String> {

@@ -2,11 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use bulkhead_nodeagent_core::{Jail, Piece, QemuUser, SystemPath};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
@@ -33,7 +35,10 @@ struct Guarded {
 
 impl Guarded {
     fn start(lease_ms: u64, program: &str, script: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
+        Self::start_in(tempfile::tempdir().expect("a folder"), None, lease_ms, program, script)
+    }
+
+    fn start_in(dir: TempDir, jail: Option<&Jail>, lease_ms: u64, program: &str, script: &str) -> Self {
         let mut guard = Command::new(env!("CARGO_BIN_EXE_bulkhead-fence-guard"))
             .current_dir(dir.path())
             .stdin(Stdio::piped())
@@ -41,7 +46,7 @@ impl Guarded {
             .spawn()
             .expect("the guard starts");
         let orders = serde_json::json!({
-            "until_ms": boot_ms() + lease_ms, "program": program, "args": ["-c", script],
+            "until_ms": boot_ms() + lease_ms, "program": program, "args": ["-c", script], "jail": jail,
         });
         let mut stdin = guard.stdin.take().expect("piped");
         stdin.write_all(orders.to_string().as_bytes()).expect("it reads");
@@ -126,6 +131,50 @@ fn a_guest_dies_with_its_guard() {
     let guest = guarded.guest();
     guarded.guard.kill().expect("killed");
     await_end(&guest, "the guest outlives its guard");
+}
+
+/// What the guest is shut in with.
+fn jail(dir: &Path) -> Jail {
+    let system = ["/usr", "/lib", "/lib64", "/bin"].map(|path| match std::fs::read_link(path) {
+        Ok(says) => SystemPath::Link(path.to_owned(), says.display().to_string()),
+        Err(_) => SystemPath::Folder(path.to_owned()),
+    });
+    let root = dir.join("root");
+    std::fs::create_dir(&root).expect("a folder");
+    let own = dir.join("own");
+    std::fs::create_dir(&own).expect("a folder");
+    Jail {
+        pieces: Piece::ALL.into(),
+        user: QemuUser::DEFAULT_RANGE.of(bulkhead_types::ObjectId(7)),
+        groups: Vec::new(),
+        root: root.display().to_string(),
+        dir: own.display().to_string(),
+        system: system.into(),
+        files: [].into(),
+        devices: Vec::new(),
+        locked_bytes: None,
+    }
+}
+
+#[test]
+fn a_guest_that_is_shut_in_as_another_user_dies_with_its_guard_and_with_its_lease() {
+    for lease_ms in [LONG_MS, 2000] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let jail = jail(dir.path());
+        let mut guarded = Guarded::start_in(dir, Some(&jail), lease_ms, "/bin/sh", FOREVER);
+        if guarded.word == "failed 1" {
+            return eprintln!("skipped: this process may not shut anybody in; run the test as root");
+        }
+        let guest = guarded.guest();
+        let pid = guarded.word.strip_prefix("started ").expect("checked").to_owned();
+        let user = std::fs::metadata(format!("/proc/{pid}")).expect("it lives").uid();
+        assert_eq!(Some(user), jail.user.map(|(uid, _)| uid));
+        if lease_ms == LONG_MS {
+            guarded.guard.kill().expect("killed");
+        }
+        await_end(&guest, "the guest outlives its guard, or its lease");
+        assert_eq!(guarded.end().signal(), Some(9));
+    }
 }
 
 #[test]

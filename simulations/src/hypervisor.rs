@@ -198,6 +198,7 @@ impl Hypervisor {
                 running: guest.is_some(),
                 started_at_ms: guest.map_or(0, |guest| guest.started_at_ms),
                 last_console: String::new(),
+                out_of_memory: None,
             }
         };
         self.records.values().map(recovered).collect()

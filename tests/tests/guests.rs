@@ -626,3 +626,64 @@ fn check_cp(fleet: &Fleet) {
     assert!(std::fs::symlink_metadata(back.join("link")).is_err());
     cli.run(&["cp", "io:/nothing", &path(&back)]).refused(1, &["/nothing: No such file"]);
 }
+
+/// The folders of a process's control groups, as far as they are an agent's.
+fn cgroups_of(pid: i32) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let ours = text.lines().filter_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let roots = ["/sys/fs/cgroup".to_owned(), format!("/sys/fs/cgroup/{controllers}")];
+        let found =
+            roots.iter().map(|root| PathBuf::from(format!("{root}{group}"))).find(|path| path.is_dir());
+        found.filter(|_| group.contains("/bulkhead/"))
+    });
+    ours.collect()
+}
+
+#[test]
+fn limits_hold_by_container_and_the_host_lets_no_guest_out() {
+    let Some(fleet) = fleet(&[]) else { return };
+    let grows = "exec /bin/busybox dd if=/dev/zero of=/dev/null bs=90M count=1";
+    let grows = pod("grows", "Never", &[], grows).replace("memory: 64Mi", "memory: 48Mi");
+    let beside = pod("x", "Never", &[], "/bin/busybox sleep 20; echo fine");
+    let (_, beside) = beside.split_once("  containers:\n").expect("it has containers");
+    fleet.apply(&(grows + &beside.replace("name: main", "name: beside").replace("64Mi", "96Mi")));
+    let writes =
+        "/bin/busybox dd if=/dev/zero of=/file bs=1M count=40; while :; do /bin/busybox sleep 1; done";
+    let limit = "memory: 64Mi\n          ephemeral-storage: 16Mi";
+    fleet.apply(&pod("writes", "Always", &[], writes).replace("memory: 64Mi", limit));
+
+    let node = wait::until("the node", CHANGE_SECONDS, || fleet.cluster.cli().object("node", "node-1"));
+    let shut_in = !node.to_string().contains("run without");
+    let guests = wait::until("two guests", BOOT_SECONDS, || {
+        Some(fleet.agent.guests()).filter(|guests| guests.len() == 2)
+    });
+    let users = guests.iter().map(|pid| {
+        let meta = std::fs::metadata(format!("/proc/{pid}")).expect("it lives");
+        std::os::unix::fs::MetadataExt::uid(&meta)
+    });
+    let users: Vec<u32> = users.collect();
+    let groups: Vec<PathBuf> = guests.iter().flat_map(|pid| cgroups_of(*pid)).collect();
+    if shut_in {
+        assert!(users[0] != users[1] && !users.contains(&0), "{users:?}");
+    } else {
+        skip(
+            "who guests run as: this machine does not let them be shut in wholly; remedy: run the test as root",
+        );
+    }
+    if !node.to_string().contains("have no limit") {
+        assert!(!groups.is_empty(), "limits on the host");
+    }
+
+    let grown = fleet.await_pod("grows", BOOT_SECONDS, &["\"Failed\"", "\"OOMKilled\"", "\"exitCode\":137"]);
+    assert_eq!(grown["status"]["phase"], "Failed", "{grown}");
+    assert!(fleet.logs(&["grows", "-c", "beside"]).contains("fine"), "the other container went on");
+    let line = fleet.cluster.cli().run(&["get", "pod", "grows"]).stdout;
+    assert!(line.contains("OOMKilled"), "{line}");
+    let words = ["\"Failed\"", "\"Evicted\"", "container main exceeded its ephemeral-storage limit"];
+    fleet.await_pod("writes", BOOT_SECONDS, &words);
+    fleet.delete(&["pod", "grows", "writes"]);
+    fleet.await_nothing_left();
+    let left: Vec<_> = groups.iter().filter(|group| group.is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -3,7 +3,10 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource, PODS_MAX_DEFAULT};
+use bulkhead_nodeagent::{
+    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT,
+    QemuUser, parse_qemu_user,
+};
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, check_label_key, check_label_value, parse_millis, parse_units,
 };
@@ -23,6 +26,18 @@ pub(crate) enum Accelerator {
     Tcg,
     /// The processor's virtualisation.
     Kvm,
+}
+
+/// How guests' QEMUs are shut in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Confinement {
+    /// As far as the machine permits; what is missing is a warning of the node.
+    #[default]
+    BestEffort,
+    /// Wholly, or no pod starts.
+    Required,
+    /// Not at all: to look for mistakes only.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +73,17 @@ pub(crate) struct AgentArgs {
     /// The QEMU to use
     #[arg(long, default_value = "qemu-system-x86_64", value_name = "FILE")]
     pub(crate) qemu: PathBuf,
+    /// As whom guests' QEMUs run: a user's name, UID or UID:GID for all of them, FIRST-LAST for another user for each pod, or agent
+    /// for the agent's [default: a range that no system uses when the agent is root, else agent]
+    #[arg(long, value_parser = parse_qemu_user, value_name = "USER")]
+    pub(crate) qemu_user: Option<QemuUser>,
+    /// Whether pods start where this machine does not let their QEMUs be shut in wholly
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) confinement: Confinement,
+    /// The control group, from the hierarchies' roots, below which every guest's process gets one of its own; none for no limits on
+    /// the host
+    #[arg(long, default_value = CGROUP_PARENT_DEFAULT, value_parser = parse_cgroup_parent, value_name = "PATH")]
+    pub(crate) cgroup_parent: String,
     /// Processor time that pods may reserve, such as 8 or 1500m [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_millis(text))]
     pub(crate) cpu: Option<u64>,
@@ -111,6 +137,19 @@ fn parse_numa_policy(text: &str) -> Result<NumaPolicy, String> {
     NumaPolicy::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
+/// What `--cgroup-parent` says when there is to be none.
+const NO_CGROUPS: &str = "none";
+
+fn parse_cgroup_parent(text: &str) -> Result<String, String> {
+    let named = text
+        .strip_prefix('/')
+        .is_some_and(|rest| !rest.is_empty() && rest.split('/').all(|name| !matches!(name, "" | "." | "..")));
+    if named || text == NO_CGROUPS {
+        return Ok(text.to_owned());
+    }
+    Err("expected a path from the root such as /bulkhead, or none".to_owned())
+}
+
 fn parse_label(text: &str) -> Result<(SmolStr, SmolStr), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
     check_label_key(key).map_err(|e| e.to_string())?;
@@ -150,6 +189,13 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
             Accelerator::Kvm => AccelChoice::Kvm,
         },
         qemu: args.qemu,
+        qemu_user: args.qemu_user,
+        confinement: match args.confinement {
+            Confinement::BestEffort => ConfinementChoice::BestEffort,
+            Confinement::Required => ConfinementChoice::Required,
+            Confinement::Off => ConfinementChoice::Off,
+        },
+        cgroup_parent: Some(args.cgroup_parent).filter(|parent| parent != NO_CGROUPS),
         guard: vec![THIS_PROGRAM.into(), GUARD_VERB.into()],
         cpu_millis: args.cpu,
         numa_policy: args.topology_manager_policy,
@@ -201,6 +247,38 @@ mod tests {
         assert_eq!(reached_at(listen("0.0.0.0:7500"), &servers).ok().as_deref(), Some("127.0.0.1:7500"));
         assert!(reached_at(listen("0.0.0.0:0"), &servers).is_err());
         assert!(reached_at(listen("0.0.0.0:7500"), &[]).is_err());
+    }
+
+    #[test]
+    fn control_groups_have_paths() {
+        for good in ["/bulkhead", "/system.slice/agent.service/pods", "none"] {
+            assert_eq!(parse_cgroup_parent(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "/", "bulkhead", "/a/../b", "/a//b", "/a/"] {
+            assert!(parse_cgroup_parent(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn guests_are_shut_in_as_the_options_say() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            agent: AgentArgs,
+        }
+        let parse = |options: &[&str]| {
+            let line = ["agent", "--name", "n", "--data-dir", "/d", "--listen", "127.0.0.1:1"];
+            let parsed = <Line as clap::Parser>::try_parse_from(line.iter().chain(options));
+            parsed.ok().and_then(|line| config(line.agent, &["127.0.0.1:7400".to_owned()]).ok())
+        };
+        let usual = parse(&[]).expect("the usual");
+        assert_eq!((usual.qemu_user, usual.confinement), (None, ConfinementChoice::BestEffort));
+        assert_eq!(usual.cgroup_parent.as_deref(), Some("/bulkhead"));
+        let strict = parse(&["--confinement", "required", "--qemu-user", "7-9", "--cgroup-parent", "none"]);
+        let strict = strict.expect("understood");
+        assert_eq!(strict.qemu_user, Some(QemuUser::Range { first: 7, last: 9 }));
+        assert_eq!((strict.confinement, strict.cgroup_parent), (ConfinementChoice::Required, None));
+        assert!(parse(&["--qemu-user", "root"]).is_none() && parse(&["--confinement", "maybe"]).is_none());
     }
 
     #[test]

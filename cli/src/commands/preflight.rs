@@ -101,6 +101,7 @@ fn classes(args: &PreflightArgs) -> Result<Vec<NamedDeviceClass>, Failure> {
 fn row(one: &Precondition) -> Vec<String> {
     let need = match one.need {
         Need::Limits => "limits",
+        Need::Confinement => "confinement",
         Need::Speed => "speed",
         Need::Devices => "devices",
         Need::VirtualFunctions => "virtual functions",

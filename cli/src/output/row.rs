@@ -293,7 +293,12 @@ pub(crate) fn pod_status(pod: &Pod) -> String {
             };
         }
     }
-    let troubled = status.containers.iter().rev().find_map(|c| reason_of(&c.state));
+    // The first container that says something, as kubectl has it; but no pod that failed says Completed.
+    let mut reasons = status.containers.iter().filter_map(|c| reason_of(&c.state));
+    let troubled = match status.phase {
+        PodPhase::Failed => reasons.find(|reason| reason != "Completed"),
+        _ => reasons.next(),
+    };
     match (troubled, status.reason.as_str()) {
         (_, reason) if !reason.is_empty() => reason.to_owned(),
         (Some(reason), _) => reason,

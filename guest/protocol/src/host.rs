@@ -210,6 +210,12 @@ pub struct ContainerConfig {
     /// The end of its output becomes that message when it failed and the file is empty.
     #[prost(bool, tag = "23")]
     pub message_from_logs: bool,
+    /// CPU request in thousandths of a CPU: its part when the guest's processors are scarce.
+    #[prost(uint64, tag = "40")]
+    pub cpu_request_millis: u64,
+    /// What it may write to its root file system; 0 means what that has room for.
+    #[prost(uint64, tag = "41")]
+    pub ephemeral_storage_bytes: u64,
 }
 
 impl std::fmt::Debug for ContainerConfig {

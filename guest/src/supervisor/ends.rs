@@ -37,6 +37,17 @@ impl Supervisor {
         }
     }
 
+    /// The pod fails and ends without grace, unless it ends already (the kubelet's eviction by local storage).
+    pub(super) fn evict(&mut self, message: String, now: Now) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.close(Closing::over(PodPhase::Failed, "Evicted", message), 0, now);
+        if !self.powered_off {
+            self.tick(now);
+        }
+    }
+
     /// Everything ends.
     pub(super) fn close(&mut self, closing: Closing, grace_ms: u64, now: Now) {
         self.closing = Some(closing);

@@ -187,7 +187,7 @@ impl Agent {
                 let note = Note::Adopted { pod: pod.id, instance: vm.record.instance };
                 self.actions.push_back(Action::Note(note));
             } else {
-                pod.found_dead(&vm.last_console, &mut self.env(now_ms));
+                pod.found_dead(vm, &mut self.env(now_ms));
             }
             self.pods.insert(pod.id, pod);
         }
@@ -303,6 +303,7 @@ impl Agent {
             Input::GuestPod { instance, phase, reason, message, .. } => {
                 pod.guest_pod(instance, phase, &reason, &message, &env);
             }
+            Input::VmOutOfMemory { instance, limit_bytes, .. } => pod.vm_out_of_memory(instance, limit_bytes),
             Input::VmExited { instance, status, at_ms, last_console, .. } => {
                 let exit = Exit { status: &status, at_ms, last_console: &last_console };
                 pod.vm_exited(instance, &exit, &mut env);
@@ -396,6 +397,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::GuestHello { pod, .. }
         | Input::GuestContainer { pod, .. }
         | Input::GuestPod { pod, .. }
+        | Input::VmOutOfMemory { pod, .. }
         | Input::VmExited { pod, .. }
         | Input::VmGone { pod } => Some(*pod),
         Input::VolumeDeleted { .. }

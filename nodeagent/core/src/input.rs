@@ -18,6 +18,8 @@ pub struct RecoveredVm {
     pub started_at_ms: u64,
     /// The end of its console, when its process is gone.
     pub last_console: String,
+    /// Its process was killed for want of the host's memory: what it might use, in bytes.
+    pub out_of_memory: Option<u64>,
 }
 
 /// One observation. Those about a guest name its instance: what is about another instance is ignored.
@@ -127,6 +129,15 @@ pub enum Input {
         reason: SmolStr,
         /// The same for people; may be empty.
         message: String,
+    },
+    /// The kernel killed the guest's process because it used more of the host's memory than it may; comes before `VmExited`.
+    VmOutOfMemory {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// What it might use, in bytes; 0 when unknown.
+        limit_bytes: u64,
     },
     /// The guest's process ended; answers [`crate::Action::KillVm`] too, when there was none (any more).
     VmExited {

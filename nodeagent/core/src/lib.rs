@@ -12,7 +12,8 @@
 //!  session ◄─ Join · Report ──────┘                └──────► Prepare · PersistRecord · StartVm · StopVm · KillVm …
 //! ```
 //!
-//! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`hardware`] finds what a machine has.
+//! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`Jail`] and
+//! [`HostLimits`] say how it is shut in, [`hardware`] finds what a machine has.
 //!
 //! Promises, kept by tests: no two guests of one pod live at a time; guests never hold more than the node allows to be
 //! held by new ones; what is not intended ends; when the lease runs out, pods that must be unique are killed.
@@ -21,7 +22,9 @@
 
 mod action;
 mod agent;
+mod cgroup;
 mod config;
+mod confine;
 mod devices;
 mod guard;
 pub mod hardware;
@@ -39,7 +42,9 @@ mod volumes;
 
 pub use action::*;
 pub use agent::*;
+pub use cgroup::*;
 pub use config::*;
+pub use confine::*;
 pub use guard::*;
 pub use input::*;
 pub use note::*;

@@ -14,6 +14,13 @@ pub const IMAGE_DIGEST_MISMATCH: &str = "ImageDigestMismatch";
 pub const GUEST_NOT_REPORTING: &str = "GuestNotReporting";
 /// The guest's process ended although nobody asked for it.
 pub const GUEST_DIED: &str = "GuestDied";
+/// The guest's process on the host used more memory than the guest and QEMU should need, and the kernel killed it. A container that
+/// uses more than its own limit is `OOMKilled` by the guest, which goes on.
+pub const GUEST_OOM_KILLED: &str = "GuestOOMKilled";
+/// The guest ended its pod because that used more than it may (Kubernetes' word).
+pub const EVICTED: &str = "Evicted";
+/// The agent must shut guests in, and this machine does not let it.
+pub const CONFINEMENT_MISSING: &str = "ConfinementMissing";
 /// The container ended with its guest, because the pod was asked to end.
 pub const STOPPED: &str = "Stopped";
 /// The pod needs more than the whole node has.

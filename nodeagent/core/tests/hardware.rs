@@ -319,6 +319,7 @@ fn each_precondition_is_told() {
         .file("/sys/kernel/iommu_groups/42/type", "identity\n")
         .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
         .file("/proc/cmdline", "quiet intel_iommu=on iommu=pt\n")
+        .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n")
         .file("/sys/bus/pci/drivers/vfio-pci/bind", "");
     check_preconditions(
         &ready,
@@ -338,6 +339,7 @@ fn each_precondition_is_told() {
     ready.remove("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/sriov_totalvfs");
     ready.remove("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/driver");
     ready.file("/proc/cmdline", "quiet intel_iommu=on\n");
+    ready.file("/proc/self/status", "CapEff:\t0000000000000023\n");
     check_preconditions(
         &ready,
         expect![[r#"

@@ -259,6 +259,7 @@ impl World {
             running: self.live.contains_key(&record.pod),
             started_at_ms: 1,
             last_console: String::new(),
+            out_of_memory: None,
         });
         let vms: Vec<_> = vms.collect();
         assert!(self.live.keys().all(|pod| self.records.contains_key(pod)), "a guest without a record");

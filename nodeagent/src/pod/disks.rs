@@ -65,6 +65,14 @@ impl PlannedDisk {
         Ok(Self { disk, content, size_bytes: claim.size_bytes })
     }
 
+    /// The image below it.
+    pub(super) fn image(&self) -> Option<PathBuf> {
+        match &self.content {
+            Content::Image(image) => std::fs::canonicalize(image).ok(),
+            Content::Empty | Content::Claim { .. } => None,
+        }
+    }
+
     /// Makes it in the folder of a guest.
     pub(super) fn make(&self, dir: &Path) -> Result<(), StartError> {
         // Joined to the folder, an absolute path stays as it is.

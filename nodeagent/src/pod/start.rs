@@ -1,14 +1,15 @@
 //! From an order to a running QEMU: disks, configuration, process.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::qemu::{check_pinned, locked_bytes};
-use bulkhead_nodeagent_core::{StartVm, reason};
+use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, check_pinned};
+use bulkhead_nodeagent_core::{HostLimits, StartVm, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
@@ -18,12 +19,13 @@ use tracing::{Instrument as _, Span};
 use super::disks::PlannedDisk;
 use super::{blocking, running};
 use crate::boot::BootError;
+use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
 use crate::vm::command::{Machinery, build};
-use crate::vm::process::Process;
+use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
 use crate::vm::{console, guarded};
 use crate::{disk, trace};
 
@@ -93,7 +95,10 @@ impl Launched {
         instance: u32,
     ) -> io::Result<Option<Self>> {
         let dir = host.records.instance_dir(pod, instance);
-        let Some(process) = Process::find(&dir)? else { return Ok(None) };
+        // Nobody else can make a file in the guest's folder.
+        let owner = std::fs::symlink_metadata(dir.join(PID_FILE)).ok().map(|meta| meta.uid());
+        let is_user = |user| owner == Some(user) || host.confinement.may_be_user_of(pod, user);
+        let Some(process) = Process::find(&dir, is_user)? else { return Ok(None) };
         let bytes = std::fs::read(dir.join(POD_CONFIG))?;
         let config = PodConfig::decode(bytes.as_slice()).map_err(io::Error::other)?;
         Ok(Some(Self { process, instance, pod, dir, config, files: Vec::new() }))
@@ -107,6 +112,9 @@ pub(super) async fn run(
     images: &BTreeMap<String, Image>,
     span: &Span,
 ) -> Result<Launched, StartError> {
+    if let Some(missing) = host.confinement.refusal() {
+        return Err(StartError::new(reason::CONFINEMENT_MISSING, missing));
+    }
     let boot = host.boot.assets().instrument(span.clone()).await?;
     let (config, disks) = configure(host, &start, images, span)?;
     let pod_dir = host.records.pod_dir(start.pod.id);
@@ -115,6 +123,7 @@ pub(super) async fn run(
     let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
     let encoded = kept.encode_to_vec();
     let on_disk: Vec<_> = disks.iter().map(|disk| disk.disk.clone()).collect();
+    let images = disks.iter().filter_map(PlannedDisk::image).collect();
     let made = dir.clone();
     let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone());
     let attaching = host.passthrough.attach(start.pod.id, &start.pod.devices).instrument(span.clone());
@@ -126,7 +135,6 @@ pub(super) async fn run(
         check_pinned(&meminfo, start.size.memory_bytes)
             .map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))?;
     }
-    let locked_bytes = (!devices.is_empty()).then(|| locked_bytes(start.size.memory_bytes));
     let command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
         uuid: start.pod.uid,
@@ -138,12 +146,40 @@ pub(super) async fn run(
         dir: &dir,
         sandbox: host.sandbox,
     });
-    let process = match start.lease_until_ms {
-        Some(until_ms) => start_guarded(host, until_ms, command.to_args(), locked_bytes, &dir).await?,
-        None => Process::start(&host.qemu, &command.to_args(), &dir).map_err(|e| qemu_error(host, e))?,
+    let group = group_name(start.pod.id, start.instance);
+    let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
+    let groups = host.cgroups.create(&group, limits)?;
+    let launch = shut_in(host, start.pod.id, &dir, &command, images, groups);
+    let process = match (launch, start.lease_until_ms) {
+        (Ok(launch), Some(until_ms)) => start_guarded(host, until_ms, launch, &dir).await,
+        (Ok(launch), None) => Process::start(&launch, &dir).map_err(|error| qemu_error(host, error, &dir)),
+        (Err(error), _) => Err(error),
     };
+    let process = process.inspect_err(|_| {
+        // Whatever is left is found by the next start of the guest, or of the agent.
+        let _ = host.cgroups.remove(&group);
+    })?;
     tracing::info!(parent: span, pid = process.pid, "guest started");
     Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config, files })
+}
+
+/// QEMU with its arguments, and where it is shut in; its files are its user's from now on.
+fn shut_in(
+    host: &Host,
+    pod: bulkhead_types::ObjectId,
+    dir: &Path,
+    command: &QemuCommand,
+    images: Vec<PathBuf>,
+    groups: Vec<PathBuf>,
+) -> Result<Launch, StartError> {
+    let missing = || qemu_error(host, io::ErrorKind::NotFound.into(), dir);
+    let program = resolve(&host.qemu).ok_or_else(missing)?;
+    let inmate = Inmate { pod, dir, program: &program, command, images, groups };
+    let jail = host.confinement.jail(&inmate)?;
+    let disks = command.blockdevs.iter().filter(|disk| !disk.read_only);
+    let disks: Vec<PathBuf> = disks.map(|disk| dir.join(&disk.filename)).collect();
+    host.confinement.hand_over(&jail, &disks)?;
+    Ok(Launch { program, args: command.to_args(), jail })
 }
 
 /// The configuration without what may be secret: an agent that finds it cannot configure a guest with it.
@@ -160,17 +196,17 @@ fn redacted(config: &PodConfig) -> PodConfig {
 async fn start_guarded(
     host: &Host,
     until_ms: u64,
-    args: Vec<String>,
-    locked_bytes: Option<u64>,
+    launch: Launch,
     dir: &Path,
 ) -> Result<Process, StartError> {
     let until_ms = until_ms.max(*host.lease_until_ms.borrow());
-    let orders = Orders { until_ms, program: host.qemu.clone(), args, locked_bytes };
+    let Launch { program, args, jail } = launch;
+    let orders = Orders { until_ms, program, args, jail: Some(jail) };
     guarded::start(&host.guard, &orders, dir).await.map_err(|refusal| match refusal {
         guarded::Refusal::LeaseOver => {
             StartError::new(reason::LEASE_EXPIRED, "the node's lease ran out before the guest could start")
         }
-        guarded::Refusal::Guest(error) => qemu_error(host, error),
+        guarded::Refusal::Guest(error) => qemu_error(host, error, dir),
         guarded::Refusal::Guard(error) => StartError::new(
             reason::GUEST_START_FAILED,
             format!("the guest must be unique, and its guard {:?} fails: {error}", host.guard),
@@ -178,7 +214,10 @@ async fn start_guarded(
     })
 }
 
-fn qemu_error(host: &Host, error: io::Error) -> StartError {
+fn qemu_error(host: &Host, error: io::Error, dir: &Path) -> StartError {
+    if let Some(failure) = confinement_failure(dir) {
+        return StartError::new(reason::GUEST_START_FAILED, format!("{failure}: {error}"));
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => StartError::new(
             reason::QEMU_MISSING,
@@ -199,7 +238,9 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[PlannedDisk], config: &[u8]) 
     console::start_over(pod_dir)?;
     std::fs::create_dir(dir)?;
     disks.iter().try_for_each(|disk| disk.make(dir))?;
-    std::fs::write(dir.join(POD_CONFIG), config)?;
+    let path = dir.join(POD_CONFIG);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(config)?;
     Ok(())
 }
 
@@ -382,6 +423,8 @@ fn container_config(
         additional_gids: process.additional_gids,
         cpu_millis: container.limits.cpu_millis.unwrap_or(0),
         memory_bytes: container.limits.memory_bytes.unwrap_or(0),
+        cpu_request_millis: container.requests.or(container.limits).cpu_millis.unwrap_or(0),
+        ephemeral_storage_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
         mounts: mounts.collect(),
         ..running::config(spec, container)
     })

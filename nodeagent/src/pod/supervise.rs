@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::Input;
+use bulkhead_nodeagent_core::{Input, group_name};
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,7 @@ impl Vm {
             started_at_ms,
             start,
         };
-        let task = watched(watch_over(launched, pod_dir, talk, inputs, host.lease_until_ms.subscribe()));
+        let task = watched(watch_over(Arc::clone(host), launched, talk, inputs));
         Self { instance, pid, killer, stop, files, task }
     }
 
@@ -107,14 +107,10 @@ fn watched<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) ->
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-async fn watch_over(
-    launched: Launched,
-    pod_dir: PathBuf,
-    talk: Talk,
-    inputs: mpsc::Sender<Input>,
-    lease_until_ms: watch::Receiver<u64>,
-) {
+async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mpsc::Sender<Input>) {
     let Launched { process, instance, pod, dir, .. } = launched;
+    let pod_dir = host.records.pod_dir(pod);
+    let lease_until_ms = host.lease_until_ms.subscribe();
     let exited = CancellationToken::new();
     let (logs, streams) = (talk.logs.clone(), talk.streams.clone());
     let log = pod_dir.join(CONSOLE_LOG);
@@ -135,6 +131,14 @@ async fn watch_over(
     // Disks and sockets of a guest that ended are of no use to anybody.
     if let Err(error) = disk::remove_dir(&dir) {
         tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
+    }
+    let group = group_name(pod, instance);
+    if let Some(limit_bytes) = host.cgroups.out_of_memory(&group) {
+        tracing::warn!(%pod, instance, limit_bytes, "the kernel killed the guest for want of memory");
+        let _ = inputs.send(Input::VmOutOfMemory { pod, instance, limit_bytes }).await;
+    }
+    if let Err(error) = host.cgroups.remove(&group) {
+        tracing::warn!(%pod, %error, "the guest's control group cannot be removed yet");
     }
     let input = Input::VmExited { pod, instance, status, at_ms: clock::unix_ms(), last_console };
     let _ = inputs.send(input).await;

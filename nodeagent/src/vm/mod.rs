@@ -13,9 +13,12 @@
 //! ```
 
 pub(crate) mod affinity;
+#[cfg(test)]
+mod breakout_tests;
 pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod guarded;
+pub(crate) mod jail;
 pub(crate) mod process;
 #[allow(unsafe_code)]
 pub(crate) mod session;

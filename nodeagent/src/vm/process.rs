@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use bulkhead_nodeagent_core::Jail;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
 
+use super::jail::MARK;
 use super::session;
 
 /// File of the process id, in the instance's folder. Its whole path is an argument of QEMU and identifies the process.
@@ -29,17 +31,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program in `dir`, in its own session, with no input; what it says goes to a file there.
-    pub(crate) fn start(program: &Path, args: &[String], dir: &Path) -> io::Result<Self> {
+    /// Starts a program in `dir`, shut in, in its own session, with no input; what it says goes to a file there.
+    pub(crate) fn start(launch: &Launch, dir: &Path) -> io::Result<Self> {
         let log = File::create(dir.join(QEMU_LOG))?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&launch.program);
         command
-            .args(args)
+            .args(&launch.args)
+            .env_clear()
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
         session::detach(&mut command);
+        session::confine(command.as_std_mut(), launch.jail.steps().map_err(io::Error::other)?);
         let child = command.spawn()?;
         let pid =
             child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that was not awaited has an id");
@@ -58,11 +62,12 @@ impl Process {
         Ok(Self { pid, pidfd, child: Some(guard) })
     }
 
-    /// Finds the process that was started with this folder, if it lives.
-    pub(crate) fn find(dir: &Path) -> io::Result<Option<Self>> {
+    /// Finds the process that was started with this folder, if it lives: one of a user that may be its own. (A hostile process can
+    /// change what its command line seems to be, but not its user.)
+    pub(crate) fn find(dir: &Path, is_user: impl Fn(u32) -> bool) -> io::Result<Option<Self>> {
         let wanted = dir.join(PID_FILE);
         for (pid, path) in scan()? {
-            if path != wanted {
+            if path != wanted || !user_of(pid).is_some_and(&is_user) {
                 continue;
             }
             let Ok(pidfd) = open(pid) else { continue };
@@ -101,6 +106,21 @@ impl Process {
             crate::clock::unix_ms().saturating_sub(age_ms)
         })
     }
+}
+
+/// A program and where it is shut in; also the orders of a guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// From the root.
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) jail: Jail,
+}
+
+/// Which step of its confinement a process that was to run in `dir` did not get over, if it was one.
+pub(crate) fn confinement_failure(dir: &Path) -> Option<String> {
+    let said = fs::read_to_string(dir.join(QEMU_LOG)).ok()?;
+    said.lines().find(|line| line.starts_with(MARK)).map(str::to_owned)
 }
 
 /// Kills a process.
@@ -148,6 +168,11 @@ fn pid_file_of(pid: i32) -> Option<PathBuf> {
     arguments.next().and_then(|path| std::str::from_utf8(path).ok()).map(PathBuf::from)
 }
 
+/// The user that a process is of.
+fn user_of(pid: i32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta))
+}
+
 /// Field 22 of /proc/<pid>/stat (proc(5)): start after boot, in clock ticks.
 fn start_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -159,20 +184,38 @@ fn start_ticks(pid: i32) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// A program that is not shut in.
+    fn launch(program: &str, args: Vec<String>, dir: &Path) -> Launch {
+        let jail = Jail {
+            pieces: [].into(),
+            user: None,
+            groups: Vec::new(),
+            root: String::new(),
+            dir: dir.display().to_string(),
+            system: Vec::new(),
+            files: [].into(),
+            devices: Vec::new(),
+            locked_bytes: None,
+        };
+        Launch { program: program.into(), args, jail }
+    }
+
     /// Stands for QEMU: stays, and has its arguments. It starts no process of its own, because a child has the
     /// arguments of its parent until it executes a program.
     fn start(dir: &Path) -> Process {
         let script = "exec 2>&1; echo started; kill -STOP $$";
         let pidfile = dir.join(PID_FILE).display().to_string();
         let args = ["-c", script, "fake", "-pidfile", &pidfile].map(str::to_owned);
-        Process::start(Path::new("/bin/sh"), &args, dir).expect("started")
+        Process::start(&launch("/bin/sh", args.into(), dir), dir).expect("started")
     }
 
     #[tokio::test]
     async fn a_process_is_found_by_its_folder_and_killed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let process = start(dir.path());
-        let found = Process::find(dir.path()).expect("scanned").expect("found");
+        let anybody = |_| true;
+        let found = Process::find(dir.path(), anybody).expect("scanned").expect("found");
+        assert!(Process::find(dir.path(), |_| false).expect("scanned").is_none(), "of another user");
         assert_eq!(found.pid, process.pid);
         let age_ms = crate::clock::unix_ms().abs_diff(found.started_at_ms());
         assert!(age_ms < 3_600_000, "{age_ms}");
@@ -180,7 +223,7 @@ mod tests {
         found.killer().expect("handle").kill().expect("killed");
         assert_eq!(process.wait().await, "signal: 9 (SIGKILL)");
         assert!(found.wait().await.contains("restarted"));
-        assert!(Process::find(dir.path()).expect("scanned").is_none());
+        assert!(Process::find(dir.path(), anybody).expect("scanned").is_none());
     }
 
     #[tokio::test]
@@ -198,7 +241,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
         let _guard = runtime.enter();
-        let error = Process::start(Path::new("/nonexistent"), &[], dir.path()).expect_err("missing");
+        let launch = launch("/nonexistent", Vec::new(), dir.path());
+        let error = Process::start(&launch, dir.path()).expect_err("missing");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

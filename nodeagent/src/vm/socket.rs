@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::net::UnixStream;
 
 /// QEMU makes its sockets within some ms of its start; they are looked for this often, and less often later.
@@ -14,13 +14,19 @@ const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_LAST: Duration = Duration::from_secs(1);
 
 /// Connects to a socket in a folder of any depth: a socket's path is at most 107 bytes long (unix(7)), so it goes
-/// through the folder's descriptor.
+/// through its descriptor. It is a socket, and no link to one: a hostile QEMU can put anything into its folder.
 pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::other("a socket without a folder"));
     };
     let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name)).await
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&socket)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(io::Error::other("is no socket"));
+    }
+    UnixStream::connect(PathBuf::from(format!("/proc/self/fd/{}", socket.as_raw_fd()))).await
 }
 
 /// Connects as soon as somebody listens. Whoever calls this gives up when the process has ended.
@@ -32,5 +38,23 @@ pub(crate) async fn connect_when_there(path: &Path) -> UnixStream {
             Err(_) => tokio::time::sleep(wait).await,
         }
         wait = (wait * 2).min(RETRY_LAST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_connected_to_and_a_link_to_one_is_not() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("qmp.sock");
+        let _listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+        connect(&path).await.expect("it listens");
+        let link = dir.path().join("guest.sock");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        connect(&link).await.expect_err("another pod's, perhaps");
+        std::fs::write(dir.path().join("console.sock"), "").expect("written");
+        connect(&dir.path().join("console.sock")).await.expect_err("a file");
     }
 }

@@ -13,6 +13,8 @@ use super::{Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, off
 pub enum Need {
     /// For limits of guests that the host holds, too.
     Limits,
+    /// To shut guests in.
+    Confinement,
     /// For guests as fast as they can be.
     Speed,
     /// To attach devices.
@@ -60,6 +62,7 @@ pub fn preconditions(
     vec![
         host.kvm(),
         host.cgroups(),
+        host.confinement(),
         host.huge_pages(),
         host.iommu(),
         host.pass_through(),
@@ -94,6 +97,17 @@ struct Host<'a> {
 const CGROUP: &str = "/sys/fs/cgroup";
 /// What limits of pods need of the host.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
+/// What it takes to shut a guest in (capabilities(7)): number and name.
+const CAPABILITIES: [(u32, &str); 8] = [
+    (0, "CAP_CHOWN"),
+    (1, "CAP_DAC_OVERRIDE"),
+    (5, "CAP_KILL"),
+    (6, "CAP_SETGID"),
+    (7, "CAP_SETUID"),
+    (8, "CAP_SETPCAP"),
+    (21, "CAP_SYS_ADMIN"),
+    (27, "CAP_MKNOD"),
+];
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
 fn answer(
@@ -194,6 +208,25 @@ impl Host<'_> {
         let remedy =
             "boot without cgroup_disable=, with systemd or by hand: mount -t cgroup2 none /sys/fs/cgroup";
         answer("cgroup-controllers", Need::Limits, outcome, found, remedy)
+    }
+
+    /// What the agent's user may do, as far as this process is it. The agent itself tries.
+    fn confinement(&self) -> Precondition {
+        let status = self.text("/proc/self/status");
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = effective.and_then(|word| u64::from_str_radix(word.trim(), 16).ok());
+        let lacks = |held: u64| CAPABILITIES.iter().filter(move |(bit, _)| held & (1 << bit) == 0);
+        let (outcome, found) = match effective {
+            None => (Outcome::Unknown, "what this user may do is not told".to_owned()),
+            Some(held) if lacks(held).next().is_none() => {
+                (Outcome::Met, "this user may make users, namespaces and nodes for guests".to_owned())
+            }
+            Some(held) => {
+                (Outcome::Missing, format!("this user lacks {}", some_of(lacks(held).map(|(_, name)| name))))
+            }
+        };
+        let remedy = "run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined";
+        answer("confinement", Need::Confinement, outcome, found, remedy)
     }
 
     fn huge_pages(&self) -> Precondition {

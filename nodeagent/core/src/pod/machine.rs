@@ -185,6 +185,7 @@ impl Pod {
         self.gone = false;
         self.guarded = self.plan.unique;
         self.guest_phase = None;
+        self.out_of_memory = None;
         self.usage = None;
         self.files_given = self.files;
         self.cpus_given = None;

@@ -139,6 +139,8 @@ pub(crate) struct Pod {
     /// Its guest has a guard.
     guarded: bool,
     started_at_ms: u64,
+    /// The kernel killed its guest's process for want of memory: what that might use, in bytes.
+    out_of_memory: Option<u64>,
     guest_phase: Option<PodPhase>,
     /// Digest of the files that its volumes should have; `None` when the intent names none.
     files: Option<u128>,
@@ -182,6 +184,7 @@ impl Pod {
             started: false,
             guarded: false,
             started_at_ms: 0,
+            out_of_memory: None,
             guest_phase: None,
             files: None,
             files_given: None,
@@ -220,6 +223,7 @@ impl Pod {
             started: record.started,
             guarded: record.guarded,
             started_at_ms: vm.started_at_ms,
+            out_of_memory: None,
             guest_phase: None,
             files: None,
             files_given: None,

@@ -4,7 +4,7 @@ use bulkhead_types::{ContainerStatus, PodPhase, PodUsage, RestartPolicy};
 use smol_str::SmolStr;
 
 use super::{Cause, Env, Phase, Pod, Want, containers};
-use crate::{Action, Note, reason, text};
+use crate::{Action, Note, RecoveredVm, reason, text};
 
 /// How long an adopted guest may take to tell the states of its containers before its pod is reported anyway, in
 /// milliseconds.
@@ -154,6 +154,13 @@ impl Pod {
         }
     }
 
+    /// Its process was killed for want of memory; that it ended is told next.
+    pub(crate) fn vm_out_of_memory(&mut self, instance: u32, limit_bytes: u64) {
+        if instance == self.instance && self.process_may_exist() {
+            self.out_of_memory = Some(limit_bytes);
+        }
+    }
+
     /// A guest's process ended, for whatever reason.
     pub(crate) fn vm_exited(&mut self, instance: u32, exit: &Exit<'_>, env: &mut Env<'_>) {
         if instance != self.instance || !self.process_may_exist() {
@@ -225,19 +232,23 @@ impl Pod {
     }
 
     /// What the agent's last life left of a pod whose process is gone.
-    pub(crate) fn found_dead(&mut self, last_console: &str, env: &mut Env<'_>) {
+    pub(crate) fn found_dead(&mut self, vm: &RecoveredVm, env: &mut Env<'_>) {
         if self.ended.is_some() {
             self.clean(true, env);
             return;
         }
-        let message = text::with_console("the guest ended while the agent was away", last_console);
+        let (why, sentence) = match vm.out_of_memory {
+            Some(limit_bytes) => (reason::GUEST_OOM_KILLED, out_of_memory(limit_bytes)),
+            None => (reason::GUEST_DIED, "the guest ended while the agent was away".to_owned()),
+        };
+        let message = text::with_console(&sentence, &vm.last_console);
         if self.started && self.plan.restart_policy == RestartPolicy::Never {
-            self.end(PodPhase::Failed, reason::GUEST_DIED, message, env);
+            self.end(PodPhase::Failed, why, message, env);
             self.clean(true, env);
         } else {
             self.sandbox_restarts = self.sandbox_restarts.saturating_add(1);
-            self.start_over(reason::GUEST_DIED);
-            self.back_off(reason::GUEST_DIED, message, env);
+            self.start_over(why);
+            self.back_off(why, message, env);
         }
     }
 
@@ -249,8 +260,11 @@ impl Pod {
     fn outcome(&self) -> Option<PodPhase> {
         let policy = self.plan.restart_policy;
         let derived = containers::phase(&self.init_containers, &self.containers, policy);
-        let told = self.guest_phase.filter(|_| policy != RestartPolicy::Always);
-        [Some(derived), told].into_iter().flatten().find(|phase| phase.is_terminal())
+        let evicted = self.guest_phase == Some(PodPhase::Failed) && self.reason == reason::EVICTED;
+        let told = self.guest_phase.filter(|_| policy != RestartPolicy::Always || evicted);
+        // Whatever its containers' ends looked like: they were killed for it.
+        let told_first = if evicted { [told, None] } else { [Some(derived), told] };
+        told_first.into_iter().flatten().find(|phase| phase.is_terminal())
     }
 
     fn explain(&self, cause: Option<Cause>, exit: &Exit<'_>) -> (&'static str, String) {
@@ -259,6 +273,9 @@ impl Pod {
             Some(Cause::LeaseExpired) => (reason::LEASE_EXPIRED, self.message.clone()),
             Some(Cause::DeviceLost) => (bulkhead_types::REASON_DEVICE_LOST, self.message.clone()),
             Some(Cause::Asked) => return (reason::STOPPED, String::new()),
+            _ if let Some(limit_bytes) = self.out_of_memory => {
+                (reason::GUEST_OOM_KILLED, out_of_memory(limit_bytes))
+            }
             _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
         };
         (why, text::with_console(&sentence, exit.last_console))
@@ -285,4 +302,12 @@ impl Pod {
         let note = Note::GuestFailed { pod: self.id, reason: SmolStr::new(why), retry_in_ms: Some(wait_ms) };
         env.actions.push_back(Action::Note(note));
     }
+}
+
+/// What a guest's process was killed for by the kernel.
+fn out_of_memory(limit_bytes: u64) -> String {
+    let mib = limit_bytes >> 20;
+    format!(
+        "the kernel killed the guest's process: it used more than the {mib} MiB of the host's memory that the guest and QEMU need"
+    )
 }

@@ -68,7 +68,7 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         trace_context: None,
         ended: None,
     };
-    RecoveredVm { record, running, started_at_ms: 900_000, last_console: String::new() }
+    RecoveredVm { record, running, started_at_ms: 900_000, last_console: String::new(), out_of_memory: None }
 }
 
 #[test]
@@ -194,6 +194,21 @@ fn guests_that_died_while_the_agent_was_away_follow_their_policy() {
              0 clean #7 keep_logs true
              2 report [#7 200000001 gone Failed GuestDied restarts 2 waiting:ContainerCreating x2]
     "#]],
+    );
+    let vm =
+        RecoveredVm { out_of_memory: Some(512 << 20), ..left_behind(false, RestartPolicy::Never, false) };
+    check(
+        vec![
+            (0, In(Input::Recovered { vms: vec![vm], lease_until_ms: None })),
+            (1, In(gone(7))),
+            (2, In(joined(2))),
+        ],
+        expect![[r#"
+            0 join
+            0 persist #7 instance 3 ended Failed
+            0 clean #7 keep_logs true
+            2 report [#7 200000001 gone Failed GuestOOMKilled restarts 2 waiting:ContainerCreating x2]
+        "#]],
     );
     check(
         vec![

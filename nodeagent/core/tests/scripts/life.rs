@@ -156,6 +156,82 @@ fn a_guest_that_dies_is_over_when_it_must_not_restart() {
 }
 
 #[test]
+fn a_guest_that_the_kernel_killed_for_memory_is_named_and_is_no_success() {
+    let killed = |policy| {
+        let killed = |instance| Input::VmOutOfMemory { pod: ObjectId(7), instance, limit_bytes: 512 << 20 };
+        // What is about another instance counts for nothing.
+        vec![(900, In(killed(3))), (1000, In(killed(1))), (1000, In(exited(7, 1)))]
+            .into_iter()
+            .chain(if policy == RestartPolicy::Never {
+                vec![(1010, In(gone(7)))]
+            } else {
+                vec![(11_000, Tick)]
+            })
+            .collect()
+    };
+    let never = RestartPolicy::Never;
+    check(
+        then(running(with_policy(7, never)), killed(never)),
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        60 persist #7 instance 1
+        210 report [#7 100000002 Running ready running x0]
+        1000 note: guest of pod #7 failed: GuestOOMKilled; the pod is over
+        1000 persist #7 instance 1 ended Failed
+        1000 clean #7 keep_logs true
+        1000 report [#7 100000003 Failed GuestOOMKilled exit:137:GuestOOMKilled x0]
+        1010 report [#7 100000004 gone Failed GuestOOMKilled exit:137:GuestOOMKilled x0]
+    "#]],
+    );
+    check(
+        then(running(pod(7)), killed(RestartPolicy::Always)),
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        210 report [#7 100000002 Running ready running x0]
+        1000 note: guest of pod #7 failed: GuestOOMKilled; next attempt in 10000 ms
+        1000 report [#7 100000003 Running GuestOOMKilled restarts 1 waiting:GuestOOMKilled x1]
+        11000 prepare #7
+    "#]],
+    );
+}
+
+#[test]
+fn a_pod_that_its_guest_evicts_is_over_whatever_its_policy() {
+    let evicted = Input::GuestPod {
+        pod: ObjectId(7),
+        instance: 1,
+        phase: PodPhase::Failed,
+        reason: SmolStr::new("Evicted"),
+        message: "container main exceeded its ephemeral-storage limit".to_owned(),
+    };
+    let steps = vec![(900, In(evicted)), (1000, In(exited(7, 1))), (1010, In(gone(7)))];
+    check(
+        then(running(pod(7)), steps),
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        210 report [#7 100000002 Running ready running x0]
+        900 report [#7 100000003 Running ready Evicted running x0]
+        1000 persist #7 instance 1 ended Failed
+        1000 clean #7 keep_logs true
+        1000 report [#7 100000004 Failed Evicted exit:137:GuestDied x0]
+        1010 report [#7 100000005 gone Failed Evicted exit:137:GuestDied x0]
+    "#]],
+    );
+}
+
+#[test]
 fn a_pod_that_completes_is_cleaned_but_keeps_its_logs_until_it_leaves() {
     let done = with_policy(7, RestartPolicy::OnFailure);
     let ended = bulkhead_types::PodIntent { ended: true, ..done.clone() };

@@ -133,7 +133,13 @@ fn an_agent_that_restarts_knows_who_has_a_volume() {
     }
     let text = serde_json::to_string(&record.unwrap()).unwrap();
     let record: VmRecord = serde_json::from_str(&text).unwrap();
-    let vm = RecoveredVm { record, running: true, started_at_ms: 0, last_console: String::new() };
+    let vm = RecoveredVm {
+        record,
+        running: true,
+        started_at_ms: 0,
+        last_console: String::new(),
+        out_of_memory: None,
+    };
     check(
         vec![
             (0, In(Input::Recovered { vms: vec![vm], lease_until_ms: None })),

@@ -1,0 +1,247 @@
+//! The calls that shut a guest's QEMU in, and the limits of its groups: all of them, in order.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use bulkhead_nodeagent_core::{
+    Controller, DeviceNode, GuestSize, HostLimits, Jail, Piece, QemuUser, Rights, SystemPath, Version,
+};
+use bulkhead_types::{ObjectId, PodIntent, Shared};
+use expect_test::{Expect, expect};
+
+use crate::support::{MIB, pod};
+
+fn jail(pieces: &[Piece]) -> Jail {
+    Jail {
+        pieces: pieces.iter().copied().collect(),
+        user: Some((70_007, 70_007)),
+        groups: vec!["/sys/fs/cgroup/b/n/7.1/cgroup.procs".to_owned()],
+        root: "/data/root".to_owned(),
+        dir: "/data/pods/7/1".to_owned(),
+        system: vec![
+            SystemPath::Folder("/usr".to_owned()),
+            SystemPath::Link("/lib".to_owned(), "usr/lib".to_owned()),
+            SystemPath::File("/etc/ld.so.cache".to_owned()),
+        ],
+        files: [
+            ("/data/images/a.ext4".to_owned(), Rights::Read),
+            ("/data/volumes/b.img".to_owned(), Rights::ReadWrite),
+            ("/usr/bin/qemu".to_owned(), Rights::ReadExecute),
+        ]
+        .into(),
+        devices: vec![DeviceNode { path: "/dev/kvm".to_owned(), major: 10, minor: 232 }],
+        locked_bytes: None,
+    }
+}
+
+fn check(jail: &Jail, expected: Expect) {
+    let text = match jail.steps() {
+        Ok(steps) => steps.iter().fold(String::new(), |mut text, step| {
+            let _ = writeln!(text, "{step:?}");
+            text
+        }),
+        Err(error) => error,
+    };
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_whole_jail_shows_one_pod_and_gives_nothing_back() {
+    check(
+        &jail(&Piece::ALL),
+        expect![[r#"
+            Join("/sys/fs/cgroup/b/n/7.1/cgroup.procs")
+            Unshare({Mounts, Network, Ipc})
+            MakePrivate
+            Mask(0)
+            Memory("/data/root", "mode=0755,size=1m,nr_inodes=4096")
+            Folder("/data/root/usr")
+            Bind("/usr", "/data/root/usr")
+            Restrict("/data/root/usr", ReadExecute)
+            Link("usr/lib", "/data/root/lib")
+            Folder("/data/root/etc")
+            File("/data/root/etc/ld.so.cache")
+            Bind("/etc/ld.so.cache", "/data/root/etc/ld.so.cache")
+            Restrict("/data/root/etc/ld.so.cache", ReadExecute)
+            Folder("/data/root/dev")
+            Node("/data/root/dev/null", 1, 3)
+            Node("/data/root/dev/zero", 1, 5)
+            Node("/data/root/dev/full", 1, 7)
+            Node("/data/root/dev/random", 1, 8)
+            Node("/data/root/dev/urandom", 1, 9)
+            Node("/data/root/dev/kvm", 10, 232)
+            Give("/data/root/dev/kvm", 70007, 70007)
+            Folder("/data/root/data")
+            Folder("/data/root/data/images")
+            File("/data/root/data/images/a.ext4")
+            Bind("/data/images/a.ext4", "/data/root/data/images/a.ext4")
+            Restrict("/data/root/data/images/a.ext4", Read)
+            Folder("/data/root/data/volumes")
+            File("/data/root/data/volumes/b.img")
+            Bind("/data/volumes/b.img", "/data/root/data/volumes/b.img")
+            Restrict("/data/root/data/volumes/b.img", ReadWrite)
+            Folder("/data/root/data/pods")
+            Folder("/data/root/data/pods/7")
+            Folder("/data/root/data/pods/7/1")
+            Bind("/data/pods/7/1", "/data/root/data/pods/7/1")
+            Restrict("/data/root/data/pods/7/1", ReadWrite)
+            Pivot("/data/root")
+            Restrict("/", ReadDevices)
+            Enter("/data/pods/7/1")
+            Mask(63)
+            Limit(Core, Some(0))
+            Limit(OpenFiles, Some(8192))
+            Limit(LockedMemory, Some(8388608))
+            DropCapabilities
+            Become(70007, 70007)
+            NoNewPrivileges
+            CloseFiles
+        "#]],
+    );
+}
+
+#[test]
+fn without_rights_what_is_left_is_done() {
+    let mut poor = jail(&[]);
+    poor.groups.clear();
+    poor.locked_bytes = Some(5 << 30);
+    check(
+        &poor,
+        expect![[r#"
+        Mask(63)
+        Limit(Core, Some(0))
+        Limit(OpenFiles, Some(8192))
+        Limit(LockedMemory, Some(5368709120))
+        NoNewPrivileges
+        CloseFiles
+    "#]],
+    );
+}
+
+#[test]
+fn what_can_be_written_to_is_never_shown_with_the_system() {
+    let mut below = jail(&Piece::ALL);
+    below.dir = "/usr/local/bulkhead/pods/7/1".to_owned();
+    check(
+        &below,
+        expect![
+            "/usr/local/bulkhead/pods/7/1 lies within the folders of the system that every guest's QEMU sees"
+        ],
+    );
+    below.pieces = BTreeSet::new();
+    assert!(below.steps().is_ok(), "nothing is shown at all");
+}
+
+#[test]
+fn pods_are_users_of_their_own() {
+    let of = |user: QemuUser, pod| user.of(ObjectId(pod));
+    assert_eq!(of(QemuUser::Agent, 7), None);
+    assert_eq!(of(QemuUser::One { uid: 1, gid: 2 }, 7), Some((1, 2)));
+    let range = QemuUser::Range { first: 100, last: 102 };
+    let users: BTreeSet<_> = (5..8).map(|pod| of(range, pod)).collect();
+    assert_eq!(users, [Some((100, 100)), Some((101, 101)), Some((102, 102))].into());
+    assert_ne!(of(QemuUser::DEFAULT_RANGE, 1), of(QemuUser::DEFAULT_RANGE, 2));
+}
+
+fn check_limits(pod: &PodIntent, emulated: bool, version: Version, expected: Expect) {
+    let limits = HostLimits::new(pod, GuestSize::new(&pod.spec), emulated);
+    let settings = Controller::ALL.into_iter().flat_map(|controller| limits.settings(controller, version));
+    let text: String = settings
+        .map(|one| format!("{}={}{}\n", one.file, one.value, if one.optional { "?" } else { "" }))
+        .collect();
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn limits_follow_from_the_pod_and_what_qemu_needs_itself() {
+    let sized = |requests: u64, limit: Option<u64>, batch: bool| {
+        let mut pod = pod(7);
+        let mut spec = (*pod.spec).clone();
+        spec.containers[0].requests.cpu_millis = Some(requests);
+        spec.containers[0].limits.cpu_millis = limit;
+        spec.containers[0].limits.memory_bytes = Some(1024 * MIB);
+        pod.spec = Shared::new(spec);
+        pod.batch = batch;
+        pod
+    };
+    check_limits(
+        &sized(1500, Some(2500), false),
+        false,
+        Version::V2,
+        expect![[r#"
+        cpu.weight=59
+        cpu.max=275000 100000
+        memory.max=1393746247
+        memory.swap.max=0?
+        memory.oom.group=1?
+        pids.max=163
+    "#]],
+    );
+    check_limits(
+        &sized(1500, Some(2500), false),
+        false,
+        Version::V1,
+        expect![[r#"
+        cpu.shares=1536
+        cpu.cfs_period_us=100000
+        cpu.cfs_quota_us=275000
+        memory.limit_in_bytes=1393746247
+        memory.memsw.limit_in_bytes=1393746247?
+        pids.max=163
+    "#]],
+    );
+    // Without a limit, and emulated, its processors are the limit.
+    check_limits(
+        &sized(100, None, false),
+        false,
+        Version::V2,
+        expect![[r#"
+        cpu.weight=4
+        cpu.max=125000 100000
+        memory.max=1389551943
+        memory.swap.max=0?
+        memory.oom.group=1?
+        pids.max=161
+    "#]],
+    );
+    check_limits(
+        &sized(100, Some(200), false),
+        true,
+        Version::V2,
+        expect![[r#"
+        cpu.weight=4
+        cpu.max=125000 100000
+        memory.max=2463293767
+        memory.swap.max=0?
+        memory.oom.group=1?
+        pids.max=161
+    "#]],
+    );
+    // A batch pod is the last to run whatever it asked for.
+    check_limits(
+        &sized(4000, Some(4000), true),
+        false,
+        Version::V2,
+        expect![[r#"
+        cpu.weight=1
+        cpu.max=425000 100000
+        memory.max=1395843399
+        memory.swap.max=0?
+        memory.oom.group=1?
+        pids.max=164
+    "#]],
+    );
+    check_limits(
+        &sized(4000, Some(4000), true),
+        false,
+        Version::V1,
+        expect![[r#"
+        cpu.shares=2
+        cpu.cfs_period_us=100000
+        cpu.cfs_quota_us=425000
+        memory.limit_in_bytes=1395843399
+        memory.memsw.limit_in_bytes=1395843399?
+        pids.max=164
+    "#]],
+    );
+}
