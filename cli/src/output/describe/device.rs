@@ -70,6 +70,22 @@ pub(super) fn given(pod: &Pod) -> Vec<String> {
     pod.devices().iter().map(line).collect()
 }
 
+/// What a class says beside what its devices are.
+fn rules(page: &mut Page, spec: &DeviceClassSpec) {
+    let keys = |keys: Vec<&SmolStr>| keys.into_iter().map(SmolStr::as_str).collect::<Vec<_>>().join(", ");
+    page.optional(
+        "Labels of nodes",
+        keys(spec.node_labels.get().into_iter().flat_map(|one| one.keys()).collect()),
+    );
+    page.optional("Chosen by", keys(spec.selection.get().into_iter().flat_map(|one| one.keys()).collect()));
+    if let Some(counted) = spec.partitioning.get().and_then(|all| all.counted.get()) {
+        page.line(
+            "Counted",
+            format!("{} of each card as {}", counted.counts, counted.extended_resource_name),
+        );
+    }
+}
+
 pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
     page.line("Resource", spec.extended_resource_name.as_str());
     let ids = |list: &[Hex16]| list.iter().map(|id| String::from(*id)).collect::<Vec<_>>().join(", ");
@@ -106,18 +122,7 @@ pub(super) fn class(page: &mut Page, spec: &DeviceClassSpec) {
         };
         page.line("Variable", format!("{}{rule}", visibility.env));
     }
-    let keys = |keys: Vec<&SmolStr>| keys.into_iter().map(SmolStr::as_str).collect::<Vec<_>>().join(", ");
-    page.optional(
-        "Labels of nodes",
-        keys(spec.node_labels.get().into_iter().flat_map(|one| one.keys()).collect()),
-    );
-    page.optional("Chosen by", keys(spec.selection.get().into_iter().flat_map(|one| one.keys()).collect()));
-    if let Some(counted) = spec.partitioning.get().and_then(|all| all.counted.get()) {
-        page.line(
-            "Counted",
-            format!("{} of each card as {}", counted.counts, counted.extended_resource_name),
-        );
-    }
+    rules(page, spec);
     page.optional(
         "Least memory",
         spec.memory_resource_name.get().map(ToString::to_string).unwrap_or_default(),
