@@ -5,7 +5,8 @@ use std::path::Path;
 
 use bulkhead_nodeagent_core::hardware::{cpu_topology, discover, has_devices, missing_for_devices};
 use bulkhead_types::{
-    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, NodeFacts, Rare, Resources, StringMap,
+    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES, NodeFacts, Rare,
+    Resources, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -111,9 +112,8 @@ fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
 /// The operator's labels, and what this build does on this machine.
 fn labels(config: &AgentConfig, attaches_devices: bool) -> StringMap {
     let mut labels = config.labels.clone();
-    for own in
-        [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES].into_iter().chain(attaches_devices.then_some(LABEL_DEVICES))
-    {
+    let always = [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, LABEL_HOST_PORTS];
+    for own in always.into_iter().chain(attaches_devices.then_some(LABEL_DEVICES)) {
         labels.insert(SmolStr::new_static(own), SmolStr::new_static("true"));
     }
     labels

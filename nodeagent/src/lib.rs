@@ -97,20 +97,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
-    let boot = host::Boot::new(data.path.clone(), config.kernel.clone(), config.guest.clone());
-    let confinement = confinement::Confinement::find_out(&config, &data.path)
-        .await
-        .at("try to shut guests in below", &data.path)?;
-    let (mut accelerator, sandbox) = accelerator(&config, &boot, &boot_id, &confinement).await?;
-    let groups = format!("{name}-{:08x}", crc32c::crc32c(data.path.as_os_str().as_encoded_bytes()));
-    let files = Arc::new(cgroup::KernelFiles);
-    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
-    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
-        tracing::warn!("{warning}");
-        let mut warning = text::message(warning);
-        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
-        accelerator.warnings.push(warning);
-    }
+    let (host, accelerator) = open_host(&config, &data.path, &boot_id).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -119,38 +106,6 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         None => listener.local_addr().unwrap_or(config.listen).to_string(),
     };
     let facts = facts::gather(&config, &address, &accelerator);
-    let images = image::ImageStore::open(
-        &data.path,
-        image::ImageStoreOptions {
-            insecure_registries: config.insecure_registries.clone(),
-            ..image::ImageStoreOptions::default()
-        },
-    )?;
-    let passthrough = passthrough::Passthrough::open(
-        &data.path,
-        MachineTree::new("/"),
-        &boot_id,
-        &config.take_devices_from,
-    );
-    let passthrough = passthrough.at("read the notes on devices below", &data.path)?;
-    let host = Arc::new(host::Host {
-        data: data.path.clone(),
-        records: records::Records::new(&data.path),
-        images,
-        logs: logs::LogStore::default(),
-        streams: streams::StreamStore::default(),
-        boot,
-        qemu: config.qemu.clone(),
-        confinement,
-        cgroups,
-        guard: config.guard.clone(),
-        lease_until_ms: watch::Sender::new(0),
-        passthrough: passthrough.clone(),
-        accel: accelerator.accel,
-        sandbox,
-        container_backoff_ms: config.backoff_ms.unwrap_or_default(),
-    });
-
     let names = podio::Names::default();
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
@@ -165,7 +120,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
-    let looking = tokio::spawn(devices::watch(passthrough, nics_wanted, found));
+    let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
@@ -191,6 +146,50 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     ended.cgroups.close();
     drop(data);
     Ok(())
+}
+
+/// Finds out what this machine lets the agent do, and opens what the agent keeps.
+async fn open_host(
+    config: &AgentConfig,
+    data: &std::path::Path,
+    boot_id: &str,
+) -> Result<(Arc<host::Host>, probe::Accelerator), AgentError> {
+    let boot = host::Boot::new(data.to_owned(), config.kernel.clone(), config.guest.clone());
+    let confinement =
+        confinement::Confinement::find_out(config, data).await.at("try to shut guests in below", data)?;
+    let (mut accelerator, sandbox) = accelerator(config, &boot, boot_id, &confinement).await?;
+    let groups = format!("{}-{:08x}", config.name, crc32c::crc32c(data.as_os_str().as_encoded_bytes()));
+    let files = Arc::new(cgroup::KernelFiles);
+    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
+    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
+        tracing::warn!("{warning}");
+        let mut warning = text::message(warning);
+        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+        accelerator.warnings.push(warning);
+    }
+    let insecure_registries = config.insecure_registries.clone();
+    let options = image::ImageStoreOptions { insecure_registries, ..image::ImageStoreOptions::default() };
+    let images = image::ImageStore::open(data, options)?;
+    let passthrough =
+        passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from);
+    let host = host::Host {
+        data: data.to_owned(),
+        records: records::Records::new(data),
+        images,
+        logs: logs::LogStore::default(),
+        streams: streams::StreamStore::default(),
+        boot,
+        qemu: config.qemu.clone(),
+        confinement,
+        cgroups,
+        guard: config.guard.clone(),
+        lease_until_ms: watch::Sender::new(0),
+        passthrough: passthrough.at("read the notes on devices below", data)?,
+        accel: accelerator.accel,
+        sandbox,
+        container_backoff_ms: config.backoff_ms.unwrap_or_default(),
+    };
+    Ok((Arc::new(host), accelerator))
 }
 
 /// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent of this machine, whether

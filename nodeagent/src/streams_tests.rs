@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::channel::Talk;
-use crate::host_ports::{HostPort, HostPorts};
+use crate::host_ports::{BoundPorts, HostPort};
 use crate::podio::begin;
 
 /// Connections to it are answered with what they send.
@@ -238,7 +238,7 @@ async fn host_ports_lead_into_the_pod() {
     let (streams, _talking) = guest(true);
     let host_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = |container_port| HostPort { host_ip, host_port: 0, container_port };
-    let ports = HostPorts::open(&streams, &[port(ECHO), port(CLOSED)]).await.expect("open");
+    let ports = BoundPorts::bind(&[port(ECHO), port(CLOSED)]).await.expect("bound").serve(&streams);
     let [to_echo, to_closed] = ports.addresses[..] else { panic!("two") };
     let mut both: Vec<TcpStream> = Vec::new();
     for text in ["one", "two"] {
@@ -256,7 +256,7 @@ async fn host_ports_lead_into_the_pod() {
     assert_eq!(refused.read(&mut [0; 8]).await.unwrap_or(0), 0);
 
     let taken = HostPort { host_ip, host_port: to_echo.port(), container_port: 1 };
-    let error = HostPorts::open(&streams, &[taken]).await.expect_err("taken");
+    let error = BoundPorts::bind(&[taken]).await.expect_err("taken");
     assert!(error.to_string().starts_with(&format!("host port {to_echo}: ")), "{error}");
     drop(ports);
     // The listeners end when their tasks are next looked at.

@@ -530,8 +530,15 @@ fn commands_connections_and_files_go_into_a_running_pod() {
     let Some(fleet) = fleet(&[]) else { return };
     let script =
         "/bin/busybox nc -ll -p 7000 -e /bin/busybox cat & while :; do echo tick; /bin/busybox sleep 1; done";
-    fleet.apply(&pod("io", "Never", &[], script));
+    // Free a moment ago, and nobody else of this machine binds it but by chance.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let ports = format!(
+        "name: main\n      ports: [{{containerPort: 7000, hostPort: {}, hostIP: 127.0.0.1}}]",
+        free.port()
+    );
+    fleet.apply(&pod("io", "Never", &[], script).replace("name: main", &ports));
     fleet.await_pod("io", BOOT_SECONDS, &["\"ready\":true"]);
+    echoes(free, b'p');
     check_exec(&fleet);
     check_client_gone(&fleet);
     check_port_forward(&fleet);
@@ -543,6 +550,7 @@ fn commands_connections_and_files_go_into_a_running_pod() {
     fleet.cluster.cli().run(&["attach", "-i", "io"]).refused(2, &["neither standard input nor a terminal"]);
     fleet.delete(&["pod", "io"]);
     fleet.await_nothing_left();
+    assert!(TcpStream::connect(free).is_err(), "the node's port is closed with the guest");
 }
 
 fn check_exec(fleet: &Fleet) {
@@ -575,6 +583,16 @@ fn check_client_gone(fleet: &Fleet) {
     wait::until_true("the end of the command", CHANGE_SECONDS, || !lives());
 }
 
+/// What is sent to the pod's server comes back, after the end of what is sent, too.
+fn echoes(address: std::net::SocketAddr, byte: u8) {
+    let mut socket = TcpStream::connect(address).expect("connected");
+    socket.write_all(&vec![byte; 50_000]).expect("written");
+    socket.shutdown(std::net::Shutdown::Write).expect("half-closed");
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).expect("until the end");
+    assert!(all == vec![byte; 50_000], "{} bytes", all.len());
+}
+
 fn check_port_forward(fleet: &Fleet) {
     let ports = [":7000", ":7001"];
     let args = [&["port-forward", "--address", "127.0.0.1", "io"], &ports[..]].concat();
@@ -586,16 +604,8 @@ fn check_port_forward(fleet: &Fleet) {
         found.unwrap_or_else(|| panic!("{line}")).to_owned()
     };
     let (open, closed) = (address("7000"), address("7001"));
-    let mut sockets = [TcpStream::connect(&open), TcpStream::connect(&open)].map(|s| s.expect("connected"));
-    for (n, socket) in sockets.iter_mut().enumerate() {
-        socket.write_all(&vec![b'a' + n as u8; 50_000]).expect("written");
-    }
-    for (n, socket) in sockets.iter_mut().enumerate() {
-        socket.shutdown(std::net::Shutdown::Write).expect("half-closed");
-        let mut all = Vec::new();
-        socket.read_to_end(&mut all).expect("until the end");
-        assert!(all == vec![b'a' + n as u8; 50_000], "{} bytes", all.len());
-    }
+    let open: std::net::SocketAddr = open.parse().expect("an address");
+    std::thread::scope(|scope| (b'a'..=b'b').for_each(|byte| drop(scope.spawn(move || echoes(open, byte)))));
     let mut refused = TcpStream::connect(&closed).expect("accepted, at first");
     assert_eq!(refused.read(&mut [0; 8]).unwrap_or(0), 0);
     forwarding.kill().expect("killed");

@@ -212,9 +212,6 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::Preempt { .. }
         | Command::PreemptForGroup { .. }
         | Command::ClearNominations { .. } => decide_placement(state, command, emit),
-        Command::SetNodePhase { node, incarnation, phase } => {
-            nodes::set_phase(state, *node, *incarnation, *phase, emit)
-        }
         Command::CreateOwned { owner, generation, object } => {
             owned::create(state, *owner, *generation, object, emit)
         }
@@ -231,7 +228,6 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         }
         Command::SetSuspended { object, suspended } => jobs::set_suspended(state, object, *suspended, emit),
         Command::RunCronJob { cron_job, name } => jobs::run_now(state, cron_job, name, emit),
-        Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
         Command::CreateReplicaSet { .. }
         | Command::SetRolloutRevision { .. }
         | Command::ScaleReplicaSet { .. }
@@ -251,6 +247,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::Recommend { .. }
         | Command::Autoscale { .. } => decide_pods_of_workloads(state, command, emit),
         Command::SetUnschedulable { .. }
+        | Command::SetNodePhase { .. }
         | Command::RegisterNode { .. }
         | Command::ReportPods { .. }
         | Command::ReportVolumes { .. }
@@ -269,6 +266,7 @@ fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
         Command::RaiseFeatureLevel { level } => cluster::raise_feature_level(state, *level, emit),
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
+        Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
         Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
         other => node_pools::decide(state, other, emit),
     }
@@ -277,6 +275,9 @@ fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
 /// The part of [`decide_command`] that is about nodes: what their agents say, and what operators want of them.
 fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     match command {
+        Command::SetNodePhase { node, incarnation, phase } => {
+            nodes::set_phase(state, *node, *incarnation, *phase, emit)
+        }
         Command::SetUnschedulable { node, unschedulable } => {
             nodes::set_unschedulable(state, node, *unschedulable, emit)
         }

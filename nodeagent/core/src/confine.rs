@@ -203,8 +203,8 @@ pub enum Step {
     Pivot(CString),
     /// Enters a folder.
     Enter(CString),
-    /// Soft and hard limit; `None`: none at all.
-    Limit(Limit, Option<u64>),
+    /// Soft and hard limit.
+    Limit(Limit, u64),
     /// Empties the capability bounding set.
     DropCapabilities,
     /// Becomes this user and group, without any other group.
@@ -257,11 +257,11 @@ impl Jail {
         if self.pieces.contains(&Piece::Mounts) {
             Builder { jail: self, made: BTreeSet::new(), steps: &mut steps }.build()?;
         }
-        let locked = Some(self.locked_bytes.unwrap_or(LOCKED_BYTES_MAX));
+        let locked = self.locked_bytes.unwrap_or(LOCKED_BYTES_MAX);
         steps.extend([
             Step::Mask(0o077),
-            Step::Limit(Limit::Core, Some(0)),
-            Step::Limit(Limit::OpenFiles, Some(OPEN_FILES_MAX)),
+            Step::Limit(Limit::Core, 0),
+            Step::Limit(Limit::OpenFiles, OPEN_FILES_MAX),
             Step::Limit(Limit::LockedMemory, locked),
         ]);
         if self.pieces.contains(&Piece::Capabilities) {

@@ -37,6 +37,8 @@ pub const WAITING_FOR_VOLUME: &str = "WaitingForVolume";
 pub const VOLUME_MISSING: &str = "VolumeMissing";
 /// A device that the pod was given cannot be attached to its guest.
 pub const DEVICE_NOT_ATTACHED: &str = "DeviceNotAttached";
+/// A port of the node that the pod publishes is taken, or not there.
+pub const HOST_PORT_NOT_BOUND: &str = "HostPortNotBound";
 /// The machine has not the memory left that a guest with devices takes at once.
 pub const MEMORY_NOT_PINNED: &str = "MemoryNotPinned";
 /// The record that must precede a guest could not be written.

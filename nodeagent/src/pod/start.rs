@@ -23,6 +23,7 @@ use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
+use crate::host_ports::{BoundPorts, HostPort, published};
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
 use crate::vm::command::{Machinery, build};
 use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
@@ -35,6 +36,9 @@ const EMPTY_DIR_BYTES_DEFAULT: u64 = 2 << 30;
 /// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it. Where it may hold
 /// secrets it is written without them ([`redacted`]).
 pub(super) const POD_CONFIG: &str = "pod.bin";
+
+/// The node's ports that lead into the guest, as JSON, in the instance's folder; not there when there are none.
+const HOST_PORTS: &str = "host-ports.json";
 
 /// Why a guest could not be started.
 #[derive(Debug)]
@@ -85,6 +89,9 @@ pub(crate) struct Launched {
     pub(crate) config: PodConfig,
     /// The files of its volumes, for a guest that was just started.
     pub(crate) files: Vec<VolumeFiles>,
+    /// The node's ports that lead into it; bound, for a guest that was just started.
+    pub(crate) ports: Vec<HostPort>,
+    pub(crate) bound: Option<BoundPorts>,
 }
 
 impl Launched {
@@ -101,7 +108,11 @@ impl Launched {
         let Some(process) = Process::find(&dir, is_user)? else { return Ok(None) };
         let bytes = std::fs::read(dir.join(POD_CONFIG))?;
         let config = PodConfig::decode(bytes.as_slice()).map_err(io::Error::other)?;
-        Ok(Some(Self { process, instance, pod, dir, config, files: Vec::new() }))
+        let ports = match std::fs::read(dir.join(HOST_PORTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            bytes => serde_json::from_slice(&bytes?).map_err(io::Error::other)?,
+        };
+        Ok(Some(Self { process, instance, pod, dir, config, files: Vec::new(), ports, bound: None }))
     }
 }
 
@@ -115,6 +126,9 @@ pub(super) async fn run(
     if let Some(missing) = host.confinement.refusal() {
         return Err(StartError::new(reason::CONFINEMENT_MISSING, missing));
     }
+    let ports = published(&start.pod.spec);
+    let bound = BoundPorts::bind(&ports).await;
+    let bound = bound.map_err(|error| StartError::new(reason::HOST_PORT_NOT_BOUND, chain(&error)))?;
     let boot = host.boot.assets().instrument(span.clone()).await?;
     let (config, disks) = configure(host, &start, images, span)?;
     let pod_dir = host.records.pod_dir(start.pod.id);
@@ -125,7 +139,8 @@ pub(super) async fn run(
     let on_disk: Vec<_> = disks.iter().map(|disk| disk.disk.clone()).collect();
     let images = disks.iter().filter_map(PlannedDisk::image).collect();
     let made = dir.clone();
-    let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &encoded))).instrument(span.clone());
+    let written = (encoded, ports.clone());
+    let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &written))).instrument(span.clone());
     let attaching = host.passthrough.attach(start.pod.id, &start.pod.devices).instrument(span.clone());
     let (made, devices) = tokio::join!(making, attaching);
     made??;
@@ -160,7 +175,8 @@ pub(super) async fn run(
         let _ = host.cgroups.remove(&group);
     })?;
     tracing::info!(parent: span, pid = process.pid, "guest started");
-    Ok(Launched { process, instance: start.instance, pod: start.pod.id, dir, config, files })
+    let (instance, pod, bound) = (start.instance, start.pod.id, Some(bound));
+    Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
 }
 
 /// QEMU with its arguments, and where it is shut in; its files are its user's from now on.
@@ -227,7 +243,12 @@ fn qemu_error(host: &Host, error: io::Error, dir: &Path) -> StartError {
     }
 }
 
-fn make_files(pod_dir: &Path, dir: &Path, disks: &[PlannedDisk], config: &[u8]) -> Result<(), StartError> {
+fn make_files(
+    pod_dir: &Path,
+    dir: &Path,
+    disks: &[PlannedDisk],
+    (config, ports): &(Vec<u8>, Vec<HostPort>),
+) -> Result<(), StartError> {
     // What an earlier guest left: its process is gone.
     for entry in std::fs::read_dir(pod_dir)? {
         let entry = entry?;
@@ -241,6 +262,9 @@ fn make_files(pod_dir: &Path, dir: &Path, disks: &[PlannedDisk], config: &[u8]) 
     let path = dir.join(POD_CONFIG);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(config)?;
+    if !ports.is_empty() {
+        std::fs::write(dir.join(HOST_PORTS), serde_json::to_vec(ports).map_err(io::Error::other)?)?;
+    }
     Ok(())
 }
 

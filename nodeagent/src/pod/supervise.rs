@@ -20,7 +20,7 @@ use crate::vm::console::{self, CONSOLE_LOG};
 use crate::vm::guarded;
 use crate::vm::process::Killer;
 use crate::vm::socket;
-use crate::{clock, disk};
+use crate::{clock, disk, host_ports};
 
 /// How long what a guest said before its end may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ fn watched<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) ->
 }
 
 async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mpsc::Sender<Input>) {
-    let Launched { process, instance, pod, dir, .. } = launched;
+    let Launched { process, instance, pod, dir, ports, bound, .. } = launched;
     let pod_dir = host.records.pod_dir(pod);
     let lease_until_ms = host.lease_until_ms.subscribe();
     let exited = CancellationToken::new();
@@ -116,10 +116,12 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     let log = pod_dir.join(CONSOLE_LOG);
     let mut console = watched(console::record(dir.clone(), log, exited.clone()));
     let control = watched(control(dir.join(QMP_SOCKET), pod));
+    let ports = watched(host_ports::keep(streams.clone(), ports, bound));
     let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));
     let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
     let status = process.wait().await;
     exited.cancel();
+    drop(ports);
     // The sockets are closed now: what is still in them is read to the end.
     let read_out = async { tokio::join!(&mut channel, &mut console) };
     let _ = tokio::time::timeout(LAST_WORDS, read_out).await;

@@ -153,25 +153,17 @@ fn flags(rights: Rights) -> MountFlags {
     }
 }
 
-/// A limit that is lower already stays, and nobody but root may go over the hard one.
-fn limited(limit: Limit, value: Option<u64>) -> Result<(), Errno> {
+/// Nobody but root may go over the hard limit: where that is lower, it stays.
+fn limited(limit: Limit, value: u64) -> Result<(), Errno> {
     let resource = match limit {
         Limit::Core => Resource::Core,
         Limit::OpenFiles => Resource::Nofile,
         Limit::LockedMemory => Resource::Memlock,
     };
-    let now = rustix::process::getrlimit(resource);
-    let wanted = match value {
-        Some(value) => Rlimit {
-            current: Some(value.min(now.maximum.unwrap_or(value))),
-            maximum: Some(value.min(now.maximum.unwrap_or(value))),
-        },
-        None => Rlimit { current: None, maximum: None },
-    };
-    match rustix::process::setrlimit(resource, wanted) {
-        Err(Errno::PERM) if value.is_none() => {
-            rustix::process::setrlimit(resource, Rlimit { current: now.maximum, maximum: now.maximum })
-        }
+    let set =
+        |value| rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
+    match set(value) {
+        Err(Errno::PERM) => set(value.min(rustix::process::getrlimit(resource).maximum.unwrap_or(value))),
         result => result,
     }
 }

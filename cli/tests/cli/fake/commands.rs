@@ -82,22 +82,31 @@ impl Fake {
                 let spec = cron_job.spec.and_then(|spec| spec.job_template).and_then(|t| t.spec);
                 self.put(Kind::Job(v1::Job { meta: Some(meta), spec, status: None }));
             }
-            Variant::SetUnschedulable(set) => {
-                let found = self.state().object(&set.node).cloned();
-                let Some(Kind::Node(mut node)) = found else { return Err(Status::not_found("no such node")) };
-                node.spec.get_or_insert_default().unschedulable = set.unschedulable;
-                self.put(Kind::Node(node));
-            }
-            Variant::SetGpuMode(set) => {
-                let found = self.state().object(&set.node).cloned();
-                let Some(Kind::Node(mut node)) = found else { return Err(Status::not_found("no such node")) };
-                node.spec.get_or_insert_default().gpu = set.gpu;
-                self.put(Kind::Node(node));
-            }
-            Variant::ControlNodeOperation(control) => self.state().controls.push(control),
-            _ => return Err(Status::unimplemented("not needed by the tests")),
+            other => return self.run_on_nodes(other),
         }
         Ok(())
+    }
+
+    fn run_on_nodes(&self, command: v1::user_command::Variant) -> Result<(), Status> {
+        use v1::user_command::Variant;
+        let change = |name: &str, change: &dyn Fn(&mut v1::NodeSpec)| {
+            let found = self.state().object(name).cloned();
+            let Some(Kind::Node(mut node)) = found else { return Err(Status::not_found("no such node")) };
+            change(node.spec.get_or_insert_default());
+            self.put(Kind::Node(node));
+            Ok(())
+        };
+        match command {
+            Variant::SetUnschedulable(set) => {
+                change(&set.node, &|spec| spec.unschedulable = set.unschedulable)
+            }
+            Variant::SetGpuMode(set) => change(&set.node, &|spec| spec.gpu = set.gpu.clone()),
+            Variant::ControlNodeOperation(control) => {
+                self.state().controls.push(control);
+                Ok(())
+            }
+            _ => Err(Status::unimplemented("not needed by the tests")),
+        }
     }
 }
 

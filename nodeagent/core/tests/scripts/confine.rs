@@ -89,9 +89,9 @@ fn a_whole_jail_shows_one_pod_and_gives_nothing_back() {
             Restrict("/", ReadDevices)
             Enter("/data/pods/7/1")
             Mask(63)
-            Limit(Core, Some(0))
-            Limit(OpenFiles, Some(8192))
-            Limit(LockedMemory, Some(8388608))
+            Limit(Core, 0)
+            Limit(OpenFiles, 8192)
+            Limit(LockedMemory, 8388608)
             DropCapabilities
             Become(70007, 70007)
             NoNewPrivileges
@@ -109,9 +109,9 @@ fn without_rights_what_is_left_is_done() {
         &poor,
         expect![[r#"
         Mask(63)
-        Limit(Core, Some(0))
-        Limit(OpenFiles, Some(8192))
-        Limit(LockedMemory, Some(5368709120))
+        Limit(Core, 0)
+        Limit(OpenFiles, 8192)
+        Limit(LockedMemory, 5368709120)
         NoNewPrivileges
         CloseFiles
     "#]],
