@@ -538,6 +538,8 @@ fn commands_connections_and_files_go_into_a_running_pod() {
     );
     fleet.apply(&pod("io", "Never", &[], script).replace("name: main", &ports));
     fleet.await_pod("io", BOOT_SECONDS, &["\"ready\":true"]);
+    let connect = ["exec", "io", "--", "sh", "-c", "/bin/busybox nc 127.0.0.1 7000 </dev/null"];
+    wait::until_true("the pod's server", CHANGE_SECONDS, || fleet.cluster.cli().run(&connect).code == 0);
     echoes(free, b'p');
     check_exec(&fleet);
     check_client_gone(&fleet);
