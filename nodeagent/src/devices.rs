@@ -6,7 +6,7 @@ use std::time::Duration;
 use bulkhead_nodeagent_core::Input;
 use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, InventoryChange};
 use bulkhead_nodeagent_core::passthrough::{NicReport, NicWork, Progress};
-use bulkhead_types::{Device, SriovInterface};
+use bulkhead_types::SriovInterface;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -14,30 +14,30 @@ use crate::passthrough::Passthrough;
 
 /// How often the machine is looked at: a device that is gone is noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The same while functions of a NIC were asked for and are not there yet: the kernel tells nobody when they are.
+/// The same while functions of a NIC were asked for and are not there yet. Drivers say when they made the last of them by
+/// nothing but its being there.
 const LOOK_SOON: Duration = Duration::from_millis(100);
 /// After a NIC could not be brought where it should be it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Runs until nobody takes what it tells. The first look is told whatever it finds; later ones when something differs.
+/// Runs until nobody takes what it tells. Every look is told: the core knows what is new of it, and pods' tasks tell of devices too.
 pub(crate) async fn watch(
     passthrough: Passthrough,
     mut wanted: watch::Receiver<Vec<SriovInterface>>,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut nics = Nics::default();
-    let mut known: Option<(Inventory, Vec<Device>)> = None;
+    let mut known: Option<Inventory> = None;
     loop {
         let now_wanted = wanted.borrow_and_update().clone();
         nics.apply(&passthrough, &now_wanted).await;
         let (found, devices) = passthrough.look(Some(nics.reports())).await;
-        let changes = known.as_ref().map(|(known, _)| found.changes_since(known)).unwrap_or_default();
+        let changes = known.as_ref().map(|known| found.changes_since(known)).unwrap_or_default();
         changes.iter().for_each(tell);
-        let is_new = known.as_ref().is_none_or(|(_, told)| *told != devices);
-        if is_new && inputs.send(Input::Devices(devices.clone())).await.is_err() {
+        if inputs.send(Input::Devices(devices)).await.is_err() {
             return;
         }
-        known = Some((found, devices));
+        known = Some(found);
         let pause = if nics.is_waiting() { LOOK_SOON } else { LOOK_EVERY };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
