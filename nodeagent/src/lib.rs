@@ -94,15 +94,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         .await
         .at("try to shut guests in below", &data.path)?;
     let (mut accelerator, sandbox) = accelerator(&config, &boot, &boot_id, &confinement).await?;
-    let groups = format!("{name}-{:08x}", crc32c::crc32c(data.path.as_os_str().as_encoded_bytes()));
-    let files = Arc::new(cgroup::KernelFiles);
-    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
-    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
-        tracing::warn!("{warning}");
-        let mut warning = text::message(warning);
-        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
-        accelerator.warnings.push(warning);
-    }
+    let cgroups = control_groups(&config, &confinement, &mut accelerator);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -111,13 +103,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         None => listener.local_addr().unwrap_or(config.listen).to_string(),
     };
     let facts = facts::gather(&config, &address, &accelerator);
-    let images = image::ImageStore::open(
-        &data.path,
-        image::ImageStoreOptions {
-            insecure_registries: config.insecure_registries.clone(),
-            ..image::ImageStoreOptions::default()
-        },
-    )?;
+    let images = open_images(&config)?;
     let host = Arc::new(host::Host {
         data: data.path.clone(),
         records: records::Records::new(&data.path),
@@ -169,6 +155,34 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     ended.cgroups.close();
     drop(data);
     Ok(())
+}
+
+fn open_images(config: &AgentConfig) -> Result<image::ImageStore, AgentError> {
+    let options = image::ImageStoreOptions {
+        insecure_registries: config.insecure_registries.clone(),
+        ..image::ImageStoreOptions::default()
+    };
+    Ok(image::ImageStore::open(&config.data_dir, options)?)
+}
+
+/// The control groups of this agent's guests. What the machine does not permit, of them or of the confinement, becomes a warning.
+fn control_groups(
+    config: &AgentConfig,
+    confinement: &confinement::Confinement,
+    accelerator: &mut probe::Accelerator,
+) -> cgroup::Cgroups {
+    // Several agents of one machine have groups of their own.
+    let path = config.data_dir.as_os_str().as_encoded_bytes();
+    let own = format!("{}-{:08x}", config.name, crc32c::crc32c(path));
+    let files = Arc::new(cgroup::KernelFiles);
+    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &own);
+    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
+        tracing::warn!("{warning}");
+        let mut warning = text::message(warning);
+        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+        accelerator.warnings.push(warning);
+    }
+    cgroups
 }
 
 /// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent of this machine, whether
