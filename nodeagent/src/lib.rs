@@ -158,24 +158,13 @@ async fn open_host(
     let confinement =
         confinement::Confinement::find_out(config, data).await.at("try to shut guests in below", data)?;
     let (mut accelerator, sandbox) = accelerator(config, &boot, boot_id, &confinement).await?;
-    let groups = format!("{}-{:08x}", config.name, crc32c::crc32c(data.as_os_str().as_encoded_bytes()));
-    let files = Arc::new(cgroup::KernelFiles);
-    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &groups);
-    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
-        tracing::warn!("{warning}");
-        let mut warning = text::message(warning);
-        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
-        accelerator.warnings.push(warning);
-    }
-    let insecure_registries = config.insecure_registries.clone();
-    let options = image::ImageStoreOptions { insecure_registries, ..image::ImageStoreOptions::default() };
-    let images = image::ImageStore::open(data, options)?;
+    let cgroups = control_groups(config, &confinement, &mut accelerator);
     let passthrough =
         passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from);
     let host = host::Host {
         data: data.to_owned(),
         records: records::Records::new(data),
-        images,
+        images: open_images(config)?,
         logs: logs::LogStore::default(),
         streams: streams::StreamStore::default(),
         boot,
@@ -190,6 +179,34 @@ async fn open_host(
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
     };
     Ok((Arc::new(host), accelerator))
+}
+
+fn open_images(config: &AgentConfig) -> Result<image::ImageStore, AgentError> {
+    let options = image::ImageStoreOptions {
+        insecure_registries: config.insecure_registries.clone(),
+        ..image::ImageStoreOptions::default()
+    };
+    Ok(image::ImageStore::open(&config.data_dir, options)?)
+}
+
+/// The control groups of this agent's guests. What the machine does not permit, of them or of the confinement, becomes a warning.
+fn control_groups(
+    config: &AgentConfig,
+    confinement: &confinement::Confinement,
+    accelerator: &mut probe::Accelerator,
+) -> cgroup::Cgroups {
+    // Several agents of one machine have groups of their own.
+    let path = config.data_dir.as_os_str().as_encoded_bytes();
+    let own = format!("{}-{:08x}", config.name, crc32c::crc32c(path));
+    let files = Arc::new(cgroup::KernelFiles);
+    let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &own);
+    for warning in confinement.warnings().iter().chain(cgroups.problems()) {
+        tracing::warn!("{warning}");
+        let mut warning = text::message(warning);
+        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+        accelerator.warnings.push(warning);
+    }
+    cgroups
 }
 
 /// Puts an image from an OCI layout (a directory, or a tar of one) into the store of an agent of this machine, whether

@@ -146,8 +146,8 @@ impl HostLimits {
     pub fn new(pod: &PodIntent, size: GuestSize, emulated: bool) -> Self {
         let cpus = u64::from(size.cpus);
         let asked = if pod.batch { 0 } else { pod.spec.requests().cpu_millis };
-        let all_limited = pod.spec.init_containers.iter().chain(&pod.spec.containers);
-        let all_limited = all_limited.fold(true, |all, one| all && one.limits.cpu_millis.is_some());
+        let mut all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+        let all_limited = all.all(|one| one.limits.cpu_millis.is_some());
         let guest_millis = match all_limited && !emulated {
             true => pod.spec.guest_size().cpu_millis.min(cpus * 1000),
             false => cpus * 1000,

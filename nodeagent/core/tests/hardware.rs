@@ -280,6 +280,22 @@ fn an_old_kernel_can_reset_too() {
     assert!(found.functions[&bdf("0000:3c:00.0")].reset_methods.is_empty());
 }
 
+/// A server that lacks nothing.
+fn ready_server() -> MemoryTree {
+    let mut ready = server();
+    ready
+        .file("/dev/kvm", "")
+        .file("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
+        .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "64\n")
+        .file("/sys/class/iommu/dmar0/intel-iommu/version", "1:0\n")
+        .file("/sys/kernel/iommu_groups/42/type", "identity\n")
+        .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
+        .file("/proc/cmdline", "quiet intel_iommu=on iommu=pt\n")
+        .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n")
+        .file("/sys/bus/pci/drivers/vfio-pci/bind", "");
+    ready
+}
+
 #[test]
 fn each_precondition_is_told() {
     check_preconditions(
@@ -287,6 +303,7 @@ fn each_precondition_is_told() {
         expect![[r#"
         kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
         cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+        confinement: Unknown, what this user may do is not told
         huge-pages: Missing, the kernel has no huge pages
         iommu: NotNeeded, no IOMMU is on; no device that pods could have
         iommu-pass-through: NotNeeded, there are no IOMMU groups; no device that pods could have
@@ -301,6 +318,7 @@ fn each_precondition_is_told() {
         expect![[r#"
         kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
         cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+        confinement: Unknown, what this user may do is not told
         huge-pages: Missing, the kernel has no huge pages
         iommu: Missing, no IOMMU is on
         iommu-pass-through: Missing, there are no IOMMU groups
@@ -310,22 +328,13 @@ fn each_precondition_is_told() {
         virtual-functions: Met, 2 are there
     "#]],
     );
-    let mut ready = server();
-    ready
-        .file("/dev/kvm", "")
-        .file("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
-        .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "64\n")
-        .file("/sys/class/iommu/dmar0/intel-iommu/version", "1:0\n")
-        .file("/sys/kernel/iommu_groups/42/type", "identity\n")
-        .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
-        .file("/proc/cmdline", "quiet intel_iommu=on iommu=pt\n")
-        .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n")
-        .file("/sys/bus/pci/drivers/vfio-pci/bind", "");
+    let mut ready = ready_server();
     check_preconditions(
         &ready,
         expect![[r#"
         kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
         cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+        confinement: Met, this user may make users, namespaces and nodes for guests
         huge-pages: Met, 64 × hugepages-1048576kB
         iommu: Met, dmar0
         iommu-pass-through: Met, iommu=pt; 1 of 2 groups are translated
@@ -345,6 +354,7 @@ fn each_precondition_is_told() {
         expect![[r#"
         kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
         cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+        confinement: Missing, this user lacks CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN and 1 more
         huge-pages: Met, 64 × hugepages-1048576kB
         iommu: Met, dmar0
         iommu-pass-through: Missing, 1 of 2 groups are translated: the host's own devices pay for it

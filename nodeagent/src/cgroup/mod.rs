@@ -166,10 +166,12 @@ impl Cgroups {
 
     /// Removes the groups of a guest that has ended; those that are not there are fine.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        self.places.iter().map(|place| place.base.join(name)).fold(Ok(()), |result, group| {
-            let removed = self.files.remove(&group).map_err(at(&group));
-            result.and(removed)
-        })
+        let mut result = Ok(());
+        // All of them, whatever becomes of one.
+        for group in self.places.iter().map(|place| place.base.join(name)) {
+            result = result.and(self.files.remove(&group).map_err(at(&group)));
+        }
+        result
     }
 
     /// The agent ends: its own groups go, unless guests are in them.

@@ -152,18 +152,19 @@ fn check_limits(pod: &PodIntent, emulated: bool, version: Version, expected: Exp
     expected.assert_eq(&text);
 }
 
+fn sized(requests: u64, limit: Option<u64>, batch: bool) -> PodIntent {
+    let mut pod = pod(7);
+    let mut spec = (*pod.spec).clone();
+    spec.containers[0].requests.cpu_millis = Some(requests);
+    spec.containers[0].limits.cpu_millis = limit;
+    spec.containers[0].limits.memory_bytes = Some(1024 * MIB);
+    pod.spec = Shared::new(spec);
+    pod.batch = batch;
+    pod
+}
+
 #[test]
 fn limits_follow_from_the_pod_and_what_qemu_needs_itself() {
-    let sized = |requests: u64, limit: Option<u64>, batch: bool| {
-        let mut pod = pod(7);
-        let mut spec = (*pod.spec).clone();
-        spec.containers[0].requests.cpu_millis = Some(requests);
-        spec.containers[0].limits.cpu_millis = limit;
-        spec.containers[0].limits.memory_bytes = Some(1024 * MIB);
-        pod.spec = Shared::new(spec);
-        pod.batch = batch;
-        pod
-    };
     check_limits(
         &sized(1500, Some(2500), false),
         false,
@@ -217,7 +218,11 @@ fn limits_follow_from_the_pod_and_what_qemu_needs_itself() {
         pids.max=161
     "#]],
     );
-    // A batch pod is the last to run whatever it asked for.
+}
+
+#[test]
+fn a_batch_pod_has_the_least_weight() {
+    // It is the last to run whatever it asked for.
     check_limits(
         &sized(4000, Some(4000), true),
         false,
