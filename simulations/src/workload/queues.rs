@@ -19,6 +19,8 @@ use crate::rng::Rng;
 const GROUPS: u64 = 3;
 /// Most pods that a group wants together.
 const LEAST_MAX: u64 = 3;
+/// What large pods of groups ask for, in thousandths of a core: most of a small node.
+const LARGE_CPU_MILLIS: u64 = 3000;
 const QUEUES: [&str; 2] = ["q-1", "q-2"];
 const ROLES: [&str; 2] = ["lead", "work"];
 
@@ -112,6 +114,12 @@ fn member(rng: &mut Rng, namespace: Name, number: u64, count: u64) -> Pod {
         let mut options = spec.options.get().cloned().unwrap_or_default();
         options.priority_class = Rare::some("system-cluster-critical".into());
         spec.options = Rare::some(options);
+        // And want so much that others must end for them.
+        if rng.chance(600)
+            && let Some(container) = spec.containers.first_mut()
+        {
+            container.requests.cpu_millis = Some(LARGE_CPU_MILLIS);
+        }
     } else if rng.chance(100) {
         policies::rank(rng, &mut spec);
     }
