@@ -159,8 +159,7 @@ fn a_guest_that_dies_is_over_when_it_must_not_restart() {
 fn a_guest_that_the_kernel_killed_for_memory_is_named_and_is_no_success() {
     let killed = |policy| {
         let killed = |instance| Input::VmOutOfMemory { pod: ObjectId(7), instance, limit_bytes: 512 << 20 };
-        // What is about another instance counts for nothing.
-        vec![(900, In(killed(3))), (1000, In(killed(1))), (1000, In(exited(7, 1)))]
+        vec![(1000, In(killed(1))), (1000, In(exited(7, 1)))]
             .into_iter()
             .chain(if policy == RestartPolicy::Never {
                 vec![(1010, In(gone(7)))]
@@ -199,6 +198,24 @@ fn a_guest_that_the_kernel_killed_for_memory_is_named_and_is_no_success() {
         1000 note: guest of pod #7 failed: GuestOOMKilled; next attempt in 10000 ms
         1000 report [#7 100000003 Running GuestOOMKilled restarts 1 waiting:GuestOOMKilled x1]
         11000 prepare #7
+    "#]],
+    );
+}
+
+#[test]
+fn what_the_kernel_did_to_another_guest_of_the_pod_counts_for_nothing() {
+    let other = Input::VmOutOfMemory { pod: ObjectId(7), instance: 3, limit_bytes: 512 << 20 };
+    check(
+        then(running(pod(7)), vec![(900, In(other)), (1000, In(exited(7, 1)))]),
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        210 report [#7 100000002 Running ready running x0]
+        1000 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+        1000 report [#7 100000003 Running GuestDied restarts 1 waiting:GuestDied x1]
     "#]],
     );
 }
