@@ -64,18 +64,17 @@ impl Confinement {
             true => QemuUser::DEFAULT_RANGE,
             false => QemuUser::Agent,
         });
-        let mut confinement = Self {
-            pieces: BTreeSet::new(),
-            missing: BTreeMap::new(),
-            user,
-            system: system(),
-            root,
-            choice: config.confinement,
-        };
+        let mut confinement = Self::none(user, root, config.confinement);
         if config.confinement != ConfinementChoice::Off {
             confinement.try_pieces(config, data).await?;
         }
         Ok(confinement)
+    }
+
+    /// One that shuts nobody in yet.
+    pub(crate) fn none(user: QemuUser, root: PathBuf, choice: ConfinementChoice) -> Self {
+        let (pieces, missing) = (BTreeSet::new(), BTreeMap::new());
+        Self { pieces, missing, user, system: system(), root, choice }
     }
 
     /// First everything at once; where that fails each by itself, and those that work together.

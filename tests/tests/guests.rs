@@ -610,11 +610,10 @@ fn check_port_forward(fleet: &Fleet) {
     std::thread::scope(|scope| (b'a'..=b'b').for_each(|byte| drop(scope.spawn(move || echoes(open, byte)))));
     let mut refused = TcpStream::connect(&closed).expect("accepted, at first");
     assert_eq!(refused.read(&mut [0; 8]).unwrap_or(0), 0);
+    let complaint = line(&mut BufReader::new(forwarding.stderr.take().expect("piped")));
+    assert!(complaint.contains("port 7001 in the pod: ") && complaint.contains("refused"), "{complaint}");
     forwarding.kill().expect("killed");
-    let mut stderr = String::new();
-    forwarding.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
     forwarding.wait().expect("waited for");
-    assert!(stderr.contains("port 7001 in the pod: ") && stderr.contains("refused"), "{stderr}");
 }
 
 fn check_cp(fleet: &Fleet) {

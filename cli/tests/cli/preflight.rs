@@ -44,6 +44,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         PRECONDITION         NEEDED FOR          STATE        FOUND
         kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
         cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
+        confinement          confinement         unknown      what this user may do is not told
         huge-pages           speed               missing      the kernel has no huge pages
         iommu                devices             ok           dmar0
         iommu-pass-through   devices             ok           devices of the host are not translated
@@ -52,6 +53,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
         virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
+        confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
         huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
         vfio: modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf
 
@@ -65,6 +67,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         PRECONDITION         NEEDED FOR          STATE        FOUND
         kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
         cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
+        confinement          confinement         unknown      what this user may do is not told
         huge-pages           speed               missing      the kernel has no huge pages
         iommu                devices             ok           dmar0
         iommu-pass-through   devices             ok           devices of the host are not translated
@@ -73,6 +76,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
         virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
+        confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
         huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV

@@ -350,10 +350,16 @@ impl Replica {
         self.node.raft.state == StateRole::Leader
     }
 
-    /// The leader of the present term, when known.
+    /// The leader of the present term, when known. One that may not ask for votes, and has heard nothing for longer than a voter
+    /// would have waited, knows of none: Raft itself would name the last one for ever, also to a server that was removed and never
+    /// heard of it.
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {
-        Some(MemberId(self.node.raft.leader_id)).filter(|m| m.0 != raft::INVALID_ID)
+        let raft = &self.node.raft;
+        let is_cut_off = raft.state == StateRole::Follower
+            && !raft.promotable()
+            && raft.election_elapsed >= 2 * self.config.election_ticks;
+        Some(MemberId(raft.leader_id)).filter(|leader| leader.0 != raft::INVALID_ID && !is_cut_off)
     }
 
     /// The present term.

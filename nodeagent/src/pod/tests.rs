@@ -2,18 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use bulkhead_nodeagent_core::QemuUser;
 use bulkhead_nodeagent_core::passthrough::KernelModel;
 use bulkhead_nodeagent_core::qemu::Accel;
 use bulkhead_types::{Container, DeviceHealth, DeviceIntent, ImagePullPolicy, Name, PodSpec, Rare, Shared};
 use tokio::sync::watch;
 
 use super::*;
-use crate::KernelSource;
+use crate::cgroup::{Cgroups, KernelFiles};
+use crate::confinement::Confinement;
 use crate::host::Boot;
 use crate::image::{ImageStore, ImageStoreOptions};
 use crate::logs::LogStore;
 use crate::passthrough::Passthrough;
 use crate::records::Records;
+use crate::streams::StreamStore;
+use crate::{ConfinementChoice, KernelSource};
 
 const POD: ObjectId = ObjectId(7);
 const CARD: &str = "0000:42:00.0";
@@ -25,6 +29,9 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         records: Records::new(data),
         images: ImageStore::open(data, ImageStoreOptions::default()).expect("a store"),
         logs: LogStore::default(),
+        streams: StreamStore::default(),
+        confinement: Confinement::none(QemuUser::Agent, data.join("root"), ConfinementChoice::Off),
+        cgroups: Cgroups::open(Arc::new(KernelFiles), None, "agent"),
         boot: Boot::new(data.to_owned(), kernel, PathBuf::from("/nowhere")),
         qemu: PathBuf::from("/nowhere"),
         guard: Vec::new(),

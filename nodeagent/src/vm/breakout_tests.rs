@@ -184,6 +184,7 @@ impl World {
             size,
             boot: &boot,
             disks: vec![disk("c0.qcow2", BlockDriver::Qcow2), disk(&volume, BlockDriver::Raw)],
+            devices: Vec::new(),
             dir: &dir,
             sandbox: true,
         });

@@ -34,6 +34,9 @@ const SEARCHES_PER_RUN: usize = 4;
 /// Nodes that are asked for seats of one group, at most; a group for which that is not enough has none.
 const TRIES_MAX: usize = 1 << 20;
 
+/// Domains that the first pod of a group is tried in, at most, where it must be near others.
+const DOMAINS_MAX: usize = 32;
+
 /// Where a pod of a group is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeptSeat {
@@ -320,35 +323,70 @@ impl<'a> Seating<'a> {
     }
 }
 
-/// Seats for all of these pods, on the nodes with most room first; `None` when there are not enough. Those for which others must
-/// be there first are tried again when those are.
+/// Seats for all of these pods; `None` when there are not enough. Where the first must be near others, every domain that they can
+/// be in has its turn, the largest first: where the first of them goes decides about the rest.
 fn find(scene: Scene<'_>, key: &PodGroupKey, pods: &[ObjectId]) -> Option<Vec<KeptSeat>> {
-    let (_, index, shapes, _) = scene;
-    let mut left = Vec::with_capacity(pods.len());
+    let (state, index, shapes, _) = scene;
+    let mut wanting = Vec::with_capacity(pods.len());
     for id in pods {
         let shape_key = shapes.key_of_waiting(*id)?;
         let shape = shapes.get(shape_key).filter(|shape| shape.may_be_placed())?;
-        left.push((Reverse((shape.request.cpu_millis, shape.request.memory_bytes)), shape_key, *id));
+        wanting.push((Reverse((shape.request.cpu_millis, shape.request.memory_bytes)), shape_key, *id));
     }
-    left.sort_unstable();
+    wanting.sort_unstable();
+    let wanting: Vec<(ShapeKey, ObjectId)> = wanting.into_iter().map(|(_, key, id)| (key, id)).collect();
     let turn = group_id(key);
     let mut order: Vec<_> =
         index.entries().map(|(slot, entry)| (fullness(entry), mix64(turn ^ u64::from(slot)), slot)).collect();
     order.sort_unstable();
-    let of_pods = left.iter().filter_map(|(_, key, _)| shapes.get(*key));
-    let mut seating = Seating::new(scene, of_pods);
+    let order: Vec<Slot> = order.into_iter().map(|(.., slot)| slot).collect();
+    let mut tries = 0;
+    if let Some(seats) = seat_all(scene, &wanting, &order, &mut tries) {
+        return Some(seats);
+    }
+    let first = wanting.first().and_then(|(_, id)| state.pods().get(*id))?;
+    let affinity = first.spec.placement()?.pod_affinity.get()?;
+    let topology_key = &affinity.required.first()?.topology_key;
+    let mut room = BTreeMap::<&str, u64>::new();
+    for (_, entry) in index.entries() {
+        if let Some(domain) = entry.node.label(topology_key) {
+            *room.entry(domain).or_default() += entry.allocatable.cpu_millis;
+        }
+    }
+    let mut domains: Vec<_> = room.into_iter().map(|(domain, room)| (Reverse(room), domain)).collect();
+    domains.sort_unstable();
+    domains.into_iter().take(DOMAINS_MAX).find_map(|(_, domain)| {
+        let is_there = |slot: &Slot| {
+            index.get(*slot).is_some_and(|entry| entry.node.label(topology_key) == Some(domain))
+        };
+        let (there, elsewhere): (Vec<Slot>, Vec<Slot>) = order.iter().partition(|slot| is_there(slot));
+        seat_all(scene, &wanting, &[there, elsewhere].concat(), &mut tries)
+    })
+}
+
+/// Seats for all of these pods, on the first nodes that have one. Those for which others must be there first are tried again when
+/// those are.
+fn seat_all(
+    scene: Scene<'_>,
+    wanting: &[(ShapeKey, ObjectId)],
+    order: &[Slot],
+    tries: &mut usize,
+) -> Option<Vec<KeptSeat>> {
+    let shapes = scene.2;
+    let of_pods = wanting.iter().filter_map(|(key, _)| shapes.get(*key));
+    let mut seating = Seating { tries: *tries, ..Seating::new(scene, of_pods) };
     let looks = seating.vicinity.is_some();
-    let mut seats = Vec::with_capacity(left.len());
+    let (mut left, mut seats) = (wanting.to_vec(), Vec::with_capacity(wanting.len()));
     loop {
         let before = seats.len();
         // Pods of one shape go on where the one before found its seat, unless others matter.
         let (mut last, mut at) = (None, 0);
-        left.retain(|(_, shape_key, pod)| {
+        left.retain(|(shape_key, pod)| {
             if last != Some(*shape_key) || looks {
                 (last, at) = (Some(*shape_key), 0);
             }
             let Some(shape) = shapes.get(*shape_key) else { return true };
-            while let Some((.., slot)) = order.get(at).copied() {
+            while let Some(slot) = order.get(at).copied() {
                 if seating.take(*pod, shape, slot) {
                     seats.push(KeptSeat { pod: *pod, shape: *shape_key, slot });
                     return false;
@@ -357,6 +395,7 @@ fn find(scene: Scene<'_>, key: &PodGroupKey, pods: &[ObjectId]) -> Option<Vec<Ke
             }
             true
         });
+        *tries = seating.tries;
         if left.is_empty() {
             return Some(seats);
         }

@@ -94,6 +94,25 @@ fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
     world.run_until("it stops", |w| w.fatals.get(&four) == Some(&Fatal::Removed(four)));
 }
 
+/// It asks for no votes, so that its Raft names the leader that it heard of last for ever: agents would be held there, and hear of
+/// nothing that they should run.
+#[test]
+fn a_learner_that_hears_nothing_knows_of_no_leader() {
+    let mut world = World::new();
+    assert!(outcome(world.create(100, "first")).is_ok());
+    let four = MemberId(4);
+    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
+    assert!(outcome(world.membership(1, add)).is_ok());
+    world.start(4, LogView::default());
+    world.assert_equal();
+    assert_eq!(world.servers[&four].leader(), world.leader());
+    let others = world.servers.keys().copied().filter(|member| *member != four);
+    world.down.extend(others.collect::<Vec<_>>());
+    world.run_until("it knows of none", |w| w.servers[&four].leader().is_none());
+    world.down.clear();
+    world.run_until("it knows of one again", |w| w.servers[&four].leader().is_some());
+}
+
 /// Of four voters one is down and one is removed: leaving the joint configuration takes three of the old four, so
 /// the one that goes must have its say until then.
 #[test]
