@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Kind, Measure, Name, Pod, PodGroup, PodGroupKey, QUEUE_DEFAULT, QUEUES_LEVEL, Queue, QueueState,
-    QuotaAmounts,
+    Kind, Measure, Name, ObjectId, Pod, PodGroup, PodGroupKey, QUEUE_DEFAULT, QUEUES_LEVEL, Queue,
+    QueueState, QuotaAmounts,
 };
 
 use crate::State;
@@ -79,6 +79,14 @@ impl QueueLedger {
             charge.iter().filter(|(one, _)| *one == measure).map(|(_, amount)| u128::from(amount)).sum()
         };
         self.check_amounts(state, name, asked)
+    }
+
+    /// Whether a pod's queue has room for it.
+    pub(crate) fn has_room(&self, state: &State, pod: ObjectId) -> bool {
+        let queue = state.pods.get(pod).and_then(|pod| Some((pod, of_pod(state, pod)?)));
+        queue.is_none_or(|(pod, queue)| {
+            self.check(state, &queue, &Charge::of_pod(pod, &state.devices.classes)).is_ok()
+        })
     }
 
     /// The same for what a group says it needs at least.

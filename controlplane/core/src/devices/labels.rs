@@ -22,10 +22,9 @@ pub(crate) fn synced(state: &State, node: &Node) -> Option<SyncedLabels> {
     }
     let wanted = wanted(state, node);
     let former = node.status.device_labels.get();
-    let is_theirs = |key: &str, value: &str| {
-        former.and_then(|record| record.labels.get(key)).is_some_and(|known| known == value)
-    };
-    let others = node.meta.labels.iter().filter(|(key, value)| !is_theirs(key, value));
+    // Whoever writes a whole node writes what he has read of them, and that may be old: they stay the devices'.
+    let is_theirs = |key: &str| former.is_some_and(|record| record.labels.contains_key(key));
+    let others = node.meta.labels.iter().filter(|(key, _)| !is_theirs(key));
     let mut labels: StringMap = others.map(|(key, value)| (key.clone(), value.clone())).collect();
     let mut record = DeviceLabels::default();
     for (key, value) in &wanted {

@@ -262,7 +262,7 @@ impl Preemptor {
                 shape,
                 vicinity,
                 &mut search,
-                (&mut allowance, &mut proposed, &mut elastic),
+                (&mut allowance, &mut proposed, &mut elastic, queues),
                 commands,
             );
             searched += usize::from(is_new);
@@ -306,7 +306,12 @@ impl Preemptor {
         shape: &mut Shape,
         vicinity: &Vicinity,
         search: &mut Search,
-        (allowance, proposed, elastic): (&mut Allowance, &mut usize, &mut ElasticLedger),
+        (allowance, proposed, elastic, queues): (
+            &mut Allowance,
+            &mut usize,
+            &mut ElasticLedger,
+            &QueueLedger,
+        ),
         commands: &mut Vec<Command>,
     ) -> bool {
         let (mut has_looked, mut reclaim) = (false, None::<Reclaim>);
@@ -315,6 +320,10 @@ impl Preemptor {
         for id in waiting {
             let is_put_off = self.refused.get(&id).is_some_and(|(_, until_ms)| *until_ms > view.now_ms);
             if *proposed >= PREEMPTIONS_PER_RUN || self.node_of(id).is_some() || is_put_off {
+                continue;
+            }
+            // Nobody's end makes room in a queue that is full; the tree may have hidden that it is.
+            if !queues.has_room(view.state, id) {
                 continue;
             }
             let Self { priorities, held, now, .. } = self;

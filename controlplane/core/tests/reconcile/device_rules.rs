@@ -102,12 +102,15 @@ fn what_an_operator_says_of_a_node_stays() {
         cluster.rest();
         cluster.card_labels("node-0")
     };
-    assert_eq!(relabel(&mut cluster, Some("mine")), "1 15079MiB mine");
     cluster.tell_devices(node, vec![]);
     cluster.rest();
-    assert_eq!(cluster.card_labels("node-0"), "- - mine");
+    assert_eq!(relabel(&mut cluster, Some("mine")), "- - mine");
     cluster.tell_devices(node, vec![model(0, "Tesla T4", 15079)]);
+    cluster.rest();
+    assert_eq!(cluster.card_labels("node-0"), "1 15079MiB mine");
     assert_eq!(relabel(&mut cluster, None), "1 15079MiB Tesla-T4", "one that is gone is given again");
+    // Who writes a whole node writes what he read of it before.
+    assert_eq!(relabel(&mut cluster, Some("old")), "1 15079MiB Tesla-T4", "and is the devices' from then on");
     let refused = cluster.submit(vec![Command::SyncDeviceLabels { node }]).unwrap_err();
     assert!(refused.to_string().contains("has the labels that its devices mean"), "{refused}");
 }

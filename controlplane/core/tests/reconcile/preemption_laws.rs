@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bulkhead_controlplane_core::placement::reference::group_preemption::is_of_waiting_group;
 use bulkhead_controlplane_core::placement::reference::preemption::{
     fits_without, highest_needed, judge, preempts, priority,
 };
@@ -162,7 +163,8 @@ fn judge_choice(before: &State, events: &[bulkhead_types::Event]) -> Result<(), 
         let EventKind::PodStatusChanged { id, status } = &event.kind else { continue };
         let Some(pod) = before.pods().get(*id) else { continue };
         let is_new = status.nominated_node.get().is_some() && pod.status.nominated_node.get().is_none();
-        if !is_new || !is_plain(before) {
+        // Of a group all are chosen for together, and one victim is named for one of them.
+        if !is_new || !is_plain(before) || is_of_waiting_group(before, pod) {
             continue;
         }
         let victims = events.iter().filter_map(|event| match &event.kind {

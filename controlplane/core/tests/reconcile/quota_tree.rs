@@ -8,18 +8,18 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::placement::reference::{elastic, preemption::judge};
 use bulkhead_controlplane_core::{State, decide, evolve::evolve, invariant};
 use bulkhead_types::{
-    Command, ELASTIC_QUOTA_LEVEL, ELASTIC_QUOTA_NAMESPACE, ElasticQuota, ElasticQuotaTree,
-    ElasticQuotaTreeSpec, Kind, Namespace, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodOptions, PodSpec,
-    QuotaAmounts, QuotaResource, Rare,
+    ANNOTATION_QUEUE_NAME, Command, ELASTIC_QUOTA_LEVEL, ELASTIC_QUOTA_NAMESPACE, ElasticQuota,
+    ElasticQuotaTree, ElasticQuotaTreeSpec, Kind, Namespace, Object, ObjectId, ObjectMeta, ObjectRef, Pod,
+    PodOptions, PodSpec, QueueState, QuotaAmounts, QuotaResource, Rare,
 };
 use expect_test::{Expect, expect};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::kit::{Cluster, GIB, Say, facts, name, pod, pod_spec, replica_set};
+use crate::kit::{Cluster, GIB, Say, facts, map, name, pod, pod_spec, replica_set};
 use crate::preemption::{budget, class};
-use crate::queues::amounts;
+use crate::queues::{amounts, queue};
 
 const CORE: u64 = 1000;
 
@@ -289,6 +289,27 @@ fn within_a_leaf_and_outside_of_the_tree_priorities_hold() {
     check((15, root()), &there[..3], ("x", 5, "low"), "p q r x?");
     // What an owner takes back is taken from borrowers only.
     check((20, root()), &[there[0], there[1], ("s", 10, "low")], ("x@ns2", 5, "low"), "p q- s x!");
+}
+
+/// The tree has no room without that somebody ends, and the queue has none even then.
+#[test]
+fn nobody_ends_for_a_pod_whose_queue_is_full() {
+    let mut cluster = cluster(&[50], pair(20, (5, 20), (10, 20)));
+    cluster.ok(Command::Create(queue("q", 1, &[("pods", 1)], QueueState::Open)));
+    let in_queue = |named: &str, cores: u64, class: &str| {
+        let mut object = pod(named, spec(cores, class));
+        object.meta_mut().annotations = map(&[(ANNOTATION_QUEUE_NAME, "q")]);
+        within("ns1", object)
+    };
+    cluster.ok(in_queue("own", 5, ""));
+    cluster.converge();
+    run(&mut cluster, &[("p@ns1", 15, "low")]);
+    cluster.ok(in_queue("x", 5, "high"));
+    cluster.settle();
+    assert_eq!(pods(&cluster), "own p x?");
+    let commands = cluster.step();
+    assert_eq!(commands, 0, "and nothing is proposed again and again");
+    judge_all(&cluster);
 }
 
 #[test]
