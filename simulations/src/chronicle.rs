@@ -126,10 +126,11 @@ impl Chronicle {
         self.state.member(member).is_some_and(|record| record.role == MemberRole::Removed)
     }
 
-    /// The outcome of a request, if it happened.
+    /// The outcomes of a request: none if it did not happen, and several if it was forgotten in between.
     #[must_use]
-    pub(crate) fn outcome(&self, request_id: Uuid) -> Option<&Outcome> {
-        self.requests.get(&request_id).map(|done| &done.outcome)
+    pub(crate) fn outcomes(&self, request_id: Uuid) -> impl Iterator<Item = &Outcome> {
+        let done = self.requests.get(&request_id);
+        done.into_iter().flat_map(|done| [&done.outcome].into_iter().chain(&done.earlier))
     }
 
     fn record(&self, index: u64) -> Option<&Record> {
@@ -274,7 +275,7 @@ impl Chronicle {
         oracle
             .acknowledged()
             .iter()
-            .try_for_each(|(id, told)| acknowledged::check(*id, told, self.outcome(*id)))
+            .try_for_each(|(id, told)| acknowledged::check(*id, told, self.outcomes(*id)))
     }
 }
 

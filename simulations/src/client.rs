@@ -234,7 +234,7 @@ impl World {
     }
 
     fn learn(&mut self, index: usize, request_id: Uuid, outcome: bulkhead_types::Outcome) {
-        let verdict = acknowledged::check(request_id, &outcome, self.chronicle.outcome(request_id));
+        let verdict = acknowledged::check(request_id, &outcome, self.chronicle.outcomes(request_id));
         self.judge(verdict);
         self.counts.acknowledged += 1;
         self.counts.accepted += u64::from(outcome.is_ok());

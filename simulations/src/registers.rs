@@ -437,7 +437,7 @@ impl World {
             self.registers.clients[index].known.insert(current.object, known);
         }
         let id = stamped.request_id;
-        acknowledged::check(id, &outcome, self.chronicle.outcome(id))?;
+        acknowledged::check(id, &outcome, self.chronicle.outcomes(id))?;
         self.oracle.acknowledge(id, outcome.clone());
         if asks_again {
             self.move_register(index, None);

@@ -6,12 +6,14 @@ use uuid::Uuid;
 
 use super::{Verdict, ensure};
 
-/// Checks an answer against the log's own record of the request.
+/// Checks an answer against the log's own record of the request: each time that it happened, which is once unless it was forgotten
+/// meanwhile (`exactly_once` sees to that).
 ///
 /// # Errors
-/// When the log has no such request, or another outcome of it.
-pub fn check(request_id: Uuid, told: &Outcome, logged: Option<&Outcome>) -> Verdict {
-    ensure(logged == Some(told), "acknowledged", || {
+/// When the log has no such request, or other outcomes of it.
+pub fn check<'a>(request_id: Uuid, told: &Outcome, logged: impl IntoIterator<Item = &'a Outcome>) -> Verdict {
+    let logged: Vec<&Outcome> = logged.into_iter().collect();
+    ensure(logged.contains(&told), "acknowledged", || {
         format!("request {request_id} was answered {told:?}, the log says {logged:?}")
     })
 }
@@ -26,5 +28,7 @@ mod tests {
         assert!(check(id, &Ok(4), Some(&Ok(4))).is_ok());
         assert!(check(id, &Ok(4), None).is_err());
         assert!(check(id, &Ok(4), Some(&Ok(5))).is_err());
+        // It happened again, so much later that it was forgotten.
+        assert!(check(id, &Ok(4), [&Ok(5), &Ok(4)]).is_ok());
     }
 }

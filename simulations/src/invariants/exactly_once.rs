@@ -17,6 +17,8 @@ pub struct Done {
     pub at_ms: u64,
     /// With which outcome.
     pub outcome: Outcome,
+    /// With which outcomes it happened before that, so long ago that it was forgotten.
+    pub earlier: Vec<Outcome>,
 }
 
 /// Every request that happened.
@@ -49,8 +51,10 @@ pub fn check(requests: &mut Requests, refused: &BTreeSet<Uuid>, index: u64, one:
         }
         (_, true) => Ok(()),
         (_, false) => {
-            let done = Done { index, at_ms: transaction.at_ms, outcome: transaction.outcome.clone() };
-            requests.insert(id, done);
+            let former = requests.remove(&id);
+            let earlier = former.map(|former| [former.earlier, vec![former.outcome]].concat());
+            let (at_ms, outcome) = (transaction.at_ms, transaction.outcome.clone());
+            requests.insert(id, Done { index, at_ms, outcome, earlier: earlier.unwrap_or_default() });
             Ok(())
         }
     }
