@@ -127,7 +127,6 @@ impl Chronicle {
     }
 
     /// The outcomes of a request: none if it did not happen, and several if it was forgotten in between.
-    #[must_use]
     pub(crate) fn outcomes(&self, request_id: Uuid) -> impl Iterator<Item = &Outcome> {
         let done = self.requests.get(&request_id);
         done.into_iter().flat_map(|done| [&done.outcome].into_iter().chain(&done.earlier))
