@@ -6,6 +6,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroups::Cgroups;
 use crate::cluster::free_addresses;
 use crate::process::{Process, bulkhead, find_program, pids_with};
 use crate::stubs::Stubs;
@@ -40,6 +41,7 @@ pub struct Agent {
     servers: String,
     options: Vec<String>,
     process: Option<Process>,
+    cgroups: Cgroups,
 }
 
 impl Agent {
@@ -53,6 +55,7 @@ impl Agent {
             servers: servers.join(","),
             options: options.iter().map(|&o| o.to_owned()).collect(),
             process: None,
+            cgroups: Cgroups::new(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Agent {
         }
         command.args(["--server", &self.servers, "agent", "--name", &self.name, "--listen", &self.listen]);
         command.args(["--cpu", "4", "--memory", "2Gi", "--data-dir"]).arg(self.data_dir());
+        command.args(["--cgroup-parent", &self.cgroups.parent]);
         command.arg("--kernel-dir").arg(kernel_dir).arg("--guest").arg(guest).args(&self.options);
         self.process = Some(Process::start(&self.dir, &self.name, &mut command));
     }

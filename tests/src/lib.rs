@@ -13,6 +13,7 @@
 //! does not use its own folder, and never waits without a bound.
 
 mod agent;
+mod cgroups;
 mod cli;
 mod cluster;
 mod image;

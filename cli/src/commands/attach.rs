@@ -5,18 +5,14 @@ use clap::Args;
 
 use super::Context;
 use super::exec::complain;
-use super::logs::{container, find_pod, open};
+use super::logs::{ContainerArgs, container, find_pod, open};
 use crate::failure::Failure;
 use crate::output::emit_bytes;
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
-    /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME, job/NAME for one of its pods
-    #[arg(value_name = "POD")]
-    pod: String,
-    /// The container; may be left out when the pod has one beside its init containers
-    #[arg(long, short)]
-    container: Option<String>,
+    #[command(flatten)]
+    of: ContainerArgs,
     /// Not possible: a container's own process has no standard input. Use exec -i
     #[arg(long, short = 'i')]
     stdin: bool,
@@ -33,11 +29,11 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Result<(), Failu
              tty are refused): leave -i and -t out, or start a process with bulkhead exec -it",
         ));
     }
-    let pod = find_pod(&args.pod, context).await?;
+    let pod = find_pod(&args.of.pod, context).await?;
     let request = v1::LogsRequest {
         namespace: context.namespace.to_string(),
         pod: pod.meta.name.to_string(),
-        container: container(&pod, args.container.as_ref()),
+        container: container(&pod, args.of.container.as_ref()),
         follow: true,
         tail_lines: Some(0),
         ..v1::LogsRequest::default()

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::Context;
-use super::logs::{container, find_pod};
+use super::logs::{ContainerArgs, container, find_pod};
 use crate::client::pod_io;
 use crate::failure::Failure;
 use crate::output::emit_bytes;
@@ -24,12 +24,8 @@ const REQUESTS_MAX: usize = 4;
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME, job/NAME for one of its pods
-    #[arg(value_name = "POD")]
-    pod: String,
-    /// The container; may be left out when the pod has one beside its init containers
-    #[arg(long, short)]
-    container: Option<String>,
+    #[command(flatten)]
+    of: ContainerArgs,
     /// The command reads standard input
     #[arg(long, short = 'i')]
     stdin: bool,
@@ -57,7 +53,7 @@ pub(crate) async fn run(args: ExecArgs, context: &Context) -> Result<(), Failure
     };
     let what = v1::exec_start::What::Command(command);
     let Session { requests, responses } =
-        Session::open(&args.pod, args.container.as_ref(), what, context).await?;
+        Session::open(&args.of.pod, args.of.container.as_ref(), what, context).await?;
     let raw = if has_terminal { Some(Terminal::make_raw()?) } else { None };
     if has_terminal {
         tokio::spawn(terminal::tell_sizes(requests.downgrade()));

@@ -16,14 +16,21 @@ use crate::output::emit_bytes;
 use crate::target;
 use crate::time::{now_ms, parse_duration, rfc3339};
 
+/// Which container of which pod.
 #[derive(Debug, Args)]
-pub(crate) struct LogsArgs {
+pub(super) struct ContainerArgs {
     /// POD, pod/POD, or deployment/NAME, statefulset/NAME, daemonset/NAME, job/NAME for one of its pods
     #[arg(value_name = "POD")]
-    pod: String,
+    pub(super) pod: String,
     /// The container; may be left out when the pod has one beside its init containers
     #[arg(long, short)]
-    container: Option<String>,
+    pub(super) container: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    of: ContainerArgs,
     /// Go on with new output until the container ends
     #[arg(long, short)]
     follow: bool,
@@ -44,11 +51,11 @@ pub(crate) struct LogsArgs {
 pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure> {
     let since =
         args.since.map(|ago| now_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
-    let pod = find_pod(&args.pod, context).await?;
+    let pod = find_pod(&args.of.pod, context).await?;
     let mut request = v1::LogsRequest {
         namespace: context.namespace.to_string(),
         pod: pod.meta.name.to_string(),
-        container: container(&pod, args.container.as_ref()),
+        container: container(&pod, args.of.container.as_ref()),
         follow: args.follow,
         tail_lines: args.tail,
         previous: args.previous,

@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::load::{Load, connect};
 use super::network::Network;
 use super::pods::{self, Guest, Parts, Pod};
+use crate::cgroups::Cgroups;
 use crate::cli::Cli;
 use crate::process::{Process, bulkhead};
 
@@ -67,6 +68,8 @@ pub(crate) struct Fleet {
     pub(crate) load: Arc<Load>,
     runtime: Handle,
     pub(crate) findings: Vec<String>,
+    /// After all processes.
+    cgroups: Cgroups,
 }
 
 impl Fleet {
@@ -110,6 +113,7 @@ impl Fleet {
             load: Load::new(addresses),
             runtime,
             findings: Vec::new(),
+            cgroups: Cgroups::new(),
         }
     }
 
@@ -454,6 +458,7 @@ impl Fleet {
             "2Gi",
         ]);
         self.parts.equip(&mut command);
+        command.args(["--cgroup-parent", &self.cgroups.parent]);
         command.arg("--end-with-parent").arg("--data-dir").arg(self.agent_dir(agent));
         command.env("BULKHEAD_TEST_CLOCK", self.clock_file(agent));
         let process = Process::start(&self.dir, &format!("agent-{agent}"), &mut command);

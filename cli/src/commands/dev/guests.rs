@@ -44,6 +44,9 @@ pub(super) fn settle(root: &Path, end: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+
     use super::*;
 
     #[test]
@@ -51,11 +54,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let start = |name: &str, argument: String| {
             let program = dir.path().join(name);
-            std::os::unix::fs::symlink("/bin/sleep", &program).expect("a link");
+            std::os::unix::fs::symlink("/bin/cat", &program).expect("a link");
             let mut command = std::process::Command::new(program);
-            // The path travels as the program's name: `sleep` takes nothing but times as arguments.
+            // The path travels as the program's name: `cat` without arguments answers what it reads.
             std::os::unix::process::CommandExt::arg0(&mut command, argument);
-            command.arg("60").spawn().expect("it starts")
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+            // The kernel lets its parent go on a moment before it shows the new command line: who answers has that.
+            child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("written");
+            child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("an answer");
+            child
         };
         let mut ours = start("a", format!("{}/qemu-system-x86_64", dir.path().display()));
         let mut other = start("b", "/elsewhere/qemu-system-x86_64".to_owned());

@@ -78,9 +78,8 @@ fn members_join_as_learners_are_promoted_and_leave() {
     }
 }
 
-/// Nobody sends it anything any more, and a learner calls no elections by which others would hear of it.
-#[test]
-fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
+/// Three voters and a learner that has caught up.
+fn with_learner() -> (World, MemberId) {
     let mut world = World::new();
     assert!(outcome(world.create(100, "first")).is_ok());
     let four = MemberId(4);
@@ -88,6 +87,13 @@ fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
     assert!(outcome(world.membership(1, add)).is_ok());
     world.start(4, LogView::default());
     world.assert_equal();
+    (world, four)
+}
+
+/// Nobody sends it anything any more, and a learner calls no elections by which others would hear of it.
+#[test]
+fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
+    let (mut world, four) = with_learner();
     world.down.push(four);
     assert!(outcome(world.membership(2, MembershipAction::Remove { member: four })).is_ok());
     world.down.clear();
@@ -98,13 +104,7 @@ fn a_learner_that_was_removed_while_it_was_cut_off_is_told_so() {
 /// nothing that they should run.
 #[test]
 fn a_learner_that_hears_nothing_knows_of_no_leader() {
-    let mut world = World::new();
-    assert!(outcome(world.create(100, "first")).is_ok());
-    let four = MemberId(4);
-    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
-    assert!(outcome(world.membership(1, add)).is_ok());
-    world.start(4, LogView::default());
-    world.assert_equal();
+    let (mut world, four) = with_learner();
     assert_eq!(world.servers[&four].leader(), world.leader());
     let others = world.servers.keys().copied().filter(|member| *member != four);
     world.down.extend(others.collect::<Vec<_>>());
@@ -117,13 +117,7 @@ fn a_learner_that_hears_nothing_knows_of_no_leader() {
 /// the one that goes must have its say until then.
 #[test]
 fn a_removed_voter_has_its_say_until_the_joint_configuration_is_left() {
-    let mut world = World::new();
-    assert!(outcome(world.create(100, "first")).is_ok());
-    let four = MemberId(4);
-    let add = MembershipAction::AddLearner { member: four, address: "127.0.0.1:4".into() };
-    assert!(outcome(world.membership(1, add)).is_ok());
-    world.start(4, LogView::default());
-    world.assert_equal();
+    let (mut world, four) = with_learner();
     assert!(outcome(world.membership(2, MembershipAction::Promote { member: four })).is_ok());
     world.assert_equal();
     let leader = world.leader().expect("a leader");
