@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint lab sim laws soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-devices lab-agent sim laws soak canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,7 +32,7 @@ build: kernel guest ## Build the bulkhead command
 demo: build ## Three servers, two agents, a rollout, and a leader killed in the middle
 	scripts/demo.sh target/release/bulkhead
 
-test: kernel verify ## Install what is missing, then everything that CI runs
+test: kernel verify lab ## Install what is missing, then everything that CI runs
 
 verify: guest ## Everything that CI runs, changing nothing in the tree
 	cargo fmt --all --check
@@ -66,9 +66,18 @@ fix: ## Format, and apply what clippy can
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty
 
-lab: kernel ## Devices of an emulated machine with an IOMMU and SR-IOV: bound, reset, given to a guest in it, and back
+LAB_PROGRAMS = $(or $(CARGO_TARGET_DIR),target)/debug
+
+lab: kernel guest ## An emulated machine with an IOMMU and SR-IOV: its devices alone, and a cluster whose agent gives them to guests
+	cargo build --locked -p bulkhead-cli
 	cargo build --locked -p bulkhead-nodeagent --features lab --bin bulkhead-lab
-	scripts/lab.sh $(or $(CARGO_TARGET_DIR),target)/debug/bulkhead-lab $(BULKHEAD_KERNEL_DIR)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lab-devices lab-agent
+
+lab-devices:
+	scripts/lab.sh $(LAB_PROGRAMS)/bulkhead-lab $(BULKHEAD_KERNEL_DIR)
+
+lab-agent:
+	scripts/lab-agent.sh $(LAB_PROGRAMS)/bulkhead $(BULKHEAD_KERNEL_DIR) $(BULKHEAD_GUEST)
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)

@@ -10,6 +10,7 @@ needs=(
   busybox:busybox-static             # the demo's and the tests' root file system
   umoci:umoci                        # makes OCI images
   skopeo:skopeo                      # pushes them
+  nvme:nvme-cli                      # functions of the hardware lab
   docker-registry:docker-registry    # a registry on loopback
   ip:iproute2                        # hosts of their own for the servers of make torture
   fsfreeze:util-linux                # disks that hang, there

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bulkhead_nodeagent_core::QemuUser;
+use bulkhead_nodeagent_core::hardware::PciId;
 use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
@@ -94,6 +95,8 @@ pub struct AgentConfig {
     pub insecure_registries: Vec<String>,
     /// Drivers of the host whose devices may be taken for guests, such as `nouveau`: those of others are the host's own.
     pub take_devices_from: Vec<String>,
+    /// Devices besides network cards whose virtual functions SriovNetworkNodePolicies say, such as accelerators.
+    pub sriov_devices: Vec<PciId>,
     /// Labels of the node.
     pub labels: StringMap,
     /// First and longest wait before a guest is started again, in milliseconds; the core's defaults when unset.
@@ -129,6 +132,7 @@ impl AgentConfig {
             pods_max: PODS_MAX_DEFAULT,
             insecure_registries: Vec::new(),
             take_devices_from: Vec::new(),
+            sriov_devices: Vec::new(),
             labels: StringMap::new(),
             backoff_ms: None,
             adopt_cluster: None,

@@ -160,7 +160,8 @@ async fn open_host(
     let (mut accelerator, sandbox) = accelerator(config, &boot, boot_id, &confinement).await?;
     let cgroups = control_groups(config, &confinement, &mut accelerator);
     let passthrough =
-        passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from);
+        passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from)
+            .map(|passthrough| passthrough.with_sriov_devices(&config.sriov_devices));
     let host = host::Host {
         data: data.to_owned(),
         records: records::Records::new(data),

@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, discover};
+use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, PciId, discover};
 use bulkhead_nodeagent_core::passthrough::{
     self as core, Known, Machine, NicReport, NicWork, Notebook as _, Progress, Request, addresses,
 };
@@ -35,6 +35,7 @@ pub(crate) struct Passthrough {
     holders: Arc<Mutex<BTreeSet<ObjectId>>>,
     boot_id: SmolStr,
     take_from: Arc<[String]>,
+    sriov_devices: Arc<[PciId]>,
 }
 
 struct Inner {
@@ -68,7 +69,13 @@ impl Passthrough {
             holders: Arc::new(Mutex::new(holders)),
             boot_id: SmolStr::new(boot_id),
             take_from: take_from.into(),
+            sriov_devices: Arc::new([]),
         })
+    }
+
+    /// Functions besides network cards whose virtual functions are policies' business.
+    pub(crate) fn with_sriov_devices(self, ids: &[PciId]) -> Self {
+        Self { sriov_devices: ids.into(), ..self }
     }
 
     /// Does something with the machine and the notes, alone, where it holds nobody up.
@@ -138,7 +145,7 @@ impl Passthrough {
                 quarantined: inner.notes.quarantined(),
                 take_from: &this.take_from,
             };
-            let devices = found.devices_as(known, &inner.nics);
+            let devices = found.devices_as(known, &inner.nics, &this.sriov_devices);
             (found, devices)
         })
         .await

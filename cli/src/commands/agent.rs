@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
     AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT,
-    QemuUser, parse_qemu_user,
+    QemuUser, hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, check_label_key, check_label_value, parse_millis, parse_units,
@@ -104,6 +104,10 @@ pub(crate) struct AgentArgs {
     /// it. Devices of other drivers are the host's own
     #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
     pub(crate) take_devices_from: Vec<String>,
+    /// Devices besides network cards whose virtual functions SriovNetworkNodePolicies say, such as accelerators, by vendor and
+    /// device id
+    #[arg(long, value_delimiter = ',', value_parser = |text: &str| text.parse::<PciId>(), value_name = "VENDOR:DEVICE,...")]
+    pub(crate) sriov_devices: Vec<PciId>,
     /// Labels of the node, KEY=VALUE; what an operator sets wins
     #[arg(long, value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE,...")]
     pub(crate) labels: Vec<(SmolStr, SmolStr)>,
@@ -205,6 +209,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
         take_devices_from: args.take_devices_from,
+        sriov_devices: args.sriov_devices,
         labels: args.labels.into_iter().chain(pool).collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
     })

@@ -1,9 +1,12 @@
 //! What a machine has, read from trees of sysfs as real machines show them.
 
+use std::collections::BTreeMap;
+
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, Sriov, cpu_topology, device_class_of,
+    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, PciId, Sriov, cpu_topology, device_class_of,
     discover, has_devices, missing_for_devices, preconditions,
 };
+use bulkhead_nodeagent_core::passthrough::Known;
 use bulkhead_types::{DeviceRole, NamedDeviceClass};
 use expect_test::{Expect, expect};
 
@@ -164,6 +167,31 @@ fn pain_02_what_the_host_or_another_driver_has_is_reported_as_used() {
     let vf = &devices[4];
     assert_eq!((vf.index, vf.parent.as_deref(), vf.class()), (4, Some("0000:86:00.0"), 0x0207));
     assert!(devices.iter().all(|device| device.check().is_ok()));
+}
+
+#[test]
+fn functions_of_what_is_no_network_card_are_policies_business_when_an_operator_says_so() {
+    let mut tree = server();
+    let gpu = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0";
+    for (file, text) in
+        [("sriov_totalvfs", "16\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")]
+    {
+        tree.file(&format!("{gpu}/{file}"), text);
+    }
+    let found = discover(&tree);
+    let (bindings, quarantined) = (BTreeMap::new(), BTreeMap::new());
+    let check = |ids: &[&str], expected: &[(&str, u32)]| {
+        let ids: Vec<PciId> = ids.iter().map(|id| id.parse().expect("ids")).collect();
+        let known = Known { bindings: &bindings, quarantined: &quarantined, take_from: &[] };
+        let devices = found.devices_as(known, &BTreeMap::new(), &ids);
+        let told = devices.iter().filter_map(|one| Some((one.address.as_str(), one.nic.get()?.total_vfs)));
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{ids:?}");
+    };
+    let function = &found.functions[&bdf("0000:3b:00.0")];
+    let id = format!("{:04x}:{:04x}", function.vendor, function.device);
+    check(&[], &[("0000:86:00.0", 8)]);
+    check(&[&id], &[("0000:3b:00.0", 16), ("0000:86:00.0", 8)]);
+    check(&["ffff:0001"], &[("0000:86:00.0", 8)]);
 }
 
 /// What is said of a function that is not as it should be.

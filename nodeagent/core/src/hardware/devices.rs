@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare, SriovLinkType};
 use smol_str::SmolStr;
 
-use super::{Bdf, Inventory, LinkType, PciFunction, Sriov};
+use super::{Bdf, Inventory, LinkType, PciFunction, PciId, Sriov};
 use crate::passthrough::{Known, NO_RESET, NicReport, can_be_reset, interface_up};
 
 /// Drivers that hold a function for guests: nobody else uses what they have.
@@ -29,9 +29,14 @@ impl Inventory {
 
     /// The same with what the agent knows beside: what pods have is told as it was before, so that nothing of it changes with
     /// their guests; what goes to nobody is not healthy; drivers from which functions may be taken are no use of the host; and
-    /// what became of the NICs.
+    /// what became of the NICs. Of `sriov_devices` that have virtual functions the same is told as of NICs.
     #[must_use]
-    pub fn devices_as(&self, known: Known<'_>, nics: &BTreeMap<Bdf, NicReport>) -> Vec<Device> {
+    pub fn devices_as(
+        &self,
+        known: Known<'_>,
+        nics: &BTreeMap<Bdf, NicReport>,
+        sriov_devices: &[PciId],
+    ) -> Vec<Device> {
         let mut devices = self.devices();
         for device in &mut devices {
             let Some(function) = device.address.parse().ok().and_then(|at: Bdf| self.functions.get(&at))
@@ -56,6 +61,9 @@ impl Inventory {
             } else if device.in_use_by.is_empty() && function.iommu_group.is_some() && !can_be_reset(function)
             {
                 device.health = unhealthy(SmolStr::new_static(NO_RESET), 0);
+            }
+            if sriov_devices.contains(&PciId { vendor: function.vendor, device: function.device }) {
+                device.nic = with_functions(function);
             }
             if let (Some(report), Some(facts)) = (nics.get(&function.address), device.nic.get()) {
                 let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
@@ -108,10 +116,11 @@ const CLASS_NETWORK: u32 = 0x02;
 
 /// What a function is as a NIC that can have virtual functions; what became of policies is added by [`Inventory::devices_as`].
 fn nic(function: &PciFunction) -> Rare<NicFacts> {
+    if function.class >> 16 == CLASS_NETWORK { with_functions(function) } else { Rare::NONE }
+}
+
+fn with_functions(function: &PciFunction) -> Rare<NicFacts> {
     let Sriov::Physical { vfs_max, vfs, .. } = &function.sriov else { return Rare::NONE };
-    if function.class >> 16 != CLASS_NETWORK {
-        return Rare::NONE;
-    }
     let interface = function.interfaces.first();
     Rare::some(NicFacts {
         name: interface.map(|one| SmolStr::new(&one.name)).unwrap_or_default(),

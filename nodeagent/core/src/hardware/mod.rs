@@ -22,6 +22,7 @@ mod devices;
 mod discover;
 mod function;
 mod kind;
+mod pci_id;
 mod preconditions;
 mod tree;
 
@@ -32,5 +33,6 @@ pub use cpus::{CpuProblem, cpu_topology};
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
 pub use kind::*;
+pub use pci_id::*;
 pub use preconditions::*;
 pub use tree::*;

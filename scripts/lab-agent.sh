@@ -1,0 +1,316 @@
+#!/usr/bin/env bash
+# The hardware lab with a whole cluster: a server here, and the agent in an emulated machine with an IOMMU and SR-IOV functions
+# (QEMU's NVMe controllers, which stand for network cards), where it starts guests that get such functions.
+#   scripts/lab-agent.sh <bulkhead> <kernel dir> <guest> [<work dir>]     ends with "lab: ok"
+# Any user can run it: everything is emulated. Needs qemu-system-x86_64, qemu-img, mkfs.ext4, nvme, umoci and a static busybox.
+set -euo pipefail
+
+usage="usage: scripts/lab-agent.sh <bulkhead> <kernel dir> <guest> [<work dir>]"
+program=$(realpath "${1:?$usage}")
+kernel_dir=$(realpath "${2:?$usage}")
+guest=$(realpath "${3:?$usage}")
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=${4:-$(mktemp -d)}
+[ -n "${4:-}" ] || remove=$work
+# shellcheck source=scripts/lab-machine.sh
+. "$root/scripts/lab-machine.sh"
+
+started=$(date +%s)
+say() { printf 'lab: %4d s  %s\n' $(($(date +%s) - started)) "$*"; }
+fail() {
+  echo "lab: FAILED: $*" >&2
+  bulkhead get nodes,pods,sriovnetworknodestates -A >&2 || true
+  for pod in $(bulkhead get pods -o name 2>/dev/null); do bulkhead describe "${pod%%/*}" "${pod#*/}" >&2 || true; done
+  in_machine 'tail -n 40 /data/agent.log' >&2 || true
+  tail -n 20 "$work/machine.log" "$work/server.log" >&2 || true
+  exit 1
+}
+bulkhead() { "$program" --timeout 20s "$@"; }
+await() { # what, seconds, command ...
+  local what=$1 deadline=$(($(date +%s) + $2))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ "$(date +%s)" -lt $deadline ] || fail "$what did not come in time"
+    sleep 0.5
+  done
+}
+
+pids=()
+cleanup() {
+  local status=$?
+  trap - EXIT
+  for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  [ -z "${remove:-}" ] || rm -rf "$remove"
+  exit $status
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+free_port() { # the first port from $1 on that nobody listens on
+  local port=$1
+  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+  echo "$port"
+}
+server_port=$(free_port $((20000 + RANDOM % 8000)))
+agent_port=$(free_port $((server_port + 1)))
+shell_port=$(free_port $((agent_port + 1)))
+qmp_port=$(free_port $((shell_port + 1)))
+export BULKHEAD_SERVER=127.0.0.1:$server_port
+
+# One command line in the machine; its output, and whether it did what it should. Between two of them nobody listens for a moment.
+in_machine() {
+  local output tries
+  for tries in $(seq 50); do
+    exec 3<>"/dev/tcp/127.0.0.1/$shell_port" || return 1
+    printf '{ %s\n} 2>&1; echo "ended with $?"; exit\n' "$1" >&3 2>/dev/null || true
+    output=$(timeout 60 cat <&3 2>/dev/null) || true
+    exec 3>&-
+    case $output in
+      *"ended with 0") printf '%s\n' "${output%ended with*}" && return 0 ;;
+      *"ended with "*) printf '%s\n' "${output%ended with*}" && return 1 ;;
+    esac
+    sleep 0.1
+  done
+  return 1
+}
+# One command to the machine itself.
+qmp() {
+  exec 4<>"/dev/tcp/127.0.0.1/$qmp_port"
+  printf '{"execute":"qmp_capabilities"}\n%s\n' "$1" >&4
+  timeout 5 grep -m 3 -E '"(return|error)"' <&4 | tail -n 1 || true
+  exec 4>&-
+}
+
+### The machine's disk: programs, kernel and image of the guests, what the agent keeps.
+disk=$work/disk
+rm -rf "$disk" "$work/server"
+mkdir -p "$disk"/{dev,proc,sys,tmp,data,etc} "$disk"/usr/{bin,sbin,lib,lib64} "$disk/kernel/boot"
+for name in bin sbin lib lib64; do ln -s "usr/$name" "$disk/$name"; done
+cp "$busybox" "$disk/bin/busybox"
+for applet in sh mount nc sleep tail cat kill pidof ls grep cp echo; do ln -s busybox "$disk/bin/$applet"; done
+with_programs "$disk" "$qemu" "$(command -v qemu-img)" "$(command -v mke2fs)" "$(command -v nvme)"
+ln -s mke2fs "$disk$(dirname "$(command -v mke2fs)")/mkfs.ext4"
+with_libraries "$disk" "$program"
+strip -o "$disk/bin/bulkhead" "$program"
+cp "$guest" "$disk/bin/bulkhead-guest"
+cp "$image" "$disk/kernel/boot/"
+mkdir -p "$disk/kernel/lib/modules"
+cp -r "$kernel_dir/lib/modules/$version" "$disk/kernel/lib/modules/"
+
+# The guests' image: it says which NVMe controllers its kernel's driver has taken, and waits.
+mkdir -p "$work/bin"
+cp "$busybox" "$work/bin/busybox"
+ln -sf busybox "$work/bin/sh"
+cat >"$work/bin/look" <<'LOOK'
+#!/bin/sh
+trap 'exit 0' TERM
+for try in $(/bin/busybox seq 120); do
+  for controller in /sys/class/nvme/nvme*; do
+    [ "$(/bin/busybox cat "$controller/state" 2>&1)" = live ] && echo "driver nvme: a controller is live" && break 2
+  done
+  /bin/busybox sleep 0.5
+done
+while :; do /bin/busybox sleep 3600 & wait $!; done
+LOOK
+chmod 755 "$work/bin/look"
+rm -rf "$work/layout"
+umoci init --layout "$work/layout" >/dev/null
+umoci new --image "$work/layout:1" >/dev/null
+umoci insert --image "$work/layout:1" "$work/bin" /bin >/dev/null
+umoci config --image "$work/layout:1" --config.cmd /bin/look >/dev/null
+"$program" image import "$work/layout" --tag 1 --name lab/look:1 --data-dir "$disk/data/agent" >/dev/null
+
+cat >"$disk/init" <<END
+#!/bin/sh
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tmpfs none /tmp
+mount -t cgroup2 none /sys/fs/cgroup
+echo "+cpu +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
+/bin/busybox hostname lab
+/bin/busybox ip link set lo up
+/bin/busybox ip addr add 10.0.2.15/24 dev eth0
+/bin/busybox ip link set eth0 up
+/bin/busybox ip route add default via 10.0.2.2
+ulimit -l unlimited
+while :; do nc -l -p 7600 -e /bin/sh; done &
+# An agent that dies is started again, as an init system would.
+while :; do
+  /bin/bulkhead agent --name lab --data-dir /data/agent --listen 0.0.0.0:7500 --advertise 127.0.0.1:$agent_port \\
+    --server 10.0.2.2:$server_port --kernel-dir /kernel --guest /bin/bulkhead-guest --accel tcg --cpu 4 --memory 768Mi \\
+    --take-devices-from nvme --sriov-devices 1b36:0010 >>/data/agent.log 2>&1 &
+  echo \$! >/tmp/agent.pid
+  wait \$!
+  echo "the agent ended with \$?" >>/data/agent.log
+done
+END
+chmod 755 "$disk/init"
+truncate -s 3G "$work/disk.img"
+mkfs.ext4 -q -F -E lazy_itable_init=1,root_owner=0:0 -O ^has_journal -d "$disk" "$work/disk.img"
+rm -rf "$disk"
+
+# The initramfs only gets to the disk.
+rm -rf "$work/first"
+mkdir -p "$work"/first/{bin,dev,proc,sys,modules,root}
+cp "$busybox" "$work/first/bin/busybox"
+with_modules "$work/first/modules" virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk failover \
+  net_failover virtio_net irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci tun
+cat >"$work/first/init" <<END
+#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs none /dev
+for module in$order; do /bin/busybox insmod /modules/\$module.ko; done
+/bin/busybox mount -t ext4 /dev/vda /root || echo "no disk"
+/bin/busybox umount /dev
+exec /bin/busybox switch_root /root /init
+END
+chmod 755 "$work/first/init"
+pack "$work/first" "$work/first.gz"
+
+### The cluster.
+"$program" server --id 1 --data-dir "$work/server" --listen "127.0.0.1:$server_port" \
+  --initial-cluster "1=127.0.0.1:$server_port" >"$work/server.log" 2>&1 &
+pids+=($!)
+await "the server" 60 bulkhead get namespaces
+# Two controllers with functions, and one card without; all have their own port, so that they can be pulled out.
+# shellcheck disable=SC2046
+"$qemu" "${machine[@]}" -smp 2 -m 2048 -initrd "$work/first.gz" -append "$append" -serial "file:$work/machine.log" \
+  -qmp "tcp:127.0.0.1:$qmp_port,server=on,wait=off" \
+  -drive "file=$work/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
+  -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$agent_port-:7500,hostfwd=tcp:127.0.0.1:$shell_port-:7600" \
+  -device virtio-net-pci,netdev=net,romfile= \
+  $(controller 1 ,id=nic,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10) $(controller 2 ,id=card) \
+  </dev/null >"$work/qemu.log" 2>&1 &
+pids+=($!)
+say "the machine boots"
+node_is_ready() { bulkhead get nodes -o json | grep -q '"name": "lab"' && bulkhead describe node lab | grep -q Ready; }
+await "the node" 600 node_is_ready
+say "its agent has joined"
+
+### A policy makes functions.
+policy() { # how many
+  cat <<END
+apiVersion: sriovnetwork.openshift.io/v1
+kind: SriovNetworkNodePolicy
+metadata: {name: lab, namespace: default}
+spec:
+  resourceName: lab
+  nodeSelector: {sriov: "true"}
+  priority: 10
+  numVfs: $1
+  nicSelector: {vendor: "1b36", deviceID: "0010"}
+  deviceType: vfio-pci
+END
+}
+apply() { bulkhead apply -f - >/dev/null || fail "apply"; }
+state() { bulkhead describe sriovnetworknodestate lab; }
+state_is() { state | grep -q "$1"; }
+printf '%s\n' 'apiVersion: v1' 'kind: ConfigMap' 'metadata: {name: supported-nic-ids, namespace: default}' \
+  'data: {nvme: "1b36 0010 0010"}' | apply
+bulkhead label node lab sriov=true >/dev/null
+policy 2 | apply
+await "two functions" 60 state_is Succeeded
+state
+
+say "a policy: two functions, bound to vfio-pci"
+
+# Before a driver can use a function of this model, its controller gives it queues and interrupts and brings it online (NVMe base
+# specification 1.4, section 8.5).
+online() { # number of the function
+  in_machine "cd /sys/bus/pci/devices/0000:01:00.0/nvme; set -e; of=/dev/\$(echo nvme*)
+    nvme virt-mgmt \$of -c $1 -a 7; nvme virt-mgmt \$of -c $1 -r 0 -n 2 -a 8; nvme virt-mgmt \$of -c $1 -r 1 -n 2 -a 8
+    nvme virt-mgmt \$of -c $1 -a 9" >/dev/null || fail "function $1 cannot be brought online"
+}
+online 1
+online 2
+
+### A pod gets one.
+pod() { # name, resource
+  cat <<END
+apiVersion: v1
+kind: Pod
+metadata: {name: $1, namespace: default}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: lab/look:1
+      resources: {limits: {cpu: 500m, memory: 64Mi, $2: "1"}}
+---
+END
+}
+sees() { bulkhead logs "$1" | grep -q 'a controller is live'; }
+gone() { ! bulkhead get pod "$1"; }
+phase() { bulkhead get pod "$1" -o json | sed -n 's/.*"phase": "\([A-Za-z]*\)".*/\1/p' | head -n 1; }
+phase_is() { [ "$(phase "$1")" = "$2" ]; }
+driver() { in_machine "ls -l /sys/bus/pci/devices/$1/driver" | grep -o '[^/]*$' | head -n 1; }
+pod first ecnf.io/lab | apply
+await "the first guest's view of its function" 600 sees first
+say "a guest in the machine: its own driver has the function"
+
+### Two want the last one.
+{ pod left ecnf.io/lab; pod right ecnf.io/lab; } | apply
+bound() { bulkhead get pods -o wide | grep -cE '^(left|right) .* lab( |$)'; }
+one_waits() { [ "$(bound)" = 1 ] && bulkhead get pods | grep -E '^(left|right) ' | grep -q Unschedulable; }
+await "one of two pods" 60 one_waits
+if bulkhead get pods -o wide | grep -E '^left ' | grep -q ' lab'; then winner=left loser=right; else winner=right loser=left; fi
+bulkhead describe pod $loser | grep -i insufficient || fail "$loser does not say what it waits for"
+bulkhead delete pod $winner >/dev/null
+await "the end of $winner" 60 gone $winner
+await "the function of $winner in the guest of $loser" 600 sees $loser
+say "two pods, one function: one waits, and gets it after the other, reset"
+
+### An agent dies under its guests.
+guests() { in_machine 'pidof qemu-system-x86_64' | tr ' ' '\n' | sort -n | xargs; }
+joins() { [ "$(grep -c 'agent joined' "$work/server.log")" -ge "$1" ]; }
+before=$(guests)
+in_machine 'kill -9 $(cat /tmp/agent.pid)' >/dev/null || fail "the agent cannot be killed"
+await "the next agent" 120 joins 2
+await "the first pod after it" 60 phase_is first Running
+[ "$(guests)" = "$before" ] || fail "the guests were $before, and are $(guests)"
+in_machine 'grep -c "a guest goes on" /data/agent.log' >/dev/null || true
+say "an agent that is killed leaves its guests running, and the next one has them"
+
+### Another policy while functions are in use.
+policy 3 | apply
+await "a NIC that is blocked" 60 state_is Blocked
+state_is first || fail "the state does not name who holds the functions"
+[ "$(guests)" = "$before" ] || fail "a policy ended guests"
+bulkhead delete pod first $loser >/dev/null
+await "the end of first" 60 gone first
+await "the end of $loser" 60 gone $loser
+await "three functions" 120 state_is ' 3/4 '
+[ "$(driver 0000:01:00.3)" = vfio-pci ] || fail "the third function is bound to $(driver 0000:01:00.3)"
+say "a policy waits for the pods that have functions, and then goes through"
+
+### A card is pulled out under its pod.
+cat <<'END' | apply
+apiVersion: bulkhead.io/v1
+kind: DeviceClass
+metadata: {name: lab-card}
+spec: {extendedResourceName: lab.example.com/card, selector: {vendors: ["1b36"], classes: ["0108"]}}
+END
+pod card lab.example.com/card | apply
+online 1
+pod other ecnf.io/lab | apply
+await "the card in its guest" 600 sees card
+await "the function in the other guest" 600 sees other
+[ "$(driver 0000:02:00.0)" = vfio-pci ] || fail "the card is bound to $(driver 0000:02:00.0)"
+qmp '{"execute":"device_del","arguments":{"id":"card"}}' | grep -q return || fail "device_del"
+await "the end of the pod with the card" 180 phase_is card Failed
+bulkhead get pod card -o json | grep -i '"reason"' || true
+phase_is other Running || fail "the other pod is $(phase other)"
+node_is_ready || fail "the node is not ready"
+say "a card that is pulled out fails its pod, and no other"
+
+### Everything is given back.
+bulkhead delete pod card other >/dev/null
+await "the end of card" 60 gone card
+await "the end of other" 60 gone other
+[ -z "$(guests)" ] || fail "guests are left: $(guests)"
+left=$(in_machine 'ls /data/agent/pods /data/agent/devices; echo' | grep -v -e '^/' -e '^$' -e quarantine || true)
+[ -z "$left" ] || fail "the agent keeps $left"
+say "not done here: no network card (MTU, MAC, VLAN), no KVM"
+echo "lab: ok"

@@ -1,0 +1,70 @@
+# What both labs (scripts/lab.sh, scripts/lab-agent.sh) make their emulated machine of; they source it with $kernel_dir set.
+# shellcheck shell=bash disable=SC2034,SC2154
+
+image=$(ls "$kernel_dir"/boot/vmlinuz-* | sort -V | tail -n 1)
+version=${image##*/vmlinuz-}
+qemu=$(command -v qemu-system-x86_64)
+busybox=$(command -v busybox)
+if ldd "$busybox" >/dev/null 2>&1; then
+  echo "$busybox is not static; run: apt-get install busybox-static" >&2
+  exit 1
+fi
+
+# What a program needs beside itself, at the same places.
+with_libraries() { # folder, program
+  ldd "$2" | grep -o '/[^ ]*' | while read -r library; do
+    mkdir -p "$1/$(dirname "$library")"
+    cp -Lu "$library" "$1/$library"
+  done
+}
+
+# Programs with all that they need; QEMU's emulator and firmware with QEMU.
+with_programs() { # folder, programs ...
+  local into=$1 one part
+  shift
+  for one in "$@"; do
+    mkdir -p "$into/$(dirname "$one")"
+    cp -L "$one" "$into/$one"
+    with_libraries "$into" "$one"
+  done
+  one=$(find /usr/lib -name accel-tcg-x86_64.so | head -n 1)
+  if [ -n "$one" ]; then
+    mkdir -p "$into/$(dirname "$one")"
+    cp "$one" "$into/$one"
+  fi
+  mkdir -p "$into"/usr/share/{qemu,seabios}
+  for part in /usr/share/seabios/bios-256k.bin /usr/share/qemu/{linuxboot_dma,kvmvapic,bios-256k}.bin; do
+    [ ! -e "$part" ] || cp -L "$part" "$into$part"
+  done
+}
+
+# Modules of the kernel, unpacked; those that are not built in are in $order, as they are to be loaded.
+with_modules() { # folder, modules ...
+  local into=$1 module file
+  shift
+  order=""
+  for module in "$@"; do
+    file=$(find "$kernel_dir/lib/modules/$version/kernel" -name "$module.ko*" | head -n 1)
+    case "$file" in
+      "") continue ;; # built in
+      *.xz) xz -dc "$file" >"$into/$module.ko" ;;
+      *) cp "$file" "$into/$module.ko" ;;
+    esac
+    order+=" $module"
+  done
+}
+
+pack() { # folder, file
+  (cd "$1" && find . | "$busybox" cpio -o -H newc 2>/dev/null | gzip -1) >"$2"
+}
+
+# An NVMe controller behind a root port of its own.
+controller() { # number, further properties
+  echo "-device pcie-root-port,id=rp$1,chassis=$1,slot=$1 -device nvme-subsys,id=ss$1,nqn=ss$1" \
+    "-device nvme,serial=lab$1,subsys=ss$1,bus=rp$1$2"
+}
+
+# An emulated machine with an IOMMU, without its size, disks and devices.
+machine=(-M q35,accel=tcg,kernel-irqchip=off -cpu max -kernel "$image" -nodefaults -no-user-config -display none -no-reboot
+  -device intel-iommu,intremap=on,caching-mode=on)
+append="console=ttyS0 quiet panic=-1 reboot=t no_timer_check intel_iommu=on iommu=pt rcupdate.rcu_expedited=1 tsc=reliable cryptomgr.notests"
