@@ -92,6 +92,7 @@ impl Lab {
                 address: "10.0.2.15/24".into(),
                 gateway: "10.0.2.2".into(),
                 mtu: 1400,
+                ..Default::default()
             }],
             nameservers: vec!["10.0.2.3".into()],
             ..Default::default()
