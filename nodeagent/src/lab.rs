@@ -12,6 +12,7 @@ use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
 use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI};
 use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
 use bulkhead_types::{DeviceHealth, DeviceIntent, ObjectId, SriovDeviceType, SriovInterface, SriovVfGroup};
 use smol_str::SmolStr;
 
@@ -51,6 +52,20 @@ impl Tree for Dying {
 
     fn link(&self, path: &str) -> Result<String, TreeError> {
         self.machine.link(path)
+    }
+}
+
+impl VfLinks for Dying {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        self.machine.vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        if self.left == 0 {
+            std::process::abort();
+        }
+        self.left -= 1;
+        self.machine.set_vf(interface_index, vf, setting)
     }
 }
 

@@ -3,6 +3,8 @@
 use bulkhead_nodeagent_core::passthrough::{KernelModel, VFIO_PCI};
 use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface, SriovVfGroup};
 
+use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfSetting, VfSettings};
+
 use super::*;
 
 const POD: ObjectId = ObjectId(7);
@@ -95,6 +97,16 @@ impl bulkhead_nodeagent_core::hardware::Tree for Boxed {
 
     fn link(&self, path: &str) -> Result<String, bulkhead_nodeagent_core::hardware::TreeError> {
         self.0.link(path)
+    }
+}
+
+impl bulkhead_nodeagent_core::vf_settings::VfLinks for Boxed {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        self.0.vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        self.0.set_vf(interface_index, vf, setting)
     }
 }
 

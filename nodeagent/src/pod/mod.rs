@@ -7,6 +7,7 @@
 //! ```
 
 mod disks;
+mod networks;
 mod prepare;
 mod running;
 mod start;

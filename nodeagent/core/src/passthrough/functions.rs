@@ -17,6 +17,7 @@ use smol_str::SmolStr;
 use super::machine::{DEVICES, file, is_there, line, number};
 use super::{Binding, Machine, Seen, VFIO_PCI};
 use crate::hardware::{Bdf, Tree};
+use crate::vf_settings::{port_of, speaks_otherwise};
 
 /// More steps than a NIC of the most functions takes.
 const STEPS_MAX: usize = 8 * bulkhead_types::NUM_VFS_MAX as usize;
@@ -28,6 +29,10 @@ pub const FUNCTIONS_WITHIN_MS: u64 = 30_000;
 pub enum NicStep {
     /// It cannot be what it shall be.
     Impossible(String),
+    /// It speaks something else than it shall.
+    LinkType(String),
+    /// It has nothing by which its functions could do RDMA.
+    Rdma(String),
     /// Its functions go.
     RemoveFunctions,
     /// Whether the host's drivers take new functions at once.
@@ -52,6 +57,8 @@ impl NicStep {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Impossible(_) => "Check",
+            Self::LinkType(_) => "LinkType",
+            Self::Rdma(_) => "Rdma",
             Self::RemoveFunctions => "RemoveFunctions",
             Self::Autoprobe(_) => "Autoprobe",
             Self::CreateFunctions(_) => "CreateFunctions",
@@ -63,7 +70,9 @@ impl NicStep {
 
     fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
         let (path, text) = match self {
-            Self::Impossible(reason) => return Err(reason.clone()),
+            Self::Impossible(reason) | Self::LinkType(reason) | Self::Rdma(reason) => {
+                return Err(reason.clone());
+            }
             Self::WaitForFunctions => return Ok(()),
             Self::RemoveFunctions => (file(nic, "sriov_numvfs"), "0\n".to_owned()),
             Self::CreateFunctions(count) => (file(nic, "sriov_numvfs"), format!("{count}\n")),
@@ -206,7 +215,7 @@ impl NicWork {
                 )),
                 step if last.as_ref() == Some(step) => Err("it had no effect".to_owned()),
                 step => {
-                    if !matches!(step, NicStep::Impossible(_)) {
+                    if !matches!(step, NicStep::Impossible(_) | NicStep::LinkType(_) | NicStep::Rdma(_)) {
                         self.before.get_or_insert_with(|| seen.clone());
                     }
                     step.write(machine, nic)
@@ -269,6 +278,11 @@ fn next_step(
         let reason = format!("{nic} has no driver of the host, which makes its virtual functions");
         return Some(NicStep::Impossible(reason));
     }
+    if wanted.num_vfs > 0
+        && let Some(refused) = speaks_what_is_wanted(machine, nic, wanted)
+    {
+        return Some(refused);
+    }
     if seen.vfs_count != wanted.num_vfs {
         return Some(match seen.vfs_count {
             // Guests get them, so no driver of the host should begin with them.
@@ -287,6 +301,26 @@ fn next_step(
     let of_vf =
         of_vfs.find_map(|(index, (vf, is))| next_of_function(machine, *vf, is, seen, group_of(*index)?));
     of_vf.or_else(|| wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu)))
+}
+
+/// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.
+fn speaks_what_is_wanted(machine: &dyn Machine, nic: Bdf, wanted: &SriovInterface) -> Option<NicStep> {
+    if let Some(link_type) = wanted.link_type {
+        let refused = match port_of(machine, nic) {
+            Ok(port) => speaks_otherwise(nic, &port, link_type),
+            Err(reason) => Some(reason),
+        };
+        if let Some(reason) = refused {
+            return Some(NicStep::LinkType(reason));
+        }
+    }
+    let wants_rdma = wanted.vf_groups.iter().any(|group| group.is_rdma);
+    let has_rdma = !machine.list(&file(nic, "infiniband")).unwrap_or_default().is_empty();
+    (wants_rdma && !has_rdma).then(|| {
+        NicStep::Rdma(format!(
+            "{nic} has no RDMA device: run modprobe mlx5_ib (the RDMA module of the NIC's driver), or leave isRdma out of the policy"
+        ))
+    })
 }
 
 /// What is next for a function of a group.
