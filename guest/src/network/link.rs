@@ -1,23 +1,20 @@
 //! Interfaces, addresses and routes by the kernel's route netlink.
 //!
+//! Requests are put together from the kernel's structures: the crate that knows all of route netlink (`netlink-packet-route`) makes
+//! this program, which every guest reads, unpacks and keeps, larger by an eighth.
+//!
 //! Source: `rtnetlink(7)`, `netlink(7)`.
 
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{
-    MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -25,20 +22,32 @@ use nix::sys::time::TimeVal;
 const ANSWER_WITHIN_S: i64 = 20;
 /// `NLMSG_ERROR`, also an acknowledgement.
 const NLMSG_ERROR: u16 = 2;
+/// The gateway is on the link, whatever the interface's address says.
+const RTNH_F_ONLINK: u32 = 4;
+/// Length of `struct nlmsghdr`.
+const HEADER_BYTES: u32 = 16;
 /// Room for an acknowledgement, which carries the request, in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
 /// A socket for requests, each answered before the next.
 pub(super) struct LinkSocket(OwnedFd);
 
-fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+fn family(address: IpAddr) -> u8 {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    u8::try_from(family).expect("families are small")
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 impl LinkSocket {
     pub(super) fn open() -> io::Result<Self> {
-        let family = nix::sys::socket::AddressFamily::Netlink;
-        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_WITHIN_S, 0))?;
         Ok(Self(socket))
     }
@@ -49,42 +58,40 @@ impl LinkSocket {
     }
 
     pub(super) fn bring_up(&self, index: u32) -> io::Result<()> {
-        self.change(index, |link| {
-            link.header.flags = LinkFlags::Up;
-            link.header.change_mask = LinkFlags::Up;
-        })
+        let up = u32::try_from(libc::IFF_UP).expect("the lowest bit");
+        self.change(index, up, None)
     }
 
     /// Gives an interface, which must be down, another name.
     pub(super) fn rename(&self, index: u32, name: &str) -> io::Result<()> {
-        self.change(index, |link| link.attributes.push(LinkAttribute::IfName(name.to_owned())))
+        self.change(index, 0, Some((libc::IFLA_IFNAME, [name.as_bytes(), b"\0"].concat())))
     }
 
     pub(super) fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
-        self.change(index, |link| link.attributes.push(LinkAttribute::Mtu(mtu)))
+        self.change(index, 0, Some((libc::IFLA_MTU, mtu.to_ne_bytes().to_vec())))
     }
 
     pub(super) fn set_mac(&self, index: u32, mac: &[u8]) -> io::Result<()> {
-        self.change(index, |link| link.attributes.push(LinkAttribute::Address(mac.to_vec())))
+        self.change(index, 0, Some((libc::IFLA_ADDRESS, mac.to_vec())))
     }
 
-    fn change(&self, index: u32, change: impl FnOnce(&mut LinkMessage)) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        change(&mut link);
-        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    /// Switches flags on, and sets an attribute.
+    fn change(&self, index: u32, flags: u32, attribute: Option<(u16, Vec<u8>)>) -> io::Result<()> {
+        // struct ifinfomsg: family and type are any; the flags, and which of them are meant.
+        let message = [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()].concat();
+        self.request(libc::RTM_SETLINK, 0, message, attribute)
     }
 
     /// Adds an address. One of IPv6 can be used at once: that nobody else has it is the control plane's to see to.
     pub(super) fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-        let mut message = AddressMessage::default();
-        (message.header.family, message.header.prefix_len) = (family(address), prefix);
-        message.header.index = index;
-        message.attributes.extend([AddressAttribute::Local(address), AddressAttribute::Address(address)]);
+        // struct ifaddrmsg: family, prefix length, flags, scope (everywhere), interface.
+        let mut message = vec![family(address), prefix, 0, libc::RT_SCOPE_UNIVERSE];
         if address.is_ipv6() {
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message[2] = u8::try_from(libc::IFA_F_NODAD).expect("a low bit");
         }
-        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        message.extend(index.to_ne_bytes());
+        let attributes = [libc::IFA_LOCAL, libc::IFA_ADDRESS].map(|kind| (kind, octets(address)));
+        self.request(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, message, attributes)
     }
 
     /// Adds a route by an interface, which must be up: to a network, or to everything; straight, or over a gateway that is on this
@@ -97,30 +104,42 @@ impl LinkSocket {
     ) -> io::Result<()> {
         let like = gateway.or(destination.map(|(network, _)| network));
         let like = like.ok_or_else(|| io::Error::other("a route leads somewhere"))?;
-        let mut message = RouteMessage::default();
-        let header = &mut message.header;
-        header.address_family = family(like);
-        (header.table, header.protocol) = (RouteHeader::RT_TABLE_MAIN, RouteProtocol::Static);
-        (header.scope, header.kind) = (RouteScope::Link, RouteType::Unicast);
-        if gateway.is_some() {
-            (header.scope, header.flags) = (RouteScope::Universe, RouteFlags::Onlink);
-        }
-        if let Some((network, prefix)) = destination {
-            header.destination_prefix_length = prefix;
-            message.attributes.push(RouteAttribute::Destination(network.into()));
-        }
-        message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-        message.attributes.push(RouteAttribute::Oif(index));
-        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        let (scope, flags) = match gateway {
+            Some(_) => (libc::RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
+            None => (libc::RT_SCOPE_LINK, 0),
+        };
+        let prefix = destination.map_or(0, |(_, prefix)| prefix);
+        // struct rtmsg: family, prefix lengths of destination and source, type of service, table, protocol, scope, type, flags.
+        let mut message = vec![family(like), prefix, 0, 0];
+        message.extend([libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, scope, libc::RTN_UNICAST]);
+        message.extend(flags.to_ne_bytes());
+        let attributes = [
+            destination.map(|(network, _)| (libc::RTA_DST, octets(network))),
+            gateway.map(|gateway| (libc::RTA_GATEWAY, octets(gateway))),
+            Some((libc::RTA_OIF, index.to_ne_bytes().to_vec())),
+        ];
+        self.request(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, message, attributes.into_iter().flatten())
     }
 
-    fn request(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        (header.flags, header.sequence_number) = (NLM_F_REQUEST | NLM_F_ACK | flags, 1);
-        let mut message = NetlinkMessage::new(header, message.into());
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+    fn request(
+        &self,
+        kind: u16,
+        flags: u16,
+        mut message: Vec<u8>,
+        attributes: impl IntoIterator<Item = (u16, Vec<u8>)>,
+    ) -> io::Result<()> {
+        let attributes: Vec<DefaultNla> =
+            attributes.into_iter().map(|(kind, value)| DefaultNla::new(kind, value)).collect();
+        let at = message.len();
+        message.resize(at + attributes.as_slice().buffer_len(), 0);
+        attributes.as_slice().emit(&mut message[at..]);
+        let length = HEADER_BYTES + u32::try_from(message.len()).expect("a short request");
+        let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([kind.to_ne_bytes(), flags.to_ne_bytes()].concat());
+        // Number and sender: there is one request at a time, and the kernel knows who asks.
+        bytes.extend([1u32.to_ne_bytes(), 0u32.to_ne_bytes()].concat());
+        bytes.extend(message);
         sendto(self.0.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         let mut answer = [0; ANSWER_BYTES_MAX];
         let length = loop {
