@@ -68,7 +68,9 @@ for part in /usr/share/seabios/bios-256k.bin /usr/share/qemu/{linuxboot_dma,kvmv
 done
 [ -e /usr/share/qemu/bios-256k.bin ] && cp -L /usr/share/qemu/bios-256k.bin "$work/outer/usr/share/qemu/"
 order=""
-for module in irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci; do
+# A NIC in software that has functions, where the kernel has it (Debian's has not).
+simulated=$(find "$modules" -name 'netdevsim.ko*' | head -n 1)
+for module in irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim}; do
   file=$(find "$modules" -name "$module.ko*" | head -n 1)
   case "$file" in
     "") continue ;; # built in

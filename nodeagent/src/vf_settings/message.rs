@@ -158,5 +158,7 @@ fn vlan(list: &[u8]) -> Result<Option<VfVlan>, String> {
     let value = info.value();
     let protocol = value.get(12..14).and_then(|bytes| Some(u16::from_be_bytes(bytes.try_into().ok()?)));
     let vlan = word(value, 1).zip(word(value, 2)).zip(protocol);
-    Ok(vlan.map(|((id, qos), protocol)| VfVlan { id, qos, protocol }))
+    // Some drivers (ice) tell protocol 0 where there is no tag, which none of them would take.
+    let protocol_of = |id, protocol| if id == 0 { VLAN_8021Q } else { protocol };
+    Ok(vlan.map(|((id, qos), protocol)| VfVlan { id, qos, protocol: protocol_of(id, protocol) }))
 }

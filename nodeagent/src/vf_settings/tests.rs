@@ -95,7 +95,8 @@ fn answers_are_read_as_the_kernel_writes_them() {
     let (rate, plain) = (words(&[1, 10, 1000]), words(&[1, 100, 3]));
     let (off, up, zero) = (words(&[1, 0]), words(&[1, 1]), words(&[0; 9]));
     let guid = [words(&[1, 0]), 5u64.to_ne_bytes().to_vec()].concat();
-    let first: &[(u16, &[u8])] = &[(1, &zero), (4, &none), (9, &none), (5, &none)];
+    let no_tag = [vec![20, 0, 1, 0], words(&[0; 4])].concat();
+    let first: &[(u16, &[u8])] = &[(1, &zero), (4, &none), (9, &none), (5, &none), (12, &no_tag)];
     let second: &[(u16, &[u8])] = &[
         (1, &mac),
         (13, &zero[..32]),
@@ -122,7 +123,7 @@ fn answers_are_read_as_the_kernel_writes_them() {
         port_guid: Some(5),
     };
     assert_eq!(message::settings_of(&bytes, 1), Ok(Some(expected)));
-    let unsaid = VfSettings { mac: Some([0; 6]), ..VfSettings::default() };
+    let unsaid = VfSettings { mac: Some([0; 6]), vlan: Some(VfVlan::NONE), ..VfSettings::default() };
     assert_eq!(message::settings_of(&bytes, 0), Ok(Some(unsaid)), "what a driver does not say is no \"off\"");
     assert_eq!(message::settings_of(&bytes, 2), Ok(None));
     for cut in 0..bytes.len() {

@@ -1,7 +1,7 @@
 //! The virtual functions of a NIC: as many as are wanted, each with its driver, and nothing else of the NIC touched.
 //!
 //! ```text
-//!  seen + wanted ─► Check ─► RemoveFunctions ─► Autoprobe ─► CreateFunctions ─► WaitForFunctions ─► BindFunction … ─► Mtu ─► done
+//!  seen + wanted ─► Check ─► RemoveFunctions ─► Autoprobe ─► CreateFunctions ─► WaitForFunctions ─► BindFunction … ─► Mtu ─► LinkUp ─► done
 //!                                └────────────── a step fails: as it was before ◄──────────────┘
 //! ```
 //! A NIC with the wanted number of functions is never taken apart to make the same again, and none while pods have any.
@@ -49,6 +49,8 @@ pub enum NicStep {
     Probe(Bdf),
     /// The largest packet of an interface of a function, in bytes.
     Mtu(Bdf, String, u32),
+    /// The NIC's own interface is switched on, with these flags: its functions' links follow its own.
+    LinkUp(String, u32),
 }
 
 impl NicStep {
@@ -65,6 +67,7 @@ impl NicStep {
             Self::WaitForFunctions => "WaitForFunctions",
             Self::Override(..) | Self::Unbind(_) | Self::Probe(_) => "BindFunction",
             Self::Mtu(..) => "Mtu",
+            Self::LinkUp(..) => "LinkUp",
         }
     }
 
@@ -84,6 +87,9 @@ impl NicStep {
             Self::Probe(vf) => ("/sys/bus/pci/drivers_probe".to_owned(), format!("{vf}\n")),
             Self::Mtu(function, interface, mtu) => {
                 (file(*function, &format!("net/{interface}/mtu")), format!("{mtu}\n"))
+            }
+            Self::LinkUp(interface, flags) => {
+                (file(nic, &format!("net/{interface}/flags")), format!("{flags:#x}\n"))
             }
         };
         machine.write(&path, &text).map_err(|error| format!("{path} {error}"))
@@ -300,7 +306,20 @@ fn next_step(
     let mut of_vfs = seen.vfs.iter().filter(|(_, (vf, _))| !bindings.contains_key(vf));
     let of_vf =
         of_vfs.find_map(|(index, (vf, is))| next_of_function(machine, *vf, is, seen, group_of(*index)?));
-    of_vf.or_else(|| wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu)))
+    let of_nic = || wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    // At last, so that nothing that fails later has to switch it off again.
+    let up = || (wanted.num_vfs > 0).then(|| next_up(machine, nic))?;
+    of_vf.or_else(of_nic).or_else(up)
+}
+
+/// `IFF_UP` of `net/INTERFACE/flags`.
+const IFF_UP: u32 = 1;
+
+fn next_up(machine: &dyn Machine, nic: Bdf) -> Option<NicStep> {
+    let port = port_of(machine, nic).ok()?;
+    let flags = line(machine, &file(nic, &format!("net/{}/flags", port.name)))?;
+    let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
+    (flags & IFF_UP == 0).then(|| NicStep::LinkUp(port.name, flags | IFF_UP))
 }
 
 /// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.

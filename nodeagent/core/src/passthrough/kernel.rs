@@ -432,6 +432,10 @@ impl Machine for KernelModel {
                 self.tree.file(&format!("{dir}/{name}"), format!("{mtu}\n"));
                 Ok(())
             }
+            name if name.starts_with("net/") && name.ends_with("/flags") => {
+                self.tree.file(&format!("{dir}/{name}"), format!("{word}\n"));
+                Ok(())
+            }
             _ => Err(TreeError::Denied),
         }
     }

@@ -209,6 +209,7 @@ fn machine() -> KernelModel {
         ("net/eth7/mtu", "1500\n"),
         ("net/eth7/ifindex", "7\n"),
         ("net/eth7/type", "1\n"),
+        ("net/eth7/flags", "0x1002\n"),
     ];
     kernel.function(NIC, "15b3:101b", "020000", Some(45), Some("mlx5_core"), &nic);
     kernel
@@ -528,6 +529,8 @@ fn pain_18_19_functions_come_change_and_go_and_the_same_again_is_nothing() {
     assert_eq!(world.apply(&mixed), Progress::Settled);
     assert_eq!(world.functions(), "vfio-pci mlx5_core_vf mlx5_core_vf");
     assert_eq!(machine::number(&world.host, &machine::file(bdf(NIC), "net/eth7/mtu")), Some(9000));
+    let flags = machine::line(&world.host, &machine::file(bdf(NIC), "net/eth7/flags"));
+    assert_eq!(flags.as_deref(), Some("0x1003"), "functions have no link while their NIC has none");
     assert_eq!(world.apply(&guests(3)), Progress::Settled, "the same number is not made again");
     assert_eq!(world.functions(), "vfio-pci vfio-pci vfio-pci");
     assert_eq!(world.apply(&nic(0, None, vec![])), Progress::Settled);
