@@ -38,7 +38,9 @@ cp "$image" "$work/outer/lab/vmlinuz"
 cp "$lab" "$work/outer/bin/bulkhead-lab"
 with_libraries "$work/outer" "$lab"
 with_programs "$work/outer" "$qemu"
-with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci
+# A NIC in software that has functions, where the kernel has it (Debian's has not).
+simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
+with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim}
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh
 /bin/busybox mount -t proc none /proc

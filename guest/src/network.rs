@@ -1,70 +1,127 @@
 //! The guest's network interfaces and the files about names that containers see.
+//!
+//! ```text
+//!  InterfaceConfig ─► find: by the root port it is behind, or by MAC address; awaited, as its driver takes its time
+//!                  ─► all have their names ─► each: MAC, MTU, up, addresses, routes
+//! ```
+
+mod find;
+mod link;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
-use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use bulkhead_guest_protocol::host::{InterfaceConfig, PodConfig};
 
-use crate::sys::InterfaceSocket;
+use find::Found;
+use link::LinkSocket;
+
+/// The name of an interface that is told none: there is one such, the pod's primary.
+const PRIMARY: &str = "eth0";
+/// Where interfaces are looked for.
+const SYSFS: &str = "/sys";
 
 /// Brings up the loopback interface and the configured ones.
 pub(crate) fn configure(pod: &PodConfig) -> Result<()> {
-    let socket = InterfaceSocket::open().context("open a socket for the interfaces")?;
-    socket.bring_up("lo").context("bring up lo")?;
-    for config in &pod.interfaces {
-        configure_one(&socket, config).with_context(|| format!("interface {}", config.mac))?;
-    }
-    Ok(())
-}
-
-fn configure_one(socket: &InterfaceSocket, config: &InterfaceConfig) -> Result<()> {
-    let (address, prefix) = parse_cidr(&config.address)?;
-    let name = find_by_mac(&config.mac)?;
-    if config.mtu > 0 {
-        socket.set_mtu(&name, i32::try_from(config.mtu)?).context("set the MTU")?;
-    }
-    socket.set_address(&name, address, netmask(prefix)).context("set the address")?;
-    socket.bring_up(&name).context("bring it up")?;
-    if !config.gateway.is_empty() {
-        let gateway = config.gateway.parse().context("the gateway is no IPv4 address")?;
-        socket.add_default_route(gateway).context("add the default route")?;
-    }
-    Ok(())
-}
-
-fn find_by_mac(mac: &str) -> Result<String> {
-    for entry in fs::read_dir("/sys/class/net")?.flatten() {
-        let address = fs::read_to_string(entry.path().join("address")).unwrap_or_default();
-        if address.trim().eq_ignore_ascii_case(mac) {
-            return Ok(entry.file_name().to_string_lossy().into_owned());
+    let links = LinkSocket::open().context("open a socket for the interfaces")?;
+    links.bring_up(links.index_of("lo")?).context("bring up lo")?;
+    let mut found = Vec::with_capacity(pod.interfaces.len());
+    if !pod.interfaces.is_empty() {
+        let waiting = find::Waiting::begin().context("listen to what the kernel says of devices")?;
+        for config in &pod.interfaces {
+            let one = waiting.find(Path::new(SYSFS), config).with_context(|| describe(config))?;
+            found.push((one, config));
         }
     }
-    bail!(
-        "no device with this MAC address; is the virtio_net module loaded and the device in QEMU's arguments?"
-    )
+    name_all(&links, &found)?;
+    found
+        .iter()
+        .try_for_each(|(one, config)| configure_one(&links, one, config).with_context(|| describe(config)))
 }
 
-fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u32)> {
-    let (address, prefix) = text.split_once('/').with_context(|| format!("{text} has no prefix length"))?;
-    let prefix: u32 = prefix.parse().with_context(|| format!("{text} has a bad prefix length"))?;
-    if prefix > 32 {
-        bail!("{text} has a prefix length over 32");
+/// What an interface is called in errors.
+fn describe(config: &InterfaceConfig) -> String {
+    let by = if config.pci_port.is_empty() { &config.mac } else { &config.pci_port };
+    format!("interface {} ({by})", name_of(config))
+}
+
+fn name_of(config: &InterfaceConfig) -> &str {
+    if config.name.is_empty() { PRIMARY } else { &config.name }
+}
+
+/// Gives all interfaces their names. What has such a name and is not meant by it gets another one first, so that no order of
+/// drivers matters.
+fn name_all(links: &LinkSocket, found: &[(Found, &InterfaceConfig)]) -> Result<()> {
+    for (_, config) in found {
+        let name = name_of(config);
+        let Ok(holder) = links.index_of(name) else { continue };
+        if !found.iter().any(|(one, config)| one.index == holder && name_of(config) == name) {
+            links.rename(holder, &format!("was{holder}")).with_context(|| format!("rename {name}"))?;
+        }
     }
-    Ok((address.parse().with_context(|| format!("{text} is no IPv4 address"))?, prefix))
+    for (one, config) in found {
+        let name = name_of(config);
+        if links.index_of(name).ok() != Some(one.index) {
+            links.rename(one.index, name).with_context(|| format!("call an interface {name}"))?;
+        }
+    }
+    Ok(())
 }
 
-fn netmask(prefix: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - prefix).unwrap_or(0))
+fn configure_one(links: &LinkSocket, one: &Found, config: &InterfaceConfig) -> Result<()> {
+    let index = one.index;
+    // Found by its port, it has to have the address that the network knows it by.
+    if !config.mac.is_empty() && !config.mac.eq_ignore_ascii_case(&one.mac) {
+        let mac =
+            find::parse_mac(&config.mac).with_context(|| format!("{} is no MAC address", config.mac))?;
+        links.set_mac(index, &mac).with_context(|| format!("change its MAC address from {}", one.mac))?;
+    }
+    if config.mtu > 0 {
+        links.set_mtu(index, config.mtu).context("set the MTU")?;
+    }
+    let own = std::iter::once(&config.address).filter(|text| !text.is_empty());
+    for text in own.chain(&config.more_addresses) {
+        let (address, prefix) = parse_cidr(text)?;
+        links.add_address(index, address, prefix).with_context(|| format!("add the address {text}"))?;
+    }
+    links.bring_up(index).context("bring it up")?;
+    if !config.gateway.is_empty() {
+        let gateway: IpAddr = config.gateway.parse().context("the gateway is no address")?;
+        links.add_route(index, None, Some(gateway)).context("add the default route")?;
+    }
+    for route in &config.routes {
+        let destination = parse_cidr(&route.destination)?;
+        let gateway = (!route.gateway.is_empty()).then(|| route.gateway.parse::<IpAddr>());
+        let gateway = gateway.transpose().with_context(|| format!("{} is no address", route.gateway))?;
+        let added = links.add_route(index, Some(destination), gateway);
+        added.with_context(|| format!("add the route to {}", route.destination))?;
+    }
+    Ok(())
+}
+
+fn parse_cidr(text: &str) -> Result<(IpAddr, u8)> {
+    let (address, prefix) = text.split_once('/').with_context(|| format!("{text} has no prefix length"))?;
+    let address: IpAddr = address.parse().with_context(|| format!("{text} is no address"))?;
+    let prefix: u8 = prefix.parse().with_context(|| format!("{text} has a bad prefix length"))?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    if prefix > most {
+        bail!("{text} has a prefix length over {most}");
+    }
+    Ok((address, prefix))
 }
 
 /// Content of /etc/hosts.
 pub(crate) fn hosts_file(pod: &PodConfig) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let own = pod.interfaces.first().and_then(|i| i.address.split('/').next()).unwrap_or("127.0.1.1");
+    // A NIC of a network beside the primary one is not what the pod is known by.
+    let primary = pod.interfaces.iter().find(|one| one.name.is_empty() || one.name == PRIMARY);
+    let own = primary.and_then(|one| one.address.split('/').next()).filter(|own| !own.is_empty());
     if !pod.hostname.is_empty() {
-        let _ = writeln!(text, "{own}\t{}", pod.hostname);
+        let _ = writeln!(text, "{}\t{}", own.unwrap_or("127.0.1.1"), pod.hostname);
     }
     for line in &pod.host_aliases {
         let _ = writeln!(text, "{line}");
@@ -82,34 +139,4 @@ pub(crate) fn resolv_conf(pod: &PodConfig) -> String {
         let _ = writeln!(text, "search {}", pod.search_domains.join(" "));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cidr() {
-        assert_eq!(parse_cidr("10.0.2.15/24").expect("valid"), (Ipv4Addr::new(10, 0, 2, 15), 24));
-        for bad in ["10.0.2.15", "10.0.2.15/33", "10.0.2/24", "x/8"] {
-            parse_cidr(bad).expect_err(bad);
-        }
-        assert_eq!(netmask(24), Ipv4Addr::new(255, 255, 255, 0));
-        assert_eq!(netmask(0), Ipv4Addr::UNSPECIFIED);
-        assert_eq!(netmask(32), Ipv4Addr::BROADCAST);
-    }
-
-    #[test]
-    fn name_files() {
-        let pod = PodConfig {
-            hostname: "web-0".into(),
-            interfaces: vec![InterfaceConfig { address: "10.1.0.7/16".into(), ..Default::default() }],
-            nameservers: vec!["10.0.0.2".into()],
-            search_domains: vec!["a.b".into(), "b".into()],
-            host_aliases: vec!["10.9.9.9 db".into()],
-            ..Default::default()
-        };
-        assert!(hosts_file(&pod).ends_with("10.1.0.7\tweb-0\n10.9.9.9 db\n"));
-        assert_eq!(resolv_conf(&pod), "nameserver 10.0.0.2\nsearch a.b b\n");
-    }
 }

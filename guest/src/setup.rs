@@ -112,6 +112,23 @@ impl DeviceEvents {
         Ok(Self(socket))
     }
 
+    /// Waits for the next announcement; false when none came until then. What it says does not matter: it is a reason to look again.
+    pub(crate) fn heard(&self, until: Instant) -> Result<bool> {
+        let mut buffer = [0; 4096];
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(error).context("wait for a device"),
+            }
+        }
+        while recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).is_ok() {}
+        Ok(true)
+    }
+
     /// Waits until the host's port has its name.
     pub(crate) fn wait_for_port(&self) -> Result<PathBuf> {
         let deadline = Instant::now() + PORT_WAIT;

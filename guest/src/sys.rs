@@ -2,8 +2,6 @@
 
 #![allow(unsafe_code)]
 
-use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -12,7 +10,6 @@ use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use nix::unistd::Pid;
 
 /// Which side of [`clone_container`] the caller is on.
@@ -178,76 +175,4 @@ pub(crate) fn control_terminal() -> nix::Result<()> {
 pub(crate) fn close_from(first: libc::c_uint) -> nix::Result<()> {
     // SAFETY: close_range(2) touches no memory of this program.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
-}
-
-/// A socket for interface requests.
-pub(crate) struct InterfaceSocket(OwnedFd);
-
-impl InterfaceSocket {
-    pub(crate) fn open() -> nix::Result<Self> {
-        nix::sys::socket::socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-            .map(Self)
-    }
-
-    /// Sets the interface's IPv4 address and netmask.
-    pub(crate) fn set_address(&self, name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
-        let mut request = request(name)?;
-        request.ifr_ifru.ifru_addr = socket_address(address);
-        self.interface_request(libc::SIOCSIFADDR, &mut request)?;
-        request.ifr_ifru.ifru_netmask = socket_address(netmask);
-        self.interface_request(libc::SIOCSIFNETMASK, &mut request)
-    }
-
-    /// Sets the interface's MTU.
-    pub(crate) fn set_mtu(&self, name: &str, mtu: i32) -> io::Result<()> {
-        let mut request = request(name)?;
-        request.ifr_ifru.ifru_mtu = mtu;
-        self.interface_request(libc::SIOCSIFMTU, &mut request)
-    }
-
-    /// Brings the interface up.
-    pub(crate) fn bring_up(&self, name: &str) -> io::Result<()> {
-        let mut request = request(name)?;
-        let flags = libc::IFF_UP | libc::IFF_RUNNING;
-        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("both flags are in the low half");
-        self.interface_request(libc::SIOCSIFFLAGS, &mut request)
-    }
-
-    /// Adds the default route.
-    pub(crate) fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
-        // SAFETY: rtentry is plain data, all zeroes is a valid value.
-        let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-        route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
-        route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
-        route.rt_gateway = socket_address(gateway);
-        route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-        // SAFETY: SIOCADDRT reads an rtentry, which outlives the call; rt_dev is null, so no string is read.
-        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCADDRT, &raw const route) })?;
-        Ok(())
-    }
-
-    fn interface_request(&self, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: every request number used here reads one ifreq, which outlives the call.
-        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), number, &raw mut *request) })?;
-        Ok(())
-    }
-}
-
-fn request(name: &str) -> io::Result<libc::ifreq> {
-    // SAFETY: ifreq is plain data, all zeroes is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::Error::other(format!("interface name {name} is too long")));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    Ok(request)
-}
-
-fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
-    let mut bytes = [0_u8; 14];
-    bytes[2..6].copy_from_slice(&address.octets()); // after the port of sockaddr_in
-    let family = libc::sa_family_t::try_from(libc::AF_INET).expect("AF_INET is small");
-    libc::sockaddr { sa_family: family, sa_data: bytes.map(|byte| libc::c_char::from_ne_bytes([byte])) }
 }

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use bulkhead_nodeagent_core::hardware::{cpu_topology, discover, has_devices, missing_for_devices};
 use bulkhead_types::{
-    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES, NodeFacts, Rare,
-    Resources, StringMap,
+    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES, LABEL_NETWORKS,
+    NodeFacts, Rare, Resources, StringMap,
 };
 use smol_str::SmolStr;
 
 use crate::AgentConfig;
 use crate::machine::MachineTree;
 use crate::probe::Accelerator;
+use crate::vf_settings;
 use crate::vm::affinity;
 
 /// Memory that stays with the host, as a share of everything and at least, in bytes.
@@ -113,7 +114,10 @@ fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
 fn labels(config: &AgentConfig, attaches_devices: bool) -> StringMap {
     let mut labels = config.labels.clone();
     let always = [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, LABEL_HOST_PORTS];
-    for own in always.into_iter().chain(attaches_devices.then_some(LABEL_DEVICES)) {
+    // Whoever may bind devices is root, who may tell functions of NICs what networks want; the kernel has to let itself be asked.
+    let attaches_networks = attaches_devices && vf_settings::is_usable();
+    let of_devices = attaches_devices.then_some(LABEL_DEVICES);
+    for own in always.into_iter().chain(of_devices).chain(attaches_networks.then_some(LABEL_NETWORKS)) {
         labels.insert(SmolStr::new_static(own), SmolStr::new_static("true"));
     }
     labels

@@ -1,5 +1,6 @@
 //! What all pods of this node share.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
 use tokio::sync::{Mutex, watch};
 
 use crate::KernelSource;
-use crate::boot::{BootAssets, BootError, BootSources};
+use crate::boot::{BootAssets, BootError, BootSources, Compression, GuestNic};
 use crate::cgroup::Cgroups;
 use crate::confinement::Confinement;
 use crate::image::ImageStore;
@@ -59,34 +60,47 @@ pub(crate) struct Boot {
     data: PathBuf,
     kernel: KernelSource,
     guest: PathBuf,
-    assets: Mutex<Option<Arc<BootAssets>>>,
+    /// By the NICs whose drivers are in them; first those of guests without any.
+    assets: Mutex<BTreeMap<Vec<GuestNic>, Arc<BootAssets>>>,
 }
+
+/// Most combinations of NICs that are remembered.
+const KINDS_MAX: usize = 64;
 
 impl Boot {
     pub(crate) fn new(data: PathBuf, kernel: KernelSource, guest: PathBuf) -> Self {
-        Self { data, kernel, guest, assets: Mutex::new(None) }
+        Self { data, kernel, guest, assets: Mutex::new(BTreeMap::new()) }
     }
 
     pub(crate) async fn assets(&self) -> Result<Arc<BootAssets>, BootError> {
+        self.assets_for(Vec::new()).await
+    }
+
+    /// The same with the drivers of a guest's own NICs.
+    pub(crate) async fn assets_for(&self, nics: Vec<GuestNic>) -> Result<Arc<BootAssets>, BootError> {
         let mut known = self.assets.lock().await;
         if let Some(assets) =
-            known.as_ref().filter(|assets| assets.kernel.exists() && assets.initramfs.exists())
+            known.get(&nics).filter(|assets| assets.kernel.exists() && assets.initramfs.exists())
         {
             return Ok(Arc::clone(assets));
         }
         let (data, kernel, guest) = (self.data.clone(), self.kernel.clone(), self.guest.clone());
+        let for_nics = nics.clone();
         let made = tokio::task::spawn_blocking(move || {
             let sources = match kernel {
                 KernelSource::Folder(dir) => BootSources::from_kernel_dir(&dir, &guest)?,
                 KernelSource::Files { kernel, modules_dir } => BootSources { kernel, modules_dir, guest },
             };
-            BootAssets::prepare(&data, &sources)
+            BootAssets::prepare_for(&data, &sources, &for_nics, Compression::default())
         });
         let assets = match made.await {
             Ok(result) => Arc::new(result?),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        *known = Some(Arc::clone(&assets));
+        if known.len() >= KINDS_MAX {
+            known.clear();
+        }
+        known.insert(nics, Arc::clone(&assets));
         Ok(assets)
     }
 }

@@ -12,7 +12,11 @@ use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
 use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI};
 use bulkhead_nodeagent_core::qemu::Accel;
-use bulkhead_types::{DeviceHealth, DeviceIntent, ObjectId, SriovDeviceType, SriovInterface, SriovVfGroup};
+use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings, check_settings};
+use bulkhead_types::{
+    DeviceHealth, DeviceIntent, NetworkAttachment, ObjectId, SriovDeviceType, SriovInterface, SriovLinkType,
+    SriovVfGroup, VfLinkState,
+};
 use smol_str::SmolStr;
 
 use crate::MachineTree;
@@ -51,6 +55,20 @@ impl Tree for Dying {
 
     fn link(&self, path: &str) -> Result<String, TreeError> {
         self.machine.link(path)
+    }
+}
+
+impl VfLinks for Dying {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        self.machine.vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        if self.left == 0 {
+            std::process::abort();
+        }
+        self.left -= 1;
+        self.machine.set_vf(interface_index, vf, setting)
     }
 }
 
@@ -114,6 +132,27 @@ fn intent(address: &str) -> DeviceIntent {
         lost: false,
         visible_env: SmolStr::default(),
         visible_as: SmolStr::default(),
+    }
+}
+
+fn network(vf: Bdf) -> NetworkAttachment {
+    NetworkAttachment {
+        network: "default/lab".into(),
+        interface: "net1".into(),
+        device: vf.to_string().into(),
+        address: None,
+        prefix: 0,
+        gateway: None,
+        mac: "02:00:00:00:00:01".into(),
+        vlan: 0,
+        vlan_qos: 0,
+        spoof_chk: None,
+        trust: None,
+        min_tx_rate: None,
+        max_tx_rate: None,
+        link_state: VfLinkState::Auto,
+        link_type: SriovLinkType::Eth,
+        mtu: None,
     }
 }
 
@@ -202,8 +241,10 @@ async fn lab() -> Outcome {
         card.reset_methods.join(" ")
     ));
     let lab = Lab { nic: nic.address, card: card.address, data: PathBuf::from("/tmp/data") };
+    functions_are_told_things()?;
     lab.functions_come_and_go().await?;
     lab.a_function_goes_to_a_guest_and_back().await?;
+    lab.what_somebody_else_has_is_not_offered().await?;
     lab.the_hosts_driver_comes_back().await?;
     lab.agents_die("attach", lab.card).await?;
     lab.agents_die("release", lab.card).await?;
@@ -212,9 +253,35 @@ async fn lab() -> Outcome {
     lab.what_is_pulled_out_holds_nobody_up().await?;
     lab.a_guest_sees_it().await?;
     said(
-        "not done here: no network card (MTU, MAC, VLAN), no IOMMU group of several functions, no KVM, no card that fails by itself",
+        "not done here: no network card in hardware (MTU, and what its own driver makes of MAC and VLAN), no IOMMU group of several functions, no KVM, no card that fails by itself",
     );
     said("ok");
+    Ok(())
+}
+
+/// What functions of a NIC are told, by the real kernel, where it has a NIC in software that has some: `netdevsim`.
+fn functions_are_told_things() -> Outcome {
+    const BUS: &str = "/sys/bus/netdevsim";
+    let mut machine = MachineTree::new("/");
+    if machine.list(&format!("{BUS}/devices")).is_err() {
+        said("skipped: settings of functions (MAC, VLAN, rates, trust), as this kernel has no netdevsim");
+        return Ok(());
+    }
+    let device = format!("{BUS}/devices/netdevsim7");
+    write(&format!("{BUS}/new_device"), "7 1\n")?;
+    write(&format!("{device}/sriov_numvfs"), "2\n")?;
+    let failed = |error: TreeError| format!("{device}: {error}");
+    let name =
+        machine.list(&format!("{device}/net")).map_err(failed)?.into_iter().next().ok_or("no interface")?;
+    let index = machine.read(&format!("{device}/net/{name}/ifindex")).map_err(failed)?;
+    let index =
+        String::from_utf8_lossy(&index).trim().parse().map_err(|_| "an interface without a number")?;
+    // Ends the lab when the kernel does otherwise.
+    check_settings(&mut machine, index, 1, 0);
+    write(&format!("{BUS}/del_device"), "7 1\n")?;
+    said(
+        "a function is told VLAN, MAC, rates, spoof check, trust and link state, and tells each, and its neighbour none",
+    );
     Ok(())
 }
 
@@ -268,6 +335,33 @@ impl Lab {
         expect("what is sick", &agent.release(POD).await?, &vec![])?;
         expect("the function", &seen(vf)?, &state(Some(VFIO_PCI), Some(VFIO_PCI)))?;
         said("a virtual function goes to one pod only, survives the agent, is reset and stays for guests");
+        Ok(())
+    }
+
+    /// Another process has a function's group open; and a function is to attach a pod to a network, and its controller has no interface.
+    async fn what_somebody_else_has_is_not_offered(&self) -> Outcome {
+        let (agent, vf) = (self.agent()?, self.function(1)?);
+        let found = discover(&MachineTree::new("/"));
+        let group = found.functions.get(&vf).and_then(|function| function.iommu_group).ok_or("no group")?;
+        let file = format!("/dev/vfio/{group}");
+        let owner = std::fs::OpenOptions::new().read(true).write(true).open(&file);
+        let owner = owner.map_err(|error| format!("{file}: {error}"))?;
+        let (_, devices) = agent.look(None).await;
+        let told = devices.iter().find(|device| device.address == vf.to_string()).ok_or("it is not told")?;
+        expect("who has it", &told.in_use_by.as_str(), &format!("another process has {file} open").as_str())?;
+        let Err(refused) = agent.attach(POD, &[intent(&vf.to_string())]).await else {
+            return Err("it is attached all the same".to_owned());
+        };
+        drop(owner);
+        let network = network(vf);
+        let Err(failed) = agent.attach_to(&[network], POD, &[intent(&vf.to_string())]).await else {
+            return Err("a function without an interface attaches to a network".to_owned());
+        };
+        expect("the step", &failed.contains("vf find failed: the NIC"), &true)?;
+        expect("the function", &seen(vf)?, &state(Some(VFIO_PCI), Some(VFIO_PCI)))?;
+        agent.attach(POD, &[intent(&vf.to_string())]).await?;
+        expect("what is sick", &agent.release(POD).await?, &vec![])?;
+        said(&format!("what somebody else has is neither offered nor attached: {refused}; {failed}"));
         Ok(())
     }
 

@@ -44,6 +44,7 @@ mod records;
 mod session;
 mod streams;
 mod trace;
+mod vf_settings;
 mod vm;
 mod volumes;
 

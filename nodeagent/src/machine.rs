@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bulkhead_nodeagent_core::hardware::{ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
 use bulkhead_nodeagent_core::passthrough::Machine;
@@ -18,6 +18,11 @@ impl MachineTree {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// The folder below which the files are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     fn path(&self, path: &str) -> PathBuf {

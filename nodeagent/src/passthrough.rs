@@ -19,9 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, PciId, discover};
 use bulkhead_nodeagent_core::passthrough::{
     self as core, Known, Machine, NicReport, NicWork, Notebook as _, Progress, Request, addresses,
+    foreign_owners,
 };
 use bulkhead_nodeagent_core::qemu::HostDevice;
-use bulkhead_types::{Device, DeviceIntent, ObjectId};
+use bulkhead_types::{Device, DeviceIntent, NetworkAttachment, ObjectId};
 use smol_str::SmolStr;
 
 use crate::clock;
@@ -102,18 +103,32 @@ impl Passthrough {
         .await
     }
 
-    /// Binds the devices of a pod for its guest; see [`core::attach`]. Tells those that the guest gets.
+    /// [`Self::attach_to`] no network.
+    #[cfg(any(test, feature = "lab"))]
     pub(crate) async fn attach(
         &self,
         pod: ObjectId,
         devices: &[DeviceIntent],
     ) -> Result<Vec<HostDevice>, String> {
+        self.attach_to(&[], pod, devices).await
+    }
+
+    /// Binds the devices of a pod for its guest, and tells functions of NICs what the pod's networks want of them; see
+    /// [`core::attach`]. Tells those that the guest gets, in the order of their addresses.
+    pub(crate) async fn attach_to(
+        &self,
+        networks: &[NetworkAttachment],
+        pod: ObjectId,
+        devices: &[DeviceIntent],
+    ) -> Result<Vec<HostDevice>, String> {
+        let networks = core::networks(networks, devices)?;
         if devices.is_empty() {
             return Ok(Vec::new());
         }
         let wanted = addresses(devices)?;
         self.with(move |this, inner| {
-            let request = Request { pod, boot_id: this.boot_id.clone(), take_from: &this.take_from };
+            let (boot_id, take_from) = (this.boot_id.clone(), &*this.take_from);
+            let request = Request { pod, boot_id, take_from, networks: &networks };
             let machine: &mut dyn Machine = &mut *inner.machine;
             core::attach(machine, &mut inner.notes, &request, &wanted).map_err(|error| error.to_string())?;
             let found = discover(machine);
@@ -130,6 +145,11 @@ impl Passthrough {
         self.with(move |_, inner| core::release(&mut *inner.machine, &mut inner.notes, pod)).await
     }
 
+    /// What the machine has now.
+    pub(crate) async fn inventory(&self) -> Inventory {
+        self.with(|_, inner| discover(&*inner.machine)).await
+    }
+
     /// What the machine has now, and what the control plane is told of it; `nics` is what became of those, unless that is known.
     pub(crate) async fn look(&self, nics: Option<BTreeMap<Bdf, NicReport>>) -> (Inventory, Vec<Device>) {
         self.with(move |this, inner| {
@@ -140,10 +160,12 @@ impl Passthrough {
                 tracing::warn!(%error, "what is in quarantine cannot be read; it stays as it was");
             }
             let found = discover(&*inner.machine);
+            let foreign = foreign_owners(&mut *inner.machine, &found, inner.notes.bindings());
             let known = Known {
                 bindings: inner.notes.bindings(),
                 quarantined: inner.notes.quarantined(),
                 take_from: &this.take_from,
+                foreign: &foreign,
             };
             let devices = found.devices_as(known, &inner.nics, &this.sriov_devices);
             (found, devices)

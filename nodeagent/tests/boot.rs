@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_guest_protocol::guest::{ContainerState, ContainerStateKind, GuestMessage, LogStream, PodPhase};
 use bulkhead_guest_protocol::host::{
-    ContainerConfig, HostMessage, InterfaceConfig, Ping, PodConfig, RestartPolicy, ResumeLogs, Stop,
+    ContainerConfig, HostMessage, InterfaceConfig, Ping, PodConfig, RestartPolicy, ResumeLogs, RouteConfig,
+    Stop,
 };
 use bulkhead_nodeagent::boot::{BootAssets, BootSources};
 use bulkhead_nodeagent::image::{
@@ -92,6 +93,7 @@ impl Lab {
                 address: "10.0.2.15/24".into(),
                 gateway: "10.0.2.2".into(),
                 mtu: 1400,
+                ..Default::default()
             }],
             nameservers: vec!["10.0.2.3".into()],
             ..Default::default()
@@ -142,7 +144,7 @@ fn ended(name: &'static str) -> impl Fn(&ContainerState) -> bool {
 async fn a_pod_runs_to_its_end() {
     let Some(mut lab) = Lab::new().await else { return };
     let show = "echo $GREETING; id; hostname; pwd; cat /etc/hosts /etc/resolv.conf; ls /dev; echo bad >&2; \
-                touch /etc/mine || echo refused; echo more > /dev/stdout; ip addr show; exit 3";
+                touch /etc/mine || echo refused; echo more > /dev/stdout; ip addr show; ip route show; exit 3";
     let mut pod = lab.pod(
         RestartPolicy::Never,
         &[Script("init", &["/bin/sh", "-c", "echo prepared"])],
@@ -152,6 +154,18 @@ async fn a_pod_runs_to_its_end() {
         ],
     );
     (pod.containers[1].uid, pod.containers[1].read_only_root) = (0, true);
+    // A second network, by a device that is known by its root port, and gets the network's MAC address.
+    let route = RouteConfig { destination: "10.10.0.0/16".into(), gateway: "10.9.255.1".into() };
+    pod.interfaces.push(InterfaceConfig {
+        mac: "02:aa:00:00:00:01".into(),
+        address: "10.9.0.7/16".into(),
+        mtu: 1300,
+        pci_port: bulkhead_nodeagent_core::qemu::guest_port(0),
+        name: "net1".into(),
+        more_addresses: vec!["fd00::7/64".into()],
+        routes: vec![route],
+        ..Default::default()
+    });
     pod.usage_interval_ms = 200;
     let mut guest = lab.start();
     let hello = guest.hello();
@@ -190,6 +204,12 @@ async fn a_pod_runs_to_its_end() {
         "more\n",
         "inet 10.0.2.15/24",
         "mtu 1400",
+        "default via 10.0.2.2 dev eth0",
+        "net1: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1300",
+        "link/ether 02:aa:00:00:00:01",
+        "inet 10.9.0.7/16",
+        "inet6 fd00::7/64",
+        "10.10.0.0/16 via 10.9.255.1 dev net1",
     ] {
         assert!(output.contains(expected), "{expected:?} in {output}");
     }

@@ -12,6 +12,15 @@ use crate::volume::is_plain;
 pub use crate::volume::{MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
 
+/// Most interfaces of a pod: the primary one, and one for each network that it may be attached to.
+pub const INTERFACES_MAX: usize = 17;
+/// Longest name of an interface, in bytes: what the kernel allows.
+pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
+/// Most further addresses of an interface.
+pub const ADDRESSES_MAX: usize = 64;
+/// Most further routes by an interface.
+pub const ROUTES_MAX: usize = 64;
+
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
@@ -224,21 +233,45 @@ impl std::fmt::Debug for ContainerConfig {
     }
 }
 
-/// One network interface with static IPv4 addresses.
+/// One network interface with static addresses.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct InterfaceConfig {
-    /// MAC address, `52:54:00:12:34:56`.
+    /// MAC address, `52:54:00:12:34:56`: what the interface is found by, unless `pci_port` says where it is; then it gets this
+    /// address, or keeps its own when this is empty.
     #[prost(string, tag = "1")]
     pub mac: String,
-    /// IPv4 address with prefix length, `10.0.2.15/24`.
+    /// Address with prefix length, `10.0.2.15/24`; empty means none.
     #[prost(string, tag = "2")]
     pub address: String,
-    /// IPv4 address of the default gateway; empty means none.
+    /// Address of the default gateway; empty means that the default route does not lead here.
     #[prost(string, tag = "3")]
     pub gateway: String,
     /// MTU in bytes; 0 keeps the device's.
     #[prost(uint32, tag = "4")]
     pub mtu: u32,
+    /// PCI address in the guest of the root port that the device is behind, `0000:00:10.0`; empty means found by `mac`.
+    #[prost(string, tag = "60")]
+    pub pci_port: String,
+    /// Its name in the guest; empty means `eth0`, the pod's primary interface.
+    #[prost(string, tag = "61")]
+    pub name: String,
+    /// Further addresses with prefix lengths, of either family.
+    #[prost(string, repeated, tag = "62")]
+    pub more_addresses: Vec<String>,
+    /// Further routes by it.
+    #[prost(message, repeated, tag = "63")]
+    pub routes: Vec<RouteConfig>,
+}
+
+/// A route by an interface.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RouteConfig {
+    /// Network with prefix length, `10.9.0.0/16`.
+    #[prost(string, tag = "1")]
+    pub destination: String,
+    /// Address of the gateway; empty means that the network is on the link itself.
+    #[prost(string, tag = "2")]
+    pub gateway: String,
 }
 
 /// Kubernetes' restart policies.
@@ -352,7 +385,40 @@ impl PodConfig {
                 return invalid("MountConfig.volume", "is no volume of the pod");
             }
         }
+        let mut interfaces = std::collections::BTreeSet::new();
+        if self.interfaces.len() > INTERFACES_MAX {
+            return invalid("PodConfig.interfaces", "are too many");
+        }
+        for interface in &self.interfaces {
+            interface.validate()?;
+            if !interfaces.insert(&interface.name) {
+                return invalid("InterfaceConfig.name", "is used twice in the pod");
+            }
+        }
         self.volumes.iter().try_for_each(VolumeConfig::validate)
+    }
+}
+
+impl InterfaceConfig {
+    fn validate(&self) -> Result<(), DecodeError> {
+        let invalid = |field, reason: &str| Err(DecodeError::Invalid { field, reason: reason.into() });
+        let byte = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if self.name.len() > INTERFACE_NAME_LENGTH_MAX || !self.name.bytes().all(byte) || self.name == "lo" {
+            return invalid("InterfaceConfig.name", "is no name of an interface");
+        }
+        if self.mac.is_empty() && self.pci_port.is_empty() {
+            return invalid("InterfaceConfig.mac", "is empty, and pci_port too");
+        }
+        // It is a part of a path.
+        if !self.pci_port.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
+            || self.pci_port.contains("..")
+        {
+            return invalid("InterfaceConfig.pci_port", "is no PCI address");
+        }
+        if self.more_addresses.len() > ADDRESSES_MAX || self.routes.len() > ROUTES_MAX {
+            return invalid("InterfaceConfig.more_addresses", "or routes are too many");
+        }
+        Ok(())
     }
 }
 

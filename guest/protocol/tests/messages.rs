@@ -201,3 +201,57 @@ proptest! {
         }));
     }
 }
+
+#[test]
+fn interfaces_have_golden_bytes_and_bounds() {
+    let interface = host::InterfaceConfig {
+        mac: "m".into(),
+        address: "a".into(),
+        gateway: "g".into(),
+        mtu: 5,
+        pci_port: "0".into(),
+        name: "n".into(),
+        more_addresses: vec!["x".into()],
+        routes: vec![host::RouteConfig { destination: "d".into(), gateway: "r".into() }],
+    };
+    let with = |change: &dyn Fn(&mut host::InterfaceConfig)| {
+        let mut interface = interface.clone();
+        change(&mut interface);
+        configure(|pod| pod.interfaces = vec![interface])
+    };
+    round_trip(&with(&|_| {}));
+    let expected = [
+        &[0x0a, 1, b'm', 0x12, 1, b'a', 0x1a, 1, b'g', 0x20, 5][..],
+        &[0xe2, 3, 1, b'0', 0xea, 3, 1, b'n', 0xf2, 3, 1, b'x', 0xfa, 3, 6, 0x0a, 1, b'd', 0x12, 1, b'r'],
+    ]
+    .concat();
+    assert_eq!(prost::Message::encode_to_vec(&interface), expected);
+    round_trip(&with(&|one| (one.pci_port, one.name) = (String::new(), String::new())));
+    check_refused(
+        &with(&|one| one.name = "a/b".into()),
+        "Field InterfaceConfig.name: is no name of an interface",
+    );
+    check_refused(
+        &with(&|one| one.name = "n".repeat(16)),
+        "Field InterfaceConfig.name: is no name of an interface",
+    );
+    check_refused(
+        &with(&|one| one.pci_port = "../x".into()),
+        "Field InterfaceConfig.pci_port: is no PCI address",
+    );
+    check_refused(
+        &with(&|one| (one.mac, one.pci_port) = (String::new(), String::new())),
+        "Field InterfaceConfig.mac: is empty, and pci_port too",
+    );
+    check_refused(
+        &with(&|one| one.more_addresses = vec![String::new(); 65]),
+        "Field InterfaceConfig.more_addresses: or routes are too many",
+    );
+    check_refused(
+        &configure(|pod| pod.interfaces = vec![interface.clone(); 2]),
+        "Field InterfaceConfig.name: is used twice in the pod",
+    );
+    let many: Vec<_> =
+        (0..18).map(|n| host::InterfaceConfig { name: format!("n{n}"), ..interface.clone() }).collect();
+    check_refused(&configure(|pod| pod.interfaces = many), "Field PodConfig.interfaces: are too many");
+}

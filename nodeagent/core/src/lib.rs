@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Entry point: [`Agent`]. [`Guard`] ends a guest that must be unique when nobody else does. [`qemu`] builds QEMU's command line, [`Jail`] and
-//! [`HostLimits`] say how it is shut in, [`hardware`] finds what a machine has.
+//! [`HostLimits`] say how it is shut in, [`hardware`] finds what a machine has, [`vf_settings`] says what virtual functions are told.
 //!
 //! Promises, kept by tests: no two guests of one pod live at a time; guests never hold more than the node allows to be
 //! held by new ones; what is not intended ends; when the lease runs out, pods that must be unique are killed.
@@ -38,6 +38,7 @@ pub mod reason;
 mod record;
 mod session;
 pub mod text;
+pub mod vf_settings;
 mod volumes;
 
 pub use action::*;

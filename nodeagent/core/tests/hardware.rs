@@ -182,7 +182,9 @@ fn functions_of_what_is_no_network_card_are_policies_business_when_an_operator_s
     let (bindings, quarantined) = (BTreeMap::new(), BTreeMap::new());
     let check = |ids: &[&str], expected: &[(&str, u32)]| {
         let ids: Vec<PciId> = ids.iter().map(|id| id.parse().expect("ids")).collect();
-        let known = Known { bindings: &bindings, quarantined: &quarantined, take_from: &[] };
+        let foreign = BTreeMap::new();
+        let known =
+            Known { bindings: &bindings, quarantined: &quarantined, take_from: &[], foreign: &foreign };
         let devices = found.devices_as(known, &BTreeMap::new(), &ids);
         let told = devices.iter().filter_map(|one| Some((one.address.as_str(), one.nic.get()?.total_vfs)));
         assert_eq!(told.collect::<Vec<_>>(), expected, "{ids:?}");

@@ -45,6 +45,26 @@ pub enum BootError {
         /// Where it was looked for.
         dir: PathBuf,
     },
+    /// A NIC of the guest has no driver in its kernel.
+    #[error(
+        "no driver for {ids} in the guest's kernel {kernel}; give the agent a kernel that has one with --kernel-dir"
+    )]
+    NoDriver {
+        /// Vendor and device id.
+        ids: String,
+        /// The kernel's version.
+        kernel: String,
+    },
+    /// A module that a driver of the guest's NICs needs is not there.
+    #[error(
+        "module {name} is not in the guest's kernel {kernel}; give the agent a kernel that has it with --kernel-dir"
+    )]
+    DriverModuleMissing {
+        /// Name of the module.
+        name: String,
+        /// The kernel's version.
+        kernel: String,
+    },
     /// A compressed module cannot be read.
     #[error("Module {path} cannot be decompressed: {reason}")]
     ModuleCompression {

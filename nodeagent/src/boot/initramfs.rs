@@ -7,6 +7,7 @@ use std::path::Path;
 use bulkhead_guest_protocol::MODULES_LIST_PATH;
 
 use super::cpio::CpioWriter;
+use super::drivers::{self, GuestNic};
 use super::{BootError, modules};
 
 /// How the initramfs is packed. Whatever it is, the kernel recognises it.
@@ -26,6 +27,7 @@ pub enum Compression {
 pub(super) fn build(
     modules_dir: &Path,
     guest: &Path,
+    nics: &[GuestNic],
     compression: Compression,
 ) -> Result<Vec<u8>, BootError> {
     let init = fs::read(guest).map_err(|error| match error.kind() {
@@ -38,7 +40,8 @@ pub(super) fn build(
         cpio.directory(dir, 0o755);
     }
     let mut list = String::new();
-    for (name, bytes) in modules::read_all(modules_dir)? {
+    let all = modules::read_all(modules_dir)?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+    for (name, bytes) in all.chain(drivers::read_for(modules_dir, nics)?) {
         let path = format!("lib/modules/{name}.ko");
         cpio.file(&path, 0o644, &bytes);
         list.push_str(&format!("/{path}\n"));

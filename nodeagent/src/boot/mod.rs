@@ -10,6 +10,7 @@
 //! guest never sees its files change. Nothing here starts QEMU.
 
 mod cpio;
+mod drivers;
 mod error;
 mod initramfs;
 mod modules;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use drivers::GuestNic;
 pub use error::BootError;
 pub use initramfs::Compression;
 
@@ -104,11 +106,24 @@ impl BootAssets {
         sources: &BootSources,
         compression: Compression,
     ) -> Result<Self, BootError> {
+        Self::prepare_for(data, sources, &[], compression)
+    }
+
+    /// As [`Self::prepare_with`], with the drivers of a guest's own NICs.
+    ///
+    /// # Errors
+    /// [`BootError`] that names the missing input, the NIC without a driver, or the failed file operation.
+    pub(crate) fn prepare_for(
+        data: &Path,
+        sources: &BootSources,
+        nics: &[GuestNic],
+        compression: Compression,
+    ) -> Result<Self, BootError> {
         let kernel = fs::read(&sources.kernel).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => BootError::KernelMissing { path: sources.kernel.clone() },
             _ => BootError::io("read", &sources.kernel, error),
         })?;
-        let initramfs = initramfs::build(&sources.modules_dir, &sources.guest, compression)?;
+        let initramfs = initramfs::build(&sources.modules_dir, &sources.guest, nics, compression)?;
         let mut hasher = Sha256::new();
         hasher.update((kernel.len() as u64).to_le_bytes());
         hasher.update(&kernel);

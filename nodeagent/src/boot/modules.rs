@@ -38,7 +38,7 @@ pub(super) fn read_all(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BootE
 }
 
 /// All modules below a directory, by name.
-fn find(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<(), BootError> {
+pub(super) fn find(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<(), BootError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -57,14 +57,14 @@ fn find(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<(), BootErr
 }
 
 /// `kernel/net/core/failover.ko.xz` is the module `failover`; in names `-` and `_` mean the same.
-fn module_name(path: &Path) -> Option<String> {
+pub(super) fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let stem =
         [".ko", ".ko.zst", ".ko.xz", ".ko.gz"].into_iter().find_map(|suffix| file.strip_suffix(suffix))?;
     Some(stem.replace('-', "_"))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, BootError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, BootError> {
     let bytes = fs::read(path).map_err(|e| BootError::io("read", path, e))?;
     let failed = |reason: String| BootError::ModuleCompression { path: path.into(), reason };
     match path.extension().and_then(|extension| extension.to_str()) {

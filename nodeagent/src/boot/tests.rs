@@ -110,3 +110,60 @@ fn of_several_kernels_the_last_with_modules_is_taken() {
     let sources = BootSources::from_kernel_dir(fixture.dir.path(), &fixture.path("guest")).expect("found");
     assert_eq!(sources.kernel, fixture.path("boot/vmlinuz-6.1.0-1"));
 }
+
+/// Modules of drivers are only in the files of guests that have such NICs, each after those it needs.
+#[test]
+fn drivers_of_nics_are_added_with_what_they_need() {
+    let fixture = Fixture::new();
+    let modules = fixture.path("lib/modules/6.1.0-1");
+    let module = |path: &str, modinfo: &str| {
+        let path = modules.join("kernel").join(path);
+        fs::create_dir_all(path.parent().expect("below")).expect("made");
+        fs::write(path, format!("\x7fELF\0{}\0", modinfo.replace(' ', "\0"))).expect("written");
+    };
+    module(
+        "drivers/net/ethernet/mlx5_core.ko",
+        "alias=pci:v000015B3d0000101Esv*sd*bc*sc*i* depends=mlxfw,pci-hyperv-intf,virtio",
+    );
+    module("drivers/net/ethernet/mlxfw.ko", "depends=");
+    module("drivers/pci/pci-hyperv-intf.ko", "depends=");
+    module("drivers/net/ethernet/ixgbevf.ko", "alias=pci:v00008086d000010EDsv*sd*bc*sc*i* depends=");
+    fs::write(modules.join("modules.builtin"), "kernel/drivers/net/x.ko\n").expect("written");
+    fs::write(modules.join("modules.builtin.modinfo"), b"x.alias=pci:v00001234d*\0x.license=GPL\0")
+        .expect("written");
+    let nic = |ids: &str, is_infiniband, is_needed| {
+        let (vendor, device) = ids.split_once(':').expect("ids");
+        let modalias = format!("pci:v0000{vendor}d0000{device}sv00000000sd00000000bc02sc00i00");
+        GuestNic { ids: ids.to_lowercase(), modalias, is_infiniband, is_needed }
+    };
+    let prepare = |nics: &[GuestNic]| {
+        let sources = BootSources::from_kernel_dir(fixture.dir.path(), &fixture.path("guest"))?;
+        BootAssets::prepare_for(&fixture.path("data"), &sources, nics, Compression::None)
+    };
+    let listed = |nics: &[GuestNic]| {
+        let archive = fs::read(prepare(nics).expect("prepared").initramfs).expect("there");
+        let archive = String::from_utf8_lossy(&archive).into_owned();
+        let (_, list) = archive.split_once("/lib/modules/virtio_net.ko\n").expect("the list's end");
+        list.lines()
+            .take_while(|line| line.starts_with("/lib/modules/"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let large = nic("15B3:101E", false, true);
+    let path = |name: &str| format!("/lib/modules/{name}.ko");
+    let expected: Vec<String> =
+        ["mlxfw", "pci_hyperv_intf", "mlx5_core"].iter().map(|name| path(name)).collect();
+    assert_eq!(listed(std::slice::from_ref(&large)), expected);
+    assert_eq!(listed(&[]), [""; 0], "other guests pay for none");
+    assert_eq!(listed(&[nic("8086:10ED", false, true)]), [path("ixgbevf")]);
+    assert_eq!(listed(&[nic("1234:0001", false, true)]), [""; 0], "it is built in");
+    assert_eq!(listed(&[nic("8086:1889", false, false)]), [""; 0], "what is not needed may be without");
+    let refused = prepare(&[nic("8086:1889", false, true)]).expect_err("no driver").to_string();
+    assert!(
+        refused.starts_with("no driver for 8086:1889 in the guest's kernel 6.1.0-1; give the agent"),
+        "{refused}"
+    );
+    let refused =
+        prepare(&[GuestNic { is_infiniband: true, ..large }]).expect_err("no interfaces").to_string();
+    assert!(refused.starts_with("module ib_ipoib is not in the guest's kernel 6.1.0-1"), "{refused}");
+}

@@ -3,6 +3,8 @@
 use bulkhead_nodeagent_core::passthrough::{KernelModel, VFIO_PCI};
 use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface, SriovVfGroup};
 
+use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfSetting, VfSettings};
+
 use super::*;
 
 const POD: ObjectId = ObjectId(7);
@@ -98,6 +100,16 @@ impl bulkhead_nodeagent_core::hardware::Tree for Boxed {
     }
 }
 
+impl bulkhead_nodeagent_core::vf_settings::VfLinks for Boxed {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        self.0.vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        self.0.set_vf(interface_index, vf, setting)
+    }
+}
+
 impl Machine for Boxed {
     fn write(&mut self, path: &str, text: &str) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
         self.0.write(path, text)
@@ -188,4 +200,67 @@ async fn functions_of_nics_are_made_and_told() {
     let told = devices.iter().find(|device| device.address == NIC).and_then(Device::nic).expect("a NIC");
     assert_eq!((told.step.as_str(), told.num_vfs), ("Check", 2));
     assert!(told.sync_error.contains("can have 8 virtual functions, not 9"), "{}", told.sync_error);
+}
+
+/// What a function was told before is noted on disk before it is told anything: the next agent takes it back, or goes on.
+#[tokio::test]
+async fn settings_of_functions_outlive_the_agent_that_made_them() {
+    const VF: &str = "0000:86:00.2";
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut machine = kernel();
+    for (name, content) in [("ifindex", "7\n"), ("type", "1\n"), ("mtu", "1500\n")] {
+        machine.add_file(at(NIC), &format!("net/eth7/{name}"), content);
+    }
+    let first = open(dir.path(), machine);
+    let group = SriovVfGroup {
+        resource_name: "net".into(),
+        policy_name: "p".into(),
+        first: 0,
+        last: 1,
+        device_type: SriovDeviceType::VfioPci,
+        is_rdma: false,
+        mtu: None,
+    };
+    let wanted = SriovInterface {
+        pci_address: NIC.into(),
+        name: SmolStr::default(),
+        num_vfs: 2,
+        mtu: None,
+        link_type: None,
+        vf_groups: vec![group],
+    };
+    assert_eq!(first.advance(NicWork::new(wanted)).await.1, Progress::Settled);
+    let told = |agent: &Passthrough| agent.change(|machine| machine.vf(7, 1).expect("it is there"));
+    let before = told(&first);
+    let network = NetworkAttachment {
+        network: "default/blue".into(),
+        interface: "net1".into(),
+        device: VF.into(),
+        address: None,
+        prefix: 0,
+        gateway: None,
+        mac: "02:aa:00:00:00:01".into(),
+        vlan: 100,
+        vlan_qos: 0,
+        spoof_chk: Some(false),
+        trust: None,
+        min_tx_rate: None,
+        max_tx_rate: None,
+        link_state: bulkhead_types::VfLinkState::Enable,
+        link_type: bulkhead_types::SriovLinkType::Eth,
+        mtu: None,
+    };
+    let stranger = first.attach_to(std::slice::from_ref(&network), POD, &[intent(CARD)]).await;
+    assert_eq!(stranger, Err(format!("network default/blue: the pod has no device {VF}")));
+    first.attach_to(&[network], POD, &[intent(VF)]).await.expect("it is free");
+    assert_eq!(told(&first).mac, Some([2, 0xaa, 0, 0, 0, 1]));
+    let note = std::fs::read_to_string(dir.path().join(format!("devices/{VF}.json"))).expect("a note");
+    assert!(note.contains("\"physical\": \"0000:86:00.0\""), "{note}");
+    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Box::new(kernel()));
+    drop(first);
+    let second = Passthrough::open(dir.path(), Boxed(machine), "boot", &[]).expect("readable notes");
+    assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
+    assert_ne!(told(&second), before, "its guest may run");
+    assert_eq!(second.recover([].into()).await, Ok(vec![]));
+    assert_eq!(told(&second), before, "its pod is not there any more");
 }

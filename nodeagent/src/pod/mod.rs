@@ -7,6 +7,7 @@
 //! ```
 
 mod disks;
+mod networks;
 mod prepare;
 mod running;
 mod start;
@@ -153,9 +154,10 @@ impl Worker {
         self.stop_preparing().await;
         if !pod.devices.is_empty() {
             let (passthrough, id, devices) = (self.host.passthrough.clone(), pod.id, pod.devices.clone());
+            let networks = pod.networks.clone();
             self.attaching = Some(tokio::spawn(async move {
                 // The start does it again, and says what is wrong: another guest may still have one of them.
-                if let Err(reason) = passthrough.attach(id, &devices).await {
+                if let Err(reason) = passthrough.attach_to(&networks, id, &devices).await {
                     tracing::debug!(pod = %id, reason, "devices are not ready yet");
                 }
             }));

@@ -17,7 +17,7 @@ use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
 use super::disks::PlannedDisk;
-use super::{blocking, running};
+use super::{blocking, networks, running};
 use crate::boot::BootError;
 use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
@@ -73,6 +73,7 @@ impl From<BootError> for StartError {
     fn from(error: BootError) -> Self {
         let why = match &error {
             BootError::KernelMissing { .. } | BootError::ModuleMissing { .. } => reason::KERNEL_MISSING,
+            BootError::NoDriver { .. } | BootError::DriverModuleMissing { .. } => reason::DEVICE_NOT_ATTACHED,
             _ => reason::GUEST_START_FAILED,
         };
         Self::new(why, chain(&error))
@@ -129,7 +130,8 @@ pub(super) async fn run(
     let ports = published(&start.pod.spec);
     let bound = BoundPorts::bind(&ports).await;
     let bound = bound.map_err(|error| StartError::new(reason::HOST_PORT_NOT_BOUND, chain(&error)))?;
-    let boot = host.boot.assets().instrument(span.clone()).await?;
+    let nics = networks::nics(host, &start.pod).await;
+    let boot = host.boot.assets_for(nics).instrument(span.clone()).await?;
     let (config, disks) = configure(host, &start, images, span)?;
     let pod_dir = host.records.pod_dir(start.pod.id);
     let dir = host.records.instance_dir(start.pod.id, start.instance);
@@ -141,7 +143,10 @@ pub(super) async fn run(
     let made = dir.clone();
     let written = (encoded, ports.clone());
     let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &written))).instrument(span.clone());
-    let attaching = host.passthrough.attach(start.pod.id, &start.pod.devices).instrument(span.clone());
+    let attaching = host
+        .passthrough
+        .attach_to(&start.pod.networks, start.pod.id, &start.pod.devices)
+        .instrument(span.clone());
     let (made, devices) = tokio::join!(making, attaching);
     made??;
     let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
@@ -314,6 +319,8 @@ fn configure(
         backoff_max_ms: host.container_backoff_ms.1,
         volumes,
         fs_group: spec.security().and_then(|security| security.fs_group),
+        interfaces: networks::interfaces(&start.pod)
+            .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         ..PodConfig::default()
     };
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;

@@ -43,7 +43,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
     })
 }
 
-fn pod_with_card() -> PodIntent {
+pub(super) fn pod_with_card() -> PodIntent {
     let container = Container {
         name: "main".into(),
         image: "nowhere/none:1".into(),

@@ -68,6 +68,10 @@ impl Guest {
         }
         command.args(["-netdev", "user,id=n0,restrict=on"]);
         command.args(["-device", "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:12:34:56"]);
+        // A second NIC, where an agent puts the first device of the host.
+        command.args(["-device", "pcie-root-port,id=port0,chassis=1,slot=0,addr=10.0,multifunction=on"]);
+        command.args(["-netdev", "user,id=n1,restrict=on"]);
+        command.args(["-device", "virtio-net-pci,netdev=n1,romfile=,mac=52:54:00:12:34:57,bus=port0"]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
         let qemu = command.spawn().expect("QEMU starts");

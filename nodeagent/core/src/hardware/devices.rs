@@ -48,6 +48,9 @@ impl Inventory {
                     device.driver = SmolStr::new(binding.driver.as_deref().unwrap_or_default());
                     device.in_use_by = SmolStr::default();
                 }
+                None if known.foreign.contains_key(&function.address) => {
+                    device.in_use_by = SmolStr::new(&known.foreign[&function.address]);
+                }
                 None if function.driver.as_ref().is_some_and(|driver| known.take_from.contains(driver))
                     && interface_up(function).is_none() =>
                 {

@@ -1,7 +1,7 @@
 //! The virtual functions of a NIC: as many as are wanted, each with its driver, and nothing else of the NIC touched.
 //!
 //! ```text
-//!  seen + wanted ─► Check ─► RemoveFunctions ─► Autoprobe ─► CreateFunctions ─► WaitForFunctions ─► BindFunction … ─► Mtu ─► done
+//!  seen + wanted ─► Check ─► RemoveFunctions ─► Autoprobe ─► CreateFunctions ─► WaitForFunctions ─► BindFunction … ─► Mtu ─► LinkUp ─► done
 //!                                └────────────── a step fails: as it was before ◄──────────────┘
 //! ```
 //! A NIC with the wanted number of functions is never taken apart to make the same again, and none while pods have any.
@@ -17,6 +17,7 @@ use smol_str::SmolStr;
 use super::machine::{DEVICES, file, is_there, line, number};
 use super::{Binding, Machine, Seen, VFIO_PCI};
 use crate::hardware::{Bdf, Tree};
+use crate::vf_settings::{port_of, speaks_otherwise};
 
 /// More steps than a NIC of the most functions takes.
 const STEPS_MAX: usize = 8 * bulkhead_types::NUM_VFS_MAX as usize;
@@ -28,6 +29,10 @@ pub const FUNCTIONS_WITHIN_MS: u64 = 30_000;
 pub enum NicStep {
     /// It cannot be what it shall be.
     Impossible(String),
+    /// It speaks something else than it shall.
+    LinkType(String),
+    /// It has nothing by which its functions could do RDMA.
+    Rdma(String),
     /// Its functions go.
     RemoveFunctions,
     /// Whether the host's drivers take new functions at once.
@@ -44,6 +49,8 @@ pub enum NicStep {
     Probe(Bdf),
     /// The largest packet of an interface of a function, in bytes.
     Mtu(Bdf, String, u32),
+    /// The NIC's own interface is switched on, with these flags: its functions' links follow its own.
+    LinkUp(String, u32),
 }
 
 impl NicStep {
@@ -52,18 +59,23 @@ impl NicStep {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Impossible(_) => "Check",
+            Self::LinkType(_) => "LinkType",
+            Self::Rdma(_) => "Rdma",
             Self::RemoveFunctions => "RemoveFunctions",
             Self::Autoprobe(_) => "Autoprobe",
             Self::CreateFunctions(_) => "CreateFunctions",
             Self::WaitForFunctions => "WaitForFunctions",
             Self::Override(..) | Self::Unbind(_) | Self::Probe(_) => "BindFunction",
             Self::Mtu(..) => "Mtu",
+            Self::LinkUp(..) => "LinkUp",
         }
     }
 
     fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
         let (path, text) = match self {
-            Self::Impossible(reason) => return Err(reason.clone()),
+            Self::Impossible(reason) | Self::LinkType(reason) | Self::Rdma(reason) => {
+                return Err(reason.clone());
+            }
             Self::WaitForFunctions => return Ok(()),
             Self::RemoveFunctions => (file(nic, "sriov_numvfs"), "0\n".to_owned()),
             Self::CreateFunctions(count) => (file(nic, "sriov_numvfs"), format!("{count}\n")),
@@ -75,6 +87,9 @@ impl NicStep {
             Self::Probe(vf) => ("/sys/bus/pci/drivers_probe".to_owned(), format!("{vf}\n")),
             Self::Mtu(function, interface, mtu) => {
                 (file(*function, &format!("net/{interface}/mtu")), format!("{mtu}\n"))
+            }
+            Self::LinkUp(interface, flags) => {
+                (file(nic, &format!("net/{interface}/flags")), format!("{flags:#x}\n"))
             }
         };
         machine.write(&path, &text).map_err(|error| format!("{path} {error}"))
@@ -206,7 +221,7 @@ impl NicWork {
                 )),
                 step if last.as_ref() == Some(step) => Err("it had no effect".to_owned()),
                 step => {
-                    if !matches!(step, NicStep::Impossible(_)) {
+                    if !matches!(step, NicStep::Impossible(_) | NicStep::LinkType(_) | NicStep::Rdma(_)) {
                         self.before.get_or_insert_with(|| seen.clone());
                     }
                     step.write(machine, nic)
@@ -269,6 +284,11 @@ fn next_step(
         let reason = format!("{nic} has no driver of the host, which makes its virtual functions");
         return Some(NicStep::Impossible(reason));
     }
+    if wanted.num_vfs > 0
+        && let Some(refused) = speaks_what_is_wanted(machine, nic, wanted)
+    {
+        return Some(refused);
+    }
     if seen.vfs_count != wanted.num_vfs {
         return Some(match seen.vfs_count {
             // Guests get them, so no driver of the host should begin with them.
@@ -286,7 +306,40 @@ fn next_step(
     let mut of_vfs = seen.vfs.iter().filter(|(_, (vf, _))| !bindings.contains_key(vf));
     let of_vf =
         of_vfs.find_map(|(index, (vf, is))| next_of_function(machine, *vf, is, seen, group_of(*index)?));
-    of_vf.or_else(|| wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu)))
+    let of_nic = || wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    // At last, so that nothing that fails later has to switch it off again.
+    let up = || (wanted.num_vfs > 0).then(|| next_up(machine, nic))?;
+    of_vf.or_else(of_nic).or_else(up)
+}
+
+/// `IFF_UP` of `net/INTERFACE/flags`.
+const IFF_UP: u32 = 1;
+
+fn next_up(machine: &dyn Machine, nic: Bdf) -> Option<NicStep> {
+    let port = port_of(machine, nic).ok()?;
+    let flags = line(machine, &file(nic, &format!("net/{}/flags", port.name)))?;
+    let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
+    (flags & IFF_UP == 0).then(|| NicStep::LinkUp(port.name, flags | IFF_UP))
+}
+
+/// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.
+fn speaks_what_is_wanted(machine: &dyn Machine, nic: Bdf, wanted: &SriovInterface) -> Option<NicStep> {
+    if let Some(link_type) = wanted.link_type {
+        let refused = match port_of(machine, nic) {
+            Ok(port) => speaks_otherwise(nic, &port, link_type),
+            Err(reason) => Some(reason),
+        };
+        if let Some(reason) = refused {
+            return Some(NicStep::LinkType(reason));
+        }
+    }
+    let wants_rdma = wanted.vf_groups.iter().any(|group| group.is_rdma);
+    let has_rdma = !machine.list(&file(nic, "infiniband")).unwrap_or_default().is_empty();
+    (wants_rdma && !has_rdma).then(|| {
+        NicStep::Rdma(format!(
+            "{nic} has no RDMA device: run modprobe mlx5_ib (the RDMA module of the NIC's driver), or leave isRdma out of the policy"
+        ))
+    })
 }
 
 /// What is next for a function of a group.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::{DeviceIntent, ObjectId};
+use bulkhead_types::{DeviceIntent, NetworkAttachment, ObjectId};
 
 use super::{Binding, Quarantine, VFIO_PCI};
 use crate::hardware::{Bdf, Inventory, PciFunction, Sriov};
@@ -57,6 +57,14 @@ pub enum Refusal {
         address: Bdf,
         /// Whose it is.
         pod: ObjectId,
+    },
+    /// Somebody else on the host uses it.
+    #[error("device {address} is used by somebody else on this host: {owner}")]
+    Foreign {
+        /// Which.
+        address: Bdf,
+        /// Who, for people.
+        owner: String,
     },
     /// It is in quarantine.
     #[error("device {address} is in quarantine ({code}): {message}")]
@@ -112,6 +120,8 @@ pub struct Known<'a> {
     pub quarantined: &'a BTreeMap<Bdf, Quarantine>,
     /// Drivers of the host whose functions may be taken.
     pub take_from: &'a [String],
+    /// What somebody else on the host uses: see [`super::foreign_owners`].
+    pub foreign: &'a BTreeMap<Bdf, String>,
 }
 
 /// Whether a function can be reset by itself.
@@ -167,6 +177,9 @@ fn check(function: &PciFunction, known: Known<'_>, pod: ObjectId) -> Result<u32,
         binding => binding.is_some(),
     };
     let group = function.iommu_group.ok_or(Refusal::NoGroup(address))?;
+    if let Some(owner) = known.foreign.get(&address).filter(|_| !is_ours) {
+        return Err(Refusal::Foreign { address, owner: owner.clone() });
+    }
     if let Sriov::Physical { vfs, .. } = &function.sriov
         && !vfs.is_empty()
     {
@@ -236,4 +249,26 @@ pub fn addresses(devices: &[DeviceIntent]) -> Result<BTreeSet<Bdf>, String> {
             .map_err(|error| format!("device {} of container {}: {error}", one.device, one.container))
     };
     devices.iter().map(address).collect()
+}
+
+/// The networks to which a pod's functions attach it, by the function's address.
+///
+/// # Errors
+/// One by a device that the pod has not, for people.
+pub fn networks(
+    networks: &[NetworkAttachment],
+    devices: &[DeviceIntent],
+) -> Result<BTreeMap<Bdf, NetworkAttachment>, String> {
+    let mut found = BTreeMap::new();
+    for network in networks {
+        let device = devices.iter().find(|device| device.device == network.device);
+        let address = device.and_then(|device| device.address.parse::<Bdf>().ok());
+        let address = address.ok_or_else(|| {
+            format!("network {}: the pod has no device {}", network.network, network.device)
+        })?;
+        if found.insert(address, network.clone()).is_some() {
+            return Err(format!("network {}: {address} attaches the pod already", network.network));
+        }
+    }
+    Ok(found)
 }

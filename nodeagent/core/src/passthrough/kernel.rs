@@ -7,9 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_types::VfLinkState;
+
 use super::machine::{DEVICES, VFIO_PCI, file, line, number};
 use super::{Machine, Seen};
 use crate::hardware::{Bdf, MemoryTree, Tree, TreeError};
+use crate::vf_settings::{ENODEV, EOPNOTSUPP, VfLinkError, VfLinks, VfRate, VfSetting, VfSettings, VfVlan};
 
 const DRIVERS: &str = "/sys/bus/pci/drivers";
 
@@ -32,6 +35,12 @@ pub struct KernelModel {
     coming: Vec<(u32, Bdf, u32)>,
     /// How often each function was reset.
     resets: BTreeMap<Bdf, u32>,
+    /// What functions of NICs were told, by NIC and number.
+    told: BTreeMap<(Bdf, u32), VfSettings>,
+    /// Settings, by name, that the NICs' drivers refuse with a number, or take without effect (0).
+    broken_settings: BTreeMap<&'static str, i32>,
+    /// Functions whose interfaces are in another network namespace.
+    moved: BTreeSet<Bdf>,
 }
 
 impl KernelModel {
@@ -131,6 +140,48 @@ impl KernelModel {
     /// A function is pulled out.
     pub fn pull_out(&mut self, address: Bdf) {
         self.tree.remove(&format!("{DEVICES}/{address}"));
+    }
+
+    /// The NICs' drivers refuse a setting with a number of `errno(3)`, or take it without effect (0); `None`: they do it again.
+    pub fn break_setting(&mut self, name: &'static str, errno: Option<i32>) {
+        match errno {
+            Some(errno) => self.broken_settings.insert(name, errno),
+            None => self.broken_settings.remove(name),
+        };
+    }
+
+    /// The interface of a function is moved into another network namespace, or back.
+    pub fn move_interface(&mut self, address: Bdf, is_moved: bool) {
+        if is_moved {
+            self.moved.insert(address)
+        } else {
+            self.moved.remove(&address)
+        };
+    }
+
+    /// Puts a file there below a function's folder.
+    pub fn add_file(&mut self, address: Bdf, name: &str, content: &str) {
+        let path = format!("{}/{name}", self.dir(address));
+        self.tree.file(&path, content);
+    }
+
+    /// Puts a link there below a function's folder.
+    pub fn add_link(&mut self, address: Bdf, name: &str, target: &str) {
+        let path = format!("{}/{name}", self.dir(address));
+        self.tree.symlink(&path, target);
+    }
+
+    /// The NIC of an interface.
+    fn nic_of(&self, interface_index: u32) -> Result<Bdf, VfLinkError> {
+        let names = self.tree.list(DEVICES).unwrap_or_default();
+        let mut nics = names.iter().filter_map(|name| name.parse::<Bdf>().ok());
+        let has_it = |nic: &Bdf| {
+            let interfaces = self.list(&file(*nic, "net")).unwrap_or_default();
+            let index = |name: &String| number(&self.tree, &file(*nic, &format!("net/{name}/ifindex")));
+            interfaces.iter().any(|name| index(name) == Some(interface_index))
+        };
+        let gone = || VfLinkError { errno: ENODEV, message: "No such device".to_owned() };
+        nics.find(has_it).ok_or_else(gone)
     }
 
     /// How often a function was reset.
@@ -243,6 +294,7 @@ impl KernelModel {
             self.own_drivers.remove(&vf);
         }
         self.coming.clear();
+        self.told.retain(|(of, _), _| *of != nic);
         self.tree.file(&format!("{dir}/sriov_numvfs"), format!("{count}\n"));
         for n in 0..count {
             match self.slow_looks {
@@ -286,6 +338,10 @@ impl Tree for KernelModel {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        let moved = path.strip_suffix("/net").and_then(|path| path.rsplit('/').next()?.parse().ok());
+        if moved.is_some_and(|address: Bdf| self.moved.contains(&address)) {
+            return Ok(Vec::new());
+        }
         self.tree.list(path)
     }
 
@@ -293,6 +349,46 @@ impl Tree for KernelModel {
         self.tree.link(path)
     }
 }
+
+impl VfLinks for KernelModel {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        let nic = self.nic_of(interface_index)?;
+        if vf >= number(&self.tree, &file(nic, "sriov_numvfs")).unwrap_or_default() {
+            return Err(VfLinkError {
+                errno: ENODEV,
+                message: format!("the interface has no function {vf}"),
+            });
+        }
+        Ok(self.told.get(&(nic, vf)).copied().unwrap_or(FRESH))
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        let refused = |errno, message: &str| Err(VfLinkError { errno, message: message.to_owned() });
+        let nic = self.nic_of(interface_index)?;
+        let Ok(told) = self.vf(interface_index, vf) else {
+            return refused(EOPNOTSUPP, "Operation not supported");
+        };
+        match self.broken_settings.get(setting.name()) {
+            Some(0) => return Ok(()),
+            Some(errno) => return refused(*errno, "the driver says no"),
+            None => {}
+        }
+        self.told.insert((nic, vf), told.with(setting));
+        Ok(())
+    }
+}
+
+/// What a function is told that was just made.
+const FRESH: VfSettings = VfSettings {
+    vlan: Some(VfVlan::NONE),
+    mac: Some([0; 6]),
+    rate: Some(VfRate { min_mbps: 0, max_mbps: 0 }),
+    spoof_check: Some(true),
+    trust: Some(false),
+    link_state: Some(VfLinkState::Auto),
+    node_guid: None,
+    port_guid: None,
+};
 
 impl Machine for KernelModel {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
@@ -334,6 +430,10 @@ impl Machine for KernelModel {
                     return Err(other("Invalid argument"));
                 }
                 self.tree.file(&format!("{dir}/{name}"), format!("{mtu}\n"));
+                Ok(())
+            }
+            name if name.starts_with("net/") && name.ends_with("/flags") => {
+                self.tree.file(&format!("{dir}/{name}"), format!("{word}\n"));
                 Ok(())
             }
             _ => Err(TreeError::Denied),

@@ -1,14 +1,15 @@
 //! What is done to a machine for its functions, and nothing else.
 
 use crate::hardware::{Bdf, Tree, TreeError};
+use crate::vf_settings::VfLinks;
 
 /// The folder of all functions.
 pub(super) const DEVICES: &str = "/sys/bus/pci/devices";
 /// The driver that gives functions to guests.
 pub const VFIO_PCI: &str = "vfio-pci";
 
-/// A machine whose functions can be bound: its files, some of which are written.
-pub trait Machine: Tree {
+/// A machine whose functions can be bound: its files, some of which are written, and what its NICs tell their functions.
+pub trait Machine: Tree + VfLinks {
     /// Writes a text into a file that is there, in one call: the kernel acts on it before this returns, or refuses.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //!  step.rs        one function: what is seen and what is remembered say which step is next
 //!  work.rs        the steps are done, and looked at; what an agent that died left half done is finished or undone
 //!  functions.rs   the virtual functions of a NIC: how many, with which driver
+//!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
 //! ```
 //!
@@ -16,10 +17,14 @@
 //! driver a function had, and that a guest may have had it — is remembered durably before it is needed. What was remembered
 //! in another boot of the machine means nothing: the kernel has bound everything anew.
 //!
+//! A function of a NIC that attaches a pod to a network is told what the network wants ([`crate::vf_settings`]) before it is bound,
+//! and goes back to what it was told before once it was reset.
+//!
 //! A function that cannot be reset after a guest had it goes to nobody any more (`Quarantine`), not to the host either.
 //!
 //! Source: "VFIO" (`driver-api/vfio.rst`), "sysfs-bus-pci" of Linux.
 
+mod foreign;
 mod functions;
 mod group;
 mod kernel;
@@ -28,6 +33,7 @@ mod notes;
 mod step;
 mod work;
 
+pub use foreign::*;
 pub use functions::*;
 pub use group::*;
 pub use kernel::KernelModel;

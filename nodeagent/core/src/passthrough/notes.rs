@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::hardware::Bdf;
+use crate::vf_settings::VfNote;
 
 /// How far a function went towards a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct Binding {
     pub stage: Stage,
     /// The boot of the machine in which that was so.
     pub boot_id: SmolStr,
+    /// Where its settings go back to, if it is told any for a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vf: Option<VfNote>,
 }
 
 /// A function that goes to nobody until somebody has mended it.
@@ -55,6 +59,8 @@ pub struct Quarantine {
 pub const RESET_FAILED: &str = "ResetFailed";
 /// The code of a function whose driver did not take it back.
 pub const DRIVER_NOT_RESTORED: &str = "DriverNotRestored";
+/// The code of a function whose settings for a network could not be taken back.
+pub const SETTINGS_NOT_RESTORED: &str = "SettingsNotRestored";
 /// The code of a function that cannot be reset at all, so that nobody could have it after somebody else.
 pub const NO_RESET: &str = "NoReset";
 

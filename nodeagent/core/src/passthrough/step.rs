@@ -1,8 +1,8 @@
 //! One function: which step is next. Both ways can be entered anywhere.
 //!
 //! ```text
-//!  to a guest:   Remember ─► Override vfio-pci ─► Unbind ─► Probe ─► MarkGiven ─► done
-//!  and back:     Reset ─► MarkClean ─► Unbind ─► Override of the driver ─► Probe ─► Override as it was ─► Forget
+//!  to a guest:   Remember ─► [settings] ─► Override vfio-pci ─► Unbind ─► Probe ─► MarkGiven ─► done
+//!  and back:     Reset ─► MarkClean ─► [settings] ─► Unbind ─► Override of the driver ─► Probe ─► Override as it was ─► Forget
 //! ```
 
 use super::machine::{DEVICES, file, is_there, line};

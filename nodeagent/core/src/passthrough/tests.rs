@@ -5,12 +5,15 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use bulkhead_types::{ObjectId, SriovDeviceType, SriovInterface, SriovVfGroup};
+use bulkhead_types::{ObjectId, SriovDeviceType, SriovInterface, SriovLinkType, SriovVfGroup};
 use expect_test::{Expect, expect};
 use smol_str::SmolStr;
 
 use super::*;
-use crate::hardware::{Bdf, Tree, TreeError};
+use crate::hardware::{Bdf, Inventory, Tree, TreeError, discover};
+use crate::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
+
+mod networks;
 
 const POD: ObjectId = ObjectId(7);
 const OTHER: ObjectId = ObjectId(8);
@@ -72,6 +75,20 @@ impl Tree for Host {
 
     fn link(&self, path: &str) -> Result<String, TreeError> {
         self.kernel.link(path)
+    }
+}
+
+impl VfLinks for Host {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        self.kernel.vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        if !self.life.goes_on() {
+            return Err(VfLinkError { errno: 0, message: "the agent is dead".to_owned() });
+        }
+        self.writes += 1;
+        self.kernel.set_vf(interface_index, vf, setting)
     }
 }
 
@@ -150,7 +167,8 @@ impl World {
 
     fn attach(&mut self, pod: ObjectId, wanted: &[&str]) -> Result<Vec<Planned>, BindError> {
         let take_from = ["nvidia".to_owned()];
-        let request = Request { pod, boot_id: "boot".into(), take_from: &take_from };
+        let networks = BTreeMap::new();
+        let request = Request { pod, boot_id: "boot".into(), take_from: &take_from, networks: &networks };
         attach(&mut self.host, &mut self.notes, &request, &set(wanted))
     }
 
@@ -189,6 +207,9 @@ fn machine() -> KernelModel {
         ("sriov_numvfs", "0\n"),
         ("sriov_drivers_autoprobe", "1\n"),
         ("net/eth7/mtu", "1500\n"),
+        ("net/eth7/ifindex", "7\n"),
+        ("net/eth7/type", "1\n"),
+        ("net/eth7/flags", "0x1002\n"),
     ];
     kernel.function(NIC, "15b3:101b", "020000", Some(45), Some("mlx5_core"), &nic);
     kernel
@@ -508,6 +529,8 @@ fn pain_18_19_functions_come_change_and_go_and_the_same_again_is_nothing() {
     assert_eq!(world.apply(&mixed), Progress::Settled);
     assert_eq!(world.functions(), "vfio-pci mlx5_core_vf mlx5_core_vf");
     assert_eq!(machine::number(&world.host, &machine::file(bdf(NIC), "net/eth7/mtu")), Some(9000));
+    let flags = machine::line(&world.host, &machine::file(bdf(NIC), "net/eth7/flags"));
+    assert_eq!(flags.as_deref(), Some("0x1003"), "functions have no link while their NIC has none");
     assert_eq!(world.apply(&guests(3)), Progress::Settled, "the same number is not made again");
     assert_eq!(world.functions(), "vfio-pci vfio-pci vfio-pci");
     assert_eq!(world.apply(&nic(0, None, vec![])), Progress::Settled);
@@ -569,6 +592,15 @@ fn a_step_that_fails_leaves_the_nic_as_it_was() {
         "Mtu",
         "net/eth7/mtu Invalid argument",
     );
+    let ib = SriovInterface { link_type: Some(SriovLinkType::Ib), ..guests(4) };
+    check(
+        &|_| {},
+        &ib,
+        "LinkType",
+        "run mstconfig -d 0000:86:00.0 set LINK_TYPE_P1=1, and start the machine",
+    );
+    let rdma = SriovVfGroup { is_rdma: true, ..group(0, 3, SriovDeviceType::Netdevice) };
+    check(&|_| {}, &nic(4, None, vec![rdma]), "Rdma", "has no RDMA device: run modprobe mlx5_ib");
     let elsewhere = SriovInterface { pci_address: "0000:99:00.0".into(), ..guests(1) };
     check(&|_| {}, &elsewhere, "Check", "0000:99:00.0 is not there");
     let disk = SriovInterface { pci_address: DISK.into(), ..guests(1) };

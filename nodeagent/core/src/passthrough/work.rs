@@ -1,16 +1,17 @@
 //! Does the steps, and looks whether they had their effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_types::ObjectId;
+use bulkhead_types::{NetworkAttachment, ObjectId};
 use smol_str::SmolStr;
 
 use super::machine::is_there;
 use super::{
-    Binding, DRIVER_NOT_RESTORED, Known, Machine, Notebook, Planned, RESET_FAILED, Refusal, Seen, Stage,
-    Step, next_to_guest, next_to_host, plan,
+    Binding, DRIVER_NOT_RESTORED, Known, Machine, Notebook, Planned, RESET_FAILED, Refusal,
+    SETTINGS_NOT_RESTORED, Seen, Stage, Step, foreign_owners, next_to_guest, next_to_host, plan,
 };
 use crate::hardware::{Bdf, TreeError, discover};
+use crate::vf_settings::{self, SettingFailed, VfNote};
 
 /// More steps than either way of one function has.
 const STEPS_MAX: usize = 24;
@@ -54,6 +55,8 @@ pub struct Request<'a> {
     pub boot_id: SmolStr,
     /// Drivers of the host whose functions may be taken.
     pub take_from: &'a [String],
+    /// The networks to which functions attach the pod.
+    pub networks: &'a BTreeMap<Bdf, NetworkAttachment>,
 }
 
 /// Binds functions for a pod's guest, those that go with them too: all, or none. May be asked for again, whatever was done
@@ -71,10 +74,12 @@ pub fn attach(
         return Ok(Vec::new());
     }
     let inventory = discover(machine);
+    let foreign = foreign_owners(machine, &inventory, notebook.bindings());
     let known = Known {
         bindings: notebook.bindings(),
         quarantined: notebook.quarantined(),
         take_from: request.take_from,
+        foreign: &foreign,
     };
     let planned = plan(&inventory, known, request.pod, wanted)?;
     let before: BTreeSet<Bdf> = notebook.bindings().keys().copied().collect();
@@ -158,10 +163,18 @@ fn to_guest(
 ) -> Result<(), BindError> {
     let address = planned.address;
     let failed = |step: &'static str, reason: String| BindError::Step { address, step, reason };
-    let mut last = None;
+    let (mut last, mut network) = (None, request.networks.get(&address));
     for _ in 0..STEPS_MAX {
         let seen = Seen::of(machine, address).ok_or(Refusal::NotThere(address))?;
         let binding = notebook.bindings().get(&address).cloned();
+        // Before a guest can have it, and while its driver of the host still may: what a function is told moves nothing.
+        if let Some(binding) = binding.as_ref()
+            && let Some(network) = network.take()
+        {
+            set_up(machine, notebook, binding, network)
+                .map_err(|SettingFailed { step, reason }| failed(step, reason))?;
+            continue;
+        }
         let Some(step) = next_to_guest(&seen, binding.as_ref()) else { return Ok(()) };
         let name = step.name();
         if last.as_ref() == Some(&step) {
@@ -181,6 +194,7 @@ fn to_guest(
                     driver_override: seen.driver_override,
                     stage,
                     boot_id: request.boot_id.clone(),
+                    vf: None,
                 });
                 notebook.put(Binding { stage, ..binding }).map_err(|reason| failed(name, reason))?;
             }
@@ -188,6 +202,25 @@ fn to_guest(
         last = Some(step);
     }
     Err(failed("bind", "it takes no end".to_owned()))
+}
+
+/// Tells a function what its network wants; where it was before is noted first, and kept from an earlier attempt.
+fn set_up(
+    machine: &mut dyn Machine,
+    notebook: &mut dyn Notebook,
+    binding: &Binding,
+    network: &NetworkAttachment,
+) -> Result<(), SettingFailed> {
+    let found = vf_settings::note_of(machine, binding.address, network)?;
+    let note = match binding.vf {
+        Some(known) => VfNote { back_to: known.back_to.or(found.back_to), ..found },
+        None => found,
+    };
+    if binding.vf != Some(note) {
+        let kept = notebook.put(Binding { vf: Some(note), ..binding.clone() });
+        kept.map_err(|reason| SettingFailed { step: "vf remember", reason })?;
+    }
+    vf_settings::set_up(machine, &note, network)
 }
 
 /// Takes back what no guest has had.
@@ -204,6 +237,19 @@ fn to_host(machine: &mut dyn Machine, notebook: &mut dyn Notebook, address: Bdf)
     for _ in 0..STEPS_MAX {
         let Some(binding) = notebook.bindings().get(&address).cloned() else { return Ok(true) };
         let seen = Seen::of(machine, address);
+        // After the reset, and before a driver of the host looks at what it is told.
+        if let Some(note) = binding.vf.filter(|_| binding.stage != Stage::Given && seen.is_some()) {
+            match vf_settings::go_back(machine, &note) {
+                Ok(()) => notebook.put(Binding { vf: None, ..binding })?,
+                Err(SettingFailed { step, reason }) => {
+                    let message = format!("{step} failed: {reason}");
+                    notebook.quarantine(address, SETTINGS_NOT_RESTORED, &message)?;
+                    notebook.remove(address)?;
+                    return Ok(false);
+                }
+            }
+            continue;
+        }
         let step = next_to_host(seen.as_ref(), &binding);
         let outcome = if last.as_ref() == Some(&step) {
             Err("it had no effect".to_owned())
@@ -214,7 +260,8 @@ fn to_host(machine: &mut dyn Machine, notebook: &mut dyn Notebook, address: Bdf)
             return given_up(machine, notebook, &step, &binding, &reason);
         }
         if step == Step::Reset {
-            notebook.put(Binding { stage: Stage::Clean, ..binding })?;
+            let vf = binding.vf.map(VfNote::neutral);
+            notebook.put(Binding { stage: Stage::Clean, vf, ..binding })?;
         }
         last = Some(step);
     }

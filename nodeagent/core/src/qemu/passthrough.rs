@@ -12,6 +12,22 @@ const HOLE_BYTES_DEFAULT: u64 = 32 << 30;
 /// Locked memory beside the guest's own that QEMU may need, in bytes: libvirt's allowance for a machine with VFIO.
 const LOCKED_BEYOND_BYTES: u64 = 1 << 30;
 
+/// Where in the guest the root port of a device of the host is, by the device's place in the list: its PCI address. The board's own
+/// bus is the first one.
+///
+/// # Panics
+/// With more than [`bulkhead_types::DEVICES_PER_POD_MAX`].
+#[must_use]
+pub fn guest_port(number: usize) -> String {
+    let (slot, function) = port_place(number);
+    format!("0000:00:{slot:02x}.{function}")
+}
+
+fn port_place(number: usize) -> (u8, u8) {
+    let narrow = |number: usize| u8::try_from(number).expect("at most 64 devices");
+    (FIRST_SLOT + narrow(number / PORTS_PER_SLOT), narrow(number % PORTS_PER_SLOT))
+}
+
 /// A device of the host for a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDevice {
@@ -78,7 +94,7 @@ impl QemuCommand {
                 id: format!("port{n}"),
                 chassis: number(n + 1),
                 slot: number(n).into(),
-                addr: (FIRST_SLOT + number(n / PORTS_PER_SLOT), number(n % PORTS_PER_SLOT)),
+                addr: port_place(n),
                 io_reserve_bytes: 0,
             };
             let vfio = VfioPci { id: format!("hostdev{n}"), host: device.address, bus: port.id.clone() };

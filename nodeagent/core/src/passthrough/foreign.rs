@@ -1,0 +1,61 @@
+//! What somebody else on the host uses, found before it is offered to anybody or attached: another machine's QEMU, a container.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::machine::{DEVICES, VFIO_PCI};
+use super::{Binding, Machine};
+use crate::hardware::{Bdf, Inventory, PciFunction, TreeError};
+
+/// Base class of network controllers. PCI Code and ID Assignment Specification, section 1.
+const CLASS_NETWORK: u32 = 0x02;
+
+/// The functions that somebody else on this host uses, with who does, for people:
+///
+/// - bound to vfio-pci, and another process has the file of its group open: the kernel lets one process have it at a time;
+/// - a NIC or its function whose interface was moved into another network namespace, or belongs to a bridge or bond.
+///
+/// Functions of this node's pods are passed over, and what is in a group with one: their guests have that open.
+pub fn foreign_owners(
+    machine: &mut dyn Machine,
+    inventory: &Inventory,
+    bindings: &BTreeMap<Bdf, Binding>,
+) -> BTreeMap<Bdf, String> {
+    let functions = inventory.functions.values();
+    let ours: BTreeSet<u32> = functions
+        .clone()
+        .filter(|one| bindings.contains_key(&one.address))
+        .filter_map(|one| one.iommu_group)
+        .collect();
+    let mut tried = BTreeMap::new();
+    let mut owners = BTreeMap::new();
+    for function in functions.filter(|one| !bindings.contains_key(&one.address)) {
+        let owner = match (function.driver.as_deref(), function.iommu_group) {
+            (Some(VFIO_PCI), Some(group)) if !ours.contains(&group) => {
+                let is_busy = *tried
+                    .entry(group)
+                    .or_insert_with(|| matches!(machine.try_group(group), Err(TreeError::Other(_))));
+                is_busy.then(|| format!("another process has /dev/vfio/{group} open"))
+            }
+            (Some(driver), _) if driver != VFIO_PCI && function.class >> 16 == CLASS_NETWORK => {
+                user_of_interface(machine, function)
+            }
+            _ => None,
+        };
+        owners.extend(owner.map(|owner| (function.address, owner)));
+    }
+    owners
+}
+
+/// Who has the interface of a function, beside the host itself. A driver of interfaces leaves the folder `net` behind, empty, when its
+/// interface is seen in another namespace only.
+fn user_of_interface(machine: &dyn Machine, function: &PciFunction) -> Option<String> {
+    let dir = format!("{DEVICES}/{}/net", function.address);
+    let names = machine.list(&dir).ok()?;
+    if names.is_empty() {
+        return Some("its interface is in another network namespace".to_owned());
+    }
+    names.iter().find_map(|name| {
+        let target = machine.link(&format!("{dir}/{name}/master")).ok()?;
+        Some(format!("its interface {name} belongs to {}", target.rsplit('/').next()?))
+    })
+}

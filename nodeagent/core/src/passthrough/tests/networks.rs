@@ -1,0 +1,225 @@
+//! Functions that attach pods to networks: what they are told, and back; and what somebody else on the host uses.
+
+use bulkhead_types::NetworkAttachment;
+
+use super::*;
+use crate::vf_settings::{EOPNOTSUPP, check_link_without_functions, check_settings, tests::network};
+
+const VF: &str = "0000:86:00.2";
+const VF_INDEX: u32 = 1;
+const PORT: u32 = 7;
+
+impl World {
+    /// A NIC with two functions for guests.
+    fn with_functions() -> Self {
+        let mut world = Self::new();
+        assert_eq!(world.apply(&guests(2)), Progress::Settled);
+        world
+    }
+
+    fn join(&mut self, pod: ObjectId, attachment: &NetworkAttachment) -> Result<Vec<Planned>, BindError> {
+        let networks = [(bdf(&attachment.device), attachment.clone())].into();
+        let request = Request { pod, boot_id: "boot".into(), take_from: &[], networks: &networks };
+        attach(&mut self.host, &mut self.notes, &request, &set(&[&attachment.device]))
+    }
+
+    /// What the function is told, as `ip link` shows it.
+    fn told(&self) -> String {
+        let told = self.host.vf(PORT, VF_INDEX).unwrap();
+        let each: Vec<String> = told.each().map(|one| one.to_string()).collect();
+        each.join(", ")
+    }
+}
+
+const FRESH: &str = "0 qos 0, 00:00:00:00:00:00, min 0 max 0 Mbit/s, on, off, auto";
+const BLUE: &str = "100 qos 3, 02:aa:00:00:00:01, min 0 max 1000 Mbit/s, off, on, enable";
+
+#[test]
+fn the_kernel_in_memory_conforms() {
+    let mut kernel = World::with_functions().host.kernel;
+    check_settings(&mut kernel, PORT, 1, 0);
+    let mut without = World::new().host.kernel;
+    check_link_without_functions(&mut without, PORT);
+}
+
+#[test]
+fn a_function_is_told_its_network_and_goes_back_after_its_reset() {
+    let mut world = World::with_functions();
+    let before = world.state();
+    assert_eq!(world.told(), FRESH);
+    world.join(POD, &network(VF)).unwrap();
+    assert_eq!(world.told(), BLUE);
+    let writes = world.host.writes;
+    world.join(POD, &network(VF)).unwrap();
+    assert_eq!(world.host.writes, writes, "what is so is not set again");
+    assert_eq!(world.release(POD), Ok(vec![]));
+    assert_eq!((world.told().as_str(), world.state()), (FRESH, before));
+    assert_eq!(world.host.kernel.resets(bdf(VF)), 1);
+    // What an operator told it is no part of what a pod leaves behind, but its MAC address is its own.
+    for setting in [VfSetting::Mac([2, 0, 0, 0, 0, 9]), VfSetting::Trust(true)] {
+        world.host.set_vf(PORT, VF_INDEX, &setting).unwrap();
+    }
+    world.join(POD, &network(VF)).unwrap();
+    assert_eq!(world.release(POD), Ok(vec![]));
+    assert_eq!(world.told(), FRESH.replace("00:00:00:00:00:00", "02:00:00:00:00:09"));
+    // A pod that has the function without a network: it is told nothing.
+    let told = world.told();
+    world.attach(OTHER, &[VF]).unwrap();
+    assert_eq!(world.told(), told);
+}
+
+/// Whichever step fails: it is named with the kernel's word and what helps, and the function is as it was.
+#[test]
+fn a_setting_that_fails_is_named_and_everything_is_as_it_was() {
+    let check = |prepare: &dyn Fn(&mut World), change: &dyn Fn(&mut NetworkAttachment), expected: &str| {
+        let mut world = World::with_functions();
+        world.host.set_vf(PORT, VF_INDEX, &VfSetting::Trust(true)).unwrap();
+        let (told, before) = (world.told(), world.state());
+        prepare(&mut world);
+        let mut attachment = NetworkAttachment { trust: Some(false), ..network(VF) };
+        change(&mut attachment);
+        let failed = world.join(POD, &attachment).unwrap_err().to_string();
+        assert!(failed.contains(expected), "{failed}");
+        world.host.kernel.move_interface(bdf(NIC), false);
+        assert_eq!((world.told(), world.state()), (told, before), "{expected}");
+        assert!(world.notes.bindings.is_empty() && world.notes.quarantined.is_empty());
+    };
+    for name in ["vf vlan", "vf mac", "vf rate", "vf spoofchk", "vf trust", "vf state"] {
+        let no = |world: &mut World| world.host.kernel.break_setting(name, Some(EOPNOTSUPP));
+        check(&no, &|_| {}, &format!("device {VF}: {name} failed: eth7 vf 1"));
+        check(&no, &|_| {}, "the driver says no; the driver of eth7 cannot do that");
+        let silent = |world: &mut World| world.host.kernel.break_setting(name, Some(0));
+        check(&silent, &|_| {}, "the kernel took it, and tells");
+    }
+    let moved = |world: &mut World| world.host.kernel.move_interface(bdf(NIC), true);
+    check(&moved, &|_| {}, "vf find failed: the NIC 0000:86:00.0 has no network interface here");
+    let ib = |attachment: &mut NetworkAttachment| attachment.link_type = SriovLinkType::Ib;
+    check(&|_| {}, &ib, "speaks Ethernet, not InfiniBand: run mstconfig -d 0000:86:00.0 set LINK_TYPE_P1=1");
+    check(&|_| {}, &|attachment| attachment.mac = "x".into(), "is no MAC address");
+}
+
+#[test]
+fn a_function_that_keeps_a_networks_settings_goes_to_nobody() {
+    let mut world = World::with_functions();
+    world.join(POD, &network(VF)).unwrap();
+    world.host.kernel.break_setting("vf vlan", Some(EOPNOTSUPP));
+    assert_eq!(world.release(POD), Ok(vec![bdf(VF)]));
+    let kept = &world.notes.quarantined[&bdf(VF)];
+    assert_eq!(kept.code, SETTINGS_NOT_RESTORED);
+    assert!(kept.message.starts_with("vf vlan failed: eth7 vf 1 0 qos 0"), "{}", kept.message);
+    assert!(world.join(OTHER, &network(VF)).unwrap_err().to_string().contains("is in quarantine"));
+}
+
+/// Whatever an agent has done before it died: the next one brings the function into its network, or back.
+#[test]
+fn an_agent_may_die_at_every_setting() {
+    let (mut deaths, before) = (0, World::with_functions().state());
+    for count in 0.. {
+        let mut is_whole = false;
+        for is_known in [true, false] {
+            let mut world = World::with_functions();
+            world.lives_for(Some(count));
+            is_whole = world.join(POD, &network(VF)).is_ok();
+            assert_eq!(world.recover("boot", is_known), Ok(vec![]), "died after {count}");
+            if is_known {
+                world.join(POD, &network(VF)).unwrap_or_else(|error| panic!("died after {count}: {error}"));
+                assert_eq!(world.told(), BLUE, "died after {count}");
+                assert_eq!(world.release(POD), Ok(vec![]), "died after {count}");
+            }
+            assert_eq!((world.told().as_str(), world.state()), (FRESH, before.clone()), "died after {count}");
+            assert!(world.notes.bindings.is_empty() && world.notes.quarantined.is_empty());
+        }
+        if is_whole {
+            deaths += count;
+            break;
+        }
+    }
+    for count in 0.. {
+        let mut world = World::with_functions();
+        world.join(POD, &network(VF)).unwrap();
+        world.lives_for(Some(count));
+        let is_whole = world.release(POD).is_ok_and(|lost| lost.is_empty());
+        // What could not be written while the agent died is no quarantine: nobody lived to write it.
+        assert!(world.notes.quarantined.is_empty(), "died after {count}");
+        assert_eq!(world.recover("boot", false), Ok(vec![]), "died after {count}");
+        assert_eq!((world.told().as_str(), world.state()), (FRESH, before.clone()), "died after {count}");
+        assert!(world.notes.bindings.is_empty(), "died after {count}");
+        assert!(world.host.kernel.resets(bdf(VF)) >= 1, "never without a reset");
+        if is_whole {
+            deaths += count;
+            break;
+        }
+    }
+    assert!(deaths > 18, "only {deaths} steps were tried");
+}
+
+/// What the control plane is told of a function's user, and what an attachment says.
+fn check_foreign(prepare: impl FnOnce(&mut World), address: &str, owner: &str) {
+    let mut world = World::with_functions();
+    prepare(&mut world);
+    let found: Inventory = discover(&world.host);
+    let foreign = foreign_owners(&mut world.host, &found, &world.notes.bindings);
+    let take_from = ["mlx5_core".to_owned(), "mlx5_core_vf".to_owned()];
+    let known = Known {
+        bindings: &world.notes.bindings,
+        quarantined: &world.notes.quarantined,
+        take_from: &take_from,
+        foreign: &foreign,
+    };
+    let devices = found.devices_as(known, &BTreeMap::new(), &[]);
+    let device = devices.iter().find(|device| device.address == address).unwrap();
+    assert_eq!(device.in_use_by, owner, "it is offered to nobody");
+    let networks = BTreeMap::new();
+    let request = Request { pod: OTHER, boot_id: "boot".into(), take_from: &take_from, networks: &networks };
+    let attached = attach(&mut world.host, &mut world.notes, &request, &set(&[address]));
+    match owner {
+        "" => _ = attached.unwrap(),
+        owner => {
+            let expected = format!("device {address} is used by somebody else on this host: {owner}");
+            assert_eq!(attached.unwrap_err().to_string(), expected);
+            assert!(world.notes.bindings.keys().all(|at| *at != bdf(address)));
+        }
+    }
+}
+
+#[test]
+fn pain_02_what_somebody_else_on_the_host_uses_is_neither_offered_nor_attached() {
+    check_foreign(|_| {}, VF, "");
+    // A machine of somebody else: QEMU has the group's file open.
+    check_foreign(
+        |world| world.host.kernel.occupy_group(101, true),
+        VF,
+        "another process has /dev/vfio/101 open",
+    );
+    // A guest of this node has its own open: that is nobody else.
+    check_foreign(
+        |world| {
+            world.attach(POD, &["0000:86:00.1"]).unwrap();
+            world.host.kernel.occupy_group(100, true);
+        },
+        VF,
+        "",
+    );
+    let netdevices = |world: &mut World| {
+        let wanted = nic(2, None, vec![group(0, 1, SriovDeviceType::Netdevice)]);
+        assert_eq!(world.apply(&wanted), Progress::Settled);
+        world.host.kernel.add_file(bdf(VF), "net/eth9/mtu", "1500\n");
+    };
+    check_foreign(netdevices, VF, "");
+    check_foreign(
+        |world| {
+            netdevices(world);
+            world.host.kernel.move_interface(bdf(VF), true);
+        },
+        VF,
+        "its interface is in another network namespace",
+    );
+    check_foreign(
+        |world| {
+            netdevices(world);
+            world.host.kernel.add_link(bdf(VF), "net/eth9/master", "../../../../virtual/net/br0");
+        },
+        VF,
+        "its interface eth9 belongs to br0",
+    );
+}
