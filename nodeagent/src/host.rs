@@ -15,6 +15,7 @@ use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::passthrough::Passthrough;
 use crate::records::Records;
+use crate::starts::Starts;
 use crate::streams::StreamStore;
 use crate::volumes::Volumes;
 
@@ -27,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     /// What clients have with guests.
     pub(crate) streams: StreamStore,
+    /// What starts of guests spend their time with.
+    pub(crate) starts: Starts,
     pub(crate) boot: Boot,
     pub(crate) qemu: PathBuf,
     /// How guests are shut in.

@@ -42,6 +42,7 @@ mod probe;
 mod qmp;
 mod records;
 mod session;
+mod starts;
 mod streams;
 mod trace;
 mod vm;
@@ -167,6 +168,7 @@ async fn open_host(
         images: open_images(config)?,
         logs: logs::LogStore::default(),
         streams: streams::StreamStore::default(),
+        starts: starts::Starts::default(),
         boot,
         qemu: config.qemu.clone(),
         confinement,

@@ -175,6 +175,14 @@ fn deleting(pod: PodIntent) -> PodIntent {
     }
 }
 
+/// What the pod's start spent its time with.
+async fn start_phases(address: &str, pod: u64) -> v1::StartPhasesResponse {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
+    let request = v1::StartPhasesRequest { namespace: "default".to_owned(), pod: format!("pod-{pod}") };
+    client.start_phases(request).await.expect("they are known").into_inner()
+}
+
 /// Reads a pod's output; with `until`, follows it until a line holds that.
 async fn logs(address: &str, pod: u64, until: Option<&str>) -> Result<String, tonic::Status> {
     let (ticks, _) = watch::channel(0);
@@ -228,6 +236,13 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     assert!(running.status.containers[0].image_digest.starts_with("sha256:"), "{running:?}");
     let text = logs(&server.facts().address, 7, Some("tick")).await.expect("logs");
     assert!(text.starts_with("hello from pod-7\n"), "{text}");
+    let steps = start_phases(&server.facts().address, 7).await;
+    let names: Vec<_> = steps.phases.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names.join(" "), "image room disks qemu firmware kernel guest container output");
+    let ordered = |two: &[v1::StartPhase]| two[0].end_ms.is_some_and(|end_ms| end_ms <= two[1].begin_ms);
+    assert!(steps.phases.windows(2).all(ordered) && steps.phases[8].end_ms.is_some(), "{steps:?}");
+    let kernel = &steps.phases[5];
+    assert!(kernel.end_ms.is_some_and(|end_ms| end_ms > kernel.begin_ms), "the guest tells its clock: {steps:?}");
     assert!(server.usage(7).await > 0);
     let guests = node.guests();
     assert_eq!(guests.len(), 1);
@@ -241,6 +256,7 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     assert_eq!((adopted.status.sandbox_restarts, node.guests()), (0, guests.clone()));
     let text = logs(&server.facts().address, 7, None).await.expect("logs");
     assert_eq!(text.matches("hello").count(), 1, "output is kept once: {text}");
+    assert_eq!(start_phases(&server.facts().address, 7).await, steps, "the next agent knows how it started");
 
     // The guest dies: it is started again, after a wait.
     let killed = std::process::Command::new("kill").args(["-9", &guests[0].to_string()]).status();

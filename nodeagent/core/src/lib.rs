@@ -37,6 +37,7 @@ pub mod qemu;
 pub mod reason;
 mod record;
 mod session;
+mod start_phases;
 pub mod text;
 mod volumes;
 
@@ -49,3 +50,4 @@ pub use guard::*;
 pub use input::*;
 pub use note::*;
 pub use record::*;
+pub use start_phases::*;

@@ -9,7 +9,7 @@ use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
 use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, check_pinned};
-use bulkhead_nodeagent_core::{HostLimits, StartVm, group_name, reason};
+use bulkhead_nodeagent_core::{HostLimits, StartPhase, StartVm, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
@@ -141,7 +141,14 @@ pub(super) async fn run(
     let made = dir.clone();
     let written = (encoded, ports.clone());
     let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &written))).instrument(span.clone());
+    let making = host.starts.over(start.pod.id, StartPhase::Disks, making);
     let attaching = host.passthrough.attach(start.pod.id, &start.pod.devices).instrument(span.clone());
+    let attaching = async {
+        match start.pod.devices.as_slice() {
+            [] => attaching.await,
+            _ => host.starts.over(start.pod.id, StartPhase::Devices, attaching).await,
+        }
+    };
     let (made, devices) = tokio::join!(making, attaching);
     made??;
     let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
@@ -161,6 +168,7 @@ pub(super) async fn run(
         dir: &dir,
         sandbox: host.sandbox,
     });
+    host.starts.start(start.pod.id, StartPhase::Qemu);
     let group = group_name(start.pod.id, start.instance);
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     let groups = host.cgroups.create(&group, limits)?;
