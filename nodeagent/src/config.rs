@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bulkhead_nodeagent_core::QemuUser;
 use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
+use crate::VmPoolConfig;
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
@@ -100,6 +101,8 @@ pub struct AgentConfig {
     pub backoff_ms: Option<(u64, u64)>,
     /// The cluster to belong to from now on, whichever it was before; what it was before when unset.
     pub adopt_cluster: Option<String>,
+    /// Guests that are booted before there are pods for them; none when unset.
+    pub vm_pool: Option<VmPoolConfig>,
     /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
     pub boot_deadline_ms: Option<u64>,
 }
@@ -132,6 +135,7 @@ impl AgentConfig {
             labels: StringMap::new(),
             backoff_ms: None,
             adopt_cluster: None,
+            vm_pool: None,
             boot_deadline_ms: None,
         }
     }

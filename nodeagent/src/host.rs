@@ -1,10 +1,12 @@
 //! What all pods of this node share.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_nodeagent_core::group_name;
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
+use bulkhead_types::ObjectId;
 use tokio::sync::{Mutex, watch};
 
 use crate::KernelSource;
@@ -17,6 +19,7 @@ use crate::passthrough::Passthrough;
 use crate::records::Records;
 use crate::starts::Starts;
 use crate::streams::StreamStore;
+use crate::vm_pool::{self, VmPoolHandle};
 use crate::volumes::Volumes;
 
 /// The host, as pods need it.
@@ -34,6 +37,8 @@ pub(crate) struct Host {
     pub(crate) qemu: PathBuf,
     /// How guests are shut in.
     pub(crate) confinement: Confinement,
+    /// Guests that were booted in advance.
+    pub(crate) pool: VmPoolHandle,
     /// What guests' processes may use.
     pub(crate) cgroups: Cgroups,
     /// The program that becomes a guard, with what it needs to be told for that.
@@ -53,6 +58,11 @@ impl Host {
     /// The volumes of claims.
     pub(crate) fn volumes(&self) -> Volumes {
         Volumes::new(&self.data)
+    }
+
+    /// The control group of a pod's guest, whose folder is `dir`.
+    pub(crate) fn group_of(&self, dir: &Path, pod: ObjectId, instance: u32) -> String {
+        vm_pool::group_of(&self.data, dir).unwrap_or_else(|| group_name(pod, instance))
     }
 }
 

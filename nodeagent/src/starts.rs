@@ -52,6 +52,14 @@ impl Starts {
         self.lock().remove(&pod);
     }
 
+    /// The guest was booted before: it has its disks now, and its first word is waited for.
+    pub(crate) fn taken_from_pool(&self, pod: ObjectId) {
+        self.change(pod, |phases, now_ms| {
+            phases.from_pool = true;
+            phases.end(StartPhase::Disks, Some(StartPhase::Qemu), now_ms).into_iter().collect()
+        });
+    }
+
     /// A step begins.
     pub(crate) fn start(&self, pod: ObjectId, phase: StartPhase) {
         self.change(pod, |phases, now_ms| {
@@ -127,9 +135,8 @@ impl StartOf {
 
     /// The guest said its first word.
     pub(crate) fn guest_spoke(&self, hello: &Hello) {
-        self.starts.change(self.pod, |phases, now_ms| {
-            phases.guest_spoke(hello.boot_ms, hello.uptime_ms, now_ms)
-        });
+        self.starts
+            .change(self.pod, |phases, now_ms| phases.guest_spoke(hello.boot_ms, hello.uptime_ms, now_ms));
     }
 
     fn keep(&self) {

@@ -79,7 +79,8 @@ async fn start_of(object: &Object, context: &Context) -> Option<v1::StartPhasesR
         pod: pod.meta.name.to_string(),
     };
     let request = context.client.request(request);
-    let asked = context.client.call_once(|channel| async move { pod_io(channel).start_phases(request).await });
+    let asked =
+        context.client.call_once(|channel| async move { pod_io(channel).start_phases(request).await });
     tokio::time::timeout(START_TIMEOUT, asked).await.ok()?.ok()
 }
 

@@ -145,7 +145,8 @@ impl PodIo for Api {
         let request = request.into_inner();
         let mut away = self.agent_of(&request.namespace, &request.pod, deadline).await?;
         let answer = tokio::time::timeout_at(deadline, away.client.start_phases(request)).await;
-        let answer = answer.map_err(|_| Status::deadline_exceeded("the pod's agent did not answer in time"))?;
+        let answer =
+            answer.map_err(|_| Status::deadline_exceeded("the pod's agent did not answer in time"))?;
         answer.map_err(|status| away.explained(status))
     }
 }

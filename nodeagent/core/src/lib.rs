@@ -39,6 +39,7 @@ mod record;
 mod session;
 mod start_phases;
 pub mod text;
+mod vm_pool;
 mod volumes;
 
 pub use action::*;
@@ -51,3 +52,4 @@ pub use input::*;
 pub use note::*;
 pub use record::*;
 pub use start_phases::*;
+pub use vm_pool::*;

@@ -7,6 +7,7 @@
 //! ```
 
 mod disks;
+mod pooled;
 mod prepare;
 mod running;
 mod start;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Input, StartPhase, group_name};
+use bulkhead_nodeagent_core::{Input, StartPhase};
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -136,7 +136,7 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     if let Err(error) = disk::remove_dir(&dir) {
         tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
     }
-    let group = group_name(pod, instance);
+    let group = host.group_of(&dir, pod, instance);
     if let Some(limit_bytes) = host.cgroups.out_of_memory(&group) {
         tracing::warn!(%pod, instance, limit_bytes, "the kernel killed the guest for want of memory");
         let _ = inputs.send(Input::VmOutOfMemory { pod, instance, limit_bytes }).await;

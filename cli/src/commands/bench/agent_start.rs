@@ -168,8 +168,11 @@ async fn remove(
     args: &AgentStartArgs,
     context: &Context,
 ) -> Result<(), Failure> {
-    let delete =
-        |(object, _): &(ObjectRef, _)| Command::Delete { object: object.clone(), grace_ms: Some(0), force: false };
+    let delete = |(object, _): &(ObjectRef, _)| Command::Delete {
+        object: object.clone(),
+        grace_ms: Some(0),
+        force: false,
+    };
     let commands: Vec<Command> = pods.iter().map(delete).collect();
     for batch in commands.chunks(PODS_PER_SUBMISSION) {
         context.client.submit(batch.to_vec(), vec![]).await?;

@@ -127,11 +127,8 @@ impl v1::pod_io_server::PodIo for Fake {
         _: Request<v1::StartPhasesRequest>,
     ) -> Result<Response<v1::StartPhasesResponse>, Status> {
         let step = |name: &str, begin_ms, end_ms| v1::StartPhase { name: name.to_owned(), begin_ms, end_ms };
-        let phases = vec![
-            step("image", 0, Some(3)),
-            step("kernel", 150, Some(1_350)),
-            step("output", 1_700, None),
-        ];
+        let phases =
+            vec![step("image", 0, Some(3)), step("kernel", 150, Some(1_350)), step("output", 1_700, None)];
         Ok(Response::new(v1::StartPhasesResponse { told_at_ms: 1_012, phases, from_pool: false }))
     }
 
