@@ -5,7 +5,8 @@
 #   scripts/bench.sh <bulkhead> [name prefix]      results: target/bench/results.jsonl
 # Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack, recover.restart_1m_pods,
 # recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, reconcile.one_change_100k_pods, reconcile.rollout_1000,
-# sched.*, e2e.bind_100k_pods_5k_nodes, sim.speed, pod_start.bound_to_output.
+# sched.*, e2e.bind_100k_pods_5k_nodes, sim.speed, agent.start_100_stub, agent.memory_per_vm, pod_start.bound_to_output,
+# pod_start.from_pool.
 set -euo pipefail
 
 bulkhead=$(realpath "${1:?usage: scripts/bench.sh <bulkhead> [prefix]}")
@@ -55,7 +56,7 @@ cleanup() {
   local status=$?
   trap - EXIT
   touch "$work/stopping"
-  stop server-{1,2,3} etcd-{1,2,3} agent
+  stop server-{1,2,3} etcd-{1,2,3} stub-agent agent
   wait 2>/dev/null || true
   for pid in $(pgrep -f "qemu-system.*$work/" || true); do kill -KILL "$pid" 2>/dev/null || true; done
   [ $status = 0 ] || tail -n 5 "$work"/*.log >&2
@@ -142,6 +143,25 @@ if wants sim.; then
     "$speed" "$(nproc)" "$(date -u +%F)" | tee -a "$results"
 fi
 
+if wants agent.; then
+  # A hundred guests without machines: the stand-in has QEMU's switches and sockets, and says what a guest would.
+  "${CARGO:-cargo}" build --quiet --release --locked -p bulkhead-tests --bin stand-in-qemu
+  ln -sf "$(dirname "$bulkhead")/stand-in-qemu" "$work/qemu-system-stand-in" # by this name they are found and ended
+  stop server-{1,2,3}
+  rm -rf "$work"/server-{1,2,3}
+  start_servers
+  "$root/scripts/demo-image.sh" "$work" >/dev/null
+  "$bulkhead" image import "$work/layout" --tag v1 --name demo/web:v1 --data-dir "$work/stub-agent" >/dev/null
+  start stub-agent "$bulkhead" agent --name stub --data-dir "$work/stub-agent" --listen "127.0.0.1:$((base + 31))" \
+    --server "$servers" --kernel-dir "${BULKHEAD_KERNEL_DIR:?run it as make bench}" --guest "${BULKHEAD_GUEST:?run it as make bench}" \
+    --qemu "$work/qemu-system-stand-in" --accel tcg --cpu 64 --memory 64Gi
+  until "$bulkhead" get node stub >/dev/null 2>&1; do sleep 0.2; done
+  "$bulkhead" bench agent-start --pid "$(cat "$work/stub-agent.pid")" --image demo/web:v1 --results "$results"
+  # What follows shall not find its node.
+  stop stub-agent server-{1,2,3}
+  rm -rf "$work"/server-{1,2,3}
+fi
+
 if wants pod_start.; then
   [ -e "$work/server-1.pid" ] && kill -0 "$(cat "$work/server-1.pid")" 2>/dev/null || start_servers
   "$root/scripts/demo-image.sh" "$work" >/dev/null
@@ -161,5 +181,12 @@ if wants pod_start.; then
     -append '$arguments' -nodefaults -no-user-config -nographic -serial stdio -no-reboot -device virtio-serial-pci \
     -chardev null,id=c0 -device virtserialport,chardev=c0,name=org.bulkhead.guest.0"
   "$bulkhead" bench pod-start --image demo/web:v1 --runs 5 --bare-cmd "$bare" --bare-marker "listening on" --results "$results"
+  if wants pod_start.from_pool; then
+    stop agent
+    start agent "$bulkhead" agent --name bench --data-dir "$work/agent" --listen "127.0.0.1:$((base + 30))" --server "$servers" \
+      --kernel-dir "$BULKHEAD_KERNEL_DIR" --guest "$BULKHEAD_GUEST" --cpu 4 --memory 4Gi --vm-pool 1
+    "$bulkhead" bench pod-start --image demo/web:v1 --runs 5 --pool "$work/agent/vm-pool" --bare-cmd "$bare" \
+      --bare-marker "listening on" --results "$results"
+  fi
 fi
 echo "results: $results"

@@ -5,7 +5,7 @@ set -euo pipefail
 # command:package
 needs=(
   qemu-system-x86_64:qemu-system-x86 # guests
-  qemu-img:qemu-utils                # writable layers
+  qemu-img:qemu-utils                # judges writable layers in tests
   mkfs.ext4:e2fsprogs                # images
   busybox:busybox-static             # the demo's and the tests' root file system
   umoci:umoci                        # makes OCI images

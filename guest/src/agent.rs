@@ -263,6 +263,7 @@ impl Agent {
         let mut answer = guest::Hello {
             protocol_version: PROTOCOL_VERSION,
             boot_ms: self.boot_ms,
+            uptime_ms: read_clocks().monotonic_ms,
             kernel_release: crate::setup::kernel_release(),
             streams: true,
             ..Default::default()

@@ -25,6 +25,8 @@ use crate::channel::find_port;
 const MODULES_MAX: usize = 64;
 /// The driver learns the port's name within milliseconds; a guest without its port is of no use to anybody.
 const PORT_WAIT: Duration = Duration::from_secs(30);
+/// A disk that was added to a running guest is there within a fraction of a second, and some seconds on a very busy host.
+const DISK_WAIT: Duration = Duration::from_secs(10);
 
 /// Mounts one file system on `target`, which is made if it is missing.
 pub(crate) fn mount_at(kind: &str, target: &str, flags: MsFlags, data: &str) -> Result<()> {
@@ -131,23 +133,30 @@ impl DeviceEvents {
 
     /// Waits until the host's port has its name.
     pub(crate) fn wait_for_port(&self) -> Result<PathBuf> {
-        let deadline = Instant::now() + PORT_WAIT;
+        self.wait(PORT_WAIT, find_port)?.with_context(|| {
+            format!(
+                "no virtio-serial port named {PORT_NAME} after {PORT_WAIT:?}; QEMU needs \
+                 -device virtio-serial-pci -device virtserialport,chardev=…,name={PORT_NAME}"
+            )
+        })
+    }
+
+    /// Looks again at every announcement until something is found, or the time is over.
+    fn wait<T>(&self, limit: Duration, look: impl Fn() -> Option<T>) -> Result<Option<T>> {
+        let deadline = Instant::now() + limit;
         let mut buffer = [0; 4096];
         loop {
-            if let Some(path) = find_port() {
-                return Ok(path);
+            if let Some(found) = look() {
+                return Ok(Some(found));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             if left.is_zero() {
-                bail!(
-                    "no virtio-serial port named {PORT_NAME} after {PORT_WAIT:?}; QEMU needs \
-                     -device virtio-serial-pci -device virtserialport,chardev=…,name={PORT_NAME}"
-                );
+                return Ok(None);
             }
             match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).context("wait for the port"),
+                Err(error) => return Err(error).context("wait for a device"),
             }
             // The content does not matter: any announcement is a reason to look again.
             while recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()).is_ok() {}
@@ -155,8 +164,18 @@ impl DeviceEvents {
     }
 }
 
-/// The device whose virtio-blk serial is this.
+/// The device whose virtio-blk serial is this. A guest that was booted before there was a pod for it gets its disks while it runs: they
+/// are added before it is told of them, and it finds them within a moment.
 pub(crate) fn find_disk(serial: &str) -> Result<PathBuf> {
+    if let Ok(path) = look_for_disk(serial) {
+        return Ok(path);
+    }
+    let events = DeviceEvents::open()?;
+    let found = events.wait(DISK_WAIT, || look_for_disk(serial).ok())?;
+    found.map_or_else(|| look_for_disk(serial), Ok)
+}
+
+fn look_for_disk(serial: &str) -> Result<PathBuf> {
     let mut present = Vec::new();
     for entry in fs::read_dir("/sys/block").context("list /sys/block")?.flatten() {
         let Ok(found) = fs::read_to_string(entry.path().join("serial")) else { continue };

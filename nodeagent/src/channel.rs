@@ -9,13 +9,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, PodConfig, ResumeLogs, Stop};
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::Input;
+use bulkhead_nodeagent_core::{Input, StartPhase};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::logs::{PodLogs, Record, Run};
+use crate::starts::StartOf;
 use crate::streams::GuestStreams;
 use meter::Meter;
 
@@ -66,6 +68,8 @@ pub(crate) struct Talk {
     pub(crate) started_at_ms: u64,
     /// The start of the pod; ends when its first container runs.
     pub(crate) start: Option<tracing::Span>,
+    /// What that spends its time with.
+    pub(crate) starts: Arc<StartOf>,
 }
 
 /// What one connection knows.
@@ -191,6 +195,9 @@ impl Talk {
                  they work once the pod is started again",
             );
         }
+        if !hello.configured {
+            self.starts.guest_spoke(hello);
+        }
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {
@@ -257,6 +264,7 @@ impl Talk {
         let kind = state.kind();
         match kind {
             guest::ContainerStateKind::Running => {
+                self.starts.end(StartPhase::Container, Some(StartPhase::Output));
                 if let Some(span) = self.start.take() {
                     tracing::info!(parent: &span, container = state.container, "first container runs");
                 }
@@ -327,6 +335,7 @@ impl Talk {
         }
         match self.logs.append(&chunk.container, record) {
             Ok(up_to) => {
+                self.starts.end(StartPhase::Output, None);
                 talk.acks.insert(chunk.container, up_to);
             }
             // The guest keeps it; a later chunk may fit.

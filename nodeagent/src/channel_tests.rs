@@ -23,6 +23,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         stop: stopped,
         started_at_ms: 1_000,
         start: None,
+        starts: std::sync::Arc::default(),
     };
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let guest = tokio::spawn(async move {

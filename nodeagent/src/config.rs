@@ -8,6 +8,7 @@ use bulkhead_nodeagent_core::QemuUser;
 use bulkhead_nodeagent_core::hardware::PciId;
 use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
+use crate::VmPoolConfig;
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
@@ -103,6 +104,8 @@ pub struct AgentConfig {
     pub backoff_ms: Option<(u64, u64)>,
     /// The cluster to belong to from now on, whichever it was before; what it was before when unset.
     pub adopt_cluster: Option<String>,
+    /// Guests that are booted before there are pods for them; none when unset.
+    pub vm_pool: Option<VmPoolConfig>,
     /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
     pub boot_deadline_ms: Option<u64>,
 }
@@ -136,6 +139,7 @@ impl AgentConfig {
             labels: StringMap::new(),
             backoff_ms: None,
             adopt_cluster: None,
+            vm_pool: None,
             boot_deadline_ms: None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, group_name};
+use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
 use bulkhead_types::{GpuIntent, ObjectId, SriovInterface};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -150,7 +150,7 @@ impl Driver {
             if vm.is_some() {
                 self.spawn(record.pod, vm);
             }
-            let group = group_name(record.pod, record.instance);
+            let group = self.host.group_of(&instance_dir, record.pod, record.instance);
             let out_of_memory = self.host.cgroups.out_of_memory(&group).filter(|_| !running);
             vms.push(RecoveredVm { record, running, started_at_ms, last_console, out_of_memory });
         }
@@ -164,7 +164,11 @@ impl Driver {
             );
         }
         let live = vms.iter().filter(|vm| vm.running);
-        let live = live.map(|vm| group_name(vm.record.pod, vm.record.instance)).collect();
+        let live = live.map(|vm| {
+            let (pod, instance) = (vm.record.pod, vm.record.instance);
+            self.host.group_of(&self.host.records.instance_dir(pod, instance), pod, instance)
+        });
+        let live = live.collect();
         self.host.cgroups.keep_only(&live);
         self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
         Ok(())

@@ -38,9 +38,15 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
     let host_memory = (found.memory_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
     let (cpus, problem) = cpus(config);
     let reserved = cpus.as_ref().map_or(0, |cpus| u64::from(cpus.reserved.len()) * 1000);
+    // What guests of the pool hold is no pod's until one has it; then another is booted.
+    let pooled =
+        config.vm_pool.map_or(0, |pool| u64::from(pool.guests).saturating_mul(pool.size.memory_bytes));
     let allocatable = Resources {
         cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis.saturating_sub(reserved)),
-        memory_bytes: config.memory_bytes.unwrap_or(found.memory_bytes.saturating_sub(host_memory)),
+        memory_bytes: config
+            .memory_bytes
+            .unwrap_or(found.memory_bytes.saturating_sub(host_memory))
+            .saturating_sub(pooled),
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
     };

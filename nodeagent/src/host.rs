@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_nodeagent_core::group_name;
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
+use bulkhead_types::ObjectId;
 use tokio::sync::{Mutex, watch};
 
 use crate::KernelSource;
@@ -16,7 +18,9 @@ use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::passthrough::Passthrough;
 use crate::records::Records;
+use crate::starts::Starts;
 use crate::streams::StreamStore;
+use crate::vm_pool::{self, VmPoolHandle};
 use crate::volumes::Volumes;
 
 /// The host, as pods need it.
@@ -28,10 +32,14 @@ pub(crate) struct Host {
     pub(crate) logs: LogStore,
     /// What clients have with guests.
     pub(crate) streams: StreamStore,
+    /// What starts of guests spend their time with.
+    pub(crate) starts: Starts,
     pub(crate) boot: Boot,
     pub(crate) qemu: PathBuf,
     /// How guests are shut in.
     pub(crate) confinement: Confinement,
+    /// Guests that were booted in advance.
+    pub(crate) pool: VmPoolHandle,
     /// What guests' processes may use.
     pub(crate) cgroups: Cgroups,
     /// The program that becomes a guard, with what it needs to be told for that.
@@ -51,6 +59,11 @@ impl Host {
     /// The volumes of claims.
     pub(crate) fn volumes(&self) -> Volumes {
         Volumes::new(&self.data)
+    }
+
+    /// The control group of a pod's guest, whose folder is `dir`.
+    pub(crate) fn group_of(&self, dir: &Path, pod: ObjectId, instance: u32) -> String {
+        vm_pool::group_of(&self.data, dir).unwrap_or_else(|| group_name(pod, instance))
     }
 }
 

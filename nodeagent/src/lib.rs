@@ -42,10 +42,12 @@ mod probe;
 mod qmp;
 mod records;
 mod session;
+mod starts;
 mod streams;
 mod trace;
 mod vf_settings;
 mod vm;
+mod vm_pool;
 mod volumes;
 
 use std::sync::Arc;
@@ -57,7 +59,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-pub use bulkhead_nodeagent_core::{QemuUser, hardware};
+pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
 pub use cgroup::CGROUP_PARENT_DEFAULT;
 pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
 pub use confinement::parse_qemu_user;
@@ -68,6 +70,7 @@ pub use guard::run_guard;
 pub use lab::run_lab;
 pub use machine::MachineTree;
 pub use streams::{GuestStream, GuestStreams};
+pub use vm_pool::VmPoolConfig;
 
 // No planted bug is in this build: it would not compile.
 bulkhead_canary::unarmed!();
@@ -98,7 +101,14 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
-    let (host, accelerator) = open_host(&config, &data.path, &boot_id).await?;
+    let (pool, asked) = match config.vm_pool {
+        Some(pool) => {
+            let (handle, asked) = vm_pool::VmPoolHandle::new(pool.size);
+            (handle, Some((pool, asked)))
+        }
+        None => (vm_pool::VmPoolHandle::default(), None),
+    };
+    let (host, accelerator) = open_host(&config, &data.path, &boot_id, pool).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -125,6 +135,8 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
+    let pooling = asked
+        .map(|(pool, asked)| tokio::spawn(vm_pool::run(Arc::clone(&host), pool, asked, stopping.clone())));
     let ended = Arc::clone(&host);
     let service = PodIoServer::new(podio::Service { host, names });
     let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
@@ -144,6 +156,9 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     listing.abort();
     let _ = session.await;
     let _ = served.await;
+    if let Some(pooling) = pooling {
+        let _ = pooling.await;
+    }
     ended.cgroups.close();
     drop(data);
     Ok(())
@@ -154,6 +169,7 @@ async fn open_host(
     config: &AgentConfig,
     data: &std::path::Path,
     boot_id: &str,
+    pool: vm_pool::VmPoolHandle,
 ) -> Result<(Arc<host::Host>, probe::Accelerator), AgentError> {
     let boot = host::Boot::new(data.to_owned(), config.kernel.clone(), config.guest.clone());
     let confinement =
@@ -169,9 +185,11 @@ async fn open_host(
         images: open_images(config)?,
         logs: logs::LogStore::default(),
         streams: streams::StreamStore::default(),
+        starts: starts::Starts::default(),
         boot,
         qemu: config.qemu.clone(),
         confinement,
+        pool,
         cgroups,
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),

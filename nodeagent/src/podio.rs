@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_guest_protocol::stream::{Connect, Exec, Files, StreamKind};
+use bulkhead_nodeagent_core::PhaseTime;
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_server::PodIo;
 use bulkhead_types::{ObjectId, PodIntent};
@@ -154,6 +155,27 @@ impl PodIo for Service {
         let kind = StreamKind::Connect(Connect { port: start.port });
         let stream = relay::begin(&streams, kind).await?;
         Ok(Response::new(Box::pin(relay::port_forward(stream, requests))))
+    }
+
+    async fn start_phases(
+        &self,
+        request: Request<v1::StartPhasesRequest>,
+    ) -> Result<Response<v1::StartPhasesResponse>, Status> {
+        let request = request.into_inner();
+        let known = self.find(&request.namespace, &request.pod)?;
+        let phases = self.host.starts.find(known.id, &self.host.records.pod_dir(known.id));
+        let unknown = || Status::failed_precondition("nothing is known of a start of the pod's guest");
+        let phases = phases.ok_or_else(unknown)?;
+        let phase = |time: &PhaseTime| v1::StartPhase {
+            name: time.phase.name().to_owned(),
+            begin_ms: time.begin_ms,
+            end_ms: time.end_ms,
+        };
+        Ok(Response::new(v1::StartPhasesResponse {
+            told_at_ms: phases.told_at_ms,
+            phases: phases.times().iter().map(phase).collect(),
+            from_pool: phases.from_pool,
+        }))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {

@@ -3,13 +3,17 @@
 //! Source: "QEMU Machine Protocol Specification". One JSON object a line in each direction.
 
 use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -103,12 +107,35 @@ impl Qmp {
     /// # Errors
     /// [`QmpError::Refused`] with QEMU's reason; the others when the connection is of no use any more.
     pub(crate) async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, None).await
+    }
+
+    /// Gives QEMU an open file. The answer is the path by which it opens it: QEMU looks for one of the same access mode.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub(crate) async fn add_file(&mut self, file: &File) -> Result<String, QmpError> {
+        let set = self.execute_with("add-fd", json!({}), Some(file)).await?;
+        let number = set.get("fdset-id").and_then(Value::as_u64);
+        let number = number.ok_or_else(|| QmpError::Malformed(set.to_string()))?;
+        Ok(format!("/dev/fdset/{number}"))
+    }
+
+    async fn execute_with(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        file: Option<&File>,
+    ) -> Result<Value, QmpError> {
         let id = self.next_id;
         self.next_id += 1;
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
         limited(async {
-            self.writer.write_all(line.as_bytes()).await?;
+            match file {
+                Some(file) => send_with(self.writer.as_ref(), line.as_bytes(), file).await?,
+                None => self.writer.write_all(line.as_bytes()).await?,
+            }
             loop {
                 let line = self.read_line().await?;
                 if let Some(event) = line.event {
@@ -167,6 +194,21 @@ impl Qmp {
             return Err(QmpError::Closed);
         }
         serde_json::from_str(&line).map_err(|error| QmpError::Malformed(error.to_string()))
+    }
+}
+
+/// Sends a short line together with an open file (unix(7), SCM_RIGHTS).
+async fn send_with(stream: &UnixStream, line: &[u8], file: &File) -> io::Result<()> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        Ok(sendmsg(stream, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?)
+    };
+    match stream.async_io(Interest::WRITABLE, send).await? {
+        length if length == line.len() => Ok(()),
+        _ => Err(io::Error::other("a line did not fit into the socket")),
     }
 }
 

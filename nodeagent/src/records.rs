@@ -41,9 +41,27 @@ impl Records {
         self.data.join("pods").join(pod.0.to_string())
     }
 
-    /// The folder of one guest.
+    /// The folder of one guest. That of a guest of the pool is elsewhere, and the pod has a link to it.
     pub(crate) fn instance_dir(&self, pod: ObjectId, instance: u32) -> PathBuf {
-        self.pod_dir(pod).join(instance.to_string())
+        let dir = self.pod_dir(pod).join(instance.to_string());
+        fs::read_link(&dir).unwrap_or(dir)
+    }
+
+    /// The folders elsewhere to which pods have links.
+    pub(crate) fn links(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let pods = match fs::read_dir(self.data.join("pods")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            pods => pods?,
+        };
+        for pod in pods {
+            let pod = pod?.path();
+            if pod.is_dir() {
+                let entries = fs::read_dir(pod)?.collect::<io::Result<Vec<_>>>()?;
+                found.extend(entries.iter().filter_map(|entry| fs::read_link(entry.path()).ok()));
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) fn save(&self, record: &VmRecord) -> io::Result<()> {

@@ -152,6 +152,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         stop: stopped,
         started_at_ms: 0,
         start: None,
+        starts: std::sync::Arc::default(),
     };
     let ended = streams.clone();
     let talking = tokio::spawn(async move {

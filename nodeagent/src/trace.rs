@@ -2,7 +2,12 @@
 //!
 //! Source: "Trace Context", W3C Recommendation, section 3.2 (`00-<trace>-<span>-<flags>`).
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use std::time::SystemTime;
+
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -23,6 +28,15 @@ pub(crate) fn traceparent(span: &Span) -> Option<String> {
     context.is_valid().then(|| {
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
     })
+}
+
+/// Tells the collector of a step that has ended, below the span of `parent`.
+pub(crate) fn step(parent: &Context, name: &'static str, begun: SystemTime, ended: SystemTime) {
+    if parent.span().span_context().is_valid() {
+        let tracer = opentelemetry::global::tracer("bulkhead-agent");
+        let builder = tracer.span_builder(name).with_start_time(begun);
+        builder.start_with_context(&tracer, parent).end_with_timestamp(ended);
+    }
 }
 
 fn parse(header: &str) -> Option<SpanContext> {

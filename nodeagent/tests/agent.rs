@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, GuestSize, KernelSource, VmPoolConfig};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
@@ -102,6 +102,17 @@ impl TestNode {
             .collect()
     }
 
+    /// Waits until this guest of the pool waits for a pod.
+    async fn pooled(&self, number: u64) {
+        let ready = self.config.data_dir.join(format!("vm-pool/{number}/ready"));
+        let there = async {
+            while !ready.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, there).await.expect("it boots");
+    }
+
     fn pod_folders(&self) -> usize {
         std::fs::read_dir(self.config.data_dir.join("pods")).expect("listed").count()
     }
@@ -175,6 +186,14 @@ fn deleting(pod: PodIntent) -> PodIntent {
     }
 }
 
+/// What the pod's start spent its time with.
+async fn start_phases(address: &str, pod: u64) -> v1::StartPhasesResponse {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
+    let request = v1::StartPhasesRequest { namespace: "default".to_owned(), pod: format!("pod-{pod}") };
+    client.start_phases(request).await.expect("they are known").into_inner()
+}
+
 /// Reads a pod's output; with `until`, follows it until a line holds that.
 async fn logs(address: &str, pod: u64, until: Option<&str>) -> Result<String, tonic::Status> {
     let (ticks, _) = watch::channel(0);
@@ -228,6 +247,16 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     assert!(running.status.containers[0].image_digest.starts_with("sha256:"), "{running:?}");
     let text = logs(&server.facts().address, 7, Some("tick")).await.expect("logs");
     assert!(text.starts_with("hello from pod-7\n"), "{text}");
+    let steps = start_phases(&server.facts().address, 7).await;
+    let names: Vec<_> = steps.phases.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names.join(" "), "image room disks qemu firmware kernel guest container output");
+    let ordered = |two: &[v1::StartPhase]| two[0].end_ms.is_some_and(|end_ms| end_ms <= two[1].begin_ms);
+    assert!(steps.phases.windows(2).all(ordered) && steps.phases[8].end_ms.is_some(), "{steps:?}");
+    let kernel = &steps.phases[5];
+    assert!(
+        kernel.end_ms.is_some_and(|end_ms| end_ms > kernel.begin_ms),
+        "the guest tells its clock: {steps:?}"
+    );
     assert!(server.usage(7).await > 0);
     let guests = node.guests();
     assert_eq!(guests.len(), 1);
@@ -241,6 +270,7 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     assert_eq!((adopted.status.sandbox_restarts, node.guests()), (0, guests.clone()));
     let text = logs(&server.facts().address, 7, None).await.expect("logs");
     assert_eq!(text.matches("hello").count(), 1, "output is kept once: {text}");
+    assert_eq!(start_phases(&server.facts().address, 7).await, steps, "the next agent knows how it started");
 
     // The guest dies: it is started again, after a wait.
     let killed = std::process::Command::new("kill").args(["-9", &guests[0].to_string()]).status();
@@ -374,4 +404,45 @@ async fn the_accelerator_is_found_by_running_a_guest_and_remembered() {
     let tried = node.config.data_dir.join("accelerator.json").exists();
     assert_eq!(tried, Path::new("/dev/kvm").exists(), "the result is remembered");
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_gets_a_guest_that_was_booted_before_it() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    let script = "trap 'exit 0' TERM; echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
+    let web = pod(7, script, RestartPolicy::Always);
+    node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
+    server.intend(vec![]);
+    node.start();
+    node.pooled(0).await;
+    let waiting = node.guests();
+    assert_eq!(waiting.len(), 1);
+
+    server.intend(vec![web.clone()]);
+    server.report(7, "a ready pod", |report| report.status.ready).await;
+    let text = logs(&server.facts().address, 7, Some("kept")).await.expect("logs");
+    assert_eq!(text, "hello from pod-7\nkept\n", "its disk was added while it ran");
+    let steps = start_phases(&server.facts().address, 7).await;
+    assert!(steps.from_pool, "{steps:?}");
+    let kernel = steps.phases.iter().find(|step| step.name == "kernel").expect("a step");
+    assert_eq!(kernel.end_ms, Some(kernel.begin_ms), "the kernel ran already: {steps:?}");
+    eprintln!("from the pool: {steps:?}");
+
+    // Another is booted in its place, which ends with the agent; the pod's goes on, and is adopted.
+    node.pooled(1).await;
+    assert_eq!(node.guests().len(), 2);
+    node.stop().await;
+    assert_eq!(node.guests(), waiting, "the pod's guest outlives the agent, and no other does");
+    node.start();
+    let adopted = server.report(7, "an adopted pod", |report| report.sequence >> 32 == 2).await;
+    assert!(adopted.status.ready && adopted.status.sandbox_restarts == 0, "{adopted:?}");
+    assert!(node.guests().contains(&waiting[0]));
+
+    server.intend(vec![deleting(web)]);
+    server.report(7, "a pod that is gone", |report| report.gone).await;
+    assert!(!node.guests().contains(&waiting[0]));
+    node.stop().await;
+    assert_eq!(node.guests(), Vec::<i32>::new(), "nothing is left");
 }

@@ -121,5 +121,9 @@ async fn one_trace_goes_from_the_client_to_the_start_of_the_pod() {
     let start = collector.await_span(trace, "pod.start");
     assert_eq!(start.service, "bulkhead-agent", "{start:?}");
     assert_eq!(start.parent, submit.span, "{start:?} is below {submit:?}");
+    for step in ["pod.start.image", "pod.start.room", "pod.start.disks"] {
+        let step = collector.await_span(trace, step);
+        assert_eq!(step.parent, start.span, "{step:?} is below {start:?}");
+    }
     collecting.abort();
 }

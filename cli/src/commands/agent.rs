@@ -4,11 +4,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
-    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT,
-    QemuUser, hardware::PciId, parse_qemu_user,
+    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource,
+    PODS_MAX_DEFAULT, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig, hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
-    CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, check_label_key, check_label_value, parse_millis, parse_units,
+    CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, Resources, check_label_key, check_label_value, parse_millis,
+    parse_units,
 };
 use clap::{Args, ValueEnum};
 use smol_str::SmolStr;
@@ -100,6 +101,16 @@ pub(crate) struct AgentArgs {
     /// Most pods
     #[arg(long, default_value_t = PODS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) pods_max: u32,
+    /// Guests that are booted before there are pods for them; a pod whose guest would be of the same size gets one of them. Their memory is
+    /// not allocatable
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(VM_POOL_GUESTS_MAX)), value_name = "N")]
+    pub(crate) vm_pool: u32,
+    /// What the containers of a pod use together whose guest can be one of the pool: the sum of their CPU limits
+    #[arg(long, default_value = "1", value_parser = |text: &str| parse_millis(text), value_name = "CPUS")]
+    pub(crate) vm_pool_cpus: u64,
+    /// The same of memory limits [default: that of a pod that names none]
+    #[arg(long, value_parser = |text: &str| parse_units(text), value_name = "BYTES")]
+    pub(crate) vm_pool_memory: Option<u64>,
     /// Drivers of the host whose devices pods may have, such as nouveau: they are unbound for a pod and bound again after
     /// it. Devices of other drivers are the host's own
     #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
@@ -179,7 +190,14 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     };
     let urls = servers.iter().map(|s| if s.contains("://") { s.clone() } else { format!("http://{s}") });
     let pool = args.pool.map(|pool| (SmolStr::new_static(LABEL_NODE_POOL), SmolStr::new(pool.as_str())));
+    let pool_size = Resources {
+        cpu_millis: args.vm_pool_cpus,
+        memory_bytes: args.vm_pool_memory.unwrap_or(0),
+        ..Resources::ZERO
+    };
+    let vm_pool = VmPoolConfig { guests: args.vm_pool, size: GuestSize::of(pool_size) };
     Ok(AgentConfig {
+        vm_pool: Some(vm_pool).filter(|pool| pool.guests > 0),
         listen: args.listen,
         advertise,
         kernel: match args.kernel.zip(args.modules_dir) {

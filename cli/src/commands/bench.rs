@@ -3,6 +3,7 @@
 //! Both are driven in the same way: the same number of clients and connections, values of the same size on the
 //! same number of keys, one request in flight per client.
 
+mod agent_start;
 mod bind;
 mod compare;
 mod failover;
@@ -39,6 +40,8 @@ pub(crate) enum BenchVerb {
     Failover(failover::FailoverArgs),
     /// From a pod's binding to the first byte of its output
     PodStart(pod_start::PodStartArgs),
+    /// What many starts cost the agent: its processor time, and its memory for each guest
+    AgentStart(agent_start::AgentStartArgs),
     /// Restart, replay, snapshots and memory of one server with many pods
     Scale(scale::ScaleArgs),
     /// What one change among 100,000 pods, and a rollout of 1,000, cost the leader's reconcilers
@@ -133,6 +136,7 @@ pub(crate) async fn run(verb: BenchVerb, context: &Context) -> Result<(), Failur
         }
         BenchVerb::Failover(args) => failover::run(args, context).await,
         BenchVerb::PodStart(args) => pod_start::run(args, context).await,
+        BenchVerb::AgentStart(args) => agent_start::run(args, context).await,
         BenchVerb::Scale(args) => scale::run(args).await,
         BenchVerb::Reconcile(args) => reconcile::run(args).await,
         BenchVerb::Sched(args) => sched::run(args).await,

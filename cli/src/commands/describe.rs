@@ -1,11 +1,14 @@
 //! `describe`: one object with its events, and the pods behind it.
 
+use std::time::Duration;
+
+use bulkhead_proto::v1;
 use bulkhead_types::{Kind, Object};
 use clap::Args;
 
 use super::device::Devices;
 use super::{Context, events};
-use crate::client::Filter;
+use crate::client::{Filter, pod_io};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::output::{describe, emit};
@@ -13,6 +16,8 @@ use crate::target::{self, Target, object_ref};
 
 /// Events that are shown.
 const EVENTS: u32 = 20;
+/// How long a pod's agent may take to say how it started.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct DescribeArgs {
@@ -56,11 +61,27 @@ pub(crate) async fn run(args: DescribeArgs, context: &Context) -> Result<(), Fai
             }
             _ => None,
         };
-        let about =
-            describe::About { directory: &directory, related: &related, history: &history, devices: more };
+        let start = start_of(object, context).await;
+        let (directory, related, history) = (&directory, related.as_slice(), history.as_slice());
+        let about = describe::About { directory, related, history, devices: more, start };
         emit(&format!("{separator}{}", describe::text(object, &about)))?;
     }
     Ok(())
+}
+
+/// What the start of a pod's guest spent its time with, as its node's agent says. One that cannot be asked, or is of a version that
+/// does not know, leaves the rest of the description as it is.
+async fn start_of(object: &Object, context: &Context) -> Option<v1::StartPhasesResponse> {
+    let Object::Pod(pod) = object else { return None };
+    pod.node?;
+    let request = v1::StartPhasesRequest {
+        namespace: pod.meta.namespace.as_ref().map(ToString::to_string).unwrap_or_default(),
+        pod: pod.meta.name.to_string(),
+    };
+    let request = context.client.request(request);
+    let asked =
+        context.client.call_once(|channel| async move { pod_io(channel).start_phases(request).await });
+    tokio::time::timeout(START_TIMEOUT, asked).await.ok()?.ok()
 }
 
 /// What belongs to an object: a Deployment's sets, a workload's pods, a CronJob's jobs, a node's pods.

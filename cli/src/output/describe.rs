@@ -12,6 +12,7 @@ mod queues;
 mod quotas;
 mod running;
 mod sriov;
+mod start;
 mod vertical;
 mod volumes;
 mod workloads;
@@ -98,6 +99,8 @@ pub(crate) struct About<'a> {
     pub(crate) history: &'a [v1::HistoryEntry],
     /// Of a node that reports devices: those, and the names of the pods that hold some.
     pub(crate) devices: Option<NodeView>,
+    /// Of a pod on a node that can be asked: what the start of its guest spent its time with.
+    pub(crate) start: Option<v1::StartPhasesResponse>,
 }
 
 /// The devices of a node.
@@ -112,7 +115,7 @@ pub(crate) struct NodeView {
 
 /// The object, what belongs to it, and what happened to it.
 pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
-    let About { directory, related, history, devices } = about;
+    let About { directory, related, history, devices, start } = about;
     let mut page = Page::default();
     let meta = object.meta();
     page.line("Name", meta.name.as_str());
@@ -139,7 +142,10 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
             node_pools::of_node(&mut page, o);
             devices.iter().for_each(|view| device::node(&mut page, o.spec.gpu.get(), view));
         }
-        Object::Pod(o) => pod(&mut page, o, directory),
+        Object::Pod(o) => {
+            pod(&mut page, o, directory);
+            start.iter().for_each(|start| start::steps(&mut page, o, start));
+        }
         Object::ReplicaSet(o) => replica_set(&mut page, o, related, directory),
         Object::Deployment(o) => deployment(&mut page, o, related, directory),
         Object::StatefulSet(o) => workloads::stateful_set(&mut page, o, related, directory),

@@ -30,15 +30,20 @@ impl Away {
         Status::unavailable(format!("the agent of node {} cannot be reached: {error}", self.node))
     }
 
+    /// Why the agent did not answer, as the client gets it.
+    fn explained(&self, status: Status) -> Status {
+        match status.code() {
+            tonic::Code::Unavailable => self.unreachable(status.message()),
+            _ => status,
+        }
+    }
+
     /// The agent's answer, as the client gets it.
     fn pass_on<T: Send + 'static>(
         &self,
         answer: Result<Response<Streaming<T>>, Status>,
     ) -> Result<Response<Answers<T>>, Status> {
-        let stream = answer.map_err(|status| match status.code() {
-            tonic::Code::Unavailable => self.unreachable(status.message()),
-            _ => status,
-        })?;
+        let stream = answer.map_err(|status| self.explained(status))?;
         let node = self.node.clone();
         // Of itself an agent says a status; a broken connection has a cause here, which is no news to the client.
         let broken = move |status: Status| match std::error::Error::source(&status) {
@@ -130,5 +135,18 @@ impl PodIo for Api {
         let mut away = self.agent_of(&what.namespace, &what.pod, deadline).await?;
         let answer = away.client.port_forward(again(start, requests)).await;
         away.pass_on(answer)
+    }
+
+    async fn start_phases(
+        &self,
+        request: Request<v1::StartPhasesRequest>,
+    ) -> Result<Response<v1::StartPhasesResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let mut away = self.agent_of(&request.namespace, &request.pod, deadline).await?;
+        let answer = tokio::time::timeout_at(deadline, away.client.start_phases(request)).await;
+        let answer =
+            answer.map_err(|_| Status::deadline_exceeded("the pod's agent did not answer in time"))?;
+        answer.map_err(|status| away.explained(status))
     }
 }

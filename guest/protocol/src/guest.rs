@@ -79,6 +79,10 @@ pub struct Hello {
     /// It knows streams; guests of earlier versions do not.
     #[prost(bool, tag = "8")]
     pub streams: bool,
+    /// What the guest's clock shows now: from the start of the kernel to this message, in milliseconds. 0 in guests of earlier
+    /// versions.
+    #[prost(uint64, tag = "90")]
+    pub uptime_ms: u64,
 }
 
 /// Kubernetes' three container states.

@@ -134,7 +134,12 @@ impl GuestSize {
     /// The size for a spec: the sum of limits (requests where there is none) plus overhead.
     #[must_use]
     pub fn new(spec: &bulkhead_types::PodSpec) -> Self {
-        let size = spec.guest_size();
+        Self::of(spec.guest_size())
+    }
+
+    /// The size for containers that may use this together; no memory means that nobody says how much.
+    #[must_use]
+    pub fn of(size: bulkhead_types::Resources) -> Self {
         let memory = if size.memory_bytes == 0 { MEMORY_UNLIMITED_BYTES } else { size.memory_bytes };
         let memory = memory.saturating_add(bulkhead_types::sandbox_overhead(memory).memory_bytes);
         let cpus = size.cpu_millis.div_ceil(1000).clamp(1, CPUS_MAX);

@@ -145,6 +145,7 @@ impl HostLimits {
     #[must_use]
     pub fn new(pod: &PodIntent, size: GuestSize, emulated: bool) -> Self {
         let cpus = u64::from(size.cpus);
+        let whole = Self::of_size(size, emulated);
         let asked = if pod.batch { 0 } else { pod.spec.requests().cpu_millis };
         let mut all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
         let all_limited = all.all(|one| one.limits.cpu_millis.is_some());
@@ -152,13 +153,24 @@ impl HostLimits {
             true => pod.spec.guest_size().cpu_millis.min(cpus * 1000),
             false => cpus * 1000,
         };
+        Self {
+            cpu_shares: (asked.saturating_mul(SHARES_PER_CPU) / 1000).clamp(SHARES_MIN, SHARES_MAX),
+            cpu_millis: guest_millis + OVERHEAD_CPU_MILLIS,
+            ..whole
+        }
+    }
+
+    /// The limits of a guest of this size that has no pod: all of its processors, which have to wait for everybody else's.
+    #[must_use]
+    pub fn of_size(size: GuestSize, emulated: bool) -> Self {
+        let cpus = u64::from(size.cpus);
         let own = OVERHEAD_MEMORY_BYTES
             + size.memory_bytes / OVERHEAD_MEMORY_SHARE
             + cpus * OVERHEAD_MEMORY_PER_CPU;
         let translated = if emulated { TRANSLATED_BYTES_MAX } else { 0 };
         Self {
-            cpu_shares: (asked.saturating_mul(SHARES_PER_CPU) / 1000).clamp(SHARES_MIN, SHARES_MAX),
-            cpu_millis: guest_millis + OVERHEAD_CPU_MILLIS,
+            cpu_shares: SHARES_MIN,
+            cpu_millis: cpus * 1000 + OVERHEAD_CPU_MILLIS,
             memory_bytes: size.memory_bytes.saturating_add(own).saturating_add(translated),
             pids: cpus + OVERHEAD_PIDS,
         }

@@ -37,8 +37,10 @@ pub mod qemu;
 pub mod reason;
 mod record;
 mod session;
+mod start_phases;
 pub mod text;
 pub mod vf_settings;
+mod vm_pool;
 mod volumes;
 
 pub use action::*;
@@ -50,3 +52,5 @@ pub use guard::*;
 pub use input::*;
 pub use note::*;
 pub use record::*;
+pub use start_phases::*;
+pub use vm_pool::*;

@@ -173,6 +173,17 @@ fn devices_of_the_host() {
     );
 }
 
+#[test]
+fn disks_come_later() {
+    check(
+        |q| q.add_spare_ports(2),
+        expect![[r#"
+            -device pcie-root-port,id=spare0,chassis=1,slot=1,addr=0x10.0x0,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=spare1,chassis=2,slot=2,addr=0x10.0x1,multifunction=on,io-reserve=0
+        "#]],
+    );
+}
+
 fn host_device(address: &str, memory_bars_bytes: &[u64]) -> HostDevice {
     HostDevice { address: address.parse().expect("valid"), memory_bars_bytes: memory_bars_bytes.to_vec() }
 }

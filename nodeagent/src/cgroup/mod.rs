@@ -125,6 +125,19 @@ impl Cgroups {
         let group = place.base.join(name);
         self.files.remove(&group).map_err(at(&group))?;
         self.files.make(&group).map_err(at(&group))?;
+        self.limit(place, &group, limits)?;
+        Ok(group)
+    }
+
+    /// Other limits for a guest's groups that are there already.
+    ///
+    /// # Errors
+    /// When one cannot be set.
+    pub(crate) fn change(&self, name: &str, limits: HostLimits) -> io::Result<()> {
+        self.places.iter().try_for_each(|place| self.limit(place, &place.base.join(name), limits))
+    }
+
+    fn limit(&self, place: &Place, group: &Path, limits: HostLimits) -> io::Result<()> {
         for controller in &place.controllers {
             for setting in limits.settings(*controller, place.version) {
                 let file = group.join(setting.file);
@@ -134,7 +147,7 @@ impl Cgroups {
                 }
             }
         }
-        Ok(group)
+        Ok(())
     }
 
     /// Makes the groups of a guest. The answer is the files that its process writes 0 to.

@@ -1,4 +1,4 @@
-//! From an unpacked image to an ext4 file, and from that to a container's writable disk: mkfs.ext4 and qemu-img.
+//! From an unpacked image to an ext4 file, and from that to a container's writable disk: mkfs.ext4, and [`qcow2`].
 
 use std::fs::{self, File};
 use std::io;
@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::digest::ImageDigest;
 use super::error::{ImageError, IoContext as _};
+use super::qcow2;
 
 const BLOCK_LENGTH: u64 = 4096;
 /// What an inode takes on disk, its table entry and a share of bitmaps and directories.
@@ -89,19 +90,18 @@ fn create_file_system(path: &Path, size_bytes: u64, journal: &[&str]) -> Result<
 /// unchanged, as long as the overlay is used.
 ///
 /// # Errors
-/// [`ImageError`] if the base or qemu-img is missing, or the disk is full. An existing overlay is an error as well: it
+/// [`ImageError`] if the base is missing, or the disk is full. An existing overlay is an error as well: it
 /// may belong to a running guest.
 pub fn create_overlay(base: &Path, path: &Path, size_bytes: u64) -> Result<(), ImageError> {
     let base = fs::canonicalize(base).at("find", base)?;
     let base_length = fs::metadata(&base).at("look at", &base)?.len();
-    if path.exists() {
-        let exists = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(ImageError::io("make", path, exists));
-    }
-    let mut command = Command::new("qemu-img");
-    command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&base).arg(path);
-    command.arg(size_bytes.max(base_length).to_string());
-    run(command, "qemu-img", "qemu-utils", path)
+    let file = File::create_new(path).at("make", path)?;
+    qcow2::create(&file, &base.to_string_lossy(), size_bytes.max(base_length)).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::StorageFull => ImageError::DiskFull { path: path.into() },
+            _ => ImageError::io("make", path, error),
+        }
+    })
 }
 
 fn run(

@@ -17,6 +17,7 @@ mod flatten;
 mod layer;
 mod layout;
 mod process;
+mod qcow2;
 mod registry;
 mod store;
 mod watch;

@@ -228,6 +228,24 @@ async fn names_and_policies() {
     }
 }
 
+/// QEMU finds nothing wrong with a disk that was made over this image: it holds what that holds, takes what is written at its end,
+/// and is whole afterwards.
+fn check_disk(image: &Path, disk: &Path) {
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).arg(disk).output().expect("qemu-utils");
+        let said = String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{program} {args:?}: {said}");
+    };
+    run("qemu-img", &["compare", "-q", image.to_str().expect("text")]);
+    run("qemu-img", &["check", "-q"]);
+    let info = Command::new("qemu-img").args(["info", "--output=json"]).arg(disk).output().expect("run");
+    let info: serde_json::Value = serde_json::from_slice(&info.stdout).expect("json");
+    let last = info["virtual-size"].as_u64().expect("a size") - (64 << 10);
+    run("qemu-io", &["-f", "qcow2", "-c", &format!("write -q -P 0xab {last} 64k")]);
+    run("qemu-io", &["-f", "qcow2", "-c", &format!("read -q -P 0xab {last} 64k")]);
+    run("qemu-img", &["check", "-q"]);
+}
+
 #[tokio::test]
 async fn an_overlay_lies_on_the_image() {
     let fixture = Fixture::with_image();
@@ -239,6 +257,12 @@ async fn an_overlay_lies_on_the_image() {
     let info: serde_json::Value = serde_json::from_slice(&info.stdout).expect("json");
     assert_eq!(info["virtual-size"], json!(1 << 30));
     assert_eq!(info["backing-filename"], json!(image.path.canonicalize().expect("there")));
+    assert_eq!(info["backing-filename-format"], json!("raw"));
+    check_disk(&image.path, &overlay);
+    // One whose first table is longer than a cluster.
+    let large = fixture.dir.path().join("large.qcow2");
+    super::super::create_overlay(&image.path, &large, 5 << 40).expect("made");
+    check_disk(&image.path, &large);
     let error = super::super::create_overlay(&image.path, &overlay, 1 << 30).expect_err("exists");
     assert!(error.to_string().starts_with("Cannot make"), "{error}");
     let missing = fixture.dir.path().join("none.ext4");

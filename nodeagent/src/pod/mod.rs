@@ -8,6 +8,7 @@
 
 mod disks;
 mod networks;
+mod pooled;
 mod prepare;
 mod running;
 mod start;
@@ -17,15 +18,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::{Action, Input, StartVm, reason};
+use bulkhead_nodeagent_core::{Action, Input, StartPhase, StartVm, reason};
 use bulkhead_types::{ObjectId, PodIntent};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 use crate::host::Host;
 use crate::image::Image;
 use crate::vm::affinity;
-use crate::{clock, disk, trace};
+use crate::{clock, disk, starts, trace};
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
 
@@ -53,8 +55,17 @@ impl PodHandle {
     ) -> Self {
         let (sender, receiver) = mpsc::channel(ACTIONS_MAX);
         let images = Images::default();
-        let worker =
-            Worker { host, pod, inputs, images, preparing: None, attaching: None, record_error: None, vm };
+        let worker = Worker {
+            host,
+            pod,
+            inputs,
+            images,
+            preparing: None,
+            attaching: None,
+            record_error: None,
+            vm,
+            starting: None,
+        };
         let task = tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
@@ -88,6 +99,8 @@ struct Worker {
     /// The last record could not be written: nothing may start.
     record_error: Option<io::Error>,
     vm: Option<Vm>,
+    /// The span of a start that is being prepared.
+    starting: Option<Span>,
 }
 
 impl Worker {
@@ -152,6 +165,9 @@ impl Worker {
 
     async fn prepare(&mut self, pod: PodIntent) {
         self.stop_preparing().await;
+        let span = start_span(&pod);
+        self.host.starts.begin(self.pod, &span);
+        self.starting = Some(span);
         if !pod.devices.is_empty() {
             let (passthrough, id, devices) = (self.host.passthrough.clone(), pod.id, pod.devices.clone());
             let networks = pod.networks.clone();
@@ -177,13 +193,10 @@ impl Worker {
     }
 
     async fn start(&mut self, start: StartVm) {
-        let span = tracing::info_span!(
-            "pod.start",
-            pod = %start.pod.id, uid = %start.pod.uid, namespace = %start.pod.namespace, name = %start.pod.name,
-            instance = start.instance
-        );
-        trace::set_parent(&span, start.pod.trace_context.as_deref());
+        let span = self.starting.take().unwrap_or_else(|| start_span(&start.pod));
         let instance = start.instance;
+        span.record("instance", instance);
+        self.host.starts.end(self.pod, StartPhase::Room, Some(StartPhase::Disks));
         let images = self.images.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let started = match self.record_error.take() {
             Some(error) => Err(start::StartError::new(
@@ -262,11 +275,23 @@ impl Worker {
     }
 }
 
+/// The span of a pod's start, from when the agent is told of it.
+fn start_span(pod: &PodIntent) -> Span {
+    let span = tracing::info_span!(
+        "pod.start",
+        pod = %pod.id, uid = %pod.uid, namespace = %pod.namespace, name = %pod.name,
+        instance = tracing::field::Empty
+    );
+    trace::set_parent(&span, pod.trace_context.as_deref());
+    span
+}
+
 /// Removes everything of a pod but its record and, if they are kept, its logs.
 fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
     let dir = host.records.pod_dir(pod);
     if !keep_logs {
         host.logs.remove(pod);
+        host.starts.remove(pod);
     }
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -276,7 +301,7 @@ fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
         let entry = entry?;
         match entry.file_name().to_str() {
             Some("record.json") => {}
-            Some("logs") if keep_logs => {}
+            Some("logs" | starts::FILE) if keep_logs => {}
             _ if entry.file_type()?.is_dir() => disk::remove_dir(&entry.path())?,
             _ => disk::remove_file(&entry.path())?,
         }

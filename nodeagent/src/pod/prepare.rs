@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use bulkhead_nodeagent_core::{Input, reason};
+use bulkhead_nodeagent_core::{Input, StartPhase, reason};
 use bulkhead_types::{Container, ImagePullPolicy, PodIntent};
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
@@ -14,8 +14,10 @@ use crate::image::{ImageError, PullPolicy};
 
 /// Gets the images of all containers, one after the other, and tells of each; ends at the first that fails.
 pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs: mpsc::Sender<Input>) {
+    host.starts.start(pod.id, StartPhase::Image);
     let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
     let containers: Vec<Container> = all.cloned().collect();
+    let last = containers.last().map(|container| container.name.clone());
     for container in containers {
         let input = match host.images.pull(&container.image, policy(&container), None).await {
             Ok(image) => {
@@ -32,6 +34,9 @@ pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs:
             },
         };
         let failed = matches!(input, Input::ImageFailed { .. });
+        if !failed && last.as_ref() == Some(&container.name) {
+            host.starts.end(pod.id, StartPhase::Image, Some(StartPhase::Room));
+        }
         if inputs.send(input).await.is_err() || failed {
             return;
         }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
 use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, check_pinned};
-use bulkhead_nodeagent_core::{HostLimits, StartVm, group_name, reason};
+use bulkhead_nodeagent_core::{HostLimits, StartPhase, StartVm, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
@@ -17,7 +18,7 @@ use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
 use super::disks::PlannedDisk;
-use super::{blocking, networks, running};
+use super::{blocking, networks, pooled, running};
 use crate::boot::BootError;
 use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
@@ -140,13 +141,29 @@ pub(super) async fn run(
     let encoded = kept.encode_to_vec();
     let on_disk: Vec<_> = disks.iter().map(|disk| disk.disk.clone()).collect();
     let images = disks.iter().filter_map(PlannedDisk::image).collect();
+    let (disks, written) = (Arc::new(disks), Arc::new(Written { config: encoded, ports: ports.clone() }));
+    let (instance, pod) = (start.instance, start.pod.id);
+    let pooled = pooled::take(host, &start, &disks, &written).instrument(span.clone()).await;
+    if let Some(vm) = pooled {
+        host.starts.taken_from_pool(pod);
+        let (dir, process, bound) = (vm.dir.clone(), vm.into_process(), Some(bound));
+        tracing::info!(parent: span, pid = process.pid, "a guest of the pool is the pod's");
+        return Ok(Launched { process, instance, pod, dir, config, files, ports, bound });
+    }
     let made = dir.clone();
-    let written = (encoded, ports.clone());
-    let making = blocking(move || Ok(make_files(&pod_dir, &made, &disks, &written))).instrument(span.clone());
+    let making = move || Ok(make_files(&pod_dir, &made, &disks, &written));
+    let making = blocking(making).instrument(span.clone());
+    let making = host.starts.over(start.pod.id, StartPhase::Disks, making);
     let attaching = host
         .passthrough
         .attach_to(&start.pod.networks, start.pod.id, &start.pod.devices)
         .instrument(span.clone());
+    let attaching = async {
+        match start.pod.devices.as_slice() {
+            [] => attaching.await,
+            _ => host.starts.over(start.pod.id, StartPhase::Devices, attaching).await,
+        }
+    };
     let (made, devices) = tokio::join!(making, attaching);
     made??;
     let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
@@ -166,6 +183,7 @@ pub(super) async fn run(
         dir: &dir,
         sandbox: host.sandbox,
     });
+    host.starts.start(start.pod.id, StartPhase::Qemu);
     let group = group_name(start.pod.id, start.instance);
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     let groups = host.cgroups.create(&group, limits)?;
@@ -180,7 +198,7 @@ pub(super) async fn run(
         let _ = host.cgroups.remove(&group);
     })?;
     tracing::info!(parent: span, pid = process.pid, "guest started");
-    let (instance, pod, bound) = (start.instance, start.pod.id, Some(bound));
+    let bound = Some(bound);
     Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
 }
 
@@ -248,27 +266,47 @@ fn qemu_error(host: &Host, error: io::Error, dir: &Path) -> StartError {
     }
 }
 
+/// What is kept in a guest's folder beside its disks.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// The guest's configuration, encoded.
+    config: Vec<u8>,
+    ports: Vec<HostPort>,
+}
+
 fn make_files(
     pod_dir: &Path,
     dir: &Path,
     disks: &[PlannedDisk],
-    (config, ports): &(Vec<u8>, Vec<HostPort>),
+    written: &Written,
 ) -> Result<(), StartError> {
-    // What an earlier guest left: its process is gone.
+    clear_pod(pod_dir)?;
+    std::fs::create_dir(dir)?;
+    fill(dir, disks, written)
+}
+
+/// Removes what an earlier guest left: its process is gone.
+pub(super) fn clear_pod(pod_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(pod_dir)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()) {
             disk::remove_dir(&entry.path())?;
         }
     }
-    console::start_over(pod_dir)?;
-    std::fs::create_dir(dir)?;
+    console::start_over(pod_dir)
+}
+
+/// Makes everything in a guest's folder.
+pub(super) fn fill(dir: &Path, disks: &[PlannedDisk], written: &Written) -> Result<(), StartError> {
     disks.iter().try_for_each(|disk| disk.make(dir))?;
-    let path = dir.join(POD_CONFIG);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(config)?;
-    if !ports.is_empty() {
-        std::fs::write(dir.join(HOST_PORTS), serde_json::to_vec(ports).map_err(io::Error::other)?)?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)
+    };
+    write(POD_CONFIG, &written.config)?;
+    if !written.ports.is_empty() {
+        write(HOST_PORTS, &serde_json::to_vec(&written.ports).map_err(io::Error::other)?)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Input, group_name};
+use bulkhead_nodeagent_core::{Input, StartPhase};
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use super::start::Launched;
 use crate::channel::Talk;
 use crate::host::Host;
 use crate::qmp::Qmp;
+use crate::starts::StartOf;
 use crate::vm::command::{GUEST_SOCKET, QMP_SOCKET};
 use crate::vm::console::{self, CONSOLE_LOG};
 use crate::vm::guarded;
@@ -65,6 +66,7 @@ impl Vm {
             files: files_changed,
             started_at_ms,
             start,
+            starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
         };
         let task = watched(watch_over(Arc::clone(host), launched, talk, inputs));
         Self { instance, pid, killer, stop, files, task }
@@ -115,7 +117,7 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     let (logs, streams) = (talk.logs.clone(), talk.streams.clone());
     let log = pod_dir.join(CONSOLE_LOG);
     let mut console = watched(console::record(dir.clone(), log, exited.clone()));
-    let control = watched(control(dir.join(QMP_SOCKET), pod));
+    let control = watched(control(dir.join(QMP_SOCKET), Arc::clone(&talk.starts), pod));
     let ports = watched(host_ports::keep(streams.clone(), ports, bound));
     let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));
     let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
@@ -134,7 +136,7 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     if let Err(error) = disk::remove_dir(&dir) {
         tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
     }
-    let group = group_name(pod, instance);
+    let group = host.group_of(&dir, pod, instance);
     if let Some(limit_bytes) = host.cgroups.out_of_memory(&group) {
         tracing::warn!(%pod, instance, limit_bytes, "the kernel killed the guest for want of memory");
         let _ = inputs.send(Input::VmOutOfMemory { pod, instance, limit_bytes }).await;
@@ -171,11 +173,12 @@ async fn converse(mut talk: Talk, socket: PathBuf, exited: CancellationToken) {
 const RECONNECT: Duration = Duration::from_millis(200);
 
 /// Listens to what QEMU tells of the machine.
-async fn control(path: PathBuf, pod: bulkhead_types::ObjectId) {
+async fn control(path: PathBuf, starts: Arc<StartOf>, pod: bulkhead_types::ObjectId) {
     let mut qmp = match Qmp::negotiate(socket::connect_when_there(&path).await).await {
         Ok(qmp) => qmp,
         Err(error) => return tracing::warn!(%pod, %error, "QEMU cannot be controlled"),
     };
+    starts.end(StartPhase::Qemu, Some(StartPhase::Firmware));
     while let Ok(event) = qmp.next_event().await {
         tracing::debug!(%pod, event = event.event, data = %event.data, "machine event");
     }

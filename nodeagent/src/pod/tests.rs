@@ -30,6 +30,8 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         images: ImageStore::open(data, ImageStoreOptions::default()).expect("a store"),
         logs: LogStore::default(),
         streams: StreamStore::default(),
+        starts: crate::starts::Starts::default(),
+        pool: crate::vm_pool::VmPoolHandle::default(),
         confinement: Confinement::none(QemuUser::Agent, data.join("root"), ConfinementChoice::Off),
         cgroups: Cgroups::open(Arc::new(KernelFiles), None, "agent"),
         boot: Boot::new(data.to_owned(), kernel, PathBuf::from("/nowhere")),

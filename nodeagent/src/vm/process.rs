@@ -79,6 +79,11 @@ impl Process {
         Ok(None)
     }
 
+    /// Waits until it has ended, and leaves it to be reaped by [`Self::wait`].
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        session::register(self.pidfd.try_clone()?)?.readable().await.map(drop)
+    }
+
     /// A handle that can kill the process from elsewhere.
     pub(crate) fn killer(&self) -> io::Result<Killer> {
         Ok(Killer { pidfd: self.pidfd.try_clone()? })

@@ -117,6 +117,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             let hello = Hello {
                 protocol_version: PROTOCOL_VERSION,
                 boot_ms: 1,
+                uptime_ms: 2,
                 kernel_release: "stand-in".to_owned(),
                 configured: pod.is_some(),
                 sandbox_id: pod.as_ref().map(|pod| pod.sandbox_id.clone()).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! From a pod's binding to the first byte of its output, beside a bare boot.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,9 @@ use crate::progress::Progress;
 use crate::time::{now_ms, parse_duration};
 
 const LOGS_POLL: Duration = Duration::from_millis(10);
+const POOL_POLL: Duration = Duration::from_millis(100);
 const NAME: &str = "pod_start.bound_to_output";
+const POOL_NAME: &str = "pod_start.from_pool";
 
 #[derive(Debug, Args)]
 pub(crate) struct PodStartArgs {
@@ -41,6 +44,9 @@ pub(crate) struct PodStartArgs {
     /// What a line of the bare boot's output contains when it is done
     #[arg(long, default_value = "ready", value_name = "TEXT")]
     bare_marker: String,
+    /// The folder of the agent's pool of guests (DATA/vm-pool), on this machine: every start waits until one waits there
+    #[arg(long, value_name = "DIR")]
+    pool: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -51,15 +57,31 @@ pub(crate) async fn run(args: PodStartArgs, context: &Context) -> Result<(), Fai
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for run in 1..=args.runs {
         let _progress = Progress::start(format!("start {run} of {}", args.runs));
+        if let Some(pool) = &args.pool {
+            let waited = tokio::time::timeout(args.start_timeout, pooled_guest(pool)).await;
+            waited.map_err(|_| Failure::new(Class::Unavailable, "no guest of the pool has booted"))?;
+        }
         ours.push(limited(args.start_timeout, start_pod(&args, run, context)).await?);
         if let Some(command) = &args.bare_cmd {
             bare.push(limited(args.start_timeout, boot_bare(command, &args.bare_marker)).await?);
         }
     }
-    let figure = Figure::milliseconds(NAME, median(&mut ours));
+    let name = if args.pool.is_some() { POOL_NAME } else { NAME };
+    let figure = Figure::milliseconds(name, median(&mut ours));
     let figure = if bare.is_empty() { figure } else { figure.beside("bare boot", median(&mut bare)) };
     results.add(figure)?;
     results.finish()
+}
+
+/// Waits until a guest of the pool waits for a pod: the agent marks its folder.
+async fn pooled_guest(pool: &Path) {
+    let is_ready = || {
+        let guests = std::fs::read_dir(pool).into_iter().flatten().flatten();
+        guests.into_iter().any(|guest| guest.path().join("ready").exists())
+    };
+    while !is_ready() {
+        tokio::time::sleep(POOL_POLL).await;
+    }
 }
 
 async fn limited(

@@ -121,6 +121,17 @@ impl v1::pod_io_server::PodIo for Fake {
         Err(Status::unimplemented("not needed by the tests"))
     }
 
+    /// A start whose output has not come yet, of a pod that was bound 12 ms before.
+    async fn start_phases(
+        &self,
+        _: Request<v1::StartPhasesRequest>,
+    ) -> Result<Response<v1::StartPhasesResponse>, Status> {
+        let step = |name: &str, begin_ms, end_ms| v1::StartPhase { name: name.to_owned(), begin_ms, end_ms };
+        let phases =
+            vec![step("image", 0, Some(3)), step("kernel", 150, Some(1_350)), step("output", 1_700, None)];
+        Ok(Response::new(v1::StartPhasesResponse { told_at_ms: 1_012, phases, from_pool: false }))
+    }
+
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let chunk = |data: &'static str, time_ms| {
             Ok(v1::LogChunk { data: data.into(), time_ms, stream: v1::LogStream::Stdout.into() })

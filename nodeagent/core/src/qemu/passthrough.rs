@@ -81,7 +81,30 @@ pub fn check_pinned(meminfo: &str, guest_memory_bytes: u64) -> Result<(), String
     ))
 }
 
+/// What the spare root port of this number is called; also its bus.
+#[must_use]
+pub fn spare_port(number: usize) -> String {
+    format!("spare{number}")
+}
+
 impl QemuCommand {
+    /// Adds root ports behind which nothing is yet: disks can be added there while the guest runs.
+    pub fn add_spare_ports(&mut self, ports: usize) {
+        let port = |number: usize| {
+            let narrow = |number: usize| u8::try_from(number).expect("a board has few ports");
+            let number16 = u16::try_from(number + 1).expect("a board has few ports");
+            let addr = (FIRST_SLOT + narrow(number / PORTS_PER_SLOT), narrow(number % PORTS_PER_SLOT));
+            Device::PcieRootPort(PcieRootPort {
+                id: spare_port(number),
+                chassis: narrow(number + 1),
+                slot: number16,
+                addr,
+                io_reserve_bytes: 0,
+            })
+        };
+        self.devices.extend((0..ports).map(port));
+    }
+
     /// Adds devices of the host, each behind a root port of its own; before all others, which take the places that are left.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ mod leases;
 mod life;
 #[path = "../support/mod.rs"]
 mod support;
+mod vm_pool;
 mod volumes;
 
 use std::fmt::Write as _;

@@ -1,0 +1,158 @@
+//! Guests that are booted before there are pods for them: how many to boot, when, and which pod may have one. Pure.
+//!
+//! ```text
+//!  want() ─► booting ─ booted() ─► idle ─ take() ─► a pod's
+//!               └──── failed() ──────┘      gone: the next is booted, after a wait that grows with failures in a row
+//! ```
+
+use std::collections::BTreeSet;
+
+use crate::{GuestSize, StartVm};
+
+/// Guests of the pool that boot at a time: pods that start go first.
+const BOOTS_MAX: usize = 1;
+/// Wait after the first failure, in milliseconds; doubled with each that follows.
+const RETRY_FIRST_MS: u64 = 1_000;
+/// Longest wait after a failure, in milliseconds.
+const RETRY_LAST_MS: u64 = 60_000;
+/// Disks that can be added to one guest of the pool: that many root ports are free in it.
+pub const VM_POOL_DISKS_MAX: usize = 8;
+/// Most guests of a pool.
+pub const VM_POOL_GUESTS_MAX: u32 = 256;
+
+/// The pool of one node.
+#[derive(Clone, Debug)]
+pub struct VmPool {
+    size: GuestSize,
+    guests: usize,
+    booting: BTreeSet<u64>,
+    idle: BTreeSet<u64>,
+    next: u64,
+    failures: u32,
+    retry_at_ms: u64,
+}
+
+impl VmPool {
+    /// A pool of so many guests of one size. Numbers of guests go on from `first`: a folder that an earlier agent left is of another
+    /// guest.
+    #[must_use]
+    pub fn new(size: GuestSize, guests: u32, first: u64) -> Self {
+        let guests = guests.min(VM_POOL_GUESTS_MAX) as usize;
+        let (booting, idle) = (BTreeSet::new(), BTreeSet::new());
+        Self { size, guests, booting, idle, next: first, failures: 0, retry_at_ms: 0 }
+    }
+
+    /// How large its guests are.
+    #[must_use]
+    pub fn size(&self) -> GuestSize {
+        self.size
+    }
+
+    /// The guest to boot now, if one is missing and may be booted. Its end, good or bad, is told by [`Self::booted`] or
+    /// [`Self::failed`].
+    pub fn want(&mut self, now_ms: u64) -> Option<u64> {
+        let is_full = self.booting.len() + self.idle.len() >= self.guests;
+        if is_full || self.booting.len() >= BOOTS_MAX || now_ms < self.retry_at_ms {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.booting.insert(number);
+        Some(number)
+    }
+
+    /// A guest waits for a pod.
+    pub fn booted(&mut self, number: u64) {
+        if self.booting.remove(&number) {
+            self.idle.insert(number);
+            self.failures = 0;
+        }
+    }
+
+    /// A guest did not boot, or ended while it waited for a pod.
+    pub fn failed(&mut self, number: u64, now_ms: u64) {
+        if self.booting.remove(&number) | self.idle.remove(&number) {
+            let wait_ms =
+                RETRY_FIRST_MS.checked_shl(self.failures).unwrap_or(RETRY_LAST_MS).min(RETRY_LAST_MS);
+            self.retry_at_ms = now_ms.saturating_add(wait_ms);
+            self.failures = self.failures.saturating_add(1).min(16);
+        }
+    }
+
+    /// Gives the guest away that has waited longest.
+    pub fn take(&mut self) -> Option<u64> {
+        self.idle.pop_first()
+    }
+
+    /// When [`Self::want`] should be asked again although nothing happened.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let is_full = self.booting.len() + self.idle.len() >= self.guests;
+        (!is_full && self.booting.len() < BOOTS_MAX).then_some(self.retry_at_ms)
+    }
+}
+
+/// Why a pod's guest cannot be one of a pool whose guests have this size; `None`: it can.
+///
+/// What a guest has from its start cannot be given to one that runs already: its size, a guard as its parent, devices of the host.
+#[must_use]
+pub fn unfit_for_pool(start: &StartVm, disks: usize, size: GuestSize) -> Option<&'static str> {
+    let pod = &start.pod;
+    [
+        (start.size != size, "it is of another size"),
+        (start.lease_until_ms.is_some(), "it must be unique, which needs a guard from the start"),
+        (!pod.devices.is_empty() || !pod.networks.is_empty(), "it has devices of the host"),
+        (!pod.claims.is_empty(), "it has volumes of claims"),
+        (disks > VM_POOL_DISKS_MAX, "it has too many disks"),
+    ]
+    .into_iter()
+    .find_map(|(holds, why)| holds.then_some(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: GuestSize = GuestSize { cpus: 1, memory_bytes: 160 << 20 };
+
+    #[test]
+    fn a_pool_is_filled_one_by_one_and_refilled() {
+        let mut pool = VmPool::new(SIZE, 2, 7);
+        assert_eq!((pool.take(), pool.deadline_ms()), (None, Some(0)));
+        assert_eq!((pool.want(0), pool.want(0)), (Some(7), None), "one at a time");
+        assert_eq!(pool.deadline_ms(), None, "the boot's end is waited for");
+        pool.booted(7);
+        assert_eq!(pool.want(1), Some(8));
+        assert_eq!(pool.take(), Some(7), "also while another boots");
+        pool.booted(8);
+        assert_eq!(pool.want(2), Some(9));
+        pool.booted(9);
+        assert_eq!((pool.want(3), pool.deadline_ms()), (None, None), "it is full");
+        assert_eq!((pool.take(), pool.take(), pool.take()), (Some(8), Some(9), None), "oldest first");
+        pool.booted(7);
+        assert_eq!(pool.take(), None, "one that was given away does not come back");
+    }
+
+    #[test]
+    fn boots_that_fail_are_tried_again_ever_later() {
+        let mut pool = VmPool::new(SIZE, 1, 0);
+        let mut now_ms = 0;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let number = pool.want(now_ms).expect("it is missing");
+            pool.failed(number, now_ms);
+            pool.failed(number, now_ms);
+            let at_ms = pool.deadline_ms().expect("it is missing");
+            assert_eq!(pool.want(at_ms - 1), None);
+            waits.push((at_ms - now_ms) / 1_000);
+            now_ms = at_ms;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        let number = pool.want(now_ms).expect("it is missing");
+        pool.booted(number);
+        pool.failed(number, now_ms);
+        assert_eq!(pool.deadline_ms(), Some(now_ms + 1_000), "one that booted ends the row");
+        let mut none = VmPool::new(SIZE, 0, 0);
+        assert_eq!((none.want(0), none.deadline_ms()), (None, None));
+    }
+}

@@ -1,0 +1,114 @@
+//! A guest of the pool becomes a pod's: its disks are made in the guest's folder, opened here, and added by descriptor; then the pod gets
+//! a link to that folder, and with it the guest is the pod's, also for the next agent.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::sync::Arc;
+
+use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, spare_port};
+use bulkhead_nodeagent_core::{HostLimits, StartVm, unfit_for_pool};
+use serde_json::json;
+
+use super::blocking;
+use super::disks::PlannedDisk;
+use super::start::{StartError, Written, clear_pod, fill};
+use crate::error::chain;
+use crate::host::Host;
+use crate::qmp::Qmp;
+use crate::vm_pool::PooledVm;
+
+/// A guest for this pod, with its disks, if the pool has one that fits. One that cannot be furnished ends, and the pod gets a guest of its
+/// own.
+pub(super) async fn take(
+    host: &Host,
+    start: &StartVm,
+    disks: &Arc<Vec<PlannedDisk>>,
+    written: &Arc<Written>,
+) -> Option<PooledVm> {
+    let size = host.pool.size()?;
+    if let Some(why) = unfit_for_pool(start, disks.len(), size) {
+        tracing::debug!(pod = %start.pod.id, why, "the pod's guest is none of the pool");
+        return None;
+    }
+    let mut vm = host.pool.take().await?;
+    match furnish(host, start, &mut vm, disks, written).await {
+        Ok(()) => Some(vm),
+        Err(error) => {
+            tracing::warn!(pod = %start.pod.id, error = error.message, "a guest of the pool is of no use");
+            let (dir, group) = (vm.dir.clone(), vm.group());
+            vm.end().await;
+            let _ = host.cgroups.remove(&group);
+            let removed = blocking(move || crate::disk::remove_dir(&dir)).await;
+            if let Err(error) = removed {
+                tracing::debug!(%error, "what it left is removed by the next agent");
+            }
+            None
+        }
+    }
+}
+
+async fn furnish(
+    host: &Host,
+    start: &StartVm,
+    vm: &mut PooledVm,
+    disks: &Arc<Vec<PlannedDisk>>,
+    written: &Arc<Written>,
+) -> Result<(), StartError> {
+    let mut qmp = vm.qmp.take().ok_or_else(|| io::Error::other("it was furnished before"))?;
+    let (pod_dir, dir) = (host.records.pod_dir(start.pod.id), vm.dir.clone());
+    let made = {
+        let (disks, written) = (Arc::clone(disks), Arc::clone(written));
+        blocking(move || {
+            Ok(clear_pod(&pod_dir).map_err(StartError::from).and_then(|()| fill(&dir, &disks, &written)))
+        })
+    };
+    made.await??;
+    let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
+    host.cgroups.change(&vm.group(), limits)?;
+    for (number, disk) in disks.iter().enumerate() {
+        add(&mut qmp, vm, number, disk).await.map_err(|error| io::Error::other(chain(&*error)))?;
+    }
+    let link = host.records.pod_dir(start.pod.id).join(start.instance.to_string());
+    std::os::unix::fs::symlink(&vm.dir, link)?;
+    Ok(())
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Adds one disk. QEMU is given open files: paths mean nothing in its jail.
+async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk) -> Result<(), AnyError> {
+    let disk = &planned.disk;
+    // Nobody but the agent can make a file of this name there: it was made anew.
+    let file = OpenOptions::new().read(true).write(true).open(vm.dir.join(&disk.file))?;
+    let filename = qmp.add_file(&file).await?;
+    let node = format!("file{number}");
+    let driver = match disk.driver {
+        BlockDriver::Raw => "raw",
+        BlockDriver::Qcow2 => "qcow2",
+    };
+    let mut backend = json!({
+        "driver": driver,
+        "node-name": node,
+        "discard": "unmap",
+        "cache": { "direct": false, "no-flush": !disk.is_kept },
+        "file": { "driver": "file", "filename": filename },
+    });
+    if let Some(image) = planned.image() {
+        let filename = qmp.add_file(&File::open(image)?).await?;
+        backend["backing"] = json!({
+            "driver": "raw",
+            "read-only": true,
+            "file": { "driver": "file", "filename": filename, "read-only": true },
+        });
+    }
+    qmp.execute("blockdev-add", backend).await?;
+    let device = json!({
+        "driver": "virtio-blk-pci",
+        "id": format!("disk{number}"),
+        "bus": spare_port(number),
+        "drive": node,
+        "serial": disk.serial,
+    });
+    qmp.execute("device_add", device).await?;
+    Ok(())
+}
