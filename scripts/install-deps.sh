@@ -12,6 +12,7 @@ needs=(
   skopeo:skopeo                      # pushes them
   docker-registry:docker-registry    # a registry on loopback
   ip:iproute2                        # hosts of their own for the servers of make torture
+  nft:nftables                       # the guests' network
   fsfreeze:util-linux                # disks that hang, there
   etcd:etcd-server                   # the yardstick of make bench
 )
