@@ -13,6 +13,7 @@ needs=(
   nvme:nvme-cli                      # functions of the hardware lab
   docker-registry:docker-registry    # a registry on loopback
   ip:iproute2                        # hosts of their own for the servers of make torture
+  nft:nftables                       # the guests' network
   fsfreeze:util-linux                # disks that hang, there
   etcd:etcd-server                   # the yardstick of make bench
 )

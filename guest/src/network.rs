@@ -138,5 +138,8 @@ pub(crate) fn resolv_conf(pod: &PodConfig) -> String {
     if !pod.search_domains.is_empty() {
         let _ = writeln!(text, "search {}", pod.search_domains.join(" "));
     }
+    if !pod.resolver_options.is_empty() {
+        let _ = writeln!(text, "options {}", pod.resolver_options.join(" "));
+    }
     text
 }

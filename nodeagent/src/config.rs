@@ -10,6 +10,7 @@ use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
 use crate::VmPoolConfig;
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
+use crate::network::NetworkOptions;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -79,6 +80,8 @@ pub struct AgentConfig {
     pub confinement: ConfinementChoice,
     /// The control group, from the hierarchies' roots, below which guests' processes get theirs; unset: they get none.
     pub cgroup_parent: Option<String>,
+    /// The guests' network.
+    pub network: NetworkOptions,
     /// The program, with arguments, that becomes the guard of a guest that must be unique: it calls
     /// [`crate::run_guard`].
     pub guard: Vec<OsString>,
@@ -127,6 +130,7 @@ impl AgentConfig {
             qemu_user: None,
             confinement: ConfinementChoice::BestEffort,
             cgroup_parent: Some(CGROUP_PARENT_DEFAULT.to_owned()),
+            network: NetworkOptions::default(),
             guard: vec![OsString::from("bulkhead-fence-guard")],
             cpu_millis: None,
             numa_policy: NumaPolicy::None,

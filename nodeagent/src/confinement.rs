@@ -170,6 +170,7 @@ impl Confinement {
             files: BTreeMap::new(),
             devices: Vec::new(),
             locked_bytes: None,
+            tap: None,
         }
     }
 

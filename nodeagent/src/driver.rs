@@ -163,6 +163,7 @@ impl Driver {
                 "devices that no pod has any more are not given back; the next start tries again"
             );
         }
+        self.recover_network(&vms).await;
         let live = vms.iter().filter(|vm| vm.running);
         let live = live.map(|vm| {
             let (pod, instance) = (vm.record.pod, vm.record.instance);
@@ -172,6 +173,22 @@ impl Driver {
         self.host.cgroups.keep_only(&live);
         self.agent.handle(clock::boot_ms(), Input::Recovered { vms, lease_until_ms });
         Ok(())
+    }
+
+    /// What connects guests is brought to where it shall be. What the host does not do then is tried again by the next start.
+    async fn recover_network(&self, vms: &[RecoveredVm]) {
+        let Some(network) = self.host.network.clone() else { return };
+        let live = vms.iter().filter(|vm| vm.running);
+        let live: Vec<_> =
+            live.filter_map(|vm| Some((vm.record.pod, vm.record.instance, vm.record.address?))).collect();
+        let recovered = tokio::task::spawn_blocking(move || network.recover(&live)).await;
+        match recovered {
+            Ok(Ok(lost)) => lost.iter().for_each(|tap| {
+                tracing::error!(tap, "the tap of a guest is gone: it has no network until it starts again");
+            }),
+            Ok(Err(error)) => tracing::error!(%error, "guests may have no network"),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Processes in this data directory that were not adopted have no place here.

@@ -47,6 +47,12 @@ pub enum AgentError {
         /// What was seen.
         reason: String,
     },
+    /// The guests' network was demanded and cannot be made.
+    #[error("No network for guests ({reason}); use --network auto or --network none")]
+    NoNetwork {
+        /// What failed, with its remedy.
+        reason: String,
+    },
     /// The listening socket cannot be made.
     #[error("Cannot listen on {address}; choose another --listen")]
     Listen {

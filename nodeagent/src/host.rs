@@ -16,6 +16,7 @@ use crate::cgroup::Cgroups;
 use crate::confinement::Confinement;
 use crate::image::ImageStore;
 use crate::logs::LogStore;
+use crate::network::Network;
 use crate::passthrough::Passthrough;
 use crate::records::Records;
 use crate::starts::Starts;
@@ -48,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) lease_until_ms: watch::Sender<u64>,
     /// The devices of guests.
     pub(crate) passthrough: Passthrough,
+    /// The guests' network; unset: they have none.
+    pub(crate) network: Option<Arc<Network>>,
     pub(crate) accel: Accel,
     /// QEMU's system call filter works here.
     pub(crate) sandbox: bool,

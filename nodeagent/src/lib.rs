@@ -13,7 +13,7 @@
 //! happened. Guests outlive the agent: the next one adopts them. Those that must be unique do so only until the
 //! node's lease is over: each has a guard ([`run_guard`]), a process of its own.
 //!
-//! Guests have no network card yet. Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
+//! Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
 mod belonging;
 pub mod boot;
@@ -35,6 +35,7 @@ pub mod image;
 mod lab;
 mod logs;
 mod machine;
+mod network;
 mod passthrough;
 mod pod;
 mod podio;
@@ -54,12 +55,14 @@ use std::sync::Arc;
 
 use bulkhead_nodeagent_core::{Agent, text};
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
+use bulkhead_types::LABEL_POD_NETWORK;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
+pub use bulkhead_nodeagent_core::network::PodRange;
 pub use cgroup::CGROUP_PARENT_DEFAULT;
 pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
 pub use confinement::parse_qemu_user;
@@ -69,6 +72,7 @@ pub use guard::run_guard;
 #[cfg(feature = "lab")]
 pub use lab::run_lab;
 pub use machine::MachineTree;
+pub use network::{NetworkChoice, NetworkOptions};
 pub use streams::{GuestStream, GuestStreams};
 pub use vm_pool::VmPoolConfig;
 
@@ -116,11 +120,20 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         Some(address) => address.clone(),
         None => listener.local_addr().unwrap_or(config.listen).to_string(),
     };
-    let facts = facts::gather(&config, &address, &accelerator);
+    let mut facts = facts::gather(&config, &address, &accelerator);
+    if host.network.is_some() {
+        facts.labels.insert(LABEL_POD_NETWORK.into(), "true".into());
+    }
+    // No pod comes here that could get no address.
+    let range = host.network.as_ref().map(|network| network.range());
+    facts.pods_max = range.map_or(facts.pods_max, |range| facts.pods_max.min(range.capacity()));
     let names = podio::Names::default();
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-    let agent = Agent::new(core_config(&config, &facts));
+    let mut core = core_config(&config, &facts);
+    core.pod_range = range;
+    core.host_ip = network::ip_of(&address);
+    let agent = Agent::new(core);
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
     let session =
@@ -160,6 +173,12 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
         let _ = pooling.await;
     }
     ended.cgroups.close();
+    if let Some(network) = ended.network.clone() {
+        let closed = tokio::task::spawn_blocking(move || network.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%error, "the guests' network is left as it is");
+        }
+    }
     drop(data);
     Ok(())
 }
@@ -176,6 +195,7 @@ async fn open_host(
         confinement::Confinement::find_out(config, data).await.at("try to shut guests in below", data)?;
     let (mut accelerator, sandbox) = accelerator(config, &boot, boot_id, &confinement).await?;
     let cgroups = control_groups(config, &confinement, &mut accelerator);
+    let network = open_network(config, &mut accelerator).await?;
     let passthrough =
         passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from)
             .map(|passthrough| passthrough.with_sriov_devices(&config.sriov_devices));
@@ -194,11 +214,49 @@ async fn open_host(
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),
         passthrough: passthrough.at("read the notes on devices below", data)?,
+        network,
         accel: accelerator.accel,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
     };
     Ok((Arc::new(host), accelerator))
+}
+
+/// The guests' network, as far as it was asked for. What the machine does not permit becomes a warning, unless it was demanded.
+async fn open_network(
+    config: &AgentConfig,
+    accelerator: &mut probe::Accelerator,
+) -> Result<Option<Arc<network::Network>>, AgentError> {
+    let (options, key) = (config.network.clone(), crc32c::crc32c(own_name(config).as_bytes()));
+    let opened = tokio::task::spawn_blocking(move || network::Network::of_host(&options, key));
+    match opened.await {
+        Ok(Ok(opened)) => {
+            let (network, problems) = opened.unzip();
+            problems.into_iter().flatten().for_each(|problem| warn(accelerator, &problem));
+            Ok(network.map(Arc::new))
+        }
+        Ok(Err(error)) if config.network.is_demanded() => {
+            Err(AgentError::NoNetwork { reason: error::chain(&error) })
+        }
+        Ok(Err(error)) => {
+            warn(accelerator, &format!("guests have no network: the agent {error}"));
+            Ok(None)
+        }
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// What tells agents of one machine apart.
+fn own_name(config: &AgentConfig) -> String {
+    format!("{}-{:08x}", config.name, crc32c::crc32c(config.data_dir.as_os_str().as_encoded_bytes()))
+}
+
+/// Warns of something, in the log and of the node.
+fn warn(accelerator: &mut probe::Accelerator, warning: &str) {
+    tracing::warn!("{warning}");
+    let mut warning = text::message(warning);
+    warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
+    accelerator.warnings.push(warning);
 }
 
 fn open_images(config: &AgentConfig) -> Result<image::ImageStore, AgentError> {
@@ -216,15 +274,11 @@ fn control_groups(
     accelerator: &mut probe::Accelerator,
 ) -> cgroup::Cgroups {
     // Several agents of one machine have groups of their own.
-    let path = config.data_dir.as_os_str().as_encoded_bytes();
-    let own = format!("{}-{:08x}", config.name, crc32c::crc32c(path));
+    let own = own_name(config);
     let files = Arc::new(cgroup::KernelFiles);
     let cgroups = cgroup::Cgroups::open(files, config.cgroup_parent.as_deref(), &own);
     for warning in confinement.warnings().iter().chain(cgroups.problems()) {
-        tracing::warn!("{warning}");
-        let mut warning = text::message(warning);
-        warning.truncate(warning.floor_char_boundary(WARNING_LENGTH_MAX));
-        accelerator.warnings.push(warning);
+        warn(accelerator, warning);
     }
     cgroups
 }

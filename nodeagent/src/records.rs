@@ -140,6 +140,7 @@ mod tests {
             sandbox_restarts: 1,
             started: true,
             guarded: false,
+            address: Some(std::net::Ipv4Addr::new(10, 128, 7, 2)),
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),
         }

@@ -153,6 +153,7 @@ fn jail(dir: &Path) -> Jail {
         files: [].into(),
         devices: Vec::new(),
         locked_bytes: None,
+        tap: None,
     }
 }
 

@@ -272,6 +272,10 @@ container_status: ContainerStatus {
     name: small(), state: container_state(), last_termination: of(termination().prop_map(Box::new)),
     restart_count: any::<u32>(), ready: any::<bool>(), image_digest: small(),
 });
+record!(/// Any addresses of a pod.
+pod_addresses: PodAddresses {
+    pod_ips: vec(any::<std::net::IpAddr>(), 0..3), host_ip: of(any::<std::net::IpAddr>()),
+});
 record!(/// Any pod status.
 pod_status: PodStatus {
     phase: select(vec![PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed]),
@@ -280,7 +284,7 @@ pod_status: PodStatus {
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
     devices: rare(vec(allocated_device(), 0..3)), networks: rare(vec(network_attachment(), 0..3)),
-    cpus: rare(pod_cpus()),
+    cpus: rare(pod_cpus()), addresses: rare(pod_addresses()),
 });
 record!(/// Any pod.
 pod: Pod {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_nodeagent_core::network::PodRange;
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS,
@@ -74,6 +75,14 @@ pub(crate) struct AgentHost {
     pub(crate) gpu: Option<GpuIntent>,
 }
 
+/// The addresses of a node's guests: the smallest range in which each of its pods has one.
+fn pod_range(number: u32, pods_max: u32) -> PodRange {
+    let fits = |prefix: &u32| (1u32 << (32 - prefix)) - 3 >= pods_max;
+    let prefix = (24..=30).rev().find(fits).unwrap_or(24);
+    let text = format!("10.{}.{}.0/{prefix}", 200 + number / 256, number % 256);
+    text.parse().expect("a range")
+}
+
 impl AgentHost {
     pub(crate) fn host(&self) -> Host {
         Host::Agent(self.number)
@@ -92,6 +101,8 @@ impl AgentHost {
             stop_margin_ms: 1000,
             power_off_deadline_ms: 3000,
             retry_ms: 2000,
+            // Nodes' ranges are apart; as small as the node's pods allow, so that addresses are used again soon.
+            pod_range: Some(pod_range(self.number, self.pods_max)),
             ..AgentConfig::new(node_name(self.number).as_str(), self.allocatable, self.pods_max)
         }
     }

@@ -179,14 +179,11 @@ impl World {
             .collect();
         let verdict = devices::held(&held, CARD_MIB * DEVICE_MEMORY_UNIT_BYTES);
         self.judge(verdict);
-        if self.options.node.functions > 0 {
-            let guests = self.agents.iter().flat_map(|host| host.hypervisor.guests.iter());
-            let held: Vec<(ObjectId, IpAddr)> = guests
-                .flat_map(|(pod, guest)| guest.addresses.iter().map(|address| (*pod, *address)))
-                .collect();
-            let verdict = networks::held(&held);
-            self.judge(verdict);
-        }
+        let guests = self.agents.iter().flat_map(|host| host.hypervisor.guests.iter());
+        let held: Vec<(ObjectId, IpAddr)> =
+            guests.flat_map(|(pod, guest)| guest.addresses.iter().map(|address| (*pod, *address))).collect();
+        let verdict = networks::held(&held);
+        self.judge(verdict);
     }
 }
 

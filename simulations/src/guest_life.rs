@@ -241,7 +241,8 @@ impl World {
         let boot_us = host.rng.range(50_000, self.options.node.boot_us_max);
         let is_mute = host.rng.chance(mute);
         let devices = devices::of_guest(&start.pod);
-        let addresses = start.pod.networks.iter().filter_map(|one| one.address).collect();
+        let own = start.address.map(std::net::IpAddr::from);
+        let addresses = start.pod.networks.iter().filter_map(|one| one.address).chain(own).collect();
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
         guest.guard = guard;
         guest.devices = devices;

@@ -23,7 +23,7 @@ pub(crate) struct Guest {
     pub devices: Vec<AllocatedDevice>,
     /// The CPUs that it has for itself.
     pub cpus: Option<CpuSet>,
-    /// Its addresses in SR-IOV networks.
+    /// Its addresses, on its node's network and in SR-IOV networks.
     pub addresses: Vec<std::net::IpAddr>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,

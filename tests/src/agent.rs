@@ -103,6 +103,10 @@ impl Agent {
         command.args(["--server", &self.servers, "agent", "--name", &self.name, "--listen", &self.listen]);
         command.args(["--cpu", "4", "--memory", "2Gi", "--data-dir"]).arg(self.data_dir());
         command.args(["--cgroup-parent", &self.cgroups.parent]);
+        if !self.options.iter().any(|option| option.starts_with("--network")) {
+            // Who is killed leaves a bridge behind for its next life.
+            command.args(["--network", "none"]);
+        }
         command.arg("--kernel-dir").arg(kernel_dir).arg("--guest").arg(guest).args(&self.options);
         self.process = Some(Process::start(&self.dir, &self.name, &mut command));
     }

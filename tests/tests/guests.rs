@@ -1,5 +1,8 @@
 //! Real guests under QEMU: output, exit codes, restarts, and what survives whom.
 
+#[path = "guests/network.rs"]
+mod network;
+
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
 //! `agent`: runs the guest VMs of this machine.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
-    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource,
-    PODS_MAX_DEFAULT, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig, hardware::PciId, parse_qemu_user,
+    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource, NetworkChoice,
+    NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig, hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, Resources, check_label_key, check_label_value, parse_millis,
@@ -39,6 +39,18 @@ pub(crate) enum Confinement {
     Required,
     /// Not at all: to look for mistakes only.
     Off,
+}
+
+/// Whether guests have a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestNetwork {
+    /// Where this machine lets the agent make it; elsewhere none, which is a warning of the node.
+    #[default]
+    Auto,
+    /// A card on a bridge of the agent's, or the agent does not start.
+    Bridge,
+    /// No card.
+    None,
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +97,25 @@ pub(crate) struct AgentArgs {
     /// the host
     #[arg(long, default_value = CGROUP_PARENT_DEFAULT, value_parser = parse_cgroup_parent, value_name = "PATH")]
     pub(crate) cgroup_parent: String,
+    /// Whether guests have a network
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network: GuestNetwork,
+    /// The addresses of this node's guests, such as 10.128.3.0/24; no two nodes whose pods talk to each other have the same
+    /// [default: one below 10.128.0.0/9 that this machine does not use]
+    #[arg(long, value_parser = |text: &str| text.parse::<PodRange>(), value_name = "RANGE")]
+    pub(crate) pod_cidr: Option<PodRange>,
+    /// MTU of the guests' network, in bytes [default: that of the default route]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1280..=65521), value_name = "BYTES")]
+    pub(crate) network_mtu: Option<u32>,
+    /// Whether guests reach anybody but each other: masqueraded, so that nobody reaches them
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) egress: bool,
+    /// Name servers of guests instead of those of --resolv-conf
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS,...")]
+    pub(crate) cluster_dns: Vec<Ipv4Addr>,
+    /// Where the machine's name servers stand; those of its loopback are none for guests
+    #[arg(long, default_value = "/etc/resolv.conf", value_name = "FILE")]
+    pub(crate) resolv_conf: PathBuf,
     /// Processor time that pods may reserve, such as 8 or 1500m [default: what the machine has, less a reserve]
     #[arg(long, value_parser = |text: &str| parse_millis(text))]
     pub(crate) cpu: Option<u64>,
@@ -218,6 +249,18 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
             Confinement::Off => ConfinementChoice::Off,
         },
         cgroup_parent: Some(args.cgroup_parent).filter(|parent| parent != NO_CGROUPS),
+        network: NetworkOptions {
+            choice: match args.network {
+                GuestNetwork::Auto => NetworkChoice::Auto,
+                GuestNetwork::Bridge => NetworkChoice::Bridge,
+                GuestNetwork::None => NetworkChoice::None,
+            },
+            pod_cidr: args.pod_cidr,
+            mtu: args.network_mtu,
+            egress: args.egress,
+            cluster_dns: args.cluster_dns,
+            resolv_conf: args.resolv_conf,
+        },
         guard: vec![THIS_PROGRAM.into(), GUARD_VERB.into()],
         cpu_millis: args.cpu,
         numa_policy: args.topology_manager_policy,
@@ -301,6 +344,15 @@ mod tests {
         let strict = strict.expect("understood");
         assert_eq!(strict.qemu_user, Some(QemuUser::Range { first: 7, last: 9 }));
         assert_eq!((strict.confinement, strict.cgroup_parent), (ConfinementChoice::Required, None));
+        assert_eq!(
+            usual.network,
+            NetworkOptions { choice: NetworkChoice::Auto, ..NetworkOptions::default() }
+        );
+        let options = ["--network", "bridge", "--pod-cidr", "10.1.2.0/24", "--egress", "false"];
+        let network = parse(&options).expect("understood").network;
+        assert_eq!((network.choice, network.egress), (NetworkChoice::Bridge, false));
+        assert_eq!(network.pod_cidr.map(|range| range.to_string()).as_deref(), Some("10.1.2.0/24"));
+        assert!(parse(&["--pod-cidr", "10.1.2.3/24"]).is_none() && parse(&["--network-mtu", "64"]).is_none());
         assert!(parse(&["--qemu-user", "root"]).is_none() && parse(&["--confinement", "maybe"]).is_none());
     }
 

@@ -275,6 +275,13 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
         page.line("Preempted by", name);
     }
     page.line("Status", pod_status(pod));
+    if let Some(told) = status.addresses.get() {
+        let ips: Vec<String> = told.pod_ips.iter().map(ToString::to_string).collect();
+        page.line("IP", ips.join(", "));
+        if let Some(host_ip) = told.host_ip {
+            page.line("Host IP", host_ip.to_string());
+        }
+    }
     page.optional("Reason", &status.reason);
     page.optional("Message", &status.message);
     page.line(

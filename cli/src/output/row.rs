@@ -60,7 +60,9 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::Node, false) => &["NAME", "STATUS", "AGE", "VERSION", "CPU", "MEMORY"],
         (Kind::Node, true) => NODE_WIDE,
         (Kind::Pod, false) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE"],
-        (Kind::Pod, true) => &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE", "IMAGES", "MESSAGE"],
+        (Kind::Pod, true) => {
+            &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "NODE", "IP", "IMAGES", "MESSAGE"]
+        }
         (Kind::ReplicaSet, false) => &["NAME", "DESIRED", "CURRENT", "READY", "AGE"],
         (Kind::ReplicaSet, true) => {
             &["NAME", "DESIRED", "CURRENT", "READY", "AGE", "REVISION", "CONTAINERS", "IMAGES", "SELECTOR"]
@@ -269,7 +271,9 @@ fn pod(pod: &Pod, directory: &Directory) -> (Vec<String>, Vec<String>) {
         age(pod.meta.created_at_ms),
         node,
     ];
-    (middle, vec![images(&pod.spec.containers), or_none(pod.status.message.as_str())])
+    let address = pod.status.addresses.get().and_then(|told| told.pod_ips.first());
+    let address = address.map_or_else(|| NONE.to_owned(), ToString::to_string);
+    (middle, vec![address, images(&pod.spec.containers), or_none(pod.status.message.as_str())])
 }
 
 /// What stands in a pod's STATUS column: the most telling of its phase and its containers' states.

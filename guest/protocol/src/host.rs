@@ -144,6 +144,9 @@ pub struct PodConfig {
     /// Group that owns the pod's volumes; absent means root's.
     #[prost(uint32, optional, tag = "17")]
     pub fs_group: Option<u32>,
+    /// Words of the `options` line of /etc/resolv.conf.
+    #[prost(string, repeated, tag = "50")]
+    pub resolver_options: Vec<String>,
 }
 
 /// One container. What it executes is never printed: it may hold secrets.

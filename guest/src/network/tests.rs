@@ -29,10 +29,11 @@ fn name_files() {
         nameservers: vec!["10.0.0.2".into()],
         search_domains: vec!["a.b".into(), "b".into()],
         host_aliases: vec!["10.9.9.9 db".into()],
+        resolver_options: vec!["ndots:5".into(), "rotate".into()],
         ..Default::default()
     };
     assert!(hosts_file(&pod).ends_with("10.1.0.7\tweb-0\n10.9.9.9 db\n"));
-    assert_eq!(resolv_conf(&pod), "nameserver 10.0.0.2\nsearch a.b b\n");
+    assert_eq!(resolv_conf(&pod), "nameserver 10.0.0.2\nsearch a.b b\noptions ndots:5 rotate\n");
     pod.interfaces.pop();
     assert!(hosts_file(&pod).contains("127.0.1.1\tweb-0\n"), "no primary interface");
 }

@@ -1,6 +1,7 @@
 //! What the agent wants done.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_types::{AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles};
 use smol_str::SmolStr;
@@ -112,6 +113,10 @@ pub struct StartVm {
     /// agent's monotonic clock in milliseconds, or at a later one that it was told since. Once that is over it must not
     /// start: `VmStartFailed`.
     pub lease_until_ms: Option<u64>,
+    /// The guest's address; unset: it has no network.
+    pub address: Option<Ipv4Addr>,
+    /// Its node's, which its containers may be told.
+    pub host_ip: Option<IpAddr>,
 }
 
 /// How large a guest is.

@@ -191,6 +191,19 @@ impl Agent {
             }
             self.pods.insert(pod.id, pod);
         }
+        self.keep_addresses_apart();
+    }
+
+    /// The record of a pod of which nothing was left may name an address that was another's by then: whoever lives has it.
+    fn keep_addresses_apart(&mut self) {
+        let lives = |pod: &Pod| pod.process_may_exist();
+        let mut taken: BTreeSet<_> =
+            self.pods.values().filter(|pod| lives(pod)).filter_map(Pod::address).collect();
+        for pod in self.pods.values_mut().filter(|pod| !lives(pod)) {
+            if pod.address().is_some_and(|address| !taken.insert(address)) {
+                pod.forget_address();
+            }
+        }
     }
 
     fn join(&mut self, now_ms: u64, joined: Joined) {
@@ -328,6 +341,7 @@ impl Agent {
         env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
         env.volumes = volumes;
+        env.addresses = pods.values().filter_map(Pod::address).collect();
         pods.values_mut().for_each(|pod| pod.step(&mut env));
         self.pods = pods;
     }
@@ -345,6 +359,7 @@ impl Agent {
             free: Resources::ZERO,
             free_slots: 0,
             volumes: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             actions: &mut self.actions,
         }
     }

@@ -1,7 +1,11 @@
 //! What an operator can set, with its defaults.
 
+use std::net::IpAddr;
+
 use bulkhead_types::Resources;
 use smol_str::SmolStr;
+
+use crate::network::PodRange;
 
 /// First wait before a guest is started again, in milliseconds (Kubernetes' crash-loop back-off).
 pub const BACKOFF_BASE_MS: u64 = 10_000;
@@ -38,6 +42,10 @@ pub struct AgentConfig {
     pub power_off_deadline_ms: u64,
     /// Until a kill or a clean-up is asked for again, in milliseconds.
     pub retry_ms: u64,
+    /// The addresses of guests; unset: guests have no network.
+    pub pod_range: Option<PodRange>,
+    /// The node's own address, which pods are told of.
+    pub host_ip: Option<IpAddr>,
 }
 
 impl AgentConfig {
@@ -54,6 +62,8 @@ impl AgentConfig {
             stop_margin_ms: STOP_MARGIN_MS,
             power_off_deadline_ms: POWER_OFF_DEADLINE_MS,
             retry_ms: RETRY_MS,
+            pod_range: None,
+            host_ip: None,
         }
     }
 

@@ -32,6 +32,9 @@ const NODES: [(&str, u32, u32); 5] = [
     ("/dev/urandom", 1, 9),
 ];
 
+/// The descriptor that a guest's QEMU finds its tap at. The agent keeps the number free of anything else of its own.
+pub const TAP_FD: i32 = 1000;
+
 /// One thing that keeps a QEMU in, and that not every host permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Piece {
@@ -170,6 +173,9 @@ pub struct Jail {
     pub devices: Vec<DeviceNode>,
     /// Memory that it may lock, in bytes, where devices of the host need all of the guest's.
     pub locked_bytes: Option<u64>,
+    /// The host's tap that it has open as [`TAP_FD`]; in its own namespace there is no network.
+    #[serde(default)]
+    pub tap: Option<String>,
 }
 
 /// One system call. Paths are the host's before [`Step::Pivot`], the namespace's after it.
@@ -177,6 +183,8 @@ pub struct Jail {
 pub enum Step {
     /// Joins a control group: 0 is written to this file.
     Join(CString),
+    /// Opens a tap of the host as this descriptor.
+    Tap(CString, i32),
     /// Leaves the host's namespaces of these pieces.
     Unshare(BTreeSet<Piece>),
     /// What is mounted from here on stays in the namespace.
@@ -213,6 +221,8 @@ pub enum Step {
     NoNewPrivileges,
     /// Nothing but standard input, output and error is left open when the program begins.
     CloseFiles,
+    /// This descriptor is left open, too.
+    KeepFile(i32),
 }
 
 /// What can be done with what is mounted.
@@ -249,6 +259,10 @@ impl Jail {
         for file in &self.groups {
             steps.push(Step::Join(c(file)?));
         }
+        // While it is in the host's network.
+        if let Some(tap) = &self.tap {
+            steps.push(Step::Tap(c(tap)?, TAP_FD));
+        }
         let apart = [Piece::Mounts, Piece::Network, Piece::Ipc];
         let apart: BTreeSet<_> = apart.into_iter().filter(|piece| self.pieces.contains(piece)).collect();
         if !apart.is_empty() {
@@ -271,6 +285,7 @@ impl Jail {
             steps.push(Step::Become(uid, gid));
         }
         steps.extend([Step::NoNewPrivileges, Step::CloseFiles]);
+        steps.extend(self.tap.iter().map(|_| Step::KeepFile(TAP_FD)));
         Ok(steps)
     }
 }

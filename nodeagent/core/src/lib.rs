@@ -30,6 +30,7 @@ mod guard;
 pub mod hardware;
 mod images;
 mod input;
+pub mod network;
 mod note;
 pub mod passthrough;
 mod pod;

@@ -39,6 +39,10 @@ pub const VOLUME_MISSING: &str = "VolumeMissing";
 pub const DEVICE_NOT_ATTACHED: &str = "DeviceNotAttached";
 /// A port of the node that the pod publishes is taken, or not there.
 pub const HOST_PORT_NOT_BOUND: &str = "HostPortNotBound";
+/// The pod waits for an address: guests of the node have all of its range.
+pub const WAITING_FOR_ADDRESS: &str = "WaitingForAddress";
+/// The guest cannot be connected to the node's network.
+pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 /// The machine has not the memory left that a guest with devices takes at once.
 pub const MEMORY_NOT_PINNED: &str = "MemoryNotPinned";
 /// The record that must precede a guest could not be written.

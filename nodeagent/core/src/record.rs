@@ -1,6 +1,7 @@
 //! What must be on disk before a guest starts, so that an agent that restarts can adopt it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use bulkhead_types::{Name, ObjectId, PodSpec, PodStatus, Resources, RestartPolicy, Revision};
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,9 @@ pub struct VmRecord {
     /// Whether it was started under a guard; records of earlier versions say nothing, and their guests have none.
     #[serde(default)]
     pub guarded: bool,
+    /// The guest's address; records of earlier versions say nothing, and their guests have no network.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,
     /// Set once it ended for good.

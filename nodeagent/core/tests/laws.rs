@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
 use bulkhead_types::{ObjectId, PodIntent, PodPhase, Resources, RestartPolicy};
@@ -66,6 +67,8 @@ struct World {
     now_ms: u64,
     live: BTreeMap<ObjectId, u32>,
     records: BTreeMap<ObjectId, VmRecord>,
+    /// What guests can send from: from the start of a guest until what is left of its pod is removed.
+    taps: BTreeMap<ObjectId, Ipv4Addr>,
     lease: Option<u64>,
     asked: BTreeMap<ObjectId, VecDeque<Action>>,
     unanswered: Vec<u64>,
@@ -79,13 +82,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let config = config();
+        // One address fewer than there are pods.
+        let pod_range = Some("10.0.0.0/29".parse().unwrap());
+        let config = AgentConfig { pod_range, ..config() };
         let mut world = Self {
             agent: Agent::new(config.clone()),
             config,
             now_ms: 1,
             live: BTreeMap::new(),
             records: BTreeMap::new(),
+            taps: BTreeMap::new(),
             lease: None,
             asked: BTreeMap::new(),
             unanswered: vec![],
@@ -125,6 +131,7 @@ impl World {
                 | Action::SetNics(_) => {}
                 Action::StartVm(start) => {
                     self.check_start(start.pod.id, start.instance);
+                    self.check_address(start.pod.id, start.address);
                     self.asked.entry(start.pod.id).or_default().push_back(Action::StartVm(start));
                 }
                 Action::Prepare { ref pod } => self.asked.entry(pod.id).or_default().push_back(action),
@@ -156,6 +163,19 @@ impl World {
         assert!(!self.ended.contains_key(&pod), "{pod} ended and is started again");
         if model_pod(pod.0 - 10).unique {
             assert!(self.agent.lease_until_ms() > Some(self.now_ms), "{pod} started without a lease");
+        }
+    }
+
+    /// Whoever may start has an address of the range that no other pod's guest can send from, and that no other may start with.
+    fn check_address(&self, pod: ObjectId, address: Option<Ipv4Addr>) {
+        let address = address.expect("the node has a range");
+        assert!(self.config.pod_range.unwrap().offers(address), "{address}");
+        let asked = self.asked.values().flatten().filter_map(|action| match action {
+            Action::StartVm(start) => Some((start.pod.id, start.address.unwrap())),
+            _ => None,
+        });
+        for (other, its) in self.taps.iter().map(|(pod, its)| (*pod, *its)).chain(asked) {
+            assert!(other == pod || its != address, "{other} and {pod} have {address}");
         }
     }
 
@@ -205,6 +225,8 @@ impl World {
                 let record = self.records.get(&pod).expect("a record precedes the guest");
                 assert_eq!(record.instance, start.instance);
                 self.live.insert(pod, start.instance);
+                assert_eq!(record.address, start.address);
+                self.taps.insert(pod, start.address.unwrap());
                 self.handle(started(pod.0, start.instance));
             }
             Action::StartVm(start) => self.handle(Input::VmStartFailed {
@@ -221,7 +243,10 @@ impl World {
                     self.handle(exited(pod.0, instance));
                 }
             }
-            Action::CleanUp { .. } => self.handle(gone(pod.0)),
+            Action::CleanUp { .. } => {
+                self.taps.remove(&pod);
+                self.handle(gone(pod.0));
+            }
             Action::UpdateFiles { .. } | Action::SetCpus { .. } => {}
             Action::Join
             | Action::Report(_)
@@ -252,6 +277,8 @@ impl World {
     /// The agent forgets everything but records; what was asked and not done is never done.
     fn restart(&mut self) {
         self.agent = Agent::new(self.config.clone());
+        // The host lets go of what connected guests that died.
+        self.taps.retain(|pod, _| self.live.contains_key(pod));
         self.asked.clear();
         self.unanswered.clear();
         let vms = self.records.values().map(|record| RecoveredVm {

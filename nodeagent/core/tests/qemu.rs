@@ -24,6 +24,7 @@ fn base() -> QemuCommand {
         serial: None,
         qmp: None,
         blockdevs: vec![],
+        netdevs: vec![],
         devices: vec![],
         pci_hole64_bytes: None,
         sandbox: None,
@@ -127,6 +128,17 @@ fn guest_channel() {
         expect![[r#"
             -device virtio-serial-pci,id=ch
             -device virtserialport,bus=ch.0,chardev=guest,name=org.bulkhead.guest.0
+        "#]],
+    );
+}
+
+#[test]
+fn network_card() {
+    check(
+        |c| c.connect(1000, "0a:58:0a:80:07:02"),
+        expect![[r#"
+            -netdev tap,id=net0,fd=1000
+            -device virtio-net-pci,id=nic0,netdev=net0,mac=0a:58:0a:80:07:02,romfile=
         "#]],
     );
 }

@@ -9,6 +9,7 @@
 mod disks;
 mod networks;
 mod pooled;
+mod network;
 mod prepare;
 mod running;
 mod start;
@@ -215,12 +216,17 @@ impl Worker {
                 self.vm = Some(Vm::supervise(&host, launched, started_at_ms, inputs, Some(span)));
                 return;
             }
-            Err(error) => Input::VmStartFailed {
-                pod: self.pod,
-                instance,
-                reason: error.reason.into(),
-                message: error.message,
-            },
+            Err(error) => {
+                if let Err(reason) = network::release(&self.host, self.pod).await {
+                    tracing::warn!(pod = %self.pod, reason, "the guest's tap is not removed yet");
+                }
+                Input::VmStartFailed {
+                    pod: self.pod,
+                    instance,
+                    reason: error.reason.into(),
+                    message: error.message,
+                }
+            }
         };
         let _ = self.inputs.send(input).await;
     }
@@ -252,6 +258,11 @@ impl Worker {
         if let Err(reason) = self.give_back_devices().await {
             // The core asks again.
             tracing::error!(%pod, reason, "the pod's devices cannot be given back");
+            return;
+        }
+        // Before its address is another pod's.
+        if let Err(reason) = network::release(&self.host, self.pod).await {
+            tracing::error!(%pod, reason, "the pod's tap cannot be removed");
             return;
         }
         match blocking(move || remove_all(&host, pod, keep_logs)).await {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, check_pinned};
-use bulkhead_nodeagent_core::{HostLimits, StartPhase, StartVm, group_name, reason};
+use bulkhead_nodeagent_core::qemu::{Accel, HostDevice, QemuCommand, check_pinned};
+use bulkhead_nodeagent_core::{HostLimits, Jail, StartPhase, StartVm, TAP_FD, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
 };
@@ -18,7 +18,7 @@ use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
 use super::disks::PlannedDisk;
-use super::{blocking, networks, pooled, running};
+use super::{blocking, network, networks, pooled, running};
 use crate::boot::BootError;
 use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
@@ -134,6 +134,7 @@ pub(super) async fn run(
     let nics = networks::nics(host, &start.pod).await;
     let boot = host.boot.assets_for(nics).instrument(span.clone()).await?;
     let (config, disks) = configure(host, &start, images, span)?;
+    let connection = network::connection(host, &start);
     let pod_dir = host.records.pod_dir(start.pod.id);
     let dir = host.records.instance_dir(start.pod.id, start.instance);
     let files = start.pod.resolved.get().map(|resolved| resolved.volumes.clone()).unwrap_or_default();
@@ -164,15 +165,13 @@ pub(super) async fn run(
             _ => host.starts.over(start.pod.id, StartPhase::Devices, attaching).await,
         }
     };
-    let (made, devices) = tokio::join!(making, attaching);
+    let connecting = network::connect(host, &start).instrument(span.clone());
+    let (made, devices, connected) = tokio::join!(making, attaching, connecting);
     made??;
+    connected?;
     let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
-    if !devices.is_empty() {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        check_pinned(&meminfo, start.size.memory_bytes)
-            .map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))?;
-    }
-    let command = build(&Machinery {
+    check_memory(&devices, start.size.memory_bytes)?;
+    let mut command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
         uuid: start.pod.uid,
         accel: host.accel,
@@ -184,10 +183,14 @@ pub(super) async fn run(
         sandbox: host.sandbox,
     });
     host.starts.start(start.pod.id, StartPhase::Qemu);
+    if let Some(connection) = &connection {
+        command.connect(TAP_FD, &connection.mac);
+    }
     let group = group_name(start.pod.id, start.instance);
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     let groups = host.cgroups.create(&group, limits)?;
-    let launch = shut_in(host, start.pod.id, &dir, &command, images, groups);
+    let tap = connection.map(|connection| connection.tap);
+    let launch = shut_in(host, start.pod.id, &dir, &command, images, groups, tap);
     let process = match (launch, start.lease_until_ms) {
         (Ok(launch), Some(until_ms)) => start_guarded(host, until_ms, launch, &dir).await,
         (Ok(launch), None) => Process::start(&launch, &dir).map_err(|error| qemu_error(host, error, &dir)),
@@ -202,6 +205,16 @@ pub(super) async fn run(
     Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
 }
 
+/// Whether the machine has the memory that a guest with devices takes.
+fn check_memory(devices: &[HostDevice], guest_memory_bytes: u64) -> Result<(), StartError> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    check_pinned(&meminfo, guest_memory_bytes)
+        .map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))
+}
+
 /// QEMU with its arguments, and where it is shut in; its files are its user's from now on.
 fn shut_in(
     host: &Host,
@@ -210,11 +223,12 @@ fn shut_in(
     command: &QemuCommand,
     images: Vec<PathBuf>,
     groups: Vec<PathBuf>,
+    tap: Option<String>,
 ) -> Result<Launch, StartError> {
     let missing = || qemu_error(host, io::ErrorKind::NotFound.into(), dir);
     let program = resolve(&host.qemu).ok_or_else(missing)?;
     let inmate = Inmate { pod, dir, program: &program, command, images, groups };
-    let jail = host.confinement.jail(&inmate)?;
+    let jail = Jail { tap, ..host.confinement.jail(&inmate)? };
     let disks = command.blockdevs.iter().filter(|disk| !disk.read_only);
     let disks: Vec<PathBuf> = disks.map(|disk| dir.join(&disk.filename)).collect();
     host.confinement.hand_over(&jail, &disks)?;
@@ -345,7 +359,7 @@ fn configure(
         bulkhead_types::RestartPolicy::OnFailure => RestartPolicy::OnFailure,
         bulkhead_types::RestartPolicy::Never => RestartPolicy::Never,
     };
-    let config = PodConfig {
+    let mut config = PodConfig {
         hostname: hostname.to_owned(),
         sandbox_id: start.pod.uid.to_string(),
         trace_context: trace::traceparent(span).unwrap_or_default(),
@@ -361,6 +375,7 @@ fn configure(
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         ..PodConfig::default()
     };
+    network::configure(host, start, &mut config);
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
     Ok((config, disks))
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
+use super::network;
 use super::start::Launched;
 use crate::channel::Talk;
 use crate::host::Host;
@@ -135,6 +136,9 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     // Disks and sockets of a guest that ended are of no use to anybody.
     if let Err(error) = disk::remove_dir(&dir) {
         tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
+    }
+    if let Err(reason) = network::release(&host, pod).await {
+        tracing::warn!(%pod, reason, "the guest's tap cannot be removed yet");
     }
     let group = host.group_of(&dir, pod, instance);
     if let Some(limit_bytes) = host.cgroups.out_of_memory(&group) {

@@ -39,6 +39,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         guard: Vec::new(),
         lease_until_ms: watch::Sender::new(0),
         passthrough,
+        network: None,
         accel: Accel::Tcg { multi: false },
         sandbox: false,
         container_backoff_ms: (0, 0),

@@ -45,7 +45,7 @@ pub(crate) struct Machinery<'a> {
     pub(crate) sandbox: bool,
 }
 
-/// The command line of a guest: q35, no network card, one serial console, one guest channel, one disk a
+/// The command line of a guest: q35, no network card yet, one serial console, one guest channel, one disk a
 /// container and volume.
 pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
     let listening = |id: &str, path: &str| Chardev {
@@ -97,6 +97,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         serial: Some(Serial { chardev: "console".to_owned() }),
         qmp: Some(Qmp { chardev: "qmp".to_owned() }),
         blockdevs: blockdevs.collect(),
+        netdevs: Vec::new(),
         devices: channel.into_iter().chain(disks).collect(),
         pci_hole64_bytes: None,
         sandbox: parts.sandbox.then_some(Sandbox::STRICT),

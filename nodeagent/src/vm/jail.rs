@@ -34,6 +34,7 @@ pub(super) fn enter(steps: &[Step]) -> Result<(), Errno> {
 fn name(step: &Step) -> (&'static str, &CStr) {
     match step {
         Step::Join(path) => ("join the control group ", path),
+        Step::Tap(name, _) => ("open the tap ", name),
         Step::Unshare(_) => ("leave the host's namespaces", c""),
         Step::MakePrivate => ("make mounts private", c""),
         Step::Mask(_) => ("set the mask of files", c""),
@@ -52,6 +53,7 @@ fn name(step: &Step) -> (&'static str, &CStr) {
         Step::Become(..) => ("become another user", c""),
         Step::NoNewPrivileges => ("give up privileges", c""),
         Step::CloseFiles => ("close files", c""),
+        Step::KeepFile(_) => ("keep a file open", c""),
     }
 }
 
@@ -66,6 +68,7 @@ fn tell(step: &Step) {
 fn run(step: &Step) -> Result<(), Errno> {
     match step {
         Step::Join(path) => join(path),
+        Step::Tap(name, fd) => session::open_tap(name).and_then(|tap| session::put_at(tap, *fd)),
         Step::Unshare(pieces) => session::unshare(namespaces(pieces)),
         Step::MakePrivate => {
             rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -118,6 +121,7 @@ fn run(step: &Step) -> Result<(), Errno> {
             rustix::thread::set_no_new_privs(true)
         }
         Step::CloseFiles => session::close_further_files(),
+        Step::KeepFile(fd) => session::keep_open(*fd),
     }
 }
 

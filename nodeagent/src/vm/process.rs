@@ -201,6 +201,7 @@ mod tests {
             files: [].into(),
             devices: Vec::new(),
             locked_bytes: None,
+            tap: None,
         };
         Launch { program: program.into(), args, jail }
     }

@@ -1,12 +1,14 @@
-//! The only unsafe code of this crate: child processes that get a session of their own, are shut in or die with their parent, and
-//! a descriptor that is waited for.
+//! The only unsafe code of this crate: child processes that get a session of their own, are shut in or die with their parent,
+//! descriptors of taps, and a descriptor that is waited for.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 
 use bulkhead_nodeagent_core::Step;
 use nix::libc;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 use tokio::io::unix::AsyncFd;
@@ -73,6 +75,85 @@ pub(super) fn close_further_files() -> Result<(), Errno> {
         0 => Ok(()),
         // Kernels before 5.11 cannot; everything that this program opens is closed by itself (O_CLOEXEC).
         _ => Ok(()),
+    }
+}
+
+/// `TUNSETIFF`, `TUNSETPERSIST` and `TUNSETOWNER` of linux/if_tun.h.
+const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb;
+const TUNSETOWNER: libc::Ioctl = 0x4004_54cc;
+/// A tap without a header of its own, with virtio's: QEMU finds out and makes use of it.
+const TAP_FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// Opens the tap of this name in the network that the caller is in, and makes it when there is none. Allocates nothing.
+pub(crate) fn open_tap(name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let tap = rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?;
+    let name = name.to_bytes_with_nul();
+    // SAFETY: an ifreq is plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() > request.ifr_name.len() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags = TAP_FLAGS as libc::c_short;
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one ifreq, which is there while it runs.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
+    Ok(tap)
+}
+
+/// Lets a tap outlive its descriptors. Nobody opens it but root: without an owner every user of the machine could.
+pub(crate) fn persist_tap(tap: &OwnedFd) -> Result<(), Errno> {
+    let (root, yes): (libc::c_ulong, libc::c_ulong) = (0, 1);
+    // SAFETY: the descriptor is open, and TUNSETOWNER takes a number.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETOWNER, root) })?;
+    // SAFETY: the descriptor is open, and TUNSETPERSIST takes a number.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETPERSIST, yes) })
+}
+
+/// Gives a descriptor a certain number, in a process that is about to execute a program. Whatever had it is closed.
+pub(super) fn put_at(from: OwnedFd, number: RawFd) -> Result<(), Errno> {
+    let from = from.into_raw_fd();
+    // SAFETY: what has the number is a copy of what the parent keeps there to keep it free (`network::reserve`): nobody in this process
+    // uses it. `from` is closed by nobody else.
+    let result = checked(unsafe { libc::dup2(from, number) });
+    if from != number {
+        // SAFETY: as above; it is not used after this.
+        unsafe { libc::close(from) };
+    }
+    result
+}
+
+/// Lets the program that is about to be executed have a descriptor.
+pub(super) fn keep_open(number: RawFd) -> Result<(), Errno> {
+    // SAFETY: F_SETFD takes a number and no pointer; at worst nothing is open there, and that is an error.
+    checked(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })
+}
+
+/// Keeps a number free of other descriptors of this process for as long as it lives.
+pub(crate) fn reserve(number: RawFd) -> io::Result<()> {
+    let null = std::fs::File::open("/dev/null")?;
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers and no pointer, and gives a descriptor that was not open before.
+    let got = unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
+    if got == number {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if got < 0 {
+        return Err(error);
+    }
+    // SAFETY: it was just made, and nobody else knows of it.
+    unsafe { libc::close(got) };
+    Err(io::Error::other(format!("descriptor {number} is open already")))
+}
+
+fn checked(result: libc::c_int) -> Result<(), Errno> {
+    if result < 0 {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+    } else {
+        Ok(())
     }
 }
 

@@ -82,20 +82,21 @@ volumeMounts:
 ";
     check_printed(&pod(container, VOLUMES));
     check_printed(include_str!("../../../examples/config.yaml"));
+    check_printed(include_str!("../../../examples/pod-network.yaml"));
 }
 
 #[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
     check_refused(
         "env:\n- {name: A, value: x, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}\n- {name: B, valueFrom: {}}\n\
-         - {name: C, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n- {name: D, valueFrom: {fieldRef: {fieldPath: metadata.labels}}}\n\
+         - {name: C, valueFrom: {fieldRef: {fieldPath: status.phase}}}\n- {name: D, valueFrom: {fieldRef: {fieldPath: metadata.labels}}}\n\
          - {name: E, valueFrom: {configMapKeyRef: {name: a, key: ../b}, secretKeyRef: {name: a, key: b}}}\n\
          - {name: F, valueFrom: {secretKeyRef: {name: a, key: ..b}}}\n\
          - {name: G, valueFrom: {resourceFieldRef: {resource: limits.gpu}}}",
         "",
         expect![[r#"
             a.yaml:11:28 spec.containers[0].env[1].valueFrom: needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef
-            a.yaml:12:51 spec.containers[0].env[2].valueFrom.fieldRef.fieldPath: status.podIP is not supported yet: guests have no network
+            a.yaml:12:51 spec.containers[0].env[2].valueFrom.fieldRef.fieldPath: "status.phase" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, status.podIP or status.hostIP
             a.yaml:14:82 spec.containers[0].env[4].valueFrom.secretKeyRef: only one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef is possible
             a.yaml:16:58 spec.containers[0].env[6].valueFrom.resourceFieldRef.resource: "limits.gpu" is not one of requests.cpu, limits.cpu, requests.memory, limits.memory, requests.ephemeral-storage, limits.ephemeral-storage
         "#]],

@@ -2,8 +2,8 @@
 
 use bulkhead_types::{
     Container, ContainerPort, ContainerState, ContainerStatus, ContainerTermination, EnvVar, HostPort,
-    ImagePullPolicy, Pod, PodPhase, PodSpec, PodStatus, PodTemplate, Protocol, ResourceRequirements,
-    RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
+    ImagePullPolicy, POD_IPS_MAX, Pod, PodAddresses, PodPhase, PodSpec, PodStatus, PodTemplate, Protocol,
+    ResourceRequirements, RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
 };
 
 use super::{wire_enum, wire_field, wire_field_or_default, wire_oneof, wire_struct, wire_variant_message};
@@ -37,8 +37,9 @@ wire_struct!(ResourceRequirements => v1::ResourceRequirements {
 });
 wire_struct!(PodStatus => v1::PodStatus {
     phase, reason, message, ready, ready_since_ms, bound_at_ms, started_at_ms, report_sequence,
-    sandbox_restarts, init_containers, containers, nominated_node, devices, networks, cpus,
+    sandbox_restarts, init_containers, containers, nominated_node, devices, networks, cpus, addresses,
 });
+wire_struct!(PodAddresses => v1::PodAddresses { pod_ips (POD_IPS_MAX), host_ip });
 wire_struct!(ContainerStatus => v1::ContainerStatus {
     name, state, last_termination, restart_count, ready, image_digest,
 });
@@ -66,6 +67,7 @@ wire_field! {
     HostPort => v1::HostPort,
     ContainerStatus => v1::ContainerStatus,
     ContainerTermination => v1::ContainerTermination,
+    PodAddresses => v1::PodAddresses,
 }
 wire_field_or_default! {
     ResourceRequirements => v1::ResourceRequirements,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 11;
+pub const FEATURE_LEVEL_MAX: u32 = 12;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -71,6 +71,8 @@ pub const IMAGES_LEVEL: u32 = 11;
 /// From this level on DeviceClasses say which labels nodes get, by which words pods choose cards, which containers see which, and
 /// more of how they are shared and counted.
 pub const DEVICE_RULES_LEVEL: u32 = 11;
+/// From this level on pods have addresses on their nodes' networks, and may tell their containers of them.
+pub const POD_NETWORK_LEVEL: u32 = 12;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -105,6 +107,7 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
             Self::Node(node) if node.status.device_labels.get().is_some() => DEVICE_RULES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
@@ -194,7 +197,9 @@ fn quota_level(hard: &QuotaAmounts) -> u32 {
 impl PodSpec {
     /// What it needs beside all that is said of pods elsewhere.
     fn later_level(&self) -> u32 {
-        if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 }
+        let ports = if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 };
+        let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
+        ports.max(told)
     }
 
     fn feature_level(&self) -> u32 {
@@ -224,8 +229,9 @@ fn any_attached(bindings: &[Binding]) -> bool {
 fn status_level(status: &PodStatus) -> u32 {
     let cpus = if status.cpus.get().is_some() { NUMA_LEVEL } else { 1 };
     let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
+    let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
-    cpus.max(networks).max(nominated)
+    cpus.max(networks).max(nominated).max(addresses)
 }
 
 impl Command {
@@ -365,6 +371,15 @@ mod tests {
         check(with_env(Rare::NONE), 1);
         let field = crate::DownwardSource::Field(PodField::Name);
         check(with_env(Rare::some(EnvSource::Downward(field))), WORKLOADS_LEVEL);
+        let field = crate::DownwardSource::Field(PodField::HostIp);
+        check(with_env(Rare::some(EnvSource::Downward(field))), POD_NETWORK_LEVEL);
+        let report = |addresses| {
+            let status = PodStatus { addresses, ..PodStatus::default() };
+            let report = crate::PodReport { pod: crate::ObjectId(1), sequence: 1, status, gone: false };
+            Command::ReportPods { node: crate::ObjectId(2), incarnation: 1, reports: vec![report] }
+        };
+        assert_eq!(report(Rare::NONE).feature_level(), 1);
+        assert_eq!(report(Rare::some(crate::PodAddresses::default())).feature_level(), POD_NETWORK_LEVEL);
         let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
         let volumes = vec![Volume { name: "v".into(), source }];
         let with_volumes = |volumes| PodSpec {

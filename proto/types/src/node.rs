@@ -170,6 +170,12 @@ impl NodeFacts {
         self.labels.get(crate::LABEL_HOST_PORTS).is_some_and(|value| value == "true")
     }
 
+    /// Whether the agent connects guests to a network.
+    #[must_use]
+    pub fn connects_pods(&self) -> bool {
+        self.labels.get(crate::LABEL_POD_NETWORK).is_some_and(|value| value == "true")
+    }
+
     /// Whether the agent keeps volumes of claims.
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {

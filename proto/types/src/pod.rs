@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use crate::{
     AllocatedDevice, ContainerOptions, EnvSource, HostPort, Kind, NetworkAttachment, ObjectId, ObjectMeta,
-    PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
+    PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -372,6 +372,9 @@ pub struct PodStatus {
     /// [`crate::NUMA_LEVEL`].
     #[serde(default)]
     pub cpus: Rare<PodCpus>,
+    /// Where it is reached; unset: nowhere. Needs [`crate::POD_NETWORK_LEVEL`].
+    #[serde(default)]
+    pub addresses: Rare<PodAddresses>,
 }
 
 /// What is known of one container.

@@ -16,6 +16,14 @@ pub enum PodField {
     Uid,
     /// `spec.nodeName`.
     NodeName,
+    /// `status.podIP`. In variables only. Needs [`crate::POD_NETWORK_LEVEL`].
+    PodIp,
+    /// `status.podIPs`, with commas. In variables only.
+    PodIps,
+    /// `status.hostIP`. In variables only.
+    HostIp,
+    /// `status.hostIPs`, with commas. In variables only.
+    HostIps,
     /// `metadata.labels['key']`; empty when there is none.
     Label(SmolStr),
     /// `metadata.annotations['key']`; empty when there is none.
@@ -51,17 +59,24 @@ impl PodField {
             "metadata.labels" => Self::Labels,
             "metadata.annotations" => Self::Annotations,
             "spec.nodeName" => Self::NodeName,
-            "status.podIP" | "status.podIPs" | "status.hostIP" | "status.hostIPs" => {
-                return Err(PodFieldError(format!("{path} is not supported yet: guests have no network")));
-            }
+            "status.podIP" => Self::PodIp,
+            "status.podIPs" => Self::PodIps,
+            "status.hostIP" => Self::HostIp,
+            "status.hostIPs" => Self::HostIps,
             other => {
                 let other: String = other.chars().take(80).collect();
                 return Err(PodFieldError(format!(
                     "{other:?} is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, \
-                     metadata.labels['KEY'], metadata.annotations['KEY'] or spec.nodeName"
+                     metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, status.podIP or status.hostIP"
                 )));
             }
         })
+    }
+
+    /// Whether it is an address, which only the pod's node knows: in variables, as in Kubernetes, and not in files.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        matches!(self, Self::PodIp | Self::PodIps | Self::HostIp | Self::HostIps)
     }
 
     /// Whether it follows from labels or annotations, which may change while the pod runs.
@@ -79,6 +94,10 @@ impl std::fmt::Display for PodField {
             Self::Namespace => f.write_str("metadata.namespace"),
             Self::Uid => f.write_str("metadata.uid"),
             Self::NodeName => f.write_str("spec.nodeName"),
+            Self::PodIp => f.write_str("status.podIP"),
+            Self::PodIps => f.write_str("status.podIPs"),
+            Self::HostIp => f.write_str("status.hostIP"),
+            Self::HostIps => f.write_str("status.hostIPs"),
             Self::Label(key) => write!(f, "metadata.labels['{key}']"),
             Self::Annotation(key) => write!(f, "metadata.annotations['{key}']"),
             Self::Labels => f.write_str("metadata.labels"),
@@ -171,6 +190,10 @@ mod tests {
             PodField::Namespace,
             PodField::Uid,
             PodField::NodeName,
+            PodField::PodIp,
+            PodField::PodIps,
+            PodField::HostIp,
+            PodField::HostIps,
             PodField::Label("a/b".into()),
             PodField::Annotation("x".into()),
             PodField::Labels,
@@ -179,7 +202,7 @@ mod tests {
             assert_eq!(PodField::parse(&field.to_string()), Ok(field));
         }
         let refused = |path: &str| PodField::parse(path).map_err(|e| e.to_string()).expect_err("no field");
-        assert_eq!(refused("status.podIP"), "status.podIP is not supported yet: guests have no network");
+        assert!(refused("status.podIp").contains("status.podIP"));
         assert!(refused("metadata.labels[x]").contains("metadata.labels['KEY']"));
     }
 }

@@ -303,6 +303,16 @@ impl PodSpec {
         self.volumes().iter().filter_map(Volume::projections).flat_map(|(sources, _)| sources)
     }
 
+    /// Whether a container is told an address of the pod.
+    #[must_use]
+    pub fn tells_addresses(&self) -> bool {
+        let is_told = |source: &EnvSource| match source {
+            EnvSource::Downward(crate::DownwardSource::Field(field)) => field.is_address(),
+            _ => false,
+        };
+        self.env_sources().any(is_told)
+    }
+
     fn env_sources(&self) -> impl Iterator<Item = &EnvSource> {
         self.all_containers().flat_map(|c| &c.env).filter_map(|var| var.value_from.get())
     }

@@ -458,7 +458,7 @@ impl Fleet {
             "2Gi",
         ]);
         self.parts.equip(&mut command);
-        command.args(["--cgroup-parent", &self.cgroups.parent]);
+        command.args(["--cgroup-parent", &self.cgroups.parent, "--network", "none"]);
         command.arg("--end-with-parent").arg("--data-dir").arg(self.agent_dir(agent));
         command.env("BULKHEAD_TEST_CLOCK", self.clock_file(agent));
         let process = Process::start(&self.dir, &format!("agent-{agent}"), &mut command);

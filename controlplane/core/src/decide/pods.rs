@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_canary::planted;
 use bulkhead_types::{
     Binding, ContainerState, ContainerStatus, Deletion, EventKind, FENCING_LEVEL, GROUP_PREEMPTION_LEVEL,
-    Job, Kind, NodePhase, ObjectId, ObjectStatus, POD_GROUP_PODS_MAX, Pod, PodGroupKey, PodReport, PodStatus,
-    Rare, Rejection, WORKLOADS_LEVEL,
+    Job, Kind, NodePhase, ObjectId, ObjectStatus, POD_GROUP_PODS_MAX, POD_IPS_MAX, Pod, PodAddresses,
+    PodGroupKey, PodReport, PodStatus, Rare, Rejection, WORKLOADS_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -250,7 +250,17 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         devices: present.devices.clone(),
         networks: present.networks.clone(),
         cpus: present.cpus.clone(),
+        addresses: told_addresses(seen),
     }
+}
+
+/// An agent that says more than there can be has a mistake; what is too much is left out.
+fn told_addresses(seen: &PodStatus) -> Rare<PodAddresses> {
+    let told = seen.addresses.get().cloned();
+    Rare::from(told.map(|mut told| {
+        told.pod_ips.truncate(POD_IPS_MAX);
+        told
+    }))
 }
 
 /// What is wrong with a pod's devices is said as long as its agent has nothing else to say.

@@ -11,9 +11,10 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    ConfigKind, ConfigProjection, Container, ContainerResource, DownwardSource, EnvSource, EnvValue, Name,
-    Object, ObjectId, Pod, PodField, PodSpec, Projection, RESOLVED_POD_BYTES_MAX, ResolvedContainer,
-    ResolvedPod, ResourceField, Sensitive, StringMap, VolumeFile, VolumeFiles, expand,
+    ConfigKind, ConfigProjection, Container, ContainerResource, DownwardSource, EnvSource, EnvValue,
+    HOST_IP_PLACE, Name, Object, ObjectId, POD_IP_PLACE, Pod, PodField, PodSpec, Projection,
+    RESOLVED_POD_BYTES_MAX, ResolvedContainer, ResolvedPod, ResourceField, Sensitive, StringMap, VolumeFile,
+    VolumeFiles, expand,
 };
 use uuid::Uuid;
 
@@ -186,6 +187,9 @@ impl Resolver<'_> {
 
     fn downward(&self, source: &DownwardSource, own: Option<&Container>) -> Result<String, String> {
         let field = match source {
+            DownwardSource::Field(field) if field.is_address() && !self.has_address() => {
+                return Err(format!("{field} is not there: the node's agent gives pods no network"));
+            }
             DownwardSource::Field(field) => return Ok(self.field(field)),
             DownwardSource::Resource(field) => field,
         };
@@ -205,11 +209,19 @@ impl Resolver<'_> {
             PodField::Namespace => meta.namespace.as_ref().map(ToString::to_string).unwrap_or_default(),
             PodField::Uid => meta.id.uid(self.cluster_id).to_string(),
             PodField::NodeName => self.node_name(),
+            PodField::PodIp | PodField::PodIps => POD_IP_PLACE.to_owned(),
+            PodField::HostIp | PodField::HostIps => HOST_IP_PLACE.to_owned(),
             PodField::Label(key) => of(&meta.labels, key),
             PodField::Annotation(key) => of(&meta.annotations, key),
             PodField::Labels => lines(&meta.labels),
             PodField::Annotations => lines(&meta.annotations),
         }
+    }
+
+    /// Whether the pod's node gives it an address.
+    fn has_address(&self) -> bool {
+        let node = self.pod.node.and_then(|id| self.state.nodes().get(id));
+        node.is_some_and(|node| node.status.facts.connects_pods())
     }
 
     fn node_name(&self) -> String {

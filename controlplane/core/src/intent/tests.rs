@@ -400,3 +400,26 @@ fn what_nics_shall_be_is_sent_when_it_changes_and_what_they_are_is_not() {
     check(nics(4, ""), Some(nics(2, "")), &[NODE]);
     check(nics(4, "Draining"), Some(nics(4, "")), &[]);
 }
+
+#[test]
+fn addresses_have_places_that_the_node_fills_where_it_has_a_network() {
+    let field = |name, field| var_from(name, EnvSource::Downward(DownwardSource::Field(field)));
+    let container = container(
+        vec![],
+        vec![field("IP", PodField::PodIp), field("HOST", PodField::HostIp), var("URL", "http://$(IP):80")],
+        &["--listen=$(IP)"],
+    );
+    let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+    let mut state = state();
+    let without = resolved(&mut state, spec.clone()).expect("something to resolve");
+    assert!(without.missing.contains("status.podIP is not there"), "{}", without.missing);
+    let mut node = Node::clone(state.nodes().get(NODE).expect("a node"));
+    node.status.facts.labels.insert(bulkhead_types::LABEL_POD_NETWORK.into(), "true".into());
+    state.put(Object::Node(Arc::new(node)));
+    let with = resolved(&mut state, spec).expect("something to resolve");
+    let text = |value: &bulkhead_types::Sensitive| String::from_utf8(value.reveal().to_vec()).expect("text");
+    let container = &with.containers[0];
+    let env: Vec<String> = container.env.iter().map(|var| text(&var.value)).collect();
+    assert_eq!(env, ["\0status.hostIP\0", "\0status.podIP\0", "http://\0status.podIP\0:80"]);
+    assert_eq!(text(&container.args[0]), "--listen=\0status.podIP\0");
+}

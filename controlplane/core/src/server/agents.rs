@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, Command, DEVICES_LEVEL, IMAGES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL,
-    Rejection, RejectionCode, Stamped,
+    POD_NETWORK_LEVEL, Rare, Rejection, RejectionCode, Stamped,
 };
 use smol_str::SmolStr;
 
@@ -49,6 +49,11 @@ impl Server {
             slice.incarnation == incarnation && (!has_partitions || slice.state.get().is_some())
         });
         let devices_unknown = has_level && devices.is_none() && !is_known;
+        // What the log cannot hold yet is told again by the next session's agents.
+        let mut pods = pods;
+        if state.feature_level() < POD_NETWORK_LEVEL {
+            pods.iter_mut().for_each(|report| report.status.addresses = Rare::NONE);
+        }
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
         let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };

@@ -16,6 +16,14 @@ use smol_str::SmolStr;
 use super::{Cause, Env, Phase, Pod, Want};
 use crate::{Action, GuestSize, Note, StartVm, reason, text};
 
+/// Why a pod that is ready to start waits; over when it starts.
+const WAITING: [&str; 4] = [
+    reason::WAITING_FOR_LEASE,
+    reason::WAITING_FOR_RESOURCES,
+    reason::WAITING_FOR_VOLUME,
+    reason::WAITING_FOR_ADDRESS,
+];
+
 /// More steps in a row than any path through the machine takes.
 const STEPS_MAX: usize = 16;
 
@@ -172,12 +180,13 @@ impl Pod {
             self.waits(reason::WAITING_FOR_VOLUME, &message);
             return false;
         }
+        if !self.take_address(env) {
+            return false;
+        }
         env.free = env.free.checked_minus(self.plan.request).expect("just compared");
         env.free_slots -= 1;
         env.volumes.extend(intent.claims.iter().map(|claim| claim.uid));
-        if [reason::WAITING_FOR_LEASE, reason::WAITING_FOR_RESOURCES, reason::WAITING_FOR_VOLUME]
-            .contains(&self.reason.as_str())
-        {
+        if WAITING.contains(&self.reason.as_str()) {
             self.clear_reason();
         }
         self.instance = self.instance.checked_add(1).expect("fewer than 2^32 guests of one pod");
@@ -197,10 +206,37 @@ impl Pod {
             lease_until_ms: env
                 .lease_until_ms
                 .filter(|_| self.guarded && !planted!("canary_guard_not_armed")),
+            address: self.address,
+            host_ip: self.host_ip,
             pod: intent,
         })));
         self.phase = Phase::Starting;
         true
+    }
+
+    /// Takes an address for the guest that is about to start, where guests have one: the pod's own, or the lowest that no pod has.
+    /// False when there is none.
+    fn take_address(&mut self, env: &mut Env<'_>) -> bool {
+        let Some(range) = env.config.pod_range else {
+            self.address = None;
+            return true;
+        };
+        self.host_ip = env.config.host_ip;
+        if self.address.is_some_and(|address| range.offers(address)) {
+            return true;
+        }
+        self.address = range.lowest_free(&env.addresses);
+        match self.address {
+            Some(address) => env.addresses.insert(address),
+            None => {
+                let message = format!(
+                    "guests of this node have all {} addresses of {range}: give the agent a larger --pod-cidr",
+                    range.capacity()
+                );
+                self.waits(reason::WAITING_FOR_ADDRESS, &message);
+                false
+            }
+        }
     }
 
     /// Waits for what the spec refers to: the next intent may have it.

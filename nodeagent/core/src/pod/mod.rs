@@ -14,6 +14,7 @@ mod observe;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
@@ -45,6 +46,8 @@ pub(crate) struct Env<'a> {
     pub(crate) free_slots: u32,
     /// Volumes that guests have.
     pub(crate) volumes: BTreeSet<Uuid>,
+    /// Addresses that pods have.
+    pub(crate) addresses: BTreeSet<Ipv4Addr>,
     pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
@@ -150,6 +153,10 @@ pub(crate) struct Pod {
     cpus: Option<CpuSet>,
     /// Those that the guest was given by this agent.
     cpus_given: Option<CpuSet>,
+    /// Its address, from its first guest's start until nothing is left of the pod.
+    address: Option<Ipv4Addr>,
+    /// Its node's, as it is told with that.
+    host_ip: Option<IpAddr>,
     init_containers: Vec<Container>,
     containers: Vec<Container>,
     reason: SmolStr,
@@ -190,6 +197,8 @@ impl Pod {
             files_given: None,
             cpus: None,
             cpus_given: None,
+            address: None,
+            host_ip: None,
             init_containers: plan.fresh_init_containers(),
             containers: plan.fresh_containers(),
             plan,
@@ -229,6 +238,8 @@ impl Pod {
             files_given: None,
             cpus: None,
             cpus_given: None,
+            address: record.address,
+            host_ip: config.host_ip,
             init_containers: record.plan.fresh_init_containers(),
             containers: record.plan.fresh_containers(),
             plan: record.plan.clone(),
@@ -331,6 +342,16 @@ impl Pod {
         holds.then_some(self.plan.request)
     }
 
+    /// The address that nobody else may have: guests of it may exist, or be about to.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.address
+    }
+
+    /// Another pod has its address.
+    pub(crate) fn forget_address(&mut self) {
+        self.address = None;
+    }
+
     /// The volumes that its guest has, if there is one.
     pub(crate) fn volumes_held(&self) -> &[Uuid] {
         if self.process_may_exist() { &self.plan.volumes } else { &[] }
@@ -387,6 +408,7 @@ impl Pod {
             sandbox_restarts: self.sandbox_restarts,
             started: self.started,
             guarded: self.guarded,
+            address: self.address,
             trace_context: self.trace_context.clone(),
             ended: self.ended.clone(),
         }

@@ -229,6 +229,8 @@ impl Pod {
         }
         self.phase = Phase::Clean { logs_kept: keep_logs };
         self.gone = true;
+        // Neither process nor tap is left that could send from it.
+        self.forget_address();
     }
 
     /// What the agent's last life left of a pod whose process is gone.

@@ -1,6 +1,6 @@
 //! The status to report, and whether the control plane knows it.
 
-use bulkhead_types::{PodReport, PodStatus, PodUsage};
+use bulkhead_types::{PodAddresses, PodReport, PodStatus, PodUsage, Rare};
 
 use super::{Container, Phase, Pod, containers};
 
@@ -52,8 +52,15 @@ impl Pod {
             sandbox_restarts: self.sandbox_restarts,
             init_containers: statuses(&self.init_containers),
             containers: statuses(&self.containers),
+            addresses: Rare::from(self.addresses()),
             ..PodStatus::default()
         }
+    }
+
+    /// Where it is reached, while it has an address.
+    fn addresses(&self) -> Option<PodAddresses> {
+        let address = self.address?;
+        Some(PodAddresses { pod_ips: vec![address.into()], host_ip: self.host_ip })
     }
 
     /// Whether everything in it serves.

@@ -1,5 +1,6 @@
 //! Devices (`-device`) and block backends (`-blockdev`).
 
+use super::VirtioNetPci;
 use super::option::Opts;
 use crate::hardware::Bdf;
 
@@ -15,6 +16,8 @@ pub enum Device {
     VirtserialPort(VirtserialPort),
     /// `virtio-blk-pci`
     VirtioBlkPci(VirtioBlkPci),
+    /// `virtio-net-pci`
+    VirtioNetPci(VirtioNetPci),
     /// `virtio-rng-pci`
     VirtioRngPci(VirtioRngPci),
     /// `pcie-root-port`
@@ -96,6 +99,7 @@ impl Device {
                 assert!(d.serial.len() <= VIRTIO_BLK_SERIAL_LENGTH_MAX, "serial {:?} is too long", d.serial);
                 Opts::new("virtio-blk-pci").set("id", &d.id).set("drive", &d.drive).set("serial", &d.serial)
             }
+            Self::VirtioNetPci(d) => d.opts(),
             Self::VirtioRngPci(d) => Opts::new("virtio-rng-pci").set("id", &d.id),
             Self::PcieRootPort(d) => {
                 let (device, function) = d.addr;

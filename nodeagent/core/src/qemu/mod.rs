@@ -5,12 +5,14 @@
 mod chardev;
 mod device;
 mod machine;
+mod network;
 mod option;
 mod passthrough;
 
 pub use chardev::*;
 pub use device::*;
 pub use machine::*;
+pub use network::*;
 pub use passthrough::*;
 
 /// A whole command line, without the program's name.
@@ -42,6 +44,8 @@ pub struct QemuCommand {
     pub qmp: Option<Qmp>,
     /// `-blockdev`, in order.
     pub blockdevs: Vec<Blockdev>,
+    /// `-netdev`, in order.
+    pub netdevs: Vec<Netdev>,
     /// `-device`, in order.
     pub devices: Vec<Device>,
     /// `-global q35-pcihost.pci-hole64-size`: room above memory for what devices map, in bytes; the board's own when unset.
@@ -76,6 +80,7 @@ impl QemuCommand {
             args.extend(["-global".to_owned(), format!("q35-pcihost.pci-hole64-size={bytes}")]);
         }
         args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
+        args.extend(self.netdevs.iter().flat_map(Netdev::args));
         args.extend(self.devices.iter().flat_map(Device::args));
         args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.to_args()));
         args.extend(self.pidfile.iter().flat_map(|path| ["-pidfile".to_owned(), path.clone()]));

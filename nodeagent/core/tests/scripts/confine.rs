@@ -31,6 +31,7 @@ fn jail(pieces: &[Piece]) -> Jail {
         .into(),
         devices: vec![DeviceNode { path: "/dev/kvm".to_owned(), major: 10, minor: 232 }],
         locked_bytes: None,
+        tap: None,
     }
 }
 

@@ -65,6 +65,7 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         sandbox_restarts: 2,
         started: true,
         guarded: is_unique,
+        address: None,
         trace_context: None,
         ended: None,
     };

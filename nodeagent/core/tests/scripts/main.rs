@@ -6,6 +6,7 @@ mod devices;
 mod files;
 mod leases;
 mod life;
+mod network;
 #[path = "../support/mod.rs"]
 mod support;
 mod vm_pool;
@@ -13,7 +14,7 @@ mod volumes;
 
 use std::fmt::Write as _;
 
-use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, VmRecord};
+use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
 use bulkhead_types::{ContainerState, ObjectId, PodPhase, PodStatus, RestartPolicy};
 use expect_test::{Expect, expect};
 use smol_str::SmolStr;
@@ -32,7 +33,11 @@ enum Step {
 use Step::{Acks, In, Tick};
 
 fn check(steps: Vec<(u64, Step)>, expected: Expect) {
-    let mut agent = Agent::new(config());
+    check_with(config(), steps, expected);
+}
+
+fn check_with(config: AgentConfig, steps: Vec<(u64, Step)>, expected: Expect) {
+    let mut agent = Agent::new(config);
     let mut text = String::new();
     let mut acks = true;
     for (now_ms, step) in steps {
@@ -69,7 +74,8 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             Action::ForgetRecord { pod } => format!("forget {pod}"),
             Action::StartVm(start) => {
                 let guard = start.lease_until_ms.map_or(String::new(), |ms| format!(" guarded until {ms}"));
-                format!("start {} instance {}{guard}", start.pod.id, start.instance)
+                let address = start.address.map_or(String::new(), |address| format!(" at {address}"));
+                format!("start {} instance {}{guard}{address}", start.pod.id, start.instance)
             }
             Action::UpdateFiles { pod, instance, volumes } => {
                 let files = volumes.iter().flat_map(|v| &v.files).map(|f| format!(" {}", f.path));
@@ -126,6 +132,9 @@ fn show(status: &PodStatus) -> String {
     }
     if status.sandbox_restarts > 0 {
         write!(text, " restarts {}", status.sandbox_restarts).unwrap();
+    }
+    if let Some(told) = status.addresses.get() {
+        write!(text, " {:?}", told.pod_ips).unwrap();
     }
     let state = match &status.containers[0].state {
         ContainerState::Waiting { reason, .. } => format!("waiting:{reason}"),

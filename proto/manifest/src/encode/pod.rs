@@ -147,6 +147,19 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
             fields.text("cpuset", &given.cpus.to_string()).list("numaNodes", numa_nodes)
         }
     };
+    let fields = match status.addresses.get() {
+        None => fields,
+        Some(told) => {
+            let host = told.host_ip.map(|ip| ip.to_string());
+            let one = |ip: String| Fields::new().text("ip", &ip).finish();
+            let first = told.pod_ips.first().map(ToString::to_string);
+            fields
+                .optional("hostIP", host.as_deref())
+                .list("hostIPs", host.clone().into_iter().map(one))
+                .optional("podIP", first.as_deref())
+                .list("podIPs", told.pod_ips.iter().map(|ip| one(ip.to_string())))
+        }
+    };
     let fields = match status.sandbox_restarts {
         0 => fields,
         n => fields.set("sandboxRestarts", n.into()),

@@ -87,6 +87,12 @@ fn projection(spec: &PodSpec, source: &Projection, path: &Path<'_>, name: &'stat
                 relative(&item.path, &path.field("path"), report);
                 item.mode.iter().for_each(|m| mode(*m, &path.field("mode"), report));
                 downward(spec, &item.source, &path, report);
+                if let DownwardSource::Field(field) = &item.source
+                    && field.is_address()
+                {
+                    let path = path.field("fieldRef");
+                    report.push(&path.field("fieldPath"), format!("{field} is told in variables only"));
+                }
                 if let DownwardSource::Resource(ResourceField { container_name: None, .. }) = &item.source {
                     let path = path.field("resourceFieldRef");
                     report.push(&path.field("containerName"), "is required in a volume");

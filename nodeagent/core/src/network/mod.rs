@@ -1,0 +1,20 @@
+//! The guests' network on one node, as values: which addresses there are and who gets which, what links are called, what the
+//! packet filter is told, and which name servers guests ask.
+//!
+//! ```text
+//!  guest ── virtio-net ── tap ──┐                      ┌─ other guests of the node
+//!                               ├─ bridge (gateway) ───┤
+//!  guest ── virtio-net ── tap ──┘                      └─ routed and masqueraded: everybody else
+//! ```
+//!
+//! Nothing here looks at the host: `nodeagent/src/network` does what these say.
+
+mod names;
+mod range;
+mod resolver;
+mod rules;
+
+pub use names::{LinkNames, mac_of};
+pub use range::{Ipv4Network, NetworkError, PodRange};
+pub use resolver::Resolver;
+pub use rules::{Ruleset, TapAddress};

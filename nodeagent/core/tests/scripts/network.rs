@@ -1,0 +1,82 @@
+//! Addresses of guests: who has which, how long, and who waits.
+
+use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
+use expect_test::expect;
+
+use crate::support::*;
+use crate::{In, Tick, begin, check_with, then};
+
+/// A node whose range has room for one guest.
+fn narrow() -> AgentConfig {
+    let host_ip = Some("192.0.2.7".parse().unwrap());
+    AgentConfig { pod_range: Some("10.0.0.4/30".parse().unwrap()), host_ip, ..config() }
+}
+
+#[test]
+fn who_finds_no_address_waits_until_nothing_is_left_of_who_had_it() {
+    let steps = then(
+        begin(vec![pod(7), pod(8)]),
+        vec![
+            (20, In(image(7))),
+            (30, In(image(8))),
+            (40, In(started(7, 1))),
+            (300, Tick),
+            (400, In(intent(1, 101, vec![deleting(pod(7), 0), pod(8)]))),
+            (410, In(exited(7, 1))),
+            (420, In(gone(7))),
+            (700, Tick),
+        ],
+    );
+    check_with(narrow(), steps, expect![[r#""#]]);
+}
+
+#[test]
+fn a_pod_keeps_its_address_from_guest_to_guest_and_life_to_life() {
+    let mut first = Agent::new(narrow());
+    let mut record = None;
+    let inputs =
+        [recovered(), joined(1), intent(1, 100, vec![pod(7)]), image(7), started(7, 1), exited(7, 1)];
+    for input in inputs {
+        first.handle(10, input);
+        while let Some(action) = first.poll_action() {
+            if let Action::PersistRecord(found) = action {
+                record = Some(*found);
+            }
+        }
+    }
+    let text = serde_json::to_string(&record.unwrap()).unwrap();
+    let record: VmRecord = serde_json::from_str(&text).unwrap();
+    let dead = |record| RecoveredVm {
+        record,
+        running: false,
+        started_at_ms: 0,
+        last_console: String::new(),
+        out_of_memory: None,
+    };
+    // A record of a pod of which nothing was left when another one got its address.
+    let former = VmRecord { pod: bulkhead_types::ObjectId(9), ..record.clone() };
+    let steps = vec![
+        (0, In(Input::Recovered { vms: vec![dead(record), dead(former)], lease_until_ms: None })),
+        (5, In(joined(1))),
+        (10, In(intent(1, 100, vec![pod(7), pod(9)]))),
+        (10_100, Tick),
+        (10_110, In(image(7))),
+        (10_120, In(image(9))),
+        (10_500, Tick),
+    ];
+    check_with(
+        narrow(),
+        steps,
+        expect![[r#"
+        0 join
+        0 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+        0 note: guest of pod #9 failed: GuestDied; next attempt in 10000 ms
+        10 report [#7 100000001 Pending GuestDied restarts 1 [10.0.0.6] waiting:GuestDied x0] [#9 100000002 Pending GuestDied restarts 1 waiting:GuestDied x0]
+        10000 prepare #7
+        10000 prepare #9
+        10110 persist #7 instance 2
+        10110 start #7 instance 2 at 10.0.0.6
+        10120 report [#9 100000003 Pending WaitingForAddress restarts 1 waiting:GuestDied x0]
+    "#]],
+    );
+}
