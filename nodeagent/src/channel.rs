@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, PodConfig, ResumeLogs, Stop};
+use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, Ping, PodConfig, ResumeLogs, Stop};
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::Input;
+use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
@@ -23,10 +23,11 @@ use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
 use crate::logs::{PodLogs, Record, Run};
+use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
 use meter::Meter;
 
@@ -66,6 +67,8 @@ pub(crate) struct Talk {
     pub(crate) started_at_ms: u64,
     /// The start of the pod; ends when its first container runs.
     pub(crate) start: Option<tracing::Span>,
+    /// How often it is asked whether it lives.
+    pub(crate) look_every: Duration,
 }
 
 /// What one connection knows.
@@ -82,6 +85,8 @@ struct Conversation {
     begun: Option<Instant>,
     states: u32,
     second: Option<Instant>,
+    /// Questions since the guest said anything.
+    unanswered: u32,
 }
 
 /// Waits until then; for ever when there is no then.
@@ -123,13 +128,21 @@ impl Talk {
         let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
         let mut buffer = vec![0; READ_LENGTH];
         self.stop.mark_changed();
+        let mut look = tokio::time::interval(self.look_every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = look.tick() => {
+                    if talk.ask() {
+                        self.tell(Input::GuestSilent { pod: self.pod, instance: self.instance }).await;
+                    }
+                }
                 _ = hello.tick(), if !talk.greeted => talk.hello(),
                 changed = self.stop.changed(), if talk.greeted => {
                     let grace_ms = *self.stop.borrow_and_update();
                     if grace_ms.is_some() {
                         talk.say(&HostMessage::Stop(Stop { grace_ms }));
+                        passed(Step::StopSaid);
                     }
                     if changed.is_err() {
                         return Ok(());
@@ -167,6 +180,7 @@ impl Talk {
             Ok(payload) => decode::<GuestMessage>(&payload).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
+        talk.unanswered = 0;
         match message {
             Ok(GuestMessage::Hello(hello)) => self.greet(talk, &hello).await,
             // Rests of an earlier conversation.
@@ -184,6 +198,7 @@ impl Talk {
         if std::mem::replace(&mut talk.greeted, true) {
             return;
         }
+        passed(Step::GuestGreeted);
         tracing::debug!(pod = %self.pod, boot_ms = hello.boot_ms, kernel = hello.kernel_release, "the guest is up");
         if !hello.streams {
             self.streams.end(
@@ -257,6 +272,7 @@ impl Talk {
         let kind = state.kind();
         match kind {
             guest::ContainerStateKind::Running => {
+                passed(Step::ContainerRuns);
                 if let Some(span) = self.start.take() {
                     tracing::info!(parent: &span, container = state.container, "first container runs");
                 }
@@ -391,6 +407,16 @@ impl Conversation {
         if self.out.is_empty() {
             self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION }));
         }
+    }
+
+    /// Asks whether the guest lives; true when too many such questions had no answer. A Hello is one, too.
+    fn ask(&mut self) -> bool {
+        let is_silent = self.unanswered >= SILENT_QUESTIONS;
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.greeted && self.out.len() < OUT_LENGTH_MAX {
+            self.say(&HostMessage::Ping(Ping { number: self.unanswered.into() }));
+        }
+        is_silent
     }
 
     /// Reads and writes what can be; false when the guest closed its end.

@@ -23,6 +23,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         stop: stopped,
         started_at_ms: 1_000,
         start: None,
+        look_every: Duration::from_secs(60),
     };
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let guest = tokio::spawn(async move {

@@ -100,8 +100,11 @@ pub struct AgentConfig {
     pub backoff_ms: Option<(u64, u64)>,
     /// The cluster to belong to from now on, whichever it was before; what it was before when unset.
     pub adopt_cluster: Option<String>,
-    /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
+    /// From the start of a guest's process, or its last output, to its first word, in milliseconds; what fits the accelerator when
+    /// unset.
     pub boot_deadline_ms: Option<u64>,
+    /// How long a guest or its QEMU may answer nothing before it is ended, in milliseconds; what fits the accelerator when unset.
+    pub silence_ms: Option<u64>,
 }
 
 impl AgentConfig {
@@ -133,6 +136,7 @@ impl AgentConfig {
             backoff_ms: None,
             adopt_cluster: None,
             boot_deadline_ms: None,
+            silence_ms: None,
         }
     }
 }

@@ -152,6 +152,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         stop: stopped,
         started_at_ms: 0,
         start: None,
+        look_every: std::time::Duration::from_secs(60),
     };
     let ended = streams.clone();
     let talking = tokio::spawn(async move {

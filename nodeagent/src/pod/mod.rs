@@ -9,6 +9,7 @@
 mod disks;
 mod prepare;
 mod running;
+mod silence;
 mod start;
 mod supervise;
 
@@ -23,8 +24,10 @@ use tokio::task::JoinHandle;
 
 use crate::host::Host;
 use crate::image::Image;
+use crate::steps::{Step, passed};
 use crate::vm::affinity;
 use crate::{clock, disk, trace};
+pub(crate) use silence::Boot;
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
 
@@ -133,6 +136,7 @@ impl Worker {
             Action::StopVm { instance, grace_ms, .. } => {
                 if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
                     vm.stop(grace_ms);
+                    passed(Step::StopAsked);
                 }
             }
             Action::KillVm { instance, .. } => self.kill(instance).await,
@@ -185,7 +189,7 @@ impl Worker {
         let images = self.images.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let started = match self.record_error.take() {
             Some(error) => Err(start::StartError::new(
-                reason::RECORD_NOT_WRITTEN,
+                if start::is_full(&error) { reason::DISK_PRESSURE } else { reason::RECORD_NOT_WRITTEN },
                 format!("the record cannot be written: {error}"),
             )),
             None => start::run(&self.host, start, &images, &span).await,
@@ -196,16 +200,24 @@ impl Worker {
                 // Before the guest can say a word.
                 let input = Input::VmStarted { pod: self.pod, instance, started_at_ms };
                 let _ = self.inputs.send(input).await;
+                passed(Step::StartTold);
                 let (host, inputs) = (Arc::clone(&self.host), self.inputs.clone());
                 self.vm = Some(Vm::supervise(&host, launched, started_at_ms, inputs, Some(span)));
                 return;
             }
-            Err(error) => Input::VmStartFailed {
-                pod: self.pod,
-                instance,
-                reason: error.reason.into(),
-                message: error.message,
-            },
+            Err(error) => {
+                // Nothing half made stays until the next attempt, least of all on a disk that is full.
+                let dir = self.host.records.instance_dir(self.pod, instance);
+                if let Err(error) = blocking(move || disk::remove_dir(&dir)).await {
+                    tracing::debug!(pod = %self.pod, %error, "what was begun of a guest stays until the next");
+                }
+                Input::VmStartFailed {
+                    pod: self.pod,
+                    instance,
+                    reason: error.reason.into(),
+                    message: error.message,
+                }
+            }
         };
         let _ = self.inputs.send(input).await;
     }
@@ -232,6 +244,7 @@ impl Worker {
         if let Some(vm) = self.vm.take() {
             vm.end().await;
         }
+        passed(Step::CleanUpBegun);
         self.images.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let (host, pod) = (Arc::clone(&self.host), self.pod);
         if let Err(reason) = self.give_back_devices().await {
@@ -239,9 +252,11 @@ impl Worker {
             tracing::error!(%pod, reason, "the pod's devices cannot be given back");
             return;
         }
+        passed(Step::DevicesReleased);
         match blocking(move || remove_all(&host, pod, keep_logs)).await {
             Ok(()) => {
                 let _ = self.inputs.send(Input::VmGone { pod }).await;
+                passed(Step::CleanUpTold);
             }
             // The core asks again.
             Err(error) => tracing::error!(%pod, %error, "the pod's files cannot be removed"),
@@ -263,9 +278,12 @@ impl Worker {
 /// Removes everything of a pod but its record and, if they are kept, its logs.
 fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
     let dir = host.records.pod_dir(pod);
+    // Those of a guest whose process was still being reaped when it ended.
+    host.cgroups.remove_of(pod)?;
     if !keep_logs {
         host.logs.remove(pod);
     }
+    passed(Step::LogsRemoved);
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -278,6 +296,7 @@ fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
             _ if entry.file_type()?.is_dir() => disk::remove_dir(&entry.path())?,
             _ => disk::remove_file(&entry.path())?,
         }
+        passed(Step::FileRemoved);
     }
     Ok(())
 }

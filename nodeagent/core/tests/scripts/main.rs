@@ -6,6 +6,7 @@ mod devices;
 mod files;
 mod leases;
 mod life;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 mod volumes;
