@@ -5,7 +5,7 @@ use bulkhead_types::PodIntent;
 use super::machine::{Inventory, Machine, id, named, web};
 
 /// Pods at a time.
-const PODS: u64 = 20;
+const PODS: u64 = 50;
 /// How many pods start and end in all, when nobody says (`CYCLES`).
 const CYCLES_DEFAULT: u64 = 200;
 
