@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint lab sim laws soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab sim laws soak soak-agent canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ sim: ## More simulations: make sim SEEDS=0..5000
 
 laws: ## The laws of reconcilers, agents and wire, with more cases: make laws CASES=5000
 	PROPTEST_CASES=$(or $(CASES),2000) cargo nextest run --locked --workspace -E 'test(/law/)'
+
+soak-agent: ## Pods that start and end again and again, and nothing is left: make soak-agent CYCLES=1000
+	CYCLES=$(or $(CYCLES),1000) cargo nextest run --locked -p bulkhead-nodeagent --test agent again_and_again
 
 soak: ## As many new simulations as fit on all cores: make soak MINUTES=60
 	cargo run --locked --release -p simulations -- --quiet --minutes $(MINUTES) --seeds $$(date +%s)000..$$(date +%s)999 --failures target/simulations

@@ -35,8 +35,13 @@ impl Pod {
         if complete {
             self.image_failures = 0;
             self.phase = Phase::Ready;
-            if [reason::ERR_IMAGE_PULL, reason::IMAGE_PULL_BACK_OFF, reason::IMAGE_DIGEST_MISMATCH]
-                .contains(&self.reason.as_str())
+            if [
+                reason::ERR_IMAGE_PULL,
+                reason::IMAGE_PULL_BACK_OFF,
+                reason::IMAGE_DIGEST_MISMATCH,
+                reason::DISK_PRESSURE,
+            ]
+            .contains(&self.reason.as_str())
             {
                 self.clear_reason();
                 self.start_over(reason::CONTAINER_CREATING);
