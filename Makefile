@@ -85,6 +85,9 @@ sim: ## More simulations: make sim SEEDS=0..5000
 laws: ## The laws of reconcilers, agents and wire, with more cases: make laws CASES=5000
 	PROPTEST_CASES=$(or $(CASES),2000) cargo nextest run --locked --workspace -E 'test(/law/)'
 
+soak-agent: ## Pods that start and end again and again, and nothing is left: make soak-agent CYCLES=1000
+	CYCLES=$(or $(CYCLES),1000) cargo nextest run --locked -p bulkhead-nodeagent --test agent again_and_again
+
 soak: ## As many new simulations as fit on all cores: make soak MINUTES=60
 	cargo run --locked --release -p simulations -- --quiet --minutes $(MINUTES) --seeds $$(date +%s)000..$$(date +%s)999 --failures target/simulations
 

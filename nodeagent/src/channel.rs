@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, PodConfig, ResumeLogs, Stop};
+use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, Ping, PodConfig, ResumeLogs, Stop};
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
@@ -24,11 +24,12 @@ use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
 use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
+use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
 use meter::Meter;
 
@@ -70,6 +71,8 @@ pub(crate) struct Talk {
     pub(crate) start: Option<tracing::Span>,
     /// What that spends its time with.
     pub(crate) starts: Arc<StartOf>,
+    /// How often it is asked whether it lives.
+    pub(crate) look_every: Duration,
 }
 
 /// What one connection knows.
@@ -86,6 +89,8 @@ struct Conversation {
     begun: Option<Instant>,
     states: u32,
     second: Option<Instant>,
+    /// Questions since the guest said anything.
+    unanswered: u32,
 }
 
 /// Waits until then; for ever when there is no then.
@@ -127,13 +132,21 @@ impl Talk {
         let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
         let mut buffer = vec![0; READ_LENGTH];
         self.stop.mark_changed();
+        let mut look = tokio::time::interval(self.look_every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = look.tick() => {
+                    if talk.ask() {
+                        self.tell(Input::GuestSilent { pod: self.pod, instance: self.instance }).await;
+                    }
+                }
                 _ = hello.tick(), if !talk.greeted => talk.hello(),
                 changed = self.stop.changed(), if talk.greeted => {
                     let grace_ms = *self.stop.borrow_and_update();
                     if grace_ms.is_some() {
                         talk.say(&HostMessage::Stop(Stop { grace_ms }));
+                        passed(Step::StopSaid);
                     }
                     if changed.is_err() {
                         return Ok(());
@@ -171,6 +184,7 @@ impl Talk {
             Ok(payload) => decode::<GuestMessage>(&payload).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
+        talk.unanswered = 0;
         match message {
             Ok(GuestMessage::Hello(hello)) => self.greet(talk, &hello).await,
             // Rests of an earlier conversation.
@@ -188,6 +202,7 @@ impl Talk {
         if std::mem::replace(&mut talk.greeted, true) {
             return;
         }
+        passed(Step::GuestGreeted);
         tracing::debug!(pod = %self.pod, boot_ms = hello.boot_ms, kernel = hello.kernel_release, "the guest is up");
         if !hello.streams {
             self.streams.end(
@@ -265,6 +280,7 @@ impl Talk {
         match kind {
             guest::ContainerStateKind::Running => {
                 self.starts.end(StartPhase::Container, Some(StartPhase::Output));
+                passed(Step::ContainerRuns);
                 if let Some(span) = self.start.take() {
                     tracing::info!(parent: &span, container = state.container, "first container runs");
                 }
@@ -400,6 +416,16 @@ impl Conversation {
         if self.out.is_empty() {
             self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION }));
         }
+    }
+
+    /// Asks whether the guest lives; true when too many such questions had no answer. A Hello is one, too.
+    fn ask(&mut self) -> bool {
+        let is_silent = self.unanswered >= SILENT_QUESTIONS;
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.greeted && self.out.len() < OUT_LENGTH_MAX {
+            self.say(&HostMessage::Ping(Ping { number: self.unanswered.into() }));
+        }
+        is_silent
     }
 
     /// Reads and writes what can be; false when the guest closed its end.

@@ -24,6 +24,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         started_at_ms: 1_000,
         start: None,
         starts: std::sync::Arc::default(),
+        look_every: Duration::from_secs(60),
     };
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let guest = tokio::spawn(async move {

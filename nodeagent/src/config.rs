@@ -110,7 +110,11 @@ pub struct AgentConfig {
     /// Guests that are booted before there are pods for them; none when unset.
     pub vm_pool: Option<VmPoolConfig>,
     /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
+    /// From the start of a guest's process, or its last output, to its first word, in milliseconds; what fits the accelerator when
+    /// unset.
     pub boot_deadline_ms: Option<u64>,
+    /// How long a guest or its QEMU may answer nothing before it is ended, in milliseconds; what fits the accelerator when unset.
+    pub silence_ms: Option<u64>,
 }
 
 impl AgentConfig {
@@ -145,6 +149,7 @@ impl AgentConfig {
             adopt_cluster: None,
             vm_pool: None,
             boot_deadline_ms: None,
+            silence_ms: None,
         }
     }
 }

@@ -193,6 +193,7 @@ impl Driver {
 
     /// Processes in this data directory that were not adopted have no place here.
     async fn kill_strangers(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
+        self.kill_strange_guards(adopted).await?;
         let found = process::find_below(&self.host.data).at("look for guests in", &self.host.data)?;
         for path in found {
             let dir = path.parent().unwrap_or(&path);
@@ -208,6 +209,24 @@ impl Driver {
                 killer.kill().at("kill the guest in", dir)?;
                 process.wait().await;
             }
+        }
+        Ok(())
+    }
+
+    /// A guard whose guest was not adopted may be about to start it. The guest ends with it.
+    async fn kill_strange_guards(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
+        let pods = self.host.data.join("pods");
+        for (dir, guard) in process::guards_below(&pods).at("look for guards in", &pods)? {
+            let is_adopted = |vm: &RecoveredVm| {
+                vm.running && self.host.records.instance_dir(vm.record.pod, vm.record.instance) == dir
+            };
+            if adopted.iter().any(is_adopted) {
+                continue;
+            }
+            tracing::warn!(dir = %dir.display(), pid = guard.pid, "a guard that nobody knows is killed");
+            let killer = guard.killer().at("open the guard of", &dir)?;
+            killer.kill().at("kill the guard of", &dir)?;
+            guard.wait().await;
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bulkhead_nodeagent_core::group_name;
+use bulkhead_nodeagent_core::{SILENT_QUESTIONS, group_name};
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
 use bulkhead_types::ObjectId;
 use tokio::sync::{Mutex, watch};
@@ -56,9 +57,16 @@ pub(crate) struct Host {
     pub(crate) sandbox: bool,
     /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
     pub(crate) container_backoff_ms: (u64, u64),
+    /// How long a guest, or its QEMU, may leave all questions unanswered, in milliseconds.
+    pub(crate) silence_ms: u64,
 }
 
 impl Host {
+    /// How often guests and their QEMUs are asked.
+    pub(crate) fn look_every(&self) -> Duration {
+        Duration::from_millis(self.silence_ms.div_ceil(SILENT_QUESTIONS.into()).max(1))
+    }
+
     /// The volumes of claims.
     pub(crate) fn volumes(&self) -> Volumes {
         Volumes::new(&self.data)

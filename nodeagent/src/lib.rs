@@ -44,6 +44,7 @@ mod qmp;
 mod records;
 mod session;
 mod starts;
+pub mod steps;
 mod streams;
 mod trace;
 mod vf_settings;
@@ -53,7 +54,8 @@ mod volumes;
 
 use std::sync::Arc;
 
-use bulkhead_nodeagent_core::{Agent, text};
+use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::{Agent, Deadlines, text};
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
 use bulkhead_types::LABEL_POD_NETWORK;
 use tokio::net::TcpListener;
@@ -130,7 +132,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let names = podio::Names::default();
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-    let mut core = core_config(&config, &facts);
+    let mut core = core_config(&config, &facts, accelerator.accel);
     core.pod_range = range;
     core.host_ip = network::ip_of(&address);
     let agent = Agent::new(core);
@@ -218,6 +220,7 @@ async fn open_host(
         accel: accelerator.accel,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
+        silence_ms: config.silence_ms.unwrap_or(Deadlines::of(accelerator.accel).silence_ms),
     };
     Ok((Arc::new(host), accelerator))
 }
@@ -340,14 +343,15 @@ async fn accelerator(
 fn core_config(
     config: &AgentConfig,
     facts: &bulkhead_types::NodeFacts,
+    accel: Accel,
 ) -> bulkhead_nodeagent_core::AgentConfig {
     let mut core =
         bulkhead_nodeagent_core::AgentConfig::new(config.name.as_str(), facts.allocatable, config.pods_max);
     if let Some((base_ms, max_ms)) = config.backoff_ms {
         (core.backoff_base_ms, core.backoff_max_ms) = (base_ms, max_ms);
     }
-    if let Some(deadline_ms) = config.boot_deadline_ms {
-        core.boot_deadline_ms = deadline_ms;
-    }
+    let deadlines = Deadlines::of(accel);
+    core.boot_deadline_ms = config.boot_deadline_ms.unwrap_or(deadlines.boot_ms);
+    core.silence_ms = config.silence_ms.unwrap_or(deadlines.silence_ms);
     core
 }

@@ -65,6 +65,8 @@ pub(crate) struct Qmp {
     writer: OwnedWriteHalf,
     events: VecDeque<QmpEvent>,
     next_id: u64,
+    /// What has come of the next line.
+    line: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +95,7 @@ impl Qmp {
     pub(crate) async fn negotiate(stream: UnixStream) -> Result<Self, QmpError> {
         let (reader, writer) = stream.into_split();
         let reader = BufReader::new(reader);
-        let mut qmp = Self { reader, writer, events: VecDeque::new(), next_id: 1 };
+        let mut qmp = Self { reader, writer, events: VecDeque::new(), next_id: 1, line: Vec::new() };
         let greeting = limited(qmp.read_line()).await?;
         if greeting.greeting.is_none() {
             return Err(QmpError::Malformed("no greeting".to_owned()));
@@ -164,7 +166,7 @@ impl Qmp {
         status.ok_or_else(|| QmpError::Malformed(value.to_string()))
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event. Who gives up waiting loses nothing.
     ///
     /// # Errors
     /// [`QmpError::Closed`] when QEMU is gone.
@@ -188,12 +190,13 @@ impl Qmp {
     }
 
     async fn read_line(&mut self) -> Result<Line, QmpError> {
-        let mut line = String::new();
-        let length = (&mut self.reader).take(LINE_LENGTH_MAX).read_line(&mut line).await?;
-        if length == 0 {
+        let room = LINE_LENGTH_MAX.saturating_sub(self.line.len() as u64);
+        let length = (&mut self.reader).take(room).read_until(b'\n', &mut self.line).await?;
+        if length == 0 && room > 0 {
             return Err(QmpError::Closed);
         }
-        serde_json::from_str(&line).map_err(|error| QmpError::Malformed(error.to_string()))
+        let line = std::mem::take(&mut self.line);
+        serde_json::from_slice(&line).map_err(|error| QmpError::Malformed(error.to_string()))
     }
 }
 

@@ -17,6 +17,7 @@ use bulkhead_types::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
+use crate::steps::{Step, passed, reached};
 
 /// A lease is worth nothing after the machine has booted anew.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,15 +71,20 @@ impl Records {
             fs::create_dir_all(&dir)?;
             disk::sync_parent(&dir)?;
         }
+        reached(Step::RecordBegun)?;
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
-        disk::replace(&dir.join("record.json"), &bytes)
+        disk::replace(&dir.join("record.json"), &bytes)?;
+        reached(Step::RecordWritten)
     }
 
     /// Forgets the record and, with it, the pod's folder.
     pub(crate) fn forget(&self, pod: ObjectId) -> io::Result<()> {
         let dir = self.pod_dir(pod);
         disk::remove_file(&dir.join("record.json"))?;
-        disk::remove_dir(&dir)
+        passed(Step::RecordRemoved);
+        disk::remove_dir(&dir)?;
+        passed(Step::RecordForgotten);
+        Ok(())
     }
 
     /// Every record. Folders without one are what a crash left behind; they are removed. A record that cannot be read

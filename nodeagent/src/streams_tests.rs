@@ -153,6 +153,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         started_at_ms: 0,
         start: None,
         starts: std::sync::Arc::default(),
+        look_every: std::time::Duration::from_secs(60),
     };
     let ended = streams.clone();
     let talking = tokio::spawn(async move {

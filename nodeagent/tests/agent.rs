@@ -3,6 +3,9 @@
 //! Needs QEMU, `BULKHEAD_KERNEL_DIR`, `BULKHEAD_GUEST` and a static /bin/busybox; where one is missing, the tests that
 //! need it say so and pass.
 
+#[path = "faults/mod.rs"]
+#[allow(unreachable_pub, reason = "a module of a test")]
+mod faults;
 #[path = "support/layout.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod layout;
@@ -179,9 +182,9 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
     }
 }
 
-fn deleting(pod: PodIntent) -> PodIntent {
+fn deleting(pod: PodIntent, grace_ms: u64) -> PodIntent {
     PodIntent {
-        deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000, by_job: false, preemptor: None }),
+        deletion: Some(Deletion { requested_at_ms: 1, grace_ms, by_job: false, preemptor: None }),
         ..pod
     }
 }
@@ -289,7 +292,7 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     // Only then does the shell surely know what to do at SIGTERM.
     let tick = heard.wait_for(|length| *length > "hello from pod-7\n".len());
     tokio::time::timeout(DEADLINE, tick).await.expect("output").expect("kept");
-    server.intend(vec![deleting(web)]);
+    server.intend(vec![deleting(web, 5_000)]);
     let gone = server.report(7, "the end", |report| report.gone).await;
     assert!(!gone.status.ready);
     let text = follower.await.expect("no panic").expect("logs");
@@ -344,7 +347,7 @@ async fn what_is_missing_is_said_and_tried_again() {
     assert_eq!(kernel.status.phase, PodPhase::Pending);
     server.report(2, "ErrImagePull", |report| report.status.reason == "ErrImagePull").await;
     server.report(2, "ImagePullBackOff", |report| report.status.reason == "ImagePullBackOff").await;
-    server.intend(vec![deleting(pod(1, "true", RestartPolicy::Always)), deleting(lost)]);
+    server.intend(vec![deleting(pod(1, "true", RestartPolicy::Always), 5_000), deleting(lost, 5_000)]);
     server.report(1, "the end of the first", |report| report.gone).await;
     server.report(2, "the end of the second", |report| report.gone).await;
     node.stop().await;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::devices::DeviceNews;
 use crate::images::ImageNews;
-use crate::pod::{Env, Exit, Pod};
+use crate::pod::{Cause, Env, Exit, Pod};
 use crate::session::Session;
 use crate::volumes::Deletions;
 use crate::{Action, AgentConfig, Input, Note, RecoveredVm};
@@ -310,6 +310,9 @@ impl Agent {
                 pod.vm_start_failed(instance, &reason, &message, &mut env);
             }
             Input::GuestHello { instance, .. } => pod.guest_hello(instance, &env),
+            Input::GuestBoots { instance, .. } => pod.guest_boots(instance, &env),
+            Input::GuestSilent { instance, .. } => pod.is_silent(instance, Cause::GuestSilent, &mut env),
+            Input::QemuSilent { instance, .. } => pod.is_silent(instance, Cause::QemuSilent, &mut env),
             Input::GuestContainer { instance, status, unready_because, .. } => {
                 pod.guest_container(instance, status, &unready_because, &mut env);
             }
@@ -410,6 +413,9 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::VmStarted { pod, .. }
         | Input::VmStartFailed { pod, .. }
         | Input::GuestHello { pod, .. }
+        | Input::GuestBoots { pod, .. }
+        | Input::GuestSilent { pod, .. }
+        | Input::QemuSilent { pod, .. }
         | Input::GuestContainer { pod, .. }
         | Input::GuestPod { pod, .. }
         | Input::VmOutOfMemory { pod, .. }

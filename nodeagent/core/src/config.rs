@@ -6,14 +6,47 @@ use bulkhead_types::Resources;
 use smol_str::SmolStr;
 
 use crate::network::PodRange;
+use crate::qemu::Accel;
 
 /// First wait before a guest is started again, in milliseconds (Kubernetes' crash-loop back-off).
 pub const BACKOFF_BASE_MS: u64 = 10_000;
 /// Longest wait before a guest is started again, in milliseconds (Kubernetes' crash-loop back-off).
 pub const BACKOFF_MAX_MS: u64 = 300_000;
-/// How long a guest may take from the start of its process to its first word, in milliseconds. Emulated guests need
-/// 3 s alone and several times that when many boot at once.
-pub const BOOT_DEADLINE_MS: u64 = 120_000;
+/// So many questions in a row that a guest, or its QEMU, does not answer make it silent.
+pub const SILENT_QUESTIONS: u32 = 6;
+/// The longest boot, in boot deadlines: a guest that goes on writing to its console is given so much in all.
+pub const BOOT_DEADLINES_MAX: u64 = 5;
+/// For each GiB of a guest whose memory is pinned at its start, because it has devices, in milliseconds beyond the boot deadline.
+pub const PIN_MS_PER_GIB: u64 = 1_000;
+/// When a boot is told of first, in milliseconds after the start; then each time that it has taken twice as long.
+pub const BOOT_TOLD_MS: u64 = 10_000;
+/// How long a guest may take from the start of its process to its first word, in milliseconds, when nobody says how it is run.
+pub const BOOT_DEADLINE_MS: u64 = Deadlines::EMULATED.boot_ms;
+
+/// How long a guest may be silent, by how it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the start of its process, or its last output, to its first word, in milliseconds.
+    pub boot_ms: u64,
+    /// Without an answer once it has spoken, in milliseconds.
+    pub silence_ms: u64,
+}
+
+impl Deadlines {
+    /// KVM runs a guest up to its first word in about a second.
+    pub const KVM: Self = Self { boot_ms: 60_000, silence_ms: 60_000 };
+    /// Emulated guests need 3 s alone, and many times that when many boot at once.
+    pub const EMULATED: Self = Self { boot_ms: 120_000, silence_ms: 300_000 };
+
+    /// Those of guests that are run like this.
+    #[must_use]
+    pub fn of(accel: Accel) -> Self {
+        match accel {
+            Accel::Kvm => Self::KVM,
+            Accel::Tcg { .. } => Self::EMULATED,
+        }
+    }
+}
 /// What a guest may take beyond its pod's grace before it is killed, in milliseconds.
 pub const STOP_MARGIN_MS: u64 = 5_000;
 /// How long a guest that said that everything in it ended may take to power off, in milliseconds.
@@ -34,8 +67,10 @@ pub struct AgentConfig {
     pub backoff_base_ms: u64,
     /// Longest wait before a guest is started again, in milliseconds.
     pub backoff_max_ms: u64,
-    /// From the start of a guest's process to its first word, in milliseconds.
+    /// From the start of a guest's process, or its last output, to its first word, in milliseconds.
     pub boot_deadline_ms: u64,
+    /// How long a guest that spoke, or its QEMU, may answer nothing, in milliseconds: who asks counts it, this says it.
+    pub silence_ms: u64,
     /// Beyond the pod's grace until a guest is killed, in milliseconds.
     pub stop_margin_ms: u64,
     /// From "everything ended" to the end of the guest's process, in milliseconds.
@@ -59,6 +94,7 @@ impl AgentConfig {
             backoff_base_ms: BACKOFF_BASE_MS,
             backoff_max_ms: BACKOFF_MAX_MS,
             boot_deadline_ms: BOOT_DEADLINE_MS,
+            silence_ms: Deadlines::EMULATED.silence_ms,
             stop_margin_ms: STOP_MARGIN_MS,
             power_off_deadline_ms: POWER_OFF_DEADLINE_MS,
             retry_ms: RETRY_MS,

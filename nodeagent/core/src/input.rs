@@ -106,6 +106,27 @@ pub enum Input {
         /// Which of its guests.
         instance: u32,
     },
+    /// The guest wrote to its console; what it does after its first word is of no interest.
+    GuestBoots {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
+    /// The guest's channel is open, and it answered none of [`crate::SILENT_QUESTIONS`] questions. Told again and again.
+    GuestSilent {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
+    /// The same of QEMU and its control socket.
+    QemuSilent {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
     /// A container changed. Times are the agent's; `image_digest` is ignored.
     GuestContainer {
         /// Whose guest.

@@ -12,6 +12,14 @@ pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 pub const IMAGE_DIGEST_MISMATCH: &str = "ImageDigestMismatch";
 /// The guest's process runs, but the guest never said a word.
 pub const GUEST_NOT_REPORTING: &str = "GuestNotReporting";
+/// The guest's process runs, the guest has not said its first word yet, and there is time left until it must.
+pub const GUEST_BOOTING: &str = "GuestBooting";
+/// The guest spoke once and answers nothing any more.
+pub const GUEST_NOT_RESPONDING: &str = "GuestNotResponding";
+/// QEMU's process is there and answers nothing any more.
+pub const QEMU_NOT_RESPONDING: &str = "QemuNotResponding";
+/// The guest's kernel panicked, as it says on its console.
+pub const GUEST_PANICKED: &str = "GuestPanicked";
 /// The guest's process ended although nobody asked for it.
 pub const GUEST_DIED: &str = "GuestDied";
 /// The guest's process on the host used more memory than the guest and QEMU should need, and the kernel killed it. A container that
@@ -45,6 +53,8 @@ pub const WAITING_FOR_ADDRESS: &str = "WaitingForAddress";
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 /// The machine has not the memory left that a guest with devices takes at once.
 pub const MEMORY_NOT_PINNED: &str = "MemoryNotPinned";
+/// There is no room left on the node's disk for what the pod needs (Kubernetes' word for such a node); it is tried again.
+pub const DISK_PRESSURE: &str = "DiskPressure";
 /// The record that must precede a guest could not be written.
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
 /// Something that the spec refers to is not there, or cannot be used.

@@ -24,7 +24,7 @@ enum Op {
     IntendOld(u8),
     /// The host does the oldest thing asked of this pod; well, or not.
     Work(u64, bool),
-    /// The guest of this pod says hello, runs or ends.
+    /// The guest of this pod boots, says hello, runs or ends, or answers nothing.
     Talk(u64, u8),
     /// The guest's process dies.
     Die(u64),
@@ -40,7 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Op::Intend(a, a & b & b.rotate_left(3))),
         1 => any::<u8>().prop_map(Op::IntendOld),
         12 => (0..PODS, prop::bool::weighted(0.85)).prop_map(|(pod, well)| Op::Work(pod, well)),
-        6 => (0..PODS, 0u8..4).prop_map(|(pod, what)| Op::Talk(pod, what)),
+        6 => (0..PODS, 0u8..6).prop_map(|(pod, what)| Op::Talk(pod, what)),
         1 => (0..PODS).prop_map(Op::Die),
         1 => Just(Op::Disconnect),
         2 => Just(Op::Join),
@@ -264,6 +264,8 @@ impl World {
             0 => self.handle(hello(pod.0, instance)),
             1 => self.handle(runs(pod.0, instance)),
             2 => self.handle(ends(pod.0, instance, 0)),
+            3 => self.handle(Input::GuestBoots { pod, instance }),
+            4 => self.handle(Input::GuestSilent { pod, instance }),
             _ => self.handle(guest_pod(pod.0, instance, PodPhase::Failed)),
         }
     }

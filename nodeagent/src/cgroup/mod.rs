@@ -15,13 +15,19 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bulkhead_nodeagent_core::{Controller, Hierarchy, HostLimits, Version, hierarchies, oom_file, oom_kills};
+use bulkhead_types::ObjectId;
 
 pub(crate) use files::{GroupFiles, KernelFiles};
 
 /// The parent of all groups when nobody says otherwise.
 pub const CGROUP_PARENT_DEFAULT: &str = "/bulkhead";
+/// How long a killed process may be in its groups after it was seen to end.
+const EMPTY_DEADLINE: Duration = Duration::from_secs(2);
+/// How often it is looked: version 1 tells nobody that a group is empty.
+const EMPTY_LOOK: Duration = Duration::from_millis(5);
 /// The group with which it is found out whether groups can be made.
 const TRIAL: &str = "trial";
 /// Limits of that one.
@@ -187,6 +193,29 @@ impl Cgroups {
         result
     }
 
+    /// Removes the groups of a guest whose process has ended, as soon as the kernel lets it: threads of a process that was killed, and
+    /// one that is not reaped yet, are in them for a moment. Waits; not for the threads of a runtime.
+    ///
+    /// # Errors
+    /// When something is in them for longer than that takes.
+    pub(crate) fn remove_once_empty(&self, name: &str) -> io::Result<()> {
+        let until = Instant::now() + EMPTY_DEADLINE;
+        loop {
+            match self.remove(name) {
+                Err(error) if is_busy(&error) && Instant::now() < until => std::thread::sleep(EMPTY_LOOK),
+                result => return result,
+            }
+        }
+    }
+
+    /// Removes the groups of all guests of a pod that were not removed when they ended, if nothing is in them.
+    pub(crate) fn remove_of(&self, pod: ObjectId) -> io::Result<()> {
+        let prefix = format!("{}.", pod.0);
+        let found = self.places.iter().flat_map(|place| self.files.below(&place.base).unwrap_or_default());
+        let of_pod: BTreeSet<String> = found.filter(|name| name.starts_with(&prefix)).collect();
+        of_pod.iter().try_for_each(|name| self.remove_once_empty(name))
+    }
+
     /// The agent ends: its own groups go, unless guests are in them.
     pub(crate) fn close(&self) {
         for place in &self.places {
@@ -201,7 +230,7 @@ impl Cgroups {
         let found: BTreeSet<String> =
             self.places.iter().flat_map(|place| self.files.below(&place.base).unwrap_or_default()).collect();
         for name in found.difference(names) {
-            match self.remove(name) {
+            match self.remove_once_empty(name) {
                 Ok(()) => tracing::info!(group = name, "a control group that was left is removed"),
                 Err(error) => tracing::warn!(group = name, %error, "a control group cannot be removed"),
             }
@@ -220,6 +249,11 @@ impl Cgroups {
             }
         }
     }
+}
+
+/// Whether the kernel keeps a group because of what is in it (`rmdir` of a group, cgroups(7)).
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
 }
 
 /// An error with its path.

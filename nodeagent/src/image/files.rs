@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, SeekFrom, flock};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::config::ImageConfig;
 use super::digest::ImageDigest;
@@ -33,6 +34,62 @@ pub(super) struct Names(pub(super) BTreeMap<String, ImageDigest>);
 pub(super) struct Record {
     pub(super) digest: ImageDigest,
     pub(super) config: ImageConfig,
+    /// Checksums of file system and configuration; earlier versions made none.
+    #[serde(default)]
+    pub(super) checksums: Option<Checksums>,
+}
+
+/// By which it is noticed that the disk gives back something else than was written (CRC32C).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Checksums {
+    pub(super) file_system: u32,
+    pub(super) config: u32,
+}
+
+impl Record {
+    /// The record of an image that was just built.
+    pub(super) fn new(digest: ImageDigest, config: ImageConfig, built: &Path) -> Result<Self, ImageError> {
+        let file_system = file_checksum(built).at("read", built)?;
+        let written = serde_json::to_value(&config).expect("strings and numbers always fit in JSON");
+        let checksums = Some(Checksums { file_system, config: config_checksum(&written) });
+        Ok(Self { digest, config, checksums })
+    }
+}
+
+/// Over what is written, not over what this version reads of it: another one may know more.
+fn config_checksum(config: &Value) -> u32 {
+    crc32c::crc32c(config.to_string().as_bytes())
+}
+
+/// A checksum over what is in a file, and where. Most of an image is empty: holes are not read, and blocks of zeros count as holes,
+/// because what is one is up to the file system.
+pub(super) fn file_checksum(path: &Path) -> io::Result<u32> {
+    const BLOCK: usize = 4096;
+    let file = File::open(path)?;
+    let (mut sum, mut at) = (0, 0);
+    let mut buffer = vec![0; 256 * BLOCK];
+    loop {
+        at = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            Ok(data) => data - data % BLOCK as u64,
+            // No data beyond.
+            Err(rustix::io::Errno::NXIO) => return Ok(sum),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&file, SeekFrom::Hole(at))?.max(at + 1);
+        while at < end {
+            let length = file.read_at(&mut buffer, at)?;
+            if length == 0 {
+                return Ok(sum);
+            }
+            for (index, block) in buffer[..length].chunks(BLOCK).enumerate() {
+                if block.iter().any(|&byte| byte != 0) {
+                    let place = at + (index * BLOCK) as u64;
+                    sum = crc32c::crc32c_append(crc32c::crc32c_append(sum, &place.to_le_bytes()), block);
+                }
+            }
+            at += length as u64;
+        }
+    }
 }
 
 /// One state of the file of the names: another process replaces it by another file.
@@ -112,11 +169,18 @@ fn make_private(path: &Path) -> Result<(), ImageError> {
 
 pub(super) fn load(record: &Path) -> Result<Option<Image>, ImageError> {
     let path = record.with_extension("ext4");
-    let parsed: Option<Record> = serde_json::from_slice(&fs::read(record).at("read", record)?).ok();
+    let written: Value = serde_json::from_slice(&fs::read(record).at("read", record)?).unwrap_or_default();
+    let found = config_checksum(&written["config"]);
+    let parsed: Option<Record> = serde_json::from_value(written).ok();
     match parsed {
+        Some(Record { checksums: Some(checksums), .. }) if checksums.config != found => {
+            tracing::warn!(record = %record.display(), "the configuration of an image is damaged; the image is fetched again");
+            Ok(None)
+        }
         Some(parsed) if path.exists() => {
             let (digest, config) = (parsed.digest, Arc::new(parsed.config));
-            Ok(Some(Image { digest, config, path, lease: Arc::new(()) }))
+            let checksum = parsed.checksums.map(|checksums| checksums.file_system);
+            Ok(Some(Image { digest, config, path, checksum, lease: Arc::new(()) }))
         }
         // Of no use without the other; the image is fetched again when it is asked for.
         _ => Ok(None),

@@ -214,6 +214,16 @@ impl BlobCheck {
         Ok(())
     }
 
+    /// How many bytes have come.
+    pub(super) fn received(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether there is nothing more to come.
+    pub(super) fn is_complete(&self) -> bool {
+        self.length >= self.blob.size_bytes
+    }
+
     pub(super) fn finish(self) -> Result<(), ImageError> {
         check_digest(&self.blob.digest, &self.hasher.finish())
     }

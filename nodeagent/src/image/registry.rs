@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
@@ -23,6 +23,8 @@ use super::layout::{Blob, BlobCheck, Document, METADATA_LENGTH_MAX, Manifest, ch
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence while something is transferred.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the transfer of one blob goes on where it broke off.
+const RESUMPTIONS_MAX: u32 = 5;
 const ACCEPTED: &[&str] = &[
     OCI_IMAGE_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE,
@@ -125,27 +127,44 @@ impl RemoteImage {
             size: i64::try_from(blob.size_bytes).unwrap_or(i64::MAX),
             ..Default::default()
         };
-        let mut stream = self
-            .client
-            .pull_blob_stream(&self.reference, &descriptor)
-            .await
-            .map_err(|e| self.error(&e))?
-            .stream;
         let mut check = BlobCheck::new(blob);
-        while let Some(piece) = stream.next().await {
-            match piece {
-                Ok(piece) => {
-                    check.update(&piece)?;
-                    sink.write_all(&piece).await.at("write", sink_path)?;
-                }
-                Err(error) => {
+        for attempt in 0.. {
+            let from = check.received();
+            let (mut stream, mut skip) = self.blob_from(&descriptor, from).await?;
+            let broken = loop {
+                match stream.stream.next().await {
+                    Some(Ok(piece)) => {
+                        let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+                        skip -= known as u64;
+                        check.update(&piece[known..])?;
+                        sink.write_all(&piece[known..]).await.at("write", sink_path)?;
+                    }
                     // The client library checks as well and may see a wrong digest first.
-                    check.finish()?;
-                    return Err(self.registry_error(error.to_string()));
+                    Some(Err(_)) | None if check.is_complete() => return check.finish(),
+                    Some(Err(error)) => break chain(&error),
+                    None => break "the connection was closed".to_owned(),
                 }
+            };
+            // One that ends again and again, or at once, is tried later and from the beginning.
+            if attempt == RESUMPTIONS_MAX || check.received() == from {
+                let (have, all) = (check.received(), blob.size_bytes);
+                return Err(self.registry_error(format!("{broken}, after {have} of {all} bytes of a blob")));
             }
         }
-        check.finish()
+        unreachable!("it ends with the last attempt")
+    }
+
+    /// A blob from some byte on, and how many bytes come before that: a registry need not know of ranges.
+    async fn blob_from(&self, blob: &OciDescriptor, from: u64) -> Result<(SizedStream, u64), ImageError> {
+        if from == 0 {
+            let whole = self.client.pull_blob_stream(&self.reference, blob).await;
+            return whole.map(|whole| (whole, 0)).map_err(|error| self.error(&error));
+        }
+        match self.client.pull_blob_stream_partial(&self.reference, blob, from, None).await {
+            Ok(BlobResponse::Partial(rest)) => Ok((rest, 0)),
+            Ok(BlobResponse::Full(whole)) => Ok((whole, from)),
+            Err(error) => Err(self.error(&error)),
+        }
     }
 
     async fn document(

@@ -10,7 +10,7 @@
 //!    lock, imports    who changes what is published; who imports
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use super::config::{ImageConfig, parse_group, parse_passwd};
 use super::digest::{HashingReader, ImageDigest};
 use super::error::{ImageError, IoContext as _};
 use super::files::{
-    Names, Record, Stamp, WorkDir, WorkPlace, disk_bytes, last_used, load, load_names, lock_published,
-    read_accounts, write_json, write_names,
+    Names, Record, Stamp, WorkDir, WorkPlace, disk_bytes, file_checksum, last_used, load, load_names,
+    lock_published, read_accounts, write_json, write_names,
 };
 use super::flatten::make_ext4;
 use super::layer::{UnpackLimits, Unpacker};
@@ -78,6 +78,8 @@ pub struct Image {
     pub config: Arc<ImageConfig>,
     /// The read-only ext4 file system.
     pub path: PathBuf,
+    /// Of the file system; earlier versions made none.
+    pub(super) checksum: Option<u32>,
     pub(super) lease: Arc<()>,
 }
 
@@ -116,6 +118,8 @@ struct State {
     /// The file that the names were read from.
     stamp: Stamp,
     ready: BTreeMap<ImageDigest, Image>,
+    /// Those whose file was read once by this process, or made by it.
+    verified: BTreeSet<ImageDigest>,
     /// One lock for each name or digest that somebody works on.
     working: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -219,7 +223,7 @@ impl ImageStore {
         .await?;
         let lock = self.lock(manifest.digest.as_str());
         let _guard = lock.lock().await;
-        if self.ready(&manifest.digest).is_none() {
+        if self.intact(self.ready(&manifest.digest)).await?.is_none() {
             let (store, for_task) = (self.clone(), name.clone());
             let manifest = manifest.clone();
             blocking(move || {
@@ -248,9 +252,8 @@ impl ImageStore {
         let name = parsed.whole();
         let name_lock = self.lock(&name);
         let _name_guard = name_lock.lock().await;
-        if policy != PullPolicy::Always
-            && let Some(image) = self.find(reference)?
-        {
+        let found = if policy == PullPolicy::Always { None } else { self.find(reference)? };
+        if let Some(image) = self.intact(found).await? {
             return Ok(image);
         }
         if policy == PullPolicy::Never {
@@ -261,7 +264,7 @@ impl ImageStore {
         let manifest = remote.manifest().await?;
         let lock = self.lock(manifest.digest.as_str());
         let _guard = lock.lock().await;
-        if self.ready(&manifest.digest).is_none() {
+        if self.intact(self.ready(&manifest.digest)).await?.is_none() {
             self.fetch(&name, &remote, manifest.clone()).await?;
         }
         self.give_name(&name, &manifest.digest)
@@ -323,6 +326,38 @@ impl ImageStore {
         fs::remove_file(&path).at("remove", &path)
     }
 
+    /// An image, if its file is what was written once. It is read to the end at its first use in the life of this process, because a
+    /// disk may give back something else after a crash or with age; one that is damaged is removed, and has to be fetched again. Guests
+    /// that have it keep what they have.
+    async fn intact(&self, image: Option<Image>) -> Result<Option<Image>, ImageError> {
+        let Some(image) = image else { return Ok(None) };
+        let Some(checksum) = image.checksum.filter(|_| !self.state().verified.contains(&image.digest)) else {
+            return Ok(Some(image));
+        };
+        let store = self.clone();
+        blocking(move || {
+            // A file that cannot be read is as good as a damaged one.
+            let found = file_checksum(&image.path);
+            if found.as_ref().is_ok_and(|found| *found == checksum) {
+                store.state().verified.insert(image.digest.clone());
+                return Ok(Some(image));
+            }
+            tracing::warn!(image = %image.digest, file = %image.path.display(), ?found, "an image is damaged on this node's disk; it is removed and fetched again");
+            let _published = lock_published(&store.inner.dir)?;
+            store.state().ready.remove(&image.digest);
+            for path in [image.path.with_extension("json"), image.path] {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(ImageError::io("remove", &path, error));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     async fn fetch(&self, name: &str, remote: &RemoteImage, manifest: Manifest) -> Result<(), ImageError> {
         let packed: u64 = manifest.layers.iter().map(|layer| layer.size_bytes).fold(0, u64::saturating_add);
         let limit = self.inner.options.packed_bytes_max;
@@ -370,7 +405,7 @@ impl ImageStore {
         config.groups = parse_group(&read_accounts(&root, "etc/group"));
         let built = work.path.join("image.ext4");
         make_ext4(&tree, &built, &manifest.digest, options.free_bytes)?;
-        self.publish(&built, Record { digest: manifest.digest.clone(), config })
+        self.publish(&built, Record::new(manifest.digest.clone(), config, &built)?)
     }
 
     fn publish(&self, built: &Path, record: Record) -> Result<(), ImageError> {
@@ -393,9 +428,12 @@ impl ImageStore {
             digest: record.digest.clone(),
             config: Arc::new(record.config),
             path: target,
+            checksum: record.checksums.map(|checksums| checksums.file_system),
             lease: Arc::new(()),
         };
-        self.state().ready.insert(record.digest, image);
+        let mut state = self.state();
+        state.verified.insert(record.digest.clone());
+        state.ready.insert(record.digest, image);
         Ok(())
     }
 

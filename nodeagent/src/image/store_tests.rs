@@ -278,6 +278,16 @@ mod registry {
 
     /// Serves these paths; returns `host:port` and the list of requested paths.
     pub(super) fn serve(content: BTreeMap<String, (String, Vec<u8>)>) -> (String, Arc<Mutex<Vec<String>>>) {
+        serve_cut(content, |_, _| None, false)
+    }
+
+    /// The same; `cut` says of a path and how often it was asked for before after how many bytes the connection breaks. Without
+    /// `ranges`, whoever asks for a part gets everything.
+    pub(super) fn serve_cut(
+        content: BTreeMap<String, (String, Vec<u8>)>,
+        cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static,
+        ranges: bool,
+    ) -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -288,25 +298,34 @@ mod registry {
                 let mut reader = BufReader::new(&stream);
                 let mut line = String::new();
                 let _ = reader.read_line(&mut line);
-                let mut header = String::new();
+                let (mut header, mut from) = (String::new(), None);
                 while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
+                    let range = header.to_ascii_lowercase();
+                    let first = range.trim().strip_prefix("range: bytes=").and_then(|r| r.strip_suffix('-'));
+                    from = first.and_then(|first| first.parse::<usize>().ok()).filter(|_| ranges).or(from);
                     header.clear();
                 }
                 let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                let before = seen.lock().expect("no panic").iter().filter(|known| **known == path).count();
                 seen.lock().expect("no panic").push(path.clone());
                 let missing = (
                     String::from("application/json"),
                     br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(),
                 );
-                let (status, (kind, body)) = match (path.as_str(), content.get(&path)) {
+                let (mut status, (kind, mut body)) = match (path.as_str(), content.get(&path)) {
                     ("/v2/", _) => ("200 OK", (kind_json(), b"{}".to_vec())),
                     (_, Some(found)) => ("200 OK", found.clone()),
                     (_, None) => ("404 Not Found", missing),
                 };
+                if let Some(from) = from {
+                    status = "206 Partial Content";
+                    body = body.split_off(from.min(body.len()));
+                }
                 let head = format!(
                     "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()
                 );
+                body.truncate(cut(&path, before).unwrap_or(usize::MAX));
                 let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body));
             }
         });
@@ -421,4 +440,94 @@ async fn imports_beside_a_running_agent_are_whole_and_found_at_once() {
     fs::create_dir_all(fixture.data().join("images/incoming/dead")).expect("made");
     drop(fixture.store());
     assert_eq!(incoming(), 0);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_gone_in_mid_pull_is_named_and_the_pull_goes_on_where_it_was() {
+    for ranges in [true, false] {
+        let fixture = Fixture::with_image();
+        let content = registry::content(&fixture);
+        // Both layers break off once; the configuration is shorter than that.
+        let once = |path: &str, before| (path.contains("/blobs/") && before == 0).then_some(700);
+        let (address, requests) = registry::serve_cut(content, once, ranges);
+        let store = fixture.store();
+        let image =
+            store.pull(&format!("{address}/web:v1"), PullPolicy::IfNotPresent, None).await.expect("pulled");
+        assert_eq!(debugfs(&image.path, "cat /etc/passwd"), "web:x:33:34::/srv:\n");
+        let blobs = requests.lock().expect("no panic").iter().filter(|path| path.contains("/blobs/")).count();
+        assert_eq!(blobs, 5, "one configuration, and two layers in two parts each");
+        fixture.check_nothing_left();
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_gone_for_good_leaves_nothing_half_pulled_and_no_wrong_word() {
+    let fixture = Fixture::with_image();
+    // Each time it is the same: nothing comes after so many bytes.
+    let (address, _) = registry::serve_cut(
+        registry::content(&fixture),
+        |path, before| path.contains("/blobs/").then_some(if before == 0 { 600 } else { 0 }),
+        true,
+    );
+    let store = fixture.store();
+    let error = store.pull(&format!("{address}/web:v1"), PullPolicy::Always, None).await.expect_err("cut");
+    // It is neither damaged nor tampered with.
+    assert!(matches!(error, ImageError::Registry { .. }), "{error}");
+    assert!(error.to_string().contains("bytes of a blob"), "{error}");
+    assert_eq!(store.list(), []);
+    fixture.check_nothing_left();
+    // It comes back, as another attempt finds out.
+    let (address, _) = registry::serve(registry::content(&fixture));
+    store.pull(&format!("{address}/web:v1"), PullPolicy::Always, None).await.expect("pulled");
+}
+
+#[tokio::test]
+async fn a_damaged_cache_is_noticed_and_the_image_fetched_again() {
+    let fixture = Fixture::with_image();
+    let (address, requests) = registry::serve(registry::content(&fixture));
+    let name = format!("{address}/web:v1");
+    let pull = async |store: &ImageStore, policy| store.pull(&name, policy, None).await;
+    let manifests =
+        || requests.lock().expect("no panic").iter().filter(|path| path.contains("/manifests/")).count();
+    let image = pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("pulled");
+    // Another life finds it as it was.
+    pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("here");
+    assert_eq!(manifests(), 1);
+
+    // One bit of a file in it, as a disk may lose it.
+    let bytes = fs::read(&image.path).expect("read");
+    let at = bytes.windows(9).position(|bytes| bytes == b"web:x:33:").expect("it is in there");
+    flip(&image.path, at);
+    let again = pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("fetched again");
+    assert_eq!((manifests(), again.digest), (2, image.digest.clone()));
+    assert_eq!(debugfs(&image.path, "cat /etc/passwd"), "web:x:33:34::/srv:\n");
+
+    // One of a place where nothing was.
+    let empty =
+        bytes.chunks(4096).rposition(|block| block.iter().all(|&byte| byte == 0)).expect("room") * 4096;
+    flip(&image.path, empty);
+    pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("fetched again");
+    assert_eq!(manifests(), 3);
+
+    // One of what the image runs.
+    let record = image.path.with_extension("json");
+    let text = fs::read_to_string(&record).expect("read");
+    fs::write(&record, text.replace("/bin/app", "/bin/apq")).expect("written");
+    let again = pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("fetched again");
+    assert_eq!((manifests(), again.config.entrypoint.clone()), (4, image.config.entrypoint.clone()));
+
+    // Where nobody may be asked, it is not given out.
+    flip(&image.path, at);
+    let refused = pull(&fixture.store(), PullPolicy::Never).await.expect_err("damaged");
+    assert!(matches!(refused, ImageError::NotFound { .. }), "{refused}");
+}
+
+/// Changes one bit of a file.
+fn flip(path: &Path, at: usize) {
+    use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("ours");
+    let file = File::options().read(true).write(true).open(path).expect("opened");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], at as u64).expect("written");
 }

@@ -12,6 +12,7 @@ mod pooled;
 mod network;
 mod prepare;
 mod running;
+mod silence;
 mod start;
 mod supervise;
 
@@ -27,6 +28,7 @@ use tracing::Span;
 
 use crate::host::Host;
 use crate::image::Image;
+use crate::steps::{Step, passed};
 use crate::vm::affinity;
 use crate::{clock, disk, starts, trace};
 pub(crate) use start::Launched;
@@ -148,6 +150,7 @@ impl Worker {
             Action::StopVm { instance, grace_ms, .. } => {
                 if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
                     vm.stop(grace_ms);
+                    passed(Step::StopAsked);
                 }
             }
             Action::KillVm { instance, .. } => self.kill(instance).await,
@@ -201,7 +204,7 @@ impl Worker {
         let images = self.images.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let started = match self.record_error.take() {
             Some(error) => Err(start::StartError::new(
-                reason::RECORD_NOT_WRITTEN,
+                if start::is_full(&error) { reason::DISK_PRESSURE } else { reason::RECORD_NOT_WRITTEN },
                 format!("the record cannot be written: {error}"),
             )),
             None => start::run(&self.host, start, &images, &span).await,
@@ -212,6 +215,7 @@ impl Worker {
                 // Before the guest can say a word.
                 let input = Input::VmStarted { pod: self.pod, instance, started_at_ms };
                 let _ = self.inputs.send(input).await;
+                passed(Step::StartTold);
                 let (host, inputs) = (Arc::clone(&self.host), self.inputs.clone());
                 self.vm = Some(Vm::supervise(&host, launched, started_at_ms, inputs, Some(span)));
                 return;
@@ -219,6 +223,11 @@ impl Worker {
             Err(error) => {
                 if let Err(reason) = network::release(&self.host, self.pod).await {
                     tracing::warn!(pod = %self.pod, reason, "the guest's tap is not removed yet");
+                }
+                // Nothing half made stays until the next attempt, least of all on a disk that is full.
+                let dir = self.host.records.instance_dir(self.pod, instance);
+                if let Err(error) = blocking(move || disk::remove_dir(&dir)).await {
+                    tracing::debug!(pod = %self.pod, %error, "what was begun of a guest stays until the next");
                 }
                 Input::VmStartFailed {
                     pod: self.pod,
@@ -253,6 +262,7 @@ impl Worker {
         if let Some(vm) = self.vm.take() {
             vm.end().await;
         }
+        passed(Step::CleanUpBegun);
         self.images.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let (host, pod) = (Arc::clone(&self.host), self.pod);
         if let Err(reason) = self.give_back_devices().await {
@@ -265,9 +275,11 @@ impl Worker {
             tracing::error!(%pod, reason, "the pod's tap cannot be removed");
             return;
         }
+        passed(Step::DevicesReleased);
         match blocking(move || remove_all(&host, pod, keep_logs)).await {
             Ok(()) => {
                 let _ = self.inputs.send(Input::VmGone { pod }).await;
+                passed(Step::CleanUpTold);
             }
             // The core asks again.
             Err(error) => tracing::error!(%pod, %error, "the pod's files cannot be removed"),
@@ -300,10 +312,13 @@ fn start_span(pod: &PodIntent) -> Span {
 /// Removes everything of a pod but its record and, if they are kept, its logs.
 fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
     let dir = host.records.pod_dir(pod);
+    // Those of a guest whose process was still being reaped when it ended.
+    host.cgroups.remove_of(pod)?;
     if !keep_logs {
         host.logs.remove(pod);
         host.starts.remove(pod);
     }
+    passed(Step::LogsRemoved);
     let entries = match std::fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -316,6 +331,7 @@ fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
             _ if entry.file_type()?.is_dir() => disk::remove_dir(&entry.path())?,
             _ => disk::remove_file(&entry.path())?,
         }
+        passed(Step::FileRemoved);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::Images;
 use crate::error::chain;
 use crate::host::Host;
 use crate::image::{ImageError, PullPolicy};
+use crate::steps::{Step, passed};
 
 /// Gets the images of all containers, one after the other, and tells of each; ends at the first that fails.
 pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs: mpsc::Sender<Input>) {
@@ -41,6 +42,7 @@ pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs:
             return;
         }
     }
+    passed(Step::ImagesReady);
 }
 
 fn policy(container: &Container) -> PullPolicy {
@@ -56,6 +58,7 @@ fn why(error: &ImageError) -> &'static str {
         ImageError::DigestMismatch { .. } | ImageError::SizeMismatch { .. } => reason::IMAGE_DIGEST_MISMATCH,
         // Kubernetes' word.
         ImageError::InvalidName { .. } => "InvalidImageName",
+        error if super::start::is_full(error) => reason::DISK_PRESSURE,
         _ => reason::ERR_IMAGE_PULL,
     }
 }

@@ -26,6 +26,7 @@ use crate::guard::Orders;
 use crate::host::Host;
 use crate::host_ports::{BoundPorts, HostPort, published};
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
+use crate::steps::{Step, passed, reached};
 use crate::vm::command::{Machinery, build};
 use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
 use crate::vm::{console, guarded};
@@ -56,14 +57,30 @@ impl StartError {
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        Self::new(reason::GUEST_START_FAILED, chain(&error))
+        Self::new(
+            if is_full(&error) { reason::DISK_PRESSURE } else { reason::GUEST_START_FAILED },
+            chain(&error),
+        )
     }
+}
+
+/// Whether the disk has no room left, or the agent's user may not have more of it.
+pub(super) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    const NO_SPACE: &str = "No space left on device";
+    let is_full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    std::iter::successors(Some(error), |error| error.source())
+        // What a program that makes a disk says is known by its text only (strerror(3) of ENOSPC).
+        .any(|error| {
+            error.downcast_ref::<io::Error>().is_some_and(is_full) || error.to_string().contains(NO_SPACE)
+        })
 }
 
 impl From<ImageError> for StartError {
     fn from(error: ImageError) -> Self {
         let why = match &error {
             ImageError::ProgramMissing { .. } => reason::QEMU_MISSING,
+            _ if is_full(&error) => reason::DISK_PRESSURE,
             _ => reason::GUEST_START_FAILED,
         };
         Self::new(why, chain(&error))
@@ -75,6 +92,7 @@ impl From<BootError> for StartError {
         let why = match &error {
             BootError::KernelMissing { .. } | BootError::ModuleMissing { .. } => reason::KERNEL_MISSING,
             BootError::NoDriver { .. } | BootError::DriverModuleMissing { .. } => reason::DEVICE_NOT_ATTACHED,
+            _ if is_full(&error) => reason::DISK_PRESSURE,
             _ => reason::GUEST_START_FAILED,
         };
         Self::new(why, chain(&error))
@@ -131,9 +149,12 @@ pub(super) async fn run(
     let ports = published(&start.pod.spec);
     let bound = BoundPorts::bind(&ports).await;
     let bound = bound.map_err(|error| StartError::new(reason::HOST_PORT_NOT_BOUND, chain(&error)))?;
+    passed(Step::PortsBound);
     let nics = networks::nics(host, &start.pod).await;
     let boot = host.boot.assets_for(nics).instrument(span.clone()).await?;
+    reached(Step::BootAssetsReady)?;
     let (config, disks) = configure(host, &start, images, span)?;
+    passed(Step::DisksPlanned);
     let connection = network::connection(host, &start);
     let pod_dir = host.records.pod_dir(start.pod.id);
     let dir = host.records.instance_dir(start.pod.id, start.instance);
@@ -170,6 +191,7 @@ pub(super) async fn run(
     made??;
     connected?;
     let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
+    passed(Step::DevicesAttached);
     check_memory(&devices, start.size.memory_bytes)?;
     let mut command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
@@ -189,6 +211,7 @@ pub(super) async fn run(
     let group = group_name(start.pod.id, start.instance);
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     let groups = host.cgroups.create(&group, limits)?;
+    passed(Step::CgroupMade);
     let tap = connection.map(|connection| connection.tap);
     let launch = shut_in(host, start.pod.id, &dir, &command, images, groups, tap);
     let process = match (launch, start.lease_until_ms) {
@@ -200,6 +223,7 @@ pub(super) async fn run(
         // Whatever is left is found by the next start of the guest, or of the agent.
         let _ = host.cgroups.remove(&group);
     })?;
+    passed(Step::ProcessStarted);
     tracing::info!(parent: span, pid = process.pid, "guest started");
     let bound = Some(bound);
     Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
@@ -232,6 +256,7 @@ fn shut_in(
     let disks = command.blockdevs.iter().filter(|disk| !disk.read_only);
     let disks: Vec<PathBuf> = disks.map(|disk| dir.join(&disk.filename)).collect();
     host.confinement.hand_over(&jail, &disks)?;
+    reached(Step::JailMade)?;
     Ok(Launch { program, args: command.to_args(), jail })
 }
 
@@ -296,6 +321,7 @@ fn make_files(
 ) -> Result<(), StartError> {
     clear_pod(pod_dir)?;
     std::fs::create_dir(dir)?;
+    reached(Step::FolderMade)?;
     fill(dir, disks, written)
 }
 
@@ -307,20 +333,23 @@ pub(super) fn clear_pod(pod_dir: &Path) -> io::Result<()> {
             disk::remove_dir(&entry.path())?;
         }
     }
+    reached(Step::EarlierGuestsRemoved)?;
     console::start_over(pod_dir)
 }
 
 /// Makes everything in a guest's folder.
 pub(super) fn fill(dir: &Path, disks: &[PlannedDisk], written: &Written) -> Result<(), StartError> {
-    disks.iter().try_for_each(|disk| disk.make(dir))?;
+    disks.iter().try_for_each(|disk| disk.make(dir).and_then(|()| Ok(reached(Step::DiskMade)?)))?;
     let write = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)
     };
     write(POD_CONFIG, &written.config)?;
+    reached(Step::ConfigWritten)?;
     if !written.ports.is_empty() {
         write(HOST_PORTS, &serde_json::to_vec(&written.ports).map_err(io::Error::other)?)?;
+        reached(Step::HostPortsWritten)?;
     }
     Ok(())
 }

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Input, StartPhase};
+use bulkhead_nodeagent_core::Input;
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
-use super::network;
 use super::start::Launched;
+use super::{network, silence};
 use crate::channel::Talk;
 use crate::host::Host;
 use crate::qmp::Qmp;
-use crate::starts::StartOf;
+use crate::steps::{Step, passed};
 use crate::vm::command::{GUEST_SOCKET, QMP_SOCKET};
 use crate::vm::console::{self, CONSOLE_LOG};
 use crate::vm::guarded;
@@ -68,6 +68,7 @@ impl Vm {
             started_at_ms,
             start,
             starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
+            look_every: host.look_every(),
         };
         let task = watched(watch_over(Arc::clone(host), launched, talk, inputs));
         Self { instance, pid, killer, stop, files, task }
@@ -90,6 +91,7 @@ impl Vm {
         if let Err(error) = self.killer.kill() {
             tracing::error!(%error, "the guest cannot be killed");
         }
+        passed(Step::Killed);
     }
 
     /// Stops watching; the guest goes on.
@@ -117,12 +119,16 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     let exited = CancellationToken::new();
     let (logs, streams) = (talk.logs.clone(), talk.streams.clone());
     let log = pod_dir.join(CONSOLE_LOG);
-    let mut console = watched(console::record(dir.clone(), log, exited.clone()));
-    let control = watched(control(dir.join(QMP_SOCKET), Arc::clone(&talk.starts), pod));
+    let boots = silence::Boot::new(pod, instance, inputs.clone());
+    let mut console = watched(console::record(dir.clone(), log, exited.clone(), boots));
+    let (starts, every) = (Arc::clone(&talk.starts), host.look_every());
+    let watch = silence::Watch { pod, instance, every, inputs: inputs.clone(), starts };
+    let control = watched(silence::control(dir.join(QMP_SOCKET), watch));
     let ports = watched(host_ports::keep(streams.clone(), ports, bound));
     let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));
     let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
     let status = process.wait().await;
+    passed(Step::ProcessEnded);
     exited.cancel();
     drop(ports);
     // The sockets are closed now: what is still in them is read to the end.
@@ -132,11 +138,13 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     logs.end_all();
     streams.end("the pod's guest has ended");
     let last_console = console::last_lines(&pod_dir, &dir);
+    passed(Step::LastWordsRead);
     tracing::info!(%pod, instance, status, "guest ended");
     // Disks and sockets of a guest that ended are of no use to anybody.
     if let Err(error) = disk::remove_dir(&dir) {
         tracing::warn!(%pod, %error, "the guest's files cannot be removed yet");
     }
+    passed(Step::FolderRemoved);
     if let Err(reason) = network::release(&host, pod).await {
         tracing::warn!(%pod, reason, "the guest's tap cannot be removed yet");
     }
@@ -145,11 +153,15 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
         tracing::warn!(%pod, instance, limit_bytes, "the kernel killed the guest for want of memory");
         let _ = inputs.send(Input::VmOutOfMemory { pod, instance, limit_bytes }).await;
     }
-    if let Err(error) = host.cgroups.remove(&group) {
+    let of_guest = Arc::clone(&host);
+    if let Err(error) = super::blocking(move || of_guest.cgroups.remove_once_empty(&group)).await {
+        // The pod's removal tries again.
         tracing::warn!(%pod, %error, "the guest's control group cannot be removed yet");
     }
+    passed(Step::CgroupRemoved);
     let input = Input::VmExited { pod, instance, status, at_ms: clock::unix_ms(), last_console };
     let _ = inputs.send(input).await;
+    passed(Step::EndTold);
 }
 
 /// Talks with the guest until its process has ended and everything was read.
@@ -159,6 +171,7 @@ async fn converse(mut talk: Talk, socket: PathBuf, exited: CancellationToken) {
             stream = socket::connect_when_there(&socket) => stream,
             () = exited.cancelled() => return,
         };
+        passed(Step::ChannelOpen);
         if let Err(error) = talk.run(stream).await {
             tracing::debug!(pod = %talk.pod, %error, "the guest channel broke");
         }
@@ -175,18 +188,6 @@ async fn converse(mut talk: Talk, socket: PathBuf, exited: CancellationToken) {
 
 /// After the guest channel broke while the process lives.
 const RECONNECT: Duration = Duration::from_millis(200);
-
-/// Listens to what QEMU tells of the machine.
-async fn control(path: PathBuf, starts: Arc<StartOf>, pod: bulkhead_types::ObjectId) {
-    let mut qmp = match Qmp::negotiate(socket::connect_when_there(&path).await).await {
-        Ok(qmp) => qmp,
-        Err(error) => return tracing::warn!(%pod, %error, "QEMU cannot be controlled"),
-    };
-    starts.end(StartPhase::Qemu, Some(StartPhase::Firmware));
-    while let Ok(event) = qmp.next_event().await {
-        tracing::debug!(%pod, event = event.event, data = %event.data, "machine event");
-    }
-}
 
 /// Whether QEMU answers on its control socket: a process that does not is of no use.
 pub(crate) async fn answers(dir: &std::path::Path) -> bool {

@@ -43,6 +43,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         accel: Accel::Tcg { multi: false },
         sandbox: false,
         container_backoff_ms: (0, 0),
+        silence_ms: 60_000,
     })
 }
 

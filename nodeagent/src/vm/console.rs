@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{process::QEMU_LOG, socket};
+use crate::pod::Boot;
 
 /// The socket, in the instance's folder.
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
@@ -24,7 +25,7 @@ const RECONNECT: Duration = Duration::from_millis(200);
 
 /// Copies the console to a file until the guest is gone. Runs as long as the guest; a guest that writes without end
 /// fills no disk.
-pub(crate) async fn record(instance_dir: PathBuf, log: PathBuf, exited: CancellationToken) {
+pub(crate) async fn record(instance_dir: PathBuf, log: PathBuf, exited: CancellationToken, mut boots: Boot) {
     let path = instance_dir.join(CONSOLE_SOCKET);
     while !exited.is_cancelled() {
         let mut stream = tokio::select! {
@@ -33,6 +34,7 @@ pub(crate) async fn record(instance_dir: PathBuf, log: PathBuf, exited: Cancella
         };
         let mut buffer = vec![0; 16 << 10];
         while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+            boots.wrote();
             if let Err(error) = append(&log, &buffer[..length]) {
                 tracing::warn!(path = %log.display(), %error, "console output is lost");
             }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::process::{Process, QEMU_LOG};
 use super::session;
 use crate::guard::{FENCE_SOCKET, Orders, Word};
+use crate::steps::{Step, passed};
 
 /// Why a guest does not run under a guard.
 #[derive(Debug)]
@@ -43,11 +44,13 @@ pub(crate) async fn start(guard: &[OsString], orders: &Orders, dir: &Path) -> Re
         .stderr(Stdio::from(log));
     session::detach(&mut command);
     let mut child = command.spawn().map_err(Refusal::Guard)?;
+    passed(Step::GuardForked);
     let orders = serde_json::to_vec(orders).map_err(|error| Refusal::Guard(error.into()))?;
     let mut stdin = child.stdin.take().expect("it is piped");
     // One that does not read them says why, or nothing.
     let _ = stdin.write_all(&orders).await;
     drop(stdin);
+    passed(Step::GuardOrdered);
     let words = child.stdout.take().expect("it is piped");
     let mut line = String::new();
     let read = BufReader::new(words).read_line(&mut line).await;

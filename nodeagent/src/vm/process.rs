@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::jail::MARK;
 use super::session;
+use crate::steps::{Step, passed};
 
 /// File of the process id, in the instance's folder. Its whole path is an argument of QEMU and identifies the process.
 pub(crate) const PID_FILE: &str = "qemu.pid";
@@ -44,22 +45,36 @@ impl Process {
             .stderr(Stdio::from(log));
         session::detach(&mut command);
         session::confine(command.as_std_mut(), launch.jail.steps().map_err(io::Error::other)?);
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
+        passed(Step::QemuForked);
         let pid =
             child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that was not awaited has an id");
         // Nobody reaps it but us, so its id cannot be used again before this.
-        let pidfd = open(pid)?;
-        Ok(Self { pid, pidfd, child: Some(child) })
+        match open(pid) {
+            Ok(pidfd) => Ok(Self { pid, pidfd, child: Some(child) }),
+            Err(error) => {
+                // A guest that nobody watches must not be.
+                let _ = child.start_kill();
+                Err(error)
+            }
+        }
     }
 
     /// The guest of a guard that was just started, which tells how it ended.
-    pub(crate) fn guarded(pid: i32, guard: Child, dir: &Path) -> io::Result<Self> {
-        let pidfd = open(pid)?;
+    pub(crate) fn guarded(pid: i32, mut guard: Child, dir: &Path) -> io::Result<Self> {
         // The guard reaps its guest: the id may be another process's by now.
-        if pid_file_of(pid).as_deref() != Some(&dir.join(PID_FILE)) {
-            return Err(io::Error::other("the guest has ended already"));
+        let is_it = |pidfd| match pid_file_of(pid).as_deref() == Some(&dir.join(PID_FILE)) {
+            true => Ok(pidfd),
+            false => Err(io::Error::other("the guest has ended already")),
+        };
+        match open(pid).and_then(is_it) {
+            Ok(pidfd) => Ok(Self { pid, pidfd, child: Some(guard) }),
+            Err(error) => {
+                // Its guest ends with it.
+                let _ = guard.start_kill();
+                Err(error)
+            }
         }
-        Ok(Self { pid, pidfd, child: Some(guard) })
     }
 
     /// Finds the process that was started with this folder, if it lives: one of a user that may be its own. (A hostile process can
@@ -142,6 +157,33 @@ impl Killer {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The guards whose guests' folders lie under `dir`, with those folders: such a process works in the folder that its last argument
+/// names. One that an agent had just started when it was killed may not have started its guest yet.
+pub(crate) fn guards_below(dir: &Path) -> io::Result<Vec<(PathBuf, Process)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(folder) = guarded_folder(pid).filter(|folder| folder.starts_with(dir)) else { continue };
+        let Ok(pidfd) = open(pid) else { continue };
+        if guarded_folder(pid).as_ref() == Some(&folder) {
+            found.push((folder, Process { pid, pidfd, child: None }));
+        }
+    }
+    Ok(found)
+}
+
+/// The last argument, if it is the folder that the process works in.
+fn guarded_folder(pid: i32) -> Option<PathBuf> {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let last = arguments.strip_suffix(&[0])?.split(|&byte| byte == 0).next_back()?;
+    let last = std::str::from_utf8(last).ok().map(PathBuf::from)?;
+    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    // A folder that was removed meanwhile is marked.
+    let works_in = works_in.to_str()?.trim_end_matches(" (deleted)").to_owned();
+    (last.is_absolute() && Path::new(&works_in) == last).then_some(last)
 }
 
 /// Every QEMU process whose pid file lies under `dir`.

@@ -28,7 +28,7 @@ pub struct FakeServer {
 
 struct State {
     facts: Mutex<Option<NodeFacts>>,
-    incarnation: Mutex<u64>,
+    incarnation: watch::Sender<u64>,
     /// Generation and pods.
     intent: watch::Sender<(u64, Vec<PodIntent>)>,
     /// The newest report of each pod.
@@ -42,7 +42,7 @@ impl FakeServer {
         let address = listener.local_addr().expect("bound");
         let state = Arc::new(State {
             facts: Mutex::default(),
-            incarnation: Mutex::default(),
+            incarnation: watch::Sender::new(0),
             intent: watch::Sender::new((1, Vec::new())),
             reports: watch::Sender::new(BTreeMap::new()),
             usage: watch::Sender::new(BTreeMap::new()),
@@ -58,6 +58,18 @@ impl FakeServer {
 
     pub fn facts(&self) -> NodeFacts {
         self.state.facts.lock().expect("no panic").clone().expect("joined")
+    }
+
+    /// Counts the sessions.
+    pub fn incarnation(&self) -> u64 {
+        *self.state.incarnation.borrow()
+    }
+
+    /// Waits for a session after this one.
+    pub async fn joined(&self, after: u64) {
+        let mut incarnation = self.state.incarnation.subscribe();
+        let newer = incarnation.wait_for(|now| *now > after);
+        tokio::time::timeout(super::DEADLINE, newer).await.expect("a session").expect("kept");
     }
 
     /// Sets what should run.
@@ -95,11 +107,11 @@ impl Agents for Service {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let facts = request.into_inner().facts.expect("facts").try_into().expect("facts");
         *self.state.facts.lock().expect("no panic") = Some(facts);
-        let mut incarnation = self.state.incarnation.lock().expect("no panic");
-        *incarnation += 1;
+        self.state.incarnation.send_modify(|incarnation| *incarnation += 1);
+        let incarnation = *self.state.incarnation.borrow();
         Ok(Response::new(v1::JoinResponse {
             node: NODE.0,
-            incarnation: *incarnation,
+            incarnation,
             lease_ms: LEASE_MS,
             heartbeat_ms: HEARTBEAT_MS,
             cluster_id: String::new(),
@@ -129,7 +141,7 @@ async fn serve(
 ) {
     let mut intents = state.intent.subscribe();
     intents.mark_changed();
-    let incarnation = *state.incarnation.lock().expect("no panic");
+    let incarnation = *state.incarnation.borrow();
     loop {
         let message = tokio::select! {
             changed = intents.changed() => {

@@ -1,6 +1,8 @@
 //! Stands for QEMU where a test wants many guests and no machine: a process with QEMU's switches, pid file and sockets,
 //! whose guest runs every container until it is told to stop. It ends by itself once its folder is gone, so that a run
 //! that was cut short leaves none behind.
+//!
+//! A pod whose name begins with one of [`FAULTS`] has a guest that misbehaves like that.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -16,11 +18,20 @@ use bulkhead_guest_protocol::host::{HostMessage, PodConfig};
 use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decode, encode};
 use serde_json::{Value, json};
 
+/// Ways to misbehave.
+const FAULTS: [&str; 6] = ["mute", "slow", "panics", "turns-silent", "qemu-hangs", "ignores-stop"];
+/// What a slow guest writes to its console before its first word, one line after the other.
+const SLOW_LINES: u32 = 30;
+/// Between two of them.
+const SLOW_PAUSE: Duration = Duration::from_millis(100);
+/// What the kernel says when it can do no more.
+const PANIC: &str = "[    1.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n";
+
 /// How often it looks whether its folder is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[allow(clippy::print_stdout)]
-fn main() -> io::Result<()> {
+pub fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|arg| arg == "-version") {
         println!("QEMU emulator version 0.0.0 (stand-in)");
@@ -29,27 +40,51 @@ fn main() -> io::Result<()> {
     let after = |switch: &str| args.iter().skip_while(move |arg| *arg != switch).nth(1);
     // The trial of the system call filter has no pid file: it asks for the end.
     let Some(pid_file) = after("-pidfile").map(PathBuf::from) else {
-        return io::copy(&mut io::stdin(), &mut io::sink()).map(drop);
+        let asks = |line: io::Result<String>| line.is_ok_and(|line| line.contains("\"quit\""));
+        let _ = io::stdin().lines().any(asks);
+        return Ok(());
     };
     let mut listeners = sockets(&args)?;
     let mut take =
         |id: &str| listeners.remove(id).ok_or_else(|| io::Error::other(format!("no chardev {id}")));
     let (qmp, console, guest) = (take("qmp")?, take("console")?, take("guest")?);
     std::fs::write(&pid_file, std::process::id().to_string())?;
-    thread::spawn(move || qmp.incoming().flatten().for_each(|stream| drop(control(stream))));
-    thread::spawn(move || console.incoming().flatten().for_each(|mut stream| drain(&mut stream)));
+    let fault = after("-name").and_then(|name| {
+        let pod = name.split(',').find_map(|part| part.strip_prefix("guest="))?.rsplit('/').next()?;
+        FAULTS.into_iter().find(|fault| pod.starts_with(fault))
+    });
+    let hangs = fault == Some("qemu-hangs");
+    thread::spawn(move || qmp.incoming().flatten().for_each(|stream| drop(control(stream, hangs))));
+    let mut screen = None;
+    if matches!(fault, Some("slow" | "panics")) {
+        // The agent reads the console from the beginning.
+        screen = console.incoming().flatten().next();
+    } else {
+        thread::spawn(move || console.incoming().flatten().for_each(|mut stream| drain(&mut stream)));
+    }
     thread::spawn(move || {
         while pid_file.exists() {
             thread::sleep(LOOK);
         }
         std::process::exit(0);
     });
-    let mut pod = None;
+    for line in 0..SLOW_LINES * u32::from(fault == Some("slow")) {
+        screen.iter_mut().try_for_each(|screen| writeln!(screen, "[ {line}] still here"))?;
+        thread::sleep(SLOW_PAUSE);
+    }
+    let mut talk = Talk { pod: None, fault, screen };
     for stream in guest.incoming().flatten() {
         // A connection that breaks is made again by the agent, or by the next one.
-        let _ = converse(stream, &mut pod);
+        let _ = talk.converse(stream);
     }
     Ok(())
+}
+
+/// A guest, as the agent hears it.
+struct Talk {
+    pod: Option<PodConfig>,
+    fault: Option<&'static str>,
+    screen: Option<UnixStream>,
 }
 
 /// The listening sockets of all `-chardev socket,id=…,path=…`, in the working directory.
@@ -70,8 +105,12 @@ fn drain(stream: &mut UnixStream) {
     let _ = io::copy(stream, &mut io::sink());
 }
 
-/// QMP: every command succeeds.
-fn control(mut stream: UnixStream) -> io::Result<()> {
+/// QMP: every command succeeds. One that hangs accepts and is silent.
+fn control(mut stream: UnixStream, hangs: bool) -> io::Result<()> {
+    if hangs {
+        drain(&mut stream);
+        return Ok(());
+    }
     writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}}))?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         let request: Value = serde_json::from_str(&line?)?;
@@ -85,27 +124,46 @@ fn control(mut stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The guest's end of its channel.
-fn converse(mut stream: UnixStream, pod: &mut Option<PodConfig>) -> io::Result<()> {
-    let (mut reader, mut buffer) = (FrameReader::new(), vec![0; 64 << 10]);
-    loop {
-        let length = stream.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
+impl Talk {
+    /// The guest's end of its channel.
+    fn converse(&mut self, mut stream: UnixStream) -> io::Result<()> {
+        let (mut reader, mut buffer) = (FrameReader::new(), vec![0; 64 << 10]);
+        loop {
+            let length = stream.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            reader.push(&buffer[..length]);
+            while let Some(frame) = reader.next_frame() {
+                let message =
+                    decode::<HostMessage>(&frame.map_err(io::Error::other)?).map_err(io::Error::other)?;
+                if self.fault.is_some_and(|fault| self.ignores(fault, &message)) {
+                    continue;
+                }
+                let (answers, ends) = answer(message, &mut self.pod);
+                let mut bytes = Vec::new();
+                for answer in answers {
+                    encode(&answer, &mut bytes).map_err(io::Error::other)?;
+                }
+                stream.write_all(&bytes)?;
+                if self.fault == Some("panics") && self.pod.is_some() {
+                    self.screen.iter_mut().try_for_each(|screen| screen.write_all(PANIC.as_bytes()))?;
+                    std::process::exit(0);
+                }
+                if ends {
+                    std::process::exit(0);
+                }
+            }
         }
-        reader.push(&buffer[..length]);
-        while let Some(frame) = reader.next_frame() {
-            let message =
-                decode::<HostMessage>(&frame.map_err(io::Error::other)?).map_err(io::Error::other)?;
-            let (answers, ends) = answer(message, pod);
-            let mut bytes = Vec::new();
-            for answer in answers {
-                encode(&answer, &mut bytes).map_err(io::Error::other)?;
-            }
-            stream.write_all(&bytes)?;
-            if ends {
-                std::process::exit(0);
-            }
+    }
+
+    /// Whether a guest with this fault does nothing about a message.
+    fn ignores(&self, fault: &str, message: &HostMessage) -> bool {
+        match fault {
+            "mute" => true,
+            "turns-silent" => self.pod.is_some(),
+            "ignores-stop" => matches!(message, HostMessage::Stop(_)),
+            _ => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use bulkhead_canary::planted;
 use bulkhead_types::{ContainerState, PodPhase};
 use smol_str::SmolStr;
 
-use super::{Cause, Env, Phase, Pod, Want};
+use super::{Boot, Cause, Env, Phase, Pod, Want};
 use crate::{Action, GuestSize, Note, StartVm, reason, text};
 
 /// Why a pod that is ready to start waits; over when it starts.
@@ -70,14 +70,12 @@ impl Pod {
                 self.phase = Phase::Idle;
                 true
             }
-            (Phase::Starting | Phase::Booting { adopted: false, .. }, Want::Stop { .. }) => {
+            (Phase::Starting | Phase::Booting(Boot { adopted: false, .. }), Want::Stop { .. }) => {
                 self.kill(Cause::Asked, env)
             }
-            (Phase::Booting { deadline_ms, .. }, _) if now >= *deadline_ms => {
-                self.kill(Cause::NotReporting, env)
-            }
+            (Phase::Booting(boot), _) if now >= boot.deadline_ms => self.kill(Cause::NotReporting, env),
             (
-                Phase::Booting { adopted: true, .. } | Phase::Running { .. },
+                Phase::Booting(Boot { adopted: true, .. }) | Phase::Running { .. },
                 Want::Stop { grace_ms, keep_logs: _ },
             ) => self.stop(grace_ms, u64::MAX, env),
             (Phase::Running { exit_by_ms: Some(at), .. }, _) if now >= *at => self.kill(Cause::Lingers, env),
@@ -109,7 +107,8 @@ impl Pod {
                 self.phase = Phase::Idle;
                 true
             }
-            (Phase::Booting { .. } | Phase::Running { .. }, Want::Run) => self.update_guest(env),
+            (Phase::Booting(boot), Want::Run) if now >= boot.tell_at_ms => self.tell_of_boot(*boot, env),
+            (Phase::Booting(_) | Phase::Running { .. }, Want::Run) => self.update_guest(env),
             // Others may have the CPUs by now on which it ends.
             (Phase::Stopping { .. }, _) => self.update_cpus(env),
             _ => false,
@@ -290,18 +289,29 @@ impl Pod {
         true
     }
 
-    fn kill(&mut self, cause: Cause, env: &mut Env<'_>) -> bool {
+    pub(super) fn kill(&mut self, cause: Cause, env: &mut Env<'_>) -> bool {
+        let age_ms = self.boot_age_ms(env.now_ms);
         env.actions.push_back(Action::KillVm { pod: self.id, instance: self.instance });
         let retry_at_ms = env.now_ms.saturating_add(env.config.retry_ms.max(1));
         self.phase = Phase::Killing { cause, retry_at_ms };
         match cause {
+            // It is killed again and again until it is gone; the first time says why.
+            Cause::NotReporting if age_ms == 0 => {}
             Cause::NotReporting => {
                 self.reason = SmolStr::new_static(reason::GUEST_NOT_REPORTING);
-                self.message = format!("the guest said nothing for {} ms", env.config.boot_deadline_ms);
+                self.message = format!("the guest said nothing for {age_ms} ms");
             }
             Cause::LeaseExpired => {
                 self.reason = SmolStr::new_static(reason::LEASE_EXPIRED);
                 self.message = "the node lost its lease; the pod must be unique and was killed".to_owned();
+            }
+            Cause::GuestSilent => {
+                self.reason = SmolStr::new_static(reason::GUEST_NOT_RESPONDING);
+                self.message = format!("the guest answered nothing for {} ms", env.config.silence_ms);
+            }
+            Cause::QemuSilent => {
+                self.reason = SmolStr::new_static(reason::QEMU_NOT_RESPONDING);
+                self.message = format!("QEMU answered nothing for {} ms", env.config.silence_ms);
             }
             Cause::Asked | Cause::Lingers | Cause::DeviceLost => {}
         }
@@ -351,7 +361,8 @@ impl Pod {
         let runs = self.want() == Want::Run;
         let step = match &self.phase {
             Phase::ImageBackOff { until_ms } | Phase::BackOff { until_ms } => runs.then_some(*until_ms),
-            Phase::Booting { deadline_ms, .. } => Some(*deadline_ms),
+            Phase::Booting(boot) if runs => Some(boot.deadline_ms.min(boot.tell_at_ms)),
+            Phase::Booting(boot) => Some(boot.deadline_ms),
             Phase::Running { exit_by_ms, .. } => *exit_by_ms,
             Phase::Stopping { kill_at_ms, .. } => Some(*kill_at_ms),
             Phase::Killing { retry_at_ms, .. } | Phase::Cleaning { retry_at_ms, .. } => Some(*retry_at_ms),

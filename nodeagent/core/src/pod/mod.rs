@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  mod.rs         the data, and how intents and records become wants
+//!  boot.rs        how long a guest may boot, and what is told of that
 //!  machine.rs     level-triggered steps: want + phase + time -> next phase, actions
 //!  observe.rs     what guests, processes and images say
 //!  containers.rs  container states and the pod phase that follows
 //!  status.rs      the status to report, and when
 //! ```
 
+mod boot;
 mod containers;
 mod machine;
 mod observe;
@@ -25,6 +27,7 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{Action, AgentConfig, PodPlan, RecoveredVm, VmRecord, spec_digest_text};
+use boot::Boot;
 pub(crate) use containers::{Container, Role};
 pub(crate) use observe::Exit;
 
@@ -74,7 +77,7 @@ enum Want {
 
 /// Why a guest is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
+pub(crate) enum Cause {
     /// It should not run (any more).
     Asked,
     /// It never said a word.
@@ -83,6 +86,10 @@ enum Cause {
     LeaseExpired,
     /// It said that all has ended and stayed.
     Lingers,
+    /// It spoke once and answers nothing any more.
+    GuestSilent,
+    /// Its QEMU answers nothing any more.
+    QemuSilent,
     /// A device that it has is gone.
     DeviceLost,
 }
@@ -101,7 +108,7 @@ enum Phase {
     /// The process is being started.
     Starting,
     /// The process runs; the guest has not spoken to this agent yet.
-    Booting { deadline_ms: u64, adopted: bool },
+    Booting(Boot),
     /// The guest speaks.
     Running { since_ms: u64, exit_by_ms: Option<u64> },
     /// It was asked to end.
@@ -255,8 +262,7 @@ impl Pod {
             container.restarts_before = record.restart_counts.get(&container.name).copied().unwrap_or(0);
         }
         if vm.running {
-            pod.phase =
-                Phase::Booting { deadline_ms: now_ms.saturating_add(config.boot_deadline_ms), adopted: true };
+            pod.phase = Phase::Booting(Boot::begin(now_ms, config.boot_deadline_ms, true));
         }
         pod
     }
@@ -362,7 +368,7 @@ impl Pod {
         matches!(
             self.phase,
             Phase::Starting
-                | Phase::Booting { .. }
+                | Phase::Booting(_)
                 | Phase::Running { .. }
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. }

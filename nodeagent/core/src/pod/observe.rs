@@ -3,12 +3,15 @@
 use bulkhead_types::{ContainerStatus, PodPhase, PodUsage, RestartPolicy};
 use smol_str::SmolStr;
 
-use super::{Cause, Env, Phase, Pod, Want, containers};
+use super::{Boot, Cause, Env, Phase, Pod, Want, containers};
 use crate::{Action, Note, RecoveredVm, reason, text};
 
 /// How long an adopted guest may take to tell the states of its containers before its pod is reported anyway, in
 /// milliseconds.
 const ADOPTION_TELLS_MS: u64 = 1_000;
+
+/// What Linux writes to its console in the end (kernel/panic.c).
+const KERNEL_PANIC: &str = "Kernel panic - not syncing";
 
 /// How a guest's process ended.
 pub(crate) struct Exit<'a> {
@@ -32,8 +35,13 @@ impl Pod {
         if complete {
             self.image_failures = 0;
             self.phase = Phase::Ready;
-            if [reason::ERR_IMAGE_PULL, reason::IMAGE_PULL_BACK_OFF, reason::IMAGE_DIGEST_MISMATCH]
-                .contains(&self.reason.as_str())
+            if [
+                reason::ERR_IMAGE_PULL,
+                reason::IMAGE_PULL_BACK_OFF,
+                reason::IMAGE_DIGEST_MISMATCH,
+                reason::DISK_PRESSURE,
+            ]
+            .contains(&self.reason.as_str())
             {
                 self.clear_reason();
                 self.start_over(reason::CONTAINER_CREATING);
@@ -71,8 +79,8 @@ impl Pod {
         }
         self.started_at_ms = started_at_ms;
         if matches!(self.phase, Phase::Starting) {
-            let deadline_ms = env.now_ms.saturating_add(env.config.boot_deadline_ms);
-            self.phase = Phase::Booting { deadline_ms, adopted: false };
+            let patience_ms = self.boot_patience_ms(env.config);
+            self.phase = Phase::Booting(Boot::begin(env.now_ms, patience_ms, false));
         }
     }
 
@@ -92,11 +100,20 @@ impl Pod {
         if instance != self.instance {
             return;
         }
-        if let Phase::Booting { adopted, .. } = self.phase {
-            if adopted {
+        if let Phase::Booting(boot) = self.phase {
+            self.forget_boot();
+            if boot.adopted {
                 self.report.hold_until(env.now_ms.saturating_add(ADOPTION_TELLS_MS));
             }
             self.phase = Phase::Running { since_ms: env.now_ms, exit_by_ms: None };
+        }
+    }
+
+    /// A guest that spoke, or its QEMU, answers nothing any more: it is of no use to anybody, and is killed. What boots has a
+    /// deadline of its own, and so has what was asked to end.
+    pub(crate) fn is_silent(&mut self, instance: u32, cause: Cause, env: &mut Env<'_>) {
+        if instance == self.instance && matches!(self.phase, Phase::Running { .. }) {
+            self.kill(cause, env);
         }
     }
 
@@ -167,6 +184,7 @@ impl Pod {
             return;
         }
         self.usage = None;
+        self.forget_boot();
         let cause = match &self.phase {
             Phase::Killing { cause, .. } => Some(*cause),
             Phase::Stopping { .. } => Some(Cause::Asked),
@@ -272,11 +290,17 @@ impl Pod {
     fn explain(&self, cause: Option<Cause>, exit: &Exit<'_>) -> (&'static str, String) {
         let (why, sentence) = match cause {
             Some(Cause::NotReporting) => (reason::GUEST_NOT_REPORTING, self.message.clone()),
+            Some(Cause::GuestSilent) => (reason::GUEST_NOT_RESPONDING, self.message.clone()),
+            Some(Cause::QemuSilent) => (reason::QEMU_NOT_RESPONDING, self.message.clone()),
             Some(Cause::LeaseExpired) => (reason::LEASE_EXPIRED, self.message.clone()),
             Some(Cause::DeviceLost) => (bulkhead_types::REASON_DEVICE_LOST, self.message.clone()),
             Some(Cause::Asked) => return (reason::STOPPED, String::new()),
             _ if let Some(limit_bytes) = self.out_of_memory => {
                 (reason::GUEST_OOM_KILLED, out_of_memory(limit_bytes))
+            }
+            // A guest can write that whenever it likes; it is only its own end that it explains.
+            _ if exit.last_console.contains(KERNEL_PANIC) => {
+                (reason::GUEST_PANICKED, "the guest's kernel panicked".to_owned())
             }
             _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
         };

@@ -79,7 +79,7 @@ impl Pod {
 
     /// Nothing is known of it that the control plane does not say itself.
     fn is_unreportable(&self) -> bool {
-        let untold = matches!(self.phase, Phase::Booting { adopted: true, .. });
+        let untold = matches!(self.phase, Phase::Booting(super::Boot { adopted: true, .. }));
         let unknown = matches!(self.desired, super::Desired::Unknown) && !self.process_may_exist();
         self.ended.is_none() && (untold || unknown)
     }

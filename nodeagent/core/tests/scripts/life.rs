@@ -335,8 +335,12 @@ fn a_guest_that_never_reports_is_killed_and_tried_again() {
             20 persist #7 instance 1
             20 start #7 instance 1
             210 report [#7 100000002 Pending waiting:ContainerCreating x0]
+            10030 report [#7 100000003 Pending GuestBooting waiting:ContainerCreating x0]
+            20030 report [#7 100000004 Pending GuestBooting waiting:ContainerCreating x0]
+            40030 report [#7 100000005 Pending GuestBooting waiting:ContainerCreating x0]
+            80030 report [#7 100000006 Pending GuestBooting waiting:ContainerCreating x0]
             120030 kill #7/1
-            120030 report [#7 100000003 Pending GuestNotReporting waiting:ContainerCreating x0]
+            120030 report [#7 100000007 Pending GuestNotReporting waiting:ContainerCreating x0]
             120040 note: guest of pod #7 failed: GuestNotReporting; next attempt in 10000 ms
         "#]],
     );

@@ -7,6 +7,7 @@ mod files;
 mod leases;
 mod life;
 mod network;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 mod vm_pool;

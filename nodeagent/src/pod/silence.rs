@@ -1,0 +1,117 @@
+//! Guests and QEMUs that say nothing any more, and those that still boot.
+//!
+//! QEMU is asked for its status again and again; the guest is asked by `channel.rs`. What they leave unanswered is counted in
+//! questions and not in time, so an agent that did not run for a while accuses nobody. The core decides what follows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase};
+use bulkhead_types::ObjectId;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use crate::qmp::{Qmp, QmpError};
+use crate::starts::StartOf;
+use crate::steps::{Step, passed};
+use crate::vm::socket;
+
+/// Output of a guest that boots is told this often, at most.
+const BOOT_TELLS: Duration = Duration::from_secs(1);
+
+/// Whose QEMU is asked how often, and who is told.
+pub(super) struct Watch {
+    pub(super) pod: ObjectId,
+    pub(super) instance: u32,
+    pub(super) every: Duration,
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// What the start of its guest spends its time with.
+    pub(super) starts: Arc<StartOf>,
+}
+
+/// Listens to what QEMU tells of the machine, and asks whether it still does, until it closes the socket.
+pub(super) async fn control(path: PathBuf, watch: Watch) {
+    let mut unanswered = 0;
+    loop {
+        let connected = async { Qmp::negotiate(socket::connect_when_there(&path).await).await };
+        match timeout(watch.every, connected).await {
+            Ok(Ok(qmp)) => {
+                passed(Step::ControlOpen);
+                watch.starts.end(StartPhase::Qemu, Some(StartPhase::Firmware));
+                let ended = listen(qmp, &watch).await;
+                tracing::debug!(pod = %watch.pod, error = %ended, "QEMU's control socket is closed");
+                // Its process is about to end; otherwise the next connection says so.
+                unanswered = 0;
+                tokio::time::sleep(watch.every).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(pod = %watch.pod, %error, "QEMU cannot be controlled yet");
+                tokio::time::sleep(watch.every).await;
+                unanswered += 1;
+            }
+            Err(_) => unanswered += 1,
+        }
+        watch.judge(unanswered).await;
+    }
+}
+
+/// Until the connection is of no use any more.
+async fn listen(mut qmp: Qmp, watch: &Watch) -> QmpError {
+    let mut unanswered = 0;
+    let mut look = tokio::time::interval(watch.every);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = qmp.next_event() => match event {
+                Ok(event) => {
+                    unanswered = 0;
+                    tracing::debug!(pod = %watch.pod, event = event.event, data = %event.data, "machine event");
+                }
+                Err(error) => return error,
+            },
+            _ = look.tick() => {
+                match timeout(watch.every, qmp.query_status()).await {
+                    Ok(Ok(_) | Err(QmpError::Refused { .. })) => unanswered = 0,
+                    Ok(Err(QmpError::Timeout)) | Err(_) => unanswered += 1,
+                    Ok(Err(error)) => return error,
+                }
+                watch.judge(unanswered).await;
+            }
+        }
+    }
+}
+
+impl Watch {
+    async fn judge(&self, unanswered: u32) {
+        if unanswered >= SILENT_QUESTIONS {
+            let input = Input::QemuSilent { pod: self.pod, instance: self.instance };
+            // Nobody listens when the agent is about to end.
+            let _ = self.inputs.send(input).await;
+        }
+    }
+}
+
+/// Tells of a guest that boots, as long as it writes to its console.
+pub(crate) struct Boot {
+    pod: ObjectId,
+    instance: u32,
+    inputs: mpsc::Sender<Input>,
+    told: Option<Instant>,
+}
+
+impl Boot {
+    pub(super) fn new(pod: ObjectId, instance: u32, inputs: mpsc::Sender<Input>) -> Self {
+        Self { pod, instance, inputs, told: None }
+    }
+
+    /// It wrote something. What finds no room to be told is told with what it writes next.
+    pub(crate) fn wrote(&mut self) {
+        if self.told.is_none_or(|at| at.elapsed() >= BOOT_TELLS) {
+            let input = Input::GuestBoots { pod: self.pod, instance: self.instance };
+            if self.inputs.try_send(input).is_ok() {
+                self.told = Some(Instant::now());
+            }
+        }
+    }
+}

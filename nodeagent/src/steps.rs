@@ -1,0 +1,144 @@
+//! The steps of a pod's start and end, by name, and the one place where a test can make an agent end at one of them.
+//!
+//! The plan of `nodeagent/tests/faults/steps.rs` goes through all of [`Step::ALL`]: the agent is killed at each time that each step
+//! is reached, and fails at each that may fail, and the next agent must bring the pod to where it should be. A step that is not in
+//! this list cannot be reached, and one of the list that no test reaches fails that test; so whoever adds something to the start
+//! or the end of a pod adds a line here and a call there, and it is tested.
+//!
+//! In release builds [`reached`] and [`passed`] are nothing.
+
+use std::io::{self, Write as _};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What a test asks of this process: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth time,
+/// `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached.
+const VARIABLE: &str = "BULKHEAD_TEST_STEP";
+
+/// Makes the enum and the list of all from one table.
+macro_rules! steps {
+    ($($step:ident $name:literal $doc:literal,)*) => {
+        /// What was just done for a pod.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Step {
+            $(#[doc = $doc] $step,)*
+        }
+
+        impl Step {
+            /// All of them, in the order in which a pod lives.
+            pub const ALL: &[Self] = &[$(Self::$step,)*];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$step => $name,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    ImagesReady "images-ready" "The images of all containers are held.",
+    RecordBegun "record-begun" "The pod's folder is there, the record is not.",
+    RecordWritten "record-written" "The record is durable.",
+    PortsBound "ports-bound" "Nobody else gets the ports of the node that the pod publishes.",
+    BootAssetsReady "boot-assets-ready" "Kernel and initramfs are there.",
+    DisksPlanned "disks-planned" "The guest's configuration and disks are known.",
+    EarlierGuestsRemoved "earlier-guests-removed" "What an earlier guest left is gone.",
+    FolderMade "folder-made" "The guest has a folder.",
+    DiskMade "disk-made" "One disk of the guest is made; reached once for each.",
+    ConfigWritten "config-written" "The guest's configuration is on disk.",
+    HostPortsWritten "host-ports-written" "The ports of the node are on disk.",
+    DevicesAttached "devices-attached" "The pod's devices are bound for its guest.",
+    CgroupMade "cgroup-made" "The control groups of the guest are there.",
+    JailMade "jail-made" "The guest's files are its user's.",
+    GuardForked "guard-forked" "The guard of a guest that must be unique runs, without orders.",
+    GuardOrdered "guard-ordered" "The guard has its orders.",
+    QemuForked "qemu-forked" "QEMU's process is there; it may not execute QEMU yet.",
+    ProcessStarted "process-started" "QEMU runs, by itself or under its guard.",
+    StartTold "start-told" "The core knows.",
+    ControlOpen "control-open" "QEMU answers on its control socket.",
+    ChannelOpen "channel-open" "The guest channel is connected.",
+    GuestGreeted "guest-greeted" "The guest said its first word.",
+    ContainerRuns "container-runs" "The guest said that a container runs; reached for each time that it does.",
+    StopAsked "stop-asked" "The guest shall end.",
+    StopSaid "stop-said" "The guest was told.",
+    Killed "killed" "SIGKILL was sent to QEMU.",
+    ProcessEnded "process-ended" "QEMU is gone, and reaped where it was this agent's.",
+    LastWordsRead "last-words-read" "All that the guest said is read.",
+    FolderRemoved "folder-removed" "The guest's folder is gone.",
+    CgroupRemoved "cgroup-removed" "The guest's control groups are gone.",
+    EndTold "end-told" "The core knows that the guest ended.",
+    CleanUpBegun "clean-up-begun" "Nothing of the pod runs any more.",
+    DevicesReleased "devices-released" "The pod's devices are given back.",
+    LogsRemoved "logs-removed" "The pod's output is forgotten, where it is not kept.",
+    FileRemoved "file-removed" "One file of the pod's folder is gone; reached for each.",
+    CleanUpTold "clean-up-told" "The core knows that nothing is left.",
+    RecordRemoved "record-removed" "The record is gone, the pod's folder is not.",
+    RecordForgotten "record-forgotten" "Nothing of the pod is left on disk.",
+}
+
+/// What a test asked for.
+enum Wish {
+    Log(String),
+    At { step: String, count: u32, seen: AtomicU32, dies: bool },
+}
+
+impl Wish {
+    fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(':')?;
+        if kind == "log" {
+            return Some(Self::Log(rest.to_owned()));
+        }
+        let (step, count) = rest.split_once(':')?;
+        let (dies, count, seen) = (kind == "die", count.parse().ok()?, AtomicU32::new(0));
+        Some(Self::At { step: step.to_owned(), count, seen, dies })
+    }
+
+    /// Whether the step fails; does not come back when the process is to end.
+    fn fails(&self, step: Step, may_fail: bool) -> bool {
+        match self {
+            Self::Log(file) => {
+                let line = format!("{} {may_fail}\n", step.name());
+                let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+                file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the test reads it");
+                false
+            }
+            Self::At { step: wanted, count, seen, dies } => {
+                let is_now = step.name() == wanted && seen.fetch_add(1, Ordering::SeqCst) + 1 == *count;
+                if is_now && *dies {
+                    die();
+                }
+                is_now
+            }
+        }
+    }
+}
+
+/// No destructor runs, nothing is flushed, nobody is told.
+fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort()
+}
+
+static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| Wish::parse(&std::env::var(VARIABLE).ok()?));
+
+/// A step is done that may fail, as when the disk is full.
+///
+/// # Errors
+/// Only when a test asked for it: that there is no space left.
+pub(crate) fn reached(step: Step) -> io::Result<()> {
+    if cfg!(debug_assertions) && WISH.as_ref().is_some_and(|wish| wish.fails(step, true)) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
+/// A step is done that cannot fail.
+pub(crate) fn passed(step: Step) {
+    if cfg!(debug_assertions)
+        && let Some(wish) = WISH.as_ref()
+    {
+        wish.fails(step, false);
+    }
+}

@@ -1,0 +1,38 @@
+//! Faults of the agent and of its guests: the agent is a process of its own, guests are stand-ins.
+//!
+//! ```text
+//!  test ── FakeServer ◄──── agent (this executable again, `agent_process`) ──► bulkhead-stand-in-qemu ×n
+//!    └── spawns, kills, looks: processes, folders, control groups, descriptors, mounts
+//! ```
+
+mod cycles;
+mod guests;
+mod machine;
+mod steps;
+
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource};
+use machine::{AGENT, Settings};
+
+/// The agent's process, when this executable is started as one; otherwise nothing.
+#[test]
+fn agent_process() {
+    let Ok(settings) = std::env::var(AGENT) else { return };
+    // A test that is ended leaves no agent behind.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("asked");
+    let settings: Settings = serde_json::from_str(&settings).expect("settings");
+    let mut config = AgentConfig::new("node-1", vec![settings.server], settings.data);
+    config.kernel = KernelSource::Folder(settings.stubs.join("kernel"));
+    config.guest = settings.stubs.join("guest");
+    config.qemu = env!("CARGO_BIN_EXE_bulkhead-stand-in-qemu").into();
+    config.guard = vec![env!("CARGO_BIN_EXE_bulkhead-fence-guard").into()];
+    config.cgroup_parent = Some(settings.cgroup_parent);
+    config.accel = AccelChoice::Tcg;
+    config.backoff_ms = Some(settings.backoff_ms);
+    config.memory_bytes = Some(64 << 30);
+    config.cpu_millis = Some(256_000);
+    config.boot_deadline_ms = Some(settings.boot_deadline_ms);
+    config.silence_ms = Some(settings.silence_ms);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let ended = runtime.expect("a runtime").block_on(bulkhead_nodeagent::run(config, std::future::pending()));
+    ended.expect("it runs until it is killed");
+}
