@@ -191,6 +191,7 @@ impl Talk {
                  they work once the pod is started again",
             );
         }
+        self.streams.set_can_attach(hello.attach);
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_guest_protocol::stream::{Connect, Exec, Files, StreamKind};
+use bulkhead_guest_protocol::stream::{Attach, Connect, Exec, Files, StreamKind};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_server::PodIo;
 use bulkhead_types::{ObjectId, PodIntent};
@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::host::Host;
-use crate::logs::{Record, Selection, read};
+use crate::logs::{FromNowOn, PodLogs, Record, Selection, read};
 use crate::streams::GuestStreams;
 #[cfg(test)]
 pub(crate) use relay::begin;
@@ -95,6 +95,24 @@ impl Service {
         self.names.find(namespace, pod).ok_or_else(missing)
     }
 
+    /// The logs of a container that has started.
+    fn logs_of(&self, known: &Known, container: &str) -> Result<PodLogs, Status> {
+        let dir = self.host.records.pod_dir(known.id).join("logs");
+        let logs = match self.host.logs.find(known.id) {
+            Some(logs) => Some(logs),
+            // Logs of a pod that ended before this agent started.
+            None if dir.is_dir() => {
+                let logs = self.host.logs.pod(known.id, &dir);
+                let marked = known.containers.iter().try_for_each(|container| logs.mark_over(container));
+                marked.map_err(|error| Status::internal(format!("cannot read the log: {error}")))?;
+                Some(logs)
+            }
+            None => None,
+        };
+        let missing = || Status::failed_precondition(format!("container {container} has not started yet"));
+        logs.filter(|logs| logs.exists(container)).ok_or_else(missing)
+    }
+
     /// The streams of a pod whose guest runs.
     fn streams(&self, known: &Known) -> Result<GuestStreams, Status> {
         let missing = || Status::failed_precondition("the pod's guest does not run");
@@ -114,6 +132,9 @@ fn exec_kind(start: v1::ExecStart, container: String) -> Result<StreamKind, Stat
         }),
         What::ReadPath(path) => StreamKind::ReadFiles(Files { container, path }),
         What::WritePath(path) => StreamKind::WriteFiles(Files { container, path }),
+        What::Attach(attach) => {
+            StreamKind::Attach(Attach { container, stdin: attach.stdin, size: attach.size.map(relay::size) })
+        }
     })
 }
 
@@ -136,8 +157,17 @@ impl PodIo for Service {
         let known = self.find(&start.namespace, &start.pod)?;
         let container = choose(&known.containers, &start.container)?;
         let streams = self.streams(&known)?;
-        let stream = relay::begin(&streams, exec_kind(start, container)?).await?;
-        Ok(Response::new(Box::pin(relay::exec(stream, requests))))
+        let kind = exec_kind(start, container.clone())?;
+        let is_attach = matches!(kind, StreamKind::Attach(_));
+        let stream = relay::begin(&streams, kind).await?;
+        if !is_attach {
+            return Ok(Response::new(Box::pin(relay::exec(stream, requests))));
+        }
+        // The process runs by now, and reads nothing before its output is listened to.
+        let logs = self.logs_of(&known, &container)?;
+        let output = FromNowOn::of(&logs, &container);
+        let output = output.map_err(|error| Status::failed_precondition(crate::error::chain(&error)))?;
+        Ok(Response::new(Box::pin(relay::attach(stream, requests, output))))
     }
 
     async fn port_forward(
@@ -160,25 +190,7 @@ impl PodIo for Service {
         let request = request.into_inner();
         let known = self.find(&request.namespace, &request.pod)?;
         let container = choose(&known.containers, &request.container)?;
-        let dir = self.host.records.pod_dir(known.id).join("logs");
-        let logs = match self.host.logs.find(known.id) {
-            Some(logs) => logs,
-            // Logs of a pod that ended before this agent started.
-            None if dir.is_dir() => {
-                let logs = self.host.logs.pod(known.id, &dir);
-                let marked = known.containers.iter().try_for_each(|container| logs.mark_over(container));
-                marked.map_err(|error| Status::internal(format!("cannot read the log: {error}")))?;
-                logs
-            }
-            None => {
-                return Err(Status::failed_precondition(format!(
-                    "container {container} has not started yet"
-                )));
-            }
-        };
-        if !logs.exists(&container) {
-            return Err(Status::failed_precondition(format!("container {container} has not started yet")));
-        }
+        let logs = self.logs_of(&known, &container)?;
         let selection = Selection {
             previous: request.previous,
             follow: request.follow,

@@ -79,6 +79,9 @@ pub struct Hello {
     /// It knows streams; guests of earlier versions do not.
     #[prost(bool, tag = "8")]
     pub streams: bool,
+    /// It knows how to attach; guests of earlier versions do not.
+    #[prost(bool, tag = "80")]
+    pub attach: bool,
 }
 
 /// Kubernetes' three container states.

@@ -41,7 +41,7 @@ pub struct StreamOpen {
     #[prost(uint64, tag = "1")]
     pub stream: u64,
     /// What it is.
-    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5, 80")]
     pub kind: Option<StreamKind>,
 }
 
@@ -60,6 +60,9 @@ pub enum StreamKind {
     /// A connection to a port of the guest.
     #[prost(message, tag = "5")]
     Connect(Connect),
+    /// The input of a container's own process. What it prints is its log.
+    #[prost(message, tag = "80")]
+    Attach(Attach),
 }
 
 /// A command in a container. What it executes is never printed: it may hold secrets.
@@ -87,6 +90,20 @@ impl std::fmt::Debug for Exec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exec").field("container", &self.container).finish_non_exhaustive()
     }
+}
+
+/// A container's own process. It is opened once the process is known to run, ends with it, and then carries its exit code.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Attach {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// The host writes to the process's input.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    /// The terminal's size at first, where the process has one.
+    #[prost(message, optional, tag = "3")]
+    pub size: Option<TerminalSize>,
 }
 
 /// Files of a container.
@@ -262,6 +279,9 @@ impl StreamOpen {
                 invalid("Connect.port", "is no port")
             }
             Some(StreamKind::Connect(_)) => Ok(()),
+            Some(StreamKind::Attach(attach)) => {
+                check_length("Attach.container", &attach.container, NAME_LENGTH_MAX)
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_archive::{Links, pack, unpack};
-use bulkhead_guest_protocol::stream::{Exec, StreamKind};
+use bulkhead_guest_protocol::stream::StreamKind;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -16,13 +16,9 @@ use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 use super::{Port, Stream, Subject, port};
 use crate::container::set_nonblocking;
 use crate::sandbox::{SetupFailure, execute, rights};
+use crate::stdio::{TTY_GROUP, with_term};
 use crate::sys;
 use crate::task::{Target, start_in};
-
-/// The group of terminals, as devpts is mounted.
-const TTY_GROUP: u32 = 5;
-/// What a terminal is called where the container does not say it.
-const TERM: &str = "TERM=xterm";
 
 /// An archive is written in pieces of this size, in bytes: one message each.
 const BUFFER_LENGTH: usize = 16 * 1024;
@@ -145,7 +141,7 @@ fn enter(
             if stdio.is_terminal {
                 sys::control_terminal().context("take the terminal")?;
             }
-            Err(execute(&exec.argv, &environment(exec, &config.env)))
+            Err(execute(&exec.argv, &with_term(&config.env, exec.tty)))
         }
         StreamKind::ReadFiles(files) => {
             let out = io::BufWriter::with_capacity(BUFFER_LENGTH, io::stdout().lock());
@@ -155,16 +151,8 @@ fn enter(
             let path = Path::new(&files.path);
             archive(|| unpack(io::stdin().lock(), path, Links::Make, &mut warn))
         }
-        StreamKind::Connect(_) => unreachable!("is no process"),
+        StreamKind::Connect(_) | StreamKind::Attach(_) => unreachable!("makes no process"),
     }
-}
-
-fn environment(exec: &Exec, env: &[String]) -> Vec<String> {
-    let mut env = env.to_vec();
-    if exec.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
-        env.push(TERM.to_owned());
-    }
-    env
 }
 
 /// The child stays this program, with a container's user and files: it keeps nothing open by which a path in the

@@ -12,7 +12,7 @@ mod reader;
 mod record;
 mod store;
 
-pub(crate) use reader::{Selection, read};
+pub(crate) use reader::{FromNowOn, Selection, read};
 pub(crate) use record::{Record, Run};
 pub(crate) use store::{LogStore, PodLogs};
 

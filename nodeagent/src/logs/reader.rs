@@ -42,6 +42,32 @@ struct Cursor {
     run: Run,
 }
 
+/// What comes from now on of the run that is there now.
+pub(crate) struct FromNowOn {
+    cursor: Cursor,
+    progress: watch::Receiver<Progress>,
+}
+
+impl FromNowOn {
+    /// # Errors
+    /// [`ReadError`], also when the container has not started yet.
+    pub(crate) fn of(logs: &PodLogs, container: &str) -> Result<Self, ReadError> {
+        let mut progress = logs.watch(container)?;
+        let run = progress.borrow_and_update().run;
+        if run == Run::default() {
+            return Err(ReadError::NoRun("the container has not started yet"));
+        }
+        let mut cursor = Cursor { dir: logs.container_dir(container), sequence: 0, length: 0, run };
+        cursor.read()?;
+        Ok(Self { cursor, progress })
+    }
+
+    /// Sends it until the run ends, or nobody receives.
+    pub(crate) async fn send(self, sender: mpsc::Sender<Record>) -> Result<(), ReadError> {
+        follow(self.cursor, self.progress, &sender).await
+    }
+}
+
 /// Sends the records of a run, and then, with `follow`, new ones until it ends. Ends early when nobody receives.
 pub(crate) async fn read(
     logs: PodLogs,
@@ -276,6 +302,22 @@ mod tests {
         logs.append("main", record(1, 0, 2, "b\n")).expect("written");
         assert_eq!(receiver.recv().await.expect("output").data, b"b\n");
         logs.ended("main", Run { guest: 1, restart: 0 });
+        assert_eq!(receiver.recv().await, None);
+        reading.await.expect("no panic").expect("read");
+    }
+
+    #[tokio::test]
+    async fn from_now_on_is_what_was_not_there_when_it_was_asked_for() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let logs = logs(dir.path());
+        assert!(FromNowOn::of(&logs, "main").is_err(), "nothing has started");
+        logs.append("main", record(1, 0, 0, "before")).expect("written");
+        let follower = FromNowOn::of(&logs, "main").expect("it runs");
+        logs.append("main", record(1, 0, 6, "at once")).expect("written");
+        let (sender, mut receiver) = mpsc::channel(1);
+        let reading = tokio::spawn(follower.send(sender));
+        assert_eq!(receiver.recv().await.expect("output").data, b"at once");
+        logs.append("main", record(1, 1, 13, "another run")).expect("written");
         assert_eq!(receiver.recv().await, None);
         reading.await.expect("no panic").expect("read");
     }

@@ -314,6 +314,7 @@ fn configure(
         backoff_max_ms: host.container_backoff_ms.1,
         volumes,
         fs_group: spec.security().and_then(|security| security.fs_group),
+        sysctls: running::sysctls(spec),
         ..PodConfig::default()
     };
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
