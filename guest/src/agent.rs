@@ -243,6 +243,7 @@ impl Agent {
             Some(StreamKind::Exec(exec)) => exec.container.as_str(),
             Some(StreamKind::ReadFiles(files) | StreamKind::WriteFiles(files)) => files.container.as_str(),
             Some(StreamKind::Attach(attach)) => attach.container.as_str(),
+            Some(StreamKind::ReadLogs(logs)) => logs.container.as_str(),
             Some(StreamKind::Connect(_)) | None => "",
         };
         let mut containers = self.pod.iter().flat_map(|pod| &pod.containers);

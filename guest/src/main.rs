@@ -34,6 +34,7 @@ mod streams;
 mod supervisor;
 mod sys;
 mod sysctl;
+mod tail;
 mod task;
 mod volumes;
 

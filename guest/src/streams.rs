@@ -20,6 +20,7 @@ use bulkhead_guest_protocol::guest::{GuestMessage, StreamClosed, StreamData, Str
 use bulkhead_guest_protocol::stream::{
     Incoming, Outgoing, StreamCredit, StreamKind, StreamOpen, StreamOpened, TerminalSize,
 };
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -167,9 +168,11 @@ impl Streams {
     /// A container's own process has ended.
     pub(crate) fn end_attached(&mut self, pid: Pid, exit_code: i32) {
         for stream in &mut self.streams {
-            if matches!(&stream.subject, Subject::Attached(attached) if attached.pid == pid) {
+            let is_of_it = matches!(&stream.subject, Subject::Attached(attached) if attached.pid == pid);
+            // Whose client has left needs no exit code.
+            if is_of_it && stream.end.is_none() {
                 stream.end_with(StreamEnd::Done, String::new());
-                stream.end.as_mut().expect("just ended").exit_code.get_or_insert(exit_code);
+                stream.end.as_mut().expect("just ended").exit_code = Some(exit_code);
             }
         }
     }
@@ -300,7 +303,7 @@ impl Stream {
             if let Some(port) = port {
                 let event =
                     EpollEvent::new(flags | EpollFlags::EPOLLET, token + PARTS * self.number + part as u64);
-                epoll.add(&port.file, event).context("watch a descriptor")?;
+                watch(epoll, &port.file, event).context("watch a descriptor")?;
             }
         }
         Ok(())
@@ -454,6 +457,15 @@ impl Stream {
         self.outgoing.spend(length);
         let (stream, part) = (self.number, part.into());
         Some(Some(GuestMessage::StreamData(StreamData { stream, part, data, end: length == 0 })))
+    }
+}
+
+/// Watches a descriptor. Where an earlier copy of the same file had its number, and other copies are still open, the kernel
+/// still has that one in its list: it becomes this one.
+fn watch(epoll: &Epoll, file: &File, mut event: EpollEvent) -> nix::Result<()> {
+    match epoll.add(file, event) {
+        Err(Errno::EEXIST) => epoll.modify(file, &mut event),
+        result => result,
     }
 }
 

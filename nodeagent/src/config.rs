@@ -8,6 +8,7 @@ use bulkhead_nodeagent_core::QemuUser;
 use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
+use crate::logs::LogLimits;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -100,6 +101,8 @@ pub struct AgentConfig {
     pub backoff_ms: Option<(u64, u64)>,
     /// The cluster to belong to from now on, whichever it was before; what it was before when unset.
     pub adopt_cluster: Option<String>,
+    /// How much of each container's output is kept.
+    pub log_limits: LogLimits,
     /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
     pub boot_deadline_ms: Option<u64>,
 }
@@ -132,6 +135,7 @@ impl AgentConfig {
             labels: StringMap::new(),
             backoff_ms: None,
             adopt_cluster: None,
+            log_limits: LogLimits::default(),
             boot_deadline_ms: None,
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_guest_protocol::stream::{Attach, Connect, Exec, Files, StreamKind};
+use bulkhead_guest_protocol::stream::{Attach, Connect, Exec, Files, LogFiles, StreamKind};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_server::PodIo;
 use bulkhead_types::{ObjectId, PodIntent};
@@ -19,12 +19,16 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::host::Host;
 use crate::logs::{FromNowOn, PodLogs, Record, Selection, read};
 use crate::streams::GuestStreams;
+use crate::vm::console;
 #[cfg(test)]
 pub(crate) use relay::begin;
 pub(crate) use relay::forward;
 
 /// Records that wait for a client.
 const RECORDS_MAX: usize = 16;
+
+/// Longest piece of a console, in bytes.
+const CHUNK_LENGTH: usize = 64 << 10;
 
 /// Longest request, in bytes: a MiB of data, and what is around it.
 pub(crate) const REQUEST_LENGTH_MAX: usize = (1 << 20) + 256;
@@ -113,6 +117,28 @@ impl Service {
         logs.filter(|logs| logs.exists(container)).ok_or_else(missing)
     }
 
+    /// What the pod's guests said on their consoles, as far as it is kept.
+    fn console(&self, known: &Known, request: &v1::LogsRequest) -> Result<Vec<v1::LogChunk>, Status> {
+        if request.follow
+            || request.previous
+            || request.timestamps
+            || request.since_ms > 0
+            || !request.file.is_empty()
+        {
+            let reason = "a console is read as it is kept: only tail says how much of it";
+            return Err(Status::invalid_argument(reason));
+        }
+        let kept = console::kept(&self.host.records.pod_dir(known.id));
+        let kept = kept.map_err(|error| Status::internal(format!("cannot read the console: {error}")))?;
+        let text = request.tail_lines.map_or(&kept[..], |lines| console::last_of(&kept, lines));
+        let chunk = |data: &[u8]| v1::LogChunk {
+            data: data.to_vec().into(),
+            time_ms: 0,
+            stream: v1::LogStream::Stdout.into(),
+        };
+        Ok(text.chunks(CHUNK_LENGTH).map(chunk).collect())
+    }
+
     /// The streams of a pod whose guest runs.
     fn streams(&self, known: &Known) -> Result<GuestStreams, Status> {
         let missing = || Status::failed_precondition("the pod's guest does not run");
@@ -136,6 +162,15 @@ fn exec_kind(start: v1::ExecStart, container: String) -> Result<StreamKind, Stat
             StreamKind::Attach(Attach { container, stdin: attach.stdin, size: attach.size.map(relay::size) })
         }
     })
+}
+
+fn log_files(request: v1::LogsRequest, container: String) -> Result<StreamKind, Status> {
+    if request.previous || request.timestamps || request.since_ms > 0 {
+        let reason = "files have neither times nor runs: previous, timestamps and since are about a container's output";
+        return Err(Status::invalid_argument(reason));
+    }
+    let (pattern, follow, tail_lines) = (request.file, request.follow, request.tail_lines);
+    Ok(StreamKind::ReadLogs(LogFiles { container, pattern, follow, tail_lines }))
 }
 
 #[tonic::async_trait]
@@ -189,7 +224,16 @@ impl PodIo for Service {
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
         let known = self.find(&request.namespace, &request.pod)?;
+        if request.console {
+            let console = self.console(&known, &request)?;
+            return Ok(Response::new(Box::pin(futures::stream::iter(console.into_iter().map(Ok)))));
+        }
         let container = choose(&known.containers, &request.container)?;
+        if !request.file.is_empty() {
+            let kind = log_files(request, container)?;
+            let stream = relay::begin(&self.streams(&known)?, kind).await?;
+            return Ok(Response::new(Box::pin(relay::log_files(stream))));
+        }
         let logs = self.logs_of(&known, &container)?;
         let selection = Selection {
             previous: request.previous,

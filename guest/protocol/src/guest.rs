@@ -79,7 +79,7 @@ pub struct Hello {
     /// It knows streams; guests of earlier versions do not.
     #[prost(bool, tag = "8")]
     pub streams: bool,
-    /// It knows how to attach; guests of earlier versions do not.
+    /// It knows how to attach, and to read log files; guests of earlier versions do not.
     #[prost(bool, tag = "80")]
     pub attach: bool,
 }

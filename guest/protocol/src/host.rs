@@ -5,7 +5,7 @@ pub use crate::check::{
 };
 use crate::message::{check_enum, check_length};
 pub use crate::stream::{
-    Attach, Connect, Exec, Files, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen,
+    Attach, Connect, Exec, Files, LogFiles, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen,
     StreamResize, TerminalSize,
 };
 pub use crate::sysctl::SysctlConfig;

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 
 use crate::message::{check_enum, check_length};
+use crate::volume::is_plain;
 use crate::{DecodeError, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Longest `data` of one [`StreamData`], in bytes.
@@ -41,7 +42,7 @@ pub struct StreamOpen {
     #[prost(uint64, tag = "1")]
     pub stream: u64,
     /// What it is.
-    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5, 80")]
+    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5, 80, 85")]
     pub kind: Option<StreamKind>,
 }
 
@@ -63,6 +64,9 @@ pub enum StreamKind {
     /// The input of a container's own process. What it prints is its log.
     #[prost(message, tag = "80")]
     Attach(Attach),
+    /// Log files that a container writes itself, as text from the guest.
+    #[prost(message, tag = "85")]
+    ReadLogs(LogFiles),
 }
 
 /// A command in a container. What it executes is never printed: it may hold secrets.
@@ -104,6 +108,23 @@ pub struct Attach {
     /// The terminal's size at first, where the process has one.
     #[prost(message, optional, tag = "3")]
     pub size: Option<TerminalSize>,
+}
+
+/// Log files of a container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LogFiles {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Below one of its mounts; absolute. `*` and `?` stand for any text and any character of a name.
+    #[prost(string, tag = "2")]
+    pub pattern: String,
+    /// Go on with what comes, until the container ends.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
+    /// Only so many of the last lines of each file.
+    #[prost(uint64, optional, tag = "4")]
+    pub tail_lines: Option<u64>,
 }
 
 /// Files of a container.
@@ -279,6 +300,16 @@ impl StreamOpen {
                 invalid("Connect.port", "is no port")
             }
             Some(StreamKind::Connect(_)) => Ok(()),
+            Some(StreamKind::ReadLogs(logs)) => {
+                check_length("LogFiles.container", &logs.container, NAME_LENGTH_MAX)?;
+                check_length("LogFiles.pattern", &logs.pattern, TEXT_LENGTH_MAX)?;
+                match logs.pattern.strip_prefix('/').is_some_and(is_plain) {
+                    true => Ok(()),
+                    false => {
+                        invalid("LogFiles.pattern", "is no absolute path without empty parts, '.' and '..'")
+                    }
+                }
+            }
             Some(StreamKind::Attach(attach)) => {
                 check_length("Attach.container", &attach.container, NAME_LENGTH_MAX)
             }

@@ -169,7 +169,7 @@ pub struct HostStreams {
     turn: u64,
     /// Why there is no conversation any more.
     over: Option<String>,
-    /// The guest has said that it knows how to attach.
+    /// The guest has said that it knows how to attach, and to read log files.
     can_attach: bool,
 }
 
@@ -182,9 +182,9 @@ impl HostStreams {
         if let Some(why) = &self.over {
             return Err(OpenError::Over { why: why.clone() });
         }
-        if matches!(kind, StreamKind::Attach(_)) && !self.can_attach {
-            let why = "the pod's guest does not know how to attach: an earlier version of the agent started it, or it has not \
-                       come up yet";
+        if matches!(kind, StreamKind::Attach(_) | StreamKind::ReadLogs(_)) && !self.can_attach {
+            let why = "the pod's guest does not know how to attach or to read log files: an earlier version of the agent \
+                       started it, or it has not come up yet";
             return Err(OpenError::Over { why: why.to_owned() });
         }
         let is_connection = matches!(kind, StreamKind::Connect(_));
@@ -201,7 +201,7 @@ impl HostStreams {
         Ok(stream)
     }
 
-    /// The guest knows how to attach, or does not.
+    /// The guest knows how to attach and to read log files, or does not.
     pub fn set_can_attach(&mut self, can_attach: bool) {
         self.can_attach = can_attach;
     }

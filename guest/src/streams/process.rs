@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bulkhead_guest_archive::{Links, pack, unpack};
-use bulkhead_guest_protocol::stream::StreamKind;
+use bulkhead_guest_protocol::stream::{LogFiles, StreamKind};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -18,6 +18,7 @@ use crate::container::set_nonblocking;
 use crate::sandbox::{SetupFailure, execute, rights};
 use crate::stdio::{TTY_GROUP, with_term};
 use crate::sys;
+use crate::tail::{self, Wanted};
 use crate::task::{Target, start_in};
 
 /// An archive is written in pieces of this size, in bytes: one message each.
@@ -48,8 +49,23 @@ struct Stdio {
     is_terminal: bool,
 }
 
+/// Log files are what is in a volume: there is nothing else that a container's programs are to leave for others.
+fn check_mounted(logs: &LogFiles, target: &Target<'_>) -> Result<()> {
+    let paths = || target.config.mounts.iter().map(|mount| mount.path.as_str());
+    let is_below = |mount: &str| logs.pattern.strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'));
+    if paths().any(is_below) {
+        return Ok(());
+    }
+    let mounts: Vec<&str> = paths().collect();
+    let mounts = if mounts.is_empty() { "it mounts none".to_owned() } else { mounts.join(", ") };
+    bail!("log files are read below the paths of its volumes only: {mounts}")
+}
+
 /// Starts the process.
 pub(super) fn begin(number: u64, kind: &StreamKind, target: &Target<'_>) -> Result<Stream> {
+    if let StreamKind::ReadLogs(logs) = kind {
+        check_mounted(logs, target)?;
+    }
     let size = match kind {
         StreamKind::Exec(exec) if exec.tty => Some(exec.size.unwrap_or_default()),
         _ => None,
@@ -150,6 +166,11 @@ fn enter(
         StreamKind::WriteFiles(files) => {
             let path = Path::new(&files.path);
             archive(|| unpack(io::stdin().lock(), path, Links::Make, &mut warn))
+        }
+        StreamKind::ReadLogs(logs) => {
+            let out = io::BufWriter::with_capacity(BUFFER_LENGTH, io::stdout().lock());
+            let wanted = Wanted { pattern: &logs.pattern, follow: logs.follow, tail_lines: logs.tail_lines };
+            archive(|| tail::print(wanted, out))
         }
         StreamKind::Connect(_) | StreamKind::Attach(_) => unreachable!("makes no process"),
     }

@@ -214,7 +214,7 @@ fn tail(records: &mut Vec<Record>, lines: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::{LogStore, SEGMENT_LENGTH_MAX, SEGMENTS_MAX};
+    use crate::logs::{LogLimits, LogStore};
     use bulkhead_types::ObjectId;
 
     fn record(guest: u32, restart: u32, offset: u64, data: &str) -> Record {
@@ -324,15 +324,18 @@ mod tests {
 
     #[tokio::test]
     async fn endless_output_is_bounded() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let logs = logs(dir.path());
-        let chunk = "x".repeat(32 << 10);
-        let mut offset = 0;
-        for _ in 0..600 {
-            offset = logs.append("main", record(1, 0, offset, &chunk)).expect("written");
+        for limits in [LogLimits::default(), LogLimits { file_bytes: 1 << 20, files: 2 }] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let logs = LogStore::new(limits).pod(ObjectId(1), dir.path());
+            let chunk = "x".repeat(32 << 10);
+            let mut offset = 0;
+            for _ in 0..600 {
+                offset = logs.append("main", record(1, 0, offset, &chunk)).expect("written");
+            }
+            let kept = text(&logs, Selection::default()).await.expect("read").len() as u64;
+            let (most, least) = (limits.file_bytes * u64::from(limits.files), limits.file_bytes / 2);
+            assert!(kept <= most, "{limits:?}: {kept}");
+            assert!(kept >= most - limits.file_bytes - least, "{limits:?}: {kept}");
         }
-        let kept = text(&logs, Selection::default()).await.expect("read").len() as u64;
-        assert!(kept <= SEGMENT_LENGTH_MAX * SEGMENTS_MAX as u64, "{kept}");
-        assert!(kept >= SEGMENT_LENGTH_MAX * (SEGMENTS_MAX as u64 - 1) - (1 << 20), "{kept}");
     }
 }

@@ -47,6 +47,7 @@ pub(crate) async fn begin(streams: &GuestStreams, kind: StreamKind) -> Result<Gu
             format!("container {}", files.container)
         }
         StreamKind::Attach(attach) => format!("container {}", attach.container),
+        StreamKind::ReadLogs(logs) => format!("container {}", logs.container),
         StreamKind::Connect(connect) => format!("port {} in the pod", connect.port),
     };
     let stream = streams.open(kind).map_err(|error| match error {
@@ -175,6 +176,25 @@ pub(super) fn exec(
             StreamEvent::Closed(closed) => return Some(Err(broken(&closed.message))),
         };
         Some(Ok(v1::ExecResponse { message: Some(answer) }))
+    })
+}
+
+/// Log files that a container writes itself. They end with it.
+pub(super) fn log_files(stream: GuestStream) -> impl Stream<Item = Result<v1::LogChunk, Status>> {
+    /// The container ended, and with it whoever read its files.
+    const KILLED: i32 = 128 + 9;
+    relay(stream, futures::stream::pending(), |event| {
+        let (data, stream) = match event {
+            StreamEvent::Opened | StreamEvent::End => return None,
+            StreamEvent::Data(StreamPart::Output, data) => (data, v1::LogStream::Stdout),
+            StreamEvent::Data(StreamPart::Errors, data) => (data, v1::LogStream::Stderr),
+            StreamEvent::Closed(StreamClosed { exit_code: Some(0 | KILLED), .. }) => return None,
+            StreamEvent::Closed(StreamClosed { exit_code: Some(_), .. }) => {
+                return Some(Err(broken("the log files cannot be read")));
+            }
+            StreamEvent::Closed(closed) => return Some(Err(broken(&closed.message))),
+        };
+        Some(Ok(v1::LogChunk { data: data.into(), time_ms: 0, stream: stream.into() }))
     })
 }
 

@@ -67,6 +67,10 @@ fn examples_are_read_and_printed_again() {
             include_str!("../../../examples/security.yaml"),
             ["fsGroup: 4000", "type: RuntimeDefault", "- NET_BIND_SERVICE"],
         ),
+        (
+            include_str!("../../../examples/privileged.yaml"),
+            ["- name: kernel.msgmax", "tty: true", "privileged: true"],
+        ),
     ] {
         let printed = printed(text);
         for word in words {
