@@ -30,7 +30,7 @@ use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
 use crate::volumes::Volumes;
-use crate::{message, network};
+use crate::{message, network, sysctl};
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -163,6 +163,7 @@ impl Agent {
             self.on_timers();
             self.resume_paused();
             self.pump();
+            self.end_inputs();
             if self.is_over() {
                 self.unmount();
                 return Ok(());
@@ -241,6 +242,8 @@ impl Agent {
         let container = match &open.kind {
             Some(StreamKind::Exec(exec)) => exec.container.as_str(),
             Some(StreamKind::ReadFiles(files) | StreamKind::WriteFiles(files)) => files.container.as_str(),
+            Some(StreamKind::Attach(attach)) => attach.container.as_str(),
+            Some(StreamKind::ReadLogs(logs)) => logs.container.as_str(),
             Some(StreamKind::Connect(_)) | None => "",
         };
         let mut containers = self.pod.iter().flat_map(|pod| &pod.containers);
@@ -266,6 +269,7 @@ impl Agent {
             uptime_ms: read_clocks().monotonic_ms,
             kernel_release: crate::setup::kernel_release(),
             streams: true,
+            attach: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -290,6 +294,7 @@ impl Agent {
         eprintln!("bulkhead-guest: pod {} with {} containers", config.hostname, config.containers.len());
         let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
+        let sysctls = sysctl::set_all(&config.sysctls);
         let volumes = self.volumes.configure(&config).and_then(|()| message::mount());
         let usage_interval_ms =
             if config.usage_interval_ms == 0 { USAGE_INTERVAL_MS } else { config.usage_interval_ms };
@@ -297,6 +302,7 @@ impl Agent {
             .as_ref()
             .err()
             .or(network.as_ref().err())
+            .or(sysctls.as_ref().err())
             .or(volumes.as_ref().err())
             .map(|error| format!("{error:#}"));
         let all = config.init_containers.iter().chain(&config.containers);
@@ -307,6 +313,7 @@ impl Agent {
                 hostname: config.hostname.clone(),
                 hosts: network::hosts_file(&config),
                 resolv_conf: network::resolv_conf(&config),
+                sysctls: config.sysctls,
             },
             cgroup: cgroup.ok(),
             sandbox_id: config.sandbox_id,
@@ -411,10 +418,13 @@ impl Agent {
         let Some(process) = self.pod.as_ref().and_then(|pod| pod.containers[index].process.as_ref()) else {
             return;
         };
-        let pipes =
-            [(Pipe::Exec, &process.exec), (Pipe::Stdout, &process.stdout), (Pipe::Stderr, &process.stderr)];
-        for (pipe, file) in pipes {
-            let file = file.as_ref().expect("a new process has all pipes");
+        let pipes = [
+            (Pipe::Exec, &process.exec),
+            (Pipe::Stdout, &process.stdio.stdout),
+            (Pipe::Stderr, &process.stdio.stderr),
+        ];
+        // Who has a terminal writes all to it.
+        for (pipe, file) in pipes.into_iter().filter_map(|(pipe, file)| Some((pipe, file.as_ref()?))) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token(index, pipe));
             self.epoll.add(file, event).expect("a new pipe can be watched");
         }
@@ -462,6 +472,16 @@ impl Agent {
         });
     }
 
+    /// Ends the input of processes whose client has left with it.
+    fn end_inputs(&mut self) {
+        for pid in self.streams.take_ended_inputs() {
+            let mut containers = self.pod.iter_mut().flat_map(|pod| &mut pod.containers);
+            if containers.any(|one| one.end_input(pid)) {
+                self.streams.close_inputs(pid);
+            }
+        }
+    }
+
     fn reap(&mut self) {
         loop {
             let status = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
@@ -484,6 +504,7 @@ impl Agent {
             };
             self.paused.retain(|&(paused, _)| paused != index);
             let (executed, outcome) = pod.containers[index].finish(status, self.now.wall_ms);
+            self.streams.end_attached(pid, outcome.exit_code);
             if executed == ExecReport::Executing {
                 self.supervise(Event::Started { index });
             }
@@ -626,7 +647,7 @@ impl Agent {
 
 fn output_of(container: &Container, pipe: Pipe) -> Option<&std::fs::File> {
     let process = container.process.as_ref()?;
-    if pipe == Pipe::Stdout { process.stdout.as_ref() } else { process.stderr.as_ref() }
+    if pipe == Pipe::Stdout { process.stdio.stdout.as_ref() } else { process.stdio.stderr.as_ref() }
 }
 
 /// Both clocks in milliseconds.

@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_protocol::guest::LogStream;
-use bulkhead_guest_protocol::host::{CheckConfig, ContainerConfig, ProbeConfig};
+use bulkhead_guest_protocol::host::{CheckConfig, ContainerConfig, ProbeConfig, SysctlConfig};
 use bulkhead_guest_protocol::{LOG_DATA_LENGTH_MAX, TEXT_LENGTH_MAX};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
+use nix::unistd::{Pid, pipe2};
 
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::logs::LogRing;
 use crate::message::LastWords;
 use crate::sandbox::{Sandbox, SetupFailure};
 use crate::setup::find_disk;
+use crate::stdio::{self, Ends};
 use crate::supervisor::{Outcome, Reason, Task, bounded};
 use crate::sys::{self, CloneResult};
 use crate::task::Target;
@@ -27,13 +28,17 @@ use crate::volumes::Volumes;
 
 /// Exit code when the container could not be made at all (as container runtimes have it).
 const EXIT_CANNOT_CREATE: i32 = 128;
+/// What a terminal reads as the end of its input.
+pub(crate) const END_OF_TRANSMISSION: &[u8] = &[4];
 
-/// The names that containers of a pod share.
+/// What containers of a pod share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodFiles {
     pub(crate) hostname: String,
     pub(crate) hosts: String,
     pub(crate) resolv_conf: String,
+    /// Those that every container has for itself are set in each.
+    pub(crate) sysctls: Vec<SysctlConfig>,
 }
 
 /// What the exec pipe said.
@@ -55,8 +60,7 @@ pub(crate) struct Process {
     /// Closed by a successful execve; carries the reason if there is none.
     pub(crate) exec: Option<File>,
     exec_report: Vec<u8>,
-    pub(crate) stdout: Option<File>,
-    pub(crate) stderr: Option<File>,
+    pub(crate) stdio: Ends,
     oom_kills_before: u64,
 }
 
@@ -128,7 +132,20 @@ impl Container {
         if process.exec.is_some() {
             return None;
         }
-        Some(Target { config: &self.config, cgroup, pid: process.pid })
+        Some(Target { config: &self.config, cgroup, pid: process.pid, stdio: &process.stdio })
+    }
+
+    /// Its input ends, if this is its process and a client that leaves takes it along (`stdinOnce`).
+    /// Returns whether it is so.
+    pub(crate) fn end_input(&mut self, pid: Pid) -> bool {
+        let once = self.config.stdin_once;
+        let process = self.process.as_mut().filter(|process| once && process.pid == pid);
+        let Some(process) = process else { return false };
+        if let Some(mut terminal) = process.stdio.stdin.take().filter(|_| self.config.tty) {
+            // There is nobody to tell of a failure: a terminal without room has no reader.
+            let _ = terminal.write_all(END_OF_TRANSMISSION);
+        }
+        true
     }
 
     /// What is to be done for a probe or hook.
@@ -184,8 +201,8 @@ impl Container {
     pub(crate) fn read_output(&mut self, stream: LogStream, wall_ms: u64) -> bool {
         let Some(process) = &mut self.process else { return false };
         let slot = match stream {
-            LogStream::Stdout => &mut process.stdout,
-            LogStream::Stderr => &mut process.stderr,
+            LogStream::Stdout => &mut process.stdio.stdout,
+            LogStream::Stderr => &mut process.stdio.stderr,
         };
         let Some(pipe) = slot else { return false };
         let mut buffer = vec![0; LOG_DATA_LENGTH_MAX];
@@ -210,7 +227,7 @@ impl Container {
     pub(crate) fn finish(&mut self, status: WaitStatus, wall_ms: u64) -> (ExecReport, Outcome) {
         let executed = self.read_exec_report();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
-            // A pipe holds 64 KiB and its writers are gone, so this ends.
+            // A pipe holds 64 KiB, a terminal less, and their writers are gone, so this ends.
             while self.has_unread_output(stream) && self.read_output(stream, wall_ms) {}
         }
         let process = self.process.take().expect("only a container with a process ends");
@@ -235,9 +252,9 @@ impl Container {
 
     fn has_unread_output(&self, stream: LogStream) -> bool {
         let process = self.process.as_ref();
-        process.is_some_and(
-            |p| if stream == LogStream::Stdout { p.stdout.is_some() } else { p.stderr.is_some() },
-        )
+        process.is_some_and(|p| {
+            if stream == LogStream::Stdout { p.stdio.stdout.is_some() } else { p.stdio.stderr.is_some() }
+        })
     }
 
     fn prepare(&mut self) -> Result<()> {
@@ -264,8 +281,8 @@ impl Container {
     fn spawn(&mut self, instance: u32, files: &PodFiles, volumes: &Volumes) -> Result<()> {
         let message = self.words.begin()?.map(Path::to_owned);
         let cgroup = self.cgroup.as_ref().expect("prepared");
-        let (stdout, stdout_writer) = self.output_pipe()?;
-        let (stderr, stderr_writer) = self.output_pipe()?;
+        let folder = self.root.parent().expect("the root has a folder");
+        let (ends, stdio) = stdio::make(&self.config, folder)?;
         let (exec, exec_writer) = pipe2(OFlag::O_CLOEXEC)?;
         set_nonblocking(&exec)?;
         let sandbox = Sandbox {
@@ -277,30 +294,20 @@ impl Container {
             hostname: &files.hostname,
             hosts: &files.hosts,
             resolv_conf: &files.resolv_conf,
-            stdout: &stdout_writer,
-            stderr: &stderr_writer,
+            sysctls: &files.sysctls,
+            stdio: &stdio,
         };
         let oom_kills_before = cgroup.oom_kills();
         match sys::clone_container().context("make a process")? {
             CloneResult::Parent(pid) => {
-                let (stdout, stderr) = (Some(File::from(stdout)), Some(File::from(stderr)));
                 let exec = Some(File::from(exec));
                 let exec_report = Vec::new();
                 self.process =
-                    Some(Process { pid, instance, exec, exec_report, stdout, stderr, oom_kills_before });
+                    Some(Process { pid, instance, exec, exec_report, stdio: ends, oom_kills_before });
                 Ok(())
             }
             CloneResult::Child => run_child(exec_writer, || sandbox.enter()),
         }
-    }
-
-    /// A pipe whose reading end does not block and whose writing end the container's user may open again, as
-    /// /dev/stdout does.
-    fn output_pipe(&self) -> Result<(OwnedFd, OwnedFd)> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-        set_nonblocking(&reader)?;
-        fchown(&writer, Some(Uid::from_raw(self.config.uid)), Some(Gid::from_raw(self.config.gid)))?;
-        Ok((reader, writer))
     }
 }
 

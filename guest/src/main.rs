@@ -8,7 +8,8 @@
 //!               container   disk, cgroup, process  logs     bounded store of output
 //!               sandbox     the child, from clone to execve
 //!               task        probes and hooks, a process each; request  what they ask over loopback
-//!               streams     commands, archives and connections for the host's clients
+//!               streams     commands, archives, connections and attachments for the host's clients
+//!               stdio       input, output and terminal of a container's own process
 //! ```
 //!
 //! It is PID 1 and never returns: at the end, and when something is broken beyond repair, the guest powers off. It
@@ -19,6 +20,7 @@ mod agent;
 mod cgroup;
 mod channel;
 mod container;
+mod devices;
 mod logs;
 mod message;
 mod mounts;
@@ -27,9 +29,12 @@ mod request;
 mod sandbox;
 mod seccomp;
 mod setup;
+mod stdio;
 mod streams;
 mod supervisor;
 mod sys;
+mod sysctl;
+mod tail;
 mod task;
 mod volumes;
 

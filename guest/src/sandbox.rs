@@ -7,26 +7,27 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use bulkhead_guest_protocol::host::{ContainerConfig, MountConfig};
+use bulkhead_guest_protocol::host::{ContainerConfig, MountConfig, SysctlConfig};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
 
 use crate::cgroup::Cgroup;
 use crate::setup::mount_at;
+use crate::stdio::{DEVPTS_OPTIONS, Stdio, Terminal, with_term};
 use crate::sys;
 use crate::volumes::Volumes;
-use crate::{mounts, seccomp};
+use crate::{devices, mounts, seccomp, sysctl};
 
 /// Exit code when the command is not there (as shells have it).
 const EXIT_NOT_FOUND: i32 = 127;
@@ -70,8 +71,8 @@ pub(crate) struct Sandbox<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) hosts: &'a str,
     pub(crate) resolv_conf: &'a str,
-    pub(crate) stdout: &'a OwnedFd,
-    pub(crate) stderr: &'a OwnedFd,
+    pub(crate) sysctls: &'a [SysctlConfig],
+    pub(crate) stdio: &'a Stdio,
 }
 
 /// Why the command does not run.
@@ -92,7 +93,10 @@ impl Sandbox<'_> {
     pub(crate) fn enter(&self) -> Result<Infallible, SetupFailure> {
         self.build()?;
         rights(self.config)?;
-        Err(execute(&self.config.argv, &self.config.env))
+        if self.stdio.terminal.is_some() {
+            sys::control_terminal().context("take the terminal")?;
+        }
+        Err(execute(&self.config.argv, &with_term(&self.config.env, self.config.tty)))
     }
 
     fn build(&self) -> Result<()> {
@@ -106,35 +110,56 @@ impl Sandbox<'_> {
         if let Some((file, config)) = self.message {
             trees.push(mounts::take_file(file, config).context("take the file for the last words")?);
         }
+        let terminal = self.stdio.terminal.as_ref().map(Terminal::take).transpose()?;
+        let nodes = if self.config.privileged { devices::list(Path::new("/dev")) } else { Vec::new() };
         nix::unistd::chdir(self.root).context("enter the root file system")?;
         nix::unistd::pivot_root(".", ".").context("make the disk the root")?;
         umount2(".", MntFlags::MNT_DETACH).context("let go of the guest's root")?;
         nix::unistd::chdir("/")?;
-        self.mount_kernel_filesystems()?;
-        make_devices()?;
+        self.mount_kernel_filesystems(terminal)?;
+        devices::make()?;
+        devices::make_all(&nodes).context("make the guest's devices")?;
+        if let Some(terminal) = &self.stdio.terminal {
+            terminal.become_console()?;
+        }
         self.write_name_files()?;
-        hide_kernel_files()?;
+        sysctl::set_own(self.sysctls)?;
+        if !self.config.privileged {
+            hide_kernel_files()?;
+        }
         mounts::put(&trees)?;
         self.enter_working_dir()?;
-        if self.config.read_only_root {
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("make the root read-only")?;
-        }
-        redirect_stdio(self.stdout, self.stderr)
+        self.restrict_root()?;
+        self.stdio.redirect()
     }
 
-    fn mount_kernel_filesystems(&self) -> Result<()> {
+    /// Devices in its root file system are of use to a privileged container only.
+    fn restrict_root(&self) -> Result<()> {
+        let nodev = if self.config.privileged { MsFlags::empty() } else { MsFlags::MS_NODEV };
+        let read_only = if self.config.read_only_root { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        if self.config.privileged || self.config.read_only_root {
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | nodev | read_only;
+            mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context("restrict the root")?;
+        }
+        Ok(())
+    }
+
+    fn mount_kernel_filesystems(&self, terminal: Option<OwnedFd>) -> Result<()> {
         let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let of_kernel = if self.config.privileged { strict } else { strict | MsFlags::MS_RDONLY };
         mount_at("proc", "/proc", strict, "")?;
-        mount_at("sysfs", "/sys", strict | MsFlags::MS_RDONLY, "")?;
-        mount_at("cgroup2", "/sys/fs/cgroup", strict | MsFlags::MS_RDONLY, "")?;
+        mount_at("sysfs", "/sys", of_kernel, "")?;
+        mount_at("cgroup2", "/sys/fs/cgroup", of_kernel, "")?;
         mount_at("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=0755,size=64k")?;
-        mount_at(
-            "devpts",
-            "/dev/pts",
-            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-            "newinstance,ptmxmode=0666,mode=0620,gid=5",
-        )?;
+        match terminal {
+            None => {
+                mount_at("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, DEVPTS_OPTIONS)?;
+            }
+            Some(tree) => {
+                fs::create_dir("/dev/pts").context("make /dev/pts")?;
+                sys::move_tree(tree.as_fd(), AT_FDCWD, Path::new("/dev/pts")).context("mount /dev/pts")?;
+            }
+        }
         mount_at("tmpfs", "/dev/shm", strict, "mode=1777,size=64m")?;
         mount_at("mqueue", "/dev/mqueue", strict, "")
     }
@@ -226,28 +251,6 @@ fn candidates(command: &str, env: &[String]) -> Vec<String> {
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     path.split(':').map(|dir| format!("{}/{command}", if dir.is_empty() { "." } else { dir })).collect()
-}
-
-/// Fills /dev with the nodes that every program may expect.
-fn make_devices() -> Result<()> {
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
-        let path = format!("/dev/{name}");
-        mknod(path.as_str(), SFlag::S_IFCHR, Mode::empty(), makedev(major, minor))
-            .with_context(|| path.clone())?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-    }
-    for (target, link) in [
-        ("/proc/self/fd", "/dev/fd"),
-        ("/proc/self/fd/0", "/dev/stdin"),
-        ("/proc/self/fd/1", "/dev/stdout"),
-        ("/proc/self/fd/2", "/dev/stderr"),
-        ("pts/ptmx", "/dev/ptmx"),
-    ] {
-        symlink(target, link).context(link)?;
-    }
-    Ok(())
 }
 
 fn hide_kernel_files() -> Result<()> {

@@ -7,6 +7,7 @@
 //! Nothing is read from a process before it can be sent, so what a client does not take waits in the process's own
 //! pipe. All descriptors are edge-triggered: what is ready is remembered until a call says that it is not.
 
+mod attached;
 mod connection;
 mod process;
 
@@ -19,14 +20,17 @@ use bulkhead_guest_protocol::guest::{GuestMessage, StreamClosed, StreamData, Str
 use bulkhead_guest_protocol::stream::{
     Incoming, Outgoing, StreamCredit, StreamKind, StreamOpen, StreamOpened, TerminalSize,
 };
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
+use crate::container::END_OF_TRANSMISSION;
 use crate::supervisor::bounded;
 use crate::sys;
 use crate::task::Target;
+use attached::Attached;
 use process::Command;
 
 /// From SIGHUP to SIGKILL for a command whose client is gone.
@@ -35,8 +39,6 @@ const HANGUP_GRACE_MS: u64 = 5_000;
 const PARTS: u64 = 4;
 /// The number of streams that no host knows: the next one counts from 1 again.
 const NOBODYS: u64 = 0;
-/// What a terminal reads as the end of its input.
-const END_OF_TRANSMISSION: &[u8] = &[4];
 
 /// One end of a pipe, or one direction of a socket or terminal.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ enum Subject {
         /// The connection is made.
         is_made: bool,
     },
+    /// A container's own process.
+    Attached(Attached),
 }
 
 /// One stream.
@@ -76,6 +80,8 @@ struct Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     streams: Vec<Stream>,
+    /// Processes of containers to which a client has written that writes no more.
+    ended_inputs: Vec<Pid>,
 }
 
 fn closed(stream: u64, end: StreamEnd, message: String) -> StreamClosed {
@@ -97,13 +103,19 @@ impl Streams {
         // Of a connection it is told later whether it could be made.
         let (answer, failure) = match kind {
             StreamKind::Connect(_) => (None, StreamEnd::Refused),
+            StreamKind::Attach(_) => {
+                (Some(GuestMessage::StreamOpened(StreamOpened { stream: number })), StreamEnd::Refused)
+            }
             _ => (Some(GuestMessage::StreamOpened(StreamOpened { stream: number })), StreamEnd::Failed),
         };
         let made = match (&kind, target) {
             (StreamKind::Connect(connect), _) => connection::begin(number, connect.port),
-            (StreamKind::Exec(_) | StreamKind::ReadFiles(_) | StreamKind::WriteFiles(_), None) => {
+            (_, None) => {
                 let message = "the container does not run".to_owned();
                 return Some(GuestMessage::StreamClosed(closed(number, StreamEnd::NotRunning, message)));
+            }
+            (StreamKind::Attach(attach), Some(target)) => {
+                attached::begin(number, attach, target.pid, target.config, target.stdio)
             }
             (kind, Some(target)) => process::begin(number, kind, target),
         };
@@ -134,8 +146,13 @@ impl Streams {
 
     /// A terminal has another size.
     pub(crate) fn resize(&mut self, number: u64, size: TerminalSize) {
-        if let Some(port) = self.find(number).and_then(|stream| stream.output.as_ref()) {
-            sys::resize_terminal(&port.file, size);
+        let Some(stream) = self.find(number) else { return };
+        let terminal = match &stream.subject {
+            Subject::Attached(attached) => attached.terminal.as_ref(),
+            _ => stream.output.as_ref().map(|port| &port.file),
+        };
+        if let Some(terminal) = terminal {
+            sys::resize_terminal(terminal, size);
         }
     }
 
@@ -143,7 +160,37 @@ impl Streams {
     pub(crate) fn close(&mut self, number: u64, now_ms: u64) {
         if let Some(stream) = self.find(number) {
             stream.hang_up(now_ms);
+            let left = stream.take_left();
+            self.ended_inputs.extend(left);
         }
+    }
+
+    /// A container's own process has ended.
+    pub(crate) fn end_attached(&mut self, pid: Pid, exit_code: i32) {
+        for stream in &mut self.streams {
+            let is_of_it = matches!(&stream.subject, Subject::Attached(attached) if attached.pid == pid);
+            // Whose client has left needs no exit code.
+            if is_of_it && stream.end.is_none() {
+                stream.end_with(StreamEnd::Done, String::new());
+                stream.end.as_mut().expect("just ended").exit_code = Some(exit_code);
+            }
+        }
+    }
+
+    /// Nobody writes to this process any more.
+    pub(crate) fn close_inputs(&mut self, pid: Pid) {
+        for stream in &mut self.streams {
+            if let Subject::Attached(attached) = &mut stream.subject
+                && attached.pid == pid
+            {
+                (stream.input, attached.writes) = (None, false);
+            }
+        }
+    }
+
+    /// The processes to which a client has written that writes no more, since this was asked last.
+    pub(crate) fn take_ended_inputs(&mut self) -> Vec<Pid> {
+        std::mem::take(&mut self.ended_inputs)
     }
 
     /// The host begins a new conversation: it knows of none of them.
@@ -151,6 +198,7 @@ impl Streams {
         for stream in &mut self.streams {
             stream.hang_up(now_ms);
             stream.number = NOBODYS;
+            self.ended_inputs.extend(stream.take_left());
         }
     }
 
@@ -212,6 +260,7 @@ impl Streams {
         let (mut moved, mut has_room) = (false, true);
         self.streams.retain_mut(|stream| {
             moved |= stream.pump(&mut has_room, send);
+            self.ended_inputs.extend(stream.take_left());
             let is_over = stream.is_over();
             if is_over {
                 let message = stream.end.take().expect("it has ended");
@@ -254,7 +303,7 @@ impl Stream {
             if let Some(port) = port {
                 let event =
                     EpollEvent::new(flags | EpollFlags::EPOLLET, token + PARTS * self.number + part as u64);
-                epoll.add(&port.file, event).context("watch a descriptor")?;
+                watch(epoll, &port.file, event).context("watch a descriptor")?;
             }
         }
         Ok(())
@@ -263,13 +312,21 @@ impl Stream {
     fn hang_up(&mut self, now_ms: u64) {
         (self.input, self.output, self.errors) = (None, None, None);
         match &self.subject {
-            Subject::Connection { .. } => self.end_with(StreamEnd::Done, String::new()),
+            Subject::Connection { .. } | Subject::Attached(_) => {
+                self.end_with(StreamEnd::Done, String::new())
+            }
             Subject::Command(_) if self.end.is_none() && self.kill_at_ms.is_none() => {
                 self.kill_at_ms = Some(now_ms + HANGUP_GRACE_MS);
                 self.signal(Signal::SIGHUP);
             }
             Subject::Command(_) => {}
         }
+    }
+
+    /// Whose input it wrote to, once it does so no more; told once.
+    fn take_left(&mut self) -> Option<Pid> {
+        let Subject::Attached(attached) = &mut self.subject else { return None };
+        (self.input.is_none() && std::mem::take(&mut attached.writes)).then_some(attached.pid)
     }
 
     fn signal(&self, signal: Signal) {
@@ -361,7 +418,7 @@ impl Stream {
                 // The descriptor stays open beside the reading one; there is nobody to tell of a failure.
                 let _ = port.file.write(END_OF_TRANSMISSION);
             }
-            Subject::Command(_) => {}
+            Subject::Command(_) | Subject::Attached(_) => {}
         }
     }
 
@@ -400,6 +457,15 @@ impl Stream {
         self.outgoing.spend(length);
         let (stream, part) = (self.number, part.into());
         Some(Some(GuestMessage::StreamData(StreamData { stream, part, data, end: length == 0 })))
+    }
+}
+
+/// Watches a descriptor. Where an earlier copy of the same file had its number, and other copies are still open, the kernel
+/// still has that one in its list: it becomes this one.
+fn watch(epoll: &Epoll, file: &File, mut event: EpollEvent) -> nix::Result<()> {
+    match epoll.add(file, event) {
+        Err(Errno::EEXIST) => epoll.modify(file, &mut event),
+        result => result,
     }
 }
 

@@ -3,10 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
+use bulkhead_guest_protocol::host::ContainerConfig;
+use bulkhead_guest_protocol::stream::Attach;
 use bulkhead_guest_protocol::stream::{Connect, STREAM_WINDOW};
 use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
 use super::*;
+use crate::stdio::Ends;
 
 struct Loop {
     epoll: Epoll,
@@ -29,21 +32,31 @@ impl Loop {
     /// Goes on until `is_so`.
     fn until(&mut self, is_so: impl Fn(&[GuestMessage]) -> bool) {
         while !is_so(&self.sent) {
-            let sent = &mut self.sent;
-            while self.streams.pump(&mut |message| {
-                sent.push(message);
-                true
-            }) {}
+            self.pump();
             if is_so(&self.sent) {
                 return;
             }
-            let mut events = [EpollEvent::empty(); 8];
-            let timeout = EpollTimeout::from(10_000_u16);
-            let count = self.epoll.wait(&mut events, timeout).expect("events");
-            assert!(count > 0, "nothing happens any more: {:?}", self.sent);
-            for event in &events[..count] {
-                self.streams.on_event(event.data() - 1000, event.events());
-            }
+            self.turn();
+        }
+    }
+
+    /// Moves all that can be moved now.
+    fn pump(&mut self) {
+        let sent = &mut self.sent;
+        while self.streams.pump(&mut |message| {
+            sent.push(message);
+            true
+        }) {}
+    }
+
+    /// Waits for the next event.
+    fn turn(&mut self) {
+        let mut events = [EpollEvent::empty(); 8];
+        let timeout = EpollTimeout::from(10_000_u16);
+        let count = self.epoll.wait(&mut events, timeout).expect("events");
+        assert!(count > 0, "nothing happens any more: {:?}", self.sent);
+        for event in &events[..count] {
+            self.streams.on_event(event.data() - 1000, event.events());
         }
     }
 
@@ -144,4 +157,87 @@ fn a_new_conversation_knows_nothing_of_the_streams_of_the_last_one() {
     one.until(|sent| !sent.is_empty());
     assert!(matches!(&one.sent[..], [GuestMessage::StreamOpened(_)]), "{:?}", one.sent);
     assert_eq!(one.streams.streams.len(), 1);
+}
+
+/// A process that reads: what it would read, and the streams of its clients.
+struct Reader {
+    one: Loop,
+    config: ContainerConfig,
+    ends: Ends,
+    process: File,
+}
+
+const READER: Pid = Pid::from_raw(7);
+
+impl Reader {
+    fn new() -> Self {
+        let (process, input) = nix::unistd::pipe().expect("a pipe");
+        crate::container::set_nonblocking(&input).expect("set");
+        let ends = Ends { stdin: Some(File::from(input)), stdout: None, stderr: None };
+        let config = ContainerConfig { stdin: true, ..ContainerConfig::default() };
+        Self { one: Loop::new(), config, ends, process: File::from(process) }
+    }
+
+    fn attach(&mut self, number: u64, stdin: bool) -> Result<(), String> {
+        let attach = Attach { container: "main".into(), stdin, size: None };
+        let stream = attached::begin(number, &attach, READER, &self.config, &self.ends);
+        let stream = stream.map_err(|error| format!("{error:#}"))?;
+        stream.watch(&self.one.epoll, 1000).expect("watched");
+        self.one.streams.streams.push(stream);
+        Ok(())
+    }
+
+    /// What the process reads next.
+    fn reads(&mut self, expected: &str) {
+        self.one.pump();
+        let mut read = vec![0; expected.len()];
+        self.process.read_exact(&mut read).expect("written");
+        assert_eq!(String::from_utf8_lossy(&read), expected);
+    }
+}
+
+#[test]
+fn clients_write_to_a_process_and_leave_it_until_the_last_word_carries_its_exit_code() {
+    let mut reader = Reader::new();
+    reader.attach(1, true).expect("it reads");
+    reader.attach(2, false).expect("it runs");
+    // The news that its input has room.
+    reader.one.turn();
+    reader.one.streams.data(input(1, b"first", false));
+    reader.reads("first");
+    assert!(reader.one.streams.take_ended_inputs().is_empty(), "it may write more");
+    // One that says that it has no more, one that goes away, and one that never wrote.
+    reader.one.streams.data(input(1, b"last", true));
+    reader.reads("last");
+    assert_eq!(reader.one.streams.take_ended_inputs(), [READER]);
+    reader.attach(3, true).expect("its input is still open: it is not said to end with the first");
+    reader.one.streams.close(3, 0);
+    reader.one.streams.close(2, 0);
+    assert_eq!(reader.one.streams.take_ended_inputs(), [READER]);
+    reader.one.streams.end_attached(READER, 3);
+    reader.one.until(|sent| sent.iter().filter(|m| matches!(m, GuestMessage::StreamClosed(_))).count() == 3);
+    let codes = reader.one.sent.iter().filter_map(|message| match message {
+        GuestMessage::StreamClosed(closed) => Some((closed.stream, closed.exit_code)),
+        _ => None,
+    });
+    let codes: std::collections::BTreeMap<u64, Option<i32>> = codes.collect();
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), [(1, Some(3)), (2, None), (3, None)]);
+    assert!(reader.one.streams.streams.is_empty());
+}
+
+#[test]
+fn a_process_whose_input_is_over_says_so_and_others_lose_it_with_the_first() {
+    let mut reader = Reader::new();
+    reader.attach(1, true).expect("it reads");
+    reader.one.streams.close_inputs(READER);
+    reader.ends.stdin = None;
+    let mut rest = String::new();
+    reader.process.read_to_string(&mut rest).expect("nobody holds its input any more");
+    assert_eq!(rest, "");
+    let refused = reader.attach(2, true).expect_err("it is over");
+    assert!(refused.contains("stdinOnce"), "{refused}");
+    reader.config.stdin = false;
+    let refused = reader.attach(3, true).expect_err("it reads nothing");
+    assert!(refused.contains("does not say stdin: true"), "{refused}");
+    reader.attach(4, false).expect("its output is there for everybody");
 }

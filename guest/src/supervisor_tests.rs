@@ -2,6 +2,8 @@
 
 #[path = "supervisor_checks_tests.rs"]
 mod checks;
+#[path = "supervisor_node_tests.rs"]
+mod node;
 
 use super::*;
 use bulkhead_guest_protocol::host::ContainerConfig;

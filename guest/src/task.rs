@@ -21,6 +21,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::cgroup::Cgroup;
 use crate::container::{run_child, set_nonblocking};
 use crate::sandbox::{SetupFailure, execute, redirect_stdio, rights};
+use crate::stdio::Ends;
 use crate::supervisor::Task;
 use crate::sys::{self, CloneResult};
 use crate::{IS_CONTAINER_CHILD, request};
@@ -42,6 +43,8 @@ pub(crate) struct Target<'a> {
     pub(crate) cgroup: &'a Cgroup,
     /// Its first process.
     pub(crate) pid: Pid,
+    /// That process's standard streams.
+    pub(crate) stdio: &'a Ends,
 }
 
 /// A probe or hook that is being done.

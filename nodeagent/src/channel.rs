@@ -213,6 +213,7 @@ impl Talk {
         if !hello.configured {
             self.starts.guest_spoke(hello);
         }
+        self.streams.set_can_attach(hello.attach);
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {

@@ -10,6 +10,7 @@ use bulkhead_types::{CpuSet, NumaPolicy, StringMap};
 
 use crate::VmPoolConfig;
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
+use crate::logs::LogLimits;
 use crate::network::NetworkOptions;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
@@ -109,7 +110,8 @@ pub struct AgentConfig {
     pub adopt_cluster: Option<String>,
     /// Guests that are booted before there are pods for them; none when unset.
     pub vm_pool: Option<VmPoolConfig>,
-    /// From the start of a guest's process to its first word, in milliseconds; the core's default when unset.
+    /// How much of each container's output is kept.
+    pub log_limits: LogLimits,
     /// From the start of a guest's process, or its last output, to its first word, in milliseconds; what fits the accelerator when
     /// unset.
     pub boot_deadline_ms: Option<u64>,
@@ -148,6 +150,7 @@ impl AgentConfig {
             backoff_ms: None,
             adopt_cluster: None,
             vm_pool: None,
+            log_limits: LogLimits::default(),
             boot_deadline_ms: None,
             silence_ms: None,
         }

@@ -73,6 +73,7 @@ use error::At as _;
 pub use guard::run_guard;
 #[cfg(feature = "lab")]
 pub use lab::run_lab;
+pub use logs::LogLimits;
 pub use machine::MachineTree;
 pub use network::{NetworkChoice, NetworkOptions};
 pub use streams::{GuestStream, GuestStreams};
@@ -205,7 +206,7 @@ async fn open_host(
         data: data.to_owned(),
         records: records::Records::new(data),
         images: open_images(config)?,
-        logs: logs::LogStore::default(),
+        logs: logs::LogStore::new(config.log_limits),
         streams: streams::StreamStore::default(),
         starts: starts::Starts::default(),
         boot,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_guest_protocol::stream::{Connect, Exec, Files, StreamKind};
+use bulkhead_guest_protocol::stream::{Attach, Connect, Exec, Files, LogFiles, StreamKind};
 use bulkhead_nodeagent_core::PhaseTime;
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_server::PodIo;
@@ -18,14 +18,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::host::Host;
-use crate::logs::{Record, Selection, read};
+use crate::logs::{FromNowOn, PodLogs, Record, Selection, read};
 use crate::streams::GuestStreams;
+use crate::vm::console;
 #[cfg(test)]
 pub(crate) use relay::begin;
 pub(crate) use relay::forward;
 
 /// Records that wait for a client.
 const RECORDS_MAX: usize = 16;
+
+/// Longest piece of a console, in bytes.
+const CHUNK_LENGTH: usize = 64 << 10;
 
 /// Longest request, in bytes: a MiB of data, and what is around it.
 pub(crate) const REQUEST_LENGTH_MAX: usize = (1 << 20) + 256;
@@ -96,6 +100,46 @@ impl Service {
         self.names.find(namespace, pod).ok_or_else(missing)
     }
 
+    /// The logs of a container that has started.
+    fn logs_of(&self, known: &Known, container: &str) -> Result<PodLogs, Status> {
+        let dir = self.host.records.pod_dir(known.id).join("logs");
+        let logs = match self.host.logs.find(known.id) {
+            Some(logs) => Some(logs),
+            // Logs of a pod that ended before this agent started.
+            None if dir.is_dir() => {
+                let logs = self.host.logs.pod(known.id, &dir);
+                let marked = known.containers.iter().try_for_each(|container| logs.mark_over(container));
+                marked.map_err(|error| Status::internal(format!("cannot read the log: {error}")))?;
+                Some(logs)
+            }
+            None => None,
+        };
+        let missing = || Status::failed_precondition(format!("container {container} has not started yet"));
+        logs.filter(|logs| logs.exists(container)).ok_or_else(missing)
+    }
+
+    /// What the pod's guests said on their consoles, as far as it is kept.
+    fn console(&self, known: &Known, request: &v1::LogsRequest) -> Result<Vec<v1::LogChunk>, Status> {
+        if request.follow
+            || request.previous
+            || request.timestamps
+            || request.since_ms > 0
+            || !request.file.is_empty()
+        {
+            let reason = "a console is read as it is kept: only tail says how much of it";
+            return Err(Status::invalid_argument(reason));
+        }
+        let kept = console::kept(&self.host.records.pod_dir(known.id));
+        let kept = kept.map_err(|error| Status::internal(format!("cannot read the console: {error}")))?;
+        let text = request.tail_lines.map_or(&kept[..], |lines| console::last_of(&kept, lines));
+        let chunk = |data: &[u8]| v1::LogChunk {
+            data: data.to_vec().into(),
+            time_ms: 0,
+            stream: v1::LogStream::Stdout.into(),
+        };
+        Ok(text.chunks(CHUNK_LENGTH).map(chunk).collect())
+    }
+
     /// The streams of a pod whose guest runs.
     fn streams(&self, known: &Known) -> Result<GuestStreams, Status> {
         let missing = || Status::failed_precondition("the pod's guest does not run");
@@ -115,7 +159,19 @@ fn exec_kind(start: v1::ExecStart, container: String) -> Result<StreamKind, Stat
         }),
         What::ReadPath(path) => StreamKind::ReadFiles(Files { container, path }),
         What::WritePath(path) => StreamKind::WriteFiles(Files { container, path }),
+        What::Attach(attach) => {
+            StreamKind::Attach(Attach { container, stdin: attach.stdin, size: attach.size.map(relay::size) })
+        }
     })
+}
+
+fn log_files(request: v1::LogsRequest, container: String) -> Result<StreamKind, Status> {
+    if request.previous || request.timestamps || request.since_ms > 0 {
+        let reason = "files have neither times nor runs: previous, timestamps and since are about a container's output";
+        return Err(Status::invalid_argument(reason));
+    }
+    let (pattern, follow, tail_lines) = (request.file, request.follow, request.tail_lines);
+    Ok(StreamKind::ReadLogs(LogFiles { container, pattern, follow, tail_lines }))
 }
 
 #[tonic::async_trait]
@@ -137,8 +193,17 @@ impl PodIo for Service {
         let known = self.find(&start.namespace, &start.pod)?;
         let container = choose(&known.containers, &start.container)?;
         let streams = self.streams(&known)?;
-        let stream = relay::begin(&streams, exec_kind(start, container)?).await?;
-        Ok(Response::new(Box::pin(relay::exec(stream, requests))))
+        let kind = exec_kind(start, container.clone())?;
+        let is_attach = matches!(kind, StreamKind::Attach(_));
+        let stream = relay::begin(&streams, kind).await?;
+        if !is_attach {
+            return Ok(Response::new(Box::pin(relay::exec(stream, requests))));
+        }
+        // The process runs by now, and reads nothing before its output is listened to.
+        let logs = self.logs_of(&known, &container)?;
+        let output = FromNowOn::of(&logs, &container);
+        let output = output.map_err(|error| Status::failed_precondition(crate::error::chain(&error)))?;
+        Ok(Response::new(Box::pin(relay::attach(stream, requests, output))))
     }
 
     async fn port_forward(
@@ -181,26 +246,17 @@ impl PodIo for Service {
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
         let known = self.find(&request.namespace, &request.pod)?;
-        let container = choose(&known.containers, &request.container)?;
-        let dir = self.host.records.pod_dir(known.id).join("logs");
-        let logs = match self.host.logs.find(known.id) {
-            Some(logs) => logs,
-            // Logs of a pod that ended before this agent started.
-            None if dir.is_dir() => {
-                let logs = self.host.logs.pod(known.id, &dir);
-                let marked = known.containers.iter().try_for_each(|container| logs.mark_over(container));
-                marked.map_err(|error| Status::internal(format!("cannot read the log: {error}")))?;
-                logs
-            }
-            None => {
-                return Err(Status::failed_precondition(format!(
-                    "container {container} has not started yet"
-                )));
-            }
-        };
-        if !logs.exists(&container) {
-            return Err(Status::failed_precondition(format!("container {container} has not started yet")));
+        if request.console {
+            let console = self.console(&known, &request)?;
+            return Ok(Response::new(Box::pin(futures::stream::iter(console.into_iter().map(Ok)))));
         }
+        let container = choose(&known.containers, &request.container)?;
+        if !request.file.is_empty() {
+            let kind = log_files(request, container)?;
+            let stream = relay::begin(&self.streams(&known)?, kind).await?;
+            return Ok(Response::new(Box::pin(relay::log_files(stream))));
+        }
+        let logs = self.logs_of(&known, &container)?;
         let selection = Selection {
             previous: request.previous,
             follow: request.follow,

@@ -82,6 +82,11 @@ impl GuestStreams {
         Ok(GuestStream { streams: self.clone(), number, signal })
     }
 
+    /// The guest knows how to attach, or does not.
+    pub(crate) fn set_can_attach(&self, can_attach: bool) {
+        self.lock().streams.set_can_attach(can_attach);
+    }
+
     /// Waits until there may be something for the guest.
     pub(crate) async fn wanted(&self) {
         self.0.talk.notified().await;

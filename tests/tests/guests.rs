@@ -552,7 +552,7 @@ fn commands_connections_and_files_go_into_a_running_pod() {
     assert_eq!(line(&mut output), "tick");
     attached.kill().expect("killed");
     attached.wait().expect("waited for");
-    fleet.cluster.cli().run(&["attach", "-i", "io"]).refused(2, &["neither standard input nor a terminal"]);
+    fleet.cluster.cli().run(&["attach", "-i", "io"]).refused(2, &["main reads no standard input"]);
     fleet.delete(&["pod", "io"]);
     fleet.await_nothing_left();
     assert!(TcpStream::connect(free).is_err(), "the node's port is closed with the guest");

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
-    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource, NetworkChoice,
-    NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig, hardware::PciId, parse_qemu_user,
+    AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource, LogLimits,
+    NetworkChoice, NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig,
+    hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, Resources, check_label_key, check_label_value, parse_millis,
@@ -142,6 +143,12 @@ pub(crate) struct AgentArgs {
     /// The same of memory limits [default: that of a pod that names none]
     #[arg(long, value_parser = |text: &str| parse_units(text), value_name = "BYTES")]
     pub(crate) vm_pool_memory: Option<u64>,
+    /// How long a file of a container's log becomes before another one is begun, such as 10Mi; at least 64Ki
+    #[arg(long, default_value = "2Mi", value_parser = parse_log_size, value_name = "SIZE")]
+    pub(crate) container_log_max_size: u64,
+    /// How many files of a container's log are kept; the oldest goes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000), value_name = "FILES")]
+    pub(crate) container_log_max_files: u32,
     /// Drivers of the host whose devices pods may have, such as nouveau: they are unbound for a pod and bound again after
     /// it. Devices of other drivers are the host's own
     #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
@@ -194,6 +201,14 @@ fn parse_cgroup_parent(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("expected a path from the root such as /bulkhead, or none".to_owned())
+}
+
+/// A file must hold at least one piece of output, however long that is.
+const LOG_SIZE_MIN: u64 = 64 << 10;
+
+fn parse_log_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_units(text).map_err(|error| error.to_string())?;
+    if bytes < LOG_SIZE_MIN { Err("must be at least 64Ki".to_owned()) } else { Ok(bytes) }
 }
 
 fn parse_label(text: &str) -> Result<(SmolStr, SmolStr), String> {
@@ -271,6 +286,10 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         insecure_registries: args.insecure_registry,
         take_devices_from: args.take_devices_from,
         sriov_devices: args.sriov_devices,
+        log_limits: LogLimits {
+            file_bytes: args.container_log_max_size,
+            files: args.container_log_max_files,
+        },
         labels: args.labels.into_iter().chain(pool).collect(),
         ..AgentConfig::new(args.name.as_str(), urls.collect(), args.data_dir)
     })
@@ -313,6 +332,13 @@ mod tests {
         assert_eq!(reached_at(listen("0.0.0.0:7500"), &servers).ok().as_deref(), Some("127.0.0.1:7500"));
         assert!(reached_at(listen("0.0.0.0:0"), &servers).is_err());
         assert!(reached_at(listen("0.0.0.0:7500"), &[]).is_err());
+    }
+
+    #[test]
+    fn files_of_logs_have_a_size() {
+        assert_eq!(parse_log_size("10Mi"), Ok(10 << 20));
+        assert_eq!(parse_log_size("64Ki"), Ok(64 << 10));
+        assert!(parse_log_size("1Ki").is_err() && parse_log_size("x").is_err());
     }
 
     #[test]

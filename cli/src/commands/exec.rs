@@ -16,6 +16,7 @@ use crate::client::pod_io;
 use crate::failure::Failure;
 use crate::output::emit_bytes;
 use terminal::Terminal;
+pub(super) use terminal::{is_one as stdin_is_terminal, size as terminal_size};
 
 /// Bytes of standard input in one message.
 const INPUT_LENGTH: usize = 16 << 10;
@@ -52,14 +53,20 @@ pub(crate) async fn run(args: ExecArgs, context: &Context) -> Result<(), Failure
         size: tty.then(terminal::size).flatten(),
     };
     let what = v1::exec_start::What::Command(command);
-    let Session { requests, responses } =
-        Session::open(&args.of.pod, args.of.container.as_ref(), what, context).await?;
+    let session = Session::open(&args.of.pod, args.of.container.as_ref(), what, context).await?;
+    converse(session, args.stdin, has_terminal).await
+}
+
+/// Carries input and output until the command's end; its exit code becomes this one's. With `has_terminal` every key goes to
+/// it as it is.
+pub(super) async fn converse(session: Session, reads: bool, has_terminal: bool) -> Result<(), Failure> {
+    let Session { requests, responses } = session;
     let raw = if has_terminal { Some(Terminal::make_raw()?) } else { None };
     if has_terminal {
         tokio::spawn(terminal::tell_sizes(requests.downgrade()));
     }
     // The command's input ends when nobody holds the requests any more.
-    if args.stdin {
+    if reads {
         tokio::spawn(send_input(tokio::io::stdin(), requests));
     } else {
         drop(requests);

@@ -46,6 +46,13 @@ pub(crate) struct LogsArgs {
     /// Only what is newer, such as 5m
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     since: Option<Duration>,
+    /// Not its output but log files that it writes itself, below a path of one of its volumes; * and ? stand for any text and
+    /// any character of a name. With --follow also what comes, and files that come
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["timestamps", "previous", "since"])]
+    file: Option<String>,
+    /// Not a container's output but what the pod's guests said on their consoles, as far as it is kept: why a guest died
+    #[arg(long, conflicts_with_all = ["container", "follow", "timestamps", "previous", "since", "file"])]
+    console: bool,
 }
 
 pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure> {
@@ -61,6 +68,8 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure
         previous: args.previous,
         timestamps: args.timestamps,
         since_ms: since.unwrap_or_default(),
+        file: args.file.clone().unwrap_or_default(),
+        console: args.console,
     };
     let mut printer = Printer { timestamps: args.timestamps, at_line_start: true };
     let mut last_ms = 0;
@@ -73,7 +82,8 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Result<(), Failure
                     printer.print(&chunk)?;
                 }
                 Ok(None) => return Ok(()),
-                Err(status) if args.follow && is_unavailable(&status) => break status,
+                // Of files nobody knows how far they were printed.
+                Err(status) if args.follow && args.file.is_none() && is_unavailable(&status) => break status,
                 Err(status) => return Err(status.into()),
             }
         };

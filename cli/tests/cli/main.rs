@@ -476,6 +476,15 @@ async fn the_code_of_a_command_in_a_pod_becomes_this_ones() {
     .await;
     check(
         &fake,
+        &["attach", "-it", "web-1"],
+        expect![[r#"
+        exit 2
+        error: container web reads no standard input: its spec does not say stdin: true, which is settled when the pod is made. Leave -i out to see its output, or start a process of your own with bulkhead exec -i
+    "#]],
+    )
+    .await;
+    check(
+        &fake,
         &["cp", "here", "there"],
         expect![[r#"
         exit 2

@@ -83,6 +83,9 @@ pub struct Hello {
     /// versions.
     #[prost(uint64, tag = "90")]
     pub uptime_ms: u64,
+    /// It knows how to attach, and to read log files; guests of earlier versions do not.
+    #[prost(bool, tag = "80")]
+    pub attach: bool,
 }
 
 /// Kubernetes' three container states.

@@ -5,9 +5,10 @@ pub use crate::check::{
 };
 use crate::message::{check_enum, check_length};
 pub use crate::stream::{
-    Connect, Exec, Files, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen, StreamResize,
-    TerminalSize,
+    Attach, Connect, Exec, Files, LogFiles, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen,
+    StreamResize, TerminalSize,
 };
+pub use crate::sysctl::SysctlConfig;
 use crate::volume::is_plain;
 pub use crate::volume::{MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
@@ -147,6 +148,9 @@ pub struct PodConfig {
     /// Words of the `options` line of /etc/resolv.conf.
     #[prost(string, repeated, tag = "50")]
     pub resolver_options: Vec<String>,
+    /// Settings of the kernel, in order; before any container starts. One that fails ends the pod.
+    #[prost(message, repeated, tag = "84")]
+    pub sysctls: Vec<SysctlConfig>,
 }
 
 /// One container. What it executes is never printed: it may hold secrets.
@@ -228,6 +232,18 @@ pub struct ContainerConfig {
     /// What it may write to its root file system; 0 means what that has room for.
     #[prost(uint64, tag = "41")]
     pub ephemeral_storage_bytes: u64,
+    /// Its process reads what attached clients write; otherwise its input has ended from the start.
+    #[prost(bool, tag = "80")]
+    pub stdin: bool,
+    /// With `stdin`: its input ends with the first client that wrote to it.
+    #[prost(bool, tag = "81")]
+    pub stdin_once: bool,
+    /// Its process has a terminal.
+    #[prost(bool, tag = "82")]
+    pub tty: bool,
+    /// It sees all devices of the guest, and may change the kernel's files; its other rights are said by the fields above.
+    #[prost(bool, tag = "83")]
+    pub privileged: bool,
 }
 
 impl std::fmt::Debug for ContainerConfig {
@@ -398,6 +414,7 @@ impl PodConfig {
                 return invalid("InterfaceConfig.name", "is used twice in the pod");
             }
         }
+        self.sysctls.iter().try_for_each(SysctlConfig::validate)?;
         self.volumes.iter().try_for_each(VolumeConfig::validate)
     }
 }

@@ -34,6 +34,7 @@ pub mod host;
 mod message;
 pub mod stream;
 mod streams;
+mod sysctl;
 mod volume;
 
 pub use error::{DecodeError, FrameError};

@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 
 use crate::message::{check_enum, check_length};
+use crate::volume::is_plain;
 use crate::{DecodeError, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Longest `data` of one [`StreamData`], in bytes.
@@ -41,7 +42,7 @@ pub struct StreamOpen {
     #[prost(uint64, tag = "1")]
     pub stream: u64,
     /// What it is.
-    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "StreamKind", tags = "2, 3, 4, 5, 80, 85")]
     pub kind: Option<StreamKind>,
 }
 
@@ -60,6 +61,12 @@ pub enum StreamKind {
     /// A connection to a port of the guest.
     #[prost(message, tag = "5")]
     Connect(Connect),
+    /// The input of a container's own process. What it prints is its log.
+    #[prost(message, tag = "80")]
+    Attach(Attach),
+    /// Log files that a container writes itself, as text from the guest.
+    #[prost(message, tag = "85")]
+    ReadLogs(LogFiles),
 }
 
 /// A command in a container. What it executes is never printed: it may hold secrets.
@@ -87,6 +94,37 @@ impl std::fmt::Debug for Exec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exec").field("container", &self.container).finish_non_exhaustive()
     }
+}
+
+/// A container's own process. It is opened once the process is known to run, ends with it, and then carries its exit code.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Attach {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// The host writes to the process's input.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    /// The terminal's size at first, where the process has one.
+    #[prost(message, optional, tag = "3")]
+    pub size: Option<TerminalSize>,
+}
+
+/// Log files of a container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LogFiles {
+    /// Name of the container.
+    #[prost(string, tag = "1")]
+    pub container: String,
+    /// Below one of its mounts; absolute. `*` and `?` stand for any text and any character of a name.
+    #[prost(string, tag = "2")]
+    pub pattern: String,
+    /// Go on with what comes, until the container ends.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
+    /// Only so many of the last lines of each file.
+    #[prost(uint64, optional, tag = "4")]
+    pub tail_lines: Option<u64>,
 }
 
 /// Files of a container.
@@ -262,6 +300,19 @@ impl StreamOpen {
                 invalid("Connect.port", "is no port")
             }
             Some(StreamKind::Connect(_)) => Ok(()),
+            Some(StreamKind::ReadLogs(logs)) => {
+                check_length("LogFiles.container", &logs.container, NAME_LENGTH_MAX)?;
+                check_length("LogFiles.pattern", &logs.pattern, TEXT_LENGTH_MAX)?;
+                match logs.pattern.strip_prefix('/').is_some_and(is_plain) {
+                    true => Ok(()),
+                    false => {
+                        invalid("LogFiles.pattern", "is no absolute path without empty parts, '.' and '..'")
+                    }
+                }
+            }
+            Some(StreamKind::Attach(attach)) => {
+                check_length("Attach.container", &attach.container, NAME_LENGTH_MAX)
+            }
         }
     }
 }

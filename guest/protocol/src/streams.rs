@@ -169,6 +169,8 @@ pub struct HostStreams {
     turn: u64,
     /// Why there is no conversation any more.
     over: Option<String>,
+    /// The guest has said that it knows how to attach, and to read log files.
+    can_attach: bool,
 }
 
 impl HostStreams {
@@ -179,6 +181,11 @@ impl HostStreams {
     pub fn open(&mut self, kind: StreamKind) -> Result<u64, OpenError> {
         if let Some(why) = &self.over {
             return Err(OpenError::Over { why: why.clone() });
+        }
+        if matches!(kind, StreamKind::Attach(_) | StreamKind::ReadLogs(_)) && !self.can_attach {
+            let why = "the pod's guest does not know how to attach or to read log files: an earlier version of the agent \
+                       started it, or it has not come up yet";
+            return Err(OpenError::Over { why: why.to_owned() });
         }
         let is_connection = matches!(kind, StreamKind::Connect(_));
         let (what, limit) =
@@ -192,6 +199,11 @@ impl HostStreams {
         self.last = stream;
         self.streams.insert(stream, HostStream { is_connection, open: open.kind, ..HostStream::default() });
         Ok(stream)
+    }
+
+    /// The guest knows how to attach and to read log files, or does not.
+    pub fn set_can_attach(&mut self, can_attach: bool) {
+        self.can_attach = can_attach;
     }
 
     /// Takes as many of these bytes as there is room for now; `None` when nobody takes any more.

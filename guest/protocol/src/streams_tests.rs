@@ -97,6 +97,19 @@ fn there_are_so_many_and_no_more() {
 }
 
 #[test]
+fn guests_that_do_not_know_how_to_attach_are_not_asked_to() {
+    let attach =
+        || StreamKind::Attach(crate::stream::Attach { container: "main".into(), ..Default::default() });
+    let mut host = HostStreams::default();
+    let refused = host.open(attach()).expect_err("it has not said so").to_string();
+    assert!(refused.contains("does not know how to attach"), "{refused}");
+    assert_eq!(said(&mut host), [""; 0]);
+    host.set_can_attach(true);
+    assert_eq!(host.open(attach()), Ok(1));
+    assert_eq!(said(&mut host), ["open 1"]);
+}
+
+#[test]
 fn a_guest_that_sends_more_than_its_window_loses_the_stream() {
     let mut host = HostStreams::default();
     let one = host.open(exec()).expect("room");

@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bulkhead_guest_archive::{Links, pack, unpack};
-use bulkhead_guest_protocol::stream::{Exec, StreamKind};
+use bulkhead_guest_protocol::stream::{LogFiles, StreamKind};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -16,13 +16,10 @@ use nix::unistd::{Gid, Pid, Uid, fchown, pipe2};
 use super::{Port, Stream, Subject, port};
 use crate::container::set_nonblocking;
 use crate::sandbox::{SetupFailure, execute, rights};
+use crate::stdio::{TTY_GROUP, with_term};
 use crate::sys;
+use crate::tail::{self, Wanted};
 use crate::task::{Target, start_in};
-
-/// The group of terminals, as devpts is mounted.
-const TTY_GROUP: u32 = 5;
-/// What a terminal is called where the container does not say it.
-const TERM: &str = "TERM=xterm";
 
 /// An archive is written in pieces of this size, in bytes: one message each.
 const BUFFER_LENGTH: usize = 16 * 1024;
@@ -52,8 +49,23 @@ struct Stdio {
     is_terminal: bool,
 }
 
+/// Log files are what is in a volume: there is nothing else that a container's programs are to leave for others.
+fn check_mounted(logs: &LogFiles, target: &Target<'_>) -> Result<()> {
+    let paths = || target.config.mounts.iter().map(|mount| mount.path.as_str());
+    let is_below = |mount: &str| logs.pattern.strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'));
+    if paths().any(is_below) {
+        return Ok(());
+    }
+    let mounts: Vec<&str> = paths().collect();
+    let mounts = if mounts.is_empty() { "it mounts none".to_owned() } else { mounts.join(", ") };
+    bail!("log files are read below the paths of its volumes only: {mounts}")
+}
+
 /// Starts the process.
 pub(super) fn begin(number: u64, kind: &StreamKind, target: &Target<'_>) -> Result<Stream> {
+    if let StreamKind::ReadLogs(logs) = kind {
+        check_mounted(logs, target)?;
+    }
     let size = match kind {
         StreamKind::Exec(exec) if exec.tty => Some(exec.size.unwrap_or_default()),
         _ => None,
@@ -145,7 +157,7 @@ fn enter(
             if stdio.is_terminal {
                 sys::control_terminal().context("take the terminal")?;
             }
-            Err(execute(&exec.argv, &environment(exec, &config.env)))
+            Err(execute(&exec.argv, &with_term(&config.env, exec.tty)))
         }
         StreamKind::ReadFiles(files) => {
             let out = io::BufWriter::with_capacity(BUFFER_LENGTH, io::stdout().lock());
@@ -155,16 +167,13 @@ fn enter(
             let path = Path::new(&files.path);
             archive(|| unpack(io::stdin().lock(), path, Links::Make, &mut warn))
         }
-        StreamKind::Connect(_) => unreachable!("is no process"),
+        StreamKind::ReadLogs(logs) => {
+            let out = io::BufWriter::with_capacity(BUFFER_LENGTH, io::stdout().lock());
+            let wanted = Wanted { pattern: &logs.pattern, follow: logs.follow, tail_lines: logs.tail_lines };
+            archive(|| tail::print(wanted, out))
+        }
+        StreamKind::Connect(_) | StreamKind::Attach(_) => unreachable!("makes no process"),
     }
-}
-
-fn environment(exec: &Exec, env: &[String]) -> Vec<String> {
-    let mut env = env.to_vec();
-    if exec.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
-        env.push(TERM.to_owned());
-    }
-    env
 }
 
 /// The child stays this program, with a container's user and files: it keeps nothing open by which a path in the

@@ -6,17 +6,28 @@
 //! ```
 //!
 //! A *run* is one start of a container: the guest's instance and the restart in it. The current and the previous run
-//! can be read. A segment is at most [`SEGMENT_LENGTH_MAX`] long, and only [`SEGMENTS_MAX`] of them are kept.
+//! can be read. How long a segment becomes, and how many are kept, is said by [`LogLimits`].
 
 mod reader;
 mod record;
 mod store;
 
-pub(crate) use reader::{Selection, read};
+pub(crate) use reader::{FromNowOn, Selection, read};
 pub(crate) use record::{Record, Run};
 pub(crate) use store::{LogStore, PodLogs};
 
-/// Longest segment, in bytes.
-pub(crate) const SEGMENT_LENGTH_MAX: u64 = 2 << 20;
-/// Most segments of one container: together Kubernetes' 10 MiB of a log file.
-pub(crate) const SEGMENTS_MAX: usize = 5;
+/// How much of one container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Longest file, in bytes (the kubelet's `--container-log-max-size`).
+    pub file_bytes: u64,
+    /// Most files; the oldest goes (the kubelet's `--container-log-max-files`).
+    pub files: u32,
+}
+
+impl Default for LogLimits {
+    /// Together Kubernetes' 10 MiB of a log file.
+    fn default() -> Self {
+        Self { file_bytes: 2 << 20, files: 5 }
+    }
+}

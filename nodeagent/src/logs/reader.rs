@@ -42,6 +42,32 @@ struct Cursor {
     run: Run,
 }
 
+/// What comes from now on of the run that is there now.
+pub(crate) struct FromNowOn {
+    cursor: Cursor,
+    progress: watch::Receiver<Progress>,
+}
+
+impl FromNowOn {
+    /// # Errors
+    /// [`ReadError`], also when the container has not started yet.
+    pub(crate) fn of(logs: &PodLogs, container: &str) -> Result<Self, ReadError> {
+        let mut progress = logs.watch(container)?;
+        let run = progress.borrow_and_update().run;
+        if run == Run::default() {
+            return Err(ReadError::NoRun("the container has not started yet"));
+        }
+        let mut cursor = Cursor { dir: logs.container_dir(container), sequence: 0, length: 0, run };
+        cursor.read()?;
+        Ok(Self { cursor, progress })
+    }
+
+    /// Sends it until the run ends, or nobody receives.
+    pub(crate) async fn send(self, sender: mpsc::Sender<Record>) -> Result<(), ReadError> {
+        follow(self.cursor, self.progress, &sender).await
+    }
+}
+
 /// Sends the records of a run, and then, with `follow`, new ones until it ends. Ends early when nobody receives.
 pub(crate) async fn read(
     logs: PodLogs,
@@ -188,7 +214,7 @@ fn tail(records: &mut Vec<Record>, lines: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::{LogStore, SEGMENT_LENGTH_MAX, SEGMENTS_MAX};
+    use crate::logs::{LogLimits, LogStore};
     use bulkhead_types::ObjectId;
 
     fn record(guest: u32, restart: u32, offset: u64, data: &str) -> Record {
@@ -281,16 +307,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_output_is_bounded() {
+    async fn from_now_on_is_what_was_not_there_when_it_was_asked_for() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let logs = logs(dir.path());
-        let chunk = "x".repeat(32 << 10);
-        let mut offset = 0;
-        for _ in 0..600 {
-            offset = logs.append("main", record(1, 0, offset, &chunk)).expect("written");
+        assert!(FromNowOn::of(&logs, "main").is_err(), "nothing has started");
+        logs.append("main", record(1, 0, 0, "before")).expect("written");
+        let follower = FromNowOn::of(&logs, "main").expect("it runs");
+        logs.append("main", record(1, 0, 6, "at once")).expect("written");
+        let (sender, mut receiver) = mpsc::channel(1);
+        let reading = tokio::spawn(follower.send(sender));
+        assert_eq!(receiver.recv().await.expect("output").data, b"at once");
+        logs.append("main", record(1, 1, 13, "another run")).expect("written");
+        assert_eq!(receiver.recv().await, None);
+        reading.await.expect("no panic").expect("read");
+    }
+
+    #[tokio::test]
+    async fn endless_output_is_bounded() {
+        for limits in [LogLimits::default(), LogLimits { file_bytes: 1 << 20, files: 2 }] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let logs = LogStore::new(limits).pod(ObjectId(1), dir.path());
+            let chunk = "x".repeat(32 << 10);
+            let mut offset = 0;
+            for _ in 0..600 {
+                offset = logs.append("main", record(1, 0, offset, &chunk)).expect("written");
+            }
+            let kept = text(&logs, Selection::default()).await.expect("read").len() as u64;
+            let (most, least) = (limits.file_bytes * u64::from(limits.files), limits.file_bytes / 2);
+            assert!(kept <= most, "{limits:?}: {kept}");
+            assert!(kept >= most - limits.file_bytes - least, "{limits:?}: {kept}");
         }
-        let kept = text(&logs, Selection::default()).await.expect("read").len() as u64;
-        assert!(kept <= SEGMENT_LENGTH_MAX * SEGMENTS_MAX as u64, "{kept}");
-        assert!(kept >= SEGMENT_LENGTH_MAX * (SEGMENTS_MAX as u64 - 1) - (1 << 20), "{kept}");
     }
 }

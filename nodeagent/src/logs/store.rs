@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bulkhead_types::ObjectId;
 use tokio::sync::watch;
 
-use super::{Record, Run, SEGMENT_LENGTH_MAX, SEGMENTS_MAX};
+use super::{LogLimits, Record, Run};
 
 /// What readers wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,13 +25,19 @@ pub(crate) struct Progress {
 /// The logs of all pods of this node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogStore {
+    limits: LogLimits,
     pods: Arc<Mutex<BTreeMap<ObjectId, PodLogs>>>,
 }
 
 impl LogStore {
+    /// One that keeps so much of every container.
+    pub(crate) fn new(limits: LogLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// The logs of a pod, kept in this folder.
     pub(crate) fn pod(&self, pod: ObjectId, dir: &Path) -> PodLogs {
-        lock(&self.pods).entry(pod).or_insert_with(|| PodLogs::new(dir)).clone()
+        lock(&self.pods).entry(pod).or_insert_with(|| PodLogs::new(dir, self.limits)).clone()
     }
 
     /// The logs of a pod that is known.
@@ -51,6 +57,7 @@ impl LogStore {
 #[derive(Clone, Debug)]
 pub(crate) struct PodLogs {
     dir: Arc<PathBuf>,
+    limits: LogLimits,
     containers: Arc<Mutex<BTreeMap<String, Writer>>>,
 }
 
@@ -64,8 +71,8 @@ struct Writer {
 }
 
 impl PodLogs {
-    fn new(dir: &Path) -> Self {
-        Self { dir: Arc::new(dir.to_path_buf()), containers: Arc::default() }
+    fn new(dir: &Path, limits: LogLimits) -> Self {
+        Self { dir: Arc::new(dir.to_path_buf()), limits, containers: Arc::default() }
     }
 
     /// The folder of a container. Its name was checked to be a DNS label.
@@ -175,14 +182,14 @@ impl PodLogs {
 
     fn write(&self, writer: &mut Writer, container: &str, record: &Record) -> io::Result<()> {
         let bytes = record.encode();
-        if writer.segment.is_none() || writer.length + bytes.len() as u64 > SEGMENT_LENGTH_MAX {
+        if writer.segment.is_none() || writer.length + bytes.len() as u64 > self.limits.file_bytes {
             let dir = self.container_dir(container);
             fs::create_dir_all(&dir)?;
             let sequence = segments(&dir)?.last().map_or(1, |(_, sequence, _)| sequence + 1);
             let path = dir.join(format!("{}-{sequence}.log", record.run.guest));
             writer.segment = Some(OpenOptions::new().create_new(true).append(true).open(path)?);
             writer.length = 0;
-            prune(&dir)?;
+            prune(&dir, self.limits.files)?;
         }
         let file = writer.segment.as_mut().expect("just opened");
         // One write: a reader sees the record as a whole, or a part that it waits for.
@@ -233,9 +240,9 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<(u32, u64, PathBuf)>> {
     Ok(segments)
 }
 
-fn prune(dir: &Path) -> io::Result<()> {
+fn prune(dir: &Path, files: u32) -> io::Result<()> {
     let segments = segments(dir)?;
-    let surplus = segments.len().saturating_sub(SEGMENTS_MAX);
+    let surplus = segments.len().saturating_sub(files as usize);
     segments[..surplus].iter().try_for_each(|(_, _, path)| crate::disk::remove_file(path))
 }
 

@@ -2,10 +2,10 @@
 
 use bulkhead_guest_protocol::host::{
     Check, CheckConfig, ContainerConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig,
-    SleepCheck, TcpCheck,
+    SleepCheck, SysctlConfig, TcpCheck,
 };
 use bulkhead_types::{
-    Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SeccompProfile,
+    Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SeccompProfile, Sysctl,
     TERMINATION_MESSAGE_PATH_DEFAULT,
 };
 use thiserror::Error;
@@ -29,7 +29,18 @@ pub(super) fn further_groups(spec: &PodSpec) -> Vec<u32> {
     security.supplemental_groups.iter().copied().chain(security.fs_group).collect()
 }
 
-/// Probes, hooks and rights of a container; nothing else.
+/// Settings of the guest's kernel.
+pub(super) fn sysctls(spec: &PodSpec) -> Vec<SysctlConfig> {
+    let config = |sysctl: &Sysctl| SysctlConfig {
+        name: sysctl.name.to_string(),
+        path: sysctl.path(),
+        value: sysctl.value.clone(),
+        of_each_container: sysctl.is_of_each_container(),
+    };
+    spec.security().into_iter().flat_map(|security| &security.sysctls).map(config).collect()
+}
+
+/// Probes, hooks, rights, input and terminal of a container; nothing else.
 pub(super) fn config(spec: &PodSpec, container: &Container) -> ContainerConfig {
     let security = spec.security_of(container);
     let probe = |probe: &Probe| probe_config(container, probe);
@@ -44,9 +55,14 @@ pub(super) fn config(spec: &PodSpec, container: &Container) -> ContainerConfig {
         post_start: container.post_start().map(hook),
         pre_stop: container.pre_stop().map(hook),
         sidecar: container.is_sidecar(),
-        capabilities: Some(security.capabilities.bits()),
+        capabilities: Some(security.capability_bits()),
         no_new_privileges: security.allow_privilege_escalation == Some(false),
-        filters_system_calls: security.seccomp_profile == Some(SeccompProfile::RuntimeDefault),
+        filters_system_calls: !security.privileged
+            && security.seccomp_profile == Some(SeccompProfile::RuntimeDefault),
+        privileged: security.privileged,
+        stdin: options.is_some_and(|options| options.stdin),
+        stdin_once: options.is_some_and(|options| options.stdin_once),
+        tty: options.is_some_and(|options| options.tty),
         message_path: message_path.unwrap_or_else(|| TERMINATION_MESSAGE_PATH_DEFAULT.to_owned()),
         message_from_logs: options.is_some_and(|options| options.termination_message_from_logs),
         ..ContainerConfig::default()
@@ -110,6 +126,35 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn who_is_privileged_has_every_right_and_no_filter() {
+        let security = SecurityContext { privileged: true, ..SecurityContext::default() };
+        let options =
+            ContainerOptions { security: Rare::some(security), stdin: true, tty: true, ..Default::default() };
+        let container = Container { options: Rare::some(options), ..Container::default() };
+        let sysctl = |name: &str| Sysctl { name: name.into(), value: "1".to_owned() };
+        let security = PodSecurityContext {
+            seccomp_profile: Some(SeccompProfile::RuntimeDefault),
+            sysctls: vec![sysctl("vm.swappiness"), sysctl("kernel/sem")],
+            ..PodSecurityContext::default()
+        };
+        let options = PodOptions { security: Rare::some(security), ..PodOptions::default() };
+        let spec = PodSpec { options: Rare::some(options), ..PodSpec::default() };
+        let found = config(&spec, &container);
+        assert!(
+            found.privileged && !found.filters_system_calls && found.stdin && found.tty && !found.stdin_once
+        );
+        assert_eq!(found.capabilities, Some((1 << 41) - 1));
+        let plain = config(&spec, &Container::default());
+        assert!(!plain.privileged && plain.filters_system_calls && !plain.stdin && !plain.tty);
+        let sysctls = sysctls(&spec);
+        let expected = [("vm/swappiness", false), ("kernel/sem", true)];
+        assert_eq!(
+            sysctls.iter().map(|one| (one.path.as_str(), one.of_each_container)).collect::<Vec<_>>(),
+            expected
+        );
+    }
 
     #[test]
     fn ports_have_numbers_and_the_pod_speaks_for_its_containers() {

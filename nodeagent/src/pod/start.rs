@@ -402,6 +402,7 @@ fn configure(
         fs_group: spec.security().and_then(|security| security.fs_group),
         interfaces: networks::interfaces(&start.pod)
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
+        sysctls: running::sysctls(spec),
         ..PodConfig::default()
     };
     network::configure(host, start, &mut config);

@@ -13,17 +13,20 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use crate::logs::{FromNowOn, Record};
 use crate::streams::{GuestStream, GuestStreams};
 
 /// Pieces that wait for a client.
 const PIECES_MAX: usize = 4;
 /// How long a guest may take to begin a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the last output of a process may take after its end, and its end after that.
+const LAST_OUTPUT_WAIT: Duration = Duration::from_secs(8);
 /// Bytes read from a local connection at a time.
 const READ_LENGTH: usize = 16 << 10;
 
 /// What a client sends.
-enum Given {
+pub(super) enum Given {
     Data(prost::bytes::Bytes),
     Size(TerminalSize),
 }
@@ -43,6 +46,8 @@ pub(crate) async fn begin(streams: &GuestStreams, kind: StreamKind) -> Result<Gu
         StreamKind::ReadFiles(files) | StreamKind::WriteFiles(files) => {
             format!("container {}", files.container)
         }
+        StreamKind::Attach(attach) => format!("container {}", attach.container),
+        StreamKind::ReadLogs(logs) => format!("container {}", logs.container),
         StreamKind::Connect(connect) => format!("port {} in the pod", connect.port),
     };
     let stream = streams.open(kind).map_err(|error| match error {
@@ -68,19 +73,99 @@ fn broken(message: &str) -> Status {
     Status::failed_precondition(message.to_owned())
 }
 
+/// What a client of a command or attachment gives.
+fn exec_input(requests: Streaming<v1::ExecRequest>) -> impl Stream<Item = Result<Given, Status>> {
+    use v1::exec_request::Message as Asked;
+    requests.map(|request| match request?.message {
+        Some(Asked::Stdin(data)) => Ok(Given::Data(data)),
+        Some(Asked::Resize(new)) => Ok(Given::Size(size(new))),
+        Some(Asked::Start(_)) | None => Err(Status::invalid_argument("the start came already")),
+    })
+}
+
+/// The input of a container's own process, and its output from its log: what a client does not read holds up nobody. The
+/// process's exit code comes last, after all output, or as much of it as comes within [`LAST_OUTPUT_WAIT`].
+pub(super) fn attach(
+    stream: GuestStream,
+    requests: Streaming<v1::ExecRequest>,
+    output: FromNowOn,
+) -> impl Stream<Item = Result<v1::ExecResponse, Status>> {
+    attach_with(stream, exec_input(requests), output)
+}
+
+pub(super) fn attach_with(
+    stream: GuestStream,
+    given: impl Stream<Item = Result<Given, Status>> + Send + 'static,
+    output: FromNowOn,
+) -> impl Stream<Item = Result<v1::ExecResponse, Status>> {
+    use v1::exec_response::Message as Answer;
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    tokio::spawn(async move {
+        let (records, mut record) = mpsc::channel(PIECES_MAX);
+        let input = async {
+            if feed(&stream, given).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let printing = async {
+            let reading = output.send(records);
+            let passing = async {
+                while let Some(Record { stderr, data, .. }) = record.recv().await {
+                    let data = data.into();
+                    let message = Some(if stderr { Answer::Stderr(data) } else { Answer::Stdout(data) });
+                    if sender.send(Ok(v1::ExecResponse { message })).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let (read, ()) = tokio::join!(reading, passing);
+            read
+        };
+        tokio::pin!(printing);
+        let closed = async {
+            loop {
+                if let StreamEvent::Closed(closed) = stream.next().await {
+                    return closed;
+                }
+            }
+        };
+        let work = async {
+            tokio::pin!(closed);
+            let (closed, printed) = tokio::select! {
+                closed = &mut closed => (closed, tokio::time::timeout(LAST_OUTPUT_WAIT, &mut printing).await.ok()),
+                // The log ends a moment after the process, and when nobody listens.
+                printed = &mut printing => match tokio::time::timeout(LAST_OUTPUT_WAIT, &mut closed).await {
+                    Ok(closed) => (closed, Some(printed)),
+                    Err(_) => return Some(broken("the pod's guest does not say how the process ended")),
+                },
+            };
+            let answer = match (closed.exit_code, printed) {
+                (_, Some(Err(error))) => return Some(broken(&crate::error::chain(&error))),
+                (Some(code), _) => Answer::Exit(v1::ExecExit { code }),
+                (None, _) => return Some(broken(&closed.message)),
+            };
+            let _ = sender.send(Ok(v1::ExecResponse { message: Some(answer) })).await;
+            None
+        };
+        let error = tokio::select! {
+            () = input => None,
+            error = work => error,
+            () = sender.closed() => None,
+        };
+        if let Some(error) = error {
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
 /// A command's or archive's input and output.
 pub(super) fn exec(
     stream: GuestStream,
     requests: Streaming<v1::ExecRequest>,
 ) -> impl Stream<Item = Result<v1::ExecResponse, Status>> {
-    use v1::exec_request::Message as Asked;
     use v1::exec_response::Message as Answer;
-    let given = requests.map(|request| match request?.message {
-        Some(Asked::Stdin(data)) => Ok(Given::Data(data)),
-        Some(Asked::Resize(new)) => Ok(Given::Size(size(new))),
-        Some(Asked::Start(_)) | None => Err(Status::invalid_argument("the start came already")),
-    });
-    relay(stream, given, |event| {
+    relay(stream, exec_input(requests), |event| {
         let answer = match event {
             StreamEvent::Opened | StreamEvent::End => return None,
             StreamEvent::Data(StreamPart::Output, data) => Answer::Stdout(data.into()),
@@ -91,6 +176,25 @@ pub(super) fn exec(
             StreamEvent::Closed(closed) => return Some(Err(broken(&closed.message))),
         };
         Some(Ok(v1::ExecResponse { message: Some(answer) }))
+    })
+}
+
+/// Log files that a container writes itself. They end with it.
+pub(super) fn log_files(stream: GuestStream) -> impl Stream<Item = Result<v1::LogChunk, Status>> {
+    /// The container ended, and with it whoever read its files.
+    const KILLED: i32 = 128 + 9;
+    relay(stream, futures::stream::pending(), |event| {
+        let (data, stream) = match event {
+            StreamEvent::Opened | StreamEvent::End => return None,
+            StreamEvent::Data(StreamPart::Output, data) => (data, v1::LogStream::Stdout),
+            StreamEvent::Data(StreamPart::Errors, data) => (data, v1::LogStream::Stderr),
+            StreamEvent::Closed(StreamClosed { exit_code: Some(0 | KILLED), .. }) => return None,
+            StreamEvent::Closed(StreamClosed { exit_code: Some(_), .. }) => {
+                return Some(Err(broken("the log files cannot be read")));
+            }
+            StreamEvent::Closed(closed) => return Some(Err(broken(&closed.message))),
+        };
+        Some(Ok(v1::LogChunk { data: data.into(), time_ms: 0, stream: stream.into() }))
     })
 }
 

@@ -75,6 +75,27 @@ pub(crate) fn last_lines(pod_dir: &Path, instance_dir: &Path) -> String {
         .unwrap_or_default()
 }
 
+/// All that is kept: of this guest, and, as far as there is room, of the one before it.
+pub(crate) fn kept(pod_dir: &Path) -> io::Result<Vec<u8>> {
+    let log = pod_dir.join(CONSOLE_LOG);
+    let mut bytes = Vec::new();
+    for path in [log.with_extension("log.1"), log] {
+        match fs::File::open(&path) {
+            Ok(file) => drop(file.take(2 * CONSOLE_LENGTH_MAX).read_to_end(&mut bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// The last lines of a text; a last line without its end counts as one.
+pub(crate) fn last_of(text: &[u8], lines: u64) -> &[u8] {
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+    let start = text.split_inclusive(|byte| *byte == b'\n').rev().take(lines).map(<[u8]>::len).sum::<usize>();
+    &text[text.len() - start..]
+}
+
 fn tail(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
@@ -101,6 +122,14 @@ mod tests {
             .sum();
         assert!(total < 2 * CONSOLE_LENGTH_MAX + 16_000, "{total}");
         assert!(last_lines(dir.path(), dir.path()).ends_with("199"));
+        let all = kept(dir.path()).expect("read");
+        assert_eq!(all.len() as u64, total);
+        let last = String::from_utf8(last_of(&all, 2).to_vec()).expect("text");
+        assert_eq!(last.split_whitespace().collect::<Vec<_>>(), ["198", "199"]);
+        assert_eq!(
+            (last_of(b"a\nb", 1), last_of(b"a\nb\n", 9), last_of(b"a", 0)),
+            (&b"b"[..], &b"a\nb\n"[..], &b""[..])
+        );
     }
 
     #[test]

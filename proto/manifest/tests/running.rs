@@ -67,6 +67,10 @@ fn examples_are_read_and_printed_again() {
             include_str!("../../../examples/security.yaml"),
             ["fsGroup: 4000", "type: RuntimeDefault", "- NET_BIND_SERVICE"],
         ),
+        (
+            include_str!("../../../examples/privileged.yaml"),
+            ["- name: kernel.msgmax", "tty: true", "privileged: true"],
+        ),
     ] {
         let printed = printed(text);
         for word in words {
@@ -86,7 +90,10 @@ lifecycle:
   preStop: {sleep: {seconds: 3}}
 terminationMessagePath: /last-words
 terminationMessagePolicy: FallbackToLogsOnError
-securityContext: {privileged: false, runAsNonRoot: true, seccompProfile: {type: Unconfined}, procMount: Default}
+securityContext: {privileged: true, runAsNonRoot: true, seccompProfile: {type: Unconfined}, procMount: Default}
+stdin: true
+stdinOnce: true
+tty: true
 ";
 
 #[test]
@@ -131,6 +138,7 @@ fn everything_is_printed_as_it_was_read() {
               timeoutSeconds: 1
             resources: {}
             securityContext:
+              privileged: true
               runAsNonRoot: true
               seccompProfile:
                 type: Unconfined
@@ -142,8 +150,11 @@ fn everything_is_printed_as_it_was_read() {
               periodSeconds: 10
               successThreshold: 1
               timeoutSeconds: 1
+            stdin: true
+            stdinOnce: true
             terminationMessagePath: /last-words
             terminationMessagePolicy: FallbackToLogsOnError
+            tty: true
           restartPolicy: Always
           runtimeClassName: rune
           securityContext:
@@ -151,10 +162,17 @@ fn everything_is_printed_as_it_was_read() {
             supplementalGroups:
             - 1
             - 2
+            sysctls:
+            - name: net.core.somaxconn
+              value: "1024"
+            - name: kernel/sem
+              value: "1 2 3 4"
           terminationGracePeriodSeconds: 30
     "#]];
-    let text =
-        printed(&pod(RUNNING, "securityContext: {runAsUser: 1, supplementalGroups: [1, 2], sysctls: []}"));
+    let text = printed(&pod(
+        RUNNING,
+        "securityContext: {runAsUser: 1, supplementalGroups: [1, 2], sysctls: [{name: net.core.somaxconn, value: '1024'}, {name: kernel/sem, value: 1 2 3 4}]}",
+    ));
     let from = text.find("spec:").expect("a spec");
     let to = text.find("status:").unwrap_or(text.len());
     expected.assert_eq(&text[from..to]);
@@ -229,18 +247,19 @@ fn mistakes_in_hooks_and_rights_are_named() {
         "#]],
     );
     check_refused(
-        "securityContext: {privileged: true, runAsUser: -1, capabilities: {add: [CAP_NET_ADMIN, FLY]}, seLinuxOptions: {level: a}}",
-        "securityContext: {sysctls: [{name: a, value: b}], fsGroup: x, supplementalGroups: [a], seccompProfile: {type: Localhost, localhostProfile: p}}",
+        "securityContext: {privileged: 1, runAsUser: -1, capabilities: {add: [CAP_NET_ADMIN, FLY]}, seLinuxOptions: {level: a}}",
+        "securityContext: {sysctls: [{name: a, valu: b}], fsGroup: x, supplementalGroups: [a], seccompProfile: {type: Localhost, localhostProfile: p}}",
         expect![[r#"
-            a.yaml:6:30 spec.securityContext.sysctls: are not supported yet: the guest's kernel keeps its own values
-            a.yaml:6:62 spec.securityContext.fsGroup: expected a whole number, found the string "x"
-            a.yaml:6:86 spec.securityContext.supplementalGroups[0]: expected a group from 0 to 2147483647, found the string "a"
-            a.yaml:6:113 spec.securityContext.seccompProfile.type: Localhost is not offered: nodes hold no profiles of tenants; use RuntimeDefault
-            a.yaml:10:35 spec.containers[0].securityContext.privileged: is not offered: the guest's kernel is the pod's own, so give the capabilities that are needed in capabilities.add
-            a.yaml:10:52 spec.containers[0].securityContext.runAsUser: -1 is out of range: must be between 0 and 2147483647
-            a.yaml:10:77 spec.containers[0].securityContext.capabilities.add[0]: "CAP_NET_ADMIN" must be written as "NET_ADMIN"
-            a.yaml:10:92 spec.containers[0].securityContext.capabilities.add[1]: "FLY" is no capability of Linux, such as NET_BIND_SERVICE, or ALL
-            a.yaml:10:99 spec.containers[0].securityContext.seLinuxOptions: not supported yet
+            a.yaml:6:31 spec.securityContext.sysctls[0].value: is required
+            a.yaml:6:41 spec.securityContext.sysctls[0].valu: unknown field: did you mean "value"?
+            a.yaml:6:61 spec.securityContext.fsGroup: expected a whole number, found the string "x"
+            a.yaml:6:85 spec.securityContext.supplementalGroups[0]: expected a group from 0 to 2147483647, found the string "a"
+            a.yaml:6:112 spec.securityContext.seccompProfile.type: Localhost is not offered: nodes hold no profiles of tenants; use RuntimeDefault
+            a.yaml:10:35 spec.containers[0].securityContext.privileged: expected true or false, found the number 1
+            a.yaml:10:49 spec.containers[0].securityContext.runAsUser: -1 is out of range: must be between 0 and 2147483647
+            a.yaml:10:74 spec.containers[0].securityContext.capabilities.add[0]: "CAP_NET_ADMIN" must be written as "NET_ADMIN"
+            a.yaml:10:89 spec.containers[0].securityContext.capabilities.add[1]: "FLY" is no capability of Linux, such as NET_BIND_SERVICE, or ALL
+            a.yaml:10:96 spec.containers[0].securityContext.seLinuxOptions: not supported yet
         "#]],
     );
     check_refused(
@@ -252,6 +271,20 @@ fn mistakes_in_hooks_and_rights_are_named() {
             a.yaml:10:91 spec.containers[0].securityContext.capabilities.add[0]: "CAP_NET_ADMIN" must be written as "NET_ADMIN"
             a.yaml:10:106 spec.containers[0].securityContext.capabilities.add[1]: "FLY" is no capability of Linux, such as NET_BIND_SERVICE, or ALL
             a.yaml:11:5 spec.containers[0].terminationMessagePath: "a" must be an absolute path without empty parts, '.' and '..'
+        "#]],
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    check_refused(
+        "securityContext: {privileged: true, allowPrivilegeEscalation: false}",
+        "securityContext: {sysctls: [{name: kernel.hostname, value: a}, {name: Net.x, value: a}, {name: vm.swappiness, value: '1'}, {name: vm/swappiness, value: '2'}]}",
+        expect![[r#"
+            a.yaml:6:32 spec.securityContext.sysctls[0].name: "kernel.hostname" is the pod's hostname: say it in spec.hostname
+            a.yaml:6:67 spec.securityContext.sysctls[1].name: "Net.x" is no name of a setting, such as net.core.somaxconn: at most 253 of a-z, 0-9, '-' and '_' in parts between '.' or '/'
+            a.yaml:6:127 spec.securityContext.sysctls[3].name: "vm/swappiness" is set twice
+            a.yaml:10:41 spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false for a privileged container: it has every right already
         "#]],
     );
 }

@@ -50,11 +50,13 @@ record!(/// What any container says of its rights.
 security_context: SecurityContext {
     run_as_user: of(any::<u32>()), run_as_group: of(any::<u32>()), run_as_non_root: of(any::<bool>()),
     read_only_root_filesystem: of(any::<bool>()), allow_privilege_escalation: of(any::<bool>()),
-    capabilities: capabilities(), seccomp_profile: of(seccomp_profile()),
+    capabilities: capabilities(), seccomp_profile: of(seccomp_profile()), privileged: any::<bool>(),
 });
+record!(/// Any setting.
+    sysctl: Sysctl { name: small(), value: text() });
 record!(/// What any pod says of its containers' rights.
 pod_security_context: PodSecurityContext {
     run_as_user: of(any::<u32>()), run_as_group: of(any::<u32>()), run_as_non_root: of(any::<bool>()),
     supplemental_groups: vec(any::<u32>(), 0..3), fs_group: of(any::<u32>()),
-    seccomp_profile: of(seccomp_profile()),
+    seccomp_profile: of(seccomp_profile()), sysctls: vec(sysctl(), 0..2),
 });

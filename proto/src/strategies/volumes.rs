@@ -66,7 +66,8 @@ container_options: ContainerOptions {
     env_from: vec(env_from(), 0..2), volume_mounts: vec(volume_mount(), 0..2), startup_probe: rare(probe()),
     readiness_probe: rare(probe()), liveness_probe: rare(probe()), lifecycle: rare(lifecycle()),
     sidecar: any::<bool>(), security: rare(security_context()), termination_message_path: of(text()),
-    termination_message_from_logs: any::<bool>(), extended: rare(extended_resources()),
+    termination_message_from_logs: any::<bool>(), extended: rare(extended_resources()), stdin: any::<bool>(),
+    stdin_once: any::<bool>(), tty: any::<bool>(),
 });
 record!(/// Any key as a file.
     key_to_path: KeyToPath { key: small(), path: text(), mode: of(any::<u32>()) });

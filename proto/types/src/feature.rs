@@ -4,8 +4,8 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec, PodStatus,
-    PreemptionPolicy, QuotaAmounts,
+    Binding, Command, Container, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec,
+    PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.
@@ -73,6 +73,10 @@ pub const IMAGES_LEVEL: u32 = 11;
 pub const DEVICE_RULES_LEVEL: u32 = 11;
 /// From this level on pods have addresses on their nodes' networks, and may tell their containers of them.
 pub const POD_NETWORK_LEVEL: u32 = 12;
+/// From this level on containers' own processes have standard input and terminals.
+pub const ATTACH_LEVEL: u32 = 12;
+/// From this level on pods set what their kernel does, and containers are privileged in their guests.
+pub const PRIVILEGED_LEVEL: u32 = 12;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -194,12 +198,26 @@ fn quota_level(hard: &QuotaAmounts) -> u32 {
     hard.iter().map(|(resource, _)| level(resource.measure())).max().unwrap_or(QUOTA_LEVEL)
 }
 
+impl Container {
+    /// What it needs beside all that is said of containers elsewhere.
+    fn later_level(&self) -> u32 {
+        let Some(options) = self.options.get() else { return 1 };
+        let privileged = self.security().is_some_and(|security| security.privileged);
+        let attached = options.stdin || options.stdin_once || options.tty;
+        let attach = if attached { ATTACH_LEVEL } else { 1 };
+        attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 })
+    }
+}
+
 impl PodSpec {
     /// What it needs beside all that is said of pods elsewhere.
     fn later_level(&self) -> u32 {
         let ports = if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 };
         let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
-        ports.max(told)
+        let sysctls = self.security().is_some_and(|security| !security.sysctls.is_empty());
+        let pod = if sysctls { PRIVILEGED_LEVEL } else { 1 };
+        let containers = self.init_containers.iter().chain(&self.containers);
+        containers.map(Container::later_level).fold(ports.max(told).max(pod), u32::max)
     }
 
     fn feature_level(&self) -> u32 {
@@ -336,8 +354,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Container, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodPlacement, PodStatus,
-        Rare, Shared, Volume, VolumeSource,
+        ContainerOptions, EnvSource, EnvVar, Name, ObjectMeta, Pod, PodField, PodOptions, PodPlacement,
+        PodSecurityContext, PodStatus, Rare, SecurityContext, Shared, Sysctl, Volume, VolumeSource,
     };
 
     fn check(spec: PodSpec, level: u32) {
@@ -397,5 +415,20 @@ mod tests {
         let placement = Rare::some(PodPlacement::default());
         let options = Rare::some(PodOptions { placement, ..PodOptions::default() });
         check(PodSpec { options, ..PodSpec::default() }, PLACEMENT_LEVEL);
+        let with_options = |options| {
+            let container = Container { options: Rare::some(options), ..Container::default() };
+            PodSpec { init_containers: vec![container], ..PodSpec::default() }
+        };
+        let plain = ContainerOptions::default;
+        check(with_options(plain()), WORKLOADS_LEVEL);
+        check(with_options(ContainerOptions { stdin: true, ..plain() }), ATTACH_LEVEL);
+        check(with_options(ContainerOptions { tty: true, ..plain() }), ATTACH_LEVEL);
+        let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
+        let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
+        check(with_options(options), PRIVILEGED_LEVEL);
+        let sysctls = vec![Sysctl { name: "kernel.sem".into(), value: "1 2 3 4".into() }];
+        let security = Rare::some(PodSecurityContext { sysctls, ..PodSecurityContext::default() });
+        let options = Rare::some(PodOptions { security, ..PodOptions::default() });
+        check(PodSpec { options, ..PodSpec::default() }, PRIVILEGED_LEVEL);
     }
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Container, PodSpec};
+use crate::{Container, PodSpec, Sysctl};
 
 /// Linux' capabilities without their `CAP_`; each one's place is its number.
 pub const CAPABILITY_NAMES: [&str; 41] = [
@@ -150,6 +150,9 @@ pub struct SecurityContext {
     pub capabilities: Capabilities,
     /// Its system calls.
     pub seccomp_profile: Option<SeccompProfile>,
+    /// It may do in its guest what the guest itself may. Needs [`crate::PRIVILEGED_LEVEL`].
+    #[serde(default)]
+    pub privileged: bool,
 }
 
 /// What holds for all containers of a pod.
@@ -167,6 +170,20 @@ pub struct PodSecurityContext {
     pub fs_group: Option<u32>,
     /// As in [`SecurityContext`].
     pub seccomp_profile: Option<SeccompProfile>,
+    /// Settings of the guest's kernel, in order. Needs [`crate::PRIVILEGED_LEVEL`].
+    #[serde(default)]
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// Every capability that there is: bit n is capability n.
+pub const CAPABILITIES_EVERY: u64 = (1 << CAPABILITY_NAMES.len()) - 1;
+
+impl SecurityContext {
+    /// What the container may do: bit n is capability n. Who is privileged may do everything, whatever else is said.
+    #[must_use]
+    pub fn capability_bits(&self) -> u64 {
+        if self.privileged { CAPABILITIES_EVERY } else { self.capabilities.bits() }
+    }
 }
 
 impl Container {
@@ -220,6 +237,15 @@ mod tests {
         check(&["NET_BIND_SERVICE"], &["ALL"], 1 << 10);
         check(&["ALL"], &["SYS_MODULE"], ((1 << 41) - 1) & !(1 << 16));
         check(&["CHOWN"], &["CHOWN"], CAPABILITIES_DEFAULT & !1);
+    }
+
+    #[test]
+    fn who_is_privileged_may_do_everything() {
+        let drop = Capabilities { add: vec![], drop: vec![CAPABILITIES_ALL.into()] };
+        let plain = SecurityContext { capabilities: drop, ..SecurityContext::default() };
+        assert_eq!(plain.capability_bits(), 0);
+        let privileged = SecurityContext { privileged: true, ..plain };
+        assert_eq!(privileged.capability_bits(), (1 << 41) - 1);
     }
 
     #[test]

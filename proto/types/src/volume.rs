@@ -112,6 +112,16 @@ pub struct ContainerOptions {
     /// What it asks for by the names of extended resources: devices.
     #[serde(default)]
     pub extended: Rare<ExtendedResources>,
+    /// Its process reads what attached clients write; otherwise its input has ended from the start. Needs
+    /// [`crate::ATTACH_LEVEL`], as the next two.
+    #[serde(default)]
+    pub stdin: bool,
+    /// With `stdin`: its input ends with the first client that wrote to it.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Its process has a terminal.
+    #[serde(default)]
+    pub tty: bool,
 }
 
 /// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are

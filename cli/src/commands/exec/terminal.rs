@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use crate::failure::Failure;
 
 /// Whether standard input is one.
-pub(super) fn is_one() -> bool {
+pub(in crate::commands) fn is_one() -> bool {
     std::io::stdin().is_terminal()
 }
 
 /// Its size, where it tells one.
-pub(super) fn size() -> Option<v1::TerminalSize> {
+pub(in crate::commands) fn size() -> Option<v1::TerminalSize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdin())
         .or_else(|_| rustix::termios::tcgetwinsize(std::io::stdout()))
         .ok()?;

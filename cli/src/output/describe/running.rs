@@ -61,6 +61,7 @@ pub(super) fn rights(container: &Container) -> String {
     };
     let parts = [
         user(security.run_as_user, security.run_as_group, security.run_as_non_root),
+        flag(security.privileged.then_some(true), "privileged"),
         flag(security.read_only_root_filesystem, "read-only root"),
         flag(security.allow_privilege_escalation.map(|allowed| !allowed), "no new privileges"),
         names("+", &capabilities.add),
@@ -78,6 +79,7 @@ pub(super) fn pod_rights(spec: &PodSpec) -> String {
     parts.extend(groups);
     parts.extend(security.fs_group.map(|group| format!("volumes of group {group}")));
     parts.extend(security.seccomp_profile.map(|profile| format!("seccomp {profile:?}")));
+    parts.extend(security.sysctls.iter().map(|one| format!("{}={}", one.name, one.value)));
     joined(&parts)
 }
 

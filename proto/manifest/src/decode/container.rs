@@ -11,7 +11,7 @@ use bulkhead_types::{
 
 use smol_str::SmolStr;
 
-use super::decoder::{Decoder, Fields, Fixed, Schema, suggestion};
+use super::decoder::{Decoder, Fields, Schema, suggestion};
 use super::{probe, security, volume};
 use crate::tree::{Node, Value};
 
@@ -36,8 +36,10 @@ const CONTAINER: Schema = Schema {
         "securityContext",
         "terminationMessagePath",
         "terminationMessagePolicy",
+        "stdin",
+        "stdinOnce",
+        "tty",
     ],
-    fixed: &[("stdin", Fixed::Bool(false)), ("stdinOnce", Fixed::Bool(false)), ("tty", Fixed::Bool(false))],
     not_yet: &["resizePolicy", "restartPolicyRules", "volumeDevices"],
     ..Schema::EMPTY
 };
@@ -89,6 +91,9 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
                 .choice(&fields, "terminationMessagePolicy", &MESSAGE_POLICIES)
                 .unwrap_or_default(),
             extended: Rare::unless_default(extended),
+            stdin: d.boolean(&fields, "stdin").unwrap_or_default(),
+            stdin_once: d.boolean(&fields, "stdinOnce").unwrap_or_default(),
+            tty: d.boolean(&fields, "tty").unwrap_or_default(),
         }),
     })
 }

@@ -1,6 +1,6 @@
 //! Security contexts.
 
-use bulkhead_types::{Capabilities, PodSecurityContext, Rare, SeccompProfile, SecurityContext};
+use bulkhead_types::{Capabilities, PodSecurityContext, Rare, SeccompProfile, SecurityContext, Sysctl};
 use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Fixed, Schema};
@@ -43,16 +43,12 @@ const POD: Schema = Schema {
     ..Schema::EMPTY
 };
 const CAPABILITIES: Schema = Schema { known: &["add", "drop"], ..Schema::EMPTY };
+const SYSCTL: Schema = Schema { known: &["name", "value"], ..Schema::EMPTY };
 const SECCOMP: Schema = Schema { known: &["type", "localhostProfile"], ..Schema::EMPTY };
 
 /// What a container says for itself.
 pub(super) fn container(d: &mut Decoder<'_>, container: &Fields<'_>) -> Rare<SecurityContext> {
     let Some(fields) = section(d, container, &CONTAINER) else { return Rare::NONE };
-    if d.boolean(&fields, "privileged") == Some(true) {
-        let reason = "is not offered: the guest's kernel is the pod's own, so give the capabilities that are needed \
-                      in capabilities.add";
-        d.fail(fields.place("privileged"), &fields.path("privileged"), reason);
-    }
     Rare::unless_default(SecurityContext {
         run_as_user: id(d, &fields, "runAsUser"),
         run_as_group: id(d, &fields, "runAsGroup"),
@@ -61,16 +57,13 @@ pub(super) fn container(d: &mut Decoder<'_>, container: &Fields<'_>) -> Rare<Sec
         allow_privilege_escalation: d.boolean(&fields, "allowPrivilegeEscalation"),
         capabilities: capabilities(d, &fields),
         seccomp_profile: seccomp(d, &fields),
+        privileged: d.boolean(&fields, "privileged").unwrap_or_default(),
     })
 }
 
 /// What holds for all containers.
 pub(super) fn pod(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Rare<PodSecurityContext> {
     let Some(fields) = section(d, spec, &POD) else { return Rare::NONE };
-    if d.list(&fields, "sysctls").is_some_and(|list| !list.is_empty()) {
-        let reason = "are not supported yet: the guest's kernel keeps its own values";
-        d.fail(fields.place("sysctls"), &fields.path("sysctls"), reason);
-    }
     Rare::unless_default(PodSecurityContext {
         run_as_user: id(d, &fields, "runAsUser"),
         run_as_group: id(d, &fields, "runAsGroup"),
@@ -78,7 +71,14 @@ pub(super) fn pod(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Rare<PodSecurityCon
         supplemental_groups: d.each(&fields, "supplementalGroups", group),
         fs_group: id(d, &fields, "fsGroup"),
         seccomp_profile: seccomp(d, &fields),
+        sysctls: d.each(&fields, "sysctls", sysctl),
     })
+}
+
+fn sysctl(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Sysctl> {
+    let fields = d.fields(node, path, &SYSCTL)?;
+    let (name, value) = (d.required_text(&fields, "name"), d.required_text(&fields, "value"));
+    Some(Sysctl { name: name?.into(), value: value? })
 }
 
 fn section<'n>(d: &mut Decoder<'_>, outer: &Fields<'n>, schema: &Schema) -> Option<Fields<'n>> {

@@ -1,7 +1,8 @@
 //! Probes, hooks and security contexts as values.
 
 use bulkhead_types::{
-    Capabilities, Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SeccompProfile,
+    Capabilities, Container, ContainerOptions, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe,
+    ProbeHandler, SeccompProfile,
 };
 use serde_json::{Value, json};
 
@@ -24,7 +25,12 @@ pub(super) fn container(fields: Fields, container: &Container) -> Fields {
     let from_logs = options.is_some_and(|options| options.termination_message_from_logs);
     let fields =
         if from_logs { fields.text("terminationMessagePolicy", "FallbackToLogsOnError") } else { fields };
-    fields.maybe("securityContext", security(container))
+    let said = |said: fn(&ContainerOptions) -> bool| options.is_some_and(said).then_some(Value::Bool(true));
+    fields
+        .maybe("stdin", said(|options| options.stdin))
+        .maybe("stdinOnce", said(|options| options.stdin_once))
+        .maybe("tty", said(|options| options.tty))
+        .maybe("securityContext", security(container))
 }
 
 fn probe(probe: &Probe) -> Value {
@@ -85,7 +91,8 @@ fn security(container: &Container) -> Option<Value> {
         .maybe("readOnlyRootFilesystem", security.read_only_root_filesystem.map(Into::into))
         .maybe("allowPrivilegeEscalation", security.allow_privilege_escalation.map(Into::into))
         .maybe("capabilities", capabilities(&security.capabilities))
-        .maybe("seccompProfile", security.seccomp_profile.map(seccomp));
+        .maybe("seccompProfile", security.seccomp_profile.map(seccomp))
+        .maybe("privileged", security.privileged.then_some(Value::Bool(true)));
     Some(fields.finish())
 }
 
@@ -95,7 +102,8 @@ pub(super) fn pod_security(spec: &PodSpec) -> Option<Value> {
     let fields = ids(security.run_as_user, security.run_as_group, security.run_as_non_root)
         .list("supplementalGroups", security.supplemental_groups.iter().map(|group| (*group).into()))
         .number("fsGroup", security.fs_group.map(Into::into))
-        .maybe("seccompProfile", security.seccomp_profile.map(seccomp));
+        .maybe("seccompProfile", security.seccomp_profile.map(seccomp))
+        .list("sysctls", security.sysctls.iter().map(|one| json!({"name": one.name, "value": one.value})));
     Some(fields.finish())
 }
 

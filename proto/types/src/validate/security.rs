@@ -1,10 +1,14 @@
 //! Rules for security contexts and messages of ends.
 
+use std::collections::BTreeSet;
+
 use smol_str::SmolStr;
 
 use super::pod::{cut, no_nul};
 use super::{Path, Report};
-use crate::{CAPABILITIES_ALL, CAPABILITY_NAMES, Container, PodSpec};
+use crate::{
+    CAPABILITIES_ALL, CAPABILITY_NAMES, Container, PodSpec, SYSCTL_VALUE_BYTES_MAX, SYSCTLS_MAX, Sysctl,
+};
 
 /// Largest id of a user or group (Kubernetes: 2^31 - 1).
 const ID_MAX: u32 = i32::MAX as u32;
@@ -24,6 +28,36 @@ pub(super) fn pod(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     report.at_most(&groups, "groups", security.supplemental_groups.len(), SUPPLEMENTAL_GROUPS_MAX);
     for (index, group) in security.supplemental_groups.iter().enumerate() {
         id(Some(*group), &groups.index(index), report);
+    }
+    sysctls(&security.sysctls, &path.field("sysctls"), report);
+}
+
+fn sysctls(sysctls: &[Sysctl], path: &Path<'_>, report: &mut Report) {
+    report.at_most(path, "settings", sysctls.len(), SYSCTLS_MAX);
+    let mut seen = BTreeSet::new();
+    for (index, sysctl) in sysctls.iter().enumerate() {
+        let path = path.index(index);
+        let name = path.field("name");
+        if !sysctl.has_valid_name() {
+            let reason = format!(
+                "{:?} is no name of a setting, such as net.core.somaxconn: at most 253 of a-z, 0-9, '-' and '_' in parts \
+                 between '.' or '/'",
+                cut(&sysctl.name)
+            );
+            report.push(&name, reason);
+            continue;
+        }
+        if let Some(why) = sysctl.refusal() {
+            report.push(&name, format!("{:?} {why}", sysctl.name));
+        }
+        if !seen.insert(sysctl.path()) {
+            report.push(&name, format!("{:?} is set twice", sysctl.name));
+        }
+        let value = path.field("value");
+        no_nul(&sysctl.value, &value, report);
+        if sysctl.value.len() > SYSCTL_VALUE_BYTES_MAX {
+            report.push(&value, format!("must be at most {SYSCTL_VALUE_BYTES_MAX} bytes long"));
+        }
     }
 }
 
@@ -45,6 +79,10 @@ pub(super) fn container(spec: &PodSpec, container: &Container, path: &Path<'_>, 
         for (index, name) in names.iter().enumerate() {
             capability(name, &path.index(index), report);
         }
+    }
+    if security.allow_privilege_escalation == Some(false) && security.privileged {
+        let reason = "cannot be false for a privileged container: it has every right already";
+        report.push(&path.field("allowPrivilegeEscalation"), reason);
     }
     let gives_all = |name: &SmolStr| name == "SYS_ADMIN" || name == CAPABILITIES_ALL;
     if security.allow_privilege_escalation == Some(false) && capabilities.add.iter().any(gives_all) {
