@@ -60,6 +60,8 @@ pub(crate) struct Qmp {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     events: VecDeque<QmpEvent>,
+    /// The beginning of a line: whoever waited for its end may have been cut short.
+    partial: Vec<u8>,
     next_id: u64,
 }
 
@@ -89,7 +91,7 @@ impl Qmp {
     pub(crate) async fn negotiate(stream: UnixStream) -> Result<Self, QmpError> {
         let (reader, writer) = stream.into_split();
         let reader = BufReader::new(reader);
-        let mut qmp = Self { reader, writer, events: VecDeque::new(), next_id: 1 };
+        let mut qmp = Self { reader, writer, events: VecDeque::new(), partial: Vec::new(), next_id: 1 };
         let greeting = limited(qmp.read_line()).await?;
         if greeting.greeting.is_none() {
             return Err(QmpError::Malformed("no greeting".to_owned()));
@@ -137,7 +139,7 @@ impl Qmp {
         status.ok_or_else(|| QmpError::Malformed(value.to_string()))
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event. Nothing is lost when it is cut short.
     ///
     /// # Errors
     /// [`QmpError::Closed`] when QEMU is gone.
@@ -161,12 +163,13 @@ impl Qmp {
     }
 
     async fn read_line(&mut self) -> Result<Line, QmpError> {
-        let mut line = String::new();
-        let length = (&mut self.reader).take(LINE_LENGTH_MAX).read_line(&mut line).await?;
+        let room = LINE_LENGTH_MAX.saturating_sub(self.partial.len() as u64);
+        let length = (&mut self.reader).take(room).read_until(b'\n', &mut self.partial).await?;
         if length == 0 {
             return Err(QmpError::Closed);
         }
-        serde_json::from_str(&line).map_err(|error| QmpError::Malformed(error.to_string()))
+        let line = std::mem::take(&mut self.partial);
+        serde_json::from_slice(&line).map_err(|error| QmpError::Malformed(error.to_string()))
     }
 }
 

@@ -38,6 +38,7 @@ pub mod reason;
 mod record;
 mod session;
 pub mod text;
+mod volume_tasks;
 mod volumes;
 
 pub use action::*;

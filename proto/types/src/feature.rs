@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 11;
+pub const FEATURE_LEVEL_MAX: u32 = 12;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -71,6 +71,8 @@ pub const IMAGES_LEVEL: u32 = 11;
 /// From this level on DeviceClasses say which labels nodes get, by which words pods choose cards, which containers see which, and
 /// more of how they are shared and counted.
 pub const DEVICE_RULES_LEVEL: u32 = 11;
+/// From this level on volumes grow, snapshots are taken of them, and claims are made of snapshots and of other claims.
+pub const VOLUMES_LEVEL: u32 = 12;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -91,6 +93,7 @@ impl Kind {
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
             Self::NodePool | Self::NodeOperation | Self::DeschedulerPolicy => POOLS_LEVEL,
             Self::ElasticQuotaTree => ELASTIC_QUOTA_LEVEL,
+            Self::VolumeSnapshot => VOLUMES_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -106,6 +109,11 @@ impl Object {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
+            Self::PersistentVolumeClaim(claim)
+                if claim.source.get().is_some() || claim.status.progress.get().is_some() =>
+            {
+                VOLUMES_LEVEL
+            }
             Self::Node(node) if node.status.device_labels.get().is_some() => DEVICE_RULES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
@@ -236,6 +244,7 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::ReportImages { .. } => IMAGES_LEVEL,
+            Self::ReportVolumeTasks { .. } => VOLUMES_LEVEL,
             Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
             Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }

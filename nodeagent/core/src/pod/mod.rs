@@ -45,6 +45,8 @@ pub(crate) struct Env<'a> {
     pub(crate) free_slots: u32,
     /// Volumes that guests have.
     pub(crate) volumes: BTreeSet<Uuid>,
+    /// Volumes with which something is being done.
+    pub(crate) busy: BTreeSet<Uuid>,
     pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
@@ -329,6 +331,16 @@ impl Pod {
         let holds =
             self.process_may_exist() || (matches!(self.phase, Phase::Cleaning { .. }) && self.instance > 0);
         holds.then_some(self.plan.request)
+    }
+
+    /// Which of its guests there is, or was last.
+    pub(crate) fn instance(&self) -> u32 {
+        self.instance
+    }
+
+    /// Whether its guest was heard by this agent, and is not about to end.
+    pub(crate) fn speaks(&self) -> bool {
+        matches!(self.phase, Phase::Running { exit_by_ms: None, .. })
     }
 
     /// The volumes that its guest has, if there is one.
