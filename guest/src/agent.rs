@@ -223,6 +223,13 @@ impl Agent {
                     }
                 }
                 HostMessage::VolumeFiles(files) => self.volumes.take(files, self.pod.is_some()),
+                HostMessage::GrowVolume(grow) => {
+                    let result = self.volumes.grow(&grow.volume, grow.disk_bytes);
+                    let mut error = result.err().map_or_else(String::new, |error| format!("{error:#}"));
+                    error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
+                    let grown = guest::VolumeGrown { volume: grow.volume, error };
+                    self.channel.send(&GuestMessage::VolumeGrown(grown));
+                }
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -270,6 +277,7 @@ impl Agent {
             kernel_release: crate::setup::kernel_release(),
             streams: true,
             attach: true,
+            grows_volumes: true,
             ..Default::default()
         };
         let mut states = Vec::new();

@@ -42,6 +42,13 @@ pub(crate) fn fork() -> nix::Result<CloneResult> {
     }
 }
 
+/// Gives an ext4 file system so many blocks; as many as it has is fine. It never shrinks.
+pub(crate) fn resize_ext4(root: &std::fs::File, blocks: u64) -> io::Result<()> {
+    // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, which outlives the call.
+    unsafe { ext4_resize(root.as_raw_fd(), &raw const blocks) }?;
+    Ok(())
+}
+
 /// Ends the process without running exit handlers; for the child of [`clone_container`].
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -138,6 +145,7 @@ pub(crate) fn move_tree(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, target: &P
     })?
 }
 
+nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
 nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);
 nix::ioctl_write_ptr_bad!(lock_terminal, libc::TIOCSPTLCK, libc::c_int);
 nix::ioctl_write_int_bad!(open_terminal_peer, libc::TIOCGPTPEER);

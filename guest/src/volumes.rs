@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Seek as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bulkhead_guest_protocol::host::{PodConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
 use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, chown};
 
 use crate::setup::{find_disk, mount_at};
@@ -29,6 +30,8 @@ const FILES_LENGTH_MAX: u64 = 16 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Volumes {
     kinds: BTreeMap<String, VolumeKind>,
+    /// The serials of those that have a disk.
+    disks: BTreeMap<String, String>,
     /// Files that came in parts, the last of which is still to come.
     partial: BTreeMap<String, Vec<VolumeFile>>,
     /// Files that came before the pod was configured.
@@ -47,6 +50,9 @@ impl Volumes {
         for volume in &pod.volumes {
             mount_volume(volume, self.fs_group).with_context(|| format!("make volume {}", volume.name))?;
             self.kinds.insert(volume.name.clone(), volume.kind());
+            if !volume.disk_serial.is_empty() {
+                self.disks.insert(volume.name.clone(), volume.disk_serial.clone());
+            }
         }
         for (volume, files) in std::mem::take(&mut self.early) {
             self.fill(&volume, &files)?;
@@ -82,6 +88,15 @@ impl Volumes {
         replace_files(&path_of(volume), files, self.fs_group).with_context(|| format!("fill volume {volume}"))
     }
 
+    /// Makes the file system of a volume fill its disk.
+    ///
+    /// # Errors
+    /// When there is no such volume, or as the kernel says.
+    pub(crate) fn grow(&self, volume: &str, disk_bytes: u64) -> Result<()> {
+        let serial = self.disks.get(volume).with_context(|| format!("{volume} is no volume with a disk"))?;
+        fill_disk(&path_of(volume), &find_disk(serial)?, disk_bytes)
+    }
+
     /// Whether a folder that a mount names may be made: in volumes that are empty at first.
     pub(crate) fn begins_empty(&self, volume: &str) -> bool {
         self.kinds.get(volume).is_some_and(|kind| *kind != VolumeKind::Files)
@@ -111,6 +126,10 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
             fs::create_dir_all(&path)?;
             mount(Some(&disk), &path, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
                 .with_context(|| format!("mount {}", disk.display()))?;
+            // The disk may have grown while no guest had it. With the size that it has the volume works as well.
+            if let Err(error) = fill_disk(&path, &disk, 0) {
+                eprintln!("bulkhead-guest: volume {}: {error:#}", volume.name);
+            }
             let lost_and_found = path.join("lost+found");
             if !lost_and_found.is_dir() {
                 return keep_permissions(&path, fs_group);
@@ -121,6 +140,21 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
         }
     }
     open_to_all(&path, fs_group)
+}
+
+/// Makes the file system at `path` fill its disk, which shall have so many bytes at least; nothing happens when it does.
+/// The kernel does it beside whatever is written (`filesystems/ext4/` of Linux' documentation, `EXT4_IOC_RESIZE_FS`).
+///
+/// # Errors
+/// When the kernel does not know of the disk's size yet, or refuses.
+fn fill_disk(path: &Path, disk: &Path, disk_bytes: u64) -> Result<()> {
+    let present = fs::File::open(disk).and_then(|mut disk| disk.seek(io::SeekFrom::End(0)));
+    let present = present.with_context(|| format!("look at {}", disk.display()))?;
+    ensure!(present >= disk_bytes, "{} has {present} bytes yet, not {disk_bytes}", disk.display());
+    let root = fs::File::open(path)?;
+    let block_length = fstatvfs(&root)?.fragment_size();
+    ensure!(block_length > 0, "a file system without blocks");
+    crate::sys::resize_ext4(&root, present / block_length).context("make the file system larger")
 }
 
 /// Everybody in the pod may write into a volume that is new, as in Kubernetes.

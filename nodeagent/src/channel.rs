@@ -12,7 +12,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_guest_protocol::host::{AckLogs, Configure, Hello, Ping, PodConfig, ResumeLogs, Stop};
+use bulkhead_guest_protocol::host::{
+    AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, ResumeLogs, Stop,
+};
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
@@ -31,6 +33,7 @@ use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
+use crate::volumes::GrowOrder;
 use meter::Meter;
 
 /// How often a Hello is sent until it is answered.
@@ -63,6 +66,8 @@ pub(crate) struct Talk {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// The files of its volumes, once they are known.
     pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
+    /// Volumes whose file systems shall fill their disks.
+    pub(crate) growing: mpsc::Receiver<GrowOrder>,
     /// Set to the grace, in milliseconds, once the guest should end.
     pub(crate) stop: watch::Receiver<Option<u64>>,
     /// When the guest's process started, milliseconds since the epoch.
@@ -81,6 +86,10 @@ struct Conversation {
     reader: FrameReader,
     out: Vec<u8>,
     greeted: bool,
+    /// The guest can make file systems larger.
+    grows_volumes: bool,
+    /// Who waits for that, by the volume's name.
+    growing: BTreeMap<String, GrowOrder>,
     acks: BTreeMap<String, u64>,
     /// Runs that ended, and when their output is taken to be complete.
     ending: BTreeMap<String, (Run, Instant)>,
@@ -157,6 +166,7 @@ impl Talk {
                     let volumes = self.files.borrow_and_update().clone();
                     talk.say_files(&volumes);
                 }
+                Some(order) = self.growing.recv(), if talk.greeted => talk.grow(order),
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
@@ -214,6 +224,7 @@ impl Talk {
             self.starts.guest_spoke(hello);
         }
         self.streams.set_can_attach(hello.attach);
+        talk.grows_volumes = hello.grows_volumes;
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {
@@ -261,6 +272,7 @@ impl Talk {
                 "output is lost: it was not fetched in time"
             ),
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
+            GuestMessage::VolumeGrown(grown) => talk.grown(grown),
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
@@ -393,6 +405,25 @@ impl Conversation {
     fn say(&mut self, message: &HostMessage) {
         if let Err(error) = encode(message, &mut self.out) {
             tracing::error!(%error, "a message does not fit in a frame");
+        }
+    }
+
+    fn grow(&mut self, order: GrowOrder) {
+        if !self.grows_volumes {
+            let reason = "the pod's guest was started by an earlier version of the agent: its file system grows with the next \
+                          start of the pod";
+            return drop(order.answer.send(Err(reason.to_owned())));
+        }
+        let (volume, disk_bytes) = (order.volume.clone(), order.disk_bytes);
+        self.say(&HostMessage::GrowVolume(GrowVolume { volume: volume.clone(), disk_bytes }));
+        self.growing.insert(volume, order);
+    }
+
+    /// Who asked may have given up; what nobody asked for is passed over.
+    fn grown(&mut self, grown: guest::VolumeGrown) {
+        if let Some(order) = self.growing.remove(&grown.volume) {
+            let result = if grown.error.is_empty() { Ok(()) } else { Err(grown.error) };
+            let _ = order.answer.send(result);
         }
     }
 

@@ -20,6 +20,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         streams: GuestStreams::default(),
         inputs,
         files: watch::channel(Vec::new()).1,
+        growing: mpsc::channel(1).1,
         stop: stopped,
         started_at_ms: 1_000,
         start: None,

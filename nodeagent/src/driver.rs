@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
-use bulkhead_types::{GpuIntent, ObjectId, SriovInterface};
+use bulkhead_types::{GpuIntent, ObjectId, SriovInterface, VolumeOrder};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::error::{AgentError, At as _};
 use crate::host::Host;
-use crate::pod::{Launched, PodHandle, Vm, answers};
+use crate::pod::{Launched, PodHandle, Vm, answers, lost_volume_task};
 use crate::podio::Names;
 use crate::session::Order;
 use crate::vm::{console, process};
@@ -248,21 +248,36 @@ impl Driver {
                     }
                 }
                 Action::DeleteVolume { claim, volume } => self.delete_volume(claim, volume),
+                Action::VolumeTask { order, guest: None } => self.run_volume_task(order),
+                Action::VolumeTask { order, guest: Some((pod, _)) } => {
+                    let answer = lost_volume_task(&order);
+                    if !self.pod(pod).send(action) {
+                        self.handle(Input::VolumeTask(answer));
+                    }
+                }
                 Action::Note(note) => tracing::info!("{note}"),
                 Action::SetNics(nics) => _ = self.nics.send_replace(nics),
                 Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
-                Action::Prepare { ref pod } => self.pod(pod.id).send(action),
-                Action::StartVm(ref start) => self.pod(start.pod.id).send(action),
-                Action::PersistRecord(ref record) => self.pod(record.pod).send(action),
+                Action::Prepare { ref pod } => _ = self.pod(pod.id).send(action),
+                Action::StartVm(ref start) => _ = self.pod(start.pod.id).send(action),
+                Action::PersistRecord(ref record) => _ = self.pod(record.pod).send(action),
                 Action::ForgetRecord { pod }
                 | Action::UpdateFiles { pod, .. }
                 | Action::SetCpus { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
-                | Action::CleanUp { pod, .. } => self.pod(pod).send(action),
+                | Action::CleanUp { pod, .. } => _ = self.pod(pod).send(action),
             }
         }
         self.retire();
+    }
+
+    fn run_volume_task(&self, order: VolumeOrder) {
+        let (volumes, inputs) = (self.host.volumes(), self.inputs.clone());
+        tokio::spawn(async move {
+            // The loop has ended when nobody takes it; the next agent is asked again.
+            let _ = inputs.send(Input::VolumeTask(volumes.run(order, None).await)).await;
+        });
     }
 
     fn delete_volume(&self, claim: ObjectId, volume: Uuid) {

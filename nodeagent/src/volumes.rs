@@ -1,86 +1,87 @@
-//! The volumes of claims: files that outlive pods, guests and this agent.
+//! The volumes of claims, and their snapshots: what outlives pods, guests and this agent.
 //!
 //! ```text
-//!  <data>/volumes/<uuid>.img    a sparse file with an ext4 file system; made at its first use, deleted by name only
-//!  <data>/volumes/<uuid>.new    one that is being made
+//!  Volumes ── VolumeDriver ──┬── FileDriver   sparse files below the data directory
+//!     │                      └── FakeDriver   in memory, for tests; one suite (conformance) for both
+//!     └── online.rs   what is done while a guest has the volume: QEMU is paused for a copy, or grows the disk and the guest
+//!                     its file system
 //! ```
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+mod driver;
+#[cfg(test)]
+mod fake;
+mod file;
+mod online;
 
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bulkhead_types::{VolumeOrder, VolumeResult, VolumeTask};
 use uuid::Uuid;
 
-use crate::disk;
-use crate::image::{ImageError, create_volume};
+pub(crate) use driver::{Content, VolumeDriver, VolumeError};
+use file::FileDriver;
+pub(crate) use online::{GrowOrder, MachineCall, VolumePort};
 
-/// The volumes under a data directory.
+/// The volumes of this node.
 #[derive(Clone, Debug)]
-pub(crate) struct Volumes {
-    dir: PathBuf,
-}
+pub(crate) struct Volumes(Arc<dyn VolumeDriver>);
 
 impl Volumes {
+    /// Those below a data directory.
     pub(crate) fn new(data: &Path) -> Self {
-        Self { dir: data.join("volumes") }
+        Self(Arc::new(FileDriver::new(data)))
     }
 
-    /// The file of a volume.
-    pub(crate) fn path(&self, volume: Uuid) -> PathBuf {
-        self.dir.join(format!("{volume}.img"))
+    /// What makes and keeps them.
+    pub(crate) fn driver(&self) -> &dyn VolumeDriver {
+        &*self.0
     }
 
-    /// Removes a volume for good; one that is not there is fine.
+    /// Removes a volume or snapshot for good; one that is not there is fine.
     pub(crate) fn delete(&self, volume: Uuid) -> io::Result<()> {
-        let path = self.path(volume);
-        disk::remove_file(&path.with_extension("new"))?;
-        disk::remove_file(&path)?;
-        if self.dir.is_dir() { disk::sync_parent(&path) } else { Ok(()) }
+        self.0.delete_volume(volume)?;
+        self.0.delete_snapshot(volume)
+    }
+
+    /// Does what is wanted with a volume, beside the guest that has it if there is one.
+    pub(crate) async fn run(&self, order: VolumeOrder, guest: Option<VolumePort>) -> VolumeResult {
+        let done = match &guest {
+            Some(port) => online::run(self, &order, port).await,
+            None => {
+                let (driver, order) = (Arc::clone(&self.0), order);
+                let work = tokio::task::spawn_blocking(move || offline(&*driver, &order));
+                work.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+            }
+        };
+        let VolumeOrder { id, task, size_bytes, .. } = order;
+        match done {
+            // A file system grows in a guest only: what is in the file may be hostile to the host's tools.
+            Ok(()) => {
+                let done = task != VolumeTask::Expand || guest.is_some();
+                tracing::info!(%id, task = task.as_str(), volume = %order.volume, done, "volume task done");
+                VolumeResult { id, task, size_bytes, done, message: Default::default() }
+            }
+            Err(error) => {
+                let message = error.to_string();
+                tracing::warn!(%id, task = task.as_str(), volume = %order.volume, message, "volume task failed");
+                VolumeResult { id, task, size_bytes: 0, done: false, message: message.into() }
+            }
+        }
     }
 }
 
-/// Makes a volume with an empty file system, unless there is one: that is never touched. It is there whole or not at all.
-pub(crate) fn make_once(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
-    let failed = |action, error| ImageError::io(action, path, error);
-    if path.try_exists().map_err(|error| failed("look for", error))? {
-        return Ok(());
+/// Does it while no guest has the volume, or none that writes.
+fn offline(driver: &dyn VolumeDriver, order: &VolumeOrder) -> Result<(), VolumeError> {
+    let VolumeOrder { volume, source, size_bytes, .. } = *order;
+    match order.task {
+        VolumeTask::Expand => driver.expand_volume(volume, size_bytes),
+        VolumeTask::Snapshot => driver.create_snapshot(source, volume),
+        VolumeTask::Restore => driver.create_volume(volume, size_bytes, Content::Snapshot(source)),
+        VolumeTask::Clone => driver.create_volume(volume, size_bytes, Content::Volume(source)),
     }
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|error| failed("make the folder of", error))?;
-        disk::sync_parent(parent).map_err(|error| failed("make the folder of", error))?;
-    }
-    let fresh = path.with_extension("new");
-    disk::remove_file(&fresh).map_err(|error| failed("make", error))?;
-    create_volume(&fresh, size_bytes)?;
-    let finish = || {
-        File::open(&fresh)?.sync_all()?;
-        fs::rename(&fresh, path)?;
-        disk::sync_parent(path)
-    };
-    finish().map_err(|error| failed("make", error))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_volume_is_made_once_and_deleted_by_name() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let volumes = Volumes::new(dir.path());
-        let volume = Uuid::from_u128(7);
-        volumes.delete(volume).expect("nothing to delete is fine");
-        let path = volumes.path(volume);
-        make_once(&path, 16 << 20).expect("made; mkfs.ext4 is there");
-        let made = fs::read(&path).expect("a file system");
-        assert_eq!(made[0x438..0x43a], [0x53, 0xef], "the mark of ext4");
-        fs::write(&path, b"what a guest wrote").expect("written");
-        make_once(&path, 16 << 20).expect("there already");
-        assert_eq!(fs::read(&path).expect("read"), b"what a guest wrote");
-        let other = volumes.path(Uuid::from_u128(8));
-        fs::write(&other, b"another").expect("written");
-        volumes.delete(volume).expect("deleted");
-        volumes.delete(volume).expect("deleted twice");
-        assert!(!path.exists() && other.exists());
-    }
-}
+mod conformance;

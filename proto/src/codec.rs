@@ -112,6 +112,7 @@ fn items(command: &Command) -> usize {
     match command {
         Command::ReportPods { reports, .. } => reports.len(),
         Command::ReportVolumes { deleted, .. } => deleted.len(),
+        Command::ReportVolumeTasks { results, .. } => results.len(),
         Command::Deschedule { pods, .. } => pods.len(),
         Command::SetSriovNodeState { spec, status, .. } => {
             spec.interfaces.len().max(status.interfaces.len()).max(status.blocked.len())

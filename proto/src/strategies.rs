@@ -397,7 +397,7 @@ record!(/// Any intent.
 intent: Intent {
     node: object_id(), incarnation: any::<u64>(), generation: any::<u64>(), pods: vec(pod_intent(), 0..3),
     deleted_volumes: vec(deleted_volume(), 0..3), gpu: of(devices::gpu_intent()),
-    cpu_pools: of(cpu_pools()), nics: vec(sriov_interface(), 0..3),
+    cpu_pools: of(cpu_pools()), nics: vec(sriov_interface(), 0..3), volume_orders: vec(volume_order(), 0..3),
 });
 record!(/// Any usage of a container.
 container_usage: ContainerUsage { name: small(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>() });
@@ -411,4 +411,5 @@ agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
     deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()), images: rare(node_images()),
+    volume_results: vec(volume_result(), 0..3),
 });

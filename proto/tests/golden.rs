@@ -168,6 +168,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::descheduler_objects(),
         fixtures::elastic_quota_objects(),
         fixtures::cpu_objects(),
+        fixtures::snapshot_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

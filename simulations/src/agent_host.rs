@@ -9,7 +9,8 @@ use bulkhead_nodeagent_core::network::PodRange;
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS,
-    LABEL_NETWORKS, MemberId, NodeFacts, ObjectId, PodReport, Rare, Resources, StringMap, digest128,
+    LABEL_LOCAL_VOLUMES, LABEL_NETWORKS, MemberId, NodeFacts, ObjectId, PodReport, Rare, Resources,
+    StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -135,6 +136,9 @@ impl AgentHost {
         if self.number % 3 != 2 {
             labels.insert(SmolStr::new_static(LABEL_HOST_PORTS), SmolStr::new_static("true"));
         }
+        if self.number % 4 != 3 {
+            labels.insert(SmolStr::new_static(LABEL_LOCAL_VOLUMES), SmolStr::new_static("true"));
+        }
         if self.has_functions {
             labels.insert(SmolStr::new_static(LABEL_NETWORKS), SmolStr::new_static("true"));
         }
@@ -193,6 +197,7 @@ impl World {
         host.reported.clear();
         host.wake_us = None;
         host.busy_until_us.clear();
+        host.hypervisor.tasks.clear();
         host.agent = Some(Agent::new(host.config()));
         let vms = host.hypervisor.inventory();
         let (life, lease_until_ms) = (host.life, host.hypervisor.lease_until_ms);
@@ -287,8 +292,8 @@ impl World {
             Action::Note(note) => {
                 self.note(Host::Agent(number), "note", digest128(&note.to_string()), || note.to_string());
             }
-            // Simulated nodes keep nothing, so nothing is left of it.
-            Action::DeleteVolume { claim, .. } => self.tell_agent(number, Input::VolumeDeleted { claim }),
+            Action::DeleteVolume { claim, volume } => self.delete_volume(number, claim, volume),
+            Action::VolumeTask { order, guest } => self.begin_volume_task(number, order, guest),
             Action::SetGpuMode(gpu) => self.set_gpu_mode(number, gpu),
             // The NICs of simulated machines have as many functions as they have.
             Action::SetNics(_) => {}

@@ -15,6 +15,7 @@ use crate::invariants::{
     Verdict, Violation, acknowledged, autoscaling, binding, cpus, cron_jobs, daemon_set, delivery,
     descheduler, devices, digests, elastic, ensure, exactly_once, garbage, history, job_ends, jobs, ledger,
     node_pools, placement, ports, preemption, prefix, queues, rebuilt, revisions, rollout, stateful_set,
+    volumes,
 };
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
@@ -216,6 +217,7 @@ impl Chronicle {
         node_pools::check(&before, &self.state, transaction)?;
         descheduler::check(&before, transaction)?;
         elastic::check(&before, &self.state, transaction)?;
+        volumes::check(&before, transaction)?;
         stateful_set::check(&before, &self.state, transaction)?;
         daemon_set::check(&before, &self.state, transaction)?;
         job_ends::check(&before, &self.state, transaction, &self.well)?;

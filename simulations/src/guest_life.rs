@@ -1,7 +1,7 @@
 //! What an agent wants done on its node, done; and what guests do by themselves.
 
 use bulkhead_nodeagent_core::{Action, Input, StartVm, VmRecord};
-use bulkhead_types::{ObjectId, PodPhase, RestartPolicy, digest128};
+use bulkhead_types::{ObjectId, PodPhase, RestartPolicy, VolumeOrder, digest128};
 use smol_str::SmolStr;
 
 use crate::clock::Micros;
@@ -94,6 +94,12 @@ pub(crate) enum GuestEvent {
         pod: ObjectId,
         instance: u32,
     },
+    /// Something with a volume is done.
+    VolumeTask {
+        life: u32,
+        order: VolumeOrder,
+        guest: Option<(ObjectId, u32)>,
+    },
     /// Everything in the guest has ended, or was asked to.
     PowerOff {
         pod: ObjectId,
@@ -126,6 +132,7 @@ impl World {
             | Action::Report(_)
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
+            | Action::VolumeTask { .. }
             | Action::SetGpuMode(_)
             | Action::SetNics(_)
             | Action::Note(_) => return,
@@ -155,7 +162,7 @@ impl World {
     }
 
     /// A rate of failures: none once the faults are over.
-    fn failures(&self, permille: u64) -> u64 {
+    pub(crate) fn failures(&self, permille: u64) -> u64 {
         if self.phase == Phase::Safety { permille } else { 0 }
     }
 
@@ -194,6 +201,9 @@ impl World {
                 self.kill_guest(number, pod, instance);
             }
             GuestEvent::Clean { life, pod } if lives(life) => self.clean_guest(number, pod),
+            GuestEvent::VolumeTask { life, order, guest } if lives(life) => {
+                self.end_volume_task(number, order, guest);
+            }
             GuestEvent::Hello { pod, instance } => self.guest_speaks(number, pod, instance),
             GuestEvent::Begin { pod, instance, container } => {
                 self.container_begins(number, pod, instance, container);
@@ -243,7 +253,11 @@ impl World {
         let devices = devices::of_guest(&start.pod);
         let own = start.address.map(std::net::IpAddr::from);
         let addresses = start.pod.networks.iter().filter_map(|one| one.address).chain(own).collect();
+        let addresses = start.pod.networks.iter().filter_map(|one| one.address).collect();
+        let volumes = self.give_volumes(number, &start.pod);
+        let host = &mut self.agents[number as usize];
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
+        guest.volumes = volumes;
         guest.guard = guard;
         guest.devices = devices;
         guest.cpus = start.pod.cpus;

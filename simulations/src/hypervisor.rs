@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use bulkhead_nodeagent_core::{Guard, RecoveredVm, VmRecord};
 use bulkhead_types::{
     AllocatedDevice, Container, ContainerState, ContainerStatus, ContainerTermination, CpuSet, Name,
-    ObjectId, PodSpec, Resources, RestartPolicy, Shared,
+    ObjectId, PodSpec, Resources, RestartPolicy, Shared, VolumeOrder,
 };
 use smol_str::SmolStr;
+use uuid::Uuid;
 
 /// One guest's process.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Guest {
     pub cpus: Option<CpuSet>,
     /// Its addresses, on its node's network and in SR-IOV networks.
     pub addresses: Vec<std::net::IpAddr>,
+    /// The volumes of its claims.
+    pub volumes: Vec<Uuid>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,
     /// What ends it with the lease although the agent may be dead: a process of its own on the host.
@@ -54,6 +57,7 @@ impl Guest {
             devices: Vec::new(),
             cpus: None,
             addresses: Vec::new(),
+            volumes: Vec::new(),
             unique,
             guard,
             started_at_ms,
@@ -174,6 +178,10 @@ pub(crate) struct Hypervisor {
     pub records: BTreeMap<ObjectId, VmRecord>,
     /// The agent's lease, as it wrote it down; lost with the machine's boot.
     pub lease_until_ms: Option<u64>,
+    /// The sizes of volumes and snapshots, in bytes, by what their files are named by.
+    pub volumes: BTreeMap<Uuid, u64>,
+    /// What the agent does with them now, by what it is for; ends with the agent.
+    pub tasks: BTreeMap<ObjectId, VolumeOrder>,
 }
 
 impl Hypervisor {

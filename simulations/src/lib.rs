@@ -57,6 +57,7 @@ mod snapshot_transfer;
 pub mod timeline;
 mod trace;
 mod usage;
+mod volumes;
 mod watching;
 mod workload;
 mod workload_sets;

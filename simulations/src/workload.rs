@@ -12,6 +12,7 @@ mod policies;
 mod ports;
 mod queues;
 mod scoring;
+mod volumes;
 
 pub(crate) use devices::AVOIDED;
 #[cfg(test)]
@@ -176,6 +177,14 @@ impl Workload {
             }
             if rng.chance(options.elastic_permille) {
                 return Some(elastic::command(rng));
+            }
+        }
+        if options.volumes_permille > 0 {
+            if let Some(first) = volumes::level(state) {
+                return Some(first);
+            }
+            if rng.chance(options.volumes_permille) {
+                return Some(volumes::command(rng, state));
             }
         }
         if options.queues_permille == 0 {

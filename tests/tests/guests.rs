@@ -449,11 +449,65 @@ fn containers_have_the_rights_that_they_are_given() {
 
 /// A pod of one run that uses the claim `data`.
 fn data_pod(name: &str, script: &str) -> String {
+    claim_pod(name, "data", script)
+}
+
+/// The same with another claim.
+fn claim_pod(name: &str, claim: &str, script: &str) -> String {
     let mounted = pod(name, "Never", &[], script).replace(
         "      resources:\n",
         "      volumeMounts: [{name: data, mountPath: /data}]\n      resources:\n",
     );
-    mounted + "  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]\n"
+    mounted + &format!("  volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]\n")
+}
+
+/// Grows the claim `data` under a guest that has it, and takes a snapshot of it.
+fn grow_and_snapshot(fleet: &Fleet, claim: &str) {
+    let run = |script: &str| {
+        let words = ["exec", "reader", "--", "/bin/busybox", "sh", "-c", script];
+        fleet.cluster.cli().run(&words).stdout.trim().to_owned()
+    };
+    let blocks = || run("/bin/busybox stat -f -c %b /data").parse::<u64>().unwrap_or_default();
+    let before = blocks();
+    fleet.apply(&claim.replace("32Mi", "96Mi"));
+    let field = |kind: &str, name: &str, path: &str| {
+        fleet.cluster.cli().object(kind, name).and_then(|object| object.pointer(path).cloned())
+    };
+    wait::until_true("the claim's size", CHANGE_SECONDS, || {
+        field("pvc", "data", "/status/capacity/storage") == Some("96Mi".into())
+    });
+    let after = blocks();
+    assert!(before > 0 && after > 2 * before, "{before} blocks, then {after}");
+    assert_eq!(field("pvc", "data", "/status/conditions"), None);
+    run("echo later > /data/later; /bin/busybox sync");
+    fleet.apply(
+        "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata: {name: snap}\n\
+         spec: {source: {persistentVolumeClaimName: data}}\n",
+    );
+    wait::until_true("the snapshot", CHANGE_SECONDS, || {
+        field("vs", "snap", "/status/readyToUse") == Some(true.into())
+    });
+    assert_eq!(field("vs", "snap", "/status/restoreSize"), Some("96Mi".into()));
+    run("echo after > /data/after");
+}
+
+/// A claim of the snapshot has what there was, in a pod of its own.
+fn restore(fleet: &Fleet) {
+    fleet.apply(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: restored}\n\
+         spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 96Mi}}, \
+         dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: snap}}\n",
+    );
+    fleet.apply(&claim_pod(
+        "restored",
+        "restored",
+        "/bin/busybox cat /data/note /data/later; /bin/busybox ls /data",
+    ));
+    fleet.await_pod("restored", BOOT_SECONDS, &["\"phase\":\"Succeeded\""]);
+    assert_eq!(fleet.logs(&["restored"]), "kept\nlater\nlater\nnote\n");
+    fleet.delete(&["pod", "restored"]);
+    fleet.delete(&["pvc", "restored"]);
+    fleet.delete(&["vs", "snap"]);
 }
 
 #[test]
@@ -478,15 +532,20 @@ fn a_volume_outlives_its_pod() {
     // Somebody takes the data away: nothing empty takes its place, and all goes on once it is back.
     let aside = fleet.cluster.dir().join("aside.img");
     std::fs::rename(volume, &aside).expect("moved away");
-    fleet.apply(&data_pod("reader", "/bin/busybox cat /data/note; /bin/busybox stat -c %a /data"));
+    let waits = "while [ ! -e /data/after ]; do /bin/busybox sleep 1; done";
+    let script = format!("/bin/busybox cat /data/note; /bin/busybox stat -c %a /data; {waits}");
+    fleet.apply(&data_pod("reader", &script));
     fleet.await_pod("reader", CHANGE_SECONDS, &["VolumeMissing", "PersistentVolumeClaim data was in use"]);
     assert!(volumes().is_empty(), "{:?}", volumes());
     std::fs::rename(&aside, volume).expect("moved back");
+    fleet.await_pod("reader", BOOT_SECONDS, &["\"phase\":\"Running\""]);
+    grow_and_snapshot(&fleet, claim);
     fleet.await_pod("reader", BOOT_SECONDS, &["\"phase\":\"Succeeded\""]);
     assert_eq!(fleet.logs(&["reader"]), "kept\n750\n");
     let claims = fleet.cluster.cli().run(&["get", "pvc"]).stdout;
-    assert!(["data", "Bound", "node-1", "32Mi", "RWO"].iter().all(|word| claims.contains(word)), "{claims}");
+    assert!(["data", "Bound", "node-1", "96Mi", "RWO"].iter().all(|word| claims.contains(word)), "{claims}");
 
+    restore(&fleet);
     fleet.delete(&["pod", "reader"]);
     fleet.delete(&["pvc", "data"]);
     wait::until_true("no volume left", CHANGE_SECONDS, || volumes().is_empty());

@@ -121,6 +121,7 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::PodGroup(_)
         | Object::Queue(_)
         | Object::ElasticQuotaTree(_)
+        | Object::VolumeSnapshot(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)

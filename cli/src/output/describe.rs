@@ -29,6 +29,7 @@ use bulkhead_types::{
     ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
+pub(crate) use claims::snapshot_cells;
 pub(crate) use elastic_quotas::{ELASTIC_COLUMNS, elastic_rows};
 pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
 pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
@@ -175,19 +176,22 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::ElasticQuotaTree(o) => elastic_quotas::tree(&mut page, o),
         Object::LimitRange(o) => quotas::limit_range(&mut page, o),
         Object::DeviceClass(o) => device::class(&mut page, &o.spec),
-        Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
         Object::SriovNetworkNodePolicy(o) => sriov::policy(&mut page, &o.spec),
         Object::SriovNetwork(o) => sriov::network(&mut page, &o.spec, true),
         Object::SriovIBNetwork(o) => sriov::network(&mut page, &o.spec.as_network(), false),
         Object::SriovNetworkNodeState(o) => sriov::state(&mut page, o),
         Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
-        Object::ControllerRevision(o) => {
-            page.line("Revision", o.revision.to_string());
-            template(&mut page, &o.template);
-        }
+        Object::VolumeSnapshot(o) => claims::snapshot(&mut page, o),
+        Object::ControllerRevision(o) => revision(&mut page, o),
+        Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
     }
     events(&mut page, history);
     page.text
+}
+
+fn revision(page: &mut Page, revision: &bulkhead_types::ControllerRevision) {
+    page.line("Revision", revision.revision.to_string());
+    template(page, &revision.template);
 }
 
 fn events(page: &mut Page, history: &[v1::HistoryEntry]) {

@@ -102,6 +102,7 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::PodGroup, _) => &["NAME", "STATUS", "MIN MEMBER", "PLACED", "PENDING", "QUEUE", "AGE"],
         (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
         (Kind::NodePool | Kind::NodeOperation | Kind::DeschedulerPolicy, _) => node_pools::header(kind),
+        (Kind::VolumeSnapshot, _) => &["NAME", "READYTOUSE", "SOURCEPVC", "RESTORESIZE", "NODE", "AGE"],
         (Kind::ElasticQuotaTree, _) => &["NAME", "LEVELS", "NAMESPACES", "USED/MAX", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
@@ -129,6 +130,12 @@ fn claim(claim: &PersistentVolumeClaim) -> Vec<String> {
     let (mode, class) = (claim.spec.access_mode.short(), claim.spec.storage_class.as_str());
     let age = age(claim.meta.created_at_ms);
     vec![phase.to_owned(), node_name.to_string(), capacity, mode.to_owned(), class.to_owned(), age]
+}
+
+/// The cells of a node's devices after its name.
+fn slice(slice: &bulkhead_types::ResourceSlice) -> Vec<String> {
+    let figures = [slice.devices.len(), slice.cordoned.len()].map(|figure| figure.to_string());
+    [figures.to_vec(), vec![age(slice.meta.created_at_ms)]].concat()
 }
 
 /// An object's row.
@@ -172,10 +179,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
             let resource = o.spec.extended_resource_name.to_string();
             (vec![resource, or_none(shared), age(o.meta.created_at_ms)], vec![])
         }
-        Object::ResourceSlice(o) => {
-            let figures = [o.devices.len(), o.cordoned.len()].map(|figure| figure.to_string());
-            ([figures.to_vec(), vec![age(o.meta.created_at_ms)]].concat(), vec![])
-        }
+        Object::ResourceSlice(o) => (slice(o), vec![]),
         Object::SriovNetworkNodePolicy(o) => (sriov::policy(o), vec![]),
         Object::SriovNetwork(o) => (sriov::network(&o.meta, &o.spec), vec![]),
         Object::SriovIBNetwork(o) => (sriov::network(&o.meta, &o.spec.as_network()), vec![]),
@@ -186,6 +190,7 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::NodePool(o) => (node_pools::pool(o), vec![]),
         Object::DeschedulerPolicy(o) => (node_pools::descheduler(o), vec![]),
         Object::NodeOperation(o) => (node_pools::operation(o), vec![]),
+        Object::VolumeSnapshot(o) => (super::describe::snapshot_cells(o), vec![]),
         Object::ElasticQuotaTree(o) => (elastic_quotas::tree(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),
         Object::Profile(o) => (vec![o.spec.rules.len().to_string(), age(o.meta.created_at_ms)], vec![]),

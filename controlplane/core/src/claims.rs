@@ -16,8 +16,8 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::State;
 use crate::placement::Misfit;
+use crate::{State, snapshots};
 
 /// Where the claims of a pod let it be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,12 @@ pub(crate) fn place(state: &State, namespace: Option<&Name>, spec: &PodSpec) -> 
             ));
         }
         place.claims.push(claim.meta.id);
-        let Some(node) = node.filter(|_| *phase == ClaimPhase::Bound) else { continue };
+        let pin = match node.filter(|_| *phase == ClaimPhase::Bound) {
+            Some(node) => Some((node, node_name.clone())),
+            // It is to be where its source is.
+            None => snapshots::source_place(state, claim)?,
+        };
+        let Some((node, node_name)) = pin else { continue };
         match &place.pinned {
             Some(pinned) if pinned.node != node => {
                 return Err(format!(
@@ -128,7 +133,7 @@ pub(crate) fn place(state: &State, namespace: Option<&Name>, spec: &PodSpec) -> 
             }
             Some(_) => {}
             None => {
-                let (node_name, claim) = (node_name.clone(), claim.meta.name.clone());
+                let claim = claim.meta.name.clone();
                 place.pinned = Some(Pinned { node, node_name, claim });
             }
         }
@@ -154,8 +159,14 @@ pub(crate) fn live_users<'a>(
     state.users_of(&reference).filter(|pod| !pod.status.phase.is_terminal())
 }
 
-/// The claim's status once it is on a node.
+/// Whether a claim's volume has to stay: a pod has it, or something is still to be copied of it.
+pub(crate) fn is_in_use(state: &State, claim: &PersistentVolumeClaim) -> bool {
+    live_users(state, claim).next().is_some() || snapshots::is_source(state, claim)
+}
+
+/// The claim's status once it is on a node. One that is made of something has the size of that at first.
 pub(crate) fn bound(
+    state: &State,
     claim: &PersistentVolumeClaim,
     node: &Node,
     cluster_id: Uuid,
@@ -164,9 +175,10 @@ pub(crate) fn bound(
         phase: ClaimPhase::Bound,
         node: Some(node.meta.id),
         node_name: SmolStr::new(node.meta.name.as_str()),
-        capacity_bytes: claim.spec.storage_bytes,
+        capacity_bytes: snapshots::source_bytes(state, claim).unwrap_or(claim.spec.storage_bytes),
         volume: claim.meta.id.uid(cluster_id),
         first_used_at_ms: Rare::NONE,
+        progress: Rare::NONE,
     }
 }
 

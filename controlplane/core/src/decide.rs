@@ -33,6 +33,7 @@ mod quota;
 mod reconcilers;
 mod rollout;
 mod scoring;
+mod snapshots;
 mod specs;
 mod vertical;
 
@@ -251,6 +252,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::RegisterNode { .. }
         | Command::ReportPods { .. }
         | Command::ReportVolumes { .. }
+        | Command::ReportVolumeTasks { .. }
         | Command::ReportDevices { .. }
         | Command::ReportImages { .. }
         | Command::SetSriovNodeState { .. }
@@ -287,6 +289,9 @@ fn decide_nodes(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         }
         Command::ReportVolumes { node, incarnation, deleted } => {
             claims::report(state, *node, *incarnation, deleted, emit)
+        }
+        Command::ReportVolumeTasks { node, incarnation, results } => {
+            snapshots::report(state, *node, *incarnation, results, emit)
         }
         Command::ReportDevices { node, incarnation, report } => {
             devices::report(state, *node, *incarnation, report, emit)

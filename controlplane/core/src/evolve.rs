@@ -322,7 +322,7 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
         NodePool NodeOperation DeschedulerPolicy
-        ElasticQuotaTree
+        ElasticQuotaTree VolumeSnapshot
     }
 }
 
@@ -402,6 +402,7 @@ fn changed_status(state: &State, id: ObjectId, status: &ObjectStatus) -> Object 
         (Object::PodGroup(o), ObjectStatus::PodGroup(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Queue(o), ObjectStatus::Queue(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Department(o), ObjectStatus::Department(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::VolumeSnapshot(o), ObjectStatus::VolumeSnapshot(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::ElasticQuotaTree(o), ObjectStatus::ElasticQuotaTree(s)) => {
             Arc::make_mut(o).status = s.clone();
         }

@@ -11,8 +11,8 @@ use bulkhead_types::{
 };
 use uuid::Uuid;
 
-use crate::claims::live_users;
-use crate::{Change, ChangeType, State, cpus, devices, owned_pod};
+use crate::claims::is_in_use;
+use crate::{Change, ChangeType, State, cpus, devices, owned_pod, snapshots};
 
 /// What should run on a node now; `None` when there is no such node.
 #[must_use]
@@ -22,18 +22,22 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let mut room = RESOLVED_NODE_BYTES_MAX;
     let pods = state.pods_on(node).map(|pod| pod_intent(state, pod, cluster_id, &mut room)).collect();
     let ends = |claim: &&Arc<PersistentVolumeClaim>| {
-        claim.meta.is_deleting()
-            && claim.reclaimed_by().is_some()
-            && live_users(state, claim).next().is_none()
+        claim.meta.is_deleting() && claim.reclaimed_by().is_some() && !is_in_use(state, claim)
     };
     let deleted = state.claims_on(node).filter(ends).take(ITEMS_MAX);
     let deleted = deleted.map(|claim| DeletedVolume { id: claim.meta.id, uid: claim.status.volume });
+    let ending = snapshots::ending_on(state, node);
+    let ending =
+        ending.map(|one| DeletedVolume { id: one.meta.id, uid: snapshots::file_of(one, cluster_id) });
+    let mut deleted_volumes: Vec<_> = deleted.chain(ending).collect();
+    deleted_volumes.sort_unstable_by_key(|one| one.id);
+    deleted_volumes.truncate(ITEMS_MAX);
     let gpu = state.nodes().get(node).and_then(|node| devices::gpu_intent(state, node));
-    let deleted_volumes = deleted.collect();
     let cpu_pools = cpus::pools(state, node);
     let nics = state.sriov_state_of(node).map(|nics| nics.spec.interfaces.clone()).unwrap_or_default();
+    let volume_orders = snapshots::orders(state, node, cluster_id);
     let generation = state.revision();
-    Some(Intent { node, incarnation, generation, pods, deleted_volumes, gpu, cpu_pools, nics })
+    Some(Intent { node, incarnation, generation, pods, deleted_volumes, gpu, cpu_pools, nics, volume_orders })
 }
 
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
@@ -71,12 +75,13 @@ fn is_batch(state: &State, pod: &Pod) -> bool {
     state.feature_level() >= NUMA_LEVEL && QosClass::of(&pod.meta.labels) == Some(QosClass::Be)
 }
 
-/// The volumes of a pod's claims.
+/// The volumes of a pod's claims. One that is still to be made of its source is left out: no guest may have it before.
 fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
     let claims = pod.spec.claims().filter_map(|name| {
-        let claim = state.claim(pod.meta.namespace.as_ref(), name)?;
+        let claim = state.claim(pod.meta.namespace.as_ref(), name).filter(|claim| !claim.awaits_source())?;
         let PersistentVolumeClaimStatus { volume, capacity_bytes, .. } = claim.status;
-        let used = claim.status.first_used_at_ms.get().is_some();
+        // What was made of a source is data from its beginning.
+        let used = claim.status.first_used_at_ms.get().is_some() || claim.source.get().is_some();
         Some(ClaimIntent { claim_name: name.clone(), uid: volume, size_bytes: capacity_bytes, used })
     });
     claims.collect()
@@ -134,6 +139,16 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         {
             present.bound_node().into_iter().collect()
         }
+        // It shall grow, or has something now that its pods wait for.
+        (Object::PersistentVolumeClaim(present), Some(Object::PersistentVolumeClaim(former)))
+            if present.spec != former.spec
+                || present.status.progress != former.status.progress
+                || present.status.capacity_bytes != former.status.capacity_bytes =>
+        {
+            present.bound_node().into_iter().collect()
+        }
+        // It is to be taken or deleted, or nothing holds its claim any more.
+        (Object::VolumeSnapshot(snapshot), _) => snapshots::node_of(state, snapshot).into_iter().collect(),
         // A device of a pod may be gone, or be there again.
         (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) || has_mode(state, slice.node) => {
             vec![slice.node]

@@ -13,6 +13,7 @@ use crate::State;
 use crate::claims::is_misplaced;
 use crate::placement::check_room;
 use crate::quota::exceeded_sums;
+use crate::snapshots::{is_contradictory, lacks_source};
 use crate::state::{NodeUsage, QuotaIndex};
 
 /// Something that must never be.
@@ -38,6 +39,12 @@ pub enum Violation {
     JobCounts(ObjectId),
     /// A pod has a claim that is not on its node, or that is another pod's alone.
     Claim(ObjectId),
+    /// A bound claim waits for its copy of something that is not there, or not on its node.
+    VolumeSource(ObjectId),
+    /// A snapshot is ready where no node keeps it, or is kept and not ready.
+    Snapshot(ObjectId),
+    /// Which snapshots and claims are still to be copied of what is kept wrongly.
+    Copies,
     /// Who is near whom is counted wrongly.
     Vicinity,
     /// Who holds which device is kept wrongly.
@@ -114,6 +121,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     }
     check_objects(state, &mut violations);
     check_pods(state, &mut violations);
+    check_volumes(state, &mut violations);
     let wrong = state.jobs().iter().filter(|job| !counts_agree(state, job));
     violations.extend(wrong.map(|job| Violation::JobCounts(job.meta.id)));
     if state.devices != state.devices_from_scratch() {
@@ -255,6 +263,17 @@ fn check_objects(state: &State, violations: &mut Vec<Violation>) {
         if namespace.is_some_and(|ns| state.find(Kind::Namespace, None, ns).is_none()) {
             violations.push(Violation::DanglingNamespace(reference));
         }
+    }
+}
+
+/// What a copy is still to be made of is there, and what is known of copies is what there is.
+fn check_volumes(state: &State, violations: &mut Vec<Violation>) {
+    let claims = state.persistent_volume_claims().iter().filter(|claim| lacks_source(state, claim));
+    violations.extend(claims.map(|claim| Violation::VolumeSource(claim.meta.id)));
+    let wrong = state.volume_snapshots().iter().filter(|snapshot| is_contradictory(state, snapshot));
+    violations.extend(wrong.map(|snapshot| Violation::Snapshot(snapshot.meta.id)));
+    if !state.copies_are_right() {
+        violations.push(Violation::Copies);
     }
 }
 

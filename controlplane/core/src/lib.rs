@@ -48,6 +48,7 @@ pub mod reconcile;
 pub mod replica;
 pub mod schedule;
 pub mod server;
+mod snapshots;
 mod state;
 pub mod vertical;
 pub mod watch;

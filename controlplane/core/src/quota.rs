@@ -13,7 +13,10 @@ mod sums;
 
 use std::sync::Arc;
 
-use bulkhead_types::{Kind, Measure, Name, Object, ObjectRef, Pod, QuotaAmounts, Rejection, RejectionCode};
+use bulkhead_types::{
+    Kind, Measure, Name, Object, ObjectRef, PersistentVolumeClaim, Pod, QuotaAmounts, Rejection,
+    RejectionCode,
+};
 
 use crate::State;
 use crate::admission::{admit, check_namespace_defaults, has_namespace_defaults};
@@ -76,6 +79,28 @@ impl<'a> Ledger<'a> {
             }
             _ => self.charge(&object.object_ref(), &Charge::of(object, self.classes())),
         }
+    }
+
+    /// Charges what a claim takes more than it has.
+    ///
+    /// # Errors
+    /// As [`Self::take`], and when a LimitRange does not allow the size.
+    pub(crate) fn grow_claim(
+        &mut self,
+        present: &PersistentVolumeClaim,
+        wanted: &PersistentVolumeClaim,
+    ) -> Result<(), Rejection> {
+        if self.is_unlimited() {
+            return Ok(());
+        }
+        pod::check_claim(self.state, wanted)?;
+        let more = wanted.spec.storage_bytes.saturating_sub(present.spec.storage_bytes);
+        let reference = ObjectRef {
+            kind: Kind::PersistentVolumeClaim,
+            namespace: present.meta.namespace.clone(),
+            name: present.meta.name.clone(),
+        };
+        self.charge(&reference, &Charge::of_growth(present.spec.storage_class, more))
     }
 
     /// Charges a pod as it would come to be, before profiles and defaults.

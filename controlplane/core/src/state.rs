@@ -24,7 +24,7 @@ use bulkhead_types::{
     ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodGroupKey,
     PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision, Secret,
     SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet,
-    VerticalPodAutoscaler, digest128,
+    VerticalPodAutoscaler, VolumeSnapshot, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -91,6 +91,7 @@ pub struct State {
     pub(crate) node_pools: Table<NodePool>,
     pub(crate) node_operations: Table<NodeOperation>,
     pub(crate) descheduler_policies: Table<DeschedulerPolicy>,
+    pub(crate) volume_snapshots: Table<VolumeSnapshot>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
@@ -199,6 +200,31 @@ impl State {
     /// The claims that are bound to a node, in id order.
     pub fn claims_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<PersistentVolumeClaim>> + '_ {
         self.index.claims_on(node).filter_map(|id| self.persistent_volume_claims.get(id))
+    }
+
+    /// A snapshot by name.
+    #[must_use]
+    pub fn volume_snapshot(&self, namespace: Option<&Name>, name: &str) -> Option<&Arc<VolumeSnapshot>> {
+        let id = self.find(Kind::VolumeSnapshot, namespace, &Name::new(name).ok()?)?;
+        self.volume_snapshots.get(id)
+    }
+
+    /// The snapshots that are ready on a node, in id order.
+    pub fn snapshots_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<VolumeSnapshot>> + '_ {
+        self.index.snapshots_on(node).filter_map(|id| self.volume_snapshots.get(id))
+    }
+
+    /// The snapshots of a claim that are not ready yet, and the bound claims that are still to be made of an object; in id
+    /// order, whether or not that object is there.
+    pub(crate) fn copies_of(&self, source: &ObjectRef) -> impl Iterator<Item = ObjectId> + use<> {
+        self.index.copies_of(source).into_iter()
+    }
+
+    /// Whether what is known of snapshots' nodes and of copies is what follows from the objects.
+    pub(crate) fn copies_are_right(&self) -> bool {
+        let snapshots = self.volume_snapshots.iter().cloned().map(Object::VolumeSnapshot);
+        let claims = self.persistent_volume_claims.iter().cloned().map(Object::PersistentVolumeClaim);
+        self.index.copies_agree(snapshots.chain(claims))
     }
 
     /// The claims of a namespace from a name on, in name order.

@@ -2,12 +2,13 @@
 
 use crate::message::{check_enum, check_length};
 pub use crate::stream::{StreamClosed, StreamCredit, StreamData, StreamEnd, StreamOpened, StreamPart};
+pub use crate::volume::VolumeGrown;
 use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 30")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -50,6 +51,9 @@ pub enum GuestMessage {
     /// A stream is over.
     #[prost(message, tag = "12")]
     StreamClosed(StreamClosed),
+    /// What came of a GrowVolume.
+    #[prost(message, tag = "30")]
+    VolumeGrown(VolumeGrown),
 }
 
 /// Answers the host's Hello.
@@ -86,6 +90,9 @@ pub struct Hello {
     /// It knows how to attach, and to read log files; guests of earlier versions do not.
     #[prost(bool, tag = "80")]
     pub attach: bool,
+    /// It knows GrowVolume; guests of earlier versions do not.
+    #[prost(bool, tag = "70")]
+    pub grows_volumes: bool,
 }
 
 /// Kubernetes' three container states.
@@ -299,6 +306,7 @@ impl GuestMessage {
             Self::Usage(m) => check_length("Usage.container", &m.container, NAME_LENGTH_MAX),
             Self::StreamData(m) => m.validate(),
             Self::StreamClosed(m) => m.validate(),
+            Self::VolumeGrown(m) => m.validate(),
             Self::Pong(_) | Self::StreamOpened(_) | Self::StreamCredit(_) => Ok(()),
             Self::Stopping(m) => {
                 check_length("Stopping.reason", &m.reason, NAME_LENGTH_MAX)?;

@@ -1,7 +1,7 @@
 //! Volumes: what the host says of them, and the files that it puts in.
 
 use crate::message::{check_enum, check_length};
-use crate::{DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
+use crate::{DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Kinds of volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -50,6 +50,28 @@ pub struct MountConfig {
     /// The container cannot write.
     #[prost(bool, tag = "4")]
     pub read_only: bool,
+}
+
+/// A volume whose file system shall fill its disk, which has grown.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GrowVolume {
+    /// Which volume.
+    #[prost(string, tag = "1")]
+    pub volume: String,
+    /// What the disk has now, in bytes: the guest's kernel may not know it yet.
+    #[prost(uint64, tag = "2")]
+    pub disk_bytes: u64,
+}
+
+/// What came of a [`GrowVolume`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VolumeGrown {
+    /// Which volume.
+    #[prost(string, tag = "1")]
+    pub volume: String,
+    /// Why the file system has not its size; empty when it has.
+    #[prost(string, tag = "2")]
+    pub error: String,
 }
 
 /// Files of one volume, all of them over one or several messages.
@@ -116,6 +138,21 @@ impl VolumeFiles {
             return Ok(());
         }
         Err(DecodeError::Invalid { field: "VolumeFile.path", reason: "is no plain path".into() })
+    }
+}
+
+impl GrowVolume {
+    /// Checks what the guest relies on.
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_volume_name("GrowVolume.volume", &self.volume)
+    }
+}
+
+impl VolumeGrown {
+    /// Checks every bound.
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_volume_name("VolumeGrown.volume", &self.volume)?;
+        check_length("VolumeGrown.error", &self.error, TEXT_LENGTH_MAX)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bulkhead_types::{AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles};
+use bulkhead_types::{
+    AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles, VolumeOrder,
+};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -82,6 +84,15 @@ pub enum Action {
         claim: ObjectId,
         /// What its file is named by.
         volume: Uuid,
+    },
+    /// Do something with a volume. What is done already is fine. Answer, always and once: `VolumeTask`. Concerns no pod but
+    /// the one that has the volume.
+    VolumeTask {
+        /// What.
+        order: VolumeOrder,
+        /// The pod whose running guest has the volume that is to grow, or to be copied, and which of its guests; no guest has
+        /// it when there is none, and none gets it before the answer.
+        guest: Option<(ObjectId, u32)>,
     },
     /// Tell all guards until when the lease runs, and remember it for `Recovered`. Need not survive a crash of the machine.
     PersistLease {

@@ -12,6 +12,7 @@ use crate::devices::DeviceNews;
 use crate::images::ImageNews;
 use crate::pod::{Cause, Env, Exit, Pod};
 use crate::session::Session;
+use crate::volume_tasks::{Holder, Tasks};
 use crate::volumes::Deletions;
 use crate::{Action, AgentConfig, Input, Note, RecoveredVm};
 
@@ -30,6 +31,8 @@ pub struct Agent {
     pods: BTreeMap<ObjectId, Pod>,
     /// Volumes that are to be deleted.
     deletions: Deletions,
+    /// What else is to be done with volumes.
+    tasks: Tasks,
     /// What is to be told of the machine's devices.
     devices: DeviceNews,
     /// The same of its images.
@@ -56,6 +59,7 @@ impl Agent {
             session: Session::new(),
             pods: BTreeMap::new(),
             deletions: Deletions::default(),
+            tasks: Tasks::default(),
             devices: DeviceNews::default(),
             images: ImageNews::default(),
             nics: None,
@@ -84,6 +88,7 @@ impl Agent {
                 }
             }
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
+            Input::VolumeTask(result) => self.tasks.answered(now_ms, self.config.retry_ms, result),
             Input::Devices(devices) => self.devices.set(devices),
             Input::Images(images) => self.images.set(images),
             Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
@@ -103,6 +108,7 @@ impl Agent {
         if self.session.give_up_ms().is_some_and(|at| now_ms >= at) {
             self.rejoin();
         }
+        self.tasks.step(now_ms, &self.holders(), &mut self.actions);
         self.step_all(now_ms);
         let held = self.volumes_held();
         self.deletions.step(now_ms, self.config.retry_ms, &held, &mut self.actions);
@@ -122,12 +128,14 @@ impl Agent {
         let pods = self.pods.values().filter_map(Pod::deadline_ms);
         let lease = self.session.lease_until_ms().filter(|_| !self.lease_end_handled);
         let changes = self.session.changes_due_ms().and_then(|earliest| {
-            let others = (self.deletions.has_news() || self.devices.has_news()).then_some(earliest);
+            let has_news = self.deletions.has_news() || self.tasks.has_news() || self.devices.has_news();
+            let others = has_news.then_some(earliest);
             let due = self.pods.values().filter_map(Pod::report_due_ms).chain(others).min()?;
             Some(due.max(earliest))
         });
         pods.chain(lease)
             .chain(self.deletions.deadline_ms(&self.volumes_held()))
+            .chain(self.tasks.deadline_ms(&self.holders()))
             .chain(changes)
             .chain(self.session.heartbeat_due_ms())
             .chain(self.session.give_up_ms())
@@ -169,9 +177,20 @@ impl Agent {
         self.pods.values().filter_map(Pod::held).fold(Resources::ZERO, Resources::plus)
     }
 
-    /// The volumes that guests have.
+    /// The volumes that guests have, or with which something is being done.
     fn volumes_held(&self) -> BTreeSet<Uuid> {
-        self.pods.values().flat_map(Pod::volumes_held).copied().collect()
+        let mut held = self.tasks.busy();
+        held.extend(self.pods.values().flat_map(Pod::volumes_held));
+        held
+    }
+
+    /// Which guest has which volume.
+    fn holders(&self) -> BTreeMap<Uuid, Holder> {
+        let of_pod = |pod: &Pod| {
+            let holder = Holder { pod: pod.id, instance: pod.instance(), speaks: pod.speaks() };
+            pod.volumes_held().iter().map(move |volume| (*volume, holder)).collect::<Vec<_>>()
+        };
+        self.pods.values().flat_map(of_pod).collect()
     }
 
     fn recover(&mut self, now_ms: u64, vms: &[RecoveredVm], lease_until_ms: Option<u64>) {
@@ -214,6 +233,7 @@ impl Agent {
         self.intent_is_fresh = false;
         self.devices.forget_reports();
         self.images.forget_reports();
+        self.tasks.forget_reports();
         self.pods.values_mut().for_each(Pod::forget_reports);
     }
 
@@ -236,6 +256,7 @@ impl Agent {
         self.generation = intent.generation;
         self.intent_is_fresh = true;
         self.deletions.set(&intent.deleted_volumes);
+        self.tasks.set(&intent.volume_orders);
         self.actions.extend(self.devices.want(intent.gpu.as_ref()).map(Action::SetGpuMode));
         if self.nics.as_ref() != Some(&intent.nics) {
             self.nics = Some(intent.nics.clone());
@@ -336,6 +357,7 @@ impl Agent {
         let guests = pods.values().filter(|pod| pod.held().is_some()).count();
         let allocatable = self.config.allocatable;
         let volumes = pods.values().flat_map(Pod::volumes_held).copied().collect();
+        let busy = self.tasks.busy();
         let dying = pods.values().any(Pod::is_unique_and_dying);
         let mut env = self.env(now_ms);
         // What was killed by the end of a lease may be wanted anew here, under another key: it must not meet itself.
@@ -345,6 +367,7 @@ impl Agent {
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
         env.volumes = volumes;
         env.addresses = pods.values().filter_map(Pod::address).collect();
+        env.busy = busy;
         pods.values_mut().for_each(|pod| pod.step(&mut env));
         self.pods = pods;
     }
@@ -363,6 +386,7 @@ impl Agent {
             free_slots: 0,
             volumes: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            busy: BTreeSet::new(),
             actions: &mut self.actions,
         }
     }
@@ -372,8 +396,10 @@ impl Agent {
         let heartbeat = self.session.heartbeat_due_ms().is_some_and(|due| now_ms >= due);
         let may_send = self.session.changes_due_ms().is_some_and(|due| now_ms >= due);
         let changed = |pod: &Pod| pod.report_due_ms().is_some_and(|due| due <= now_ms);
-        let has_news =
-            self.deletions.has_news() || self.devices.has_news() || self.pods.values().any(changed);
+        let has_news = self.deletions.has_news()
+            || self.tasks.has_news()
+            || self.devices.has_news()
+            || self.pods.values().any(changed);
         if !(heartbeat || (may_send && has_news)) {
             return;
         }
@@ -389,7 +415,11 @@ impl Agent {
         let deleted_volumes = self.deletions.take_report();
         let devices = if may_send { self.devices.take_report(now_ms) } else { None };
         let images = if heartbeat { self.images.take_report(now_ms) } else { None };
-        let has_changes = !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some();
+        let volume_results = self.tasks.take_report();
+        let has_changes = !pods.is_empty()
+            || !deleted_volumes.is_empty()
+            || !volume_results.is_empty()
+            || devices.is_some();
         session.sent(now_ms, sent, has_changes);
         self.actions.push_back(Action::Report(AgentReport {
             node: joined.node,
@@ -401,6 +431,7 @@ impl Agent {
             deleted_volumes,
             devices: devices.into(),
             images: images.into(),
+            volume_results,
         }));
     }
 }
@@ -422,6 +453,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::VmExited { pod, .. }
         | Input::VmGone { pod } => Some(*pod),
         Input::VolumeDeleted { .. }
+        | Input::VolumeTask(_)
         | Input::Devices(_)
         | Input::Images(_)
         | Input::GpuMode { .. }

@@ -2,6 +2,7 @@
 
 use bulkhead_types::{
     AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, NodeImages, ObjectId, PodPhase, PodUsage,
+    VolumeResult,
 };
 use smol_str::SmolStr;
 
@@ -183,6 +184,8 @@ pub enum Input {
         /// Which claim it was of.
         claim: ObjectId,
     },
+    /// Answers [`crate::Action::VolumeTask`].
+    VolumeTask(VolumeResult),
     /// What a pod uses now; `age_ms` is set when it is reported.
     Usage(PodUsage),
 }

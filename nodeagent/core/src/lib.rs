@@ -42,6 +42,7 @@ mod start_phases;
 pub mod text;
 pub mod vf_settings;
 mod vm_pool;
+mod volume_tasks;
 mod volumes;
 
 pub use action::*;

@@ -127,6 +127,7 @@ impl World {
                 Action::PersistLease { until_ms } => self.lease = Some(until_ms),
                 Action::Note(_)
                 | Action::DeleteVolume { .. }
+                | Action::VolumeTask { .. }
                 | Action::SetGpuMode(_)
                 | Action::SetNics(_) => {}
                 Action::StartVm(start) => {
@@ -252,6 +253,7 @@ impl World {
             | Action::Report(_)
             | Action::PersistLease { .. }
             | Action::DeleteVolume { .. }
+            | Action::VolumeTask { .. }
             | Action::SetGpuMode(_)
             | Action::SetNics(_)
             | Action::Note(_) => {}

@@ -74,10 +74,20 @@ pub fn create_volume(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
     create_file_system(path, size_bytes.saturating_add(JOURNAL_BYTES), &["-J", &journal])
 }
 
-fn create_file_system(path: &Path, size_bytes: u64, journal: &[&str]) -> Result<(), ImageError> {
+/// The length of the file of a volume that takes so many bytes.
+#[must_use]
+pub fn volume_length(size_bytes: u64) -> u64 {
+    with_overhead(size_bytes.saturating_add(JOURNAL_BYTES))
+}
+
+fn with_overhead(size_bytes: u64) -> u64 {
     let length = size_bytes.saturating_add(size_bytes / 50).saturating_add(FIXED_OVERHEAD);
+    length.next_multiple_of(BLOCK_LENGTH)
+}
+
+fn create_file_system(path: &Path, size_bytes: u64, journal: &[&str]) -> Result<(), ImageError> {
     let file = File::create_new(path).at("make", path)?;
-    file.set_len(length.next_multiple_of(BLOCK_LENGTH)).at("make", path)?;
+    file.set_len(with_overhead(size_bytes)).at("make", path)?;
     let mut command = Command::new("mkfs.ext4");
     command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"]).args(journal);
     command.args(["-E", "root_owner=0:0,assume_storage_prezeroed=1,nodiscard"]).arg(path);

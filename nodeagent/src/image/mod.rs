@@ -25,7 +25,7 @@ mod watch;
 pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
 pub use error::ImageError;
-pub use flatten::{create_empty, create_overlay, create_volume};
+pub use flatten::{create_empty, create_overlay, create_volume, volume_length};
 pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};
 pub use registry::Credentials;
 pub(crate) use watch::watch;

@@ -10,7 +10,7 @@ use bulkhead_types::PodIntent;
 use super::start::StartError;
 use crate::image::{create_empty, create_overlay};
 use crate::vm::command::Disk;
-use crate::volumes::{Volumes, make_once};
+use crate::volumes::{Content as VolumeContent, VolumeError, Volumes};
 
 /// A disk to make.
 pub(super) struct PlannedDisk {
@@ -27,8 +27,10 @@ enum Content {
     /// The volume of a claim, which outlives the guest.
     Claim {
         name: String,
-        /// A container has had it.
+        /// It is data from its beginning, or since a container had it.
         used: bool,
+        volumes: Volumes,
+        volume: uuid::Uuid,
     },
 }
 
@@ -59,9 +61,11 @@ impl PlannedDisk {
                 format!("the control plane did not say which volume PersistentVolumeClaim {name} is");
             StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
         })?;
-        let file = volumes.path(claim.uid).display().to_string();
-        let disk = Disk { file, driver: BlockDriver::Raw, serial, is_kept: true };
-        let content = Content::Claim { name: name.to_owned(), used: claim.used };
+        let published = volumes.driver().publish(claim.uid);
+        let (file, driver) = (published.file.display().to_string(), published.driver);
+        let disk = Disk { file, driver, serial, is_kept: true };
+        let (volumes, volume) = (volumes.clone(), claim.uid);
+        let content = Content::Claim { name: name.to_owned(), used: claim.used, volumes, volume };
         Ok(Self { disk, content, size_bytes: claim.size_bytes })
     }
 
@@ -80,17 +84,27 @@ impl PlannedDisk {
         match &self.content {
             Content::Image(image) => create_overlay(image, &path, self.size_bytes)?,
             Content::Empty => create_empty(&path, self.size_bytes)?,
-            Content::Claim { used: false, .. } => make_once(&path, self.size_bytes)?,
-            Content::Claim { name, used: true } => check_kept(&path, name)?,
+            Content::Claim { used: false, volumes, volume, .. } => volumes
+                .driver()
+                .create_volume(*volume, self.size_bytes, VolumeContent::Empty)
+                .map_err(volume_error)?,
+            Content::Claim { name, used: true, volumes, volume } => check_kept(volumes, *volume, name)?,
         }
         Ok(())
     }
 }
 
+fn volume_error(error: VolumeError) -> StartError {
+    match error {
+        VolumeError::Image(error) => error.into(),
+        other => StartError::new(reason::GUEST_START_FAILED, other.to_string()),
+    }
+}
+
 /// A volume that had its use and is not there is never made anew: its pod would go on with nothing, as if that were all
 /// that it ever had.
-fn check_kept(path: &Path, claim: &str) -> Result<(), StartError> {
-    let there = path.try_exists().map_err(|error| {
+fn check_kept(volumes: &Volumes, volume: uuid::Uuid, claim: &str) -> Result<(), StartError> {
+    let there = volumes.driver().has_volume(volume).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("PersistentVolumeClaim {claim}: cannot look for its volume: {error}"),
@@ -99,7 +113,8 @@ fn check_kept(path: &Path, claim: &str) -> Result<(), StartError> {
     if there {
         return Ok(());
     }
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let published = volumes.driver().publish(volume);
+    let file = published.file.file_name().unwrap_or_default().to_string_lossy();
     let message = format!(
         "PersistentVolumeClaim {claim} was in use, and its volume is not on this node any more: put volumes/{file} back into \
          the agent's data directory, or delete the claim and create it anew"
@@ -145,7 +160,8 @@ mod tests {
         };
         make(false).expect("made for its first use");
         make(true).expect("it is there");
-        std::fs::remove_file(volumes.path(volume)).expect("somebody empties the data directory");
+        std::fs::remove_file(volumes.driver().publish(volume).file)
+            .expect("somebody empties the data directory");
         let refused = make(true).expect_err("its data is gone");
         assert_eq!(refused.reason, "VolumeMissing");
         assert_eq!(
@@ -154,6 +170,6 @@ mod tests {
              volumes/00000000-0000-0000-0000-000000000009.img back into the agent's data directory, or delete the claim and \
              create it anew"
         );
-        assert!(!volumes.path(volume).exists(), "nothing empty takes its place");
+        assert!(!volumes.driver().publish(volume).file.exists(), "nothing empty takes its place");
     }
 }

@@ -21,7 +21,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_nodeagent_core::{Action, Input, StartPhase, StartVm, reason};
-use bulkhead_types::{ObjectId, PodIntent};
+use bulkhead_types::{ObjectId, PodIntent, VolumeOrder, VolumeResult};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Span;
@@ -30,6 +30,7 @@ use crate::host::Host;
 use crate::image::Image;
 use crate::steps::{Step, passed};
 use crate::vm::affinity;
+use crate::volumes::VolumePort;
 use crate::{clock, disk, starts, trace};
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
@@ -83,11 +84,13 @@ impl PodHandle {
         self.task
     }
 
-    /// Asks for something.
-    pub(crate) fn send(&self, action: Action) {
-        if let Err(error) = self.sender.try_send(action) {
+    /// Asks for something; false when it is left out.
+    pub(crate) fn send(&self, action: Action) -> bool {
+        let sent = self.sender.try_send(action);
+        if let Err(error) = &sent {
             tracing::warn!(%error, "a pod's task is behind; an action is left out and will be asked for again");
         }
+        sent.is_ok()
     }
 }
 
@@ -154,6 +157,11 @@ impl Worker {
                 }
             }
             Action::KillVm { instance, .. } => self.kill(instance).await,
+            Action::VolumeTask { order, guest } => {
+                let instance = guest.map(|(_, instance)| instance);
+                let vm = self.vm.as_ref().filter(|vm| Some(vm.instance) == instance && vm.lives());
+                self.run_volume_task(order, vm.map(Vm::volume_port));
+            }
             Action::CleanUp { keep_logs, .. } => self.clean_up(keep_logs).await,
             Action::Join
             | Action::Report(_)
@@ -240,6 +248,18 @@ impl Worker {
         let _ = self.inputs.send(input).await;
     }
 
+    /// Does something with a volume that the guest has, beside all else that is asked for.
+    fn run_volume_task(&self, order: VolumeOrder, port: Option<VolumePort>) {
+        let (volumes, inputs) = (self.host.volumes(), self.inputs.clone());
+        tokio::spawn(async move {
+            let result = match port {
+                Some(port) => volumes.run(order, Some(port)).await,
+                None => lost_volume_task(&order),
+            };
+            let _ = inputs.send(Input::VolumeTask(result)).await;
+        });
+    }
+
     async fn kill(&mut self, instance: u32) {
         match self.vm.as_ref().filter(|vm| vm.instance == instance && vm.lives()) {
             // Its end is told by whoever watches it.
@@ -307,6 +327,12 @@ fn start_span(pod: &PodIntent) -> Span {
     );
     trace::set_parent(&span, pod.trace_context.as_deref());
     span
+}
+
+/// What is answered where a guest was gone before anything was done.
+pub(crate) fn lost_volume_task(order: &VolumeOrder) -> VolumeResult {
+    let message = "the guest has ended, or the agent is busy: it is tried again".into();
+    VolumeResult { id: order.id, task: order.task, size_bytes: 0, done: false, message }
 }
 
 /// Removes everything of a pod but its record and, if they are kept, its logs.

@@ -30,8 +30,9 @@ pub(super) struct Watch {
     pub(super) starts: Arc<StartOf>,
 }
 
-/// Listens to what QEMU tells of the machine, and asks whether it still does, until it closes the socket.
-pub(super) async fn control(path: PathBuf, watch: Watch) {
+/// Listens to what QEMU tells of the machine, passes on what others have to say to it, and asks whether it still answers, until it
+/// closes the socket.
+pub(super) async fn control(path: PathBuf, watch: Watch, mut calls: mpsc::Receiver<MachineCall>) {
     let mut unanswered = 0;
     loop {
         let connected = async { Qmp::negotiate(socket::connect_when_there(&path).await).await };
@@ -39,7 +40,7 @@ pub(super) async fn control(path: PathBuf, watch: Watch) {
             Ok(Ok(qmp)) => {
                 passed(Step::ControlOpen);
                 watch.starts.end(StartPhase::Qemu, Some(StartPhase::Firmware));
-                let ended = listen(qmp, &watch).await;
+                let ended = listen(qmp, &watch, &mut calls).await;
                 tracing::debug!(pod = %watch.pod, error = %ended, "QEMU's control socket is closed");
                 // Its process is about to end; otherwise the next connection says so.
                 unanswered = 0;
@@ -57,7 +58,7 @@ pub(super) async fn control(path: PathBuf, watch: Watch) {
 }
 
 /// Until the connection is of no use any more.
-async fn listen(mut qmp: Qmp, watch: &Watch) -> QmpError {
+async fn listen(mut qmp: Qmp, watch: &Watch, calls: &mut mpsc::Receiver<MachineCall>) -> QmpError {
     let mut unanswered = 0;
     let mut look = tokio::time::interval(watch.every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,6 +71,10 @@ async fn listen(mut qmp: Qmp, watch: &Watch) -> QmpError {
                 }
                 Err(error) => return error,
             },
+            Some(MachineCall { command, arguments, answer }) = calls.recv() => {
+                // Who asked may have given up. A connection that is of no use says so with the next question.
+                let _ = answer.send(qmp.execute(command, arguments).await);
+            }
             _ = look.tick() => {
                 match timeout(watch.every, qmp.query_status()).await {
                     Ok(Ok(_) | Err(QmpError::Refused { .. })) => unanswered = 0,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_guest_protocol::host::PodConfig;
 use bulkhead_nodeagent_core::Input;
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
@@ -15,13 +16,14 @@ use super::start::Launched;
 use super::{network, silence};
 use crate::channel::Talk;
 use crate::host::Host;
-use crate::qmp::Qmp;
+use crate::qmp::{Qmp, QmpError};
 use crate::steps::{Step, passed};
 use crate::vm::command::{GUEST_SOCKET, QMP_SOCKET};
 use crate::vm::console::{self, CONSOLE_LOG};
 use crate::vm::guarded;
 use crate::vm::process::Killer;
 use crate::vm::socket;
+use crate::volumes::{MachineCall, VolumePort};
 use crate::{clock, disk, host_ports};
 
 /// How long what a guest said before its end may take to be read.
@@ -36,6 +38,7 @@ pub(crate) struct Vm {
     killer: Killer,
     stop: watch::Sender<Option<u64>>,
     files: watch::Sender<Vec<VolumeFiles>>,
+    port: VolumePort,
     /// Ends with its owner, the guest does not.
     task: AbortOnDropHandle<()>,
 }
@@ -52,6 +55,9 @@ impl Vm {
     ) -> Self {
         let (stop, stopped) = watch::channel(None);
         let (files, files_changed) = watch::channel(launched.files.clone());
+        let (machine, calls) = mpsc::channel(MACHINE_CALLS_MAX);
+        let (grow, growing) = mpsc::channel(MACHINE_CALLS_MAX);
+        let port = VolumePort { machine, grow, disks: disks_of(&launched.config) };
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
         let pod_dir = host.records.pod_dir(launched.pod);
@@ -65,13 +71,14 @@ impl Vm {
             inputs: inputs.clone(),
             stop: stopped,
             files: files_changed,
+            growing,
             started_at_ms,
             start,
             starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
             look_every: host.look_every(),
         };
-        let task = watched(watch_over(Arc::clone(host), launched, talk, inputs));
-        Self { instance, pid, killer, stop, files, task }
+        let task = watched(watch_over(Arc::clone(host), launched, (talk, calls), inputs));
+        Self { instance, pid, killer, stop, files, port, task }
     }
 
     pub(crate) fn lives(&self) -> bool {
@@ -85,6 +92,11 @@ impl Vm {
     /// Gives the guest files of volumes; an older change that it was not told yet is passed over.
     pub(crate) fn update_files(&self, volumes: Vec<VolumeFiles>) {
         self.files.send_replace(volumes);
+    }
+
+    /// The way to do something with its volumes while it runs.
+    pub(crate) fn volume_port(&self) -> VolumePort {
+        self.port.clone()
     }
 
     pub(crate) fn kill(&self) {
@@ -112,7 +124,12 @@ fn watched<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) ->
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mpsc::Sender<Input>) {
+async fn watch_over(
+    host: Arc<Host>,
+    launched: Launched,
+    (talk, calls): (Talk, mpsc::Receiver<MachineCall>),
+    inputs: mpsc::Sender<Input>,
+) {
     let Launched { process, instance, pod, dir, ports, bound, .. } = launched;
     let pod_dir = host.records.pod_dir(pod);
     let lease_until_ms = host.lease_until_ms.subscribe();
@@ -123,7 +140,7 @@ async fn watch_over(host: Arc<Host>, launched: Launched, talk: Talk, inputs: mps
     let mut console = watched(console::record(dir.clone(), log, exited.clone(), boots));
     let (starts, every) = (Arc::clone(&talk.starts), host.look_every());
     let watch = silence::Watch { pod, instance, every, inputs: inputs.clone(), starts };
-    let control = watched(silence::control(dir.join(QMP_SOCKET), watch));
+    let control = watched(silence::control(dir.join(QMP_SOCKET), watch, calls));
     let ports = watched(host_ports::keep(streams.clone(), ports, bound));
     let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));
     let mut channel = watched(converse(talk, dir.join(GUEST_SOCKET), exited.clone()));
@@ -189,11 +206,28 @@ async fn converse(mut talk: Talk, socket: PathBuf, exited: CancellationToken) {
 /// After the guest channel broke while the process lives.
 const RECONNECT: Duration = Duration::from_millis(200);
 
+/// QEMU's word for a guest that stands still because somebody said so.
+const PAUSED: &str = "paused";
+/// Most commands that wait for QEMU, or wishes for a guest.
+const MACHINE_CALLS_MAX: usize = 8;
+
+/// What each of a guest's disks is of, in QEMU's order: containers first, then the volumes that have one.
+fn disks_of(config: &PodConfig) -> Vec<Option<String>> {
+    let containers = config.init_containers.iter().chain(&config.containers).map(|_| None);
+    let volumes = config.volumes.iter().filter(|volume| !volume.disk_serial.is_empty());
+    containers.chain(volumes.map(|volume| Some(volume.name.clone()))).collect()
+}
+
 /// Whether QEMU answers on its control socket: a process that does not is of no use.
 pub(crate) async fn answers(dir: &std::path::Path) -> bool {
     let status = async {
         let mut qmp = Qmp::negotiate(socket::connect(&dir.join(QMP_SOCKET)).await?).await?;
-        qmp.query_status().await
+        let status = qmp.query_status().await?;
+        // The agent's last life ended while it copied a volume of the guest.
+        if status == PAUSED {
+            qmp.execute("cont", serde_json::json!({})).await?;
+        }
+        Ok::<_, QmpError>(status)
     };
     match status.await {
         Ok(status) => {

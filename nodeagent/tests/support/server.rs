@@ -147,7 +147,7 @@ async fn serve(
             changed = intents.changed() => {
                 changed.expect("kept");
                 let (generation, pods) = intents.borrow_and_update().clone();
-                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: vec![] };
+                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: vec![], volume_orders: vec![] };
                 v1::server_message::Message::Intent((&intent).into())
             }
             message = messages.message() => {

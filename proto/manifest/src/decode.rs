@@ -290,9 +290,9 @@ fn policy(
         }
         Kind::PriorityClass => Object::PriorityClass(Arc::new(profile::priority_class(d, fields, meta?))),
         Kind::PersistentVolumeClaim => {
-            let spec = claim::claim(d, spec?, "spec")?;
-            let status = Default::default();
-            Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim { meta: meta?, spec, status }))
+            let (spec, source) = claim::claim(d, spec?)?;
+            let (meta, status) = (meta?, Default::default());
+            Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim { meta, spec, source, status }))
         }
         Kind::Profile => {
             Object::Profile(Arc::new(Profile { spec: profile::profile(d, spec?)?, meta: meta? }))
@@ -336,6 +336,10 @@ fn hardware(
     spec: Option<&Node>,
 ) -> Option<Object> {
     Some(match kind {
+        Kind::VolumeSnapshot => {
+            let (spec, status) = (claim::snapshot(d, spec?)?, Default::default());
+            Object::VolumeSnapshot(Arc::new(bulkhead_types::VolumeSnapshot { meta: meta?, spec, status }))
+        }
         Kind::DeviceClass => {
             Object::DeviceClass(Arc::new(DeviceClass { spec: device::class(d, spec?)?, meta: meta? }))
         }

@@ -94,7 +94,8 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::NodePool(_)
         | Object::NodeOperation(_)
         | Object::DeschedulerPolicy(_) => hardware(object),
-        Object::PersistentVolumeClaim(o) => (Some(claim::claim_spec(&o.spec)), Some(claim::claim_status(o))),
+        Object::PersistentVolumeClaim(o) => claim::claim_parts(o),
+        Object::VolumeSnapshot(o) => claim::snapshot_parts(o),
         Object::ConfigMap(_)
         | Object::Secret(_)
         | Object::ControllerRevision(_)

@@ -3,7 +3,7 @@
 mod kit;
 
 use bulkhead_manifest::to_yaml;
-use bulkhead_types::{AccessMode, ClaimRetention, Object, StorageClass, VolumeSource};
+use bulkhead_types::{AccessMode, ClaimRetention, ClaimSourceKind, Object, StorageClass, VolumeSource};
 use expect_test::{Expect, expect};
 use kit::{NAMES, check, read};
 
@@ -11,7 +11,8 @@ use kit::{NAMES, check, read};
 fn the_examples_are_read_whole_and_printed_as_the_same() {
     let of_claim = read(include_str!("../../../examples/persistent-volume-claim.yaml"));
     let of_set = read(include_str!("../../../examples/statefulset-volumes.yaml"));
-    for object in of_claim.iter().chain(&of_set) {
+    let of_snapshot = read(include_str!("../../../examples/volume-snapshot.yaml"));
+    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot) {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
     let [Object::PersistentVolumeClaim(claim), Object::Deployment(user)] = &of_claim[..] else {
@@ -22,6 +23,13 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     assert_eq!(spec.storage_bytes, 64 << 20);
     let source = VolumeSource::PersistentVolumeClaim { claim_name: "notes".into(), read_only: false };
     assert_eq!(user.spec.template.spec.volumes()[0].source, source);
+    let [Object::VolumeSnapshot(snapshot), Object::PersistentVolumeClaim(restored), _] = &of_snapshot[..]
+    else {
+        panic!("a snapshot and two claims, not {of_snapshot:?}")
+    };
+    assert_eq!(snapshot.spec.claim_name, "notes");
+    let source = restored.source.get().expect("a source");
+    assert_eq!((source.kind, source.name.as_str()), (ClaimSourceKind::VolumeSnapshot, "before-upgrade"));
     let [Object::StatefulSet(set)] = &of_set[..] else { panic!("a StatefulSet, not {of_set:?}") };
     let claims = set.spec.claims.get().expect("claims");
     assert_eq!((claims.when_deleted, claims.when_scaled), (ClaimRetention::Retain, ClaimRetention::Delete));
@@ -161,5 +169,26 @@ fn mistakes_of_pods_and_sets_are_named() {
         a.yaml:14:18 spec.persistentVolumeClaimRetentionPolicy.whenDeleted: "Keep" is not one of Retain, Delete
         a.yaml:23:13 spec.volumeClaimTemplates[0].spec.resources.requests.storage: must be more than nothing, and at most 2^53
     "#]],
+    );
+}
+
+#[test]
+fn mistakes_of_sources_are_named_with_path_and_reason() {
+    let check_source = |source: &str, expected: Expect| {
+        let spec = "accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}";
+        check_claim(&format!("{{{spec}, dataSource: {source}}}"), expected);
+    };
+    check_source("{kind: PersistentVolumeClaim, name: c}", expect![[""]]);
+    check_source("{kind: VolumeSnapshot, name: s}", expect![[""]]);
+    check_source("{apiGroup: v1, kind: PersistentVolumeClaim, name: a}", expect![[""]]);
+    check_source("{kind: Pod}", expect![[""]]);
+    let check_snapshot = |spec: &str, expected: Expect| {
+        let head = "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata: {name: s}\n";
+        check(&format!("{head}spec: {spec}\n"), expected);
+    };
+    check_snapshot("{source: {volumeSnapshotContentName: c}}", expect![[""]]);
+    check_snapshot(
+        "{volumeSnapshotClassName: fast, source: {persistentVolumeClaimName: Data}}",
+        expect![[""]],
     );
 }

@@ -9,14 +9,14 @@ use bulkhead_types::{
 use super::{ConvertError, read, wire_field, wire_struct};
 use crate::v1;
 
-wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools, nics (SRIOV_INTERFACES_MAX) });
+wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools, nics (SRIOV_INTERFACES_MAX), volume_orders (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
     devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch,
 });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
-    deleted_volumes (ITEMS_MAX), devices, images,
+    deleted_volumes (ITEMS_MAX), devices, images, volume_results (ITEMS_MAX),
 });
 wire_struct!(PodUsage => v1::PodUsage {
     pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),

@@ -1,9 +1,10 @@
 //! PersistentVolumeClaims, and the claims of StatefulSets.
 
 use bulkhead_types::{
-    AccessMode, ClaimIntent, ClaimPhase, ClaimRetention, DeletedVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, StorageClass, VOLUMES_MAX, VolumeClaimTemplate,
-    VolumeClaims,
+    AccessMode, ClaimIntent, ClaimPhase, ClaimRetention, ClaimSource, ClaimSourceKind, DeletedVolume,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, StorageClass, VOLUMES_MAX,
+    VolumeClaimTemplate, VolumeClaims, VolumeOrder, VolumeProgress, VolumeResult, VolumeSnapshot,
+    VolumeSnapshotSpec, VolumeSnapshotStatus, VolumeTask,
 };
 
 use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
@@ -14,14 +15,25 @@ wire_enum! {
     StorageClass { Local, LocalRetain }
     ClaimPhase { Pending, Bound, Lost }
     ClaimRetention { Retain, Delete }
+    ClaimSourceKind { PersistentVolumeClaim, VolumeSnapshot }
+    VolumeTask { Expand, Snapshot, Restore, Clone }
 }
 
-wire_struct!(PersistentVolumeClaim => v1::PersistentVolumeClaim { meta, spec, status });
+wire_struct!(PersistentVolumeClaim => v1::PersistentVolumeClaim { meta, spec, source, status });
+wire_struct!(ClaimSource => v1::ClaimSource { kind, name });
+wire_struct!(VolumeProgress => v1::VolumeProgress { populated, file_bytes, message });
+wire_struct!(VolumeSnapshot => v1::VolumeSnapshot { meta, spec, status });
+wire_struct!(VolumeSnapshotSpec => v1::VolumeSnapshotSpec { claim_name });
+wire_struct!(VolumeSnapshotStatus => v1::VolumeSnapshotStatus {
+    ready, node, node_name, volume, restore_bytes, taken_at_ms, message,
+});
+wire_struct!(VolumeOrder => v1::VolumeOrder { id, task, volume, source, size_bytes });
+wire_struct!(VolumeResult => v1::VolumeResult { id, task, size_bytes, done, message });
 wire_struct!(PersistentVolumeClaimSpec => v1::PersistentVolumeClaimSpec {
     access_mode, storage_bytes, storage_class,
 });
 wire_struct!(PersistentVolumeClaimStatus => v1::PersistentVolumeClaimStatus {
-    phase, node, node_name, capacity_bytes, volume, first_used_at_ms,
+    phase, node, node_name, capacity_bytes, volume, first_used_at_ms, progress,
 });
 wire_struct!(VolumeClaims => v1::VolumeClaims { templates (VOLUMES_MAX), when_deleted, when_scaled });
 wire_struct!(VolumeClaimTemplate => v1::VolumeClaimTemplate { name, labels, annotations, spec });
@@ -35,5 +47,12 @@ wire_field! {
     VolumeClaimTemplate => v1::VolumeClaimTemplate,
     ClaimIntent => v1::ClaimIntent,
     DeletedVolume => v1::DeletedVolume,
+    ClaimSource => v1::ClaimSource,
+    VolumeProgress => v1::VolumeProgress,
+    VolumeSnapshot => v1::VolumeSnapshot,
+    VolumeSnapshotSpec => v1::VolumeSnapshotSpec,
+    VolumeOrder => v1::VolumeOrder,
+    VolumeResult => v1::VolumeResult,
 }
 wire_field_or_default!(PersistentVolumeClaimStatus => v1::PersistentVolumeClaimStatus);
+wire_field_or_default!(VolumeSnapshotStatus => v1::VolumeSnapshotStatus);

@@ -39,6 +39,7 @@ wire_oneof!(Command => command {
         RegisterNode "register_node" { name, facts }
         ReportPods "report_pods" { node, incarnation, reports (ITEMS_MAX) }
         ReportVolumes "report_volumes" { node, incarnation, deleted (ITEMS_MAX) }
+        ReportVolumeTasks "report_volume_tasks" { node, incarnation, results (ITEMS_MAX) }
 
         CreateReplicaSet "create_replica_set" { deployment, generation, name, template_hash, rollout_revision }
         SetRolloutRevision "set_rollout_revision" { replica_set, rollout_revision }

@@ -19,7 +19,7 @@ wire_enum! {
         DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
         NodePool, NodeOperation, DeschedulerPolicy,
-        ElasticQuotaTree,
+        ElasticQuotaTree, VolumeSnapshot,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

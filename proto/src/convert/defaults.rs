@@ -108,6 +108,7 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::NodePool(o) => fresh(&mut o.meta, &mut o.spec, default_pool_spec, &mut o.status),
         Wire::DeschedulerPolicy(o) => fresh(&mut o.meta, &mut o.spec, default_policy_spec, &mut o.status),
         Wire::NodeOperation(o) => fresh(&mut o.meta, &mut o.spec, default_operation_spec, &mut o.status),
+        Wire::VolumeSnapshot(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ElasticQuotaTree(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::Project(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),

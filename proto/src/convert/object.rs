@@ -47,6 +47,7 @@ impl From<&Object> for v1::Object {
             Object::NodeOperation(o) => Wire::NodeOperation(o.to_wire()),
             Object::DeschedulerPolicy(o) => Wire::DeschedulerPolicy(o.to_wire()),
             Object::ElasticQuotaTree(o) => Wire::ElasticQuotaTree(o.to_wire()),
+            Object::VolumeSnapshot(o) => Wire::VolumeSnapshot(o.to_wire()),
         };
         Self { object: Some(object) }
     }
@@ -105,6 +106,7 @@ impl TryFrom<v1::Object> for Object {
             Wire::NodeOperation(o) => Self::NodeOperation(read(o, "node_operation")?),
             Wire::DeschedulerPolicy(o) => Self::DeschedulerPolicy(read(o, "descheduler_policy")?),
             Wire::ElasticQuotaTree(o) => Self::ElasticQuotaTree(read(o, "elastic_quota_tree")?),
+            Wire::VolumeSnapshot(o) => Self::VolumeSnapshot(read(o, "volume_snapshot")?),
         })
     }
 }

@@ -23,6 +23,7 @@ wire_oneof!(ObjectStatus => object_status {
         NodePool "node_pool", NodeOperation "node_operation",
         DeschedulerPolicy "descheduler_policy",
         ElasticQuotaTree "elastic_quota_tree",
+        VolumeSnapshot "volume_snapshot",
     }
     messages {}
 });

@@ -269,6 +269,7 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::NodeOperation => "node_operation",
         Kind::DeschedulerPolicy => "descheduler_policy",
         Kind::ElasticQuotaTree => "elastic_quota_tree",
+        Kind::VolumeSnapshot => "volume_snapshot",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))
 }

@@ -11,10 +11,45 @@ record!(/// Any status of a claim.
 claim_status: PersistentVolumeClaimStatus {
     phase: select(vec![ClaimPhase::Pending, ClaimPhase::Bound, ClaimPhase::Lost]), node: of(object_id()),
     node_name: small(), capacity_bytes: any::<u64>(), volume: uuid(),
-    first_used_at_ms: rare(any::<u64>()),
+    first_used_at_ms: rare(any::<u64>()), progress: rare(volume_progress()),
 });
 record!(/// Any PersistentVolumeClaim.
-claim: PersistentVolumeClaim { meta: meta(), spec: claim_spec(), status: claim_status() });
+claim: PersistentVolumeClaim {
+    meta: meta(), spec: claim_spec(), source: rare(claim_source()), status: claim_status(),
+});
+record!(/// Any source of a claim.
+claim_source: ClaimSource {
+    kind: select(vec![ClaimSourceKind::PersistentVolumeClaim, ClaimSourceKind::VolumeSnapshot]),
+    name: small(),
+});
+record!(/// Any progress of a volume.
+volume_progress: VolumeProgress {
+    populated: any::<bool>(), file_bytes: any::<u64>(), message: small(),
+});
+record!(/// Any wish for a snapshot.
+volume_snapshot_spec: VolumeSnapshotSpec { claim_name: small() });
+record!(/// Any status of a snapshot.
+volume_snapshot_status: VolumeSnapshotStatus {
+    ready: any::<bool>(), node: of(object_id()), node_name: small(), volume: uuid(),
+    restore_bytes: any::<u64>(), taken_at_ms: any::<u64>(), message: small(),
+});
+record!(/// Any snapshot.
+volume_snapshot: VolumeSnapshot {
+    meta: meta(), spec: volume_snapshot_spec(), status: volume_snapshot_status(),
+});
+
+fn volume_task() -> impl Strategy<Value = VolumeTask> + Clone {
+    select(vec![VolumeTask::Expand, VolumeTask::Snapshot, VolumeTask::Restore, VolumeTask::Clone])
+}
+
+record!(/// Any order about a volume.
+volume_order: VolumeOrder {
+    id: object_id(), task: volume_task(), volume: uuid(), source: uuid(), size_bytes: any::<u64>(),
+});
+record!(/// What came of any order about a volume.
+volume_result: VolumeResult {
+    id: object_id(), task: volume_task(), size_bytes: any::<u64>(), done: any::<bool>(), message: small(),
+});
 record!(/// Any template of claims.
 claim_template: VolumeClaimTemplate {
     name: small(), labels: labels(), annotations: labels(), spec: claim_spec(),

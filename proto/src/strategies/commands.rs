@@ -91,6 +91,9 @@ fn other_command() -> impl Strategy<Value = Command> + Clone {
         (object_id(), any::<u64>(), vec(object_id(), 0..3)).prop_map(|(node, incarnation, deleted)| {
             Command::ReportVolumes { node, incarnation, deleted }
         }),
+        (object_id(), any::<u64>(), vec(volume_result(), 0..3)).prop_map(|(node, incarnation, results)| {
+            Command::ReportVolumeTasks { node, incarnation, results }
+        }),
         (uuid(), members()).prop_map(|(cluster_id, members)| Command::InitCluster { cluster_id, members }),
         any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
         (member_id(), uuid(), small(), small(), any::<u32>()).prop_map(

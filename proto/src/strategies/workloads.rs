@@ -179,6 +179,7 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         node_operation().prop_map(|o| Object::NodeOperation(Arc::new(o))),
         descheduler_policy().prop_map(|o| Object::DeschedulerPolicy(Arc::new(o))),
         elastic_quota_tree().prop_map(|o| Object::ElasticQuotaTree(Arc::new(o))),
+        volume_snapshot().prop_map(|o| Object::VolumeSnapshot(Arc::new(o))),
     ]
 }
 
@@ -205,6 +206,7 @@ pub fn object_status() -> impl Strategy<Value = ObjectStatus> + Clone {
         node_operation_status().prop_map(ObjectStatus::NodeOperation),
         descheduler_policy_status().prop_map(ObjectStatus::DeschedulerPolicy),
         elastic_quota_tree_status().prop_map(ObjectStatus::ElasticQuotaTree),
+        volume_snapshot_status().prop_map(ObjectStatus::VolumeSnapshot),
     ]
 }
 

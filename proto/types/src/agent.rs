@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::{
     CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
     NodeImages, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared, SriovInterface,
+    VolumeOrder, VolumeResult,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -29,6 +30,8 @@ pub struct Intent {
     pub cpu_pools: Option<CpuPools>,
     /// What its NICs shall be, by PCI address; those that are not named are left as they are.
     pub nics: Vec<SriovInterface>,
+    /// What it shall do with volumes, in the order of ids; at most [`crate::ITEMS_MAX`].
+    pub volume_orders: Vec<VolumeOrder>,
 }
 
 /// The mode that an agent brings its cards into.
@@ -128,6 +131,8 @@ pub struct AgentReport {
     pub devices: Rare<DeviceReport>,
     /// All images that the machine has, when they are told.
     pub images: Rare<NodeImages>,
+    /// What came of the last accepted intent's `volume_orders`; at most [`crate::ITEMS_MAX`].
+    pub volume_results: Vec<VolumeResult>,
 }
 
 /// What an agent saw of one pod.

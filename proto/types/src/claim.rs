@@ -8,8 +8,8 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Name, ObjectId, ObjectMeta, PodOptions, PodSpec, Rare, Shared, StatefulSetSpec, StringMap, Volume,
-    VolumeSource,
+    ClaimSource, Name, ObjectId, ObjectMeta, PodOptions, PodSpec, Rare, Shared, StatefulSetSpec, StringMap,
+    Volume, VolumeProgress, VolumeSource,
 };
 
 /// The label by which an agent says that it keeps volumes of claims: pods with claims are placed on such nodes only.
@@ -75,8 +75,10 @@ impl StorageClass {
 pub struct PersistentVolumeClaim {
     /// Standard metadata.
     pub meta: ObjectMeta,
-    /// What is wanted; cannot change after creation.
+    /// What is wanted; nothing of it can change after creation but the size, which can grow.
     pub spec: PersistentVolumeClaimSpec,
+    /// What its volume begins with; cannot change after creation. Since [`crate::VOLUMES_LEVEL`].
+    pub source: Rare<ClaimSource>,
     /// What is known.
     pub status: PersistentVolumeClaimStatus,
 }
@@ -134,9 +136,24 @@ pub struct PersistentVolumeClaimStatus {
     /// When a container with it was first reported to have begun, in Unix milliseconds of log time: what its node keeps then
     /// is data, and is never made anew. Missing before, and below [`crate::PLACEMENT_LEVEL`].
     pub first_used_at_ms: Rare<u64>,
+    /// What its node has done of what is wanted beside that; from [`crate::VOLUMES_LEVEL`] on.
+    pub progress: Rare<VolumeProgress>,
 }
 
 impl PersistentVolumeClaim {
+    /// Whether its volume is still to be made of its source.
+    #[must_use]
+    pub fn awaits_source(&self) -> bool {
+        self.source.get().is_some() && !self.status.progress.get().is_some_and(|progress| progress.populated)
+    }
+
+    /// What its volume shall have beyond what it has, once it is on a node, in bytes.
+    #[must_use]
+    pub fn grows_to(&self) -> Option<u64> {
+        let wanted = self.spec.storage_bytes;
+        (self.bound_node().is_some() && wanted > self.status.capacity_bytes).then_some(wanted)
+    }
+
     /// The node that keeps its data, while there is one.
     #[must_use]
     pub fn bound_node(&self) -> Option<ObjectId> {

@@ -9,7 +9,7 @@ use crate::{
     MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeImages, NodeOperationControl, NodePhase,
     Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport, PodStamp, Rare,
     ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
-    VerticalAutoscalerStatus,
+    VerticalAutoscalerStatus, VolumeResult,
 };
 
 /// Most commands of one submission.
@@ -242,7 +242,17 @@ pub enum Command {
         /// What they are.
         status: SriovNetworkNodeStateStatus,
     },
-    /// A node's agent deleted the data of claims that end. Items about others are passed over.
+    /// What a node's agent did with volumes.
+    ReportVolumeTasks {
+        /// Which node.
+        node: ObjectId,
+        /// The session's incarnation; an older one is refused.
+        incarnation: u64,
+        /// What came of what the node was told to do with volumes; at most [`ITEMS_MAX`]. What is not wanted any more is
+        /// passed over.
+        results: Vec<VolumeResult>,
+    },
+    /// A node's agent deleted the data of claims or snapshots that end. Items about others are passed over.
     ReportVolumes {
         /// Which node.
         node: ObjectId,

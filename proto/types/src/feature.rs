@@ -77,6 +77,8 @@ pub const POD_NETWORK_LEVEL: u32 = 12;
 pub const ATTACH_LEVEL: u32 = 12;
 /// From this level on pods set what their kernel does, and containers are privileged in their guests.
 pub const PRIVILEGED_LEVEL: u32 = 12;
+/// From this level on volumes grow, snapshots are taken of them, and claims are made of snapshots and of other claims.
+pub const VOLUMES_LEVEL: u32 = 12;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -97,6 +99,7 @@ impl Kind {
             | Self::SriovNetworkNodeState => NETWORKS_LEVEL,
             Self::NodePool | Self::NodeOperation | Self::DeschedulerPolicy => POOLS_LEVEL,
             Self::ElasticQuotaTree => ELASTIC_QUOTA_LEVEL,
+            Self::VolumeSnapshot => VOLUMES_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -113,6 +116,11 @@ impl Object {
             }
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
+            Self::PersistentVolumeClaim(claim)
+                if claim.source.get().is_some() || claim.status.progress.get().is_some() =>
+            {
+                VOLUMES_LEVEL
+            }
             Self::Node(node) if node.status.device_labels.get().is_some() => DEVICE_RULES_LEVEL,
             Self::Node(node) if node.status.pool.get().is_some() => POOLS_LEVEL,
             Self::Node(node) if node.status.facts.cpus.get().is_some() => NUMA_LEVEL,
@@ -260,6 +268,7 @@ impl Command {
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
             Self::ReportImages { .. } => IMAGES_LEVEL,
+            Self::ReportVolumeTasks { .. } => VOLUMES_LEVEL,
             Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
             Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }

@@ -10,7 +10,7 @@ use crate::{
     LimitRange, Name, Node, NodeOperation, NodePool, ObjectMeta, PersistentVolumeClaim, Pod,
     PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
     ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler,
+    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -172,6 +172,8 @@ kinds! {
     /// Who may use how much, and who lends to whom.
     ElasticQuotaTree = 35, "scheduling.sigs.k8s.io/v1beta1", namespaced,
         ["elasticquotatree", "elasticquotatrees", "eqt"];
+    /// What a claim's volume held at one moment.
+    VolumeSnapshot = 37, "snapshot.storage.k8s.io/v1", namespaced, ["volumesnapshot", "volumesnapshots", "vs"];
 }
 
 impl std::fmt::Display for Kind {

@@ -7,6 +7,7 @@ use crate::{
     DisruptionBudgetStatus, ElasticQuotaTreeStatus, ElasticWorkloadStatus, JobStatus, Kind, Name,
     NodeOperationStatus, NodePoolStatus, ObjectId, PersistentVolumeClaimStatus, PodGroupStatus, QueueStatus,
     QuotaStatus, SriovNetworkNodeStateStatus, StatefulSetStatus, VerticalAutoscalerStatus,
+    VolumeSnapshotStatus,
 };
 
 /// What distinguishes a pod from the others of its owner.
@@ -82,6 +83,8 @@ pub enum ObjectStatus {
     DeschedulerPolicy(DeschedulerPolicyStatus),
     /// Of an ElasticQuotaTree.
     ElasticQuotaTree(ElasticQuotaTreeStatus),
+    /// Of a VolumeSnapshot.
+    VolumeSnapshot(VolumeSnapshotStatus),
 }
 
 impl ObjectStatus {
@@ -109,6 +112,7 @@ impl ObjectStatus {
             Self::NodeOperation(_) => Kind::NodeOperation,
             Self::DeschedulerPolicy(_) => Kind::DeschedulerPolicy,
             Self::ElasticQuotaTree(_) => Kind::ElasticQuotaTree,
+            Self::VolumeSnapshot(_) => Kind::VolumeSnapshot,
         }
     }
 }

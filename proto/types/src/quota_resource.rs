@@ -97,6 +97,7 @@ impl Measure {
                     | Kind::SriovNetwork
                     | Kind::SriovIBNetwork
                     | Kind::ElasticQuotaTree
+                    | Kind::VolumeSnapshot
             );
             kind.is_namespaced() && *kind != Kind::ControllerRevision && !is_later
         };

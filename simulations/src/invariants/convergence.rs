@@ -129,6 +129,10 @@ fn check_pod(state: &State, pod: &Pod, is_any_lost: bool) -> Verdict {
         return Ok(());
     }
     match pod.node {
+        // It waits for its claim, or for what that is to be made of.
+        None if pod.spec.claims().next().is_some() => Ok(()),
+        // Another guest of its node has its volume, or that is still to be made.
+        Some(_) if pod.status.reason == "WaitingForVolume" => Ok(()),
         // It waits for its class, whatever room there is.
         None if !has_class(state, pod) => Ok(()),
         // Or for others of its group, for its queue, or for a group for which room is kept.

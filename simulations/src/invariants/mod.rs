@@ -41,6 +41,7 @@
 //! | `jobs` | a Job that gets a pod has no more than its parallelism; its result is final | at every new entry |
 //! | `cron_jobs` | a CronJob starts at most one job for each time | at every new entry |
 //! | `autoscaling` | an autoscaler keeps to its bounds, and is no faster than its policies | at every new entry |
+//! | `volumes` | a volume has one writer and is not written to while it is copied; nothing is deleted that is needed; nothing shrinks | at every start of a guest, task and deletion, and at every new entry |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
 //! The model has no devices, because the control plane has none yet. Clients ask for no quotas: that what namespaces,
@@ -89,6 +90,7 @@ pub mod rollout;
 mod sets;
 pub mod stateful_set;
 pub mod unique;
+pub mod volumes;
 pub mod watch;
 
 /// Something that must never be.

@@ -182,6 +182,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 trace_context: pod.as_ref().map(|pod| pod.trace_context.clone()).unwrap_or_default(),
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
                 streams: false,
+                grows_volumes: false,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
             answers.extend(pod.as_ref().map(running).unwrap_or_default());

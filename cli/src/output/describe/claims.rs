@@ -1,6 +1,8 @@
 //! PersistentVolumeClaims in full.
 
-use bulkhead_types::{Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, format_bytes};
+use bulkhead_types::{
+    Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, VolumeSnapshot, format_bytes,
+};
 
 use super::Page;
 use crate::time::age;
@@ -15,6 +17,18 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     };
     page.line("Storage class", kept);
     page.line("Requested", format_bytes(spec.storage_bytes));
+    if let Some(source) = claim.source.get() {
+        let state = if claim.awaits_source() { " (still to be copied)" } else { "" };
+        page.line("Made of", format!("{source}{state}"));
+    }
+    let progress = status.progress.get().cloned().unwrap_or_default();
+    if let Some(wanted) = claim.grows_to() {
+        let how = if progress.file_bytes >= wanted { "its file system follows" } else { "its file grows" };
+        page.line("Expansion", format!("to {}: {how}", format_bytes(wanted)));
+    }
+    if !progress.message.is_empty() {
+        page.line("Last failure", progress.message.as_str());
+    }
     if let Some(_bound) = status.node {
         page.line("Capacity", format_bytes(status.capacity_bytes));
         page.line("Node", status.node_name.as_str());
@@ -27,6 +41,32 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     }
     let users: Vec<_> = related.iter().map(|pod| pod.meta().name.to_string()).collect();
     page.line("Used by", if users.is_empty() { "<none>".to_owned() } else { users.join(", ") });
+}
+
+/// A snapshot's cells after its name.
+pub(crate) fn snapshot_cells(snapshot: &VolumeSnapshot) -> Vec<String> {
+    let status = &snapshot.status;
+    let size = if status.taken_at_ms == 0 { String::new() } else { format_bytes(status.restore_bytes) };
+    let (claim, node) = (snapshot.spec.claim_name.to_string(), status.node_name.to_string());
+    vec![status.ready.to_string(), claim, size, node, age(snapshot.meta.created_at_ms)]
+}
+
+pub(super) fn snapshot(page: &mut Page, snapshot: &VolumeSnapshot) {
+    let status = &snapshot.status;
+    if snapshot.meta.is_deleting() {
+        page.line("Status", "Terminating");
+    }
+    page.line("Source", format!("PersistentVolumeClaim {}", snapshot.spec.claim_name));
+    page.line("Ready to use", status.ready.to_string());
+    if status.taken_at_ms > 0 {
+        page.line("Taken", format!("{} ago", age(status.taken_at_ms)));
+        page.line("Restore size", format_bytes(status.restore_bytes));
+        page.line("Node", status.node_name.as_str());
+        page.line("File", format!("volumes/{}.snap in its agent's data directory", status.volume));
+    }
+    if !status.message.is_empty() {
+        page.line("Error", status.message.as_str());
+    }
 }
 
 /// The claims of a StatefulSet's pods.

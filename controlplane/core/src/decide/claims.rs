@@ -14,7 +14,7 @@ use super::garbage::Disposal;
 use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, check_items, not_allowed, not_found};
 use crate::State;
-use crate::claims::{claims_of, live_users};
+use crate::claims::{claims_of, is_in_use};
 use crate::workload;
 
 /// Asks for a claim to end. It goes at once when nobody uses it and no node has to delete its data; else when the last
@@ -32,7 +32,7 @@ pub(super) fn delete(state: &State, claim: &PersistentVolumeClaim, reason: &str,
 
 /// Whether nothing keeps a claim that is not wanted any more.
 fn may_go(state: &State, claim: &PersistentVolumeClaim) -> bool {
-    claim.reclaimed_by().is_none() && live_users(state, claim).next().is_none()
+    claim.reclaimed_by().is_none() && !is_in_use(state, claim)
 }
 
 /// How a claim goes whose namespace ends, or that ends itself.
@@ -58,9 +58,13 @@ pub(super) fn report(
     check_not_fenced(node)?;
     let mut seen = BTreeSet::new();
     for id in deleted.iter().filter(|id| seen.insert(**id)) {
+        if let Some(snapshot) = state.volume_snapshots.get(*id) {
+            super::snapshots::deleted(state, node.meta.id, snapshot, emit);
+            continue;
+        }
         let Some(claim) = state.persistent_volume_claims.get(*id) else { continue };
         let waits = claim.meta.is_deleting() && claim.reclaimed_by() == Some(node.meta.id);
-        if waits && live_users(state, claim).next().is_none() {
+        if waits && !is_in_use(state, claim) {
             emit.push(EventKind::ObjectDeleted { kind: Kind::PersistentVolumeClaim, id: *id });
         }
     }
@@ -135,7 +139,8 @@ pub(crate) fn claim_from(
     meta.labels.extend(set.spec.selector.match_labels.clone());
     meta.annotations = template.annotations.clone();
     meta.trace_context = set.meta.trace_context.clone();
-    PersistentVolumeClaim { meta, spec: template.spec, status: PersistentVolumeClaimStatus::default() }
+    let (source, status) = (Rare::NONE, PersistentVolumeClaimStatus::default());
+    PersistentVolumeClaim { meta, spec: template.spec, source, status }
 }
 
 /// Makes a claim of a StatefulSet's pod anew that somebody deleted before the pod had its node.

@@ -36,6 +36,9 @@ pub fn disposal(state: &State, object: &Object) -> Option<Disposal> {
     if let Object::PersistentVolumeClaim(claim) = object {
         return super::claims::disposal(state, claim, doomed);
     }
+    if let Object::VolumeSnapshot(snapshot) = object {
+        return super::snapshots::disposal(state, snapshot, doomed);
+    }
     if !orphan && !doomed {
         return None;
     }
@@ -61,6 +64,9 @@ pub(super) fn collect(
             }
             (Some(Disposal::End), Object::PersistentVolumeClaim(claim)) => {
                 super::claims::delete(state, claim, "NamespaceDeleted", emit);
+            }
+            (Some(Disposal::End), Object::VolumeSnapshot(snapshot)) => {
+                super::snapshots::delete(state, snapshot, "NamespaceDeleted", emit);
             }
             _ => {}
         }

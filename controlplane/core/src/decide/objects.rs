@@ -10,7 +10,7 @@ use bulkhead_types::{
 
 use super::{
     Emit, autoscaling, claims, cpus, descheduler, devices, elastic, elastic_quotas, networks, node_pools,
-    not_allowed, not_found, priorities, quota, scoring, vertical,
+    not_allowed, not_found, priorities, quota, scoring, snapshots, vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -43,6 +43,7 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     scoring::check(state, None, object)?;
     elastic_quotas::check_alone(state, object)?;
     claims::check_scalers(state, object)?;
+    snapshots::check_new(state, object)?;
     quota::check(state, None, object)?;
     node_pools::check(state, object)?;
     descheduler::check(state, object)?;
@@ -125,6 +126,7 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         Object::NodeOperation(one) => Arc::make_mut(one).status = Default::default(),
         Object::DeschedulerPolicy(one) => Arc::make_mut(one).status = Default::default(),
         Object::ElasticQuotaTree(one) => Arc::make_mut(one).status = Default::default(),
+        Object::VolumeSnapshot(one) => Arc::make_mut(one).status = Default::default(),
         Object::Namespace(_)
         | Object::Node(_)
         | Object::ConfigMap(_)
@@ -207,6 +209,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     networks::check(state, Some(&present), object)?;
     scoring::check(state, Some(&present), object)?;
     claims::check_scalers(state, object)?;
+    snapshots::check_growth(state, &present, object)?;
     quota::check(state, Some(&present), object)?;
     if replicas(&present) != replicas(object) {
         autoscaling::check_manual(state, &reference)?;
@@ -344,6 +347,7 @@ pub(super) fn delete(
         }
         Object::Node(node) => delete_node(state, node, force, emit)?,
         Object::PersistentVolumeClaim(claim) => claims::delete(state, claim, "Deleted", emit),
+        Object::VolumeSnapshot(snapshot) => snapshots::delete(state, snapshot, "Deleted", emit),
         Object::StatefulSet(set) => {
             claims::delete_with(state, set, emit);
             emit.push(EventKind::ObjectDeleted { kind, id });
@@ -393,6 +397,7 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
         super::job_ends::count(state, &pod, None, false, emit);
     }
     claims::lose(state, id, emit);
+    snapshots::lose(state, id, emit);
     if let Some(slice) = state.resource_slice_of(id) {
         emit.push(EventKind::ObjectDeleted { kind: Kind::ResourceSlice, id: slice.meta.id });
     }

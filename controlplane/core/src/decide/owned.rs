@@ -150,7 +150,7 @@ pub(super) fn set_status(
     if own.contains(&kind) {
         return Err(not_allowed(found.object_ref(), "its status changes with what it decides only"));
     }
-    if kind == Kind::PersistentVolumeClaim {
+    if matches!(kind, Kind::PersistentVolumeClaim | Kind::VolumeSnapshot) {
         return Err(not_allowed(
             found.object_ref(),
             "its status changes with its first pod and its node only",

@@ -156,7 +156,7 @@ impl<'a> Binder<'a> {
         // With the pod, in one transaction: a claim's first pod decides where it is.
         let cluster_id = state.cluster_id.unwrap_or_default();
         for claim in claims.iter().filter_map(|id| state.persistent_volume_claims.get(*id)) {
-            let status = ObjectStatus::PersistentVolumeClaim(bound(claim, node, cluster_id));
+            let status = ObjectStatus::PersistentVolumeClaim(bound(state, claim, node, cluster_id));
             emit.push(EventKind::StatusChanged { id: claim.meta.id, status });
         }
         emit.push(EventKind::PodBound(binding.clone()));

@@ -36,7 +36,10 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         }
         (Object::Profile(a), Object::Profile(b)) => a.spec != b.spec,
         (Object::ElasticWorkload(a), Object::ElasticWorkload(b)) => a.spec != b.spec,
-        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => a.spec != b.spec,
+        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => {
+            (a.spec, &a.source) != (b.spec, &b.source)
+        }
+        (Object::VolumeSnapshot(a), Object::VolumeSnapshot(b)) => a.spec != b.spec,
         (Object::ResourceQuota(a), Object::ResourceQuota(b)) => a.spec != b.spec,
         (Object::LimitRange(a), Object::LimitRange(b)) => a.spec != b.spec,
         (Object::DeviceClass(a), Object::DeviceClass(b)) => a.spec != b.spec,
@@ -87,6 +90,12 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
         }
         (Object::ConfigMap(a), Object::ConfigMap(b)) => config_map(a, b),
         (Object::Secret(a), Object::Secret(b)) => secret(a, b),
+        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) if a.source != b.source => {
+            Some(("spec.dataSource", "cannot change after creation"))
+        }
+        (Object::VolumeSnapshot(_), Object::VolumeSnapshot(_)) => {
+            Some(("spec.source", "cannot change after creation"))
+        }
         (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => claim(a.spec, b.spec),
         _ => None,
     }
@@ -109,11 +118,14 @@ fn claim(present: PersistentVolumeClaimSpec, wanted: PersistentVolumeClaimSpec) 
     const STORAGE: &str = "spec.resources.requests.storage";
     match wanted.storage_bytes.cmp(&present.storage_bytes) {
         Ordering::Less => Some((STORAGE, "cannot shrink: what is stored might not fit")),
-        Ordering::Greater => Some((STORAGE, "cannot grow: file systems of volumes are not resized yet")),
-        Ordering::Equal if wanted.access_mode != present.access_mode => {
+        _ if wanted.access_mode != present.access_mode => {
             Some(("spec.accessModes", "cannot change after creation"))
         }
-        Ordering::Equal => Some(("spec.storageClassName", "cannot change after creation")),
+        _ if wanted.storage_class != present.storage_class => {
+            Some(("spec.storageClassName", "cannot change after creation"))
+        }
+        // Whether it may grow is asked before.
+        _ => None,
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Garbage {
     terminated: BTreeSet<ObjectId>,
     /// Claims that end, by namespace and name: they wait for their last pod.
     ending_claims: BTreeMap<(Option<Name>, SmolStr), ObjectId>,
+    /// Snapshots that end, in the same way: they wait for the last claim that is made of them.
+    ending_snapshots: BTreeMap<(Option<Name>, SmolStr), ObjectId>,
 }
 
 impl Reconciler for Garbage {
@@ -89,6 +91,14 @@ impl Reconciler for Garbage {
 impl Garbage {
     fn note(&mut self, object: &Object, gone: bool) {
         let meta = object.meta();
+        if let Object::PersistentVolumeClaim(claim) = object
+            && let Some(source) = claim.source.get()
+        {
+            // What it is made of may wait for it to have its copy.
+            let key = (meta.namespace.clone(), source.name.clone());
+            self.ending_claims.get(&key).into_iter().for_each(|id| self.queue.mark(*id));
+            self.ending_snapshots.get(&key).into_iter().for_each(|id| self.queue.mark(*id));
+        }
         match object {
             Object::Namespace(_) if gone => {
                 self.doomed.remove(&meta.name);
@@ -117,6 +127,19 @@ impl Garbage {
                     self.queue.forget(meta.id);
                 } else {
                     self.ending_claims.insert(key, meta.id);
+                    self.queue.mark(meta.id);
+                }
+            }
+            Object::VolumeSnapshot(snapshot) => {
+                // The claim that it is of may have waited for it.
+                let key = (meta.namespace.clone(), snapshot.spec.claim_name.clone());
+                self.ending_claims.get(&key).into_iter().for_each(|id| self.queue.mark(*id));
+                let own = (meta.namespace.clone(), SmolStr::new(meta.name.as_str()));
+                if gone {
+                    self.ending_snapshots.remove(&own);
+                    self.queue.forget(meta.id);
+                } else if meta.is_deleting() {
+                    self.ending_snapshots.insert(own, meta.id);
                     self.queue.mark(meta.id);
                 }
             }
@@ -156,6 +179,9 @@ impl Garbage {
         };
         if is_garbage(Kind::PersistentVolumeClaim, id) {
             return vec![(Kind::PersistentVolumeClaim, id)];
+        }
+        if is_garbage(Kind::VolumeSnapshot, id) {
+            return vec![(Kind::VolumeSnapshot, id)];
         }
         let Some(namespace) = state.namespaces().get(id) else {
             let owned = OWNED_KINDS.into_iter();

@@ -120,7 +120,7 @@ impl Reconciler for Scheduler {
                 self.dirty = true;
             }
             // Labels of namespaces say near whom pods are.
-            (Object::PersistentVolumeClaim(_) | Object::Namespace(_), _) => {
+            (Object::PersistentVolumeClaim(_) | Object::VolumeSnapshot(_) | Object::Namespace(_), _) => {
                 self.groups.forget();
                 self.dirty = true;
             }

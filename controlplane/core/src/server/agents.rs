@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, Command, DEVICES_LEVEL, IMAGES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL,
-    POD_NETWORK_LEVEL, Rare, Rejection, RejectionCode, Stamped,
+    POD_NETWORK_LEVEL, Rare, Rejection, RejectionCode, Stamped, VOLUMES_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -30,7 +30,7 @@ impl Server {
             return self.reply(ticket, Reply::NotLeader(None));
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
-        let AgentReport { devices, images, .. } = report;
+        let AgentReport { devices, images, volume_results, .. } = report;
         let state = self.machine.state();
         // Images are told again and again; only what is new of them goes into the log.
         let has_images = state.feature_level() >= IMAGES_LEVEL;
@@ -57,10 +57,12 @@ impl Server {
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
         let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };
+        // Below that level nothing was wanted.
+        let has_results = state.feature_level() >= VOLUMES_LEVEL && !volume_results.is_empty();
+        let has_volumes = has_results || !deleted_volumes.is_empty();
         // A node that an entry under way calls unreachable, or fences, gets no lease before that entry has had its
         // effect: its heartbeat goes behind it, through the log.
-        let has_news =
-            !pods.is_empty() || !deleted_volumes.is_empty() || devices.is_some() || images.is_some();
+        let has_news = !pods.is_empty() || has_volumes || devices.is_some() || images.is_some();
         if !has_news && !leader.being_lost.contains(&node) {
             return self.reads.ask(Reader::Heartbeat(ticket, ack));
         }
@@ -71,6 +73,10 @@ impl Server {
         if !deleted_volumes.is_empty() {
             // After the pods: it may be the last word about them that the claims wait for.
             stamped.commands.push(Command::ReportVolumes { node, incarnation, deleted: deleted_volumes });
+        }
+        if has_results {
+            let results = volume_results;
+            stamped.commands.push(Command::ReportVolumeTasks { node, incarnation, results });
         }
         if let Some(images) = images {
             stamped.commands.push(Command::ReportImages { node, incarnation, images });
@@ -91,7 +97,8 @@ impl Server {
     }
 
     fn check_session(&self, report: &AgentReport) -> Result<(), Rejection> {
-        let lengths = [report.pods.len(), report.usage.len(), report.deleted_volumes.len()];
+        let volumes = report.deleted_volumes.len().max(report.volume_results.len());
+        let lengths = [report.pods.len(), report.usage.len(), volumes];
         if lengths.into_iter().any(|length| length > ITEMS_MAX) {
             let reason = format!("at most {ITEMS_MAX} pods, and as many volumes, are allowed in one report");
             return Err(Rejection::new(RejectionCode::Invalid, "report", reason));

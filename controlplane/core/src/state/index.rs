@@ -58,6 +58,10 @@ pub(crate) struct Index {
     users: OrdMap<NameKey, OrdSet<ObjectId>>,
     /// Which claims are bound to which node.
     claims_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
+    /// Which snapshots are ready on which node.
+    snapshots_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
+    /// Which snapshots are still to be taken, and which bound claims are still to be filled, of which object.
+    copies: OrdMap<NameKey, OrdSet<ObjectId>>,
 }
 
 /// Neither ending nor ended.
@@ -107,6 +111,30 @@ fn bound_claim(object: &Object) -> Option<(ObjectId, ObjectId)> {
         Object::PersistentVolumeClaim(claim) => Some((claim.bound_node()?, claim.meta.id)),
         _ => None,
     }
+}
+
+/// The node that a snapshot is ready on, and the snapshot.
+fn ready_snapshot(object: &Object) -> Option<(ObjectId, ObjectId)> {
+    match object {
+        Object::VolumeSnapshot(snapshot) => Some((snapshot.status.node?, snapshot.meta.id)),
+        _ => None,
+    }
+}
+
+/// What an object is still to be copied of, and the object.
+fn copy(object: &Object) -> Option<(NameKey, ObjectId)> {
+    let (kind, name) = match object {
+        Object::VolumeSnapshot(snapshot) if snapshot.status.taken_at_ms == 0 => {
+            (Kind::PersistentVolumeClaim, &snapshot.spec.claim_name)
+        }
+        Object::PersistentVolumeClaim(claim) if claim.bound_node().is_some() && claim.awaits_source() => {
+            let source = claim.source.get()?;
+            (source.kind.kind(), &source.name)
+        }
+        _ => return None,
+    };
+    let meta = object.meta();
+    Some(((meta.namespace.clone(), kind, Name::new(name).ok()?), meta.id))
 }
 
 /// Adds to one of many sets.
@@ -177,6 +205,31 @@ impl Index {
         self.claims_on.get(&node).into_iter().flatten().copied()
     }
 
+    /// The snapshots that are ready on a node, in id order.
+    pub(super) fn snapshots_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.snapshots_on.get(&node).into_iter().flatten().copied()
+    }
+
+    /// What is still to be copied of an object, in id order.
+    pub(super) fn copies_of(&self, source: &ObjectRef) -> OrdSet<ObjectId> {
+        let key = (source.namespace.clone(), source.kind, source.name.clone());
+        self.copies.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Whether the orders of snapshots and copies are those of these objects.
+    pub(super) fn copies_agree(&self, objects: impl Iterator<Item = Object>) -> bool {
+        let (mut snapshots_on, mut copies) = (OrdMap::new(), OrdMap::new());
+        for object in objects {
+            if let Some((node, id)) = ready_snapshot(&object) {
+                add(&mut snapshots_on, node, id);
+            }
+            if let Some((key, id)) = copy(&object) {
+                add(&mut copies, key, id);
+            }
+        }
+        self.snapshots_on == snapshots_on && self.copies == copies
+    }
+
     /// The objects of a kind in a namespace from a name on, by name.
     pub(super) fn named_from(
         &self,
@@ -223,6 +276,18 @@ impl Index {
         }
         if let Some((node, id)) = present.and_then(bound_claim) {
             add(&mut self.claims_on, node, id);
+        }
+        if let Some((node, id)) = former.and_then(ready_snapshot) {
+            take(&mut self.snapshots_on, &node, id);
+        }
+        if let Some((node, id)) = present.and_then(ready_snapshot) {
+            add(&mut self.snapshots_on, node, id);
+        }
+        if let Some((key, id)) = former.and_then(copy) {
+            take(&mut self.copies, &key, id);
+        }
+        if let Some((key, id)) = present.and_then(copy) {
+            add(&mut self.copies, key, id);
         }
         let (former, present) = (as_pod(former), as_pod(present));
         if former.is_some() || present.is_some() {

@@ -85,6 +85,14 @@ impl Charge {
         charge
     }
 
+    /// Of what a claim takes more than it has, in bytes.
+    pub(crate) fn of_growth(class: bulkhead_types::StorageClass, bytes: u64) -> Self {
+        let mut charge = Self::NONE;
+        charge.add(Measure::RequestsStorage, bytes);
+        charge.add(Measure::ClassStorage(class), bytes);
+        charge
+    }
+
     /// Each measure with its amount, none of them 0.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Measure, u64)> + '_ {
         self.entries[..self.len].iter().chain(&self.extended).map(|(measure, amount)| (measure, *amount))

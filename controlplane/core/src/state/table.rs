@@ -8,7 +8,7 @@ use bulkhead_types::{
     LimitRange, Namespace, Node, NodeOperation, NodePool, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod,
     PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
     ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler,
+    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
 };
 use imbl::OrdMap;
 
@@ -64,7 +64,8 @@ stored!(
     ElasticQuotaTree,
     NodePool,
     NodeOperation,
-    DeschedulerPolicy
+    DeschedulerPolicy,
+    VolumeSnapshot
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

@@ -6,7 +6,7 @@ use bulkhead_types::{
     LimitRange, Namespace, Node, NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod,
     PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
     ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler,
+    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
 };
 
 use super::{State, Table};
@@ -134,4 +134,6 @@ tables! {
     node_operations: NodeOperation;
     /// All policies of the descheduler.
     descheduler_policies: DeschedulerPolicy;
+    /// All snapshots of volumes.
+    volume_snapshots: VolumeSnapshot;
 }

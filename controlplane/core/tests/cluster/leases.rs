@@ -40,6 +40,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         deleted_volumes: Vec::new(),
         devices: Default::default(),
         images: Default::default(),
+        volume_results: Vec::new(),
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

@@ -27,7 +27,12 @@ fn claim(named: &str, change: impl FnOnce(&mut PersistentVolumeClaimSpec)) -> Ob
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(named));
-    Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim { meta, spec, status: Default::default() }))
+    Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim {
+        meta,
+        spec,
+        source: Default::default(),
+        status: Default::default(),
+    }))
 }
 
 fn alone(spec: &mut PersistentVolumeClaimSpec) {
@@ -508,10 +513,8 @@ fn what_is_wanted_of_a_claim_cannot_change() {
         ],
     );
     check(
-        |spec| spec.storage_bytes += 1,
-        expect![
-            "PersistentVolumeClaim default/data: spec.resources.requests.storage: cannot grow: file systems of volumes are not resized yet"
-        ],
+        |spec| (spec.storage_bytes, spec.storage_class) = (2 * GIB, StorageClass::LocalRetain),
+        expect!["PersistentVolumeClaim default/data: spec.storageClassName: cannot change after creation"],
     );
     check(
         alone,

@@ -50,6 +50,7 @@ mod rollouts;
 mod scheduling;
 mod scoring;
 mod sets;
+mod snapshots;
 mod stateful_laws;
 mod stateful_sets;
 mod vertical_autoscalers;

@@ -117,7 +117,12 @@ fn claim(named: &str, storage_bytes: u64) -> Object {
         storage_bytes,
         storage_class: StorageClass::Local,
     };
-    let claim = bulkhead_types::PersistentVolumeClaim { meta, spec, status: Default::default() };
+    let claim = bulkhead_types::PersistentVolumeClaim {
+        meta,
+        spec,
+        source: Default::default(),
+        status: Default::default(),
+    };
     Object::PersistentVolumeClaim(Arc::new(claim))
 }
 

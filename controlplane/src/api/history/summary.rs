@@ -56,6 +56,8 @@ pub(super) fn of_status(state: &State, id: ObjectId, status: &ObjectStatus) -> S
         ObjectStatus::ResourceQuota(s) | ObjectStatus::Project(s) | ObjectStatus::Department(s) => {
             of_quota(s)
         }
+        ObjectStatus::VolumeSnapshot(s) if s.ready => format!("ready, node {}", s.node_name),
+        ObjectStatus::VolumeSnapshot(s) => format!("not ready {}", s.message).trim_end().to_owned(),
         ObjectStatus::ElasticQuotaTree(s) => of_elastic_quotas(s),
         ObjectStatus::PodGroup(s) => format!(
             "{}: {} pending, {} running, {} succeeded, {} failed",

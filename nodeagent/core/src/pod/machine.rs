@@ -9,9 +9,12 @@
 //!   └──── wanted again ── Clean ◄── Cleaning ◄── should not ─────┘
 //! ```
 
+use std::collections::BTreeSet;
+
 use bulkhead_canary::planted;
-use bulkhead_types::{ContainerState, PodPhase};
+use bulkhead_types::{ContainerState, PodIntent, PodPhase};
 use smol_str::SmolStr;
+use uuid::Uuid;
 
 use super::{Boot, Cause, Env, Phase, Pod, Want};
 use crate::{Action, GuestSize, Note, StartVm, reason, text};
@@ -26,6 +29,17 @@ const WAITING: [&str; 4] = [
 
 /// More steps in a row than any path through the machine takes.
 const STEPS_MAX: usize = 16;
+
+/// Why a guest cannot start yet by its volumes, for people.
+fn missing_volume(intent: &PodIntent, busy: &BTreeSet<Uuid>) -> Option<String> {
+    // What has to be made of something is told once it is.
+    let has = |name: &&SmolStr| intent.claims.iter().any(|claim| claim.claim_name == ***name);
+    if let Some(name) = intent.spec.claims().find(|name| !has(name)) {
+        return Some(format!("PersistentVolumeClaim {name} is still to be made of its dataSource"));
+    }
+    let claim = intent.claims.iter().find(|claim| busy.contains(&claim.uid))?;
+    Some(format!("PersistentVolumeClaim {} is being copied, or grows", claim.claim_name))
+}
 
 impl Pod {
     /// Takes steps until nothing more follows from what is known now.
@@ -176,6 +190,10 @@ impl Pod {
         if let Some(claim) = intent.claims.iter().find(|claim| env.volumes.contains(&claim.uid)) {
             let message =
                 format!("another guest on this node has PersistentVolumeClaim {}", claim.claim_name);
+            self.waits(reason::WAITING_FOR_VOLUME, &message);
+            return false;
+        }
+        if let Some(message) = missing_volume(&intent, &env.busy) {
             self.waits(reason::WAITING_FOR_VOLUME, &message);
             return false;
         }

@@ -51,6 +51,8 @@ pub(crate) struct Env<'a> {
     pub(crate) volumes: BTreeSet<Uuid>,
     /// Addresses that pods have.
     pub(crate) addresses: BTreeSet<Ipv4Addr>,
+    /// Volumes with which something is being done.
+    pub(crate) busy: BTreeSet<Uuid>,
     pub(crate) actions: &'a mut VecDeque<Action>,
 }
 
@@ -356,6 +358,16 @@ impl Pod {
     /// Another pod has its address.
     pub(crate) fn forget_address(&mut self) {
         self.address = None;
+    }
+
+    /// Which of its guests there is, or was last.
+    pub(crate) fn instance(&self) -> u32 {
+        self.instance
+    }
+
+    /// Whether its guest was heard by this agent, and is not about to end.
+    pub(crate) fn speaks(&self) -> bool {
+        matches!(self.phase, Phase::Running { exit_by_ms: None, .. })
     }
 
     /// The volumes that its guest has, if there is one.

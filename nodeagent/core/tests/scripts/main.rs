@@ -60,6 +60,12 @@ fn check_with(config: AgentConfig, steps: Vec<(u64, Step)>, expected: Expect) {
     expected.assert_eq(&text);
 }
 
+fn show_result(result: &bulkhead_types::VolumeResult) -> String {
+    let (id, task, size) = (result.id, result.task.as_str(), result.size_bytes);
+    let how = if result.done { "done" } else { "not done" };
+    format!(" {id} {task} {how} {size} {}", result.message).trim_end().to_owned()
+}
+
 fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
     while let Some(action) = agent.poll_action() {
         if let (Action::Report(report), true) = (&action, acks) {
@@ -97,11 +103,19 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
             Action::DeleteVolume { claim, volume } => {
                 format!("delete volume {} of {claim}", volume.as_u128())
             }
+            Action::VolumeTask { order, guest } => {
+                let volumes = [order.source, order.volume].map(|volume| volume.as_u128());
+                let guest =
+                    guest.map_or(String::new(), |(pod, instance)| format!(" in guest {pod}/{instance}"));
+                let (task, id) = (order.task.as_str(), order.id);
+                format!("{task} {volumes:?} to {} for {id}{guest}", order.size_bytes)
+            }
             Action::Note(note) => format!("note: {note}"),
             // Empty heartbeats would hide the rest.
             Action::Report(report)
                 if report.pods.is_empty()
                     && report.deleted_volumes.is_empty()
+                    && report.volume_results.is_empty()
                     && report.devices.get().is_none() =>
             {
                 continue;
@@ -117,7 +131,9 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
                     let kind = if report.snapshot { "all" } else { "new" };
                     format!(" devices {kind} {:?} gone {:?}", there, report.removed)
                 });
-                format!("report{}{}{devices}", pods.collect::<String>(), deleted.collect::<String>())
+                let volumes =
+                    deleted.chain(report.volume_results.iter().map(show_result)).collect::<String>();
+                format!("report{}{volumes}{devices}", pods.collect::<String>())
             }
         };
         writeln!(text, "{now_ms} {line}").unwrap();

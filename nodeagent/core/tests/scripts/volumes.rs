@@ -1,5 +1,7 @@
 //! Volumes outlive pods: whose they are, and how they are deleted.
 
+use bulkhead_types::{VolumeOrder, VolumeResult, VolumeTask};
+
 use super::*;
 
 /// A pod with a claim whose volume is named so.
@@ -29,6 +31,7 @@ fn deleting_volumes(generation: u64, pods: Vec<bulkhead_types::PodIntent>, volum
         gpu: None,
         cpu_pools: None,
         nics: vec![],
+        volume_orders: vec![],
     }))
 }
 
@@ -157,4 +160,126 @@ fn an_agent_that_restarts_knows_who_has_a_volume() {
             210 report [#8 100000003 Pending WaitingForVolume waiting:ContainerCreating x0]
         "#]],
     );
+}
+
+/// An intent with orders about volumes.
+fn ordering(generation: u64, pods: Vec<bulkhead_types::PodIntent>, orders: &[VolumeOrder]) -> Step {
+    let In(Input::Intent(mut intent)) = deleting_volumes(generation, pods, &[]) else { panic!("an intent") };
+    intent.volume_orders = orders.to_vec();
+    In(Input::Intent(intent))
+}
+
+fn order(id: u64, task: VolumeTask, volume: u128, source: u128) -> VolumeOrder {
+    let (volume, source) = (uuid::Uuid::from_u128(volume), uuid::Uuid::from_u128(source));
+    VolumeOrder { id: ObjectId(id), task, volume, source, size_bytes: 5 }
+}
+
+fn answer(id: u64, task: VolumeTask, done: bool, message: &str) -> Step {
+    let size_bytes = if message.is_empty() { 5 } else { 0 };
+    let result = VolumeResult { id: ObjectId(id), task, size_bytes, done, message: message.into() };
+    In(Input::VolumeTask(result))
+}
+
+#[test]
+fn a_copy_is_of_one_moment() {
+    let snapshot = order(3, VolumeTask::Snapshot, 30, 70);
+    let mut steps = begin(vec![]);
+    steps.extend([
+        // Nobody has the volume: while it is copied nobody gets it.
+        (20, ordering(101, vec![with_volume(7, 70)], &[snapshot])),
+        (30, In(image(7))),
+        (300, Tick),
+        (310, answer(3, VolumeTask::Snapshot, true, "")),
+        (320, In(started(7, 1))),
+        // A guest that begins is waited for, then asked.
+        (330, ordering(102, vec![with_volume(7, 70)], &[order(4, VolumeTask::Clone, 40, 70)])),
+        (340, Tick),
+        (350, In(hello(7, 1))),
+        (360, answer(4, VolumeTask::Clone, false, "no room")),
+        (370, answer(4, VolumeTask::Clone, true, "nobody asked")),
+        (11_000, Tick),
+        // What is not wanted any more is not told; what is wanted instead is begun after the answer.
+        (11_010, ordering(103, vec![with_volume(7, 70)], &[order(4, VolumeTask::Expand, 40, 0)])),
+        (11_020, answer(4, VolumeTask::Clone, true, "")),
+        (11_030, ordering(104, vec![with_volume(7, 70)], &[])),
+        (11_040, answer(4, VolumeTask::Expand, true, "")),
+        (15_000, Tick),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        20 snapshot [70, 30] to 5 for #3
+        20 prepare #7
+        20 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        220 report [#7 100000002 Pending WaitingForVolume waiting:ContainerCreating x0]
+        310 persist #7 instance 1
+        310 start #7 instance 1
+        310 report #3 snapshot done 5
+        350 clone [70, 40] to 5 for #4 in guest #7/1
+        360 report #4 clone not done 0 no room
+        420 report [#7 100000003 Pending waiting:ContainerCreating x0]
+        6010 expand [0, 40] to 5 for #4
+    "#]],
+    );
+}
+
+#[test]
+fn a_file_grows_at_once_and_its_file_system_in_a_guest() {
+    let expand = order(1, VolumeTask::Expand, 70, 0);
+    let mut steps = begin(vec![]);
+    steps.extend([
+        (20, ordering(101, vec![], &[expand])),
+        (30, answer(1, VolumeTask::Expand, false, "")),
+        (400, ordering(102, vec![with_volume(7, 70)], &[expand])),
+        (410, In(image(7))),
+        (420, In(started(7, 1))),
+        (430, In(hello(7, 1))),
+        (440, answer(1, VolumeTask::Expand, true, "")),
+        (450, ordering(103, vec![with_volume(7, 70)], &[])),
+        (9_000, Tick),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        20 expand [0, 70] to 5 for #1
+        30 report #1 expand not done 5
+        400 prepare #7
+        400 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        410 persist #7 instance 1
+        410 start #7 instance 1
+        430 expand [0, 70] to 5 for #1 in guest #7/1
+        440 report #1 expand done 5
+        600 report [#7 100000002 Pending waiting:ContainerCreating x0]
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_copied_is_not_deleted_and_what_waits_for_its_copy_does_not_start() {
+    let mut waits = with_volume(7, 70);
+    let volume =
+        bulkhead_types::VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
+    let mut spec = bulkhead_types::PodSpec::clone(&waits.spec);
+    let volumes = vec![bulkhead_types::Volume { name: "v".into(), source: volume }];
+    spec.options = bulkhead_types::Rare::some(bulkhead_types::PodOptions { volumes, ..Default::default() });
+    waits.spec = bulkhead_types::Shared::new(spec);
+    let there = waits.clone();
+    waits.claims.clear();
+    let restore = order(1, VolumeTask::Restore, 70, 30);
+    let In(Input::Intent(mut both)) = deleting_volumes(102, vec![waits.clone()], &[(3, 30)]) else {
+        panic!("an intent")
+    };
+    both.volume_orders = vec![restore];
+    let mut steps = begin(vec![]);
+    steps.extend([
+        (20, ordering(101, vec![waits], &[restore])),
+        (30, In(image(7))),
+        (40, In(Input::Intent(both))),
+        (500, answer(1, VolumeTask::Restore, true, "")),
+        (510, ordering(103, vec![there], &[])),
+        (9_000, Tick),
+    ]);
+    check(steps, expect![[""]]);
 }

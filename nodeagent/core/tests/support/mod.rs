@@ -100,6 +100,7 @@ pub(crate) fn intent(incarnation: u64, generation: u64, pods: Vec<PodIntent>) ->
         gpu: None,
         cpu_pools: None,
         nics: vec![],
+        volume_orders: vec![],
     })
 }
 

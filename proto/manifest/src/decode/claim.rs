@@ -1,8 +1,8 @@
 //! PersistentVolumeClaims, and those of StatefulSets.
 
 use bulkhead_types::{
-    AccessMode, ClaimRetention, PersistentVolumeClaimSpec, Rare, StorageClass, VolumeClaimTemplate,
-    VolumeClaims, parse_units,
+    AccessMode, ClaimRetention, ClaimSource, ClaimSourceKind, PersistentVolumeClaimSpec, Rare, StorageClass,
+    VolumeClaimTemplate, VolumeClaims, VolumeSnapshotSpec, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Fixed, Schema};
@@ -10,8 +10,26 @@ use super::volume::quantity;
 use crate::tree::Node;
 
 const CLAIM: Schema = Schema {
+    known: &["accessModes", "resources", "storageClassName", "volumeMode", "dataSource"],
+    not_yet: &["selector", "volumeName", "dataSourceRef", "volumeAttributesClassName"],
+    ..Schema::EMPTY
+};
+/// Claims of templates are all alike, but what each would begin with is not.
+const CLAIM_OF_TEMPLATE: Schema = Schema {
     known: &["accessModes", "resources", "storageClassName", "volumeMode"],
     not_yet: &["selector", "volumeName", "dataSource", "dataSourceRef", "volumeAttributesClassName"],
+    ..Schema::EMPTY
+};
+const SOURCE: Schema = Schema { known: &["apiGroup", "kind", "name"], ..Schema::EMPTY };
+const SOURCES: [(&str, ClaimSourceKind); 2] = [
+    ("PersistentVolumeClaim", ClaimSourceKind::PersistentVolumeClaim),
+    ("VolumeSnapshot", ClaimSourceKind::VolumeSnapshot),
+];
+const SNAPSHOT: Schema =
+    Schema { known: &["source"], not_yet: &["volumeSnapshotClassName"], ..Schema::EMPTY };
+const SNAPSHOT_SOURCE: Schema = Schema {
+    known: &["persistentVolumeClaimName"],
+    not_yet: &["volumeSnapshotContentName"],
     ..Schema::EMPTY
 };
 const RESOURCES: Schema = Schema { known: &["requests"], not_yet: &["limits"], ..Schema::EMPTY };
@@ -32,13 +50,55 @@ const RETENTION: Schema = Schema { known: &["whenDeleted", "whenScaled"], ..Sche
 const RETENTIONS: [(&str, ClaimRetention); 2] =
     [("Retain", ClaimRetention::Retain), ("Delete", ClaimRetention::Delete)];
 
-/// What is wanted of a volume.
-pub(super) fn claim(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PersistentVolumeClaimSpec> {
-    let fields = d.fields(node, path, &CLAIM)?;
-    let access_mode = access_mode(d, &fields);
-    volume_mode(d, &fields);
-    let storage_class = storage_class(d, &fields);
-    let resources = child(d, &fields, "resources", &RESOURCES);
+/// What is wanted of a volume, and what it begins with.
+pub(super) fn claim(
+    d: &mut Decoder<'_>,
+    node: &Node,
+) -> Option<(PersistentVolumeClaimSpec, Rare<ClaimSource>)> {
+    let fields = d.fields(node, "spec", &CLAIM)?;
+    let source = fields.get("dataSource").map(|node| source(d, node, &fields.path("dataSource")));
+    let spec = claim_spec(d, &fields);
+    match source {
+        Some(source) => Some((spec?, Rare::some(source?))),
+        None => Some((spec?, Rare::NONE)),
+    }
+}
+
+fn source(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ClaimSource> {
+    let fields = d.fields(node, path, &SOURCE)?;
+    if d.required_text(&fields, "kind").is_none() {
+        return None;
+    }
+    let kind = d.choice(&fields, "kind", &SOURCES);
+    let name = d.required_text(&fields, "name");
+    let group = d.text(&fields, "apiGroup").unwrap_or_default();
+    let kind = kind?;
+    // Kubernetes' default is the core group, in which there are no snapshots.
+    let wanted = kind.kind().api_version().split_once('/').map_or("", |(group, _)| group);
+    if group != wanted {
+        let reason = match wanted {
+            "" => format!("a {} is in the core group: leave the field out", kind.kind()),
+            wanted => format!("a {} is in {wanted}", kind.kind()),
+        };
+        d.fail(fields.place("apiGroup"), &fields.path("apiGroup"), reason);
+        return None;
+    }
+    Some(ClaimSource { kind, name: name?.into() })
+}
+
+/// Of what a snapshot is.
+pub(super) fn snapshot(d: &mut Decoder<'_>, node: &Node) -> Option<VolumeSnapshotSpec> {
+    let fields = d.fields(node, "spec", &SNAPSHOT)?;
+    let source = child(d, &fields, "source", &SNAPSHOT_SOURCE)?;
+    let claim_name = d.required_text(&source, "persistentVolumeClaimName")?.into();
+    Some(VolumeSnapshotSpec { claim_name })
+}
+
+fn claim_spec(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<PersistentVolumeClaimSpec> {
+    let access_mode = access_mode(d, fields);
+    volume_mode(d, fields);
+    let storage_class = storage_class(d, fields);
+    let resources = child(d, fields, "resources", &RESOURCES);
     let requests = resources.and_then(|resources| child(d, &resources, "requests", &REQUESTS))?;
     if requests.get("storage").is_none() {
         d.missing(&requests, "storage");
@@ -120,7 +180,9 @@ fn template(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<VolumeClaimT
     let fields = d.fields(node, path, &TEMPLATE)?;
     let metadata = child(d, &fields, "metadata", &TEMPLATE_META);
     let spec = match fields.get("spec") {
-        Some(node) => claim(d, node, &fields.path("spec")),
+        Some(node) => {
+            d.fields(node, &fields.path("spec"), &CLAIM_OF_TEMPLATE).and_then(|fields| claim_spec(d, &fields))
+        }
         None => {
             d.missing(&fields, "spec");
             None

@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     ClaimPhase, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
-    VolumeClaimTemplate, VolumeClaims, format_bytes,
+    VolumeClaimTemplate, VolumeClaims, VolumeProgress, VolumeSnapshot, format_bytes,
 };
 use serde_json::{Value, json};
 
@@ -18,10 +18,66 @@ pub(super) fn claim_spec(spec: &PersistentVolumeClaimSpec) -> Value {
     })
 }
 
-/// What is known of a volume; `node` and `volume` are Bulkhead's own fields.
+/// The same of a claim, with what its volume begins with.
+pub(super) fn claim_parts(claim: &PersistentVolumeClaim) -> (Option<Value>, Option<Value>) {
+    let mut spec = claim_spec(&claim.spec);
+    if let (Some(source), Value::Object(fields)) = (claim.source.get(), &mut spec) {
+        let kind = source.kind.kind();
+        let mut data_source = Fields::new().text("kind", kind.as_str()).text("name", &source.name);
+        if let Some((group, _)) = kind.api_version().split_once('/') {
+            data_source = data_source.text("apiGroup", group);
+        }
+        fields.insert("dataSource".to_owned(), data_source.finish());
+    }
+    (Some(spec), Some(claim_status(claim)))
+}
+
+/// Of what a snapshot is, and what is known of it; `node` and `volume` are Bulkhead's own fields.
+pub(super) fn snapshot_parts(snapshot: &VolumeSnapshot) -> (Option<Value>, Option<Value>) {
+    let spec = json!({"source": {"persistentVolumeClaimName": snapshot.spec.claim_name.as_str()}});
+    let status = &snapshot.status;
+    let mut fields = Fields::new().set("readyToUse", json!(status.ready)).nonempty("node", &status.node_name);
+    if status.taken_at_ms > 0 {
+        fields = fields
+            .time("creationTime", status.taken_at_ms)
+            .set("restoreSize", json!(format_bytes(status.restore_bytes)))
+            .text("volume", &status.volume.to_string());
+    }
+    if !status.message.is_empty() {
+        fields = fields.set("error", json!({"message": status.message.as_str()}));
+    }
+    (Some(spec), Some(fields.finish()))
+}
+
+/// Kubernetes' conditions of a claim that grows, and the one of a claim that is made of something: they follow from what is
+/// known.
+fn conditions(claim: &PersistentVolumeClaim) -> Vec<Value> {
+    let progress = claim.status.progress.get().cloned().unwrap_or_default();
+    let VolumeProgress { file_bytes, message, .. } = &progress;
+    let condition = |kind: &str| {
+        Fields::new().text("type", kind).text("status", "True").nonempty("message", message).finish()
+    };
+    let mut conditions = Vec::new();
+    if claim.bound_node().is_some() && claim.awaits_source() {
+        conditions.push(condition("Populating"));
+    } else if let Some(wanted) = claim.grows_to() {
+        let is_grown = *file_bytes >= wanted;
+        conditions.push(condition(if is_grown { "FileSystemResizePending" } else { "Resizing" }));
+    }
+    conditions
+}
+
+/// What is known of a volume; `node`, `volume` and the condition `Populating` are Bulkhead's own.
 pub(super) fn claim_status(claim: &PersistentVolumeClaim) -> Value {
-    let PersistentVolumeClaimStatus { phase, node: _, node_name, capacity_bytes, volume, first_used_at_ms } =
-        &claim.status;
+    let PersistentVolumeClaimStatus {
+        phase,
+        node: _,
+        node_name,
+        capacity_bytes,
+        volume,
+        first_used_at_ms,
+        progress: _,
+    } = &claim.status;
     let fields = Fields::new().text("phase", phase.as_str()).nonempty("node", node_name);
     let first_used_ms = first_used_at_ms.get().copied().unwrap_or_default();
     match phase {
@@ -30,7 +86,8 @@ pub(super) fn claim_status(claim: &PersistentVolumeClaim) -> Value {
             .set("accessModes", json!([claim.spec.access_mode.as_str()]))
             .set("capacity", json!({"storage": format_bytes(*capacity_bytes)}))
             .text("volume", &volume.to_string())
-            .time("firstUsedTime", first_used_ms),
+            .time("firstUsedTime", first_used_ms)
+            .list("conditions", conditions(claim).into_iter()),
     }
     .finish()
 }

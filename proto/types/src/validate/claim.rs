@@ -8,9 +8,15 @@ use std::collections::BTreeSet;
 use super::pod::cut;
 use super::{AMOUNT_MAX, Path, Report, VOLUMES_MAX, annotations, labels};
 use crate::{
-    DeploymentSpec, Name, PersistentVolumeClaimSpec, PodSpec, StatefulSetSpec, VolumeClaimTemplate,
-    VolumeSource, is_dns_label,
+    ClaimSourceKind, DeploymentSpec, Name, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec,
+    StatefulSetSpec, VolumeClaimTemplate, VolumeSnapshotSpec, VolumeSource, is_dns_label,
 };
+
+/// Checks a claim, with what its volume begins with.
+pub(super) fn whole(one: &PersistentVolumeClaim, path: &Path<'_>, report: &mut Report) {
+    claim(&one.spec, path, report);
+    source(one, path, report);
+}
 
 /// Checks what is wanted of a volume.
 pub(super) fn claim(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, report: &mut Report) {
@@ -19,6 +25,22 @@ pub(super) fn claim(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, report: &
         let reason = "must be more than nothing, and at most 2^53";
         report.push(&resources.field("requests").field("storage"), reason);
     }
+}
+
+/// Checks what a claim's volume begins with.
+fn source(claim: &PersistentVolumeClaim, path: &Path<'_>, report: &mut Report) {
+    let Some(source) = claim.source.get() else { return };
+    let path = path.field("dataSource");
+    report.check(&path.field("name"), Name::new(&source.name).map(drop));
+    if source.kind == ClaimSourceKind::PersistentVolumeClaim && source.name == claim.meta.name.as_str() {
+        report.push(&path.field("name"), "is the claim itself");
+    }
+}
+
+/// Checks of what a snapshot is.
+pub(super) fn snapshot(spec: &VolumeSnapshotSpec, path: &Path<'_>, report: &mut Report) {
+    let source = path.field("source");
+    report.check(&source.field("persistentVolumeClaimName"), Name::new(&spec.claim_name).map(drop));
 }
 
 /// Checks the claims that a pod names, each of which it has once.
