@@ -317,6 +317,11 @@ async fn tables_have_kubectls_columns() {
             State:         Running, for 89d
             Restarts:      0
             Ready:         yes
+        Start:
+          STEP     BEGAN     TOOK
+          image    0 ms      3 ms
+          kernel   150 ms    1200 ms
+          output   1700 ms   goes on
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY
           7          87d   system:scheduler   PodBound   bound to node-1

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, spare_port};
@@ -15,16 +16,17 @@ use super::start::{StartError, Written, clear_pod, fill};
 use crate::error::chain;
 use crate::host::Host;
 use crate::qmp::Qmp;
+use crate::vm::process::Process;
 use crate::vm_pool::PooledVm;
 
-/// A guest for this pod, with its disks, if the pool has one that fits. One that cannot be furnished ends, and the pod gets a guest of its
+/// A guest for this pod, with its disks, if the pool has one that fits: its folder and its process. One that cannot be furnished ends, and the pod gets a guest of its
 /// own.
 pub(super) async fn take(
     host: &Host,
     start: &StartVm,
     disks: &Arc<Vec<PlannedDisk>>,
     written: &Arc<Written>,
-) -> Option<PooledVm> {
+) -> Option<(PathBuf, Process)> {
     let size = host.pool.size()?;
     if let Some(why) = unfit_for_pool(start, disks.len(), size) {
         tracing::debug!(pod = %start.pod.id, why, "the pod's guest is none of the pool");
@@ -32,7 +34,12 @@ pub(super) async fn take(
     }
     let mut vm = host.pool.take().await?;
     match furnish(host, start, &mut vm, disks, written).await {
-        Ok(()) => Some(vm),
+        Ok(()) => {
+            host.starts.taken_from_pool(start.pod.id);
+            let (dir, process) = (vm.dir.clone(), vm.into_process());
+            tracing::info!(pid = process.pid, dir = %dir.display(), "a guest of the pool is the pod's");
+            Some((dir, process))
+        }
         Err(error) => {
             tracing::warn!(pod = %start.pod.id, error = error.message, "a guest of the pool is of no use");
             let (dir, group) = (vm.dir.clone(), vm.group());

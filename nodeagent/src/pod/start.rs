@@ -166,10 +166,8 @@ pub(super) async fn run(
     let (disks, written) = (Arc::new(disks), Arc::new(Written { config: encoded, ports: ports.clone() }));
     let (instance, pod) = (start.instance, start.pod.id);
     let pooled = pooled::take(host, &start, &disks, &written).instrument(span.clone()).await;
-    if let Some(vm) = pooled {
-        host.starts.taken_from_pool(pod);
-        let (dir, process, bound) = (vm.dir.clone(), vm.into_process(), Some(bound));
-        tracing::info!(parent: span, pid = process.pid, "a guest of the pool is the pod's");
+    if let Some((dir, process)) = pooled {
+        let bound = Some(bound);
         return Ok(Launched { process, instance, pod, dir, config, files, ports, bound });
     }
     let made = dir.clone();
