@@ -43,7 +43,7 @@ async fn wave(machine: &Machine, number: u64) {
     let (stubborn, willing): (Vec<_>, Vec<_>) =
         pods.into_iter().partition(|pod| pod.name.as_str().starts_with("ignores"));
     // Those that stay are not intended any more, and killed with the others: without a grace.
-    machine.delete(&[willing, stubborn].concat(), if number % 2 == 0 { 0 } else { 1 }).await;
+    machine.delete(&[willing, stubborn].concat(), number % 2).await;
 }
 
 /// What there is once it does not change any more, or is what it was: connections end a moment after what they were for.
