@@ -18,7 +18,7 @@ use bulkhead_guest_protocol::host::{
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::{Input, StartPhase};
+use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };

@@ -32,6 +32,7 @@ use crate::steps::{Step, passed};
 use crate::vm::affinity;
 use crate::volumes::VolumePort;
 use crate::{clock, disk, starts, trace};
+pub(crate) use silence::Boot;
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
 
