@@ -16,6 +16,7 @@ use crate::qmp::{Qmp, QmpError};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::vm::socket;
+use crate::volumes::MachineCall;
 
 /// Output of a guest that boots is told this often, at most.
 const BOOT_TELLS: Duration = Duration::from_secs(1);
