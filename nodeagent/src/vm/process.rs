@@ -275,6 +275,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_guard_is_found_by_the_folder_that_it_works_in_and_nobody_else_is() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let data = fs::canonicalize(dir.path()).expect("there");
+        let folder = data.join("pods/7/1");
+        fs::create_dir_all(&folder).expect("made");
+        let start = |works_in: &Path| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "kill -STOP $$", "guard"]).arg(&folder).current_dir(works_in);
+            command.kill_on_drop(true).spawn().expect("started")
+        };
+        let (mut guard, _other) = (start(&folder), start(&data));
+        let mut found = guards_below(&data.join("pods")).expect("scanned");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(guards_below(&data.join("elsewhere")).expect("scanned").is_empty());
+        // Its folder may be gone by then.
+        fs::remove_dir(&folder).expect("removed");
+        assert_eq!(guards_below(&data.join("pods")).expect("scanned").len(), 1);
+        let (path, process) = found.remove(0);
+        assert_eq!(path, folder);
+        process.killer().expect("handle").kill().expect("killed");
+        guard.wait().await.expect("ours");
+        assert!(guards_below(&data.join("pods")).expect("scanned").is_empty());
+    }
+
+    #[tokio::test]
     async fn a_process_has_its_own_session() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let process = start(dir.path());

@@ -80,6 +80,15 @@ async fn pain_29_a_qemu_that_dies_is_noticed_and_one_whose_pod_is_gone_does_not_
         .report(1, "another", |report| report.status.ready && report.status.sandbox_restarts == 1)
         .await;
 
+    // It hangs when an agent finds it: it is of no use, and does not stay beside the next.
+    let hung = machine.guests();
+    signal(hung[0], Signal::STOP);
+    machine.kill_agent().await;
+    machine.start(None).await;
+    machine.ready(1).await;
+    let guests = machine.guests();
+    assert!(guests.len() == 1 && guests != hung, "{guests:?}, {hung:?} hung");
+
     // It does not run at all (it hangs in the kernel, say) when its pod is deleted: it ends nevertheless.
     signal(machine.guests()[0], Signal::STOP);
     machine.delete(&[web(1)], 1).await;
