@@ -27,7 +27,25 @@ fn who_finds_no_address_waits_until_nothing_is_left_of_who_had_it() {
             (700, Tick),
         ],
     );
-    check_with(narrow(), steps, expect![[r#""#]]);
+    check_with(
+        narrow(),
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 prepare #8
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1 at 10.0.0.6
+        210 report [#7 100000003 Pending [10.0.0.6] waiting:ContainerCreating x0] [#8 100000004 Pending WaitingForAddress waiting:ContainerCreating x0]
+        400 kill #7/1
+        410 clean #7 keep_logs false
+        420 forget #7
+        420 persist #8 instance 1
+        420 start #8 instance 1 at 10.0.0.6
+        420 report [#7 100000005 gone Pending waiting:ContainerCreating x0] [#8 100000006 Pending [10.0.0.6] waiting:ContainerCreating x0]
+    "#]],
+    );
 }
 
 #[test]
