@@ -140,6 +140,42 @@ fn ended(name: &'static str) -> impl Fn(&ContainerState) -> bool {
     move |state| state.container == name && state.kind() == ContainerStateKind::Terminated
 }
 
+/// A second network, by a device that is known by its root port, and gets the network's MAC address.
+fn attach_second_network(pod: &mut PodConfig) {
+    let route = RouteConfig { destination: "10.10.0.0/16".into(), gateway: "10.9.255.1".into() };
+    pod.interfaces.push(InterfaceConfig {
+        mac: "02:aa:00:00:00:01".into(),
+        address: "10.9.0.7/16".into(),
+        mtu: 1300,
+        pci_port: bulkhead_nodeagent_core::qemu::guest_port(0),
+        name: "net1".into(),
+        more_addresses: vec!["fd00::7/64".into()],
+        routes: vec![route],
+        ..Default::default()
+    });
+}
+
+/// What a container sees of itself, its files about names, and the pod's interfaces.
+const SHOWN: &[&str] = &[
+    "hello\n",
+    "uid=33(web) gid=34 groups=40(log)\n",
+    "\nweb-0\n",
+    "/srv/app\n",
+    "10.0.2.15\tweb-0\n",
+    "nameserver 10.0.2.3\n",
+    "bad\n",
+    "refused\n",
+    "more\n",
+    "inet 10.0.2.15/24",
+    "mtu 1400",
+    "default via 10.0.2.2 dev eth0",
+    "net1: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1300",
+    "link/ether 02:aa:00:00:00:01",
+    "inet 10.9.0.7/16",
+    "inet6 fd00::7/64",
+    "10.10.0.0/16 via 10.9.255.1 dev net1",
+];
+
 #[tokio::test]
 async fn a_pod_runs_to_its_end() {
     let Some(mut lab) = Lab::new().await else { return };
@@ -154,18 +190,7 @@ async fn a_pod_runs_to_its_end() {
         ],
     );
     (pod.containers[1].uid, pod.containers[1].read_only_root) = (0, true);
-    // A second network, by a device that is known by its root port, and gets the network's MAC address.
-    let route = RouteConfig { destination: "10.10.0.0/16".into(), gateway: "10.9.255.1".into() };
-    pod.interfaces.push(InterfaceConfig {
-        mac: "02:aa:00:00:00:01".into(),
-        address: "10.9.0.7/16".into(),
-        mtu: 1300,
-        pci_port: bulkhead_nodeagent_core::qemu::guest_port(0),
-        name: "net1".into(),
-        more_addresses: vec!["fd00::7/64".into()],
-        routes: vec![route],
-        ..Default::default()
-    });
+    attach_second_network(&mut pod);
     pod.usage_interval_ms = 200;
     let mut guest = lab.start();
     let hello = guest.hello();
@@ -192,25 +217,7 @@ async fn a_pod_runs_to_its_end() {
     println!("exec to the end of QEMU: {} ms", guest.elapsed_ms());
 
     let output = guest.output("app");
-    for expected in [
-        "hello\n",
-        "uid=33(web) gid=34 groups=40(log)\n",
-        "\nweb-0\n",
-        "/srv/app\n",
-        "10.0.2.15\tweb-0\n",
-        "nameserver 10.0.2.3\n",
-        "bad\n",
-        "refused\n",
-        "more\n",
-        "inet 10.0.2.15/24",
-        "mtu 1400",
-        "default via 10.0.2.2 dev eth0",
-        "net1: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1300",
-        "link/ether 02:aa:00:00:00:01",
-        "inet 10.9.0.7/16",
-        "inet6 fd00::7/64",
-        "10.10.0.0/16 via 10.9.255.1 dev net1",
-    ] {
+    for expected in SHOWN {
         assert!(output.contains(expected), "{expected:?} in {output}");
     }
     assert!(!output.contains("vda") && !output.contains("vport"), "no device of the guest: {output}");

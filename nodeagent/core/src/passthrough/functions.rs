@@ -319,7 +319,7 @@ fn next_up(machine: &dyn Machine, nic: Bdf) -> Option<NicStep> {
     let port = port_of(machine, nic).ok()?;
     let flags = line(machine, &file(nic, &format!("net/{}/flags", port.name)))?;
     let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
-    (flags & IFF_UP == 0).then(|| NicStep::LinkUp(port.name, flags | IFF_UP))
+    (flags & IFF_UP == 0).then_some(NicStep::LinkUp(port.name, flags | IFF_UP))
 }
 
 /// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.
