@@ -18,8 +18,9 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, KernelSource};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare,
-    ResourceRequirements, RestartPolicy, Shared,
+    ClaimIntent, Container, ContainerState, Deletion, Name, ObjectId, PodIntent, PodOptions, PodPhase,
+    PodSpec, Rare, ResourceRequirements, RestartPolicy, Shared, Volume, VolumeOrder, VolumeSource,
+    VolumeTask,
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;
@@ -168,6 +169,27 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
     }
 }
 
+/// The pod with a volume, and what is wanted of that later: to grow, and to be kept as a snapshot.
+fn with_volume(mut pod: PodIntent) -> (PodIntent, Vec<VolumeOrder>) {
+    let [volume, snapshot] = [70, 71].map(uuid::Uuid::from_u128);
+    let source = VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
+    let volumes = vec![Volume { name: "data".into(), source }];
+    let mut spec = PodSpec::clone(&pod.spec);
+    spec.options = Rare::some(PodOptions { volumes, ..PodOptions::default() });
+    pod.spec = Shared::new(spec);
+    pod.claims =
+        vec![ClaimIntent { claim_name: "data".into(), uid: volume, size_bytes: 16 << 20, used: false }];
+    let order = |id, task, volume, source| VolumeOrder {
+        id: ObjectId(id),
+        task,
+        volume,
+        source,
+        size_bytes: 64 << 20,
+    };
+    let grow = order(50, VolumeTask::Expand, volume, uuid::Uuid::nil());
+    (pod, vec![grow, order(51, VolumeTask::Snapshot, snapshot, volume)])
+}
+
 fn deleting(pod: PodIntent) -> PodIntent {
     PodIntent {
         deletion: Some(Deletion { requested_at_ms: 1, grace_ms: 5_000, by_job: false, preemptor: None }),
@@ -275,9 +297,16 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let job = pod(9, "echo working; exit 3", RestartPolicy::Never);
+    let (job, orders) = with_volume(pod(9, "echo working; sleep 45; exit 3", RestartPolicy::Never));
     server.intend(vec![job.clone()]);
     node.start();
+    // Its volume grows and is copied under it.
+    server.report(9, "the job's run", |report| report.status.phase == PodPhase::Running).await;
+    server.intend_with(vec![job.clone()], orders);
+    server.done(VolumeTask::Expand).await;
+    server.done(VolumeTask::Snapshot).await;
+    let volumes = std::fs::read_dir(node.config.data_dir.join("volumes")).expect("listed").flatten();
+    assert_eq!(volumes.filter(|file| file.path().extension().is_some_and(|kind| kind == "snap")).count(), 1);
     let failed = server.report(9, "the job's end", |report| report.gone).await;
     assert_eq!(failed.status.phase, PodPhase::Failed);
     let ContainerState::Terminated(end) = &failed.status.containers[0].state else { panic!("{failed:?}") };
