@@ -21,9 +21,9 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, GuestSize, Kernel
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerState, Deletion, Name, ObjectId, PodIntent, PodOptions, PodPhase,
-    PodSecurityContext, PodSpec, Rare, ResourceRequirements, RestartPolicy, SecurityContext, Shared, Sysctl,
-    Volume, VolumeMount, VolumeSource,
+    ClaimIntent, Container, ContainerOptions, ContainerState, Deletion, Name, ObjectId, PodIntent, PodOptions,
+    PodPhase, PodSecurityContext, PodSpec, Rare, ResourceRequirements, RestartPolicy, SecurityContext, Shared,
+    Sysctl, Volume, VolumeMount, VolumeOrder, VolumeSource, VolumeTask,
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;
@@ -181,6 +181,28 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         cpus: None,
         batch: false,
     }
+}
+
+/// The pod with a volume, and what is wanted of that later: to grow, and to be kept as a snapshot.
+fn with_volume(mut pod: PodIntent) -> (PodIntent, Vec<VolumeOrder>) {
+    let [volume, snapshot] = [70, 71].map(uuid::Uuid::from_u128);
+    let source = VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
+    let mut spec = PodSpec::clone(&pod.spec);
+    let mut options = spec.options.get().cloned().unwrap_or_default();
+    options.volumes.push(Volume { name: "data".into(), source });
+    spec.options = Rare::some(options);
+    pod.spec = Shared::new(spec);
+    pod.claims =
+        vec![ClaimIntent { claim_name: "data".into(), uid: volume, size_bytes: 16 << 20, used: false }];
+    let order = |id, task, volume, source| VolumeOrder {
+        id: ObjectId(id),
+        task,
+        volume,
+        source,
+        size_bytes: 64 << 20,
+    };
+    let grow = order(50, VolumeTask::Expand, volume, uuid::Uuid::nil());
+    (pod, vec![grow, order(51, VolumeTask::Snapshot, snapshot, volume)])
 }
 
 fn deleting(pod: PodIntent, grace_ms: u64) -> PodIntent {
@@ -413,7 +435,7 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let job = with_a_terminal(pod(9, TALK, RestartPolicy::Never));
+    let (job, orders) = with_volume(with_a_terminal(pod(9, TALK, RestartPolicy::Never)));
     server.intend(vec![job.clone()]);
     node.start();
     server.report(9, "a process that listens", |report| report.status.ready).await;
@@ -425,6 +447,12 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     assert!(refused.contains("below the paths of its volumes only: /logs"), "{refused}");
     let console = logs_of(&server.facts().address, 9, "console").await.expect("the guest's console");
     assert!(console.contains("bulkhead-guest: pod pod-9 with 1 containers"), "{console}");
+    // Its volume grows and is copied under it.
+    server.intend_with(vec![job.clone()], orders);
+    server.done(VolumeTask::Expand).await;
+    server.done(VolumeTask::Snapshot).await;
+    let volumes = std::fs::read_dir(node.config.data_dir.join("volumes")).expect("listed").flatten();
+    assert_eq!(volumes.filter(|file| file.path().extension().is_some_and(|kind| kind == "snap")).count(), 1);
     let talk = talk(&server.facts().address).await.expect("attached");
     let output = logs(&server.facts().address, 9, None).await.expect("logs");
     assert!(output.ends_with(&talk), "who is attached sees what is logged: {talk:?} of {output:?}");
@@ -560,7 +588,7 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     assert!(adopted.status.ready && adopted.status.sandbox_restarts == 0, "{adopted:?}");
     assert!(node.guests().contains(&waiting[0]));
 
-    server.intend(vec![deleting(web)]);
+    server.intend(vec![deleting(web, 5_000)]);
     server.report(7, "a pod that is gone", |report| report.gone).await;
     assert!(!node.guests().contains(&waiting[0]));
     node.stop().await;

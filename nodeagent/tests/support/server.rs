@@ -34,6 +34,9 @@ struct State {
     /// The newest report of each pod.
     reports: watch::Sender<BTreeMap<ObjectId, PodReport>>,
     usage: watch::Sender<BTreeMap<ObjectId, u64>>,
+    orders: Mutex<Vec<bulkhead_types::VolumeOrder>>,
+    /// What came of them.
+    results: watch::Sender<Vec<bulkhead_types::VolumeResult>>,
 }
 
 impl FakeServer {
@@ -46,6 +49,8 @@ impl FakeServer {
             intent: watch::Sender::new((1, Vec::new())),
             reports: watch::Sender::new(BTreeMap::new()),
             usage: watch::Sender::new(BTreeMap::new()),
+            orders: Mutex::default(),
+            results: watch::Sender::new(Vec::new()),
         });
         let service = AgentsServer::new(Service { state: Arc::clone(&state) });
         tokio::spawn(
@@ -88,6 +93,21 @@ impl FakeServer {
             .await
             .map(|found| found.expect("kept")[&ObjectId(pod)].clone());
         found.unwrap_or_else(|_| panic!("{what} never came; last: {:#?}", self.state.reports.borrow()))
+    }
+
+    /// Sets what should run, and what is to be done with volumes.
+    pub fn intend_with(&self, pods: Vec<PodIntent>, orders: Vec<bulkhead_types::VolumeOrder>) {
+        *self.state.orders.lock().expect("no panic") = orders;
+        self.intend(pods);
+    }
+
+    /// Waits until something with a volume is done.
+    pub async fn done(&self, task: bulkhead_types::VolumeTask) {
+        let mut results = self.state.results.subscribe();
+        let found = results.wait_for(|results| results.iter().any(|one| one.task == task && one.done));
+        let found =
+            tokio::time::timeout(super::DEADLINE, found).await.map(|found| drop(found.expect("kept")));
+        found.unwrap_or_else(|_| panic!("{task:?} never done; said: {:#?}", self.state.results.borrow()))
     }
 
     /// Waits until a pod's memory in use is reported.
@@ -147,7 +167,7 @@ async fn serve(
             changed = intents.changed() => {
                 changed.expect("kept");
                 let (generation, pods) = intents.borrow_and_update().clone();
-                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: vec![], volume_orders: vec![] };
+                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: vec![], volume_orders: state.orders.lock().expect("no panic").clone() };
                 v1::server_message::Message::Intent((&intent).into())
             }
             message = messages.message() => {
@@ -163,6 +183,7 @@ async fn serve(
                         }
                     }
                 });
+                state.results.send_modify(|known| known.extend(report.volume_results));
                 state.usage.send_modify(|known| {
                     known.extend(report.usage.iter().map(|usage| (usage.pod, usage.memory_bytes)));
                 });

@@ -171,24 +171,3 @@ fn mistakes_of_pods_and_sets_are_named() {
     "#]],
     );
 }
-
-#[test]
-fn mistakes_of_sources_are_named_with_path_and_reason() {
-    let check_source = |source: &str, expected: Expect| {
-        let spec = "accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}";
-        check_claim(&format!("{{{spec}, dataSource: {source}}}"), expected);
-    };
-    check_source("{kind: PersistentVolumeClaim, name: c}", expect![[""]]);
-    check_source("{kind: VolumeSnapshot, name: s}", expect![[""]]);
-    check_source("{apiGroup: v1, kind: PersistentVolumeClaim, name: a}", expect![[""]]);
-    check_source("{kind: Pod}", expect![[""]]);
-    let check_snapshot = |spec: &str, expected: Expect| {
-        let head = "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata: {name: s}\n";
-        check(&format!("{head}spec: {spec}\n"), expected);
-    };
-    check_snapshot("{source: {volumeSnapshotContentName: c}}", expect![[""]]);
-    check_snapshot(
-        "{volumeSnapshotClassName: fast, source: {persistentVolumeClaimName: Data}}",
-        expect![[""]],
-    );
-}

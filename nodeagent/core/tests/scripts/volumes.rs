@@ -219,7 +219,8 @@ fn a_copy_is_of_one_moment() {
         350 clone [70, 40] to 5 for #4 in guest #7/1
         360 report #4 clone not done 0 no room
         420 report [#7 100000003 Pending waiting:ContainerCreating x0]
-        6010 expand [0, 40] to 5 for #4
+        10360 clone [70, 40] to 5 for #4 in guest #7/1
+        11020 expand [0, 40] to 5 for #4
     "#]],
     );
 }
@@ -254,32 +255,4 @@ fn a_file_grows_at_once_and_its_file_system_in_a_guest() {
         600 report [#7 100000002 Pending waiting:ContainerCreating x0]
     "#]],
     );
-}
-
-#[test]
-fn what_is_copied_is_not_deleted_and_what_waits_for_its_copy_does_not_start() {
-    let mut waits = with_volume(7, 70);
-    let volume =
-        bulkhead_types::VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
-    let mut spec = bulkhead_types::PodSpec::clone(&waits.spec);
-    let volumes = vec![bulkhead_types::Volume { name: "v".into(), source: volume }];
-    spec.options = bulkhead_types::Rare::some(bulkhead_types::PodOptions { volumes, ..Default::default() });
-    waits.spec = bulkhead_types::Shared::new(spec);
-    let there = waits.clone();
-    waits.claims.clear();
-    let restore = order(1, VolumeTask::Restore, 70, 30);
-    let In(Input::Intent(mut both)) = deleting_volumes(102, vec![waits.clone()], &[(3, 30)]) else {
-        panic!("an intent")
-    };
-    both.volume_orders = vec![restore];
-    let mut steps = begin(vec![]);
-    steps.extend([
-        (20, ordering(101, vec![waits], &[restore])),
-        (30, In(image(7))),
-        (40, In(Input::Intent(both))),
-        (500, answer(1, VolumeTask::Restore, true, "")),
-        (510, ordering(103, vec![there], &[])),
-        (9_000, Tick),
-    ]);
-    check(steps, expect![[""]]);
 }
