@@ -15,6 +15,7 @@
 //!
 //! Guests have no network card yet. Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
+mod accelerators;
 mod belonging;
 pub mod boot;
 mod cgroup;
@@ -31,10 +32,12 @@ mod guard;
 mod host;
 pub mod host_ports;
 pub mod image;
+mod kernel_watch;
 #[cfg(feature = "lab")]
 mod lab;
 mod logs;
 mod machine;
+mod nvml;
 mod passthrough;
 mod pod;
 mod podio;
@@ -66,6 +69,7 @@ pub use guard::run_guard;
 #[cfg(feature = "lab")]
 pub use lab::run_lab;
 pub use machine::MachineTree;
+pub use nvml::NvmlLibrary;
 pub use streams::{GuestStream, GuestStreams};
 
 // No planted bug is in this build: it would not compile.
@@ -140,6 +144,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     session.abort();
     served.abort();
     looking.abort();
+    ended.passthrough.cards.stop();
     listing.abort();
     let _ = session.await;
     let _ = served.await;

@@ -6,9 +6,12 @@
 //!  devices ─ look ────────┘                        └─► Notes: <data>/devices/<address>.json             who has what
 //!                                                             <data>/devices/quarantine/<address>.json  what goes to nobody
 //! ```
+//!  driver's library, kernel's log ─► known.rs: <data>/cards.json   which card is where, and whether it works
+//!
 //! What is to be done is decided in `bulkhead_nodeagent_core::passthrough`. A file of the quarantine that somebody removes is
 //! a function that is well again.
 
+mod known;
 mod notes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,15 +19,17 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, discover};
+use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, KernelRecord, discover};
 use bulkhead_nodeagent_core::passthrough::{
     self as core, Known, Machine, NicReport, NicWork, Notebook as _, Progress, Request, addresses,
 };
 use bulkhead_nodeagent_core::qemu::HostDevice;
-use bulkhead_types::{Device, DeviceIntent, ObjectId};
+use bulkhead_types::{Device, DeviceFault, DeviceIntent, ObjectId};
 use smol_str::SmolStr;
 
+use crate::accelerators::CardWatch;
 use crate::clock;
+use known::KnownFile;
 use notes::Notes;
 
 /// See the module.
@@ -35,6 +40,8 @@ pub(crate) struct Passthrough {
     holders: Arc<Mutex<BTreeSet<ObjectId>>>,
     boot_id: SmolStr,
     take_from: Arc<[String]>,
+    /// What a driver's library says of its cards.
+    pub(crate) cards: CardWatch,
 }
 
 struct Inner {
@@ -42,6 +49,8 @@ struct Inner {
     notes: Notes,
     /// What became of the NICs, as it was told last.
     nics: BTreeMap<Bdf, NicReport>,
+    /// Which card is where, and whether it works.
+    known: KnownFile,
 }
 
 impl std::fmt::Debug for Passthrough {
@@ -61,13 +70,16 @@ impl Passthrough {
         boot_id: &str,
         take_from: &[String],
     ) -> io::Result<Self> {
-        let inner = Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new() };
+        let known = KnownFile::open(data, boot_id)?;
+        let inner =
+            Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new(), known };
         let holders = holders(&inner.notes);
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
             holders: Arc::new(Mutex::new(holders)),
             boot_id: SmolStr::new(boot_id),
             take_from: take_from.into(),
+            cards: CardWatch::default(),
         })
     }
 
@@ -105,7 +117,10 @@ impl Passthrough {
             return Ok(Vec::new());
         }
         let wanted = addresses(devices)?;
+        let ids: Vec<_> = devices.iter().map(|one| (one.device.clone(), one.address.clone())).collect();
         self.with(move |this, inner| {
+            inner.known.check(&ids)?;
+            let _unused = this.cards.pause();
             let request = Request { pod, boot_id: this.boot_id.clone(), take_from: &this.take_from };
             let machine: &mut dyn Machine = &mut *inner.machine;
             core::attach(machine, &mut inner.notes, &request, &wanted).map_err(|error| error.to_string())?;
@@ -120,7 +135,44 @@ impl Passthrough {
         if !self.holders.lock().unwrap_or_else(PoisonError::into_inner).contains(&pod) {
             return Ok(Vec::new());
         }
-        self.with(move |_, inner| core::release(&mut *inner.machine, &mut inner.notes, pod)).await
+        self.with(move |this, inner| {
+            let _unused = this.cards.pause();
+            let given = |one: &&core::Binding| one.pod == pod && one.stage != core::Stage::Taken;
+            let given: Vec<Bdf> =
+                inner.notes.bindings().values().filter(given).map(|one| one.address).collect();
+            let sick = core::release(&mut *inner.machine, &mut inner.notes, pod)?;
+            given.iter().filter(|at| !sick.contains(at)).for_each(|at| inner.known.note_reset(*at));
+            Ok(sick)
+        })
+        .await
+    }
+
+    /// The ids of devices that were reset since this was asked last.
+    pub(crate) async fn take_resets(&self) -> Vec<SmolStr> {
+        self.with(|_, inner| inner.known.take_resets()).await
+    }
+
+    /// Takes a record of the kernel's log; a fault that is to be told.
+    pub(crate) async fn note_record(&self, record: KernelRecord) -> Option<DeviceFault> {
+        self.with(move |_, inner| {
+            let fault = inner.known.note_record(record)?;
+            Some(fault_of(inner, fault))
+        })
+        .await
+    }
+
+    /// Takes a fault of which a driver's library told; the same if it is to be told.
+    pub(crate) async fn note_fault(&self, (card, code): (Bdf, u32)) -> Option<DeviceFault> {
+        self.with(move |_, inner| {
+            let fault = inner.known.note_fault(card, code)?;
+            Some(fault_of(inner, fault))
+        })
+        .await
+    }
+
+    /// Whether something seems wrong that only the next look can confirm.
+    pub(crate) async fn is_in_doubt(&self) -> bool {
+        self.with(|_, inner| inner.known.is_in_doubt()).await
     }
 
     /// What the machine has now, and what the control plane is told of it; `nics` is what became of those, unless that is known.
@@ -133,12 +185,18 @@ impl Passthrough {
                 tracing::warn!(%error, "what is in quarantine cannot be read; it stays as it was");
             }
             let found = discover(&*inner.machine);
+            let readings = this.cards.readings();
+            for one in inner.known.look(&found, readings.as_deref()) {
+                tracing::warn!(address = %one.address, before = %one.before, now = %one.now, "a card was replaced");
+                inner.notes.forget_quarantine(one.address);
+            }
             let known = Known {
                 bindings: inner.notes.bindings(),
                 quarantined: inner.notes.quarantined(),
                 take_from: &this.take_from,
             };
-            let devices = found.devices_as(known, &inner.nics);
+            let mut devices = found.devices_as(known, &inner.nics);
+            inner.known.take_over(&mut devices);
             (found, devices)
         })
         .await
@@ -152,6 +210,12 @@ impl Passthrough {
         })
         .await
     }
+}
+
+/// A fault as the control plane is told it. Of a card that a guest has it is the pod's.
+fn fault_of(inner: &Inner, (card, code): (Bdf, u32)) -> DeviceFault {
+    let pod = inner.notes.bindings().get(&card).map(|binding| binding.pod);
+    DeviceFault { device: inner.known.id_at(card), code, at_ms: clock::unix_ms(), pod }
 }
 
 fn holders(notes: &Notes) -> BTreeSet<ObjectId> {
