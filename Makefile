@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint lab sim laws soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab gpu-check sim laws soak canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,10 @@ fix: ## Format, and apply what clippy can
 lab: kernel ## Devices of an emulated machine with an IOMMU and SR-IOV: bound, reset, given to a guest in it, and back
 	cargo build --locked -p bulkhead-nodeagent --features lab --bin bulkhead-lab
 	scripts/lab.sh $(or $(CARGO_TARGET_DIR),target)/debug/bulkhead-lab $(BULKHEAD_KERNEL_DIR)
+
+gpu-check: ## Check the NVIDIA cards of this machine as far as it can be done here
+	cargo build --locked -p bulkhead-cli
+	$(or $(CARGO_TARGET_DIR),target)/debug/bulkhead preflight --gpu
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)
