@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-devices lab-agent sim laws soak canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-devices lab-agent gpu-check sim laws soak soak-agent canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,10 @@ lab-devices:
 
 lab-agent:
 	scripts/lab-agent.sh $(LAB_PROGRAMS)/bulkhead $(BULKHEAD_KERNEL_DIR) $(BULKHEAD_GUEST)
+
+gpu-check: ## Check the NVIDIA cards of this machine as far as it can be done here
+	cargo build --locked -p bulkhead-cli
+	$(or $(CARGO_TARGET_DIR),target)/debug/bulkhead preflight --gpu
 
 sim: ## More simulations: make sim SEEDS=0..5000
 	cargo run --locked --release -p simulations -- --seeds $(SEEDS)

@@ -1,22 +1,33 @@
 //! Looks at the machine's devices again and again, brings NICs where they shall be, and tells the core what there is.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::Input;
-use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, InventoryChange};
+use bulkhead_nodeagent_core::hardware::{Bdf, Burst, Inventory, InventoryChange};
 use bulkhead_nodeagent_core::passthrough::{NicReport, NicWork, Progress};
 use bulkhead_types::SriovInterface;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::NvmlLibrary;
+use crate::clock;
+use crate::kernel_watch::{KernelLog, Uevents};
 use crate::passthrough::Passthrough;
 
-/// How often the machine is looked at: a device that is gone is noticed within this time.
+/// How often the machine is looked at where the kernel does not tell when something comes or goes: a device that is gone is
+/// noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The same where it does: what no uevent tells (health, links, a quarantine that somebody ended) is noticed within this time.
+const LOOK_SELDOM: Duration = Duration::from_secs(30);
+/// The same while something seems wrong that is to be seen twice.
+const LOOK_TWICE: Duration = Duration::from_secs(2);
 /// The same while functions of a NIC were asked for and are not there yet. Drivers say when they made the last of them by
 /// nothing but its being there.
 const LOOK_SOON: Duration = Duration::from_millis(100);
+/// How long the first look waits for what a driver's library says of its cards.
+const FIRST_READ: Duration = Duration::from_secs(30);
 /// After a NIC could not be brought where it should be it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -28,23 +39,40 @@ pub(crate) async fn watch(
 ) {
     let mut nics = Nics::default();
     let mut known: Option<Inventory> = None;
+    let mut news = News::open(&passthrough);
+    let cards = passthrough.cards.clone();
+    let _ = tokio::task::spawn_blocking(move || cards.wait_until_read(FIRST_READ)).await;
     loop {
         let now_wanted = wanted.borrow_and_update().clone();
         nics.apply(&passthrough, &now_wanted).await;
         let (found, devices) = passthrough.look(Some(nics.reports())).await;
         let changes = known.as_ref().map(|known| found.changes_since(known)).unwrap_or_default();
         changes.iter().for_each(tell);
+        if changes.iter().any(has_driver_of_cards) {
+            passthrough.cards.outdate();
+        }
         if inputs.send(Input::Devices(devices)).await.is_err() {
             return;
         }
         known = Some(found);
-        let pause = if nics.is_waiting() { LOOK_SOON } else { LOOK_EVERY };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // Who says what is wanted has gone: so has who is told.
-            changed = wanted.changed() => if changed.is_err() { return },
+        let pause = match (nics.is_waiting(), passthrough.is_in_doubt().await) {
+            (true, _) => LOOK_SOON,
+            (false, true) => LOOK_TWICE,
+            (false, false) if news.uevents.is_some() => LOOK_SELDOM,
+            (false, false) => LOOK_EVERY,
+        };
+        if news.wait(&passthrough, &inputs, &mut wanted, pause).await.is_break() {
+            return;
         }
     }
+}
+
+/// A card of NVIDIA came to its driver or is new: its library knows what was there when it was opened.
+fn has_driver_of_cards(change: &InventoryChange) -> bool {
+    let (InventoryChange::Added(function) | InventoryChange::Changed(function)) = change else {
+        return false;
+    };
+    function.driver.as_deref() == Some("nvidia")
 }
 
 fn tell(change: &InventoryChange) {
@@ -54,6 +82,100 @@ fn tell(change: &InventoryChange) {
         InventoryChange::Removed(address) => tracing::warn!(%address, "a device is gone"),
     }
 }
+
+/// What the kernel and a driver's library tell while it happens.
+struct News {
+    uevents: Option<Uevents>,
+    log: Option<KernelLog>,
+    /// Of the library, where the log cannot be read: what it tells stands there as well.
+    faults: mpsc::Receiver<(Bdf, u32)>,
+}
+
+impl News {
+    /// Opens what can be opened; what cannot is said once, and the machine is looked at more often instead.
+    fn open(passthrough: &Passthrough) -> Self {
+        let uevents = Uevents::open().inspect_err(|error| {
+            tracing::info!(%error, "the kernel's uevents cannot be listened to; devices are looked at every 10 s");
+        });
+        let log = KernelLog::open().inspect_err(|error| {
+            tracing::info!(%error, "the kernel's log cannot be read; faults are known of NVML's cards only");
+        });
+        let (tell, faults) = mpsc::channel(FAULTS_MAX);
+        let is_logged = log.is_ok();
+        let started = passthrough.cards.start(NvmlLibrary, move |fault| {
+            if !is_logged {
+                // More than fit are a storm, of which the first say what it is.
+                let _ = tell.try_send(fault);
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread for NVML: cards are known by sysfs alone");
+        }
+        Self { uevents: uevents.ok(), log: log.ok(), faults }
+    }
+
+    /// Tells faults until the machine is to be looked at: when something came or went, NICs shall be others, or after a while. Ends
+    /// when who says what is wanted has gone: so has who is told.
+    async fn wait(
+        &mut self,
+        passthrough: &Passthrough,
+        inputs: &mpsc::Sender<Input>,
+        wanted: &mut watch::Receiver<Vec<SriovInterface>>,
+        pause: Duration,
+    ) -> ControlFlow<()> {
+        let latest = Instant::now() + pause;
+        let mut burst = Burst::default();
+        loop {
+            let due = burst.due_ms().map(|due| Duration::from_millis(due.saturating_sub(clock::boot_ms())));
+            let until = due.map_or(latest, |due| latest.min(Instant::now() + due));
+            // What was taken is told before anything else can end this.
+            let fault = tokio::select! {
+                () = tokio::time::sleep_until(until) => return ControlFlow::Continue(()),
+                changed = wanted.changed() => {
+                    return if changed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+                }
+                changed = or_never(self.uevents.as_ref().map(Uevents::devices_changed)) => {
+                    if let Err(error) = changed {
+                        tracing::warn!(%error, "no more uevents");
+                        self.uevents = None;
+                    }
+                    burst.note(clock::boot_ms());
+                    continue;
+                }
+                record = or_never(self.log.as_ref().map(KernelLog::next)) => match record {
+                    Ok(record) if record.event.is_none() => continue,
+                    Ok(record) => {
+                        burst.note(clock::boot_ms());
+                        passthrough.note_record(record).await
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the kernel's log is read no more");
+                        self.log = None;
+                        continue;
+                    }
+                },
+                Some(fault) = self.faults.recv() => passthrough.note_fault(fault).await,
+            };
+            if let Some(fault) = fault {
+                tracing::warn!(device = %fault.device, code = fault.code, "a device had a fault");
+                if inputs.send(Input::DeviceFault(fault)).await.is_err() {
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for ever where there is nothing to wait for.
+async fn or_never<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Most faults of a library that wait to be told.
+const FAULTS_MAX: usize = 64;
 
 /// The work on one NIC.
 #[derive(Debug)]

@@ -15,6 +15,7 @@
 //!
 //! Nothing here decides where a pod runs, and nothing of a guest is ever trusted.
 
+mod accelerators;
 mod belonging;
 pub mod boot;
 mod cgroup;
@@ -31,11 +32,13 @@ mod guard;
 mod host;
 pub mod host_ports;
 pub mod image;
+mod kernel_watch;
 #[cfg(feature = "lab")]
 mod lab;
 mod logs;
 mod machine;
 mod network;
+mod nvml;
 mod passthrough;
 mod pod;
 mod podio;
@@ -76,6 +79,7 @@ pub use lab::run_lab;
 pub use logs::LogLimits;
 pub use machine::MachineTree;
 pub use network::{NetworkChoice, NetworkOptions};
+pub use nvml::NvmlLibrary;
 pub use streams::{GuestStream, GuestStreams};
 pub use vm_pool::VmPoolConfig;
 
@@ -169,6 +173,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     session.abort();
     served.abort();
     looking.abort();
+    ended.passthrough.cards.stop();
     listing.abort();
     let _ = session.await;
     let _ = served.await;

@@ -6,9 +6,12 @@
 //!  devices ─ look ────────┘                        └─► Notes: <data>/devices/<address>.json             who has what
 //!                                                             <data>/devices/quarantine/<address>.json  what goes to nobody
 //! ```
+//!  driver's library, kernel's log ─► known.rs: <data>/cards.json   which card is where, and whether it works
+//!
 //! What is to be done is decided in `bulkhead_nodeagent_core::passthrough`. A file of the quarantine that somebody removes is
 //! a function that is well again.
 
+mod known;
 mod notes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,16 +19,18 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, PciId, discover};
+use bulkhead_nodeagent_core::hardware::{Bdf, Inventory, KernelRecord, PciId, discover};
 use bulkhead_nodeagent_core::passthrough::{
     self as core, Known, Machine, NicReport, NicWork, Notebook as _, Progress, Request, addresses,
     foreign_owners,
 };
 use bulkhead_nodeagent_core::qemu::HostDevice;
-use bulkhead_types::{Device, DeviceIntent, NetworkAttachment, ObjectId};
+use bulkhead_types::{Device, DeviceFault, DeviceIntent, NetworkAttachment, ObjectId};
 use smol_str::SmolStr;
 
+use crate::accelerators::CardWatch;
 use crate::clock;
+use known::KnownFile;
 use notes::Notes;
 
 /// See the module.
@@ -37,6 +42,8 @@ pub(crate) struct Passthrough {
     boot_id: SmolStr,
     take_from: Arc<[String]>,
     sriov_devices: Arc<[PciId]>,
+    /// What a driver's library says of its cards.
+    pub(crate) cards: CardWatch,
 }
 
 struct Inner {
@@ -44,6 +51,8 @@ struct Inner {
     notes: Notes,
     /// What became of the NICs, as it was told last.
     nics: BTreeMap<Bdf, NicReport>,
+    /// Which card is where, and whether it works.
+    known: KnownFile,
 }
 
 impl std::fmt::Debug for Passthrough {
@@ -63,7 +72,9 @@ impl Passthrough {
         boot_id: &str,
         take_from: &[String],
     ) -> io::Result<Self> {
-        let inner = Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new() };
+        let known = KnownFile::open(data, boot_id)?;
+        let inner =
+            Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new(), known };
         let holders = holders(&inner.notes);
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -71,6 +82,7 @@ impl Passthrough {
             boot_id: SmolStr::new(boot_id),
             take_from: take_from.into(),
             sriov_devices: Arc::new([]),
+            cards: CardWatch::default(),
         })
     }
 
@@ -126,7 +138,10 @@ impl Passthrough {
             return Ok(Vec::new());
         }
         let wanted = addresses(devices)?;
+        let ids: Vec<_> = devices.iter().map(|one| (one.device.clone(), one.address.clone())).collect();
         self.with(move |this, inner| {
+            inner.known.check(&ids)?;
+            let _unused = this.cards.pause();
             let (boot_id, take_from) = (this.boot_id.clone(), &*this.take_from);
             let request = Request { pod, boot_id, take_from, networks: &networks };
             let machine: &mut dyn Machine = &mut *inner.machine;
@@ -142,7 +157,44 @@ impl Passthrough {
         if !self.holders.lock().unwrap_or_else(PoisonError::into_inner).contains(&pod) {
             return Ok(Vec::new());
         }
-        self.with(move |_, inner| core::release(&mut *inner.machine, &mut inner.notes, pod)).await
+        self.with(move |this, inner| {
+            let _unused = this.cards.pause();
+            let given = |one: &&core::Binding| one.pod == pod && one.stage != core::Stage::Taken;
+            let given: Vec<Bdf> =
+                inner.notes.bindings().values().filter(given).map(|one| one.address).collect();
+            let sick = core::release(&mut *inner.machine, &mut inner.notes, pod)?;
+            given.iter().filter(|at| !sick.contains(at)).for_each(|at| inner.known.note_reset(*at));
+            Ok(sick)
+        })
+        .await
+    }
+
+    /// The ids of devices that were reset since this was asked last.
+    pub(crate) async fn take_resets(&self) -> Vec<SmolStr> {
+        self.with(|_, inner| inner.known.take_resets()).await
+    }
+
+    /// Takes a record of the kernel's log; a fault that is to be told.
+    pub(crate) async fn note_record(&self, record: KernelRecord) -> Option<DeviceFault> {
+        self.with(move |_, inner| {
+            let fault = inner.known.note_record(record)?;
+            Some(fault_of(inner, fault))
+        })
+        .await
+    }
+
+    /// Takes a fault of which a driver's library told; the same if it is to be told.
+    pub(crate) async fn note_fault(&self, (card, code): (Bdf, u32)) -> Option<DeviceFault> {
+        self.with(move |_, inner| {
+            let fault = inner.known.note_fault(card, code)?;
+            Some(fault_of(inner, fault))
+        })
+        .await
+    }
+
+    /// Whether something seems wrong that only the next look can confirm.
+    pub(crate) async fn is_in_doubt(&self) -> bool {
+        self.with(|_, inner| inner.known.is_in_doubt()).await
     }
 
     /// What the machine has now.
@@ -161,13 +213,19 @@ impl Passthrough {
             }
             let found = discover(&*inner.machine);
             let foreign = foreign_owners(&mut *inner.machine, &found, inner.notes.bindings());
+            let readings = this.cards.readings();
+            for one in inner.known.look(&found, readings.as_deref()) {
+                tracing::warn!(address = %one.address, before = %one.before, now = %one.now, "a card was replaced");
+                inner.notes.forget_quarantine(one.address);
+            }
             let known = Known {
                 bindings: inner.notes.bindings(),
                 quarantined: inner.notes.quarantined(),
                 take_from: &this.take_from,
                 foreign: &foreign,
             };
-            let devices = found.devices_as(known, &inner.nics, &this.sriov_devices);
+            let mut devices = found.devices_as(known, &inner.nics, &this.sriov_devices);
+            inner.known.take_over(&mut devices);
             (found, devices)
         })
         .await
@@ -181,6 +239,12 @@ impl Passthrough {
         })
         .await
     }
+}
+
+/// A fault as the control plane is told it. Of a card that a guest has it is the pod's.
+fn fault_of(inner: &Inner, (card, code): (Bdf, u32)) -> DeviceFault {
+    let pod = inner.notes.bindings().get(&card).map(|binding| binding.pod);
+    DeviceFault { device: inner.known.id_at(card), code, at_ms: clock::unix_ms(), pod }
 }
 
 fn holders(notes: &Notes) -> BTreeSet<ObjectId> {

@@ -1,13 +1,15 @@
 //! `preflight`: what this machine has for guests, and what it lacks, each with its remedy.
 
+mod gpu;
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bulkhead_nodeagent::MachineTree;
 use bulkhead_nodeagent::hardware::{
     CLASSES_MAX, Inventory, Need, Outcome, PciFunction, Precondition, Sriov, device_class_of, discover,
     preconditions,
 };
+use bulkhead_nodeagent::{MachineTree, NvmlLibrary};
 use bulkhead_types::{DEVICE_CLASSES_JSON, NamedDeviceClass};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -39,6 +41,9 @@ pub(crate) struct PreflightArgs {
     /// Show all PCI functions, also those that pods cannot have
     #[arg(long)]
     all: bool,
+    /// Check NVIDIA's cards of this machine as far as it can be done here, and say what could not be (codes: 1 failed, 3 no card, 4 not all done)
+    #[arg(long, conflicts_with_all = ["output", "all"])]
+    gpu: bool,
 }
 
 #[derive(Serialize)]
@@ -54,6 +59,9 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
     let tree = MachineTree::new(&args.root);
     let inventory = discover(&tree);
     let found = preconditions(&tree, &inventory, &classes);
+    if args.gpu {
+        return gpu::run(&inventory, &found, &mut NvmlLibrary);
+    }
     match args.output {
         Format::Json => {
             let report = Report { preconditions: &found, inventory: &inventory };

@@ -43,6 +43,18 @@ impl Notes {
         Ok(())
     }
 
+    /// Another function is at this address than the one that is in quarantine.
+    pub(super) fn forget_quarantine(&mut self, address: Bdf) {
+        self.unwritten.remove(&address);
+        if self.quarantined.remove(&address).is_none() {
+            return;
+        }
+        let path = self.dir.join("quarantine").join(format!("{address}.json"));
+        if let Err(error) = disk::remove_file(&path).and_then(|()| disk::sync_parent(&path)) {
+            tracing::error!(%address, %error, "the quarantine of a replaced device stays; remove its file");
+        }
+    }
+
     fn path(&self, address: Bdf) -> PathBuf {
         self.dir.join(format!("{address}.json"))
     }

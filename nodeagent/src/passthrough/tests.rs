@@ -264,3 +264,46 @@ async fn settings_of_functions_outlive_the_agent_that_made_them() {
     assert_eq!(second.recover([].into()).await, Ok(vec![]));
     assert_eq!(told(&second), before, "its pod is not there any more");
 }
+
+/// What a card's configuration space says of its number.
+fn with_serial(number: u8) -> KernelModel {
+    let mut kernel = kernel();
+    let mut space = vec![0; 4096];
+    space[0x100..0x104].copy_from_slice(&[3, 0, 1, 0]);
+    space[0x104] = number;
+    let space = String::from_utf8(space).expect("small bytes are text");
+    kernel.function(CARD, "1d22:3684", "120000", Some(44), None, &[("config", &space)]);
+    kernel
+}
+
+#[tokio::test]
+async fn a_replaced_card_is_not_in_the_quarantine_of_the_one_before_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let first = open(dir.path(), with_serial(1));
+    first.attach(POD, &[intent(CARD)]).await.expect("it is free");
+    first.device(CARD).await;
+    let sick = |devices: &Device| matches!(devices.health, DeviceHealth::Unhealthy { .. });
+    {
+        let mut inner = first.inner.lock().expect("whole");
+        inner.notes.quarantine(at(CARD), core::RESET_FAILED, "it is broken").expect("written");
+        inner.notes.remove(at(CARD)).expect("removed");
+    }
+    assert!(sick(&first.device(CARD).await));
+    drop(first);
+    // The machine was off meanwhile: the same card is still sick, another one is not.
+    let same = Passthrough::open(dir.path(), with_serial(1), "second", &[]).expect("readable notes");
+    assert!(sick(&same.device(CARD).await), "it is the same card");
+    drop(same);
+    let other = Passthrough::open(dir.path(), with_serial(2), "third", &[]).expect("readable notes");
+    assert!(!sick(&other.device(CARD).await));
+    drop(other);
+    let next = Passthrough::open(dir.path(), with_serial(2), "third", &[]).expect("readable notes");
+    assert!(!sick(&next.device(CARD).await), "nor for the next agent");
+    next.attach(POD, &[intent(CARD)]).await.expect("it goes to guests");
+    assert_eq!(next.release(POD).await, Ok(vec![]));
+    assert_eq!(next.take_resets().await, [CARD], "a reset is told, and ends what a fault began");
+    assert_eq!(next.take_resets().await, [""; 0]);
+    let gone = DeviceIntent { device: "GPU-before".into(), ..intent(CARD) };
+    let refused = next.attach(POD, &[gone]).await.expect_err("another card");
+    assert!(refused.contains("GPU-before is not at 0000:42:00.0 any more"), "{refused}");
+}

@@ -311,6 +311,9 @@ impl Worker {
     /// given away meanwhile.
     async fn give_back_devices(&self) -> Result<(), String> {
         let sick = self.host.passthrough.release(self.pod).await?;
+        for device in self.host.passthrough.take_resets().await {
+            let _ = self.inputs.send(Input::DeviceReset { device }).await;
+        }
         if !sick.is_empty() {
             let (_, devices) = self.host.passthrough.look(None).await;
             let _ = self.inputs.send(Input::Devices(devices)).await;

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 const EXTENDED: usize = 0x100;
 /// The extended capability "Access Control Services".
 const ACS: u32 = 0x000d;
+/// The extended capability "Device Serial Number".
+const SERIAL_NUMBER: u32 = 0x0003;
+/// What everybody may read.
+const HEADER: usize = 64;
 /// Most capabilities of a function: a list that goes in circles ends here.
 const CAPABILITIES_MAX: usize = 96;
 /// Source validation, request redirect, completion redirect, upstream forwarding: together they keep two functions below one
@@ -31,22 +35,44 @@ pub(super) fn acs(space: &[u8]) -> Acs {
     if space.len() <= EXTENDED {
         return Acs::Unknown;
     }
-    let word = |at: usize| Some(u32::from_le_bytes(space.get(at..at + 4)?.try_into().ok()?));
+    // The capability register is below, the control register above.
+    let Some(at) = extended(space, ACS) else { return Acs::Absent };
+    let Some(registers) = word(space, at + 4) else { return Acs::Unknown };
+    let (able, on) = (registers as u16, (registers >> 16) as u16);
+    if on & able & ISOLATING == able & ISOLATING { Acs::On } else { Acs::Off }
+}
+
+/// The number that a maker gives each card (PCI Express Base Specification 5.0, section 7.9.3); some give none, or 0 to all.
+pub(super) fn serial_number(space: &[u8]) -> Option<u64> {
+    let at = extended(space, SERIAL_NUMBER)?;
+    let (low, high) = (word(space, at + 4)?, word(space, at + 8)?);
+    let number = u64::from(high) << 32 | u64::from(low);
+    (number != 0 && number != u64::MAX).then_some(number)
+}
+
+/// Whether anything answers. Virtual functions have ones in their first word alone.
+pub(super) fn is_answering(space: &[u8]) -> bool {
+    space.len() < HEADER || space[..HEADER].iter().any(|byte| *byte != u8::MAX)
+}
+
+/// Where an extended capability is.
+fn extended(space: &[u8], id: u32) -> Option<usize> {
     let mut at = EXTENDED;
     for _ in 0..CAPABILITIES_MAX {
-        let Some(header) = word(at).filter(|header| *header != 0 && *header != u32::MAX) else { break };
-        if header & 0xffff == ACS {
-            // The capability register is below, the control register above.
-            let Some(registers) = word(at + 4) else { return Acs::Unknown };
-            let (able, on) = (registers as u16, (registers >> 16) as u16);
-            return if on & able & ISOLATING == able & ISOLATING { Acs::On } else { Acs::Off };
+        let header = word(space, at).filter(|header| *header != 0 && *header != u32::MAX)?;
+        if header & 0xffff == id {
+            return Some(at);
         }
         at = ((header >> 20) & 0xffc) as usize;
         if at < EXTENDED {
             break;
         }
     }
-    Acs::Absent
+    None
+}
+
+fn word(space: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(space.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -81,5 +107,20 @@ mod tests {
         assert_eq!(acs(&[0xff; 4096]), Acs::Absent, "a function that is gone reads as ones");
         assert_eq!(acs(&[0; 64]), Acs::Unknown);
         assert_eq!(acs(&[]), Acs::Unknown);
+    }
+
+    #[test]
+    fn serial_numbers_are_read_and_what_does_not_answer_is_told_apart() {
+        let mut space = vec![0; 4096];
+        space[0x100..0x10c].copy_from_slice(&[3, 0, 1, 0, 0x78, 0x56, 0x34, 0x12, 0xef, 0xcd, 0xab, 0x90]);
+        assert_eq!(serial_number(&space), Some(0x90ab_cdef_1234_5678));
+        space[0x104..0x10c].fill(0);
+        assert_eq!(serial_number(&space), None, "nobody's number");
+        assert_eq!(serial_number(&space[..64]), None);
+        assert!(is_answering(&space) && is_answering(&[]), "nothing was read");
+        assert!(!is_answering(&[0xff; 64]) && !is_answering(&[0xff; 4096]));
+        // A virtual function: no vendor and device of its own.
+        space[..4].fill(0xff);
+        assert!(is_answering(&space));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config_space;
 use super::{
-    Acs, Bdf, InfinibandDevice, LinkType, NetworkInterface, PciFunction, PcieLink, Sriov, Tree, TreeError,
+    Bdf, InfinibandDevice, LinkType, NetworkInterface, PciFunction, PcieLink, Sriov, Tree, TreeError,
 };
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -109,6 +109,7 @@ impl<'a> Reader<'a> {
         let address: Bdf = self.name.parse().map_err(|error| format!("{error}"))?;
         let target = self.tree.link(&self.dir).map_err(|error| format!("the link {error}"))?;
         let (root, bridges) = place(&target);
+        let space = self.tree.read(&self.path("config")).unwrap_or_default();
         Ok(PciFunction {
             address,
             vendor: self.id("vendor")?,
@@ -123,7 +124,9 @@ impl<'a> Reader<'a> {
             root,
             bridges,
             iommu_group: self.target("iommu_group").and_then(|group| group.parse().ok()),
-            acs: self.acs(),
+            acs: config_space::acs(&space),
+            serial_number: config_space::serial_number(&space),
+            is_answering: config_space::is_answering(&space),
             reset_methods: self.reset_methods(),
             link: self.link(),
             memory_bars_bytes: self.bars(),
@@ -163,13 +166,6 @@ impl<'a> Reader<'a> {
             Some(text) => words(&text),
             None if has_file() => vec!["default".to_owned()],
             None => Vec::new(),
-        }
-    }
-
-    fn acs(&self) -> Acs {
-        match self.tree.read(&self.path("config")) {
-            Ok(space) => config_space::acs(&space),
-            Err(_) => Acs::Unknown,
         }
     }
 

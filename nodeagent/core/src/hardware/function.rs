@@ -33,6 +33,12 @@ pub struct PciFunction {
     pub iommu_group: Option<u32>,
     /// Whether what comes from it must pass the IOMMU.
     pub acs: Acs,
+    /// `Device Serial Number` of its configuration space; `None` when it has none, or only root may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<u64>,
+    /// Whether anything answers at its address: what has fallen off the bus reads as ones.
+    #[serde(default = "is_answering")]
+    pub is_answering: bool,
     /// How it can be reset, the kernel's first choice first (`flr`, `bus`, `pm`, …).
     pub reset_methods: Vec<String>,
     /// Its link towards the root.
@@ -45,6 +51,11 @@ pub struct PciFunction {
     pub interfaces: Vec<NetworkInterface>,
     /// Its InfiniBand (or RoCE) devices.
     pub infiniband: Vec<InfinibandDevice>,
+}
+
+/// Functions of which older programs told did answer.
+fn is_answering() -> bool {
+    true
 }
 
 /// A link of PCI Express.

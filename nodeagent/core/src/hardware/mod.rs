@@ -5,6 +5,7 @@
 //!        │                     ▲                     ├─► DeviceClasses   which of them can be attached, by data
 //!                              │                     └─► preconditions   what is missing, each with its remedy
 //!        └─► cpu_topology      NUMA nodes, cores, threads
+//!  driver's library, kernel's log, uevents ─► KnownCards   which card is where, and whether it works
 //!       a folder, or a map in memory
 //! ```
 //!
@@ -14,25 +15,36 @@
 //! What a function says may be anything: texts are cut, numbers checked, folders bounded, and a function that cannot be read is
 //! told apart from one that is not there.
 
+mod accelerators;
 mod bdf;
+
 mod changes;
 mod config_space;
 mod cpus;
 mod devices;
 mod discover;
 mod function;
+mod gpu_check;
+mod kernel_log;
 mod kind;
+mod known_cards;
 mod pci_id;
 mod preconditions;
 mod tree;
+mod uevent;
 
+pub use accelerators::*;
 pub use bdf::*;
 pub use changes::*;
 pub use config_space::Acs;
 pub use cpus::{CpuProblem, cpu_topology};
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
+pub use gpu_check::{GpuCheck, gpu_check};
+pub use kernel_log::*;
 pub use kind::*;
+pub use known_cards::{AER_FATAL, KnownCards, NOT_ANSWERING, Replaced};
 pub use pci_id::*;
 pub use preconditions::*;
 pub use tree::*;
+pub use uevent::*;

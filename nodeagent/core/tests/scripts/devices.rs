@@ -88,6 +88,53 @@ fn devices_are_told_at_the_beginning_of_a_session_and_when_they_change() {
     );
 }
 
+#[test]
+fn pain_16_a_replaced_or_sick_card_is_told_and_only_the_pod_that_had_it_ends() {
+    let card = |id: &str| Device { id: id.into(), address: "0000:3b:00.0".into(), ..Device::default() };
+    let other = Device { id: "GPU-9".into(), address: "0000:3c:00.0".into(), ..Device::default() };
+    let found = |devices: &[Device]| In(Input::Devices(devices.to_vec()));
+    let unhealthy = bulkhead_types::DeviceHealth::Unhealthy { code: "NotAnswering".into(), since_ms: 1 };
+    let sick = Device { health: unhealthy, ..card("GPU-0") };
+    let steps = then(
+        running(with_card(7, false)),
+        vec![
+            (300, found(&[card("GPU-0"), other.clone()])),
+            (310, Acks(true)),
+            (320, found(&[sick, other.clone()])),
+            // The machine was mended: another card is in its place, and the control plane says what that means.
+            (400, found(&[card("GPU-1"), other])),
+            (500, In(intent(1, 101, vec![with_card(7, true), pod(8)]))),
+            (550, In(exited(7, 1))),
+        ],
+    );
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1 guarded until 10010
+        20 lease 10010
+        210 report [#7 100000002 Running ready running x0]
+        210 lease 10210
+        300 report devices all ["GPU-0", "GPU-9"] gone []
+        300 lease 10300
+        320 report devices new ["GPU-0"] gone []
+        320 lease 10320
+        400 report devices new ["GPU-1"] gone ["GPU-0"]
+        400 lease 10400
+        500 kill #7/1
+        500 prepare #8
+        500 report [#7 100000003 Running DeviceLost running x0] [#8 100000004 Pending waiting:ContainerCreating x0]
+        500 lease 10500
+        550 persist #7 instance 1 ended Failed
+        550 clean #7 keep_logs true
+        550 report [#7 100000005 Failed DeviceLost exit:137:DeviceLost x0]
+    "#]],
+    );
+}
+
 fn set(text: &str) -> CpuSet {
     text.parse().expect("a set")
 }
