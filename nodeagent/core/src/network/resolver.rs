@@ -53,14 +53,13 @@ impl Resolver {
     }
 
     fn add_server(&mut self, address: Option<IpAddr>) {
-        match address {
-            Some(IpAddr::V4(address)) if !address.is_loopback() && !address.is_unspecified() => {
-                if self.nameservers.len() < NAMESERVERS_MAX && !self.nameservers.contains(&address) {
-                    self.nameservers.push(address);
-                }
-            }
-            Some(other) => self.unusable.push(other),
-            None => {}
+        let Some(address) = address else { return };
+        let usable = match address {
+            IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => address,
+            other => return self.unusable.push(other),
+        };
+        if self.nameservers.len() < NAMESERVERS_MAX && !self.nameservers.contains(&usable) {
+            self.nameservers.push(usable);
         }
     }
 }
