@@ -297,7 +297,7 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let (job, orders) = with_volume(pod(9, "echo working; sleep 45; exit 3", RestartPolicy::Never));
+    let (job, orders) = with_volume(pod(9, "echo working; sleep 30; exit 3", RestartPolicy::Never));
     server.intend(vec![job.clone()]);
     node.start();
     // Its volume grows and is copied under it.
