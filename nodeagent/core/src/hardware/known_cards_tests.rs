@@ -24,7 +24,7 @@ fn machine(cards: &[(&str, &str, &[u8])]) -> Inventory {
         for (name, id) in files.into_iter().chain([("class", "030200")]) {
             tree.file(&format!("{dir}/{name}"), format!("0x{id}\n"));
         }
-        tree.file(&format!("{dir}/config"), space.to_vec());
+        tree.file(&format!("{dir}/config"), *space);
     }
     let found = discover(&tree);
     assert_eq!((found.functions.len(), found.problems.len()), (cards.len(), 0), "{:?}", found.problems);
