@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{SILENT_QUESTIONS, group_name};
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
+use bulkhead_nodeagent_core::{SILENT_QUESTIONS, group_name};
 use bulkhead_types::ObjectId;
 use tokio::sync::{Mutex, watch};
 

@@ -66,8 +66,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
-pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
 pub use bulkhead_nodeagent_core::network::PodRange;
+pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
 pub use cgroup::CGROUP_PARENT_DEFAULT;
 pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
 pub use confinement::parse_qemu_user;

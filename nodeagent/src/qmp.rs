@@ -123,6 +123,14 @@ impl Qmp {
         Ok(format!("/dev/fdset/{number}"))
     }
 
+    /// Gives QEMU an open file under a name, for what takes descriptors and no paths.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub(crate) async fn name_file(&mut self, name: &str, file: &File) -> Result<(), QmpError> {
+        self.execute_with("getfd", json!({ "fdname": name }), Some(file)).await.map(drop)
+    }
+
     async fn execute_with(
         &mut self,
         command: &str,

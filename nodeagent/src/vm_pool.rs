@@ -250,7 +250,7 @@ async fn boot(
         dir: &dir,
         sandbox: host.sandbox,
     });
-    command.add_spare_ports(VM_POOL_DISKS_MAX);
+    command.add_spare_ports(VM_POOL_DISKS_MAX + 1);
     let started = || -> io::Result<Process> {
         fs::create_dir(&dir)?;
         let limits = HostLimits::of_size(size, host.accel != Accel::Kvm);

@@ -21,9 +21,9 @@ use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, GuestSize, Kernel
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
-    ClaimIntent, Container, ContainerOptions, ContainerState, Deletion, Name, ObjectId, PodIntent, PodOptions,
-    PodPhase, PodSecurityContext, PodSpec, Rare, ResourceRequirements, RestartPolicy, SecurityContext, Shared,
-    Sysctl, Volume, VolumeMount, VolumeOrder, VolumeSource, VolumeTask,
+    ClaimIntent, Container, ContainerOptions, ContainerState, Deletion, Name, ObjectId, PodIntent,
+    PodOptions, PodPhase, PodSecurityContext, PodSpec, Rare, ResourceRequirements, RestartPolicy,
+    SecurityContext, Shared, Sysctl, Volume, VolumeMount, VolumeOrder, VolumeSource, VolumeTask,
 };
 use layout::{LayoutMaker, Node, layer};
 use server::FakeServer;

@@ -253,7 +253,6 @@ impl World {
         let devices = devices::of_guest(&start.pod);
         let own = start.address.map(std::net::IpAddr::from);
         let addresses = start.pod.networks.iter().filter_map(|one| one.address).chain(own).collect();
-        let addresses = start.pod.networks.iter().filter_map(|one| one.address).collect();
         let volumes = self.give_volumes(number, &start.pod);
         let host = &mut self.agents[number as usize];
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);

@@ -15,7 +15,7 @@ const BOOTS_MAX: usize = 1;
 const RETRY_FIRST_MS: u64 = 1_000;
 /// Longest wait after a failure, in milliseconds.
 const RETRY_LAST_MS: u64 = 60_000;
-/// Disks that can be added to one guest of the pool: that many root ports are free in it.
+/// Disks that can be added to one guest of the pool: that many root ports are free in it, and the next one for its network card.
 pub const VM_POOL_DISKS_MAX: usize = 8;
 /// Most guests of a pool.
 pub const VM_POOL_GUESTS_MAX: u32 = 256;

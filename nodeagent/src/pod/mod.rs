@@ -7,9 +7,9 @@
 //! ```
 
 mod disks;
+mod network;
 mod networks;
 mod pooled;
-mod network;
 mod prepare;
 mod running;
 mod silence;

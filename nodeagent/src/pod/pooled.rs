@@ -1,22 +1,25 @@
 //! A guest of the pool becomes a pod's: its disks are made in the guest's folder, opened here, and added by descriptor; then the pod gets
 //! a link to that folder, and with it the guest is the pod's, also for the next agent.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, spare_port};
-use bulkhead_nodeagent_core::{HostLimits, StartVm, unfit_for_pool};
+use bulkhead_nodeagent_core::{HostLimits, StartVm, VM_POOL_DISKS_MAX, unfit_for_pool};
 use serde_json::json;
 
-use super::blocking;
 use super::disks::PlannedDisk;
 use super::start::{StartError, Written, clear_pod, fill};
+use super::{blocking, network};
 use crate::error::chain;
 use crate::host::Host;
+use crate::network::Connection;
 use crate::qmp::Qmp;
 use crate::vm::process::Process;
+use crate::vm::session::open_tap;
 use crate::vm_pool::PooledVm;
 
 /// A guest for this pod, with its disks, if the pool has one that fits: its folder and its process. One that cannot be furnished ends, and the pod gets a guest of its
@@ -75,6 +78,10 @@ async fn furnish(
     for (number, disk) in disks.iter().enumerate() {
         add(&mut qmp, vm, number, disk).await.map_err(|error| io::Error::other(chain(&*error)))?;
     }
+    if let Some(connection) = network::connection(host, start) {
+        network::connect(host, start).await?;
+        connect(&mut qmp, &connection).await.map_err(|error| io::Error::other(chain(&*error)))?;
+    }
     let link = host.records.pod_dir(start.pod.id).join(start.instance.to_string());
     std::os::unix::fs::symlink(&vm.dir, link)?;
     Ok(())
@@ -115,6 +122,23 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         "bus": spare_port(number),
         "drive": node,
         "serial": disk.serial,
+    });
+    qmp.execute("device_add", device).await?;
+    Ok(())
+}
+
+/// Adds the network card, on its pod's tap.
+async fn connect(qmp: &mut Qmp, connection: &Connection) -> Result<(), AnyError> {
+    let tap = File::from(open_tap(&CString::new(connection.tap.as_str())?)?);
+    qmp.name_file("tap", &tap).await?;
+    qmp.execute("netdev_add", json!({ "type": "tap", "id": "net0", "fd": "tap" })).await?;
+    let device = json!({
+        "driver": "virtio-net-pci",
+        "id": "nic0",
+        "bus": spare_port(VM_POOL_DISKS_MAX),
+        "netdev": "net0",
+        "mac": connection.mac,
+        "romfile": "",
     });
     qmp.execute("device_add", device).await?;
     Ok(())

@@ -31,6 +31,7 @@ const PANIC: &str = "[    1.5] Kernel panic - not syncing: Attempted to kill ini
 const LOOK: Duration = Duration::from_secs(1);
 
 #[allow(clippy::print_stdout)]
+/// Runs it.
 pub fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|arg| arg == "-version") {
@@ -183,6 +184,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
                 streams: false,
                 grows_volumes: false,
+                attach: false,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
             answers.extend(pod.as_ref().map(running).unwrap_or_default());
@@ -201,7 +203,9 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             (answers, true)
         }
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
-        HostMessage::ResumeLogs(_)
+        // It says in its Hello that it cannot.
+        HostMessage::GrowVolume(_)
+        | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)
         | HostMessage::StreamData(_)

@@ -10,7 +10,9 @@ fn only_what_needs_nothing_from_the_start_has_a_guest_of_the_pool() {
     let size = GuestSize::new(&pod(1).spec);
     let check = |change: &dyn Fn(&mut StartVm), disks, expected: Option<&str>| {
         let (pod, images) = (pod(1), std::collections::BTreeMap::new());
-        let mut start = StartVm { pod, instance: 1, size, images, lease_until_ms: None };
+        let lease_until_ms = None;
+        let mut start =
+            StartVm { pod, instance: 1, size, images, lease_until_ms, address: None, host_ip: None };
         change(&mut start);
         assert_eq!(unfit_for_pool(&start, disks, size), expected);
     };
