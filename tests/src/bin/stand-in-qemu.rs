@@ -30,8 +30,8 @@ const PANIC: &str = "[    1.5] Kernel panic - not syncing: Attempted to kill ini
 /// How often it looks whether its folder is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-#[allow(clippy::print_stdout)]
 /// Runs it.
+#[allow(clippy::print_stdout)]
 pub fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|arg| arg == "-version") {
