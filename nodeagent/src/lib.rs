@@ -112,13 +112,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
-    let (pool, asked) = match config.vm_pool {
-        Some(pool) => {
-            let (handle, asked) = vm_pool::VmPoolHandle::new(pool.size);
-            (handle, Some((pool, asked)))
-        }
-        None => (vm_pool::VmPoolHandle::default(), None),
-    };
+    let (pool, asked) = vm_pool::VmPoolHandle::of(config.vm_pool);
     let (host, accelerator) = open_host(&config, &data.path, &boot_id, pool).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -180,15 +174,20 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     if let Some(pooling) = pooling {
         let _ = pooling.await;
     }
-    ended.cgroups.close();
-    if let Some(network) = ended.network.clone() {
+    close(&ended).await;
+    drop(data);
+    Ok(())
+}
+
+/// What only guests need that are still there stays.
+async fn close(host: &host::Host) {
+    host.cgroups.close();
+    if let Some(network) = host.network.clone() {
         let closed = tokio::task::spawn_blocking(move || network.close()).await;
         if let Ok(Err(error)) = closed {
             tracing::warn!(%error, "the guests' network is left as it is");
         }
     }
-    drop(data);
-    Ok(())
 }
 
 /// Finds out what this machine lets the agent do, and opens what the agent keeps.

@@ -106,10 +106,11 @@ pub(crate) struct VmPoolHandle {
 pub(crate) type Asked = mpsc::Receiver<oneshot::Sender<PooledVm>>;
 
 impl VmPoolHandle {
-    /// A handle for a pool that [`run`] keeps.
-    pub(crate) fn new(size: GuestSize) -> (Self, Asked) {
+    /// A handle for a pool, and what [`run`] needs to keep it; without one, a handle for none.
+    pub(crate) fn of(config: Option<VmPoolConfig>) -> (Self, Option<(VmPoolConfig, Asked)>) {
+        let Some(pool) = config else { return (Self::default(), None) };
         let (asked, receiver) = mpsc::channel(ASKED_MAX);
-        (Self { size: Some(size), asked: Some(asked) }, receiver)
+        (Self { size: Some(pool.size), asked: Some(asked) }, Some((pool, receiver)))
     }
 
     /// How large its guests are, if there is a pool.

@@ -118,24 +118,7 @@ pub(crate) struct NodeView {
 pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
     let About { directory, related, history, devices, start } = about;
     let mut page = Page::default();
-    let meta = object.meta();
-    page.line("Name", meta.name.as_str());
-    if let Some(namespace) = &meta.namespace {
-        page.line("Namespace", namespace.as_str());
-    }
-    page.map("Labels", &meta.labels);
-    page.map("Annotations", &meta.annotations);
-    page.line("Created", format!("{} ({} ago)", rfc3339(meta.created_at_ms), age(meta.created_at_ms)));
-    page.line("Revision", format!("{} (generation {})", meta.revision, meta.generation));
-    if let Some(owner) = meta.owner {
-        let name = directory.name_of(owner.kind, owner.id);
-        let name = name.map_or_else(|| format!("{} (gone)", owner.id), |n| n.to_string());
-        page.line("Controlled by", format!("{}/{name}", owner.kind));
-    }
-    if let Some(deletion) = &meta.deletion {
-        let grace = short(deletion.grace_ms / 1000);
-        page.line("Terminating", format!("asked for {} ago, grace {grace}", age(deletion.requested_at_ms)));
-    }
+    header(&mut page, object.meta(), directory);
     match object {
         Object::Namespace(_) => {}
         Object::Node(o) => {
@@ -187,6 +170,27 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
     }
     events(&mut page, history);
     page.text
+}
+
+/// What every object has.
+fn header(page: &mut Page, meta: &bulkhead_types::ObjectMeta, directory: &Directory) {
+    page.line("Name", meta.name.as_str());
+    if let Some(namespace) = &meta.namespace {
+        page.line("Namespace", namespace.as_str());
+    }
+    page.map("Labels", &meta.labels);
+    page.map("Annotations", &meta.annotations);
+    page.line("Created", format!("{} ({} ago)", rfc3339(meta.created_at_ms), age(meta.created_at_ms)));
+    page.line("Revision", format!("{} (generation {})", meta.revision, meta.generation));
+    if let Some(owner) = meta.owner {
+        let name = directory.name_of(owner.kind, owner.id);
+        let name = name.map_or_else(|| format!("{} (gone)", owner.id), |n| n.to_string());
+        page.line("Controlled by", format!("{}/{name}", owner.kind));
+    }
+    if let Some(deletion) = &meta.deletion {
+        let grace = short(deletion.grace_ms / 1000);
+        page.line("Terminating", format!("asked for {} ago, grace {grace}", age(deletion.requested_at_ms)));
+    }
 }
 
 fn revision(page: &mut Page, revision: &bulkhead_types::ControllerRevision) {

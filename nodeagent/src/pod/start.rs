@@ -170,26 +170,7 @@ pub(super) async fn run(
         let bound = Some(bound);
         return Ok(Launched { process, instance, pod, dir, config, files, ports, bound });
     }
-    let made = dir.clone();
-    let making = move || Ok(make_files(&pod_dir, &made, &disks, &written));
-    let making = blocking(making).instrument(span.clone());
-    let making = host.starts.over(start.pod.id, StartPhase::Disks, making);
-    let attaching = host
-        .passthrough
-        .attach_to(&start.pod.networks, start.pod.id, &start.pod.devices)
-        .instrument(span.clone());
-    let attaching = async {
-        match start.pod.devices.as_slice() {
-            [] => attaching.await,
-            _ => host.starts.over(start.pod.id, StartPhase::Devices, attaching).await,
-        }
-    };
-    let connecting = network::connect(host, &start).instrument(span.clone());
-    let (made, devices, connected) = tokio::join!(making, attaching, connecting);
-    made??;
-    connected?;
-    let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
-    passed(Step::DevicesAttached);
+    let devices = prepare(host, &start, &pod_dir, &dir, (disks, written), span).await?;
     check_memory(&devices, start.size.memory_bytes)?;
     let mut command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
@@ -206,15 +187,62 @@ pub(super) async fn run(
     if let Some(connection) = &connection {
         command.connect(TAP_FD, &connection.mac);
     }
+    let tap = connection.map(|connection| connection.tap);
+    let process = launch(host, &start, &dir, &command, images, tap).await?;
+    tracing::info!(parent: span, pid = process.pid, "guest started");
+    let bound = Some(bound);
+    Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
+}
+
+/// Disks, devices and network of a guest, side by side; the devices that it gets.
+async fn prepare(
+    host: &Host,
+    start: &StartVm,
+    pod_dir: &Path,
+    dir: &Path,
+    (disks, written): (Arc<Vec<PlannedDisk>>, Arc<Written>),
+    span: &Span,
+) -> Result<Vec<HostDevice>, StartError> {
+    let (pod_dir, made) = (pod_dir.to_owned(), dir.to_owned());
+    let making = move || Ok(make_files(&pod_dir, &made, &disks, &written));
+    let making = blocking(making).instrument(span.clone());
+    let making = host.starts.over(start.pod.id, StartPhase::Disks, making);
+    let attaching = host
+        .passthrough
+        .attach_to(&start.pod.networks, start.pod.id, &start.pod.devices)
+        .instrument(span.clone());
+    let attaching = async {
+        match start.pod.devices.as_slice() {
+            [] => attaching.await,
+            _ => host.starts.over(start.pod.id, StartPhase::Devices, attaching).await,
+        }
+    };
+    let connecting = network::connect(host, start).instrument(span.clone());
+    let (made, devices, connected) = tokio::join!(making, attaching, connecting);
+    made??;
+    connected?;
+    let devices = devices.map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?;
+    passed(Step::DevicesAttached);
+    Ok(devices)
+}
+
+/// QEMU's process, in its control groups and shut in.
+async fn launch(
+    host: &Host,
+    start: &StartVm,
+    dir: &Path,
+    command: &QemuCommand,
+    images: Vec<PathBuf>,
+    tap: Option<String>,
+) -> Result<Process, StartError> {
     let group = group_name(start.pod.id, start.instance);
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     let groups = host.cgroups.create(&group, limits)?;
     passed(Step::CgroupMade);
-    let tap = connection.map(|connection| connection.tap);
-    let launch = shut_in(host, start.pod.id, &dir, &command, images, groups, tap);
+    let launch = shut_in(host, start.pod.id, dir, command, images, groups, tap);
     let process = match (launch, start.lease_until_ms) {
-        (Ok(launch), Some(until_ms)) => start_guarded(host, until_ms, launch, &dir).await,
-        (Ok(launch), None) => Process::start(&launch, &dir).map_err(|error| qemu_error(host, error, &dir)),
+        (Ok(launch), Some(until_ms)) => start_guarded(host, until_ms, launch, dir).await,
+        (Ok(launch), None) => Process::start(&launch, dir).map_err(|error| qemu_error(host, error, dir)),
         (Err(error), _) => Err(error),
     };
     let process = process.inspect_err(|_| {
@@ -222,9 +250,7 @@ pub(super) async fn run(
         let _ = host.cgroups.remove(&group);
     })?;
     passed(Step::ProcessStarted);
-    tracing::info!(parent: span, pid = process.pid, "guest started");
-    let bound = Some(bound);
-    Ok(Launched { process, instance, pod, dir, config, files, ports, bound })
+    Ok(process)
 }
 
 /// Whether the machine has the memory that a guest with devices takes.

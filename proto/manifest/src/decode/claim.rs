@@ -66,9 +66,7 @@ pub(super) fn claim(
 
 fn source(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ClaimSource> {
     let fields = d.fields(node, path, &SOURCE)?;
-    if d.required_text(&fields, "kind").is_none() {
-        return None;
-    }
+    d.required_text(&fields, "kind")?;
     let kind = d.choice(&fields, "kind", &SOURCES);
     let name = d.required_text(&fields, "name");
     let group = d.text(&fields, "apiGroup").unwrap_or_default();
