@@ -97,6 +97,11 @@ fn cpus(config: &AgentConfig) -> (Option<CpuTopology>, Option<String>) {
     (Some(topology), problem)
 }
 
+/// The processors on which this process may run, if the machine says so.
+pub(crate) fn topology() -> Option<CpuTopology> {
+    cpu_topology(&MachineTree::new("/"), affinity::own().as_ref()).ok()
+}
+
 /// What keeps devices from guests.
 struct Obstacles {
     is_ready: bool,

@@ -18,6 +18,7 @@ use crate::confinement::Confinement;
 use crate::image::ImageStore;
 use crate::logs::LogStore;
 use crate::network::Network;
+use crate::numa::Numa;
 use crate::passthrough::Passthrough;
 use crate::records::Records;
 use crate::starts::Starts;
@@ -53,6 +54,8 @@ pub(crate) struct Host {
     /// The guests' network; unset: they have none.
     pub(crate) network: Option<Arc<Network>>,
     pub(crate) accel: Accel,
+    /// Where guests with CPUs of their own are.
+    pub(crate) numa: Numa,
     /// QEMU's system call filter works here.
     pub(crate) sandbox: bool,
     /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
@@ -138,13 +141,18 @@ pub(crate) async fn qemu_version(qemu: &std::path::Path) -> std::io::Result<Stri
         .ok_or_else(|| std::io::Error::other(format!("-version ended with {}", output.status)))
 }
 
-/// Whether QEMU's system call filter works on this machine: an empty machine is started with it and ended again.
+/// Whether QEMU's system call filter works on this machine.
 pub(crate) async fn sandbox_works(qemu: &std::path::Path) -> bool {
-    let confinement = Sandbox::STRICT.to_args();
+    empty_machine_works(qemu, true, &[]).await
+}
+
+/// Whether QEMU starts an empty machine with these arguments more on this machine; it is ended again.
+pub(crate) async fn empty_machine_works(qemu: &std::path::Path, sandbox: bool, more: &[String]) -> bool {
     let rest = ["-machine", "none", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"];
     let child = tokio::process::Command::new(qemu)
-        .args(confinement)
+        .args(sandbox.then(|| Sandbox::STRICT.to_args()).into_iter().flatten())
         .args(rest)
+        .args(more)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -160,5 +168,5 @@ pub(crate) async fn sandbox_works(qemu: &std::path::Path) -> bool {
     false
 }
 
-/// How long the trial of [`sandbox_works`] may take.
+/// How long the trial of [`empty_machine_works`] may take.
 const SANDBOX_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
 use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI};
-use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::qemu::{Accel, Ram};
 use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings, check_settings};
 use bulkhead_types::{
     DeviceHealth, DeviceIntent, NetworkAttachment, ObjectId, SriovDeviceType, SriovInterface, SriovLinkType,
@@ -492,6 +492,7 @@ impl Lab {
             disks: Vec::new(),
             devices,
             dir: Path::new("/tmp"),
+            ram: Ram::Board,
             sandbox: false,
         });
         let mut command = command;

@@ -38,6 +38,7 @@ mod lab;
 mod logs;
 mod machine;
 mod network;
+mod numa;
 mod nvml;
 mod passthrough;
 mod pod;
@@ -201,6 +202,10 @@ async fn open_host(
     let confinement =
         confinement::Confinement::find_out(config, data).await.at("try to shut guests in below", data)?;
     let (mut accelerator, sandbox) = accelerator(config, &boot, boot_id, &confinement).await?;
+    let (numa, problem) = numa::Numa::find_out(facts::topology(), &config.qemu, sandbox).await;
+    // A QEMU that is not there is warned of already.
+    let is_there = confinement::resolve(&config.qemu).is_some();
+    problem.iter().filter(|_| is_there).for_each(|problem| warn(&mut accelerator, problem));
     let cgroups = control_groups(config, &confinement, &mut accelerator);
     let network = open_network(config, &mut accelerator).await?;
     let passthrough =
@@ -223,6 +228,7 @@ async fn open_host(
         passthrough: passthrough.at("read the notes on devices below", data)?,
         network,
         accel: accelerator.accel,
+        numa,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
         silence_ms: config.silence_ms.unwrap_or(Deadlines::of(accelerator.accel).silence_ms),

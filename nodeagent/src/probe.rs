@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::GuestSize;
-use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand};
+use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, Ram};
 use bulkhead_types::ObjectId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -131,6 +131,7 @@ impl Trial<'_> {
             disks: Vec::new(),
             devices: Vec::new(),
             dir: &dir,
+            ram: Ram::Board,
             sandbox: self.sandbox,
         });
         let fails = match self.start(&command, &dir) {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::qemu::{Accel, Ram};
 use bulkhead_nodeagent_core::{GuestSize, HostLimits, VM_POOL_DISKS_MAX, VmPool};
 use bulkhead_types::ObjectId;
 use tokio::sync::{mpsc, oneshot};
@@ -249,6 +249,7 @@ async fn boot(
         disks: Vec::new(),
         devices: Vec::new(),
         dir: &dir,
+        ram: Ram::Board,
         sandbox: host.sandbox,
     });
     command.add_spare_ports(VM_POOL_DISKS_MAX + 1);

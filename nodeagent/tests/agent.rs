@@ -9,6 +9,9 @@ mod faults;
 #[path = "support/layout.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod layout;
+#[path = "support/placed.rs"]
+#[allow(unreachable_pub, reason = "a module of a test")]
+mod placed;
 #[path = "support/server.rs"]
 #[allow(unreachable_pub, reason = "a module of a test")]
 mod server;
@@ -435,12 +438,13 @@ async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_outpu
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let (job, orders) = with_volume(with_a_terminal(pod(9, TALK, RestartPolicy::Never)));
+    let (job, orders) = with_volume(with_a_terminal(placed::with_cpus(pod(9, TALK, RestartPolicy::Never))));
     server.intend(vec![job.clone()]);
     node.start();
     server.report(9, "a process that listens", |report| report.status.ready).await;
     // Only then does it surely print to whoever is there.
     logs(&server.facts().address, 9, Some("working")).await.expect("logs");
+    placed::check(node.guests()[0], &job, &server.facts()).await;
     let written = logs_of(&server.facts().address, 9, "/logs/*.log").await;
     assert_eq!(written.expect("a log file"), "==> /logs/app.log <==\nwritten\n");
     let refused = logs_of(&server.facts().address, 9, "/etc/hosts").await.expect_err("no volume").to_string();

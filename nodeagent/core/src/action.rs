@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bulkhead_types::{
-    AgentReport, CpuSet, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles, VolumeOrder,
-};
+use bulkhead_types::{AgentReport, GpuIntent, ObjectId, PodIntent, SriovInterface, VolumeFiles, VolumeOrder};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Note, VmRecord};
+use crate::{Note, RunsOn, VmRecord};
 
 /// One thing to do. Actions about one pod are done in the order given; those about different pods may overlap. Each is
 /// idempotent: it may be asked for again.
@@ -52,8 +50,8 @@ pub enum Action {
         pod: ObjectId,
         /// Which of its guests.
         instance: u32,
-        /// Its own CPUs, or those of its pool; never none.
-        cpus: CpuSet,
+        /// Its own CPUs, or those of its pool.
+        runs_on: RunsOn,
     },
     /// Ask the guest to end: SIGTERM to its containers, SIGKILL after the grace, power off.
     StopVm {

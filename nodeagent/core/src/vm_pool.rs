@@ -94,7 +94,7 @@ impl VmPool {
 
 /// Why a pod's guest cannot be one of a pool whose guests have this size; `None`: it can.
 ///
-/// What a guest has from its start cannot be given to one that runs already: its size, a guard as its parent, devices of the host.
+/// What a guest has from its start cannot be given to one that runs already: its size, a guard as its parent, devices of the host, where its memory is.
 #[must_use]
 pub fn unfit_for_pool(start: &StartVm, disks: usize, size: GuestSize) -> Option<&'static str> {
     let pod = &start.pod;
@@ -103,6 +103,7 @@ pub fn unfit_for_pool(start: &StartVm, disks: usize, size: GuestSize) -> Option<
         (start.lease_until_ms.is_some(), "it must be unique, which needs a guard from the start"),
         (!pod.devices.is_empty() || !pod.networks.is_empty(), "it has devices of the host"),
         (!pod.claims.is_empty(), "it has volumes of claims"),
+        (pod.cpus.is_some(), "its memory is to be where its CPUs are"),
         (disks > VM_POOL_DISKS_MAX, "it has too many disks"),
     ]
     .into_iter()

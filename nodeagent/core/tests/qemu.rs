@@ -1,7 +1,7 @@
 //! Golden command lines, one per feature.
 
-use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::qemu::*;
+use bulkhead_nodeagent_core::{GuestNuma, GuestSize};
 use bulkhead_types::{Container, PodSpec, ResourceRequirements};
 use expect_test::{Expect, expect};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ fn base() -> QemuCommand {
         cpu: Cpu::Max,
         smp: Smp { cpus: 2 },
         memory: Memory { size_bytes: (128 << 20) + 1 },
+        ram: Ram::Board,
         kernel: Kernel {
             kernel: "/k/vmlinuz".to_owned(),
             initrd: "/k/initrd".to_owned(),
@@ -88,6 +89,55 @@ fn kvm_with_the_hosts_processor() {
         -accel kvm
         -cpu host
     "#]],
+    );
+}
+
+fn memory(number: u32, mib: u64, host_node: u32, policy: HostMemPolicy) -> MemoryBackendRam {
+    let (id, size_bytes) = (format!("mem{number}"), mib << 20);
+    MemoryBackendRam { id, size_bytes, host_node, policy, prealloc: host_node > 1 }
+}
+
+#[test]
+fn memory_of_one_numa_node() {
+    check(
+        |c| c.ram = Ram::One(memory(0, 129, 1, HostMemPolicy::Bind)),
+        expect![[r#"
+            -object memory-backend-ram,id=mem0,size=129M,host-nodes=1,policy=bind,prealloc=off
+            -machine memory-backend=mem0
+        "#]],
+    );
+}
+
+#[test]
+fn numa_nodes_of_the_guest() {
+    let place = |memory_bytes, own: [&str; 2]| {
+        let node = |(id, cpus): (u32, &str)| bulkhead_types::NumaNode {
+            id,
+            memory_bytes: 1 << 40,
+            cores: vec![bulkhead_types::CpuCore { package: id, core: 0, cpus: cpus.parse().expect("a set") }],
+        };
+        let numa_nodes: Vec<_> = [1, 4].into_iter().zip(own).map(node).collect();
+        let topology = bulkhead_types::CpuTopology { numa_nodes, ..bulkhead_types::CpuTopology::default() };
+        let size = GuestSize { cpus: topology.cpus().len(), memory_bytes };
+        let left = |node| (node == 4).then_some(1);
+        let placed = GuestNuma::place(&topology, &topology.cpus(), size, left).expect("there is room");
+        assert_eq!(placed.crowded().collect::<Vec<_>>(), [4]);
+        (size, placed)
+    };
+    check(
+        |c| {
+            let (size, placed) = place(1 << 30, ["0-3", "8-13"]);
+            (c.smp, c.memory) = (Smp { cpus: size.cpus }, Memory { size_bytes: size.memory_bytes });
+            c.ram = placed.ram(true);
+        },
+        expect![[r#"
+            -smp cpus=10,maxcpus=10,sockets=5,cores=2,threads=1
+            -m size=1024M
+            -object memory-backend-ram,id=mem0,size=410M,host-nodes=1,policy=bind,prealloc=on
+            -numa node,nodeid=0,cpus=0-3,memdev=mem0
+            -object memory-backend-ram,id=mem1,size=614M,host-nodes=4,policy=preferred,prealloc=on
+            -numa node,nodeid=1,cpus=4-9,memdev=mem1
+        "#]],
     );
 }
 

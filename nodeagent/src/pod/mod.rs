@@ -20,10 +20,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::{Action, Input, StartPhase, StartVm, reason};
+use bulkhead_nodeagent_core::{Action, Input, RunsOn, StartPhase, StartVm, reason};
 use bulkhead_types::{ObjectId, PodIntent, VolumeOrder, VolumeResult};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
 use crate::host::Host;
@@ -70,6 +71,7 @@ impl PodHandle {
             record_error: None,
             vm,
             starting: None,
+            pinning: None,
         };
         let task = tokio::spawn(async move {
             if let Some(before) = before {
@@ -108,6 +110,8 @@ struct Worker {
     vm: Option<Vm>,
     /// The span of a start that is being prepared.
     starting: Option<Span>,
+    /// Virtual CPUs are pinned once QEMU has said which threads they are.
+    pinning: Option<AbortOnDropHandle<()>>,
 }
 
 impl Worker {
@@ -140,17 +144,7 @@ impl Worker {
                     vm.update_files(volumes);
                 }
             }
-            Action::SetCpus { instance, cpus, .. } => {
-                if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance && vm.lives()) {
-                    let (pid, pod) = (vm.pid, self.pod);
-                    match blocking(move || affinity::set(pid, &cpus).map(|()| cpus)).await {
-                        Ok(cpus) => tracing::debug!(%pod, instance, %cpus, "the guest runs on these CPUs"),
-                        Err(error) => {
-                            tracing::warn!(%pod, instance, %error, "the guest is not moved to its CPUs")
-                        }
-                    }
-                }
-            }
+            Action::SetCpus { instance, runs_on, .. } => self.set_cpus(instance, runs_on).await,
             Action::StopVm { instance, grace_ms, .. } => {
                 if let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance) {
                     vm.stop(grace_ms);
@@ -173,6 +167,24 @@ impl Worker {
             | Action::Note(_) => {
                 unreachable!("the driver keeps these for itself")
             }
+        }
+    }
+
+    /// Moves all threads of the guest, and then pins its virtual CPUs where they have a CPU each.
+    async fn set_cpus(&mut self, instance: u32, runs_on: RunsOn) {
+        if let Some(pinning) = self.pinning.take() {
+            pinning.abort();
+            let _ = pinning.await;
+        }
+        let Some(vm) = self.vm.as_ref().filter(|vm| vm.instance == instance && vm.lives()) else { return };
+        let (pid, pod, cpus) = (vm.pid, self.pod, runs_on.cpus.clone());
+        match blocking(move || affinity::set(pid, &cpus)).await {
+            Ok(()) => {
+                tracing::debug!(%pod, instance, cpus = %runs_on, "the guest runs on these CPUs");
+                self.pinning =
+                    self.host.numa.pin((pod, pid), runs_on, vm.volume_port()).map(AbortOnDropHandle::new);
+            }
+            Err(error) => tracing::warn!(%pod, instance, %error, "the guest is not moved to its CPUs"),
         }
     }
 

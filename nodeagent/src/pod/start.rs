@@ -181,6 +181,7 @@ pub(super) async fn run(
         disks: on_disk,
         devices,
         dir: &dir,
+        ram: host.numa.ram(&start),
         sandbox: host.sandbox,
     });
     host.starts.start(start.pod.id, StartPhase::Qemu);

@@ -41,6 +41,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         passthrough,
         network: None,
         accel: Accel::Tcg { multi: false },
+        numa: crate::numa::Numa::default(),
         sandbox: false,
         container_backoff_ms: (0, 0),
         silence_ms: 60_000,

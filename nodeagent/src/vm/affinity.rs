@@ -35,6 +35,23 @@ pub(crate) fn set(pid: i32, cpus: &CpuSet) -> io::Result<()> {
     Ok(())
 }
 
+/// Pins threads of a process to one CPU each.
+///
+/// # Errors
+/// When one of them is no thread of the process, or cannot be pinned; those before it are.
+pub(crate) fn pin(pid: i32, plan: &[(i32, u32)]) -> io::Result<()> {
+    let own = threads(pid)?;
+    for (thread, cpu) in plan {
+        if !own.contains(thread) {
+            return Err(io::Error::other(format!("{thread} is no thread of process {pid}")));
+        }
+        let mut mask = rustix::thread::CpuSet::new();
+        mask.set(*cpu as usize);
+        sched_setaffinity(Pid::from_raw(*thread), &mask)?;
+    }
+    Ok(())
+}
+
 fn threads(pid: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -72,6 +89,27 @@ mod tests {
         let none = set(i32::try_from(child_of_nobody()).expect("small"), &all);
         assert!(none.is_err(), "a process that has ended is told apart");
         assert!(set(i32::try_from(std::process::id()).expect("small"), &CpuSet::new()).is_err());
+    }
+
+    #[test]
+    fn one_thread_is_pinned_and_no_other_processs() {
+        let all = own().expect("known");
+        let (last, me) = (all.iter().last().expect("a CPU"), std::process::id().cast_signed());
+        let thread = std::thread::spawn(move || {
+            let id = rustix::thread::gettid().as_raw_nonzero().get();
+            pin(me, &[(id, last)]).expect("pinned");
+            own().expect("known").to_string()
+        });
+        assert_eq!(thread.join().expect("no panic"), last.to_string());
+        assert_eq!(own().expect("known"), all, "other threads are where they were");
+        let mut child = std::process::Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("a program");
+        let refused = pin(me, &[(child.id().cast_signed(), last)]).expect_err("it is another's");
+        assert!(refused.to_string().contains("is no thread of"), "{refused}");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
     }
 
     /// The id of a process that has ended.

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver};
+use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, Ram};
 use bulkhead_nodeagent_core::{GuestSize, HostLimits};
 use bulkhead_types::ObjectId;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,7 @@ impl World {
             disks: vec![disk("c0.qcow2", BlockDriver::Qcow2), disk(&volume, BlockDriver::Raw)],
             devices: Vec::new(),
             dir: &dir,
+            ram: Ram::Board,
             sandbox: true,
         });
         let limits = HostLimits { cpu_shares: 2, cpu_millis: 2000, memory_bytes: 512 << 20, pids: 16 };

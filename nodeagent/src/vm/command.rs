@@ -42,6 +42,8 @@ pub(crate) struct Machinery<'a> {
     pub(crate) devices: Vec<HostDevice>,
     /// The instance's folder; QEMU runs in it.
     pub(crate) dir: &'a Path,
+    /// Where its memory is.
+    pub(crate) ram: Ram,
     pub(crate) sandbox: bool,
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         cpu: Cpu::Max,
         smp: Smp { cpus: parts.size.cpus },
         memory: Memory { size_bytes: parts.size.memory_bytes },
+        ram: parts.ram.clone(),
         kernel: Kernel {
             kernel: parts.boot.kernel.display().to_string(),
             initrd: parts.boot.initramfs.display().to_string(),

@@ -51,7 +51,8 @@ pub(crate) struct VolumePort {
 }
 
 impl VolumePort {
-    async fn call(&self, command: &'static str, arguments: Value) -> Result<Value, VolumeError> {
+    /// Has QEMU do something, once it can be controlled.
+    pub(crate) async fn call(&self, command: &'static str, arguments: Value) -> Result<Value, VolumeError> {
         let (answer, answered) = oneshot::channel();
         let gone = || VolumeError::NotNow("the guest has ended".to_owned());
         self.machine.send(MachineCall { command, arguments, answer }).await.map_err(|_| gone())?;

@@ -285,11 +285,11 @@ impl Pod {
 
     /// Moves the guest where its CPUs are others, or where nobody knows on which it runs.
     fn update_cpus(&mut self, env: &mut Env<'_>) -> bool {
-        let Some(cpus) = self.cpus.clone().filter(|cpus| self.cpus_given.as_ref() != Some(cpus)) else {
+        let Some(runs_on) = self.cpus.clone().filter(|cpus| self.cpus_given.as_ref() != Some(cpus)) else {
             return false;
         };
-        self.cpus_given = Some(cpus.clone());
-        env.actions.push_back(Action::SetCpus { pod: self.id, instance: self.instance, cpus });
+        self.cpus_given = Some(runs_on.clone());
+        env.actions.push_back(Action::SetCpus { pod: self.id, instance: self.instance, runs_on });
         true
     }
 

@@ -20,13 +20,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    CpuPools, CpuSet, DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage,
-    Resources, Revision, Shared, VolumeFiles, digest128,
+    CpuPools, DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources,
+    Revision, Shared, VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Action, AgentConfig, PodPlan, RecoveredVm, VmRecord, spec_digest_text};
+use crate::{Action, AgentConfig, PodPlan, RecoveredVm, RunsOn, VmRecord, spec_digest_text};
 use boot::Boot;
 pub(crate) use containers::{Container, Role};
 pub(crate) use observe::Exit;
@@ -159,9 +159,9 @@ pub(crate) struct Pod {
     /// The same of those that the guest was given by this agent.
     files_given: Option<u128>,
     /// The CPUs that its guest should run on; `None` when nobody says so.
-    cpus: Option<CpuSet>,
+    cpus: Option<RunsOn>,
     /// Those that the guest was given by this agent.
-    cpus_given: Option<CpuSet>,
+    cpus_given: Option<RunsOn>,
     /// Its address, from its first guest's start until nothing is left of the pod.
     address: Option<Ipv4Addr>,
     /// Its node's, as it is told with that.
@@ -297,7 +297,9 @@ impl Pod {
         let Some(intent) = &self.intent else { return };
         let pool = pools.map(|pools| if intent.batch { &pools.batch } else { &pools.shared });
         let cpus = intent.cpus.as_ref().or(pool).filter(|cpus| !cpus.is_empty());
-        self.cpus = cpus.cloned().or_else(|| self.cpus.take());
+        let is_own = |cpus| intent.cpus.is_some() && pools.is_none_or(|pools| pools.shared.is_disjoint(cpus));
+        let runs_on = cpus.map(|cpus| RunsOn { one_by_one: is_own(cpus), cpus: cpus.clone() });
+        self.cpus = runs_on.or_else(|| self.cpus.take());
     }
 
     fn adopt_spec(&mut self, spec: &Shared<PodSpec>, unique: bool) {

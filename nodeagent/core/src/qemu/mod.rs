@@ -8,12 +8,14 @@ mod machine;
 mod network;
 mod option;
 mod passthrough;
+mod ram;
 
 pub use chardev::*;
 pub use device::*;
 pub use machine::*;
 pub use network::*;
 pub use passthrough::*;
+pub use ram::*;
 
 /// A whole command line, without the program's name.
 ///
@@ -34,6 +36,8 @@ pub struct QemuCommand {
     pub smp: Smp,
     /// `-m`
     pub memory: Memory,
+    /// `-object memory-backend-ram`, `-machine memory-backend`, `-numa`
+    pub ram: Ram,
     /// `-kernel`, `-initrd`, `-append`
     pub kernel: Kernel,
     /// `-chardev`, in order.
@@ -70,8 +74,9 @@ impl QemuCommand {
         args.extend(self.machine.args());
         args.extend(self.accel.args());
         args.extend(self.cpu.args());
-        args.extend(self.smp.args());
+        args.extend(self.ram.smp_args(self.smp));
         args.extend(self.memory.args());
+        args.extend(self.ram.args());
         args.extend(self.kernel.args());
         args.extend(self.chardevs.iter().flat_map(Chardev::args));
         args.extend(self.serial.iter().flat_map(Serial::args));

@@ -159,9 +159,11 @@ fn guests_run_on_their_own_cpus_or_on_those_of_their_pool() {
                 (600, pooled(103, vec![pod(7)], "4-7", "0-7")),
                 (700, pooled(104, vec![batch()], "4-7", "0-7")),
                 (800, pooled(105, vec![own()], "4-7", "2-7")),
+                // Those of the shared pool may be there as well.
+                (850, pooled(108, vec![own()], "0-7", "0-7")),
                 // Nobody says anything of it any more, or a pool is empty: it stays where it is.
-                (900, pooled(106, vec![pod(7)], "", "2-7")),
-                (1000, pooled(107, vec![deleting(pod(7), 5000)], "3", "2-7")),
+                (900, pooled(109, vec![pod(7)], "", "2-7")),
+                (1000, pooled(110, vec![deleting(pod(7), 5000)], "3", "2-7")),
             ],
         ),
         expect![[r#"
@@ -174,7 +176,8 @@ fn guests_run_on_their_own_cpus_or_on_those_of_their_pool() {
             400 cpus #7/1 2-7
             600 cpus #7/1 4-7
             700 cpus #7/1 0-7
-            800 cpus #7/1 0-1
+            800 cpus #7/1 0-1 one by one
+            850 cpus #7/1 0-1
             1000 stop #7/1 grace 5000
             1000 cpus #7/1 3
             1000 report [#7 100000003 Running running x0]

@@ -88,7 +88,7 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
                 let files = volumes.iter().flat_map(|v| &v.files).map(|f| format!(" {}", f.path));
                 format!("files {pod}/{instance}{}", files.collect::<String>())
             }
-            Action::SetCpus { pod, instance, cpus } => format!("cpus {pod}/{instance} {cpus}"),
+            Action::SetCpus { pod, instance, runs_on } => format!("cpus {pod}/{instance} {runs_on}"),
             Action::StopVm { pod, instance, grace_ms } => format!("stop {pod}/{instance} grace {grace_ms}"),
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),
             Action::CleanUp { pod, keep_logs } => format!("clean {pod} keep_logs {keep_logs}"),

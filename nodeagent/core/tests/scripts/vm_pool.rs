@@ -24,6 +24,8 @@ fn only_what_needs_nothing_from_the_start_has_a_guest_of_the_pool() {
     check(&|start| start.lease_until_ms = Some(1), 1, Some(guard));
     let claim = ClaimIntent { claim_name: "data".into(), uid: uuid::Uuid::nil(), size_bytes: 1, used: false };
     check(&|start| start.pod.claims.push(claim.clone()), 1, Some("it has volumes of claims"));
+    let numa = "its memory is to be where its CPUs are";
+    check(&|start| start.pod.cpus = Some("0-1".parse().expect("a set")), 1, Some(numa));
     let device = DeviceIntent {
         container: "main".into(),
         resource: "nvidia.com/gpu".into(),
