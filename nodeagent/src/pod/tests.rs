@@ -80,6 +80,7 @@ pub(super) fn pod_with_card() -> PodIntent {
         networks: vec![],
         cpus: None,
         batch: false,
+        bandwidth: None,
     }
 }
 
