@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm};
+use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, VmRecord};
 use bulkhead_types::{GpuIntent, ObjectId, SriovInterface, VolumeOrder};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::error::{AgentError, At as _};
 use crate::host::Host;
+use crate::network::GuestCard;
 use crate::pod::{Launched, PodHandle, Vm, answers, lost_volume_task};
 use crate::podio::Names;
 use crate::session::Order;
@@ -179,8 +180,11 @@ impl Driver {
     async fn recover_network(&self, vms: &[RecoveredVm]) {
         let Some(network) = self.host.network.clone() else { return };
         let live = vms.iter().filter(|vm| vm.running);
-        let live: Vec<_> =
-            live.filter_map(|vm| Some((vm.record.pod, vm.record.instance, vm.record.address?))).collect();
+        let card = |record: &VmRecord| {
+            let bandwidth = record.bandwidth.unwrap_or_default();
+            Some((record.pod, record.instance, GuestCard { address: record.address?, bandwidth }))
+        };
+        let live: Vec<_> = live.filter_map(|vm| card(&vm.record)).collect();
         let recovered = tokio::task::spawn_blocking(move || network.recover(&live)).await;
         match recovered {
             Ok(Ok(lost)) => lost.iter().for_each(|tap| {

@@ -147,6 +147,7 @@ mod tests {
             started: true,
             guarded: false,
             address: Some(std::net::Ipv4Addr::new(10, 128, 7, 2)),
+            bandwidth: None,
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),
         }

@@ -183,6 +183,7 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         networks: vec![],
         cpus: None,
         batch: false,
+        bandwidth: None,
     }
 }
 

@@ -392,6 +392,11 @@ pod_intent: PodIntent {
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
     networks: vec(network_attachment(), 0..3), cpus: of(cpu_set()), batch: any::<bool>(),
+    bandwidth: of(pod_bandwidth()),
+});
+record!(/// Any limits of a guest's card.
+pod_bandwidth: PodBandwidth {
+    ingress_bits_per_second: of(any::<u64>()), egress_bits_per_second: of(any::<u64>()),
 });
 record!(/// Any intent.
 intent: Intent {

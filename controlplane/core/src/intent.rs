@@ -5,9 +5,9 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind,
-    NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodIntent,
-    PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
+    BANDWIDTH_LEVEL, ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX,
+    Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod,
+    PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
 };
 use uuid::Uuid;
 
@@ -67,7 +67,13 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         networks: if ended { Vec::new() } else { pod.networks().to_vec() },
         cpus: pod.cpus().filter(|_| !ended).map(|given| given.cpus.clone()),
         batch: !ended && is_batch(state, pod),
+        bandwidth: if ended { None } else { bandwidth(state, pod) },
     }
+}
+
+/// How fast a pod's guest may send and receive. Below that level the annotations mean nothing, and need not be readable.
+fn bandwidth(state: &State, pod: &Pod) -> Option<PodBandwidth> {
+    if state.feature_level() < BANDWIDTH_LEVEL { None } else { PodBandwidth::of(&pod.meta.annotations) }
 }
 
 /// Whether a pod runs in the batch pool.
@@ -188,6 +194,7 @@ fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
     let class = |pod: &Pod| QosClass::of(&pod.meta.labels);
     present.node != former.node
         || class(present) != class(former)
+        || PodBandwidth::of(&present.meta.annotations) != PodBandwidth::of(&former.meta.annotations)
         || present.meta.deletion != former.meta.deletion
         || present.status.phase.is_terminal() != former.status.phase.is_terminal()
         || matches!(change.change_type, ChangeType::Deleted)

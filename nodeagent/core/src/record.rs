@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use bulkhead_types::{Name, ObjectId, PodSpec, PodStatus, Resources, RestartPolicy, Revision};
+use bulkhead_types::{Name, ObjectId, PodBandwidth, PodSpec, PodStatus, Resources, RestartPolicy, Revision};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -101,6 +101,9 @@ pub struct VmRecord {
     /// The guest's address; records of earlier versions say nothing, and their guests have no network.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// How fast the guest may send and receive; records of earlier versions say nothing, and their guests go as fast as they can.
+    #[serde(default)]
+    pub bandwidth: Option<PodBandwidth>,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,
     /// Set once it ended for good.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_nodeagent_core::TAP_FD;
 use bulkhead_nodeagent_core::network::{LinkNames, PodRange, Resolver, Ruleset, TapAddress, mac_of};
-use bulkhead_types::ObjectId;
+use bulkhead_types::{ObjectId, PodBandwidth};
 use thiserror::Error;
 
 use crate::vm::session::reserve;
@@ -97,10 +97,21 @@ pub(crate) struct Network {
     pub(crate) resolver: Resolver,
     /// The guests that there are. Held while links and rules change: one at a time.
     guests: Mutex<Guests>,
+    /// The limits that the packet filter was told of last, by this life of the agent.
+    rates: Mutex<Option<String>>,
 }
 
-/// The addresses of guests, by pod and instance.
-type Guests = BTreeMap<(ObjectId, u32), Ipv4Addr>;
+/// What the network knows of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestCard {
+    /// The guest's address.
+    pub(crate) address: Ipv4Addr,
+    /// How fast it may send and receive.
+    pub(crate) bandwidth: PodBandwidth,
+}
+
+/// The cards of guests, by pod and instance.
+type Guests = BTreeMap<(ObjectId, u32), GuestCard>;
 
 impl Network {
     /// That of this machine, and what an operator should know of it; nothing when there is to be none.
@@ -140,6 +151,7 @@ impl Network {
             mtu: options.mtu.unwrap_or_else(|| mtu_of_default_route(&links, &in_use)),
             egress: options.egress,
             guests: Mutex::default(),
+            rates: Mutex::default(),
             host,
             names,
             range,
@@ -190,11 +202,11 @@ impl Network {
         self.range
     }
 
-    /// Takes over the guests that live, each with its address: taps of no guest go, those of guests are brought where they shall
+    /// Takes over the guests that live, each with its card: taps of no guest go, those of guests are brought where they shall
     /// be. A tap that is gone cannot be made again under its guest: those are the answer, for the log.
-    pub(crate) fn recover(&self, live: &[(ObjectId, u32, Ipv4Addr)]) -> Result<Vec<String>, StepError> {
+    pub(crate) fn recover(&self, live: &[(ObjectId, u32, GuestCard)]) -> Result<Vec<String>, StepError> {
         let mut guests = self.guests();
-        *guests = live.iter().map(|(pod, instance, address)| ((*pod, *instance), *address)).collect();
+        *guests = live.iter().map(|(pod, instance, card)| ((*pod, *instance), *card)).collect();
         let taps: Vec<String> = guests.keys().map(|guest| self.tap(*guest)).collect();
         let links = self.host.links().at(|| "list the host's links".to_owned())?;
         let own = links.iter().filter(|link| link.name.starts_with(&self.names.tap_prefix()));
@@ -222,8 +234,9 @@ impl Network {
         &self,
         pod: ObjectId,
         instance: u32,
-        address: Ipv4Addr,
+        card: GuestCard,
     ) -> Result<Connection, StepError> {
+        let address = card.address;
         let (guest, tap) = ((pod, instance), self.tap((pod, instance)));
         let mut guests = self.guests();
         let earlier: Vec<_> = guests.keys().copied().filter(|(other, _)| *other == pod).collect();
@@ -232,11 +245,11 @@ impl Network {
             self.host.remove(&tap).at(|| format!("remove the tap {tap}"))?;
             guests.remove(&guest);
         }
-        if let Some(((pod, _), _)) = guests.iter().find(|(_, other)| **other == address) {
+        if let Some(((pod, _), _)) = guests.iter().find(|(_, other)| other.address == address) {
             let why = format!("the guest of pod {pod} has {address}");
             return Err(StepError::refused(format!("add the tap {tap}"), why));
         }
-        let done = self.connect(&mut guests, guest, &tap, address);
+        let done = self.connect(&mut guests, guest, &tap, card);
         if done.is_err() {
             guests.remove(&guest);
             // Nothing can be sent from it: either it is gone, or no rule knows of it, or it is not on the bridge.
@@ -262,13 +275,13 @@ impl Network {
         guests: &mut Guests,
         guest: (ObjectId, u32),
         tap: &str,
-        address: Ipv4Addr,
+        card: GuestCard,
     ) -> Result<(), StepError> {
         let bridge = self.names.bridge();
         // One that an earlier start left may be somewhere else, or of another kind.
         self.host.remove(tap).at(|| format!("remove the tap {tap}"))?;
         self.host.add_tap(tap).at(|| format!("add the tap {tap}"))?;
-        guests.insert(guest, address);
+        guests.insert(guest, card);
         self.set_rules(guests)?;
         self.host.attach(tap, &bridge, self.mtu).at(|| format!("attach {tap} to {bridge}"))
     }
@@ -306,9 +319,10 @@ impl Network {
     }
 
     fn ruleset(&self, guests: &Guests) -> Ruleset {
-        let guest = |(guest, address): (&(ObjectId, u32), &Ipv4Addr)| TapAddress {
+        let guest = |(guest, card): (&(ObjectId, u32), &GuestCard)| TapAddress {
             tap: self.tap(*guest),
-            address: *address,
+            address: card.address,
+            bandwidth: card.bandwidth,
         };
         Ruleset {
             names: self.names,
@@ -320,8 +334,16 @@ impl Network {
     }
 
     fn set_rules(&self, guests: &Guests) -> Result<(), StepError> {
-        let rules = self.ruleset(guests).replace();
-        self.host.set_rules(&rules).at(|| "set the rules of the packet filter".to_owned())
+        let ruleset = self.ruleset(guests);
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut rules, wanted) = (ruleset.replace(), ruleset.replace_rates());
+        // Limits that stay are left alone, or whoever is limited had another burst with every guest that comes and goes.
+        if rates.as_deref() != Some(&wanted) {
+            rules.push_str(&wanted);
+        }
+        self.host.set_rules(&rules).at(|| "set the rules of the packet filter".to_owned())?;
+        *rates = Some(wanted);
+        Ok(())
     }
 }
 

@@ -28,6 +28,10 @@ fn open(host: Arc<dyn HostNetwork>, pod_cidr: Option<&str>) -> Result<Network, S
     Network::open(host, names(), &options(pod_cidr), resolver)
 }
 
+fn card(address: Ipv4Addr) -> GuestCard {
+    GuestCard { address, bandwidth: PodBandwidth::default() }
+}
+
 fn address(network: &Network, n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(network.range().gateway()) + n)
 }
@@ -44,8 +48,8 @@ fn own(host: &dyn HostNetwork) -> Vec<(String, bool)> {
 fn check_conformance(host: &Arc<dyn HostNetwork>) {
     let network = open(Arc::clone(host), None).expect("opened");
     let bridge = names().bridge();
-    let first = network.attach(POD, 1, address(&network, 1)).expect("attached");
-    let second = network.attach(OTHER, 1, address(&network, 2)).expect("attached");
+    let first = network.attach(POD, 1, card(address(&network, 1))).expect("attached");
+    let second = network.attach(OTHER, 1, card(address(&network, 2))).expect("attached");
     assert_eq!(first.cidr, format!("{}/24", address(&network, 1)));
     assert_eq!(
         (first.mac.as_str(), first.gateway),
@@ -56,10 +60,11 @@ fn check_conformance(host: &Arc<dyn HostNetwork>) {
     let mut found = own(&**host);
     found.sort();
     assert_eq!(found, expected, "on the bridge and up");
-    let taken = network.attach(ObjectId(9), 1, address(&network, 1)).expect_err("the address is another's");
+    let taken =
+        network.attach(ObjectId(9), 1, card(address(&network, 1))).expect_err("the address is another's");
     assert!(taken.to_string().contains("the guest of pod #7 has"), "{taken}");
     // Another guest of the same pod has another tap, and the same address.
-    let again = network.attach(POD, 2, address(&network, 1)).expect("attached");
+    let again = network.attach(POD, 2, card(address(&network, 1))).expect("attached");
     assert_ne!(again.tap, first.tap);
     assert_eq!(own(&**host).len(), 3);
 
@@ -71,7 +76,7 @@ fn check_conformance(host: &Arc<dyn HostNetwork>) {
     assert!(refused.to_string().contains("guests have addresses of"), "{refused}");
     host.remove(&bridge).expect("removed");
     let next = open(Arc::clone(host), Some(&range.to_string())).expect("made again");
-    let live = [(POD, 2, address(&network, 1)), (ObjectId(11), 4, address(&network, 5))];
+    let live = [(POD, 2, card(address(&network, 1))), (ObjectId(11), 4, card(address(&network, 5)))];
     let lost = next.recover(&live).expect("recovered");
     assert_eq!(lost, [names().tap(ObjectId(11), 4)]);
     let mut expected = [bridge, again.tap].map(|name| (name, true));
@@ -138,8 +143,9 @@ fn a_guest_is_connected_wholly_or_not_at_all() {
                 egress: true,
                 resolver,
                 guests: Mutex::default(),
+                rates: Mutex::default(),
             };
-            let attached = network.attach(POD, 1, address(&network, 1));
+            let attached = network.attach(POD, 1, card(address(&network, 1)));
             let tap = names().tap(POD, 1);
             match attached {
                 Ok(_) => Ok(()),
@@ -219,6 +225,8 @@ struct Frame {
     mac: [u8; 6],
     kind: u16,
     payload: Vec<u8>,
+    /// On the wire, in bytes.
+    length: u16,
 }
 
 const MARK: &[u8] = b"bulkhead";
@@ -231,18 +239,23 @@ impl Frame {
         payload.extend(says_mac);
         payload.extend(says.octets());
         payload.extend([0; 10]);
-        Self { number, mac, kind: 0x0806, payload }
+        Self { number, mac, kind: 0x0806, payload, length: 60 }
     }
 
     fn ip(number: u8, mac: [u8; 6], from: Ipv4Addr) -> Self {
-        let mut header = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0];
+        Self::ip_of_length(number, mac, from, 60)
+    }
+
+    fn ip_of_length(number: u8, mac: [u8; 6], from: Ipv4Addr, length: u16) -> Self {
+        let [above, below] = (length - 14).to_be_bytes();
+        let mut header = vec![0x45, 0, above, below, 0, 0, 0, 0, 64, 17, 0, 0];
         header.extend(from.octets());
         header.extend([255; 4]);
         let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
         let sum: u32 = words.sum();
         let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("few words");
         header[10..12].copy_from_slice(&sum.to_be_bytes());
-        Self { number, mac, kind: 0x0800, payload: header }
+        Self { number, mac, kind: 0x0800, payload: header, length }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -251,7 +264,7 @@ impl Frame {
         bytes.extend(self.mac);
         bytes.extend(self.kind.to_be_bytes());
         bytes.extend(&self.payload);
-        bytes.resize(HEADER + 60 - MARK.len() - 1, 0);
+        bytes.resize(HEADER + usize::from(self.length) - MARK.len() - 1, 0);
         bytes.extend(MARK);
         bytes.push(self.number);
         bytes
@@ -295,8 +308,8 @@ fn nothing_leaves_a_tap_in_anothers_name() {
             let name = CString::new(connection.tap.as_str()).expect("no NUL");
             open_tap(&name).expect("opened")
         };
-        let first = open_tap(&network.attach(POD, 1, own).expect("attached"));
-        let second = open_tap(&network.attach(OTHER, 1, its).expect("attached"));
+        let first = open_tap(&network.attach(POD, 1, card(own)).expect("attached"));
+        let second = open_tap(&network.attach(OTHER, 1, card(its)).expect("attached"));
         let mac = |address: Ipv4Addr| {
             let [a, b, c, d] = address.octets();
             [0x0a, 0x58, a, b, c, d]
@@ -324,5 +337,86 @@ fn nothing_leaves_a_tap_in_anothers_name() {
         assert_eq!(arrived.take(3).collect::<Vec<_>>(), [1, 6, 12]);
         network.release(POD).expect("released");
         network.release(OTHER).expect("released");
+    });
+}
+
+/// Limits in bits per second: what the guest may receive, and send.
+fn limited(address: Ipv4Addr, ingress: Option<u64>, egress: Option<u64>) -> GuestCard {
+    let bandwidth = PodBandwidth { ingress_bits_per_second: ingress, egress_bits_per_second: egress };
+    GuestCard { address, bandwidth }
+}
+
+#[test]
+fn limits_are_set_again_only_when_they_change() {
+    let host = FakeNetwork::default();
+    let network = open(Arc::new(host.clone()), Some("10.200.1.0/24")).expect("opened");
+    let table = names().rates_table();
+    let told = || host.rules().contains(&format!("delete table bridge {table}"));
+    let tap = network.attach(POD, 1, limited(address(&network, 1), None, Some(8_000))).expect("attached").tap;
+    assert!(host.rules().contains(&format!("chain {tap}-from")) && told(), "{}", host.rules());
+    network.attach(OTHER, 1, card(address(&network, 2))).expect("attached");
+    assert!(!told(), "whoever comes without limits changes none");
+    network.release(OTHER).expect("released");
+    assert!(!told());
+    // The next life of the agent knows of them by its records, and not of what the filter was told.
+    let next = open(Arc::new(host.clone()), None).expect("found again");
+    next.recover(&[(POD, 1, limited(address(&network, 1), None, Some(8_000)))]).expect("recovered");
+    assert!(host.rules().contains(&format!("chain {tap}-from")));
+    // What was not told is told the next time.
+    host.fail_after(1);
+    next.release(POD).expect_err("the rules are not set");
+    next.attach(OTHER, 1, card(address(&network, 2))).expect("attached");
+    assert!(told() && !host.rules().contains("limit rate"), "{}", host.rules());
+    next.release(OTHER).expect("released");
+    next.close().expect("closed");
+    assert!(told(), "nothing is left");
+}
+
+/// Of 200 kB at once there arrives what may come at once, of a guest that is limited to 1 kbit/s.
+#[test]
+fn a_guest_is_no_faster_than_its_limits() {
+    const FRAMES: usize = 200;
+    in_a_namespace(|| {
+        let network = open(Arc::new(KernelNetwork), None).expect("opened");
+        let cards = [
+            card(address(&network, 1)),
+            limited(address(&network, 2), None, Some(1_000)),
+            limited(address(&network, 3), Some(1_000), None),
+            limited(address(&network, 4), Some(8_000_000_000), Some(100_000_000_000)),
+        ];
+        let taps = [1, 2, 3, 4].map(|n| {
+            let card = cards[n as usize - 1];
+            let tap = network.attach(ObjectId(n), 1, card).expect("attached").tap;
+            open_tap(&CString::new(tap).expect("no NUL")).expect("opened")
+        });
+        let frame = |from: usize, number, length| {
+            let [a, b, c, d] = cards[from].address.octets();
+            Frame::ip_of_length(number, [0x0a, 0x58, a, b, c, d], cards[from].address, length)
+        };
+        let silence = |to: &OwnedFd| while next_frame(to, 50).is_some() {};
+        let passes = |from: usize, to: &OwnedFd| {
+            silence(to);
+            await_connected(&taps[from], to, &frame(from, 0, 60));
+            silence(to);
+            for _ in 0..FRAMES {
+                rustix::io::write(&taps[from], &frame(from, 1, 1014).bytes()).expect("written");
+            }
+            std::iter::from_fn(|| next_frame(to, 200)).count()
+        };
+        assert_eq!(passes(0, &taps[3]), FRAMES, "the limits are beyond it");
+        assert_eq!(passes(3, &taps[0]), FRAMES);
+        assert_eq!(passes(2, &taps[0]), FRAMES, "who may receive little may send much");
+        assert_eq!(passes(0, &taps[1]), FRAMES, "who may send little may receive much");
+        // 64 KiB and a second's worth, less what the first frames took, and a kB for every 8 s that this takes.
+        let some = 50..80;
+        let sent = passes(1, &taps[0]);
+        assert!(some.contains(&sent), "{sent} frames were sent");
+        // All others' frames came to the third as well: nothing of its burst is left.
+        let listener = network.attach(ObjectId(5), 1, limited(address(&network, 5), Some(1_000), None));
+        let listener = CString::new(listener.expect("attached").tap).expect("no NUL");
+        let received = passes(0, &open_tap(&listener).expect("opened"));
+        assert!(some.contains(&received), "{received} frames were received");
+        (1..=5).for_each(|n| network.release(ObjectId(n)).expect("released"));
+        network.close().expect("closed");
     });
 }

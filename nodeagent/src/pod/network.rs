@@ -8,7 +8,7 @@ use bulkhead_types::{HOST_IP_PLACE, ObjectId, POD_IP_PLACE};
 
 use super::start::StartError;
 use crate::host::Host;
-use crate::network::Connection;
+use crate::network::{Connection, GuestCard};
 
 /// What connects the guest that is to start; nothing when it has no network.
 pub(super) fn connection(host: &Host, start: &StartVm) -> Option<Connection> {
@@ -52,7 +52,8 @@ fn fill(word: &mut String, places: &[(&str, String)]) {
 pub(super) async fn connect(host: &Host, start: &StartVm) -> Result<(), StartError> {
     let (Some(network), Some(address)) = (&host.network, start.address) else { return Ok(()) };
     let (network, pod, instance) = (Arc::clone(network), start.pod.id, start.instance);
-    let connected = tokio::task::spawn_blocking(move || network.attach(pod, instance, address)).await;
+    let card = GuestCard { address, bandwidth: start.pod.bandwidth.unwrap_or_default() };
+    let connected = tokio::task::spawn_blocking(move || network.attach(pod, instance, card)).await;
     let connected = connected.map_err(std::io::Error::other)?;
     connected.map(drop).map_err(|error| StartError::new(reason::NETWORK_NOT_READY, error.to_string()))
 }

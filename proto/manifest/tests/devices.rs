@@ -73,8 +73,10 @@ fn the_example_of_cpus_says_what_the_scheduler_reads() {
         bulkhead_types::PodAddresses { pod_ips: vec![ip("10.128.7.2")], host_ip: Some(ip("192.0.2.7")) };
     pod.status.addresses = Rare::some(told);
     let text = to_yaml(&Object::Pod(std::sync::Arc::new(pod)), NAMES);
-    for line in ["hostIP: 192.0.2.7\n", "- ip: 192.0.2.7\n", "podIP: 10.128.7.2\n", "- ip: 10.128.7.2\n"] {
-        assert!(text.contains(line), "{text}");
+    for (field, address) in
+        [("hostIP", "192.0.2.7"), ("- ip", "192.0.2.7"), ("podIP", "10.128.7.2"), ("- ip", "10.128.7.2")]
+    {
+        assert!(text.contains(&format!("{field}: \"{address}\"\n")), "{text}");
     }
     assert!(text.contains("cpuset: \"0-3\"\n") && text.contains("numaNodes:\n"), "{text}");
 }

@@ -3,7 +3,7 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICES_PER_POD_MAX, ITEMS_MAX, Intent, Joined,
-    NETWORKS_PER_POD_MAX, PodIntent, PodUsage, SRIOV_INTERFACES_MAX, VOLUMES_MAX,
+    NETWORKS_PER_POD_MAX, PodBandwidth, PodIntent, PodUsage, SRIOV_INTERFACES_MAX, VOLUMES_MAX,
 };
 
 use super::{ConvertError, read, wire_field, wire_struct};
@@ -12,8 +12,9 @@ use crate::v1;
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools, nics (SRIOV_INTERFACES_MAX), volume_orders (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
-    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch,
+    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch, bandwidth,
 });
+wire_struct!(PodBandwidth => v1::PodBandwidth { ingress_bits_per_second, egress_bits_per_second });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
     deleted_volumes (ITEMS_MAX), devices, images, volume_results (ITEMS_MAX),
@@ -42,6 +43,7 @@ impl TryFrom<v1::JoinResponse> for Joined {
 
 wire_field! {
     PodIntent => v1::PodIntent,
+    PodBandwidth => v1::PodBandwidth,
     PodUsage => v1::PodUsage,
     ContainerUsage => v1::ContainerUsage,
 }

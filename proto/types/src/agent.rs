@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
-    NodeImages, ObjectId, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared, SriovInterface,
-    VolumeOrder, VolumeResult,
+    NodeImages, ObjectId, PodBandwidth, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
+    SriovInterface, VolumeOrder, VolumeResult,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -108,6 +108,8 @@ pub struct PodIntent {
     pub cpus: Option<CpuSet>,
     /// It runs in the batch pool (BE), not in the shared one.
     pub batch: bool,
+    /// How fast its guest may send and receive, from its next start on; unset: as fast as it goes.
+    pub bandwidth: Option<PodBandwidth>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

@@ -79,6 +79,8 @@ pub const ATTACH_LEVEL: u32 = 12;
 pub const PRIVILEGED_LEVEL: u32 = 12;
 /// From this level on volumes grow, snapshots are taken of them, and claims are made of snapshots and of other claims.
 pub const VOLUMES_LEVEL: u32 = 12;
+/// From this level on the annotations of pods that limit what their guests send and receive mean something.
+pub const BANDWIDTH_LEVEL: u32 = 12;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.

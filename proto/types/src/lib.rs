@@ -16,6 +16,7 @@
 mod address;
 mod agent;
 mod autoscaler;
+mod bandwidth;
 mod bytes;
 mod claim;
 mod codec;
@@ -92,6 +93,7 @@ mod workload;
 pub use address::*;
 pub use agent::*;
 pub use autoscaler::*;
+pub use bandwidth::*;
 pub use bytes::*;
 pub use claim::*;
 pub use codec::*;

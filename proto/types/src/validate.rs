@@ -4,6 +4,7 @@
 //! open are set here, because everything that is stored is replicated and kept in memory.
 
 mod autoscaler;
+mod bandwidth;
 mod claim;
 mod config;
 mod descheduler;
@@ -41,8 +42,9 @@ pub use security::SUPPLEMENTAL_GROUPS_MAX;
 pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
-    ANNOTATIONS_BYTES_MAX, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node, Object, ObjectMeta,
-    POD_GROUP_LEVEL, QUEUES_LEVEL, StringMap, check_group_labels, check_label_key, check_label_value,
+    ANNOTATIONS_BYTES_MAX, BANDWIDTH_LEVEL, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node,
+    Object, ObjectMeta, POD_GROUP_LEVEL, QUEUES_LEVEL, StringMap, check_group_labels, check_label_key,
+    check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -149,7 +151,7 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         }
     }
     if level >= POD_GROUP_LEVEL {
-        pod_group(object, level, &mut report);
+        pod_annotations(object, level, &mut report);
     }
     let bytes = object_bytes(object);
     if bytes > OBJECT_BYTES_MAX {
@@ -171,8 +173,11 @@ fn cron_job(job: &crate::CronJob, report: &mut Report) {
     job::cron_job(&job.spec, &root.field("spec"), report);
 }
 
-/// The labels and annotations by which pods are of a group, and of a queue.
-fn pod_group(object: &Object, level: u32, report: &mut Report) {
+/// The labels and annotations by which pods are of a group, of a queue, and limited.
+fn pod_annotations(object: &Object, level: u32, report: &mut Report) {
+    if level >= BANDWIDTH_LEVEL {
+        bandwidth::profile(object, report);
+    }
     let root = Path::Root;
     let spec = root.field("spec");
     let template = spec.field("template");
@@ -196,6 +201,9 @@ fn pod_group(object: &Object, level: u32, report: &mut Report) {
     }
     if level >= QUEUES_LEVEL {
         queue::names(labels, annotations, &path, report);
+    }
+    if level >= BANDWIDTH_LEVEL {
+        bandwidth::limits(annotations, &path, report);
     }
 }
 

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Bytes, ConfigKeyRef, ConfigKind, ConfigMap, ConfigProjection, Container, ContainerOptions,
-    ContainerResource, DownwardItem, DownwardSource, EnvFrom, EnvSource, EnvVar, KeyToPath, Name, Node,
-    NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta, PodField, PodOptions, PodSpec, PodStatus,
-    Projection, RESOLVED_POD_BYTES_MAX, ResourceField, ResourceRequirements, Resources, Secret, SecretType,
-    Shared, Volume, VolumeSource,
+    ANNOTATION_EGRESS_BANDWIDTH, ANNOTATION_INGRESS_BANDWIDTH, Bytes, ConfigKeyRef, ConfigKind, ConfigMap,
+    ConfigProjection, Container, ContainerOptions, ContainerResource, DownwardItem, DownwardSource, EnvFrom,
+    EnvSource, EnvVar, KeyToPath, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta,
+    PodField, PodOptions, PodSpec, PodStatus, Projection, RESOLVED_POD_BYTES_MAX, ResourceField,
+    ResourceRequirements, Resources, Secret, SecretType, Shared, Volume, VolumeSource,
 };
 
 use super::*;
@@ -422,4 +422,36 @@ fn addresses_have_places_that_the_node_fills_where_it_has_a_network() {
     let env: Vec<String> = container.env.iter().map(|var| text(&var.value)).collect();
     assert_eq!(env, ["\0status.hostIP\0", "\0status.podIP\0", "http://\0status.podIP\0:80"]);
     assert_eq!(text(&container.args[0]), "--listen=\0status.podIP\0");
+}
+
+#[test]
+fn agents_are_told_of_limits_from_their_level_on() {
+    let mut state = state();
+    let limited = |egress: &str| {
+        let Object::Pod(pod) = pod(9, PodSpec::default()) else { unreachable!("a pod") };
+        let mut pod = Pod::clone(&pod);
+        let annotations = [(ANNOTATION_INGRESS_BANDWIDTH, "10M"), (ANNOTATION_EGRESS_BANDWIDTH, egress)];
+        pod.meta.annotations =
+            annotations.map(|(key, value)| (key.into(), value.into())).into_iter().collect();
+        Object::Pod(Arc::new(pod))
+    };
+    let mut told = |level: u32, pod: &Object| {
+        state.set_feature_level(level);
+        state.put(pod.clone());
+        intent_of(&state, NODE).expect("a node").pods[0].bandwidth
+    };
+    let bandwidth = |egress_bits_per_second| {
+        Some(PodBandwidth { ingress_bits_per_second: Some(10_000_000), egress_bits_per_second })
+    };
+    assert_eq!(told(BANDWIDTH_LEVEL - 1, &limited("1k")), None);
+    assert_eq!(told(BANDWIDTH_LEVEL, &limited("1k")), bandwidth(Some(1_000)));
+    assert_eq!(told(BANDWIDTH_LEVEL, &limited("as it was")), bandwidth(None), "from before that level");
+    let change = |former: &str| Change {
+        revision: 1,
+        change_type: ChangeType::Modified,
+        object: limited("1k"),
+        former: Some(limited(former)),
+    };
+    assert_eq!(nodes_touched(&state, &change("2k")), [NODE]);
+    assert_eq!(nodes_touched(&state, &change("1k")), []);
 }

@@ -11,10 +11,12 @@
 
 mod names;
 mod range;
+mod rates;
 mod resolver;
 mod rules;
 
 pub use names::{LinkNames, mac_of};
 pub use range::{Ipv4Network, NetworkError, PodRange};
+pub use rates::{BURST_BYTES, UNLIMITED_BYTES_PER_SECOND};
 pub use resolver::Resolver;
 pub use rules::{Ruleset, TapAddress};

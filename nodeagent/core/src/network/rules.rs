@@ -15,6 +15,8 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use bulkhead_types::PodBandwidth;
+
 use super::{LinkNames, PodRange, mac_of};
 
 /// A guest's tap with its address.
@@ -24,6 +26,8 @@ pub struct TapAddress {
     pub tap: String,
     /// The guest's address.
     pub address: Ipv4Addr,
+    /// How fast the guest may send and receive.
+    pub bandwidth: PodBandwidth,
 }
 
 /// All rules of one agent.
@@ -42,7 +46,8 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// A file for `nft -f` that puts these rules in place of those that the agent had, in one transaction.
+    /// A file for `nft -f` that puts these rules in place of those that the agent had, in one transaction. Limits stay as they are:
+    /// [`Self::replace_rates`].
     #[must_use]
     pub fn replace(&self) -> String {
         let mut text = Self::begin(self.names);
@@ -54,7 +59,7 @@ impl Ruleset {
     /// A file for `nft -f` that takes away all rules of an agent.
     #[must_use]
     pub fn remove(names: LinkNames) -> String {
-        Self::begin(names)
+        Self::begin(names) + &Self::remove_rates(names)
     }
 
     /// A table can be deleted only where it is; one that is there may be added.
@@ -149,6 +154,7 @@ mod tests {
         let guest = |(tap, address): &(&str, [u8; 4])| TapAddress {
             tap: (*tap).to_owned(),
             address: Ipv4Addr::from(*address),
+            bandwidth: PodBandwidth::default(),
         };
         let ruleset = Ruleset {
             names: LinkNames::new(0xabc),
@@ -158,7 +164,7 @@ mod tests {
             guests: guests.iter().map(guest).collect(),
         };
         expected.assert_eq(&ruleset.replace());
-        assert!(ruleset.replace().starts_with(&Ruleset::remove(ruleset.names)));
+        assert!(ruleset.replace().starts_with(&Ruleset::begin(ruleset.names)));
     }
 
     #[test]

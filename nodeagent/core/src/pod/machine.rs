@@ -215,6 +215,7 @@ impl Pod {
         self.usage = None;
         self.files_given = self.files;
         self.cpus_given = None;
+        self.bandwidth = intent.bandwidth;
         self.persist(env);
         env.actions.push_back(Action::StartVm(Box::new(StartVm {
             instance: self.instance,

@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    CpuPools, DeviceIntent, Name, ObjectId, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage, Resources,
-    Revision, Shared, VolumeFiles, digest128,
+    CpuPools, DeviceIntent, Name, ObjectId, PodBandwidth, PodIntent, PodPhase, PodSpec, PodStatus, PodUsage,
+    Resources, Revision, Shared, VolumeFiles, digest128,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -164,6 +164,8 @@ pub(crate) struct Pod {
     cpus_given: Option<RunsOn>,
     /// Its address, from its first guest's start until nothing is left of the pod.
     address: Option<Ipv4Addr>,
+    /// How fast its guest may send and receive, as its intent said when that started.
+    bandwidth: Option<PodBandwidth>,
     /// Its node's, as it is told with that.
     host_ip: Option<IpAddr>,
     init_containers: Vec<Container>,
@@ -207,6 +209,7 @@ impl Pod {
             cpus: None,
             cpus_given: None,
             address: None,
+            bandwidth: None,
             host_ip: None,
             init_containers: plan.fresh_init_containers(),
             containers: plan.fresh_containers(),
@@ -248,6 +251,7 @@ impl Pod {
             cpus: None,
             cpus_given: None,
             address: record.address,
+            bandwidth: record.bandwidth,
             host_ip: config.host_ip,
             init_containers: record.plan.fresh_init_containers(),
             containers: record.plan.fresh_containers(),
@@ -429,6 +433,7 @@ impl Pod {
             started: self.started,
             guarded: self.guarded,
             address: self.address,
+            bandwidth: self.bandwidth,
             trace_context: self.trace_context.clone(),
             ended: self.ended.clone(),
         }

@@ -66,6 +66,7 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         started: true,
         guarded: is_unique,
         address: None,
+        bandwidth: None,
         trace_context: None,
         ended: None,
     };

@@ -1,6 +1,7 @@
 //! Addresses of guests: who has which, how long, and who waits.
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
+use bulkhead_types::{PodBandwidth, PodIntent};
 use expect_test::expect;
 
 use crate::support::*;
@@ -97,4 +98,38 @@ fn a_pod_keeps_its_address_from_guest_to_guest_and_life_to_life() {
         10120 report [#9 100000003 Pending WaitingForAddress restarts 1 waiting:GuestDied x0]
     "#]],
     );
+}
+
+#[test]
+fn a_guest_has_the_limits_of_its_start() {
+    let limited = |bits| {
+        let bandwidth = PodBandwidth { ingress_bits_per_second: None, egress_bits_per_second: Some(bits) };
+        PodIntent { bandwidth: Some(bandwidth), ..pod(7) }
+    };
+    let mut agent = Agent::new(narrow());
+    let mut found = Vec::new();
+    let inputs = [
+        (0, recovered()),
+        (1, joined(1)),
+        (2, intent(1, 100, vec![limited(1_000)])),
+        (3, image(7)),
+        (4, started(7, 1)),
+        // Its guest runs; the next one has these.
+        (5, intent(1, 101, vec![limited(2_000)])),
+        (6, exited(7, 1)),
+        (11_000, intent(1, 101, vec![limited(2_000)])),
+        (11_001, image(7)),
+    ];
+    for (at, input) in inputs {
+        agent.handle(at, input);
+        while let Some(action) = agent.poll_action() {
+            match action {
+                Action::PersistRecord(record) => found.push(("record", record.bandwidth)),
+                Action::StartVm(start) => found.push(("start", start.pod.bandwidth)),
+                _ => {}
+            }
+        }
+    }
+    let of = |bits| ["record", "start"].map(|what| (what, limited(bits).bandwidth));
+    assert_eq!(found, [of(1_000), of(2_000)].concat());
 }

@@ -346,3 +346,46 @@ fn errors_are_bounded() {
     broken.meta.labels = (0..FIELD_ERRORS_MAX * 2).map(|n| (format!("-{n}").into(), "".into())).collect();
     assert_eq!(validate(&Object::Deployment(Arc::new(broken))).len(), FIELD_ERRORS_MAX);
 }
+
+#[test]
+fn limits_of_bandwidth_are_within_bounds() {
+    let limits =
+        labels_of(&[("kubernetes.io/ingress-bandwidth", "10M"), ("kubernetes.io/egress-bandwidth", "1k")]);
+    check(|d| d.spec.template.annotations = limits, expect![""]);
+    let wrong =
+        labels_of(&[("kubernetes.io/ingress-bandwidth", "fast"), ("kubernetes.io/egress-bandwidth", "10")]);
+    check(
+        |d| d.spec.template.annotations = wrong.clone(),
+        expect![[r#"
+        spec.template.metadata.annotations[kubernetes.io/ingress-bandwidth]: "fast" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei): write bits per second, such as 10M
+        spec.template.metadata.annotations[kubernetes.io/egress-bandwidth]: "10" is out of range: write bits per second from 1k to 1P, such as 10M
+    "#]],
+    );
+    check(|d| d.meta.annotations = wrong.clone(), expect![""]);
+    let effect = crate::ProfileEffect { annotations: wrong.clone(), ..Default::default() };
+    let rule = crate::ProfileRule {
+        name: "slow".into(),
+        namespace_selector: Some(deployment().spec.selector),
+        effect,
+        ..Default::default()
+    };
+    let profile = crate::Profile {
+        meta: ObjectMeta::new(None, name("slow")),
+        spec: crate::ProfileSpec { rules: vec![rule] },
+    };
+    let pod = crate::Pod {
+        meta: ObjectMeta { annotations: wrong, ..deployment().meta },
+        spec: deployment().spec.template.spec,
+        node: None,
+        status: Default::default(),
+    };
+    for (object, path) in [
+        (Object::Profile(Arc::new(profile)), "spec.rules[0].effect.annotations"),
+        (Object::Pod(Arc::new(pod)), "metadata.annotations"),
+    ] {
+        let found: Vec<_> = validate(&object).into_iter().map(|error| error.path).collect();
+        let keys = ["kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"];
+        assert_eq!(found, keys.map(|key| format!("{path}[{key}]")));
+        assert_eq!(validate_at(&object, BANDWIDTH_LEVEL - 1), [], "before that level they mean nothing");
+    }
+}
