@@ -160,7 +160,7 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
             a.yaml:11:15 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
             a.yaml:12:5 spec.containers[0].imagePulPolicy: unknown field: did you mean "imagePullPolicy"?
             a.yaml:13:10 spec.containers[0].tty: expected true or false, found the string "yes"
-            a.yaml:14:55 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "x" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'] or spec.nodeName
+            a.yaml:14:55 spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: "x" is no field that a pod tells: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, status.podIP or status.hostIP
             a.yaml:14:71 spec.containers[0].env[1].valu: unknown field: did you mean "value"?
             a.yaml:15:41 spec.containers[0].ports[0].hostIP: must be an IP address of the node, such as 10.0.0.1
         "#]],
