@@ -32,7 +32,7 @@ build: kernel guest ## Build the bulkhead command
 demo: build ## Three servers, two agents, a rollout, and a leader killed in the middle
 	scripts/demo.sh target/release/bulkhead
 
-test: kernel verify lab ## Install what is missing, then everything that CI runs
+test: kernel verify ## Install what is missing, then everything that CI runs
 
 verify: guest ## Everything that CI runs, changing nothing in the tree
 	cargo fmt --all --check

@@ -78,7 +78,7 @@ in_machine() {
 qmp() {
   exec 4<>"/dev/tcp/127.0.0.1/$qmp_port"
   printf '{"execute":"qmp_capabilities"}\n%s\n' "$1" >&4
-  timeout 5 grep -m 3 -E '"(return|error)"' <&4 | tail -n 1 || true
+  timeout 10 grep --line-buffered -m 2 -E '"(return|error)"' <&4 | tail -n 1 || true
   exec 4>&-
 }
 

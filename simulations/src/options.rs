@@ -298,7 +298,7 @@ pub struct WorkloadOptions {
     /// Commands about an elastic quota tree over the namespaces.
     #[serde(default)]
     pub elastic_permille: u64,
-    /// Commands about claims, snapshots, and pods that use them. Not drawn by seeds yet: set it by hand.
+    /// Commands about claims, snapshots, and pods that use them.
     #[serde(default)]
     pub volumes_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
@@ -392,6 +392,7 @@ impl Options {
         options.draw_networks(&mut Rng::child(seed, "networks", 0));
         options.draw_cpus(&mut Rng::child(seed, "cpus", 0));
         options.node.tells_images = *Rng::child(seed, "images", 0).pick(&[false, false, true]);
+        options.workload.volumes_permille = *Rng::child(seed, "volumes", 0).pick(&[0, 0, 0, 100, 300]);
         options.workload.ports_permille = *Rng::child(seed, "ports", 0).pick(&[0, 0, 0, 100, 300]);
         options.bound_snapshots();
         match options.beyond {

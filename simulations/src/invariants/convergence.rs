@@ -246,10 +246,22 @@ pub fn guests(state: &State, found: &[(Option<ObjectId>, ObjectId)], lost: Optio
     if let Some((node, pod)) = found.difference(&wanted).next() {
         return violation(format!("node {node:?} runs a guest of pod {pod}, which nobody wants"));
     }
-    match wanted.difference(&found).next() {
+    let waits = |(_, pod): &&(Option<ObjectId>, ObjectId)| waits_for_volume(state, *pod, &found);
+    match wanted.difference(&found).find(|one| !waits(one)) {
         Some((node, pod)) => violation(format!("node {node:?} runs no guest of pod {pod}")),
         None => Ok(()),
     }
+}
+
+/// Whether a pod has a claim that the guest of another one on its node has: two guests never have a volume at a time.
+fn waits_for_volume(state: &State, pod: ObjectId, guests: &BTreeSet<(Option<ObjectId>, ObjectId)>) -> bool {
+    let Some(pod) = state.pods().get(pod) else { return false };
+    let shares = |other: &Pod| {
+        let is_other = other.meta.id != pod.meta.id && other.meta.namespace == pod.meta.namespace;
+        is_other && other.spec.claims().any(|name| pod.spec.claims().any(|own| own == name))
+    };
+    let on_node = guests.iter().filter(|(node, _)| *node == pod.node);
+    on_node.filter_map(|(_, other)| state.pods().get(*other)).any(|other| shares(other))
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ fn wanted(before: &State, kind: Kind, id: ObjectId) -> Option<String> {
         return None;
     }
     let meta = object.meta();
+    // Somebody asked for it to end; it waited for those that it is copied for.
+    if matches!(kind, Kind::PersistentVolumeClaim | Kind::VolumeSnapshot) && meta.is_deleting() {
+        return None;
+    }
     let namespace = match &object {
         Object::Namespace(_) => Some(meta.name.clone()),
         _ => meta.namespace.clone(),
