@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, AgentError, GuestSize, KernelSource, VmPoolConfig};
+use bulkhead_nodeagent::{
+    AccelChoice, AgentConfig, AgentError, GuestSize, KernelSource, NetworkChoice, VmPoolConfig,
+};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
 use bulkhead_types::{
@@ -564,9 +566,11 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let script = "trap 'exit 0' TERM; echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
+    let script = "trap 'exit 0' TERM; echo card $(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
+                  echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
     let web = pod(7, script, RestartPolicy::Always);
     node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
+    node.config.network.choice = NetworkChoice::Auto;
     server.intend(vec![]);
     node.start();
     node.pooled(0).await;
@@ -574,9 +578,15 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     assert_eq!(waiting.len(), 1);
 
     server.intend(vec![web.clone()]);
-    server.report(7, "a ready pod", |report| report.status.ready).await;
+    let ready = server.report(7, "a ready pod", |report| report.status.ready).await;
     let text = logs(&server.facts().address, 7, Some("kept")).await.expect("logs");
+    let (card, text) = text.split_once('\n').expect("lines");
     assert_eq!(text, "hello from pod-7\nkept\n", "its disk was added while it ran");
+    // Where this host lets the agent make a network, the guest's card was, too.
+    let told = ready.status.addresses.get().map(|told| format!("card {}/24", told.pod_ips[0]));
+    assert_eq!(card, told.as_deref().unwrap_or("card"));
+    let has_network = server.facts().labels.contains_key(bulkhead_types::LABEL_POD_NETWORK);
+    assert_eq!(told.is_some(), has_network);
     let steps = start_phases(&server.facts().address, 7).await;
     assert!(steps.from_pool, "{steps:?}");
     let kernel = steps.phases.iter().find(|step| step.name == "kernel").expect("a step");
