@@ -46,6 +46,7 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
+trap '' PIPE # who asks while nobody listens asks again
 
 free_port() { # the first port from $1 on that nobody listens on
   local port=$1
@@ -270,7 +271,6 @@ in_machine 'kill -9 $(cat /tmp/agent.pid)' >/dev/null || fail "the agent cannot 
 await "the next agent" 120 joins 2
 await "the first pod after it" 60 phase_is first Running
 [ "$(guests)" = "$before" ] || fail "the guests were $before, and are $(guests)"
-in_machine 'grep -c "a guest goes on" /data/agent.log' >/dev/null || true
 say "an agent that is killed leaves its guests running, and the next one has them"
 
 ### Another policy while functions are in use.
