@@ -601,6 +601,7 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     node.start();
     let adopted = server.report(7, "an adopted pod", |report| report.sequence >> 32 == 2).await;
     assert!(adopted.status.ready && adopted.status.sandbox_restarts == 0, "{adopted:?}");
+    assert_eq!(adopted.status.addresses, ready.status.addresses, "it keeps its address");
     assert!(node.guests().contains(&waiting[0]));
 
     server.intend(vec![deleting(web, 5_000)]);

@@ -1,10 +1,12 @@
 //! The only unsafe code of this crate: child processes that get a session of their own, are shut in or die with their parent,
 //! descriptors of taps, and a descriptor that is waited for.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
+use std::sync::{Mutex, PoisonError};
 
 use bulkhead_nodeagent_core::Step;
 use nix::libc;
@@ -134,10 +136,17 @@ pub(super) fn keep_open(number: RawFd) -> Result<(), Errno> {
 
 /// Keeps a number free of other descriptors of this process for as long as it lives.
 pub(crate) fn reserve(number: RawFd) -> io::Result<()> {
+    // Of this process, which may run several agents, one after another or at a time.
+    static RESERVED: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reserved.contains(&number) {
+        return Ok(());
+    }
     let null = std::fs::File::open("/dev/null")?;
     // SAFETY: F_DUPFD_CLOEXEC takes numbers and no pointer, and gives a descriptor that was not open before.
     let got = unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
     if got == number {
+        reserved.insert(number);
         return Ok(());
     }
     let error = io::Error::last_os_error();
