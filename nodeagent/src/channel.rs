@@ -18,7 +18,7 @@ use bulkhead_guest_protocol::host::{
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase};
+use bulkhead_nodeagent_core::{GuestTimes, Input, SILENT_QUESTIONS, StartPhase};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
@@ -46,8 +46,6 @@ const STREAM_BACKLOG_MAX: usize = 256 << 10;
 const READ_LENGTH: usize = 64 << 10;
 /// A guest that changes its states more often than this in a second waits for the next one.
 const STATES_PER_SECOND_MAX: u32 = 200;
-/// How far a guest's clock may run ahead, in milliseconds.
-const CLOCK_AHEAD_MS_MAX: u64 = 2_000;
 
 /// States overtake output: so long after the end of a container, and after its last output since, followers are told
 /// that there is no more.
@@ -70,8 +68,8 @@ pub(crate) struct Talk {
     pub(crate) growing: mpsc::Receiver<GrowOrder>,
     /// Set to the grace, in milliseconds, once the guest should end.
     pub(crate) stop: watch::Receiver<Option<u64>>,
-    /// When the guest's process started, milliseconds since the epoch.
-    pub(crate) started_at_ms: u64,
+    /// What the guest's times are by the host's clocks.
+    pub(crate) times: GuestTimes,
     /// The start of the pod; ends when its first container runs.
     pub(crate) start: Option<tracing::Span>,
     /// What that spends its time with.
@@ -355,7 +353,7 @@ impl Talk {
         let record = Record {
             stderr: chunk.stream() == guest::LogStream::Stderr,
             run: Run { guest: self.instance, restart: chunk.restart },
-            time_ms: self.our_time(chunk.time_ms),
+            time_ms: self.times.of_output(chunk.time_ms, clock::both()),
             offset: chunk.offset,
             data: chunk.data,
         };
@@ -380,10 +378,9 @@ impl Talk {
         }
     }
 
-    /// A guest's time as ours: it can lie neither before the guest's start nor in the future. 0 stays 0.
+    /// A time of the guest's state as ours.
     fn our_time(&self, guest_ms: u64) -> u64 {
-        let latest = clock::unix_ms().saturating_add(CLOCK_AHEAD_MS_MAX).max(self.started_at_ms);
-        if guest_ms == 0 { 0 } else { guest_ms.clamp(self.started_at_ms, latest) }
+        self.times.of_state(guest_ms, clock::both())
     }
 
     fn containers(&self) -> BTreeSet<&str> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::logs::{LogStore, Selection, read};
 use bulkhead_guest_protocol::host::ContainerConfig;
+use bulkhead_nodeagent_core::CLOCK_AHEAD_MS_MAX;
 use tokio::io::AsyncWriteExt as _;
 
 /// A guest that sends these bytes and closes; what the core is told, and the output that was kept.
@@ -22,7 +23,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         files: watch::channel(Vec::new()).1,
         growing: mpsc::channel(1).1,
         stop: stopped,
-        started_at_ms: 1_000,
+        times: GuestTimes::new(1_000, clock::both()),
         start: None,
         starts: std::sync::Arc::default(),
         look_every: Duration::from_secs(60),

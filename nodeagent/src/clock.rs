@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bulkhead_nodeagent_core::Clocks;
 use rustix::time::{ClockId, clock_gettime};
 
 /// A file with what to add to both clocks, "BOOT_MS UNIX_MS": how tests of whole processes let an agent's clocks jump.
@@ -27,6 +28,11 @@ pub(crate) fn boot_ms() -> u64 {
     let seconds = u64::try_from(time.tv_sec).expect("time since boot is not negative");
     let millis = u64::try_from(time.tv_nsec / 1_000_000).expect("below one second");
     seconds * 1000 + millis + test_offsets().0
+}
+
+/// Both.
+pub(crate) fn both() -> Clocks {
+    Clocks { unix_ms: unix_ms(), boot_ms: boot_ms() }
 }
 
 /// Milliseconds since the epoch.

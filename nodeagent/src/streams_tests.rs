@@ -151,7 +151,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         files: watch::channel(Vec::new()).1,
         growing: mpsc::channel(1).1,
         stop: stopped,
-        started_at_ms: 0,
+        times: bulkhead_nodeagent_core::GuestTimes::new(0, crate::clock::both()),
         start: None,
         starts: std::sync::Arc::default(),
         look_every: std::time::Duration::from_secs(60),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_guest_protocol::host::PodConfig;
-use bulkhead_nodeagent_core::Input;
+use bulkhead_nodeagent_core::{GuestTimes, Input};
 use bulkhead_types::VolumeFiles;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ impl Vm {
             stop: stopped,
             files: files_changed,
             growing,
-            started_at_ms,
+            times: GuestTimes::new(started_at_ms, clock::both()),
             start,
             starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
             look_every: host.look_every(),
