@@ -18,6 +18,8 @@ struct State {
     forwards: bool,
     /// Calls that are made before one fails.
     calls_left: Option<usize>,
+    /// Calls that are made before nobody lives to make another.
+    life: Option<usize>,
     calls: usize,
 }
 
@@ -34,6 +36,10 @@ impl FakeNetwork {
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         state.calls += 1;
+        match state.life {
+            Some(0) => return Err(io::Error::other("the agent is dead")),
+            life => state.life = life.map(|left| left - 1),
+        }
         match state.calls_left {
             Some(0) => {
                 state.calls_left = None;
@@ -49,6 +55,16 @@ impl FakeNetwork {
     /// Lets the change after so many others fail.
     pub(super) fn fail_after(&self, changes: usize) {
         self.state().calls_left = Some(changes);
+    }
+
+    /// Whoever makes so many changes makes no other one.
+    pub(super) fn die_after(&self, changes: usize) {
+        self.state().life = Some(changes);
+    }
+
+    /// Somebody else goes on.
+    pub(super) fn live(&self) {
+        self.state().life = None;
     }
 
     /// Whether a failure is still to come.

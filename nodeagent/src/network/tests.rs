@@ -420,3 +420,58 @@ fn a_guest_is_no_faster_than_its_limits() {
         network.close().expect("closed");
     });
 }
+
+/// An agent dies at every change of what it does for a guest on the host, and the next one at every change of its own: the third
+/// finds nothing that it cannot put right.
+#[test]
+fn agents_may_die_one_after_the_other_at_every_step_of_the_network() {
+    let range = "10.200.1.0/24";
+    let guest = |network: &Network| card(address(network, 1));
+    // The first life of a pod: connected, and let go again.
+    let start = |host: &FakeNetwork| -> Result<(), StepError> {
+        let network = open(Arc::new(host.clone()), Some(range))?;
+        network.recover(&[])?;
+        network.attach(POD, 1, guest(&network))?;
+        network.release(POD)
+    };
+    // What the next agent does: the guest did not outlive the first, or it did.
+    let recover = |host: &FakeNetwork, lives: bool| -> Result<Network, StepError> {
+        let network = open(Arc::new(host.clone()), Some(range))?;
+        let live = [(POD, 1, guest(&network))];
+        network.recover(if lives { &live } else { &[] })?;
+        Ok(network)
+    };
+    let tap = names().tap(POD, 1);
+    let mut pairs = 0;
+    for first in 0.. {
+        let mut has_died = false;
+        for second in 0.. {
+            let host = FakeNetwork::default();
+            host.die_after(first);
+            has_died = start(&host).is_err();
+            // QEMU has its tap open only once it is attached.
+            let lives = own(&host).contains(&(tap.clone(), true));
+            host.die_after(second);
+            let has_died_again = recover(&host, lives).is_err();
+            host.live();
+            let what = format!("died after {first} and {second}");
+            let network = recover(&host, lives).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let taps = own(&host).into_iter().filter(|(name, _)| *name == tap).collect::<Vec<_>>();
+            let wanted = if lives { vec![(tap.clone(), true)] } else { vec![] };
+            assert_eq!(taps, wanted, "{what}");
+            assert_eq!(host.rules().contains(&tap), lives, "{what}");
+            network.release(POD).expect("released");
+            network.close().expect("closed");
+            assert_eq!(own(&host), [], "{what}");
+            assert!(!host.rules().contains(&tap), "{what}");
+            pairs += 1;
+            if !has_died_again {
+                break;
+            }
+        }
+        if !has_died {
+            break;
+        }
+    }
+    assert!(pairs > 60, "{pairs}");
+}

@@ -13,6 +13,7 @@ use super::*;
 use crate::hardware::{Bdf, Inventory, Tree, TreeError, discover};
 use crate::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
 
+mod deaths;
 mod networks;
 
 const POD: ObjectId = ObjectId(7);

@@ -5,7 +5,7 @@ use bulkhead_types::NetworkAttachment;
 use super::*;
 use crate::vf_settings::{EOPNOTSUPP, check_link_without_functions, check_settings, tests::network};
 
-const VF: &str = "0000:86:00.2";
+pub(super) const VF: &str = "0000:86:00.2";
 const VF_INDEX: u32 = 1;
 const PORT: u32 = 7;
 
@@ -24,15 +24,15 @@ impl World {
     }
 
     /// What the function is told, as `ip link` shows it.
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let told = self.host.vf(PORT, VF_INDEX).unwrap();
         let each: Vec<String> = told.each().map(|one| one.to_string()).collect();
         each.join(", ")
     }
 }
 
-const FRESH: &str = "0 qos 0, 00:00:00:00:00:00, min 0 max 0 Mbit/s, on, off, auto";
-const BLUE: &str = "100 qos 3, 02:aa:00:00:00:01, min 0 max 1000 Mbit/s, off, on, enable";
+pub(super) const FRESH: &str = "0 qos 0, 00:00:00:00:00:00, min 0 max 0 Mbit/s, on, off, auto";
+pub(super) const BLUE: &str = "100 qos 3, 02:aa:00:00:00:01, min 0 max 1000 Mbit/s, off, on, enable";
 
 #[test]
 fn the_kernel_in_memory_conforms() {
