@@ -206,11 +206,15 @@ impl Confinement {
             _ => None,
         });
         for address in vfio {
+            jail.locked_bytes = Some(locked_bytes(command.memory.size_bytes));
+            // Who is not shut in finds them where they are.
+            if jail.pieces.is_empty() {
+                continue;
+            }
             if devices.iter().all(|path| path != VFIO) {
                 devices.push(VFIO.to_owned());
                 jail.system.push(SystemPath::Folder("/sys".to_owned()));
             }
-            jail.locked_bytes = Some(locked_bytes(command.memory.size_bytes));
             let group = fs::read_link(format!("/sys/bus/pci/devices/{address}/iommu_group"))?;
             let group = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
             devices.push(format!("/dev/vfio/{group}"));

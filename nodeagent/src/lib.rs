@@ -58,6 +58,7 @@ mod volumes;
 
 use std::sync::Arc;
 
+use bulkhead_nodeagent_core::passthrough::Machine;
 use bulkhead_nodeagent_core::qemu::Accel;
 use bulkhead_nodeagent_core::{Agent, Deadlines, text};
 use bulkhead_proto::v1::pod_io_server::PodIoServer;
@@ -79,7 +80,7 @@ pub use guard::run_guard;
 pub use lab::run_lab;
 pub use logs::LogLimits;
 pub use machine::MachineTree;
-pub use network::{NetworkChoice, NetworkOptions};
+pub use network::{HostNetwork, InUse, Link, NetworkChoice, NetworkOptions};
 pub use nvml::NvmlLibrary;
 pub use streams::{GuestStream, GuestStreams};
 pub use vm_pool::VmPoolConfig;
@@ -102,19 +103,53 @@ async fn make_assets(host: Arc<host::Host>) {
     }
 }
 
+/// What the agent changes of its machine besides files and processes.
+pub struct MachineParts {
+    /// PCI functions, and what NICs tell their virtual ones.
+    pub devices: Box<dyn Machine + Send>,
+    /// Links, addresses and the packet filter.
+    pub network: Arc<dyn HostNetwork>,
+}
+
+impl std::fmt::Debug for MachineParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MachineParts").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl MachineParts {
+    /// Those of the machine that this runs on.
+    #[must_use]
+    pub fn own() -> Self {
+        Self { devices: Box::new(MachineTree::new("/")), network: Arc::new(network::KernelNetwork) }
+    }
+}
+
 /// Runs the agent until `shutdown` is done. Guests go on.
 ///
 /// # Errors
 /// [`AgentError`] when it cannot start: the configuration, the data directory, KVM or the listening address. Once it
 /// runs, nothing but `shutdown` ends it.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+    run_on(MachineParts::own(), config, shutdown).await
+}
+
+/// [`run`], with other parts of a machine: tests have some in memory, which no kernel has to be asked for.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    parts: MachineParts,
+    config: AgentConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
     let name = bulkhead_types::Name::new(&config.name)
         .map_err(|_| AgentError::InvalidName { name: config.name.clone() })?;
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
     let (pool, asked) = vm_pool::VmPoolHandle::of(config.vm_pool);
-    let (host, accelerator) = open_host(&config, &data.path, &boot_id, pool).await?;
+    let (host, accelerator) = open_host(parts, &config, &data.path, &boot_id, pool).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -193,6 +228,7 @@ async fn close(host: &host::Host) {
 
 /// Finds out what this machine lets the agent do, and opens what the agent keeps.
 async fn open_host(
+    parts: MachineParts,
     config: &AgentConfig,
     data: &std::path::Path,
     boot_id: &str,
@@ -207,10 +243,9 @@ async fn open_host(
     let is_there = confinement::resolve(&config.qemu).is_some();
     problem.iter().filter(|_| is_there).for_each(|problem| warn(&mut accelerator, problem));
     let cgroups = control_groups(config, &confinement, &mut accelerator);
-    let network = open_network(config, &mut accelerator).await?;
-    let passthrough =
-        passthrough::Passthrough::open(data, MachineTree::new("/"), boot_id, &config.take_devices_from)
-            .map(|passthrough| passthrough.with_sriov_devices(&config.sriov_devices));
+    let network = open_network(parts.network, config, &mut accelerator).await?;
+    let passthrough = passthrough::Passthrough::open(data, parts.devices, boot_id, &config.take_devices_from)
+        .map(|passthrough| passthrough.with_sriov_devices(&config.sriov_devices));
     let host = host::Host {
         data: data.to_owned(),
         records: records::Records::new(data),
@@ -238,11 +273,12 @@ async fn open_host(
 
 /// The guests' network, as far as it was asked for. What the machine does not permit becomes a warning, unless it was demanded.
 async fn open_network(
+    host: Arc<dyn HostNetwork>,
     config: &AgentConfig,
     accelerator: &mut probe::Accelerator,
 ) -> Result<Option<Arc<network::Network>>, AgentError> {
     let (options, key) = (config.network.clone(), crc32c::crc32c(own_name(config).as_bytes()));
-    let opened = tokio::task::spawn_blocking(move || network::Network::of_host(&options, key));
+    let opened = tokio::task::spawn_blocking(move || network::Network::of_host(host, &options, key));
     match opened.await {
         Ok(Ok(opened)) => {
             let (network, problems) = opened.unzip();

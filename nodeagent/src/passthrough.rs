@@ -13,6 +13,7 @@
 
 mod known;
 mod notes;
+mod stepped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,6 +33,7 @@ use crate::accelerators::CardWatch;
 use crate::clock;
 use known::KnownFile;
 use notes::Notes;
+use stepped::Stepped;
 
 /// See the module.
 #[derive(Clone)]
@@ -47,7 +49,7 @@ pub(crate) struct Passthrough {
 }
 
 struct Inner {
-    machine: Box<dyn Machine + Send>,
+    machine: Stepped,
     notes: Notes,
     /// What became of the NICs, as it was told last.
     nics: BTreeMap<Bdf, NicReport>,
@@ -74,7 +76,7 @@ impl Passthrough {
     ) -> io::Result<Self> {
         let known = KnownFile::open(data, boot_id)?;
         let inner =
-            Inner { machine: Box::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new(), known };
+            Inner { machine: Stepped::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new(), known };
         let holders = holders(&inner.notes);
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -109,7 +111,7 @@ impl Passthrough {
     /// What the agent's last life left: see [`core::recover`].
     pub(crate) async fn recover(&self, known: BTreeSet<ObjectId>) -> Result<Vec<Bdf>, String> {
         self.with(move |this, inner| {
-            let machine: &mut dyn Machine = &mut *inner.machine;
+            let machine: &mut dyn Machine = &mut inner.machine;
             core::recover(machine, &mut inner.notes, &this.boot_id, &|pod| known.contains(&pod))
         })
         .await
@@ -144,7 +146,7 @@ impl Passthrough {
             let _unused = this.cards.pause();
             let (boot_id, take_from) = (this.boot_id.clone(), &*this.take_from);
             let request = Request { pod, boot_id, take_from, networks: &networks };
-            let machine: &mut dyn Machine = &mut *inner.machine;
+            let machine: &mut dyn Machine = &mut inner.machine;
             core::attach(machine, &mut inner.notes, &request, &wanted).map_err(|error| error.to_string())?;
             let found = discover(machine);
             Ok(wanted.iter().filter_map(|at| found.functions.get(at)).map(HostDevice::from).collect())
@@ -162,7 +164,7 @@ impl Passthrough {
             let given = |one: &&core::Binding| one.pod == pod && one.stage != core::Stage::Taken;
             let given: Vec<Bdf> =
                 inner.notes.bindings().values().filter(given).map(|one| one.address).collect();
-            let sick = core::release(&mut *inner.machine, &mut inner.notes, pod)?;
+            let sick = core::release(&mut inner.machine, &mut inner.notes, pod)?;
             given.iter().filter(|at| !sick.contains(at)).for_each(|at| inner.known.note_reset(*at));
             Ok(sick)
         })
@@ -199,7 +201,7 @@ impl Passthrough {
 
     /// What the machine has now.
     pub(crate) async fn inventory(&self) -> Inventory {
-        self.with(|_, inner| discover(&*inner.machine)).await
+        self.with(|_, inner| discover(&inner.machine)).await
     }
 
     /// What the machine has now, and what the control plane is told of it; `nics` is what became of those, unless that is known.
@@ -211,8 +213,8 @@ impl Passthrough {
             if let Err(error) = inner.notes.read_quarantine() {
                 tracing::warn!(%error, "what is in quarantine cannot be read; it stays as it was");
             }
-            let found = discover(&*inner.machine);
-            let foreign = foreign_owners(&mut *inner.machine, &found, inner.notes.bindings());
+            let found = discover(&inner.machine);
+            let foreign = foreign_owners(&mut inner.machine, &found, inner.notes.bindings());
             let readings = this.cards.readings();
             for one in inner.known.look(&found, readings.as_deref()) {
                 tracing::warn!(address = %one.address, before = %one.before, now = %one.now, "a card was replaced");
@@ -234,7 +236,7 @@ impl Passthrough {
     /// Does what can be done now for a NIC.
     pub(crate) async fn advance(&self, mut work: NicWork) -> (NicWork, Progress) {
         self.with(move |_, inner| {
-            let progress = work.advance(&mut *inner.machine, inner.notes.bindings(), clock::boot_ms());
+            let progress = work.advance(&mut inner.machine, inner.notes.bindings(), clock::boot_ms());
             (work, progress)
         })
         .await

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a test asks of this process: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth time,
-/// `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached.
+/// `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached. Several, with `;` between them.
 const VARIABLE: &str = "BULKHEAD_TEST_STEP";
 
 /// Makes the enum and the list of all from one table.
@@ -38,6 +38,17 @@ macro_rules! steps {
 }
 
 steps! {
+    BridgeAdded "bridge-added" "The bridge of the guests is there.",
+    AddressRemoved "address-removed" "A link lost an address.",
+    AddressAdded "address-added" "A link got an address.",
+    BridgeUp "bridge-up" "The bridge is up.",
+    HostForwards "host-forwards" "The host forwards packets.",
+    RulesSet "rules-set" "The packet filter has other rules; reached for each time.",
+    LinkRemoved "link-removed" "A link is gone that was not wanted, or was not there; reached for each.",
+    FunctionsCounted "functions-counted" "A NIC was told how many virtual functions it has.",
+    AutoprobeSet "autoprobe-set" "A NIC was told whether drivers of the host take new virtual functions.",
+    MtuSet "mtu-set" "An interface of a function has another MTU.",
+    NicUp "nic-up" "A NIC's own interface was switched on.",
     ImagesReady "images-ready" "The images of all containers are held.",
     RecordBegun "record-begun" "The pod's folder is there, the record is not.",
     RecordWritten "record-written" "The record is durable.",
@@ -49,6 +60,13 @@ steps! {
     DiskMade "disk-made" "One disk of the guest is made; reached once for each.",
     ConfigWritten "config-written" "The guest's configuration is on disk.",
     HostPortsWritten "host-ports-written" "The ports of the node are on disk.",
+    BindingNoted "binding-noted" "What becomes of one of the pod's functions is on disk; reached for each change of it.",
+    FunctionTold "function-told" "A virtual function was told one thing; reached for each.",
+    OverrideSet "override-set" "A function's driver_override was written; reached for each time.",
+    FunctionUnbound "function-unbound" "A driver let go of a function; reached for each.",
+    FunctionProbed "function-probed" "The kernel looked for a function's driver; reached for each time.",
+    TapAdded "tap-added" "The guest's tap is there.",
+    TapAttached "tap-attached" "The guest's tap is on the bridge.",
     DevicesAttached "devices-attached" "The pod's devices are bound for its guest.",
     CgroupMade "cgroup-made" "The control groups of the guest are there.",
     JailMade "jail-made" "The guest's files are its user's.",
@@ -70,6 +88,9 @@ steps! {
     CgroupRemoved "cgroup-removed" "The guest's control groups are gone.",
     EndTold "end-told" "The core knows that the guest ended.",
     CleanUpBegun "clean-up-begun" "Nothing of the pod runs any more.",
+    FunctionReset "function-reset" "A function was reset; reached for each.",
+    QuarantineNoted "quarantine-noted" "That a function goes to nobody is on disk.",
+    BindingForgotten "binding-forgotten" "Nothing of a function is noted any more; reached for each.",
     DevicesReleased "devices-released" "The pod's devices are given back.",
     LogsRemoved "logs-removed" "The pod's output is forgotten, where it is not kept.",
     FileRemoved "file-removed" "One file of the pod's folder is gone; reached for each.",
@@ -93,6 +114,10 @@ impl Wish {
         let (step, count) = rest.split_once(':')?;
         let (dies, count, seen) = (kind == "die", count.parse().ok()?, AtomicU32::new(0));
         Some(Self::At { step: step.to_owned(), count, seen, dies })
+    }
+
+    fn parse_all(text: &str) -> Vec<Self> {
+        text.split(';').filter_map(Self::parse).collect()
     }
 
     /// Whether the step fails; does not come back when the process is to end.
@@ -121,24 +146,23 @@ fn die() -> ! {
     std::process::abort()
 }
 
-static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| Wish::parse(&std::env::var(VARIABLE).ok()?));
+static WISHES: LazyLock<Vec<Wish>> =
+    LazyLock::new(|| std::env::var(VARIABLE).map(|text| Wish::parse_all(&text)).unwrap_or_default());
+
+/// Whether a test wants the step to fail.
+fn fails(step: Step, may_fail: bool) -> bool {
+    cfg!(debug_assertions) && WISHES.iter().fold(false, |fails, wish| wish.fails(step, may_fail) || fails)
+}
 
 /// A step is done that may fail, as when the disk is full.
 ///
 /// # Errors
 /// Only when a test asked for it: that there is no space left.
 pub(crate) fn reached(step: Step) -> io::Result<()> {
-    if cfg!(debug_assertions) && WISH.as_ref().is_some_and(|wish| wish.fails(step, true)) {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    Ok(())
+    if fails(step, true) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 /// A step is done that cannot fail.
 pub(crate) fn passed(step: Step) {
-    if cfg!(debug_assertions)
-        && let Some(wish) = WISH.as_ref()
-    {
-        wish.fails(step, false);
-    }
+    fails(step, false);
 }

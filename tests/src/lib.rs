@@ -18,6 +18,8 @@ mod cli;
 mod cluster;
 mod image;
 mod process;
+#[allow(unreachable_pub, reason = "shared with other tests")]
+mod stub_files;
 mod stubs;
 pub mod torture;
 pub mod wait;

@@ -14,6 +14,7 @@ mod fake;
 mod host;
 mod kernel;
 mod options;
+mod stepped;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ use thiserror::Error;
 
 use crate::vm::session::reserve;
 
-pub(crate) use host::{HostNetwork, InUse, Link};
+pub use host::{HostNetwork, InUse, Link};
 pub(crate) use kernel::KernelNetwork;
 pub use options::{NetworkChoice, NetworkOptions};
 
@@ -114,8 +115,9 @@ pub(crate) struct GuestCard {
 type Guests = BTreeMap<(ObjectId, u32), GuestCard>;
 
 impl Network {
-    /// That of this machine, and what an operator should know of it; nothing when there is to be none.
+    /// That of a host, and what an operator should know of it; nothing when there is to be none.
     pub(crate) fn of_host(
+        host: Arc<dyn HostNetwork>,
         options: &NetworkOptions,
         key: u32,
     ) -> Result<Option<(Self, Vec<String>)>, StepError> {
@@ -131,7 +133,8 @@ impl Network {
                 options.resolv_conf.display()
             ));
         }
-        let network = Self::open(Arc::new(KernelNetwork), LinkNames::new(key), options, resolver)?;
+        let network =
+            Self::open(Arc::new(stepped::Stepped::new(host)), LinkNames::new(key), options, resolver)?;
         Ok(Some((network, problems)))
     }
 
@@ -257,6 +260,11 @@ impl Network {
             let _ = self.set_rules(&guests);
         }
         done.map(|()| self.connection(pod, instance, address))
+    }
+
+    /// What a guest's process opens to be connected by its tap.
+    pub(crate) fn to_open(&self, tap: String) -> Option<String> {
+        self.host.to_open(tap)
     }
 
     /// What connects a guest, whether it is there or not.

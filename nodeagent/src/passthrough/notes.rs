@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
+use crate::steps::{Step, passed};
 use crate::{clock, disk};
 
 /// The notes under a data directory.
@@ -94,6 +95,7 @@ impl Notebook for Notes {
 
     fn put(&mut self, binding: Binding) -> Result<(), String> {
         write(&self.path(binding.address), &binding)?;
+        passed(Step::BindingNoted);
         self.bindings.insert(binding.address, binding);
         Ok(())
     }
@@ -102,6 +104,7 @@ impl Notebook for Notes {
         let path = self.path(address);
         let removed = disk::remove_file(&path).and_then(|()| disk::sync_parent(&path));
         removed.map_err(|error| format!("{} cannot be removed: {error}", path.display()))?;
+        passed(Step::BindingForgotten);
         self.bindings.remove(&address);
         Ok(())
     }
@@ -113,6 +116,7 @@ impl Notebook for Notes {
         let path = self.dir.join("quarantine").join(format!("{address}.json"));
         self.quarantined.insert(address, kept.clone());
         let written = write(&path, &kept);
+        passed(Step::QuarantineNoted);
         if written.is_err() {
             self.unwritten.insert(address, kept);
         } else {

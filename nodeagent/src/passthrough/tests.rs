@@ -3,8 +3,6 @@
 use bulkhead_nodeagent_core::passthrough::{KernelModel, VFIO_PCI};
 use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface, SriovVfGroup};
 
-use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfSetting, VfSettings};
-
 use super::*;
 
 const POD: ObjectId = ObjectId(7);
@@ -44,7 +42,7 @@ fn open(data: &Path, kernel: KernelModel) -> Passthrough {
 /// The machine, and who it is told to be with.
 impl Passthrough {
     fn change<T>(&self, change: impl FnOnce(&mut dyn Machine) -> T) -> T {
-        change(&mut *self.inner.lock().expect("whole").machine)
+        change(&mut self.inner.lock().expect("whole").machine)
     }
 
     fn driver(&self, address: &str) -> Option<String> {
@@ -68,9 +66,9 @@ async fn devices_go_to_a_guest_and_come_back_and_the_next_agent_knows_of_both() 
     let taken = first.attach(ObjectId(8), &[intent(CARD)]).await.expect_err("it is taken");
     assert!(taken.contains("is held by pod #7"), "{taken}");
     // An agent that starts again, on the same machine.
-    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Box::new(kernel()));
+    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Stepped::new(kernel()));
     drop(first);
-    let second = Passthrough::open(dir.path(), Boxed(machine), "boot", &[]).expect("readable notes");
+    let second = Passthrough::open(dir.path(), machine, "boot", &[]).expect("readable notes");
     assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
     assert_eq!(second.driver(CARD).as_deref(), Some(VFIO_PCI), "its guest may run");
     assert_eq!(second.release(POD).await, Ok(vec![]));
@@ -81,43 +79,6 @@ async fn devices_go_to_a_guest_and_come_back_and_the_next_agent_knows_of_both() 
         "only the quarantine is left"
     );
     assert_eq!(second.release(POD).await, Ok(vec![]), "again is nothing");
-}
-
-/// A machine that another agent had.
-struct Boxed(Box<dyn Machine + Send>);
-
-impl bulkhead_nodeagent_core::hardware::Tree for Boxed {
-    fn read(&self, path: &str) -> Result<Vec<u8>, bulkhead_nodeagent_core::hardware::TreeError> {
-        self.0.read(path)
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<String>, bulkhead_nodeagent_core::hardware::TreeError> {
-        self.0.list(path)
-    }
-
-    fn link(&self, path: &str) -> Result<String, bulkhead_nodeagent_core::hardware::TreeError> {
-        self.0.link(path)
-    }
-}
-
-impl bulkhead_nodeagent_core::vf_settings::VfLinks for Boxed {
-    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
-        self.0.vf(interface_index, vf)
-    }
-
-    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
-        self.0.set_vf(interface_index, vf, setting)
-    }
-}
-
-impl Machine for Boxed {
-    fn write(&mut self, path: &str, text: &str) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
-        self.0.write(path, text)
-    }
-
-    fn try_group(&mut self, group: u32) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
-        self.0.try_group(group)
-    }
 }
 
 #[tokio::test]
@@ -256,9 +217,9 @@ async fn settings_of_functions_outlive_the_agent_that_made_them() {
     assert_eq!(told(&first).mac, Some([2, 0xaa, 0, 0, 0, 1]));
     let note = std::fs::read_to_string(dir.path().join(format!("devices/{VF}.json"))).expect("a note");
     assert!(note.contains("\"physical\": \"0000:86:00.0\""), "{note}");
-    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Box::new(kernel()));
+    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Stepped::new(kernel()));
     drop(first);
-    let second = Passthrough::open(dir.path(), Boxed(machine), "boot", &[]).expect("readable notes");
+    let second = Passthrough::open(dir.path(), machine, "boot", &[]).expect("readable notes");
     assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
     assert_ne!(told(&second), before, "its guest may run");
     assert_eq!(second.recover([].into()).await, Ok(vec![]));

@@ -1,36 +1,24 @@
 //! A node with an agent that can be killed, and everything that could be left on it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use bulkhead_nodeagent_core::network::{LinkNames, Ruleset};
 use bulkhead_types::{Name, ObjectId, PodIntent, PodReport, RestartPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
+use super::host::{Change, Host};
+use super::stub_files;
 use crate::server::FakeServer;
 use crate::{DEADLINE, deleting, import_busybox, pod};
 
 /// The variable with an agent's settings.
 pub const AGENT: &str = "BULKHEAD_TEST_AGENT";
-/// Makes any disk: its path is the last argument but one.
-const QEMU_IMG: &str = "#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\n: > \"$1\"\n";
-/// What guests load, as if it were built into the kernel.
-const MODULES: [&str; 10] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "virtio_console",
-    "virtio_blk",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
 /// Where control groups are: version 2's, or a folder for each of version 1's.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -44,6 +32,21 @@ pub struct Settings {
     pub boot_deadline_ms: u64,
     pub silence_ms: u64,
     pub backoff_ms: (u64, u64),
+    /// What was done to a machine in memory that the agent has instead of this one's devices and network.
+    pub host: Option<PathBuf>,
+    /// Where guests' network is, if they have one.
+    pub network: Option<NetworkOf>,
+    /// Guests are shut in: not those with devices that there are in memory only.
+    pub is_confined: bool,
+}
+
+/// Whose network guests have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkOf {
+    /// The machine in memory's.
+    Memory,
+    /// This machine's kernel's: a bridge, taps and rules of the agent's own.
+    Kernel,
 }
 
 /// A node.
@@ -56,6 +59,8 @@ pub struct Machine {
     boot: u32,
     /// Its data directory is a file system of its own.
     is_mounted: bool,
+    /// The machine in memory, as this test knows it.
+    host: Option<Host>,
 }
 
 /// Everything that a run could leave: what it is, and how often it is there.
@@ -75,7 +80,7 @@ impl Machine {
         }
         let dir = tempfile::tempdir().expect("temporary directory");
         let stubs = dir.path().join("stubs");
-        make_stubs(&stubs);
+        stub_files::make(&stubs);
         let server = FakeServer::start().await;
         let name = dir.path().file_name().and_then(|name| name.to_str()).expect("a name");
         let settings = Settings {
@@ -86,6 +91,9 @@ impl Machine {
             boot_deadline_ms: 20_000,
             silence_ms: 60_000,
             backoff_ms: (50, 200),
+            host: None,
+            network: None,
+            is_confined: true,
         };
         if let Some(mib) = mib {
             std::fs::create_dir(&settings.data).expect("a folder");
@@ -97,37 +105,110 @@ impl Machine {
             }
         }
         // From here on it is unmounted, whatever happens.
-        let machine = Self { dir, server, settings, agent: None, boot: 1, is_mounted: mib.is_some() };
+        let machine =
+            Self { dir, server, settings, agent: None, boot: 1, is_mounted: mib.is_some(), host: None };
         import_busybox(machine.dir.path(), &machine.settings.data).await;
         Some(machine)
     }
 
-    /// A folder beside the agent's.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// From now on the agent has a machine in memory, which outlives it.
+    pub fn have_host(&mut self) {
+        let log = self.dir.path().join("host");
+        let _ = std::fs::remove_file(&log);
+        self.host = Some(Host::open(&log, &self.settings.data));
+        self.settings.host = Some(log);
+        self.settings.network.get_or_insert(NetworkOf::Memory);
     }
 
-    /// Starts the agent with a wish for its steps, and waits until it has a session. An agent that was killed while it started a
-    /// process holds the data directory until that has executed its program: then it is tried again, as a service manager does.
+    /// From now on guests have a network of this machine's kernel.
+    pub fn have_network(&mut self) {
+        self.settings.network = Some(NetworkOf::Kernel);
+    }
+
+    /// What the agent's links and tables are called.
+    fn links(&self) -> LinkNames {
+        let data = std::fs::canonicalize(&self.settings.data).unwrap_or_else(|_| self.settings.data.clone());
+        let own = format!("node-1-{:08x}", crc32c::crc32c(data.as_os_str().as_encoded_bytes()));
+        LinkNames::new(crc32c::crc32c(own.as_bytes()))
+    }
+
+    /// Lines of the packet filter that name something of the agent's.
+    fn rules(&self) -> Vec<String> {
+        let listed = std::process::Command::new("nft").args(["list", "ruleset"]).output();
+        let listed =
+            listed.map(|listed| String::from_utf8_lossy(&listed.stdout).into_owned()).unwrap_or_default();
+        let (bridge, taps) = (self.links().bridge(), self.links().tap_prefix());
+        let is_own = |line: &&str| line.contains(&bridge) || line.contains(&taps);
+        listed.lines().filter(is_own).map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// Everything that the kernel has of the agent's network goes.
+    fn remove_network(&self) {
+        let names = self.links();
+        let links = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let links = links.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        for link in links.filter(|link| *link == names.bridge() || link.starts_with(&names.tap_prefix())) {
+            let _ = std::process::Command::new("ip").args(["link", "delete", &link]).status();
+        }
+        let nft = std::process::Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn();
+        if let Ok(mut nft) = nft {
+            let rules = Ruleset::remove(names);
+            let _ = nft.stdin.take().map(|mut stdin| stdin.write_all(rules.as_bytes()));
+            let _ = nft.wait();
+        }
+    }
+
+    /// The agent's machine as it is now.
+    pub fn host(&self) -> Host {
+        let host = self.host.as_ref().expect("it has one");
+        host.catch_up();
+        host.clone()
+    }
+
+    /// What the agent that runs, or ran last, has reached: steps, and whether they may fail.
+    pub fn reached(&self) -> Vec<(String, bool)> {
+        let text = std::fs::read_to_string(self.dir.path().join("reached")).unwrap_or_default();
+        let step = |line: &str| line.split_once(' ').map(|(step, fails)| (step.to_owned(), fails == "true"));
+        text.lines().filter_map(step).collect()
+    }
+
+    /// Starts the agent with a wish for its steps, and waits until it has a session.
     pub async fn start(&mut self, wish: Option<&str>) {
+        let ended = self.begin(wish).await;
+        assert!(ended.is_none(), "the agent ended before it had a session: {ended:?}");
+    }
+
+    /// The same of an agent that may be killed before it has one: how it ended then. An agent that was killed while it started a
+    /// process holds the data directory until that has executed its program: then it is tried again, as a service manager does.
+    pub async fn begin(&mut self, wish: Option<&str>) -> Option<ExitStatus> {
         assert!(self.agent.is_none(), "it runs");
         let before = self.server.incarnation();
         loop {
+            let _ = std::fs::remove_file(self.dir.path().join("reached"));
             let mut agent = self.spawn(wish);
             tokio::select! {
                 () = self.server.joined(before) => {
                     self.agent = Some(agent);
-                    return;
+                    return None;
                 }
                 ended = agent.wait() => {
                     let ended = ended.expect("ours");
-                    assert!(ended.signal().is_none(), "the agent ended before it had a session: {ended}");
+                    if ended.signal().is_some() {
+                        return Some(ended);
+                    }
                 }
             }
         }
     }
 
+    /// The agent's process, for whoever waits for its end.
+    pub fn take_agent(&mut self) -> Child {
+        self.agent.take().expect("it runs")
+    }
+
     fn spawn(&self, wish: Option<&str>) -> Child {
+        let log = format!("log:{}", self.dir.path().join("reached").display());
+        let wishes = wish.map_or_else(|| log.clone(), |wish| format!("{log};{wish}"));
         let path = std::env::var("PATH").unwrap_or_default();
         let settings = serde_json::to_string(&self.settings).expect("JSON");
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
@@ -137,22 +218,12 @@ impl Machine {
             .env(AGENT, settings)
             .env("BULKHEAD_TEST_CLOCK", self.dir.path().join("clock"))
             .env("BULKHEAD_TEST_BOOT_ID", format!("boot-{}", self.boot))
-            .env_remove("BULKHEAD_TEST_STEP")
+            .env("BULKHEAD_TEST_STEP", wishes)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        command.envs(wish.map(|wish| ("BULKHEAD_TEST_STEP", wish)));
         command.spawn().expect("the agent starts")
-    }
-
-    /// Waits until the agent has ended by itself.
-    pub async fn ended(&mut self, what: &str) -> ExitStatus {
-        let mut agent = self.agent.take().expect("it runs");
-        match tokio::time::timeout(DEADLINE, agent.wait()).await {
-            Ok(status) => status.expect("ours"),
-            Err(_) => panic!("the agent goes on: {what}"),
-        }
     }
 
     /// SIGKILL.
@@ -175,6 +246,14 @@ impl Machine {
         self.kill_agent().await;
         self.kill_all();
         self.boot += 1;
+        if let Some(host) = &self.settings.host {
+            Host::change(host, &[Change::Boot]);
+        }
+    }
+
+    /// Whether it was booted since its first agent.
+    pub fn has_booted(&self) -> bool {
+        self.boot > 1
     }
 
     fn kill_all(&self) {
@@ -269,8 +348,8 @@ impl Machine {
         found
     }
 
-    /// Everything that there is: files, control groups, processes, what the agent's process has open and mounted, loop devices and
-    /// network devices of the machine.
+    /// Everything that there is: files, control groups, processes, what the agent's process has open and mounted, loop devices of the
+    /// machine, taps and rules of the agent, functions with their drivers and what virtual ones are told.
     pub fn inventory(&self) -> Inventory {
         let mut found = Inventory::new();
         let mut count = |what: String| *found.entry(what).or_default() += 1;
@@ -280,10 +359,23 @@ impl Machine {
         self.groups().iter().for_each(|group| count(format!("cgroup {}", group.display())));
         self.guests().iter().for_each(|_| count("guest".to_owned()));
         self.guards().iter().for_each(|_| count("guard".to_owned()));
-        for (folder, what) in [("/sys/class/net", "link"), ("/dev/mapper", "mapping")] {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.for_each(|entry| count(format!("{what} {}", entry.file_name().display())));
+        let links = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let (names, prefix) = (links.map(|entry| entry.file_name()), self.links().tap_prefix());
+        // Others of this machine come and go.
+        let own = names.filter(|name| name.to_string_lossy().starts_with(&prefix));
+        own.for_each(|name| count(format!("tap {}", name.display())));
+        if self.settings.network == Some(NetworkOf::Kernel) {
+            self.rules().into_iter().for_each(|rule| count(format!("rule {rule}")));
         }
+        if self.settings.host.is_some() {
+            let host = self.host();
+            host.functions().lines().for_each(|function| count(format!("function {function}")));
+            let (links, rules) = host.network();
+            links.iter().for_each(|link| count(format!("link in memory {link:?}")));
+            rules.lines().for_each(|rule| count(format!("rule in memory {rule}")));
+        }
+        let mappings = std::fs::read_dir("/dev/mapper").into_iter().flatten().flatten();
+        mappings.for_each(|entry| count(format!("mapping {}", entry.file_name().display())));
         let loops = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
         loops
             .filter(|entry| entry.path().join("loop/backing_file").exists())
@@ -310,6 +402,9 @@ impl Drop for Machine {
             }
         }
         self.kill_all();
+        if self.settings.network == Some(NetworkOf::Kernel) {
+            self.remove_network();
+        }
         if self.is_mounted {
             let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.settings.data).status();
         }
@@ -345,22 +440,7 @@ pub fn id(pod: &PodIntent) -> u64 {
     id
 }
 
-fn make_stubs(stubs: &Path) {
-    let modules = stubs.join("kernel/lib/modules/1");
-    for folder in [&stubs.join("bin"), &stubs.join("kernel/boot"), &modules] {
-        std::fs::create_dir_all(folder).expect("a folder");
-    }
-    let program = stubs.join("bin/qemu-img");
-    std::fs::write(&program, QEMU_IMG).expect("written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("changed");
-    std::fs::write(stubs.join("kernel/boot/vmlinuz-1"), "a kernel").expect("written");
-    let builtin: String = MODULES.iter().map(|name| format!("kernel/{name}.ko\n")).collect();
-    std::fs::write(modules.join("modules.builtin"), builtin).expect("written");
-    // An agent takes nothing but a static program.
-    std::fs::copy("/bin/busybox", stubs.join("guest")).expect("copied");
-}
-
-fn processes(is_wanted: impl Fn(&[String]) -> bool) -> Vec<i32> {
+pub fn processes(is_wanted: impl Fn(&[String]) -> bool) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {

@@ -7,11 +7,21 @@
 
 mod cycles;
 mod guests;
+mod host;
+mod life;
 mod machine;
+mod reboots;
 mod steps;
+#[path = "../../../tests/src/stub_files.rs"]
+mod stub_files;
 
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource};
-use machine::{AGENT, Settings};
+use std::sync::Arc;
+
+use bulkhead_nodeagent::{
+    AccelChoice, AgentConfig, ConfinementChoice, KernelSource, MachineParts, NetworkChoice,
+};
+use host::Host;
+use machine::{AGENT, NetworkOf, Settings};
 
 /// The agent's process, when this executable is started as one; otherwise nothing.
 #[test]
@@ -32,7 +42,26 @@ fn agent_process() {
     config.cpu_millis = Some(256_000);
     config.boot_deadline_ms = Some(settings.boot_deadline_ms);
     config.silence_ms = Some(settings.silence_ms);
+    config.take_devices_from = vec!["nvidia".to_owned()];
+    if !settings.is_confined {
+        config.confinement = ConfinementChoice::Off;
+    }
+    let mut parts = MachineParts::own();
+    if let Some(log) = settings.host {
+        let host = Host::open(&log, &config.data_dir);
+        if settings.network == Some(NetworkOf::Memory) {
+            parts.network = Arc::new(host.clone());
+        }
+        parts.devices = Box::new(host);
+    }
+    if settings.network.is_some() {
+        config.network.choice = NetworkChoice::Bridge;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ended = runtime.expect("a runtime").block_on(bulkhead_nodeagent::run(config, std::future::pending()));
+    let ended = runtime.expect("a runtime").block_on(bulkhead_nodeagent::run_on(
+        parts,
+        config,
+        std::future::pending(),
+    ));
     ended.expect("it runs until it is killed");
 }

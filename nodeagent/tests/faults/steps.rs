@@ -1,174 +1,255 @@
-//! The agent is killed at every step of a pod's start and end, and fails at every one that may fail.
+//! The agent is killed at every step of a pod's start and end, its devices and network among them, and fails at every one that may fail.
 //!
 //! The plan is not written down here: a life of each scenario is run once with everything that it reaches written down, and what
 //! was reached is the plan. Together the scenarios must reach all of [`Step::ALL`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 
 use bulkhead_nodeagent::steps::Step;
-use bulkhead_types::{
-    ClaimIntent, ContainerPort, HostPort, PodIntent, PodOptions, PodPhase, PodReport, Protocol, Rare, Shared,
-    Volume, VolumeSource,
-};
+use bulkhead_types::{PodPhase, PodReport};
 
-use super::machine::{Machine, id, named, web};
-
-/// How a pod lives and ends.
-#[derive(Clone, Copy, Debug)]
-enum Scenario {
-    /// It is asked to end, and does.
-    Plain,
-    /// It must be unique, has a port of the node, disks of its own and a claim's volume.
-    Rich,
-    /// Its guest does not end when it is asked to.
-    Stubborn,
-}
-
-impl Scenario {
-    const ALL: [Self; 3] = [Self::Plain, Self::Rich, Self::Stubborn];
-
-    fn pod(self, number: u64) -> PodIntent {
-        match self {
-            Self::Plain => web(number),
-            Self::Rich => rich(number),
-            Self::Stubborn => named(web(number), &format!("ignores-stop-{number}")),
-        }
-    }
-
-    /// Of the pod's deletion, in milliseconds. Without one a guest is killed.
-    fn grace_ms(self) -> u64 {
-        match self {
-            Self::Plain | Self::Rich => 5_000,
-            Self::Stubborn => 0,
-        }
-    }
-}
-
-fn rich(number: u64) -> PodIntent {
-    let mut pod = web(number);
-    let mut spec = (*pod.spec).clone();
-    let volume = |name: &str, source| Volume { name: name.into(), source };
-    let empty = VolumeSource::EmptyDir { memory: false, size_limit_bytes: Some(8 << 20) };
-    let claim = VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
-    let volumes = vec![volume("scratch", empty), volume("data", claim)];
-    spec.options = Rare::some(PodOptions { volumes, ..PodOptions::default() });
-    spec.containers[0].ports = vec![ContainerPort {
-        name: None,
-        container_port: 80,
-        protocol: Protocol::Tcp,
-        host: Rare::some(HostPort { port: free_port(), ip: Some([127, 0, 0, 1].into()) }),
-    }];
-    pod.spec = Shared::new(spec);
-    pod.unique = true;
-    // The same for all: it outlives every one of them.
-    let uid = uuid::Uuid::from_u128(99);
-    pod.claims = vec![ClaimIntent { claim_name: "data".into(), uid, size_bytes: 8 << 20, used: false }];
-    pod
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound").port()
-}
+use super::life::{Life, Phase, Picture, Scenario, check_no_guest};
+use super::machine::{Machine, id};
 
 /// One time that a step is reached.
 type Time = (String, u32);
 
-/// What a life of a scenario reaches, which of it may fail, and how many control groups a guest has.
-async fn plan(machine: &mut Machine, scenario: Scenario, number: u64) -> (Vec<(Time, bool)>, usize) {
-    let log = machine.dir().join("reached");
-    machine.start(Some(&format!("log:{}", log.display()))).await;
-    let pod = scenario.pod(number);
-    machine.server.intend(vec![pod.clone()]);
-    machine.ready(number).await;
-    // What is done beside the start has been done once QEMU was asked.
-    let text = || std::fs::read_to_string(&log).unwrap_or_default();
-    machine.until("the control socket", || text().contains(Step::ControlOpen.name())).await;
-    let groups = machine.guest_groups();
-    machine.delete(&[pod], scenario.grace_ms()).await;
-    machine.until("the last step", || text().contains(Step::RecordForgotten.name())).await;
+/// What a life of a scenario reaches.
+struct Plan {
+    scenario: Scenario,
+    /// In order; the pod's end begins behind so many.
+    times: Vec<Time>,
+    of_start: usize,
+    /// Of those, what may fail.
+    may_fail: Vec<Time>,
+    /// What the machine is before and after it.
+    before: Picture,
+    bridge: String,
+}
+
+/// Counts how often each step was reached.
+fn times(reached: &[(String, bool)]) -> impl Iterator<Item = (Time, bool)> + '_ {
+    reached.iter().enumerate().map(|(at, (step, may_fail))| {
+        let count = reached[..=at].iter().filter(|(other, _)| other == step).count();
+        ((step.clone(), u32::try_from(count).expect("few")), *may_fail)
+    })
+}
+
+async fn plan(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Option<&str>) -> Plan {
+    let life = Life::new(machine, scenario, number, bridge);
+    machine.start(None).await;
+    while life.phase() < Phase::End {
+        life.pass(machine, "the plan").await;
+    }
+    let of_start = machine.reached().len();
+    life.live(machine, "the plan").await;
+    let reached = machine.reached();
     machine.kill_agent().await;
-    let mut times = BTreeMap::<String, u32>::new();
-    let reached = text();
-    let reached = reached.lines().map(|line| {
-        let (step, may_fail) = line.split_once(' ').expect("two words");
-        let count = times.entry(step.to_owned()).or_default();
-        *count += 1;
-        ((step.to_owned(), *count), may_fail == "true")
-    });
-    (reached.collect(), groups)
+    let before = Picture::of(machine);
+    life.check_over(machine, &before, "the plan");
+    let (links, _) = machine.host().network();
+    let bridge = links.into_iter().next().expect("there is a bridge").name;
+    let may_fail = times(&reached).filter(|(_, may_fail)| *may_fail).map(|(time, _)| time).collect();
+    let times = times(&reached).map(|(time, _)| time).collect();
+    Plan { scenario, times, of_start, may_fail, before, bridge }
 }
 
-fn is_of_start(step: &str) -> bool {
-    Step::ALL.iter().any(|known| known.name() == step && *known < Step::StopAsked)
-}
-
-/// There is one guest of this pod, and nothing of another.
-fn check_runs(machine: &Machine, pod: &PodIntent, groups: usize, what: &str) {
-    assert_eq!(machine.guests().len(), 1, "{what}: guests");
-    assert_eq!(machine.guards().len(), usize::from(pod.unique), "{what}: guards");
-    assert_eq!(machine.guest_folders(), 1, "{what}: folders");
-    assert_eq!(machine.guest_groups(), groups, "{what}: control groups");
-}
-
-/// Nothing of a guest is there.
-fn check_nothing(machine: &Machine, what: &str) {
-    assert_eq!((machine.guests(), machine.guards()), (vec![], vec![]), "{what}: processes");
-    assert_eq!((machine.guest_folders(), machine.guest_groups()), (0, 0), "{what}: folders, control groups");
-}
-
-/// Kills the agent at every time of every step; the next agent must bring the pod to where it should be: up, once, or away.
-async fn kill_at_every_step(scenario: Scenario) {
-    let Some(mut machine) = Machine::new().await else { return };
-    let (plan, groups) = plan(&mut machine, scenario, 1).await;
-    for (number, ((step, count), _)) in (2..).zip(&plan) {
-        let what = format!("{scenario:?}, killed at {step} {count}");
-        let pod = scenario.pod(number);
-        machine.start(Some(&format!("die:{step}:{count}"))).await;
-        machine.server.intend(vec![pod.clone()]);
-        if !is_of_start(step) {
-            machine.ready(number).await;
-            machine.server.intend(vec![crate::deleting(pod.clone(), scenario.grace_ms())]);
+/// Lives until the agent is killed at a time.
+async fn killed_at(machine: &mut Machine, life: &Life, time: &Time, what: &str) {
+    let status = match machine.begin(Some(&format!("die:{}:{}", time.0, time.1))).await {
+        Some(status) => status,
+        None => {
+            let mut agent = machine.take_agent();
+            let early = tokio::select! {
+                biased;
+                ended = agent.wait() => Some(ended),
+                () = life.live(machine, what) => None,
+            };
+            // The last step is the end of a life, too.
+            let is_reached = || times(&machine.reached()).any(|(reached, _)| reached == *time);
+            assert!(early.is_some() || is_reached(), "never reached: {what}");
+            match early {
+                Some(ended) => ended.expect("ours"),
+                None => agent.wait().await.expect("ours"),
+            }
         }
-        let status = machine.ended(&what).await;
-        assert_eq!(status.signal(), Some(9), "{what}: {status}");
+    };
+    assert_eq!(status.signal(), Some(9), "{what}: {status}");
+}
 
+/// A second time at which the agent is killed: while it recovers from a first.
+struct Second {
+    first: Time,
+    second: Time,
+}
+
+/// Kills the agent at every time of every step; the next agent must bring the pod to where it should be: up, once, or away. Tells at
+/// which times of which recovery it can be killed again so that something else is left to do: what is the same step with the same
+/// steps still to come is one.
+async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan, Vec<Second>) {
+    let bridge = plan(machine, scenario, 1, None).await.bridge;
+    let plan = plan(machine, scenario, 2, Some(&bridge)).await;
+    let (mut seconds, mut seen) = (Vec::new(), BTreeSet::new());
+    // They start as others do.
+    let first = if matches!(scenario, Scenario::Sick | Scenario::Stubborn) { plan.of_start } else { 0 };
+    for (number, time) in (3..).zip(&plan.times[first..]) {
+        let what = format!("{:?}, killed at {} {}", plan.scenario, time.0, time.1);
+        let life = Life::new(machine, plan.scenario, number, Some(&plan.bridge));
+        killed_at(machine, &life, time, &what).await;
+        let phase = life.phase();
         machine.start(None).await;
-        if is_of_start(step) {
-            let report = machine.ready(number).await;
-            assert!(report.status.sandbox_restarts <= 1, "{what}: {report:?}");
-            check_runs(&machine, &pod, groups, &what);
+        while life.phase() <= phase {
+            life.pass(machine, &what).await;
         }
-        machine.delete(&[pod], scenario.grace_ms()).await;
-        check_nothing(&machine, &what);
-        machine.kill_agent().await;
+        let reached = machine.reached();
+        for (at, (second, _)) in times(&reached).enumerate() {
+            let mut left: Vec<&String> = reached[at + 1..].iter().map(|(step, _)| step).collect();
+            left.sort_unstable();
+            let is_new = seen.insert(format!("{phase:?} {} {left:?}", second.0));
+            if is_new || std::env::var_os(PAIRS).is_some_and(|pairs| pairs == "all") {
+                seconds.push(Second { first: time.clone(), second });
+            }
+        }
+        if phase == Phase::Start {
+            let report = machine.ready(id(&life.pod)).await;
+            assert!(report.status.sandbox_restarts <= 1, "{what}: {report:?}");
+        }
+        finish(machine, &life, &plan.before, &what).await;
+    }
+    (plan, seconds)
+}
+
+/// Whoever sets this has the agent killed twice: at all pairs of times with `all`, else at those that leave something else to do.
+const PAIRS: &str = "KILL_PAIRS";
+
+/// Lives to the end; nothing is left.
+async fn finish(machine: &mut Machine, life: &Life, before: &Picture, what: &str) {
+    life.live(machine, what).await;
+    machine.kill_agent().await;
+    life.check_over(machine, before, what);
+}
+
+async fn check_kills(scenario: Scenario) {
+    let Some(mut machine) = Machine::new().await else { return };
+    kill_at_every_step(&mut machine, scenario).await;
+}
+
+/// Kills the agent, and the next one while it recovers.
+async fn check_kills_twice(scenario: Scenario) {
+    let Some(mut machine) = Machine::new().await else { return };
+    let (plan, seconds) = kill_at_every_step(&mut machine, scenario).await;
+    if std::env::var_os(PAIRS).is_none() {
+        return;
+    }
+    println!("{scenario:?}: {} times, {} pairs of times", plan.times.len(), seconds.len());
+    for (number, Second { first, second }) in (10_000..).zip(&seconds) {
+        let what = format!("{scenario:?}, killed at {first:?} and, while that was mended, at {second:?}");
+        let life = Life::new(&mut machine, scenario, number, Some(&plan.bridge));
+        killed_at(&mut machine, &life, first, &what).await;
+        killed_at(&mut machine, &life, second, &what).await;
+        machine.start(None).await;
+        finish(&mut machine, &life, &plan.before, &what).await;
+    }
+}
+
+/// What changes nothing that outlives a boot: processes, sockets, control groups, sysfs, links, what others were told.
+const VOLATILE: [Step; 36] = [
+    Step::BridgeAdded,
+    Step::AddressRemoved,
+    Step::AddressAdded,
+    Step::BridgeUp,
+    Step::HostForwards,
+    Step::RulesSet,
+    Step::LinkRemoved,
+    Step::FunctionsCounted,
+    Step::AutoprobeSet,
+    Step::MtuSet,
+    Step::NicUp,
+    Step::PortsBound,
+    Step::DisksPlanned,
+    Step::FunctionTold,
+    Step::OverrideSet,
+    Step::FunctionUnbound,
+    Step::FunctionProbed,
+    Step::TapAdded,
+    Step::TapAttached,
+    Step::DevicesAttached,
+    Step::CgroupMade,
+    Step::GuardForked,
+    Step::GuardOrdered,
+    Step::QemuForked,
+    Step::StartTold,
+    Step::ControlOpen,
+    Step::ChannelOpen,
+    Step::StopSaid,
+    Step::Killed,
+    Step::ProcessEnded,
+    Step::CgroupRemoved,
+    Step::EndTold,
+    Step::CleanUpBegun,
+    Step::FunctionReset,
+    Step::DevicesReleased,
+    Step::CleanUpTold,
+];
+
+/// The machine boots anew at every time after which something else is on disk: guests are gone, functions and links are as the kernel
+/// makes them, notes of before mean nothing. The policy makes functions anew, and the pod runs again or is away.
+async fn check_boots(scenario: Scenario) {
+    let Some(mut machine) = Machine::new().await else { return };
+    let plan = plan(&mut machine, scenario, 1, None).await;
+    let is_lasting = |(step, _): &&Time| VOLATILE.iter().all(|volatile| volatile.name() != step);
+    let lasting: Vec<&Time> = plan.times.iter().filter(is_lasting).collect();
+    assert!(lasting.len() > 20, "{lasting:?}");
+    for (number, time) in (2..).zip(lasting) {
+        let what = format!("{scenario:?}, machine booted at {} {}", time.0, time.1);
+        let life = Life::new(&mut machine, scenario, number, None);
+        killed_at(&mut machine, &life, time, &what).await;
+        machine.reboot().await;
+        machine.start(None).await;
+        finish(&mut machine, &life, &plan.before, &what).await;
     }
 }
 
 #[tokio::test]
-async fn an_agent_killed_at_any_step_of_a_plain_pod_leaves_one_guest_or_none() {
-    kill_at_every_step(Scenario::Plain).await;
+async fn an_agent_killed_at_any_step_of_a_plain_pod_and_again_while_it_recovers_leaves_one_guest_or_none() {
+    check_kills_twice(Scenario::Plain).await;
 }
 
 #[tokio::test]
 async fn an_agent_killed_at_any_step_of_a_unique_pod_leaves_one_guest_or_none() {
-    kill_at_every_step(Scenario::Rich).await;
+    check_kills(Scenario::Rich).await;
 }
 
 #[tokio::test]
 async fn an_agent_killed_at_any_step_of_a_pod_that_must_be_killed_leaves_none() {
-    kill_at_every_step(Scenario::Stubborn).await;
+    check_kills(Scenario::Stubborn).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_of_a_pod_with_devices_leaves_them_with_one_guest_or_as_they_were() {
+    check_kills(Scenario::Devices).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_of_a_pod_with_a_sick_device_leaves_it_in_quarantine() {
+    check_kills(Scenario::Sick).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_boots_at_any_step_of_a_pod_with_devices_gives_it_the_same_ones_again() {
+    check_boots(Scenario::Devices).await;
 }
 
 #[tokio::test]
 async fn the_plan_reaches_every_step_there_is() {
     let Some(mut machine) = Machine::new().await else { return };
     let mut reached = BTreeSet::new();
+    let mut bridge = None;
     for (number, scenario) in (1..).zip(Scenario::ALL) {
-        let (plan, _) = plan(&mut machine, scenario, number).await;
-        reached.extend(plan.into_iter().map(|((step, _), _)| step));
-        std::fs::remove_file(machine.dir().join("reached")).expect("it was written");
+        let plan = plan(&mut machine, scenario, number, bridge.as_deref()).await;
+        reached.extend(plan.times.into_iter().map(|(step, _)| step));
+        bridge = Some(plan.bridge);
     }
     let all: BTreeSet<String> = Step::ALL.iter().map(|step| step.name().to_owned()).collect();
     assert_eq!(reached, all);
@@ -180,24 +261,19 @@ async fn a_disk_that_is_full_at_any_step_is_named_and_leaves_nothing_half_made()
     let Some(mut machine) = Machine::new().await else { return };
     // Time to look before it is tried again.
     machine.settings.backoff_ms = (1_500, 1_500);
-    let (plan, groups) = plan(&mut machine, Scenario::Rich, 1).await;
-    let may_fail: Vec<Time> =
-        plan.into_iter().filter(|(_, may_fail)| *may_fail).map(|(time, _)| time).collect();
-    assert!(may_fail.len() >= 10, "{may_fail:?}");
-    for (number, (step, count)) in (2..).zip(&may_fail) {
+    let plan = plan(&mut machine, Scenario::Rich, 1, None).await;
+    assert!(plan.may_fail.len() >= 10, "{:?}", plan.may_fail);
+    for (number, (step, count)) in (2..).zip(&plan.may_fail) {
         let what = format!("full at {step} {count}");
-        let pod = Scenario::Rich.pod(number);
+        let life = Life::new(&mut machine, Scenario::Rich, number, None);
         machine.start(Some(&format!("full:{step}:{count}"))).await;
-        machine.server.intend(vec![pod.clone()]);
+        machine.server.intend(vec![life.pod.clone()]);
         let full = |report: &PodReport| report.status.reason == "DiskPressure";
-        let report = machine.server.report(id(&pod), &what, full).await;
+        let report = machine.server.report(id(&life.pod), &what, full).await;
         assert_eq!(report.status.phase, PodPhase::Pending, "{what}: {report:?}");
-        check_nothing(&machine, &what);
-        let report = machine.ready(id(&pod)).await;
-        assert_eq!(report.status.reason, "", "{what}: {report:?}");
-        check_runs(&machine, &pod, groups, &what);
-        machine.delete(&[pod], 5_000).await;
-        check_nothing(&machine, &what);
+        check_no_guest(&machine, &what);
+        life.live(&machine, &what).await;
         machine.kill_agent().await;
+        life.check_over(&machine, &plan.before, &what);
     }
 }

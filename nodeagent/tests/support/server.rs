@@ -35,6 +35,7 @@ struct State {
     reports: watch::Sender<BTreeMap<ObjectId, PodReport>>,
     usage: watch::Sender<BTreeMap<ObjectId, u64>>,
     orders: Mutex<Vec<bulkhead_types::VolumeOrder>>,
+    nics: Mutex<Vec<bulkhead_types::SriovInterface>>,
     /// What came of them.
     results: watch::Sender<Vec<bulkhead_types::VolumeResult>>,
 }
@@ -50,6 +51,7 @@ impl FakeServer {
             reports: watch::Sender::new(BTreeMap::new()),
             usage: watch::Sender::new(BTreeMap::new()),
             orders: Mutex::default(),
+            nics: Mutex::default(),
             results: watch::Sender::new(Vec::new()),
         });
         let service = AgentsServer::new(Service { state: Arc::clone(&state) });
@@ -99,6 +101,12 @@ impl FakeServer {
     pub fn intend_with(&self, pods: Vec<PodIntent>, orders: Vec<bulkhead_types::VolumeOrder>) {
         *self.state.orders.lock().expect("no panic") = orders;
         self.intend(pods);
+    }
+
+    /// Sets what NICs shall be.
+    pub fn intend_nics(&self, nics: Vec<bulkhead_types::SriovInterface>) {
+        *self.state.nics.lock().expect("no panic") = nics;
+        self.state.intent.send_modify(|(generation, _)| *generation += 1);
     }
 
     /// Waits until something with a volume is done.
@@ -167,7 +175,7 @@ async fn serve(
             changed = intents.changed() => {
                 changed.expect("kept");
                 let (generation, pods) = intents.borrow_and_update().clone();
-                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: vec![], volume_orders: state.orders.lock().expect("no panic").clone() };
+                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: state.nics.lock().expect("no panic").clone(), volume_orders: state.orders.lock().expect("no panic").clone() };
                 v1::server_message::Message::Intent((&intent).into())
             }
             message = messages.message() => {

@@ -44,6 +44,20 @@ pub trait Tree {
     fn link(&self, path: &str) -> Result<String, TreeError>;
 }
 
+impl<T: Tree + ?Sized> Tree for Box<T> {
+    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+        (**self).read(path)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+        (**self).list(path)
+    }
+
+    fn link(&self, path: &str) -> Result<String, TreeError> {
+        (**self).link(path)
+    }
+}
+
 /// What a path of a [`MemoryTree`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {

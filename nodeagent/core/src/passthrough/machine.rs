@@ -23,6 +23,16 @@ pub trait Machine: Tree + VfLinks {
     fn try_group(&mut self, group: u32) -> Result<(), TreeError>;
 }
 
+impl<T: Machine + ?Sized> Machine for Box<T> {
+    fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
+        (**self).write(path, text)
+    }
+
+    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
+        (**self).try_group(group)
+    }
+}
+
 /// A file of a function.
 pub(super) fn file(address: Bdf, name: &str) -> String {
     format!("{DEVICES}/{address}/{name}")

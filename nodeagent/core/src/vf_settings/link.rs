@@ -62,6 +62,16 @@ pub trait VfLinks {
     fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError>;
 }
 
+impl<T: VfLinks + ?Sized> VfLinks for Box<T> {
+    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+        (**self).vf(interface_index, vf)
+    }
+
+    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+        (**self).set_vf(interface_index, vf, setting)
+    }
+}
+
 /// The interface of a physical function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {

@@ -60,7 +60,7 @@ pub struct VfSettings {
 }
 
 /// One of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VfSetting {
     /// See [`VfSettings::vlan`].
     Vlan(VfVlan),

@@ -1,0 +1,319 @@
+//! How a pod of each scenario lives and ends, on a machine in memory, whoever the agent is meanwhile.
+
+use std::cell::Cell;
+
+use bulkhead_nodeagent::steps::Step;
+use bulkhead_types::{
+    ClaimIntent, ContainerPort, DeviceIntent, HostPort, NetworkAttachment, PodIntent, PodOptions, Protocol,
+    Rare, Shared, SriovDeviceType, SriovInterface, SriovLinkType, SriovVfGroup, VfLinkState, Volume,
+    VolumeSource,
+};
+
+use super::host::{BROKEN, Change, FUNCTION, GPU, Host, NIC};
+use super::machine::{Machine, named, web};
+
+/// How a pod lives and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// It is asked to end, and does.
+    Plain,
+    /// It must be unique, has a port of the node, disks of its own and a claim's volume. The guests' bridge is there, with an address
+    /// too many.
+    Rich,
+    /// Its guest does not end when it is asked to.
+    Stubborn,
+    /// It has a card with what is on it, and a virtual function that attaches it to a network and that a policy makes first.
+    Devices,
+    /// It has a card that cannot be reset.
+    Sick,
+}
+
+impl Scenario {
+    pub const ALL: [Self; 5] = [Self::Plain, Self::Rich, Self::Stubborn, Self::Devices, Self::Sick];
+
+    pub fn pod(self, number: u64) -> PodIntent {
+        match self {
+            Self::Plain => web(number),
+            Self::Rich => rich(number),
+            Self::Stubborn => named(web(number), &format!("ignores-stop-{number}")),
+            Self::Devices => {
+                PodIntent { networks: vec![network()], ..with_devices(number, &[GPU, FUNCTION]) }
+            }
+            Self::Sick => with_devices(number, &[BROKEN]),
+        }
+    }
+
+    /// Of the pod's deletion, in milliseconds. Without one a guest is killed.
+    pub fn grace_ms(self) -> u64 {
+        match self {
+            Self::Stubborn => 0,
+            _ => 5_000,
+        }
+    }
+
+    fn has_devices(self) -> bool {
+        matches!(self, Self::Devices | Self::Sick)
+    }
+
+    /// How many virtual functions the machine's NIC gets.
+    fn functions(self) -> usize {
+        if self == Self::Devices { 2 } else { 0 }
+    }
+}
+
+fn rich(number: u64) -> PodIntent {
+    let mut pod = web(number);
+    let mut spec = (*pod.spec).clone();
+    let volume = |name: &str, source| Volume { name: name.into(), source };
+    let empty = VolumeSource::EmptyDir { memory: false, size_limit_bytes: Some(8 << 20) };
+    let claim = VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
+    let volumes = vec![volume("scratch", empty), volume("data", claim)];
+    spec.options = Rare::some(PodOptions { volumes, ..PodOptions::default() });
+    spec.containers[0].ports = vec![ContainerPort {
+        name: None,
+        container_port: 80,
+        protocol: Protocol::Tcp,
+        host: Rare::some(HostPort { port: free_port(), ip: Some([127, 0, 0, 1].into()) }),
+    }];
+    pod.spec = Shared::new(spec);
+    pod.unique = true;
+    // The same for all: it outlives every one of them.
+    let uid = uuid::Uuid::from_u128(99);
+    pod.claims = vec![ClaimIntent { claim_name: "data".into(), uid, size_bytes: 8 << 20, used: false }];
+    pod
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn with_devices(number: u64, addresses: &[&str]) -> PodIntent {
+    let device = |address: &&str| DeviceIntent {
+        container: "main".into(),
+        resource: "example.com/card".into(),
+        device: (*address).into(),
+        address: (*address).into(),
+        share: None,
+        lost: false,
+        visible_env: Default::default(),
+        visible_as: Default::default(),
+    };
+    PodIntent { unique: true, devices: addresses.iter().map(device).collect(), ..web(number) }
+}
+
+fn network() -> NetworkAttachment {
+    NetworkAttachment {
+        network: "default/blue".into(),
+        interface: "net1".into(),
+        device: FUNCTION.into(),
+        address: Some([10, 9, 0, 2].into()),
+        prefix: 16,
+        gateway: None,
+        mac: "02:aa:00:00:00:01".into(),
+        vlan: 100,
+        vlan_qos: 3,
+        spoof_chk: Some(false),
+        trust: Some(true),
+        min_tx_rate: Some(10),
+        max_tx_rate: Some(100),
+        link_state: VfLinkState::Enable,
+        link_type: SriovLinkType::Eth,
+        mtu: None,
+    }
+}
+
+/// What a policy makes of the NIC.
+pub fn nic(functions: usize) -> SriovInterface {
+    let num_vfs = u32::try_from(functions).expect("few");
+    let group = SriovVfGroup {
+        resource_name: "net".into(),
+        policy_name: "p".into(),
+        first: 0,
+        last: num_vfs.saturating_sub(1),
+        device_type: SriovDeviceType::VfioPci,
+        is_rdma: false,
+        mtu: None,
+    };
+    let (mtu, vf_groups) = (Some(if functions > 0 { 9000 } else { 1500 }), vec![group]);
+    let vf_groups = if functions > 0 { vf_groups } else { vec![] };
+    SriovInterface {
+        pci_address: NIC.into(),
+        name: Default::default(),
+        num_vfs,
+        mtu,
+        link_type: None,
+        vf_groups,
+    }
+}
+
+/// How far a life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The NIC gets its virtual functions.
+    Functions,
+    /// The pod starts.
+    Start,
+    /// It ends.
+    End,
+    /// The NIC loses its virtual functions.
+    NoFunctions,
+    /// There is nothing of it any more.
+    Over,
+}
+
+/// One pod's life.
+#[derive(Debug)]
+pub struct Life {
+    pub scenario: Scenario,
+    pub pod: PodIntent,
+    phase: Cell<Phase>,
+    /// How many control groups the guest had.
+    groups: Cell<Option<usize>>,
+}
+
+impl Life {
+    /// Its machine is as it always was.
+    pub fn new(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Option<&str>) -> Self {
+        machine.have_host();
+        machine.settings.is_confined = !scenario.has_devices();
+        let log = machine.settings.host.clone().expect("it has one");
+        let _ = std::fs::remove_dir_all(machine.settings.data.join("devices"));
+        let _ = std::fs::remove_file(machine.settings.data.join("cards.json"));
+        if let Some(bridge) = bridge.filter(|_| scenario == Scenario::Rich) {
+            let changes = [
+                Change::AddBridge(bridge.to_owned(), String::new()),
+                Change::AddAddress(bridge.to_owned(), [10, 128, 99, 1].into(), 24),
+                Change::AddAddress(bridge.to_owned(), [10, 77, 0, 1].into(), 24),
+            ];
+            Host::change(&log, &changes);
+        }
+        let groups = Cell::new(None);
+        Self { scenario, pod: scenario.pod(number), phase: Cell::new(Phase::Functions), groups }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Goes on until the phase is over.
+    pub async fn pass(&self, machine: &Machine, what: &str) {
+        match self.phase.get() {
+            Phase::Functions => {
+                let functions = self.scenario.functions();
+                if functions > 0 {
+                    machine.server.intend_nics(vec![nic(functions)]);
+                    let wanted = (functions, "9000".to_owned(), "0x1003".to_owned());
+                    machine.until(what, || machine.host().nic() == wanted).await;
+                }
+                self.phase.set(Phase::Start);
+            }
+            Phase::Start => {
+                machine.server.intend(vec![self.pod.clone()]);
+                machine.ready(self.pod.id.0).await;
+                // What is done beside the start has been done once QEMU was asked.
+                let asked = || machine.reached().iter().any(|(step, _)| *step == Step::ControlOpen.name());
+                machine.until(what, asked).await;
+                self.check_runs(machine, what);
+                self.phase.set(Phase::End);
+            }
+            Phase::End => {
+                machine.delete(std::slice::from_ref(&self.pod), self.scenario.grace_ms()).await;
+                let begun_is_done = || {
+                    let reached = machine.reached();
+                    let count =
+                        |wanted: Step| reached.iter().filter(|(step, _)| *step == wanted.name()).count();
+                    count(Step::RecordRemoved) == count(Step::RecordForgotten)
+                };
+                machine.until(what, begun_is_done).await;
+                check_no_guest(machine, what);
+                self.phase.set(Phase::NoFunctions);
+            }
+            Phase::NoFunctions => {
+                if self.scenario.functions() > 0 {
+                    machine.server.intend_nics(vec![nic(0)]);
+                    let is_bare =
+                        |(functions, mtu, _): (usize, String, String)| functions == 0 && mtu == "1500";
+                    machine.until(what, || is_bare(machine.host().nic())).await;
+                }
+                machine.server.intend_nics(vec![]);
+                self.phase.set(Phase::Over);
+            }
+            Phase::Over => {}
+        }
+    }
+
+    /// Lives to its end, by the agent that runs.
+    pub async fn live(&self, machine: &Machine, what: &str) {
+        while self.phase.get() < Phase::Over {
+            self.pass(machine, what).await;
+        }
+    }
+
+    /// There is one guest of this pod with what it is to have, and nothing of another.
+    fn check_runs(&self, machine: &Machine, what: &str) {
+        let host = machine.host();
+        assert_eq!(machine.guests().len(), 1, "{what}: guests");
+        assert_eq!(machine.guards().len(), usize::from(self.pod.unique), "{what}: guards");
+        assert_eq!(machine.guest_folders(), 1, "{what}: folders");
+        let groups = machine.guest_groups();
+        assert_eq!(self.groups.get().unwrap_or(groups), groups, "{what}: control groups");
+        self.groups.set(Some(groups));
+        let taps = host.taps();
+        assert!(taps.len() == 1 && taps[0].1, "{what}: {taps:?}");
+        let functions = host.functions();
+        let is_given = |address: &str| functions.contains(&format!("{address} Some(\"vfio-pci\")"));
+        assert!(self.pod.devices.iter().all(|device| is_given(&device.address)), "{what}: {functions}");
+        let is_told = functions.contains("VfVlan { id: 100, qos: 3");
+        assert_eq!(is_told, self.scenario == Scenario::Devices, "{what}: {functions}");
+    }
+
+    /// Everything is as it was before, but what a reset changed.
+    pub fn check_over(&self, machine: &Machine, before: &Picture, what: &str) {
+        check_no_guest(machine, what);
+        let after = Picture::of(machine);
+        assert_eq!(after, *before, "{what}");
+        let (host, notes) = (machine.host(), machine.settings.data.join("devices"));
+        assert_eq!(host.wrong(), [""; 0], "{what}");
+        let is_sick = self.scenario == Scenario::Sick;
+        let quarantined = names(&notes.join("quarantine"));
+        assert_eq!(quarantined.len(), usize::from(is_sick), "{what}: {quarantined:?}");
+        assert_eq!(names(&notes), ["quarantine"], "{what}");
+        // A boot of the machine resets everything.
+        if self.scenario == Scenario::Devices && !machine.has_booted() {
+            assert!(host.resets(GPU) > 0, "{what}: a guest had it");
+        }
+    }
+}
+
+/// Nothing of a guest is there.
+pub fn check_no_guest(machine: &Machine, what: &str) {
+    assert_eq!((machine.guests(), machine.guards()), (vec![], vec![]), "{what}: processes");
+    assert_eq!((machine.guest_folders(), machine.guest_groups()), (0, 0), "{what}: folders, control groups");
+    assert_eq!(machine.host().taps(), [], "{what}: taps");
+}
+
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// What a machine is when nobody has anything of it: functions, links and rules.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Picture {
+    functions: String,
+    network: String,
+}
+
+impl Picture {
+    pub fn of(machine: &Machine) -> Self {
+        let host = machine.host();
+        // A card that cannot be reset stays with the driver that no guest can be told from.
+        let of_broken = |line: &&str| !line.starts_with(BROKEN);
+        let functions = host.functions().lines().filter(of_broken).collect::<Vec<_>>().join("\n");
+        let (links, rules) = host.network();
+        // Limits are told only when they change: the last file may have them or not.
+        let end = rules.find("-rates").and_then(|at| rules[..at].rfind("add table")).unwrap_or(rules.len());
+        Self { functions, network: format!("{links:?} {}", &rules[..end]) }
+    }
+}
