@@ -11,8 +11,8 @@ use std::io::{self, Write as _};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a test asks of this process: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth time,
-/// `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached.
+/// What a test asks of this process, with commas between: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth
+/// time, `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached.
 const VARIABLE: &str = "BULKHEAD_TEST_STEP";
 
 /// Makes the enum and the list of all from one table.
@@ -121,24 +121,25 @@ fn die() -> ! {
     std::process::abort()
 }
 
-static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| Wish::parse(&std::env::var(VARIABLE).ok()?));
+static WISHES: LazyLock<Vec<Wish>> = LazyLock::new(|| {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    text.split(',').filter_map(Wish::parse).collect()
+});
+
+/// Whether a test wants this step to fail. All wishes hear of it.
+fn fails(step: Step, may_fail: bool) -> bool {
+    cfg!(debug_assertions) && WISHES.iter().fold(false, |fails, wish| wish.fails(step, may_fail) || fails)
+}
 
 /// A step is done that may fail, as when the disk is full.
 ///
 /// # Errors
 /// Only when a test asked for it: that there is no space left.
 pub(crate) fn reached(step: Step) -> io::Result<()> {
-    if cfg!(debug_assertions) && WISH.as_ref().is_some_and(|wish| wish.fails(step, true)) {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    Ok(())
+    if fails(step, true) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 /// A step is done that cannot fail.
 pub(crate) fn passed(step: Step) {
-    if cfg!(debug_assertions)
-        && let Some(wish) = WISH.as_ref()
-    {
-        wish.fails(step, false);
-    }
+    fails(step, false);
 }
