@@ -46,20 +46,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-free_port() { # the first port from $1 on that nobody listens on
-  local port=$1
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-  echo "$port"
-}
-
-await() { # what, seconds, command ...
-  local what=$1 deadline=$(($(date +%s) + $2))
-  shift 2
-  until "$@" >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt $deadline ] || fail "$what did not come in time"
-    sleep 0.2
-  done
-}
+# shellcheck source=scripts/await.sh
+. "$root/scripts/await.sh"
 
 say "building an image on the spot"
 "$root/scripts/demo-image.sh" "$work" >/dev/null

@@ -17,23 +17,18 @@ work=${4:-$(mktemp -d)}
 
 started=$(date +%s)
 say() { printf 'lab: %4d s  %s\n' $(($(date +%s) - started)) "$*"; }
+exec 5>&2 # what is said of a failure is heard wherever it is found
 fail() {
-  echo "lab: FAILED: $*" >&2
-  bulkhead get nodes,pods,sriovnetworknodestates -A >&2 || true
-  for pod in $(bulkhead get pods -o name 2>/dev/null); do bulkhead describe "${pod%%/*}" "${pod#*/}" >&2 || true; done
-  in_machine 'tail -n 40 /data/agent.log' >&2 || true
-  tail -n 20 "$work/machine.log" "$work/server.log" >&2 || true
+  echo "lab: FAILED: $*" >&5
+  bulkhead get nodes,pods,sriovnetworknodestates -A >&5 || true
+  for pod in $(bulkhead get pods -o name 2>/dev/null); do bulkhead describe "${pod%%/*}" "${pod#*/}" >&5 || true; done
+  in_machine 'tail -n 40 /data/agent.log' >&5 || true
+  tail -n 20 "$work/machine.log" "$work/server.log" >&5 || true
   exit 1
 }
-bulkhead() { "$program" --timeout 20s "$@"; }
-await() { # what, seconds, command ...
-  local what=$1 deadline=$(($(date +%s) + $2))
-  shift 2
-  until "$@" >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt $deadline ] || fail "$what did not come in time"
-    sleep 0.5
-  done
-}
+bulkhead() { "$program" --timeout 60s "$@"; }
+# shellcheck source=scripts/await.sh
+. "$root/scripts/await.sh"
 
 pids=()
 cleanup() {
@@ -48,11 +43,6 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 trap '' PIPE # who asks while nobody listens asks again
 
-free_port() { # the first port from $1 on that nobody listens on
-  local port=$1
-  while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
-  echo "$port"
-}
 server_port=$(free_port $((20000 + RANDOM % 8000)))
 agent_port=$(free_port $((server_port + 1)))
 shell_port=$(free_port $((agent_port + 1)))
@@ -93,6 +83,8 @@ for applet in sh mount nc sleep tail cat kill pidof ls grep cp echo; do ln -s bu
 with_programs "$disk" "$qemu" "$(command -v qemu-img)" "$(command -v mke2fs)" "$(command -v nvme)"
 ln -s mke2fs "$disk$(dirname "$(command -v mke2fs)")/mkfs.ext4"
 with_libraries "$disk" "$program"
+is_static() { ! ldd "$program" 2>/dev/null | grep -q '=>'; }
+if is_static; then say "the agent is a static binary"; else say "the agent is no static binary: its libraries go with it"; fi
 strip -o "$disk/bin/bulkhead" "$program"
 cp "$guest" "$disk/bin/bulkhead-guest"
 cp "$image" "$disk/kernel/boot/"
@@ -106,12 +98,8 @@ ln -sf busybox "$work/bin/sh"
 cat >"$work/bin/look" <<'LOOK'
 #!/bin/sh
 trap 'exit 0' TERM
-for try in $(/bin/busybox seq 120); do
-  for controller in /sys/class/nvme/nvme*; do
-    [ "$(/bin/busybox cat "$controller/state" 2>&1)" = live ] && echo "driver nvme: a controller is live" && break 2
-  done
-  /bin/busybox sleep 0.5
-done
+until /bin/busybox grep -qsx live /sys/class/nvme/nvme*/state; do /bin/busybox sleep 0.5; done
+echo "driver nvme: a controller is live"
 while :; do /bin/busybox sleep 3600 & wait $!; done
 LOOK
 chmod 755 "$work/bin/look"
@@ -122,6 +110,8 @@ umoci insert --image "$work/layout:1" "$work/bin" /bin >/dev/null
 umoci config --image "$work/layout:1" --config.cmd /bin/look >/dev/null
 "$program" image import "$work/layout" --tag 1 --name lab/look:1 --data-dir "$disk/data/agent" >/dev/null
 
+# How busy the machine below this one is shall not decide whether a guest is taken for dead; and one whose agent died waits for nothing else.
+patience="--guest-boot-deadline-ms 900000 --guest-silence-ms 600000 --guest-backoff-ms 500"
 cat >"$disk/init" <<END
 #!/bin/sh
 mount -t proc none /proc
@@ -136,14 +126,22 @@ echo "+cpu +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
 /bin/busybox ip link set eth0 up
 /bin/busybox ip route add default via 10.0.2.2
 ulimit -l unlimited
+: >/tmp/wishes
 while :; do nc -l -p 7600 -e /bin/sh; done &
-# An agent that dies is started again, as an init system would.
+# An agent that dies is started again, as an init system would. Each life writes down which steps it reaches, and ends at the one
+# that the first line of /tmp/wishes names.
+life=0
 while :; do
+  life=\$((life + 1))
+  wish=\$(/bin/busybox head -n 1 /tmp/wishes)
+  /bin/busybox sed -i 1d /tmp/wishes
+  export BULKHEAD_TEST_STEP=log:/tmp/reached.\$life\${wish:+,die:\$wish}
   /bin/bulkhead agent --name lab --data-dir /data/agent --listen 0.0.0.0:7500 --advertise 127.0.0.1:$agent_port \\
-    --server 10.0.2.2:$server_port --kernel-dir /kernel --guest /bin/bulkhead-guest --accel tcg --cpu 4 --memory 768Mi \\
-    --take-devices-from nvme --sriov-devices 1b36:0010 >>/data/agent.log 2>&1 &
-  echo \$! >/tmp/agent.pid
+    --server 10.0.2.2:$server_port --kernel-dir /kernel --guest /bin/bulkhead-guest --accel tcg --cpu 2 --memory 768Mi \\
+    --take-devices-from nvme --sriov-devices 1b36:0010 $patience >>/data/agent.log 2>&1 &
+  echo "\$life \$! \${wish:-none}" >/tmp/life
   wait \$!
+  echo "\$life \${wish:-none} \$?" >>/tmp/lives
   echo "the agent ended with \$?" >>/data/agent.log
 done
 END
@@ -171,23 +169,35 @@ pack "$work/first" "$work/first.gz"
 
 ### The cluster.
 "$program" server --id 1 --data-dir "$work/server" --listen "127.0.0.1:$server_port" \
-  --initial-cluster "1=127.0.0.1:$server_port" >"$work/server.log" 2>&1 &
+  --initial-cluster "1=127.0.0.1:$server_port" --lease-ms 120000 >"$work/server.log" 2>&1 &
 pids+=($!)
 await "the server" 60 bulkhead get namespaces
-# Two controllers with functions, and one card without; all have their own port, so that they can be pulled out.
+# A controller with functions, on a bus of the second NUMA node, and a card without; both have their own port, so that they can be
+# pulled out.
 # shellcheck disable=SC2046
-"$qemu" "${machine[@]}" -smp 2 -m 2048 -initrd "$work/first.gz" -append "$append" -serial "file:$work/machine.log" \
+"$outer_qemu" "${machine[@]}" -smp 2 -m 2048 $(numa 1024) -initrd "$work/first.gz" -append "$append" -serial "file:$work/machine.log" \
   -qmp "tcp:127.0.0.1:$qmp_port,server=on,wait=off" \
-  -drive "file=$work/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
+  -drive "file=$work/disk.img,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk,bus=pcie.0 \
   -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$agent_port-:7500,hostfwd=tcp:127.0.0.1:$shell_port-:7600" \
-  -device virtio-net-pci,netdev=net,romfile= \
-  $(controller 1 ,id=nic,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10) $(controller 2 ,id=card) \
+  -device virtio-net-pci,netdev=net,romfile=,bus=pcie.0 \
+  $(controller 1 ,id=nic,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10 far) \
+  $(controller 2 ,id=card pcie.0) \
   </dev/null >"$work/qemu.log" 2>&1 &
+machine_pid=$!
 pids+=($!)
 say "the machine boots"
-node_is_ready() { bulkhead get nodes -o json | grep -q '"name": "lab"' && bulkhead describe node lab | grep -q Ready; }
+node_is_ready() {
+  kill -0 $machine_pid || fail "the machine ended: $(tail -n 3 "$work/qemu.log")"
+  bulkhead get nodes -o json | grep -q '"name": "lab"' && bulkhead describe node lab | grep -q Ready
+}
 await "the node" 600 node_is_ready
 say "its agent has joined"
+
+# Where a controller is, by its serial number.
+address_of() {
+  in_machine "/bin/busybox readlink \$(grep -lx '$1 *' /sys/class/nvme/*/serial | /bin/busybox sed 's|serial|device|')" | grep -o '[^/]*$'
+}
+nic=$(address_of lab1) && card=$(address_of lab2) || fail "a controller is missing"
 
 ### A policy makes functions.
 policy() { # how many
@@ -219,7 +229,7 @@ say "a policy: two functions, bound to vfio-pci"
 # Before a driver can use a function of this model, its controller gives it queues and interrupts and brings it online (NVMe base
 # specification 1.4, section 8.5).
 online() { # number of the function
-  in_machine "cd /sys/bus/pci/devices/0000:01:00.0/nvme; set -e; of=/dev/\$(echo nvme*)
+  in_machine "cd /sys/bus/pci/devices/$nic/nvme; set -e; of=/dev/\$(echo nvme*)
     nvme virt-mgmt \$of -c $1 -a 7; nvme virt-mgmt \$of -c $1 -r 0 -n 2 -a 8; nvme virt-mgmt \$of -c $1 -r 1 -n 2 -a 8
     nvme virt-mgmt \$of -c $1 -a 9" >/dev/null || fail "function $1 cannot be brought online"
 }
@@ -227,29 +237,53 @@ online 1
 online 2
 
 ### A pod gets one.
-pod() { # name, resource
+pod() { # name, resource, and CPUs of its own if it has any
   cat <<END
 apiVersion: v1
 kind: Pod
-metadata: {name: $1, namespace: default}
+metadata: {name: $1, namespace: default, annotations: {${3:+cpuset-scheduler: \"true\"}}}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: 1
   containers:
     - name: main
       image: lab/look:1
-      resources: {limits: {cpu: 500m, memory: 64Mi, $2: "1"}}
+      resources: {limits: {cpu: ${3:-500m}, memory: 64Mi, $2: "1"}}
 ---
 END
 }
+delete() { # name, and its grace in seconds if it is another than it has itself
+  bulkhead delete pod "$1" --wait=false --ignore-not-found ${2:+--grace-period "$2"} >/dev/null || fail "$1 cannot be deleted"
+}
 sees() { bulkhead logs "$1" | grep -q 'a controller is live'; }
-gone() { ! bulkhead get pod "$1"; }
+gone() { # not found, by its own exit code
+  local code=0
+  bulkhead get pod "$1" || code=$?
+  [ $code = 3 ]
+}
 phase() { bulkhead get pod "$1" -o json | sed -n 's/.*"phase": "\([A-Za-z]*\)".*/\1/p' | head -n 1; }
 phase_is() { [ "$(phase "$1")" = "$2" ]; }
 driver() { in_machine "ls -l /sys/bus/pci/devices/$1/driver" | grep -o '[^/]*$' | head -n 1; }
-pod first ecnf.io/lab | apply
-await "the first guest's view of its function" 600 sees first
+guests() { in_machine 'pidof qemu-system-x86_64' | tr ' ' '\n' | sort -n | xargs; }
+# shellcheck source=scripts/lab-kills.sh
+. "$root/scripts/lab-kills.sh"
+
+# The agent writes down what the life of one pod reaches. The pod has a CPU of its own, and so its memory where its function is.
+pod near ecnf.io/lab 1 | apply
+await "the first guest's view of its function" 600 sees near
 say "a guest in the machine: its own driver has the function"
+plan_start
+bulkhead describe pod near | grep -iE 'cpus|numa' || true
+far_memory=$(in_machine 'grep " bind:1 " /proc/$(pidof qemu-system-x86_64)/numa_maps') || fail "no memory of its guest is bound to NUMA node 1"
+grep -q ' N1=' <<<"$far_memory" && ! grep -q ' N0=' <<<"$far_memory" || fail "the guest's memory is elsewhere: $far_memory"
+say "its memory is on the function's NUMA node: $(grep -o 'N1=[0-9]*' <<<"$far_memory" | xargs) pages"
+reached=$(($(life | wc -l) - 1))
+delete near
+await "the end of near" 60 gone near
+plan_end $reached
+
+first() { pod first ecnf.io/lab | apply; }
+kills_of_start
 
 ### Two want the last one.
 { pod left ecnf.io/lab; pod right ecnf.io/lab; } | apply
@@ -258,17 +292,17 @@ one_waits() { [ "$(bound)" = 1 ] && bulkhead get pods | grep -E '^(left|right) '
 await "one of two pods" 60 one_waits
 if bulkhead get pods -o wide | grep -E '^left ' | grep -q ' lab'; then winner=left loser=right; else winner=right loser=left; fi
 bulkhead describe pod $loser | grep -i insufficient || fail "$loser does not say what it waits for"
-bulkhead delete pod $winner >/dev/null
+delete $winner
 await "the end of $winner" 60 gone $winner
 await "the function of $winner in the guest of $loser" 600 sees $loser
 say "two pods, one function: one waits, and gets it after the other, reset"
 
 ### An agent dies under its guests.
-guests() { in_machine 'pidof qemu-system-x86_64' | tr ' ' '\n' | sort -n | xargs; }
 joins() { [ "$(grep -c 'agent joined' "$work/server.log")" -ge "$1" ]; }
 before=$(guests)
-in_machine 'kill -9 $(cat /tmp/agent.pid)' >/dev/null || fail "the agent cannot be killed"
-await "the next agent" 120 joins 2
+joined=$(grep -c 'agent joined' "$work/server.log")
+wish ""
+await "the next agent" 120 joins $((joined + 1))
 await "the first pod after it" 60 phase_is first Running
 [ "$(guests)" = "$before" ] || fail "the guests were $before, and are $(guests)"
 say "an agent that is killed leaves its guests running, and the next one has them"
@@ -278,12 +312,13 @@ policy 3 | apply
 await "a NIC that is blocked" 60 state_is Blocked
 state_is first || fail "the state does not name who holds the functions"
 [ "$(guests)" = "$before" ] || fail "a policy ended guests"
-bulkhead delete pod first $loser >/dev/null
-await "the end of first" 60 gone first
+delete $loser
 await "the end of $loser" 60 gone $loser
+kills_of_end
 await "three functions" 120 state_is ' 3/4 '
-[ "$(driver 0000:01:00.3)" = vfio-pci ] || fail "the third function is bound to $(driver 0000:01:00.3)"
+[ "$(driver ${nic%0}3)" = vfio-pci ] || fail "the third function is bound to $(driver ${nic%0}3)"
 say "a policy waits for the pods that have functions, and then goes through"
+check_lives
 
 ### A card is pulled out under its pod.
 cat <<'END' | apply
@@ -297,7 +332,7 @@ online 1
 pod other ecnf.io/lab | apply
 await "the card in its guest" 600 sees card
 await "the function in the other guest" 600 sees other
-[ "$(driver 0000:02:00.0)" = vfio-pci ] || fail "the card is bound to $(driver 0000:02:00.0)"
+[ "$(driver $card)" = vfio-pci ] || fail "the card is bound to $(driver $card)"
 qmp '{"execute":"device_del","arguments":{"id":"card"}}' | grep -q return || fail "device_del"
 await "the end of the pod with the card" 180 phase_is card Failed
 bulkhead get pod card -o json | grep -i '"reason"' || true
@@ -306,7 +341,8 @@ node_is_ready || fail "the node is not ready"
 say "a card that is pulled out fails its pod, and no other"
 
 ### Everything is given back.
-bulkhead delete pod card other >/dev/null
+delete card
+delete other
 await "the end of card" 60 gone card
 await "the end of other" 60 gone other
 [ -z "$(guests)" ] || fail "guests are left: $(guests)"

@@ -4,15 +4,17 @@
 image=$(ls "$kernel_dir"/boot/vmlinuz-* | sort -V | tail -n 1)
 version=${image##*/vmlinuz-}
 qemu=$(command -v qemu-system-x86_64)
+# The machine's own may be another one than that of the guests in it: LAB_QEMU=/opt/qemu/bin/qemu-system-x86_64 make lab
+outer_qemu=${LAB_QEMU:-$qemu}
 busybox=$(command -v busybox)
 if ldd "$busybox" >/dev/null 2>&1; then
   echo "$busybox is not static; run: apt-get install busybox-static" >&2
   exit 1
 fi
 
-# What a program needs beside itself, at the same places.
+# What a program needs beside itself, at the same places; nothing, if it is static.
 with_libraries() { # folder, program
-  ldd "$2" | grep -o '/[^ ]*' | while read -r library; do
+  { ldd "$2" 2>/dev/null | grep -o '/[^ ]*' || true; } | while read -r library; do
     mkdir -p "$1/$(dirname "$library")"
     cp -Lu "$library" "$1/$library"
   done
@@ -59,9 +61,18 @@ pack() { # folder, file
 }
 
 # An NVMe controller behind a root port of its own.
-controller() { # number, further properties
-  echo "-device pcie-root-port,id=rp$1,chassis=$1,slot=$1 -device nvme-subsys,id=ss$1,nqn=ss$1" \
+controller() { # number, further properties, and the bus of the root port if it is not the machine's own
+  echo "-device pcie-root-port,id=rp$1,chassis=$1,slot=$1${3:+,bus=$3} -device nvme-subsys,id=ss$1,nqn=ss$1" \
     "-device nvme,serial=lab$1,subsys=ss$1,bus=rp$1$2"
+}
+
+# Two NUMA nodes with a CPU and so much memory each; buses of the second one are behind "far".
+numa() { # MiB
+  local node
+  for node in 0 1; do
+    echo "-object memory-backend-ram,id=ram$node,size=$1M -numa node,nodeid=$node,cpus=$node,memdev=ram$node"
+  done
+  echo "-device pxb-pcie,id=far,bus=pcie.0,bus_nr=64,numa_node=1"
 }
 
 # An emulated machine with an IOMMU, without its size, disks and devices.

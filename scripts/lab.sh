@@ -9,14 +9,38 @@ set -euo pipefail
 lab=${1:?usage: scripts/lab.sh <bulkhead-lab> <kernel dir> [<work dir>]}
 kernel_dir=${2:?usage: scripts/lab.sh <bulkhead-lab> <kernel dir> [<work dir>]}
 work=${3:-$(mktemp -d)}
-limit=${LAB_SECONDS:-600}
-[ -n "${3:-}" ] || trap 'rm -rf "$work"' EXIT
+machine_pid=""
+cleanup() {
+  [ -z "$machine_pid" ] || kill -KILL "$machine_pid" 2>/dev/null || true
+  [ -n "${keep:-}" ] || rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+keep=${3:-}
+fail() {
+  echo "lab: FAILED: $*" >&2
+  tail -n 20 "$work/lab.log" "$work/qemu.log" >&2 || true
+  exit 1
+}
+# shellcheck source=scripts/await.sh
+. "$(dirname "$0")/await.sh"
 
 # shellcheck source=scripts/lab-machine.sh
 . "$(dirname "$0")/lab-machine.sh"
 
 rm -rf "$work/outer" "$work/inner"
-mkdir -p "$work"/outer/{bin,dev,proc,sys,tmp,lab,modules,usr/bin,usr/share/qemu,usr/share/seabios} "$work"/inner/{bin,dev,proc,sys}
+mkdir -p "$work"/outer/{bin,dev,proc,sys,tmp,lab,modules,usr/bin,usr/share/qemu,usr/share/seabios} "$work"/inner/{bin,dev,proc,sys,modules}
+
+# A network card with functions, where QEMU has a model of one and the kernel its driver.
+if ! "$outer_qemu" -device igb,help >/dev/null 2>&1; then
+  echo "lab: no igb in this QEMU ($("$outer_qemu" --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')): NIC part not run"
+  nic=()
+elif [ -z "$(find "$kernel_dir/lib/modules/$version" -name 'igb.ko*')" ]; then
+  echo "lab: no driver for igb in this kernel ($version; linux-image-amd64 has it): NIC part not run"
+  nic=()
+else
+  nic=(-device pcie-root-port,id=rp3,chassis=3,slot=3 -netdev user,id=net3 -device igb,bus=rp3,netdev=net3,romfile=)
+fi
 
 # The guest in the machine: it says which functions it sees, and ends.
 cp "$busybox" "$work/inner/bin/busybox"
@@ -26,10 +50,17 @@ cat >"$work/inner/init" <<'INNER'
 for function in /sys/bus/pci/devices/*; do
   echo "guest sees $(/bin/busybox cat $function/vendor):$(/bin/busybox cat $function/device) class $(/bin/busybox cat $function/class)"
 done
+for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module.ko; done
+for interface in /sys/class/net/*; do
+  [ ! -e $interface/device/driver ] ||
+    echo "guest's driver $(/bin/busybox basename $(/bin/busybox readlink $interface/device/driver)) has $(/bin/busybox cat $interface/address)"
+done
 echo "guest ends"
 /bin/busybox reboot -f
 INNER
 chmod 755 "$work/inner/init"
+with_modules "$work/inner/modules" ${nic:+igbvf}
+echo "$order" >"$work/inner/modules/order"
 pack "$work/inner" "$work/outer/lab/initrd"
 
 # The machine.
@@ -40,7 +71,8 @@ with_libraries "$work/outer" "$lab"
 with_programs "$work/outer" "$qemu"
 # A NIC in software that has functions, where the kernel has it (Debian's has not).
 simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
-with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim}
+with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim} \
+  ${nic:+dca i2c-algo-bit pps_core ptp igb} nvme-common nvme-core crc64 crc64-rocksoft t10-pi nvme
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh
 /bin/busybox mount -t proc none /proc
@@ -58,7 +90,20 @@ chmod 755 "$work/outer/init"
 pack "$work/outer" "$work/lab.gz"
 
 # shellcheck disable=SC2046
-timeout "$limit" "$qemu" "${machine[@]}" -smp 1 -m 1024 -initrd "$work/lab.gz" -append "$append" -serial stdio \
-  $(controller 1 ,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10) $(controller 2 "") \
-  </dev/null | tee "$work/lab.log"
-grep -q '^lab: ok' "$work/lab.log"
+"$outer_qemu" "${machine[@]}" -smp 1 -m 1024 -initrd "$work/lab.gz" -append "$append" -serial "file:$work/lab.log" \
+  $(controller 1 ,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10) $(controller 2 "") "${nic[@]}" \
+  </dev/null >"$work/qemu.log" 2>&1 &
+machine_pid=$!
+# It has so long from one word to the next.
+ended() { ! kill -0 "$machine_pid"; }
+said=0
+says_more() { ended || [ "$(wc -l <"$work/lab.log")" -gt "$said" ]; }
+until ended 2>/dev/null; do
+  await "the machine's next word" 300 says_more
+  now=$(wc -l <"$work/lab.log")
+  sed -n "$((said + 1)),${now}p" "$work/lab.log"
+  said=$now
+done
+tail -n "+$((said + 1))" "$work/lab.log"
+machine_pid=""
+grep -q '^lab: ok' "$work/lab.log" || fail "it does not say that all is well"

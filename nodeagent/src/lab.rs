@@ -24,6 +24,8 @@ use crate::boot::BootAssets;
 use crate::passthrough::Passthrough;
 use crate::vm::command::{Machinery, build};
 
+mod nic;
+
 const POD: ObjectId = ObjectId(7);
 const OTHER: ObjectId = ObjectId(8);
 /// The present boot, as notes name it.
@@ -251,7 +253,11 @@ async fn lab() -> Outcome {
     lab.agents_die_over_a_nic().await?;
     lab.what_cannot_be_reset_goes_to_nobody().await?;
     lab.what_is_pulled_out_holds_nobody_up().await?;
-    lab.a_guest_sees_it().await?;
+    let card = match nic::find() {
+        Some(nic) => Some(lab.a_nics_functions_are_told_things(nic).await?),
+        None => None,
+    };
+    lab.a_guest_sees_it(card).await?;
     said(
         "not done here: no network card in hardware (MTU, and what its own driver makes of MAC and VLAN), no IOMMU group of several functions, no KVM, no card that fails by itself",
     );
@@ -474,10 +480,11 @@ impl Lab {
         Ok(())
     }
 
-    /// A guest in this machine, by the agent's own command line, says which functions it sees.
-    async fn a_guest_sees_it(&self) -> Outcome {
+    /// A guest in this machine, by the agent's own command line, says which functions it sees; its driver has that of a network card.
+    async fn a_guest_sees_it(&self, card: Option<Bdf>) -> Outcome {
         let (agent, vf) = (self.agent()?, self.function(0)?);
-        let devices = agent.attach(POD, &[intent(&vf.to_string())]).await?;
+        let intents: Vec<_> = [vf].into_iter().chain(card).map(|one| intent(&one.to_string())).collect();
+        let devices = agent.attach(POD, &intents).await?;
         let boot = BootAssets {
             digest: String::new(),
             kernel: Path::new(PARTS).join("vmlinuz"),
@@ -515,6 +522,11 @@ impl Lab {
         let sees = text.lines().find(|line| line.contains("guest sees") && line.contains("class 0x0108"));
         let sees =
             sees.ok_or_else(|| format!("the guest ended with {ended} and saw no NVMe function:\n{text}"))?;
+        if card.is_some() {
+            let driver = text.lines().find(|line| line.contains("guest's driver igbvf"));
+            let driver = driver.ok_or_else(|| format!("the guest's driver has no network card:\n{text}"))?;
+            said(&format!("a network card in the guest: {}", driver.trim()));
+        }
         expect("what is sick", &agent.release(POD).await?, &vec![])?;
         said(&format!("{}, which is {vf} here; it was reset after the guest", sees.trim()));
         let left: BTreeMap<_, _> = std::fs::read_dir(self.data.join("devices"))

@@ -33,7 +33,7 @@ mod host;
 pub mod host_ports;
 pub mod image;
 mod kernel_watch;
-#[cfg(feature = "lab")]
+#[cfg(debug_assertions)]
 mod lab;
 mod logs;
 mod machine;
@@ -76,7 +76,7 @@ pub use confinement::parse_qemu_user;
 pub use error::AgentError;
 use error::At as _;
 pub use guard::run_guard;
-#[cfg(feature = "lab")]
+#[cfg(debug_assertions)]
 pub use lab::run_lab;
 pub use logs::LogLimits;
 pub use machine::MachineTree;

@@ -118,7 +118,7 @@ impl Passthrough {
     }
 
     /// [`Self::attach_to`] no network.
-    #[cfg(any(test, feature = "lab"))]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) async fn attach(
         &self,
         pod: ObjectId,

@@ -11,8 +11,8 @@ use std::io::{self, Write as _};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a test asks of this process: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth time,
-/// `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached. Several, with `;` between them.
+/// What a test asks of this process, with commas between: `die:<step>:<n>` ends it with SIGKILL when it reaches a step for the nth
+/// time, `full:<step>:<n>` lets that fail as on a full disk, `log:<file>` writes down what is reached.
 const VARIABLE: &str = "BULKHEAD_TEST_STEP";
 
 /// Makes the enum and the list of all from one table.
@@ -117,7 +117,7 @@ impl Wish {
     }
 
     fn parse_all(text: &str) -> Vec<Self> {
-        text.split(';').filter_map(Self::parse).collect()
+        text.split(',').filter_map(Self::parse).collect()
     }
 
     /// Whether the step fails; does not come back when the process is to end.

@@ -149,6 +149,16 @@ pub(crate) struct AgentArgs {
     /// How many files of a container's log are kept; the oldest goes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000), value_name = "FILES")]
     pub(crate) container_log_max_files: u32,
+    /// How long a guest may boot without a word, on its console or to the agent, before it is ended [default: what fits how guests
+    /// are run]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+    pub(crate) guest_boot_deadline_ms: Option<u64>,
+    /// How long a guest or its QEMU may answer nothing before it is ended [default: what fits how guests are run]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+    pub(crate) guest_silence_ms: Option<u64>,
+    /// How long a guest that failed waits for its next start, each time; for tests
+    #[arg(long, hide = true, value_name = "MS")]
+    pub(crate) guest_backoff_ms: Option<u64>,
     /// Drivers of the host whose devices pods may have, such as nouveau: they are unbound for a pod and bound again after
     /// it. Devices of other drivers are the host's own
     #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
@@ -284,6 +294,9 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
+        boot_deadline_ms: args.guest_boot_deadline_ms,
+        silence_ms: args.guest_silence_ms,
+        backoff_ms: args.guest_backoff_ms.map(|ms| (ms, ms)),
         take_devices_from: args.take_devices_from,
         sriov_devices: args.sriov_devices,
         log_limits: LogLimits {

@@ -208,7 +208,7 @@ impl Machine {
 
     fn spawn(&self, wish: Option<&str>) -> Child {
         let log = format!("log:{}", self.dir.path().join("reached").display());
-        let wishes = wish.map_or_else(|| log.clone(), |wish| format!("{log};{wish}"));
+        let wishes = wish.map_or_else(|| log.clone(), |wish| format!("{log},{wish}"));
         let path = std::env::var("PATH").unwrap_or_default();
         let settings = serde_json::to_string(&self.settings).expect("JSON");
         let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
