@@ -14,8 +14,12 @@ pub(crate) const NODE: ObjectId = ObjectId(1);
 pub(crate) const MIB: u64 = 1 << 20;
 
 pub(crate) fn config() -> AgentConfig {
-    let allocatable =
-        Resources { cpu_millis: 4000, memory_bytes: 1024 * MIB, ephemeral_storage_bytes: 1 << 40 };
+    let allocatable = Resources {
+        cpu_millis: 4000,
+        memory_bytes: 1024 * MIB,
+        ephemeral_storage_bytes: 1 << 40,
+        ..Resources::ZERO
+    };
     AgentConfig::new("node-1", allocatable, 10)
 }
 
