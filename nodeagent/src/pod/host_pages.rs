@@ -15,7 +15,7 @@ pub(super) fn free_of_node(numa_node: u32) -> HugePages {
 }
 
 /// Whether the machine has the huge pages that a guest takes. QEMU takes them a moment later: where somebody else was faster it
-/// ends with its own words, and the guest is tried again as after any other end.
+/// ends with words of its own, by which the pod names the pool as well.
 ///
 /// # Errors
 /// Which pool has too few.

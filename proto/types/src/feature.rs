@@ -4,8 +4,8 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object,
-    Pod, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
+    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NodeFacts,
+    NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.
@@ -269,13 +269,27 @@ fn any_attached(bindings: &[Binding]) -> bool {
     bindings.iter().any(|one| !one.networks.is_empty())
 }
 
-/// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
-fn status_level(status: &PodStatus) -> u32 {
-    let cpus = match status.cpus.get() {
+/// What an agent says of its node.
+fn facts_level(facts: &NodeFacts) -> u32 {
+    match (facts.has_huge_pages(), facts.cpus.get().is_some()) {
+        (true, _) => HUGE_PAGES_LEVEL,
+        (false, true) => NUMA_LEVEL,
+        (false, false) => 1,
+    }
+}
+
+/// The CPUs that a pod was given.
+fn cpus_level(cpus: Option<&PodCpus>) -> u32 {
+    match cpus {
         Some(cpus) if !cpus.huge_pages.is_none() => HUGE_PAGES_LEVEL,
         Some(_) => NUMA_LEVEL,
         None => 1,
-    };
+    }
+}
+
+/// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
+fn status_level(status: &PodStatus) -> u32 {
+    let cpus = cpus_level(status.cpus.get());
     let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
@@ -292,19 +306,11 @@ impl Command {
             Self::ReportImages { .. } => IMAGES_LEVEL,
             Self::ReportVolumeTasks { .. } => VOLUMES_LEVEL,
             Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
-            Self::RegisterNode { facts, .. } if facts.has_huge_pages() => HUGE_PAGES_LEVEL,
-            Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
-            Self::BindPods { bindings } | Self::BindPodGroup { bindings }
-                if bindings
-                    .iter()
-                    .any(|one| one.cpus.get().is_some_and(|cpus| !cpus.huge_pages.is_none())) =>
-            {
-                HUGE_PAGES_LEVEL
-            }
+            Self::RegisterNode { facts, .. } => facts_level(facts),
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }
                 if bindings.iter().any(|one| one.cpus.get().is_some()) =>
             {
-                NUMA_LEVEL
+                bindings.iter().map(|one| cpus_level(one.cpus.get())).max().unwrap_or(1)
             }
             Self::ReportPods { reports, .. } => {
                 reports.iter().map(|report| status_level(&report.status)).max().unwrap_or(1)

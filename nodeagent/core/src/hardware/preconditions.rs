@@ -252,7 +252,7 @@ impl Host<'_> {
             _ => (Outcome::Met, found),
         };
         let remedy = "for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in \
-                      /etc/sysctl.d keeps it); for hugepages-1Gi boot with hugepagesz=1G hugepages=N; then restart the agent";
+                      /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N";
         answer("huge-pages", Need::Speed, outcome, found, remedy)
     }
 
