@@ -21,8 +21,13 @@ use v1::queries_client::QueriesClient;
 /// How often a server that starts is asked, 50 ms apart.
 const STARTS_MAX: usize = 600;
 
-const ROOM: v1::Resources =
-    v1::Resources { cpu_millis: 4000, memory_bytes: 4 << 30, ephemeral_storage_bytes: 8 << 30 };
+const ROOM: v1::Resources = v1::Resources {
+    cpu_millis: 4000,
+    memory_bytes: 4 << 30,
+    ephemeral_storage_bytes: 8 << 30,
+    huge_pages: None,
+    pinned_memory_bytes: 0,
+};
 const POD: &str = "apiVersion: v1
 kind: Pod
 metadata: {name: p}

@@ -30,7 +30,7 @@ use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
 use crate::volumes::Volumes;
-use crate::{message, network, sysctl};
+use crate::{message, network, pages, sysctl};
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -278,6 +278,7 @@ impl Agent {
             streams: true,
             attach: true,
             grows_volumes: true,
+            huge_pages: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -303,6 +304,7 @@ impl Agent {
         let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
         let sysctls = sysctl::set_all(&config.sysctls);
+        let pages = pages::set_aside(&config);
         let volumes = self.volumes.configure(&config).and_then(|()| message::mount());
         let usage_interval_ms =
             if config.usage_interval_ms == 0 { USAGE_INTERVAL_MS } else { config.usage_interval_ms };
@@ -311,6 +313,7 @@ impl Agent {
             .err()
             .or(network.as_ref().err())
             .or(sysctls.as_ref().err())
+            .or(pages.as_ref().err())
             .or(volumes.as_ref().err())
             .map(|error| format!("{error:#}"));
         let all = config.init_containers.iter().chain(&config.containers);

@@ -9,6 +9,7 @@ use bulkhead_guest_protocol::host::ContainerConfig;
 const ROOT: &str = "/sys/fs/cgroup";
 const POD: &str = "/sys/fs/cgroup/pod";
 const CONTROLLERS: &str = "+cpu +memory +pids";
+const HUGE_PAGES_CONTROLLER: &str = "+hugetlb";
 
 /// Length of the period that a CPU limit refers to (the kernel's default).
 const CPU_PERIOD_USEC: u64 = 100_000;
@@ -40,6 +41,12 @@ impl Cgroup {
         fs::write(format!("{ROOT}/cgroup.subtree_control"), CONTROLLERS)?;
         fs::create_dir_all(POD)?;
         fs::write(format!("{POD}/cgroup.subtree_control"), CONTROLLERS)?;
+        // Kernels may be built without it; then all containers share the pod's pages.
+        let of_pages = fs::write(format!("{ROOT}/cgroup.subtree_control"), HUGE_PAGES_CONTROLLER)
+            .and_then(|()| fs::write(format!("{POD}/cgroup.subtree_control"), HUGE_PAGES_CONTROLLER));
+        if let Err(error) = of_pages {
+            eprintln!("bulkhead-guest: huge pages of containers are not limited: {error}");
+        }
         Ok(Self { path: POD.into() })
     }
 
@@ -52,6 +59,14 @@ impl Cgroup {
         cgroup.write("memory.oom.group", "1")?;
         if config.memory_bytes > 0 {
             cgroup.write("memory.max", &config.memory_bytes.to_string())?;
+        }
+        for (file, bytes) in
+            [("hugetlb.2MB.max", config.two_mib_pages_bytes), ("hugetlb.1GB.max", config.one_gib_pages_bytes)]
+        {
+            // A container that asks for none gets none (Kubernetes' rule).
+            if cgroup.path.join(file).exists() {
+                cgroup.write(file, &bytes.to_string())?;
+            }
         }
         cgroup.write("cpu.weight", &weight(config.cpu_request_millis).to_string())?;
         if config.cpu_millis > 0 {

@@ -25,6 +25,7 @@ mod logs;
 mod message;
 mod mounts;
 mod network;
+mod pages;
 mod request;
 mod sandbox;
 mod seccomp;

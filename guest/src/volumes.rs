@@ -121,6 +121,12 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
             mount_at("tmpfs", target, flags, &format!("mode=0777,size={}", volume.size_bytes))?;
         }
         VolumeKind::Memory => mount_at("tmpfs", target, flags, "mode=0777")?,
+        VolumeKind::HugePages => {
+            let size =
+                if volume.size_bytes > 0 { format!(",size={}", volume.size_bytes) } else { String::new() };
+            let options = format!("mode=0777,pagesize={}{size}", volume.page_bytes);
+            mount_at("hugetlbfs", target, flags, &options)?;
+        }
         VolumeKind::Disk | VolumeKind::Unspecified => {
             let disk = find_disk(&volume.disk_serial)?;
             fs::create_dir_all(&path)?;

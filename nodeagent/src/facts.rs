@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_nodeagent_core::hardware::{cpu_topology, discover, has_devices, missing_for_devices};
+use bulkhead_nodeagent_core::hardware::{
+    HUGE_PAGE_POOLS, cpu_topology, discover, has_devices, huge_pages, missing_for_devices,
+};
 use bulkhead_types::{
-    CpuTopology, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES, LABEL_NETWORKS,
-    NodeFacts, Rare, Resources, StringMap,
+    CpuTopology, HugePages, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES,
+    LABEL_NETWORKS, NodeFacts, Rare, Resources, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -35,12 +37,18 @@ pub(crate) fn boot_id() -> String {
 
 /// Finds out everything, and applies what the configuration says instead.
 pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelerator) -> NodeFacts {
+    let tree = MachineTree::new("/");
+    let pages = huge_pages(&tree, HUGE_PAGE_POOLS);
     let found = Resources {
         cpu_millis: std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1000,
         memory_bytes: memory_bytes(),
         ephemeral_storage_bytes: disk_bytes(&config.data_dir),
+        huge_pages: pages,
+        pinned_memory_bytes: 0,
     };
     let host_memory = (found.memory_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
+    // What is set aside is nobody's ordinary memory any more (Kubernetes' rule).
+    let real_memory = found.memory_bytes.saturating_sub(host_memory).saturating_sub(pages.total_bytes());
     let (cpus, problem) = cpus(config);
     let reserved = cpus.as_ref().map_or(0, |cpus| u64::from(cpus.reserved.len()) * 1000);
     // What guests of the pool hold is no pod's until one has it; then another is booted.
@@ -48,14 +56,14 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         config.vm_pool.map_or(0, |pool| u64::from(pool.guests).saturating_mul(pool.size.memory_bytes));
     let allocatable = Resources {
         cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis.saturating_sub(reserved)),
-        memory_bytes: config
-            .memory_bytes
-            .unwrap_or(found.memory_bytes.saturating_sub(host_memory))
-            .saturating_sub(pooled),
+        memory_bytes: config.memory_bytes.unwrap_or(real_memory).saturating_sub(pooled),
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
+        huge_pages: pages,
+        // Whatever an operator says that pods may have: no more than that is there to be pinned.
+        pinned_memory_bytes: real_memory.saturating_sub(pooled),
     };
-    let obstacles = obstacles_to_devices(&MachineTree::new("/"));
+    let obstacles = obstacles_to_devices(&tree);
     NodeFacts {
         capacity: found.max(allocatable),
         allocatable,
@@ -78,6 +86,34 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         labels: labels(config, obstacles.is_ready),
         // Pods may reserve no more than there is, or the pools would not be enough for them.
         cpus: Rare::from(cpus.filter(|cpus| allocatable.cpu_millis <= u64::from(cpus.cpus().len()) * 1000)),
+    }
+}
+
+/// The huge pages that the machine has set aside now.
+pub(crate) fn huge_pages_now() -> HugePages {
+    huge_pages(&MachineTree::new("/"), HUGE_PAGE_POOLS)
+}
+
+/// What is told once the machine has other huge pages than were told: what is set aside more is no ordinary memory any more, and
+/// the other way round; but what an operator said of memory stays.
+pub(crate) fn follow_huge_pages(facts: &mut NodeFacts, pages: HugePages, memory_is_said: bool) {
+    let (before, now) = (facts.allocatable.huge_pages.total_bytes(), pages.total_bytes());
+    let follow = |memory: u64| memory.saturating_add(before).saturating_sub(now);
+    facts.allocatable.pinned_memory_bytes = follow(facts.allocatable.pinned_memory_bytes);
+    if !memory_is_said {
+        facts.allocatable.memory_bytes = follow(facts.allocatable.memory_bytes);
+    }
+    facts.allocatable.huge_pages = pages;
+    facts.capacity.huge_pages = pages;
+    facts.capacity = facts.capacity.max(facts.allocatable);
+    if let (Some(told), Some(found)) = (facts.cpus.get(), topology()) {
+        let mut told = told.clone();
+        for node in &mut told.numa_nodes {
+            if let Some(found) = found.numa_nodes.iter().find(|one| one.id == node.id) {
+                (node.memory_bytes, node.huge_pages) = (found.memory_bytes, found.huge_pages);
+            }
+        }
+        facts.cpus = Rare::some(told);
     }
 }
 
@@ -179,5 +215,27 @@ mod tests {
         assert_eq!((overridden.allocatable.cpu_millis, overridden.allocatable.memory_bytes), (6_400_000, 5));
         assert!(overridden.cpus.get().is_none());
         assert!(overridden.allocatable.fits_in(overridden.capacity));
+    }
+
+    #[test]
+    fn memory_follows_the_pools() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = AgentConfig::new("n", vec![], dir.path());
+        let found = gather(&config, "h:1", &Accelerator::tcg(None));
+        let check = |memory_is_said: bool, less: u64| {
+            let mut facts = found.clone();
+            let mut pages = facts.allocatable.huge_pages;
+            pages.two_mib_bytes += 64 << 20;
+            follow_huge_pages(&mut facts, pages, memory_is_said);
+            let (before, now) = (found.allocatable, facts.allocatable);
+            assert_eq!(now.huge_pages, pages);
+            assert_eq!(before.memory_bytes - now.memory_bytes, less);
+            assert_eq!(before.pinned_memory_bytes - now.pinned_memory_bytes, 64 << 20);
+            assert!(now.fits_in(facts.capacity), "{facts:?}");
+            follow_huge_pages(&mut facts, found.allocatable.huge_pages, memory_is_said);
+            assert_eq!(facts.allocatable, found.allocatable, "and back");
+        };
+        check(false, 64 << 20);
+        check(true, 0);
     }
 }

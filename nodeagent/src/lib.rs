@@ -173,6 +173,7 @@ pub async fn run_on(
     let agent = Agent::new(core);
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
+    let facts = (facts, config.memory_bytes.is_some());
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();

@@ -127,7 +127,12 @@ mod tests {
     #[tokio::test]
     async fn a_qemu_that_cannot_is_a_warning_and_guests_are_bound_nowhere() {
         let topology = CpuTopology {
-            numa_nodes: vec![bulkhead_types::NumaNode { id: 0, memory_bytes: 1, cores: Vec::new() }],
+            numa_nodes: vec![bulkhead_types::NumaNode {
+                id: 0,
+                memory_bytes: 1,
+                huge_pages: bulkhead_types::HugePages::NONE,
+                cores: Vec::new(),
+            }],
             ..CpuTopology::default()
         };
         let (numa, problem) = Numa::find_out(Some(topology), Path::new("/bin/false"), true).await;

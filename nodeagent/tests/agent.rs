@@ -9,6 +9,9 @@ mod faults;
 #[path = "support/layout.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod layout;
+#[path = "support/pages.rs"]
+#[allow(unreachable_pub, reason = "a module of a test")]
+mod pages;
 #[path = "support/placed.rs"]
 #[allow(unreachable_pub, reason = "a module of a test")]
 mod placed;
@@ -374,7 +377,8 @@ fn with_a_terminal(mut pod: PodIntent) -> PodIntent {
     };
     let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
     let mut spec = PodSpec::clone(&pod.spec);
-    let source = VolumeSource::EmptyDir { memory: true, size_limit_bytes: Some(1 << 20) };
+    let source =
+        VolumeSource::EmptyDir { memory: true, size_limit_bytes: Some(1 << 20), huge_pages: Rare::NONE };
     let volumes = vec![Volume { name: "logs".into(), source }];
     spec.options =
         Rare::some(PodOptions { security: Rare::some(security), volumes, ..PodOptions::default() });
@@ -609,4 +613,47 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     assert!(!node.guests().contains(&waiting[0]));
     node.stop().await;
     assert_eq!(node.guests(), Vec::<i32>::new(), "nothing is left");
+}
+
+/// Allocates all pages but four of its volume, and says how many there are.
+const PAGED: &str = "\
+/bin/busybox grep HugePages_Total /proc/meminfo
+/bin/busybox fallocate -l 58720256 /pages/file && echo written
+/bin/busybox grep HugePages_Free /proc/meminfo
+/bin/busybox grep /pages /proc/mounts
+/bin/busybox fallocate -l 134217728 /pages/more || echo no more";
+
+/// Pages of the machine's pool become the guest's, once nobody else uses them, and are given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_huge_pages_of_the_host_in_its_guest() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let Some(_pool) = pages::Pool::set_aside(64) else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    let job = pages::with_pages(pod(11, PAGED, RestartPolicy::Never), 32);
+    let before = pages::free();
+    let held = pages::hold(before - 31);
+    server.intend(vec![job.clone()]);
+    node.start();
+    let waits = |report: &bulkhead_types::PodReport| report.status.reason == "HugePagesNotAllocated";
+    let waiting = server.report(11, "too few huge pages", waits).await;
+    let text = "the guest takes 32 pages of 2Mi, and the machine's pool hugepages-2Mi has 31 left";
+    assert!(waiting.status.message.contains(text), "{waiting:?}");
+    let told = server.facts().allocatable.huge_pages.two_mib_bytes;
+    assert!(told >= 64 << 21, "{told}");
+    // Nothing is left of the guest that was not started, and nobody else uses the pages any more.
+    assert_eq!((node.guests(), pages::free()), (Vec::new(), 31));
+    drop(held);
+    let ended = server.report(11, "the end", |report| report.status.phase.is_terminal()).await;
+    let text = logs(&server.facts().address, 11, None).await.expect("logs");
+    assert_eq!(ended.status.phase, PodPhase::Succeeded, "{ended:?} {text}");
+    let lines: Vec<String> =
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in ["HugePages_Total: 32", "written", "HugePages_Free: 4", "no more"] {
+        assert!(lines.iter().any(|line| line == expected), "{expected:?} is not in {text}");
+    }
+    assert!(text.contains("hugetlbfs") && text.contains("pagesize=2M"), "{text}");
+    server.intend(vec![]);
+    node.stop().await;
+    assert_eq!((node.guests(), pages::free()), (Vec::new(), before), "the pages are given back");
 }

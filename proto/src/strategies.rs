@@ -146,7 +146,10 @@ record!(/// Any managers.
 record!(/// Any amounts.
 resources: Resources {
     cpu_millis: any::<u64>(), memory_bytes: any::<u64>(), ephemeral_storage_bytes: any::<u64>(),
+    huge_pages: huge_pages(), pinned_memory_bytes: any::<u64>(),
 });
+record!(/// Any huge pages.
+    huge_pages: HugePages { two_mib_bytes: any::<u64>(), one_gib_bytes: any::<u64>() });
 record!(/// Any requirement.
 label_requirement: LabelRequirement {
     key: small(),

@@ -169,6 +169,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::elastic_quota_objects(),
         fixtures::cpu_objects(),
         fixtures::snapshot_objects(),
+        fixtures::page_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

@@ -154,6 +154,16 @@ impl World {
             cpu_millis: options.cpu_millis,
             memory_bytes: options.memory_mib * MIB,
             ephemeral_storage_bytes: 1 << 40,
+            huge_pages: bulkhead_types::HugePages {
+                two_mib_bytes: options.huge_pages_mib * MIB,
+                one_gib_bytes: 0,
+            },
+            // Some operators tell of more memory than there is.
+            pinned_memory_bytes: if options.huge_pages_mib > 0 && number.is_multiple_of(3) {
+                options.memory_mib * MIB / 2
+            } else {
+                0
+            },
         };
         let host = AgentHost {
             number,

@@ -1,6 +1,6 @@
 //! The processors of simulated nodes, and on which of them guests really are.
 
-use bulkhead_types::{CpuCore, CpuSet, CpuTopology, NumaNode, NumaPolicy, ObjectId, Resources};
+use bulkhead_types::{CpuCore, CpuSet, CpuTopology, HugePages, NumaNode, NumaPolicy, ObjectId, Resources};
 
 use crate::invariants::cpus;
 use crate::world::World;
@@ -23,7 +23,9 @@ pub(crate) fn topology(agent: u32, numa_nodes: u32, has: Resources) -> Option<Cp
         let core =
             |(core, cpus): (u32, &[u32])| CpuCore { package: id, core, cpus: cpus.iter().copied().collect() };
         let cores = (0..).zip(cpus.chunks(THREADS as usize)).map(core).collect();
-        NumaNode { id, memory_bytes: has.memory_bytes / u64::from(numa_nodes), cores }
+        let part = |bytes: u64| bytes / u64::from(numa_nodes);
+        let huge_pages = has.huge_pages.zip(HugePages::NONE, |bytes, _| part(bytes) >> 21 << 21);
+        NumaNode { id, memory_bytes: part(has.memory_bytes), huge_pages, cores }
     };
     let (_, policy) = NumaPolicy::NAMES[agent as usize % NumaPolicy::NAMES.len()];
     let reserved: CpuSet = (0..1).filter(|_| agent.is_multiple_of(3)).collect();

@@ -239,6 +239,9 @@ pub struct NodeOptions {
     /// Whether agents tell of images.
     #[serde(default)]
     pub tells_images: bool,
+    /// Huge pages of 2 MiB of a node, in MiB; agents that have some tell of memory that may be pinned.
+    #[serde(default)]
+    pub huge_pages_mib: u64,
 }
 
 /// What clients do.
@@ -280,6 +283,9 @@ pub struct WorkloadOptions {
     /// Pods and templates that want CPUs for themselves.
     #[serde(default)]
     pub cpus_permille: u64,
+    /// Pods and templates that ask for huge pages, or want their guests' memory to be of them.
+    #[serde(default)]
+    pub huge_pages_permille: u64,
     /// Pods and templates that publish ports of their nodes.
     #[serde(default)]
     pub ports_permille: u64,
@@ -394,6 +400,7 @@ impl Options {
         options.node.tells_images = *Rng::child(seed, "images", 0).pick(&[false, false, true]);
         options.workload.volumes_permille = *Rng::child(seed, "volumes", 0).pick(&[0, 0, 0, 100, 300]);
         options.workload.ports_permille = *Rng::child(seed, "ports", 0).pick(&[0, 0, 0, 100, 300]);
+        options.draw_huge_pages(&mut Rng::child(seed, "huge pages", 0));
         options.bound_snapshots();
         match options.beyond {
             Some(Beyond::Drift) => options.faults.clock_drift = options.faults.clock_drift.max(3),
@@ -429,6 +436,14 @@ impl Options {
         self.node.numa_nodes = *rng.pick(&[0, 0, 0, 1, 2]);
         if self.node.numa_nodes > 0 {
             self.workload.cpus_permille = *rng.pick(&[200, 500]);
+        }
+    }
+
+    /// In some runs nodes have huge pages, never enough of them.
+    fn draw_huge_pages(&mut self, rng: &mut Rng) {
+        self.node.huge_pages_mib = *rng.pick(&[0, 0, 0, 256, 1024]);
+        if self.node.huge_pages_mib > 0 {
+            self.workload.huge_pages_permille = *rng.pick(&[150, 400]);
         }
     }
 
@@ -663,6 +678,7 @@ impl NodeOptions {
             functions: 0,
             numa_nodes: 0,
             tells_images: false,
+            huge_pages_mib: 0,
         }
     }
 }
@@ -684,6 +700,7 @@ impl WorkloadOptions {
             networks_permille: 0,
             ports_permille: 0,
             cpus_permille: 0,
+            huge_pages_permille: 0,
             queues_permille: 0,
             scoring_permille: 0,
             pools_permille: 0,

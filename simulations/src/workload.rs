@@ -4,6 +4,7 @@ mod autoscalers;
 mod cpus;
 mod devices;
 mod elastic;
+mod huge_pages;
 mod jobs;
 mod networks;
 mod node_pools;
@@ -157,6 +158,7 @@ impl Workload {
             (options.devices_permille > 0).then(|| devices::level(state)),
             (options.cpus_permille > 0).then(|| cpus::level(state)),
             (options.ports_permille > 0).then(|| ports::level(state)),
+            (options.huge_pages_permille > 0).then(|| huge_pages::level(state)),
         ];
         if let Some(first) = levels.into_iter().flatten().flatten().next() {
             return Some(first);
@@ -250,6 +252,9 @@ impl Workload {
         if self.publishes(rng) {
             ports::publish(rng, &mut template.spec);
         }
+        if self.wants_huge_pages(rng) {
+            huge_pages::ask(rng, &mut template.annotations, &mut template.spec);
+        }
         let spec = DeploymentSpec {
             replicas: self.replicas(rng),
             selector: LabelSelector { match_labels: app, match_expressions: Vec::new() },
@@ -285,6 +290,9 @@ impl Workload {
         if self.publishes(rng) {
             ports::publish(rng, &mut spec);
         }
+        if self.wants_huge_pages(rng) {
+            huge_pages::ask(rng, &mut meta.annotations, &mut spec);
+        }
         if self.options.devices_permille > 0 {
             devices::choose(rng, &mut meta.annotations, self.agents);
         }
@@ -294,6 +302,11 @@ impl Workload {
     /// In some runs some pods publish ports of their nodes.
     fn publishes(&self, rng: &mut Rng) -> bool {
         self.options.ports_permille > 0 && rng.chance(self.options.ports_permille)
+    }
+
+    /// In some runs some pods ask for huge pages.
+    fn wants_huge_pages(&self, rng: &mut Rng) -> bool {
+        self.options.huge_pages_permille > 0 && rng.chance(self.options.huge_pages_permille)
     }
 
     /// In some runs some pods want CPUs for themselves.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bulkhead_proto::v1;
-use bulkhead_types::{Resources, parse_millis, parse_units};
+use bulkhead_types::{HugePages, Resources, parse_millis, parse_units};
 use clap::Args;
 
 use super::{Context, apply, change, label, taint};
@@ -77,6 +77,8 @@ fn request(args: WhatIfArgs, context: &Context) -> Result<v1::WhatIfRequest, Fai
         memory_bytes,
         // Disks of new nodes are not what such a question is about.
         ephemeral_storage_bytes: u64::MAX >> 2,
+        huge_pages: HugePages::NONE,
+        pinned_memory_bytes: 0,
     });
     if args.add_nodes.is_some() && args.like.is_none() && allocatable.is_none() {
         return Err(Failure::usage("--add-nodes needs --like NODE, or --cpu and --memory"));

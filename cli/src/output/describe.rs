@@ -25,7 +25,7 @@ use bulkhead_controlplane_core::devices::NodeDevices;
 use bulkhead_proto::v1;
 use bulkhead_types::{
     Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus,
-    Deployment, DeploymentStrategy, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet,
+    Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet,
     ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
@@ -230,12 +230,14 @@ fn objects(
 }
 
 fn resources(amounts: Resources) -> String {
-    format!(
+    let plain = format!(
         "cpu {}, memory {}, ephemeral-storage {}",
         format_millis(amounts.cpu_millis),
         format_bytes(amounts.memory_bytes),
         format_bytes(amounts.ephemeral_storage_bytes)
-    )
+    );
+    let pages = amounts.huge_pages.sizes();
+    pages.fold(plain, |text, (size, bytes)| format!("{text}, {} {}", size.resource(), format_bytes(bytes)))
 }
 
 fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
@@ -258,6 +260,14 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
         _ => None,
     });
     page.line("Reserved", resources(used.fold(Resources::ZERO, Resources::plus)));
+    let pinned = pods.iter().filter_map(|o| match o {
+        Object::Pod(pod) if !pod.status.phase.is_terminal() => Some(pod.spec.pinned_memory_bytes()),
+        _ => None,
+    });
+    match pinned.fold(0u64, u64::saturating_add) {
+        0 => {}
+        bytes => page.line("Pinned memory", format_bytes(bytes)),
+    }
     cpus::node(page, node, pods);
     let images = status.images.get().into_iter().flat_map(|images| &images.images);
     let shown = images.map(|image| {
@@ -305,6 +315,15 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     }
     page.line("Guest restarts", status.sandbox_restarts.to_string());
     page.line("Reserves", resources(spec.scheduling_request()));
+    let how = spec.guest_memory();
+    let of = if how.huge_pages { "all of huge pages" } else { "ordinary" };
+    match how {
+        GuestMemory { pinned: true, .. } => {
+            page.line("Guest memory", format!("pinned ({}), {of}", format_bytes(spec.pinned_memory_bytes())));
+        }
+        GuestMemory { huge_pages: true, .. } => page.line("Guest memory", of.to_owned()),
+        _ => {}
+    }
     page.line("Restart policy", format!("{:?}", spec.restart_policy));
     page.line("Grace", short(spec.termination_grace_ms / 1000));
     if !spec.node_selector.is_empty() {

@@ -54,7 +54,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
         confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
-        huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+        huge-pages: for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N
         vfio: modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
@@ -77,7 +77,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
         confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
-        huge-pages: boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+        huge-pages: for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
         0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -

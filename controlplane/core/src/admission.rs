@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ANNOTATION_NODE_SELECTOR, ANNOTATION_TOLERATIONS_WHITELIST, Container, Kind, LimitType, Name,
-    NamespaceDefaults, Pod, PodOptions, PodSpec, Profile, ProfileEffect, ProfileRule, Rare, Rejection,
-    RejectionCode, RequestFromLimit, ResourceRequirements, SCORING_LEVEL, Shared, StringMap, UpdateMode,
+    ANNOTATION_NODE_SELECTOR, ANNOTATION_TOLERATIONS_WHITELIST, Container, GuestMemory, Kind, LimitType,
+    Name, NamespaceDefaults, PINNED_MEMORY_LEVEL, Pod, PodOptions, PodSpec, Profile, ProfileEffect,
+    ProfileRule, Rare, Rejection, RejectionCode, RequestFromLimit, ResourceRequirements, SCORING_LEVEL,
+    Shared, StringMap, UpdateMode,
 };
 use smol_str::SmolStr;
 
@@ -21,6 +22,7 @@ use crate::vertical::{Resized, fit, workload_of};
 pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
     let defaults = namespace_defaults(state, pod);
     if defaults.is_none()
+        && !says_of_memory(state, pod)
         && state.profiles.is_empty()
         && state.vertical_pod_autoscalers.is_empty()
         && state.limit_ranges.is_empty()
@@ -30,12 +32,38 @@ pub(crate) fn admit(state: &State, pod: &Arc<Pod>) -> Arc<Pod> {
     let admitted = with_profiles(state, Pod::clone(pod));
     let admitted = defaults.iter().fold(admitted, with_namespace);
     let admitted = with_limit_defaults(state, admitted);
-    let mut admitted = with_recommendation(state, admitted);
+    let admitted = with_recommendation(state, admitted);
+    let mut admitted = with_guest_memory(state, admitted);
     if admitted == **pod {
         return Arc::clone(pod);
     }
     share_with_sibling(state, &mut admitted);
     Arc::new(admitted)
+}
+
+/// How the memory of a pod's guest is to be had: pinned where it has devices of the host, of huge pages where it says so. Below
+/// that level nothing is said of it.
+fn guest_memory(state: &State, pod: &Pod) -> Option<GuestMemory> {
+    // Networks are attached by devices as well.
+    (state.feature_level() >= PINNED_MEMORY_LEVEL)
+        .then(|| GuestMemory::of(&pod.meta.annotations, pod.spec.asks_for_devices()))
+}
+
+/// Whether a pod comes with something else than it is to say of its guest's memory.
+fn says_of_memory(state: &State, pod: &Pod) -> bool {
+    guest_memory(state, pod).is_some_and(|how| how != pod.spec.guest_memory())
+}
+
+/// Says of a pod how the memory of its guest is had, whatever who made it said of that.
+fn with_guest_memory(state: &State, mut pod: Pod) -> Pod {
+    if let Some(how) = guest_memory(state, &pod).filter(|how| *how != pod.spec.guest_memory()) {
+        let mut spec = PodSpec::clone(&pod.spec);
+        let options = spec.options.get().cloned().unwrap_or_default();
+        spec.options =
+            Rare::unless_default(PodOptions { guest_memory: Rare::unless_default(how), ..options });
+        pod.spec = Shared::new(spec);
+    }
+    pod
 }
 
 /// What a pod's namespace says about where its pods go, if it does. From before that level annotations may be malformed: then

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    CompletionMode, DeviceShare, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase, PublishedPort,
+    CompletionMode, Container, DeviceShare, HugePages, Job, Kind, Object, ObjectId, ObjectRef, Pod, PodPhase,
+    PublishedPort,
 };
 
 use smol_str::SmolStr;
@@ -89,6 +90,15 @@ pub enum Violation {
         /// Which NUMA node.
         numa_node: u32,
     },
+    /// Pods that are on one NUMA node alone reserve more huge pages than it has.
+    NumaHugePages {
+        /// On which node.
+        node: ObjectId,
+        /// Which NUMA node.
+        numa_node: u32,
+    },
+    /// Guests have more memory pinned than their node has for pods, or one has more than its pod reserves.
+    PinnedMemory(ObjectId),
     /// What networks there are, or which addresses pods have, is kept wrongly.
     NetworkIndex,
     /// Two pods have one address, or one has an address of a network without it being known.
@@ -139,6 +149,7 @@ pub fn check(state: &State) -> Vec<Violation> {
         violations.push(Violation::CpuLedger);
     }
     check_cpus(state, &mut violations);
+    violations.extend(pinned_too_much(state).into_iter().map(Violation::PinnedMemory));
     if state.ports != state.ports_from_scratch() {
         violations.push(Violation::PortLedger);
     }
@@ -189,7 +200,7 @@ fn check_devices(state: &State, violations: &mut Vec<Violation>) {
 /// memory fits each NUMA node.
 fn check_cpus(state: &State, violations: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
-    let mut memory = BTreeMap::<(ObjectId, u32), u64>::new();
+    let mut memory = BTreeMap::<(ObjectId, u32), (u64, HugePages)>::new();
     for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
         let (Some(node), Some(given)) = (pod.node, pod.cpus()) else { continue };
         let limit = pod.spec.guest_size().cpu_millis;
@@ -198,16 +209,43 @@ fn check_cpus(state: &State, violations: &mut Vec<Violation>) {
             violations.push(Violation::CpuHeldTwice { node, pod: pod.meta.id });
         }
         if let [numa_node] = given.numa_nodes[..] {
-            *memory.entry((node, numa_node)).or_default() += given.memory_bytes;
+            let (bytes, pages) = memory.entry((node, numa_node)).or_default();
+            *bytes += given.memory_bytes;
+            *pages = pages.zip(given.huge_pages, u64::saturating_add);
         }
     }
-    for ((id, numa_node), held) in memory {
+    for ((id, numa_node), (held, pages)) in memory {
         let topology = state.nodes().get(id).and_then(|node| node.status.facts.cpus.get());
         let has = topology.into_iter().flat_map(|one| &one.numa_nodes).find(|one| one.id == numa_node);
         if has.is_some_and(|one| held > one.memory_bytes) {
             violations.push(Violation::NumaMemory { node: id, numa_node });
         }
+        if has.is_some_and(|one| !pages.fits_in(one.huge_pages)) {
+            violations.push(Violation::NumaHugePages { node: id, numa_node });
+        }
     }
+}
+
+/// Nodes on which guests have more memory pinned than there is for pods: asked of what each container may use, without what
+/// the ledger counts.
+fn pinned_too_much(state: &State) -> BTreeSet<ObjectId> {
+    let mut pinned = BTreeMap::<ObjectId, u64>::new();
+    for pod in state.pods().iter().filter(|pod| !pod.status.phase.is_terminal()) {
+        let (Some(node), true) = (pod.node, pod.spec.guest_memory().pinned) else { continue };
+        if pod.spec.guest_memory().huge_pages {
+            continue;
+        }
+        // Of containers that run beside each other each may use its limit; the overhead of a guest is 64 MiB at least.
+        let most = |one: &Container| one.limits.memory_bytes.or(one.requests.memory_bytes).unwrap_or(0);
+        let bytes = pod.spec.containers.iter().map(most).sum::<u64>() + (64 << 20);
+        *pinned.entry(node).or_default() += bytes + bytes / 256;
+    }
+    let has = |id: ObjectId| state.nodes().get(id).map(|node| node.status.facts.allocatable.pinnable_bytes());
+    pinned
+        .into_iter()
+        .filter(|(id, bytes)| has(*id).is_some_and(|has| *bytes > has))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// Asked of the pods alone, without the ledger's code: no two pods of a node publish the same port.

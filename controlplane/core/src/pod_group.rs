@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    GROUP_PREEMPTION_LEVEL, Measure, Node, NodePhase, ObjectId, POD_GROUP_LEVEL, POD_GROUP_PODS_MAX, Pod,
-    PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL,
+    GROUP_PREEMPTION_LEVEL, HugePageSize, Measure, Node, NodePhase, ObjectId, POD_GROUP_LEVEL,
+    POD_GROUP_PODS_MAX, Pod, PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -343,6 +343,12 @@ impl Free {
                 left(has.ephemeral_storage_bytes, used.requests.ephemeral_storage_bytes);
             free.pods += left(node.status.facts.pods_max.into(), used.pods.into());
             let counts = state.node_devices(node.meta.id).map(|devices| devices.counts()).unwrap_or_default();
+            for size in HugePageSize::ALL {
+                let left = left(has.huge_pages.of(size), used.requests.huge_pages.of(size));
+                if left > 0 {
+                    *free.extended.entry(size.resource().into()).or_insert(0) += left;
+                }
+            }
             for (resource, count) in counts {
                 *free.extended.entry(resource).or_insert(0) += left(count.allocatable, count.allocated);
             }

@@ -84,7 +84,8 @@ fn namespace(text: &str) -> Object {
 }
 
 fn facts(cpu_millis: u64) -> NodeFacts {
-    let all = Resources { cpu_millis, memory_bytes: 8 * GIB, ephemeral_storage_bytes: GIB };
+    let all =
+        Resources { cpu_millis, memory_bytes: 8 * GIB, ephemeral_storage_bytes: GIB, ..Resources::ZERO };
     NodeFacts { capacity: all, allocatable: all, pods_max: 10, ..NodeFacts::default() }
 }
 

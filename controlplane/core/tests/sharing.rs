@@ -69,7 +69,12 @@ fn three_pods() -> Machine {
     submit(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(7), members });
     let meta = ObjectMeta::new(None, Name::new(NAMESPACE).unwrap());
     submit(&mut machine, Command::Create(Object::Namespace(Arc::new(bulkhead_types::Namespace { meta }))));
-    let all = Resources { cpu_millis: 4000, memory_bytes: 8 << 30, ephemeral_storage_bytes: 8 << 30 };
+    let all = Resources {
+        cpu_millis: 4000,
+        memory_bytes: 8 << 30,
+        ephemeral_storage_bytes: 8 << 30,
+        ..Resources::ZERO
+    };
     let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 10, ..NodeFacts::default() };
     submit(&mut machine, Command::RegisterNode { name: Name::new("a").unwrap(), facts });
     submit(&mut machine, Command::Create(replica_set()));

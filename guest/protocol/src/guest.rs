@@ -90,6 +90,9 @@ pub struct Hello {
     /// It knows how to attach, and to read log files; guests of earlier versions do not.
     #[prost(bool, tag = "80")]
     pub attach: bool,
+    /// It sets huge pages aside and mounts volumes of them; guests of earlier versions do not.
+    #[prost(bool, tag = "93")]
+    pub huge_pages: bool,
     /// It knows GrowVolume; guests of earlier versions do not.
     #[prost(bool, tag = "70")]
     pub grows_volumes: bool,

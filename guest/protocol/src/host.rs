@@ -155,6 +155,12 @@ pub struct PodConfig {
     /// Settings of the kernel, in order; before any container starts. One that fails ends the pod.
     #[prost(message, repeated, tag = "84")]
     pub sysctls: Vec<SysctlConfig>,
+    /// Huge pages of 2 MiB that the guest sets aside before any container starts, in bytes. Without all of them the pod ends.
+    #[prost(uint64, tag = "85")]
+    pub two_mib_pages_bytes: u64,
+    /// Huge pages of 1 GiB that the guest's kernel must have set aside, in bytes.
+    #[prost(uint64, tag = "86")]
+    pub one_gib_pages_bytes: u64,
 }
 
 /// One container. What it executes is never printed: it may hold secrets.
@@ -236,6 +242,12 @@ pub struct ContainerConfig {
     /// What it may write to its root file system; 0 means what that has room for.
     #[prost(uint64, tag = "41")]
     pub ephemeral_storage_bytes: u64,
+    /// Huge pages of 2 MiB that it may use, in bytes.
+    #[prost(uint64, tag = "47")]
+    pub two_mib_pages_bytes: u64,
+    /// Huge pages of 1 GiB that it may use, in bytes.
+    #[prost(uint64, tag = "48")]
+    pub one_gib_pages_bytes: u64,
     /// Its process reads what attached clients write; otherwise its input has ended from the start.
     #[prost(bool, tag = "80")]
     pub stdin: bool,

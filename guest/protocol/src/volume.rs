@@ -15,6 +15,8 @@ pub enum VolumeKind {
     Disk = 2,
     /// In memory, empty at first.
     Memory = 3,
+    /// In huge pages of the guest, empty at first.
+    HugePages = 4,
 }
 
 /// A volume of the pod.
@@ -29,9 +31,13 @@ pub struct VolumeConfig {
     /// virtio-blk serial of a Disk.
     #[prost(string, tag = "3")]
     pub disk_serial: String,
-    /// Largest size of a Memory volume, in bytes; 0 means half of the guest's memory.
+    /// Largest size of a Memory volume, in bytes; 0 means half of the guest's memory. Of a HugePages volume; 0 means all pages
+    /// of that size.
     #[prost(uint64, tag = "4")]
     pub size_bytes: u64,
+    /// Size of the pages of a HugePages volume, in bytes.
+    #[prost(uint64, tag = "86")]
+    pub page_bytes: u64,
 }
 
 /// A volume in a container.

@@ -133,7 +133,8 @@ pub struct StartVm {
 pub struct GuestSize {
     /// Virtual processors; at least 1.
     pub cpus: u32,
-    /// Memory, in bytes: what the containers may use, and the sandbox's overhead.
+    /// Memory, in bytes: what the containers may use, and the sandbox's overhead; without the huge pages that they ask for
+    /// ([`crate::qemu::GuestPages`]).
     pub memory_bytes: u64,
 }
 
@@ -142,7 +143,7 @@ pub const CPUS_MAX: u64 = 255;
 /// QEMU sizes memory in steps of this; also the least that a guest gets for its containers, in bytes.
 const MEMORY_STEP_BYTES: u64 = 1 << 20;
 /// Memory for the containers when the spec limits none, in bytes.
-const MEMORY_UNLIMITED_BYTES: u64 = 128 << 20;
+const MEMORY_UNLIMITED_BYTES: u64 = bulkhead_types::GUEST_MEMORY_UNSAID_BYTES;
 
 impl GuestSize {
     /// The size for a spec: the sum of limits (requests where there is none) plus overhead.
@@ -155,7 +156,10 @@ impl GuestSize {
     #[must_use]
     pub fn of(size: bulkhead_types::Resources) -> Self {
         let memory = if size.memory_bytes == 0 { MEMORY_UNLIMITED_BYTES } else { size.memory_bytes };
-        let memory = memory.saturating_add(bulkhead_types::sandbox_overhead(memory).memory_bytes);
+        let (of_pages, _) = size.huge_pages.guest_overhead();
+        let memory = memory
+            .saturating_add(bulkhead_types::sandbox_overhead(memory).memory_bytes)
+            .saturating_add(of_pages);
         let cpus = size.cpu_millis.div_ceil(1000).clamp(1, CPUS_MAX);
         Self {
             cpus: u32::try_from(cpus).expect("clamped to CPUS_MAX"),

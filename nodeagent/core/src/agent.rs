@@ -91,6 +91,7 @@ impl Agent {
             Input::VolumeTask(result) => self.tasks.answered(now_ms, self.config.retry_ms, result),
             Input::Devices(devices) => self.devices.set(devices),
             Input::Images(images) => self.images.set(images),
+            Input::Allocatable(allocatable) => self.config.allocatable = allocatable,
             Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
             Input::DeviceFault(fault) => self.devices.fault(fault),
             Input::DeviceReset { device } => self.devices.reset(device),
@@ -456,6 +457,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::VolumeTask(_)
         | Input::Devices(_)
         | Input::Images(_)
+        | Input::Allocatable(_)
         | Input::GpuMode { .. }
         | Input::DeviceFault(_)
         | Input::DeviceReset { .. } => None,

@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, NodeImages, ObjectId, PodPhase, PodUsage,
-    VolumeResult,
+    Resources, VolumeResult,
 };
 use smol_str::SmolStr;
 
@@ -44,6 +44,8 @@ pub enum Input {
     Disconnected,
     /// The devices that the machine has now: all of them, whenever they are looked at.
     Devices(Vec<Device>),
+    /// What pods may use of the machine has changed, because its huge pages have; the next registration says so.
+    Allocatable(Resources),
     /// The images that the machine has now.
     Images(NodeImages),
     /// The cards are in this mode now; answers [`crate::Action::SetGpuMode`].

@@ -228,6 +228,7 @@ mod tests {
     /// NUMA nodes 0, 1 … with these CPUs, each a core, and so much memory.
     fn topology(nodes: &[(&str, u64)]) -> CpuTopology {
         let node = |(id, (cpus, memory_bytes)): (u32, &(&str, u64))| HostNode {
+            huge_pages: bulkhead_types::HugePages::NONE,
             id,
             memory_bytes: *memory_bytes,
             cores: set(cpus)

@@ -53,6 +53,8 @@ pub const WAITING_FOR_ADDRESS: &str = "WaitingForAddress";
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 /// The machine has not the memory left that a guest with devices takes at once.
 pub const MEMORY_NOT_PINNED: &str = "MemoryNotPinned";
+/// The machine's pools have not the huge pages left that the guest takes at its start; it is tried again.
+pub const HUGE_PAGES_NOT_ALLOCATED: &str = "HugePagesNotAllocated";
 /// There is no room left on the node's disk for what the pod needs (Kubernetes' word for such a node); it is tried again.
 pub const DISK_PRESSURE: &str = "DiskPressure";
 /// The record that must precede a guest could not be written.

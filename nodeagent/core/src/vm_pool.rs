@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::qemu::GuestPages;
 use crate::{GuestSize, StartVm};
 
 /// Guests of the pool that boot at a time: pods that start go first.
@@ -103,6 +104,7 @@ pub fn unfit_for_pool(start: &StartVm, disks: usize, size: GuestSize) -> Option<
         (start.lease_until_ms.is_some(), "it must be unique, which needs a guard from the start"),
         (!pod.devices.is_empty() || !pod.networks.is_empty(), "it has devices of the host"),
         (!pod.claims.is_empty(), "it has volumes of claims"),
+        (!GuestPages::of(&pod.spec).is_none(), "it has memory of huge pages"),
         (pod.cpus.is_some(), "its memory is to be where its CPUs are"),
         (disks > VM_POOL_DISKS_MAX, "it has too many disks"),
     ]

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, Inventory, InventoryChange, MemoryTree, Outcome, PciId, Sriov, cpu_topology, device_class_of,
-    discover, has_devices, missing_for_devices, preconditions,
+    Acs, Bdf, HUGE_PAGE_POOLS, Inventory, InventoryChange, MemoryTree, Outcome, PciId, Sriov, cpu_topology,
+    device_class_of, discover, free_huge_pages, has_devices, huge_pages, missing_for_devices,
+    node_huge_page_pools, preconditions,
 };
 use bulkhead_nodeagent_core::passthrough::Known;
-use bulkhead_types::{DeviceRole, NamedDeviceClass};
+use bulkhead_types::{DeviceRole, HugePages, NamedDeviceClass};
 use expect_test::{Expect, expect};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -317,6 +318,8 @@ fn ready_server() -> MemoryTree {
         .file("/dev/kvm", "")
         .file("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n")
         .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "64\n")
+        .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "62\n")
+        .file("/sys/kernel/mm/hugepages/hugepages-1048576kB/resv_hugepages", "2\n")
         .file("/sys/class/iommu/dmar0/intel-iommu/version", "1:0\n")
         .file("/sys/kernel/iommu_groups/42/type", "identity\n")
         .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
@@ -365,7 +368,7 @@ fn each_precondition_is_told() {
         kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
         cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
         confinement: Met, this user may make users, namespaces and nodes for guests
-        huge-pages: Met, 64 × hugepages-1048576kB
+        huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
         iommu: Met, dmar0
         iommu-pass-through: Met, iommu=pt; 1 of 2 groups are translated
         vfio: Met, vfio-pci is loaded
@@ -385,7 +388,7 @@ fn each_precondition_is_told() {
         kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
         cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
         confinement: Missing, this user lacks CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN and 1 more
-        huge-pages: Met, 64 × hugepages-1048576kB
+        huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
         iommu: Met, dmar0
         iommu-pass-through: Missing, 1 of 2 groups are translated: the host's own devices pay for it
         vfio: Met, vfio-pci is loaded
@@ -465,4 +468,22 @@ fn processors_are_told_by_numa_node_core_and_thread() {
         tree.remove("/sys/devices/system/node").file("/proc/meminfo", "MemTotal:    4 kB\n");
     });
     assert_eq!(none, "0: 4096 0/0=0,4 0/1=1,5 1/0=2,6 1/1=3,7");
+}
+
+#[test]
+fn huge_pages_are_told_by_numa_node_and_are_no_ordinary_memory() {
+    let mut tree = two_numa_nodes();
+    tree.file("/sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:       65536 kB\n");
+    let pool = |node: u32| format!("/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB");
+    tree.file(&format!("{}/nr_hugepages", pool(0)), "16\n")
+        .file(&format!("{}/free_hugepages", pool(0)), "5\n");
+    // More than the kernel says that the node has cannot be taken from its memory.
+    tree.file(&format!("{}/nr_hugepages", pool(1)), "16\n");
+    let topology = cpu_topology(&tree, None).expect("a machine");
+    let told: Vec<_> = topology.numa_nodes.iter().map(|n| (n.memory_bytes >> 20, n.huge_pages)).collect();
+    let pages = HugePages { two_mib_bytes: 32 << 20, one_gib_bytes: 0 };
+    assert_eq!(told, [(32, pages), (0, pages)]);
+    let free = free_huge_pages(&tree, &node_huge_page_pools(0));
+    assert_eq!(free, HugePages { two_mib_bytes: 10 << 20, one_gib_bytes: 0 });
+    assert_eq!(huge_pages(&tree, HUGE_PAGE_POOLS), HugePages::NONE, "the machine's own pools are not there");
 }

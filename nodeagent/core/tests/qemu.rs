@@ -2,7 +2,7 @@
 
 use bulkhead_nodeagent_core::qemu::*;
 use bulkhead_nodeagent_core::{GuestNuma, GuestSize};
-use bulkhead_types::{Container, PodSpec, ResourceRequirements};
+use bulkhead_types::{Container, HugePages, PodSpec, ResourceRequirements};
 use expect_test::{Expect, expect};
 use uuid::Uuid;
 
@@ -114,6 +114,7 @@ fn numa_nodes_of_the_guest() {
         let node = |(id, cpus): (u32, &str)| bulkhead_types::NumaNode {
             id,
             memory_bytes: 1 << 40,
+            huge_pages: bulkhead_types::HugePages::NONE,
             cores: vec![bulkhead_types::CpuCore { package: id, core: 0, cpus: cpus.parse().expect("a set") }],
         };
         let numa_nodes: Vec<_> = [1, 4].into_iter().zip(own).map(node).collect();
@@ -138,6 +139,91 @@ fn numa_nodes_of_the_guest() {
             -object memory-backend-ram,id=mem1,size=614M,host-nodes=4,policy=preferred,prealloc=on
             -numa node,nodeid=1,cpus=4-9,memdev=mem1
         "#]],
+    );
+}
+
+/// A guest of so much ordinary memory, in MiB, with pages of the host.
+fn paged(c: &mut QemuCommand, mib: u64, pages: GuestPages) {
+    (c.smp, c.memory) = (Smp { cpus: 2 }, Memory { size_bytes: mib << 20 });
+    let free = |node| HugePages { two_mib_bytes: if node == 1 { 1 << 40 } else { 0 }, one_gib_bytes: 0 };
+    c.back_with_huge_pages(&pages, free);
+}
+
+fn guest_pages(two_mib: u64, one_gib: u64, whole: bool) -> GuestPages {
+    let asked = HugePages { two_mib_bytes: two_mib << 20, one_gib_bytes: one_gib << 30 };
+    let (_, more) = asked.guest_overhead();
+    GuestPages { asked, pages: asked.zip(more, |a, b| a + b), whole }
+}
+
+#[test]
+fn huge_pages_of_the_host() {
+    check(
+        |c| paged(c, 256, guest_pages(64, 0, false)),
+        expect![[r#"
+            -smp cpus=2,maxcpus=2
+            -m size=320M
+            -object memory-backend-ram,id=mem0,size=256M
+            -numa node,nodeid=0,cpus=0-1,memdev=mem0
+            -object memory-backend-memfd,id=pages2Mi,size=64M,hugetlb=on,hugetlbsize=2M,prealloc=on
+            -numa node,nodeid=1,memdev=pages2Mi
+        "#]],
+    );
+    // Pages of 1 GiB begin at 4 GiB, or a multiple of 1 GiB above that.
+    check(
+        |c| paged(c, 256, guest_pages(64, 1, false)),
+        expect![[r#"
+            -smp cpus=2,maxcpus=2
+            -m size=2368M
+            -object memory-backend-ram,id=mem0,size=256M
+            -numa node,nodeid=0,cpus=0-1,memdev=mem0
+            -object memory-backend-memfd,id=pages2Mi,size=64M,hugetlb=on,hugetlbsize=2M,prealloc=on
+            -numa node,nodeid=1,memdev=pages2Mi
+            -object memory-backend-memfd,id=pages1Gi,size=2048M,hugetlb=on,hugetlbsize=1G,prealloc=on
+            -numa node,nodeid=2,memdev=pages1Gi
+            -machine max-ram-below-4g=335544320
+        "#]],
+    );
+    let mut large = base();
+    paged(&mut large, 5000, guest_pages(0, 3, false));
+    let args = large.to_args().join(" ");
+    // 5000 MiB are 1928 MiB below 4 GiB and 3 GiB above.
+    assert!(args.contains(&format!("max-ram-below-4g={}", 1928u64 << 20)), "{args}");
+    assert!(args.contains("hugepagesz=1G hugepages=1:3"), "{args}");
+    // The whole guest, where its NUMA node has the pages.
+    let on = |host_node| {
+        let policy = HostMemPolicy::Bind;
+        MemoryBackendRam { id: "mem0".to_owned(), size_bytes: 255 << 20, host_node, policy, prealloc: true }
+    };
+    for (host_node, policy) in [(1, "bind"), (0, "preferred")] {
+        let mut whole = base();
+        whole.ram = Ram::One(on(host_node));
+        paged(&mut whole, 255, guest_pages(2, 0, true));
+        let args = whole.to_args().join(" ");
+        let object = |id: &str, mib: u64| {
+            format!(
+                "memory-backend-memfd,id={id},size={mib}M,hugetlb=on,hugetlbsize=2M,prealloc=on,host-nodes={host_node},\
+                 policy={policy}"
+            )
+        };
+        assert!(args.contains(&object("mem0", 256)) && args.contains(&object("pages2Mi", 2)), "{args}");
+        assert!(args.contains("-m size=258M") && !args.contains("memory-backend-ram"), "{args}");
+    }
+    let free = HugePages { two_mib_bytes: 256 << 20, one_gib_bytes: 1 << 30 };
+    let check_free = |pages: GuestPages, expected: Result<(), &str>| {
+        assert_eq!(check_huge_pages(free, pages.needed(250 << 20)), expected.map_err(str::to_owned));
+    };
+    check_free(guest_pages(6, 0, true), Ok(()));
+    check_free(
+        guest_pages(8, 0, true),
+        Err(
+            "the guest takes 129 pages of 2Mi, and the machine's pool hugepages-2Mi has 128 left: others use it, or it was made smaller",
+        ),
+    );
+    check_free(
+        guest_pages(8, 1, false),
+        Err(
+            "the guest takes 2 pages of 1Gi, and the machine's pool hugepages-1Gi has 1 left: others use it, or it was made smaller",
+        ),
     );
 }
 

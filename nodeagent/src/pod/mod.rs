@@ -7,6 +7,7 @@
 //! ```
 
 mod disks;
+mod host_pages;
 mod network;
 mod networks;
 mod pooled;

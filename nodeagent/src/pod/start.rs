@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::qemu::{Accel, HostDevice, QemuCommand, check_pinned};
+use bulkhead_nodeagent_core::qemu::{Accel, GuestPages, HostDevice, QemuCommand, check_pinned};
 use bulkhead_nodeagent_core::{HostLimits, Jail, StartPhase, StartVm, TAP_FD, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
@@ -18,7 +18,7 @@ use prost::Message as _;
 use tracing::{Instrument as _, Span};
 
 use super::disks::PlannedDisk;
-use super::{blocking, network, networks, pooled, running};
+use super::{blocking, host_pages, network, networks, pooled, running};
 use crate::boot::BootError;
 use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
@@ -171,7 +171,8 @@ pub(super) async fn run(
         return Ok(Launched { process, instance, pod, dir, config, files, ports, bound });
     }
     let devices = prepare(host, &start, &pod_dir, &dir, (disks, written), span).await?;
-    check_memory(&devices, start.size.memory_bytes)?;
+    let pages = GuestPages::of(&start.pod.spec);
+    check_memory(&devices, &pages, start.size.memory_bytes)?;
     let mut command = build(&Machinery {
         name: format!("{}/{}", start.pod.namespace, start.pod.name),
         uuid: start.pod.uid,
@@ -184,6 +185,7 @@ pub(super) async fn run(
         ram: host.numa.ram(&start),
         sandbox: host.sandbox,
     });
+    command.back_with_huge_pages(&pages, host_pages::free_of_node);
     host.starts.start(start.pod.id, StartPhase::Qemu);
     if let Some(connection) = &connection {
         command.connect(TAP_FD, &connection.mac);
@@ -254,14 +256,17 @@ async fn launch(
     Ok(process)
 }
 
-/// Whether the machine has the memory that a guest with devices takes.
-fn check_memory(devices: &[HostDevice], guest_memory_bytes: u64) -> Result<(), StartError> {
+/// Whether the machine has the memory that a guest takes at its start: with devices all of its ordinary memory, and its huge
+/// pages.
+fn check_memory(devices: &[HostDevice], pages: &GuestPages, memory_bytes: u64) -> Result<(), StartError> {
+    host_pages::check(pages, memory_bytes)
+        .map_err(|reason| StartError::new(reason::HUGE_PAGES_NOT_ALLOCATED, reason))?;
     if devices.is_empty() {
         return Ok(());
     }
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    check_pinned(&meminfo, guest_memory_bytes)
-        .map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))
+    let ordinary = if pages.whole { 0 } else { memory_bytes };
+    check_pinned(&meminfo, ordinary).map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))
 }
 
 /// QEMU with its arguments, and where it is shut in; its files are its user's from now on.
@@ -428,6 +433,8 @@ fn configure(
         interfaces: networks::interfaces(&start.pod)
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         sysctls: running::sysctls(spec),
+        two_mib_pages_bytes: spec.huge_pages().two_mib_bytes,
+        one_gib_pages_bytes: spec.huge_pages().one_gib_bytes,
         ..PodConfig::default()
     };
     network::configure(host, start, &mut config);
@@ -458,11 +465,15 @@ fn volumes(
     for volume in pod.spec.volumes() {
         let mut config = VolumeConfig { name: volume.name.to_string(), ..VolumeConfig::default() };
         let kind = match &volume.source {
-            VolumeSource::EmptyDir { memory: true, size_limit_bytes } => {
+            VolumeSource::EmptyDir { size_limit_bytes, huge_pages, .. } if huge_pages.get().is_some() => {
+                host_pages::volume(&pod.spec, volume, size_limit_bytes.unwrap_or(0), &mut config)?;
+                VolumeKind::HugePages
+            }
+            VolumeSource::EmptyDir { memory: true, size_limit_bytes, .. } => {
                 config.size_bytes = size_limit_bytes.unwrap_or(0);
                 VolumeKind::Memory
             }
-            VolumeSource::EmptyDir { memory: false, size_limit_bytes } => {
+            VolumeSource::EmptyDir { memory: false, size_limit_bytes, .. } => {
                 let serial = format!("v{}", volumes.len());
                 config.disk_serial.clone_from(&serial);
                 disks.push(PlannedDisk::empty(serial, size_limit_bytes.unwrap_or(EMPTY_DIR_BYTES_DEFAULT)));
@@ -564,6 +575,8 @@ fn container_config(
         memory_bytes: container.limits.memory_bytes.unwrap_or(0),
         cpu_request_millis: container.requests.or(container.limits).cpu_millis.unwrap_or(0),
         ephemeral_storage_bytes: container.limits.ephemeral_storage_bytes.unwrap_or(0),
+        two_mib_pages_bytes: container.huge_pages().two_mib_bytes,
+        one_gib_pages_bytes: container.huge_pages().one_gib_bytes,
         mounts: mounts.collect(),
         ..running::config(spec, container)
     })

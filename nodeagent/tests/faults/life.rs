@@ -65,7 +65,8 @@ fn rich(number: u64) -> PodIntent {
     let mut pod = web(number);
     let mut spec = (*pod.spec).clone();
     let volume = |name: &str, source| Volume { name: name.into(), source };
-    let empty = VolumeSource::EmptyDir { memory: false, size_limit_bytes: Some(8 << 20) };
+    let empty =
+        VolumeSource::EmptyDir { memory: false, size_limit_bytes: Some(8 << 20), huge_pages: Rare::NONE };
     let claim = VolumeSource::PersistentVolumeClaim { claim_name: "data".into(), read_only: false };
     let volumes = vec![volume("scratch", empty), volume("data", claim)];
     spec.options = Rare::some(PodOptions { volumes, ..PodOptions::default() });

@@ -341,12 +341,16 @@ fn image(image: &NodeImage) -> Value {
 }
 
 fn amounts(resources: Resources, pods: u32) -> Value {
-    json!({
+    let mut amounts = json!({
         "cpu": format_millis(resources.cpu_millis),
         "memory": format_bytes(resources.memory_bytes),
         "ephemeral-storage": format_bytes(resources.ephemeral_storage_bytes),
         "pods": pods.to_string(),
-    })
+    });
+    for (size, bytes) in resources.huge_pages.sizes() {
+        amounts[size.resource()] = format_bytes(bytes).into();
+    }
+    amounts
 }
 
 /// Milliseconds since the epoch as RFC 3339 in whole seconds, as Kubernetes writes times.

@@ -65,8 +65,13 @@ fn the_example_of_cpus_says_what_the_scheduler_reads() {
     let Object::Pod(pod) = &objects[0] else { panic!("a pod") };
     let mut pod = bulkhead_types::Pod::clone(pod);
     let cpus = "0-3".parse().expect("a set");
-    let given =
-        bulkhead_types::PodCpus { cpus, numa_nodes: vec![0], memory_bytes: 1, hold: CpuHold::Reserved };
+    let given = bulkhead_types::PodCpus {
+        cpus,
+        numa_nodes: vec![0],
+        memory_bytes: 1,
+        huge_pages: bulkhead_types::HugePages::NONE,
+        hold: CpuHold::Reserved,
+    };
     pod.status.cpus = Rare::some(given);
     let ip = |text: &str| text.parse().expect("an address");
     let told =
@@ -393,4 +398,80 @@ fn what_classes_say_of_labels_choices_and_places_has_its_mistakes_named() {
             a.yaml:4:186 spec.sharing.defaultCount: must be from 1 to 64
         "#]],
     );
+}
+
+#[test]
+fn the_example_of_huge_pages_is_read_whole_and_printed_as_the_same() {
+    use bulkhead_types::{HugePageMedium, HugePages};
+    let objects = read(include_str!("../../../examples/huge-pages.yaml"));
+    for object in &objects {
+        assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
+    }
+    let pods: Vec<_> = objects
+        .iter()
+        .filter_map(|object| match object {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        })
+        .collect();
+    let pages = |two: u64, one: u64| HugePages { two_mib_bytes: two << 20, one_gib_bytes: one << 30 };
+    let asked: Vec<_> = pods.iter().map(|pod| pod.spec.huge_pages()).collect();
+    assert_eq!(asked, [pages(256, 0), pages(64, 2), pages(0, 0)]);
+    let media: Vec<_> = pods[1].spec.volumes().iter().filter_map(|volume| volume.huge_pages()).collect();
+    assert_eq!(media, [HugePageMedium::TwoMib, HugePageMedium::OneGib]);
+}
+
+#[test]
+fn huge_pages_are_asked_for_as_kubernetes_wants_it() {
+    check_resources(
+        "{requests: {hugepages-2Mi: 4Mi, cpu: 1}}",
+        expect![[r#"
+            a.yaml:4:77 spec.containers[0].resources.requests.hugepages-2Mi: needs a limit as well: huge pages are not given beyond one, so both must be the same
+        "#]],
+    );
+    check_resources(
+        "{requests: {hugepages-2Mi: 4Mi, cpu: 1}, limits: {hugepages-2Mi: 6Mi}}",
+        expect![[r#"
+            a.yaml:4:77 spec.containers[0].resources.requests.hugepages-2Mi: is 4Mi, the limit is 6Mi: of huge pages both must be the same
+        "#]],
+    );
+    check_resources(
+        "{limits: {hugepages-2Mi: 3Mi, hugepages-1Gi: 1Gi}}",
+        expect![[r#"
+            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-2Mi: is 3Mi, which is no whole number of pages of 2Mi
+            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-2Mi: needs cpu or memory as well: huge pages alone are no container's
+        "#]],
+    );
+    check_resources(
+        "{limits: {hugepages-4Mi: 4Mi, memory: 1Mi}}",
+        expect![[r#"
+            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-4Mi: resource hugepages-4Mi is not supported yet
+        "#]],
+    );
+    let volume = |medium: &str, limits: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers: [{{name: main, image: 'a:1', \
+             resources: {{limits: {{memory: 1Gi{limits}}}}}}}]\n  volumes: [{{name: v, emptyDir: {{medium: {medium}}}}}]\n"
+        )
+    };
+    check(
+        &volume("HugePages", ", hugepages-2Mi: 4Mi, hugepages-1Gi: 1Gi"),
+        expect![[r#"
+            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages, and the pod asks for both sizes: say HugePages-2Mi or HugePages-1Gi
+        "#]],
+    );
+    check(
+        &volume("HugePages-1Gi", ", hugepages-2Mi: 4Mi"),
+        expect![[r#"
+            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages-1Gi, and no container asks for pages of that size
+        "#]],
+    );
+    check(
+        &volume("HugePages", ""),
+        expect![[r#"
+            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages, and no container asks for any
+        "#]],
+    );
+    let found = read(&volume("HugePages", ", hugepages-2Mi: 4Mi"));
+    assert_eq!(read(&to_yaml(&found[0], NAMES)), found);
 }

@@ -1,9 +1,9 @@
 //! Kinds, references, metadata, selectors, refusals.
 
 use bulkhead_types::{
-    Deletion, FieldManager, FieldSet, Kind, LabelOperator, LabelRequirement, LabelSelector, MANAGERS_MAX,
-    ManagerOperation, Managers, ObjectId, ObjectMeta, ObjectRef, Outcome, OwnerRef, Rejection, RejectionCode,
-    Resources,
+    Deletion, FieldManager, FieldSet, HugePages, Kind, LabelOperator, LabelRequirement, LabelSelector,
+    MANAGERS_MAX, ManagerOperation, Managers, ObjectId, ObjectMeta, ObjectRef, Outcome, OwnerRef, Rejection,
+    RejectionCode, Resources,
 };
 
 use super::{ConvertError, Field, read, unknown_variant};
@@ -34,7 +34,8 @@ wire_struct!(ObjectMeta => v1::ObjectMeta {
 wire_struct!(Managers => v1::Managers { managers (MANAGERS_MAX) });
 wire_struct!(Deletion => v1::Deletion { requested_at_ms, grace_ms, by_job, preemptor });
 wire_struct!(OwnerRef => v1::OwnerRef { kind, id });
-wire_struct!(Resources => v1::Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes });
+wire_struct!(Resources => v1::Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes, huge_pages, pinned_memory_bytes });
+wire_struct!(HugePages => v1::HugePages { two_mib_bytes, one_gib_bytes });
 wire_struct!(LabelSelector => v1::LabelSelector { match_labels, match_expressions });
 wire_struct!(LabelRequirement => v1::LabelRequirement { key, operator, values });
 wire_struct!(Rejection => v1::Rejection { code, field, reason, remedy });
@@ -49,7 +50,7 @@ wire_field! {
     LabelRequirement => v1::LabelRequirement,
     Rejection => v1::Rejection,
 }
-wire_field_or_default!(Resources => v1::Resources);
+wire_field_or_default!(Resources => v1::Resources, HugePages => v1::HugePages);
 
 impl Field<v1::FieldManager> for FieldManager {
     fn to_wire(&self) -> v1::FieldManager {

@@ -13,9 +13,9 @@ wire_enum! {
 }
 
 wire_struct!(CpuCore => v1::CpuCore { package, core, cpus });
-wire_struct!(NumaNode => v1::NumaNode { id, memory_bytes, cores (CPUS_MAX as usize) });
+wire_struct!(NumaNode => v1::NumaNode { id, memory_bytes, cores (CPUS_MAX as usize), huge_pages });
 wire_struct!(CpuTopology => v1::CpuTopology { numa_nodes (NUMA_NODES_MAX), reserved, policy });
-wire_struct!(PodCpus => v1::PodCpus { cpus, numa_nodes (NUMA_NODES_MAX), memory_bytes, hold });
+wire_struct!(PodCpus => v1::PodCpus { cpus, numa_nodes (NUMA_NODES_MAX), memory_bytes, hold, huge_pages });
 wire_struct!(CpuPools => v1::CpuPools { shared, batch });
 
 wire_field! {

@@ -2,8 +2,8 @@
 
 use bulkhead_types::{
     ConfigKeyRef, ConfigKind, ConfigProjection, ContainerOptions, ContainerResource, DownwardItem,
-    DownwardSource, EnvFrom, EnvSource, KeyToPath, PodField, PodOptions, Projection, ResourceField, Volume,
-    VolumeMount, VolumeSource,
+    DownwardSource, EnvFrom, EnvSource, GuestMemory, HugePageMedium, KeyToPath, PodField, PodOptions,
+    Projection, ResourceField, Volume, VolumeMount, VolumeSource,
 };
 
 use super::{ConvertError, Field, wire_enum, wire_field, wire_oneof, wire_struct, wire_variant_message};
@@ -12,12 +12,14 @@ use crate::v1::{downward_source, env_source, projection, volume_source};
 
 wire_enum! {
     ConfigKind { ConfigMap, Secret }
+    HugePageMedium { Any, TwoMib, OneGib }
     ContainerResource {
         RequestsCpu, LimitsCpu, RequestsMemory, LimitsMemory, RequestsEphemeralStorage, LimitsEphemeralStorage,
     }
 }
 
-wire_struct!(PodOptions => v1::PodOptions { volumes, security, priority_class, placement });
+wire_struct!(PodOptions => v1::PodOptions { volumes, security, priority_class, placement, guest_memory });
+wire_struct!(GuestMemory => v1::GuestMemory { pinned, huge_pages });
 wire_struct!(Volume => v1::Volume { name, source });
 wire_struct!(ConfigProjection => v1::ConfigProjection { name, optional, items });
 wire_struct!(KeyToPath => v1::KeyToPath { key, path, mode });
@@ -25,7 +27,7 @@ wire_struct!(DownwardItem => v1::DownwardItem { path, source, mode });
 wire_struct!(ResourceField => v1::ResourceField { container_name, resource, divisor });
 wire_struct!(ContainerOptions => v1::ContainerOptions {
     env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe, lifecycle, sidecar, security,
-    termination_message_path, termination_message_from_logs, extended, stdin, stdin_once, tty,
+    termination_message_path, termination_message_from_logs, extended, stdin, stdin_once, tty, huge_pages,
 });
 wire_struct!(EnvFrom => v1::EnvFrom { prefix, kind, name, optional });
 wire_struct!(VolumeMount => v1::VolumeMount { name, mount_path, sub_path, read_only });
@@ -34,7 +36,7 @@ wire_struct!(ConfigKeyRef => v1::ConfigKeyRef { name, key, optional });
 wire_oneof!(VolumeSource => volume_source {
     values {}
     messages {
-        EmptyDir "empty_dir" { memory, size_limit_bytes }
+        EmptyDir "empty_dir" { memory, size_limit_bytes, huge_pages }
         Files "files" { source, default_mode }
         Projected "projected" { sources, default_mode }
         PersistentVolumeClaim "persistent_volume_claim" { claim_name, read_only }
@@ -60,6 +62,7 @@ wire_variant_message! {
 }
 wire_field! {
     PodOptions => v1::PodOptions,
+    GuestMemory => v1::GuestMemory,
     Volume => v1::Volume,
     ConfigProjection => v1::ConfigProjection,
     KeyToPath => v1::KeyToPath,

@@ -67,7 +67,7 @@ container_options: ContainerOptions {
     readiness_probe: rare(probe()), liveness_probe: rare(probe()), lifecycle: rare(lifecycle()),
     sidecar: any::<bool>(), security: rare(security_context()), termination_message_path: of(text()),
     termination_message_from_logs: any::<bool>(), extended: rare(extended_resources()), stdin: any::<bool>(),
-    stdin_once: any::<bool>(), tty: any::<bool>(),
+    stdin_once: any::<bool>(), tty: any::<bool>(), huge_pages: huge_pages(),
 });
 record!(/// Any key as a file.
     key_to_path: KeyToPath { key: small(), path: text(), mode: of(any::<u32>()) });
@@ -86,8 +86,12 @@ fn projection() -> impl Strategy<Value = Projection> + Clone {
 
 fn volume_source() -> impl Strategy<Value = VolumeSource> + Clone {
     prop_oneof![
-        (any::<bool>(), of(any::<u64>()))
-            .prop_map(|(memory, size_limit_bytes)| VolumeSource::EmptyDir { memory, size_limit_bytes }),
+        (any::<bool>(), of(any::<u64>()), rare(select(HugePageMedium::NAMES.map(|(_, one)| one).to_vec())))
+            .prop_map(|(memory, size_limit_bytes, huge_pages)| VolumeSource::EmptyDir {
+                memory,
+                size_limit_bytes,
+                huge_pages
+            }),
         (projection(), any::<u32>())
             .prop_map(|(source, default_mode)| VolumeSource::Files { source, default_mode }),
         (vec(projection(), 0..2), any::<u32>())
@@ -100,9 +104,11 @@ fn volume_source() -> impl Strategy<Value = VolumeSource> + Clone {
 
 record!(/// Any volume.
     volume: Volume { name: small(), source: volume_source() });
+record!(/// Any way in which memory is had.
+    guest_memory: GuestMemory { pinned: any::<bool>(), huge_pages: any::<bool>() });
 record!(/// What few pods have.
     pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()),
-    priority_class: rare(small()), placement: rare(pod_placement()),
+    priority_class: rare(small()), placement: rare(pod_placement()), guest_memory: rare(guest_memory()),
 });
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Container, CpuHold, NumaPolicy, PodSpec, StringMap};
+use crate::{Container, CpuHold, HugePages, NumaPolicy, PodSpec, Resources, StringMap};
 
 /// The label of a pod with its QoS class: LSE, LSR, LS or BE (Koordinator's name).
 pub const LABEL_QOS_CLASS: &str = "koordinator.sh/qosClass";
@@ -84,6 +84,8 @@ pub struct CpuNeeds {
     pub cpus: u32,
     /// What it reserves of memory, overhead included, in bytes.
     pub memory_bytes: u64,
+    /// The huge pages that it reserves.
+    pub huge_pages: HugePages,
     /// How strictly they are to be on one NUMA node; other than `None` only nodes of that policy will do.
     pub policy: NumaPolicy,
     /// Which are taken first.
@@ -167,8 +169,8 @@ pub fn cpu_needs(
         return Err(CpuProblem::new("spec.containers[0].resources.limits.cpu", reason, remedy));
     }
     let cpus = u32::try_from(millis / 1000).unwrap_or(u32::MAX);
-    let memory_bytes = spec.scheduling_request().memory_bytes;
-    Ok(Some(CpuNeeds { hold, cpus, memory_bytes, policy, bind, full_cores }))
+    let Resources { memory_bytes, huge_pages, .. } = spec.scheduling_request();
+    Ok(Some(CpuNeeds { hold, cpus, memory_bytes, huge_pages, policy, bind, full_cores }))
 }
 
 fn numa_policy(annotations: &StringMap) -> Result<NumaPolicy, CpuProblem> {

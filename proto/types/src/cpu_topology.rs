@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AMOUNT_MAX, CpuSet};
+use crate::{AMOUNT_MAX, CpuSet, HugePageSize, HugePages};
 
 /// Most NUMA nodes of one node.
 pub const NUMA_NODES_MAX: usize = 64;
@@ -60,8 +60,11 @@ pub struct CpuCore {
 pub struct NumaNode {
     /// Its number.
     pub id: u32,
-    /// Its memory, in bytes.
+    /// Its memory, in bytes; from [`crate::HUGE_PAGES_LEVEL`] on without its huge pages.
     pub memory_bytes: u64,
+    /// Its huge pages. Needs [`crate::HUGE_PAGES_LEVEL`].
+    #[serde(default)]
+    pub huge_pages: HugePages,
     /// Its cores, by package and number; none of a NUMA node that has memory only.
     pub cores: Vec<CpuCore>,
 }
@@ -92,6 +95,22 @@ impl CpuTopology {
         self.numa_nodes.iter().fold(CpuSet::new(), |sum, node| sum.union(&node.cpus()))
     }
 
+    /// The same, where huge pages are ordinary memory: what clusters below [`crate::HUGE_PAGES_LEVEL`] are told.
+    #[must_use]
+    pub fn without_huge_pages(&self) -> Self {
+        let mut all = self.clone();
+        for node in &mut all.numa_nodes {
+            node.huge_pages = HugePages::NONE;
+        }
+        all
+    }
+
+    /// Whether any NUMA node has huge pages.
+    #[must_use]
+    pub fn has_huge_pages(&self) -> bool {
+        self.numa_nodes.iter().any(|node| !node.huge_pages.is_none())
+    }
+
     /// Checks what an agent says.
     ///
     /// # Errors
@@ -108,6 +127,9 @@ impl CpuTopology {
         }
         let mut seen = CpuSet::new();
         for node in &self.numa_nodes {
+            if HugePageSize::ALL.iter().any(|size| node.huge_pages.of(*size) > AMOUNT_MAX) {
+                return Err(format!("NUMA node {} has more than 2^53 bytes of huge pages", node.id));
+            }
             if node.memory_bytes > AMOUNT_MAX {
                 return Err(format!("NUMA node {} has more than 2^53 bytes", node.id));
             }
@@ -155,6 +177,9 @@ pub struct PodCpus {
     pub numa_nodes: Vec<u32>,
     /// Memory that counts on its NUMA node, in bytes; 0 for a pod on several.
     pub memory_bytes: u64,
+    /// Huge pages that count there; none for a pod on several. Needs [`crate::HUGE_PAGES_LEVEL`].
+    #[serde(default)]
+    pub huge_pages: HugePages,
     /// How it has them.
     pub hold: CpuHold,
 }
@@ -176,6 +201,7 @@ mod tests {
         let node = |(id, cores): &(u32, &[&str])| NumaNode {
             id: *id,
             memory_bytes: 1,
+            huge_pages: HugePages::NONE,
             cores: (0..)
                 .zip(*cores)
                 .map(|(core, cpus)| CpuCore { package: *id, core, cpus: set(cpus) })

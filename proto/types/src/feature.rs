@@ -4,12 +4,12 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Container, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec,
-    PodStatus, PreemptionPolicy, QuotaAmounts,
+    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NodeFacts,
+    NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 12;
+pub const FEATURE_LEVEL_MAX: u32 = 13;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -81,6 +81,10 @@ pub const PRIVILEGED_LEVEL: u32 = 12;
 pub const VOLUMES_LEVEL: u32 = 12;
 /// From this level on the annotations of pods that limit what their guests send and receive mean something.
 pub const BANDWIDTH_LEVEL: u32 = 12;
+/// From this level on nodes tell of their huge pages, and containers ask for them.
+pub const HUGE_PAGES_LEVEL: u32 = 13;
+/// From this level on pods say how the memory of their guests is had, and what is pinned counts as large as the guest is.
+pub const PINNED_MEMORY_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -117,6 +121,8 @@ impl Object {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
+            Self::Node(node) if node.status.facts.has_huge_pages() => HUGE_PAGES_LEVEL,
+            Self::Pod(pod) if pod.cpus().is_some_and(|cpus| !cpus.huge_pages.is_none()) => HUGE_PAGES_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
             Self::PersistentVolumeClaim(claim)
                 if claim.source.get().is_some() || claim.status.progress.get().is_some() =>
@@ -201,6 +207,7 @@ fn is_preempting(pod: &Pod) -> bool {
 /// Of a quota: devices are counted by name, since a level of their own, and later kinds of objects not before they are there.
 fn quota_level(hard: &QuotaAmounts) -> u32 {
     let level = |measure: &Measure| match measure {
+        Measure::Extended(name) if HugePageSize::of_resource(name).is_some() => HUGE_PAGES_LEVEL,
         Measure::Extended(_) => DEVICES_LEVEL,
         Measure::Count(kind) => kind.feature_level().max(QUOTA_LEVEL),
         _ => QUOTA_LEVEL,
@@ -215,6 +222,9 @@ impl Container {
         let privileged = self.security().is_some_and(|security| security.privileged);
         let attached = options.stdin || options.stdin_once || options.tty;
         let attach = if attached { ATTACH_LEVEL } else { 1 };
+        if !options.huge_pages.is_none() {
+            return HUGE_PAGES_LEVEL;
+        }
         attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 })
     }
 }
@@ -225,6 +235,12 @@ impl PodSpec {
         let ports = if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 };
         let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
         let sysctls = self.security().is_some_and(|security| !security.sysctls.is_empty());
+        if self.options.get().is_some_and(|options| options.guest_memory.get().is_some()) {
+            return PINNED_MEMORY_LEVEL;
+        }
+        if self.volumes().iter().any(|volume| volume.huge_pages().is_some()) {
+            return HUGE_PAGES_LEVEL;
+        }
         let pod = if sysctls { PRIVILEGED_LEVEL } else { 1 };
         let containers = self.init_containers.iter().chain(&self.containers);
         containers.map(Container::later_level).fold(ports.max(told).max(pod), u32::max)
@@ -253,9 +269,27 @@ fn any_attached(bindings: &[Binding]) -> bool {
     bindings.iter().any(|one| !one.networks.is_empty())
 }
 
+/// What an agent says of its node.
+fn facts_level(facts: &NodeFacts) -> u32 {
+    match (facts.has_huge_pages(), facts.cpus.get().is_some()) {
+        (true, _) => HUGE_PAGES_LEVEL,
+        (false, true) => NUMA_LEVEL,
+        (false, false) => 1,
+    }
+}
+
+/// The CPUs that a pod was given.
+fn cpus_level(cpus: Option<&PodCpus>) -> u32 {
+    match cpus {
+        Some(cpus) if !cpus.huge_pages.is_none() => HUGE_PAGES_LEVEL,
+        Some(_) => NUMA_LEVEL,
+        None => 1,
+    }
+}
+
 /// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
 fn status_level(status: &PodStatus) -> u32 {
-    let cpus = if status.cpus.get().is_some() { NUMA_LEVEL } else { 1 };
+    let cpus = cpus_level(status.cpus.get());
     let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
@@ -272,11 +306,11 @@ impl Command {
             Self::ReportImages { .. } => IMAGES_LEVEL,
             Self::ReportVolumeTasks { .. } => VOLUMES_LEVEL,
             Self::SyncDeviceLabels { .. } => DEVICE_RULES_LEVEL,
-            Self::RegisterNode { facts, .. } if facts.cpus.get().is_some() => NUMA_LEVEL,
+            Self::RegisterNode { facts, .. } => facts_level(facts),
             Self::BindPods { bindings } | Self::BindPodGroup { bindings }
                 if bindings.iter().any(|one| one.cpus.get().is_some()) =>
             {
-                NUMA_LEVEL
+                bindings.iter().map(|one| cpus_level(one.cpus.get())).max().unwrap_or(1)
             }
             Self::ReportPods { reports, .. } => {
                 reports.iter().map(|report| status_level(&report.status)).max().unwrap_or(1)
@@ -409,7 +443,7 @@ mod tests {
         };
         assert_eq!(report(Rare::NONE).feature_level(), 1);
         assert_eq!(report(Rare::some(crate::PodAddresses::default())).feature_level(), POD_NETWORK_LEVEL);
-        let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None };
+        let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None, huge_pages: Rare::NONE };
         let volumes = vec![Volume { name: "v".into(), source }];
         let with_volumes = |volumes| PodSpec {
             options: Rare::some(PodOptions { volumes, ..PodOptions::default() }),

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    CpuTopology, NUMA_LEVEL, NodeImages, NodePoolRecord, ObjectMeta, PartitionStrategy, Rare, Resources,
-    StringMap,
+    CpuTopology, HUGE_PAGES_LEVEL, HugePages, NUMA_LEVEL, NodeImages, NodePoolRecord, ObjectMeta,
+    PartitionStrategy, Rare, Resources, StringMap,
 };
 
 /// A machine that runs pods.
@@ -142,7 +142,24 @@ impl NodeFacts {
     /// What a cluster of a feature level is told of them.
     #[must_use]
     pub fn at_level(self, level: u32) -> Self {
-        if level >= NUMA_LEVEL { self } else { Self { cpus: Rare::NONE, ..self } }
+        let mut told = if level >= NUMA_LEVEL { self } else { Self { cpus: Rare::NONE, ..self } };
+        if level < HUGE_PAGES_LEVEL {
+            told.capacity.huge_pages = HugePages::NONE;
+            told.allocatable.huge_pages = HugePages::NONE;
+            (told.capacity.pinned_memory_bytes, told.allocatable.pinned_memory_bytes) = (0, 0);
+            told.cpus = told.cpus.get().map(CpuTopology::without_huge_pages).into();
+        }
+        told
+    }
+
+    /// Whether it says anything of huge pages, or of memory that may be pinned.
+    #[must_use]
+    pub fn has_huge_pages(&self) -> bool {
+        let has =
+            |resources: &Resources| !resources.huge_pages.is_none() || resources.pinned_memory_bytes > 0;
+        has(&self.capacity)
+            || has(&self.allocatable)
+            || self.cpus.get().is_some_and(CpuTopology::has_huge_pages)
     }
 
     /// Whether the agent starts every guest that must be unique under a guard that ends it with the lease, whatever

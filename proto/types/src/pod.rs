@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, HostPort, Kind, NetworkAttachment, ObjectId, ObjectMeta,
-    PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, GuestMemory, HostPort, HugePageSize, HugePages, Kind,
+    NetworkAttachment, ObjectId, ObjectMeta, PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared,
+    StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -247,6 +248,7 @@ impl ResourceRequirements {
             cpu_millis: self.cpu_millis.unwrap_or(0),
             memory_bytes: self.memory_bytes.unwrap_or(0),
             ephemeral_storage_bytes: self.ephemeral_storage_bytes.unwrap_or(0),
+            ..Resources::ZERO
         }
     }
 
@@ -261,25 +263,57 @@ impl ResourceRequirements {
     }
 }
 
+impl Container {
+    /// The huge pages that it asks for: requests and limits are the same.
+    #[must_use]
+    pub fn huge_pages(&self) -> HugePages {
+        self.options.get().map_or(HugePages::NONE, |options| options.huge_pages)
+    }
+
+    fn with_huge_pages(&self, of: ResourceRequirements) -> Resources {
+        Resources { huge_pages: self.huge_pages(), ..of.amounts() }
+    }
+}
+
 impl PodSpec {
     /// What the pod reserves on a node: per resource the larger of the sum over containers and the largest
-    /// init container, plus the sandbox overhead.
+    /// init container, plus the sandbox overhead. Memory that its guest has pinned counts whole, as large as the guest is.
     #[must_use]
     pub fn scheduling_request(&self) -> Resources {
         let request = self.requests();
-        request.plus(sandbox_overhead(request.memory_bytes))
+        let mut all = request.plus(sandbox_overhead(request.memory_bytes));
+        if !request.huge_pages.is_none() {
+            let (memory_bytes, huge_pages) = request.huge_pages.guest_overhead();
+            all = all.plus(Resources { memory_bytes, huge_pages, ..Resources::ZERO });
+        }
+        let how = self.guest_memory();
+        if how == GuestMemory::default() {
+            return all;
+        }
+        all.pinned_memory_bytes = self.pinned_memory_bytes();
+        if how.huge_pages {
+            // The host has QEMU itself and tables in ordinary memory, and the whole guest in pages.
+            let page = HugePageSize::TwoMib.bytes();
+            let pages = self.guest_memory_bytes().div_ceil(page).saturating_mul(page);
+            all.huge_pages.two_mib_bytes = all.huge_pages.two_mib_bytes.saturating_add(pages);
+            all.memory_bytes = sandbox_overhead(0).memory_bytes;
+            all.memory_bytes = all.memory_bytes.saturating_add(all.pinned_memory_bytes);
+        } else {
+            all.memory_bytes = all.memory_bytes.max(all.pinned_memory_bytes);
+        }
+        all
     }
 
     /// What its containers request together, at most at a time, without the sandbox overhead.
     #[must_use]
     pub fn requests(&self) -> Resources {
-        self.peak(|c| c.requests.or(c.limits).amounts())
+        self.peak(|c| c.with_huge_pages(c.requests.or(c.limits)))
     }
 
     /// What its containers may use together, at most at a time, as far as they have limits; without the sandbox overhead.
     #[must_use]
     pub fn limits(&self) -> Resources {
-        self.peak(|c| c.limits.amounts())
+        self.peak(|c| c.with_huge_pages(c.limits))
     }
 
     /// The same with the sandbox overhead; where no container has a limit there is none (Kubernetes' rule).
@@ -294,7 +328,7 @@ impl PodSpec {
     /// What the guest must hold without its overhead: as the request, over limits where given.
     #[must_use]
     pub fn guest_size(&self) -> Resources {
-        self.peak(|c| c.limits.or(c.requests).amounts())
+        self.peak(|c| c.with_huge_pages(c.limits.or(c.requests)))
     }
 
     /// Kubernetes' effective amounts: an init container runs beside the sidecars before it, the others beside all of them.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Kind, QuantityError, StorageClass, format_bytes, format_millis, is_extended_resource_name, parse_millis,
-    parse_units,
+    HugePageSize, Kind, QuantityError, StorageClass, format_bytes, format_millis, is_extended_resource_name,
+    parse_millis, parse_units,
 };
 
 /// One thing that is counted. Pods that ended count for nothing but [`Measure::Count`].
@@ -78,6 +78,12 @@ impl Measure {
         }
     }
 
+    /// Huge pages of a size, by the name of their resource, in bytes: the pages that the guests' overhead takes included.
+    #[must_use]
+    pub fn of_huge_pages(size: HugePageSize) -> Self {
+        Self::Extended(SmolStr::new_static(size.resource()))
+    }
+
     /// Whether it is of an extended resource.
     #[must_use]
     pub fn is_extended(&self) -> bool {
@@ -131,6 +137,7 @@ impl Measure {
             Self::RequestsCpu => Some("cpu"),
             Self::RequestsMemory => Some("memory"),
             Self::RequestsEphemeralStorage => Some("ephemeral-storage"),
+            Self::Extended(name) => HugePageSize::of_resource(name).map(HugePageSize::resource),
             Self::Count(Kind::ConfigMap) => Some("configmaps"),
             Self::Count(Kind::Secret) => Some("secrets"),
             Self::Count(Kind::ResourceQuota) => Some("resourcequotas"),
@@ -154,6 +161,7 @@ impl Measure {
     pub fn format_amount(&self, amount: u64) -> String {
         match self {
             Self::RequestsCpu | Self::LimitsCpu => format_millis(amount),
+            Self::Extended(name) if HugePageSize::of_resource(name).is_some() => format_bytes(amount),
             Self::Claims | Self::Pods | Self::ClassClaims(_) | Self::Count(_) | Self::Extended(_) => {
                 amount.to_string()
             }
@@ -192,7 +200,7 @@ fn known_names() -> String {
     format!(
         "{short}, {}, CLASS{CLASS_SUFFIX}requests.storage, CLASS{CLASS_SUFFIX}persistentvolumeclaims \
          (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, \
-         and requests.RESOURCE of devices, such as requests.nvidia.com/gpu",
+         hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu",
         plain.join(", ")
     )
 }
@@ -216,8 +224,15 @@ impl QuotaResource {
             let measure = is_extended_resource_name(name).then(|| Measure::Extended(name.into()))?;
             Some(Self { measure, is_short: false })
         };
+        let huge_pages = || {
+            let (name, is_short) =
+                text.strip_prefix(EXTENDED_PREFIX).map_or((text, true), |name| (name, false));
+            let size = HugePageSize::of_resource(name)?;
+            Some(Self { measure: Measure::of_huge_pages(size), is_short })
+        };
         find(true)
             .or_else(|| find(false))
+            .or_else(huge_pages)
             .or_else(extended)
             .ok_or_else(|| UnknownQuotaResource(text.chars().take(80).collect()))
     }
@@ -357,7 +372,12 @@ mod tests {
         let class = Measure::ClassStorage(StorageClass::LocalRetain);
         check("local-retain.storageclass.storage.k8s.io/requests.storage", Some(class));
         check("requests.nvidia.com/gpu", Some(Measure::Extended("nvidia.com/gpu".into())));
+        check("hugepages-2Mi", Some(Measure::of_huge_pages(HugePageSize::TwoMib)));
+        check("requests.hugepages-1Gi", Some(Measure::of_huge_pages(HugePageSize::OneGib)));
+        assert_eq!(Measure::of_huge_pages(HugePageSize::TwoMib).format_amount(4 << 20), "4Mi");
         for unknown in [
+            "limits.hugepages-2Mi",
+            "hugepages-4Mi",
             "nvidia.com/gpu",
             "limits.nvidia.com/gpu",
             "requests.kubernetes.io/gpu",

@@ -1,9 +1,13 @@
 //! Amounts of what a node offers and a pod needs.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
+use crate::HugePages;
+
 /// Amounts of the built-in resources. Arithmetic is checked: a ledger that would wrap is a bug, not a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resources {
     /// Processor time, in thousandths of a core.
     pub cpu_millis: u64,
@@ -11,11 +15,35 @@ pub struct Resources {
     pub memory_bytes: u64,
     /// Writable disk, in bytes.
     pub ephemeral_storage_bytes: u64,
+    /// Huge pages; they are no part of `memory_bytes`. Needs [`crate::HUGE_PAGES_LEVEL`].
+    #[serde(default)]
+    pub huge_pages: HugePages,
+    /// What of `memory_bytes` is pinned, in bytes: a node's is what it really has of it for pods. 0 of a node that does not
+    /// say. Needs [`crate::PINNED_MEMORY_LEVEL`].
+    #[serde(default)]
+    pub pinned_memory_bytes: u64,
+}
+
+/// What few have adds nothing to a digest where it is missing.
+impl Hash for Resources {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.cpu_millis, self.memory_bytes, self.ephemeral_storage_bytes).hash(state);
+        self.huge_pages.hash(state);
+        if self.pinned_memory_bytes > 0 {
+            ("pinned", self.pinned_memory_bytes).hash(state);
+        }
+    }
 }
 
 impl Resources {
     /// Nothing at all.
-    pub const ZERO: Self = Self { cpu_millis: 0, memory_bytes: 0, ephemeral_storage_bytes: 0 };
+    pub const ZERO: Self = Self {
+        cpu_millis: 0,
+        memory_bytes: 0,
+        ephemeral_storage_bytes: 0,
+        huge_pages: HugePages::NONE,
+        pinned_memory_bytes: 0,
+    };
 
     /// The sum.
     ///
@@ -26,7 +54,8 @@ impl Resources {
         self.zip(other, |a, b| a.checked_add(b).expect("resource amounts stay below 2^64"))
     }
 
-    /// The difference, or `None` when any field would be negative.
+    /// The difference, or `None` when any field would be negative. Of pinned memory it is never less than nothing: a node that does
+    /// not say how much it has does not lack any ([`Self::pinnable_bytes`]).
     #[must_use]
     pub fn checked_minus(self, other: Self) -> Option<Self> {
         Some(Self {
@@ -35,7 +64,19 @@ impl Resources {
             ephemeral_storage_bytes: self
                 .ephemeral_storage_bytes
                 .checked_sub(other.ephemeral_storage_bytes)?,
+            huge_pages: self.huge_pages.checked_minus(other.huge_pages)?,
+            pinned_memory_bytes: self.pinned_memory_bytes.saturating_sub(other.pinned_memory_bytes),
         })
+    }
+
+    /// The memory that may be pinned of what is there for pods, in bytes: what really is there, and where nobody says how much,
+    /// all of it.
+    #[must_use]
+    pub fn pinnable_bytes(&self) -> u64 {
+        match self.pinned_memory_bytes {
+            0 => self.memory_bytes,
+            bytes => bytes.min(self.memory_bytes),
+        }
     }
 
     /// Field by field the larger one.
@@ -55,6 +96,8 @@ impl Resources {
             cpu_millis: f(self.cpu_millis, other.cpu_millis),
             memory_bytes: f(self.memory_bytes, other.memory_bytes),
             ephemeral_storage_bytes: f(self.ephemeral_storage_bytes, other.ephemeral_storage_bytes),
+            huge_pages: self.huge_pages.zip(other.huge_pages, &f),
+            pinned_memory_bytes: f(self.pinned_memory_bytes, other.pinned_memory_bytes),
         }
     }
 }
@@ -82,8 +125,11 @@ mod tests {
 
     #[test]
     fn fits_looks_at_every_field() {
-        let room = Resources { cpu_millis: 1000, memory_bytes: 10, ephemeral_storage_bytes: 5 };
+        let room =
+            Resources { cpu_millis: 1000, memory_bytes: 10, ephemeral_storage_bytes: 5, ..Resources::ZERO };
         assert!(room.fits_in(room));
         assert!(!Resources { memory_bytes: 11, ..Resources::ZERO }.fits_in(room));
+        let huge_pages = HugePages { two_mib_bytes: 2 << 20, one_gib_bytes: 0 };
+        assert!(!Resources { huge_pages, ..Resources::ZERO }.fits_in(room));
     }
 }

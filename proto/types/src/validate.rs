@@ -12,6 +12,7 @@ mod device;
 mod disruption_budget;
 mod elastic;
 mod elastic_quota;
+mod huge_pages;
 mod image;
 mod job;
 mod node_pool;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare,
-    SecurityContext,
+    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodPlacement,
+    PodSecurityContext, PodSpec, Probe, Rare, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -122,6 +122,9 @@ pub struct ContainerOptions {
     /// Its process has a terminal.
     #[serde(default)]
     pub tty: bool,
+    /// The huge pages that it asks for, in `requests` and `limits` alike. Needs [`crate::HUGE_PAGES_LEVEL`].
+    #[serde(default)]
+    pub huge_pages: HugePages,
 }
 
 /// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are
@@ -164,6 +167,9 @@ pub struct PodOptions {
     pub priority_class: Rare<SmolStr>,
     /// Where it may be, and near what it would rather be.
     pub placement: Rare<PodPlacement>,
+    /// How the memory of its guest is had. The control plane's own. Needs [`crate::PINNED_MEMORY_LEVEL`].
+    #[serde(default)]
+    pub guest_memory: Rare<GuestMemory>,
 }
 
 /// A volume of a pod.
@@ -184,6 +190,9 @@ pub enum VolumeSource {
         memory: bool,
         /// Most that it takes, in bytes.
         size_limit_bytes: Option<u64>,
+        /// In huge pages of the guest; then `memory` is not set. Needs [`crate::HUGE_PAGES_LEVEL`].
+        #[serde(default)]
+        huge_pages: Rare<HugePageMedium>,
     },
     /// Files from one source (`configMap`, `secret`, `downwardAPI`).
     Files {
@@ -270,6 +279,15 @@ impl Container {
 }
 
 impl Volume {
+    /// Which huge pages it is made of, if it is.
+    #[must_use]
+    pub fn huge_pages(&self) -> Option<HugePageMedium> {
+        match &self.source {
+            VolumeSource::EmptyDir { huge_pages, .. } => huge_pages.get().copied(),
+            _ => None,
+        }
+    }
+
     /// The sources of its files, and the permissions of those that name none; `None` when it holds what containers write.
     #[must_use]
     pub fn projections(&self) -> Option<(&[Projection], u32)> {
@@ -294,6 +312,11 @@ impl PodSpec {
     #[must_use]
     pub fn priority_class(&self) -> Option<&SmolStr> {
         self.options.get()?.priority_class.get()
+    }
+
+    /// What those of its containers say that say more than most.
+    pub(crate) fn options_of_all(&self) -> impl Iterator<Item = &ContainerOptions> {
+        self.all_containers().filter_map(|container| container.options.get())
     }
 
     /// Init containers, then the others.

@@ -80,7 +80,12 @@ mod tests {
     #[test]
     fn pods_where_they_must_not_be_are_noticed() {
         let mut machine = Machine::default();
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         apply(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(1), members: Vec::new() });
         apply(&mut machine, Command::RegisterNode { name: name("n"), facts });

@@ -297,7 +297,12 @@ mod tests {
     }
 
     fn node() -> Command {
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         Command::RegisterNode { name: name("n"), facts }
     }

@@ -89,7 +89,13 @@ mod tests {
     #[test]
     fn pools_that_hold_what_is_a_pods_own_are_noticed() {
         let check = |hold, shared: &str, batch: &str, is_good: bool| {
-            let given = PodCpus { cpus: set("0-1"), numa_nodes: vec![0], memory_bytes: 0, hold };
+            let given = PodCpus {
+                cpus: set("0-1"),
+                numa_nodes: vec![0],
+                memory_bytes: 0,
+                huge_pages: bulkhead_types::HugePages::NONE,
+                hold,
+            };
             let found = pools(&[(ObjectId(1), &given)], &set(shared), &set(batch));
             assert_eq!(found.is_ok(), is_good, "{hold:?} {shared} {batch}");
         };

@@ -101,7 +101,12 @@ mod tests {
             },
         );
         apply(&mut machine, Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
-        let all = Resources { cpu_millis: 1000, memory_bytes: 1 << 40, ephemeral_storage_bytes: 1 << 40 };
+        let all = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 40,
+            ephemeral_storage_bytes: 1 << 40,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 9, ..NodeFacts::default() };
         apply(&mut machine, Command::RegisterNode { name: name("n"), facts });
         for text in [ELASTIC_QUOTA_NAMESPACE, "a", "b"] {

@@ -57,7 +57,12 @@ mod tests {
             feature_level_max: FEATURE_LEVEL_MAX,
         };
         apply(&mut machine, member);
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         apply(&mut machine, Command::RegisterNode { name: Name::new("n").expect("a name"), facts });
         let node = machine.state().nodes().iter().next().expect("the node").meta.id;

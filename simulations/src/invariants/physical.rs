@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn guests_that_must_not_be_there_are_noticed() {
-        let room = Resources { cpu_millis: 10, memory_bytes: 10, ephemeral_storage_bytes: 0 };
+        let room =
+            Resources { cpu_millis: 10, memory_bytes: 10, ephemeral_storage_bytes: 0, ..Resources::ZERO };
         let good = Start {
             pod: ObjectId(1),
             node: Some(ObjectId(2)),

@@ -104,7 +104,12 @@ mod tests {
             },
         );
         apply(&mut machine, Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         apply(&mut machine, Command::RegisterNode { name: name("n"), facts });
         apply(&mut machine, pod("a"));

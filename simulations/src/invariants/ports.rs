@@ -69,7 +69,12 @@ mod tests {
     }
 
     fn register(text: &str, can: &'static str) -> Command {
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let labels = StringMap::from([(LABEL_HOST_PORTS.into(), can.into())]);
         let facts =
             NodeFacts { capacity: room, allocatable: room, pods_max: 9, labels, ..NodeFacts::default() };

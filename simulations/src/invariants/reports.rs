@@ -80,7 +80,12 @@ mod tests {
     /// A node with a pod.
     fn bound() -> (Machine, ObjectId, ObjectId) {
         let name = |text: &str| Name::new(text).expect("a name");
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         let container = Container { name: "c".into(), image: "i:1".into(), ..Container::default() };
         let spec = Shared::new(PodSpec { containers: vec![container], ..PodSpec::default() });

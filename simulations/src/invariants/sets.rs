@@ -60,7 +60,12 @@ impl World {
     }
 
     pub(super) fn node(&mut self, text: &str) -> ObjectId {
-        let room = Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 0 };
+        let room = Resources {
+            cpu_millis: 1000,
+            memory_bytes: 1 << 30,
+            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: room, allocatable: room, pods_max: 9, ..NodeFacts::default() };
         self.ok(Command::RegisterNode { name: name(text), facts });
         self.state().find(bulkhead_types::Kind::Node, None, &name(text)).expect("it was registered")

@@ -42,8 +42,12 @@ const REPORTS_MAX: usize = 4;
 /// Longest wait until all agents know of all pods.
 const BOUND_TIMEOUT: Duration = Duration::from_secs(600);
 /// What one node has, and one pod asks for.
-const NODE: Resources =
-    Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+const NODE: Resources = Resources {
+    cpu_millis: 96_000,
+    memory_bytes: 512 << 30,
+    ephemeral_storage_bytes: 1 << 40,
+    ..Resources::ZERO
+};
 const PODS_PER_NODE_MAX: u32 = 250;
 const POD_CPU_MILLIS: u64 = 100;
 const POD_MEMORY_BYTES: u64 = 128 << 20;

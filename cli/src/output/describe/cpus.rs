@@ -77,7 +77,13 @@ mod tests {
     }
 
     fn pod(cpus: Option<&str>, hold: CpuHold) -> Pod {
-        let given = |cpus| PodCpus { cpus: set(cpus), numa_nodes: vec![0, 1], memory_bytes: 0, hold };
+        let given = |cpus| PodCpus {
+            cpus: set(cpus),
+            numa_nodes: vec![0, 1],
+            memory_bytes: 0,
+            huge_pages: bulkhead_types::HugePages::NONE,
+            hold,
+        };
         let status = PodStatus { cpus: Rare::from(cpus.map(given)), ..PodStatus::default() };
         Pod { meta: meta(2), spec: Shared::new(PodSpec::default()), node: Some(ObjectId(1)), status }
     }
@@ -86,7 +92,7 @@ mod tests {
     fn what_is_pinned_and_free_is_shown_by_numa_node() {
         let numa_node = |id, cpus| {
             let cores = vec![CpuCore { package: id, core: 0, cpus: set(cpus) }];
-            NumaNode { id, memory_bytes: 1 << 30, cores }
+            NumaNode { id, memory_bytes: 1 << 30, huge_pages: bulkhead_types::HugePages::NONE, cores }
         };
         let numa_nodes = vec![numa_node(0, "0-3"), numa_node(1, "4-7")];
         let topology = CpuTopology { numa_nodes, reserved: set("0"), policy: NumaPolicy::BestEffort };

@@ -54,6 +54,9 @@ fn content(volume: &Volume) -> String {
             let how = if *read_only { " (read-only)" } else { "" };
             format!("PersistentVolumeClaim {claim_name}{how}")
         }
+        (VolumeSource::EmptyDir { huge_pages, .. }, _) if huge_pages.get().is_some() => {
+            "empty at first, in huge pages".to_owned()
+        }
         (VolumeSource::EmptyDir { memory: false, .. }, _) | (_, None) => "empty at first".to_owned(),
         (_, Some((sources, _))) => sources.iter().map(source).collect::<Vec<_>>().join(", "),
     }

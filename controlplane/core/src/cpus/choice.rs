@@ -62,9 +62,10 @@ pub(crate) fn choose(
     let numa_nodes = ledger.nodes_of(&found);
     // What happens to be on one NUMA node counts there, if there is room: nobody relies on it.
     let alone = ledger.numa_nodes().iter().find(|node| numa_nodes == [node.id]);
-    let counts = alone.is_some_and(|node| ledger.free_memory_bytes(node) >= needs.memory_bytes);
-    let memory_bytes = if counts { needs.memory_bytes } else { 0 };
-    let given = PodCpus { cpus: found, numa_nodes, memory_bytes, hold: needs.hold };
+    let counts = alone.is_some_and(|node| ledger.has_memory(needs, node));
+    let (memory_bytes, huge_pages) =
+        if counts { (needs.memory_bytes, needs.huge_pages) } else { Default::default() };
+    let given = PodCpus { cpus: found, numa_nodes, memory_bytes, huge_pages, hold: needs.hold };
     ledger
         .leaves_shared(&given.cpus, given.hold)
         .then_some(Chosen { devices: devices_given, cpus: Some(given) })
@@ -87,6 +88,7 @@ pub(crate) fn must_be_one(asks: &Asks<'_>, cpus: &NodeCpus, devices: Option<&Nod
             let is_enough = |node: &&NumaNode| {
                 available(needs, &cpus.capacity(node), node) >= needs.cpus
                     && node.memory_bytes >= needs.memory_bytes
+                    && needs.huge_pages.fits_in(node.huge_pages)
                     && has_devices(node)
             };
             cpus.numa_nodes().iter().any(|node| is_enough(&node))
@@ -101,9 +103,8 @@ fn on_one(
     (ledger, free): (&NodeCpus, &CpuSet),
     devices: Option<&NodeDevices>,
 ) -> Option<Chosen> {
-    let has_room = |node: &&NumaNode| {
-        available(needs, free, node) >= needs.cpus && ledger.free_memory_bytes(node) >= needs.memory_bytes
-    };
+    let has_room =
+        |node: &&NumaNode| available(needs, free, node) >= needs.cpus && ledger.has_memory(needs, node);
     let mut nodes: Vec<&NumaNode> = ledger.numa_nodes().iter().filter(has_room).collect();
     nodes.sort_by_key(|node| (available(needs, free, node), node.id));
     nodes.into_iter().find_map(|node| {
@@ -115,8 +116,9 @@ fn on_one(
             None => Vec::new(),
             Some((wanted, policies)) => devices?.choose_on(wanted, policies, node.id)?,
         };
-        let (numa_nodes, memory_bytes, hold) = (vec![node.id], needs.memory_bytes, needs.hold);
-        Some(Chosen { devices: given, cpus: Some(PodCpus { cpus: found, numa_nodes, memory_bytes, hold }) })
+        let CpuNeeds { memory_bytes, huge_pages, hold, .. } = *needs;
+        let cpus = PodCpus { cpus: found, numa_nodes: vec![node.id], memory_bytes, huge_pages, hold };
+        Some(Chosen { devices: given, cpus: Some(cpus) })
     })
 }
 
@@ -152,8 +154,12 @@ pub(crate) fn may_take(
     let mut cores = ledger.numa_nodes().iter().flat_map(|node| &node.cores);
     let alone = ledger.numa_nodes().iter().find(|node| given.numa_nodes == [node.id]);
     let memory_fits = match (given.memory_bytes, alone) {
-        (0, _) => true,
-        (bytes, Some(node)) => bytes == needs.memory_bytes && bytes <= ledger.free_memory_bytes(node),
+        (0, _) => given.huge_pages.is_none(),
+        (bytes, Some(node)) => {
+            bytes == needs.memory_bytes
+                && given.huge_pages == needs.huge_pages
+                && ledger.has_memory(needs, node)
+        }
         (_, None) => false,
     };
     let is_together = || {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_types::{CpuHold, CpuSet, CpuTopology, NumaNode, ObjectId, PodCpus};
+use bulkhead_types::{CpuHold, CpuNeeds, CpuSet, CpuTopology, HugePages, NumaNode, ObjectId, PodCpus};
 
 /// What there is of one NUMA node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub struct NumaUse {
     pub memory_bytes: u64,
     /// Memory of pods that are on it alone, in bytes.
     pub held_memory_bytes: u64,
+    /// Its huge pages.
+    pub huge_pages: HugePages,
+    /// Huge pages of pods that are on it alone.
+    pub held_huge_pages: HugePages,
 }
 
 /// See the module.
@@ -32,6 +36,8 @@ pub struct NodeCpus {
     held: [CpuSet; 3],
     /// Memory that counts on a NUMA node, in bytes.
     memory: BTreeMap<u32, u64>,
+    /// Huge pages that count there.
+    huge_pages: BTreeMap<u32, HugePages>,
 }
 
 impl NodeCpus {
@@ -44,6 +50,7 @@ impl NodeCpus {
             holders: BTreeMap::new(),
             held: Default::default(),
             memory: BTreeMap::new(),
+            huge_pages: BTreeMap::new(),
         }
     }
 
@@ -74,11 +81,16 @@ impl NodeCpus {
     fn add_up(&mut self) {
         self.held = Default::default();
         self.memory.clear();
+        self.huge_pages.clear();
         for given in self.holders.values() {
             let held = &mut self.held[given.hold as usize - 1];
             *held = held.union(&given.cpus);
             if let (Some(numa_node), 1..) = (given.numa_nodes.first(), given.memory_bytes) {
                 *self.memory.entry(*numa_node).or_default() += given.memory_bytes;
+                if !given.huge_pages.is_none() {
+                    let held = self.huge_pages.entry(*numa_node).or_default();
+                    *held = held.zip(given.huge_pages, u64::saturating_add);
+                }
             }
         }
     }
@@ -130,6 +142,18 @@ impl NodeCpus {
         node.memory_bytes.saturating_sub(self.memory.get(&node.id).copied().unwrap_or(0))
     }
 
+    /// Huge pages of a NUMA node that no pod there counts for.
+    pub(super) fn free_huge_pages(&self, node: &NumaNode) -> HugePages {
+        let held = self.huge_pages.get(&node.id).copied().unwrap_or_default();
+        node.huge_pages.zip(held, u64::saturating_sub)
+    }
+
+    /// Whether a NUMA node has the memory and the huge pages left that a pod reserves.
+    pub(super) fn has_memory(&self, needs: &CpuNeeds, node: &NumaNode) -> bool {
+        self.free_memory_bytes(node) >= needs.memory_bytes
+            && needs.huge_pages.fits_in(self.free_huge_pages(node))
+    }
+
     /// The NUMA nodes of CPUs, in order.
     pub(super) fn nodes_of(&self, cpus: &CpuSet) -> Vec<u32> {
         let has_some = |node: &&NumaNode| !node.cpus().is_disjoint(cpus);
@@ -154,6 +178,8 @@ impl NodeCpus {
                 cpus,
                 memory_bytes: node.memory_bytes,
                 held_memory_bytes: self.memory.get(&node.id).copied().unwrap_or(0),
+                huge_pages: node.huge_pages,
+                held_huge_pages: self.huge_pages.get(&node.id).copied().unwrap_or_default(),
             }
         };
         self.numa_nodes().iter().map(of).collect()

@@ -1,7 +1,8 @@
 //! Choices on nodes of the documents, and laws of choice, ledger and judge.
 
 use bulkhead_types::{
-    CpuBindPolicy, CpuCore, CpuHold, CpuNeeds, CpuSet, CpuTopology, NumaNode, NumaPolicy, ObjectId, PodCpus,
+    CpuBindPolicy, CpuCore, CpuHold, CpuNeeds, CpuSet, CpuTopology, HugePages, NumaNode, NumaPolicy,
+    ObjectId, PodCpus,
 };
 use proptest::prelude::*;
 
@@ -24,7 +25,12 @@ fn topology(nodes: &[u32], threads: u32, policy: NumaPolicy) -> CpuTopology {
             core,
             cpus: (0..threads).map(|thread| first + core * threads + thread).collect(),
         };
-        NumaNode { id, memory_bytes: 1024 * MIB, cores: (0..count / threads).map(core).collect() }
+        NumaNode {
+            id,
+            memory_bytes: 1024 * MIB,
+            huge_pages: HugePages { two_mib_bytes: 64 * MIB, one_gib_bytes: 0 },
+            cores: (0..count / threads).map(core).collect(),
+        }
     };
     let numa_nodes = (0..).zip(nodes).map(node).collect();
     CpuTopology { numa_nodes, reserved: CpuSet::new(), policy }
@@ -35,6 +41,7 @@ fn needs(cpus: u32, policy: NumaPolicy) -> CpuNeeds {
         hold: CpuHold::Reserved,
         cpus,
         memory_bytes: 100 * MIB,
+        huge_pages: HugePages::NONE,
         policy,
         bind: CpuBindPolicy::FullPCPUs,
         full_cores: false,
@@ -143,6 +150,7 @@ fn any_needs() -> impl Strategy<Value = CpuNeeds> {
             hold,
             cpus,
             memory_bytes: mib * MIB,
+            huge_pages: HugePages { two_mib_bytes: (mib % 3) * 20 * MIB, one_gib_bytes: 0 },
             policy,
             bind: if is_spread { CpuBindPolicy::SpreadByPCPUs } else { CpuBindPolicy::FullPCPUs },
             full_cores: full_cores && !is_spread,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    EventKind, FENCING_LEVEL, Kind, MANAGER_LIFE, Name, Node, NodeFacts, NodeImages, NodePhase, NodeSpec,
-    NodeStatus, Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection, RejectionCode, StringMap,
-    check_label_key, check_label_value,
+    AMOUNT_MAX, EventKind, FENCING_LEVEL, HugePageSize, Kind, MANAGER_LIFE, Name, Node, NodeFacts,
+    NodeImages, NodePhase, NodeSpec, NodeStatus, Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection,
+    RejectionCode, StringMap, check_label_key, check_label_value,
 };
 use smol_str::SmolStr;
 
@@ -94,6 +94,9 @@ fn check_facts(name: &Name, facts: &NodeFacts) -> Result<(), Rejection> {
     };
     if !facts.allocatable.fits_in(facts.capacity) {
         return invalid("facts.allocatable", "exceeds the capacity".to_owned());
+    }
+    if HugePageSize::ALL.into_iter().any(|size| facts.capacity.huge_pages.of(size) > AMOUNT_MAX) {
+        return invalid("facts.capacity", "has more than 2^53 bytes of huge pages".to_owned());
     }
     if facts.warnings.len() > FACTS_MAX || facts.labels.len() > FACTS_MAX {
         return invalid("facts", format!("at most {FACTS_MAX} warnings and labels are allowed"));

@@ -51,7 +51,12 @@ fn pod(id: u64, spec: PodSpec) -> Object {
 fn state() -> State {
     let mut state = State::default();
     state.cluster_id = Some(Uuid::from_u128(7));
-    let allocatable = Resources { cpu_millis: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 1 << 40 };
+    let allocatable = Resources {
+        cpu_millis: 4000,
+        memory_bytes: 1 << 30,
+        ephemeral_storage_bytes: 1 << 40,
+        ..Resources::ZERO
+    };
     state.put(Object::Node(Arc::new(Node {
         meta: ObjectMeta { id: NODE, ..ObjectMeta::new(None, Name::new("node-1").expect("a name")) },
         spec: NodeSpec::default(),

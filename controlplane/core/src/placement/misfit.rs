@@ -1,6 +1,6 @@
 //! Reasons against a node, in Kubernetes' words where it has them.
 
-use bulkhead_types::{Name, Taint};
+use bulkhead_types::{HugePageSize, Name, Taint};
 use smol_str::SmolStr;
 
 /// Why a node cannot take a pod. The order is that in which they are looked at.
@@ -35,6 +35,10 @@ pub enum Misfit {
     InsufficientCpu,
     /// Not enough memory is free.
     InsufficientMemory,
+    /// Too little memory that its guest could have pinned.
+    InsufficientPinnedMemory,
+    /// Too few huge pages of a size.
+    InsufficientHugePages(HugePageSize),
     /// Not enough disk is free.
     InsufficientEphemeralStorage,
     /// Not enough devices are free that the pod asks for by this name.
@@ -89,6 +93,8 @@ impl std::fmt::Display for Misfit {
             Self::TooManyPods => "Too many pods",
             Self::InsufficientCpu => "Insufficient cpu",
             Self::InsufficientMemory => "Insufficient memory",
+            Self::InsufficientPinnedMemory => "Insufficient memory to pin for a guest with devices",
+            Self::InsufficientHugePages(size) => return write!(f, "Insufficient {}", size.resource()),
             Self::InsufficientEphemeralStorage => "Insufficient ephemeral-storage",
             Self::InsufficientDevice(resource) => return write!(f, "Insufficient {resource}"),
             Self::DeviceChoice => {

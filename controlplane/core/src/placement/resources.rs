@@ -1,6 +1,6 @@
 //! What a node has left.
 
-use bulkhead_types::{Node, Resources};
+use bulkhead_types::{HugePageSize, Node, Resources};
 
 use super::Misfit;
 use crate::NodeUsage;
@@ -23,6 +23,14 @@ pub fn check_room(request: Resources, node: &Node, usage: NodeUsage) -> Result<(
     }
     if wanted.ephemeral_storage_bytes > facts.allocatable.ephemeral_storage_bytes {
         return Err(Misfit::InsufficientEphemeralStorage);
+    }
+    if wanted.pinned_memory_bytes > facts.allocatable.pinnable_bytes() {
+        return Err(Misfit::InsufficientPinnedMemory);
+    }
+    for size in HugePageSize::ALL {
+        if wanted.huge_pages.of(size) > facts.allocatable.huge_pages.of(size) {
+            return Err(Misfit::InsufficientHugePages(size));
+        }
     }
     Ok(())
 }

@@ -78,7 +78,10 @@ impl Fairness {
             let devices = counts
                 .into_iter()
                 .map(|(resource, count)| (Measure::Extended(resource), count.allocatable, count.allocated));
-            for (measure, has, uses) in plain.into_iter().chain(devices) {
+            let pages = has.huge_pages.sizes().map(|(size, bytes)| {
+                (Measure::of_huge_pages(size), bytes, usage.requests.huge_pages.of(size))
+            });
+            for (measure, has, uses) in plain.into_iter().chain(devices).chain(pages) {
                 used.add_amount(&measure, uses);
                 *self.total.entry(measure).or_insert(0) += u128::from(has);
             }

@@ -40,7 +40,7 @@ impl Loads {
                     |sample| Resources {
                         cpu_millis: sample.cpu_millis,
                         memory_bytes: sample.memory_bytes,
-                        ephemeral_storage_bytes: 0,
+                        ..Resources::ZERO
                     },
                 ))
             });

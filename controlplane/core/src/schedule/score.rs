@@ -104,7 +104,8 @@ mod tests {
 
     /// A node of 1000 m and 1000 bytes, of which so much is reserved.
     fn entry(cpu_millis: u64, memory_bytes: u64) -> NodeEntry {
-        let all = Resources { cpu_millis: 1000, memory_bytes: 1000, ephemeral_storage_bytes: 0 };
+        let all =
+            Resources { cpu_millis: 1000, memory_bytes: 1000, ephemeral_storage_bytes: 0, ..Resources::ZERO };
         let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 9, ..NodeFacts::default() };
         let status = NodeStatus {
             phase: NodePhase::Ready,
@@ -116,13 +117,13 @@ mod tests {
             device_labels: Default::default(),
         };
         let meta = ObjectMeta::new(None, Name::new("n").expect("a name"));
-        let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 };
+        let requests = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0, ..Resources::ZERO };
         let node = Arc::new(Node { meta, spec: NodeSpec::default(), status });
         NodeEntry::new(node, NodeUsage { requests, pods: 1 })
     }
 
     fn request(cpu_millis: u64, memory_bytes: u64) -> Resources {
-        Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 }
+        Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0, ..Resources::ZERO }
     }
 
     #[test]

@@ -71,6 +71,8 @@ impl Charge {
         charge.add(Measure::LimitsMemory, limits.memory_bytes);
         charge.add(Measure::LimitsEphemeralStorage, limits.ephemeral_storage_bytes);
         charge.extended = extended(pod, classes);
+        let pages = requests.huge_pages.sizes();
+        charge.extended.extend(pages.map(|(size, bytes)| (Measure::of_huge_pages(size), bytes)));
         charge
     }
 

@@ -23,7 +23,12 @@ pub fn topology(nodes: &[u32], policy: NumaPolicy) -> CpuTopology {
         let first = next;
         next += count;
         let core = |core: u32| CpuCore { package: id, core, cpus: [first + core].into_iter().collect() };
-        NumaNode { id, memory_bytes: 64 * GIB, cores: (0..*count).map(core).collect() }
+        NumaNode {
+            id,
+            memory_bytes: 64 * GIB,
+            huge_pages: bulkhead_types::HugePages::NONE,
+            cores: (0..*count).map(core).collect(),
+        }
     };
     CpuTopology { numa_nodes: (0..).zip(nodes).map(node).collect(), reserved: CpuSet::new(), policy }
 }
@@ -199,8 +204,13 @@ fn before_their_level_labels_say_nothing() {
 fn binding(cluster: &Cluster, text: &str, node: ObjectId, cpus: &str, numa_nodes: &[u32]) -> Binding {
     let request = cluster.pod_named(text).spec.scheduling_request();
     let memory_bytes = if numa_nodes.len() == 1 { request.memory_bytes } else { 0 };
-    let given =
-        PodCpus { cpus: set(cpus), numa_nodes: numa_nodes.to_vec(), memory_bytes, hold: CpuHold::Reserved };
+    let given = PodCpus {
+        cpus: set(cpus),
+        numa_nodes: numa_nodes.to_vec(),
+        memory_bytes,
+        huge_pages: bulkhead_types::HugePages::NONE,
+        hold: CpuHold::Reserved,
+    };
     Binding {
         pod: cluster.pod_named(text).meta.id,
         node,

@@ -92,7 +92,7 @@ pub fn rolling(surge: u32, unavailable: u32) -> DeploymentStrategy {
 }
 
 pub fn facts(cpu_millis: u64, memory_bytes: u64, pods_max: u32) -> NodeFacts {
-    let all = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 100 * GIB };
+    let all = Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 100 * GIB, ..Resources::ZERO };
     NodeFacts { capacity: all, allocatable: all, pods_max, ..NodeFacts::default() }
 }
 

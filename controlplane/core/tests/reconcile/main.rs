@@ -33,6 +33,7 @@ mod networks;
 mod node_operations;
 mod node_pools;
 mod nodes;
+mod pages;
 mod placement;
 mod placement_laws;
 mod play;

@@ -30,7 +30,8 @@ fn add(count: u32, shape: NodeShape) -> Question {
 }
 
 fn of(cpu_millis: u64) -> NodeShape {
-    let allocatable = Resources { cpu_millis, memory_bytes: 64 * GIB, ephemeral_storage_bytes: GIB };
+    let allocatable =
+        Resources { cpu_millis, memory_bytes: 64 * GIB, ephemeral_storage_bytes: GIB, ..Resources::ZERO };
     NodeShape::Of { allocatable, pods_max: 10, labels: StringMap::new(), taints: Vec::new() }
 }
 

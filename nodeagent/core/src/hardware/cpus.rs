@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_types::{CpuCore, CpuSet, CpuTopology, NUMA_NODES_MAX, NumaNode, NumaPolicy};
 
-use super::Tree;
+use super::{HUGE_PAGE_POOLS, Tree, huge_pages, node_huge_page_pools};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
@@ -66,6 +66,12 @@ pub fn cpu_topology(tree: &dyn Tree, allowed: Option<&CpuSet>) -> Result<CpuTopo
     let mut left = online.clone();
     let mut numa_nodes = Vec::new();
     for (id, cpus, memory_bytes) in nodes(tree, &online)? {
+        let pools = match tree.list(NODES) {
+            Ok(names) if !names.is_empty() => node_huge_page_pools(id),
+            _ => HUGE_PAGE_POOLS.to_owned(),
+        };
+        let huge_pages = huge_pages(tree, &pools);
+        let memory_bytes = memory_bytes.saturating_sub(huge_pages.total_bytes());
         let own = cpus.intersection(&left);
         left = left.minus(&own);
         // Cores do not reach over NUMA nodes; what says so is taken apart.
@@ -75,7 +81,7 @@ pub fn cpu_topology(tree: &dyn Tree, allowed: Option<&CpuSet>) -> Result<CpuTopo
             cpus: cpus.intersection(&own),
         });
         let cores = of_node.filter(|core| !core.cpus.is_empty()).collect();
-        numa_nodes.push(NumaNode { id, memory_bytes, cores });
+        numa_nodes.push(NumaNode { id, memory_bytes, huge_pages, cores });
     }
     if !left.is_empty() {
         return Err(problem(NODES, format!("CPUs {left} are on no NUMA node")));

@@ -4,9 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use bulkhead_types::NamedDeviceClass;
+use bulkhead_types::{HugePageSize, HugePages, NamedDeviceClass};
 
-use super::{Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, offers_virtual_functions};
+use super::{
+    HUGE_PAGE_POOLS, Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, free_huge_pages,
+    huge_page_pool, huge_pages, offers_virtual_functions,
+};
 
 /// What is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +111,6 @@ const CAPABILITIES: [(u32, &str); 8] = [
     (21, "CAP_SYS_ADMIN"),
     (27, "CAP_MKNOD"),
 ];
-const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
 fn answer(
     name: &'static str,
@@ -230,17 +232,27 @@ impl Host<'_> {
     }
 
     fn huge_pages(&self) -> Precondition {
-        let pools = self.tree.list(HUGE_PAGES).unwrap_or_default();
-        let count =
-            |pool: &String| self.text(&format!("{HUGE_PAGES}/{pool}/nr_hugepages")).parse().unwrap_or(0u64);
-        let filled = pools.iter().filter(|pool| count(pool) > 0);
-        let filled: Vec<_> = filled.map(|pool| format!("{} × {pool}", count(pool))).collect();
-        let (outcome, found) = match (pools.is_empty(), filled.is_empty()) {
-            (true, _) => (Outcome::Missing, "the kernel has no huge pages".to_owned()),
-            (_, true) => (Outcome::Missing, "no huge page is set aside".to_owned()),
-            _ => (Outcome::Met, filled.join(", ")),
+        let pools = self.tree.list(HUGE_PAGE_POOLS).unwrap_or_default();
+        let (all, free) =
+            (huge_pages(self.tree, HUGE_PAGE_POOLS), free_huge_pages(self.tree, HUGE_PAGE_POOLS));
+        // Each pool that the kernel has is told of, the empty ones too: pods of the other size wait for those.
+        let is_there = |size: &HugePageSize| {
+            let folder = huge_page_pool(HUGE_PAGE_POOLS, *size);
+            pools.iter().any(|pool| folder.ends_with(pool.as_str()))
         };
-        let remedy = "boot with hugepagesz=1G hugepages=N, or: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+        let there: Vec<HugePageSize> = HugePageSize::ALL.into_iter().filter(is_there).collect();
+        let told = |size: &HugePageSize| {
+            let pages = |of: HugePages| of.of(*size) / size.bytes();
+            format!("{}: {} pages, {} free", size.resource(), pages(all), pages(free))
+        };
+        let found = there.iter().map(told).collect::<Vec<_>>().join("; ");
+        let (outcome, found) = match (there.is_empty(), all.is_none()) {
+            (true, _) => (Outcome::Missing, "the kernel has no huge pages".to_owned()),
+            (_, true) => (Outcome::Missing, format!("no huge page is set aside ({found})")),
+            _ => (Outcome::Met, found),
+        };
+        let remedy = "for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in \
+                      /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N";
         answer("huge-pages", Need::Speed, outcome, found, remedy)
     }
 

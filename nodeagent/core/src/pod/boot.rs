@@ -40,11 +40,14 @@ impl Boot {
 }
 
 impl Pod {
-    /// How long a guest of this pod may boot without a sign of life: one with devices has all of its memory pinned first.
+    /// How long a guest of this pod may boot without a sign of life: one with devices has all of its memory pinned first, and all
+    /// of its huge pages are cleared.
     pub(super) fn boot_patience_ms(&self, config: &AgentConfig) -> u64 {
         let has_devices = self.intent.as_ref().is_some_and(|intent| !intent.devices.is_empty());
         let pinned_gib = if has_devices { self.plan.request.memory_bytes.div_ceil(1 << 30) } else { 0 };
-        config.boot_deadline_ms.saturating_add(pinned_gib.saturating_mul(PIN_MS_PER_GIB))
+        let pages_gib = self.plan.request.huge_pages.total_bytes().div_ceil(1 << 30);
+        let gib = pinned_gib.saturating_add(pages_gib);
+        config.boot_deadline_ms.saturating_add(gib.saturating_mul(PIN_MS_PER_GIB))
     }
 
     /// The guest wrote to its console.

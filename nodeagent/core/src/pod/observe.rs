@@ -10,6 +10,8 @@ use crate::{Action, Note, RecoveredVm, reason, text};
 /// milliseconds.
 const ADOPTION_TELLS_MS: u64 = 1_000;
 
+/// What QEMU says when the kernel does not give it memory for the guest.
+const NO_HUGE_PAGES: &str = "unable to map backing store for guest RAM";
 /// What Linux writes to its console in the end (kernel/panic.c).
 const KERNEL_PANIC: &str = "Kernel panic - not syncing";
 
@@ -298,6 +300,12 @@ impl Pod {
             _ if let Some(limit_bytes) = self.out_of_memory => {
                 (reason::GUEST_OOM_KILLED, out_of_memory(limit_bytes))
             }
+            // QEMU's own words, where others took the pages after they were looked for and before it did.
+            _ if self.takes_huge_pages() && exit.last_console.contains(NO_HUGE_PAGES) => {
+                let pools = self.plan.request.huge_pages.sizes().map(|(size, _)| size.resource());
+                let pools = pools.collect::<Vec<_>>().join(", ");
+                (reason::HUGE_PAGES_NOT_ALLOCATED, format!("QEMU was not given the huge pages of {pools}"))
+            }
             // A guest can write that whenever it likes; it is only its own end that it explains.
             _ if exit.last_console.contains(KERNEL_PANIC) => {
                 (reason::GUEST_PANICKED, "the guest's kernel panicked".to_owned())
@@ -305,6 +313,10 @@ impl Pod {
             _ => (reason::GUEST_DIED, format!("the guest's process ended with {}", exit.status)),
         };
         (why, text::with_console(&sentence, exit.last_console))
+    }
+
+    fn takes_huge_pages(&self) -> bool {
+        !self.plan.request.huge_pages.is_none()
     }
 
     /// It was stopped only to run anew.

@@ -7,6 +7,7 @@ mod device;
 mod machine;
 mod network;
 mod option;
+mod pages;
 mod passthrough;
 mod ram;
 
@@ -14,6 +15,7 @@ pub use chardev::*;
 pub use device::*;
 pub use machine::*;
 pub use network::*;
+pub use pages::*;
 pub use passthrough::*;
 pub use ram::*;
 

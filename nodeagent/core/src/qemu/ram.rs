@@ -1,5 +1,6 @@
 //! Where the guest's memory comes from: backends, and NUMA nodes that the guest sees.
 
+use super::PagedRam;
 use super::machine::Smp;
 use super::option::Opts;
 
@@ -13,6 +14,8 @@ pub enum Ram {
     One(MemoryBackendRam),
     /// NUMA nodes of the guest with memory each, in order; together they have all CPUs and all memory.
     Nodes(Vec<NumaNode>),
+    /// One of these, with memory of huge pages.
+    Paged(Box<PagedRam>),
 }
 
 /// Memory of a NUMA node of the host (`-object memory-backend-ram`).
@@ -39,6 +42,15 @@ pub enum HostMemPolicy {
     Preferred,
 }
 
+impl HostMemPolicy {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Preferred => "preferred",
+        }
+    }
+}
+
 /// A NUMA node of the guest (`-numa node`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumaNode {
@@ -54,15 +66,11 @@ impl MemoryBackendRam {
     /// The switch and its value.
     #[must_use]
     pub fn to_args(&self) -> [String; 2] {
-        let policy = match self.policy {
-            HostMemPolicy::Bind => "bind",
-            HostMemPolicy::Preferred => "preferred",
-        };
         let value = Opts::new("memory-backend-ram")
             .set("id", &self.id)
             .set("size", format!("{}M", self.size_bytes.div_ceil(1 << 20)))
             .set("host-nodes", self.host_node)
-            .set("policy", policy)
+            .set("policy", self.policy.name())
             .flag("prealloc", self.prealloc);
         ["-object".to_owned(), value.finish()]
     }
@@ -79,12 +87,17 @@ impl Ram {
             Self::Nodes(nodes) => {
                 (0..).zip(nodes).flat_map(|(number, node): (u32, _)| node.args(number)).collect()
             }
+            Self::Paged(paged) => paged.args(),
         }
     }
 
     /// The CPUs with sockets that do not reach over NUMA nodes, which no guest's kernel believes.
     pub(super) fn smp_args(&self, smp: Smp) -> [String; 2] {
-        let Self::Nodes(nodes) = self else { return smp.args() };
+        let nodes = match self {
+            Self::Nodes(nodes) => nodes,
+            Self::Paged(paged) => return paged.plain.smp_args(smp),
+            Self::Board | Self::One(_) => return smp.args(),
+        };
         let cores = nodes.iter().fold(0, |cores, node| gcd(cores, node.cpus)).max(1);
         let value = Opts::keyed("cpus", smp.cpus)
             .set("maxcpus", smp.cpus)

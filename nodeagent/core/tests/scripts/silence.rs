@@ -169,3 +169,30 @@ fn pain_29_the_end_of_a_process_ends_what_the_pod_says_of_it() {
         assert!(status.message.contains(console), "{}", status.message);
     }
 }
+
+/// Others took the pages after the agent looked for them, and before QEMU did: a guest cannot say that of itself without any.
+#[test]
+fn a_pool_that_was_emptied_is_named_and_the_guest_is_tried_again() {
+    let says = "qemu-system-x86_64: unable to map backing store for guest RAM: Cannot allocate memory";
+    for (pages_mib, reason) in [(32, "HugePagesNotAllocated"), (0, "GuestDied")] {
+        let mut paged = pod(7);
+        let huge_pages = bulkhead_types::HugePages { two_mib_bytes: pages_mib * MIB, one_gib_bytes: 0 };
+        let options = bulkhead_types::ContainerOptions { huge_pages, ..Default::default() };
+        let mut spec = bulkhead_types::PodSpec::clone(&paged.spec);
+        spec.containers[0].options = bulkhead_types::Rare::some(options);
+        paged.spec = bulkhead_types::Shared::new(spec);
+        let mut agent = booting(paged);
+        agent.handle(40, died(says));
+        let (_, status, may_exist) = agent.pods().next().unwrap();
+        assert_eq!((status.reason.as_str(), status.ready, may_exist), (reason, false, false));
+        assert_eq!(status.message.contains("hugepages-2Mi"), pages_mib > 0, "{}", status.message);
+        let retries = std::iter::from_fn(|| agent.poll_action());
+        let retries = retries.filter(|action| {
+            matches!(
+                action,
+                Action::Note(bulkhead_nodeagent_core::Note::GuestFailed { retry_in_ms: Some(_), .. })
+            )
+        });
+        assert_eq!(retries.count(), 1);
+    }
+}

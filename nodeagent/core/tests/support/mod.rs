@@ -14,8 +14,13 @@ pub(crate) const NODE: ObjectId = ObjectId(1);
 pub(crate) const MIB: u64 = 1 << 20;
 
 pub(crate) fn config() -> AgentConfig {
-    let allocatable =
-        Resources { cpu_millis: 4000, memory_bytes: 1024 * MIB, ephemeral_storage_bytes: 1 << 40 };
+    let allocatable = Resources {
+        cpu_millis: 4000,
+        memory_bytes: 1024 * MIB,
+        ephemeral_storage_bytes: 1 << 40,
+        huge_pages: bulkhead_types::HugePages { two_mib_bytes: 64 * MIB, one_gib_bytes: 0 },
+        ..Resources::ZERO
+    };
     AgentConfig::new("node-1", allocatable, 10)
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, ImagePullPolicy,
-    Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, is_extended_resource_name,
-    parse_millis, parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, HugePageSize, HugePages,
+    ImagePullPolicy, Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, format_bytes,
+    is_extended_resource_name, parse_millis, parse_units,
 };
 
 use smol_str::SmolStr;
@@ -64,6 +64,7 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
     let image = d.required_text(&fields, "image").unwrap_or_default();
     let policy = d.choice(&fields, "imagePullPolicy", &PULL_POLICIES);
     let (requests, limits, extended) = resources(d, &fields);
+    let huge_pages = huge_pages(d, &fields);
     Some(Container {
         image_pull_policy: policy.unwrap_or_else(|| default_pull_policy(&image)),
         name: name.into(),
@@ -91,6 +92,7 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
                 .choice(&fields, "terminationMessagePolicy", &MESSAGE_POLICIES)
                 .unwrap_or_default(),
             extended: Rare::unless_default(extended),
+            huge_pages,
             stdin: d.boolean(&fields, "stdin").unwrap_or_default(),
             stdin_once: d.boolean(&fields, "stdinOnce").unwrap_or_default(),
             tty: d.boolean(&fields, "tty").unwrap_or_default(),
@@ -187,6 +189,55 @@ pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, name: &str) -> R
     all_amounts(d, fields, name, None)
 }
 
+/// The huge pages of a container: its limits. A request must be the same, and alone it is none (Kubernetes' rules).
+fn huge_pages(d: &mut Decoder<'_>, container: &Fields<'_>) -> HugePages {
+    let mut pages = HugePages::NONE;
+    let Some(Value::Map(resources)) = container.get("resources").map(|node| &node.value) else {
+        return pages;
+    };
+    let read = |d: &mut Decoder<'_>, list: &str, size: HugePageSize| {
+        let (_, node) = resources.iter().find(|(key, _)| key.text == list)?;
+        let Value::Map(entries) = &node.value else { return None };
+        let (key, value) = entries.iter().find(|(key, _)| key.text == size.resource())?;
+        let path = format!("{}.{list}.{}", container.path("resources"), size.resource());
+        let text = match &value.value {
+            Value::Text(text) | Value::Number(text) => text,
+            _ if value.is_null() => return None,
+            _ => {
+                let reason = format!("expected a quantity, found {}", value.describe());
+                d.fail(value.place, &path, reason);
+                return None;
+            }
+        };
+        match parse_units(text) {
+            Ok(bytes) => Some((bytes, key.place, path)),
+            Err(error) => {
+                d.fail(value.place, &path, error.to_string());
+                None
+            }
+        }
+    };
+    for size in HugePageSize::ALL {
+        let (request, limit) = (read(d, "requests", size), read(d, "limits", size));
+        match (request, limit) {
+            (Some((_, place, path)), None) => {
+                let reason =
+                    "needs a limit as well: huge pages are not given beyond one, so both must be the same";
+                d.fail(place, &path, reason);
+            }
+            (Some((request, place, path)), Some((limit, ..))) if request != limit => {
+                let [request, limit] = [request, limit].map(format_bytes);
+                let reason =
+                    format!("is {request}, the limit is {limit}: of huge pages both must be the same");
+                d.fail(place, &path, reason);
+            }
+            (_, Some((limit, ..))) => pages.set(size, limit),
+            (None, None) => {}
+        }
+    }
+    pages
+}
+
 /// Amounts of the built-in resources, and, where there may be such, those of extended ones.
 fn all_amounts(
     d: &mut Decoder<'_>,
@@ -208,6 +259,10 @@ fn all_amounts(
             if let Some(amount) = whole_number(d, value, &path) {
                 extended.insert(resource.into(), amount);
             }
+            continue;
+        }
+        if extended.is_some() && HugePageSize::of_resource(resource).is_some() {
+            // See `huge_pages`.
             continue;
         }
         if !RESOURCE_NAMES.contains(&resource) {

@@ -89,6 +89,7 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
         init_containers: d.each(&fields, "initContainers", container::container),
         containers: d.each(&fields, "containers", container::container),
         options: Rare::unless_default(PodOptions {
+            guest_memory: Rare::NONE,
             volumes: d.each(&fields, "volumes", volume::volume),
             security: security::pod(d, &fields),
             priority_class: d

@@ -102,7 +102,7 @@ pub(super) fn amounts(d: &mut Decoder<'_>, fields: &Fields<'_>, field: &str) -> 
             return Ok(Measure::Extended(text.into()).into());
         }
         QuotaResource::parse(text).map_err(|_| {
-            "is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu"
+            "is no resource: use cpu, memory, ephemeral-storage, pods, hugepages-2Mi, hugepages-1Gi, or the name of a device resource such as nvidia.com/gpu"
                 .to_owned()
         })
     })

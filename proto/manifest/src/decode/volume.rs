@@ -2,8 +2,8 @@
 
 use bulkhead_types::{
     ConfigKeyRef, ConfigKind, ConfigProjection, ContainerResource, DownwardItem, DownwardSource, EnvFrom,
-    EnvSource, FILE_MODE_DEFAULT, KeyToPath, PodField, Projection, ResourceField, Volume, VolumeMount,
-    VolumeSource, parse_millis, parse_units,
+    EnvSource, FILE_MODE_DEFAULT, HugePageMedium, KeyToPath, PodField, Projection, ResourceField, Volume,
+    VolumeMount, VolumeSource, parse_millis, parse_units,
 };
 
 use super::decoder::{Decoder, Fields, Fixed, Schema};
@@ -140,14 +140,21 @@ pub(super) fn volume(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vol
     Some(Volume { name: name.into(), source })
 }
 
+/// What an emptyDir may be made of; memory is `None`.
+const MEDIA: [(&str, Option<HugePageMedium>); 4] = {
+    let [any, two, one] = HugePageMedium::NAMES;
+    [("Memory", None), (any.0, Some(any.1)), (two.0, Some(two.1)), (one.0, Some(one.1))]
+};
+
 fn empty_dir(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<VolumeSource> {
     let fields = d.fields(node, path, &EMPTY_DIR)?;
-    let memory = match d.text(&fields, "medium") {
-        Some(text) if text.is_empty() => false,
-        _ => d.choice(&fields, "medium", &[("Memory", true)]).unwrap_or_default(),
+    let medium = match d.text(&fields, "medium") {
+        Some(text) if text.is_empty() => None,
+        _ => d.choice(&fields, "medium", &MEDIA),
     };
     let size_limit_bytes = quantity(d, &fields, "sizeLimit", parse_units);
-    Some(VolumeSource::EmptyDir { memory, size_limit_bytes })
+    let (memory, huge_pages) = (medium == Some(None), medium.flatten().into());
+    Some(VolumeSource::EmptyDir { memory, size_limit_bytes, huge_pages })
 }
 
 fn projection(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Projection> {

@@ -77,9 +77,11 @@ fn container(container: &Container) -> Value {
     });
     let extended =
         container.options.get().and_then(|options| options.extended.get()).cloned().unwrap_or_default();
-    let resources = Fields::new()
-        .set("requests", with_extended(amounts(container.requests), &extended.requests))
-        .set("limits", with_extended(amounts(container.limits), &extended.limits));
+    let resources =
+        Fields::new().set("requests", with_extended(amounts(container.requests), &extended.requests)).set(
+            "limits",
+            with_huge_pages(with_extended(amounts(container.limits), &extended.limits), container),
+        );
     let resources = Fields(resources.0.into_iter().filter(|(_, v)| *v != json!({})).collect());
     let fields = Fields::new()
         .text("name", &container.name)
@@ -99,6 +101,14 @@ fn container(container: &Container) -> Value {
 fn with_extended(mut amounts: Value, extended: &BTreeMap<SmolStr, u64>) -> Value {
     if let Value::Object(map) = &mut amounts {
         map.extend(extended.iter().map(|(name, amount)| (name.to_string(), amount.to_string().into())));
+    }
+    amounts
+}
+
+fn with_huge_pages(mut amounts: Value, container: &Container) -> Value {
+    if let Value::Object(map) = &mut amounts {
+        let pages = container.huge_pages().sizes();
+        map.extend(pages.map(|(size, bytes)| (size.resource().to_owned(), format_bytes(bytes).into())));
     }
     amounts
 }

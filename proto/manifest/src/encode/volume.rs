@@ -11,9 +11,10 @@ use super::Fields;
 /// One volume.
 pub(super) fn volume(volume: &Volume) -> Value {
     let (kind, content) = match &volume.source {
-        VolumeSource::EmptyDir { memory, size_limit_bytes } => {
+        VolumeSource::EmptyDir { memory, size_limit_bytes, huge_pages } => {
+            let of_memory = if *memory { "Memory" } else { "" };
             let fields = Fields::new()
-                .nonempty("medium", if *memory { "Memory" } else { "" })
+                .nonempty("medium", huge_pages.get().map_or(of_memory, |medium| medium.name()))
                 .optional("sizeLimit", size_limit_bytes.map(format_bytes).as_deref());
             ("emptyDir", fields)
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, device, labels, map_bytes, placement, probe, security, volume,
+    check_image_reference, claim, device, huge_pages, labels, map_bytes, placement, probe, security, volume,
 };
 use crate::{
     Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, TaintEffect,
@@ -141,6 +141,7 @@ fn container<'a>(
     ports(container, path, seen, report);
     amounts(container, path, report);
     device::container(container, is_init, path, report);
+    huge_pages::container(container, path, report);
 }
 
 pub(super) fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::check_key;
 use super::pod::{cut, is_env_name, no_nul};
-use super::{AMOUNT_MAX, Path, Report};
+use super::{AMOUNT_MAX, Path, Report, huge_pages as of_huge_pages};
 use crate::{
     ConfigProjection, Container, DownwardSource, EnvSource, EnvVar, Name, PodField, PodSpec, Projection,
     ResourceField, Volume, VolumeSource, check_label_key, is_dns_label,
@@ -40,7 +40,16 @@ pub(super) fn volumes(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
 
 fn volume(spec: &PodSpec, volume: &Volume, path: &Path<'_>, report: &mut Report) {
     match &volume.source {
-        VolumeSource::EmptyDir { size_limit_bytes, .. } => {
+        VolumeSource::EmptyDir { size_limit_bytes, huge_pages, memory } => {
+            if let Some(medium) = huge_pages.get() {
+                of_huge_pages::medium(
+                    spec,
+                    *medium,
+                    *memory,
+                    &path.field("emptyDir").field("medium"),
+                    report,
+                );
+            }
             if size_limit_bytes.is_some_and(|bytes| bytes == 0 || bytes > AMOUNT_MAX) {
                 let reason = "must be more than nothing, and at most 2^53";
                 report.push(&path.field("emptyDir").field("sizeLimit"), reason);

@@ -44,7 +44,12 @@ impl Leader {
         };
         let members = vec![(MemberId(1), SmolStr::new_static("127.0.0.1:1"))];
         leader.apply(Command::InitCluster { cluster_id: Uuid::from_u128(1), members })?;
-        let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let all = Resources {
+            cpu_millis: 96_000,
+            memory_bytes: 512 << 30,
+            ephemeral_storage_bytes: 1 << 40,
+            ..Resources::ZERO
+        };
         let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 250, ..NodeFacts::default() };
         for number in 0..=pods.div_ceil(PODS_PER_NODE) {
             let name = Name::new(format!("node-{number}"))?;

@@ -98,7 +98,12 @@ fn build(pods: u32) -> anyhow::Result<Machine> {
 }
 
 fn node(number: u32) -> anyhow::Result<Command> {
-    let all = Resources { cpu_millis: 96_000, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+    let all = Resources {
+        cpu_millis: 96_000,
+        memory_bytes: 512 << 30,
+        ephemeral_storage_bytes: 1 << 40,
+        ..Resources::ZERO
+    };
     let facts = NodeFacts { capacity: all, allocatable: all, pods_max: 250, ..NodeFacts::default() };
     Ok(Command::RegisterNode { name: Name::new(format!("node-{number}"))?, facts })
 }

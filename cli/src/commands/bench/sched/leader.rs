@@ -56,8 +56,12 @@ impl Leader {
 
     /// A leader of so many nodes that has looked at nothing: call [`Self::renew`] before pods are to be placed.
     pub(super) fn blind(nodes: usize) -> anyhow::Result<Self> {
-        let all =
-            Resources { cpu_millis: CPU_MILLIS, memory_bytes: 512 << 30, ephemeral_storage_bytes: 1 << 40 };
+        let all = Resources {
+            cpu_millis: CPU_MILLIS,
+            memory_bytes: 512 << 30,
+            ephemeral_storage_bytes: 1 << 40,
+            ..Resources::ZERO
+        };
         let mut leader = Self::without_nodes()?;
         leader.register((0..nodes).map(|_| all))?;
         Ok(leader)
@@ -70,6 +74,7 @@ impl Leader {
             cpu_millis: 1000 * size.cpu,
             memory_bytes: size.memory << 30,
             ephemeral_storage_bytes: 1 << 40,
+            ..Resources::ZERO
         }))?;
         let nodes: Vec<_> = leader.state().nodes().iter().cloned().collect();
         for (node, size) in nodes.iter().zip(sizes).filter(|(_, size)| size.cards > 0) {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{
-    Binding, CpuHold, CpuNeeds, CpuTopology, NUMA_LEVEL, NumaPolicy, ObjectId, Pod, PodCpus, cpu_needs,
+    Binding, CpuHold, CpuNeeds, CpuTopology, HugePageSize, NUMA_LEVEL, NumaPolicy, ObjectId, Pod, PodCpus,
+    cpu_needs,
 };
 
 use crate::State;
@@ -101,7 +102,10 @@ fn check_numa(
     let is_one = given.numa_nodes.len() == 1;
     let is_large = |node: &bulkhead_types::NumaNode| {
         let cpus = node.cpus().iter().filter(|cpu| !topology.reserved.contains(*cpu)).count();
-        cpus >= wanted.cpus as usize && node.memory_bytes >= wanted.memory_bytes
+        cpus >= wanted.cpus as usize
+            && node.memory_bytes >= wanted.memory_bytes
+            && wanted.huge_pages.two_mib_bytes <= node.huge_pages.two_mib_bytes
+            && wanted.huge_pages.one_gib_bytes <= node.huge_pages.one_gib_bytes
     };
     // With devices and whole cores one may be too small for other reasons.
     let is_plain = !with_devices && !wanted.full_cores;
@@ -124,6 +128,19 @@ fn check_numa(
     let has = node.map_or(0, |node| node.memory_bytes);
     if given.memory_bytes > 0 && others + given.memory_bytes > has {
         return Err(format!("NUMA node {:?} has {has} bytes of memory, not enough", given.numa_nodes));
+    }
+    for size in HugePageSize::ALL {
+        let others = holders.iter().filter(counted).map(|one| one.huge_pages.of(size)).sum::<u64>();
+        let has = node.map_or(0, |node| node.huge_pages.of(size));
+        if given.huge_pages.of(size) > 0 && others + given.huge_pages.of(size) > has {
+            return Err(format!(
+                "NUMA node {:?} has {has} bytes of huge pages, not enough",
+                given.numa_nodes
+            ));
+        }
+    }
+    if must && given.huge_pages != wanted.huge_pages {
+        return Err("its huge pages do not count on its NUMA node".to_owned());
     }
     if must && given.memory_bytes != wanted.memory_bytes {
         return Err("its memory does not count on its NUMA node".to_owned());

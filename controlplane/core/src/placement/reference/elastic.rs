@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_types::{ElasticQuota, EventKind, Measure, ObjectId, Pod, Transaction};
+use bulkhead_types::{ElasticQuota, EventKind, HugePageSize, Measure, ObjectId, Pod, Transaction};
 
 use super::preemption::priority;
 use crate::State;
@@ -41,6 +41,10 @@ fn amount(pod: &Pod, measure: &Measure) -> u64 {
         Measure::RequestsMemory => pod.spec.scheduling_request().memory_bytes,
         Measure::RequestsEphemeralStorage => pod.spec.scheduling_request().ephemeral_storage_bytes,
         Measure::Pods => 1,
+        Measure::Extended(resource) if HugePageSize::of_resource(resource).is_some() => {
+            let size = HugePageSize::of_resource(resource).expect("one of the sizes");
+            pod.spec.scheduling_request().huge_pages.of(size)
+        }
         Measure::Extended(resource) => {
             let all = pod.spec.containers.iter().flat_map(|container| container.extended_resources());
             all.filter(|(name, _)| *name == resource).map(|(_, amount)| amount).sum()

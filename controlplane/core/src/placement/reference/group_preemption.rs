@@ -247,10 +247,14 @@ fn held(
 }
 
 fn has_room(node: &Node, (sum, count): (Resources, u32)) -> bool {
-    let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
+    let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes, huge_pages, pinned_memory_bytes } =
+        node.status.facts.allocatable;
     sum.cpu_millis <= cpu_millis
         && sum.memory_bytes <= memory_bytes
         && sum.ephemeral_storage_bytes <= ephemeral_storage_bytes
+        && sum.huge_pages.two_mib_bytes <= huge_pages.two_mib_bytes
+        && sum.huge_pages.one_gib_bytes <= huge_pages.one_gib_bytes
+        && (pinned_memory_bytes == 0 || sum.pinned_memory_bytes <= pinned_memory_bytes)
         && count <= node.status.facts.pods_max
 }
 

@@ -75,10 +75,14 @@ fn why_not_without(state: &State, pod: &Pod, node: &Node, gone: &[ObjectId]) -> 
         Ok(Some(_)) if !are_cpus_kept && has_cpus(state, pod, node, gone) => {}
         _ => return Some("CPUs"),
     }
-    let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes } = node.status.facts.allocatable;
+    let Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes, huge_pages, pinned_memory_bytes } =
+        node.status.facts.allocatable;
     let has_room = sum.cpu_millis <= cpu_millis
         && sum.memory_bytes <= memory_bytes
         && sum.ephemeral_storage_bytes <= ephemeral_storage_bytes
+        && sum.huge_pages.two_mib_bytes <= huge_pages.two_mib_bytes
+        && sum.huge_pages.one_gib_bytes <= huge_pages.one_gib_bytes
+        && (pinned_memory_bytes == 0 || sum.pinned_memory_bytes <= pinned_memory_bytes)
         && count <= node.status.facts.pods_max;
     if !has_room {
         return Some("room");

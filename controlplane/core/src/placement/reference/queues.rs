@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    EventKind, Measure, Pod, PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL, Queue, QueueState, Transaction,
+    EventKind, HugePageSize, Measure, Pod, PodGroup, PodGroupKey, PodPhase, QUEUES_LEVEL, Queue, QueueState,
+    Transaction,
 };
 
 use crate::State;
@@ -60,6 +61,10 @@ fn held(state: &State, name: &str, measure: &Measure) -> u64 {
         Measure::RequestsMemory => pod.spec.scheduling_request().memory_bytes,
         Measure::RequestsEphemeralStorage => pod.spec.scheduling_request().ephemeral_storage_bytes,
         Measure::Pods => 1,
+        Measure::Extended(resource) if HugePageSize::of_resource(resource).is_some() => {
+            let size = HugePageSize::of_resource(resource).expect("one of the sizes");
+            pod.spec.scheduling_request().huge_pages.of(size)
+        }
         Measure::Extended(resource) => {
             let all = pod.spec.containers.iter().flat_map(|container| container.extended_resources());
             all.filter(|(name, _)| *name == resource).map(|(_, amount)| amount).sum()

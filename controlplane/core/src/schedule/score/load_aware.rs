@@ -31,7 +31,7 @@ pub(crate) fn estimate(request: Resources) -> Resources {
     Resources {
         cpu_millis: of(request.cpu_millis, CPU_PERCENT),
         memory_bytes: of(request.memory_bytes, MEMORY_PERCENT),
-        ephemeral_storage_bytes: 0,
+        ..Resources::ZERO
     }
 }
 
@@ -51,7 +51,7 @@ impl Load {
         let used = Resources {
             cpu_millis: smooth(former.used.cpu_millis, used.cpu_millis),
             memory_bytes: smooth(former.used.memory_bytes, used.memory_bytes),
-            ephemeral_storage_bytes: 0,
+            ..Resources::ZERO
         };
         let is_near = |a: u64, b: u64, has: u64| a.abs_diff(b) <= has / CHANGE_PART;
         let is_same = former.reserved == reserved
@@ -69,7 +69,7 @@ pub(super) fn score(request: Resources, entry: &NodeEntry) -> u64 {
     let unmeasured = estimate(Resources {
         cpu_millis: more(now.cpu_millis, then.cpu_millis),
         memory_bytes: more(now.memory_bytes, then.memory_bytes),
-        ephemeral_storage_bytes: 0,
+        ..Resources::ZERO
     });
     let used = load.used.plus(unmeasured);
     let has = entry.allocatable;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn resources(cpu_millis: u64, memory_bytes: u64) -> Resources {
-        Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0 }
+        Resources { cpu_millis, memory_bytes, ephemeral_storage_bytes: 0, ..Resources::ZERO }
     }
 
     #[test]
