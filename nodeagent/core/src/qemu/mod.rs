@@ -8,6 +8,7 @@ mod machine;
 mod network;
 mod option;
 mod passthrough;
+mod ports;
 mod ram;
 
 pub use chardev::*;
@@ -15,6 +16,7 @@ pub use device::*;
 pub use machine::*;
 pub use network::*;
 pub use passthrough::*;
+pub use ports::*;
 pub use ram::*;
 
 /// A whole command line, without the program's name.
