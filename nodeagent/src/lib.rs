@@ -45,6 +45,7 @@ mod pod;
 mod podio;
 mod probe;
 mod qmp;
+mod recheck;
 mod records;
 mod session;
 mod starts;
@@ -138,6 +139,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let agent = Agent::new(core);
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
+    let (recheck, facts) = recheck::Recheck::new(Arc::clone(&host), config.accel, &boot_id, facts);
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();
@@ -146,6 +148,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
+    let rechecking = tokio::spawn(recheck.run());
     let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
@@ -168,6 +171,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Res
     session.abort();
     served.abort();
     looking.abort();
+    rechecking.abort();
     ended.passthrough.cards.stop();
     listing.abort();
     let _ = session.await;

@@ -13,7 +13,7 @@ use bulkhead_nodeagent_core::Input;
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::agents_client::AgentsClient;
 use bulkhead_types::{AgentReport, NodeFacts};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -62,7 +62,8 @@ enum End {
 #[derive(Debug)]
 pub(crate) struct Session {
     name: String,
-    facts: NodeFacts,
+    /// Others than before: the node is registered anew.
+    facts: watch::Receiver<NodeFacts>,
     belonging: Belonging,
     servers: Vec<Endpoint>,
     next: usize,
@@ -74,7 +75,7 @@ impl Session {
     pub(crate) fn new(
         name: &str,
         servers: &[String],
-        facts: NodeFacts,
+        facts: watch::Receiver<NodeFacts>,
         belonging: Belonging,
         orders: mpsc::Receiver<Order>,
         inputs: mpsc::Sender<Input>,
@@ -137,6 +138,7 @@ impl Session {
         let mut pause = RETRY_FIRST;
         let mut attempts: u64 = 0;
         loop {
+            self.facts.mark_unchanged();
             let endpoint = self.servers[self.next].clone();
             self.next = (self.next + 1) % self.servers.len();
             let attempt = self.try_join(&endpoint).await;
@@ -171,7 +173,7 @@ impl Session {
             let mut client = AgentsClient::new(channel).max_decoding_message_size(MESSAGE_LENGTH_MAX);
             let request = v1::JoinRequest {
                 node: self.name.clone(),
-                facts: Some((&self.facts).into()),
+                facts: Some((&*self.facts.borrow()).into()),
                 cluster_id: self.belonging.cluster_id().to_owned(),
             };
             let response = client.join(request).await.map_err(|status| chain(&status))?;
@@ -206,6 +208,10 @@ impl Session {
                         }
                     }
                 },
+                Ok(()) = self.facts.changed() => {
+                    tracing::info!(node = self.name, "the machine is other than before: the node is registered anew");
+                    return End::Broken;
+                }
                 // A server may answer only once it has seen the first report.
                 response = &mut call, if stream.is_none() => match response {
                     Ok(response) => stream = Some(response.into_inner()),
