@@ -53,6 +53,8 @@ pub mod steps;
 mod streams;
 mod trace;
 mod vf_settings;
+#[allow(unsafe_code)]
+mod vfio;
 mod vm;
 mod vm_pool;
 mod volumes;

@@ -1,8 +1,8 @@
 //! What happens to the agent.
 
 use bulkhead_types::{
-    AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, NodeImages, ObjectId, PodPhase, PodUsage,
-    VolumeResult,
+    AgentAck, ContainerStatus, Device, DeviceFault, DeviceUsage, Intent, Joined, NodeImages, ObjectId,
+    PodPhase, PodUsage, VolumeResult,
 };
 use smol_str::SmolStr;
 
@@ -188,4 +188,6 @@ pub enum Input {
     VolumeTask(VolumeResult),
     /// What a pod uses now; `age_ms` is set when it is reported.
     Usage(PodUsage),
+    /// What the machine's cards do now, all of them; `age_ms` is their age now.
+    DeviceUsage(Vec<DeviceUsage>),
 }

@@ -118,6 +118,18 @@ impl Machine for Boxed {
     fn try_group(&mut self, group: u32) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
         self.0.try_group(group)
     }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.vfio_files()
+    }
+
+    fn hot_reset(
+        &mut self,
+        address: Bdf,
+        groups: &BTreeSet<u32>,
+    ) -> Result<(), bulkhead_nodeagent_core::hardware::TreeError> {
+        self.0.hot_reset(address, groups)
+    }
 }
 
 #[tokio::test]
