@@ -85,3 +85,44 @@ async fn nodes_are_shown_with_their_share() {
     "#]];
     check(&fake, &["top", "nodes"], shown).await;
 }
+
+fn card(index: u32, usage: v1::DeviceUsage, pod: (&str, &str)) -> v1::CardUsage {
+    let address = format!("0000:4{index}:00.0");
+    let usage = v1::DeviceUsage { device: address.clone(), address, index, ..usage };
+    v1::CardUsage { usage: Some(usage), pod_namespace: pod.0.to_owned(), pod_name: pod.1.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_are_shown_and_those_in_guests_are_not_idle() {
+    let fake = with_usage().await;
+    let busy = v1::DeviceUsage {
+        model: "NVIDIA H200".to_owned(),
+        utilization_percent: Some(87),
+        memory_used_bytes: Some(3 << 30),
+        memory_bytes: Some(139 << 30),
+        temperature_celsius: Some(61),
+        power_milliwatts: Some(250_900),
+        ..v1::DeviceUsage::default()
+    };
+    let in_guest = v1::DeviceUsage {
+        in_guest: true,
+        memory_bytes: Some(139 << 30),
+        last_reset: "flr".to_owned(),
+        ..v1::DeviceUsage::default()
+    };
+    let guests = card(1, in_guest, ("default", "web-a"));
+    let mut usage = std::mem::take(&mut fake.state().usage);
+    for one in &mut usage {
+        match one.name.as_str() {
+            "node-1" => {
+                let nothing = card(2, v1::DeviceUsage::default(), ("", ""));
+                one.devices = vec![card(0, busy.clone(), ("", "")), guests.clone(), nothing];
+            }
+            "web-a" => one.devices = vec![guests.clone()],
+            _ => {}
+        }
+    }
+    fake.state().usage = usage;
+    check(&fake, &["top", "nodes", "--devices"], expect![[""]]).await;
+    check(&fake, &["top", "pods", "-A", "--devices"], expect![[""]]).await;
+}
