@@ -123,6 +123,18 @@ async fn cards_are_shown_and_those_in_guests_are_not_idle() {
         }
     }
     fake.state().usage = usage;
-    check(&fake, &["top", "nodes", "--devices"], expect![[""]]).await;
-    check(&fake, &["top", "pods", "-A", "--devices"], expect![[""]]).await;
+    let of_nodes = expect![[r#"
+        exit 0
+        NODE     GPU   MODEL          GPU(%)       MEMORY(bytes)     TEMP(C)     POWER(W)    RESET   POD
+        node-1   0     NVIDIA H200    87%          3072Mi/142336Mi   61          250         -       -
+        node-1   1     0000:41:00.0   in a guest   -/142336Mi        -           -           flr     default/web-a
+        node-1   2     0000:42:00.0   <unknown>    <unknown>         <unknown>   <unknown>   -       -
+    "#]];
+    check(&fake, &["top", "nodes", "--devices"], of_nodes).await;
+    let of_pods = expect![[r#"
+        exit 0
+        NAMESPACE   POD     GPU   MODEL          GPU(%)       MEMORY(bytes)   TEMP(C)   POWER(W)   RESET
+        default     web-a   1     0000:41:00.0   in a guest   -/142336Mi      -         -          flr
+    "#]];
+    check(&fake, &["top", "pods", "-A", "--devices"], of_pods).await;
 }
