@@ -2,6 +2,7 @@
 
 mod advice;
 mod agents;
+mod cards;
 mod cluster;
 mod commands;
 mod history;

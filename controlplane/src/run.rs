@@ -452,7 +452,7 @@ async fn serve_metrics(
     let Some(address) = options.metrics_listen else { return Ok(None) };
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let (metrics, status) = (api.metrics.clone(), api.views.status.clone());
-    let data_dir = api.data_dir.clone();
+    let (data_dir, cards) = (api.data_dir.clone(), api.clone());
     let ready = move || {
         let ready = status.borrow().as_ref().is_some_and(|s| s.leader.is_some() && !s.disk_full);
         async move {
@@ -470,7 +470,8 @@ async fn serve_metrics(
                 if let Ok(space) = DiskSpace::of(&data_dir) {
                     metrics.disk_space(space);
                 }
-                metrics.text()
+                // The counters' text says at its end that nothing follows.
+                cards.card_metrics().await + &metrics.text()
             }),
         )
         .route("/healthz", axum::routing::get(|| async { "ok\n" }))

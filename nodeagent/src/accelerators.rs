@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_nodeagent_core::hardware::{Accelerators, Bdf, CardReading};
+use tokio::sync::Notify;
 
 /// How often cards are read.
 const READ_EVERY: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ struct State {
     /// Somebody knows of cards that came.
     is_outdated: bool,
     readings: Option<Vec<CardReading>>,
+    /// When they were.
+    read_at: Option<Instant>,
     /// Cards were read, or could not be.
     was_tried: bool,
 }
@@ -35,6 +38,8 @@ struct State {
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
+    /// Which cards there are, or what is wrong with one, is other than before.
+    health: Notify,
 }
 
 /// See the module. Without a thread nothing is known of cards but what sysfs says.
@@ -105,6 +110,12 @@ impl CardWatch {
         self.inner.lock().readings.clone()
     }
 
+    /// The same, with how long ago that was.
+    pub(crate) fn aged_readings(&self) -> Option<(Vec<CardReading>, Duration)> {
+        let state = self.inner.lock();
+        Some((state.readings.clone()?, state.read_at?.elapsed()))
+    }
+
     /// Waits until cards were read once or cannot be, for no longer than this: what they are known by shall not change at once.
     pub(crate) fn wait_until_read(&self, at_most: Duration) {
         let state = self.inner.lock();
@@ -123,6 +134,11 @@ impl CardWatch {
         Pause(Arc::clone(&self.inner))
     }
 
+    /// Waits until the library tells of other cards than before, or of something else that is wrong with one.
+    pub(crate) async fn health_changed(&self) {
+        self.inner.health.notified().await;
+    }
+
     /// Cards came: the library knows only those that were there when it was opened.
     pub(crate) fn outdate(&self) {
         self.inner.lock().is_outdated = true;
@@ -138,8 +154,15 @@ impl CardWatch {
 
 impl Inner {
     fn read(&self, readings: Vec<CardReading>) {
+        let of_health = |all: &[CardReading]| {
+            let one = |card: &CardReading| (card.address, card.uuid.clone(), card.ailments.clone());
+            all.iter().map(one).collect::<Vec<_>>()
+        };
         let mut state = self.lock();
-        (state.readings, state.was_tried) = (Some(readings), true);
+        if state.readings.as_deref().map(of_health) != Some(of_health(&readings)) {
+            self.health.notify_one();
+        }
+        (state.readings, state.was_tried, state.read_at) = (Some(readings), true, Some(Instant::now()));
     }
 
     /// Waits until the library may be used; false when it is not needed any more.
@@ -206,6 +229,7 @@ mod tests {
         assert_eq!(is_open.recv(), Ok(true));
         assert_eq!(faults.recv(), Ok((at, 79)));
         assert_eq!(watch.readings(), Some(vec![CardReading::of(at)]));
+        assert!(watch.aged_readings().is_some_and(|(all, age)| all.len() == 1 && age < READ_EVERY * 6));
         let pause = watch.pause();
         assert_eq!(is_open.recv(), Ok(false), "nothing of it is in use");
         assert!(is_open.try_recv().is_err());

@@ -19,7 +19,8 @@ use crate::passthrough::Passthrough;
 /// How often the machine is looked at where the kernel does not tell when something comes or goes: a device that is gone is
 /// noticed within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The same where it does: what no uevent tells (health, links, a quarantine that somebody ended) is noticed within this time.
+/// The same where it does: what neither a uevent nor a card's library tells (links, a quarantine that somebody ended) is noticed within
+/// this time.
 const LOOK_SELDOM: Duration = Duration::from_secs(30);
 /// The same while something seems wrong that is to be seen twice.
 const LOOK_TWICE: Duration = Duration::from_secs(2);
@@ -51,7 +52,8 @@ pub(crate) async fn watch(
         if changes.iter().any(has_driver_of_cards) {
             passthrough.cards.outdate();
         }
-        if inputs.send(Input::Devices(devices)).await.is_err() {
+        let usage = Input::DeviceUsage(passthrough.card_usage().await);
+        if inputs.send(Input::Devices(devices)).await.is_err() || inputs.send(usage).await.is_err() {
             return;
         }
         known = Some(found);
@@ -139,6 +141,10 @@ impl News {
                         tracing::warn!(%error, "no more uevents");
                         self.uevents = None;
                     }
+                    burst.note(clock::boot_ms());
+                    continue;
+                }
+                () = passthrough.cards.health_changed() => {
                     burst.note(clock::boot_ms());
                     continue;
                 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use bulkhead_nodeagent_core::Readiness;
 use bulkhead_nodeagent_core::hardware::{
     HUGE_PAGE_POOLS, cpu_topology, discover, has_devices, huge_pages, missing_for_devices,
 };
@@ -160,6 +161,17 @@ fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
     }
     let warn = |reason| format!("devices cannot be attached to guests: {reason}");
     Obstacles { is_ready, warnings: reasons.into_iter().map(warn).collect() }
+}
+
+/// What is looked at again while the agent runs, but KVM.
+pub(crate) fn readiness() -> Readiness {
+    let Obstacles { is_ready, warnings } = obstacles_to_devices(&MachineTree::new("/"));
+    Readiness {
+        attaches_devices: is_ready,
+        attaches_networks: is_ready && vf_settings::is_usable(),
+        obstacles: warnings,
+        kvm: None,
+    }
 }
 
 /// The operator's labels, and what this build does on this machine.

@@ -4,7 +4,7 @@
 //! cards: the kernel's interfaces are the same for all. A process of its own does the work and aborts at every single step, as
 //! a crash would; then the next one has to finish or to undo it. Not for machines that anybody uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -85,6 +85,18 @@ impl Machine for Dying {
 
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         self.machine.try_group(group)
+    }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        self.machine.vfio_files()
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        if self.left == 0 {
+            std::process::abort();
+        }
+        self.left -= 1;
+        self.machine.hot_reset(address, groups)
     }
 }
 
@@ -354,7 +366,8 @@ impl Lab {
         let owner = owner.map_err(|error| format!("{file}: {error}"))?;
         let (_, devices) = agent.look(None).await;
         let told = devices.iter().find(|device| device.address == vf.to_string()).ok_or("it is not told")?;
-        expect("who has it", &told.in_use_by.as_str(), &format!("another process has {file} open").as_str())?;
+        let owner_is = format!("process {} has {file} open", std::process::id());
+        expect("who has it", &told.in_use_by.as_str(), &owner_is.as_str())?;
         let Err(refused) = agent.attach(POD, &[intent(&vf.to_string())]).await else {
             return Err("it is attached all the same".to_owned());
         };

@@ -45,6 +45,7 @@ mod pod;
 mod podio;
 mod probe;
 mod qmp;
+mod recheck;
 mod records;
 mod session;
 mod starts;
@@ -52,6 +53,8 @@ pub mod steps;
 mod streams;
 mod trace;
 mod vf_settings;
+#[allow(unsafe_code)]
+mod vfio;
 mod vm;
 mod vm_pool;
 mod volumes;
@@ -173,7 +176,9 @@ pub async fn run_on(
     let agent = Agent::new(core);
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
-    let facts = (facts, config.memory_bytes.is_some());
+    let (memory_is_said, told) = (config.memory_bytes.is_some(), inputs.clone());
+    let (recheck, facts) =
+        recheck::Recheck::new(Arc::clone(&host), config.accel, &boot_id, facts, memory_is_said, told);
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();
@@ -182,6 +187,7 @@ pub async fn run_on(
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
+    let rechecking = tokio::spawn(recheck.run());
     let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
@@ -204,6 +210,7 @@ pub async fn run_on(
     session.abort();
     served.abort();
     looking.abort();
+    rechecking.abort();
     ended.passthrough.cards.stop();
     listing.abort();
     let _ = session.await;

@@ -1,11 +1,14 @@
 //! The machine's own files: the tree that the real hardware is read through.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use bulkhead_nodeagent_core::hardware::{ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
+use bulkhead_nodeagent_core::hardware::{Bdf, ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
 use bulkhead_nodeagent_core::passthrough::Machine;
+
+use crate::vfio;
 
 /// Files below a root: `/`, or a copy of another machine's files.
 #[derive(Clone, Debug)]
@@ -84,6 +87,18 @@ impl Machine for MachineTree {
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         let path = self.path(&format!("/dev/vfio/{group}"));
         OpenOptions::new().read(true).write(true).open(path).map(drop).map_err(told)
+    }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        vfio::open_files(&self.path("/proc")).map_err(told)
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        // A copy of another machine's files has no kernel.
+        if self.root() != Path::new("/") {
+            return Err(TreeError::NotFound);
+        }
+        vfio::hot_reset(address, groups).map_err(told)
     }
 }
 

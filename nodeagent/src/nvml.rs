@@ -114,6 +114,7 @@ fn reading(device: &nvml_wrapper::Device<'_>, address: Bdf) -> CardReading {
         memory_used_bytes: memory.as_ref().map(|memory| memory.used.min(memory.total)),
         utilization_percent: device.utilization_rates().ok().map(|rates| rates.gpu.min(100)),
         temperature_celsius: device.temperature(TemperatureSensor::Gpu).ok(),
+        power_milliwatts: device.power_usage().ok().map(u64::from),
         ecc_uncorrected: ecc.ok(),
         ailments,
     }

@@ -26,7 +26,7 @@ use bulkhead_nodeagent_core::passthrough::{
     foreign_owners,
 };
 use bulkhead_nodeagent_core::qemu::HostDevice;
-use bulkhead_types::{Device, DeviceFault, DeviceIntent, NetworkAttachment, ObjectId};
+use bulkhead_types::{Device, DeviceFault, DeviceIntent, DeviceUsage, NetworkAttachment, ObjectId};
 use smol_str::SmolStr;
 
 use crate::accelerators::CardWatch;
@@ -55,6 +55,17 @@ struct Inner {
     nics: BTreeMap<Bdf, NicReport>,
     /// Which card is where, and whether it works.
     known: KnownFile,
+    /// What the cards did at the last look.
+    usage: Vec<DeviceUsage>,
+}
+
+impl Inner {
+    /// Takes over which functions were reset.
+    fn know_resets(&mut self) {
+        for (address, method) in self.notes.take_resets() {
+            self.known.note_reset(address, &method);
+        }
+    }
 }
 
 impl std::fmt::Debug for Passthrough {
@@ -75,8 +86,13 @@ impl Passthrough {
         take_from: &[String],
     ) -> io::Result<Self> {
         let known = KnownFile::open(data, boot_id)?;
-        let inner =
-            Inner { machine: Stepped::new(machine), notes: Notes::open(data)?, nics: BTreeMap::new(), known };
+        let inner = Inner {
+            machine: Stepped::new(machine),
+            notes: Notes::open(data)?,
+            nics: BTreeMap::new(),
+            known,
+            usage: Vec::new(),
+        };
         let holders = holders(&inner.notes);
         Ok(Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -112,7 +128,10 @@ impl Passthrough {
     pub(crate) async fn recover(&self, known: BTreeSet<ObjectId>) -> Result<Vec<Bdf>, String> {
         self.with(move |this, inner| {
             let machine: &mut dyn Machine = &mut inner.machine;
-            core::recover(machine, &mut inner.notes, &this.boot_id, &|pod| known.contains(&pod))
+            let recovered =
+                core::recover(machine, &mut inner.notes, &this.boot_id, &|pod| known.contains(&pod));
+            inner.know_resets();
+            recovered
         })
         .await
     }
@@ -161,12 +180,9 @@ impl Passthrough {
         }
         self.with(move |this, inner| {
             let _unused = this.cards.pause();
-            let given = |one: &&core::Binding| one.pod == pod && one.stage != core::Stage::Taken;
-            let given: Vec<Bdf> =
-                inner.notes.bindings().values().filter(given).map(|one| one.address).collect();
-            let sick = core::release(&mut inner.machine, &mut inner.notes, pod)?;
-            given.iter().filter(|at| !sick.contains(at)).for_each(|at| inner.known.note_reset(*at));
-            Ok(sick)
+            let released = core::release(&mut inner.machine, &mut inner.notes, pod);
+            inner.know_resets();
+            released
         })
         .await
     }
@@ -228,9 +244,15 @@ impl Passthrough {
             };
             let mut devices = found.devices_as(known, &inner.nics, &this.sriov_devices);
             inner.known.take_over(&mut devices);
+            inner.usage = inner.known.usage(&devices, this.cards.aged_readings(), inner.notes.bindings());
             (found, devices)
         })
         .await
+    }
+
+    /// What the cards did at the last look.
+    pub(crate) async fn card_usage(&self) -> Vec<DeviceUsage> {
+        self.with(|_, inner| inner.usage.clone()).await
     }
 
     /// Does what can be done now for a NIC.

@@ -6,11 +6,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, Ram};
+use bulkhead_nodeagent_core::{GuestSize, kvm_warning};
 use bulkhead_types::ObjectId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -25,6 +25,8 @@ use crate::{AccelChoice, disk};
 
 /// A guest that KVM runs says its first word after about a second.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// How a warning begins that says why guests are emulated.
+pub(crate) const EMULATED: &str = "guests run by emulation (TCG) and are slow";
 /// Memory of the guest that is tried, in bytes.
 const PROBE_MEMORY_BYTES: u64 = 160 << 20;
 
@@ -86,30 +88,48 @@ pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Res
         (_, None) => Ok(Accelerator { accel: Accel::Kvm, warnings: Vec::new() }),
         (AccelChoice::Kvm, Some(reason)) => Err(reason),
         (_, Some(reason)) => {
-            let warning =
-                format!("guests run by emulation (TCG) and are slow: no guest runs with KVM, {reason}");
-            tracing::warn!("{warning}");
-            Ok(Accelerator::tcg(Some(warning)))
+            let warning = kvm_warning(false, Some(&reason));
+            tracing::warn!("{}", warning.as_deref().unwrap_or_default());
+            Ok(Accelerator::tcg(warning))
         }
     }
 }
 
+/// Runs a guest with KVM whatever is remembered; why it failed. The next start of the agent knows the result.
+pub(crate) async fn try_again(trial: Trial<'_>) -> Option<String> {
+    if !Path::new("/dev/kvm").exists() {
+        return Some("there is no /dev/kvm".to_owned());
+    }
+    trial.run_and_remember().await
+}
+
 impl Trial<'_> {
-    async fn remembered_or_run(&self) -> Option<String> {
-        let path = self.data.join("accelerator.json");
-        let known: Option<Seen> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let now = |kvm_fails| Seen {
+    fn seen(&self, kvm_fails: Option<String>) -> Seen {
+        Seen {
             boot_id: self.boot_id.to_owned(),
             qemu: self.qemu_version.to_owned(),
             kernel: self.boot.digest.clone(),
             kvm_fails,
-        };
-        if let Some(known) = known.filter(|known| *known == now(known.kvm_fails.clone())) {
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.data.join("accelerator.json")
+    }
+
+    async fn remembered_or_run(&self) -> Option<String> {
+        let known = fs::read(self.path()).ok();
+        let known: Option<Seen> = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if let Some(known) = known.filter(|known| *known == self.seen(known.kvm_fails.clone())) {
             return known.kvm_fails;
         }
+        self.run_and_remember().await
+    }
+
+    async fn run_and_remember(&self) -> Option<String> {
         let fails = self.run().await;
-        let bytes = serde_json::to_vec(&now(fails.clone())).expect("strings always fit in JSON");
-        if let Err(error) = disk::replace(&path, &bytes) {
+        let bytes = serde_json::to_vec(&self.seen(fails.clone())).expect("strings always fit in JSON");
+        if let Err(error) = disk::replace(&self.path(), &bytes) {
             tracing::warn!(%error, "the accelerator that was found is not remembered");
         }
         fails

@@ -12,14 +12,13 @@ use std::time::Duration;
 use bulkhead_nodeagent_core::Input;
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::agents_client::AgentsClient;
-use bulkhead_types::{AgentReport, HugePageSize, HugePages, NodeFacts};
-use tokio::sync::mpsc;
+use bulkhead_types::{AgentReport, NodeFacts};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::belonging::Belonging;
 use crate::error::{AgentError, chain};
-use crate::facts;
 
 /// First and longest pause between attempts to register.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -33,8 +32,6 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Before a session is begun anew that somebody else's ended: two agents of one name must not race.
 const REPLACED_PAUSE: Duration = Duration::from_secs(30);
-/// How often the machine's huge pages are looked at: when they are others than were told, the node registers again.
-const POOLS_INTERVAL: Duration = Duration::from_secs(10);
 /// Most reports that wait to be sent; the core repeats what gets lost.
 const REPORTS_MAX: usize = 16;
 /// Largest message from a server: an intent of 4096 pods.
@@ -65,9 +62,8 @@ enum End {
 #[derive(Debug)]
 pub(crate) struct Session {
     name: String,
-    facts: NodeFacts,
-    /// An operator said how much memory pods may use: that stays as it is.
-    memory_is_said: bool,
+    /// Others than before: the node is registered anew.
+    facts: watch::Receiver<NodeFacts>,
     belonging: Belonging,
     servers: Vec<Endpoint>,
     next: usize,
@@ -79,7 +75,7 @@ impl Session {
     pub(crate) fn new(
         name: &str,
         servers: &[String],
-        (facts, memory_is_said): (NodeFacts, bool),
+        facts: watch::Receiver<NodeFacts>,
         belonging: Belonging,
         orders: mpsc::Receiver<Order>,
         inputs: mpsc::Sender<Input>,
@@ -102,7 +98,7 @@ impl Session {
         let servers = servers.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
         // Agents spread over the servers without a word between them.
         let next = name.bytes().map(usize::from).sum::<usize>() % servers.len();
-        Ok(Self { name: name.to_owned(), facts, memory_is_said, belonging, servers, next, orders, inputs })
+        Ok(Self { name: name.to_owned(), facts, belonging, servers, next, orders, inputs })
     }
 
     /// Runs until the driver is gone.
@@ -142,7 +138,7 @@ impl Session {
         let mut pause = RETRY_FIRST;
         let mut attempts: u64 = 0;
         loop {
-            self.follow_pools().await;
+            self.facts.mark_unchanged();
             let endpoint = self.servers[self.next].clone();
             self.next = (self.next + 1) % self.servers.len();
             let attempt = self.try_join(&endpoint).await;
@@ -168,26 +164,6 @@ impl Session {
         }
     }
 
-    /// What is told of the machine follows its huge pages.
-    async fn follow_pools(&mut self) {
-        let pages = facts::huge_pages_now();
-        if pages == self.facts.allocatable.huge_pages {
-            return;
-        }
-        let shown = |of: HugePages| {
-            HugePageSize::ALL
-                .map(|size| format!("{} {}", size.resource(), of.of(size) / size.bytes()))
-                .join(", ")
-        };
-        tracing::info!(
-            before = shown(self.facts.allocatable.huge_pages),
-            now = shown(pages),
-            "the machine has other huge pages, which the next registration tells"
-        );
-        facts::follow_huge_pages(&mut self.facts, pages, self.memory_is_said);
-        let _ = self.inputs.send(Input::Allocatable(self.facts.allocatable)).await;
-    }
-
     async fn try_join(
         &self,
         endpoint: &Endpoint,
@@ -197,7 +173,7 @@ impl Session {
             let mut client = AgentsClient::new(channel).max_decoding_message_size(MESSAGE_LENGTH_MAX);
             let request = v1::JoinRequest {
                 node: self.name.clone(),
-                facts: Some((&self.facts).into()),
+                facts: Some((&*self.facts.borrow()).into()),
                 cluster_id: self.belonging.cluster_id().to_owned(),
             };
             let response = client.join(request).await.map_err(|status| chain(&status))?;
@@ -217,12 +193,8 @@ impl Session {
         let call = client.connect(ReceiverStream::new(receiver));
         tokio::pin!(call);
         let mut stream = None;
-        let mut look = tokio::time::interval(POOLS_INTERVAL);
         loop {
             tokio::select! {
-                _ = look.tick() => if facts::huge_pages_now() != self.facts.allocatable.huge_pages {
-                    return End::Broken;
-                },
                 order = self.orders.recv() => match order {
                     None => return End::Over,
                     Some(Order::Join) => return End::Wanted,
@@ -236,6 +208,10 @@ impl Session {
                         }
                     }
                 },
+                Ok(()) = self.facts.changed() => {
+                    tracing::info!(node = self.name, "the machine is other than before: the node is registered anew");
+                    return End::Broken;
+                }
                 // A server may answer only once it has seen the first report.
                 response = &mut call, if stream.is_none() => match response {
                     Ok(response) => stream = Some(response.into_inner()),

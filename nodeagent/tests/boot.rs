@@ -17,9 +17,13 @@ use bulkhead_nodeagent::boot::{BootAssets, BootSources};
 use bulkhead_nodeagent::image::{
     ImageStore, ImageStoreOptions, ProcessOverrides, create_overlay, resolve_process,
 };
+use bulkhead_nodeagent_core::qemu::{
+    Accel, Cpu, HostDevice, HostMemPolicy, Kernel, Machine, MachineType, MachineUuid, Memory,
+    MemoryBackendRam, Name, NumaNode, PortPlan, QemuCommand, Ram, Smp,
+};
 use serde_json::json;
 use support::layout::{LayoutMaker, Node, layer};
-use support::{Disk, Guest};
+use support::{Disk, Guest, SECOND_NETDEV};
 
 /// Programs of the test image; all are busybox.
 const APPLETS: &[&str] =
@@ -141,13 +145,13 @@ fn ended(name: &'static str) -> impl Fn(&ContainerState) -> bool {
 }
 
 /// A second network, by a device that is known by its root port, and gets the network's MAC address.
-fn attach_second_network(pod: &mut PodConfig) {
+fn attach_second_network(pod: &mut PodConfig, pci_port: String) {
     let route = RouteConfig { destination: "10.10.0.0/16".into(), gateway: "10.9.255.1".into() };
     pod.interfaces.push(InterfaceConfig {
         mac: "02:aa:00:00:00:01".into(),
         address: "10.9.0.7/16".into(),
         mtu: 1300,
-        pci_port: bulkhead_nodeagent_core::qemu::guest_port(0),
+        pci_port,
         name: "net1".into(),
         more_addresses: vec!["fd00::7/64".into()],
         routes: vec![route],
@@ -190,7 +194,7 @@ async fn a_pod_runs_to_its_end() {
         ],
     );
     (pod.containers[1].uid, pod.containers[1].read_only_root) = (0, true);
-    attach_second_network(&mut pod);
+    attach_second_network(&mut pod, PortPlan::new(&[None], &Ram::Board).guest_port(0));
     pod.usage_interval_ms = 200;
     let mut guest = lab.start();
     let hello = guest.hello();
@@ -234,6 +238,91 @@ async fn a_pod_runs_to_its_end() {
         })
     };
     assert!(usage("") && usage("root"), "usage of the pod and of a container");
+}
+
+/// Emulated devices for devices of the host, each with the NUMA node of the host that it is near to.
+fn stand_ins() -> [(String, Option<u32>); 4] {
+    [
+        (format!("virtio-net-pci,netdev={SECOND_NETDEV},romfile=,mac=52:54:00:12:34:57"), Some(4)),
+        ("nvme,serial=near-to-1".to_owned(), Some(1)),
+        ("virtio-rng-pci".to_owned(), Some(4)),
+        ("virtio-balloon-pci".to_owned(), None),
+    ]
+}
+
+/// The command line of a guest on NUMA nodes 1 and 4 of a host, as far as it is about memory, processors and devices of the host. This
+/// machine need not have these NUMA nodes, nor these devices.
+fn board(devices: &[(String, Option<u32>)]) -> (Vec<String>, PortPlan) {
+    let node = |(first_cpu, host_node): (u32, u32)| {
+        let (id, size_bytes) = (format!("mem{first_cpu}"), 96 << 20);
+        let memdev =
+            MemoryBackendRam { id, size_bytes, host_node, policy: HostMemPolicy::Bind, prealloc: false };
+        NumaNode { first_cpu, cpus: 1, memdev }
+    };
+    let mut command = QemuCommand {
+        name: Name { guest: "numa".to_owned(), debug_threads: true },
+        uuid: MachineUuid(uuid::Uuid::from_u128(1)),
+        machine: Machine { machine_type: MachineType::Q35, usb: false, dump_guest_core: false },
+        accel: Accel::Tcg { multi: true },
+        cpu: Cpu::Max,
+        smp: Smp { cpus: 2 },
+        memory: Memory { size_bytes: 192 << 20 },
+        ram: Ram::Nodes([(0, 1), (1, 4)].map(node).into()),
+        kernel: Kernel { kernel: String::new(), initrd: String::new(), append: vec![] },
+        chardevs: vec![],
+        serial: None,
+        qmp: None,
+        blockdevs: vec![],
+        netdevs: vec![],
+        devices: vec![],
+        pci_hole64_bytes: None,
+        sandbox: None,
+        pidfile: None,
+    };
+    let host_device = |(number, (_, numa_node)): (usize, &(String, Option<u32>))| {
+        let address = format!("0000:{number:02x}:00.0").parse().expect("an address");
+        HostDevice { address, numa_node: *numa_node, memory_bars_bytes: vec![] }
+    };
+    command.pass_through(&devices.iter().enumerate().map(host_device).collect::<Vec<_>>());
+    let args = command.to_args();
+    let pairs = args.windows(2).filter(|pair| {
+        matches!(pair[0].as_str(), "-smp" | "-m" | "-object" | "-numa" | "-global" | "-device")
+    });
+    let numa_nodes: Vec<_> = devices.iter().map(|(_, node)| *node).collect();
+    let emulated = |text: &String| match text.strip_prefix("vfio-pci,") {
+        Some(rest) => {
+            let (before, bus) = rest.rsplit_once("bus=port").expect("it is behind a port");
+            assert!(before.starts_with("id=hostdev"), "{before}");
+            format!("{},bus=port{bus}", devices[bus.parse::<usize>().expect("a number")].0)
+        }
+        None => text.replace(",host-nodes=1,policy=bind", "").replace(",host-nodes=4,policy=bind", ""),
+    };
+    let args = pairs.flat_map(|pair| [pair[0].clone(), emulated(&pair[1])]).collect();
+    (args, PortPlan::new(&numa_nodes, &command.ram))
+}
+
+/// The guest's kernel says that a device is near to the NUMA node that stands for the host's, and finds it behind the port that was told.
+#[tokio::test]
+async fn devices_are_on_the_guests_numa_nodes() {
+    let Some(mut lab) = Lab::new().await else { return };
+    let (args, ports) = board(&stand_ins());
+    let shown: Vec<String> = (0..4)
+        .map(|number| format!("cat /sys/bus/pci/devices/{}/0*/numa_node", ports.guest_port(number)))
+        .collect();
+    let show = format!("{}; ip addr show net1; cat /sys/devices/system/node/online", shown.join("; "));
+    let mut pod = lab.pod(RestartPolicy::Never, &[], &[Script("app", &["sh", "-c", &show])]);
+    attach_second_network(&mut pod, ports.guest_port(0));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut guest = Guest::start_on(lab.dir.path(), &lab.assets, &lab.disks, &args);
+    guest.hello();
+    guest.configure(pod);
+    guest.wait_state("app to end", ended("app"));
+    guest.wait_phase(PodPhase::Succeeded);
+    let output = guest.output("app");
+    assert!(output.starts_with("1\n0\n1\n-1\n"), "{args:?} {output}");
+    assert!(output.contains("link/ether 02:aa:00:00:00:01") && output.contains("0-1\n"), "{output}");
+    guest.ack("app");
+    guest.wait_exit();
 }
 
 #[tokio::test]

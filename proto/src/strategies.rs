@@ -414,10 +414,17 @@ pod_usage: PodUsage {
     pod: object_id(), cpu_millis: any::<u64>(), memory_bytes: any::<u64>(), window_ms: any::<u64>(),
     age_ms: any::<u64>(), containers: vec(container_usage(), 0..3),
 });
+record!(/// Any usage of a card.
+device_usage: DeviceUsage {
+    device: small(), address: small(), index: any::<u32>(), model: small(), pod: of(object_id()),
+    in_guest: any::<bool>(), utilization_percent: of(any::<u32>()), memory_used_bytes: of(any::<u64>()),
+    memory_bytes: of(any::<u64>()), temperature_celsius: of(any::<u32>()), power_milliwatts: of(any::<u64>()),
+    last_reset: small(), last_reset_at_ms: any::<u64>(), age_ms: any::<u64>(),
+});
 record!(/// Any report.
 agent_report: AgentReport {
     node: object_id(), incarnation: any::<u64>(), sent_at_ms: any::<u64>(),
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
     deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()), images: rare(node_images()),
-    volume_results: vec(volume_result(), 0..3),
+    volume_results: vec(volume_result(), 0..3), device_usage: vec(device_usage(), 0..3),
 });

@@ -45,6 +45,9 @@ pub(crate) struct PodsArgs {
     /// A line for each container
     #[arg(long)]
     containers: bool,
+    /// A line for each card that a guest has
+    #[arg(long, conflicts_with = "containers")]
+    devices: bool,
     /// Only with these labels, such as app=web,tier!=db,env in (a,b)
     #[arg(long, short = 'l', value_name = "LABELS")]
     selector: Option<String>,
@@ -61,6 +64,9 @@ pub(crate) struct NodesArgs {
     /// Only these nodes
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// A line for each card: how busy it is, its memory, heat and power, and which pod has it
+    #[arg(long)]
+    devices: bool,
     /// Only with these labels
     #[arg(long, short = 'l', value_name = "LABELS")]
     selector: Option<String>,
@@ -84,6 +90,10 @@ async fn pods(args: PodsArgs, context: &Context) -> Result<(), Failure> {
     let namespace = if args.all_namespaces { String::new() } else { context.namespace.to_string() };
     let found = usage(context, Kind::Pod, &namespace, args.selector.as_deref()).await?;
     let found = wanted(found, &args.names, args.sort_by, "pod")?;
+    if args.devices {
+        let (header, rows) = cards_of_pods(&found, args.all_namespaces);
+        return print(&header, &rows, args.no_headers);
+    }
     let mut header = vec!["NAME", "CPU(cores)", "MEMORY(bytes)"];
     if args.containers {
         header[0] = "POD";
@@ -118,6 +128,10 @@ async fn pods(args: PodsArgs, context: &Context) -> Result<(), Failure> {
 async fn nodes(args: NodesArgs, context: &Context) -> Result<(), Failure> {
     let found = usage(context, Kind::Node, "", args.selector.as_deref()).await?;
     let found = wanted(found, &args.names, args.sort_by, "node")?;
+    if args.devices {
+        let (header, rows) = cards_of_nodes(&found);
+        return print(&header, &rows, args.no_headers);
+    }
     let rows: Vec<Vec<String>> = found
         .iter()
         .map(|node| {
@@ -132,6 +146,57 @@ async fn nodes(args: NodesArgs, context: &Context) -> Result<(), Failure> {
         })
         .collect();
     print(&["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"], &rows, args.no_headers)
+}
+
+/// What is said of a card beside where it is.
+const OF_CARD: [&str; 7] = ["GPU", "MODEL", "GPU(%)", "MEMORY(bytes)", "TEMP(C)", "POWER(W)", "RESET"];
+
+/// A card of a guest is not with its host's driver: nothing of it is measured, which is not 0.
+fn of_card(card: &v1::CardUsage) -> [String; 7] {
+    let usage = card.usage.clone().unwrap_or_default();
+    let unknown = if usage.in_guest { "-" } else { "<unknown>" };
+    let or = |text: Option<String>| text.unwrap_or_else(|| unknown.to_owned());
+    let busy = usage.utilization_percent.map(|percent| format!("{percent}%"));
+    let busy = if usage.in_guest { Some("in a guest".to_owned()) } else { busy };
+    let memory = match (usage.memory_used_bytes, usage.memory_bytes) {
+        (Some(used), Some(all)) => Some(format!("{}/{}", memory(used), memory(all))),
+        (None, Some(all)) => Some(format!("{unknown}/{}", memory(all))),
+        _ => None,
+    };
+    let text = |text: String, none: &str| if text.is_empty() { none.to_owned() } else { text };
+    [
+        usage.index.to_string(),
+        text(usage.model, &usage.address),
+        or(busy),
+        or(memory),
+        or(usage.temperature_celsius.map(|degrees| degrees.to_string())),
+        or(usage.power_milliwatts.map(|milliwatts| (milliwatts / 1000).to_string())),
+        text(usage.last_reset, "-"),
+    ]
+}
+
+fn cards_of_nodes(nodes: &[v1::ObjectUsage]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let header = ["NODE"].into_iter().chain(OF_CARD).chain(["POD"]).collect();
+    let row = |node: &v1::ObjectUsage, card: &v1::CardUsage| {
+        let pod = match (card.pod_name.as_str(), card.pod_namespace.as_str()) {
+            ("", _) => "-".to_owned(),
+            (name, namespace) => format!("{namespace}/{name}"),
+        };
+        [node.name.clone()].into_iter().chain(of_card(card)).chain([pod]).collect()
+    };
+    let rows = nodes.iter().flat_map(|node| node.devices.iter().map(move |card| row(node, card)));
+    (header, rows.collect())
+}
+
+fn cards_of_pods(pods: &[v1::ObjectUsage], with_namespace: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let namespace = with_namespace.then_some("NAMESPACE");
+    let header = namespace.into_iter().chain(["POD"]).chain(OF_CARD).collect();
+    let row = |pod: &v1::ObjectUsage, card: &v1::CardUsage| {
+        let namespace = with_namespace.then(|| pod.namespace.clone());
+        namespace.into_iter().chain([pod.name.clone()]).chain(of_card(card)).collect()
+    };
+    let rows = pods.iter().flat_map(|pod| pod.devices.iter().map(move |card| row(pod, card)));
+    (header, rows.collect())
 }
 
 fn print(header: &[&str], rows: &[Vec<String>], no_headers: bool) -> Result<(), Failure> {

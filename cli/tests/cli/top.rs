@@ -85,3 +85,56 @@ async fn nodes_are_shown_with_their_share() {
     "#]];
     check(&fake, &["top", "nodes"], shown).await;
 }
+
+fn card(index: u32, usage: v1::DeviceUsage, pod: (&str, &str)) -> v1::CardUsage {
+    let address = format!("0000:4{index}:00.0");
+    let usage = v1::DeviceUsage { device: address.clone(), address, index, ..usage };
+    v1::CardUsage { usage: Some(usage), pod_namespace: pod.0.to_owned(), pod_name: pod.1.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_are_shown_and_those_in_guests_are_not_idle() {
+    let fake = with_usage().await;
+    let busy = v1::DeviceUsage {
+        model: "NVIDIA H200".to_owned(),
+        utilization_percent: Some(87),
+        memory_used_bytes: Some(3 << 30),
+        memory_bytes: Some(139 << 30),
+        temperature_celsius: Some(61),
+        power_milliwatts: Some(250_900),
+        ..v1::DeviceUsage::default()
+    };
+    let in_guest = v1::DeviceUsage {
+        in_guest: true,
+        memory_bytes: Some(139 << 30),
+        last_reset: "flr".to_owned(),
+        ..v1::DeviceUsage::default()
+    };
+    let guests = card(1, in_guest, ("default", "web-a"));
+    let mut usage = std::mem::take(&mut fake.state().usage);
+    for one in &mut usage {
+        match one.name.as_str() {
+            "node-1" => {
+                let nothing = card(2, v1::DeviceUsage::default(), ("", ""));
+                one.devices = vec![card(0, busy.clone(), ("", "")), guests.clone(), nothing];
+            }
+            "web-a" => one.devices = vec![guests.clone()],
+            _ => {}
+        }
+    }
+    fake.state().usage = usage;
+    let of_nodes = expect![[r#"
+        exit 0
+        NODE     GPU   MODEL          GPU(%)       MEMORY(bytes)     TEMP(C)     POWER(W)    RESET   POD
+        node-1   0     NVIDIA H200    87%          3072Mi/142336Mi   61          250         -       -
+        node-1   1     0000:41:00.0   in a guest   -/142336Mi        -           -           flr     default/web-a
+        node-1   2     0000:42:00.0   <unknown>    <unknown>         <unknown>   <unknown>   -       -
+    "#]];
+    check(&fake, &["top", "nodes", "--devices"], of_nodes).await;
+    let of_pods = expect![[r#"
+        exit 0
+        NAMESPACE   POD     GPU   MODEL          GPU(%)       MEMORY(bytes)   TEMP(C)   POWER(W)   RESET
+        default     web-a   1     0000:41:00.0   in a guest   -/142336Mi      -         -          flr
+    "#]];
+    check(&fake, &["top", "pods", "-A", "--devices"], of_pods).await;
+}

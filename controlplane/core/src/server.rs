@@ -37,7 +37,7 @@ pub use proposals::{
     BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, INFLIGHT_ENTRIES_MAX, SUBMISSION_BYTES_MAX, WAITING_MAX,
 };
 pub use status::{PeerProgress, Role, ServerStatus};
-pub use usage::{UsagePage, Used};
+pub use usage::{CardUsage, UsagePage, Used};
 
 /// The one authorisation hook: may this actor ask for this? Called on the leader before anything is proposed.
 pub type Authorize =

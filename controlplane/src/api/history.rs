@@ -315,8 +315,10 @@ fn describe_node(
             );
             ("PoolSynced", of(Kind::Node, *id), summary)
         }
-        EventKind::NodeRegistered { id, incarnation, .. } => {
-            ("Registered", of(Kind::Node, *id), format!("incarnation {incarnation}"))
+        EventKind::NodeRegistered { id, incarnation, facts } => {
+            let warnings = facts.warnings.iter().map(|warning| format!("; {warning}"));
+            let summary = std::iter::once(format!("incarnation {incarnation}")).chain(warnings);
+            ("Registered", of(Kind::Node, *id), summary.collect())
         }
         EventKind::NodePhaseChanged { id, phase } => {
             ("PhaseChanged", of(Kind::Node, *id), format!("{phase:?}"))

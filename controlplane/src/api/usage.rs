@@ -1,17 +1,37 @@
 //! `Queries.Usage`: from here when this server leads, through the leader otherwise.
 
-use bulkhead_controlplane_core::server::{Input, Reply, UsagePage, Used};
+use bulkhead_controlplane_core::server::{CardUsage, Input, Reply, UsagePage, Used};
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::queries_client::QueriesClient;
 use bulkhead_types::{Kind, Name, Object};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::Api;
 use super::queries::{LIMIT_DEFAULT, LIMIT_MAX, continue_after, kind, selection};
+use super::{Api, cards};
 use crate::error::{RETRY_AFTER, invalid, unavailable};
 
 impl Api {
+    /// What the nodes' cards do, for Prometheus; nothing where this server does not lead: only the leader is told of it.
+    pub(crate) async fn card_metrics(&self) -> String {
+        let Ok(selection) = selection(Some(Kind::Node), "", "", "") else { return String::new() };
+        let (mut nodes, mut after) = (Vec::new(), Default::default());
+        loop {
+            let input = |ticket| Input::Usage {
+                ticket,
+                selection: selection.clone(),
+                after,
+                limit: LIMIT_MAX as usize,
+            };
+            let Ok(Reply::Usage(page)) = self.handle.ask(input).await else { return String::new() };
+            nodes.extend(page.items);
+            match page.next {
+                Some(next) => after = next,
+                None => return cards::text(&nodes),
+            }
+        }
+    }
+
     pub(super) async fn usage_of(
         &self,
         request: v1::UsageRequest,
@@ -50,6 +70,15 @@ impl Api {
     }
 }
 
+fn card_to_wire(card: &CardUsage) -> v1::CardUsage {
+    let (namespace, name) = card.pod.clone().unzip();
+    v1::CardUsage {
+        usage: Some((&card.usage).into()),
+        pod_namespace: namespace.flatten().as_ref().map(Name::to_string).unwrap_or_default(),
+        pod_name: name.as_ref().map(Name::to_string).unwrap_or_default(),
+    }
+}
+
 fn page_to_wire(page: &UsagePage) -> v1::UsageResponse {
     v1::UsageResponse {
         items: page.items.iter().map(to_wire).collect(),
@@ -72,5 +101,6 @@ fn to_wire(used: &Used) -> v1::ObjectUsage {
         measured_at_ms: sample.measured_at_ms,
         containers: sample.containers.iter().map(Into::into).collect(),
         allocatable,
+        devices: used.devices.iter().map(card_to_wire).collect(),
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_canary::planted;
 use bulkhead_types::{
-    AgentReport, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources, Revision, SriovInterface,
+    AgentReport, DEVICE_USAGES_MAX, DeviceUsage, Intent, Joined, ObjectId, PodIntent, PodStatus, Resources,
+    Revision, SriovInterface,
 };
 use uuid::Uuid;
 
@@ -35,6 +36,8 @@ pub struct Agent {
     tasks: Tasks,
     /// What is to be told of the machine's devices.
     devices: DeviceNews,
+    /// What the machine's cards did when the host said so last, in milliseconds, and that.
+    cards: (u64, Vec<DeviceUsage>),
     /// The same of its images.
     images: ImageNews,
     /// What NICs shall be, as it was asked for last; `None` before an intent said so.
@@ -61,6 +64,7 @@ impl Agent {
             deletions: Deletions::default(),
             tasks: Tasks::default(),
             devices: DeviceNews::default(),
+            cards: (0, Vec::new()),
             images: ImageNews::default(),
             nics: None,
             generation: 0,
@@ -90,6 +94,7 @@ impl Agent {
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
             Input::VolumeTask(result) => self.tasks.answered(now_ms, self.config.retry_ms, result),
             Input::Devices(devices) => self.devices.set(devices),
+            Input::DeviceUsage(usage) => self.cards = (now_ms, usage),
             Input::Images(images) => self.images.set(images),
             Input::Allocatable(allocatable) => self.config.allocatable = allocatable,
             Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
@@ -433,7 +438,19 @@ impl Agent {
             devices: devices.into(),
             images: images.into(),
             volume_results,
+            device_usage: self.card_usage(now_ms),
         }));
+    }
+}
+
+impl Agent {
+    /// What the machine's cards do, with their age now.
+    fn card_usage(&self, now_ms: u64) -> Vec<DeviceUsage> {
+        let (said_at_ms, cards) = &self.cards;
+        let since_ms = now_ms.saturating_sub(*said_at_ms);
+        let aged =
+            |one: &DeviceUsage| DeviceUsage { age_ms: one.age_ms.saturating_add(since_ms), ..one.clone() };
+        cards.iter().take(DEVICE_USAGES_MAX).map(aged).collect()
     }
 }
 
@@ -456,6 +473,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         Input::VolumeDeleted { .. }
         | Input::VolumeTask(_)
         | Input::Devices(_)
+        | Input::DeviceUsage(_)
         | Input::Images(_)
         | Input::Allocatable(_)
         | Input::GpuMode { .. }

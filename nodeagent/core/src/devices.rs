@@ -156,6 +156,8 @@ fn push<T>(list: &mut VecDeque<T>, item: T, most: usize, sent: Option<&mut usize
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn device(id: &str, index: u32) -> Device {
@@ -168,6 +170,72 @@ mod tests {
         let devices: Vec<_> = report.devices.iter().map(|one| format!("{}{}", one.id, one.index)).collect();
         let kind = if report.snapshot { "all" } else { "new" };
         format!("{} {kind} {} gone {}", report.sequence, devices.join(" "), report.removed.join(" "))
+    }
+
+    /// What the control plane makes of reports: a snapshot, then deltas that follow each other.
+    #[derive(Default)]
+    struct Kept {
+        sequence: Option<u64>,
+        devices: Devices,
+    }
+
+    impl Kept {
+        fn take(&mut self, report: &DeviceReport) {
+            let follows = self.sequence.is_some_and(|last| report.sequence == last + 1);
+            assert!(report.snapshot || follows || self.sequence >= Some(report.sequence), "{report:?}");
+            if report.snapshot {
+                self.devices.clear();
+            }
+            self.devices.extend(report.devices.iter().map(|one| (one.id.clone(), one.clone())));
+            report.removed.iter().for_each(|id| _ = self.devices.remove(id));
+            self.sequence = Some(report.sequence);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Whatever comes, goes, falls ill, and whichever reports and answers are lost: what is kept becomes what there is.
+        #[test]
+        fn a_snapshot_and_its_deltas_are_what_there_is(
+            looks in prop::collection::vec((prop::collection::btree_map(0u8..6, 0u32..3, 0..6), 0u8..4), 1..24),
+        ) {
+            let (mut news, mut kept) = (DeviceNews::default(), Kept::default());
+            let mut now_ms = 0;
+            let mut present = Devices::new();
+            for (devices, fate) in looks {
+                // A device of another index is one that is ill, or well again: it differs.
+                let all: Vec<_> = devices.iter().map(|(id, index)| device(&format!("d{id}"), *index)).collect();
+                present = all.iter().map(|one| (one.id.clone(), one.clone())).collect();
+                news.set(all);
+                now_ms += 2;
+                let report = news.take_report(now_ms);
+                match (report, fate) {
+                    // The session breaks; the next one begins anew.
+                    (_, 3) => {
+                        news.forget_reports();
+                        kept = Kept::default();
+                    }
+                    // The report is lost: a later heartbeat is answered.
+                    (Some(_), 2) => news.acknowledge(now_ms + 1, false),
+                    // Its answer is lost.
+                    (Some(report), 1) => {
+                        kept.take(&report);
+                        news.acknowledge(now_ms + 1, false);
+                    }
+                    (Some(report), _) => {
+                        kept.take(&report);
+                        news.acknowledge(now_ms, false);
+                    }
+                    (None, _) => {}
+                }
+            }
+            while let Some(report) = news.take_report(now_ms + 2) {
+                now_ms += 2;
+                kept.take(&report);
+                news.acknowledge(now_ms, false);
+            }
+            prop_assert_eq!(kept.devices, present);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What happens to the agent.
 
 use bulkhead_types::{
-    AgentAck, ContainerStatus, Device, DeviceFault, Intent, Joined, NodeImages, ObjectId, PodPhase, PodUsage,
-    Resources, VolumeResult,
+    AgentAck, ContainerStatus, Device, DeviceFault, DeviceUsage, Intent, Joined, NodeImages, ObjectId,
+    PodPhase, PodUsage, Resources, VolumeResult,
 };
 use smol_str::SmolStr;
 
@@ -190,4 +190,6 @@ pub enum Input {
     VolumeTask(VolumeResult),
     /// What a pod uses now; `age_ms` is set when it is reported.
     Usage(PodUsage),
+    /// What the machine's cards do now, all of them; `age_ms` is their age now.
+    DeviceUsage(Vec<DeviceUsage>),
 }

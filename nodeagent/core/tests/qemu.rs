@@ -333,7 +333,95 @@ fn disks_come_later() {
 }
 
 fn host_device(address: &str, memory_bars_bytes: &[u64]) -> HostDevice {
-    HostDevice { address: address.parse().expect("valid"), memory_bars_bytes: memory_bars_bytes.to_vec() }
+    let address = address.parse().expect("valid");
+    HostDevice { address, numa_node: None, memory_bars_bytes: memory_bars_bytes.to_vec() }
+}
+
+/// Guests with NUMA nodes of these of the host, each with a CPU.
+fn nodes(host_nodes: &[u32]) -> Ram {
+    let node = |(first_cpu, host_node): (u32, &u32)| NumaNode {
+        first_cpu,
+        cpus: 1,
+        memdev: memory(first_cpu, 64, *host_node, HostMemPolicy::Bind),
+    };
+    Ram::Nodes((0..).zip(host_nodes).map(node).collect())
+}
+
+#[test]
+fn devices_are_on_their_numa_node() {
+    let near = |address: &str, numa_node| HostDevice { numa_node, ..host_device(address, &[64 << 30]) };
+    check(
+        |c| {
+            c.ram = nodes(&[1, 4]);
+            c.pass_through(&[
+                near("0000:3b:00.0", Some(4)),
+                near("0000:3c:00.0", None),
+                near("0000:3d:00.0", Some(1)),
+                near("0000:3e:00.0", Some(4)),
+                near("0000:3f:00.0", Some(0)),
+            ]);
+        },
+        expect![[r#"
+            -smp cpus=2,maxcpus=2,sockets=2,cores=1,threads=1
+            -object memory-backend-ram,id=mem0,size=64M,host-nodes=1,policy=bind,prealloc=off
+            -numa node,nodeid=0,cpus=0-0,memdev=mem0
+            -object memory-backend-ram,id=mem1,size=64M,host-nodes=4,policy=bind,prealloc=on
+            -numa node,nodeid=1,cpus=1-1,memdev=mem1
+            -global q35-pcihost.pci-hole64-size=1099511627776
+            -device pxb-pcie,id=pxb0,bus=pcie.0,bus_nr=250,numa_node=0,addr=0x18.0x0,multifunction=on
+            -device pxb-pcie,id=pxb1,bus=pcie.0,bus_nr=252,numa_node=1,addr=0x18.0x1,multifunction=on
+            -device pcie-root-port,id=port0,bus=pxb1,chassis=1,slot=0,addr=0x0.0x0,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev0,host=0000:3b:00.0,bus=port0
+            -device pcie-root-port,id=port1,chassis=2,slot=1,addr=0x10.0x0,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev1,host=0000:3c:00.0,bus=port1
+            -device pcie-root-port,id=port2,bus=pxb0,chassis=3,slot=2,addr=0x0.0x0,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev2,host=0000:3d:00.0,bus=port2
+            -device pcie-root-port,id=port3,bus=pxb1,chassis=4,slot=3,addr=0x0.0x1,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev3,host=0000:3e:00.0,bus=port3
+            -device pcie-root-port,id=port4,chassis=5,slot=4,addr=0x10.0x1,multifunction=on,io-reserve=0
+            -device vfio-pci,id=hostdev4,host=0000:3f:00.0,bus=port4
+        "#]],
+    );
+}
+
+/// Where the guest finds the ports of devices of these NUMA nodes of the host.
+fn check_ports(numa_nodes: &[Option<u32>], ram: &Ram, expected: &str) {
+    let plan = PortPlan::new(numa_nodes, ram);
+    let ports: Vec<String> = (0..numa_nodes.len()).map(|number| plan.guest_port(number)).collect();
+    assert_eq!(ports.join(" "), expected);
+}
+
+#[test]
+fn the_guest_finds_a_device_by_its_port() {
+    let (three, board) = ([Some(4), None, Some(1)], "0000:00:10.0 0000:00:10.1 0000:00:10.2");
+    check_ports(&three, &Ram::Board, board);
+    check_ports(&three, &Ram::One(memory(0, 129, 4, HostMemPolicy::Bind)), board);
+    check_ports(&three, &nodes(&[0, 2]), board);
+    check_ports(&three, &nodes(&[1, 4]), "0000:fd:00.0 0000:00:10.0 0000:fb:00.0");
+    check_ports(&[], &nodes(&[1, 4]), "");
+}
+
+#[test]
+fn buses_and_slots_are_enough_for_as_many_devices_as_a_pod_can_have() {
+    let host_nodes: Vec<u32> = (0..64).collect();
+    for per_node in [1, 4, 64] {
+        let numa_nodes: Vec<_> = (0..64).map(|number| Some(number / per_node)).collect();
+        let plan = PortPlan::new(&numa_nodes, &nodes(&host_nodes));
+        let ports: Vec<String> = (0..64).map(|number| plan.guest_port(number)).collect();
+        let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert_eq!(distinct.len(), 64, "{ports:?}");
+        let on_board = ports.iter().filter(|port| port.starts_with("0000:00:1")).count();
+        assert_eq!(on_board, if per_node == 1 { 64 - EXPANDERS_MAX } else { 0 }, "{ports:?}");
+        let slot = |port: &String| u8::from_str_radix(&port[8..10], 16).expect("a number");
+        // Device 1f of the board is its bridge to what is older than PCI; expanders are from 18 on.
+        assert!(ports.iter().all(|port| slot(port) < 0x18), "{ports:?}");
+        // SeaBIOS hangs when the last bus of all is used.
+        let bus = |port: &String| usize::from_str_radix(&port[5..7], 16).expect("a number");
+        let below_last =
+            ports.iter().filter(|port| bus(port) == ports.iter().map(bus).max().unwrap_or_default());
+        let last = ports.iter().map(bus).max().unwrap_or_default();
+        assert!(last + below_last.count() <= 254, "{ports:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! Which card is where, as a file: replaced durably whenever it changed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use bulkhead_nodeagent_core::hardware::{Bdf, CardReading, Inventory, KernelRecord, KnownCards, Replaced};
-use bulkhead_types::{DEVICES_MAX, Device};
+use bulkhead_nodeagent_core::hardware::{
+    Bdf, CardReading, Inventory, KernelRecord, KnownCards, Replaced, card_usage,
+};
+use bulkhead_nodeagent_core::passthrough::Binding;
+use bulkhead_types::{DEVICES_MAX, Device, DeviceUsage};
 use smol_str::SmolStr;
 
 use crate::{clock, disk};
@@ -68,8 +73,9 @@ impl KnownFile {
         Ok(())
     }
 
-    pub(super) fn note_reset(&mut self, address: Bdf) {
-        self.cards.note_reset(address);
+    pub(super) fn note_reset(&mut self, address: Bdf, method: &str) {
+        tracing::info!(%address, method, "a device was reset");
+        self.cards.note_reset(address, method, clock::unix_ms());
         if self.resets.len() < DEVICES_MAX {
             self.resets.push(self.cards.id_at(address));
         }
@@ -99,6 +105,17 @@ impl KnownFile {
 
     pub(super) fn id_at(&self, address: Bdf) -> SmolStr {
         self.cards.id_at(address)
+    }
+
+    pub(super) fn usage(
+        &self,
+        devices: &[Device],
+        readings: Option<(Vec<CardReading>, Duration)>,
+        bindings: &BTreeMap<Bdf, Binding>,
+    ) -> Vec<DeviceUsage> {
+        let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let readings = readings.as_ref().map(|(all, age)| (all.as_slice(), ms(*age)));
+        card_usage(devices, readings, bindings, &self.cards)
     }
 
     pub(super) fn take_over(&self, devices: &mut [Device]) {

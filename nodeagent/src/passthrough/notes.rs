@@ -22,6 +22,8 @@ pub(super) struct Notes {
     quarantined: BTreeMap<Bdf, Quarantine>,
     /// What is in quarantine and could not be written.
     unwritten: BTreeMap<Bdf, Quarantine>,
+    /// Functions that were reset, by which method, until somebody takes them.
+    resets: BTreeMap<Bdf, String>,
 }
 
 impl Notes {
@@ -31,7 +33,8 @@ impl Notes {
         disk::sync_parent(&dir)?;
         disk::sync_parent(&dir.join("quarantine"))?;
         let bindings = read_all(&dir, |binding: &Binding| binding.address)?;
-        let mut notes = Self { dir, bindings, quarantined: BTreeMap::new(), unwritten: BTreeMap::new() };
+        let (quarantined, unwritten, resets) = Default::default();
+        let mut notes = Self { dir, bindings, quarantined, unwritten, resets };
         notes.read_quarantine()?;
         Ok(notes)
     }
@@ -54,6 +57,11 @@ impl Notes {
         if let Err(error) = disk::remove_file(&path).and_then(|()| disk::sync_parent(&path)) {
             tracing::error!(%address, %error, "the quarantine of a replaced device stays; remove its file");
         }
+    }
+
+    /// The functions that were reset since this was asked last, each with the method.
+    pub(super) fn take_resets(&mut self) -> BTreeMap<Bdf, String> {
+        std::mem::take(&mut self.resets)
     }
 
     fn path(&self, address: Bdf) -> PathBuf {
@@ -123,5 +131,9 @@ impl Notebook for Notes {
             self.unwritten.remove(&address);
         }
         written
+    }
+
+    fn note_reset(&mut self, address: Bdf, method: &str) {
+        self.resets.insert(address, method.to_owned());
     }
 }

@@ -1,17 +1,20 @@
 //! A machine whose changes are steps: see [`crate::steps`].
 
-use bulkhead_nodeagent_core::hardware::{Tree, TreeError};
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_nodeagent_core::hardware::{Bdf, Tree, TreeError};
 use bulkhead_nodeagent_core::passthrough::Machine;
 use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
 
 use crate::steps::{Step, passed};
 
 /// How the paths end that are written, and which step that is.
-const WRITES: [(&str, Step); 8] = [
+const WRITES: [(&str, Step); 9] = [
     ("/driver_override", Step::OverrideSet),
     ("/driver/unbind", Step::FunctionUnbound),
     ("/drivers_probe", Step::FunctionProbed),
     ("/reset", Step::FunctionReset),
+    ("/reset_subordinate", Step::FunctionReset),
     ("/sriov_numvfs", Step::FunctionsCounted),
     ("/sriov_drivers_autoprobe", Step::AutoprobeSet),
     ("/mtu", Step::MtuSet),
@@ -65,5 +68,15 @@ impl Machine for Stepped {
 
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         self.0.try_group(group)
+    }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        self.0.vfio_files()
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        let reset = self.0.hot_reset(address, groups);
+        passed(Step::FunctionReset);
+        reset
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bulkhead_guest_protocol::host::InterfaceConfig;
 use bulkhead_nodeagent_core::passthrough::{addresses, networks};
-use bulkhead_nodeagent_core::qemu::guest_port;
+use bulkhead_nodeagent_core::qemu::{PortPlan, Ram};
 use bulkhead_types::{NetworkAttachment, PodIntent, SriovLinkType};
 
 use crate::boot::GuestNic;
@@ -15,7 +15,7 @@ use crate::host::Host;
 ///
 /// # Errors
 /// A network by a device that the pod has not, for people.
-pub(super) fn interfaces(pod: &PodIntent) -> Result<Vec<InterfaceConfig>, String> {
+pub(super) fn interfaces(pod: &PodIntent, ports: &PortPlan) -> Result<Vec<InterfaceConfig>, String> {
     let attached = networks(&pod.networks, &pod.devices)?;
     let places = addresses(&pod.devices)?;
     let interface = |(at, network): (&_, &NetworkAttachment)| {
@@ -30,12 +30,26 @@ pub(super) fn interfaces(pod: &PodIntent) -> Result<Vec<InterfaceConfig>, String
             mac: if is_ethernet { network.mac.to_string() } else { String::new() },
             address: network.address.map(cidr).unwrap_or_default(),
             mtu: network.mtu.unwrap_or_default(),
-            pci_port: guest_port(place),
+            pci_port: ports.guest_port(place),
             name: network.interface.to_string(),
             ..InterfaceConfig::default()
         }
     };
     Ok(attached.iter().map(interface).collect())
+}
+
+/// The root ports of a pod's devices, in a guest with this memory.
+pub(super) async fn ports(host: &Host, pod: &PodIntent, ram: &Ram) -> PortPlan {
+    // What is wrong with them is said when they are attached.
+    let places = addresses(&pod.devices).unwrap_or_default();
+    let numa_nodes = match ram {
+        Ram::Nodes(_) if !places.is_empty() => {
+            let found = host.passthrough.inventory().await;
+            places.iter().map(|at| found.functions.get(at)?.numa_node).collect()
+        }
+        _ => vec![None; places.len()],
+    };
+    PortPlan::new(&numa_nodes, ram)
 }
 
 /// The NICs among a pod's devices.
@@ -116,7 +130,8 @@ mod tests {
             network("0000:86:00.2", "net1", SriovLinkType::Eth),
         ];
         pod.networks[0].address = None;
-        let found = interfaces(&pod).expect("they are the pod's");
+        let ports = PortPlan::new(&[None; 3], &Ram::Board);
+        let found = interfaces(&pod, &ports).expect("they are the pod's");
         let told = |one: &InterfaceConfig| {
             format!(
                 "{} {} [{}] [{}] {} {:?}",
@@ -132,7 +147,7 @@ mod tests {
             ]
         );
         pod.networks[0].device = "0000:99:00.0".into();
-        let refused = interfaces(&pod).expect_err("no device of the pod");
+        let refused = interfaces(&pod, &ports).expect_err("no device of the pod");
         assert_eq!(refused, "network default/ib0: the pod has no device 0000:99:00.0");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
-use bulkhead_nodeagent_core::qemu::{Accel, GuestPages, HostDevice, QemuCommand, check_pinned};
+use bulkhead_nodeagent_core::qemu::{Accel, GuestPages, HostDevice, PortPlan, QemuCommand, check_pinned};
 use bulkhead_nodeagent_core::{HostLimits, Jail, StartPhase, StartVm, TAP_FD, group_name, reason};
 use bulkhead_types::{
     Container, DeviceIntent, PodIntent, PodSpec, ResolvedContainer, Sensitive, VolumeFiles, VolumeSource,
@@ -153,7 +153,9 @@ pub(super) async fn run(
     let nics = networks::nics(host, &start.pod).await;
     let boot = host.boot.assets_for(nics).instrument(span.clone()).await?;
     reached(Step::BootAssetsReady)?;
-    let (config, disks) = configure(host, &start, images, span)?;
+    let ram = host.numa.ram(&start);
+    let pci_ports = networks::ports(host, &start.pod, &ram).await;
+    let (config, disks) = configure(host, &start, (images, &pci_ports), span)?;
     passed(Step::DisksPlanned);
     let connection = network::connection(host, &start);
     let pod_dir = host.records.pod_dir(start.pod.id);
@@ -182,7 +184,7 @@ pub(super) async fn run(
         disks: on_disk,
         devices,
         dir: &dir,
-        ram: host.numa.ram(&start),
+        ram,
         sandbox: host.sandbox,
     });
     command.back_with_huge_pages(&pages, host_pages::free_of_node);
@@ -388,7 +390,7 @@ pub(super) fn fill(dir: &Path, disks: &[PlannedDisk], written: &Written) -> Resu
 fn configure(
     host: &Host,
     start: &StartVm,
-    images: &BTreeMap<String, Image>,
+    (images, pci_ports): (&BTreeMap<String, Image>, &PortPlan),
     span: &Span,
 ) -> Result<(PodConfig, Vec<PlannedDisk>), StartError> {
     let spec = &start.pod.spec;
@@ -430,7 +432,7 @@ fn configure(
         backoff_max_ms: host.container_backoff_ms.1,
         volumes,
         fs_group: spec.security().and_then(|security| security.fs_group),
-        interfaces: networks::interfaces(&start.pod)
+        interfaces: networks::interfaces(&start.pod, pci_ports)
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         sysctls: running::sysctls(spec),
         two_mib_pages_bytes: spec.huge_pages().two_mib_bytes,

@@ -1,4 +1,4 @@
-//! The only unsafe code of this crate: child processes that get a session of their own, are shut in or die with their parent,
+//! The only unsafe code of this crate besides VFIO's requests: child processes that get a session of their own, are shut in or die with their parent,
 //! descriptors of taps, and a descriptor that is waited for.
 
 use std::collections::BTreeSet;

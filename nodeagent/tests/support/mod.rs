@@ -19,6 +19,9 @@ use bulkhead_nodeagent::boot::{BootAssets, KERNEL_ARGS};
 /// Far above what any step takes under emulation on a busy machine; only reached when something hangs.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
+/// What the second NIC of a guest is connected to.
+pub const SECOND_NETDEV: &str = "n1";
+
 /// A disk of a guest, in qcow2.
 pub struct Disk {
     pub path: PathBuf,
@@ -41,12 +44,21 @@ pub struct Guest {
 impl Guest {
     /// Starts QEMU and waits until it has opened its end of the channel.
     pub fn start(dir: &Path, assets: &BootAssets, disks: &[Disk], memory_mib: u32) -> Self {
+        // A second NIC, where an agent puts the first device of the host.
+        let port = "pcie-root-port,id=port0,chassis=1,slot=0,addr=10.0,multifunction=on";
+        let nic = format!("virtio-net-pci,netdev={SECOND_NETDEV},romfile=,mac=52:54:00:12:34:57,bus=port0");
+        let memory = memory_mib.to_string();
+        Self::start_on(dir, assets, disks, &["-smp", "1", "-m", &memory, "-device", port, "-device", &nic])
+    }
+
+    /// The same with these processors, this memory and these further devices, of which one is a card of [`SECOND_NETDEV`].
+    pub fn start_on(dir: &Path, assets: &BootAssets, disks: &[Disk], board: &[&str]) -> Self {
         let socket = dir.join("agent.sock");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).expect("a socket");
         let console = dir.join("console.log");
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-M", "q35,accel=tcg", "-cpu", "max", "-smp", "1", "-m", &memory_mib.to_string()]);
+        command.args(["-M", "q35,accel=tcg", "-cpu", "max"]);
         command.arg("-kernel").arg(&assets.kernel).arg("-initrd").arg(&assets.initramfs);
         command.args([
             "-append",
@@ -68,10 +80,7 @@ impl Guest {
         }
         command.args(["-netdev", "user,id=n0,restrict=on"]);
         command.args(["-device", "virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:12:34:56"]);
-        // A second NIC, where an agent puts the first device of the host.
-        command.args(["-device", "pcie-root-port,id=port0,chassis=1,slot=0,addr=10.0,multifunction=on"]);
-        command.args(["-netdev", "user,id=n1,restrict=on"]);
-        command.args(["-device", "virtio-net-pci,netdev=n1,romfile=,mac=52:54:00:12:34:57,bus=port0"]);
+        command.arg("-netdev").arg(format!("user,id={SECOND_NETDEV},restrict=on")).args(board);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
         let qemu = command.spawn().expect("QEMU starts");

@@ -2,8 +2,9 @@
 //! their lists are bounded here, and their labels in [`super::Registration`].
 
 use bulkhead_types::{
-    AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICES_PER_POD_MAX, ITEMS_MAX, Intent, Joined,
-    NETWORKS_PER_POD_MAX, PodBandwidth, PodIntent, PodUsage, SRIOV_INTERFACES_MAX, VOLUMES_MAX,
+    AgentAck, AgentReport, CONTAINERS_MAX, ContainerUsage, DEVICE_USAGES_MAX, DEVICES_PER_POD_MAX,
+    DeviceUsage, ITEMS_MAX, Intent, Joined, NETWORKS_PER_POD_MAX, PodBandwidth, PodIntent, PodUsage,
+    SRIOV_INTERFACES_MAX, VOLUMES_MAX,
 };
 
 use super::{ConvertError, read, wire_field, wire_struct};
@@ -17,7 +18,11 @@ wire_struct!(PodIntent => v1::PodIntent {
 wire_struct!(PodBandwidth => v1::PodBandwidth { ingress_bits_per_second, egress_bits_per_second });
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
-    deleted_volumes (ITEMS_MAX), devices, images, volume_results (ITEMS_MAX),
+    deleted_volumes (ITEMS_MAX), devices, images, volume_results (ITEMS_MAX), device_usage (DEVICE_USAGES_MAX),
+});
+wire_struct!(DeviceUsage => v1::DeviceUsage {
+    device, address, index, model, pod, in_guest, utilization_percent, memory_used_bytes, memory_bytes,
+    temperature_celsius, power_milliwatts, last_reset, last_reset_at_ms, age_ms,
 });
 wire_struct!(PodUsage => v1::PodUsage {
     pod, cpu_millis, memory_bytes, window_ms, age_ms, containers (2 * CONTAINERS_MAX),
@@ -46,4 +51,5 @@ wire_field! {
     PodBandwidth => v1::PodBandwidth,
     PodUsage => v1::PodUsage,
     ContainerUsage => v1::ContainerUsage,
+    DeviceUsage => v1::DeviceUsage,
 }

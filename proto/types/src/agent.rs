@@ -5,9 +5,9 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, Name, NetworkAttachment,
-    NodeImages, ObjectId, PodBandwidth, PodSpec, PodStatus, Rare, ResolvedPod, Revision, Shared,
-    SriovInterface, VolumeOrder, VolumeResult,
+    CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, DeviceUsage, Name,
+    NetworkAttachment, NodeImages, ObjectId, PodBandwidth, PodSpec, PodStatus, Rare, ResolvedPod, Revision,
+    Shared, SriovInterface, VolumeOrder, VolumeResult,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -135,6 +135,8 @@ pub struct AgentReport {
     pub images: Rare<NodeImages>,
     /// What came of the last accepted intent's `volume_orders`; at most [`crate::ITEMS_MAX`].
     pub volume_results: Vec<VolumeResult>,
+    /// What its cards do, all of them; at most [`crate::DEVICE_USAGES_MAX`].
+    pub device_usage: Vec<DeviceUsage>,
 }
 
 /// What an agent saw of one pod.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{ContainerUsage, ObjectId, Pod, PodUsage};
+use bulkhead_types::{ContainerUsage, DeviceUsage, ObjectId, Pod, PodUsage};
 use smol_str::SmolStr;
 
 /// Longest age of a measurement that still counts, in milliseconds: guests measure every 10 s.
@@ -50,6 +50,8 @@ pub struct SoftState {
     heartbeats: BTreeMap<ObjectId, Heartbeat>,
     /// By node and pod: what a node says replaces what it said before, so there is no more of it than its reports may hold.
     usage: BTreeMap<ObjectId, BTreeMap<ObjectId, Sample>>,
+    /// By node, with when it said so: what a node says replaces what it said before.
+    device_usage: BTreeMap<ObjectId, (u64, Vec<DeviceUsage>)>,
     /// By query, with the time of the answer: each round replaces the one before.
     metrics: BTreeMap<String, (u64, MetricAnswer)>,
 }
@@ -106,6 +108,29 @@ impl SoftState {
         (now_ms.saturating_sub(sample.measured_at_ms) <= USAGE_AGE_MS_MAX).then_some(sample)
     }
 
+    /// Notes what the cards of a node do, all of them. What no agent may say is left out.
+    pub fn set_device_usage(&mut self, node: ObjectId, now_ms: u64, mut usage: Vec<DeviceUsage>) {
+        usage.retain(DeviceUsage::is_sound);
+        if usage.is_empty() {
+            self.device_usage.remove(&node);
+        } else {
+            self.device_usage.insert(node, (now_ms, usage));
+        }
+    }
+
+    /// What the cards of a node do, as it said last, with their age now; nothing of what is too old.
+    pub fn device_usage(&self, node: ObjectId, now_ms: u64) -> impl Iterator<Item = DeviceUsage> + '_ {
+        let said = self.device_usage.get(&node).into_iter();
+        said.flat_map(move |(at_ms, usage)| {
+            let since_ms = now_ms.saturating_sub(*at_ms);
+            let aged = usage.iter().map(move |one| {
+                let age_ms = one.age_ms.saturating_add(since_ms);
+                DeviceUsage { age_ms, ..one.clone() }
+            });
+            aged.filter(|one| one.age_ms <= USAGE_AGE_MS_MAX)
+        })
+    }
+
     /// Notes what the metrics endpoint answered in a round, all of it.
     pub fn set_metrics(&mut self, now_ms: u64, answers: Vec<(String, MetricAnswer)>) {
         self.metrics = answers.into_iter().map(|(query, answer)| (query, (now_ms, answer))).collect();
@@ -123,6 +148,7 @@ impl SoftState {
     pub fn forget(&mut self, node: ObjectId) {
         self.heartbeats.remove(&node);
         self.usage.remove(&node);
+        self.device_usage.remove(&node);
     }
 }
 
@@ -145,6 +171,23 @@ mod tests {
     fn usage(pod: u64, age_ms: u64) -> PodUsage {
         let pod = ObjectId(pod);
         PodUsage { pod, cpu_millis: 5, memory_bytes: 7, window_ms: 10, age_ms, containers: vec![] }
+    }
+
+    #[test]
+    fn cards_are_told_of_until_that_is_too_old() {
+        let mut soft = SoftState::default();
+        let card =
+            |device: &str, age_ms| DeviceUsage { device: device.into(), age_ms, ..DeviceUsage::default() };
+        let busy = DeviceUsage { utilization_percent: Some(101), ..card("GPU-2", 0) };
+        soft.set_device_usage(NODE, 100_000, vec![card("GPU-0", 10), card("GPU-1", 50_000), busy]);
+        let told = |soft: &SoftState, now_ms| {
+            let all = soft.device_usage(NODE, now_ms);
+            all.map(|one| format!("{} {}", one.device, one.age_ms)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(told(&soft, 105_000), "GPU-0 5010, GPU-1 55000", "and nothing that cannot be");
+        assert_eq!(told(&soft, 115_000), "GPU-0 15010");
+        soft.set_device_usage(NODE, 116_000, vec![]);
+        assert_eq!(told(&soft, 116_000), "");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Server {
             return self.reply(ticket, Reply::NotLeader(None));
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
-        let AgentReport { devices, images, volume_results, .. } = report;
+        let AgentReport { devices, images, volume_results, device_usage, .. } = report;
         let state = self.machine.state();
         // Images are told again and again; only what is new of them goes into the log.
         let has_images = state.feature_level() >= IMAGES_LEVEL;
@@ -56,6 +56,7 @@ impl Server {
         }
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);
+        leader.soft.set_device_usage(node, now_ms, device_usage);
         let ack = AgentAck { sent_at_ms, lease_ms, devices_unknown };
         // Below that level nothing was wanted.
         let has_results = state.feature_level() >= VOLUMES_LEVEL && !volume_results.is_empty();

@@ -1,6 +1,8 @@
 //! What pods and nodes use: the leader's soft state beside the State.
 
-use bulkhead_types::{Node, Object, ObjectId, Pod};
+use std::sync::Arc;
+
+use bulkhead_types::{DeviceUsage, Name, Node, Object, ObjectId, Pod};
 
 use super::{Reply, Server, Ticket};
 use crate::State;
@@ -23,6 +25,17 @@ pub struct Used {
     pub object: Object,
     /// What it uses; a node what its pods do, measured when the one of them was that was measured first.
     pub sample: Sample,
+    /// Of a node its cards, of a pod those that its guest has.
+    pub devices: Vec<CardUsage>,
+}
+
+/// What one card does, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardUsage {
+    /// What it does.
+    pub usage: DeviceUsage,
+    /// Namespace and name of the pod whose guest has it.
+    pub pod: Option<(Option<Name>, Name)>,
 }
 
 impl Server {
@@ -44,11 +57,37 @@ impl Server {
                 Object::Node(node) => sample_of_node(state, &leader.soft, node, now_ms),
                 _ => None,
             }?;
-            Some(Used { object, sample })
+            let devices = match &object {
+                Object::Node(node) => cards_of_node(state, &leader.soft, node.meta.id, now_ms),
+                Object::Pod(pod) => cards_of_pod(state, &leader.soft, pod, now_ms),
+                _ => Vec::new(),
+            };
+            Some(Used { object, sample, devices })
         };
         let page = UsagePage { items: found.items.into_iter().filter_map(used).collect(), next: found.next };
         self.reply(ticket, Reply::Usage(page));
     }
+}
+
+/// The cards of a node. That a pod has one is believed only if the pod holds it, on that node.
+fn cards_of_node(state: &State, soft: &SoftState, node: ObjectId, now_ms: u64) -> Vec<CardUsage> {
+    let cards = soft.device_usage(node, now_ms).map(|usage| {
+        let pod = usage.pod.and_then(|id| state.pods().get(id));
+        let holds = |pod: &&Arc<Pod>| {
+            pod.node == Some(node) && pod.devices().iter().any(|one| one.device == usage.device)
+        };
+        let pod = pod.filter(holds).map(|pod| (pod.meta.namespace.clone(), pod.meta.name.clone()));
+        CardUsage { usage, pod }
+    });
+    cards.collect()
+}
+
+/// The cards that a pod's guest has.
+fn cards_of_pod(state: &State, soft: &SoftState, pod: &Pod, now_ms: u64) -> Vec<CardUsage> {
+    let (Some(node), false) = (pod.node, pod.devices().is_empty()) else { return Vec::new() };
+    let mut cards = cards_of_node(state, soft, node, now_ms);
+    cards.retain(|card| card.pod.is_some() && card.usage.pod == Some(pod.meta.id));
+    cards
 }
 
 fn sample_of_pod(soft: &SoftState, pod: &Pod, now_ms: u64) -> Option<Sample> {

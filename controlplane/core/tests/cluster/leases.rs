@@ -41,6 +41,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         devices: Default::default(),
         images: Default::default(),
         volume_results: Vec::new(),
+        device_usage: Vec::new(),
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

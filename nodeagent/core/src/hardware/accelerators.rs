@@ -57,6 +57,8 @@ pub struct CardReading {
     pub utilization_percent: Option<u32>,
     /// In degrees Celsius.
     pub temperature_celsius: Option<u32>,
+    /// What it draws, in thousandths of a watt.
+    pub power_milliwatts: Option<u64>,
     /// Uncorrected errors of its memory since its driver was loaded. A number that is not 0 is no ailment: the card goes on without
     /// the cells.
     pub ecc_uncorrected: Option<u64>,
@@ -76,6 +78,7 @@ impl CardReading {
             memory_used_bytes: None,
             utilization_percent: None,
             temperature_celsius: None,
+            power_milliwatts: None,
             ecc_uncorrected: None,
             ailments: Vec::new(),
         }
@@ -196,6 +199,7 @@ mod tests {
             memory_bytes: Some(80 << 30),
             memory_used_bytes: Some(1 << 30),
             utilization_percent: Some(100),
+            power_milliwatts: Some(70_000),
             ..CardReading::of(address.parse().expect("an address"))
         };
         let cards = vec![card("0000:c1:00.0", "GPU-2"), card("0000:41:00.0", "GPU-1")];

@@ -55,6 +55,35 @@ pub(super) fn is_answering(space: &[u8]) -> bool {
     space.len() < HEADER || space[..HEADER].iter().any(|byte| *byte != u8::MAX)
 }
 
+/// What the standard header of a function that is no bridge says (PCI Express Base Specification 5.0, section 7.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StandardHeader {
+    pub(crate) vendor: u16,
+    pub(crate) device: u16,
+    pub(crate) command: u16,
+    pub(crate) header_type: u8,
+    pub(crate) bars: [u32; 6],
+}
+
+/// Reads it; `None` when there is less than it.
+pub(crate) fn standard_header(space: &[u8]) -> Option<StandardHeader> {
+    if space.len() < HEADER {
+        return None;
+    }
+    let mut bars = [0; 6];
+    for (number, bar) in bars.iter_mut().enumerate() {
+        *bar = word(space, 0x10 + 4 * number)?;
+    }
+    let (ids, command) = (word(space, 0)?, word(space, 4)?);
+    Some(StandardHeader {
+        vendor: ids as u16,
+        device: (ids >> 16) as u16,
+        command: command as u16,
+        header_type: space[0x0e],
+        bars,
+    })
+}
+
 /// Where an extended capability is.
 fn extended(space: &[u8], id: u32) -> Option<usize> {
     let mut at = EXTENDED;

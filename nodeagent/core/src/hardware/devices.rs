@@ -6,7 +6,7 @@ use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare, Sriov
 use smol_str::SmolStr;
 
 use super::{Bdf, Inventory, LinkType, PciFunction, PciId, Sriov};
-use crate::passthrough::{Known, NO_RESET, NicReport, can_be_reset, interface_up};
+use crate::passthrough::{Known, NO_RESET, NicReport, can_be_reset, interface_up, is_companion};
 
 /// Drivers that hold a function for guests: nobody else uses what they have.
 const DRIVERS_FOR_GUESTS: [&str; 2] = ["vfio-pci", "pci-stub"];
@@ -61,7 +61,9 @@ impl Inventory {
             let unhealthy = |code: SmolStr, since_ms| DeviceHealth::Unhealthy { code, since_ms };
             if let Some(kept) = known.quarantined.get(&function.address) {
                 device.health = unhealthy(kept.code.clone(), kept.since_ms);
-            } else if device.in_use_by.is_empty() && function.iommu_group.is_some() && !can_be_reset(function)
+            } else if device.in_use_by.is_empty()
+                && function.iommu_group.is_some()
+                && !self.can_be_reset(function)
             {
                 device.health = unhealthy(SmolStr::new_static(NO_RESET), 0);
             }
@@ -74,6 +76,15 @@ impl Inventory {
             }
         }
         devices
+    }
+}
+
+impl Inventory {
+    /// Whether a function could be reset that a pod has alone, with what goes with it.
+    fn can_be_reset(&self, function: &PciFunction) -> bool {
+        let all = self.functions.values();
+        let ours = all.filter(|other| is_companion(function, other)).map(|other| other.address);
+        can_be_reset(self, function, &ours.chain([function.address]).collect()).is_ok()
     }
 }
 

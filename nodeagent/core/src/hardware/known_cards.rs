@@ -70,6 +70,15 @@ struct Sick {
     looks: u32,
 }
 
+/// How a function was reset last after a guest had it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReset {
+    /// The method, as [`crate::passthrough::ResetWay::name`] says it.
+    pub method: SmolStr,
+    /// When, milliseconds since the epoch.
+    pub at_ms: u64,
+}
+
 /// Another card is at an address than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
@@ -91,6 +100,9 @@ pub struct KnownCards {
     known: BTreeMap<Bdf, Identity>,
     /// Functions whose link cannot be relied on, with when that was so first, milliseconds since the epoch.
     fatal: BTreeMap<Bdf, u64>,
+    /// How functions were reset last.
+    #[serde(default)]
+    resets: BTreeMap<Bdf, LastReset>,
     /// The ports above each function, as they were seen last.
     #[serde(skip)]
     bridges: BTreeMap<Bdf, Vec<Bdf>>,
@@ -116,7 +128,7 @@ impl KnownCards {
     #[must_use]
     pub fn is_written_as(&self, other: &Self) -> bool {
         (&self.boot_id, self.kernel_sequence) == (&other.boot_id, other.kernel_sequence)
-            && (&self.known, &self.fatal) == (&other.known, &other.fatal)
+            && (&self.known, &self.fatal, &self.resets) == (&other.known, &other.fatal, &other.resets)
     }
 
     /// Takes a record of the kernel's log; a fault that is to be told. What an earlier agent took is passed over.
@@ -152,8 +164,20 @@ impl KnownCards {
         Some((card, code))
     }
 
-    /// The agent reset a function.
-    pub fn note_reset(&mut self, address: Bdf) {
+    /// The agent reset a function, by this method.
+    pub fn note_reset(&mut self, address: Bdf, method: &str, now_ms: u64) {
+        self.resets.insert(address, LastReset { method: SmolStr::new(method), at_ms: now_ms });
+        self.begin_anew(address);
+    }
+
+    /// How a function was reset last, in this boot of the machine.
+    #[must_use]
+    pub fn last_reset(&self, address: Bdf) -> Option<&LastReset> {
+        self.resets.get(&address)
+    }
+
+    /// What was wrong with a function is not any more: it was reset, or it is another one.
+    fn begin_anew(&mut self, address: Bdf) {
         self.fatal.remove(&address);
         // What answers a reset is reached through its ports.
         for port in self.bridges.get(&address).into_iter().flatten() {
@@ -193,7 +217,8 @@ impl KnownCards {
                 !before.may_be(&now) || has_other_uuid
             });
             if is_other {
-                self.note_reset(*address);
+                self.begin_anew(*address);
+                self.resets.remove(address);
                 let id = |one: &Identity| one.uuid.clone().unwrap_or_else(|| address_id(*address));
                 let (before, now) = (before.map(id).unwrap_or_default(), id(&now));
                 replaced.push(Replaced { address: *address, before, now });
@@ -202,6 +227,7 @@ impl KnownCards {
             self.judge(function, readings.get(address).copied(), now_ms);
         }
         self.fatal.retain(|address, _| inventory.functions.contains_key(address));
+        self.resets.retain(|address, _| inventory.functions.contains_key(address));
         self.sick.retain(|address, _| inventory.functions.contains_key(address));
         replaced
     }

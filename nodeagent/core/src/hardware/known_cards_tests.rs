@@ -203,7 +203,8 @@ fn fatal_errors_of_the_link_hold_until_they_are_mended() {
     );
     let behind = "0000:3b:00.0 AerFatal since 17, 0000:3c:00.0 AerFatal since 17";
     assert_eq!(look(&mut rebooted, &inventory, &[], 18), behind, "everything behind the port");
-    rebooted.note_reset(at(A));
+    rebooted.note_reset(at(A), "flr", 9);
+    assert_eq!(rebooted.last_reset(at(A)).map(|last| (last.method.as_str(), last.at_ms)), Some(("flr", 9)));
     assert_eq!(
         look(&mut rebooted, &inventory, &[], 19),
         "0000:3b:00.0, 0000:3c:00.0",

@@ -18,6 +18,7 @@
 mod accelerators;
 mod bdf;
 
+mod card_usage;
 mod changes;
 mod config_space;
 mod cpus;
@@ -36,8 +37,10 @@ mod uevent;
 
 pub use accelerators::*;
 pub use bdf::*;
+pub use card_usage::card_usage;
 pub use changes::*;
 pub use config_space::Acs;
+pub(crate) use config_space::standard_header;
 pub use cpus::{CpuProblem, cpu_topology};
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
@@ -45,7 +48,7 @@ pub use gpu_check::{GpuCheck, gpu_check};
 pub use huge_pages::*;
 pub use kernel_log::*;
 pub use kind::*;
-pub use known_cards::{AER_FATAL, KnownCards, NOT_ANSWERING, Replaced};
+pub use known_cards::{AER_FATAL, KnownCards, LastReset, NOT_ANSWERING, Replaced};
 pub use pci_id::*;
 pub use preconditions::*;
 pub use tree::*;

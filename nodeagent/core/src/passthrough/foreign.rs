@@ -11,7 +11,9 @@ const CLASS_NETWORK: u32 = 0x02;
 
 /// The functions that somebody else on this host uses, with who does, for people:
 ///
-/// - bound to vfio-pci, and another process has the file of its group open: the kernel lets one process have it at a time;
+/// - bound to vfio-pci, and another process has the file of its group open, or its own one (`/dev/vfio/devices/vfioN`): the kernel lets
+///   one process have it at a time. Where not all processes can be looked at, the file of the group is opened to find out, and whoever
+///   does so at that very moment is refused;
 /// - a NIC or its function whose interface was moved into another network namespace, or belongs to a bridge or bond.
 ///
 /// Functions of this node's pods are passed over, and what is in a group with one: their guests have that open.
@@ -26,16 +28,25 @@ pub fn foreign_owners(
         .filter(|one| bindings.contains_key(&one.address))
         .filter_map(|one| one.iommu_group)
         .collect();
+    let is_free = |one: &&PciFunction| one.iommu_group.is_some_and(|group| !ours.contains(&group));
+    let is_for_guests = |one: &&PciFunction| one.driver.as_deref() == Some(VFIO_PCI);
+    let open_files = match functions.clone().any(|one| is_for_guests(&one) && is_free(&one)) {
+        true => machine.vfio_files().ok(),
+        false => Some(BTreeMap::new()),
+    };
     let mut tried = BTreeMap::new();
     let mut owners = BTreeMap::new();
     for function in functions.filter(|one| !bindings.contains_key(&one.address)) {
         let owner = match (function.driver.as_deref(), function.iommu_group) {
-            (Some(VFIO_PCI), Some(group)) if !ours.contains(&group) => {
-                let is_busy = *tried
-                    .entry(group)
-                    .or_insert_with(|| matches!(machine.try_group(group), Err(TreeError::Other(_))));
-                is_busy.then(|| format!("another process has /dev/vfio/{group} open"))
-            }
+            (Some(VFIO_PCI), Some(group)) if !ours.contains(&group) => match &open_files {
+                Some(open) => user_of_files(machine, open, function.address, group),
+                None => {
+                    let is_busy = *tried
+                        .entry(group)
+                        .or_insert_with(|| matches!(machine.try_group(group), Err(TreeError::Other(_))));
+                    is_busy.then(|| format!("another process has /dev/vfio/{group} open"))
+                }
+            },
             (Some(driver), _) if driver != VFIO_PCI && function.class >> 16 == CLASS_NETWORK => {
                 user_of_interface(machine, function)
             }
@@ -44,6 +55,19 @@ pub fn foreign_owners(
         owners.extend(owner.map(|owner| (function.address, owner)));
     }
     owners
+}
+
+/// Which process has a file open by which a function is used.
+fn user_of_files(
+    machine: &dyn Machine,
+    open: &BTreeMap<String, u32>,
+    address: Bdf,
+    group: u32,
+) -> Option<String> {
+    let own = machine.list(&format!("{DEVICES}/{address}/vfio-dev")).unwrap_or_default();
+    let own = own.into_iter().map(|name| format!("/dev/vfio/devices/{name}"));
+    let mut paths = std::iter::once(format!("/dev/vfio/{group}")).chain(own);
+    paths.find_map(|path| Some(format!("process {} has {path} open", open.get(&path)?)))
 }
 
 /// Who has the interface of a function, beside the host itself. A driver of interfaces leaves the folder `net` behind, empty, when its

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::{DeviceIntent, NetworkAttachment, ObjectId};
 
-use super::{Binding, Quarantine, VFIO_PCI};
+use super::{Binding, NoReset, Quarantine, VFIO_PCI, can_be_reset};
 use crate::hardware::{Bdf, Inventory, PciFunction, Sriov};
 
 /// What sits on a card beside its main function and has no use without it: display, sound, USB and serial bus controllers of
@@ -38,8 +38,13 @@ pub enum Refusal {
     #[error("device {0} is in no IOMMU group: boot with intel_iommu=on iommu=pt (AMD: iommu=pt)")]
     NoGroup(Bdf),
     /// It can never be reset.
-    #[error("device {0} cannot be reset by itself (no reset_method): nobody could have it after this pod")]
-    NoReset(Bdf),
+    #[error("device {address} cannot be reset ({reason}): nobody could have it after this pod")]
+    NoReset {
+        /// Which.
+        address: Bdf,
+        /// Why.
+        reason: NoReset,
+    },
     /// It is a physical function with virtual ones.
     #[error(
         "device {address} has {count} virtual functions, which would go with it: set its sriov_numvfs to 0 first"
@@ -124,12 +129,6 @@ pub struct Known<'a> {
     pub foreign: &'a BTreeMap<Bdf, String>,
 }
 
-/// Whether a function can be reset by itself.
-#[must_use]
-pub fn can_be_reset(function: &PciFunction) -> bool {
-    !function.reset_methods.is_empty()
-}
-
 /// The network interface by which the host talks to others through a function.
 #[must_use]
 pub fn interface_up(function: &PciFunction) -> Option<&str> {
@@ -158,6 +157,11 @@ pub fn plan(
             }
         }
     }
+    let ours: BTreeSet<Bdf> = planned.keys().copied().collect();
+    for address in wanted {
+        can_be_reset(inventory, &inventory.functions[address], &ours)
+            .map_err(|reason| Refusal::NoReset { address: *address, reason })?;
+    }
     let planned = planned.into_iter();
     Ok(planned.map(|(address, companion_of)| Planned { address, companion_of }).collect())
 }
@@ -185,9 +189,6 @@ fn check(function: &PciFunction, known: Known<'_>, pod: ObjectId) -> Result<u32,
     {
         return Err(Refusal::HasFunctions { address, count: vfs.len() });
     }
-    if !can_be_reset(function) {
-        return Err(Refusal::NoReset(address));
-    }
     if let Some(interface) = interface_up(function) {
         return Err(Refusal::InterfaceUp { address, interface: interface.to_owned() });
     }
@@ -204,6 +205,13 @@ fn is_idle(driver: &str) -> bool {
     IDLE_DRIVERS.contains(&driver)
 }
 
+/// Whether a function is a part of the same card as another, and has no use without that.
+pub(crate) fn is_companion(function: &PciFunction, other: &PciFunction) -> bool {
+    let (a, b) = (function.address, other.address);
+    let is_same_card = (a.domain, a.bus, a.device()) == (b.domain, b.bus, b.device()) && a != b;
+    is_same_card && function.iommu_group == other.iommu_group && COMPANIONS.contains(&other.class_of())
+}
+
 /// Whether another function of the group is bound as well. One without a driver may stay as it is, unless it is a part of
 /// the same card.
 fn goes_along(
@@ -217,9 +225,7 @@ fn goes_along(
         let (address, holder) = (other.address, binding.pod);
         return if holder == pod { Ok(true) } else { Err(Refusal::HeldBy { address, pod: holder }) };
     }
-    let (a, b) = (function.address, other.address);
-    let is_same_card = (a.domain, a.bus, a.device()) == (b.domain, b.bus, b.device());
-    if is_same_card && COMPANIONS.contains(&other.class_of()) {
+    if is_companion(function, other) {
         return Ok(true);
     }
     match &other.driver {

@@ -15,6 +15,10 @@ use crate::hardware::{Bdf, MemoryTree, Tree, TreeError};
 use crate::vf_settings::{ENODEV, EOPNOTSUPP, VfLinkError, VfLinks, VfRate, VfSetting, VfSettings, VfVlan};
 
 const DRIVERS: &str = "/sys/bus/pci/drivers";
+/// The root port that all functions are below, unless they are put below another bridge.
+const ROOT_PORT: &str = "0000:00:01.0";
+/// The process that has groups open.
+const OTHER_PROCESS: u32 = 4711;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -35,12 +39,22 @@ pub struct KernelModel {
     coming: Vec<(u32, Bdf, u32)>,
     /// How often each function was reset.
     resets: BTreeMap<Bdf, u32>,
+    /// Bridges, by their secondary bus.
+    bridges: BTreeMap<String, String>,
     /// What functions of NICs were told, by NIC and number.
     told: BTreeMap<(Bdf, u32), VfSettings>,
     /// Settings, by name, that the NICs' drivers refuse with a number, or take without effect (0).
     broken_settings: BTreeMap<&'static str, i32>,
     /// Functions whose interfaces are in another network namespace.
     moved: BTreeSet<Bdf>,
+    /// Not all processes can be looked at.
+    hides_processes: bool,
+    /// How often a group's file was opened.
+    tried_groups: u32,
+    /// Files whose writing fails, by their name in a function's folder or on the bus, with the kernel's word.
+    broken_files: BTreeMap<String, String>,
+    /// Functions that do not answer any more once they were reset.
+    killed_by_reset: BTreeSet<Bdf>,
 }
 
 impl KernelModel {
@@ -73,11 +87,16 @@ impl KernelModel {
     ) -> &mut Self {
         let bdf: Bdf = address.parse().expect("an address");
         let (vendor, device) = ids.split_once(':').expect("vendor:device");
-        let dir = format!("/sys/devices/pci0000:00/0000:00:01.0/{address}");
+        let dir = self.dir_of(address);
         self.tree.symlink(
             &format!("{DEVICES}/{address}"),
-            &format!("../../../devices/pci0000:00/0000:00:01.0/{address}"),
+            &format!("../../../{}", dir.trim_start_matches("/sys/")),
         );
+        let id = |text: &str| u16::from_str_radix(text, 16).expect("a hexadecimal number").to_le_bytes();
+        let mut config = [0; 64];
+        config[..2].copy_from_slice(&id(vendor));
+        config[2..4].copy_from_slice(&id(device));
+        self.tree.file(&format!("{dir}/config"), config);
         for (name, content) in
             [("vendor", vendor), ("device", device), ("subsystem_vendor", vendor), ("class", class)]
         {
@@ -96,11 +115,93 @@ impl KernelModel {
                 content => _ = self.tree.file(&format!("{dir}/{name}"), content),
             }
         }
+        self.place_regions(&dir);
         if let Some(driver) = own_driver {
             self.own_drivers.insert(bdf, driver.to_owned());
             self.bind(bdf, driver);
         }
         self
+    }
+
+    /// A function decodes what `resource` says, as its registers do after every reset.
+    fn place_regions(&mut self, dir: &str) {
+        let (Ok(text), Ok(mut config)) =
+            (self.tree.read(&format!("{dir}/resource")), self.tree.read(&format!("{dir}/config")))
+        else {
+            return;
+        };
+        for (number, line) in String::from_utf8_lossy(&text).lines().take(6).enumerate() {
+            let begin = line.split_whitespace().next().and_then(|word| word.strip_prefix("0x"));
+            let begin = begin.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
+            config[0x10 + 4 * number..][..4].copy_from_slice(&begin.to_le_bytes());
+        }
+        self.tree.file(&format!("{dir}/config"), config);
+    }
+
+    /// Puts a bridge there, below which functions of its secondary bus are that come later.
+    pub fn bridge(&mut self, address: &str, secondary_bus: &str, files: &[(&str, &str)]) -> &mut Self {
+        self.bridges.insert(secondary_bus.to_owned(), address.to_owned());
+        self.function(address, "8086:2030", "060400", None, Some("pcieport"), files)
+    }
+
+    /// The folder of a function: below the bridge of its bus.
+    fn dir_of(&self, address: &str) -> String {
+        let bus = address.rsplit_once(':').map_or(address, |(bus, _)| bus);
+        let bridge = self.bridges.get(bus).map_or(ROOT_PORT, String::as_str);
+        format!("/sys/devices/pci0000:00/{bridge}/{address}")
+    }
+
+    fn bridge_of(&self, address: Bdf) -> Option<Bdf> {
+        self.dir(address).rsplit('/').nth(1)?.parse().ok()
+    }
+
+    /// All functions below a bridge that are none themselves.
+    fn below(&self, bridge: Bdf) -> Vec<Bdf> {
+        let names = self.tree.list(DEVICES).unwrap_or_default();
+        let all = names.iter().filter_map(|name| name.parse::<Bdf>().ok());
+        let is_bridge = |one: Bdf| self.bridges.values().any(|name| *name == one.to_string());
+        all.filter(|one| self.bridge_of(*one) == Some(bridge) && !is_bridge(*one)).collect()
+    }
+
+    fn reset_bus(&mut self, bridge: Bdf) -> Result<(), TreeError> {
+        let all = self.below(bridge);
+        if all.iter().any(|one| self.broken_resets.contains(one)) {
+            return Err(TreeError::Other("Inappropriate ioctl for device".to_owned()));
+        }
+        all.into_iter().for_each(|one| self.was_reset(one));
+        Ok(())
+    }
+
+    fn was_reset(&mut self, address: Bdf) {
+        *self.resets.entry(address).or_default() += 1;
+        if self.killed_by_reset.contains(&address) {
+            let path = format!("{}/config", self.dir(address));
+            self.tree.file(&path, [u8::MAX; 64]);
+        }
+    }
+
+    /// A function does not answer any more once it was reset.
+    pub fn kill_by_reset(&mut self, address: Bdf) {
+        self.killed_by_reset.insert(address);
+    }
+
+    /// Writing files of this name (`driver/unbind`, `drivers_probe`, …) fails with the kernel's word, or works again.
+    pub fn break_file(&mut self, name: &str, word: Option<&str>) {
+        match word {
+            Some(word) => self.broken_files.insert(name.to_owned(), word.to_owned()),
+            None => self.broken_files.remove(name),
+        };
+    }
+
+    /// Not all processes can be looked at, or they can.
+    pub fn hide_processes(&mut self, is_hidden: bool) {
+        self.hides_processes = is_hidden;
+    }
+
+    /// How often a group's file was opened.
+    #[must_use]
+    pub fn tried_groups(&self) -> u32 {
+        self.tried_groups
     }
 
     /// From now on this function's reset fails, or works again.
@@ -165,6 +266,12 @@ impl KernelModel {
         self.tree.file(&path, content);
     }
 
+    /// The same with bytes that are no text.
+    pub fn add_bytes(&mut self, address: Bdf, name: &str, content: &[u8]) {
+        let path = format!("{}/{name}", self.dir(address));
+        self.tree.file(&path, content);
+    }
+
     /// Puts a link there below a function's folder.
     pub fn add_link(&mut self, address: Bdf, name: &str, target: &str) {
         let path = format!("{}/{name}", self.dir(address));
@@ -218,7 +325,7 @@ impl KernelModel {
     }
 
     fn dir(&self, address: Bdf) -> String {
-        format!("/sys/devices/pci0000:00/0000:00:01.0/{address}")
+        self.dir_of(&address.to_string())
     }
 
     fn group(&self, address: Bdf) -> Option<u32> {
@@ -394,6 +501,10 @@ impl Machine for KernelModel {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
         let other = |text: &str| TreeError::Other(text.to_owned());
         let word = text.trim();
+        let is_broken = |(name, _): &(&String, &String)| path.ends_with(&format!("/{name}"));
+        if let Some((_, said)) = self.broken_files.iter().find(is_broken) {
+            return Err(other(said));
+        }
         if path == "/sys/bus/pci/drivers_probe" {
             return self.probe(word.parse().map_err(|_| other("Invalid argument"))?);
         }
@@ -414,9 +525,10 @@ impl Machine for KernelModel {
             "driver/unbind" => Err(other("No such device")),
             "reset" if self.broken_resets.contains(&address) => Err(other("Inappropriate ioctl for device")),
             "reset" => {
-                *self.resets.entry(address).or_default() += 1;
+                self.was_reset(address);
                 Ok(())
             }
+            "reset_subordinate" => self.reset_bus(address),
             "sriov_numvfs" => {
                 self.set_functions(address, word.parse().map_err(|_| other("Invalid argument"))?)
             }
@@ -440,7 +552,36 @@ impl Machine for KernelModel {
         }
     }
 
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        match self.hides_processes {
+            true => Err(TreeError::Denied),
+            false => Ok(self
+                .busy_groups
+                .iter()
+                .map(|group| (format!("/dev/vfio/{group}"), OTHER_PROCESS))
+                .collect()),
+        }
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        let bridge = self.bridge_of(address).ok_or(TreeError::NotFound)?;
+        for group in groups {
+            self.try_group(*group)?;
+        }
+        // The kernel wants the groups of everything below, each with vfio-pci.
+        let all = self.below(bridge);
+        let is_whole = all.iter().all(|one| {
+            let is_bound = self.seen(*one).is_some_and(|seen| seen.driver.as_deref() == Some(VFIO_PCI));
+            is_bound && self.group(*one).is_some_and(|group| groups.contains(&group))
+        });
+        if !is_whole {
+            return Err(TreeError::Other("Invalid argument".to_owned()));
+        }
+        self.reset_bus(bridge)
+    }
+
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
+        self.tried_groups += 1;
         self.tree.read(&format!("/dev/vfio/{group}"))?;
         if self.busy_groups.contains(&group) {
             return Err(TreeError::Other("Device or resource busy".to_owned()));

@@ -1,5 +1,7 @@
 //! What is done to a machine for its functions, and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::hardware::{Bdf, Tree, TreeError};
 use crate::vf_settings::VfLinks;
 
@@ -21,6 +23,20 @@ pub trait Machine: Tree + VfLinks {
     /// # Errors
     /// When it is not there, or somebody has it.
     fn try_group(&mut self, group: u32) -> Result<(), TreeError>;
+
+    /// The files below `/dev/vfio` that processes have open, by their path, each with one of those processes. Opens none of them: whoever
+    /// opens one at that moment would be refused.
+    ///
+    /// # Errors
+    /// When not all processes can be looked at.
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError>;
+
+    /// Resets a function with everything below its bridge by VFIO: `groups` are the IOMMU groups of all of that, which are with vfio-pci
+    /// and which nobody has open.
+    ///
+    /// # Errors
+    /// When it cannot, or what the kernel says.
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError>;
 }
 
 impl<T: Machine + ?Sized> Machine for Box<T> {

@@ -8,6 +8,8 @@
 //!  group.rs       which functions go together, and what forbids it: the rules of IOMMU groups
 //!  step.rs        one function: what is seen and what is remembered say which step is next
 //!  work.rs        the steps are done, and looked at; what an agent that died left half done is finished or undone
+//!  reset.rs       how a function is reset, and whether it is well afterwards
+//!  resets.rs      everything of a pod is reset, before any of it goes back
 //!  functions.rs   the virtual functions of a NIC: how many, with which driver
 //!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
@@ -20,7 +22,7 @@
 //! A function of a NIC that attaches a pod to a network is told what the network wants ([`crate::vf_settings`]) before it is bound,
 //! and goes back to what it was told before once it was reset.
 //!
-//! A function that cannot be reset after a guest had it goes to nobody any more (`Quarantine`), not to the host either.
+//! A function that cannot be reset after a guest had it, or is not well afterwards, goes to nobody any more (`Quarantine`), not to the host either.
 //!
 //! Source: "VFIO" (`driver-api/vfio.rst`), "sysfs-bus-pci" of Linux.
 
@@ -30,6 +32,8 @@ mod group;
 mod kernel;
 mod machine;
 mod notes;
+mod reset;
+mod resets;
 mod step;
 mod work;
 
@@ -39,6 +43,7 @@ pub use group::*;
 pub use kernel::KernelModel;
 pub use machine::*;
 pub use notes::*;
+pub use reset::*;
 pub use step::*;
 pub use work::*;
 

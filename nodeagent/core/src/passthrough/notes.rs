@@ -89,4 +89,7 @@ pub trait Notebook {
     /// # Errors
     /// Why it cannot be kept; then it counts as kept until the agent ends.
     fn quarantine(&mut self, address: Bdf, code: &'static str, message: &str) -> Result<(), String>;
+
+    /// Takes that a function was reset and is well, by which method; see [`super::ResetWay::name`].
+    fn note_reset(&mut self, address: Bdf, method: &str);
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  to a guest:   Remember ─► [settings] ─► Override vfio-pci ─► Unbind ─► Probe ─► MarkGiven ─► done
-//!  and back:     Reset ─► MarkClean ─► [settings] ─► Unbind ─► Override of the driver ─► Probe ─► Override as it was ─► Forget
+//!  and back:     Reset (all of a pod first: reset.rs) ─► [settings] ─► Unbind ─► Override of the driver ─► Probe ─► Override as it was ─► Forget
 //! ```
 
 use super::machine::{DEVICES, file, is_there, line};
@@ -47,10 +47,8 @@ pub enum Step {
     Probe,
     /// From now on a guest may have it.
     MarkGiven,
-    /// What the guest did to it is undone.
+    /// What the guest did to it is undone: see [`super::ResetWay`].
     Reset,
-    /// It is as if no guest had had it.
-    MarkClean,
     /// It is as it was.
     Forget,
 }
@@ -66,12 +64,11 @@ impl Step {
             Self::Probe => "drivers_probe",
             Self::MarkGiven => "mark as given",
             Self::Reset => "reset",
-            Self::MarkClean => "mark as clean",
             Self::Forget => "forget",
         }
     }
 
-    /// The file of sysfs that it writes, and what; `None` for what is only written down.
+    /// The file of sysfs that it writes, and what; `None` for what is only written down, and for a reset.
     #[must_use]
     pub fn writes(&self, address: Bdf) -> Option<(String, String)> {
         match self {
@@ -84,8 +81,7 @@ impl Step {
                 let bus = DEVICES.trim_end_matches("/devices");
                 Some((format!("{bus}/drivers_probe"), format!("{address}\n")))
             }
-            Self::Reset => Some((file(address, "reset"), "1\n".to_owned())),
-            Self::Remember | Self::MarkGiven | Self::MarkClean | Self::Forget => None,
+            Self::Remember | Self::MarkGiven | Self::Reset | Self::Forget => None,
         }
     }
 }

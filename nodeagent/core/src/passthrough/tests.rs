@@ -15,6 +15,7 @@ use crate::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
 
 mod deaths;
 mod networks;
+mod resets;
 
 const POD: ObjectId = ObjectId(7);
 const OTHER: ObjectId = ObjectId(8);
@@ -105,12 +106,25 @@ impl Machine for Host {
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         self.kernel.try_group(group)
     }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        self.kernel.vfio_files()
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        if !self.life.goes_on() {
+            return Err(TreeError::Other("the agent is dead".to_owned()));
+        }
+        self.writes += 1;
+        self.kernel.hot_reset(address, groups)
+    }
 }
 
 #[derive(Default)]
 struct Notes {
     bindings: BTreeMap<Bdf, Binding>,
     quarantined: BTreeMap<Bdf, Quarantine>,
+    resets: BTreeMap<Bdf, String>,
     life: Life,
 }
 
@@ -146,6 +160,10 @@ impl Notebook for Notes {
         let (code, message) = (SmolStr::new_static(code), message.to_owned());
         self.quarantined.insert(address, Quarantine { address, code, message, since_ms: 1 });
         Ok(())
+    }
+
+    fn note_reset(&mut self, address: Bdf, method: &str) {
+        self.resets.insert(address, method.to_owned());
     }
 }
 
@@ -327,13 +345,15 @@ fn pain_30_a_card_that_cannot_be_reset_goes_to_nobody() {
     let mut world = World::new();
     world.attach(POD, &[GPU, IDLE]).unwrap();
     world.host.kernel.break_reset(bdf(GPU), true);
-    assert_eq!(world.release(POD), Ok(vec![bdf(GPU)]), "the others come back");
+    assert_eq!(world.release(POD), Ok(vec![bdf(GPU), bdf(SOUND)]), "the others come back");
     let kept = &world.notes.quarantined[&bdf(GPU)];
     assert_eq!(kept.code, RESET_FAILED);
     assert_eq!(
         kept.message,
-        "reset failed: /sys/bus/pci/devices/0000:3b:00.0/reset Inappropriate ioctl for device"
+        "reset (flr) failed: /sys/bus/pci/devices/0000:3b:00.0/reset Inappropriate ioctl for device"
     );
+    let sound = &world.notes.quarantined[&bdf(SOUND)].message;
+    assert!(sound.ends_with("failed: 0000:3b:00.0, with which it is reset, is not well"), "{sound}");
     let refused = world.attach(OTHER, &[GPU]).unwrap_err().to_string();
     assert!(refused.starts_with("device 0000:3b:00.0 is in quarantine (ResetFailed)"), "{refused}");
     assert_eq!(world.recover("boot", false), Ok(vec![]));
@@ -369,6 +389,49 @@ fn a_function_that_is_gone_holds_nobody_up() {
     world.host.kernel.pull_out(bdf(IDLE));
     assert_eq!(world.release(POD), Ok(vec![]));
     assert!(world.notes.bindings.is_empty() && world.notes.quarantined.is_empty());
+}
+
+/// The kernel's words for `ENODEV`, `EBUSY`, `EPERM` and `ETIMEDOUT`.
+const WORDS: [&str; 4] =
+    ["No such device", "Device or resource busy", "Operation not permitted", "Connection timed out"];
+
+/// Whichever file the kernel refuses, and whatever it says: the step is named, with its word, on the way to a guest and back.
+#[test]
+fn a_step_that_the_kernel_refuses_is_named_with_its_word() {
+    for word in WORDS {
+        for (file, step) in [
+            ("driver_override", "driver_override"),
+            ("driver/unbind", "unbind"),
+            ("drivers_probe", "drivers_probe"),
+        ] {
+            let mut world = World::new();
+            let before = world.state();
+            world.host.kernel.break_file(file, Some(word));
+            let failed = world.attach(POD, &[GPU]).unwrap_err().to_string();
+            assert!(failed.contains(&format!("device {GPU}: {step} failed: /sys/")), "{failed}");
+            assert!(failed.ends_with(word) && world.notes.bindings.is_empty(), "{failed}");
+            // Only what no driver can be found for stays where it is, for nobody.
+            let stays = file == "drivers_probe";
+            assert_eq!(world.notes.quarantined.contains_key(&bdf(GPU)), stays, "{step} {word}");
+            assert_eq!(world.state() == before, !stays, "{step} {word}");
+
+            let mut world = World::new();
+            world.attach(POD, &[GPU]).unwrap();
+            world.host.kernel.break_file(file, Some(word));
+            assert!(world.release(POD).unwrap().contains(&bdf(GPU)), "{step} {word}");
+            let kept = &world.notes.quarantined[&bdf(GPU)];
+            assert_eq!(kept.code, DRIVER_NOT_RESTORED);
+            assert!(kept.message.starts_with(&format!("{step} failed: /sys/")), "{}", kept.message);
+            assert!(kept.message.ends_with(word), "{}", kept.message);
+        }
+        let mut world = World::new();
+        world.attach(POD, &[GPU]).unwrap();
+        world.host.kernel.break_file("reset", Some(word));
+        world.release(POD).unwrap();
+        let kept = &world.notes.quarantined[&bdf(GPU)];
+        assert_eq!(kept.code, RESET_FAILED);
+        assert_eq!(kept.message, format!("reset (flr) failed: /sys/bus/pci/devices/{GPU}/reset {word}"));
+    }
 }
 
 /// What forbids a device, in one line, and that nothing was touched.
@@ -438,7 +501,7 @@ fn devices_have_one_holder_and_can_be_taken_back() {
         },
         &["0000:50:00.0"],
         expect![
-            "device 0000:50:00.0 cannot be reset by itself (no reset_method): nobody could have it after this pod"
+            "device 0000:50:00.0 cannot be reset (no reset_method, and a reset of the bus below 0000:00:01.0 would reach 0000:3b:00.0, which does not go with it): nobody could have it after this pod"
         ],
     );
     check_refused(

@@ -6,9 +6,10 @@ use bulkhead_types::{NetworkAttachment, ObjectId};
 use smol_str::SmolStr;
 
 use super::machine::is_there;
+use super::resets::{in_order, reset_all};
 use super::{
-    Binding, DRIVER_NOT_RESTORED, Known, Machine, Notebook, Planned, RESET_FAILED, Refusal,
-    SETTINGS_NOT_RESTORED, Seen, Stage, Step, foreign_owners, next_to_guest, next_to_host, plan,
+    Binding, DRIVER_NOT_RESTORED, Known, Machine, Notebook, Planned, Refusal, SETTINGS_NOT_RESTORED, Seen,
+    Stage, Step, foreign_owners, next_to_guest, next_to_host, plan,
 };
 use crate::hardware::{Bdf, TreeError, discover};
 use crate::vf_settings::{self, SettingFailed, VfNote};
@@ -112,20 +113,17 @@ pub fn release(
     notebook: &mut dyn Notebook,
     pod: ObjectId,
 ) -> Result<Vec<Bdf>, String> {
-    let of_pod = notebook.bindings().values().filter(|binding| binding.pod == pod);
-    // Companions first: the main function's reset may be one of the whole card.
-    let mut addresses: Vec<(bool, Bdf)> =
-        of_pod.map(|binding| (binding.companion_of.is_none(), binding.address)).collect();
-    addresses.sort_unstable();
-    let mut lost = Vec::new();
+    // All of them before any goes back: a reset of a bus reaches what a driver of the host would have by then.
+    let mut lost = reset_all(machine, notebook, pod)?;
     let mut failed = Vec::new();
-    for (_, address) in addresses {
+    for address in in_order(notebook, pod) {
         match to_host(machine, notebook, address) {
             Ok(true) => {}
             Ok(false) => lost.push(address),
             Err(reason) => failed.push(reason),
         }
     }
+    lost.sort_unstable();
     if failed.is_empty() { Ok(lost) } else { Err(failed.join("; ")) }
 }
 
@@ -251,6 +249,9 @@ fn to_host(machine: &mut dyn Machine, notebook: &mut dyn Notebook, address: Bdf)
             continue;
         }
         let step = next_to_host(seen.as_ref(), &binding);
+        if step == Step::Reset {
+            return Err(format!("device {address}: it was not reset yet"));
+        }
         let outcome = if last.as_ref() == Some(&step) {
             Err("it had no effect".to_owned())
         } else {
@@ -258,10 +259,6 @@ fn to_host(machine: &mut dyn Machine, notebook: &mut dyn Notebook, address: Bdf)
         };
         if let Err(reason) = outcome {
             return given_up(machine, notebook, &step, &binding, &reason);
-        }
-        if step == Step::Reset {
-            let vf = binding.vf.map(VfNote::neutral);
-            notebook.put(Binding { stage: Stage::Clean, vf, ..binding })?;
         }
         last = Some(step);
     }
@@ -276,19 +273,12 @@ fn back(
     binding: &Binding,
 ) -> Result<(), String> {
     match step.writes(binding.address) {
-        Some((path, text)) => {
-            let has_reset = machine.read(&super::machine::file(binding.address, "reset_method")).is_ok();
-            // What only goes with another function is reset with it, if it cannot be by itself.
-            if *step == Step::Reset && binding.companion_of.is_some() && !has_reset {
-                return Ok(());
-            }
-            machine.write(&path, &text).map_err(|error| format!("{path} {error}"))
-        }
+        Some((path, text)) => machine.write(&path, &text).map_err(|error| format!("{path} {error}")),
         None => notebook.remove(binding.address),
     }
 }
 
-/// A step back failed. What cannot be reset, or be given back, goes to nobody; a binding is not needed for that any more.
+/// A step back failed. What cannot be given back goes to nobody; a binding is not needed for that any more.
 fn given_up(
     machine: &mut dyn Machine,
     notebook: &mut dyn Notebook,
@@ -303,9 +293,8 @@ fn given_up(
     if matches!(step, Step::Forget) {
         return Err(format!("device {address}: {} failed: {reason}", step.name()));
     }
-    let code = if *step == Step::Reset { RESET_FAILED } else { DRIVER_NOT_RESTORED };
     let message = format!("{} failed: {reason}", step.name());
-    notebook.quarantine(address, code, &message)?;
+    notebook.quarantine(address, DRIVER_NOT_RESTORED, &message)?;
     notebook.remove(address)?;
     Ok(false)
 }

@@ -20,6 +20,8 @@ pub enum Device {
     VirtioNetPci(VirtioNetPci),
     /// `virtio-rng-pci`
     VirtioRngPci(VirtioRngPci),
+    /// `pxb-pcie`
+    PxbPcie(PxbPcie),
     /// `pcie-root-port`
     PcieRootPort(PcieRootPort),
     /// `vfio-pci`
@@ -62,16 +64,31 @@ pub struct VirtioRngPci {
     pub id: String,
 }
 
+/// A further host bridge of the board, which is near to a NUMA node of the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PxbPcie {
+    /// Its name; also its bus.
+    pub id: String,
+    /// The number of its bus; those below it have the next ones.
+    pub bus_nr: u8,
+    /// The guest's NUMA node.
+    pub numa_node: u32,
+    /// Its own place on the board: device and function. Several are functions of one device.
+    pub addr: (u8, u8),
+}
+
 /// A PCI Express root port, for devices that need one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcieRootPort {
     /// Its name; also its bus.
     pub id: String,
+    /// The bus that it is on; `None` for the board's own.
+    pub bus: Option<String>,
     /// Chassis and slot must be unique together.
     pub chassis: u8,
     /// The slot.
     pub slot: u16,
-    /// Its own place on the board: device and function. Several ports are functions of one device.
+    /// Its own place on that bus: device and function. Several ports are functions of one device.
     pub addr: (u8, u8),
     /// I/O space for what is behind it, in bytes; QEMU's 4 KiB leave room for a dozen ports only.
     pub io_reserve_bytes: u64,
@@ -101,10 +118,21 @@ impl Device {
             }
             Self::VirtioNetPci(d) => d.opts(),
             Self::VirtioRngPci(d) => Opts::new("virtio-rng-pci").set("id", &d.id),
+            Self::PxbPcie(d) => {
+                let (device, function) = d.addr;
+                Opts::new("pxb-pcie")
+                    .set("id", &d.id)
+                    .set("bus", "pcie.0")
+                    .set("bus_nr", d.bus_nr)
+                    .set("numa_node", d.numa_node)
+                    .set("addr", format!("{device:#x}.{function:#x}"))
+                    .flag("multifunction", true)
+            }
             Self::PcieRootPort(d) => {
                 let (device, function) = d.addr;
                 Opts::new("pcie-root-port")
                     .set("id", &d.id)
+                    .set_if("bus", d.bus.as_deref())
                     .set("chassis", d.chassis)
                     .set("slot", d.slot)
                     .set("addr", format!("{device:#x}.{function:#x}"))

@@ -9,6 +9,7 @@ mod network;
 mod option;
 mod pages;
 mod passthrough;
+mod ports;
 mod ram;
 
 pub use chardev::*;
@@ -17,6 +18,7 @@ pub use machine::*;
 pub use network::*;
 pub use pages::*;
 pub use passthrough::*;
+pub use ports::*;
 pub use ram::*;
 
 /// A whole command line, without the program's name.

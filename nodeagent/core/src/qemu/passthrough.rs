@@ -1,45 +1,32 @@
 //! Devices of the host in a guest: a root port for each, and room for what they map.
 
+use super::ports::{FIRST_SLOT, PortPlan, place_of};
 use super::{Device, PcieRootPort, QemuCommand, VfioPci};
 use crate::hardware::{Bdf, PciFunction};
 
-/// The first device of the board that is root ports: those below are left for disks and the like.
-const FIRST_SLOT: u8 = 0x10;
-/// Functions of one device of the board.
-const PORTS_PER_SLOT: usize = 8;
 /// What a q35 board keeps above memory for what devices map unless it is told otherwise, in bytes.
 const HOLE_BYTES_DEFAULT: u64 = 32 << 30;
 /// Locked memory beside the guest's own that QEMU may need, in bytes: libvirt's allowance for a machine with VFIO.
 const LOCKED_BEYOND_BYTES: u64 = 1 << 30;
-
-/// Where in the guest the root port of a device of the host is, by the device's place in the list: its PCI address. The board's own
-/// bus is the first one.
-///
-/// # Panics
-/// With more than [`bulkhead_types::DEVICES_PER_POD_MAX`].
-#[must_use]
-pub fn guest_port(number: usize) -> String {
-    let (slot, function) = port_place(number);
-    format!("0000:00:{slot:02x}.{function}")
-}
-
-fn port_place(number: usize) -> (u8, u8) {
-    let narrow = |number: usize| u8::try_from(number).expect("at most 64 devices");
-    (FIRST_SLOT + narrow(number / PORTS_PER_SLOT), narrow(number % PORTS_PER_SLOT))
-}
 
 /// A device of the host for a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDevice {
     /// Where it is on the host.
     pub address: Bdf,
+    /// The NUMA node of the host that it is near to; `None` when the machine does not say.
+    pub numa_node: Option<u32>,
     /// What it maps, in bytes; each a power of two.
     pub memory_bars_bytes: Vec<u64>,
 }
 
 impl From<&PciFunction> for HostDevice {
     fn from(function: &PciFunction) -> Self {
-        Self { address: function.address, memory_bars_bytes: function.memory_bars_bytes.clone() }
+        Self {
+            address: function.address,
+            numa_node: function.numa_node,
+            memory_bars_bytes: function.memory_bars_bytes.clone(),
+        }
     }
 }
 
@@ -93,37 +80,42 @@ impl QemuCommand {
         let port = |number: usize| {
             let narrow = |number: usize| u8::try_from(number).expect("a board has few ports");
             let number16 = u16::try_from(number + 1).expect("a board has few ports");
-            let addr = (FIRST_SLOT + narrow(number / PORTS_PER_SLOT), narrow(number % PORTS_PER_SLOT));
             Device::PcieRootPort(PcieRootPort {
                 id: spare_port(number),
+                bus: None,
                 chassis: narrow(number + 1),
                 slot: number16,
-                addr,
+                addr: place_of(FIRST_SLOT, number),
                 io_reserve_bytes: 0,
             })
         };
         self.devices.extend((0..ports).map(port));
     }
 
-    /// Adds devices of the host, each behind a root port of its own; before all others, which take the places that are left.
+    /// Adds devices of the host, each behind a root port of its own and with the NUMA node of the guest that stands for its own, as
+    /// [`PortPlan`] says of the memory that is set; before all others, which take the places that are left.
     ///
     /// # Panics
     /// With more than [`bulkhead_types::DEVICES_PER_POD_MAX`].
     pub fn pass_through(&mut self, devices: &[HostDevice]) {
-        assert!(devices.len() <= bulkhead_types::DEVICES_PER_POD_MAX, "{} devices", devices.len());
+        let numa_nodes: Vec<_> = devices.iter().map(|device| device.numa_node).collect();
+        let plan = PortPlan::new(&numa_nodes, &self.ram);
+        let expanders = plan.expanders().iter().cloned().map(Device::PxbPcie);
         let both = devices.iter().enumerate().flat_map(|(n, device)| {
             let number = |n: usize| u8::try_from(n).expect("at most 64 devices");
+            let (bus, addr) = plan.port(n);
             let port = PcieRootPort {
                 id: format!("port{n}"),
+                bus,
                 chassis: number(n + 1),
                 slot: number(n).into(),
-                addr: port_place(n),
+                addr,
                 io_reserve_bytes: 0,
             };
             let vfio = VfioPci { id: format!("hostdev{n}"), host: device.address, bus: port.id.clone() };
             [Device::PcieRootPort(port), Device::VfioPci(vfio)]
         });
-        self.devices.splice(0..0, both.collect::<Vec<_>>());
+        self.devices.splice(0..0, expanders.chain(both).collect::<Vec<_>>());
         self.pci_hole64_bytes = hole_bytes(devices);
     }
 }

@@ -77,6 +77,12 @@ impl MemoryBackendRam {
 }
 
 impl Ram {
+    /// The guest's NUMA node that stands for one of the host's; `None` where the guest sees no NUMA nodes, or not that one.
+    pub(super) fn guest_node_of(&self, host_node: u32) -> Option<u32> {
+        let Self::Nodes(nodes) = self else { return None };
+        (0..).zip(nodes).find(|(_, node)| node.memdev.host_node == host_node).map(|(number, _)| number)
+    }
+
     pub(super) fn args(&self) -> Vec<String> {
         match self {
             Self::Board => Vec::new(),

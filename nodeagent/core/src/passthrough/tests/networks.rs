@@ -91,6 +91,20 @@ fn a_setting_that_fails_is_named_and_everything_is_as_it_was() {
         let silent = |world: &mut World| world.host.kernel.break_setting(name, Some(0));
         check(&silent, &|_| {}, "the kernel took it, and tells");
     }
+    // The driver is gone, busy, forbids it, or does not answer in time.
+    for (errno, remedy) in [
+        (19, "the NIC or its function is gone"),
+        (16, "eth7 is busy with something else"),
+        (1, "run the agent as root"),
+        (110, "look at: ip link show eth7; dmesg"),
+    ] {
+        for name in ["vf vlan", "vf mac", "vf rate", "vf spoofchk", "vf trust", "vf state"] {
+            let no = |world: &mut World| world.host.kernel.break_setting(name, Some(errno));
+            check(&no, &|_| {}, &format!("device {VF}: {name} failed: eth7 vf 1"));
+        }
+        let no = |world: &mut World| world.host.kernel.break_setting("vf mac", Some(errno));
+        check(&no, &|_| {}, &format!("the driver says no; {remedy}"));
+    }
     let moved = |world: &mut World| world.host.kernel.move_interface(bdf(NIC), true);
     check(&moved, &|_| {}, "vf find failed: the NIC 0000:86:00.0 has no network interface here");
     let ib = |attachment: &mut NetworkAttachment| attachment.link_type = SriovLinkType::Ib;
@@ -189,7 +203,7 @@ fn pain_02_what_somebody_else_on_the_host_uses_is_neither_offered_nor_attached()
     check_foreign(
         |world| world.host.kernel.occupy_group(101, true),
         VF,
-        "another process has /dev/vfio/101 open",
+        "process 4711 has /dev/vfio/101 open",
     );
     // A guest of this node has its own open: that is nobody else.
     check_foreign(

@@ -1,0 +1,169 @@
+//! Looks at what the machine permits while the agent runs, as it did at the start, and has the node registered anew when that is other.
+//!
+//! When, and what follows from it, is decided in `bulkhead_nodeagent_core::LookPlan` and `Readiness`. SIGUSR1 asks for a look with a guest.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_nodeagent_core::qemu::Accel;
+use bulkhead_nodeagent_core::{Input, LookCause, LookPlan, Readiness, kvm_warning};
+use bulkhead_types::{HugePageSize, HugePages, NodeFacts};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::host::{self, Host};
+use crate::kernel_watch::Uevents;
+use crate::{AccelChoice, clock, facts, probe};
+
+/// What is looked at, and who is told.
+#[derive(Debug)]
+pub(crate) struct Recheck {
+    host: Arc<Host>,
+    /// Whether a guest is run with KVM.
+    tries_kvm: bool,
+    boot_id: String,
+    /// The node's facts without what is looked at.
+    base: NodeFacts,
+    /// What was found last.
+    found: Readiness,
+    /// What was told.
+    told_of: (Readiness, HugePages),
+    told: watch::Sender<NodeFacts>,
+    /// An operator said how much memory pods may use: that stays as it is.
+    memory_is_said: bool,
+    /// Hears what pods may have, once that is other.
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Recheck {
+    /// From what was found at the start; with who is told.
+    pub(crate) fn new(
+        host: Arc<Host>,
+        choice: AccelChoice,
+        boot_id: &str,
+        facts: NodeFacts,
+        memory_is_said: bool,
+        inputs: mpsc::Sender<Input>,
+    ) -> (Self, watch::Receiver<NodeFacts>) {
+        let is_kvm = |text: &&smol_str::SmolStr| text.starts_with(probe::EMULATED);
+        let kvm = facts.warnings.iter().find(is_kvm).map(ToString::to_string);
+        let found = Readiness { kvm, ..facts::readiness() };
+        let base = found.taken_from(facts.clone());
+        let told_of = (found.clone(), facts.allocatable.huge_pages);
+        let (told, receiver) = watch::channel(facts);
+        let (tries_kvm, boot_id) = (choice != AccelChoice::Tcg, boot_id.to_owned());
+        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory_is_said, inputs }, receiver)
+    }
+
+    /// Runs until nobody is told any more.
+    pub(crate) async fn run(mut self) {
+        let mut plan = LookPlan::new(clock::boot_ms());
+        let mut uevents = Uevents::open().ok();
+        let mut asked = signal(SignalKind::user_defined1()).ok();
+        let mut has_kvm = has_kvm_file();
+        loop {
+            let pause = Duration::from_millis(plan.due_ms().saturating_sub(clock::boot_ms()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.told.closed() => return,
+                changed = next_uevent(uevents.as_ref()) => {
+                    if changed.is_err() {
+                        uevents = None;
+                    }
+                    plan.note(LookCause::Uevent);
+                }
+                () = next_signal(asked.as_mut()) => {
+                    tracing::info!("an operator asks to look at the machine again");
+                    plan.note(LookCause::Operator);
+                }
+            }
+            if has_kvm_file() != has_kvm {
+                has_kvm = !has_kvm;
+                plan.note(LookCause::KvmFile);
+            }
+            if let Some(look) = plan.take(clock::boot_ms()) {
+                self.look(look.trial, &mut plan).await;
+            }
+        }
+    }
+
+    async fn look(&mut self, with_guest: bool, plan: &mut LookPlan) {
+        let Ok(files) = tokio::task::spawn_blocking(facts::readiness).await else { return };
+        let kvm = match with_guest && self.tries_kvm {
+            true => self.try_kvm().await,
+            false => self.found.kvm.clone(),
+        };
+        let now = Readiness { kvm, ..files };
+        for change in now.changes_since(&self.found) {
+            match change.is_better {
+                true => tracing::info!("{}", change.text),
+                false => tracing::warn!("{}", change.text),
+            }
+        }
+        self.found = now;
+        self.follow_pools().await;
+        let told = (self.found.clone(), self.base.allocatable.huge_pages);
+        if told != self.told_of && plan.may_tell(clock::boot_ms()) {
+            self.told_of = told;
+            self.told.send_replace(self.found.added_to(self.base.clone()));
+        }
+    }
+
+    /// What is told of the machine follows its huge pages.
+    async fn follow_pools(&mut self) {
+        let (before, now) = (self.base.allocatable.huge_pages, facts::huge_pages_now());
+        if now == before {
+            return;
+        }
+        let shown = |of: HugePages| {
+            HugePageSize::ALL
+                .map(|size| format!("{} {}", size.resource(), of.of(size) / size.bytes()))
+                .join(", ")
+        };
+        tracing::info!(before = shown(before), now = shown(now), "the machine has other huge pages");
+        facts::follow_huge_pages(&mut self.base, now, self.memory_is_said);
+        let _ = self.inputs.send(Input::Allocatable(self.base.allocatable)).await;
+    }
+
+    /// Runs a guest with KVM; what there is to say then. What cannot be tried is as it was.
+    async fn try_kvm(&self) -> Option<String> {
+        let host = &self.host;
+        let (Ok(version), Ok(boot)) = (host::qemu_version(&host.qemu).await, host.boot.assets().await) else {
+            return self.found.kvm.clone();
+        };
+        let trial = probe::Trial {
+            data: &host.data,
+            qemu: &host.qemu,
+            qemu_version: &version,
+            boot_id: &self.boot_id,
+            boot: &boot,
+            sandbox: host.sandbox,
+            confinement: &host.confinement,
+        };
+        let fails = probe::try_again(trial).await;
+        kvm_warning(host.accel == Accel::Kvm, fails.as_deref())
+    }
+}
+
+fn has_kvm_file() -> bool {
+    Path::new("/dev/kvm").exists()
+}
+
+/// Waits for ever where there is nothing to wait for.
+async fn next_uevent(uevents: Option<&Uevents>) -> std::io::Result<()> {
+    match uevents {
+        Some(uevents) => uevents.devices_changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The same; and where no more signals come.
+async fn next_signal(signals: Option<&mut Signal>) {
+    if let Some(signals) = signals
+        && signals.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
