@@ -26,6 +26,7 @@ mod message;
 mod mounts;
 mod network;
 mod request;
+mod resize;
 mod sandbox;
 mod seccomp;
 mod setup;
@@ -70,6 +71,7 @@ fn run() -> Result<()> {
     setup::mount_system()?;
     let devices = setup::DeviceEvents::open()?;
     setup::load_modules();
+    resize::keep_modules();
     setup::leave_initramfs()?;
     let port = devices.wait_for_port()?;
     drop(devices);

@@ -21,6 +21,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         inputs,
         files: watch::channel(Vec::new()).1,
         growing: mpsc::channel(1).1,
+        resizing: mpsc::channel(1).1,
         stop: stopped,
         started_at_ms: 1_000,
         start: None,

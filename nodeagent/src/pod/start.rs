@@ -183,6 +183,7 @@ pub(super) async fn run(
         dir: &dir,
         ram: host.numa.ram(&start),
         sandbox: host.sandbox,
+        grows: true,
     });
     host.starts.start(start.pod.id, StartPhase::Qemu);
     if let Some(connection) = &connection {

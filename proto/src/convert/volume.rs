@@ -26,6 +26,7 @@ wire_struct!(ResourceField => v1::ResourceField { container_name, resource, divi
 wire_struct!(ContainerOptions => v1::ContainerOptions {
     env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe, lifecycle, sidecar, security,
     termination_message_path, termination_message_from_logs, extended, stdin, stdin_once, tty,
+    resize_policy,
 });
 wire_struct!(EnvFrom => v1::EnvFrom { prefix, kind, name, optional });
 wire_struct!(VolumeMount => v1::VolumeMount { name, mount_path, sub_path, read_only });

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 12;
+pub const FEATURE_LEVEL_MAX: u32 = 13;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -81,6 +81,8 @@ pub const PRIVILEGED_LEVEL: u32 = 12;
 pub const VOLUMES_LEVEL: u32 = 12;
 /// From this level on the annotations of pods that limit what their guests send and receive mean something.
 pub const BANDWIDTH_LEVEL: u32 = 12;
+/// From this level on cpu and memory of running pods change.
+pub const RESIZE_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -116,6 +118,7 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Pod(pod) if says_sizes(&pod.status) => RESIZE_LEVEL,
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
             Self::PersistentVolumeClaim(claim)
@@ -215,7 +218,8 @@ impl Container {
         let privileged = self.security().is_some_and(|security| security.privileged);
         let attached = options.stdin || options.stdin_once || options.tty;
         let attach = if attached { ATTACH_LEVEL } else { 1 };
-        attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 })
+        let resized = if options.resize_policy.get().is_some() { RESIZE_LEVEL } else { 1 };
+        attach.max(resized).max(if privileged { PRIVILEGED_LEVEL } else { 1 })
     }
 }
 
@@ -259,7 +263,13 @@ fn status_level(status: &PodStatus) -> u32 {
     let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
-    cpus.max(networks).max(nominated).max(addresses)
+    let sizes = if says_sizes(status) { RESIZE_LEVEL } else { 1 };
+    cpus.max(networks).max(nominated).max(addresses).max(sizes)
+}
+
+/// Whether a pod is, or was, resized.
+fn says_sizes(status: &PodStatus) -> bool {
+    status.resize.get().is_some() || status.actual.get().is_some()
 }
 
 impl Command {
@@ -281,6 +291,7 @@ impl Command {
             Self::ReportPods { reports, .. } => {
                 reports.iter().map(|report| status_level(&report.status)).max().unwrap_or(1)
             }
+            Self::ResizePod { .. } | Self::AdmitResizes { .. } => RESIZE_LEVEL,
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
             Self::SyncNodePool { .. }
             | Self::AdvanceNodeOperation { .. }
@@ -434,6 +445,8 @@ mod tests {
         check(with_options(plain()), WORKLOADS_LEVEL);
         check(with_options(ContainerOptions { stdin: true, ..plain() }), ATTACH_LEVEL);
         check(with_options(ContainerOptions { tty: true, ..plain() }), ATTACH_LEVEL);
+        let resize_policy = Rare::some(crate::ResizePolicy { restart_for_cpu: true, ..Default::default() });
+        check(with_options(ContainerOptions { resize_policy, ..plain() }), RESIZE_LEVEL);
         let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
         let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
         check(with_options(options), PRIVILEGED_LEVEL);

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 use crate::{
     Container, DownwardSource, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare,
-    SecurityContext,
+    ResizePolicy, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -122,6 +122,9 @@ pub struct ContainerOptions {
     /// Its process has a terminal.
     #[serde(default)]
     pub tty: bool,
+    /// For which resources it is restarted when it is resized. Needs [`crate::RESIZE_LEVEL`].
+    #[serde(default)]
+    pub resize_policy: Rare<ResizePolicy>,
 }
 
 /// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are
