@@ -109,6 +109,8 @@ pub(crate) enum Verb {
     Cp(commands::cp::CpArgs),
     /// Set the wanted number of replicas
     Scale(commands::scale::ScaleArgs),
+    /// Give a container of a running pod other amounts of cpu and memory, without a restart where that goes
+    Resize(commands::resize::ResizeArgs),
     /// Let a workload's size follow what its pods use
     Autoscale(commands::autoscale::AutoscaleArgs),
     /// Stop all pods of Deployments; their number stays and cannot be scaled until they are started

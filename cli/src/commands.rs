@@ -36,6 +36,7 @@ pub(crate) mod preflight;
 pub(crate) mod quota;
 pub(crate) mod recover;
 pub(crate) mod replace;
+pub(crate) mod resize;
 pub(crate) mod rollout;
 pub(crate) mod scale;
 pub(crate) mod server;
@@ -124,6 +125,7 @@ async fn ask(verb: Verb, context: Context) -> Result<(), Failure> {
         Verb::PortForward(args) => port_forward::run(args, &context).await,
         Verb::Cp(args) => cp::run(args, context).await,
         Verb::Scale(args) => scale::run(args, &context).await,
+        Verb::Resize(args) => resize::run(args, &context).await,
         Verb::Autoscale(args) => autoscale::run(args, &context).await,
         Verb::Create(verb) => create::run(verb, &context).await,
         Verb::Suspend(args) => suspend::run(args, true, &context).await,

@@ -30,7 +30,7 @@ use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
 use crate::volumes::Volumes;
-use crate::{message, network, pages, sysctl};
+use crate::{message, network, pages, resize, sysctl};
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -230,6 +230,7 @@ impl Agent {
                     let grown = guest::VolumeGrown { volume: grow.volume, error };
                     self.channel.send(&GuestMessage::VolumeGrown(grown));
                 }
+                HostMessage::Resize(resize) => self.resize(&resize),
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -279,6 +280,7 @@ impl Agent {
             attach: true,
             grows_volumes: true,
             huge_pages: true,
+            resizes: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -336,6 +338,24 @@ impl Agent {
             None => self.supervise(Event::Begin),
             Some(message) => self.fail(message),
         }
+    }
+
+    /// Other sizes, as far as they can be had now; says what came of it.
+    fn resize(&mut self, order: &host::Resize) {
+        let containers = self.pod.as_mut().map(|pod| pod.containers.as_mut_slice()).unwrap_or_default();
+        let mut answer = guest::Resized { number: order.number, ..Default::default() };
+        match resize::resize(order, containers) {
+            Ok(done) => {
+                answer.cpus = done.cpus;
+                for index in done.restart {
+                    self.supervise(Event::Restart { index });
+                }
+            }
+            Err(resize::Failure::InUse(why)) => (answer.in_use, answer.error) = (true, why),
+            Err(resize::Failure::Other(error)) => answer.error = format!("{error:#}"),
+        }
+        answer.error.truncate(answer.error.floor_char_boundary(TEXT_LENGTH_MAX));
+        self.channel.send(&GuestMessage::Resized(answer));
     }
 
     /// The pod cannot run at all: says why and ends.

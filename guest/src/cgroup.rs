@@ -57,9 +57,6 @@ impl Cgroup {
         cgroup.write("pids.max", &PIDS_MAX.to_string())?;
         // The container dies as a whole, as with Kubernetes: half a container helps nobody.
         cgroup.write("memory.oom.group", "1")?;
-        if config.memory_bytes > 0 {
-            cgroup.write("memory.max", &config.memory_bytes.to_string())?;
-        }
         for (file, bytes) in
             [("hugetlb.2MB.max", config.two_mib_pages_bytes), ("hugetlb.1GB.max", config.one_gib_pages_bytes)]
         {
@@ -68,12 +65,23 @@ impl Cgroup {
                 cgroup.write(file, &bytes.to_string())?;
             }
         }
-        cgroup.write("cpu.weight", &weight(config.cpu_request_millis).to_string())?;
-        if config.cpu_millis > 0 {
-            let quota = (config.cpu_millis.saturating_mul(CPU_PERIOD_USEC) / 1000).max(CPU_QUOTA_USEC_MIN);
-            cgroup.write("cpu.max", &format!("{quota} {CPU_PERIOD_USEC}"))?;
-        }
+        cgroup.limit(config)?;
         Ok(cgroup)
+    }
+
+    /// The limits of a container.
+    pub(crate) fn limit(&self, config: &ContainerConfig) -> io::Result<()> {
+        let memory = match config.memory_bytes {
+            0 => "max".to_owned(),
+            bytes => bytes.to_string(),
+        };
+        self.write("memory.max", &memory)?;
+        self.write("cpu.weight", &weight(config.cpu_request_millis).to_string())?;
+        let quota = match config.cpu_millis {
+            0 => "max".to_owned(),
+            millis => (millis.saturating_mul(CPU_PERIOD_USEC) / 1000).max(CPU_QUOTA_USEC_MIN).to_string(),
+        };
+        self.write("cpu.max", &format!("{quota} {CPU_PERIOD_USEC}"))
     }
 
     /// Moves the calling process into the group.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_protocol::guest::LogStream;
-use bulkhead_guest_protocol::host::{CheckConfig, ContainerConfig, ProbeConfig, SysctlConfig};
+use bulkhead_guest_protocol::host::{
+    CheckConfig, ContainerConfig, ContainerLimits, ProbeConfig, SysctlConfig,
+};
 use bulkhead_guest_protocol::{LOG_DATA_LENGTH_MAX, TEXT_LENGTH_MAX};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount, umount};
@@ -165,6 +167,24 @@ impl Container {
     /// CPU and memory since the first start; `None` before it.
     pub(crate) fn usage(&self) -> Option<UsageSample> {
         self.cgroup.as_ref().map(Cgroup::usage)
+    }
+
+    /// Other limits, for its group if there is one and for all that starts later; whether they are others.
+    pub(crate) fn set_limits(&mut self, limits: &ContainerLimits) -> Result<bool> {
+        let config = &mut self.config;
+        let wanted = (limits.cpu_millis, limits.memory_bytes, limits.cpu_request_millis);
+        let had = (config.cpu_millis, config.memory_bytes, config.cpu_request_millis);
+        if let Some(cgroup) = &self.cgroup {
+            let changed = ContainerConfig {
+                cpu_millis: limits.cpu_millis,
+                memory_bytes: limits.memory_bytes,
+                cpu_request_millis: limits.cpu_request_millis,
+                ..ContainerConfig::default()
+            };
+            cgroup.limit(&changed).context("set the limits")?;
+        }
+        (config.cpu_millis, config.memory_bytes, config.cpu_request_millis) = wanted;
+        Ok(wanted != had)
     }
 
     /// Why the pod must end, if the container has written more than it may (Kubernetes' `Evicted`).

@@ -27,6 +27,7 @@ mod mounts;
 mod network;
 mod pages;
 mod request;
+mod resize;
 mod sandbox;
 mod seccomp;
 mod setup;
@@ -71,6 +72,7 @@ fn run() -> Result<()> {
     setup::mount_system()?;
     let devices = setup::DeviceEvents::open()?;
     setup::load_modules();
+    resize::keep_modules();
     setup::leave_initramfs()?;
     let port = devices.wait_for_port()?;
     drop(devices);

@@ -108,6 +108,10 @@ pub(crate) enum Event {
     Evict {
         message: String,
     },
+    /// What the container may use changed, and it must begin anew for that.
+    Restart {
+        index: usize,
+    },
     /// Time passed.
     Tick,
 }
@@ -196,6 +200,7 @@ impl Supervisor {
             Event::Done { index, task, number, outcome } => self.on_done(index, task, number, outcome, now),
             Event::Stop { grace_ms } => self.stop(grace_ms, now),
             Event::Evict { message } => self.evict(message, now),
+            Event::Restart { index } => self.restart_for_resize(index, now),
             Event::Tick => self.tick(now),
         }
         std::mem::take(&mut self.actions)
@@ -243,6 +248,13 @@ impl Supervisor {
         container.ended_because.clear();
         container.hook_failure.clear();
         self.actions.push(Action::Start { index, instance: container.restart_count });
+    }
+
+    /// A container that lives ends with its grace and starts again; one that does not begins with its new limits anyway.
+    fn restart_for_resize(&mut self, index: usize, now: Now) {
+        if self.closing.is_none() && self.containers[index].status.is_alive() {
+            self.end_because(index, "its resources changed".to_owned(), self.grace_ms, now);
+        }
     }
 
     fn restart(&mut self, index: usize, now: Now) {

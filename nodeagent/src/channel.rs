@@ -35,6 +35,9 @@ use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
 use crate::volumes::GrowOrder;
 use meter::Meter;
+use resize::Resizing;
+
+pub(crate) use resize::{GuestAnswer, ResizeOrder};
 
 /// How often a Hello is sent until it is answered.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,6 +69,8 @@ pub(crate) struct Talk {
     pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
     /// Volumes whose file systems shall fill their disks.
     pub(crate) growing: mpsc::Receiver<GrowOrder>,
+    /// What the guest and its containers should become.
+    pub(crate) resizing: mpsc::Receiver<ResizeOrder>,
     /// Set to the grace, in milliseconds, once the guest should end.
     pub(crate) stop: watch::Receiver<Option<u64>>,
     /// What the guest's times are by the host's clocks.
@@ -86,6 +91,8 @@ struct Conversation {
     greeted: bool,
     /// The guest can make file systems larger.
     grows_volumes: bool,
+    /// Who waits to hear what came of a resize.
+    resizing: Resizing,
     /// Who waits for that, by the volume's name.
     growing: BTreeMap<String, GrowOrder>,
     acks: BTreeMap<String, u64>,
@@ -165,6 +172,11 @@ impl Talk {
                     talk.say_files(&volumes);
                 }
                 Some(order) = self.growing.recv(), if talk.greeted => talk.grow(order),
+                Some(order) = self.resizing.recv(), if talk.greeted => {
+                    if let Some(message) = talk.resizing.ask(order) {
+                        talk.say(&message);
+                    }
+                }
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
@@ -223,6 +235,7 @@ impl Talk {
         }
         self.streams.set_can_attach(hello.attach);
         talk.grows_volumes = hello.grows_volumes;
+        talk.resizing.can = hello.resizes;
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {
@@ -271,6 +284,7 @@ impl Talk {
             ),
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
             GuestMessage::VolumeGrown(grown) => talk.grown(grown),
+            GuestMessage::Resized(resized) => talk.resizing.hear(resized),
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
@@ -521,6 +535,7 @@ impl Conversation {
 
 mod files;
 mod meter;
+mod resize;
 
 #[cfg(test)]
 #[path = "channel_tests.rs"]

@@ -22,6 +22,7 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
         inputs,
         files: watch::channel(Vec::new()).1,
         growing: mpsc::channel(1).1,
+        resizing: mpsc::channel(1).1,
         stop: stopped,
         times: GuestTimes::new(1_000, clock::both()),
         start: None,

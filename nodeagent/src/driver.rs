@@ -263,6 +263,7 @@ impl Driver {
                 Action::SetNics(nics) => _ = self.nics.send_replace(nics),
                 Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
                 Action::Prepare { ref pod } => _ = self.pod(pod.id).send(action),
+                Action::ResizeVm(ref order) => _ = self.pod(order.pod.id).send(action),
                 Action::StartVm(ref start) => _ = self.pod(start.pod.id).send(action),
                 Action::PersistRecord(ref record) => _ = self.pod(record.pod).send(action),
                 Action::ForgetRecord { pod }

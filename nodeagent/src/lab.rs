@@ -514,6 +514,7 @@ impl Lab {
             dir: Path::new("/tmp"),
             ram: Ram::Board,
             sandbox: false,
+            grows: false,
         });
         let mut command = command;
         // Nobody listens to the sockets: the console goes into a file.

@@ -153,6 +153,7 @@ impl Trial<'_> {
             dir: &dir,
             ram: Ram::Board,
             sandbox: self.sandbox,
+            grows: false,
         });
         let fails = match self.start(&command, &dir) {
             Err(error) => Some(format!("{error} {}", process::confinement_failure(&dir).unwrap_or_default())),

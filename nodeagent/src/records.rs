@@ -148,6 +148,9 @@ mod tests {
             guarded: false,
             address: Some(std::net::Ipv4Addr::new(10, 128, 7, 2)),
             bandwidth: None,
+            sizes: Vec::new(),
+            resize_begun: false,
+            resized: false,
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),
         }

@@ -251,6 +251,7 @@ async fn boot(
         dir: &dir,
         ram: Ram::Board,
         sandbox: host.sandbox,
+        grows: true,
     });
     command.add_spare_ports(VM_POOL_DISKS_MAX + 1);
     let started = || -> io::Result<Process> {

@@ -279,6 +279,23 @@ record!(/// Any addresses of a pod.
 pod_addresses: PodAddresses {
     pod_ips: vec(any::<std::net::IpAddr>(), 0..3), host_ip: of(any::<std::net::IpAddr>()),
 });
+record!(/// Any size of a container.
+container_size: ContainerSize {
+    name: small(), requests: resource_requirements(), limits: resource_requirements(),
+});
+record!(/// Any policy of resizes.
+resize_policy: ResizePolicy { restart_for_cpu: any::<bool>(), restart_for_memory: any::<bool>() });
+record!(/// Any resize.
+pod_resize: PodResize {
+    desired: vec(container_size(), 0..3),
+    stage: select(vec![ResizeStage::Deferred, ResizeStage::Infeasible, ResizeStage::InProgress]),
+    message: text(), since_ms: any::<u64>(),
+});
+record!(/// Any word of an agent about sizes.
+actual_sizes: ActualSizes {
+    containers: vec(container_size(), 0..3), wanted: vec(container_size(), 0..3), reason: small(),
+    message: text(), refused: any::<bool>(),
+});
 record!(/// Any pod status.
 pod_status: PodStatus {
     phase: select(vec![PodPhase::Pending, PodPhase::Running, PodPhase::Succeeded, PodPhase::Failed]),
@@ -287,7 +304,8 @@ pod_status: PodStatus {
     sandbox_restarts: any::<u32>(), init_containers: vec(container_status(), 0..2),
     containers: vec(container_status(), 0..3), nominated_node: rare(object_id()),
     devices: rare(vec(allocated_device(), 0..3)), networks: rare(vec(network_attachment(), 0..3)),
-    cpus: rare(pod_cpus()), addresses: rare(pod_addresses()),
+    cpus: rare(pod_cpus()), addresses: rare(pod_addresses()), resize: rare(pod_resize()),
+    actual: rare(actual_sizes()),
 });
 record!(/// Any pod.
 pod: Pod {
@@ -395,7 +413,7 @@ pod_intent: PodIntent {
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
     networks: vec(network_attachment(), 0..3), cpus: of(cpu_set()), batch: any::<bool>(),
-    bandwidth: of(pod_bandwidth()),
+    bandwidth: of(pod_bandwidth()), resizing: any::<bool>(),
 });
 record!(/// Any limits of a guest's card.
 pod_bandwidth: PodBandwidth {

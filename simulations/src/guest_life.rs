@@ -1,13 +1,13 @@
 //! What an agent wants done on its node, done; and what guests do by themselves.
 
-use bulkhead_nodeagent_core::{Action, Input, StartVm, VmRecord};
-use bulkhead_types::{ObjectId, PodPhase, RestartPolicy, VolumeOrder, digest128};
+use bulkhead_nodeagent_core::{Action, Input, ResizeFailure, ResizeVm, Resized, StartVm, VmRecord};
+use bulkhead_types::{ObjectId, PodPhase, RestartPolicy, Shared, VolumeOrder, digest128, larger_sizes};
 use smol_str::SmolStr;
 
 use crate::clock::Micros;
 use crate::devices;
 use crate::hypervisor::Guest;
-use crate::invariants::physical;
+use crate::invariants::{physical, resizes};
 use crate::network::Host;
 use crate::world::{Phase, World};
 
@@ -17,6 +17,10 @@ const CONTAINER_RESTART_US: Micros = 1_000_000;
 const JOB_US_MAX: Micros = 8_000_000;
 /// Longest time in which a container that does not serve does so again, in microseconds.
 const PROBE_US_MAX: Micros = 3_000_000;
+/// Longest time that a guest takes to get other sizes, in microseconds.
+const RESIZE_US_MAX: Micros = 3_000_000;
+/// How often that fails, and how often it is refused, in thousandths.
+const RESIZE_FAILURE_PERMILLE: u64 = 100;
 /// Longest time to a container's crash, in microseconds.
 const CRASH_US_MAX: Micros = 30_000_000;
 
@@ -41,6 +45,12 @@ pub(crate) enum GuestEvent {
     Start {
         life: u32,
         start: Box<StartVm>,
+    },
+    /// A guest begins to get other sizes, and then has them.
+    Resize {
+        life: u32,
+        order: Box<ResizeVm>,
+        begun: bool,
     },
     Stop {
         life: u32,
@@ -121,6 +131,9 @@ impl World {
             Action::PersistRecord(record) => (record.pod, short_us, GuestEvent::Record { life, record }),
             Action::ForgetRecord { pod } => (pod, short_us, GuestEvent::Forget { life, pod }),
             Action::StartVm(start) => (start.pod.id, start_us, GuestEvent::Start { life, start }),
+            Action::ResizeVm(order) => {
+                (order.pod.id, short_us, GuestEvent::Resize { life, order, begun: false })
+            }
             Action::StopVm { pod, instance, grace_ms } => {
                 (pod, short_us, GuestEvent::Stop { life, pod, instance, grace_ms })
             }
@@ -194,6 +207,10 @@ impl World {
                 self.tell_agent(number, input);
             }
             GuestEvent::Start { life, start } if lives(life) => self.start_guest(number, *start),
+            GuestEvent::Resize { life, order, begun } if lives(life) => match begun {
+                false => self.resize_begins(number, order),
+                true => self.resize_ends(number, *order),
+            },
             GuestEvent::Stop { life, pod, instance, grace_ms } if lives(life) => {
                 self.stop_guest(number, pod, instance, grace_ms);
             }
@@ -287,6 +304,45 @@ impl World {
             self.later(number, boot_us, GuestEvent::Hello { pod, instance });
         }
         self.tell_agent(number, Input::VmStarted { pod, instance, started_at_ms });
+    }
+
+    /// An agent begins to give a guest other sizes: from now on it may hold the larger of both.
+    fn resize_begins(&mut self, number: u32, order: Box<ResizeVm>) {
+        let host = &mut self.agents[number as usize];
+        let (life, allocatable) = (host.life, host.allocatable);
+        let after_us = host.rng.range(1000, RESIZE_US_MAX);
+        let Some(guest) = host.hypervisor.guest(order.pod.id, order.instance) else { return };
+        let both = larger_sizes(&guest.spec.sizes(), &order.pod.spec.sizes());
+        guest.spec = Shared::new(guest.spec.resized(&both));
+        let held = host.hypervisor.held();
+        self.judge(resizes::held(held, allocatable));
+        self.later(number, after_us, GuestEvent::Resize { life, order, begun: true });
+    }
+
+    /// A guest has other sizes, or could not get them. What fails is anything between; what is refused is as it was.
+    fn resize_ends(&mut self, number: u32, order: ResizeVm) {
+        let failures = self.failures(RESIZE_FAILURE_PERMILLE);
+        let host = &mut self.agents[number as usize];
+        let (fails, refuses) = (host.rng.chance(failures), host.rng.chance(failures));
+        let (pod, instance, sizes) = (order.pod.id, order.instance, order.pod.spec.sizes());
+        let Some(guest) = host.hypervisor.guest(pod, instance) else { return };
+        let failure = |reason: &'static str, refused| {
+            let message = "simulated".to_owned();
+            Err(ResizeFailure { reason: SmolStr::new_static(reason), message, refused })
+        };
+        let result = match (fails, refuses) {
+            (true, _) => failure("ResizeFailed", false),
+            (false, true) => {
+                guest.spec = Shared::new(guest.spec.resized(&order.from));
+                failure("GuestCannotResize", true)
+            }
+            (false, false) => {
+                guest.spec = Shared::new(guest.spec.resized(&sizes));
+                Ok(())
+            }
+        };
+        let answer = Resized { pod, instance, sizes, result };
+        self.tell_agent(number, Input::VmResized(Box::new(answer)));
     }
 
     /// A guest's process ends; tells whether there was one.

@@ -307,6 +307,9 @@ pub struct WorkloadOptions {
     /// Commands about claims, snapshots, and pods that use them.
     #[serde(default)]
     pub volumes_permille: u64,
+    /// Commands that give pods that run other sizes.
+    #[serde(default)]
+    pub resizes_permille: u64,
     /// Commands about StatefulSets, DaemonSets, and the taints that DaemonSets mind.
     pub sets_permille: u64,
 }
@@ -399,6 +402,7 @@ impl Options {
         options.draw_cpus(&mut Rng::child(seed, "cpus", 0));
         options.node.tells_images = *Rng::child(seed, "images", 0).pick(&[false, false, true]);
         options.workload.volumes_permille = *Rng::child(seed, "volumes", 0).pick(&[0, 0, 0, 100, 300]);
+        options.workload.resizes_permille = *Rng::child(seed, "resizes", 0).pick(&[0, 0, 0, 100, 300]);
         options.workload.ports_permille = *Rng::child(seed, "ports", 0).pick(&[0, 0, 0, 100, 300]);
         options.draw_huge_pages(&mut Rng::child(seed, "huge pages", 0));
         options.bound_snapshots();
@@ -706,6 +710,7 @@ impl WorkloadOptions {
             pools_permille: 0,
             elastic_permille: 0,
             volumes_permille: 0,
+            resizes_permille: 0,
             bundle_permille: *rng.pick(&[0, 100]),
             precondition_permille: *rng.pick(&[0, 300]),
             fill_replicas: 0,

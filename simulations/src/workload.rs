@@ -12,6 +12,7 @@ mod placement;
 mod policies;
 mod ports;
 mod queues;
+mod resizes;
 mod scoring;
 mod volumes;
 
@@ -187,6 +188,16 @@ impl Workload {
             }
             if rng.chance(options.volumes_permille) {
                 return Some(volumes::command(rng, state));
+            }
+        }
+        if options.resizes_permille > 0 {
+            if let Some(first) = resizes::level(state) {
+                return Some(first);
+            }
+            if rng.chance(options.resizes_permille)
+                && let Some(command) = resizes::command(rng, state)
+            {
+                return Some(command);
             }
         }
         if options.queues_permille == 0 {

@@ -24,9 +24,7 @@ use std::collections::BTreeMap;
 use bulkhead_controlplane_core::devices::NodeDevices;
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus,
-    Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet,
-    ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
+    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis, ContainerSize,
 };
 
 pub(crate) use claims::snapshot_cells;
@@ -343,10 +341,32 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
             page.section(name, |page| {
                 for one in containers {
                     let state = states.iter().find(|s| s.name == one.name);
-                    page.section(&one.name, |page| container(page, one, state));
+                    page.section(&one.name, |page| {
+                        container(page, one, state);
+                        sizes(page, pod, &one.name);
+                    });
                 }
             });
         }
+    }
+}
+
+/// What a container of a pod that was ever resized shall have, was given of the node, and has.
+fn sizes(page: &mut Page, pod: &Pod, name: &str) {
+    if pod.resize().is_none() && pod.status.actual.get().is_none() {
+        return;
+    }
+    let shown = |sizes: Vec<ContainerSize>| {
+        let size = sizes.into_iter().find(|size| size.name == name)?;
+        let (requests, limits) = (requirements(size.reserved()), requirements(size.limits));
+        Some(format!("requests {requests}; limits {limits}"))
+    };
+    for (title, sizes) in [
+        ("Desired", pod.desired_spec().sizes()),
+        ("Allocated", pod.spec.sizes()),
+        ("Actual", pod.actual_sizes()),
+    ] {
+        page.optional(title, shown(sizes).unwrap_or_default());
     }
 }
 

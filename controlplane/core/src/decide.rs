@@ -31,6 +31,7 @@ mod preemption;
 mod priorities;
 mod quota;
 mod reconcilers;
+mod resize;
 mod rollout;
 mod scoring;
 mod snapshots;
@@ -212,6 +213,8 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SetPodsUnschedulable { .. }
         | Command::Preempt { .. }
         | Command::PreemptForGroup { .. }
+        | Command::ResizePod { .. }
+        | Command::AdmitResizes { .. }
         | Command::ClearNominations { .. } => decide_placement(state, command, emit),
         Command::CreateOwned { owner, generation, object } => {
             owned::create(state, *owner, *generation, object, emit)
@@ -321,6 +324,8 @@ fn decide_placement(state: &State, command: &Command, emit: &mut Emit<'_>) -> Re
             group_preemption::preempt(state, nominations, victims, emit)
         }
         Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
+        Command::ResizePod { pod, containers } => resize::resize(state, pod, containers, emit),
+        Command::AdmitResizes { pods } => resize::admit(state, pods, emit),
         other => unreachable!("{other:?} says nothing about where pods are"),
     }
 }

@@ -38,6 +38,13 @@ impl Ask {
         Some(Self { levels: Arc::clone(levels), leaf, amounts, is_kept })
     }
 
+    /// Of a pod that has its room already and shall have more.
+    pub(crate) fn growth(state: &State, pod: &Pod, growth: &Charge) -> Option<Self> {
+        let ask = Self::of(state, pod)?;
+        let amounts = ask.levels.amounts(growth);
+        Some(Self { amounts, is_kept: false, ..ask })
+    }
+
     /// As another pod of the same kind that nothing is kept for.
     pub(crate) fn anew(mut self) -> Self {
         self.is_kept = false;

@@ -18,6 +18,7 @@ use crate::State;
 use crate::admission::admit;
 use crate::devices::card_of;
 use crate::owned_pod::{Birth, owned_pod, set_pod};
+use crate::resize::with_sizes;
 
 /// How an object changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +194,9 @@ fn modified(state: &State, context: &Context<'_>, kind: &EventKind) -> Option<Ob
             pod.status.networks = Rare::unless_default(binding.networks.clone());
             pod.status.cpus = binding.cpus.clone();
         }),
+        EventKind::PodResized { id, sizes, resize } => {
+            changed_pod(state, *id, |pod| *pod = with_sizes(pod, sizes, resize))
+        }
         EventKind::PodStatusChanged { id, status } => changed_pod_status(state, *id, status),
         _ => return changed_by_node_event(state, context, kind),
     })
@@ -205,6 +209,7 @@ fn changed_pod_status(state: &State, id: ObjectId, status: &PodStatus) -> Object
     status.devices = former.devices.clone();
     status.networks = former.networks.clone();
     status.cpus = former.cpus.clone();
+    status.resize = former.resize.clone();
     share_images(former, &mut status);
     if let Some(oldest) = oldest_sibling(state, meta) {
         share_images(&oldest.status, &mut status);

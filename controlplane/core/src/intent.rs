@@ -5,9 +5,10 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    BANDWIDTH_LEVEL, ClaimIntent, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX,
-    Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod,
-    PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResolvedPod, Shared,
+    BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar,
+    ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim,
+    PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX,
+    Rare, ResizeStage, ResolvedPod, Shared,
 };
 use uuid::Uuid;
 
@@ -67,6 +68,7 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         networks: if ended { Vec::new() } else { pod.networks().to_vec() },
         cpus: pod.cpus().filter(|_| !ended).map(|given| given.cpus.clone()),
         batch: !ended && is_batch(state, pod),
+        resizing: !ended && under_way(pod).is_some(),
         bandwidth: if ended { None } else { bandwidth(state, pod) },
     }
 }
@@ -93,12 +95,16 @@ fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
     claims.collect()
 }
 
-/// The pod's spec; one of an indexed Job has its index in the environment of each container. All pods of the Job
+/// The pod's spec with the sizes that its agent should bring it to; one of an indexed Job has its index in the environment of each container. All pods of the Job
 /// share one spec but for that, so it is added here.
 fn with_index(pod: &Pod) -> Shared<PodSpec> {
     let of_job = pod.meta.owner.is_some_and(|owner| owner.kind == Kind::Job);
-    let Some(index) = owned_pod::completion_index(pod).filter(|_| of_job) else { return pod.spec.clone() };
-    let mut spec = PodSpec::clone(&pod.spec);
+    let spec = match under_way(pod) {
+        Some(desired) => Shared::new(pod.spec.resized(desired)),
+        None => pod.spec.clone(),
+    };
+    let Some(index) = owned_pod::completion_index(pod).filter(|_| of_job) else { return spec };
+    let mut spec = PodSpec::clone(&spec);
     for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
         if container.env.iter().all(|var| var.name != ENV_JOB_COMPLETION_INDEX) {
             let (name, value) = (ENV_JOB_COMPLETION_INDEX.to_owned(), index.to_string());
@@ -188,6 +194,12 @@ fn holds_any(state: &State, node: ObjectId) -> bool {
         .is_some_and(|devices| devices.iter().any(|(_, device)| !device.holders.is_empty()))
 }
 
+/// What an agent is bringing a pod's containers to, if it is.
+fn under_way(pod: &Pod) -> Option<&[ContainerSize]> {
+    let resize = pod.resize().filter(|resize| resize.stage == ResizeStage::InProgress);
+    resize.map(|resize| resize.desired.as_slice())
+}
+
 /// Whether what should run of a pod changed. A status report does not change that, unless the pod ended by it.
 fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
     let metadata = |pod: &Pod| (pod.meta.labels.clone(), pod.meta.annotations.clone());
@@ -198,6 +210,8 @@ fn pod_differs(present: &Pod, former: &Pod, change: &Change) -> bool {
         || present.meta.deletion != former.meta.deletion
         || present.status.phase.is_terminal() != former.status.phase.is_terminal()
         || matches!(change.change_type, ChangeType::Deleted)
+        || present.spec != former.spec
+        || under_way(present) != under_way(former)
         || (present.spec.shows_metadata() && metadata(present) != metadata(former))
 }
 

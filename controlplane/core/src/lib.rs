@@ -46,6 +46,7 @@ mod queue;
 mod quota;
 pub mod reconcile;
 pub mod replica;
+mod resize;
 pub mod schedule;
 pub mod server;
 mod snapshots;

@@ -121,6 +121,20 @@ impl<'a> Ledger<'a> {
         self.charge(&reference, &Charge::of_pod(&pod, self.classes()))
     }
 
+    /// Charges what a pod takes more than it has.
+    ///
+    /// # Errors
+    /// As [`Self::take`], and when a LimitRange does not allow the size.
+    pub(crate) fn grow_pod(&mut self, present: &Pod, wanted: &Pod) -> Result<(), Rejection> {
+        if self.is_unlimited() {
+            return Ok(());
+        }
+        pod::check_bounds(self.state, wanted)?;
+        let more = Charge::of_pod(wanted, self.classes()).beyond(&Charge::of_pod(present, self.classes()));
+        let (namespace, name) = (present.meta.namespace.clone(), present.meta.name.clone());
+        self.charge(&ObjectRef { kind: Kind::Pod, namespace, name }, &more)
+    }
+
     fn classes(&self) -> &'a Classes {
         &self.state.devices.classes
     }

@@ -39,6 +39,7 @@ mod pod_group;
 mod queue;
 mod quota;
 mod replica_set;
+mod resize;
 mod soft;
 mod sriov;
 mod stateful_set;
@@ -198,6 +199,7 @@ impl Reconcilers {
             Box::new(node_pool::NodePools::default()),
             Box::new(node_operation::NodeOperations::default()),
             Box::new(descheduler::Deschedulers::default()),
+            Box::new(resize::Resizes::default()),
             Box::new(Scheduler::default()),
             Box::new(garbage::Garbage::default()),
         ];

@@ -245,6 +245,7 @@ fn describe(state: &State, names: &Names, event: &Event) -> (&'static str, Optio
         EventKind::PodCreated { .. }
         | EventKind::PodBound(_)
         | EventKind::PodStatusChanged { .. }
+        | EventKind::PodResized { .. }
         | EventKind::OwnedPodCreated { .. } => describe_pod(state, names, event),
         EventKind::NodeSpecChanged { .. }
         | EventKind::NodeRegistered { .. }
@@ -376,6 +377,13 @@ fn describe_pod(state: &State, names: &Names, event: &Event) -> (&'static str, O
         EventKind::PodStatusChanged { id, status } => {
             let summary = format!("{:?} {} {}", status.phase, status.reason, status.message);
             ("StatusChanged", of(Kind::Pod, *id), summary.trim_end().to_owned())
+        }
+        EventKind::PodResized { id, resize, .. } => {
+            let summary = resize.get().map_or_else(
+                || "done".to_owned(),
+                |resize| format!("{:?} {}", resize.stage, resize.message).trim_end().to_owned(),
+            );
+            ("Resized", of(Kind::Pod, *id), summary)
         }
         EventKind::OwnedPodCreated { owner, .. } => {
             let by = of(owner.kind, owner.id).map_or_else(String::new, |owner| format!("of {owner}"));

@@ -32,6 +32,7 @@ mod frame;
 pub mod guest;
 pub mod host;
 mod message;
+mod resize;
 pub mod stream;
 mod streams;
 mod sysctl;
@@ -52,6 +53,10 @@ pub const PORT_NAME: &str = "org.bulkhead.guest.0";
 
 /// File in the initramfs that lists the kernel modules to load, one absolute path a line, in load order.
 pub const MODULES_LIST_PATH: &str = "/lib/modules/bulkhead.list";
+
+/// Files in the initramfs with the drivers of memory that comes and goes while the guest runs; not among those of the list, because
+/// most guests never need them.
+pub const MEMORY_MODULE_PATHS: [&str; 2] = ["/lib/modules/virtio_mem.ko", "/lib/modules/virtio_balloon.ko"];
 
 /// Longest payload of one frame, in bytes. A longer one is refused by both ends.
 pub const FRAME_LENGTH_MAX: usize = 1 << 20;

@@ -7,7 +7,7 @@ use bulkhead_types::{AgentReport, GpuIntent, ObjectId, PodIntent, SriovInterface
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::{Note, RunsOn, VmRecord};
+use crate::{Note, ResizeVm, RunsOn, VmRecord};
 
 /// One thing to do. Actions about one pod are done in the order given; those about different pods may overlap. Each is
 /// idempotent: it may be asked for again.
@@ -53,6 +53,9 @@ pub enum Action {
         /// Its own CPUs, or those of its pool.
         runs_on: RunsOn,
     },
+    /// Bring a running guest to other sizes, and its containers with it. Whatever is so already changes nothing. Answer, always and
+    /// once: `VmResized`. Asked for again when there is none for [`crate::RESIZE_ANSWER_MS`], and after a restart of the agent.
+    ResizeVm(Box<ResizeVm>),
     /// Ask the guest to end: SIGTERM to its containers, SIGKILL after the grace, power off.
     StopVm {
         /// Whose guest.

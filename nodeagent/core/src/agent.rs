@@ -351,6 +351,7 @@ impl Agent {
                 let exit = Exit { status: &status, at_ms, last_console: &last_console };
                 pod.vm_exited(instance, &exit, &mut env);
             }
+            Input::VmResized(answer) => pod.resized(*answer, &mut env),
             Input::VmGone { .. } => pod.vm_gone(&mut env),
             _ => {}
         }
@@ -480,6 +481,7 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::DeviceFault(_)
         | Input::DeviceReset { .. } => None,
         Input::Usage(usage) => Some(usage.pod),
+        Input::VmResized(answer) => Some(answer.pod),
         Input::Recovered { .. }
         | Input::Joined(_)
         | Input::Intent(_)

@@ -176,6 +176,17 @@ impl HostLimits {
         }
     }
 
+    /// Enough for both.
+    #[must_use]
+    pub fn larger(self, other: Self) -> Self {
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            pids: self.pids.max(other.pids),
+        }
+    }
+
     /// Version 2's weight of the shares.
     fn weight(self) -> u64 {
         1 + (self.cpu_shares - SHARES_MIN) * 9_999 / (SHARES_MAX - SHARES_MIN)

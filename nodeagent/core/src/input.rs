@@ -176,6 +176,8 @@ pub enum Input {
         /// The end of its console.
         last_console: String,
     },
+    /// Answers [`crate::Action::ResizeVm`].
+    VmResized(Box<crate::Resized>),
     /// Answers [`crate::Action::CleanUp`].
     VmGone {
         /// Whose guest.

@@ -61,6 +61,12 @@ pub const DISK_PRESSURE: &str = "DiskPressure";
 pub const RECORD_NOT_WRITTEN: &str = "RecordNotWritten";
 /// Something that the spec refers to is not there, or cannot be used.
 pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// The guest cannot get other sizes while it runs; a restart of its pod gives it them.
+pub const GUEST_CANNOT_RESIZE: &str = "GuestCannotResize";
+/// A container uses more memory than it should have (Kubernetes refuses to shrink it as long as it does).
+pub const MEMORY_IN_USE: &str = "MemoryInUse";
+/// Something failed while the guest got other sizes; it is tried again.
+pub const RESIZE_FAILED: &str = "ResizeFailed";
 /// A container is being made.
 pub const CONTAINER_CREATING: &str = "ContainerCreating";
 /// Init containers have not ended yet.

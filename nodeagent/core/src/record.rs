@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use bulkhead_types::{Name, ObjectId, PodBandwidth, PodSpec, PodStatus, Resources, RestartPolicy, Revision};
+use bulkhead_types::{
+    ContainerSize, Name, ObjectId, PodBandwidth, PodSpec, PodStatus, Resources, RestartPolicy, Revision,
+};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -104,6 +106,15 @@ pub struct VmRecord {
     /// How fast the guest may send and receive; records of earlier versions say nothing, and their guests go as fast as they can.
     #[serde(default)]
     pub bandwidth: Option<PodBandwidth>,
+    /// What its containers have; records of earlier versions say nothing.
+    #[serde(default)]
+    pub sizes: Vec<ContainerSize>,
+    /// A resize was begun and is not known to be done.
+    #[serde(default)]
+    pub resize_begun: bool,
+    /// The control plane is told of the sizes.
+    #[serde(default)]
+    pub resized: bool,
     /// W3C `traceparent` of the command that led here.
     pub trace_context: Option<SmolStr>,
     /// Set once it ended for good.

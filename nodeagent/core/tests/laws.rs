@@ -135,6 +135,7 @@ impl World {
                     self.check_address(start.pod.id, start.address);
                     self.asked.entry(start.pod.id).or_default().push_back(Action::StartVm(start));
                 }
+                Action::ResizeVm(ref order) => self.asked.entry(order.pod.id).or_default().push_back(action),
                 Action::Prepare { ref pod } => self.asked.entry(pod.id).or_default().push_back(action),
                 Action::PersistRecord(ref record) => {
                     self.asked.entry(record.pod).or_default().push_back(action);
@@ -249,6 +250,8 @@ impl World {
                 self.handle(gone(pod.0));
             }
             Action::UpdateFiles { .. } | Action::SetCpus { .. } => {}
+            // These pods' sizes never change.
+            Action::ResizeVm(_) => panic!("{pod} gets no other sizes"),
             Action::Join
             | Action::Report(_)
             | Action::PersistLease { .. }

@@ -28,6 +28,7 @@ fn base() -> QemuCommand {
         netdevs: vec![],
         devices: vec![],
         pci_hole64_bytes: None,
+        growth: None,
         sandbox: None,
         pidfile: None,
     }

@@ -46,6 +46,10 @@ pub(super) fn build(
         cpio.file(&path, 0o644, &bytes);
         list.push_str(&format!("/{path}\n"));
     }
+    // Not in the list: a guest loads them when it first needs them.
+    for (name, bytes) in modules::read_later(modules_dir)? {
+        cpio.file(&format!("lib/modules/{name}.ko"), 0o644, &bytes);
+    }
     cpio.file(MODULES_LIST_PATH.trim_start_matches('/'), 0o644, list.as_bytes());
     cpio.file("init", 0o755, &init);
     pack(&cpio.finish(), compression).map_err(|e| BootError::io("compress", guest, e))

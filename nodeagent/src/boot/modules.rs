@@ -21,6 +21,9 @@ pub(super) const LOAD_ORDER: &[&str] = &[
     "virtio_net",
 ];
 
+/// Modules that a guest loads when it first needs them: the names of [`bulkhead_guest_protocol::MEMORY_MODULE_PATHS`].
+const LATER: &[&str] = &["virtio_mem", "virtio_balloon"];
+
 /// Reads the modules in load order, decompressed. Those that are built into the kernel are left out.
 pub(super) fn read_all(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BootError> {
     let builtin = fs::read_to_string(dir.join("modules.builtin")).unwrap_or_default();
@@ -35,6 +38,14 @@ pub(super) fn read_all(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BootE
         }
     }
     Ok(modules)
+}
+
+/// The drivers of memory that comes and goes, decompressed. A kernel without them has guests that keep the memory that they have.
+pub(super) fn read_later(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BootError> {
+    let mut found = BTreeMap::new();
+    find(&dir.join("kernel"), &mut found)?;
+    let there = LATER.iter().filter_map(|name| Some((*name, found.get(*name)?)));
+    there.map(|(name, path)| Ok((name, read(path)?))).collect()
 }
 
 /// All modules below a directory, by name.

@@ -146,6 +146,7 @@ mod tests {
             networks: vec![],
             cpus: None,
             batch: false,
+            resizing: false,
             bandwidth: None,
         }
     }

@@ -12,6 +12,7 @@ mod network;
 mod networks;
 mod pooled;
 mod prepare;
+mod resize;
 mod running;
 mod silence;
 mod start;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_nodeagent_core::{Action, Input, RunsOn, StartPhase, StartVm, reason};
+use bulkhead_nodeagent_core::{Action, Input, ResizeVm, RunsOn, StartPhase, StartVm, reason};
 use bulkhead_types::{ObjectId, PodIntent, VolumeOrder, VolumeResult};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -73,6 +74,7 @@ impl PodHandle {
             vm,
             starting: None,
             pinning: None,
+            resizing: None,
         };
         let task = tokio::spawn(async move {
             if let Some(before) = before {
@@ -113,6 +115,8 @@ struct Worker {
     starting: Option<Span>,
     /// Virtual CPUs are pinned once QEMU has said which threads they are.
     pinning: Option<AbortOnDropHandle<()>>,
+    /// The guest gets other sizes.
+    resizing: Option<AbortOnDropHandle<()>>,
 }
 
 impl Worker {
@@ -158,6 +162,7 @@ impl Worker {
                 let vm = self.vm.as_ref().filter(|vm| Some(vm.instance) == instance && vm.lives());
                 self.run_volume_task(order, vm.map(Vm::volume_port));
             }
+            Action::ResizeVm(order) => self.resize(*order),
             Action::CleanUp { keep_logs, .. } => self.clean_up(keep_logs).await,
             Action::Join
             | Action::Report(_)
@@ -169,6 +174,27 @@ impl Worker {
                 unreachable!("the driver keeps these for itself")
             }
         }
+    }
+
+    /// Brings the guest to other sizes, beside all else that is asked for.
+    fn resize(&mut self, order: ResizeVm) {
+        let vm = self.vm.as_ref().filter(|vm| vm.instance == order.instance && vm.lives());
+        // Its end is told by whoever watches it.
+        let Some(vm) = vm else { return };
+        let dir = self.host.records.instance_dir(self.pod, order.instance);
+        let group = self.host.group_of(&dir, self.pod, order.instance);
+        let guest = resize::Guest {
+            host: Arc::clone(&self.host),
+            group,
+            machine: vm.volume_port(),
+            words: vm.resize_port(),
+        };
+        let inputs = self.inputs.clone();
+        // One at a time: an earlier one has given up by now, or its guest is gone.
+        self.resizing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = resize::run(guest, order).await;
+            let _ = inputs.send(Input::VmResized(Box::new(answer))).await;
+        })));
     }
 
     /// Moves all threads of the guest, and then pins its virtual CPUs where they have a CPU each.

@@ -186,6 +186,7 @@ pub(super) async fn run(
         dir: &dir,
         ram,
         sandbox: host.sandbox,
+        grows: true,
     });
     command.back_with_huge_pages(&pages, host_pages::free_of_node);
     host.starts.start(start.pod.id, StartPhase::Qemu);

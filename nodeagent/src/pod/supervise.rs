@@ -14,7 +14,7 @@ use tracing::Span;
 
 use super::start::Launched;
 use super::{network, silence};
-use crate::channel::Talk;
+use crate::channel::{ResizeOrder, Talk};
 use crate::host::Host;
 use crate::qmp::{Qmp, QmpError};
 use crate::steps::{Step, passed};
@@ -39,6 +39,7 @@ pub(crate) struct Vm {
     stop: watch::Sender<Option<u64>>,
     files: watch::Sender<Vec<VolumeFiles>>,
     port: VolumePort,
+    resize: mpsc::Sender<ResizeOrder>,
     /// Ends with its owner, the guest does not.
     task: AbortOnDropHandle<()>,
 }
@@ -57,6 +58,7 @@ impl Vm {
         let (files, files_changed) = watch::channel(launched.files.clone());
         let (machine, calls) = mpsc::channel(MACHINE_CALLS_MAX);
         let (grow, growing) = mpsc::channel(MACHINE_CALLS_MAX);
+        let (resize, resizing) = mpsc::channel(MACHINE_CALLS_MAX);
         let port = VolumePort { machine, grow, disks: disks_of(&launched.config) };
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
@@ -73,12 +75,13 @@ impl Vm {
             files: files_changed,
             growing,
             times: GuestTimes::new(started_at_ms, clock::both()),
+            resizing,
             start,
             starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
             look_every: host.look_every(),
         };
         let task = watched(watch_over(Arc::clone(host), launched, (talk, calls), inputs));
-        Self { instance, pid, killer, stop, files, port, task }
+        Self { instance, pid, killer, stop, files, port, resize, task }
     }
 
     pub(crate) fn lives(&self) -> bool {
@@ -97,6 +100,11 @@ impl Vm {
     /// The way to do something with its volumes while it runs.
     pub(crate) fn volume_port(&self) -> VolumePort {
         self.port.clone()
+    }
+
+    /// The way to ask the guest for other sizes.
+    pub(crate) fn resize_port(&self) -> mpsc::Sender<ResizeOrder> {
+        self.resize.clone()
     }
 
     pub(crate) fn kill(&self) {

@@ -81,6 +81,7 @@ pub(super) fn pod_with_card() -> PodIntent {
         networks: vec![],
         cpus: None,
         batch: false,
+        resizing: false,
         bandwidth: None,
     }
 }

@@ -188,6 +188,7 @@ impl World {
             dir: &dir,
             ram: Ram::Board,
             sandbox: true,
+            grows: false,
         });
         let limits = HostLimits { cpu_shares: 2, cpu_millis: 2000, memory_bytes: 512 << 20, pids: 16 };
         let groups = self.cgroups.create("7.1", limits).expect("made");

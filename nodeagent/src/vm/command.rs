@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bulkhead_guest_protocol::PORT_NAME;
-use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::qemu::*;
+use bulkhead_nodeagent_core::{Growth, GuestSize};
 use uuid::Uuid;
 
 use super::console::CONSOLE_SOCKET;
@@ -45,6 +45,8 @@ pub(crate) struct Machinery<'a> {
     /// Where its memory is.
     pub(crate) ram: Ram,
     pub(crate) sandbox: bool,
+    /// It may get other sizes while it runs.
+    pub(crate) grows: bool,
 }
 
 /// The command line of a guest: q35, no network card yet, one serial console, one guest channel, one disk a
@@ -78,6 +80,9 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
             name: PORT_NAME.to_owned(),
         }),
     ];
+    // Memory that devices of the host see stays where it is, and NUMA nodes as large as they are.
+    let may_grow = parts.grows && parts.devices.is_empty() && parts.ram == Ram::Board;
+    let growth = may_grow.then(|| Growth::of(parts.size));
     let mut command = QemuCommand {
         name: Name { guest: parts.name.clone(), debug_threads: true },
         uuid: MachineUuid(parts.uuid),
@@ -90,7 +95,11 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         kernel: Kernel {
             kernel: parts.boot.kernel.display().to_string(),
             initrd: parts.boot.initramfs.display().to_string(),
-            append: KERNEL_ARGS.split(' ').map(str::to_owned).collect(),
+            append: KERNEL_ARGS
+                .split(' ')
+                .chain(growth.map(|_| GROWTH_KERNEL_ARG))
+                .map(str::to_owned)
+                .collect(),
         },
         chardevs: vec![
             listening("qmp", QMP_SOCKET),
@@ -103,6 +112,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         netdevs: Vec::new(),
         devices: channel.into_iter().chain(disks).collect(),
         pci_hole64_bytes: None,
+        growth,
         sandbox: parts.sandbox.then_some(Sandbox::STRICT),
         pidfile: Some(parts.dir.join(PID_FILE).display().to_string()),
     };

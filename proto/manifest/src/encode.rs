@@ -173,7 +173,7 @@ fn pod_parts(o: &Pod, names: Names<'_>) -> (Option<Value>, Option<Value>) {
     let node = node.map(|n| n.to_string()).or_else(|| o.spec.node_name.as_ref().map(ToString::to_string));
     let nominated = o.status.nominated_node.get().and_then(|id| (names.name_of)(Kind::Node, *id));
     let status = pod::status(o, nominated.as_ref().map(Name::as_str));
-    (Some(pod::spec(&o.spec, node.as_deref())), Some(status))
+    (Some(pod::spec(&o.desired_spec(), node.as_deref())), Some(status))
 }
 
 /// Spec and status of an object of a kind that says how many pods there are, how large, or how many stay.

@@ -83,6 +83,7 @@ volumeMounts:
     check_printed(&pod(container, VOLUMES));
     check_printed(include_str!("../../../examples/config.yaml"));
     check_printed(include_str!("../../../examples/pod-network.yaml"));
+    check_printed(include_str!("../../../examples/resize.yaml"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::v1;
 wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_MAX), deleted_volumes (ITEMS_MAX), gpu, cpu_pools, nics (SRIOV_INTERFACES_MAX), volume_orders (ITEMS_MAX) });
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
-    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch, bandwidth,
+    devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch, bandwidth, resizing,
 });
 wire_struct!(PodBandwidth => v1::PodBandwidth { ingress_bits_per_second, egress_bits_per_second });
 wire_struct!(AgentReport => v1::AgentReport {

@@ -2,7 +2,8 @@
 
 use bulkhead_types::{
     Binding, COMMANDS_MAX, Command, DESCHEDULED_PER_RUN_MAX, DEVICES_PER_POD_MAX, ITEMS_MAX, MemberId,
-    NETWORKS_PER_POD_MAX, Nomination, ObjectId, PodReport, Precondition, Stamped, VICTIMS_MAX,
+    NETWORKS_PER_POD_MAX, Nomination, ObjectId, PodReport, Precondition, RESIZED_CONTAINERS_MAX, Stamped,
+    VICTIMS_MAX,
 };
 use smol_str::SmolStr;
 
@@ -34,6 +35,7 @@ wire_oneof!(Command => command {
         SetStopped "set_stopped" { object, stopped }
         PromoteRollout "promote_rollout" { deployment, full }
         AbortRollout "abort_rollout" { deployment }
+        ResizePod "resize_pod" { pod, containers (RESIZED_CONTAINERS_MAX) }
         RetryRollout "retry_rollout" { deployment }
 
         RegisterNode "register_node" { name, facts }
@@ -55,6 +57,7 @@ wire_oneof!(Command => command {
         BindPodGroup "bind_pod_group" { bindings (ITEMS_MAX) }
         PreemptForGroup "preempt_for_group" { nominations (ITEMS_MAX), victims (VICTIMS_MAX) }
         ClearNominations "clear_nominations" { pods (ITEMS_MAX) }
+        AdmitResizes "admit_resizes" { pods (ITEMS_MAX) }
         SetNodePhase "set_node_phase" { node, incarnation, phase }
         CollectGarbage "collect_garbage" { objects (ITEMS_MAX) }
         CreateOwned "create_owned" { owner, generation, object }

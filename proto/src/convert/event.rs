@@ -1,6 +1,6 @@
 //! Events and transactions.
 
-use bulkhead_types::{Event, EventKind, ITEMS_MAX, Transaction};
+use bulkhead_types::{Event, EventKind, ITEMS_MAX, RESIZED_CONTAINERS_MAX, Transaction};
 
 use super::{ConvertError, Field, wire_field, wire_oneof, wire_struct};
 use crate::v1;
@@ -41,6 +41,7 @@ wire_oneof!(EventKind => event {
 
         OwnedPodCreated "owned_pod_created" { owner, stamp }
         PodCreated "pod_created" { replica_set, name }
+        PodResized "pod_resized" { id, sizes (RESIZED_CONTAINERS_MAX), resize }
         PodStatusChanged "pod_status_changed" { id, status }
 
         NodeSpecChanged "node_spec_changed" { id, spec }

@@ -1,8 +1,9 @@
 //! Pods.
 
 use bulkhead_types::{
-    Container, ContainerPort, ContainerState, ContainerStatus, ContainerTermination, EnvVar, HostPort,
-    ImagePullPolicy, POD_IPS_MAX, Pod, PodAddresses, PodPhase, PodSpec, PodStatus, PodTemplate, Protocol,
+    ActualSizes, Container, ContainerPort, ContainerSize, ContainerState, ContainerStatus,
+    ContainerTermination, EnvVar, HostPort, ImagePullPolicy, POD_IPS_MAX, Pod, PodAddresses, PodPhase,
+    PodResize, PodSpec, PodStatus, PodTemplate, Protocol, RESIZED_CONTAINERS_MAX, ResizePolicy, ResizeStage,
     ResourceRequirements, RestartPolicy, RuntimeClass, Toleration, TolerationOperator,
 };
 
@@ -17,6 +18,7 @@ wire_enum! {
     ImagePullPolicy { IfNotPresent, Always, Never }
     Protocol { Tcp, Udp, Sctp }
     PodPhase { Pending, Running, Succeeded, Failed }
+    ResizeStage { Deferred, Infeasible, InProgress }
 }
 
 wire_struct!(Pod => v1::Pod { meta, spec, node, status });
@@ -38,10 +40,17 @@ wire_struct!(ResourceRequirements => v1::ResourceRequirements {
 wire_struct!(PodStatus => v1::PodStatus {
     phase, reason, message, ready, ready_since_ms, bound_at_ms, started_at_ms, report_sequence,
     sandbox_restarts, init_containers, containers, nominated_node, devices, networks, cpus, addresses,
+    resize, actual,
 });
 wire_struct!(PodAddresses => v1::PodAddresses { pod_ips (POD_IPS_MAX), host_ip });
 wire_struct!(ContainerStatus => v1::ContainerStatus {
     name, state, last_termination, restart_count, ready, image_digest,
+});
+wire_struct!(ResizePolicy => v1::ResizePolicy { restart_for_cpu, restart_for_memory });
+wire_struct!(ContainerSize => v1::ContainerSize { name, requests, limits });
+wire_struct!(PodResize => v1::PodResize { desired (RESIZED_CONTAINERS_MAX), stage, message, since_ms });
+wire_struct!(ActualSizes => v1::ActualSizes {
+    containers (RESIZED_CONTAINERS_MAX), wanted (RESIZED_CONTAINERS_MAX), reason, message, refused,
 });
 wire_struct!(ContainerTermination => v1::ContainerTermination {
     exit_code, signal, reason, message, started_at_ms, finished_at_ms,
@@ -68,6 +77,10 @@ wire_field! {
     ContainerStatus => v1::ContainerStatus,
     ContainerTermination => v1::ContainerTermination,
     PodAddresses => v1::PodAddresses,
+    ContainerSize => v1::ContainerSize,
+    PodResize => v1::PodResize,
+    ActualSizes => v1::ActualSizes,
+    ResizePolicy => v1::ResizePolicy,
 }
 wire_field_or_default! {
     ResourceRequirements => v1::ResourceRequirements,

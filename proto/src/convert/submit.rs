@@ -2,8 +2,9 @@
 //! bounded. What gets through here can be written to the log.
 
 use bulkhead_types::{
-    COMMANDS_MAX, Command, DEVICE_TEXT_BYTES_MAX, GPU_MODE_BYTES_MAX, Kind, LABELS_MAX, Name, NodeFacts,
-    Object, Precondition, REPLICAS_MAX, StringMap, check_label_key, check_label_value, validate,
+    COMMANDS_MAX, Command, DEVICE_TEXT_BYTES_MAX, GPU_MODE_BYTES_MAX, Kind, LABELS_MAX, NAME_LENGTH_MAX,
+    Name, NodeFacts, Object, Precondition, REPLICAS_MAX, StringMap, check_label_key, check_label_value,
+    validate,
 };
 use prost::Message;
 use smol_str::SmolStr;
@@ -165,6 +166,13 @@ impl TryFrom<v1::UserCommand> for Command {
                 Log::SetGpuMode(c)
             }
             User::ControlNodeOperation(c) => Log::ControlNodeOperation(c),
+            User::ResizePod(c) => {
+                for size in &c.containers {
+                    check_bytes(&size.name, NAME_LENGTH_MAX)
+                        .map_err(|e| e.within("resize_pod.containers.name"))?;
+                }
+                Log::ResizePod(c)
+            }
         };
         let command = Self::from_wire(Some(variant))?;
         match &command {
@@ -218,6 +226,7 @@ impl TryFrom<&Command> for v1::UserCommand {
             Some(Log::SetDeviceCordoned(c)) => User::SetDeviceCordoned(c),
             Some(Log::SetGpuMode(c)) => User::SetGpuMode(c),
             Some(Log::ControlNodeOperation(c)) => User::ControlNodeOperation(c),
+            Some(Log::ResizePod(c)) => User::ResizePod(c),
             _ => return Err(ConvertError::new("the command is the control plane's own: no client sends it")),
         };
         Ok(Self { variant: Some(variant) })

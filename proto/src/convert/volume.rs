@@ -27,7 +27,7 @@ wire_struct!(DownwardItem => v1::DownwardItem { path, source, mode });
 wire_struct!(ResourceField => v1::ResourceField { container_name, resource, divisor });
 wire_struct!(ContainerOptions => v1::ContainerOptions {
     env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe, lifecycle, sidecar, security,
-    termination_message_path, termination_message_from_logs, extended, stdin, stdin_once, tty, huge_pages,
+    termination_message_path, termination_message_from_logs, extended, stdin, stdin_once, tty, huge_pages, resize_policy,
 });
 wire_struct!(EnvFrom => v1::EnvFrom { prefix, kind, name, optional });
 wire_struct!(VolumeMount => v1::VolumeMount { name, mount_path, sub_path, read_only });

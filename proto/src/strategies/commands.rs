@@ -74,6 +74,9 @@ fn reconciler_command() -> impl Strategy<Value = Command> + Clone {
             Command::PreemptForGroup { nominations, victims }
         }),
         vec(id(), 0..4).prop_map(|pods| Command::ClearNominations { pods }),
+        vec(id(), 0..4).prop_map(|pods| Command::AdmitResizes { pods }),
+        (object_ref(), vec(container_size(), 0..3))
+            .prop_map(|(pod, containers)| Command::ResizePod { pod, containers }),
         (id(), any::<u64>(), node_phase()).prop_map(|(node, incarnation, phase)| Command::SetNodePhase {
             node,
             incarnation,

@@ -36,6 +36,8 @@ fn object_event() -> impl Strategy<Value = EventKind> + Clone {
         (id(), name()).prop_map(|(replica_set, name)| EventKind::PodCreated { replica_set, name }),
         binding().prop_map(EventKind::PodBound),
         (id(), pod_status()).prop_map(|(id, status)| EventKind::PodStatusChanged { id, status }),
+        (id(), vec(container_size(), 0..3), rare(pod_resize()))
+            .prop_map(|(id, sizes, resize)| EventKind::PodResized { id, sizes, resize }),
         (id(), node_spec()).prop_map(|(id, spec)| EventKind::NodeSpecChanged { id, spec }),
         (id(), any::<u64>(), node_facts()).prop_map(|(id, incarnation, facts)| EventKind::NodeRegistered {
             id,

@@ -67,7 +67,7 @@ container_options: ContainerOptions {
     readiness_probe: rare(probe()), liveness_probe: rare(probe()), lifecycle: rare(lifecycle()),
     sidecar: any::<bool>(), security: rare(security_context()), termination_message_path: of(text()),
     termination_message_from_logs: any::<bool>(), extended: rare(extended_resources()), stdin: any::<bool>(),
-    stdin_once: any::<bool>(), tty: any::<bool>(), huge_pages: huge_pages(),
+    stdin_once: any::<bool>(), tty: any::<bool>(), huge_pages: huge_pages(), resize_policy: rare(resize_policy()),
 });
 record!(/// Any key as a file.
     key_to_path: KeyToPath { key: small(), path: text(), mode: of(any::<u32>()) });

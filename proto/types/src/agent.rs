@@ -110,6 +110,9 @@ pub struct PodIntent {
     pub batch: bool,
     /// How fast its guest may send and receive, from its next start on; unset: as fast as it goes.
     pub bandwidth: Option<PodBandwidth>,
+    /// Its sizes are others than it had, and its agent tells when they are so.
+    #[serde(default)]
+    pub resizing: bool,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

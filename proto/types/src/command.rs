@@ -5,10 +5,10 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    AllocatedDevice, AutoscalerStatus, DeliveryStatus, DeploymentStatus, Descheduled, DeviceReport, Kind,
-    MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeImages, NodeOperationControl, NodePhase,
-    Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport, PodStamp, Rare,
-    ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
+    AllocatedDevice, AutoscalerStatus, ContainerSize, DeliveryStatus, DeploymentStatus, Descheduled,
+    DeviceReport, Kind, MemberId, Name, NetworkAttachment, NodeFacts, NodeGpu, NodeImages,
+    NodeOperationControl, NodePhase, Object, ObjectId, ObjectRef, ObjectStatus, OwnerRef, PodCpus, PodReport,
+    PodStamp, Rare, ReplicaSetStatus, Revision, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus,
     VerticalAutoscalerStatus, VolumeResult,
 };
 
@@ -192,6 +192,15 @@ pub enum Command {
         autoscaler: Option<ObjectId>,
     },
 
+    /// Gives containers of a running pod other amounts of cpu and memory, without a restart where that goes.
+    ResizePod {
+        /// Which pod.
+        pod: ObjectRef,
+        /// Which containers, each once, with what changes; what is not said stays. At most
+        /// [`crate::RESIZED_CONTAINERS_MAX`].
+        containers: Vec<ContainerSize>,
+    },
+
     // --- agents ---
     /// A node's agent starts a session: creates or renews the node.
     RegisterNode {
@@ -364,6 +373,11 @@ pub enum Command {
         nominations: Vec<Nomination>,
         /// Which pods end, at most [`VICTIMS_MAX`]; none when pods that end already make room enough.
         victims: Vec<ObjectId>,
+    },
+    /// Takes the room for resizes that wait for it. Each is checked again; those that still have none are passed over.
+    AdmitResizes {
+        /// Of which pods; at most [`ITEMS_MAX`].
+        pods: Vec<ObjectId>,
     },
     /// Gives up the room that is kept for pods that can no longer use it. Those that have none are passed over.
     ClearNominations {

@@ -5,10 +5,10 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::{
-    Binding, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceLabels, DeviceReport,
-    HandledFault, Kind, Managers, MemberId, Name, NodeFacts, NodeImages, NodePhase, NodePoolRecord, NodeSpec,
-    Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodStamp, PodStatus, Rare, Rejection, ReplicaSetSpec,
-    ReplicaSetStatus, Revision, StringMap,
+    Binding, ContainerSize, Deletion, DeliveryStatus, DeploymentSpec, DeploymentStatus, DeviceLabels,
+    DeviceReport, HandledFault, Kind, Managers, MemberId, Name, NodeFacts, NodeImages, NodePhase,
+    NodePoolRecord, NodeSpec, Object, ObjectId, ObjectStatus, OwnerRef, PodEnd, PodResize, PodStamp,
+    PodStatus, Rare, Rejection, ReplicaSetSpec, ReplicaSetStatus, Revision, StringMap,
 };
 
 /// Everything that one submission did.
@@ -226,6 +226,15 @@ pub enum EventKind {
     },
     /// A pod has its node.
     PodBound(Binding),
+    /// A pod's containers have other sizes, or shall have.
+    PodResized {
+        /// Which.
+        id: ObjectId,
+        /// What the pod counts for from now on; of containers that are not named, what they counted for.
+        sizes: Vec<ContainerSize>,
+        /// What is still to be done.
+        resize: Rare<PodResize>,
+    },
     /// A pod's status changed.
     PodStatusChanged {
         /// Which.

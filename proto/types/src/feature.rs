@@ -85,6 +85,8 @@ pub const BANDWIDTH_LEVEL: u32 = 12;
 pub const HUGE_PAGES_LEVEL: u32 = 13;
 /// From this level on pods say how the memory of their guests is had, and what is pinned counts as large as the guest is.
 pub const PINNED_MEMORY_LEVEL: u32 = 13;
+/// From this level on cpu and memory of running pods change.
+pub const RESIZE_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -120,6 +122,7 @@ impl Object {
             Self::Deployment(deployment) if deployment.spec.delivery.get().is_some() => {
                 spec(&deployment.spec.template.spec).max(DELIVERY_LEVEL)
             }
+            Self::Pod(pod) if says_sizes(&pod.status) => RESIZE_LEVEL,
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
             Self::Node(node) if node.status.facts.has_huge_pages() => HUGE_PAGES_LEVEL,
             Self::Pod(pod) if pod.cpus().is_some_and(|cpus| !cpus.huge_pages.is_none()) => HUGE_PAGES_LEVEL,
@@ -225,7 +228,8 @@ impl Container {
         if !options.huge_pages.is_none() {
             return HUGE_PAGES_LEVEL;
         }
-        attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 })
+        let resized = if options.resize_policy.get().is_some() { RESIZE_LEVEL } else { 1 };
+        attach.max(resized).max(if privileged { PRIVILEGED_LEVEL } else { 1 })
     }
 }
 
@@ -293,7 +297,13 @@ fn status_level(status: &PodStatus) -> u32 {
     let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
-    cpus.max(networks).max(nominated).max(addresses)
+    let sizes = if says_sizes(status) { RESIZE_LEVEL } else { 1 };
+    cpus.max(networks).max(nominated).max(addresses).max(sizes)
+}
+
+/// Whether a pod is, or was, resized.
+fn says_sizes(status: &PodStatus) -> bool {
+    status.resize.get().is_some() || status.actual.get().is_some()
 }
 
 impl Command {
@@ -315,6 +325,7 @@ impl Command {
             Self::ReportPods { reports, .. } => {
                 reports.iter().map(|report| status_level(&report.status)).max().unwrap_or(1)
             }
+            Self::ResizePod { .. } | Self::AdmitResizes { .. } => RESIZE_LEVEL,
             Self::SetGpuMode { .. } => PARTITIONS_LEVEL,
             Self::SyncNodePool { .. }
             | Self::AdvanceNodeOperation { .. }
@@ -468,6 +479,8 @@ mod tests {
         check(with_options(plain()), WORKLOADS_LEVEL);
         check(with_options(ContainerOptions { stdin: true, ..plain() }), ATTACH_LEVEL);
         check(with_options(ContainerOptions { tty: true, ..plain() }), ATTACH_LEVEL);
+        let resize_policy = Rare::some(crate::ResizePolicy { restart_for_cpu: true, ..Default::default() });
+        check(with_options(ContainerOptions { resize_policy, ..plain() }), RESIZE_LEVEL);
         let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
         let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
         check(with_options(options), PRIVILEGED_LEVEL);

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, GuestMemory, HostPort, HugePageSize, HugePages, Kind,
-    NetworkAttachment, ObjectId, ObjectMeta, PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared,
-    StringMap, TaintEffect, sandbox_overhead,
+    AllocatedDevice, ContainerOptions, EnvSource, GuestMemory, HostPort, HugePageSize, HugePages, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead, ActualSizes, PodResize,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).
@@ -409,6 +407,12 @@ pub struct PodStatus {
     /// Where it is reached; unset: nowhere. Needs [`crate::POD_NETWORK_LEVEL`].
     #[serde(default)]
     pub addresses: Rare<PodAddresses>,
+    /// A resize that is not done. The control plane's own. Needs [`crate::RESIZE_LEVEL`], as the next one.
+    #[serde(default)]
+    pub resize: Rare<PodResize>,
+    /// What its agent says of its containers' sizes, once it was resized.
+    #[serde(default)]
+    pub actual: Rare<ActualSizes>,
 }
 
 /// What is known of one container.

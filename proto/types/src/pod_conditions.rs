@@ -2,12 +2,13 @@
 //!
 //! Source: "Pod conditions" in the Kubernetes documentation.
 
-use crate::{ContainerState, ContainerStatus, Pod, PodPhase};
+use crate::{ContainerState, ContainerStatus, Pod, PodPhase, ResizeStage};
 
 /// One condition of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodCondition {
-    /// `PodScheduled`, `Initialized`, `ContainersReady`, `Ready` or `DisruptionTarget`.
+    /// `PodScheduled`, `Initialized`, `ContainersReady`, `Ready`, `DisruptionTarget`, `PodResizePending` or
+    /// `PodResizeInProgress`.
     pub condition_type: &'static str,
     /// Whether it holds.
     pub holds: bool,
@@ -32,7 +33,27 @@ impl Pod {
             self.readiness("ContainersReady"),
             self.readiness("Ready"),
         ];
-        all.into_iter().chain(self.disruption()).collect()
+        all.into_iter().chain(self.disruption()).chain(self.resizing()).collect()
+    }
+
+    /// That it waits for a resize, or that one is under way (Kubernetes' `PodResizePending`, `PodResizeInProgress`).
+    fn resizing(&self) -> Option<PodCondition> {
+        let resize = self.resize().filter(|_| !self.status.phase.is_terminal())?;
+        let failure = self.status.actual.get().filter(|actual| actual.wanted == resize.desired);
+        let (condition_type, reason) = match resize.stage {
+            ResizeStage::Deferred => ("PodResizePending", "Deferred"),
+            ResizeStage::Infeasible => ("PodResizePending", "Infeasible"),
+            ResizeStage::InProgress if failure.is_some() => ("PodResizeInProgress", "Error"),
+            ResizeStage::InProgress => ("PodResizeInProgress", ""),
+        };
+        let message = match (resize.stage, failure) {
+            (ResizeStage::InProgress, Some(failure)) if failure.message.is_empty() => {
+                failure.reason.to_string()
+            }
+            (ResizeStage::InProgress, Some(failure)) => format!("{}: {}", failure.reason, failure.message),
+            _ => resize.message.clone(),
+        };
+        Some(PodCondition { condition_type, holds: true, since_ms: resize.since_ms, reason, message })
     }
 
     /// That it ends for the sake of another pod, if it does.

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodPlacement,
-    PodSecurityContext, PodSpec, Probe, Rare, SecurityContext,
+    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare, SecurityContext, ResizePolicy,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -125,6 +124,9 @@ pub struct ContainerOptions {
     /// The huge pages that it asks for, in `requests` and `limits` alike. Needs [`crate::HUGE_PAGES_LEVEL`].
     #[serde(default)]
     pub huge_pages: HugePages,
+    /// For which resources it is restarted when it is resized. Needs [`crate::RESIZE_LEVEL`].
+    #[serde(default)]
+    pub resize_policy: Rare<ResizePolicy>,
 }
 
 /// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are

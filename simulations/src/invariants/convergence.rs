@@ -18,7 +18,7 @@ use bulkhead_types::{
     Job, Kind, MemberId, Name, NodePhase, ObjectId, Pod, SYNCED, StatefulSet, StatefulSetUpdateStrategy,
 };
 
-use super::{Verdict, Violation, daemon_set, ensure, preemption, progress};
+use super::{Verdict, Violation, daemon_set, ensure, preemption, progress, resizes};
 
 fn violation(text: String) -> Verdict {
     Err(Violation::new("convergence", text))
@@ -128,6 +128,7 @@ fn check_pod(state: &State, pod: &Pod, is_any_lost: bool) -> Verdict {
     if pod.status.phase.is_terminal() {
         return Ok(());
     }
+    resizes::over(state, pod)?;
     match pod.node {
         // It waits for its claim, or for what that is to be made of.
         None if pod.spec.claims().next().is_some() => Ok(()),

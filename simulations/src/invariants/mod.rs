@@ -42,6 +42,7 @@
 //! | `cron_jobs` | a CronJob starts at most one job for each time | at every new entry |
 //! | `autoscaling` | an autoscaler keeps to its bounds, and is no faster than its policies | at every new entry |
 //! | `volumes` | a volume has one writer and is not written to while it is copied; nothing is deleted that is needed; nothing shrinks | at every start of a guest, task and deletion, and at every new entry |
+//! | `resizes` | guests that change fit their node, no pod has more than it was given, and no resize is left that could be done | at every resize of a guest, and at the end |
 //! | `convergence` | after the faults everything satisfiable runs and nothing else does | at the end |
 //!
 //! The model has no devices, because the control plane has none yet. Clients ask for no quotas: that what namespaces,
@@ -84,6 +85,7 @@ pub mod queues;
 pub mod reads;
 pub mod rebuilt;
 pub mod reports;
+pub mod resizes;
 pub mod revisions;
 pub mod rollout;
 #[cfg(test)]

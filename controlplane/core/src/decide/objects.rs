@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     ANNOTATION_UNIQUE, Deletion, EventKind, FENCING_LEVEL, Kind, LABEL_HOSTNAME, MANAGERS_MAX, Managers,
-    Node, NodePhase, Object, ObjectRef, Pod, PodStatus, Rejection, RejectionCode, ReplicaSetStatus,
+    Node, NodePhase, Object, ObjectRef, Pod, PodSpec, PodStatus, Rejection, RejectionCode, ReplicaSetStatus,
     validate_at,
 };
 
@@ -231,7 +231,7 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
         }
         (Object::Pod(present), Object::Pod(wanted)) if !is_same_pod(state, present, wanted) => {
             return Err(immutable(&reference, "spec", "a pod's spec cannot change")
-                .with_remedy("delete the pod and create it anew"));
+                .with_remedy(other_spec_remedy(present, wanted)));
         }
         (Object::Deployment(present), Object::Deployment(wanted)) if present.spec != wanted.spec => {
             if present.spec.selector != wanted.spec.selector {
@@ -267,7 +267,18 @@ pub(super) fn check_unowned(state: &State, object: &Object) -> Result<(), Reject
 
 /// Whether a pod's manifest asks for what the pod is: as it stands, or with what profiles make of it.
 fn is_same_pod(state: &State, present: &Pod, wanted: &Arc<Pod>) -> bool {
-    present.spec == wanted.spec || present.spec == admit(state, wanted).spec
+    let (has, desired) = (&*present.spec, &*present.desired_spec());
+    let is = |spec: &PodSpec| spec == has || spec == desired;
+    is(&wanted.spec) || is(&admit(state, wanted).spec)
+}
+
+/// What helps who applies another spec of a pod.
+fn other_spec_remedy(present: &Pod, wanted: &Pod) -> &'static str {
+    let resized = wanted.spec.resized(&present.desired_spec().sizes());
+    match resized == *present.desired_spec() {
+        true => "cpu and memory of a pod that runs change with `bulkhead resize pod`",
+        false => "delete the pod and create it anew",
+    }
 }
 
 /// The size of what an autoscaler may scale.

@@ -11,7 +11,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
-use super::{Emit, check_items, claims, job_ends, not_found};
+use super::{Emit, check_items, claims, job_ends, not_found, resize};
 use crate::State;
 use crate::claims::{Given, bound};
 use crate::cpus::TakenCpus;
@@ -218,6 +218,7 @@ fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>)
         return;
     }
     let mut status = merged(&pod.status, report, emit.at_ms());
+    status.actual = resize::told(pod, &report.status);
     mark_devices(state, pod, &mut status);
     let unchanged = PodStatus { report_sequence: pod.status.report_sequence, ..status.clone() } == pod.status;
     // A status that is what it was before may have been another one in between, in a report that is still on its way: that
@@ -225,6 +226,7 @@ fn report_one(state: &State, pod: &Pod, report: &PodReport, emit: &mut Emit<'_>)
     if !unchanged || state.feature_level() >= WORKLOADS_LEVEL {
         emit.push(EventKind::PodStatusChanged { id, status: status.clone() });
     }
+    resize::follow(pod, &status, emit);
     if status.phase.is_terminal() {
         job_ends::count(state, pod, Some(&status), false, emit);
     }
@@ -251,6 +253,8 @@ fn merged(present: &PodStatus, report: &PodReport, now_ms: u64) -> PodStatus {
         networks: present.networks.clone(),
         cpus: present.cpus.clone(),
         addresses: told_addresses(seen),
+        resize: present.resize.clone(),
+        actual: Rare::NONE,
     }
 }
 
@@ -295,7 +299,7 @@ fn cut(text: &str) -> String {
     text[..end].to_owned()
 }
 
-fn cut_word(word: &SmolStr) -> SmolStr {
+pub(super) fn cut_word(word: &SmolStr) -> SmolStr {
     if word.len() <= bulkhead_types::NAME_LENGTH_MAX { word.clone() } else { SmolStr::new_static("Unknown") }
 }
 

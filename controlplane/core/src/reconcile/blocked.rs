@@ -53,7 +53,9 @@ impl Blocked {
                 self.rules_changed |= (&new.labels, &new.annotations) != (&old.labels, &old.annotations);
             }
             (Object::Pod(new), Some(Object::Pod(old)))
-                if gone || new.status.phase.is_terminal() != old.status.phase.is_terminal() =>
+                if gone
+                    || new.status.phase.is_terminal() != old.status.phase.is_terminal()
+                    || new.spec != old.spec =>
             {
                 self.freed.extend(new.meta.namespace.clone());
             }

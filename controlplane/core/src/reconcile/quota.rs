@@ -90,7 +90,9 @@ impl Reconciler for Quotas {
                 self.all |= new.meta.labels != old.meta.labels;
             }
             (Object::Pod(new), Some(Object::Pod(old)))
-                if !gone && new.status.phase.is_terminal() == old.status.phase.is_terminal() => {}
+                if !gone
+                    && new.status.phase.is_terminal() == old.status.phase.is_terminal()
+                    && new.spec == old.spec => {}
             (object, _) => {
                 let is_quota = matches!(object, Object::ResourceQuota(_));
                 if is_quota {

@@ -133,7 +133,8 @@ impl Preemptor {
             }
         }
         let (was, is) = (former.and_then(standing), present.and_then(standing));
-        if was != is && !self.held.is_empty() {
+        let resized = former.zip(present).is_some_and(|(a, b)| a.spec != b.spec);
+        if (was != is || resized) && !self.held.is_empty() {
             for (node, _) in was.into_iter().chain(is) {
                 self.held.forget(node);
                 index.stir(node);

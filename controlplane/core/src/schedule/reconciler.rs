@@ -204,6 +204,11 @@ impl Scheduler {
             was.into_iter().chain(is).filter(|_| !own).for_each(|node| self.index.touch(node));
             self.dirty = true;
         }
+        // It holds more or less of where it is.
+        if let Some((_, pod)) = former.zip(present).filter(|(a, b)| a.spec != b.spec) {
+            pod.node.into_iter().for_each(|node| self.index.touch(node));
+            self.dirty = true;
+        }
         let (was, is) = (former.and_then(neighbour), present.and_then(neighbour));
         if was != is {
             was.into_iter().for_each(|key| self.drop_neighbour(key));

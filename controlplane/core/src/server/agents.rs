@@ -2,7 +2,7 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, Command, DEVICES_LEVEL, IMAGES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL,
-    POD_NETWORK_LEVEL, Rare, Rejection, RejectionCode, Stamped, VOLUMES_LEVEL,
+    POD_NETWORK_LEVEL, RESIZE_LEVEL, Rare, Rejection, RejectionCode, Stamped, VOLUMES_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -53,6 +53,9 @@ impl Server {
         let mut pods = pods;
         if state.feature_level() < POD_NETWORK_LEVEL {
             pods.iter_mut().for_each(|report| report.status.addresses = Rare::NONE);
+        }
+        if state.feature_level() < RESIZE_LEVEL {
+            pods.iter_mut().for_each(|report| report.status.actual = Rare::NONE);
         }
         leader.soft.heartbeat(node, now_ms, up_ms);
         leader.soft.set_usage(node, now_ms, usage);

@@ -11,6 +11,7 @@ use bulkhead_types::{ELASTIC_QUOTA_NAMESPACE, ElasticQuotaTree, Measure, Name, O
 use imbl::OrdMap;
 use smol_str::SmolStr;
 
+use super::queue_use::is_resized;
 use super::{Charge, Table, is_active, nominated_node};
 use crate::devices::Classes;
 
@@ -158,7 +159,7 @@ impl ElasticIndex {
 
     fn change_pod(&mut self, former: Option<&Pod>, present: Option<&Pod>, classes: &Classes) {
         let (was, is) = (former.and_then(standing), present.and_then(standing));
-        if was == is {
+        if was == is && !is_resized(former, present) {
             return;
         }
         for (pod, standing, adds) in [(former, was, false), (present, is, true)] {

@@ -357,7 +357,11 @@ impl Index {
                 *usage = usage.with(pod.spec.scheduling_request());
             }
             (Some(node), None) => self.release(node, former.expect("a pod that held room was there")),
-            _ => {}
+            (Some(node), Some(_)) => {
+                let (former, present) = (former.expect("it held room"), present.expect("it holds room"));
+                self.resize(node, former, present);
+            }
+            (None, None) => {}
         }
     }
 
@@ -387,6 +391,16 @@ impl Index {
         } else {
             self.active_pods.insert(owner, count - 1);
         }
+    }
+
+    /// A pod that keeps its room may hold another amount of it.
+    fn resize(&mut self, node: ObjectId, former: &Pod, present: &Pod) {
+        if former.spec == present.spec {
+            return;
+        }
+        let (was, is) = (former.spec.scheduling_request(), present.spec.scheduling_request());
+        let usage = self.node_usage.entry(node).or_default();
+        *usage = usage.without(was).with(is);
     }
 
     fn release(&mut self, node: ObjectId, pod: &Pod) {

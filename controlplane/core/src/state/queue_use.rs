@@ -33,6 +33,11 @@ fn bucket(pod: &Pod) -> Option<Bucket> {
     (bucket != (None, None)).then_some(bucket)
 }
 
+/// Whether a pod counts for another amount than before where it is.
+pub(super) fn is_resized(former: Option<&Pod>, present: Option<&Pod>) -> bool {
+    former.zip(present).is_some_and(|(former, present)| former.spec != present.spec)
+}
+
 fn as_pod(object: Option<&Object>) -> Option<&Pod> {
     match object {
         Some(Object::Pod(pod)) => Some(pod),
@@ -74,7 +79,7 @@ impl QueueIndex {
             (Some(Object::Pod(_)), _) | (_, Some(Object::Pod(_))) => {
                 let (former, present) = (as_pod(former), as_pod(present));
                 let (was, is) = (former.and_then(bucket), present.and_then(bucket));
-                if was == is {
+                if was == is && !is_resized(former, present) {
                     return;
                 }
                 if let (Some(bucket), Some(pod)) = (was, former) {

@@ -95,6 +95,16 @@ impl Charge {
         charge
     }
 
+    /// What this is more than another one, measure by measure; devices never change while a pod is there.
+    pub(crate) fn beyond(&self, other: &Self) -> Self {
+        let mut more = Self::NONE;
+        for (measure, amount) in &self.entries[..self.len] {
+            let known = other.entries[..other.len].iter().find(|(one, _)| one == measure);
+            more.add(measure.clone(), amount.saturating_sub(known.map_or(0, |(_, amount)| *amount)));
+        }
+        more
+    }
+
     /// Each measure with its amount, none of them 0.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Measure, u64)> + '_ {
         self.entries[..self.len].iter().chain(&self.extended).map(|(measure, amount)| (measure, *amount))
@@ -263,6 +273,7 @@ fn may_differ(former: Option<&Object>, present: Option<&Object>) -> bool {
     match (former, present) {
         (Some(Object::Pod(former)), Some(Object::Pod(present))) => {
             former.status.phase.is_terminal() != present.status.phase.is_terminal()
+                || former.spec != present.spec
         }
         (Some(Object::PersistentVolumeClaim(former)), Some(Object::PersistentVolumeClaim(present))) => {
             former.spec != present.spec

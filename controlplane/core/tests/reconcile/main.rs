@@ -47,6 +47,7 @@ mod quota_kit;
 mod quota_laws;
 mod quota_tree;
 mod quotas;
+mod resizes;
 mod rollouts;
 mod scheduling;
 mod scoring;

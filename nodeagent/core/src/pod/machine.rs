@@ -150,6 +150,7 @@ impl Pod {
     }
 
     fn prepare(&mut self, env: &mut Env<'_>) -> bool {
+        self.adopt_sizes();
         let Some(intent) = &self.intent else { return false };
         if !self.plan.request.fits_in(env.config.allocatable) {
             let message = format!(
@@ -167,6 +168,7 @@ impl Pod {
 
     /// Starts a guest if the node has room for it and, for a pod that must be unique, the lease allows it.
     fn start(&mut self, env: &mut Env<'_>) -> bool {
+        self.adopt_sizes();
         let Some(intent) = self.intent.clone() else { return false };
         if let Some(missing) = intent.resolved.get().map(|r| &r.missing).filter(|missing| !missing.is_empty())
         {
@@ -281,7 +283,7 @@ impl Pod {
 
     /// Brings a running guest up to date; one thing at a time.
     fn update_guest(&mut self, env: &mut Env<'_>) -> bool {
-        self.update_cpus(env) || self.update_files(env)
+        self.update_cpus(env) || self.update_files(env) || self.update_sizes(env)
     }
 
     /// Moves the guest where its CPUs are others, or where nobody knows on which it runs.
@@ -389,7 +391,7 @@ impl Pod {
                 None
             }
         };
-        step.into_iter().min()
+        step.into_iter().chain(self.resize_deadline_ms().filter(|_| runs)).min()
     }
 
     /// Whether every container runs.

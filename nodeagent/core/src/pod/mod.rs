@@ -6,6 +6,7 @@
 //!  machine.rs     level-triggered steps: want + phase + time -> next phase, actions
 //!  observe.rs     what guests, processes and images say
 //!  containers.rs  container states and the pod phase that follows
+//!  resize.rs      other sizes of a guest that runs
 //!  status.rs      the status to report, and when
 //! ```
 
@@ -13,6 +14,7 @@ mod boot;
 mod containers;
 mod machine;
 mod observe;
+mod resize;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -162,6 +164,8 @@ pub(crate) struct Pod {
     cpus: Option<RunsOn>,
     /// Those that the guest was given by this agent.
     cpus_given: Option<RunsOn>,
+    /// The sizes of its containers.
+    sizes: resize::Sizes,
     /// Its address, from its first guest's start until nothing is left of the pod.
     address: Option<Ipv4Addr>,
     /// How fast its guest may send and receive, as its intent said when that started.
@@ -208,6 +212,7 @@ impl Pod {
             files_given: None,
             cpus: None,
             cpus_given: None,
+            sizes: resize::Sizes::of(intent.spec.sizes(), false, intent.resizing),
             address: None,
             bandwidth: None,
             host_ip: None,
@@ -250,6 +255,7 @@ impl Pod {
             files_given: None,
             cpus: None,
             cpus_given: None,
+            sizes: resize::Sizes::of(record.sizes.clone(), record.resize_begun, record.resized),
             address: record.address,
             bandwidth: record.bandwidth,
             host_ip: config.host_ip,
@@ -285,6 +291,7 @@ impl Pod {
         };
         self.intent = intent.cloned();
         self.files = self.volumes().map(digest128);
+        self.hear_sizes();
         if let Some(intent) = intent {
             if self.process_may_exist() {
                 // What the running guest holds stays as it is; whether it must be unique may be told later.
@@ -308,7 +315,9 @@ impl Pod {
 
     fn adopt_spec(&mut self, spec: &Shared<PodSpec>, unique: bool) {
         self.plan.unique = unique;
+        self.adopt_sizes();
         if self.spec_digest != spec_digest_text(spec.digest()) {
+            self.sizes = resize::Sizes::of(spec.sizes(), false, self.sizes.told);
             self.spec_digest = spec_digest_text(spec.digest());
             self.plan = PodPlan::new(spec, unique);
             self.init_containers = self.plan.fresh_init_containers();
@@ -343,10 +352,9 @@ impl Pod {
         self.intent.as_ref()?.devices.iter().find(|device| device.lost)
     }
 
-    /// A pod's spec never changes; should it do so, the guest is replaced.
+    /// Of a pod's spec nothing but sizes changes; should anything else, the guest is replaced.
     fn runs_other_spec(&self) -> bool {
-        self.process_may_exist()
-            && self.intent.as_ref().is_some_and(|i| spec_digest_text(i.spec.digest()) != self.spec_digest)
+        self.process_may_exist() && self.intent.as_ref().is_some_and(|i| !self.is_same_but_sizes(&i.spec))
     }
 
     /// What it holds on the node: everything from the start of its process until its disks are gone.
@@ -434,6 +442,9 @@ impl Pod {
             guarded: self.guarded,
             address: self.address,
             bandwidth: self.bandwidth,
+            sizes: self.sizes.now.clone(),
+            resize_begun: self.sizes.begun,
+            resized: self.sizes.told,
             trace_context: self.trace_context.clone(),
             ended: self.ended.clone(),
         }

@@ -187,6 +187,7 @@ impl Pod {
         }
         self.usage = None;
         self.forget_boot();
+        self.forget_resize();
         let cause = match &self.phase {
             Phase::Killing { cause, .. } => Some(*cause),
             Phase::Stopping { .. } => Some(Cause::Asked),

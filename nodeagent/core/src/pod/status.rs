@@ -53,6 +53,7 @@ impl Pod {
             init_containers: statuses(&self.init_containers),
             containers: statuses(&self.containers),
             addresses: Rare::from(self.addresses()),
+            actual: self.actual_sizes(),
             ..PodStatus::default()
         }
     }

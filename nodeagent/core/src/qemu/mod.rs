@@ -4,6 +4,7 @@
 
 mod chardev;
 mod device;
+mod growth;
 mod machine;
 mod network;
 mod option;
@@ -14,6 +15,7 @@ mod ram;
 
 pub use chardev::*;
 pub use device::*;
+pub use growth::*;
 pub use machine::*;
 pub use network::*;
 pub use pages::*;
@@ -58,6 +60,8 @@ pub struct QemuCommand {
     pub devices: Vec<Device>,
     /// `-global q35-pcihost.pci-hole64-size`: room above memory for what devices map, in bytes; the board's own when unset.
     pub pci_hole64_bytes: Option<u64>,
+    /// Room to grow, beside board memory that is in no NUMA node.
+    pub growth: Option<crate::Growth>,
     /// `-sandbox`
     pub sandbox: Option<Sandbox>,
     /// `-pidfile`
@@ -78,8 +82,16 @@ impl QemuCommand {
         args.extend(self.machine.args());
         args.extend(self.accel.args());
         args.extend(self.cpu.args());
-        args.extend(self.ram.smp_args(self.smp));
-        args.extend(self.memory.args());
+        match self.growth {
+            Some(growth) => {
+                args.extend(growth.smp_args(self.smp));
+                args.extend(growth.memory_args(self.memory));
+            }
+            None => {
+                args.extend(self.ram.smp_args(self.smp));
+                args.extend(self.memory.args());
+            }
+        }
         args.extend(self.ram.args());
         args.extend(self.kernel.args());
         args.extend(self.chardevs.iter().flat_map(Chardev::args));
@@ -91,6 +103,7 @@ impl QemuCommand {
         args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
         args.extend(self.netdevs.iter().flat_map(Netdev::args));
         args.extend(self.devices.iter().flat_map(Device::args));
+        args.extend(self.growth.iter().flat_map(|growth| growth.device_args()));
         args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.to_args()));
         args.extend(self.pidfile.iter().flat_map(|path| ["-pidfile".to_owned(), path.clone()]));
         args

@@ -67,6 +67,9 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         guarded: is_unique,
         address: None,
         bandwidth: None,
+        sizes: Vec::new(),
+        resize_begun: false,
+        resized: false,
         trace_context: None,
         ended: None,
     };

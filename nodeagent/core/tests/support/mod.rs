@@ -61,6 +61,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         networks: vec![],
         cpus: None,
         batch: false,
+        resizing: false,
         bandwidth: None,
     }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, HugePageSize, HugePages,
-    ImagePullPolicy, Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, format_bytes,
+    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, HugePageSize, HugePages, ImagePullPolicy, Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, format_bytes, ResizePolicy,
     is_extended_resource_name, parse_millis, parse_units,
 };
 
@@ -39,8 +38,9 @@ const CONTAINER: Schema = Schema {
         "stdin",
         "stdinOnce",
         "tty",
+        "resizePolicy",
     ],
-    not_yet: &["resizePolicy", "restartPolicyRules", "volumeDevices"],
+    not_yet: &["restartPolicyRules", "volumeDevices"],
     ..Schema::EMPTY
 };
 const ENV: Schema = Schema { known: &["name", "value", "valueFrom"], ..Schema::EMPTY };
@@ -53,6 +53,9 @@ const PULL_POLICIES: [(&str, ImagePullPolicy); 3] = [
     ("IfNotPresent", ImagePullPolicy::IfNotPresent),
     ("Never", ImagePullPolicy::Never),
 ];
+const RESIZE_POLICY: Schema = Schema { known: &["resourceName", "restartPolicy"], ..Schema::EMPTY };
+const RESIZE_POLICIES: [(&str, bool); 2] = [("NotRequired", false), ("RestartContainer", true)];
+const RESIZED_RESOURCES: [(&str, bool); 2] = [("cpu", true), ("memory", false)];
 const MESSAGE_POLICIES: [(&str, bool); 2] = [("File", false), ("FallbackToLogsOnError", true)];
 const PROTOCOLS: [(&str, Protocol); 3] =
     [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
@@ -96,8 +99,24 @@ pub(super) fn container(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<
             stdin: d.boolean(&fields, "stdin").unwrap_or_default(),
             stdin_once: d.boolean(&fields, "stdinOnce").unwrap_or_default(),
             tty: d.boolean(&fields, "tty").unwrap_or_default(),
+            resize_policy: resize_policy(d, &fields),
         }),
     })
+}
+
+/// For which resources the container is restarted when they change.
+fn resize_policy(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Rare<ResizePolicy> {
+    let rules = d.each(fields, "resizePolicy", |d, node, path| {
+        let fields = d.fields(node, path, &RESIZE_POLICY)?;
+        let (resource, policy) =
+            (d.required_text(&fields, "resourceName"), d.required_text(&fields, "restartPolicy"));
+        resource.and(policy)?;
+        let is_cpu = d.choice(&fields, "resourceName", &RESIZED_RESOURCES)?;
+        Some((is_cpu, d.choice(&fields, "restartPolicy", &RESIZE_POLICIES)?))
+    });
+    let restarts = |wanted: bool| rules.iter().any(|(is_cpu, restarts)| *is_cpu == wanted && *restarts);
+    let policy = ResizePolicy { restart_for_cpu: restarts(true), restart_for_memory: restarts(false) };
+    Rare::unless_default(policy)
 }
 
 /// `restartPolicy: Always` makes an init container a sidecar; other policies of a container are none.

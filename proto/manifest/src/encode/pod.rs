@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{
-    Container, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod, PodCondition,
-    PodPhase, PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration,
+    Container, ContainerSize, ContainerState, ContainerStatus, ContainerTermination, ImagePullPolicy, Pod,
+    PodCondition, PodPhase, PodSpec, Protocol, ResourceRequirements, RestartPolicy, RuntimeClass, Toleration,
     TolerationOperator, format_bytes, format_millis,
 };
 use serde_json::{Value, json};
@@ -146,8 +146,8 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
         .optional("nominatedNodeName", nominated_node)
         .list("conditions", pod.conditions().into_iter().map(condition))
         .time("startTime", status.started_at_ms)
-        .list("initContainerStatuses", status.init_containers.iter().map(container_status))
-        .list("containerStatuses", status.containers.iter().map(container_status))
+        .list("initContainerStatuses", status.init_containers.iter().map(|one| container_status(pod, one)))
+        .list("containerStatuses", status.containers.iter().map(|one| container_status(pod, one)))
         .list("devices", pod.devices().iter().map(super::device::allocated))
         .list("networks", pod.networks().iter().map(super::sriov::attachment));
     let fields = match pod.cpus() {
@@ -177,7 +177,20 @@ pub(super) fn status(pod: &Pod, nominated_node: Option<&str>) -> Value {
     fields.finish()
 }
 
-fn container_status(status: &ContainerStatus) -> Value {
+/// What a container of a pod that was ever resized was given of the node, and what it has.
+fn sizes(fields: Fields, pod: &Pod, name: &str) -> Fields {
+    if pod.resize().is_none() && pod.status.actual.get().is_none() {
+        return fields;
+    }
+    let of = |sizes: Vec<ContainerSize>| sizes.into_iter().find(|size| size.name == name);
+    let allocated = of(pod.spec.sizes()).map(|size| amounts(size.reserved()));
+    let actual = of(pod.actual_sizes()).map(|size| {
+        Fields::new().set("requests", amounts(size.reserved())).set("limits", amounts(size.limits)).finish()
+    });
+    fields.maybe("allocatedResources", allocated).maybe("resources", actual)
+}
+
+fn container_status(pod: &Pod, status: &ContainerStatus) -> Value {
     let state = match &status.state {
         ContainerState::Waiting { reason, message } => {
             let waiting = Fields::new().nonempty("reason", reason).nonempty("message", message);
@@ -194,6 +207,7 @@ fn container_status(status: &ContainerStatus) -> Value {
         .set("ready", status.ready.into())
         .set("restartCount", status.restart_count.into())
         .nonempty("imageID", &status.image_digest);
+    let fields = sizes(fields, pod, &status.name);
     match &status.last_termination {
         Some(last) => fields.set("lastState", json!({"terminated": terminated(last)})),
         None => fields,

@@ -31,6 +31,16 @@ pub(super) fn container(fields: Fields, container: &Container) -> Fields {
         .maybe("stdinOnce", said(|options| options.stdin_once))
         .maybe("tty", said(|options| options.tty))
         .maybe("securityContext", security(container))
+        .list("resizePolicy", resize_policy(container).into_iter())
+}
+
+/// Only what is not Kubernetes' default.
+fn resize_policy(container: &Container) -> Vec<Value> {
+    let policy = container.resize_policy();
+    let all = [("cpu", policy.restart_for_cpu), ("memory", policy.restart_for_memory)];
+    let restarting = all.into_iter().filter(|(_, restarts)| *restarts);
+    let rule = |(name, _): (&str, bool)| json!({"resourceName": name, "restartPolicy": "RestartContainer"});
+    restarting.map(rule).collect()
 }
 
 fn probe(probe: &Probe) -> Value {

@@ -7,8 +7,8 @@ use super::{
     check_image_reference, claim, device, huge_pages, labels, map_bytes, placement, probe, security, volume,
 };
 use crate::{
-    Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, TaintEffect,
-    Toleration, TolerationOperator, check_label_key, check_label_value, is_dns_label,
+    Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, RestartPolicy,
+    TaintEffect, Toleration, TolerationOperator, check_label_key, check_label_value, is_dns_label,
 };
 
 /// Longest name of a port, in bytes (RFC 6335 service name).
@@ -140,8 +140,19 @@ fn container<'a>(
     security::container(spec, container, path, report);
     ports(container, path, seen, report);
     amounts(container, path, report);
+    resize_policy(spec, container, path, report);
     device::container(container, is_init, path, report);
     huge_pages::container(container, path, report);
+}
+
+/// Kubernetes' rule: what is never started again cannot be restarted for other resources.
+fn resize_policy(spec: &PodSpec, container: &Container, path: &Path<'_>, report: &mut Report) {
+    let policy = container.resize_policy();
+    let restarts = policy.restart_for_cpu || policy.restart_for_memory;
+    if restarts && spec.restart_policy == RestartPolicy::Never {
+        let reason = "RestartContainer is not possible with restartPolicy Never";
+        report.push(&path.field("resizePolicy"), reason);
+    }
 }
 
 pub(super) fn no_nul(text: &str, path: &Path<'_>, report: &mut Report) {
