@@ -26,6 +26,7 @@ mod message;
 mod mounts;
 mod network;
 mod request;
+mod reseed;
 mod sandbox;
 mod seccomp;
 mod setup;

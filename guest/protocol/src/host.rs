@@ -4,6 +4,7 @@ pub use crate::check::{
     Check, CheckConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig, SleepCheck, TcpCheck,
 };
 use crate::message::{check_enum, check_length};
+pub use crate::reseed::{ENTROPY_LENGTH_MAX, ENTROPY_LENGTH_MIN, Reseed};
 pub use crate::stream::{
     Attach, Connect, Exec, Files, LogFiles, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen,
     StreamResize, TerminalSize,
@@ -25,7 +26,7 @@ pub const ROUTES_MAX: usize = 64;
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 30")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 30, 38")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -75,6 +76,9 @@ pub enum HostMessage {
     /// can.
     #[prost(message, tag = "30")]
     GrowVolume(GrowVolume),
+    /// Become a guest of your own; see there.
+    #[prost(message, tag = "38")]
+    Reseed(Reseed),
 }
 
 /// Opens a conversation.
@@ -364,6 +368,7 @@ impl HostMessage {
             Self::AckLogs(m) => check_length("AckLogs.container", &m.container, NAME_LENGTH_MAX),
             Self::VolumeFiles(m) => m.validate(),
             Self::GrowVolume(m) => m.validate(),
+            Self::Reseed(m) => m.validate(),
             Self::StreamOpen(m) => m.validate(),
             Self::StreamData(m) => m.validate(),
             Self::Hello(_)

@@ -32,6 +32,7 @@ mod frame;
 pub mod guest;
 pub mod host;
 mod message;
+mod reseed;
 pub mod stream;
 mod streams;
 mod sysctl;

@@ -43,6 +43,7 @@ mod start_phases;
 pub mod text;
 pub mod vf_settings;
 mod vm_pool;
+mod vm_templates;
 mod volume_tasks;
 mod volumes;
 
@@ -58,3 +59,4 @@ pub use numa::*;
 pub use record::*;
 pub use start_phases::*;
 pub use vm_pool::*;
+pub use vm_templates::*;

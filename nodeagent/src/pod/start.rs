@@ -182,6 +182,7 @@ pub(super) async fn run(
         devices,
         dir: &dir,
         ram: host.numa.ram(&start),
+        mem_merge: host.mem_merge,
         sandbox: host.sandbox,
     });
     host.starts.start(start.pod.id, StartPhase::Qemu);

@@ -187,6 +187,7 @@ impl World {
             devices: Vec::new(),
             dir: &dir,
             ram: Ram::Board,
+            mem_merge: false,
             sandbox: true,
         });
         let limits = HostLimits { cpu_shares: 2, cpu_millis: 2000, memory_bytes: 512 << 20, pids: 16 };

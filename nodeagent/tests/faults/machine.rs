@@ -44,6 +44,12 @@ pub struct Settings {
     pub boot_deadline_ms: u64,
     pub silence_ms: u64,
     pub backoff_ms: (u64, u64),
+    /// Guests are copies of templates.
+    #[serde(default)]
+    pub templates: bool,
+    /// Guests like [`web`]'s that wait for pods.
+    #[serde(default)]
+    pub vm_pool: u32,
 }
 
 /// A node.
@@ -86,6 +92,8 @@ impl Machine {
             boot_deadline_ms: 20_000,
             silence_ms: 60_000,
             backoff_ms: (50, 200),
+            templates: false,
+            vm_pool: 0,
         };
         if let Some(mib) = mib {
             std::fs::create_dir(&settings.data).expect("a folder");
@@ -196,9 +204,9 @@ impl Machine {
 
     /// The processes of guards.
     pub fn guards(&self) -> Vec<i32> {
-        let pods = self.settings.data.join("pods").display().to_string();
+        let data = self.settings.data.display().to_string();
         processes(|words| {
-            words.iter().any(|word| word.contains("fence-guard")) && words.iter().any(|w| w.contains(&pods))
+            words.iter().any(|word| word.contains("fence-guard")) && words.iter().any(|w| w.contains(&data))
         })
     }
 

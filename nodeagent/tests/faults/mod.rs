@@ -9,9 +9,10 @@ mod cycles;
 mod guests;
 mod machine;
 mod steps;
+mod templates;
 
-use bulkhead_nodeagent::{AccelChoice, AgentConfig, KernelSource};
-use machine::{AGENT, Settings};
+use bulkhead_nodeagent::{AccelChoice, AgentConfig, GuestSize, KernelSource, MemorySharing, VmPoolConfig};
+use machine::{AGENT, Settings, web};
 
 /// The agent's process, when this executable is started as one; otherwise nothing.
 #[test]
@@ -32,6 +33,11 @@ fn agent_process() {
     config.cpu_millis = Some(256_000);
     config.boot_deadline_ms = Some(settings.boot_deadline_ms);
     config.silence_ms = Some(settings.silence_ms);
+    if settings.templates {
+        config.memory_sharing = MemorySharing::Template;
+    }
+    let size = GuestSize::new(&web(0).spec);
+    config.vm_pool = (settings.vm_pool > 0).then_some(VmPoolConfig { guests: settings.vm_pool, size });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.expect("a runtime").block_on(bulkhead_nodeagent::run(config, std::future::pending()));
     ended.expect("it runs until it is killed");
