@@ -6,7 +6,7 @@
 # Names: log.unary.c1|c16|c64|c256.throughput|.p99, log.stream.throughput, failover.next_ack, recover.restart_1m_pods,
 # recover.replay, snapshot.apply_pause_1m_pods, memory.per_pod_1m, reconcile.one_change_100k_pods, reconcile.rollout_1000,
 # sched.*, e2e.bind_100k_pods_5k_nodes, sim.speed, agent.start_100_stub, agent.memory_per_vm, pod_start.bound_to_output,
-# pod_start.from_pool.
+# pod_start.from_pool, pod_start.from_template.
 set -euo pipefail
 
 bulkhead=$(realpath "${1:?usage: scripts/bench.sh <bulkhead> [prefix]}")
@@ -186,6 +186,13 @@ if wants pod_start.; then
     start agent "$bulkhead" agent --name bench --data-dir "$work/agent" --listen "127.0.0.1:$((base + 30))" --server "$servers" \
       --kernel-dir "$BULKHEAD_KERNEL_DIR" --guest "$BULKHEAD_GUEST" --cpu 4 --memory 4Gi --vm-pool 1
     "$bulkhead" bench pod-start --image demo/web:v1 --runs 5 --pool "$work/agent/vm-pool" --bare-cmd "$bare" \
+      --bare-marker "listening on" --results "$results"
+  fi
+  if wants pod_start.from_template; then
+    stop agent
+    start agent "$bulkhead" agent --name bench --data-dir "$work/agent" --listen "127.0.0.1:$((base + 30))" --server "$servers" \
+      --kernel-dir "$BULKHEAD_KERNEL_DIR" --guest "$BULKHEAD_GUEST" --cpu 4 --memory 4Gi --memory-sharing template
+    "$bulkhead" bench pod-start --image demo/web:v1 --runs 5 --templates "$work/agent/vm-templates.json" --bare-cmd "$bare" \
       --bare-marker "listening on" --results "$results"
   fi
 fi

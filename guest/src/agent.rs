@@ -231,6 +231,14 @@ impl Agent {
                     self.channel.send(&GuestMessage::VolumeGrown(grown));
                 }
                 HostMessage::Resize(resize) => self.resize(&resize),
+                HostMessage::Reseed(reseed) => {
+                    let result = crate::reseed::reseed(&reseed, self.pod.is_some());
+                    // Timers that count by the other guest's clock would be wrong; there are none before there is a pod.
+                    self.now = read_clocks();
+                    let mut error = result.err().map_or_else(String::new, |error| format!("{error:#}"));
+                    error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
+                    self.channel.send(&GuestMessage::Reseeded(guest::Reseeded { error }));
+                }
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -281,6 +289,7 @@ impl Agent {
             grows_volumes: true,
             huge_pages: true,
             resizes: true,
+            reseeds: true,
             ..Default::default()
         };
         let mut states = Vec::new();

@@ -27,6 +27,7 @@ mod mounts;
 mod network;
 mod pages;
 mod request;
+mod reseed;
 mod resize;
 mod sandbox;
 mod seccomp;

@@ -50,6 +50,37 @@ pub(crate) fn resize_ext4(root: &std::fs::File, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Longest piece of randomness that is added at once, in bytes.
+const ENTROPY_LENGTH_MAX: usize = bulkhead_guest_protocol::host::ENTROPY_LENGTH_MAX;
+
+/// `struct rand_pool_info` of linux/random.h with its bytes.
+#[repr(C)]
+#[allow(unreachable_pub, reason = "the macro below makes a function that is as public")]
+pub struct RandPoolInfo {
+    entropy_bits: libc::c_int,
+    length: libc::c_int,
+    bytes: [u8; ENTROPY_LENGTH_MAX],
+}
+
+/// Adds randomness to the kernel's and counts all of its bits.
+pub(crate) fn add_entropy(random: &std::fs::File, entropy: &[u8]) -> io::Result<()> {
+    let too_long = || io::Error::from(io::ErrorKind::InvalidInput);
+    let mut info = RandPoolInfo { entropy_bits: 0, length: 0, bytes: [0; ENTROPY_LENGTH_MAX] };
+    info.bytes.get_mut(..entropy.len()).ok_or_else(too_long)?.copy_from_slice(entropy);
+    info.length = libc::c_int::try_from(entropy.len()).map_err(|_| too_long())?;
+    info.entropy_bits = info.length * 8;
+    // SAFETY: RNDADDENTROPY reads the two numbers and then as many bytes as the second one says, which are there; it writes nothing.
+    unsafe { random_add_entropy(random.as_raw_fd(), &raw const info) }?;
+    Ok(())
+}
+
+/// Makes the kernel draw a new key from its randomness at once.
+pub(crate) fn key_randomness_anew(random: &std::fs::File) -> io::Result<()> {
+    // SAFETY: RNDRESEEDCRNG takes no argument.
+    unsafe { random_reseed(random.as_raw_fd()) }?;
+    Ok(())
+}
+
 /// Ends the process without running exit handlers; for the child of [`clone_container`].
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -146,6 +177,8 @@ pub(crate) fn move_tree(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, target: &P
     })?
 }
 
+nix::ioctl_write_ptr_bad!(random_add_entropy, nix::request_code_write!(b'R', 3, 8), RandPoolInfo);
+nix::ioctl_none!(random_reseed, b'R', 7);
 nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
 nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);
 nix::ioctl_write_ptr_bad!(lock_terminal, libc::TIOCSPTLCK, libc::c_int);

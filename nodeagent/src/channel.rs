@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_guest_protocol::host::{
-    AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, ResumeLogs, Stop,
+    AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, Reseed, ResumeLogs, Stop,
 };
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
@@ -115,18 +115,32 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Waits for any word of a guest.
-pub(crate) async fn first_word(stream: UnixStream) -> io::Result<()> {
+/// Waits for the first word of a guest, which says what it can. One that is a copy is made one of its own then, and confirms it.
+pub(crate) async fn first_word(stream: UnixStream, mut seed: Option<Reseed>) -> io::Result<guest::Hello> {
+    let mut greeted = None;
     let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
     let mut buffer = vec![0; READ_LENGTH];
     loop {
         tokio::select! {
-            _ = hello.tick() => talk.hello(),
+            _ = hello.tick(), if greeted.is_none() => talk.hello(),
             ready = stream.ready(talk.interest()) => {
-                talk.exchange(&stream, ready?, &mut buffer)?;
+                if !talk.exchange(&stream, ready?, &mut buffer)? {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 while let Some(frame) = talk.reader.next_frame() {
-                    if frame.is_ok_and(|payload| decode::<GuestMessage>(&payload).is_ok()) {
-                        return Ok(());
+                    match frame.ok().and_then(|payload| decode::<GuestMessage>(&payload).ok()) {
+                        Some(GuestMessage::Hello(hello)) => {
+                            let Some(seed) = seed.take() else { return Ok(greeted.unwrap_or(hello)) };
+                            talk.say(&HostMessage::Reseed(seed));
+                            greeted = Some(hello);
+                        }
+                        Some(GuestMessage::Reseeded(done)) => {
+                            let Some(hello) = greeted.take().filter(|_| done.error.is_empty()) else {
+                                return Err(io::Error::other(done.error));
+                            };
+                            return Ok(hello);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -292,7 +306,8 @@ impl Talk {
             | GuestMessage::StreamData(_)
             | GuestMessage::StreamCredit(_)
             | GuestMessage::StreamClosed(_)) => self.streams.hear(message),
-            GuestMessage::Pong(_) | GuestMessage::Hello(_) => {}
+            // A copy confirms it before it is anybody's.
+            GuestMessage::Pong(_) | GuestMessage::Hello(_) | GuestMessage::Reseeded(_) => {}
         }
     }
 

@@ -40,6 +40,18 @@ pub enum ConfinementChoice {
     Off,
 }
 
+/// What guests have in common of the host's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemorySharing {
+    /// Nothing.
+    #[default]
+    None,
+    /// Pages that are alike, once the host's kernel has found them (KSM); whether it looks is the host's setting.
+    Ksm,
+    /// What a guest of their size had when it had booted: they are copies of it.
+    Template,
+}
+
 /// Where the guests' kernel and its modules come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelSource {
@@ -110,6 +122,8 @@ pub struct AgentConfig {
     pub adopt_cluster: Option<String>,
     /// Guests that are booted before there are pods for them; none when unset.
     pub vm_pool: Option<VmPoolConfig>,
+    /// What guests have in common of the host's memory.
+    pub memory_sharing: MemorySharing,
     /// How much of each container's output is kept.
     pub log_limits: LogLimits,
     /// From the start of a guest's process, or its last output, to its first word, in milliseconds; what fits the accelerator when
@@ -150,6 +164,7 @@ impl AgentConfig {
             backoff_ms: None,
             adopt_cluster: None,
             vm_pool: None,
+            memory_sharing: MemorySharing::None,
             log_limits: LogLimits::default(),
             boot_deadline_ms: None,
             silence_ms: None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::qemu::{Accel, Device, QemuCommand, locked_bytes};
+use bulkhead_nodeagent_core::qemu::{Accel, Device, QemuCommand, Ram, locked_bytes};
 use bulkhead_nodeagent_core::{DeviceNode, Jail, Piece, QemuUser, Rights, SystemPath};
 use bulkhead_types::ObjectId;
 use rustix::process::{Gid, Uid};
@@ -171,6 +171,7 @@ impl Confinement {
             devices: Vec::new(),
             locked_bytes: None,
             tap: None,
+            memory_fd: None,
         }
     }
 
@@ -190,8 +191,13 @@ impl Confinement {
             jail.system.push(SystemPath::Folder(text(&file)));
         }
         jail.files.extend(inmate.images.iter().map(|image| (text(image), Rights::Read)));
-        for file in [&command.kernel.kernel, &command.kernel.initrd] {
-            jail.files.insert(file.clone(), Rights::Read);
+        if !command.incoming {
+            for file in [&command.kernel.kernel, &command.kernel.initrd] {
+                jail.files.insert(file.clone(), Rights::Read);
+            }
+        }
+        if let Ram::Template(memory) = &command.ram {
+            jail.memory_fd = Some(memory.fd);
         }
         for disk in command.blockdevs.iter().filter(|disk| disk.filename.starts_with('/')) {
             let rights = if disk.read_only { Rights::Read } else { Rights::ReadWrite };

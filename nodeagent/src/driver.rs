@@ -219,8 +219,9 @@ impl Driver {
 
     /// A guard whose guest was not adopted may be about to start it. The guest ends with it.
     async fn kill_strange_guards(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
-        let pods = self.host.data.join("pods");
-        for (dir, guard) in process::guards_below(&pods).at("look for guards in", &pods)? {
+        // Those of the pool have their folders elsewhere below it.
+        let data = &self.host.data;
+        for (dir, guard) in process::guards_below(data).at("look for guards in", data)? {
             let is_adopted = |vm: &RecoveredVm| {
                 vm.running && self.host.records.instance_dir(vm.record.pod, vm.record.instance) == dir
             };

@@ -3,21 +3,21 @@
 use std::fs;
 use std::path::Path;
 
-use bulkhead_nodeagent_core::Readiness;
 use bulkhead_nodeagent_core::hardware::{
     HUGE_PAGE_POOLS, cpu_topology, discover, has_devices, huge_pages, missing_for_devices,
 };
+use bulkhead_nodeagent_core::{Readiness, VM_TEMPLATE_BYTES, VM_TEMPLATES_MAX};
 use bulkhead_types::{
     CpuTopology, HugePages, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES,
     LABEL_NETWORKS, NodeFacts, Rare, Resources, StringMap,
 };
 use smol_str::SmolStr;
 
-use crate::AgentConfig;
 use crate::machine::MachineTree;
 use crate::probe::Accelerator;
 use crate::vf_settings;
 use crate::vm::affinity;
+use crate::{AgentConfig, MemorySharing};
 
 /// Memory that stays with the host, as a share of everything and at least, in bytes.
 const HOST_MEMORY_SHARE: u64 = 20;
@@ -55,14 +55,19 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
     // What guests of the pool hold is no pod's until one has it; then another is booted.
     let pooled =
         config.vm_pool.map_or(0, |pool| u64::from(pool.guests).saturating_mul(pool.size.memory_bytes));
+    let templates = match config.memory_sharing {
+        MemorySharing::Template => VM_TEMPLATES_MAX as u64 * VM_TEMPLATE_BYTES,
+        MemorySharing::None | MemorySharing::Ksm => 0,
+    };
+    let set_aside = pooled.saturating_add(templates);
     let allocatable = Resources {
         cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis.saturating_sub(reserved)),
-        memory_bytes: config.memory_bytes.unwrap_or(real_memory).saturating_sub(pooled),
+        memory_bytes: config.memory_bytes.unwrap_or(real_memory).saturating_sub(set_aside),
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
         huge_pages: pages,
         // Whatever an operator says that pods may have: no more than that is there to be pinned.
-        pinned_memory_bytes: real_memory.saturating_sub(pooled),
+        pinned_memory_bytes: real_memory.saturating_sub(set_aside),
     };
     let obstacles = obstacles_to_devices(&tree);
     NodeFacts {

@@ -44,6 +44,8 @@ pub(crate) struct Host {
     /// Guests that were booted in advance.
     pub(crate) pool: VmPoolHandle,
     /// What guests' processes may use.
+    /// Whether the host's kernel may merge pages of guests that are alike.
+    pub(crate) mem_merge: bool,
     pub(crate) cgroups: Cgroups,
     /// The program that becomes a guard, with what it needs to be told for that.
     pub(crate) guard: Vec<OsString>,

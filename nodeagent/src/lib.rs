@@ -37,6 +37,7 @@ mod kernel_watch;
 mod lab;
 mod logs;
 mod machine;
+mod merging;
 mod network;
 mod numa;
 mod nvml;
@@ -57,6 +58,7 @@ mod vf_settings;
 mod vfio;
 mod vm;
 mod vm_pool;
+mod vm_template;
 mod volumes;
 
 use std::sync::Arc;
@@ -74,7 +76,9 @@ use tonic::transport::server::TcpIncoming;
 pub use bulkhead_nodeagent_core::network::PodRange;
 pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
 pub use cgroup::CGROUP_PARENT_DEFAULT;
-pub use config::{AccelChoice, AgentConfig, ConfinementChoice, KernelSource, PODS_MAX_DEFAULT};
+pub use config::{
+    AccelChoice, AgentConfig, ConfinementChoice, KernelSource, MemorySharing, PODS_MAX_DEFAULT,
+};
 pub use confinement::parse_qemu_user;
 pub use error::AgentError;
 use error::At as _;
@@ -151,7 +155,8 @@ pub async fn run_on(
     let data = disk::DataDir::open(&config.data_dir)?;
     let config = AgentConfig { data_dir: data.path.clone(), ..config };
     let boot_id = facts::boot_id();
-    let (pool, asked) = vm_pool::VmPoolHandle::of(config.vm_pool);
+    let templates = config.memory_sharing == MemorySharing::Template;
+    let (pool, asked) = vm_pool::VmPoolHandle::of(config.vm_pool, templates);
     let (host, accelerator) = open_host(parts, &config, &data.path, &boot_id, pool).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -192,8 +197,7 @@ pub async fn run_on(
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
-    let pooling = asked
-        .map(|(pool, asked)| tokio::spawn(vm_pool::run(Arc::clone(&host), pool, asked, stopping.clone())));
+    let pooling = asked.map(|asked| tokio::spawn(vm_pool::run(Arc::clone(&host), asked, stopping.clone())));
     let ended = Arc::clone(&host);
     let service = PodIoServer::new(podio::Service { host, names });
     let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
@@ -250,6 +254,11 @@ async fn open_host(
     // A QEMU that is not there is warned of already.
     let is_there = confinement::resolve(&config.qemu).is_some();
     problem.iter().filter(|_| is_there).for_each(|problem| warn(&mut accelerator, problem));
+    if config.memory_sharing == MemorySharing::Ksm {
+        merging::problem(std::path::Path::new(merging::KSM))
+            .iter()
+            .for_each(|problem| warn(&mut accelerator, problem));
+    }
     let cgroups = control_groups(config, &confinement, &mut accelerator);
     let network = open_network(parts.network, config, &mut accelerator).await?;
     let passthrough = passthrough::Passthrough::open(data, parts.devices, boot_id, &config.take_devices_from)
@@ -265,6 +274,7 @@ async fn open_host(
         qemu: config.qemu.clone(),
         confinement,
         pool,
+        mem_merge: config.memory_sharing == MemorySharing::Ksm,
         cgroups,
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),

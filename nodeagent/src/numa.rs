@@ -50,6 +50,13 @@ impl Numa {
         (Self { topology, binds }, problem)
     }
 
+    /// Whether it matters where memory is: there are several NUMA nodes, and QEMU can bind memory to them.
+    pub(crate) fn is_several(&self) -> bool {
+        let with_memory = |node: &&bulkhead_types::NumaNode| node.memory_bytes > 0;
+        self.binds
+            && self.topology.as_ref().is_some_and(|all| all.numa_nodes.iter().filter(with_memory).count() > 1)
+    }
+
     /// Where a guest's memory comes from.
     pub(crate) fn ram(&self, start: &StartVm) -> Ram {
         let (Some(cpus), Some(topology), true) = (&start.pod.cpus, &self.topology, self.binds) else {

@@ -240,6 +240,8 @@ impl PodIo for Service {
             told_at_ms: phases.told_at_ms,
             phases: phases.times().iter().map(phase).collect(),
             from_pool: phases.from_pool,
+            from_template: phases.from_template,
+            booted_because: phases.booted_because.unwrap_or_default(),
         }))
     }
 

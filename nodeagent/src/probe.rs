@@ -152,6 +152,7 @@ impl Trial<'_> {
             devices: Vec::new(),
             dir: &dir,
             ram: Ram::Board,
+            mem_merge: false,
             sandbox: self.sandbox,
             grows: false,
         });
@@ -176,13 +177,13 @@ impl Trial<'_> {
         let Ok(killer) = process.killer() else { return Some("the trial's process is gone".to_owned()) };
         let word = async {
             let stream = socket::connect_when_there(&dir.join(GUEST_SOCKET)).await;
-            channel::first_word(stream).await
+            channel::first_word(stream, None).await
         };
         let ended = process.wait();
         tokio::pin!(ended);
         let fails = tokio::select! {
             word = tokio::time::timeout(PROBE_DEADLINE, word) => match word {
-                Ok(Ok(())) => None,
+                Ok(Ok(_)) => None,
                 Ok(Err(error)) => Some(format!("the guest channel failed: {error}")),
                 Err(_) => Some(format!("a guest said nothing for {} s", PROBE_DEADLINE.as_secs())),
             },

@@ -112,12 +112,13 @@ impl Qmp {
         self.execute_with(command, arguments, None).await
     }
 
-    /// Gives QEMU an open file. The answer is the path by which it opens it: QEMU looks for one of the same access mode.
+    /// Gives QEMU an open file. The answer is the path by which it opens it: QEMU looks for one of the same access mode. What is said
+    /// of it QEMU only repeats (`query-fdsets`).
     ///
     /// # Errors
     /// As [`Self::execute`].
-    pub(crate) async fn add_file(&mut self, file: &File) -> Result<String, QmpError> {
-        let set = self.execute_with("add-fd", json!({}), Some(file)).await?;
+    pub(crate) async fn add_file(&mut self, file: &File, opaque: &str) -> Result<String, QmpError> {
+        let set = self.execute_with("add-fd", json!({ "opaque": opaque }), Some(file)).await?;
         let number = set.get("fdset-id").and_then(Value::as_u64);
         let number = number.ok_or_else(|| QmpError::Malformed(set.to_string()))?;
         Ok(format!("/dev/fdset/{number}"))

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulkhead_guest_protocol::guest::Hello;
-use bulkhead_nodeagent_core::{PhaseTime, StartPhase, StartPhases};
+use bulkhead_nodeagent_core::{PhaseTime, StartPhase, StartPhases, text};
 use bulkhead_types::ObjectId;
 use opentelemetry::Context;
 use tracing::Span;
@@ -52,11 +52,28 @@ impl Starts {
         self.lock().remove(&pod);
     }
 
-    /// The guest was booted before: it has its disks now, and its first word is waited for.
-    pub(crate) fn taken_from_pool(&self, pod: ObjectId) {
+    /// The guest was booted before, or is a copy of one that was: it has its disks now, and its first word is waited for.
+    pub(crate) fn booted_before(&self, pod: ObjectId, copied: bool) {
         self.change(pod, |phases, now_ms| {
-            phases.from_pool = true;
+            (phases.from_pool, phases.from_template) = (!copied, copied);
             phases.end(StartPhase::Disks, Some(StartPhase::Qemu), now_ms).into_iter().collect()
+        });
+    }
+
+    /// The guest is booted for the pod although there is a pool, or templates.
+    pub(crate) fn booted_because(&self, pod: ObjectId, why: &str) {
+        let why = text::message(why);
+        self.change(pod, |phases, _| {
+            phases.booted_because = Some(why);
+            Vec::new()
+        });
+    }
+
+    /// A step was over before anybody knew that it is one; it began then, by the clock since boot.
+    pub(crate) fn was(&self, pod: ObjectId, phase: StartPhase, begun_ms: u64) {
+        self.change(pod, |phases, now_ms| {
+            phases.begin(phase, begun_ms);
+            phases.end(phase, None, now_ms).into_iter().collect()
         });
     }
 
@@ -159,6 +176,7 @@ fn span_name(phase: StartPhase) -> &'static str {
         StartPhase::Image => "pod.start.image",
         StartPhase::Room => "pod.start.room",
         StartPhase::Devices => "pod.start.devices",
+        StartPhase::Restore => "pod.start.restore",
         StartPhase::Disks => "pod.start.disks",
         StartPhase::Qemu => "pod.start.qemu",
         StartPhase::Firmware => "pod.start.firmware",

@@ -1,13 +1,14 @@
-//! Guests that are booted before there are pods for them.
+//! Guests that are booted before there are pods for them, and copies of such.
 //!
 //! ```text
 //!  <data>/vm-pool/<number>/        a guest's folder, as those of pods; a pod that has it has a link to it: pods/<pod>/<instance>
 //! ```
 //!
-//! What to boot and when is decided by [`VmPool`] in the core; this boots it, holds it, and gives it away. A guest of the pool is shut in as
-//! those of pods are, as a user of its own, and knows nothing of any pod. It gets its disks by descriptor (`nodeagent/src/pod/pooled.rs`), so
-//! no path has to come into its jail. Guests that wait end with their agent: those that one left which crashed are killed by the
-//! next, as all guests are that nobody knows.
+//! What to boot and when is decided by [`VmPool`] and [`VmTemplates`] in the core; this boots it, holds it, and gives it away. A guest of
+//! the pool is shut in as those of pods are, as a user of its own, and knows nothing of any pod. It gets its disks by descriptor
+//! (`nodeagent/src/pod/pooled.rs`), so no path has to come into its jail. It has a guard that knows no lease until a pod has it that must be
+//! unique. Guests that wait end with their agent: those that one left which crashed are killed by the next, as all guests are that
+//! nobody knows. A copy of a template is made when a pod asks for it, and by the pool where it has a template of its size.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,29 +18,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::qemu::{Accel, Ram};
-use bulkhead_nodeagent_core::{GuestSize, HostLimits, VM_POOL_DISKS_MAX, VmPool};
+use bulkhead_nodeagent_core::{
+    GuestSize, HostLimits, NO_LEASE_MS, TemplateAnswer, VM_POOL_DISKS_MAX, VmPool, VmTemplates,
+};
 use bulkhead_types::ObjectId;
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::boot::BootAssets;
 use crate::channel::first_word;
 use crate::confinement::{Inmate, resolve};
 use crate::error::chain;
+use crate::guard::Orders;
 use crate::host::Host;
 use crate::qmp::Qmp;
 use crate::vm::command::{GUEST_SOCKET, Machinery, QMP_SOCKET, build};
-use crate::vm::process::{Launch, Process};
+use crate::vm::guarded;
+use crate::vm::process::{Launch, Process, QEMU_LOG};
 use crate::vm::socket::connect_when_there;
+use crate::vm_template::{Blank, MadeOf, Template, seed};
 use crate::{clock, disk};
 
 /// The folder of all of them, below the data directory.
 const FOLDER: &str = "vm-pool";
+/// Which templates there are, in the data directory.
+const TEMPLATES: &str = "vm-templates.json";
 /// In the folder of one that waits for a pod, for people to see.
 const READY: &str = "ready";
 /// How long one may take from its process' start to its first word.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
+/// The same for a copy: its pod waits, and could boot meanwhile.
+const COPY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pods that wait for an answer.
 const ASKED_MAX: usize = 64;
 
@@ -61,6 +73,10 @@ pub(crate) struct PooledVm {
     process: Option<Process>,
     /// Its control socket; taken by who furnishes it.
     pub(crate) qmp: Option<Qmp>,
+    /// It has a guard, which knows no lease yet.
+    pub(crate) guarded: bool,
+    /// It is a copy of a template that was made for who asked.
+    pub(crate) copied: bool,
 }
 
 impl PooledVm {
@@ -98,31 +114,48 @@ impl PooledVm {
 /// Asks for guests.
 #[derive(Debug, Default)]
 pub(crate) struct VmPoolHandle {
-    size: Option<GuestSize>,
-    asked: Option<mpsc::Sender<oneshot::Sender<PooledVm>>>,
+    asked: Option<mpsc::Sender<Wanted>>,
 }
 
-/// What [`run`] listens to.
-pub(crate) type Asked = mpsc::Receiver<oneshot::Sender<PooledVm>>;
+/// A pod's wish, and where the answer goes.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    size: GuestSize,
+    /// Its pod must be unique.
+    guarded: bool,
+    answer: oneshot::Sender<Result<PooledVm, String>>,
+}
+
+/// What [`run`] needs.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pool: Option<VmPoolConfig>,
+    templates: bool,
+    wanted: mpsc::Receiver<Wanted>,
+}
 
 impl VmPoolHandle {
-    /// A handle for a pool, and what [`run`] needs to keep it; without one, a handle for none.
-    pub(crate) fn of(config: Option<VmPoolConfig>) -> (Self, Option<(VmPoolConfig, Asked)>) {
-        let Some(pool) = config else { return (Self::default(), None) };
-        let (asked, receiver) = mpsc::channel(ASKED_MAX);
-        (Self { size: Some(pool.size), asked: Some(asked) }, Some((pool, receiver)))
+    /// A handle for a pool, templates, or both, and what [`run`] needs to keep them; with neither, a handle for none.
+    pub(crate) fn of(pool: Option<VmPoolConfig>, templates: bool) -> (Self, Option<Asked>) {
+        if pool.is_none() && !templates {
+            return (Self::default(), None);
+        }
+        let (asked, wanted) = mpsc::channel(ASKED_MAX);
+        (Self { asked: Some(asked) }, Some(Asked { pool, templates, wanted }))
     }
 
-    /// How large its guests are, if there is a pool.
-    pub(crate) fn size(&self) -> Option<GuestSize> {
-        self.size
+    /// Whether there is a pool, or are templates.
+    pub(crate) fn is_there(&self) -> bool {
+        self.asked.is_some()
     }
 
-    /// A guest that has booted, if there is one now.
-    pub(crate) async fn take(&self) -> Option<PooledVm> {
+    /// A guest that has booted, or why there is none.
+    pub(crate) async fn take(&self, size: GuestSize, guarded: bool) -> Result<PooledVm, String> {
+        let ended = || "the pool of guests has ended".to_owned();
         let (answer, given) = oneshot::channel();
-        self.asked.as_ref()?.send(answer).await.ok()?;
-        given.await.ok()
+        let asked = self.asked.as_ref().ok_or_else(ended)?;
+        asked.send(Wanted { size, guarded, answer }).await.map_err(|_| ended())?;
+        given.await.map_err(|_| ended())?
     }
 }
 
@@ -137,21 +170,67 @@ pub(crate) fn group_of(data: &Path, dir: &Path) -> Option<String> {
     Some(group(number))
 }
 
-/// Keeps the pool until `stop`; then its guests that wait end. Must begin after all guests of pods were found.
-pub(crate) async fn run(host: Arc<Host>, config: VmPoolConfig, mut asked: Asked, stop: CancellationToken) {
+/// What was begun, and how it ended.
+enum Done {
+    /// A guest for the pool.
+    Booted { number: u64, result: Result<PooledVm, Failure> },
+    /// A copy for a pod.
+    Copied { number: u64, size: GuestSize, wanted: Wanted, result: Result<PooledVm, Failure> },
+    /// A template.
+    Made { number: u64, size: GuestSize, result: Result<Template, String> },
+}
+
+/// Why a guest does not run.
+enum Failure {
+    /// The template is not of what guests are made of now.
+    Outdated,
+    /// No copy of the template runs.
+    Copy(String),
+    /// It did not boot.
+    Boot(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Outdated => f.write_str("the template of its size was of another kernel, guest or QEMU"),
+            Self::Copy(why) => write!(f, "the copy of a template did not run: {why}"),
+            Self::Boot(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The pool and templates of a node while they are kept.
+struct Keeper {
+    host: Arc<Host>,
+    stop: CancellationToken,
+    pool: VmPool,
+    waiting: BTreeMap<u64, PooledVm>,
+    /// Unset: nobody asked for templates.
+    templates: Option<VmTemplates>,
+    made: BTreeMap<GuestSize, Arc<Template>>,
+    work: JoinSet<Done>,
+}
+
+/// Keeps the pool and templates until `stop`; then guests that wait end. Must begin after all guests of pods were found.
+pub(crate) async fn run(host: Arc<Host>, asked: Asked, stop: CancellationToken) {
     let first = match clear(&host) {
         Ok(first) => first,
         Err(error) => return tracing::error!(%error, "there is no pool of guests: its folder cannot be used"),
     };
-    let mut pool = VmPool::new(config.size, config.guests, first);
-    let mut waiting: BTreeMap<u64, PooledVm> = BTreeMap::new();
-    let mut boots = JoinSet::new();
+    let Asked { pool, templates, mut wanted } = asked;
+    let pool = pool.unwrap_or(VmPoolConfig { guests: 0, size: GuestSize { cpus: 0, memory_bytes: 0 } });
+    let mut keeper = Keeper {
+        host,
+        stop: stop.clone(),
+        pool: VmPool::new(pool.size, pool.guests, first),
+        waiting: BTreeMap::new(),
+        templates: templates.then(VmTemplates::default),
+        made: BTreeMap::new(),
+        work: JoinSet::new(),
+    };
     loop {
-        while let Some(number) = pool.want(clock::boot_ms()) {
-            let (host, stop, size) = (Arc::clone(&host), stop.clone(), pool.size());
-            boots.spawn(async move { (number, boot(&host, number, size, &stop).await) });
-        }
-        let retry = pool.deadline_ms().map(|at| Duration::from_millis(at.saturating_sub(clock::boot_ms())));
+        let retry = keeper.fill().map(|at| Duration::from_millis(at.saturating_sub(clock::boot_ms())));
         let retry = async {
             match retry {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -160,45 +239,189 @@ pub(crate) async fn run(host: Arc<Host>, config: VmPoolConfig, mut asked: Asked,
         };
         tokio::select! {
             () = stop.cancelled() => break,
-            answer = asked.recv() => match answer {
-                Some(answer) => {
-                    let vm = pool.take().and_then(|number| waiting.remove(&number));
-                    // Without one the answer is dropped, which is an answer.
-                    if let Some(vm) = vm {
-                        let _ = disk::remove_file(&vm.dir.join(READY));
-                        drop(answer.send(vm));
-                    }
-                }
+            one = wanted.recv() => match one {
+                Some(one) => keeper.give(one),
                 None => break,
             },
-            Some(booted) = boots.join_next() => match booted {
-                Ok((number, Ok(vm))) => {
-                    tracing::info!(guest = number, "a guest of the pool waits for a pod");
-                    pool.booted(number);
-                    // Nothing depends on it.
-                    let _ = fs::File::create_new(vm.dir.join(READY));
-                    waiting.insert(number, vm);
-                }
-                Ok((number, Err(reason))) => {
-                    tracing::warn!(guest = number, reason, "a guest of the pool did not boot");
-                    pool.failed(number, clock::boot_ms());
-                    discard(&host, number);
-                }
+            Some(done) = keeper.work.join_next() => match done {
+                Ok(done) => keeper.finish(done).await,
                 Err(error) => return tracing::error!(%error, "the pool of guests has ended"),
             },
             () = retry => {}
         }
     }
-    while let Some(booted) = boots.join_next().await {
-        match booted {
-            Ok((number, Ok(vm))) => _ = waiting.insert(number, vm),
-            Ok((number, Err(_))) => discard(&host, number),
-            Err(_) => {}
+    keeper.end().await;
+}
+
+impl Keeper {
+    /// Boots what is missing: copies of a template, where there are any. When to look again although nothing happened.
+    fn fill(&mut self) -> Option<u64> {
+        let size = self.pool.size();
+        while self.pool.deadline_ms().is_some_and(|at_ms| at_ms <= clock::boot_ms()) {
+            let template = self.template(size).ok();
+            // It costs what a boot does, and those that follow next to nothing.
+            if self.templates.as_ref().is_some_and(|templates| templates.is_making(size)) {
+                return None;
+            }
+            let Some(number) = self.pool.want(clock::boot_ms()) else { break };
+            let (host, stop) = (Arc::clone(&self.host), self.stop.clone());
+            self.work.spawn(async move {
+                let result = match template {
+                    Some(template) => copy(&host, number, (&template, size), true, &stop).await,
+                    None => boot(&host, number, size, &stop).await.map_err(Failure::Boot),
+                };
+                Done::Booted { number, result }
+            });
+        }
+        self.pool.deadline_ms()
+    }
+
+    /// The template of a size, or why there is none; then one may be begun.
+    fn template(&mut self, size: GuestSize) -> Result<Arc<Template>, &'static str> {
+        let templates = self.templates.as_mut().ok_or("no guest of the pool has booted")?;
+        match templates.ask(size, clock::boot_ms()) {
+            TemplateAnswer::Copy => self.made.get(&size).cloned().ok_or("there is no template of its size"),
+            TemplateAnswer::None(why) => Err(why),
+            TemplateAnswer::Make { instead_of } => {
+                if let Some(other) = instead_of {
+                    self.made.remove(&other);
+                }
+                let (host, stop, number) = (Arc::clone(&self.host), self.stop.clone(), self.pool.number());
+                self.work.spawn(async move {
+                    Done::Made { number, size, result: make(&host, number, size, &stop).await }
+                });
+                Err("there was no template of its size: one is made now")
+            }
         }
     }
-    for (number, vm) in waiting {
-        vm.end().await;
-        discard(&host, number);
+
+    /// Gives a pod a guest, begins a copy for it, or says why there is neither.
+    fn give(&mut self, wanted: Wanted) {
+        let size = wanted.size;
+        if size == self.pool.size()
+            && let Some(vm) = self.pool.take().and_then(|number| self.waiting.remove(&number))
+        {
+            let _ = disk::remove_file(&vm.dir.join(READY));
+            return self.hand_over(wanted, Ok(vm));
+        }
+        let why = match self.template(size) {
+            Ok(template) => {
+                let (host, stop, number) = (Arc::clone(&self.host), self.stop.clone(), self.pool.number());
+                self.work.spawn(async move {
+                    let result = copy(&host, number, (&template, size), wanted.guarded, &stop).await;
+                    Done::Copied { number, size, wanted, result }
+                });
+                return;
+            }
+            Err(_) if self.templates.is_none() && size != self.pool.size() => {
+                "its guest is of another size than those of the pool"
+            }
+            Err(why) => why,
+        };
+        self.hand_over(wanted, Err(why.to_owned()));
+    }
+
+    /// Answers a pod. One that does not wait any more leaves a guest that nobody knows.
+    fn hand_over(&self, wanted: Wanted, answer: Result<PooledVm, String>) {
+        if let Err(Ok(vm)) = wanted.answer.send(answer) {
+            let number = vm.number;
+            drop(vm);
+            discard(&self.host, number);
+        }
+    }
+
+    async fn finish(&mut self, done: Done) {
+        match done {
+            Done::Booted { number, result: Ok(vm) } => {
+                tracing::info!(guest = number, "a guest of the pool waits for a pod");
+                self.pool.booted(number);
+                // Nothing depends on it.
+                let _ = fs::File::create_new(vm.dir.join(READY));
+                self.waiting.insert(number, vm);
+            }
+            Done::Booted { number, result: Err(failure) } => {
+                tracing::warn!(guest = number, reason = %failure, "a guest of the pool did not boot");
+                self.pool.failed(number, clock::boot_ms());
+                self.lose(self.pool.size(), &failure);
+                discard(&self.host, number);
+            }
+            Done::Copied { size, wanted, result: Ok(vm), .. } => {
+                self.templates.iter_mut().for_each(|templates| templates.copied(size));
+                self.hand_over(wanted, Ok(vm));
+            }
+            Done::Copied { number, size, wanted, result: Err(failure) } => {
+                tracing::warn!(guest = number, reason = %failure, "a pod's guest is no copy of a template");
+                self.lose(size, &failure);
+                discard(&self.host, number);
+                self.hand_over(wanted, Err(failure.to_string()));
+            }
+            Done::Made { number, size, result } => {
+                discard(&self.host, number);
+                let Some(templates) = &mut self.templates else { return };
+                match result {
+                    Ok(template) => {
+                        let held_mib = template.held_bytes() >> 20;
+                        tracing::info!(
+                            ?size,
+                            held_mib,
+                            "guests of this size are copies of a template from now on"
+                        );
+                        templates.made(size);
+                        self.made.insert(size, Arc::new(template));
+                        self.tell_of_templates();
+                    }
+                    Err(reason) => {
+                        tracing::warn!(?size, reason, "there is no template for guests of this size");
+                        templates.failed(size, clock::boot_ms());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A template of which no copy ran is none.
+    fn lose(&mut self, size: GuestSize, failure: &Failure) {
+        let Some(templates) = &mut self.templates else { return };
+        match failure {
+            Failure::Boot(_) => return,
+            Failure::Outdated => templates.outdated(size),
+            Failure::Copy(_) => templates.failed(size, clock::boot_ms()),
+        }
+        self.made.remove(&size);
+        self.tell_of_templates();
+    }
+
+    /// Writes down which there are, for people to see.
+    fn tell_of_templates(&self) {
+        let one = |(size, template): (&GuestSize, &Arc<Template>)| {
+            let held_bytes = template.held_bytes();
+            json!({ "cpus": size.cpus, "memory_bytes": size.memory_bytes, "held_bytes": held_bytes })
+        };
+        let all: Vec<_> = self.made.iter().map(one).collect();
+        // Nothing depends on it.
+        let _ = fs::write(self.host.data.join(TEMPLATES), json!(all).to_string());
+    }
+
+    async fn end(mut self) {
+        while let Some(done) = self.work.join_next().await {
+            let (number, vm) = match done {
+                Ok(Done::Booted { number, result } | Done::Copied { number, result, .. }) => {
+                    (number, result.ok())
+                }
+                Ok(Done::Made { number, .. }) => (number, None),
+                Err(_) => continue,
+            };
+            match vm {
+                Some(vm) => _ = self.waiting.insert(number, vm),
+                None => discard(&self.host, number),
+            }
+        }
+        // They end with the agent.
+        let _ = disk::remove_file(&self.host.data.join(TEMPLATES));
+        for (number, vm) in std::mem::take(&mut self.waiting) {
+            vm.end().await;
+            discard(&self.host, number);
+        }
     }
 }
 
@@ -206,6 +429,7 @@ pub(crate) async fn run(host: Arc<Host>, config: VmPoolConfig, mut asked: Asked,
 fn clear(host: &Host) -> io::Result<u64> {
     let base = host.data.join(FOLDER);
     fs::create_dir_all(&base)?;
+    disk::remove_file(&host.data.join(TEMPLATES))?;
     let kept: Vec<PathBuf> = host.records.links()?;
     let mut first = 0;
     for entry in fs::read_dir(&base)? {
@@ -228,33 +452,39 @@ fn discard(host: &Host, number: u64) {
     }
 }
 
-/// Boots a guest up to its first word.
-async fn boot(
-    host: &Host,
-    number: u64,
+/// How a guest begins.
+struct Beginning {
     size: GuestSize,
-    stop: &CancellationToken,
-) -> Result<PooledVm, String> {
+    ram: Ram,
+    /// In a state that it is given.
+    incoming: bool,
+    guarded: bool,
+}
+
+/// Starts the process of a guest that is nobody's.
+async fn start(host: &Host, number: u64, boot: &BootAssets, how: Beginning) -> Result<PooledVm, String> {
     if let Some(missing) = host.confinement.refusal() {
         return Err(missing);
     }
-    let assets = host.boot.assets().await.map_err(|error| chain(&error))?;
+    let Beginning { size, ram, incoming, guarded } = how;
     let dir = host.data.join(FOLDER).join(number.to_string());
     let mut command = build(&Machinery {
         name: format!("vm-pool/{number}"),
         uuid: Uuid::new_v4(),
         accel: host.accel,
         size,
-        boot: &assets,
+        boot,
         disks: Vec::new(),
         devices: Vec::new(),
         dir: &dir,
-        ram: Ram::Board,
+        ram,
+        mem_merge: host.mem_merge,
         sandbox: host.sandbox,
         grows: true,
     });
+    command.incoming = incoming;
     command.add_spare_ports(VM_POOL_DISKS_MAX + 1);
-    let started = || -> io::Result<Process> {
+    let prepare = || -> io::Result<Launch> {
         fs::create_dir(&dir)?;
         let limits = HostLimits::of_size(size, host.accel != Accel::Kvm);
         let groups = host.cgroups.create(&group(number), limits)?;
@@ -265,39 +495,135 @@ async fn boot(
             Inmate { pod, dir: &dir, program: &program, command: &command, images: Vec::new(), groups };
         let jail = host.confinement.jail(&inmate)?;
         host.confinement.hand_over(&jail, &[])?;
-        Process::start(&Launch { program, args: command.to_args(), jail }, &dir)
+        Ok(Launch { program, args: command.to_args(), jail })
     };
-    let process = started().map_err(|error| chain(&error))?;
-    let mut vm = PooledVm { number, dir: dir.clone(), process: Some(process), qmp: None };
-    let up = async {
-        let qmp = Qmp::negotiate(connect_when_there(&dir.join(QMP_SOCKET)).await).await;
-        let qmp = qmp.map_err(|error| chain(&error))?;
-        let word = first_word(connect_when_there(&dir.join(GUEST_SOCKET)).await).await;
-        word.map_err(|error| chain(&error)).map(|()| qmp)
+    let launch = prepare().map_err(|error| chain(&error))?;
+    let process = if guarded {
+        let Launch { program, args, jail } = launch;
+        let orders = Orders { until_ms: NO_LEASE_MS, program, args, jail: Some(jail) };
+        guarded::start(&host.guard, &orders, &dir).await.map_err(|refusal| refusal.to_string())?
+    } else {
+        Process::start(&launch, &dir).map_err(|error| chain(&error))?
     };
+    Ok(PooledVm { number, dir, process: Some(process), qmp: None, guarded, copied: false })
+}
+
+/// Has a guest do something after its start, unless it ends before, or the agent does; then it ends.
+async fn bring_up<T>(
+    vm: PooledVm,
+    limit: Duration,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<(PooledVm, T), String> {
     let ended = async {
         if let Some(process) = &vm.process {
-            // One that cannot be watched is waited for as long as a boot may take.
+            // One that cannot be watched is waited for as long as it may take.
             if process.ended().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     };
     let up = tokio::select! {
-        up = tokio::time::timeout(BOOT_TIMEOUT, up) => {
-            up.unwrap_or_else(|_| Err(format!("it said nothing for {BOOT_TIMEOUT:?}")))
+        up = tokio::time::timeout(limit, work) => {
+            up.unwrap_or_else(|_| Err(format!("it said nothing for {limit:?}")))
         }
-        () = ended => Err("its process ended".to_owned()),
+        () = ended => Err(format!("its process ended{}", last_words(&vm.dir))),
         () = stop.cancelled() => Err("the agent ends".to_owned()),
     };
     match up {
-        Ok(qmp) => {
-            vm.qmp = Some(qmp);
-            Ok(vm)
-        }
+        Ok(result) => Ok((vm, result)),
         Err(reason) => {
             vm.end().await;
             Err(reason)
         }
     }
+}
+
+/// What QEMU said last, for people.
+fn last_words(dir: &Path) -> String {
+    let said = fs::read_to_string(dir.join(QEMU_LOG)).unwrap_or_default();
+    said.lines()
+        .last()
+        .map_or_else(String::new, |line| format!(": {}", bulkhead_nodeagent_core::text::message(line)))
+}
+
+async fn control(dir: &Path) -> Result<Qmp, String> {
+    let qmp = Qmp::negotiate(connect_when_there(&dir.join(QMP_SOCKET)).await).await;
+    qmp.map_err(|error| chain(&error))
+}
+
+/// Boots a guest up to its first word.
+async fn boot(
+    host: &Host,
+    number: u64,
+    size: GuestSize,
+    stop: &CancellationToken,
+) -> Result<PooledVm, String> {
+    let assets = host.boot.assets().await.map_err(|error| chain(&error))?;
+    let how = Beginning { size, ram: Ram::Board, incoming: false, guarded: true };
+    let vm = start(host, number, &assets, how).await?;
+    let dir = vm.dir.clone();
+    let up = async {
+        let qmp = control(&dir).await?;
+        let word = first_word(connect_when_there(&dir.join(GUEST_SOCKET)).await, None).await;
+        word.map_err(|error| chain(&error)).map(|_| qmp)
+    };
+    let (mut vm, qmp) = bring_up(vm, BOOT_TIMEOUT, stop, up).await?;
+    vm.qmp = Some(qmp);
+    Ok(vm)
+}
+
+/// Boots a guest, takes down what it is then, and ends it.
+async fn make(
+    host: &Host,
+    number: u64,
+    size: GuestSize,
+    stop: &CancellationToken,
+) -> Result<Template, String> {
+    let assets = host.boot.assets().await.map_err(|error| chain(&error))?;
+    let made_of = MadeOf::now(host, &assets, size).map_err(|error| chain(&error))?;
+    let blank = Blank::new(made_of).map_err(|error| chain(&error))?;
+    let how = Beginning { size, ram: blank.ram(), incoming: false, guarded: false };
+    let vm = start(host, number, &assets, how).await?;
+    let dir = vm.dir.clone();
+    let up = async {
+        let mut qmp = control(&dir).await?;
+        let word = first_word(connect_when_there(&dir.join(GUEST_SOCKET)).await, None).await;
+        if !word.map_err(|error| chain(&error))?.reseeds {
+            return Err("this guest program cannot become one of its own: --guest is of an earlier version"
+                .to_owned());
+        }
+        blank.take_down(&mut qmp).await.map_err(|error| chain(&error))
+    };
+    let (vm, ()) = bring_up(vm, BOOT_TIMEOUT, stop, up).await?;
+    vm.end().await;
+    blank.seal().map_err(|error| chain(&error))
+}
+
+/// A copy of a template, made a guest of its own.
+async fn copy(
+    host: &Host,
+    number: u64,
+    (template, size): (&Template, GuestSize),
+    guarded: bool,
+    stop: &CancellationToken,
+) -> Result<PooledVm, Failure> {
+    let assets = host.boot.assets().await.map_err(|error| Failure::Boot(chain(&error)))?;
+    let now = MadeOf::now(host, &assets, size).map_err(|error| Failure::Boot(chain(&error)))?;
+    if !template.is_of(&now) {
+        return Err(Failure::Outdated);
+    }
+    let how = Beginning { size, ram: template.ram(), incoming: true, guarded };
+    let vm = start(host, number, &assets, how).await.map_err(Failure::Copy)?;
+    let dir = vm.dir.clone();
+    let up = async {
+        let mut qmp = control(&dir).await?;
+        template.restore(&mut qmp).await.map_err(|error| chain(&error))?;
+        let stream = connect_when_there(&dir.join(GUEST_SOCKET)).await;
+        first_word(stream, Some(seed()?)).await.map_err(|error| chain(&error))?;
+        Ok(qmp)
+    };
+    let (mut vm, qmp) = bring_up(vm, COPY_TIMEOUT, stop, up).await.map_err(Failure::Copy)?;
+    (vm.qmp, vm.copied) = (Some(qmp), true);
+    Ok(vm)
 }

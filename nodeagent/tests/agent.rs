@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bulkhead_nodeagent::image::{ImageStore, ImageStoreOptions};
 use bulkhead_nodeagent::{
-    AccelChoice, AgentConfig, AgentError, GuestSize, KernelSource, NetworkChoice, VmPoolConfig,
+    AccelChoice, AgentConfig, AgentError, GuestSize, KernelSource, MemorySharing, NetworkChoice, VmPoolConfig,
 };
 use bulkhead_proto::v1;
 use bulkhead_proto::v1::pod_io_client::PodIoClient;
@@ -657,6 +657,8 @@ async fn a_pod_has_huge_pages_of_the_host_in_its_guest() {
     server.intend(vec![]);
     node.stop().await;
     assert_eq!((node.guests(), pages::free()), (Vec::new(), before), "the pages are given back");
+}
+
 /// Prints what the container may use, and what its guest has, whenever that changes.
 const SIZES: &str = "trap 'exit 0' TERM; last=; while :; do \
     now=\"$(/bin/busybox cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max | /bin/busybox tr '\\n' ' ')\
@@ -749,4 +751,78 @@ async fn a_running_pod_gets_more_and_less_cpu_and_memory_without_a_restart() {
     server.intend(vec![deleting(plain, 5_000)]);
     server.report(12, "its end", |report| report.gone).await;
     node.stop().await;
+}
+
+/// What a process has of memory, in KiB, by the names of `smaps_rollup` (proc(5)).
+fn memory_kib(pid: i32) -> std::collections::BTreeMap<String, u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+    let line = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_owned(), value.trim().strip_suffix(" kB")?.trim().parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
+    let Some((kernel_dir, guest)) = guest_parts() else { return };
+    let server = FakeServer::start().await;
+    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
+    // What one tells of itself that must be nobody else's, and what it has.
+    let script = "trap 'exit 0' TERM; echo random $(cat /proc/sys/kernel/random/uuid); echo time $(date +%s); \
+                  echo host $HOSTNAME; echo kept > /data/kept; cat /data/kept; while true; do sleep 1; done";
+    let (one, other) = (pod(7, script, RestartPolicy::Always), pod(8, script, RestartPolicy::Always));
+    let ((mut one, orders), (mut other, _)) = (with_volume(one), with_volume(other));
+    (one.unique, other.unique) = (true, true);
+    other.claims[0].uid = uuid::Uuid::from_u128(80);
+    mount(&mut one);
+    mount(&mut other);
+    node.config.memory_sharing = MemorySharing::Template;
+    // The pool's is a copy, too, and the first one: no other guest is booted in this test.
+    node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&one.spec) });
+    server.intend(vec![]);
+    node.start();
+    node.pooled(1).await;
+    let pods = vec![one, other];
+    server.intend(pods.clone());
+    let mut told = Vec::new();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs();
+    for id in [7, 8] {
+        server.report(id, "a ready pod", |report| report.status.ready).await;
+        let text = logs(&server.facts().address, id, Some("kept")).await.expect("logs");
+        let word = |name: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_else(|| panic!("{name}: {text}"));
+            line.trim().to_owned()
+        };
+        assert_eq!((word("host"), word("kept")), (format!("pod-{id}"), String::new()));
+        let time: u64 = word("time").parse().expect("seconds");
+        assert!(time.abs_diff(now()) < 120, "its clock is the host's: {time}");
+        let steps = start_phases(&server.facts().address, id).await;
+        assert!(steps.from_template || steps.from_pool, "{steps:?}");
+        eprintln!("a copy: {steps:?}");
+        told.push(word("random"));
+    }
+    assert_ne!(told[0], told[1], "no two draw the same randomness");
+    for pid in node.guests() {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
+        let memory = maps.lines().find(|line| line.contains("bulkhead-memory")).expect("mapped");
+        assert!(memory.contains(" rw-p "), "what it writes is its own: {memory}");
+        eprintln!("guest {pid}: {:?}", memory_kib(pid));
+    }
+    // Its volume is a descriptor to QEMU, and grows nevertheless.
+    server.intend_with(pods, orders[..1].to_vec());
+    server.done(VolumeTask::Expand).await;
+    node.stop().await;
+}
+
+fn mount(pod: &mut PodIntent) {
+    let mut spec = PodSpec::clone(&pod.spec);
+    let mut options = spec.containers[0].options.get().cloned().unwrap_or_default();
+    let (name, mount_path) = ("data".into(), "/data".into());
+    options.volume_mounts = vec![VolumeMount { name, mount_path, sub_path: None, read_only: false }];
+    spec.containers[0].options = Rare::some(options);
+    pod.spec = Shared::new(spec);
 }

@@ -46,7 +46,7 @@ impl Guarded {
             .spawn()
             .expect("the guard starts");
         let orders = serde_json::json!({
-            "until_ms": boot_ms() + lease_ms, "program": program, "args": ["-c", script], "jail": jail,
+            "until_ms": boot_ms().saturating_add(lease_ms), "program": program, "args": ["-c", script], "jail": jail,
         });
         let mut stdin = guard.stdin.take().expect("piped");
         stdin.write_all(orders.to_string().as_bytes()).expect("it reads");
@@ -123,6 +123,16 @@ fn a_renewal_is_taken_from_anybody_who_knows_the_folder() {
     kill_process(guard, Signal::TERM).expect("it lives");
     await_end(&guest, "the guest outlives its guard");
     assert_eq!(guarded.end().signal(), Some(15));
+}
+
+#[test]
+fn a_guest_of_nobody_lives_until_it_is_a_pods_and_by_its_lease_from_then_on() {
+    let mut guarded = Guarded::shell(u64::MAX, FOREVER);
+    let guest = guarded.guest();
+    guarded.renew(boot_ms() + 300);
+    guarded.renew(boot_ms() + 200);
+    await_end(&guest, "the guest outlives its first lease");
+    assert_eq!(guarded.end().signal(), Some(9));
 }
 
 #[test]

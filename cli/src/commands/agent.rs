@@ -42,6 +42,18 @@ pub(crate) enum Confinement {
     Off,
 }
 
+/// What guests have in common of the machine's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MemorySharing {
+    /// Nothing.
+    #[default]
+    None,
+    /// Pages that are alike, where the machine's kernel merges them (/sys/kernel/mm/ksm).
+    Ksm,
+    /// What a guest of their size had when it had booted: they begin as copies of it.
+    Template,
+}
+
 /// Whether guests have a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GuestNetwork {
@@ -143,6 +155,11 @@ pub(crate) struct AgentArgs {
     /// The same of memory limits [default: that of a pod that names none]
     #[arg(long, value_parser = |text: &str| parse_units(text), value_name = "BYTES")]
     pub(crate) vm_pool_memory: Option<u64>,
+    /// What guests have in common of this machine's memory: none; ksm, pages that are alike where the machine's kernel merges them;
+    /// template, what a guest of their size had when it had booted, of which they begin as copies. Some of the machine's memory is not
+    /// allocatable then. What is shared lets one guest measure what another one does: for tenants that trust each other
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) memory_sharing: MemorySharing,
     /// How long a file of a container's log becomes before another one is begun, such as 10Mi; at least 64Ki
     #[arg(long, default_value = "2Mi", value_parser = parse_log_size, value_name = "SIZE")]
     pub(crate) container_log_max_size: u64,
@@ -254,6 +271,11 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     let vm_pool = VmPoolConfig { guests: args.vm_pool, size: GuestSize::of(pool_size) };
     Ok(AgentConfig {
         vm_pool: Some(vm_pool).filter(|pool| pool.guests > 0),
+        memory_sharing: match args.memory_sharing {
+            MemorySharing::None => bulkhead_nodeagent::MemorySharing::None,
+            MemorySharing::Ksm => bulkhead_nodeagent::MemorySharing::Ksm,
+            MemorySharing::Template => bulkhead_nodeagent::MemorySharing::Template,
+        },
         listen: args.listen,
         advertise,
         kernel: match args.kernel.zip(args.modules_dir) {

@@ -322,6 +322,7 @@ async fn tables_have_kubectls_columns() {
           image    0 ms      3 ms
           kernel   150 ms    1200 ms
           output   1700 ms   goes on
+          Booted for the pod: its guest is of another size than those of the pool
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY
           7          87d   system:scheduler   PodBound   bound to node-1

@@ -1,6 +1,7 @@
 //! What the guest says to the host. No message holds a list; see the crate's description.
 
 use crate::message::{check_enum, check_length};
+pub use crate::reseed::Reseeded;
 pub use crate::resize::Resized;
 pub use crate::stream::{StreamClosed, StreamCredit, StreamData, StreamEnd, StreamOpened, StreamPart};
 pub use crate::volume::VolumeGrown;
@@ -9,7 +10,7 @@ use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 38")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -58,6 +59,9 @@ pub enum GuestMessage {
     /// What came of a Resize.
     #[prost(message, tag = "13")]
     Resized(Resized),
+    /// What came of a Reseed.
+    #[prost(message, tag = "38")]
+    Reseeded(Reseeded),
 }
 
 /// Answers the host's Hello.
@@ -103,6 +107,9 @@ pub struct Hello {
     /// It knows Resize; guests of earlier versions do not.
     #[prost(bool, tag = "91")]
     pub resizes: bool,
+    /// It knows Reseed; guests of earlier versions do not.
+    #[prost(bool, tag = "95")]
+    pub reseeds: bool,
 }
 
 /// Kubernetes' three container states.
@@ -318,6 +325,7 @@ impl GuestMessage {
             Self::StreamClosed(m) => m.validate(),
             Self::VolumeGrown(m) => m.validate(),
             Self::Resized(m) => m.validate(),
+            Self::Reseeded(m) => m.validate(),
             Self::Pong(_) | Self::StreamOpened(_) | Self::StreamCredit(_) => Ok(()),
             Self::Stopping(m) => {
                 check_length("Stopping.reason", &m.reason, NAME_LENGTH_MAX)?;

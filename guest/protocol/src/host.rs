@@ -4,6 +4,7 @@ pub use crate::check::{
     Check, CheckConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig, SleepCheck, TcpCheck,
 };
 use crate::message::{check_enum, check_length};
+pub use crate::reseed::{ENTROPY_LENGTH_MAX, ENTROPY_LENGTH_MIN, Reseed};
 pub use crate::resize::{ContainerLimits, Resize};
 pub use crate::stream::{
     Attach, Connect, Exec, Files, LogFiles, StreamClose, StreamCredit, StreamData, StreamKind, StreamOpen,
@@ -26,7 +27,7 @@ pub const ROUTES_MAX: usize = 64;
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 38")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -79,6 +80,9 @@ pub enum HostMessage {
     /// Other sizes of the guest and its containers; answered with a Resized. Only where the guest's Hello says that it can.
     #[prost(message, tag = "13")]
     Resize(Resize),
+    /// Become a guest of your own; see there.
+    #[prost(message, tag = "38")]
+    Reseed(Reseed),
 }
 
 /// Opens a conversation.
@@ -381,6 +385,7 @@ impl HostMessage {
             Self::VolumeFiles(m) => m.validate(),
             Self::GrowVolume(m) => m.validate(),
             Self::Resize(m) => m.validate(),
+            Self::Reseed(m) => m.validate(),
             Self::StreamOpen(m) => m.validate(),
             Self::StreamData(m) => m.validate(),
             Self::Hello(_)

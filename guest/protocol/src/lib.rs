@@ -32,6 +32,7 @@ mod frame;
 pub mod guest;
 pub mod host;
 mod message;
+mod reseed;
 mod resize;
 pub mod stream;
 mod streams;

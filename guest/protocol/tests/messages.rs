@@ -255,3 +255,17 @@ fn interfaces_have_golden_bytes_and_bounds() {
         (0..18).map(|n| host::InterfaceConfig { name: format!("n{n}"), ..interface.clone() }).collect();
     check_refused(&configure(|pod| pod.interfaces = many), "Field PodConfig.interfaces: are too many");
 }
+
+#[test]
+fn golden_reseed() {
+    let reseed = |length| host::Reseed { entropy: vec![7; length], unix_ms: 300 };
+    let payload = HostMessage::Reseed(reseed(32)).to_payload();
+    assert_eq!(payload, [&[0xb2, 2, 37, 0x0a, 32][..], &[7; 32], &[0x10, 0xac, 2]].concat());
+    round_trip(&HostMessage::Reseed(reseed(256)));
+    check_refused(&HostMessage::Reseed(reseed(31)), "Field Reseed.entropy: 31 bytes, at least 32 are needed");
+    check_refused(&HostMessage::Reseed(reseed(257)), "Field Reseed.entropy: 257 bytes, the limit is 256");
+    let failed = guest::Reseeded { error: "no".into() };
+    assert_eq!(GuestMessage::Reseeded(failed).to_payload(), [0xb2, 2, 4, 0x0a, 2, b'n', b'o']);
+    let hello = guest::Hello { reseeds: true, ..Default::default() };
+    assert_eq!(GuestMessage::Hello(hello).to_payload(), [0x0a, 3, 0xf8, 5, 1]);
+}

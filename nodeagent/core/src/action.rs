@@ -132,7 +132,7 @@ pub struct StartVm {
 }
 
 /// How large a guest is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GuestSize {
     /// Virtual processors; at least 1.
     pub cpus: u32,

@@ -32,6 +32,9 @@ const NODES: [(&str, u32, u32); 5] = [
     ("/dev/urandom", 1, 9),
 ];
 
+/// Where a process finds its own descriptors (proc(5)).
+const OWN_FILES: &str = "/proc/self/fd";
+
 /// The descriptor that a guest's QEMU finds its tap at. The agent keeps the number free of anything else of its own.
 pub const TAP_FD: i32 = 1000;
 
@@ -176,6 +179,9 @@ pub struct Jail {
     /// The host's tap that it has open as [`TAP_FD`]; in its own namespace there is no network.
     #[serde(default)]
     pub tap: Option<String>,
+    /// The agent's descriptor of a file without a name that the guest's memory is in: QEMU has it, and finds it by its number.
+    #[serde(default)]
+    pub memory_fd: Option<i32>,
 }
 
 /// One system call. Paths are the host's before [`Step::Pivot`], the namespace's after it.
@@ -286,6 +292,7 @@ impl Jail {
         }
         steps.extend([Step::NoNewPrivileges, Step::CloseFiles]);
         steps.extend(self.tap.iter().map(|_| Step::KeepFile(TAP_FD)));
+        steps.extend(self.memory_fd.map(Step::KeepFile));
         Ok(steps)
     }
 }
@@ -326,6 +333,13 @@ impl Builder<'_> {
                 (true, _) => {}
                 (false, rights) => self.show(path, false, *rights)?,
             }
+        }
+        if jail.memory_fd.is_some() {
+            // Its own descriptors and nothing else of processes: the link is of the process that follows it now, and stays so.
+            self.make_parents(OWN_FILES)?;
+            let at = c(&self.inside(OWN_FILES))?;
+            self.steps.extend([Step::Folder(at.clone()), Step::Bind(c(OWN_FILES)?, at.clone())]);
+            self.steps.push(Step::Restrict(at, Rights::Read));
         }
         if self.is_shown(&jail.dir) {
             return Err(within(&jail.dir));

@@ -8,6 +8,9 @@
 //!
 //! Every such guest has one of its own, in a process of its own; this is what that process goes by, without its IO.
 
+/// The lease of a guest that belongs to no pod yet: it may live until somebody says otherwise.
+pub const NO_LEASE_MS: u64 = u64::MAX;
+
 /// Until when a guest may live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
@@ -23,9 +26,12 @@ impl Guard {
         (now_ms < until_ms).then_some(Self { until_ms, over: false })
     }
 
-    /// The lease was renewed. What is over stays over: somebody else may count on it.
+    /// The lease was renewed. What is over stays over: somebody else may count on it. The first word to the guard of a guest that was
+    /// nobody's ([`NO_LEASE_MS`]) is the lease that holds for it from then on.
     pub fn renew(&mut self, now_ms: u64, until_ms: u64) {
-        if !self.is_over(now_ms) {
+        if self.until_ms == NO_LEASE_MS {
+            self.until_ms = until_ms;
+        } else if !self.is_over(now_ms) {
             self.until_ms = self.until_ms.max(until_ms);
         }
     }
@@ -57,6 +63,20 @@ mod tests {
         assert_eq!(guard.until_ms(), 200, "an older word shortens nothing");
         assert!(!guard.is_over(199));
         assert!(guard.is_over(200));
+    }
+
+    #[test]
+    fn a_guest_of_nobody_lives_until_it_is_a_pods_and_then_by_its_lease() {
+        let mut guard = Guard::new(1, NO_LEASE_MS).expect("it runs");
+        assert!(!guard.is_over(NO_LEASE_MS - 1));
+        guard.renew(1, 100);
+        assert_eq!(guard.until_ms(), 100, "the first word is the lease");
+        guard.renew(1, 50);
+        assert_eq!(guard.until_ms(), 100, "an older word shortens nothing from then on");
+        assert!(!guard.is_over(99) && guard.is_over(100));
+        let mut late = Guard::new(1, NO_LEASE_MS).expect("it runs");
+        late.renew(200, 100);
+        assert!(late.is_over(200), "a lease that is over already ends it");
     }
 
     #[test]

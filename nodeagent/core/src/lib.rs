@@ -46,6 +46,7 @@ mod start_phases;
 pub mod text;
 pub mod vf_settings;
 mod vm_pool;
+mod vm_templates;
 mod volume_tasks;
 mod volumes;
 
@@ -64,3 +65,4 @@ pub use record::*;
 pub use resize::*;
 pub use start_phases::*;
 pub use vm_pool::*;
+pub use vm_templates::*;

@@ -20,7 +20,9 @@ pub enum StartPhase {
     Room,
     /// Devices of the host, bound and attached; only for pods that have some.
     Devices,
-    /// The configuration, and the files of all disks.
+    /// QEMU with the state of a template, and the guest made one of its own; only for guests that are copies of one.
+    Restore,
+    /// The configuration, and the files of all disks. For a guest that was booted before also adding them to it.
     Disks,
     /// From the order to run QEMU to its first word on the control socket.
     Qemu,
@@ -38,10 +40,11 @@ pub enum StartPhase {
 
 impl StartPhase {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Image,
         Self::Room,
         Self::Devices,
+        Self::Restore,
         Self::Disks,
         Self::Qemu,
         Self::Firmware,
@@ -58,6 +61,7 @@ impl StartPhase {
             Self::Image => "image",
             Self::Room => "room",
             Self::Devices => "devices",
+            Self::Restore => "restore",
             Self::Disks => "disks",
             Self::Qemu => "qemu",
             Self::Firmware => "firmware",
@@ -90,6 +94,12 @@ pub struct StartPhases {
     /// The guest was taken from the pool of guests that were booted in advance.
     #[serde(default)]
     pub from_pool: bool,
+    /// The guest is a copy of one that was booted before.
+    #[serde(default)]
+    pub from_template: bool,
+    /// Why the guest was booted for the pod although there is a pool, or templates; nothing where there is neither.
+    #[serde(default)]
+    pub booted_because: Option<String>,
     /// The steps that began, in the order in which they did.
     times: Vec<PhaseTime>,
 }
@@ -99,7 +109,8 @@ impl StartPhases {
     #[must_use]
     pub fn new(now_ms: u64, unix_ms: u64) -> Self {
         let times = Vec::with_capacity(StartPhase::ALL.len());
-        Self { told_at_ms: unix_ms, told_boot_ms: now_ms, from_pool: false, times }
+        let (from_pool, from_template, booted_because) = (false, false, None);
+        Self { told_at_ms: unix_ms, told_boot_ms: now_ms, from_pool, from_template, booted_because, times }
     }
 
     /// A step begins. One that had begun goes on.

@@ -43,6 +43,13 @@ impl VmPool {
         Self { size, guests, booting, idle, next: first, failures: 0, retry_at_ms: 0 }
     }
 
+    /// A number for a guest that nobody had yet.
+    pub fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
     /// How large its guests are.
     #[must_use]
     pub fn size(&self) -> GuestSize {
@@ -56,8 +63,7 @@ impl VmPool {
         if is_full || self.booting.len() >= BOOTS_MAX || now_ms < self.retry_at_ms {
             return None;
         }
-        let number = self.next;
-        self.next += 1;
+        let number = self.number();
         self.booting.insert(number);
         Some(number)
     }
@@ -93,20 +99,23 @@ impl VmPool {
     }
 }
 
-/// Why a pod's guest cannot be one of a pool whose guests have this size; `None`: it can.
+/// Why a pod's guest must be booted for it; `None`: it can be one that was booted before. `places_memory`: its memory is to be on certain
+/// NUMA nodes of a machine that has several.
 ///
-/// What a guest has from its start cannot be given to one that runs already: its size, a guard as its parent, devices of the host, where its memory is.
+/// What a guest has from its start cannot be given to one that runs already: nodes of devices in its QEMU's jail and memory that is
+/// pinned for them, and where its memory is. Disks, a network card, the lease that its guard goes by and the CPUs that its threads
+/// run on can.
 #[must_use]
-pub fn unfit_for_pool(start: &StartVm, disks: usize, size: GuestSize) -> Option<&'static str> {
+pub fn needs_own_boot(start: &StartVm, disks: usize, places_memory: bool) -> Option<&'static str> {
     let pod = &start.pod;
     [
-        (start.size != size, "it is of another size"),
-        (start.lease_until_ms.is_some(), "it must be unique, which needs a guard from the start"),
-        (!pod.devices.is_empty() || !pod.networks.is_empty(), "it has devices of the host"),
-        (!pod.claims.is_empty(), "it has volumes of claims"),
+        (
+            !pod.devices.is_empty() || !pod.networks.is_empty(),
+            "it has devices of the host, which its QEMU must be let at and its memory be pinned for from the start",
+        ),
         (!GuestPages::of(&pod.spec).is_none(), "it has memory of huge pages"),
-        (pod.cpus.is_some(), "its memory is to be where its CPUs are"),
-        (disks > VM_POOL_DISKS_MAX, "it has too many disks"),
+        (places_memory && pod.cpus.is_some(), "its memory is to be on the NUMA node of its CPUs from the start"),
+        (disks > VM_POOL_DISKS_MAX, "it has more disks than can be added to a guest that runs"),
     ]
     .into_iter()
     .find_map(|(holds, why)| holds.then_some(why))

@@ -10,7 +10,12 @@ fn base() -> QemuCommand {
     QemuCommand {
         name: Name { guest: "web".to_owned(), debug_threads: true },
         uuid: MachineUuid(Uuid::from_u128(1)),
-        machine: Machine { machine_type: MachineType::Q35, usb: false, dump_guest_core: false },
+        machine: Machine {
+            machine_type: MachineType::Q35,
+            usb: false,
+            dump_guest_core: false,
+            mem_merge: false,
+        },
         accel: Accel::Tcg { multi: true },
         cpu: Cpu::Max,
         smp: Smp { cpus: 2 },
@@ -21,6 +26,7 @@ fn base() -> QemuCommand {
             initrd: "/k/initrd".to_owned(),
             append: vec!["console=ttyS0".to_owned(), "quiet".to_owned()],
         },
+        incoming: false,
         chardevs: vec![],
         serial: None,
         qmp: None,
@@ -64,7 +70,7 @@ fn smallest() {
         -uuid
         00000000-0000-0000-0000-000000000001
         -machine
-        q35,usb=off,dump-guest-core=off
+        q35,usb=off,dump-guest-core=off,mem-merge=off
         -accel
         tcg,thread=multi
         -cpu
@@ -91,6 +97,41 @@ fn kvm_with_the_hosts_processor() {
         -cpu host
     "#]],
     );
+}
+
+#[test]
+fn memory_that_the_hosts_kernel_may_merge() {
+    check(
+        |c| c.machine.mem_merge = true,
+        expect![[r#"
+            -machine q35,usb=off,dump-guest-core=off,mem-merge=on
+        "#]],
+    );
+}
+
+#[test]
+fn a_template_and_its_copies() {
+    let memory =
+        |copy_on_write| Ram::Template(TemplateMemory { fd: 17, size_bytes: (128 << 20) + 1, copy_on_write });
+    check(
+        |c| c.ram = memory(false),
+        expect![[r#"
+            -object memory-backend-file,id=template,size=129M,mem-path=/proc/self/fd/17,share=on
+            -machine memory-backend=template
+        "#]],
+    );
+    check(
+        |c| (c.ram, c.incoming) = (memory(true), true),
+        expect![[r#"
+            -object memory-backend-file,id=template,size=129M,mem-path=/proc/self/fd/17,share=off
+            -machine memory-backend=template
+            -incoming defer
+        "#]],
+    );
+    let mut command = base();
+    command.incoming = true;
+    let args = command.to_args().join(" ");
+    assert!(!args.contains("-kernel") && !args.contains("-append"), "its kernel runs already: {args}");
 }
 
 fn memory(number: u32, mib: u64, host_node: u32, policy: HostMemPolicy) -> MemoryBackendRam {

@@ -8,16 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, spare_port};
-use bulkhead_nodeagent_core::{HostLimits, StartVm, VM_POOL_DISKS_MAX, unfit_for_pool};
+use bulkhead_nodeagent_core::{HostLimits, StartPhase, StartVm, VM_POOL_DISKS_MAX, needs_own_boot};
 use serde_json::json;
 
 use super::disks::PlannedDisk;
 use super::start::{StartError, Written, clear_pod, fill};
 use super::{blocking, network};
+use crate::clock;
 use crate::error::chain;
 use crate::host::Host;
 use crate::network::Connection;
 use crate::qmp::Qmp;
+use crate::vm::guarded;
 use crate::vm::process::Process;
 use crate::vm::session::open_tap;
 use crate::vm_pool::PooledVm;
@@ -30,21 +32,38 @@ pub(super) async fn take(
     disks: &Arc<Vec<PlannedDisk>>,
     written: &Arc<Written>,
 ) -> Option<(PathBuf, Process)> {
-    let size = host.pool.size()?;
-    if let Some(why) = unfit_for_pool(start, disks.len(), size) {
-        tracing::debug!(pod = %start.pod.id, why, "the pod's guest is none of the pool");
+    if !host.pool.is_there() {
         return None;
     }
-    let mut vm = host.pool.take().await?;
+    let (pod, begun_ms) = (start.pod.id, clock::boot_ms());
+    let taken = match needs_own_boot(start, disks.len(), host.numa.is_several()) {
+        Some(why) => Err(why.to_owned()),
+        None => host.pool.take(start.size, start.lease_until_ms.is_some()).await,
+    };
+    let mut vm = match taken {
+        Ok(vm) => vm,
+        Err(why) => {
+            tracing::debug!(%pod, why, "the pod's guest is booted for it");
+            host.starts.booted_because(pod, &why);
+            return None;
+        }
+    };
+    if vm.copied {
+        host.starts.was(pod, StartPhase::Restore, begun_ms);
+    }
     match furnish(host, start, &mut vm, disks, written).await {
         Ok(()) => {
-            host.starts.taken_from_pool(start.pod.id);
+            host.starts.booted_before(pod, vm.copied);
             let (dir, process) = (vm.dir.clone(), vm.into_process());
             tracing::info!(pid = process.pid, dir = %dir.display(), "a guest of the pool is the pod's");
             Some((dir, process))
         }
         Err(error) => {
-            tracing::warn!(pod = %start.pod.id, error = error.message, "a guest of the pool is of no use");
+            tracing::warn!(%pod, error = error.message, "a guest of the pool is of no use");
+            host.starts.booted_because(
+                pod,
+                &format!("the guest that was booted before is of no use: {}", error.message),
+            );
             let (dir, group) = (vm.dir.clone(), vm.group());
             vm.end().await;
             let _ = host.cgroups.remove(&group);
@@ -66,6 +85,16 @@ async fn furnish(
 ) -> Result<(), StartError> {
     let mut qmp = vm.qmp.take().ok_or_else(|| io::Error::other("it was furnished before"))?;
     let (pod_dir, dir) = (host.records.pod_dir(start.pod.id), vm.dir.clone());
+    // Before it has anything of the pod.
+    match start.lease_until_ms {
+        Some(until_ms) if vm.guarded => {
+            let newest_ms = *host.lease_until_ms.borrow();
+            guarded::bind(&dir, until_ms.max(newest_ms)).await?;
+        }
+        Some(_) => return Err(io::Error::other("it has no guard").into()),
+        None if vm.guarded => guarded::let_go(&dir)?,
+        None => {}
+    }
     let made = {
         let (disks, written) = (Arc::clone(disks), Arc::clone(written));
         blocking(move || {
@@ -94,7 +123,7 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
     let disk = &planned.disk;
     // Nobody but the agent can make a file of this name there: it was made anew.
     let file = OpenOptions::new().read(true).write(true).open(vm.dir.join(&disk.file))?;
-    let filename = qmp.add_file(&file).await?;
+    let filename = qmp.add_file(&file, &disk.file).await?;
     let node = format!("file{number}");
     let driver = match disk.driver {
         BlockDriver::Raw => "raw",
@@ -108,7 +137,7 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         "file": { "driver": "file", "filename": filename },
     });
     if let Some(image) = planned.image() {
-        let filename = qmp.add_file(&File::open(image)?).await?;
+        let filename = qmp.add_file(&File::open(&image)?, &image.to_string_lossy()).await?;
         backend["backing"] = json!({
             "driver": "raw",
             "read-only": true,

@@ -185,6 +185,7 @@ pub(super) async fn run(
         devices,
         dir: &dir,
         ram,
+        mem_merge: host.mem_merge,
         sandbox: host.sandbox,
         grows: true,
     });

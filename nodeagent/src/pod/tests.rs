@@ -32,6 +32,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         streams: StreamStore::default(),
         starts: crate::starts::Starts::default(),
         pool: crate::vm_pool::VmPoolHandle::default(),
+        mem_merge: false,
         confinement: Confinement::none(QemuUser::Agent, data.join("root"), ConfinementChoice::Off),
         cgroups: Cgroups::open(Arc::new(KernelFiles), None, "agent"),
         boot: Boot::new(data.to_owned(), kernel, PathBuf::from("/nowhere")),

@@ -187,6 +187,7 @@ impl World {
             devices: Vec::new(),
             dir: &dir,
             ram: Ram::Board,
+            mem_merge: false,
             sandbox: true,
             grows: false,
         });

@@ -44,6 +44,8 @@ pub(crate) struct Machinery<'a> {
     pub(crate) dir: &'a Path,
     /// Where its memory is.
     pub(crate) ram: Ram,
+    /// Whether the host's kernel may merge its pages with those of others.
+    pub(crate) mem_merge: bool,
     pub(crate) sandbox: bool,
     /// It may get other sizes while it runs.
     pub(crate) grows: bool,
@@ -86,7 +88,12 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
     let mut command = QemuCommand {
         name: Name { guest: parts.name.clone(), debug_threads: true },
         uuid: MachineUuid(parts.uuid),
-        machine: Machine { machine_type: MachineType::Q35, usb: false, dump_guest_core: false },
+        machine: Machine {
+            machine_type: MachineType::Q35,
+            usb: false,
+            dump_guest_core: false,
+            mem_merge: parts.mem_merge,
+        },
         accel: parts.accel,
         cpu: Cpu::Max,
         smp: Smp { cpus: parts.size.cpus },
@@ -101,6 +108,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
                 .map(str::to_owned)
                 .collect(),
         },
+        incoming: false,
         chardevs: vec![
             listening("qmp", QMP_SOCKET),
             listening("guest", GUEST_SOCKET),

@@ -29,6 +29,16 @@ pub(crate) enum Refusal {
     Guard(io::Error),
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LeaseOver => f.write_str("the node's lease is over"),
+            Self::Guest(error) => write!(f, "QEMU cannot be run: {error}"),
+            Self::Guard(error) => write!(f, "its guard fails: {error}"),
+        }
+    }
+}
+
 /// Starts a program under a guard in `dir`, in a session of its own; what both say goes to a file there. `guard` is the
 /// program that becomes one, with what it needs to be told for that.
 pub(crate) async fn start(guard: &[OsString], orders: &Orders, dir: &Path) -> Result<Process, Refusal> {
@@ -43,6 +53,9 @@ pub(crate) async fn start(guard: &[OsString], orders: &Orders, dir: &Path) -> Re
         .stdout(Stdio::piped())
         .stderr(Stdio::from(log));
     session::detach(&mut command);
+    if let Some(memory) = orders.jail.as_ref().and_then(|jail| jail.memory_fd) {
+        session::inherit(&mut command, memory);
+    }
     let mut child = command.spawn().map_err(Refusal::Guard)?;
     passed(Step::GuardForked);
     let orders = serde_json::to_vec(orders).map_err(|error| Refusal::Guard(error.into()))?;
@@ -77,6 +90,17 @@ pub(crate) async fn renew(dir: PathBuf, mut lease_until_ms: watch::Receiver<u64>
             tracing::debug!(dir = %dir.display(), %error, "a guard is not told of the lease");
         }
     }
+}
+
+/// A guest that was nobody's is a pod's now, which must be unique: from here on it lives no longer than this lease and its renewals. The
+/// word is in the guard's socket when this returns, and the guard takes it whatever becomes of the agent.
+pub(crate) async fn bind(dir: &Path, until_ms: u64) -> io::Result<()> {
+    tell(dir, until_ms).await
+}
+
+/// A guest that was nobody's is a pod's now that need not be unique: no lease holds for it, whoever renews one.
+pub(crate) fn let_go(dir: &Path) -> io::Result<()> {
+    crate::disk::remove_file(&dir.join(FENCE_SOCKET))
 }
 
 async fn tell(dir: &Path, until_ms: u64) -> io::Result<()> {

@@ -244,6 +244,7 @@ mod tests {
             devices: Vec::new(),
             locked_bytes: None,
             tap: None,
+            memory_fd: None,
         };
         Launch { program: program.into(), args, jail }
     }

@@ -134,6 +134,14 @@ pub(super) fn keep_open(number: RawFd) -> Result<(), Errno> {
     checked(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })
 }
 
+/// Lets the child have a descriptor of this process, by the same number.
+pub(super) fn inherit(command: &mut Command, number: RawFd) {
+    // SAFETY: between fork and exec only async-signal-safe functions may be called. fcntl(2) is one, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || keep_open(number).map_err(io::Error::from));
+    }
+}
+
 /// Keeps a number free of other descriptors of this process for as long as it lives.
 pub(crate) fn reserve(number: RawFd) -> io::Result<()> {
     // Of this process, which may run several agents, one after another or at a time.

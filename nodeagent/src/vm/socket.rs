@@ -37,7 +37,8 @@ pub(crate) async fn connect_when_there(path: &Path) -> UnixStream {
             Ok(stream) => return stream,
             Err(_) => tokio::time::sleep(wait).await,
         }
-        wait = (wait * 2).min(RETRY_LAST);
+        // So what is lost is a fifth of what it took at most.
+        wait = (wait + wait / 4).min(RETRY_LAST);
     }
 }
 

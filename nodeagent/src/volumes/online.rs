@@ -62,13 +62,28 @@ impl VolumePort {
     /// Which of QEMU's nodes has a file, by its number.
     async fn node_of(&self, file: &Path) -> Result<usize, VolumeError> {
         let nodes = self.call("query-named-block-nodes", json!({"flat": true})).await?;
+        // A guest that was booted before its pod has it as a descriptor.
+        let sets = self.call("query-fdsets", json!({})).await?;
+        let given = given_as(&sets, file);
         let number = |node: &Value| {
             let name = node.get("node-name")?.as_str()?.strip_prefix("file")?;
-            (node.get("file")?.as_str() == file.to_str()).then(|| name.parse().ok()).flatten()
+            let of = node.get("file")?.as_str()?;
+            (Some(of) == file.to_str() || Some(of) == given.as_deref()).then(|| name.parse().ok()).flatten()
         };
         let found = nodes.as_array().into_iter().flatten().find_map(number);
         found.ok_or_else(|| VolumeError::NotNow("the guest does not have the volume".to_owned()))
     }
+}
+
+/// By which path QEMU opened a file that it was given open, of what `query-fdsets` returns.
+fn given_as(sets: &Value, file: &Path) -> Option<String> {
+    let is_it =
+        |fd: &Value| fd.get("opaque").and_then(Value::as_str).is_some_and(|text| Some(text) == file.to_str());
+    let set = sets
+        .as_array()?
+        .iter()
+        .find(|set| set.get("fds").and_then(Value::as_array).is_some_and(|fds| fds.iter().any(is_it)))?;
+    Some(format!("/dev/fdset/{}", set.get("fdset-id")?.as_u64()?))
 }
 
 /// Does what is wanted.

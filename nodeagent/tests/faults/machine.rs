@@ -47,6 +47,12 @@ pub enum NetworkOf {
     Memory,
     /// This machine's kernel's: a bridge, taps and rules of the agent's own.
     Kernel,
+    /// Guests are copies of templates.
+    #[serde(default)]
+    pub templates: bool,
+    /// Guests like [`web`]'s that wait for pods.
+    #[serde(default)]
+    pub vm_pool: u32,
 }
 
 /// A node.
@@ -94,6 +100,8 @@ impl Machine {
             host: None,
             network: None,
             is_confined: true,
+            templates: false,
+            vm_pool: 0,
         };
         if let Some(mib) = mib {
             std::fs::create_dir(&settings.data).expect("a folder");
@@ -275,9 +283,9 @@ impl Machine {
 
     /// The processes of guards.
     pub fn guards(&self) -> Vec<i32> {
-        let pods = self.settings.data.join("pods").display().to_string();
+        let data = self.settings.data.display().to_string();
         processes(|words| {
-            words.iter().any(|word| word.contains("fence-guard")) && words.iter().any(|w| w.contains(&pods))
+            words.iter().any(|word| word.contains("fence-guard")) && words.iter().any(|w| w.contains(&data))
         })
     }
 

@@ -12,16 +12,18 @@ mod life;
 mod machine;
 mod reboots;
 mod steps;
+mod templates;
 #[path = "../../../tests/src/stub_files.rs"]
 mod stub_files;
 
 use std::sync::Arc;
 
 use bulkhead_nodeagent::{
-    AccelChoice, AgentConfig, ConfinementChoice, KernelSource, MachineParts, NetworkChoice,
+    AccelChoice, AgentConfig, ConfinementChoice, GuestSize, KernelSource, MachineParts, MemorySharing,
+    NetworkChoice, VmPoolConfig,
 };
 use host::Host;
-use machine::{AGENT, NetworkOf, Settings};
+use machine::{AGENT, NetworkOf, Settings, web};
 
 /// The agent's process, when this executable is started as one; otherwise nothing.
 #[test]
@@ -57,6 +59,11 @@ fn agent_process() {
     if settings.network.is_some() {
         config.network.choice = NetworkChoice::Bridge;
     }
+    if settings.templates {
+        config.memory_sharing = MemorySharing::Template;
+    }
+    let size = GuestSize::new(&web(0).spec);
+    config.vm_pool = (settings.vm_pool > 0).then_some(VmPoolConfig { guests: settings.vm_pool, size });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.expect("a runtime").block_on(bulkhead_nodeagent::run_on(
         parts,

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulkhead_guest_protocol::guest::{
-    ContainerState, ContainerStateKind, Hello, PodPhase, PodState, Pong, Stopping,
+    ContainerState, ContainerStateKind, Hello, PodPhase, PodState, Pong, Reseeded, Stopping,
 };
 use bulkhead_guest_protocol::host::{HostMessage, PodConfig};
 use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decode, encode};
@@ -26,6 +26,9 @@ const SLOW_LINES: u32 = 30;
 const SLOW_PAUSE: Duration = Duration::from_millis(100);
 /// What the kernel says when it can do no more.
 const PANIC: &str = "[    1.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n";
+
+/// A larger machine that begins in the state of another one ends at once.
+const COPY_MIB_MAX: u64 = 1024;
 
 /// How often it looks whether its folder is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,6 +48,11 @@ pub fn main() -> io::Result<()> {
         let _ = io::stdin().lines().any(asks);
         return Ok(());
     };
+    let memory_mib =
+        after("-m").and_then(|text| text.strip_prefix("size=")?.strip_suffix('M')?.parse::<u64>().ok());
+    if after("-incoming").is_some() && memory_mib.is_some_and(|mib| mib > COPY_MIB_MAX) {
+        return Err(io::Error::other("this state is of another machine"));
+    }
     let mut listeners = sockets(&args)?;
     let mut take =
         |id: &str| listeners.remove(id).ok_or_else(|| io::Error::other(format!("no chardev {id}")));
@@ -118,9 +126,14 @@ fn control(mut stream: UnixStream, hangs: bool) -> io::Result<()> {
         let answer = match request["execute"].as_str() {
             Some("query-status") => json!({"status": "running", "running": true}),
             Some("quit") => std::process::exit(0),
+            // Files that come with it are closed.
+            Some("add-fd") => json!({"fdset-id": 1, "fd": 9}),
             _ => json!({}),
         };
         writeln!(stream, "{}", json!({"return": answer, "id": request["id"]}))?;
+        if matches!(request["execute"].as_str(), Some("migrate" | "migrate-incoming")) {
+            writeln!(stream, "{}", json!({"event": "MIGRATION", "data": {"status": "completed"}}))?;
+        }
     }
     Ok(())
 }
@@ -186,6 +199,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 grows_volumes: false,
                 huge_pages: false,
                 attach: false,
+                reseeds: true,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
             answers.extend(pod.as_ref().map(running).unwrap_or_default());
@@ -195,6 +209,8 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             *pod = configure.pod;
             (pod.as_ref().map(running).unwrap_or_default(), false)
         }
+        // It has no randomness.
+        HostMessage::Reseed(_) => (vec![GuestMessage::Reseeded(Reseeded::default())], false),
         // Nobody here reads them.
         HostMessage::VolumeFiles(_) => (Vec::new(), false),
         HostMessage::Stop(_) => {

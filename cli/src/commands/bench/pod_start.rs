@@ -26,6 +26,7 @@ const LOGS_POLL: Duration = Duration::from_millis(10);
 const POOL_POLL: Duration = Duration::from_millis(100);
 const NAME: &str = "pod_start.bound_to_output";
 const POOL_NAME: &str = "pod_start.from_pool";
+const TEMPLATE_NAME: &str = "pod_start.from_template";
 
 #[derive(Debug, Args)]
 pub(crate) struct PodStartArgs {
@@ -47,6 +48,10 @@ pub(crate) struct PodStartArgs {
     /// The folder of the agent's pool of guests (DATA/vm-pool), on this machine: every start waits until one waits there
     #[arg(long, value_name = "DIR")]
     pool: Option<PathBuf>,
+    /// Where the agent says which templates it has (DATA/vm-templates.json), on this machine: one start more comes first, beside which the
+    /// template is made
+    #[arg(long, value_name = "FILE", conflicts_with = "pool")]
+    templates: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -55,6 +60,12 @@ pub(crate) async fn run(args: PodStartArgs, context: &Context) -> Result<(), Fai
     check_image_reference(&args.image).map_err(|e| Failure::usage(e.to_string()))?;
     let mut results = Results::open(&args.output)?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    if let Some(file) = &args.templates {
+        let _progress = Progress::start("the start beside which the template is made");
+        limited(args.start_timeout, start_pod(&args, 0, context)).await?;
+        let waited = tokio::time::timeout(args.start_timeout, template(file)).await;
+        waited.map_err(|_| Failure::new(Class::Unavailable, "no template was made"))?;
+    }
     for run in 1..=args.runs {
         let _progress = Progress::start(format!("start {run} of {}", args.runs));
         if let Some(pool) = &args.pool {
@@ -66,7 +77,11 @@ pub(crate) async fn run(args: PodStartArgs, context: &Context) -> Result<(), Fai
             bare.push(limited(args.start_timeout, boot_bare(command, &args.bare_marker)).await?);
         }
     }
-    let name = if args.pool.is_some() { POOL_NAME } else { NAME };
+    let name = match (&args.pool, &args.templates) {
+        (Some(_), _) => POOL_NAME,
+        (_, Some(_)) => TEMPLATE_NAME,
+        (None, None) => NAME,
+    };
     let figure = Figure::milliseconds(name, median(&mut ours));
     let figure = if bare.is_empty() { figure } else { figure.beside("bare boot", median(&mut bare)) };
     results.add(figure)?;
@@ -80,6 +95,13 @@ async fn pooled_guest(pool: &Path) {
         guests.into_iter().any(|guest| guest.path().join("ready").exists())
     };
     while !is_ready() {
+        tokio::time::sleep(POOL_POLL).await;
+    }
+}
+
+/// Waits until there is a template: the agent says what each holds.
+async fn template(file: &Path) {
+    while !std::fs::read_to_string(file).is_ok_and(|text| text.contains("held_bytes")) {
         tokio::time::sleep(POOL_POLL).await;
     }
 }

@@ -26,7 +26,15 @@ pub(super) fn steps(page: &mut Page, pod: &Pod, start: &v1::StartPhasesResponse)
         );
         vec![step.name.clone(), format!("{} ms", step.begin_ms), took]
     }));
-    page.section(if start.from_pool { "Start (from the pool)" } else { "Start" }, |page| {
+    let title = match (start.from_pool, start.from_template) {
+        (true, _) => "Start (from the pool)",
+        (_, true) => "Start (from a template)",
+        (false, false) => "Start",
+    };
+    page.section(title, |page| {
         page.table(&COLUMNS, &rows);
+        if !start.booted_because.is_empty() {
+            page.line("Booted for the pod", &start.booted_because);
+        }
     });
 }

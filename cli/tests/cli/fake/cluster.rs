@@ -129,7 +129,13 @@ impl v1::pod_io_server::PodIo for Fake {
         let step = |name: &str, begin_ms, end_ms| v1::StartPhase { name: name.to_owned(), begin_ms, end_ms };
         let phases =
             vec![step("image", 0, Some(3)), step("kernel", 150, Some(1_350)), step("output", 1_700, None)];
-        Ok(Response::new(v1::StartPhasesResponse { told_at_ms: 1_012, phases, from_pool: false }))
+        let booted_because = "its guest is of another size than those of the pool".to_owned();
+        Ok(Response::new(v1::StartPhasesResponse {
+            told_at_ms: 1_012,
+            phases,
+            booted_because,
+            ..v1::StartPhasesResponse::default()
+        }))
     }
 
     async fn logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

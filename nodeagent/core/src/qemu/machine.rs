@@ -35,6 +35,8 @@ pub struct Machine {
     pub usb: bool,
     /// Whether guest memory is part of a core dump of QEMU.
     pub dump_guest_core: bool,
+    /// Whether the host's kernel may give pages of several guests that are alike one place (KSM).
+    pub mem_merge: bool,
 }
 
 /// Types of boards.
@@ -49,7 +51,10 @@ impl Machine {
         let name = match self.machine_type {
             MachineType::Q35 => "q35",
         };
-        let value = Opts::new(name).flag("usb", self.usb).flag("dump-guest-core", self.dump_guest_core);
+        let value = Opts::new(name)
+            .flag("usb", self.usb)
+            .flag("dump-guest-core", self.dump_guest_core)
+            .flag("mem-merge", self.mem_merge);
         ["-machine".to_owned(), value.finish()]
     }
 }

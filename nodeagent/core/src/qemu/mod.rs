@@ -46,6 +46,8 @@ pub struct QemuCommand {
     pub ram: Ram,
     /// `-kernel`, `-initrd`, `-append`
     pub kernel: Kernel,
+    /// `-incoming defer`: the machine begins in a state that it is given, in which its kernel runs already and needs no file.
+    pub incoming: bool,
     /// `-chardev`, in order.
     pub chardevs: Vec<Chardev>,
     /// `-serial`
@@ -93,7 +95,10 @@ impl QemuCommand {
             }
         }
         args.extend(self.ram.args());
-        args.extend(self.kernel.args());
+        match self.incoming {
+            true => args.extend(["-incoming", "defer"].map(str::to_owned)),
+            false => args.extend(self.kernel.args()),
+        }
         args.extend(self.chardevs.iter().flat_map(Chardev::args));
         args.extend(self.serial.iter().flat_map(Serial::args));
         args.extend(self.qmp.iter().flat_map(Qmp::args));

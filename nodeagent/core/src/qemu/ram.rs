@@ -12,6 +12,8 @@ pub enum Ram {
     Board,
     /// All of it is this (`-machine memory-backend`).
     One(MemoryBackendRam),
+    /// All of it is a file that guests have together (`-object memory-backend-file`).
+    Template(TemplateMemory),
     /// NUMA nodes of the guest with memory each, in order; together they have all CPUs and all memory.
     Nodes(Vec<NumaNode>),
     /// One of these, with memory of huge pages.
@@ -62,6 +64,32 @@ pub struct NumaNode {
     pub memdev: MemoryBackendRam,
 }
 
+/// The memory that guests began with together. The file has no name: QEMU has it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateMemory {
+    /// QEMU's descriptor of it.
+    pub fd: i32,
+    /// How much, in bytes; rounded up to whole MiB.
+    pub size_bytes: u64,
+    /// What the guest writes is its own, and the file stays as it is; else the file is what the guest's memory becomes.
+    pub copy_on_write: bool,
+}
+
+impl TemplateMemory {
+    const ID: &str = "template";
+
+    fn args(&self) -> [String; 4] {
+        // QEMU 7.2 opens it for writing whatever it does with it; so no path of the host can be shown to it read-only.
+        let value = Opts::new("memory-backend-file")
+            .set("id", Self::ID)
+            .set("size", format!("{}M", self.size_bytes.div_ceil(1 << 20)))
+            .set("mem-path", format!("/proc/self/fd/{}", self.fd))
+            .flag("share", !self.copy_on_write);
+        let machine = Opts::keyed("memory-backend", Self::ID).finish();
+        ["-object".to_owned(), value.finish(), "-machine".to_owned(), machine]
+    }
+}
+
 impl MemoryBackendRam {
     /// The switch and its value.
     #[must_use]
@@ -86,6 +114,7 @@ impl Ram {
     pub(super) fn args(&self) -> Vec<String> {
         match self {
             Self::Board => Vec::new(),
+            Self::Template(memory) => memory.args().into(),
             Self::One(memory) => {
                 let machine = ["-machine".to_owned(), Opts::keyed("memory-backend", &memory.id).finish()];
                 memory.to_args().into_iter().chain(machine).collect()

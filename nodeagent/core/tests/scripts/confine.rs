@@ -32,18 +32,23 @@ fn jail(pieces: &[Piece]) -> Jail {
         devices: vec![DeviceNode { path: "/dev/kvm".to_owned(), major: 10, minor: 232 }],
         locked_bytes: None,
         tap: None,
+        memory_fd: None,
     }
 }
 
 fn check(jail: &Jail, expected: Expect) {
-    let text = match jail.steps() {
+    expected.assert_eq(&jail_steps(jail));
+}
+
+/// One step a line.
+fn jail_steps(jail: &Jail) -> String {
+    match jail.steps() {
         Ok(steps) => steps.iter().fold(String::new(), |mut text, step| {
             let _ = writeln!(text, "{step:?}");
             text
         }),
         Err(error) => error,
-    };
-    expected.assert_eq(&text);
+    }
 }
 
 #[test]
@@ -250,4 +255,23 @@ fn a_batch_pod_has_the_least_weight() {
         pids.max=164
     "#]],
     );
+}
+
+#[test]
+fn memory_that_guests_begin_with_together_is_a_descriptor_and_no_path_of_the_host() {
+    let pieces = [Piece::Mounts, Piece::User];
+    let steps = |memory_fd| jail_steps(&Jail { memory_fd, ..jail(&pieces) });
+    let (with, without) = (steps(Some(17)), steps(None));
+    let added: Vec<&str> = with.lines().filter(|line| !without.lines().any(|known| known == *line)).collect();
+    expect![[r#"
+        Folder("/data/root/proc")
+        Folder("/data/root/proc/self")
+        Folder("/data/root/proc/self/fd")
+        Bind("/proc/self/fd", "/data/root/proc/self/fd")
+        Restrict("/data/root/proc/self/fd", Read)
+        KeepFile(17)
+    "#]]
+    .assert_eq(&(added.join("\n") + "\n"));
+    let last: Vec<&str> = with.lines().rev().take(3).collect();
+    assert_eq!(last, ["KeepFile(17)", "CloseFiles", "NoNewPrivileges"], "after all others were closed");
 }
