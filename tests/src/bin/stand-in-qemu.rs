@@ -184,6 +184,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
                 streams: false,
                 grows_volumes: false,
+                resizes: false,
                 attach: false,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
