@@ -1,9 +1,15 @@
 //! Other sizes for a guest that runs: what is asked for, what is held meanwhile, and what becomes of it when something fails.
 
-use bulkhead_nodeagent_core::{ResizeFailure, Resized};
+use bulkhead_nodeagent_core::{GuestSize, ResizeFailure, ResizeVm, Resized};
 use bulkhead_types::{PodIntent, PodSpec, ResourceRequirements, Shared};
 
 use super::*;
+
+/// What is asked for.
+pub(super) fn shown(order: &ResizeVm) -> String {
+    let mib = |size: GuestSize| format!("{}x{}Mi", size.cpus, size.memory_bytes >> 20);
+    format!("resize {}/{} {} -> {}", order.pod.id, order.instance, mib(order.was), mib(order.size))
+}
 
 /// The pod with this much cpu, in thousandths, and memory, in MiB.
 fn sized(cpu_millis: u64, memory_mib: u64) -> PodIntent {
