@@ -213,8 +213,6 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
         | Command::SetPodsUnschedulable { .. }
         | Command::Preempt { .. }
         | Command::PreemptForGroup { .. }
-        | Command::ResizePod { .. }
-        | Command::AdmitResizes { .. }
         | Command::ClearNominations { .. } => decide_placement(state, command, emit),
         Command::CreateOwned { owner, generation, object } => {
             owned::create(state, *owner, *generation, object, emit)
@@ -265,7 +263,7 @@ fn decide_command(state: &State, command: &Command, emit: &mut Emit<'_>) -> Resu
     }
 }
 
-/// The part of [`decide_command`] that is about many nodes together, and the cluster itself.
+/// The part of [`decide_command`] that is about many nodes together, the cluster itself, and sizes of pods that run.
 fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     match command {
         Command::InitCluster { cluster_id, members } => cluster::init(state, *cluster_id, members, emit),
@@ -273,6 +271,8 @@ fn decide_fleet(state: &State, command: &Command, emit: &mut Emit<'_>) -> Result
         Command::RegisterMember { .. } => cluster::register_member(state, command, emit),
         Command::CollectGarbage { objects } => garbage::collect(state, objects, emit),
         Command::SyncDeviceLabels { node } => devices::sync_labels(state, *node, emit),
+        Command::ResizePod { pod, containers } => resize::resize(state, pod, containers, emit),
+        Command::AdmitResizes { pods } => resize::admit(state, pods, emit),
         other => node_pools::decide(state, other, emit),
     }
 }
@@ -324,8 +324,6 @@ fn decide_placement(state: &State, command: &Command, emit: &mut Emit<'_>) -> Re
             group_preemption::preempt(state, nominations, victims, emit)
         }
         Command::ClearNominations { pods } => preemption::clear(state, pods, emit),
-        Command::ResizePod { pod, containers } => resize::resize(state, pod, containers, emit),
-        Command::AdmitResizes { pods } => resize::admit(state, pods, emit),
         other => unreachable!("{other:?} says nothing about where pods are"),
     }
 }

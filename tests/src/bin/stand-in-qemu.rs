@@ -198,6 +198,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 streams: false,
                 grows_volumes: false,
                 huge_pages: false,
+                resizes: false,
                 attach: false,
                 reseeds: true,
             };

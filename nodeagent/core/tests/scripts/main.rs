@@ -16,7 +16,7 @@ mod volumes;
 
 use std::fmt::Write as _;
 
-use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, GuestSize, Input, RecoveredVm, VmRecord};
+use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
 use bulkhead_types::{ContainerState, ObjectId, PodPhase, PodStatus, RestartPolicy};
 use expect_test::{Expect, expect};
 use smol_str::SmolStr;
@@ -89,11 +89,7 @@ fn drain(agent: &mut Agent, now_ms: u64, acks: bool, text: &mut String) {
                 let files = volumes.iter().flat_map(|v| &v.files).map(|f| format!(" {}", f.path));
                 format!("files {pod}/{instance}{}", files.collect::<String>())
             }
-            Action::ResizeVm(order) => {
-                let (was, size) = (order.was, order.size);
-                let mib = |size: GuestSize| format!("{}x{}Mi", size.cpus, size.memory_bytes >> 20);
-                format!("resize {}/{} {} -> {}", order.pod.id, order.instance, mib(was), mib(size))
-            }
+            Action::ResizeVm(order) => resize::shown(&order),
             Action::SetCpus { pod, instance, runs_on } => format!("cpus {pod}/{instance} {runs_on}"),
             Action::StopVm { pod, instance, grace_ms } => format!("stop {pod}/{instance} grace {grace_ms}"),
             Action::KillVm { pod, instance } => format!("kill {pod}/{instance}"),

@@ -1,9 +1,15 @@
 //! Other sizes for a guest that runs: what is asked for, what is held meanwhile, and what becomes of it when something fails.
 
-use bulkhead_nodeagent_core::{ResizeFailure, Resized};
+use bulkhead_nodeagent_core::{GuestSize, ResizeFailure, ResizeVm, Resized};
 use bulkhead_types::{PodIntent, PodSpec, ResourceRequirements, Shared};
 
 use super::*;
+
+/// What is asked for.
+pub(super) fn shown(order: &ResizeVm) -> String {
+    let mib = |size: GuestSize| format!("{}x{}Mi", size.cpus, size.memory_bytes >> 20);
+    format!("resize {}/{} {} -> {}", order.pod.id, order.instance, mib(order.was), mib(order.size))
+}
 
 /// The pod with this much cpu, in thousandths, and memory, in MiB.
 fn sized(cpu_millis: u64, memory_mib: u64) -> PodIntent {
@@ -55,7 +61,17 @@ fn it_is_asked_for_once_and_told_when_it_is_so() {
     check(
         steps,
         expect![[r#"
-    "#]],
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            1000 persist #7 instance 1
+            1000 resize #7/1 1x195Mi -> 2x326Mi
+            1000 report [#7 100000002 Running ready running x0]
+            2000 persist #7 instance 1
+            2000 report [#7 100000003 Running ready running x0]
+        "#]],
     );
 }
 
@@ -76,7 +92,21 @@ fn what_fails_is_tried_again_later_and_what_is_refused_is_not() {
     check(
         steps,
         expect![[r#"
-    "#]],
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            1000 persist #7 instance 1
+            1000 resize #7/1 1x195Mi -> 2x326Mi
+            1000 report [#7 100000002 Running ready running x0]
+            2000 report [#7 100000003 Running ready running x0]
+            12000 persist #7 instance 1
+            12000 resize #7/1 1x195Mi -> 2x326Mi
+            13000 report [#7 100000004 Running ready running x0]
+            60010 persist #7 instance 1
+            60010 resize #7/1 1x195Mi -> 1x195Mi
+        "#]],
     );
 }
 
@@ -94,7 +124,19 @@ fn no_answer_is_asked_for_again_and_another_wish_waits_for_the_first() {
     check(
         steps,
         expect![[r#"
-    "#]],
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            1000 persist #7 instance 1
+            1000 resize #7/1 1x195Mi -> 2x326Mi
+            1000 report [#7 100000002 Running ready running x0]
+            121000 persist #7 instance 1
+            121000 resize #7/1 1x195Mi -> 3x326Mi
+            121300 persist #7 instance 1
+            121300 report [#7 100000003 Running ready running x0]
+        "#]],
     );
 }
 
@@ -111,7 +153,21 @@ fn a_guest_that_ends_meanwhile_starts_with_what_is_wanted() {
     check(
         steps,
         expect![[r#"
-    "#]],
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            1000 persist #7 instance 1
+            1000 resize #7/1 1x195Mi -> 2x326Mi
+            1000 report [#7 100000002 Running ready running x0]
+            1100 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+            1200 report [#7 100000003 Running GuestDied restarts 1 waiting:GuestDied x1]
+            11100 prepare #7
+            11100 report [#7 100000004 Running GuestDied restarts 1 waiting:GuestDied x1]
+            12010 persist #7 instance 2
+            12010 start #7 instance 2
+        "#]],
     );
 }
 
@@ -126,7 +182,14 @@ fn another_spec_is_still_another_guest() {
     check(
         steps,
         expect![[r#"
-    "#]],
+            0 join
+            10 prepare #7
+            10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+            20 persist #7 instance 1
+            20 start #7 instance 1
+            1000 stop #7/1 grace 30000
+            1000 report [#7 100000002 Running running x0]
+        "#]],
     );
 }
 
