@@ -72,7 +72,7 @@ with_programs "$work/outer" "$qemu"
 # A NIC in software that has functions, where the kernel has it (Debian's has not).
 simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
 with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim} \
-  ${nic:+dca i2c-algo-bit pps_core ptp igb} nvme-common nvme-core crc64 crc64-rocksoft t10-pi nvme
+  ${nic:+dca i2c-algo-bit pps_core ptp igb} crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi nvme-common nvme-core nvme
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh
 /bin/busybox mount -t proc none /proc
