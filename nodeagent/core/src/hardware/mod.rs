@@ -28,6 +28,7 @@ mod gpu_check;
 mod kernel_log;
 mod kind;
 mod known_cards;
+mod network_preconditions;
 mod pci_id;
 mod preconditions;
 mod tree;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use bulkhead_types::NamedDeviceClass;
 
+use super::network_preconditions::network_preconditions;
 use super::{Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, offers_virtual_functions};
 
 /// What is needed.
@@ -21,6 +22,8 @@ pub enum Need {
     Devices,
     /// To attach virtual functions.
     VirtualFunctions,
+    /// To give guests a card of the node's own network.
+    Network,
 }
 
 /// Whether it is there.
@@ -59,7 +62,7 @@ pub fn preconditions(
     classes: &[NamedDeviceClass],
 ) -> Vec<Precondition> {
     let host = Host { tree, inventory, classes };
-    vec![
+    let mut all = vec![
         host.kvm(),
         host.cgroups(),
         host.confinement(),
@@ -70,7 +73,9 @@ pub fn preconditions(
         host.drivers(),
         host.firmware(),
         host.virtual_functions(),
-    ]
+    ];
+    all.extend(network_preconditions(tree));
+    all
 }
 
 /// What is missing for the attachment of any device at all, whatever pods could have of this machine; empty when nothing is.
@@ -110,7 +115,7 @@ const CAPABILITIES: [(u32, &str); 8] = [
 ];
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
-fn answer(
+pub(super) fn answer(
     name: &'static str,
     need: Need,
     outcome: Outcome,
