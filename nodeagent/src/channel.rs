@@ -12,13 +12,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_guest_protocol::guest::AskHost;
 use bulkhead_guest_protocol::host::{
     AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, ResumeLogs, Stop,
 };
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase};
+use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase, reason};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
+use crate::https::Asks;
 use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
@@ -88,6 +90,8 @@ struct Conversation {
     greeted: bool,
     /// The guest can make file systems larger.
     grows_volumes: bool,
+    /// What the guest wants to be asked for it, and is not asked yet.
+    to_ask: Vec<AskHost>,
     /// Who waits for that, by the volume's name.
     growing: BTreeMap<String, GrowOrder>,
     acks: BTreeMap<String, u64>,
@@ -139,7 +143,7 @@ impl Talk {
 
     async fn converse(&mut self, stream: UnixStream) -> io::Result<()> {
         let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
-        let mut buffer = vec![0; READ_LENGTH];
+        let (mut buffer, mut asks) = (vec![0; READ_LENGTH], Asks::default());
         self.stop.mark_changed();
         let mut look = tokio::time::interval(self.look_every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,6 +171,7 @@ impl Talk {
                     talk.say_files(&volumes);
                 }
                 Some(order) = self.growing.recv(), if talk.greeted => talk.grow(order),
+                answer = asks.next() => talk.say(&HostMessage::HostAnswer(answer)),
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
@@ -176,6 +181,7 @@ impl Talk {
                     while let Some(frame) = talk.reader.next_frame() {
                         self.hear(&mut talk, frame).await;
                     }
+                    talk.to_ask.drain(..).for_each(|ask| asks.begin(ask, &self.config, &self.streams));
                     talk.acknowledge();
                 }
             }
@@ -242,6 +248,13 @@ impl Talk {
             // than in the control plane: it ends, and the core starts another.
             tracing::info!(pod = %self.pod, "a guest that was never told what to run ends");
             talk.say(&HostMessage::Stop(Stop { grace_ms: Some(0) }));
+        } else if let Some(message) = abilities::lacks(hello, &self.config) {
+            let (phase, reason) = (PodPhase::Failed, SmolStr::new_static(reason::GUEST_TOO_OLD));
+            talk.say(&HostMessage::Stop(Stop { grace_ms: Some(0) }));
+            self.tell(Input::GuestHello { pod: self.pod, instance: self.instance }).await;
+            return self
+                .tell(Input::GuestPod { pod: self.pod, instance: self.instance, phase, reason, message })
+                .await;
         } else {
             talk.say(&HostMessage::Configure(Configure { pod: Some(self.config.clone()) }));
         }
@@ -272,6 +285,10 @@ impl Talk {
                 "output is lost: it was not fetched in time"
             ),
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
+            GuestMessage::AskHost(ask) => {
+                talk.pace().await;
+                talk.to_ask.push(ask);
+            }
             GuestMessage::VolumeGrown(grown) => talk.grown(grown),
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
@@ -446,7 +463,7 @@ impl Conversation {
     fn hello(&mut self) {
         // One that was not even written yet need not be said again.
         if self.out.is_empty() {
-            self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION }));
+            self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION, asks_by_https: true }));
         }
     }
 
@@ -522,6 +539,7 @@ impl Conversation {
     }
 }
 
+mod abilities;
 mod files;
 mod meter;
 

@@ -17,7 +17,7 @@ wire_enum! {
     }
 }
 
-wire_struct!(PodOptions => v1::PodOptions { volumes, security, priority_class, placement });
+wire_struct!(PodOptions => v1::PodOptions { volumes, security, priority_class, placement, naming });
 wire_struct!(Volume => v1::Volume { name, source });
 wire_struct!(ConfigProjection => v1::ConfigProjection { name, optional, items });
 wire_struct!(KeyToPath => v1::KeyToPath { key, path, mode });

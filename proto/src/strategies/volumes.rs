@@ -103,6 +103,7 @@ record!(/// Any volume.
 record!(/// What few pods have.
     pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()),
     priority_class: rare(small()), placement: rare(pod_placement()),
+    naming: rare(pod_naming()),
 });
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {

@@ -4,12 +4,12 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Container, Kind, LogRecord, Measure, MembershipChange, NodePhase, Object, Pod, PodSpec,
-    PodStatus, PreemptionPolicy, QuotaAmounts,
+    Binding, Command, Container, Kind, LogRecord, Measure, MembershipChange, NetworkAttachment, NodePhase,
+    Object, Pod, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 12;
+pub const FEATURE_LEVEL_MAX: u32 = 13;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -81,6 +81,12 @@ pub const PRIVILEGED_LEVEL: u32 = 12;
 pub const VOLUMES_LEVEL: u32 = 12;
 /// From this level on the annotations of pods that limit what their guests send and receive mean something.
 pub const BANDWIDTH_LEVEL: u32 = 12;
+/// From this level on probes and hooks ask by HTTPS.
+pub const HTTPS_PROBE_LEVEL: u32 = 13;
+/// From this level on pods say whom they ask for names, and how they are called beside their host name.
+pub const POD_DNS_LEVEL: u32 = 13;
+/// From this level on a pod's default route may lead by one of its networks, and networks have routes.
+pub const DEFAULT_ROUTE_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -171,12 +177,23 @@ impl Object {
             Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
-        let content = content.max(self.pods().map_or(1, PodSpec::later_level));
+        let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
 
 impl Object {
+    /// What it needs for what guests route.
+    fn routes_level(&self) -> u32 {
+        let ipam = match self {
+            Self::Pod(pod) if is_routed(pod.networks()) => return DEFAULT_ROUTE_LEVEL,
+            Self::SriovNetwork(network) => network.spec.ipam.as_ref(),
+            Self::SriovIBNetwork(network) => network.spec.ipam.as_ref(),
+            _ => None,
+        };
+        if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
     /// What the pods run that it is or makes.
     fn pods(&self) -> Option<&PodSpec> {
         Some(match self {
@@ -215,7 +232,8 @@ impl Container {
         let privileged = self.security().is_some_and(|security| security.privileged);
         let attached = options.stdin || options.stdin_once || options.tty;
         let attach = if attached { ATTACH_LEVEL } else { 1 };
-        attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 })
+        let https = if self.asks_by_https() { HTTPS_PROBE_LEVEL } else { 1 };
+        attach.max(if privileged { PRIVILEGED_LEVEL } else { 1 }).max(https)
     }
 }
 
@@ -226,8 +244,9 @@ impl PodSpec {
         let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
         let sysctls = self.security().is_some_and(|security| !security.sysctls.is_empty());
         let pod = if sysctls { PRIVILEGED_LEVEL } else { 1 };
+        let naming = if self.naming().is_some() { POD_DNS_LEVEL } else { 1 };
         let containers = self.init_containers.iter().chain(&self.containers);
-        containers.map(Container::later_level).fold(ports.max(told).max(pod), u32::max)
+        containers.map(Container::later_level).fold(ports.max(told).max(pod).max(naming), u32::max)
     }
 
     fn feature_level(&self) -> u32 {
@@ -248,6 +267,11 @@ impl PodSpec {
     }
 }
 
+/// Whether a pod routes by its networks.
+fn is_routed(networks: &[NetworkAttachment]) -> bool {
+    networks.iter().any(|network| network.routes.get().is_some())
+}
+
 /// Whether any pod is attached to a network.
 fn any_attached(bindings: &[Binding]) -> bool {
     bindings.iter().any(|one| !one.networks.is_empty())
@@ -256,7 +280,11 @@ fn any_attached(bindings: &[Binding]) -> bool {
 /// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
 fn status_level(status: &PodStatus) -> u32 {
     let cpus = if status.cpus.get().is_some() { NUMA_LEVEL } else { 1 };
-    let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
+    let networks = match status.networks.get() {
+        None => 1,
+        Some(networks) if is_routed(networks) => DEFAULT_ROUTE_LEVEL,
+        Some(_) => NETWORKS_LEVEL,
+    };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
     cpus.max(networks).max(nominated).max(addresses)
@@ -266,6 +294,17 @@ impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
+        match self {
+            Self::BindPods { bindings } | Self::BindPodGroup { bindings }
+                if bindings.iter().any(|one| is_routed(&one.networks)) =>
+            {
+                DEFAULT_ROUTE_LEVEL
+            }
+            _ => self.content_level(),
+        }
+    }
+
+    fn content_level(&self) -> u32 {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
@@ -437,6 +476,22 @@ mod tests {
         let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
         let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
         check(with_options(options), PRIVILEGED_LEVEL);
+        let get = |https| crate::HttpGet {
+            path: "/".to_owned(),
+            port: crate::PortRef::Number(1),
+            headers: Vec::new(),
+            https,
+        };
+        let hook = |https| {
+            let hook = Some(crate::Hook::HttpGet(get(https)));
+            let lifecycle = crate::Lifecycle { post_start: None, pre_stop: hook };
+            ContainerOptions { lifecycle: Rare::some(lifecycle), ..plain() }
+        };
+        check(with_options(hook(false)), WORKLOADS_LEVEL);
+        check(with_options(hook(true)), HTTPS_PROBE_LEVEL);
+        let naming = Rare::some(crate::PodNaming { hostname_is_fqdn: true, ..Default::default() });
+        let options = Rare::some(PodOptions { naming, ..PodOptions::default() });
+        check(PodSpec { options, ..PodSpec::default() }, POD_DNS_LEVEL);
         let sysctls = vec![Sysctl { name: "kernel.sem".into(), value: "1 2 3 4".into() }];
         let security = Rare::some(PodSecurityContext { sysctls, ..PodSecurityContext::default() });
         let options = Rare::some(PodOptions { security, ..PodOptions::default() });

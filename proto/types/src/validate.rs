@@ -14,6 +14,7 @@ mod elastic;
 mod elastic_quota;
 mod image;
 mod job;
+mod naming;
 mod node_pool;
 mod path;
 mod placement;

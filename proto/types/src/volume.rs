@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare,
-    SecurityContext,
+    Container, DownwardSource, Kind, Lifecycle, PodNaming, PodPlacement, PodSecurityContext, PodSpec, Probe,
+    Rare, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -164,6 +164,9 @@ pub struct PodOptions {
     pub priority_class: Rare<SmolStr>,
     /// Where it may be, and near what it would rather be.
     pub placement: Rare<PodPlacement>,
+    /// How it is called, and whom it asks for names. Needs [`crate::POD_DNS_LEVEL`].
+    #[serde(default)]
+    pub naming: Rare<PodNaming>,
 }
 
 /// A volume of a pod.

@@ -205,6 +205,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
         // It says in its Hello that it cannot.
         HostMessage::GrowVolume(_)
+        | HostMessage::HostAnswer(_)
         | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)
