@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use bulkhead_guest_http::Failure;
 use bulkhead_guest_protocol::guest::{self, GuestMessage, LogStream, PodPhase};
-use bulkhead_guest_protocol::host::{self, HostMessage, PodConfig, StreamKind};
+use bulkhead_guest_protocol::host::{self, Check, HostMessage, PodConfig, StreamKind};
 use bulkhead_guest_protocol::{PROTOCOL_VERSION, TEXT_LENGTH_MAX};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -26,6 +27,7 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
+use crate::handed_over::{Handed, HandedOver};
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
@@ -111,6 +113,8 @@ pub(crate) struct Agent {
     /// Probes and hooks that are being done.
     tasks: Vec<TaskProcess>,
     streams: Streams,
+    /// Probes and hooks that the host does.
+    handed_over: HandedOver,
     /// There may be more output to move although nothing else happens.
     is_behind: bool,
 }
@@ -143,6 +147,7 @@ impl Agent {
             partial_since_ms: None,
             tasks: Vec::new(),
             streams: Streams::default(),
+            handed_over: HandedOver::default(),
             is_behind: false,
         })
     }
@@ -198,6 +203,7 @@ impl Agent {
         // later than the first message, which must not be thrown away.
         if flags.contains(EpollFlags::EPOLLHUP) {
             self.channel.on_hangup();
+            self.host_is_gone();
             self.streams.close_all(self.now.monotonic_ms);
         }
         let messages = self.channel.read();
@@ -239,6 +245,12 @@ impl Agent {
                     error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
                     self.channel.send(&GuestMessage::Reseeded(guest::Reseeded { error }));
                 }
+                HostMessage::HostAnswer(answer) => {
+                    if let Some((index, task)) = self.handed_over.answered(answer.number) {
+                        let outcome = if answer.error.is_empty() { Ok(()) } else { Err(answer.error) };
+                        self.supervise(Event::Done { index, task, number: answer.number, outcome });
+                    }
+                }
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -277,6 +289,8 @@ impl Agent {
             );
         }
         self.channel.on_hello();
+        self.host_is_gone();
+        self.handed_over.host_came(hello.asks_by_https);
         self.streams.close_all(self.now.monotonic_ms);
         self.acked_at_ms = self.now.monotonic_ms;
         let mut answer = guest::Hello {
@@ -290,6 +304,7 @@ impl Agent {
             huge_pages: true,
             resizes: true,
             reseeds: true,
+            hands_over_https: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -304,6 +319,33 @@ impl Agent {
         }
         self.channel.send(&GuestMessage::Hello(answer));
         states.iter().for_each(|state| self.channel.send(state));
+        for (number, index, task) in self.handed_over.all() {
+            self.ask_host(index, task, number);
+        }
+    }
+
+    /// No answer comes any more to what the host was asked: probes were not done, hooks wait for another host.
+    fn host_is_gone(&mut self) {
+        for (number, index, task) in self.handed_over.host_left() {
+            self.supervise(Event::NotDone { index, task, number });
+        }
+    }
+
+    /// Has the host do a probe or hook; what to tell when it cannot.
+    fn hand_over(&mut self, index: usize, task: Task, number: u64) -> Option<Event> {
+        match self.handed_over.take(number, index, task) {
+            Handed::Ask => self.ask_host(index, task, number),
+            Handed::Wait => {}
+            Handed::NotDone => return Some(Event::NotDone { index, task, number }),
+        }
+        None
+    }
+
+    fn ask_host(&mut self, index: usize, task: Task, number: u64) {
+        let Some(pod) = &self.pod else { return };
+        let container = pod.containers[index].config.name.clone();
+        let task = task.of_host().into();
+        self.channel.send(&GuestMessage::AskHost(guest::AskHost { number, container, task }));
     }
 
     fn configure(&mut self, config: PodConfig) {
@@ -420,10 +462,15 @@ impl Agent {
             Action::Terminate { index } => pod.containers[index].signal(Signal::SIGTERM),
             Action::Kill { index } => pod.containers[index].signal(Signal::SIGKILL),
             Action::Do { index, task, number } => {
+                let check = pod.containers[index].check(task).and_then(|check| check.kind.as_ref());
+                if matches!(check, Some(Check::Https(_))) {
+                    return self.hand_over(index, task, number);
+                }
                 let outcome = self.begin_task(index, task, number).err()?;
                 return Some(Event::Done { index, task, number, outcome: Err(format!("{outcome:#}")) });
             }
             Action::Abandon { number } => {
+                self.handed_over.answered(number);
                 for task in self.tasks.extract_if(.., |task| task.number == number) {
                     task.kill();
                 }
@@ -532,7 +579,16 @@ impl Agent {
             if let Some(at) = self.tasks.iter().position(|task| task.has_pid(pid)) {
                 let done = self.tasks.swap_remove(at);
                 let (index, task, number) = (done.index, done.task, done.number);
-                self.supervise(Event::Done { index, task, number, outcome: done.finish(status) });
+                match done.finish(status) {
+                    Err(Failure::NeedsTls) => {
+                        let event = self.hand_over(index, task, number);
+                        event.into_iter().for_each(|event| self.supervise(event));
+                    }
+                    Err(Failure::Text(text)) => {
+                        self.supervise(Event::Done { index, task, number, outcome: Err(text) });
+                    }
+                    Ok(()) => self.supervise(Event::Done { index, task, number, outcome: Ok(()) }),
+                }
                 continue;
             }
             if self.streams.reap(pid, status) {

@@ -21,6 +21,7 @@ mod cgroup;
 mod channel;
 mod container;
 mod devices;
+mod handed_over;
 mod logs;
 mod message;
 mod mounts;

@@ -121,7 +121,11 @@ pub(crate) fn hosts_file(pod: &PodConfig) -> String {
     let primary = pod.interfaces.iter().find(|one| one.name.is_empty() || one.name == PRIMARY);
     let own = primary.and_then(|one| one.address.split('/').next()).filter(|own| !own.is_empty());
     if !pod.hostname.is_empty() {
-        let _ = writeln!(text, "{}\t{}", own.unwrap_or("127.0.1.1"), pod.hostname);
+        let own = own.unwrap_or("127.0.1.1");
+        let _ = match pod.fqdn.split('.').next().filter(|short| !short.is_empty()) {
+            Some(short) => writeln!(text, "{own}\t{}\t{short}", pod.fqdn),
+            None => writeln!(text, "{own}\t{}", pod.hostname),
+        };
     }
     for line in &pod.host_aliases {
         let _ = writeln!(text, "{line}");

@@ -101,6 +101,12 @@ pub(crate) enum Event {
         number: u64,
         outcome: Result<(), String>,
     },
+    /// A probe was not done, as nobody was there to do it: it counts neither way.
+    NotDone {
+        index: usize,
+        task: Task,
+        number: u64,
+    },
     Stop {
         grace_ms: Option<u64>,
     },
@@ -198,6 +204,7 @@ impl Supervisor {
             Event::Started { index } => self.on_started(index, now),
             Event::Ended { index, outcome } => self.on_ended(index, outcome, now),
             Event::Done { index, task, number, outcome } => self.on_done(index, task, number, outcome, now),
+            Event::NotDone { index, task, number } => self.on_not_done(index, task, number),
             Event::Stop { grace_ms } => self.stop(grace_ms, now),
             Event::Evict { message } => self.evict(message, now),
             Event::Restart { index } => self.restart_for_resize(index, now),

@@ -326,3 +326,27 @@ fn a_failed_init_container_takes_the_sidecars_before_it_along() {
         ],
     );
 }
+
+#[test]
+fn a_probe_that_nobody_could_do_counts_neither_way() {
+    use Task::Liveness;
+    let not_done = |number| Event::NotDone { index: 0, task: Liveness, number };
+    let pod = one(RestartPolicy::Always, |c| c.liveness_probe = Some(probe(0, 1_000)));
+    check_pod(
+        &pod,
+        &[
+            (0, Event::Begin, BEGIN_ONE),
+            RUNS,
+            (0, Event::Tick, &["do 0 Liveness#1"]),
+            (1, done(0, Liveness, 1, "no"), &[]),
+            // The second failure would end the container.
+            (1_000, Event::Tick, &["do 0 Liveness#2"]),
+            (1_001, not_done(2), &[]),
+            (1_600, Event::Tick, &[]),
+            (2_000, Event::Tick, &["do 0 Liveness#3"]),
+            // An old one is nobody's.
+            (2_001, not_done(2), &[]),
+            (2_500, Event::Tick, &["abandon #3", "term 0"]),
+        ],
+    );
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  command:          fork in the container's pid namespace ─► its other namespaces ─► its user ─► execve
-//!  request to self:  fork ─► nobody's rights ─► ask ─► exit code
+//!  request to self:  fork ─► nobody's rights ─► ask ─► exit code, which may say that it needs TLS: then the agent asks
 //! ```
 
 use std::fs::File;
@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use bulkhead_guest_http::Failure;
 use bulkhead_guest_protocol::host::{Check, CheckConfig, ContainerConfig};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
@@ -26,6 +27,8 @@ use crate::supervisor::Task;
 use crate::sys::{self, CloneResult};
 use crate::{IS_CONTAINER_CHILD, request};
 
+/// Exit code of a process that was asked for what needs TLS.
+const NEEDS_TLS: i32 = 3;
 /// How much of what a command prints is told, in bytes.
 const OUTPUT_LENGTH_MAX: usize = 512;
 /// The namespaces that a command joins after its process was made.
@@ -121,21 +124,22 @@ impl TaskProcess {
     }
 
     /// Its process is gone: how it went.
-    pub(crate) fn finish(mut self, status: WaitStatus) -> Result<(), String> {
+    pub(crate) fn finish(mut self, status: WaitStatus) -> Result<(), Failure> {
         self.read_output();
         let text = String::from_utf8_lossy(&self.printed);
         let ended = match status {
             WaitStatus::Exited(_, 0) => return Ok(()),
+            WaitStatus::Exited(_, NEEDS_TLS) if self.is_request => return Err(Failure::NeedsTls),
             WaitStatus::Exited(_, code) => format!("exit code {code}"),
             WaitStatus::Signaled(_, signal, _) => format!("ended by {signal}"),
             other => unreachable!("only ends are waited for: {other:?}"),
         };
         let text = text.trim();
-        Err(match (text.is_empty(), self.is_request) {
+        Err(Failure::Text(match (text.is_empty(), self.is_request) {
             (true, _) => ended,
             (false, true) => text.to_owned(),
             (false, false) => format!("{ended}: {text}"),
-        })
+        }))
     }
 }
 
@@ -192,12 +196,17 @@ fn start_request(check: &Check, writer: OwnedFd) -> Result<Pid> {
         CloneResult::Parent(pid) => Ok(pid),
         CloneResult::Child => {
             IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
-            let answer =
-                give_up_rights().map_err(|error| format!("{error:#}")).and_then(|()| request::ask(check));
-            let text = answer.as_ref().err().map_or("", String::as_str);
+            let answer = give_up_rights()
+                .map_err(|error| format!("{error:#}").into())
+                .and_then(|()| request::ask(check));
+            let (code, text) = match &answer {
+                Ok(()) => (0, ""),
+                Err(Failure::NeedsTls) => (NEEDS_TLS, ""),
+                Err(Failure::Text(text)) => (1, text.as_str()),
+            };
             let end = text.floor_char_boundary(OUTPUT_LENGTH_MAX);
             let _ = File::from(writer).write_all(&text.as_bytes()[..end]);
-            sys::exit_now(i32::from(answer.is_err()))
+            sys::exit_now(code)
         }
     }
 }

@@ -12,13 +12,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_guest_protocol::guest::AskHost;
 use bulkhead_guest_protocol::host::{
     AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, Reseed, ResumeLogs, Stop,
 };
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
 };
-use bulkhead_nodeagent_core::{GuestTimes, Input, SILENT_QUESTIONS, StartPhase};
+use bulkhead_nodeagent_core::{GuestTimes, Input, SILENT_QUESTIONS, StartPhase, reason};
 use bulkhead_types::{
     ContainerState, ContainerStatus, ContainerTermination, ObjectId, PodPhase, VolumeFiles,
 };
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
+use crate::https::Asks;
 use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
@@ -93,6 +95,8 @@ struct Conversation {
     grows_volumes: bool,
     /// Who waits to hear what came of a resize.
     resizing: Resizing,
+    /// What the guest wants to be asked for it, and is not asked yet.
+    to_ask: Vec<AskHost>,
     /// Who waits for that, by the volume's name.
     growing: BTreeMap<String, GrowOrder>,
     acks: BTreeMap<String, u64>,
@@ -158,7 +162,7 @@ impl Talk {
 
     async fn converse(&mut self, stream: UnixStream) -> io::Result<()> {
         let (mut talk, mut hello) = (Conversation::default(), tokio::time::interval(HELLO_INTERVAL));
-        let mut buffer = vec![0; READ_LENGTH];
+        let (mut buffer, mut asks) = (vec![0; READ_LENGTH], Asks::default());
         self.stop.mark_changed();
         let mut look = tokio::time::interval(self.look_every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,6 +195,7 @@ impl Talk {
                         talk.say(&message);
                     }
                 }
+                answer = asks.next() => talk.say(&HostMessage::HostAnswer(answer)),
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
@@ -200,6 +205,7 @@ impl Talk {
                     while let Some(frame) = talk.reader.next_frame() {
                         self.hear(&mut talk, frame).await;
                     }
+                    talk.to_ask.drain(..).for_each(|ask| asks.begin(ask, &self.config, &self.streams));
                     talk.acknowledge();
                 }
             }
@@ -267,6 +273,13 @@ impl Talk {
             // than in the control plane: it ends, and the core starts another.
             tracing::info!(pod = %self.pod, "a guest that was never told what to run ends");
             talk.say(&HostMessage::Stop(Stop { grace_ms: Some(0) }));
+        } else if let Some(message) = abilities::lacks(hello, &self.config) {
+            let (phase, reason) = (PodPhase::Failed, SmolStr::new_static(reason::GUEST_TOO_OLD));
+            talk.say(&HostMessage::Stop(Stop { grace_ms: Some(0) }));
+            self.tell(Input::GuestHello { pod: self.pod, instance: self.instance }).await;
+            return self
+                .tell(Input::GuestPod { pod: self.pod, instance: self.instance, phase, reason, message })
+                .await;
         } else {
             talk.say(&HostMessage::Configure(Configure { pod: Some(self.config.clone()) }));
         }
@@ -297,6 +310,10 @@ impl Talk {
                 "output is lost: it was not fetched in time"
             ),
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
+            GuestMessage::AskHost(ask) => {
+                talk.pace().await;
+                talk.to_ask.push(ask);
+            }
             GuestMessage::VolumeGrown(grown) => talk.grown(grown),
             GuestMessage::Resized(resized) => talk.resizing.hear(resized),
             GuestMessage::Stopping(stopping) => {
@@ -472,7 +489,7 @@ impl Conversation {
     fn hello(&mut self) {
         // One that was not even written yet need not be said again.
         if self.out.is_empty() {
-            self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION }));
+            self.say(&HostMessage::Hello(Hello { protocol_version: PROTOCOL_VERSION, asks_by_https: true }));
         }
     }
 
@@ -548,6 +565,7 @@ impl Conversation {
     }
 }
 
+mod abilities;
 mod files;
 mod meter;
 mod resize;

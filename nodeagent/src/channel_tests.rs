@@ -8,11 +8,16 @@ use tokio::io::AsyncWriteExt as _;
 
 /// A guest that sends these bytes and closes; what the core is told, and the output that was kept.
 async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
+    let container = ContainerConfig { name: "main".to_owned(), ..ContainerConfig::default() };
+    hear_for(container, bytes).await
+}
+
+/// The same for a guest that runs this container.
+async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, String) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let logs = LogStore::default().pod(ObjectId(7), dir.path());
     let (inputs, mut told) = mpsc::channel(1000);
     let (_stop, stopped) = watch::channel(None);
-    let container = ContainerConfig { name: "main".to_owned(), ..ContainerConfig::default() };
     let mut talk = Talk {
         pod: ObjectId(7),
         instance: 2,
@@ -124,4 +129,33 @@ async fn a_guests_clock_is_not_believed() {
     let heard: Vec<u64> = inputs[1..].iter().map(started_at_ms).collect();
     assert_eq!((heard[0], heard[2]), (1_000, 0));
     assert!(heard[1] <= clock::unix_ms() + CLOCK_AHEAD_MS_MAX, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_guest_that_knows_no_https_probes_is_not_given_any() {
+    use bulkhead_guest_protocol::host::{Check, CheckConfig, HttpCheck};
+    let check = async |asks: bool, can: bool, expected: Option<&str>| {
+        let get = HttpCheck { port: 443, path: "/".to_owned(), headers: Vec::new() };
+        let kind = Some(if asks { Check::Https(get) } else { Check::Http(get) });
+        let container = ContainerConfig {
+            name: "main".to_owned(),
+            pre_stop: Some(CheckConfig { kind }),
+            ..ContainerConfig::default()
+        };
+        let hello = guest::Hello {
+            protocol_version: PROTOCOL_VERSION,
+            hands_over_https: can,
+            ..guest::Hello::default()
+        };
+        let (inputs, _) = hear_for(container, frames(&[GuestMessage::Hello(hello)])).await;
+        let failed = inputs.iter().find_map(|input| match input {
+            Input::GuestPod { phase: PodPhase::Failed, reason, message, .. } => Some((reason, message)),
+            _ => None,
+        });
+        assert_eq!(failed.map(|(reason, _)| reason.as_str()), expected);
+        assert!(failed.is_none_or(|(_, message)| message.contains("HTTPS probe or hook")), "{failed:?}");
+    };
+    check(true, true, None).await;
+    check(false, false, None).await;
+    check(true, false, Some("GuestTooOld")).await;
 }

@@ -167,6 +167,7 @@ fn network(vf: Bdf) -> NetworkAttachment {
         link_state: VfLinkState::Auto,
         link_type: SriovLinkType::Eth,
         mtu: None,
+        routes: Default::default(),
     }
 }
 

@@ -31,6 +31,7 @@ mod facts;
 mod guard;
 mod host;
 pub mod host_ports;
+mod https;
 pub mod image;
 mod kernel_watch;
 #[cfg(debug_assertions)]

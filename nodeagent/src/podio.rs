@@ -1,6 +1,6 @@
 //! What goes into and comes out of this node's pods, for the servers to pass on.
 
-mod relay;
+pub(crate) mod relay;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

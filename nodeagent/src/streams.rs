@@ -73,13 +73,33 @@ impl GuestStreams {
     /// # Errors
     /// [`OpenError`] when there may be no more, or the guest has ended.
     pub fn open(&self, kind: StreamKind) -> Result<GuestStream, OpenError> {
+        self.begin(|streams| streams.open(kind))
+    }
+
+    fn begin(
+        &self,
+        open: impl FnOnce(&mut HostStreams) -> Result<u64, OpenError>,
+    ) -> Result<GuestStream, OpenError> {
         let mut state = self.lock();
-        let number = state.streams.open(kind)?;
+        let number = open(&mut state.streams)?;
         let signal = Arc::<Signal>::default();
         state.signals.insert(number, Arc::clone(&signal));
         drop(state);
         self.0.talk.notify_one();
         Ok(GuestStream { streams: self.clone(), number, signal })
+    }
+
+    /// Connects to a port in the guest for a probe, and waits until the guest has; however long that takes.
+    ///
+    /// # Errors
+    /// Why there is no connection, for people.
+    pub(crate) async fn connect_for_probe(&self, port: u16) -> Result<GuestStream, String> {
+        let stream = self.begin(|streams| streams.open_for_probe(port)).map_err(|error| error.to_string())?;
+        match stream.next().await {
+            StreamEvent::Opened => Ok(stream),
+            StreamEvent::Closed(closed) => Err(closed.message),
+            _ => Err("the pod's guest broke the rules of the stream".to_owned()),
+        }
     }
 
     /// The guest knows how to attach, or does not.

@@ -113,6 +113,7 @@ fn row(one: &Precondition) -> Vec<String> {
         Need::Speed => "speed",
         Need::Devices => "devices",
         Need::VirtualFunctions => "virtual functions",
+        Need::Network => "network",
     };
     let state = match one.outcome {
         Outcome::Met => "ok",

@@ -1,10 +1,7 @@
 //! What is asked of containers while they run: probes, and the hooks around their lives.
 
-use crate::DecodeError;
-use crate::message::check_length;
-
-/// Longest path, header and name of a service, in bytes.
-const TEXT_LENGTH_MAX: usize = 4096;
+use crate::message::{check_enum, check_length};
+use crate::{DecodeError, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// A question that is asked again and again.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,7 +33,7 @@ pub struct ProbeConfig {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CheckConfig {
     /// Which.
-    #[prost(oneof = "Check", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Check", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<Check>,
 }
 
@@ -58,6 +55,10 @@ pub enum Check {
     /// Time that passes.
     #[prost(message, tag = "5")]
     Sleep(SleepCheck),
+    /// As [`Check::Http`], by TLS, which the host speaks for the guest; the certificate does not matter. Only where the guest's Hello says that
+    /// it hands it over.
+    #[prost(message, tag = "6")]
+    Https(HttpCheck),
 }
 
 /// A command in the container.
@@ -120,6 +121,61 @@ pub struct SleepCheck {
     pub sleep_ms: u64,
 }
 
+/// Which of a container's probes and hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum HostTask {
+    /// The startup probe.
+    Startup = 0,
+    /// The readiness probe.
+    Readiness = 1,
+    /// The liveness probe.
+    Liveness = 2,
+    /// The hook after the start.
+    PostStart = 3,
+    /// The hook before the end.
+    PreStop = 4,
+}
+
+/// The guest asks its host to do a probe or hook that needs TLS: the guest's program has none. What is to be asked the host knows from
+/// the configuration. One that is asked again before it is answered is begun anew.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AskHost {
+    /// Comes back with the answer.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Name of the container.
+    #[prost(string, tag = "2")]
+    pub container: String,
+    /// Which.
+    #[prost(enumeration = "HostTask", tag = "3")]
+    pub task: i32,
+}
+
+/// What came of an AskHost.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HostAnswer {
+    /// Of the AskHost.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Why it is no success; empty when it is one.
+    #[prost(string, tag = "2")]
+    pub error: String,
+}
+
+impl AskHost {
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_length("AskHost.container", &self.container, NAME_LENGTH_MAX)?;
+        check_enum::<HostTask>("AskHost.task", self.task)
+    }
+}
+
+impl HostAnswer {
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_length("HostAnswer.error", &self.error, TEXT_LENGTH_MAX)
+    }
+}
+
 impl ProbeConfig {
     /// Checks what the guest relies on.
     pub(crate) fn validate(&self) -> Result<(), DecodeError> {
@@ -153,10 +209,11 @@ impl CheckConfig {
             }
             Some(
                 Check::Http(HttpCheck { port, .. })
+                | Check::Https(HttpCheck { port, .. })
                 | Check::Tcp(TcpCheck { port })
                 | Check::Grpc(GrpcCheck { port, .. }),
             ) if !is_port(*port) => invalid("has no port"),
-            Some(Check::Http(http)) => {
+            Some(Check::Http(http) | Check::Https(http)) => {
                 check_length("HttpCheck.path", &http.path, TEXT_LENGTH_MAX)?;
                 http.headers.iter().try_for_each(|header| {
                     check_length("HttpHeader.name", &header.name, TEXT_LENGTH_MAX)?;

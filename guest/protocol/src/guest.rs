@@ -1,5 +1,6 @@
 //! What the guest says to the host. No message holds a list; see the crate's description.
 
+pub use crate::check::{AskHost, HostTask};
 use crate::message::{check_enum, check_length};
 pub use crate::reseed::Reseeded;
 pub use crate::resize::Resized;
@@ -10,7 +11,7 @@ use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 38")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 38")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -62,6 +63,9 @@ pub enum GuestMessage {
     /// What came of a Reseed.
     #[prost(message, tag = "38")]
     Reseeded(Reseeded),
+    /// Ask a container by HTTPS; answered with a HostAnswer. Only where the host's Hello says that it does.
+    #[prost(message, tag = "31")]
+    AskHost(AskHost),
 }
 
 /// Answers the host's Hello.
@@ -110,6 +114,9 @@ pub struct Hello {
     /// It knows Reseed; guests of earlier versions do not.
     #[prost(bool, tag = "95")]
     pub reseeds: bool,
+    /// It hands HTTPS probes and hooks over; guests of earlier versions do not.
+    #[prost(bool, tag = "92")]
+    pub hands_over_https: bool,
 }
 
 /// Kubernetes' three container states.
@@ -320,6 +327,7 @@ impl GuestMessage {
                 }
                 Ok(())
             }
+            Self::AskHost(m) => m.validate(),
             Self::Usage(m) => check_length("Usage.container", &m.container, NAME_LENGTH_MAX),
             Self::StreamData(m) => m.validate(),
             Self::StreamClosed(m) => m.validate(),

@@ -1,7 +1,8 @@
 //! What the host says to the guest.
 
 pub use crate::check::{
-    Check, CheckConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig, SleepCheck, TcpCheck,
+    Check, CheckConfig, ExecCheck, GrpcCheck, HostAnswer, HttpCheck, HttpHeader, ProbeConfig, SleepCheck,
+    TcpCheck,
 };
 use crate::message::{check_enum, check_length};
 pub use crate::reseed::{ENTROPY_LENGTH_MAX, ENTROPY_LENGTH_MIN, Reseed};
@@ -19,6 +20,8 @@ use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX
 pub const INTERFACES_MAX: usize = 17;
 /// Longest name of an interface, in bytes: what the kernel allows.
 pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
+/// Longest host name, in bytes: what the kernel takes, which may be a full name with dots.
+pub const HOST_NAME_LENGTH_MAX: usize = 64;
 /// Most further addresses of an interface.
 pub const ADDRESSES_MAX: usize = 64;
 /// Most further routes by an interface.
@@ -27,7 +30,7 @@ pub const ROUTES_MAX: usize = 64;
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 38")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 38")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -83,6 +86,9 @@ pub enum HostMessage {
     /// Become a guest of your own; see there.
     #[prost(message, tag = "38")]
     Reseed(Reseed),
+    /// What came of an AskHost.
+    #[prost(message, tag = "31")]
+    HostAnswer(HostAnswer),
 }
 
 /// Opens a conversation.
@@ -91,6 +97,9 @@ pub struct Hello {
     /// [`crate::PROTOCOL_VERSION`] of the host.
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
+    /// It asks by HTTPS for the guest; hosts of earlier versions do not.
+    #[prost(bool, tag = "92")]
+    pub asks_by_https: bool,
 }
 
 /// Carries the pod to run.
@@ -160,6 +169,9 @@ pub struct PodConfig {
     /// Words of the `options` line of /etc/resolv.conf.
     #[prost(string, repeated, tag = "50")]
     pub resolver_options: Vec<String>,
+    /// The pod's full name, which stands in /etc/hosts before its first label; empty means that it has none.
+    #[prost(string, tag = "51")]
+    pub fqdn: String,
     /// Settings of the kernel, in order; before any container starts. One that fails ends the pod.
     #[prost(message, repeated, tag = "84")]
     pub sysctls: Vec<SysctlConfig>,
@@ -386,6 +398,7 @@ impl HostMessage {
             Self::GrowVolume(m) => m.validate(),
             Self::Resize(m) => m.validate(),
             Self::Reseed(m) => m.validate(),
+            Self::HostAnswer(m) => m.validate(),
             Self::StreamOpen(m) => m.validate(),
             Self::StreamData(m) => m.validate(),
             Self::Hello(_)
@@ -405,7 +418,7 @@ impl PodConfig {
     /// [`DecodeError::Invalid`] with the field.
     pub fn validate(&self) -> Result<(), DecodeError> {
         let invalid = |field, reason: &str| Err(DecodeError::Invalid { field, reason: reason.into() });
-        check_length("PodConfig.hostname", &self.hostname, NAME_LENGTH_MAX)?;
+        check_length("PodConfig.hostname", &self.hostname, HOST_NAME_LENGTH_MAX)?;
         check_length("PodConfig.sandbox_id", &self.sandbox_id, NAME_LENGTH_MAX)?;
         check_enum::<RestartPolicy>("PodConfig.restart_policy", self.restart_policy)?;
         if self.restart_policy() == RestartPolicy::Unspecified {

@@ -68,7 +68,7 @@ pub const LOG_DATA_LENGTH_MAX: usize = 32 * 1024;
 /// Bytes of unacknowledged log data that the guest keeps for each container.
 pub const LOG_RING_LENGTH_MAX: usize = 1 << 20;
 
-/// Longest container name, hostname and sandbox id, in bytes (DNS-1123 label; a UUID fits as well).
+/// Longest container name and sandbox id, in bytes (DNS-1123 label; a UUID fits as well).
 pub const NAME_LENGTH_MAX: usize = 63;
 
 /// Longest human-readable text in a message, in bytes.

@@ -28,8 +28,10 @@ pub const STREAM_DATA_OVERHEAD: usize = 64;
 pub const STREAM_WINDOW: usize = 64 * 1024;
 /// Most commands and archives of one guest at a time.
 pub const COMMANDS_MAX: usize = 32;
-/// Most connections into one guest at a time.
+/// Most connections of clients into one guest at a time.
 pub const CONNECTIONS_MAX: usize = 64;
+/// Most connections of its agent's own into one guest at a time: no client takes them away from its probes.
+pub const PROBE_CONNECTIONS_MAX: usize = 128;
 /// Longest command with its arguments, and longest path, in bytes.
 const WORDS_LENGTH_MAX: usize = 128 * 1024;
 /// Most words of a command.

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use thiserror::Error;
 
 use crate::stream::{
-    COMMANDS_MAX, CONNECTIONS_MAX, Incoming, Outgoing, StreamClose, StreamClosed, StreamCredit, StreamData,
-    StreamEnd, StreamKind, StreamOpen, StreamPart, StreamResize, TerminalSize,
+    COMMANDS_MAX, CONNECTIONS_MAX, Connect, Incoming, Outgoing, PROBE_CONNECTIONS_MAX, StreamClose,
+    StreamClosed, StreamCredit, StreamData, StreamEnd, StreamKind, StreamOpen, StreamPart, StreamResize,
+    TerminalSize,
 };
 use crate::{DecodeError, GuestMessage, HostMessage};
 
@@ -77,9 +78,31 @@ impl Once {
     }
 }
 
+/// What is counted apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Class {
+    /// Of clients: commands, archives, log files.
+    #[default]
+    Command,
+    /// Of clients.
+    Connection,
+    /// Of the agent itself.
+    Probe,
+}
+
+impl Class {
+    fn limit(self) -> (&'static str, usize) {
+        match self {
+            Self::Command => ("commands", COMMANDS_MAX),
+            Self::Connection => ("connections", CONNECTIONS_MAX),
+            Self::Probe => ("connections of probes", PROBE_CONNECTIONS_MAX),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct HostStream {
-    is_connection: bool,
+    class: Class,
     /// Not told yet.
     open: Option<StreamKind>,
     opened: Once,
@@ -179,6 +202,19 @@ impl HostStreams {
     /// # Errors
     /// [`OpenError`]
     pub fn open(&mut self, kind: StreamKind) -> Result<u64, OpenError> {
+        let is_connection = matches!(kind, StreamKind::Connect(_));
+        self.open_as(if is_connection { Class::Connection } else { Class::Command }, kind)
+    }
+
+    /// Begins a connection for a probe, which counts apart from those of clients; its number.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open_for_probe(&mut self, port: u16) -> Result<u64, OpenError> {
+        self.open_as(Class::Probe, StreamKind::Connect(Connect { port: port.into() }))
+    }
+
+    fn open_as(&mut self, class: Class, kind: StreamKind) -> Result<u64, OpenError> {
         if let Some(why) = &self.over {
             return Err(OpenError::Over { why: why.clone() });
         }
@@ -187,17 +223,15 @@ impl HostStreams {
                        started it, or it has not come up yet";
             return Err(OpenError::Over { why: why.to_owned() });
         }
-        let is_connection = matches!(kind, StreamKind::Connect(_));
-        let (what, limit) =
-            if is_connection { ("connections", CONNECTIONS_MAX) } else { ("commands", COMMANDS_MAX) };
-        if self.streams.values().filter(|one| one.is_connection == is_connection).count() >= limit {
+        let (what, limit) = class.limit();
+        if self.streams.values().filter(|one| one.class == class).count() >= limit {
             return Err(OpenError::TooMany { what, limit });
         }
         let stream = self.last + 1;
         let open = StreamOpen { stream, kind: Some(kind) };
         open.validate()?;
         self.last = stream;
-        self.streams.insert(stream, HostStream { is_connection, open: open.kind, ..HostStream::default() });
+        self.streams.insert(stream, HostStream { class, open: open.kind, ..HostStream::default() });
         Ok(stream)
     }
 

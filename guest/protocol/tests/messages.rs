@@ -45,7 +45,7 @@ fn configure(change: impl FnOnce(&mut host::PodConfig)) -> HostMessage {
 
 #[test]
 fn golden_payloads() {
-    let hello = HostMessage::Hello(host::Hello { protocol_version: 1 });
+    let hello = HostMessage::Hello(host::Hello { protocol_version: 1, asks_by_https: false });
     assert_eq!(hello.to_payload(), [0x0a, 2, 8, 1]);
     let ack = HostMessage::AckLogs(host::AckLogs { container: "a".into(), up_to_offset: 300 });
     assert_eq!(ack.to_payload(), [0x22, 6, 0x0a, 1, b'a', 0x10, 0xac, 2]);
@@ -122,7 +122,7 @@ fn streams_are_bounded_in_both_directions() {
 
 #[test]
 fn host_messages_round_trip() {
-    round_trip(&HostMessage::Hello(host::Hello { protocol_version: PROTOCOL_VERSION }));
+    round_trip(&HostMessage::Hello(host::Hello { protocol_version: PROTOCOL_VERSION, asks_by_https: true }));
     round_trip(&configure(|_| {}));
     round_trip(&HostMessage::Stop(host::Stop { grace_ms: Some(0) }));
     round_trip(&HostMessage::ResumeLogs(host::ResumeLogs { container: "app".into(), from_offset: u64::MAX }));
@@ -268,4 +268,31 @@ fn golden_reseed() {
     assert_eq!(GuestMessage::Reseeded(failed).to_payload(), [0xb2, 2, 4, 0x0a, 2, b'n', b'o']);
     let hello = guest::Hello { reseeds: true, ..Default::default() };
     assert_eq!(GuestMessage::Hello(hello).to_payload(), [0x0a, 3, 0xf8, 5, 1]);
+}
+
+#[test]
+fn what_is_handed_over_has_golden_bytes_and_bounds() {
+    let ask = |container: &str, task| guest::AskHost { number: 5, container: container.into(), task };
+    let liveness = guest::HostTask::Liveness as i32;
+    round_trip(&GuestMessage::AskHost(ask("app", liveness)));
+    assert_eq!(
+        prost::Message::encode_to_vec(&ask("a", liveness)),
+        [0x08, 5, 0x12, 1, b'a', 0x18, 2],
+        "numbers are append-only"
+    );
+    check_refused(&GuestMessage::AskHost(ask("a", 5)), "Field AskHost.task: unknown value 5");
+    check_refused(
+        &GuestMessage::AskHost(ask(&"a".repeat(64), 0)),
+        "Field AskHost.container: 64 bytes, the limit is 63",
+    );
+    let answer = |error: String| HostMessage::HostAnswer(host::HostAnswer { number: 5, error });
+    round_trip(&answer("HTTP status 503".into()));
+    check_refused(
+        &answer("e".repeat(TEXT_LENGTH_MAX + 1)),
+        "Field HostAnswer.error: 4097 bytes, the limit is 4096",
+    );
+    // Another variant than the plain one, so that no guest of an earlier version asks in the clear what should be asked by TLS.
+    let http = host::HttpCheck { port: 443, path: "/".into(), headers: Vec::new() };
+    let check = host::CheckConfig { kind: Some(host::Check::Https(http)) };
+    assert_eq!(prost::Message::encode_to_vec(&check), [0x32, 6, 0x08, 0xbb, 3, 0x12, 1, b'/']);
 }

@@ -34,6 +34,10 @@ fn name_files() {
     };
     assert!(hosts_file(&pod).ends_with("10.1.0.7\tweb-0\n10.9.9.9 db\n"));
     assert_eq!(resolv_conf(&pod), "nameserver 10.0.0.2\nsearch a.b b\noptions ndots:5 rotate\n");
+    pod.fqdn = "web-0.front.shop.svc.cluster.local".into();
+    pod.hostname.clone_from(&pod.fqdn);
+    assert!(hosts_file(&pod).contains("10.1.0.7\tweb-0.front.shop.svc.cluster.local\tweb-0\n"));
+    (pod.hostname, pod.fqdn) = ("web-0".into(), String::new());
     pod.interfaces.pop();
     assert!(hosts_file(&pod).contains("127.0.1.1\tweb-0\n"), "no primary interface");
 }

@@ -108,6 +108,13 @@ impl Supervisor {
         }
     }
 
+    /// A question was not asked: the next one comes with the next period.
+    pub(super) fn on_not_done(&mut self, index: usize, task: Task, number: u64) {
+        if let Some(prober) = self.containers[index].probers.of(task) {
+            prober.withdraw(number);
+        }
+    }
+
     fn hook_done(&mut self, index: usize, task: Task, outcome: Result<(), String>, now: Now) {
         let container = &mut self.containers[index];
         container.hook = None;

@@ -80,6 +80,13 @@ impl Prober {
         self.asked.is_some_and(|asked| asked.number == number)
     }
 
+    /// The question was not asked; it is as if it had not been due.
+    pub(super) fn withdraw(&mut self, number: u64) {
+        if self.awaits(number) {
+            self.asked = None;
+        }
+    }
+
     /// Takes the answer; a verdict is given once, when enough of them were alike.
     pub(super) fn answer(&mut self, succeeds: bool) -> Verdict {
         self.asked = None;

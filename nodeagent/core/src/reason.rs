@@ -14,6 +14,8 @@ pub const IMAGE_DIGEST_MISMATCH: &str = "ImageDigestMismatch";
 pub const GUEST_NOT_REPORTING: &str = "GuestNotReporting";
 /// The guest's process runs, the guest has not said its first word yet, and there is time left until it must.
 pub const GUEST_BOOTING: &str = "GuestBooting";
+/// The guest's program is of an earlier version, which cannot do what the pod asks for.
+pub const GUEST_TOO_OLD: &str = "GuestTooOld";
 /// The guest spoke once and answers nothing any more.
 pub const GUEST_NOT_RESPONDING: &str = "GuestNotResponding";
 /// QEMU's process is there and answers nothing any more.

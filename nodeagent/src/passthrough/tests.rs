@@ -210,6 +210,7 @@ async fn settings_of_functions_outlive_the_agent_that_made_them() {
         link_state: bulkhead_types::VfLinkState::Enable,
         link_type: bulkhead_types::SriovLinkType::Eth,
         mtu: None,
+        routes: Default::default(),
     };
     let stranger = first.attach_to(std::slice::from_ref(&network), POD, &[intent(CARD)]).await;
     assert_eq!(stranger, Err(format!("network default/blue: the pod has no device {VF}")));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_guest_protocol::host::{InterfaceConfig, PodConfig};
+use bulkhead_nodeagent_core::network::PodResolver;
 use bulkhead_nodeagent_core::{StartVm, reason};
-use bulkhead_types::{HOST_IP_PLACE, ObjectId, POD_IP_PLACE};
+use bulkhead_types::{HOST_IP_PLACE, HostAlias, ObjectId, POD_IP_PLACE, PodIntent};
 
 use super::start::StartError;
 use crate::host::Host;
@@ -18,18 +19,21 @@ pub(super) fn connection(host: &Host, start: &StartVm) -> Option<Connection> {
 
 /// Tells the guest its address and name servers, and its containers where they ask for addresses.
 pub(super) fn configure(host: &Host, start: &StartVm, config: &mut PodConfig) {
-    if let (Some(network), Some(connection)) = (&host.network, connection(host, start)) {
+    if let Some(connection) = connection(host, start) {
         config.interfaces.push(InterfaceConfig {
             mac: connection.mac,
             address: connection.cidr,
-            gateway: connection.gateway.to_string(),
+            gateway: if super::networks::take_default_route(&start.pod) {
+                String::new()
+            } else {
+                connection.gateway.to_string()
+            },
             mtu: connection.mtu,
             ..InterfaceConfig::default()
         });
-        config.nameservers = network.resolver.nameservers.iter().map(ToString::to_string).collect();
-        config.search_domains.clone_from(&network.resolver.searches);
-        config.resolver_options.clone_from(&network.resolver.options);
     }
+    let node = host.network.as_ref().filter(|_| start.address.is_some()).map(|network| &network.resolver);
+    name(&start.pod, PodResolver::of(node, start.pod.spec.naming()), config);
     let text = |address: Option<std::net::IpAddr>| address.map(|ip| ip.to_string()).unwrap_or_default();
     let places = [(POD_IP_PLACE, text(start.address.map(Into::into))), (HOST_IP_PLACE, text(start.host_ip))];
     for container in config.init_containers.iter_mut().chain(&mut config.containers) {
@@ -37,6 +41,22 @@ pub(super) fn configure(host: &Host, start: &StartVm, config: &mut PodConfig) {
             fill(word, &places);
         }
     }
+}
+
+/// Tells the guest whom to ask for names, and which it has itself.
+fn name(pod: &PodIntent, resolver: PodResolver, config: &mut PodConfig) {
+    config.nameservers = resolver.nameservers.iter().map(ToString::to_string).collect();
+    config.search_domains = resolver.searches;
+    config.resolver_options = resolver.options;
+    config.fqdn = pod.spec.fqdn(pod.namespace.as_str(), pod.name.as_str()).unwrap_or_default();
+    let aliases = pod.spec.naming().map_or(&[][..], |naming| &naming.host_aliases);
+    let line = |alias: &HostAlias| {
+        let ip = std::iter::once(alias.ip.to_string());
+        ip.chain(alias.hostnames.iter().map(ToString::to_string)).collect::<Vec<_>>().join("\t")
+    };
+    // The kubelet's heading.
+    let heading = aliases.first().map(|_| "# Entries added by HostAliases.".to_owned());
+    config.host_aliases = heading.into_iter().chain(aliases.iter().map(line)).collect();
 }
 
 /// Puts addresses where they are wanted.
@@ -67,7 +87,43 @@ pub(super) async fn release(host: &Host, pod: ObjectId) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_types::{PodNaming, PodOptions, Rare, Shared};
+
     use super::*;
+    use crate::pod::tests::pod_with_card;
+
+    #[test]
+    fn a_guest_is_told_its_names() {
+        let mut pod = pod_with_card();
+        let alias = |ip: &str, names: &[&str]| HostAlias {
+            ip: ip.parse().expect("an address"),
+            hostnames: names.iter().map(|name| (*name).into()).collect(),
+        };
+        let naming = PodNaming {
+            host_aliases: vec![alias("10.1.2.3", &["db", "db.example"]), alias("fd00::3", &["six"])],
+            subdomain: Some("front".into()),
+            ..PodNaming::default()
+        };
+        let mut spec = (*pod.spec).clone();
+        spec.options = Rare::some(PodOptions { naming: Rare::some(naming), ..PodOptions::default() });
+        spec.hostname = Some("web".into());
+        pod.spec = Shared::new(spec);
+        let mut config = PodConfig::default();
+        let resolver = PodResolver {
+            nameservers: vec!["fd00::53".parse().expect("an address")],
+            searches: vec!["example".to_owned()],
+            options: vec!["ndots:2".to_owned()],
+        };
+        name(&pod, resolver, &mut config);
+        assert_eq!(config.fqdn, format!("web.front.{}.svc.cluster.local", pod.namespace));
+        let aliases = ["# Entries added by HostAliases.", "10.1.2.3\tdb\tdb.example", "fd00::3\tsix"];
+        assert_eq!(config.host_aliases, aliases);
+        let told = (config.nameservers, config.search_domains, config.resolver_options);
+        assert_eq!(
+            told,
+            (vec!["fd00::53".to_owned()], vec!["example".to_owned()], vec!["ndots:2".to_owned()])
+        );
+    }
 
     #[test]
     fn addresses_come_where_their_places_are() {

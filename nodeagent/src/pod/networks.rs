@@ -2,16 +2,17 @@
 
 use std::net::IpAddr;
 
-use bulkhead_guest_protocol::host::InterfaceConfig;
+use bulkhead_guest_protocol::host::{InterfaceConfig, RouteConfig};
 use bulkhead_nodeagent_core::passthrough::{addresses, networks};
 use bulkhead_nodeagent_core::qemu::{PortPlan, Ram};
-use bulkhead_types::{NetworkAttachment, PodIntent, SriovLinkType};
+use bulkhead_types::{NetworkAttachment, NetworkRoute, PodIntent, SriovLinkType};
 
 use crate::boot::GuestNic;
 use crate::host::Host;
 
 /// The interfaces by which a pod is attached to its networks. Each is found by the root port that its function is behind, as a
-/// function of InfiniBand has no MAC address to be known by. None of them gets the default route: that is the primary's.
+/// function of InfiniBand has no MAC address to be known by. The default route is the primary's,
+/// unless the pod says that it leads by one of these.
 ///
 /// # Errors
 /// A network by a device that the pod has not, for people.
@@ -32,7 +33,7 @@ pub(super) fn interfaces(pod: &PodIntent, ports: &PortPlan) -> Result<Vec<Interf
             mtu: network.mtu.unwrap_or_default(),
             pci_port: ports.guest_port(place),
             name: network.interface.to_string(),
-            ..InterfaceConfig::default()
+            ..routed(network)
         }
     };
     Ok(attached.iter().map(interface).collect())
@@ -50,6 +51,31 @@ pub(super) async fn ports(host: &Host, pod: &PodIntent, ram: &Ram) -> PortPlan {
         _ => vec![None; places.len()],
     };
     PortPlan::new(&numa_nodes, ram)
+}
+
+/// What an interface routes: its default routes, and those of its network.
+fn routed(network: &NetworkAttachment) -> InterfaceConfig {
+    let everything = |gateway: &IpAddr| RouteConfig {
+        destination: if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+        gateway: gateway.to_string(),
+    };
+    let route = |route: &NetworkRoute| RouteConfig {
+        destination: format!("{}/{}", route.destination.first(), route.destination.prefix()),
+        gateway: route.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+    };
+    let own = network.routes.get().into_iter().flat_map(|routes| &routes.routes);
+    let mut gateways = network.default_gateways().iter();
+    InterfaceConfig {
+        gateway: gateways.next().map(ToString::to_string).unwrap_or_default(),
+        routes: gateways.map(everything).chain(own.map(route)).collect(),
+        ..InterfaceConfig::default()
+    }
+}
+
+/// Whether a pod's default route leads by one of its networks, so that the primary interface has none (Multus' rule); of IPv4, which
+/// is what the primary interface has.
+pub(super) fn take_default_route(pod: &PodIntent) -> bool {
+    pod.networks.iter().flat_map(|network| network.default_gateways()).any(IpAddr::is_ipv4)
 }
 
 /// The NICs among a pod's devices.
@@ -81,7 +107,7 @@ const CLASS_NETWORK: u32 = 0x02;
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_types::{DeviceIntent, VfLinkState};
+    use bulkhead_types::{AttachmentRoutes, DeviceIntent, IpCidr, Rare, VfLinkState};
 
     use super::*;
     use crate::pod::tests::pod_with_card;
@@ -117,6 +143,7 @@ mod tests {
             link_state: VfLinkState::Auto,
             link_type,
             mtu: Some(9000),
+            routes: Default::default(),
         }
     }
 
@@ -146,6 +173,29 @@ mod tests {
                 "ib0 0000:00:10.2 [] [] 9000 \"\""
             ]
         );
+        // The pod asks for its default routes by the second network, which has a route of its own.
+        assert!(!take_default_route(&pod));
+        let ip = |text: &str| text.parse().expect("an address");
+        let route = |destination: &str, gateway: Option<&str>| NetworkRoute {
+            destination: IpCidr::parse(destination).expect("a network"),
+            gateway: gateway.map(ip),
+        };
+        pod.networks[1].routes = Rare::some(AttachmentRoutes {
+            default_gateways: vec![ip("10.9.255.1"), ip("fd00::1")],
+            routes: vec![route("10.8.0.0/16", Some("10.9.255.2")), route("10.7.0.0/16", None)],
+        });
+        let found = interfaces(&pod).expect("they are the pod's");
+        let routes: Vec<String> =
+            found[0].routes.iter().map(|one| format!("{} {}", one.destination, one.gateway)).collect();
+        assert_eq!(found[0].gateway, "10.9.255.1");
+        assert_eq!(routes, ["::/0 fd00::1", "10.8.0.0/16 10.9.255.2", "10.7.0.0/16 "]);
+        assert_eq!((found[1].gateway.as_str(), found[1].routes.len()), ("", 0));
+        assert!(take_default_route(&pod));
+        // IPv6's alone leaves the primary interface its own, which is IPv4's.
+        let only_six = AttachmentRoutes { default_gateways: vec![ip("fd00::1")], routes: Vec::new() };
+        pod.networks[1].routes = Rare::some(only_six);
+        assert!(!take_default_route(&pod));
+        assert_eq!(interfaces(&pod).expect("they are the pod's")[0].gateway, "fd00::1");
         pod.networks[0].device = "0000:99:00.0".into();
         let refused = interfaces(&pod, &ports).expect_err("no device of the pod");
         assert_eq!(refused, "network default/ib0: the pod has no device 0000:99:00.0");

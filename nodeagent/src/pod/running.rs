@@ -107,11 +107,12 @@ fn http(container: &Container, get: &HttpGet) -> Check {
         name: header.name.clone(),
         value: header.value.clone(),
     };
-    Check::Http(HttpCheck {
+    let check = HttpCheck {
         port: number(container, &get.port),
         path: get.path.clone(),
         headers: get.headers.iter().map(header).collect(),
-    })
+    };
+    if get.https { Check::Https(check) } else { Check::Http(check) }
 }
 
 /// A name that the container does not have was refused long before; the guest refuses port 0.
@@ -159,7 +160,9 @@ mod tests {
     #[test]
     fn ports_have_numbers_and_the_pod_speaks_for_its_containers() {
         let port = PortRef::Name("web".into());
-        let get = HttpGet { path: "/healthz".to_owned(), port: port.clone(), headers: Vec::new() };
+        let get =
+            |https| HttpGet { path: "/healthz".to_owned(), port: port.clone(), headers: Vec::new(), https };
+        let gets = [false, true].map(get);
         let probe = Probe {
             handler: ProbeHandler::TcpSocket { port },
             initial_delay_ms: 1,
@@ -169,7 +172,8 @@ mod tests {
             failure_threshold: 5,
             termination_grace_ms: Some(6),
         };
-        let lifecycle = bulkhead_types::Lifecycle { post_start: Some(Hook::HttpGet(get)), pre_stop: None };
+        let [post_start, pre_stop] = gets.map(|get| Some(Hook::HttpGet(get)));
+        let lifecycle = bulkhead_types::Lifecycle { post_start, pre_stop };
         let security =
             SecurityContext { read_only_root_filesystem: Some(true), ..SecurityContext::default() };
         let options = ContainerOptions {
@@ -206,6 +210,7 @@ mod tests {
         assert_eq!(readiness.grace_ms, Some(6));
         let Some(Check::Http(http)) = found.post_start.expect("there").kind else { panic!("a request") };
         assert_eq!((http.port, http.path.as_str()), (8080, "/healthz"));
+        assert_eq!(found.pre_stop.expect("there").kind, Some(Check::Https(http)));
         assert!(found.read_only_root && found.filters_system_calls && !found.no_new_privileges);
         assert_eq!(further_groups(&spec), [7, 8]);
         assert_eq!(check_user(&spec, &container, 0), Err(RunsAsRoot));

@@ -396,7 +396,8 @@ fn configure(
     span: &Span,
 ) -> Result<(PodConfig, Vec<PlannedDisk>), StartError> {
     let spec = &start.pod.spec;
-    let hostname = spec.hostname.as_deref().unwrap_or(start.pod.name.as_str());
+    let hostname = spec.host_name(start.pod.namespace.as_str(), start.pod.name.as_str());
+    let hostname = &hostname.map_err(|error| StartError::new(reason::GUEST_START_FAILED, error))?;
     let mut disks = Vec::new();
     let mut container = |container: &Container| {
         let image = images.get(container.name.as_str()).ok_or_else(|| {

@@ -286,6 +286,14 @@ pub(crate) async fn forward(
 ) -> Result<(), Status> {
     let kind = StreamKind::Connect(bulkhead_guest_protocol::stream::Connect { port: u32::from(port) });
     let stream = begin(streams, kind).await?;
+    pass(&stream, local).await
+}
+
+/// Passes bytes both ways between a stream and a local connection.
+///
+/// # Errors
+/// What broke it.
+pub(crate) async fn pass(stream: &GuestStream, local: impl AsyncRead + AsyncWrite) -> Result<(), Status> {
     let (mut reader, mut writer) = tokio::io::split(local);
     let input = async {
         let mut buffer = vec![0; READ_LENGTH];

@@ -109,7 +109,10 @@ impl Guest {
 
     /// Says Hello and waits for the answer.
     pub fn hello(&mut self) -> bulkhead_guest_protocol::guest::Hello {
-        self.send(HostMessage::Hello(host::Hello { protocol_version: PROTOCOL_VERSION }));
+        self.send(HostMessage::Hello(host::Hello {
+            protocol_version: PROTOCOL_VERSION,
+            asks_by_https: true,
+        }));
         self.wait("Hello", |message| match message {
             GuestMessage::Hello(hello) => Some(hello.clone()),
             _ => None,

@@ -14,6 +14,7 @@ mod elastic;
 mod elastic_quota;
 mod job;
 mod meta;
+mod naming;
 mod node;
 mod node_pool;
 mod partition;

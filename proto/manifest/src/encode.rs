@@ -11,6 +11,7 @@ mod disruption_budget;
 mod elastic;
 mod elastic_quota;
 mod job;
+mod naming;
 mod node_pool;
 mod placement;
 mod pod;

@@ -167,13 +167,13 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     );
     check(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p, generateName: x}\nspec:\n  serviceAccountName: a\n  schedulingGates: [{name: g}]\n  \
-         volumes: [{name: a}]\n  dnsPolicy: None\n  hostNetwork: true\n  runtimeClassName: runc\n  containers: [{name: c, image: i}]\n",
+         volumes: [{name: a}]\n  dnsPolicy: Host\n  hostNetwork: true\n  runtimeClassName: runc\n  containers: [{name: c, image: i}]\n",
         expect![[r#"
             a.yaml:3:21 metadata.generateName: not supported yet
             a.yaml:5:3 spec.serviceAccountName: not supported yet
             a.yaml:6:3 spec.schedulingGates: not supported yet
             a.yaml:7:13 spec.volumes[0]: needs one of emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim
-            a.yaml:8:14 spec.dnsPolicy: not supported yet: only the default, ClusterFirst, is accepted
+            a.yaml:8:14 spec.dnsPolicy: "Host" is not one of ClusterFirst, Default, None, ClusterFirstWithHostNet
             a.yaml:9:16 spec.hostNetwork: not supported yet: only the default, false, is accepted
             a.yaml:10:21 spec.runtimeClassName: runc shares the host's kernel and so isolates no tenant: it is not offered; leave the field out, or use rune
         "#]],

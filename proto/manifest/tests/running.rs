@@ -52,6 +52,10 @@ fn check_refused(container: &str, spec: &str, expected: Expect) {
 fn examples_are_read_and_printed_again() {
     for (text, words) in [
         (
+            include_str!("../../../examples/names.yaml"),
+            ["scheme: HTTPS", "setHostnameAsFQDN: true", "- db.shop.example"],
+        ),
+        (
             include_str!("../../../examples/probes.yaml"),
             ["startupProbe:", "port: http", "failureThreshold: 60"],
         ),
@@ -183,14 +187,14 @@ fn input_terminal_privileges_and_settings_are_printed_as_they_were_read() {
 #[test]
 fn mistakes_in_probes_are_named() {
     check_refused(
-        "livenessProbe: {}\nreadinessProbe: {exec: {command: [a]}, tcpSocket: {port: 1}}\nstartupProbe: {httpGet: {port: web, host: 10.0.0.1, scheme: HTTPS}}",
+        "livenessProbe: {}\nreadinessProbe: {exec: {command: [a]}, tcpSocket: {port: 1}}\nstartupProbe: {httpGet: {port: web, host: 10.0.0.1, scheme: https}}",
         "",
         expect![[r#"
             a.yaml:9:20 spec.containers[0].livenessProbe: needs one of exec, httpGet, tcpSocket, grpc
             a.yaml:10:55 spec.containers[0].readinessProbe.tcpSocket: only one of exec, httpGet, tcpSocket, grpc is possible
             a.yaml:11:30 spec.containers[0].startupProbe.httpGet.port: "web" is the name of no port of this container
             a.yaml:11:47 spec.containers[0].startupProbe.httpGet.host: "10.0.0.1" cannot be asked: a pod is asked by its own guest; leave the field out
-            a.yaml:11:65 spec.containers[0].startupProbe.httpGet.scheme: not supported yet: only the default, HTTP, is accepted
+            a.yaml:11:65 spec.containers[0].startupProbe.httpGet.scheme: "https" is not one of HTTP, HTTPS
         "#]],
     );
     check_refused(
@@ -288,5 +292,43 @@ fn settings_that_cannot_be_are_named() {
             a.yaml:6:127 spec.securityContext.sysctls[3].name: "vm/swappiness" is set twice
             a.yaml:10:41 spec.containers[0].securityContext.allowPrivilegeEscalation: cannot be false for a privileged container: it has every right already
         "#]],
+    );
+}
+
+#[test]
+fn https_and_names_are_printed_as_they_were_read() {
+    let spec = "dnsPolicy: None\nsubdomain: front\nsetHostnameAsFQDN: true\n\
+                dnsConfig: {nameservers: [10.0.0.2, 'fd00::2'], searches: [a.example], options: [{name: ndots, value: '2'}, {name: rotate}]}\n\
+                hostAliases: [{ip: 10.0.0.3, hostnames: [db, db.example]}]";
+    let text = printed(&pod("livenessProbe: {httpGet: {port: 8443, scheme: HTTPS}}", spec));
+    for words in [
+        "scheme: HTTPS",
+        "dnsPolicy: None",
+        "subdomain: front",
+        "setHostnameAsFQDN: true",
+        "- 10.0.0.2",
+        "- a.example",
+        "name: ndots",
+        "name: rotate",
+        "ip: 10.0.0.3",
+        "- db.example",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    let text = printed(&pod("", "dnsPolicy: ClusterFirst\nsetHostnameAsFQDN: false\nhostAliases: []"));
+    assert!(!text.contains("dns") && !text.contains("FQDN") && !text.contains("hostAliases"), "{text}");
+}
+
+#[test]
+fn mistakes_in_names_are_told_in_kubernetes_words() {
+    check_refused(
+        "",
+        "dnsPolicy: None\nsubdomain: Front\nhostAliases: [{hostnames: [a]}, {ip: x, hostnames: [a_b]}]",
+        expect![[r#""#]],
+    );
+    check_refused(
+        "",
+        "dnsPolicy: None\ndnsConfig: {nameservers: [1.1.1.1, x], searches: [A], options: [{value: '1'}], server: a}",
+        expect![[r#""#]],
     );
 }

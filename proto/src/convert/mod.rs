@@ -29,6 +29,7 @@ mod elastic_quota;
 mod event;
 mod job;
 mod log;
+mod naming;
 mod node;
 mod node_pool;
 mod object;

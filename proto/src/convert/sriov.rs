@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    IPAM_EXCLUDES_MAX, IpCidr, Ipam, NETWORKS_PER_POD_MAX, NIC_NAMES_MAX, NetworkAttachment,
-    NetworkCapabilities, NicFacts, SRIOV_HOLDERS_MAX, SRIOV_INTERFACES_MAX, SRIOV_PRIORITY_MAX, SriovBlock,
-    SriovDeviceType, SriovIBNetwork, SriovIBNetworkSpec, SriovInterface, SriovInterfaceStatus, SriovLinkType,
-    SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodePolicySpec, SriovNetworkNodeState,
-    SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, SriovNetworkSpec, SriovNicSelector,
-    SriovSyncStatus, SriovVfGroup, VfLinkState,
+    AttachmentRoutes, IPAM_EXCLUDES_MAX, IPAM_ROUTES_MAX, IpCidr, Ipam, NETWORKS_PER_POD_MAX, NIC_NAMES_MAX,
+    NetworkAttachment, NetworkCapabilities, NetworkRoute, NicFacts, SRIOV_HOLDERS_MAX, SRIOV_INTERFACES_MAX,
+    SRIOV_PRIORITY_MAX, SriovBlock, SriovDeviceType, SriovIBNetwork, SriovIBNetworkSpec, SriovInterface,
+    SriovInterfaceStatus, SriovLinkType, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodePolicySpec,
+    SriovNetworkNodeState, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, SriovNetworkSpec,
+    SriovNicSelector, SriovSyncStatus, SriovVfGroup, VfLinkState,
 };
 
 use super::defaults::default;
@@ -30,7 +30,9 @@ wire_struct!(SriovNetworkNodePolicySpec => v1::SriovNetworkNodePolicySpec {
 wire_struct!(SriovNicSelector => v1::SriovNicSelector {
     vendor, device_id, pf_names (NIC_NAMES_MAX), root_devices (NIC_NAMES_MAX),
 });
-wire_struct!(Ipam => v1::Ipam { range, range_start, range_end, exclude (IPAM_EXCLUDES_MAX), gateway });
+wire_struct!(Ipam => v1::Ipam { range, range_start, range_end, exclude (IPAM_EXCLUDES_MAX), gateway, routes });
+wire_struct!(NetworkRoute => v1::NetworkRoute { destination, gateway });
+wire_struct!(AttachmentRoutes => v1::AttachmentRoutes { default_gateways (2), routes (IPAM_ROUTES_MAX) });
 wire_struct!(NetworkCapabilities => v1::NetworkCapabilities { ips, mac });
 wire_struct!(SriovNetwork => v1::SriovNetwork { meta, spec });
 wire_struct!(SriovNetworkSpec => v1::SriovNetworkSpec {
@@ -63,13 +65,15 @@ wire_struct!(NicFacts => v1::NicFacts {
 });
 wire_struct!(NetworkAttachment => v1::NetworkAttachment {
     network, interface, device, address, prefix, gateway, mac, vlan, vlan_qos, spoof_chk, trust, min_tx_rate,
-    max_tx_rate, link_state, link_type, mtu,
+    max_tx_rate, link_state, link_type, mtu, routes,
 });
 
 wire_field! {
     SriovNetworkNodePolicy => v1::SriovNetworkNodePolicy,
     SriovNetworkNodePolicySpec => v1::SriovNetworkNodePolicySpec,
     Ipam => v1::Ipam,
+    NetworkRoute => v1::NetworkRoute,
+    AttachmentRoutes => v1::AttachmentRoutes,
     SriovNetwork => v1::SriovNetwork,
     SriovNetworkSpec => v1::SriovNetworkSpec,
     SriovIBNetwork => v1::SriovIbNetwork,
@@ -104,6 +108,16 @@ impl Field<String> for IpCidr {
     }
     fn from_wire(wire: String) -> Result<Self, ConvertError> {
         Self::parse(&wire).map_err(ConvertError::new)
+    }
+}
+
+impl Field<v1::NetworkRoutes> for Vec<NetworkRoute> {
+    fn to_wire(&self) -> v1::NetworkRoutes {
+        v1::NetworkRoutes { routes: Field::to_wire(self) }
+    }
+    fn from_wire(wire: v1::NetworkRoutes) -> Result<Self, ConvertError> {
+        at_most(&wire.routes, IPAM_ROUTES_MAX, "routes")?;
+        read(wire.routes, "routes")
     }
 }
 

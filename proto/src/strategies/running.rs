@@ -12,7 +12,7 @@ fn port_ref() -> impl Strategy<Value = PortRef> + Clone {
 }
 
 record!(/// Any request.
-    http_get: HttpGet { path: text(), port: port_ref(), headers: vec(http_header(), 0..2) });
+    http_get: HttpGet { path: text(), port: port_ref(), headers: vec(http_header(), 0..2), https: any::<bool>() });
 
 fn probe_handler() -> impl Strategy<Value = ProbeHandler> + Clone {
     prop_oneof![

@@ -37,10 +37,16 @@ sriov_policy_spec: SriovNetworkNodePolicySpec {
 });
 record!(/// Any policy.
 sriov_policy: SriovNetworkNodePolicy { meta: meta(), spec: sriov_policy_spec() });
+record!(/// Any route.
+network_route: NetworkRoute { destination: cidr(), gateway: of(address()) });
+record!(/// Any routes of a pod.
+attachment_routes: AttachmentRoutes {
+    default_gateways: vec(address(), 0..3), routes: vec(network_route(), 0..3),
+});
 record!(/// Any addresses.
 ipam: Ipam {
     range: cidr(), range_start: of(address()), range_end: of(address()), exclude: vec(cidr(), 0..3),
-    gateway: of(address()),
+    gateway: of(address()), routes: rare(vec(network_route(), 0..3)),
 });
 record!(/// Any capabilities.
 network_capabilities: NetworkCapabilities { ips: any::<bool>(), mac: any::<bool>() });
@@ -105,6 +111,7 @@ network_attachment: NetworkAttachment {
     gateway: of(address()), mac: small(), vlan: any::<u32>(), vlan_qos: any::<u32>(),
     spoof_chk: of(any::<bool>()), trust: of(any::<bool>()), min_tx_rate: of(any::<u32>()),
     max_tx_rate: of(any::<u32>()), link_state: link_state(), link_type: link_type(), mtu: of(any::<u32>()),
+    routes: rare(attachment_routes()),
 });
 
 /// Any command about the NICs of a node.

@@ -4,7 +4,7 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NodeFacts,
+    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NetworkAttachment, NodeFacts,
     NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
@@ -87,6 +87,12 @@ pub const HUGE_PAGES_LEVEL: u32 = 13;
 pub const PINNED_MEMORY_LEVEL: u32 = 13;
 /// From this level on cpu and memory of running pods change.
 pub const RESIZE_LEVEL: u32 = 13;
+/// From this level on probes and hooks ask by HTTPS.
+pub const HTTPS_PROBE_LEVEL: u32 = 13;
+/// From this level on pods say whom they ask for names, and how they are called beside their host name.
+pub const POD_DNS_LEVEL: u32 = 13;
+/// From this level on a pod's default route may lead by one of its networks, and networks have routes.
+pub const DEFAULT_ROUTE_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -180,12 +186,23 @@ impl Object {
             Self::Department(department) => quota_level(&department.spec.hard),
             other => other.kind().feature_level(),
         };
-        let content = content.max(self.pods().map_or(1, PodSpec::later_level));
+        let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
 
 impl Object {
+    /// What it needs for what guests route.
+    fn routes_level(&self) -> u32 {
+        let ipam = match self {
+            Self::Pod(pod) if is_routed(pod.networks()) => return DEFAULT_ROUTE_LEVEL,
+            Self::SriovNetwork(network) => network.spec.ipam.as_ref(),
+            Self::SriovIBNetwork(network) => network.spec.ipam.as_ref(),
+            _ => None,
+        };
+        if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
     /// What the pods run that it is or makes.
     fn pods(&self) -> Option<&PodSpec> {
         Some(match self {
@@ -229,7 +246,8 @@ impl Container {
             return HUGE_PAGES_LEVEL;
         }
         let resized = if options.resize_policy.get().is_some() { RESIZE_LEVEL } else { 1 };
-        attach.max(resized).max(if privileged { PRIVILEGED_LEVEL } else { 1 })
+        let https = if self.asks_by_https() { HTTPS_PROBE_LEVEL } else { 1 };
+        attach.max(resized).max(if privileged { PRIVILEGED_LEVEL } else { 1 }).max(https)
     }
 }
 
@@ -246,8 +264,9 @@ impl PodSpec {
             return HUGE_PAGES_LEVEL;
         }
         let pod = if sysctls { PRIVILEGED_LEVEL } else { 1 };
+        let naming = if self.naming().is_some() { POD_DNS_LEVEL } else { 1 };
         let containers = self.init_containers.iter().chain(&self.containers);
-        containers.map(Container::later_level).fold(ports.max(told).max(pod), u32::max)
+        containers.map(Container::later_level).fold(ports.max(told).max(pod).max(naming), u32::max)
     }
 
     fn feature_level(&self) -> u32 {
@@ -266,6 +285,11 @@ impl PodSpec {
             (None, false) => 1,
         }
     }
+}
+
+/// Whether a pod routes by its networks.
+fn is_routed(networks: &[NetworkAttachment]) -> bool {
+    networks.iter().any(|network| network.routes.get().is_some())
 }
 
 /// Whether any pod is attached to a network.
@@ -294,7 +318,11 @@ fn cpus_level(cpus: Option<&PodCpus>) -> u32 {
 /// Agents know nothing of some fields: one that says them all the same must not write what others cannot read.
 fn status_level(status: &PodStatus) -> u32 {
     let cpus = cpus_level(status.cpus.get());
-    let networks = if status.networks.get().is_some() { NETWORKS_LEVEL } else { 1 };
+    let networks = match status.networks.get() {
+        None => 1,
+        Some(networks) if is_routed(networks) => DEFAULT_ROUTE_LEVEL,
+        Some(_) => NETWORKS_LEVEL,
+    };
     let addresses = if status.addresses.get().is_some() { POD_NETWORK_LEVEL } else { 1 };
     let nominated = if status.nominated_node.get().is_some() { PREEMPTION_LEVEL } else { 1 };
     let sizes = if says_sizes(status) { RESIZE_LEVEL } else { 1 };
@@ -310,6 +338,17 @@ impl Command {
     /// The feature level that a cluster must have before this may be in its log.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
+        match self {
+            Self::BindPods { bindings } | Self::BindPodGroup { bindings }
+                if bindings.iter().any(|one| is_routed(&one.networks)) =>
+            {
+                DEFAULT_ROUTE_LEVEL
+            }
+            _ => self.content_level(),
+        }
+    }
+
+    fn content_level(&self) -> u32 {
         // Most commands are as old as the log's format. One that comes later names its level here.
         match self {
             Self::SetNodePhase { phase: NodePhase::Fenced, .. } => FENCING_LEVEL,
@@ -484,6 +523,22 @@ mod tests {
         let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
         let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
         check(with_options(options), PRIVILEGED_LEVEL);
+        let get = |https| crate::HttpGet {
+            path: "/".to_owned(),
+            port: crate::PortRef::Number(1),
+            headers: Vec::new(),
+            https,
+        };
+        let hook = |https| {
+            let hook = Some(crate::Hook::HttpGet(get(https)));
+            let lifecycle = crate::Lifecycle { post_start: None, pre_stop: hook };
+            ContainerOptions { lifecycle: Rare::some(lifecycle), ..plain() }
+        };
+        check(with_options(hook(false)), WORKLOADS_LEVEL);
+        check(with_options(hook(true)), HTTPS_PROBE_LEVEL);
+        let naming = Rare::some(crate::PodNaming { hostname_is_fqdn: true, ..Default::default() });
+        let options = Rare::some(PodOptions { naming, ..PodOptions::default() });
+        check(PodSpec { options, ..PodSpec::default() }, POD_DNS_LEVEL);
         let sysctls = vec![Sysctl { name: "kernel.sem".into(), value: "1 2 3 4".into() }];
         let security = Rare::some(PodSecurityContext { sysctls, ..PodSecurityContext::default() });
         let options = Rare::some(PodOptions { security, ..PodOptions::default() });

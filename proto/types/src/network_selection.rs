@@ -1,6 +1,7 @@
 //! Which networks a pod names in its annotation (Multus' network selection), as text or as JSON.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use smol_str::SmolStr;
@@ -21,6 +22,9 @@ pub struct NetworkSelection {
     pub interface: SmolStr,
     /// The MAC address that it wants; lower case.
     pub mac: Option<SmolStr>,
+    /// The guest's default routes lead by it, over these gateways: at most one of each family of all networks of a pod. Needs
+    /// [`crate::DEFAULT_ROUTE_LEVEL`].
+    pub default_route: Vec<IpAddr>,
 }
 
 #[derive(Deserialize)]
@@ -30,10 +34,12 @@ struct Element {
     namespace: Option<String>,
     interface: Option<String>,
     mac: Option<String>,
+    #[serde(rename = "default-route")]
+    default_route: Option<Vec<IpAddr>>,
 }
 
 /// Reads the annotation: `[NAMESPACE/]NAME[@INTERFACE]` with commas between, or a JSON list of objects with `name`, `namespace`,
-/// `interface` and `mac`. Nothing is no network.
+/// `interface`, `mac` and `default-route`. Nothing is no network.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -73,7 +79,14 @@ pub fn parse_network_selections(text: &str) -> Result<Vec<NetworkSelection>, Str
             name: name(&element.name)?,
             interface,
             mac: mac.map(Into::into),
+            default_route: element.default_route.unwrap_or_default(),
         });
+    }
+    for (family, is_four) in [("IPv4", true), ("IPv6", false)] {
+        let gateways = selections.iter().flat_map(|one: &NetworkSelection| &one.default_route);
+        if gateways.filter(|gateway| gateway.is_ipv4() == is_four).count() > 1 {
+            return Err(format!("names more than one default-route of {family}: a guest has one"));
+        }
     }
     Ok(selections)
 }
@@ -88,7 +101,7 @@ fn element(text: &str) -> Element {
         None => (None, path),
         Some((namespace, name)) => (Some(namespace.to_owned()), name),
     };
-    Element { name: name.to_owned(), namespace, interface, mac: None }
+    Element { name: name.to_owned(), namespace, interface, mac: None, default_route: None }
 }
 
 #[cfg(test)]
@@ -101,7 +114,9 @@ mod tests {
             let found = parse_network_selections(text).map(|all| {
                 let one = |s: &NetworkSelection| {
                     let namespace = s.namespace.as_ref().map_or("-", Name::as_str);
-                    format!("{namespace}/{}@{}={}", s.name, s.interface, s.mac.as_deref().unwrap_or("-"))
+                    let mac = s.mac.as_deref().unwrap_or("-");
+                    let routes: String = s.default_route.iter().map(|ip| format!(">{ip}")).collect();
+                    format!("{namespace}/{}@{}={mac}{routes}", s.name, s.interface)
                 };
                 all.iter().map(one).collect::<Vec<_>>().join(" ")
             });
@@ -120,6 +135,15 @@ mod tests {
             r#"[{"name": "b", "namespace": "a", "mac": "02:AA:00:00:00:01"}, {"name": "c", "interface": "x"}]"#,
             Ok("a/b@net1=02:aa:00:00:00:01 -/c@x=-"),
         );
+        check(
+            r#"[{"name": "b", "default-route": ["10.9.0.1", "fd00::1"]}, {"name": "c", "default-route": []}]"#,
+            Ok("-/b@net1=->10.9.0.1>fd00::1 -/c@net2=-"),
+        );
+        check(
+            r#"[{"name": "b", "default-route": ["10.9.0.1"]}, {"name": "c", "default-route": ["10.8.0.1"]}]"#,
+            Err("more than one default-route of IPv4"),
+        );
+        check(r#"[{"name": "b", "default-route": ["x"]}]"#, Err("invalid IP address"));
         check("a/b,", Err("network"));
         check("a/b/c", Err("b/c"));
         check("a/B", Err("network \"B\""));

@@ -2,6 +2,8 @@
 //!
 //! Source: "Probe v1 core", "Lifecycle v1 core" and "Pod Lifecycle" in the Kubernetes documentation.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -56,7 +58,7 @@ pub struct HttpHeader {
 }
 
 /// A GET request to the pod itself: a status from 200 to 399 is success.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpGet {
     /// Path and query.
     pub path: String,
@@ -64,6 +66,19 @@ pub struct HttpGet {
     pub port: PortRef,
     /// Further headers.
     pub headers: Vec<HttpHeader>,
+    /// By TLS (`scheme: HTTPS`); whose certificate it is does not matter. Needs [`crate::HTTPS_PROBE_LEVEL`].
+    #[serde(default)]
+    pub https: bool,
+}
+
+/// What was before there was HTTPS keeps its digest, so that no template is taken for changed.
+impl Hash for HttpGet {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.path, &self.port, &self.headers).hash(state);
+        if self.https {
+            Rare::some(true).hash(state);
+        }
+    }
 }
 
 /// How a container is asked.
@@ -130,6 +145,15 @@ pub struct Lifecycle {
 }
 
 impl Container {
+    /// Whether a probe or hook asks by HTTPS.
+    #[must_use]
+    pub fn asks_by_https(&self) -> bool {
+        let hooks = [self.post_start(), self.pre_stop()];
+        let by_hook = |hook: &Hook| matches!(hook, Hook::HttpGet(get) if get.https);
+        let by_probe = |probe: &Probe| matches!(&probe.handler, ProbeHandler::HttpGet(get) if get.https);
+        self.probes().any(|(_, probe)| by_probe(probe)) || hooks.into_iter().flatten().any(by_hook)
+    }
+
     /// Holds back the other probes until it succeeds; its failure ends the container.
     #[must_use]
     pub fn startup_probe(&self) -> Option<&Probe> {

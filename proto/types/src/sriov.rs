@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::{Hex16, IpCidr, Name, ObjectId, ObjectMeta, StringMap};
+use crate::{Hex16, IpCidr, Name, ObjectId, ObjectMeta, Rare, StringMap};
 
 /// The annotation by which a pod names its networks (Multus').
 pub const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
@@ -55,6 +55,8 @@ pub const NETWORKS_MAX: usize = 4096;
 pub const SRIOV_POLICIES_MAX: usize = 256;
 /// Most entries of a network's `exclude`.
 pub const IPAM_EXCLUDES_MAX: usize = 256;
+/// Most entries of a network's `routes`.
+pub const IPAM_ROUTES_MAX: usize = 32;
 /// Most NICs with VFs of one node, and most groups of VFs of one NIC.
 pub const SRIOV_INTERFACES_MAX: usize = 128;
 /// Most holders that a node's state names for one NIC.
@@ -187,6 +189,27 @@ pub struct Ipam {
     pub exclude: Vec<IpCidr>,
     /// The network's gateway; never given out.
     pub gateway: Option<IpAddr>,
+    /// What its pods route by it. Needs [`crate::DEFAULT_ROUTE_LEVEL`].
+    #[serde(default)]
+    pub routes: Rare<Vec<NetworkRoute>>,
+}
+
+/// A route by a network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetworkRoute {
+    /// Where it leads.
+    pub destination: IpCidr,
+    /// Over which address; in a network the network's own gateway when unset, and straight by the NIC where there is none.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What a pod's guest routes by a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttachmentRoutes {
+    /// Its default routes lead over these, at most one of each family; then no other NIC of the guest has one of that family.
+    pub default_gateways: Vec<IpAddr>,
+    /// Further routes.
+    pub routes: Vec<NetworkRoute>,
 }
 
 /// What a pod may choose for itself.
@@ -459,6 +482,17 @@ pub struct NetworkAttachment {
     pub link_type: SriovLinkType,
     /// The VF's MTU; as it is when unset.
     pub mtu: Option<u32>,
+    /// What the guest routes by it. Needs [`crate::DEFAULT_ROUTE_LEVEL`].
+    #[serde(default)]
+    pub routes: Rare<AttachmentRoutes>,
+}
+
+impl NetworkAttachment {
+    /// The gateways of the guest's default routes by it.
+    #[must_use]
+    pub fn default_gateways(&self) -> &[IpAddr] {
+        self.routes.get().map_or(&[], |routes| &routes.default_gateways)
+    }
 }
 
 impl crate::Pod {

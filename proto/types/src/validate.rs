@@ -15,6 +15,7 @@ mod elastic_quota;
 mod huge_pages;
 mod image;
 mod job;
+mod naming;
 mod node_pool;
 mod path;
 mod placement;

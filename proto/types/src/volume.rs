@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare, SecurityContext, ResizePolicy,
+    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodNaming, PodPlacement,
+    PodSecurityContext, PodSpec, Probe, Rare, ResizePolicy, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -172,6 +173,9 @@ pub struct PodOptions {
     /// How the memory of its guest is had. The control plane's own. Needs [`crate::PINNED_MEMORY_LEVEL`].
     #[serde(default)]
     pub guest_memory: Rare<GuestMemory>,
+    /// How it is called, and whom it asks for names. Needs [`crate::POD_DNS_LEVEL`].
+    #[serde(default)]
+    pub naming: Rare<PodNaming>,
 }
 
 /// A volume of a pod.

@@ -54,7 +54,7 @@ fn first(state: &State) -> Option<Command> {
     let (text, range) = NETWORKS.into_iter().find(|(text, _)| lacks(Kind::SriovNetwork, text))?;
     let range = IpCidr::parse(range).expect("a network");
     let (range_start, range_end, exclude, gateway) = Default::default();
-    let ipam = Some(Ipam { range, range_start, range_end, exclude, gateway });
+    let ipam = Some(Ipam { range, range_start, range_end, exclude, gateway, routes: Default::default() });
     let spec = SriovNetworkSpec { resource_name: RESOURCE.into(), ipam, ..SriovNetworkSpec::default() };
     let meta = ObjectMeta::new(Some(namespace.clone()), name(text));
     Some(Command::Create(Object::SriovNetwork(Arc::new(SriovNetwork { meta, spec }))))

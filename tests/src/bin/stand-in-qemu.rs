@@ -224,6 +224,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
         // It says in its Hello that it cannot.
         HostMessage::GrowVolume(_)
         | HostMessage::Resize(_)
+        | HostMessage::HostAnswer(_)
         | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)

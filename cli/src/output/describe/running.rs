@@ -42,7 +42,8 @@ fn hook(hook: &Hook) -> String {
 }
 
 fn http(get: &HttpGet) -> String {
-    format!("http-get http://:{}{}", port(&get.port), get.path)
+    let scheme = if get.https { "https" } else { "http" };
+    format!("http-get {scheme}://:{}{}", port(&get.port), get.path)
 }
 
 fn port(port: &PortRef) -> String {

@@ -23,6 +23,7 @@ fn ipam(range: &str, start: &str, end: &str, exclude: &[&str], gateway: &str) ->
         range_end: optional(end),
         exclude: exclude.iter().map(|text| cidr(text)).collect(),
         gateway: optional(gateway),
+        routes: Default::default(),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    AllocatedDevice, Binding, NetworkAttachment, Node, ObjectId, Pod, VENDOR_INTEL, digest128,
+    AllocatedDevice, AttachmentRoutes, Binding, NetworkAttachment, NetworkRoute, Node, ObjectId, Pod, Rare,
+    VENDOR_INTEL, digest128,
 };
 use smol_str::SmolStr;
 
@@ -58,9 +59,25 @@ pub(crate) fn attachments(
             link_state: need.spec.link_state,
             link_type: need.link_type,
             mtu: device.and_then(crate::devices::DeviceUse::mtu),
+            routes: Rare::unless_default(routes(need)),
         });
     }
     Ok(found)
+}
+
+/// What a pod routes by a network. A route of the network's without a gateway leads over the network's own, as with CNI.
+fn routes(need: &NetworkNeed) -> AttachmentRoutes {
+    let ipam = need.ipam();
+    let own = ipam.and_then(|ipam| ipam.gateway);
+    let over = |route: &NetworkRoute| {
+        let is_four = route.destination.first().is_ipv4();
+        let gateway = route.gateway.or(own.filter(|own| own.is_ipv4() == is_four));
+        NetworkRoute { gateway, ..route.clone() }
+    };
+    AttachmentRoutes {
+        default_gateways: need.default_route.clone(),
+        routes: ipam.and_then(|ipam| ipam.routes.get()).into_iter().flatten().map(over).collect(),
+    }
 }
 
 /// A MAC address that is the pod's own: locally administered, the rest from the pod's id.

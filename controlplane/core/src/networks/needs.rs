@@ -1,11 +1,12 @@
 //! Which networks a pod needs, by its annotation, its resources and what there is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bulkhead_types::{
-    ANNOTATION_ENABLE_SRIOV, ANNOTATION_NETWORKS, Ipam, NETWORKS_LEVEL, Name, NetworkSelection, Pod, PodSpec,
-    SRIOV_RESOURCE_PREFIX, SriovDeviceType, SriovLinkType, SriovNetworkNodePolicy, SriovNetworkSpec,
-    StringMap, VENDOR_INTEL, parse_network_selections,
+    ANNOTATION_ENABLE_SRIOV, ANNOTATION_NETWORKS, DEFAULT_ROUTE_LEVEL, Ipam, NETWORKS_LEVEL, Name,
+    NetworkSelection, Pod, PodSpec, SRIOV_RESOURCE_PREFIX, SriovDeviceType, SriovLinkType,
+    SriovNetworkNodePolicy, SriovNetworkSpec, StringMap, VENDOR_INTEL, parse_network_selections,
 };
 use smol_str::SmolStr;
 
@@ -19,6 +20,8 @@ pub(crate) struct NetworkNeed {
     pub(crate) network: SmolStr,
     pub(crate) interface: SmolStr,
     pub(crate) mac: Option<SmolStr>,
+    /// Gateways of the guest's default routes.
+    pub(crate) default_route: Vec<IpAddr>,
     pub(crate) link_type: SriovLinkType,
     pub(crate) spec: SriovNetworkSpec,
     /// Resources whose devices are VFs for it, with their domains.
@@ -88,6 +91,13 @@ pub(crate) fn needs_of(
     if selections.is_empty() {
         return Ok(Vec::new());
     }
+    if state.feature_level() < DEFAULT_ROUTE_LEVEL
+        && selections.iter().any(|one| !one.default_route.is_empty())
+    {
+        let reason = format!("asks for a default-route, which needs feature level {DEFAULT_ROUTE_LEVEL}");
+        let remedy = "leave it out, or raise the cluster's level once every server knows it";
+        return Err(of_annotation(ANNOTATION_NETWORKS, reason, remedy));
+    }
     check_alone(namespace, annotations, &selections)?;
     let found: Vec<NetworkNeed> =
         selections.iter().map(|selection| need(state, namespace, selection)).collect::<Result<_, _>>()?;
@@ -135,6 +145,7 @@ fn need(state: &State, namespace: &Name, selection: &NetworkSelection) -> Result
         network: found,
         interface: selection.interface.clone(),
         mac: selection.mac.clone(),
+        default_route: selection.default_route.clone(),
         link_type: network.link_type,
         spec: network.spec.into_owned(),
         resources,

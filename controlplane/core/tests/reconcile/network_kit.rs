@@ -74,7 +74,14 @@ pub fn policy_object(text: &str, resource: &str, num_vfs: u32, pf_names: &[&str]
 /// A network of namespace `default` with addresses of a range.
 pub fn network(text: &str, resource: &str, range: &str) -> SriovNetwork {
     let range = IpCidr::parse(range).expect("a network");
-    let ipam = Ipam { range, range_start: None, range_end: None, exclude: vec![], gateway: None };
+    let ipam = Ipam {
+        range,
+        range_start: None,
+        range_end: None,
+        exclude: vec![],
+        gateway: None,
+        routes: Default::default(),
+    };
     let spec =
         SriovNetworkSpec { resource_name: resource.into(), ipam: Some(ipam), ..SriovNetworkSpec::default() };
     SriovNetwork { meta: ObjectMeta::new(Some(name("default")), name(text)), spec }

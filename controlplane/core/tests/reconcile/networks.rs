@@ -6,9 +6,9 @@ use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::reconcile::fencing::fence_after_ms;
 use bulkhead_types::{
-    ANNOTATION_ENABLE_SRIOV, Binding, Command, ConfigMap, Hex16, IpCidr, Kind, LABEL_DEVICES, NodeFacts,
-    Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodStatus, RejectionCode, SriovDeviceType,
-    SriovSyncStatus,
+    ANNOTATION_ENABLE_SRIOV, Binding, Command, ConfigMap, DEFAULT_ROUTE_LEVEL, Hex16, IpCidr, Kind,
+    LABEL_DEVICES, NetworkRoute, NodeFacts, Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodStatus,
+    Rare, RejectionCode, SriovDeviceType, SriovSyncStatus,
 };
 
 use crate::device_kit::asking;
@@ -87,6 +87,39 @@ fn the_documents_sample_begins_behind_what_it_excludes() {
     assert_eq!(cluster.attached("a"), "default/net 192.168.100.64 by 0000:60:00.1");
     assert_eq!(cluster.attached("b"), "default/net 192.168.100.65 by 0000:60:00.2");
     assert_eq!(cluster.pod_named("a").networks()[0].gateway, "192.168.100.1".parse().ok());
+}
+
+#[test]
+fn a_pods_default_route_leads_by_the_network_that_it_names() {
+    let mut cluster = Cluster::new();
+    let node = cluster.nic_node("node-0", nic_with(0, 2));
+    let ip = |text: &str| text.parse().expect("an address");
+    let route = |destination: &str, gateway: Option<&str>| NetworkRoute {
+        destination: IpCidr::parse(destination).expect("a network"),
+        gateway: gateway.map(ip),
+    };
+    let mut routed = network("net", "eth", "10.9.0.0/24");
+    let ipam = routed.spec.ipam.as_mut().expect("it gives out addresses");
+    ipam.gateway = Some(ip("10.9.0.254"));
+    ipam.routes = Rare::some(vec![route("10.8.0.0/16", None), route("10.7.0.0/16", Some("10.9.0.7"))]);
+    create(&mut cluster, [policy_object("p", "eth", 2, &["eno0"]), Object::SriovNetwork(Arc::new(routed))]);
+    let wish = r#"[{"name": "net", "default-route": ["10.9.0.1"]}]"#;
+    create(&mut cluster, [attaching("a", VF, 1, wish), attaching("b", VF, 1, "net")]);
+    cluster.rest();
+    let intent = intent_of(cluster.state(), node).expect("it is there");
+    for (text, gateways) in [("a", vec![ip("10.9.0.1")]), ("b", vec![])] {
+        let told = intent.pods.iter().find(|one| one.name == name(text)).expect("it runs there");
+        let found = told.networks[0].routes.get().expect("routes");
+        assert_eq!(found.default_gateways, gateways, "{text}");
+        // A route without a gateway leads over the network's.
+        let expected = [route("10.8.0.0/16", Some("10.9.0.254")), route("10.7.0.0/16", Some("10.9.0.7"))];
+        assert_eq!(found.routes, expected, "{text}");
+    }
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+    // Replicas of an earlier version know nothing of it.
+    let mut earlier = Cluster::at_level(ReconcileConfig::default(), DEFAULT_ROUTE_LEVEL - 1);
+    let refused = earlier.submit(vec![Command::Create(attaching("a", VF, 1, wish))]).expect_err("refused");
+    assert!(refused.to_string().contains("which needs feature level 13"), "{refused}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod huge_pages;
 mod kernel_log;
 mod kind;
 mod known_cards;
+mod network_preconditions;
 mod pci_id;
 mod preconditions;
 mod tree;

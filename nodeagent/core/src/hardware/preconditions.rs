@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use bulkhead_types::{HugePageSize, HugePages, NamedDeviceClass};
 
+use super::network_preconditions::network_preconditions;
 use super::{
     HUGE_PAGE_POOLS, Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, free_huge_pages,
     huge_page_pool, huge_pages, offers_virtual_functions,
@@ -24,6 +25,8 @@ pub enum Need {
     Devices,
     /// To attach virtual functions.
     VirtualFunctions,
+    /// To give guests a card of the node's own network.
+    Network,
 }
 
 /// Whether it is there.
@@ -62,7 +65,7 @@ pub fn preconditions(
     classes: &[NamedDeviceClass],
 ) -> Vec<Precondition> {
     let host = Host { tree, inventory, classes };
-    vec![
+    let mut all = vec![
         host.kvm(),
         host.cgroups(),
         host.confinement(),
@@ -73,7 +76,9 @@ pub fn preconditions(
         host.drivers(),
         host.firmware(),
         host.virtual_functions(),
-    ]
+    ];
+    all.extend(network_preconditions(tree));
+    all
 }
 
 /// What is missing for the attachment of any device at all, whatever pods could have of this machine; empty when nothing is.
@@ -112,7 +117,7 @@ const CAPABILITIES: [(u32, &str); 8] = [
     (27, "CAP_MKNOD"),
 ];
 
-fn answer(
+pub(super) fn answer(
     name: &'static str,
     need: Need,
     outcome: Outcome,

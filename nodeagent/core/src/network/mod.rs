@@ -18,5 +18,5 @@ mod rules;
 pub use names::{LinkNames, mac_of};
 pub use range::{Ipv4Network, NetworkError, PodRange};
 pub use rates::{BURST_BYTES, UNLIMITED_BYTES_PER_SECOND};
-pub use resolver::Resolver;
+pub use resolver::{PodResolver, Resolver};
 pub use rules::{Ruleset, TapAddress};

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Most name servers that a resolver asks (MAXNS of resolv.conf(5)).
-const NAMESERVERS_MAX: usize = 3;
-/// Most search domains, and bytes of all of them with blanks (Kubernetes' limits).
-const SEARCHES_MAX: usize = 32;
-const SEARCH_BYTES_MAX: usize = 2048;
+use bulkhead_types::{
+    DNS_NAMESERVERS_MAX as NAMESERVERS_MAX, DNS_SEARCH_BYTES_MAX as SEARCH_BYTES_MAX,
+    DNS_SEARCHES_MAX as SEARCHES_MAX, DnsPolicy, PodNaming,
+};
+
 /// Longest file that is looked at, in lines, and most options of it.
 const LINES_MAX: usize = 1024;
 const OPTIONS_MAX: usize = 16;
@@ -64,6 +64,59 @@ impl Resolver {
     }
 }
 
+/// What a pod's containers do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodResolver {
+    /// Whom they ask.
+    pub nameservers: Vec<IpAddr>,
+    /// What they try to append to names.
+    pub searches: Vec<String>,
+    /// Further options, such as `ndots:5`.
+    pub options: Vec<String>,
+}
+
+impl PodResolver {
+    /// What the policy gives, and what the pod adds to it, as the kubelet puts it together: without repetitions, a pod's option in
+    /// the place of the node's of that name, and no more than resolvers take. There is no DNS of the cluster, so that the policies
+    /// that want it get the node's, as with a kubelet that knows none. `node` is `None` for a guest that cannot reach the node's.
+    #[must_use]
+    pub fn of(node: Option<&Resolver>, naming: Option<&PodNaming>) -> Self {
+        let is_none = naming.is_some_and(|naming| naming.dns_policy == Some(DnsPolicy::None));
+        let mut found = node.filter(|_| !is_none).map(Self::from).unwrap_or_default();
+        if let Some(config) = naming.and_then(|naming| naming.dns_config.as_ref()) {
+            add(&mut found.nameservers, &config.nameservers);
+            add(&mut found.searches, &config.searches);
+            for option in &config.options {
+                found.options.retain(|word| word.split(':').next() != Some(option.name.as_str()));
+                let value = option.value.iter().map(|value| format!(":{value}"));
+                found.options.push(option.name.clone() + &value.collect::<String>());
+            }
+        }
+        found.nameservers.truncate(NAMESERVERS_MAX);
+        found.searches = bounded(found.searches.iter().map(String::as_str));
+        found
+    }
+}
+
+impl From<&Resolver> for PodResolver {
+    fn from(node: &Resolver) -> Self {
+        Self {
+            nameservers: node.nameservers.iter().copied().map(IpAddr::V4).collect(),
+            searches: node.searches.clone(),
+            options: node.options.clone(),
+        }
+    }
+}
+
+/// Adds what is not there yet.
+fn add<T: Clone + PartialEq>(all: &mut Vec<T>, further: &[T]) {
+    for one in further {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
+    }
+}
+
 fn bounded<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut bytes = 0;
     let fits = |word: &&str| {
@@ -114,5 +167,45 @@ mod tests {
         );
         let many = format!("search {}", "x".repeat(3000));
         check(&many, &[], &[], &[], 0);
+    }
+
+    /// From this node and what the pod says, to the lines of its file.
+    fn check_pod(policy: Option<DnsPolicy>, config: (&[&str], &[&str], &[&str]), expected: &[&str]) {
+        let node = Resolver::parse(
+            "nameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch a.b b\noptions ndots:5 rotate\n",
+        );
+        let (nameservers, searches, options) = config;
+        let option = |word: &&str| {
+            let (name, value) =
+                word.split_once(':').map_or((*word, None), |(name, value)| (name, Some(value)));
+            bulkhead_types::DnsOption { name: name.to_owned(), value: value.map(str::to_owned) }
+        };
+        let config = bulkhead_types::DnsConfig {
+            nameservers: nameservers.iter().map(|ip| ip.parse().expect("an address")).collect(),
+            searches: searches.iter().map(|one| (*one).to_owned()).collect(),
+            options: options.iter().map(option).collect(),
+        };
+        let naming = PodNaming { dns_policy: policy, dns_config: Some(config), ..PodNaming::default() };
+        let found = PodResolver::of(Some(&node), Some(&naming));
+        let servers: Vec<String> = found.nameservers.iter().map(ToString::to_string).collect();
+        let lines = [servers.join(" "), found.searches.join(" "), found.options.join(" ")];
+        assert_eq!(lines, expected, "{policy:?}");
+    }
+
+    #[test]
+    fn a_pods_resolver_is_put_together_as_the_kubelet_does() {
+        use DnsPolicy::{ClusterFirst, ClusterFirstWithHostNet, Default, None as Nothing};
+        let node = ["10.0.0.2 10.0.0.3", "a.b b", "ndots:5 rotate"];
+        for policy in [None, Some(ClusterFirst), Some(Default), Some(ClusterFirstWithHostNet)] {
+            check_pod(policy, (&[], &[], &[]), &node);
+        }
+        check_pod(Some(Nothing), (&["fd00::2"], &["c"], &["ndots:2"]), &["fd00::2", "c", "ndots:2"]);
+        check_pod(
+            None,
+            (&["10.0.0.3", "1.1.1.1", "8.8.8.8"], &["b", "c"], &["ndots:1", "timeout:2", "edns0"]),
+            &["10.0.0.2 10.0.0.3 1.1.1.1", "a.b b c", "rotate ndots:1 timeout:2 edns0"],
+        );
+        // A guest without a network of its node asks only whom the pod names.
+        assert_eq!(PodResolver::of(None, None), PodResolver::default());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn network(device: &str) -> NetworkAttachment {
         link_state: VfLinkState::Enable,
         link_type: SriovLinkType::Eth,
         mtu: None,
+        routes: Default::default(),
     }
 }
 

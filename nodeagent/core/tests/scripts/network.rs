@@ -133,3 +133,41 @@ fn a_guest_has_the_limits_of_its_start() {
     let of = |bits| ["record", "start"].map(|what| (what, limited(bits).bandwidth));
     assert_eq!(found, [of(1_000), of(2_000)].concat());
 }
+
+/// The agent's steps for a guest's card leave nothing behind when one fails (`nodeagent/src/network`); then the start is tried again,
+/// later and later, and the pod says which step it was.
+#[test]
+fn a_card_that_cannot_be_made_is_told_by_its_step_and_tried_again_ever_later() {
+    const STEP: &str = "cannot attach tap to bridge: injected";
+    let mut agent = Agent::new(narrow());
+    let (mut now_ms, mut starts, mut instances, mut told) = (0, Vec::new(), Vec::new(), String::new());
+    let mut inputs = vec![recovered(), joined(1), intent(1, 100, vec![pod(7)])];
+    while starts.len() < 10 {
+        for input in std::mem::take(&mut inputs) {
+            agent.handle(now_ms, input);
+        }
+        agent.tick(now_ms);
+        while let Some(action) = agent.poll_action() {
+            match action {
+                Action::Prepare { pod } => inputs.push(image(pod.id.0)),
+                Action::StartVm(start) => {
+                    starts.push(now_ms);
+                    instances.push(start.instance);
+                    inputs.push(Input::VmStartFailed {
+                        pod: start.pod.id,
+                        instance: start.instance,
+                        reason: bulkhead_nodeagent_core::reason::NETWORK_NOT_READY.into(),
+                        message: STEP.to_owned(),
+                    });
+                }
+                Action::Report(report) => told = format!("{report:?}"),
+                _ => {}
+            }
+        }
+        now_ms += 1_000;
+    }
+    let waits: Vec<u64> = starts.windows(2).map(|two| (two[1] - two[0]) / 10_000 * 10).collect();
+    assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300, 300], "{starts:?}");
+    assert_eq!(instances, (1..=10).collect::<Vec<_>>(), "each is a guest of its own");
+    assert!(told.contains("NetworkNotReady") && told.contains(STEP), "{told}");
+}

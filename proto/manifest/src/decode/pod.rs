@@ -8,7 +8,7 @@ use bulkhead_types::{
 use super::container;
 use super::decoder::{Decoder, Fields, Fixed, Schema};
 use super::node::EFFECTS;
-use super::{placement, security, volume};
+use super::{naming, placement, security, volume};
 use crate::tree::Node;
 
 const SPEC: Schema = Schema {
@@ -27,9 +27,13 @@ const SPEC: Schema = Schema {
         "priorityClassName",
         "affinity",
         "topologySpreadConstraints",
+        "dnsPolicy",
+        "dnsConfig",
+        "hostAliases",
+        "subdomain",
+        "setHostnameAsFQDN",
     ],
     fixed: &[
-        ("dnsPolicy", Fixed::Text("ClusterFirst")),
         ("schedulerName", Fixed::Text("default-scheduler")),
         ("preemptionPolicy", Fixed::Text("PreemptLowerPriority")),
         ("enableServiceLinks", Fixed::Bool(true)),
@@ -38,14 +42,11 @@ const SPEC: Schema = Schema {
         ("hostPID", Fixed::Bool(false)),
         ("hostIPC", Fixed::Bool(false)),
         ("shareProcessNamespace", Fixed::Bool(false)),
-        ("setHostnameAsFQDN", Fixed::Bool(false)),
         ("priority", Fixed::Number("0")),
     ],
     not_yet: &[
         "activeDeadlineSeconds",
-        "dnsConfig",
         "ephemeralContainers",
-        "hostAliases",
         "hostUsers",
         "imagePullSecrets",
         "os",
@@ -56,7 +57,6 @@ const SPEC: Schema = Schema {
         "schedulingGates",
         "serviceAccount",
         "serviceAccountName",
-        "subdomain",
     ],
     ..Schema::EMPTY
 };
@@ -98,6 +98,7 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
                 .map(Into::into)
                 .into(),
             placement: placement::placement(d, &fields),
+            naming: naming::naming(d, &fields),
         }),
     })
 }

@@ -6,7 +6,7 @@ use bulkhead_types::{
     ProbeHandler, Rare,
 };
 
-use super::decoder::{Decoder, Fields, Fixed, Schema};
+use super::decoder::{Decoder, Fields, Schema};
 use super::volume::one_of;
 use crate::tree::{Node, Value};
 
@@ -31,11 +31,10 @@ const HOOK: Schema = Schema { known: &["exec", "httpGet", "sleep", "tcpSocket"],
 const LIFECYCLE: Schema =
     Schema { known: &["postStart", "preStop"], not_yet: &["stopSignal"], ..Schema::EMPTY };
 const EXEC: Schema = Schema { known: &["command"], ..Schema::EMPTY };
-const HTTP_GET: Schema = Schema {
-    known: &["path", "port", "host", "httpHeaders"],
-    fixed: &[("scheme", Fixed::Text("HTTP"))],
-    ..Schema::EMPTY
-};
+const HTTP_GET: Schema =
+    Schema { known: &["path", "port", "host", "httpHeaders", "scheme"], ..Schema::EMPTY };
+/// Whether it is by TLS.
+const SCHEMES: [(&str, bool); 2] = [("HTTP", false), ("HTTPS", true)];
 const HEADER: Schema = Schema { known: &["name", "value"], ..Schema::EMPTY };
 const TCP_SOCKET: Schema = Schema { known: &["port", "host"], ..Schema::EMPTY };
 const GRPC: Schema = Schema { known: &["port", "service"], ..Schema::EMPTY };
@@ -138,7 +137,8 @@ fn http_get(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<HttpGet> {
     own_host(d, &fields);
     let path = d.text(&fields, "path").filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
     let headers = d.each(&fields, "httpHeaders", header);
-    Some(HttpGet { path, port: port(d, &fields)?, headers })
+    let https = d.choice(&fields, "scheme", &SCHEMES).unwrap_or_default();
+    Some(HttpGet { path, port: port(d, &fields)?, headers, https })
 }
 
 fn header(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<HttpHeader> {

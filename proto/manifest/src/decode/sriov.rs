@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    Hex16, IpCidr, Ipam, Name, NetworkCapabilities, SRIOV_PRIORITY_MAX, SriovDeviceType, SriovIBNetworkSpec,
-    SriovLinkType, SriovNetworkNodePolicySpec, SriovNetworkSpec, SriovNicSelector, VfLinkState,
+    Hex16, IpCidr, Ipam, Name, NetworkCapabilities, NetworkRoute, SRIOV_PRIORITY_MAX, SriovDeviceType,
+    SriovIBNetworkSpec, SriovLinkType, SriovNetworkNodePolicySpec, SriovNetworkSpec, SriovNicSelector,
+    VfLinkState,
 };
 use serde_json::{Map, Value as Json};
 
@@ -49,7 +50,7 @@ const IB_NETWORK: Schema = Schema {
     known: &["resourceName", "networkNamespace", "ipam", "linkState", "capabilities"],
     ..Schema::EMPTY
 };
-const IPAM: [&str; 6] = ["type", "range", "range_start", "range_end", "exclude", "gateway"];
+const IPAM: [&str; 7] = ["type", "range", "range_start", "range_end", "exclude", "gateway", "routes"];
 const DEVICE_TYPES: [(&str, SriovDeviceType); 2] =
     [("netdevice", SriovDeviceType::Netdevice), ("vfio-pci", SriovDeviceType::VfioPci)];
 const LINK_TYPES: [(&str, SriovLinkType); 4] = [
@@ -244,7 +245,42 @@ fn ipam(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<Ipam> {
         }
         Some(_) => d.fail(place, &format!("{path}.exclude"), "expected a list of networks"),
     }
-    Some(Ipam { range: range?, range_start, range_end, exclude, gateway })
+    let routes = Some(routes(d, of)).filter(|routes| !routes.is_empty()).into();
+    Some(Ipam { range: range?, range_start, range_end, exclude, gateway, routes })
+}
+
+/// Routes as CNI has them: `dst`, and `gw` where the network's gateway is not meant.
+fn routes(d: &mut Decoder<'_>, (fields, object): (&Fields<'_>, &Map<String, Json>)) -> Vec<NetworkRoute> {
+    let (place, path) = (fields.place("ipam"), format!("{}.routes", fields.path("ipam")));
+    let items = match object.get("routes").filter(|value| !value.is_null()) {
+        None => return Vec::new(),
+        Some(Json::Array(items)) => items,
+        Some(_) => {
+            d.fail(place, &path, "expected a list of routes");
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        match route(item) {
+            Ok(route) => found.push(route),
+            Err(reason) => d.fail(place, &format!("{path}[{index}]"), reason),
+        }
+    }
+    found
+}
+
+fn route(item: &Json) -> Result<NetworkRoute, String> {
+    let object = item.as_object().ok_or("expected an object with dst and gw")?;
+    if let Some(field) = object.keys().find(|field| !["dst", "gw"].contains(&field.as_str())) {
+        return Err(format!("unknown field {field:?}: there are dst, gw"));
+    }
+    let part = |name: &str| match object.get(name).filter(|value| !value.is_null()) {
+        None => Ok(None),
+        Some(value) => value.as_str().map(Some).ok_or_else(|| format!("{name}: expected a string")),
+    };
+    let destination = cidr_or_address(part("dst")?.ok_or("dst is required")?)?;
+    Ok(NetworkRoute { destination, gateway: part("gw")?.map(address).transpose()? })
 }
 
 fn capabilities(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<NetworkCapabilities> {

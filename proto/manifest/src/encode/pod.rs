@@ -10,7 +10,7 @@ use bulkhead_types::{
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 
-use super::{Fields, effect, placement, running, volume};
+use super::{Fields, effect, naming, placement, running, volume};
 
 /// What a pod runs; `node` is where it runs or must run.
 pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
@@ -33,7 +33,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .list("containers", spec.containers.iter().map(container))
         .list("volumes", spec.volumes().iter().map(volume::volume))
         .maybe("securityContext", running::pod_security(spec));
-    placement::placement(fields, spec.placement()).finish()
+    naming::naming(placement::placement(fields, spec.placement()), spec.naming()).finish()
 }
 
 pub(super) fn toleration(toleration: &Toleration) -> Value {

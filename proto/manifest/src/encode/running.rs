@@ -83,7 +83,7 @@ fn http_get(get: &HttpGet) -> Value {
     Fields::new()
         .text("path", &get.path)
         .set("port", port(&get.port))
-        .text("scheme", "HTTP")
+        .text("scheme", if get.https { "HTTPS" } else { "HTTP" })
         .list("httpHeaders", get.headers.iter().map(header))
         .finish()
 }

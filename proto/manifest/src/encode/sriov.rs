@@ -1,7 +1,7 @@
 //! SR-IOV policies, networks, the states of nodes, and what pods are attached to.
 
 use bulkhead_types::{
-    Hex16, Ipam, Name, NetworkAttachment, NetworkCapabilities, SriovBlock, SriovDeviceType,
+    Hex16, Ipam, Name, NetworkAttachment, NetworkCapabilities, NetworkRoute, SriovBlock, SriovDeviceType,
     SriovIBNetworkSpec, SriovInterface, SriovInterfaceStatus, SriovLinkType, SriovNetworkNodePolicySpec,
     SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, SriovNetworkSpec, SriovSyncStatus, SriovVfGroup,
     VfLinkState,
@@ -81,6 +81,11 @@ fn common(spec: &SriovIBNetworkSpec) -> Fields {
     }
 }
 
+fn route(route: &NetworkRoute) -> Value {
+    let gateway = route.gateway.map(|gateway| gateway.to_string());
+    Fields::new().text("dst", &route.destination.to_string()).optional("gw", gateway.as_deref()).finish()
+}
+
 /// JSON, as it stands in a string.
 fn ipam(ipam: &Ipam) -> String {
     let address = |address: Option<std::net::IpAddr>| address.map(|address| address.to_string());
@@ -91,6 +96,7 @@ fn ipam(ipam: &Ipam) -> String {
         .optional("range_end", address(ipam.range_end).as_deref())
         .list("exclude", ipam.exclude.iter().map(|cidr| cidr.to_string().into()))
         .optional("gateway", address(ipam.gateway).as_deref())
+        .list("routes", ipam.routes.get().into_iter().flatten().map(route))
         .finish()
         .to_string()
 }
@@ -193,6 +199,7 @@ pub(super) fn attachment(one: &NetworkAttachment) -> Value {
         .list("ips", address.iter().map(|address| json!(address)))
         .optional("gateway", gateway.as_deref())
         .text("mac", &one.mac)
+        .list("default-route", one.default_gateways().iter().map(|ip| ip.to_string().into()))
         .number("vlan", Some(one.vlan.into()).filter(|vlan| *vlan > 0))
         .number("mtu", one.mtu.map(Into::into))
         .finish()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, device, huge_pages, labels, map_bytes, placement, probe, security, volume,
+    check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe, security, volume,
 };
 use crate::{
     Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, RestartPolicy,
@@ -36,6 +36,7 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     volume::volumes(spec, path, report);
     claim::of_pod(spec, path, report);
     security::pod(spec, path, report);
+    naming::pod(spec, path, report);
     containers(spec, path, report);
 }
 
@@ -280,7 +281,12 @@ pub(super) fn bytes(spec: &PodSpec) -> usize {
     let tolerations: usize = spec.tolerations.iter().map(|t| t.key.len() + t.value.len() + ENTRY_BYTES).sum();
     let containers = spec.containers.iter().chain(&spec.init_containers).map(container_bytes);
     let placement = spec.placement().map_or(0, placement::bytes);
-    placement + map_bytes(&spec.node_selector) + tolerations + containers.sum::<usize>() + volume::bytes(spec)
+    placement
+        + map_bytes(&spec.node_selector)
+        + tolerations
+        + containers.sum::<usize>()
+        + volume::bytes(spec)
+        + naming::bytes(spec)
 }
 
 fn container_bytes(container: &Container) -> usize {

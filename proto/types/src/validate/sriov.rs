@@ -7,9 +7,10 @@ use std::net::IpAddr;
 
 use super::{Path, Report, check_label_value, labels};
 use crate::{
-    IPAM_EXCLUDES_MAX, IpCidr, Ipam, MELLANOX_VFS_MAX, NIC_NAMES_MAX, NUM_VFS_MAX, PfName, SRIOV_MTU_MAX,
-    SRIOV_PRIORITY_MAX, SriovDeviceType, SriovLinkType, SriovNetworkNodePolicySpec, SriovNetworkSpec,
-    SriovNicSelector, VENDOR_INTEL, VENDOR_MELLANOX, VLAN_MAX, VLAN_QOS_MAX, ip_to_bits, is_pci_address,
+    IPAM_EXCLUDES_MAX, IPAM_ROUTES_MAX, IpCidr, Ipam, MELLANOX_VFS_MAX, NIC_NAMES_MAX, NUM_VFS_MAX, PfName,
+    SRIOV_MTU_MAX, SRIOV_PRIORITY_MAX, SriovDeviceType, SriovLinkType, SriovNetworkNodePolicySpec,
+    SriovNetworkSpec, SriovNicSelector, VENDOR_INTEL, VENDOR_MELLANOX, VLAN_MAX, VLAN_QOS_MAX, ip_to_bits,
+    is_pci_address,
 };
 
 /// A network needs that many bits for hosts: its first and last address are never given out.
@@ -145,11 +146,32 @@ fn ipam(ipam: &Ipam, path: &Path<'_>, report: &mut Report) {
     {
         report.push(&path.field("range_end"), format!("{end} is before range_start, {start}"));
     }
+    routes(ipam, &path.field("routes"), report);
     let path = path.field("exclude");
     report.at_most(&path, "networks", ipam.exclude.len(), IPAM_EXCLUDES_MAX);
     for (index, exclude) in ipam.exclude.iter().enumerate().take(IPAM_EXCLUDES_MAX) {
         if !touches(range, *exclude) {
             report.push(&path.index(index), format!("{exclude} excludes nothing of the range {range}"));
+        }
+    }
+}
+
+fn routes(ipam: &Ipam, path: &Path<'_>, report: &mut Report) {
+    let routes = ipam.routes.get().map_or(&[][..], Vec::as_slice);
+    report.at_most(path, "routes", routes.len(), IPAM_ROUTES_MAX);
+    for (index, route) in routes.iter().enumerate().take(IPAM_ROUTES_MAX) {
+        let path = path.index(index);
+        if route.destination.prefix() == 0 {
+            let reason =
+                "is the default route: a pod asks for it by default-route in k8s.v1.cni.cncf.io/networks";
+            report.push(&path.field("dst"), reason);
+        }
+        let is_four = route.destination.first().is_ipv4();
+        if let Some(gateway) = route.gateway.filter(|gateway| gateway.is_ipv4() != is_four) {
+            report.push(
+                &path.field("gw"),
+                format!("{gateway} is of another family than {}", route.destination),
+            );
         }
     }
 }
