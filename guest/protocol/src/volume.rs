@@ -32,6 +32,9 @@ pub struct VolumeConfig {
     /// Largest size of a Memory volume, in bytes; 0 means half of the guest's memory.
     #[prost(uint64, tag = "4")]
     pub size_bytes: u64,
+    /// Nothing writes to this Disk, and others read it as well.
+    #[prost(bool, tag = "88")]
+    pub read_only: bool,
 }
 
 /// A volume in a container.

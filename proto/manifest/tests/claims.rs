@@ -49,6 +49,15 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
         "{accessModes: [ReadWriteOncePod], resources: {requests: {storage: 1Gi}}}",
         expect![["accepted\n"]],
     );
+    for accepted in [
+        "{accessModes: [ReadOnlyMany, ReadWriteOnce], resources: {requests: {storage: 1Gi}}}",
+        "{accessModes: [ReadOnlyMany], dataSource: {kind: PersistentVolumeClaim, name: a}, resources: {requests: {storage: 1Gi}}}",
+    ] {
+        check_claim(accepted, expect![["accepted\n"]]);
+    }
+    check_claim("{accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
+    check_claim("{accessModes: [], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
+    check_claim("{accessModes: [ReadOnce], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
     check_claim(
         "{}",
         expect![[r#"
@@ -82,13 +91,30 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
 
 /// An object of a kind whose pods use the claim `data`.
 fn user(kind: &str, api: &str, spec: &str, restart: &str) -> String {
+    user_of("claimName: data", kind, api, spec, restart)
+}
+
+fn user_of(claim: &str, kind: &str, api: &str, spec: &str, restart: &str) -> String {
     let template = format!(
         "metadata: {{labels: {{a: b}}}}, spec: {{restartPolicy: {restart}, containers: [{{name: c, image: 'i:1'}}], \
-         volumes: [{{name: v, persistentVolumeClaim: {{claimName: data}}}}]}}"
+         volumes: [{{name: v, persistentVolumeClaim: {{{claim}}}}}]}}"
     );
     format!(
         "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}template: {{{template}}}}}\n"
     )
+}
+
+#[test]
+fn what_reads_a_volume_together_is_accepted() {
+    let set = "selector: {matchLabels: {a: b}}, replicas: 3, ";
+    for (kind, api, spec, restart) in [
+        ("Deployment", "apps/v1", set, "Always"),
+        ("StatefulSet", "apps/v1", set, "Always"),
+        ("ReplicaSet", "apps/v1", set, "Always"),
+        ("Job", "batch/v1", "parallelism: 2, ", "Never"),
+    ] {
+        check(&user_of("claimName: data, readOnly: true", kind, api, spec, restart), expect![["accepted\n"]]);
+    }
 }
 
 #[test]
@@ -102,7 +128,7 @@ fn what_would_share_a_volume_is_refused() {
         &deployment("replicas: 2"),
         expect![[r#"
         a.yaml:4:1 spec.strategy.rollingUpdate.maxSurge: must be 0: a new pod cannot have PersistentVolumeClaim data while the old one runs, so the rollout would never move; set it to 0, or the type to Recreate
-        a.yaml:4:8 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:8 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
@@ -121,19 +147,19 @@ fn what_would_share_a_volume_is_refused() {
     check(
         &user("StatefulSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
         expect![[r#"
-        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
         &user("ReplicaSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
         expect![[r#"
-        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
         &user("Job", "batch/v1", "parallelism: 2, ", "Never"),
         expect![[r#"
-        a.yaml:4:8 spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:8 spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
 }

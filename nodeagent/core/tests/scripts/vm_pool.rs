@@ -22,7 +22,13 @@ fn only_what_needs_nothing_from_the_start_has_a_guest_of_the_pool() {
     check(&|start| start.size.memory_bytes -= 1 << 20, 1, Some("it is of another size"));
     let guard = "it must be unique, which needs a guard from the start";
     check(&|start| start.lease_until_ms = Some(1), 1, Some(guard));
-    let claim = ClaimIntent { claim_name: "data".into(), uid: uuid::Uuid::nil(), size_bytes: 1, used: false };
+    let claim = ClaimIntent {
+        claim_name: "data".into(),
+        uid: uuid::Uuid::nil(),
+        size_bytes: 1,
+        used: false,
+        read_only: false,
+    };
     check(&|start| start.pod.claims.push(claim.clone()), 1, Some("it has volumes of claims"));
     let numa = "its memory is to be where its CPUs are";
     check(&|start| start.pod.cpus = Some("0-1".parse().expect("a set")), 1, Some(numa));
