@@ -26,6 +26,7 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
+use crate::freeze::{Freezer, News};
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
@@ -49,6 +50,7 @@ const PUMP_ROUNDS_MAX: usize = 16;
 
 const TOKEN_SIGNAL: u64 = 0;
 const TOKEN_PORT: u64 = 1;
+const TOKEN_FREEZER: u64 = 2;
 /// Container `i` uses the four numbers from `TOKEN_CONTAINERS + 4 * i`.
 const TOKEN_CONTAINERS: u64 = 4;
 /// Task `n` uses the number `TOKEN_TASKS + n`; containers have far fewer.
@@ -111,6 +113,8 @@ pub(crate) struct Agent {
     /// Probes and hooks that are being done.
     tasks: Vec<TaskProcess>,
     streams: Streams,
+    /// The volume that stands still.
+    freezer: Option<Freezer>,
     /// There may be more output to move although nothing else happens.
     is_behind: bool,
 }
@@ -143,6 +147,7 @@ impl Agent {
             partial_since_ms: None,
             tasks: Vec::new(),
             streams: Streams::default(),
+            freezer: None,
             is_behind: false,
         })
     }
@@ -178,6 +183,7 @@ impl Agent {
                 self.reap();
             }
             TOKEN_PORT => self.on_port(flags),
+            TOKEN_FREEZER => self.on_freezer(),
             token if token >= TOKEN_STREAMS => self.streams.on_event(token - TOKEN_STREAMS, flags),
             token if token >= TOKEN_TASKS => {
                 // Closing the pipe removes it from epoll.
@@ -199,6 +205,8 @@ impl Agent {
         if flags.contains(EpollFlags::EPOLLHUP) {
             self.channel.on_hangup();
             self.streams.close_all(self.now.monotonic_ms);
+            // Nobody is there who would say that it may go on.
+            self.freezer = None;
         }
         let messages = self.channel.read();
         self.on_messages(messages);
@@ -230,6 +238,7 @@ impl Agent {
                     let grown = guest::VolumeGrown { volume: grow.volume, error };
                     self.channel.send(&GuestMessage::VolumeGrown(grown));
                 }
+                HostMessage::FreezeVolume(freeze) => self.freeze(freeze),
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -243,6 +252,53 @@ impl Agent {
                 HostMessage::StreamClose(close) => self.streams.close(close.stream, self.now.monotonic_ms),
             }
         }
+    }
+
+    /// Holds a volume still, or lets it go on; the answer follows.
+    fn freeze(&mut self, wish: host::FreezeVolume) {
+        let refusal = match (&self.freezer, wish.frozen) {
+            (Some(freezer), false) if freezer.volume == wish.volume => return freezer.thaw(),
+            (_, false) => Some(format!("{} does not stand still", wish.volume)),
+            (Some(freezer), true) => Some(format!("{} stands still already", freezer.volume)),
+            (None, true) => {
+                let path = self.volumes.freezable(&wish.volume);
+                let started = path.and_then(|path| Freezer::start(wish.volume.clone(), &path, wish.for_ms));
+                let watched = started.and_then(|freezer| {
+                    self.epoll.add(freezer.fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FREEZER))?;
+                    Ok(freezer)
+                });
+                match watched {
+                    Ok(freezer) => {
+                        self.freezer = Some(freezer);
+                        None
+                    }
+                    Err(error) => Some(format!("{error:#}")),
+                }
+            }
+        };
+        if let Some(error) = refusal {
+            self.say_frozen(wish.volume, false, error);
+        }
+    }
+
+    fn on_freezer(&mut self) {
+        let Some(freezer) = &mut self.freezer else { return };
+        let volume = freezer.volume.clone();
+        let (frozen, error) = match freezer.news() {
+            News::None => return,
+            News::Frozen => return self.say_frozen(volume, true, String::new()),
+            News::Over { in_time: true } => (false, String::new()),
+            News::Over { in_time: false } => (false, "its time was over before it was let go on".to_owned()),
+            News::Failed(error) => (false, error),
+        };
+        // Closing its end removes it from epoll.
+        self.freezer = None;
+        self.say_frozen(volume, frozen, error);
+    }
+
+    fn say_frozen(&mut self, volume: String, frozen: bool, mut error: String) {
+        error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
+        self.channel.send(&GuestMessage::VolumeFrozen(guest::VolumeFrozen { volume, frozen, error }));
     }
 
     fn open_stream(&mut self, open: host::StreamOpen) {
@@ -278,6 +334,7 @@ impl Agent {
             streams: true,
             attach: true,
             grows_volumes: true,
+            freezes_volumes: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -623,6 +680,7 @@ impl Agent {
     }
 
     fn unmount(&mut self) {
+        self.freezer = None;
         if let Some(pod) = &mut self.pod {
             pod.containers.iter_mut().for_each(Container::unmount);
         }

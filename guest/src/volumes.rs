@@ -102,6 +102,16 @@ impl Volumes {
         fill_disk(&path_of(volume), &find_disk(serial)?, disk_bytes)
     }
 
+    /// Where a volume is whose file system can be held still.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub(crate) fn freezable(&self, volume: &str) -> Result<PathBuf> {
+        let has_disk = self.disks.contains_key(volume) && !self.read_only.contains(volume);
+        ensure!(has_disk, "{volume} is no volume with a disk that is written to");
+        Ok(path_of(volume))
+    }
+
     /// Whether a folder that a mount names may be made: in volumes that are empty at first.
     pub(crate) fn begins_empty(&self, volume: &str) -> bool {
         let is_written = !self.read_only.contains(volume);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_guest_protocol::host::{
-    AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, ResumeLogs, Stop,
+    AckLogs, Configure, FreezeVolume, GrowVolume, Hello, Ping, PodConfig, ResumeLogs, Stop,
 };
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
@@ -33,7 +33,7 @@ use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
-use crate::volumes::GrowOrder;
+use crate::volumes::{GuestOrder, GuestTask};
 use meter::Meter;
 
 /// How often a Hello is sent until it is answered.
@@ -66,8 +66,8 @@ pub(crate) struct Talk {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// The files of its volumes, once they are known.
     pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
-    /// Volumes whose file systems shall fill their disks.
-    pub(crate) growing: mpsc::Receiver<GrowOrder>,
+    /// What shall be done with volumes in the guest.
+    pub(crate) volume_orders: mpsc::Receiver<GuestOrder>,
     /// Set to the grace, in milliseconds, once the guest should end.
     pub(crate) stop: watch::Receiver<Option<u64>>,
     /// When the guest's process started, milliseconds since the epoch.
@@ -89,7 +89,11 @@ struct Conversation {
     /// The guest can make file systems larger.
     grows_volumes: bool,
     /// Who waits for that, by the volume's name.
-    growing: BTreeMap<String, GrowOrder>,
+    growing: BTreeMap<String, GuestOrder>,
+    /// The guest can hold volumes still.
+    freezes_volumes: bool,
+    /// Who waits for that, by the volume's name.
+    freezing: BTreeMap<String, GuestOrder>,
     acks: BTreeMap<String, u64>,
     /// Runs that ended, and when their output is taken to be complete.
     ending: BTreeMap<String, (Run, Instant)>,
@@ -166,7 +170,7 @@ impl Talk {
                     let volumes = self.files.borrow_and_update().clone();
                     talk.say_files(&volumes);
                 }
-                Some(order) = self.growing.recv(), if talk.greeted => talk.grow(order),
+                Some(order) = self.volume_orders.recv(), if talk.greeted => talk.order(order),
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
                 ready = stream.ready(talk.interest()) => {
@@ -224,7 +228,7 @@ impl Talk {
             self.starts.guest_spoke(hello);
         }
         self.streams.set_can_attach(hello.attach);
-        talk.grows_volumes = hello.grows_volumes;
+        (talk.grows_volumes, talk.freezes_volumes) = (hello.grows_volumes, hello.freezes_volumes);
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
         if hello.configured {
@@ -273,6 +277,7 @@ impl Talk {
             ),
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
             GuestMessage::VolumeGrown(grown) => talk.grown(grown),
+            GuestMessage::VolumeFrozen(frozen) => talk.frozen(frozen),
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
@@ -408,15 +413,46 @@ impl Conversation {
         }
     }
 
-    fn grow(&mut self, order: GrowOrder) {
-        if !self.grows_volumes {
-            let reason = "the pod's guest was started by an earlier version of the agent: its file system grows with the next \
-                          start of the pod";
-            return drop(order.answer.send(Err(reason.to_owned())));
+    fn order(&mut self, order: GuestOrder) {
+        let volume = order.volume.clone();
+        match order.task {
+            GuestTask::Grow { .. } if !self.grows_volumes => {
+                let reason = "the pod's guest was started by an earlier version of the agent: its file system grows with the \
+                              next start of the pod";
+                drop(order.answer.send(Err(reason.to_owned())));
+            }
+            GuestTask::Grow { disk_bytes } => {
+                self.say(&HostMessage::GrowVolume(GrowVolume { volume: volume.clone(), disk_bytes }));
+                self.growing.insert(volume, order);
+            }
+            GuestTask::Freeze { .. } | GuestTask::Thaw if !self.freezes_volumes => {
+                let reason = "the pod's guest was started by an earlier version of the agent, and cannot hold volumes still";
+                drop(order.answer.send(Err(reason.to_owned())));
+            }
+            GuestTask::Freeze { for_ms } => {
+                self.say(&HostMessage::FreezeVolume(FreezeVolume { volume: volume.clone(), frozen: true, for_ms }));
+                self.freezing.insert(volume, order);
+            }
+            GuestTask::Thaw => {
+                let wish = FreezeVolume { volume: volume.clone(), frozen: false, for_ms: 0 };
+                self.say(&HostMessage::FreezeVolume(wish));
+                self.freezing.insert(volume, order);
+            }
         }
-        let (volume, disk_bytes) = (order.volume.clone(), order.disk_bytes);
-        self.say(&HostMessage::GrowVolume(GrowVolume { volume: volume.clone(), disk_bytes }));
-        self.growing.insert(volume, order);
+    }
+
+    /// As [`Self::grown`].
+    fn frozen(&mut self, frozen: guest::VolumeFrozen) {
+        let Some(order) = self.freezing.get(&frozen.volume) else { return };
+        // What it says of an earlier wish is no answer to this one.
+        let wanted = matches!(order.task, GuestTask::Freeze { .. });
+        if frozen.error.is_empty() && frozen.frozen != wanted {
+            return;
+        }
+        if let Some(order) = self.freezing.remove(&frozen.volume) {
+            let result = if frozen.error.is_empty() { Ok(()) } else { Err(frozen.error) };
+            let _ = order.answer.send(result);
+        }
     }
 
     /// Who asked may have given up; what nobody asked for is passed over.

@@ -149,7 +149,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         streams: streams.clone(),
         inputs,
         files: watch::channel(Vec::new()).1,
-        growing: mpsc::channel(1).1,
+        volume_orders: mpsc::channel(1).1,
         stop: stopped,
         started_at_ms: 0,
         start: None,

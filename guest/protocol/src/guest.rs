@@ -2,13 +2,13 @@
 
 use crate::message::{check_enum, check_length};
 pub use crate::stream::{StreamClosed, StreamCredit, StreamData, StreamEnd, StreamOpened, StreamPart};
-pub use crate::volume::VolumeGrown;
+pub use crate::volume::{VolumeFrozen, VolumeGrown};
 use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 30")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 30, 36")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -54,6 +54,9 @@ pub enum GuestMessage {
     /// What came of a GrowVolume.
     #[prost(message, tag = "30")]
     VolumeGrown(VolumeGrown),
+    /// What came of a FreezeVolume.
+    #[prost(message, tag = "36")]
+    VolumeFrozen(VolumeFrozen),
 }
 
 /// Answers the host's Hello.
@@ -93,6 +96,9 @@ pub struct Hello {
     /// It knows GrowVolume; guests of earlier versions do not.
     #[prost(bool, tag = "70")]
     pub grows_volumes: bool,
+    /// It knows FreezeVolume; guests of earlier versions do not.
+    #[prost(bool, tag = "94")]
+    pub freezes_volumes: bool,
 }
 
 /// Kubernetes' three container states.
@@ -307,6 +313,7 @@ impl GuestMessage {
             Self::StreamData(m) => m.validate(),
             Self::StreamClosed(m) => m.validate(),
             Self::VolumeGrown(m) => m.validate(),
+            Self::VolumeFrozen(m) => m.validate(),
             Self::Pong(_) | Self::StreamOpened(_) | Self::StreamCredit(_) => Ok(()),
             Self::Stopping(m) => {
                 check_length("Stopping.reason", &m.reason, NAME_LENGTH_MAX)?;

@@ -255,3 +255,16 @@ fn interfaces_have_golden_bytes_and_bounds() {
         (0..18).map(|n| host::InterfaceConfig { name: format!("n{n}"), ..interface.clone() }).collect();
     check_refused(&configure(|pod| pod.interfaces = many), "Field PodConfig.interfaces: are too many");
 }
+
+#[test]
+fn volumes_are_held_still_by_name() {
+    let wish = |volume: &str| host::FreezeVolume { volume: volume.into(), frozen: true, for_ms: 20_000 };
+    round_trip(&HostMessage::FreezeVolume(wish("data")));
+    check_refused(
+        &HostMessage::FreezeVolume(wish("../data")),
+        "Field FreezeVolume.volume: is no DNS-1123 label",
+    );
+    let said = |volume: &str| guest::VolumeFrozen { volume: volume.into(), frozen: false, error: "busy".into() };
+    round_trip(&GuestMessage::VolumeFrozen(said("data")));
+    check_refused(&GuestMessage::VolumeFrozen(said("")), "Field VolumeFrozen.volume: is no DNS-1123 label");
+}

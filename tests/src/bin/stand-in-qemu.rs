@@ -184,6 +184,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
                 streams: false,
                 grows_volumes: false,
+                freezes_volumes: false,
                 attach: false,
             };
             let mut answers = vec![GuestMessage::Hello(hello)];
@@ -205,6 +206,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
         // It says in its Hello that it cannot.
         HostMessage::GrowVolume(_)
+        | HostMessage::FreezeVolume(_)
         | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)
