@@ -206,7 +206,7 @@ impl Agent {
             self.channel.on_hangup();
             self.streams.close_all(self.now.monotonic_ms);
             // Nobody is there who would say that it may go on.
-            self.freezer = None;
+            self.let_go();
         }
         let messages = self.channel.read();
         self.on_messages(messages);
@@ -291,9 +291,16 @@ impl Agent {
             News::Over { in_time: false } => (false, "its time was over before it was let go on".to_owned()),
             News::Failed(error) => (false, error),
         };
-        // Closing its end removes it from epoll.
-        self.freezer = None;
+        self.let_go();
         self.say_frozen(volume, frozen, error);
+    }
+
+    /// The volume that stands still goes on. Processes that were made meanwhile may have a copy of the socket, so that closing
+    /// it alone would neither tell the other end nor take it out of epoll.
+    fn let_go(&mut self) {
+        if let Some(freezer) = self.freezer.take() {
+            let _ = self.epoll.delete(freezer.fd());
+        }
     }
 
     fn say_frozen(&mut self, volume: String, frozen: bool, mut error: String) {
@@ -680,7 +687,7 @@ impl Agent {
     }
 
     fn unmount(&mut self) {
-        self.freezer = None;
+        self.let_go();
         if let Some(pod) = &mut self.pod {
             pod.containers.iter_mut().for_each(Container::unmount);
         }

@@ -100,6 +100,12 @@ impl Freezer {
     }
 }
 
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
 /// What the process does.
 fn freeze_for(root: &File, mut stream: UnixStream, for_ms: u64) {
     if let Err(error) = sys::freeze(root) {

@@ -430,7 +430,11 @@ impl Conversation {
                 drop(order.answer.send(Err(reason.to_owned())));
             }
             GuestTask::Freeze { for_ms } => {
-                self.say(&HostMessage::FreezeVolume(FreezeVolume { volume: volume.clone(), frozen: true, for_ms }));
+                self.say(&HostMessage::FreezeVolume(FreezeVolume {
+                    volume: volume.clone(),
+                    frozen: true,
+                    for_ms,
+                }));
                 self.freezing.insert(volume, order);
             }
             GuestTask::Thaw => {

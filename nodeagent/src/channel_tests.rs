@@ -132,7 +132,8 @@ fn what_a_guest_says_of_an_earlier_wish_is_no_answer() {
         talk.order(GuestOrder { volume: "data".to_owned(), task, answer });
         answered
     };
-    let says = |frozen, error: &str| guest::VolumeFrozen { volume: "data".into(), frozen, error: error.into() };
+    let says =
+        |frozen, error: &str| guest::VolumeFrozen { volume: "data".into(), frozen, error: error.into() };
     let mut frozen = wish(&mut talk, GuestTask::Freeze { for_ms: 5 });
     talk.frozen(says(true, ""));
     assert_eq!(frozen.try_recv(), Ok(Ok(())));

@@ -10,7 +10,9 @@ pub use crate::stream::{
 };
 pub use crate::sysctl::SysctlConfig;
 use crate::volume::is_plain;
-pub use crate::volume::{FreezeVolume, GrowVolume, MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
+pub use crate::volume::{
+    FreezeVolume, GrowVolume, MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind,
+};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
 
 /// Most interfaces of a pod: the primary one, and one for each network that it may be attached to.

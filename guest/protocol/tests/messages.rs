@@ -264,7 +264,8 @@ fn volumes_are_held_still_by_name() {
         &HostMessage::FreezeVolume(wish("../data")),
         "Field FreezeVolume.volume: is no DNS-1123 label",
     );
-    let said = |volume: &str| guest::VolumeFrozen { volume: volume.into(), frozen: false, error: "busy".into() };
+    let said =
+        |volume: &str| guest::VolumeFrozen { volume: volume.into(), frozen: false, error: "busy".into() };
     round_trip(&GuestMessage::VolumeFrozen(said("data")));
     check_refused(&GuestMessage::VolumeFrozen(said("")), "Field VolumeFrozen.volume: is no DNS-1123 label");
 }

@@ -12,7 +12,8 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     let of_claim = read(include_str!("../../../examples/persistent-volume-claim.yaml"));
     let of_set = read(include_str!("../../../examples/statefulset-volumes.yaml"));
     let of_snapshot = read(include_str!("../../../examples/volume-snapshot.yaml"));
-    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot) {
+    let of_shared = read(include_str!("../../../examples/volume-shared.yaml"));
+    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot).chain(&of_shared) {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
     let [Object::PersistentVolumeClaim(claim), Object::Deployment(user)] = &of_claim[..] else {
@@ -30,6 +31,11 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     assert_eq!(snapshot.spec.claim_name, "notes");
     let source = restored.source.get().expect("a source");
     assert_eq!((source.kind, source.name.as_str()), (ClaimSourceKind::VolumeSnapshot, "before-upgrade"));
+    let [Object::PersistentVolumeClaim(shared), Object::Deployment(readers)] = &of_shared[..] else {
+        panic!("a claim and who reads it, not {of_shared:?}")
+    };
+    assert_eq!(shared.spec.access_mode, AccessMode::ReadOnlyMany);
+    assert_eq!((readers.spec.replicas, readers.spec.template.spec.written_claims().count()), (3, 0));
     let [Object::StatefulSet(set)] = &of_set[..] else { panic!("a StatefulSet, not {of_set:?}") };
     let claims = set.spec.claims.get().expect("claims");
     assert_eq!((claims.when_deleted, claims.when_scaled), (ClaimRetention::Retain, ClaimRetention::Delete));
@@ -55,9 +61,24 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
     ] {
         check_claim(accepted, expect![["accepted\n"]]);
     }
-    check_claim("{accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
-    check_claim("{accessModes: [], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
-    check_claim("{accessModes: [ReadOnce], resources: {requests: {storage: 1Gi}}}", expect![[""]]);
+    check_claim(
+        "{accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:8 spec.accessModes: nobody could ever write to it: let it begin with something (dataSource), or add ReadWriteOnce
+    "#]],
+    );
+    check_claim(
+        "{accessModes: [], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:21 spec.accessModes: must be one of ReadWriteOnce, ReadWriteOncePod and ReadOnlyMany, or ReadWriteOnce with ReadOnlyMany
+    "#]],
+    );
+    check_claim(
+        "{accessModes: [ReadOnce], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:21 spec.accessModes: "ReadOnce" is not one of ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany
+    "#]],
+    );
     check_claim(
         "{}",
         expect![[r#"
@@ -68,7 +89,7 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
     check_claim(
         "{accessModes: [ReadWriteMany], volumeMode: Block, storageClassName: fast, resources: {requests: {storage: 0}}}",
         expect![[r#"
-            a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest has them at a time: only ReadWriteOnce and ReadWriteOncePod are possible
+            a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest at a time writes to them: ReadWriteMany is not possible; several pods of one node read by ReadOnlyMany
             a.yaml:4:50 spec.volumeMode: block devices are not given to containers yet: use Filesystem, or leave the field out
             a.yaml:4:75 spec.storageClassName: there is no class "fast": volumes are files on nodes; use local (deleted with its claim) or local-retain (kept), or leave the field out for local
         "#]],
@@ -76,7 +97,7 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
     check_claim(
         "{accessModes: [ReadWriteOnce, ReadWriteOncePod], volumeName: pv, resources: {requests: {storage: 1Gi}}}",
         expect![[r#"
-            a.yaml:4:21 spec.accessModes: must be one of ReadWriteOnce and ReadWriteOncePod
+            a.yaml:4:21 spec.accessModes: ReadWriteOncePod is possible alone only
             a.yaml:4:56 spec.volumeName: not supported yet
         "#]],
     );

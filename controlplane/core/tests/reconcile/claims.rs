@@ -549,7 +549,8 @@ fn a_claim_that_nobody_writes_to_does_not_grow() {
     let of = |storage_bytes| {
         let Object::PersistentVolumeClaim(mut made) = claim("copy", |_| ()) else { unreachable!() };
         let copy = Arc::make_mut(&mut made);
-        copy.spec = PersistentVolumeClaimSpec { access_mode: AccessMode::ReadOnlyMany, storage_bytes, ..copy.spec };
+        copy.spec =
+            PersistentVolumeClaimSpec { access_mode: AccessMode::ReadOnlyMany, storage_bytes, ..copy.spec };
         copy.source = Rare::some(bulkhead_types::ClaimSource {
             kind: bulkhead_types::ClaimSourceKind::VolumeSnapshot,
             name: "snap".into(),

@@ -96,12 +96,36 @@ fn guests_read_a_volume_together_and_nobody_writes_meanwhile() {
         // One that may write waits until the last of them is gone, and then keeps readers away.
         (50, In(image(9))),
         (60, In(exited(7, 1))),
-        (300, In(intent(1, 101, vec![with_volume(9, 70), with_read_volume(10, 70)]))),
-        (310, In(image(10))),
-        (320, In(started(8, 1))),
+        (300, In(intent(1, 101, vec![with_volume(9, 70)]))),
         (330, In(exited(8, 1))),
+        (340, In(started(9, 1))),
+        (350, In(intent(1, 102, vec![with_volume(9, 70), with_read_volume(10, 70)]))),
+        (360, In(image(10))),
+        (600, Tick),
     ]);
-    check(steps, expect![[""]]);
+    check(steps, expect![[r#"
+        0 join
+        10 prepare #7
+        10 prepare #8
+        10 prepare #9
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0] [#9 100000003 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        40 persist #8 instance 1
+        40 start #8 instance 1
+        60 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+        300 note: guest of pod #8 is not intended and is stopped
+        300 clean #7 keep_logs false
+        300 kill #8/1
+        300 report [#7 100000004 Pending GuestDied restarts 1 waiting:GuestDied x0] [#8 100000005 Pending waiting:ContainerCreating x0] [#9 100000006 Pending WaitingForVolume waiting:ContainerCreating x0]
+        330 clean #8 keep_logs false
+        330 persist #9 instance 1
+        330 start #9 instance 1
+        350 prepare #10
+        350 report [#10 100000007 Pending waiting:ContainerCreating x0]
+        500 report [#9 100000008 Pending waiting:ContainerCreating x0]
+        550 report [#10 100000009 Pending WaitingForVolume waiting:ContainerCreating x0]
+    "#]]);
 }
 
 #[test]
