@@ -27,6 +27,7 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
+use crate::freeze::{Freezer, News};
 use crate::handed_over::{Handed, HandedOver};
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
@@ -51,6 +52,7 @@ const PUMP_ROUNDS_MAX: usize = 16;
 
 const TOKEN_SIGNAL: u64 = 0;
 const TOKEN_PORT: u64 = 1;
+const TOKEN_FREEZER: u64 = 2;
 /// Container `i` uses the four numbers from `TOKEN_CONTAINERS + 4 * i`.
 const TOKEN_CONTAINERS: u64 = 4;
 /// Task `n` uses the number `TOKEN_TASKS + n`; containers have far fewer.
@@ -115,6 +117,8 @@ pub(crate) struct Agent {
     streams: Streams,
     /// Probes and hooks that the host does.
     handed_over: HandedOver,
+    /// The volume that stands still.
+    freezer: Option<Freezer>,
     /// There may be more output to move although nothing else happens.
     is_behind: bool,
 }
@@ -148,6 +152,7 @@ impl Agent {
             tasks: Vec::new(),
             streams: Streams::default(),
             handed_over: HandedOver::default(),
+            freezer: None,
             is_behind: false,
         })
     }
@@ -183,6 +188,7 @@ impl Agent {
                 self.reap();
             }
             TOKEN_PORT => self.on_port(flags),
+            TOKEN_FREEZER => self.on_freezer(),
             token if token >= TOKEN_STREAMS => self.streams.on_event(token - TOKEN_STREAMS, flags),
             token if token >= TOKEN_TASKS => {
                 // Closing the pipe removes it from epoll.
@@ -205,6 +211,8 @@ impl Agent {
             self.channel.on_hangup();
             self.host_is_gone();
             self.streams.close_all(self.now.monotonic_ms);
+            // Nobody is there who would say that it may go on.
+            self.let_go();
         }
         let messages = self.channel.read();
         self.on_messages(messages);
@@ -251,6 +259,7 @@ impl Agent {
                         self.supervise(Event::Done { index, task, number: answer.number, outcome });
                     }
                 }
+                HostMessage::FreezeVolume(freeze) => self.freeze(freeze),
                 HostMessage::Stop(stop) => self.stop(stop),
                 HostMessage::Ping(ping) => {
                     self.channel.send(&GuestMessage::Pong(guest::Pong { number: ping.number }));
@@ -264,6 +273,60 @@ impl Agent {
                 HostMessage::StreamClose(close) => self.streams.close(close.stream, self.now.monotonic_ms),
             }
         }
+    }
+
+    /// Holds a volume still, or lets it go on; the answer follows.
+    fn freeze(&mut self, wish: host::FreezeVolume) {
+        let refusal = match (&self.freezer, wish.frozen) {
+            (Some(freezer), false) if freezer.volume == wish.volume => return freezer.thaw(),
+            (_, false) => Some(format!("{} does not stand still", wish.volume)),
+            (Some(freezer), true) => Some(format!("{} stands still already", freezer.volume)),
+            (None, true) => {
+                let path = self.volumes.freezable(&wish.volume);
+                let started = path.and_then(|path| Freezer::start(wish.volume.clone(), &path, wish.for_ms));
+                let watched = started.and_then(|freezer| {
+                    self.epoll.add(freezer.fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FREEZER))?;
+                    Ok(freezer)
+                });
+                match watched {
+                    Ok(freezer) => {
+                        self.freezer = Some(freezer);
+                        None
+                    }
+                    Err(error) => Some(format!("{error:#}")),
+                }
+            }
+        };
+        if let Some(error) = refusal {
+            self.say_frozen(wish.volume, false, error);
+        }
+    }
+
+    fn on_freezer(&mut self) {
+        let Some(freezer) = &mut self.freezer else { return };
+        let volume = freezer.volume.clone();
+        let (frozen, error) = match freezer.news() {
+            News::None => return,
+            News::Frozen => return self.say_frozen(volume, true, String::new()),
+            News::Over { in_time: true } => (false, String::new()),
+            News::Over { in_time: false } => (false, "its time was over before it was let go on".to_owned()),
+            News::Failed(error) => (false, error),
+        };
+        self.let_go();
+        self.say_frozen(volume, frozen, error);
+    }
+
+    /// The volume that stands still goes on. Processes that were made meanwhile may have a copy of the socket, so that closing
+    /// it alone would neither tell the other end nor take it out of epoll.
+    fn let_go(&mut self) {
+        if let Some(freezer) = self.freezer.take() {
+            let _ = self.epoll.delete(freezer.fd());
+        }
+    }
+
+    fn say_frozen(&mut self, volume: String, frozen: bool, mut error: String) {
+        error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
+        self.channel.send(&GuestMessage::VolumeFrozen(guest::VolumeFrozen { volume, frozen, error }));
     }
 
     fn open_stream(&mut self, open: host::StreamOpen) {
@@ -305,6 +368,7 @@ impl Agent {
             resizes: true,
             reseeds: true,
             hands_over_https: true,
+            freezes_volumes: true,
             ..Default::default()
         };
         let mut states = Vec::new();
@@ -711,6 +775,7 @@ impl Agent {
     }
 
     fn unmount(&mut self) {
+        self.let_go();
         if let Some(pod) = &mut self.pod {
             pod.containers.iter_mut().for_each(Container::unmount);
         }

@@ -9,6 +9,7 @@
 //!               sandbox     the child, from clone to execve
 //!               task        probes and hooks, a process each; request  what they ask over loopback
 //!               streams     commands, archives, connections and attachments for the host's clients
+//!               freeze      a process that holds a volume still while the host copies it
 //!               stdio       input, output and terminal of a container's own process
 //! ```
 //!
@@ -21,6 +22,7 @@ mod cgroup;
 mod channel;
 mod container;
 mod devices;
+mod freeze;
 mod handed_over;
 mod logs;
 mod message;

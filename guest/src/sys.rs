@@ -81,6 +81,22 @@ pub(crate) fn key_randomness_anew(random: &std::fs::File) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes out everything of a file system, and lets nothing new in.
+pub(crate) fn freeze(root: &std::fs::File) -> io::Result<()> {
+    let mut unused = 0;
+    // SAFETY: FIFREEZE takes an int, which outlives the call.
+    unsafe { fs_freeze(root.as_raw_fd(), &raw mut unused) }?;
+    Ok(())
+}
+
+/// Lets a file system go on.
+pub(crate) fn thaw(root: &std::fs::File) -> io::Result<()> {
+    let mut unused = 0;
+    // SAFETY: FITHAW takes an int, which outlives the call.
+    unsafe { fs_thaw(root.as_raw_fd(), &raw mut unused) }?;
+    Ok(())
+}
+
 /// Ends the process without running exit handlers; for the child of [`clone_container`].
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -180,6 +196,8 @@ pub(crate) fn move_tree(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, target: &P
 nix::ioctl_write_ptr_bad!(random_add_entropy, nix::request_code_write!(b'R', 3, 8), RandPoolInfo);
 nix::ioctl_none!(random_reseed, b'R', 7);
 nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
+nix::ioctl_readwrite!(fs_freeze, b'X', 119, libc::c_int);
+nix::ioctl_readwrite!(fs_thaw, b'X', 120, libc::c_int);
 nix::ioctl_write_ptr_bad!(set_window_size, libc::TIOCSWINSZ, libc::winsize);
 nix::ioctl_write_ptr_bad!(lock_terminal, libc::TIOCSPTLCK, libc::c_int);
 nix::ioctl_write_int_bad!(open_terminal_peer, libc::TIOCGPTPEER);

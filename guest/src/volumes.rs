@@ -30,6 +30,8 @@ const FILES_LENGTH_MAX: u64 = 16 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Volumes {
     kinds: BTreeMap<String, VolumeKind>,
+    /// Those whose disk nobody writes to.
+    read_only: BTreeSet<String>,
     /// The serials of those that have a disk.
     disks: BTreeMap<String, String>,
     /// Files that came in parts, the last of which is still to come.
@@ -50,6 +52,9 @@ impl Volumes {
         for volume in &pod.volumes {
             mount_volume(volume, self.fs_group).with_context(|| format!("make volume {}", volume.name))?;
             self.kinds.insert(volume.name.clone(), volume.kind());
+            if volume.read_only {
+                self.read_only.insert(volume.name.clone());
+            }
             if !volume.disk_serial.is_empty() {
                 self.disks.insert(volume.name.clone(), volume.disk_serial.clone());
             }
@@ -97,9 +102,20 @@ impl Volumes {
         fill_disk(&path_of(volume), &find_disk(serial)?, disk_bytes)
     }
 
+    /// Where a volume is whose file system can be held still.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub(crate) fn freezable(&self, volume: &str) -> Result<PathBuf> {
+        let has_disk = self.disks.contains_key(volume) && !self.read_only.contains(volume);
+        ensure!(has_disk, "{volume} is no volume with a disk that is written to");
+        Ok(path_of(volume))
+    }
+
     /// Whether a folder that a mount names may be made: in volumes that are empty at first.
     pub(crate) fn begins_empty(&self, volume: &str) -> bool {
-        self.kinds.get(volume).is_some_and(|kind| *kind != VolumeKind::Files)
+        let is_written = !self.read_only.contains(volume);
+        is_written && self.kinds.get(volume).is_some_and(|kind| *kind != VolumeKind::Files)
     }
 }
 
@@ -130,6 +146,12 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
         VolumeKind::Disk | VolumeKind::Unspecified => {
             let disk = find_disk(&volume.disk_serial)?;
             fs::create_dir_all(&path)?;
+            if volume.read_only {
+                // The kernel may have to write back a journal first, into what this guest has for itself.
+                let flags = flags | MsFlags::MS_NOATIME | MsFlags::MS_RDONLY;
+                return mount(Some(&disk), &path, Some("ext4"), flags, None::<&str>)
+                    .with_context(|| format!("mount {}", disk.display()));
+            }
             mount(Some(&disk), &path, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
                 .with_context(|| format!("mount {}", disk.display()))?;
             // The disk may have grown while no guest had it. With the size that it has the volume works as well.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bulkhead_guest_protocol::guest::AskHost;
 use bulkhead_guest_protocol::host::{
-    AckLogs, Configure, GrowVolume, Hello, Ping, PodConfig, Reseed, ResumeLogs, Stop,
+    AckLogs, Configure, FreezeVolume, GrowVolume, Hello, Ping, PodConfig, Reseed, ResumeLogs, Stop,
 };
 use bulkhead_guest_protocol::{
     FrameReader, GuestMessage, HostMessage, PROTOCOL_VERSION, decode, encode, guest,
@@ -35,7 +35,7 @@ use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
-use crate::volumes::GrowOrder;
+use crate::volumes::{GuestOrder, GuestTask};
 use meter::Meter;
 use resize::Resizing;
 
@@ -69,8 +69,8 @@ pub(crate) struct Talk {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// The files of its volumes, once they are known.
     pub(crate) files: watch::Receiver<Vec<VolumeFiles>>,
-    /// Volumes whose file systems shall fill their disks.
-    pub(crate) growing: mpsc::Receiver<GrowOrder>,
+    /// What shall be done with volumes in the guest.
+    pub(crate) volume_orders: mpsc::Receiver<GuestOrder>,
     /// What the guest and its containers should become.
     pub(crate) resizing: mpsc::Receiver<ResizeOrder>,
     /// Set to the grace, in milliseconds, once the guest should end.
@@ -98,7 +98,11 @@ struct Conversation {
     /// What the guest wants to be asked for it, and is not asked yet.
     to_ask: Vec<AskHost>,
     /// Who waits for that, by the volume's name.
-    growing: BTreeMap<String, GrowOrder>,
+    growing: BTreeMap<String, GuestOrder>,
+    /// The guest can hold volumes still.
+    freezes_volumes: bool,
+    /// Who waits for that, by the volume's name.
+    freezing: BTreeMap<String, GuestOrder>,
     acks: BTreeMap<String, u64>,
     /// Runs that ended, and when their output is taken to be complete.
     ending: BTreeMap<String, (Run, Instant)>,
@@ -189,7 +193,7 @@ impl Talk {
                     let volumes = self.files.borrow_and_update().clone();
                     talk.say_files(&volumes);
                 }
-                Some(order) = self.growing.recv(), if talk.greeted => talk.grow(order),
+                Some(order) = self.volume_orders.recv(), if talk.greeted => talk.order(order),
                 Some(order) = self.resizing.recv(), if talk.greeted => {
                     if let Some(message) = talk.resizing.ask(order) {
                         talk.say(&message);
@@ -254,7 +258,7 @@ impl Talk {
             self.starts.guest_spoke(hello);
         }
         self.streams.set_can_attach(hello.attach);
-        talk.grows_volumes = hello.grows_volumes;
+        (talk.grows_volumes, talk.freezes_volumes) = (hello.grows_volumes, hello.freezes_volumes);
         talk.resizing.can = hello.resizes;
         let volumes = self.files.borrow_and_update().clone();
         talk.say_files(&volumes);
@@ -316,6 +320,7 @@ impl Talk {
             }
             GuestMessage::VolumeGrown(grown) => talk.grown(grown),
             GuestMessage::Resized(resized) => talk.resizing.hear(resized),
+            GuestMessage::VolumeFrozen(frozen) => talk.frozen(frozen),
             GuestMessage::Stopping(stopping) => {
                 tracing::debug!(pod = %self.pod, reason = stopping.reason, "the guest powers off");
             }
@@ -451,15 +456,50 @@ impl Conversation {
         }
     }
 
-    fn grow(&mut self, order: GrowOrder) {
-        if !self.grows_volumes {
-            let reason = "the pod's guest was started by an earlier version of the agent: its file system grows with the next \
-                          start of the pod";
-            return drop(order.answer.send(Err(reason.to_owned())));
+    fn order(&mut self, order: GuestOrder) {
+        let volume = order.volume.clone();
+        match order.task {
+            GuestTask::Grow { .. } if !self.grows_volumes => {
+                let reason = "the pod's guest was started by an earlier version of the agent: its file system grows with the \
+                              next start of the pod";
+                drop(order.answer.send(Err(reason.to_owned())));
+            }
+            GuestTask::Grow { disk_bytes } => {
+                self.say(&HostMessage::GrowVolume(GrowVolume { volume: volume.clone(), disk_bytes }));
+                self.growing.insert(volume, order);
+            }
+            GuestTask::Freeze { .. } | GuestTask::Thaw if !self.freezes_volumes => {
+                let reason = "the pod's guest was started by an earlier version of the agent, and cannot hold volumes still";
+                drop(order.answer.send(Err(reason.to_owned())));
+            }
+            GuestTask::Freeze { for_ms } => {
+                self.say(&HostMessage::FreezeVolume(FreezeVolume {
+                    volume: volume.clone(),
+                    frozen: true,
+                    for_ms,
+                }));
+                self.freezing.insert(volume, order);
+            }
+            GuestTask::Thaw => {
+                let wish = FreezeVolume { volume: volume.clone(), frozen: false, for_ms: 0 };
+                self.say(&HostMessage::FreezeVolume(wish));
+                self.freezing.insert(volume, order);
+            }
         }
-        let (volume, disk_bytes) = (order.volume.clone(), order.disk_bytes);
-        self.say(&HostMessage::GrowVolume(GrowVolume { volume: volume.clone(), disk_bytes }));
-        self.growing.insert(volume, order);
+    }
+
+    /// As [`Self::grown`].
+    fn frozen(&mut self, frozen: guest::VolumeFrozen) {
+        let Some(order) = self.freezing.get(&frozen.volume) else { return };
+        // What it says of an earlier wish is no answer to this one.
+        let wanted = matches!(order.task, GuestTask::Freeze { .. });
+        if frozen.error.is_empty() && frozen.frozen != wanted {
+            return;
+        }
+        if let Some(order) = self.freezing.remove(&frozen.volume) {
+            let result = if frozen.error.is_empty() { Ok(()) } else { Err(frozen.error) };
+            let _ = order.answer.send(result);
+        }
     }
 
     /// Who asked may have given up; what nobody asked for is passed over.

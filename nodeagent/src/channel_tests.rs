@@ -26,7 +26,7 @@ async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, St
         streams: GuestStreams::default(),
         inputs,
         files: watch::channel(Vec::new()).1,
-        growing: mpsc::channel(1).1,
+        volume_orders: mpsc::channel(1).1,
         resizing: mpsc::channel(1).1,
         stop: stopped,
         times: GuestTimes::new(1_000, clock::both()),
@@ -158,4 +158,33 @@ async fn a_guest_that_knows_no_https_probes_is_not_given_any() {
     check(true, true, None).await;
     check(false, false, None).await;
     check(true, false, Some("GuestTooOld")).await;
+}
+
+#[test]
+fn what_a_guest_says_of_an_earlier_wish_is_no_answer() {
+    let mut talk = Conversation { freezes_volumes: true, ..Conversation::default() };
+    let wish = |talk: &mut Conversation, task| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        talk.order(GuestOrder { volume: "data".to_owned(), task, answer });
+        answered
+    };
+    let says =
+        |frozen, error: &str| guest::VolumeFrozen { volume: "data".into(), frozen, error: error.into() };
+    let mut frozen = wish(&mut talk, GuestTask::Freeze { for_ms: 5 });
+    talk.frozen(says(true, ""));
+    assert_eq!(frozen.try_recv(), Ok(Ok(())));
+    // One that took too long says so only now.
+    let mut thawed = wish(&mut talk, GuestTask::Thaw);
+    talk.frozen(says(true, ""));
+    assert!(thawed.try_recv().is_err(), "it stands still yet");
+    talk.frozen(says(false, ""));
+    assert_eq!(thawed.try_recv(), Ok(Ok(())));
+    let mut late = wish(&mut talk, GuestTask::Thaw);
+    talk.frozen(says(false, "its time was over"));
+    assert_eq!(late.try_recv(), Ok(Err("its time was over".to_owned())));
+    // Nobody asked; and a guest of an earlier agent is not asked.
+    talk.frozen(says(true, ""));
+    talk.freezes_volumes = false;
+    let mut refused = wish(&mut talk, GuestTask::Freeze { for_ms: 5 });
+    assert!(refused.try_recv().is_ok_and(|answer| answer.is_err_and(|why| why.contains("earlier version"))));
 }

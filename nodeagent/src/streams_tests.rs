@@ -149,7 +149,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         streams: streams.clone(),
         inputs,
         files: watch::channel(Vec::new()).1,
-        growing: mpsc::channel(1).1,
+        volume_orders: mpsc::channel(1).1,
         resizing: mpsc::channel(1).1,
         stop: stopped,
         times: bulkhead_nodeagent_core::GuestTimes::new(0, crate::clock::both()),

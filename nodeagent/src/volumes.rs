@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub(crate) use driver::{Content, VolumeDriver, VolumeError};
 use file::FileDriver;
-pub(crate) use online::{GrowOrder, MachineCall, VolumePort};
+pub(crate) use online::{GuestOrder, GuestTask, MachineCall, VolumePort};
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]

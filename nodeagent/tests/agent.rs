@@ -202,8 +202,13 @@ fn with_volume(mut pod: PodIntent) -> (PodIntent, Vec<VolumeOrder>) {
     options.volumes.push(Volume { name: "data".into(), source });
     spec.options = Rare::some(options);
     pod.spec = Shared::new(spec);
-    pod.claims =
-        vec![ClaimIntent { claim_name: "data".into(), uid: volume, size_bytes: 16 << 20, used: false }];
+    pod.claims = vec![ClaimIntent {
+        claim_name: "data".into(),
+        uid: volume,
+        size_bytes: 16 << 20,
+        used: false,
+        read_only: false,
+    }];
     let order = |id, task, volume, source| VolumeOrder {
         id: ObjectId(id),
         task,

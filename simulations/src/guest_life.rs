@@ -270,10 +270,10 @@ impl World {
         let devices = devices::of_guest(&start.pod);
         let own = start.address.map(std::net::IpAddr::from);
         let addresses = start.pod.networks.iter().filter_map(|one| one.address).chain(own).collect();
-        let volumes = self.give_volumes(number, &start.pod);
+        let (volumes, volumes_read) = self.give_volumes(number, &start.pod);
         let host = &mut self.agents[number as usize];
         let mut guest = Guest::new(instance, start.pod.spec, started_at_ms, stubborn);
-        guest.volumes = volumes;
+        (guest.volumes, guest.volumes_read) = (volumes, volumes_read);
         guest.guard = guard;
         guest.devices = devices;
         guest.cpus = start.pod.cpus;

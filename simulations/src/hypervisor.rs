@@ -26,8 +26,10 @@ pub(crate) struct Guest {
     pub cpus: Option<CpuSet>,
     /// Its addresses, on its node's network and in SR-IOV networks.
     pub addresses: Vec<std::net::IpAddr>,
-    /// The volumes of its claims.
+    /// The volumes of its claims that it has for itself.
     pub volumes: Vec<Uuid>,
+    /// Those that it reads, beside others.
+    pub volumes_read: Vec<Uuid>,
     /// Its namespace and name, when no other of that name may live.
     pub unique: Option<(Name, Name)>,
     /// What ends it with the lease although the agent may be dead: a process of its own on the host.
@@ -58,6 +60,7 @@ impl Guest {
             cpus: None,
             addresses: Vec::new(),
             volumes: Vec::new(),
+            volumes_read: Vec::new(),
             unique,
             guard,
             started_at_ms,

@@ -18,22 +18,34 @@ const TASK_US_MAX: u64 = 400_000;
 impl Hypervisor {
     /// What is on the node's disk, and who has it.
     pub(crate) fn disks(&self) -> Disks<'_> {
-        let held = self.guests.values().flat_map(|guest| guest.volumes.iter().copied()).collect();
+        let had = |read: bool| {
+            let guests = self.guests.values();
+            let volumes =
+                guests.flat_map(move |guest| if read { &guest.volumes_read } else { &guest.volumes });
+            volumes.copied().collect()
+        };
         let busy = self.tasks.values().flat_map(|order| [order.volume, order.source]);
-        Disks { sizes: &self.volumes, held, busy: busy.collect() }
+        Disks { sizes: &self.volumes, held: had(false), read: had(true), busy: busy.collect() }
     }
 }
 
 impl World {
-    /// A guest is about to start with these volumes; those that are not there are made for their first use.
-    pub(crate) fn give_volumes(&mut self, number: u32, pod: &PodIntent) -> Vec<Uuid> {
+    /// A guest is about to start with these volumes; those that are not there are made for their first use. What it has for
+    /// itself, and what it reads beside others.
+    pub(crate) fn give_volumes(&mut self, number: u32, pod: &PodIntent) -> (Vec<Uuid>, Vec<Uuid>) {
+        let rightly = volumes::reads(self.chronicle.state(), pod);
+        self.judge(rightly);
         let hypervisor = &mut self.agents[number as usize].hypervisor;
         let verdict = volumes::starts(pod.id, &pod.claims, &hypervisor.disks());
         for claim in &pod.claims {
             hypervisor.volumes.entry(claim.uid).or_insert(claim.size_bytes);
         }
         self.judge(verdict);
-        pod.claims.iter().map(|claim| claim.uid).collect()
+        let of = |read_only| {
+            let claims = pod.claims.iter().filter(move |claim| claim.read_only == read_only);
+            claims.map(|claim| claim.uid).collect()
+        };
+        (of(false), of(true))
     }
 
     /// A volume or snapshot goes for good.

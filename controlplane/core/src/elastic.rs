@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConditionStatus, Deployment, DeploymentSpec, DeploymentStatus, ElasticUnit, ElasticUnitStatus,
     ElasticWorkload, ElasticWorkloadStatus, Kind, LABEL_ELASTIC_UNIT, Name, Object, ObjectId, ObjectMeta,
-    ObjectRef, OwnerRef, SYNCED, StringMap, validate,
+    ObjectRef, OwnerRef, SHARED_VOLUMES_LEVEL, SYNCED, StringMap, validate,
 };
 use smol_str::SmolStr;
 
@@ -161,7 +161,10 @@ fn change_unit(
     let Some(reference) = unit_ref(workload, unit) else {
         return Err(("InvalidUnit", format!("unit {}: its name is too long", unit.name)));
     };
-    if let Some(claim) = source.spec.template.spec.claims().next() {
+    let pods = &source.spec.template.spec;
+    let may_read = state.feature_level() >= SHARED_VOLUMES_LEVEL;
+    let shared = if may_read { pods.written_claims().next() } else { pods.claims().next() };
+    if let Some(claim) = shared {
         let shared = "would be used by pods of all units, and one guest at a time can have it";
         return Err(("InvalidUnit", format!("unit {}: PersistentVolumeClaim {claim} {shared}", unit.name)));
     }

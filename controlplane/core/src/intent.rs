@@ -5,10 +5,7 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar,
-    ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim,
-    PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX,
-    Rare, ResizeStage, ResolvedPod, Shared,
+    BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResizeStage, ResolvedPod, Shared, AccessMode, SHARED_VOLUMES_LEVEL, Volume,
 };
 use uuid::Uuid;
 
@@ -83,6 +80,13 @@ fn is_batch(state: &State, pod: &Pod) -> bool {
     state.feature_level() >= NUMA_LEVEL && QosClass::of(&pod.meta.labels) == Some(QosClass::Be)
 }
 
+/// Whether a pod only reads a claim's volume, beside others: it says so, or nobody may do else.
+fn reads_only(state: &State, pod: &Pod, claim: &str, mode: AccessMode) -> bool {
+    let says =
+        || pod.spec.volumes().iter().filter_map(Volume::claim).any(|(name, only)| name == claim && only);
+    state.feature_level() >= SHARED_VOLUMES_LEVEL && mode.may_share() && (!mode.may_write() || says())
+}
+
 /// The volumes of a pod's claims. One that is still to be made of its source is left out: no guest may have it before.
 fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
     let claims = pod.spec.claims().filter_map(|name| {
@@ -90,7 +94,14 @@ fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
         let PersistentVolumeClaimStatus { volume, capacity_bytes, .. } = claim.status;
         // What was made of a source is data from its beginning.
         let used = claim.status.first_used_at_ms.get().is_some() || claim.source.get().is_some();
-        Some(ClaimIntent { claim_name: name.clone(), uid: volume, size_bytes: capacity_bytes, used })
+        let read_only = reads_only(state, pod, name, claim.spec.access_mode);
+        Some(ClaimIntent {
+            claim_name: name.clone(),
+            uid: volume,
+            size_bytes: capacity_bytes,
+            used,
+            read_only,
+        })
     });
     claims.collect()
 }

@@ -204,31 +204,31 @@ fn one_volume_for_several_pods() {
             a Deployment of one
                 accepted
             a Deployment of two
-                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
             a Deployment whose new pod would wait for the old one
                 spec.strategy.rollingUpdate.maxSurge: must be 0: a new pod cannot have PersistentVolumeClaim data while the old one runs, so the rollout would never move; set it to 0, or the type to Recreate
             a ReplicaSet of two
-                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
             a StatefulSet of two that share
-                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+                spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
             a DaemonSet
                 spec.template.spec.volumes[0].persistentVolumeClaim: is not possible in a DaemonSet: a claim is on one node, the pods are on many; use emptyDir, or a StatefulSet with volumeClaimTemplates
             a Job, one at a time
                 accepted
             a Job, two at a time
-                spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+                spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
             a CronJob, two at a time
-                spec.jobTemplate.spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+                spec.jobTemplate.spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
             an autoscaler of one
                 accepted
             an autoscaler above one
-                HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own; set it to 1, or scale something else
+                HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together; set it to 1, or scale something else
             an autoscaler of a StatefulSet
-                HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own; set it to 1, or scale something else
+                HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together; set it to 1, or scale something else
             the autoscaler came first
                 Deployment default/web: spec.template.spec.volumes: HorizontalPodAutoscaler default/web may give it more than one pod, and all would use PersistentVolumeClaim data, which one guest at a time can have; delete that first, or let it scale to 1 at most
             a clock above one
-                CronHorizontalPodAutoscaler default/clock: spec.jobs[0].targetSize: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own; set it to 1, or scale something else
+                CronHorizontalPodAutoscaler default/clock: spec.jobs[0].targetSize: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together; set it to 1, or scale something else
         "#]],
     );
 }

@@ -5,13 +5,13 @@ use crate::message::{check_enum, check_length};
 pub use crate::reseed::Reseeded;
 pub use crate::resize::Resized;
 pub use crate::stream::{StreamClosed, StreamCredit, StreamData, StreamEnd, StreamOpened, StreamPart};
-pub use crate::volume::VolumeGrown;
+pub use crate::volume::{VolumeFrozen, VolumeGrown};
 use crate::{DecodeError, LOG_DATA_LENGTH_MAX, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
 
 /// Envelope of every frame from guest to host.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GuestFrame {
-    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 38")]
+    #[prost(oneof = "GuestMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 36, 38")]
     pub(crate) message: Option<GuestMessage>,
 }
 
@@ -66,6 +66,9 @@ pub enum GuestMessage {
     /// Ask a container by HTTPS; answered with a HostAnswer. Only where the host's Hello says that it does.
     #[prost(message, tag = "31")]
     AskHost(AskHost),
+    /// What came of a FreezeVolume.
+    #[prost(message, tag = "36")]
+    VolumeFrozen(VolumeFrozen),
 }
 
 /// Answers the host's Hello.
@@ -117,6 +120,9 @@ pub struct Hello {
     /// It hands HTTPS probes and hooks over; guests of earlier versions do not.
     #[prost(bool, tag = "92")]
     pub hands_over_https: bool,
+    /// It knows FreezeVolume; guests of earlier versions do not.
+    #[prost(bool, tag = "94")]
+    pub freezes_volumes: bool,
 }
 
 /// Kubernetes' three container states.
@@ -334,6 +340,7 @@ impl GuestMessage {
             Self::VolumeGrown(m) => m.validate(),
             Self::Resized(m) => m.validate(),
             Self::Reseeded(m) => m.validate(),
+            Self::VolumeFrozen(m) => m.validate(),
             Self::Pong(_) | Self::StreamOpened(_) | Self::StreamCredit(_) => Ok(()),
             Self::Stopping(m) => {
                 check_length("Stopping.reason", &m.reason, NAME_LENGTH_MAX)?;

@@ -13,7 +13,9 @@ pub use crate::stream::{
 };
 pub use crate::sysctl::SysctlConfig;
 use crate::volume::is_plain;
-pub use crate::volume::{GrowVolume, MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
+pub use crate::volume::{
+    FreezeVolume, GrowVolume, MountConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind,
+};
 use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX};
 
 /// Most interfaces of a pod: the primary one, and one for each network that it may be attached to.
@@ -30,7 +32,7 @@ pub const ROUTES_MAX: usize = 64;
 /// Envelope of every frame from host to guest.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct HostFrame {
-    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 38")]
+    #[prost(oneof = "HostMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 30, 31, 36, 38")]
     pub(crate) message: Option<HostMessage>,
 }
 
@@ -89,6 +91,9 @@ pub enum HostMessage {
     /// What came of an AskHost.
     #[prost(message, tag = "31")]
     HostAnswer(HostAnswer),
+    /// Hold a volume still, or let it go on; answered with a VolumeFrozen. Only where the guest's Hello says that it can.
+    #[prost(message, tag = "36")]
+    FreezeVolume(FreezeVolume),
 }
 
 /// Opens a conversation.
@@ -399,6 +404,7 @@ impl HostMessage {
             Self::Resize(m) => m.validate(),
             Self::Reseed(m) => m.validate(),
             Self::HostAnswer(m) => m.validate(),
+            Self::FreezeVolume(m) => m.validate(),
             Self::StreamOpen(m) => m.validate(),
             Self::StreamData(m) => m.validate(),
             Self::Hello(_)

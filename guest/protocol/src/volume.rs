@@ -38,6 +38,9 @@ pub struct VolumeConfig {
     /// Size of the pages of a HugePages volume, in bytes.
     #[prost(uint64, tag = "86")]
     pub page_bytes: u64,
+    /// Nothing writes to this Disk, and others read it as well.
+    #[prost(bool, tag = "88")]
+    pub read_only: bool,
 }
 
 /// A volume in a container.
@@ -77,6 +80,35 @@ pub struct VolumeGrown {
     pub volume: String,
     /// Why the file system has not its size; empty when it has.
     #[prost(string, tag = "2")]
+    pub error: String,
+}
+
+/// A volume that shall stand still, or go on: while it does, everything that was written to it is on its disk, and whoever
+/// writes waits.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FreezeVolume {
+    /// Which volume.
+    #[prost(string, tag = "1")]
+    pub volume: String,
+    /// Whether it shall.
+    #[prost(bool, tag = "2")]
+    pub frozen: bool,
+    /// How long at most, in milliseconds of the guest's clock; then it goes on by itself.
+    #[prost(uint64, tag = "3")]
+    pub for_ms: u64,
+}
+
+/// What came of a [`FreezeVolume`]; told by itself when the time is over.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VolumeFrozen {
+    /// Which volume.
+    #[prost(string, tag = "1")]
+    pub volume: String,
+    /// Whether it stands still now.
+    #[prost(bool, tag = "2")]
+    pub frozen: bool,
+    /// Why it does not, or did not until it was let go on; empty when all is as it was asked for.
+    #[prost(string, tag = "3")]
     pub error: String,
 }
 
@@ -151,6 +183,21 @@ impl GrowVolume {
     /// Checks what the guest relies on.
     pub(crate) fn validate(&self) -> Result<(), DecodeError> {
         check_volume_name("GrowVolume.volume", &self.volume)
+    }
+}
+
+impl FreezeVolume {
+    /// Checks what the guest relies on.
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_volume_name("FreezeVolume.volume", &self.volume)
+    }
+}
+
+impl VolumeFrozen {
+    /// Checks every bound.
+    pub(crate) fn validate(&self) -> Result<(), DecodeError> {
+        check_volume_name("VolumeFrozen.volume", &self.volume)?;
+        check_length("VolumeFrozen.error", &self.error, TEXT_LENGTH_MAX)
     }
 }
 

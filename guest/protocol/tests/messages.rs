@@ -296,3 +296,17 @@ fn what_is_handed_over_has_golden_bytes_and_bounds() {
     let check = host::CheckConfig { kind: Some(host::Check::Https(http)) };
     assert_eq!(prost::Message::encode_to_vec(&check), [0x32, 6, 0x08, 0xbb, 3, 0x12, 1, b'/']);
 }
+
+#[test]
+fn volumes_are_held_still_by_name() {
+    let wish = |volume: &str| host::FreezeVolume { volume: volume.into(), frozen: true, for_ms: 20_000 };
+    round_trip(&HostMessage::FreezeVolume(wish("data")));
+    check_refused(
+        &HostMessage::FreezeVolume(wish("../data")),
+        "Field FreezeVolume.volume: is no DNS-1123 label",
+    );
+    let said =
+        |volume: &str| guest::VolumeFrozen { volume: volume.into(), frozen: false, error: "busy".into() };
+    round_trip(&GuestMessage::VolumeFrozen(said("data")));
+    check_refused(&GuestMessage::VolumeFrozen(said("")), "Field VolumeFrozen.volume: is no DNS-1123 label");
+}

@@ -186,11 +186,11 @@ impl Agent {
     /// The volumes that guests have, or with which something is being done.
     fn volumes_held(&self) -> BTreeSet<Uuid> {
         let mut held = self.tasks.busy();
-        held.extend(self.pods.values().flat_map(Pod::volumes_held));
+        held.extend(self.pods.values().flat_map(|pod| pod.volumes_held().iter().chain(pod.volumes_read())));
         held
     }
 
-    /// Which guest has which volume.
+    /// Which guest has which volume for itself: what is only read is copied beside those that read.
     fn holders(&self) -> BTreeMap<Uuid, Holder> {
         let of_pod = |pod: &Pod| {
             let holder = Holder { pod: pod.id, instance: pod.instance(), speaks: pod.speaks() };
@@ -364,6 +364,7 @@ impl Agent {
         let guests = pods.values().filter(|pod| pod.held().is_some()).count();
         let allocatable = self.config.allocatable;
         let volumes = pods.values().flat_map(Pod::volumes_held).copied().collect();
+        let volumes_read = pods.values().flat_map(Pod::volumes_read).copied().collect();
         let busy = self.tasks.busy();
         let dying = pods.values().any(Pod::is_unique_and_dying);
         let mut env = self.env(now_ms);
@@ -373,6 +374,7 @@ impl Agent {
         env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
         env.volumes = volumes;
+        env.volumes_read = volumes_read;
         env.addresses = pods.values().filter_map(Pod::address).collect();
         env.busy = busy;
         pods.values_mut().for_each(|pod| pod.step(&mut env));
@@ -392,6 +394,7 @@ impl Agent {
             free: Resources::ZERO,
             free_slots: 0,
             volumes: BTreeSet::new(),
+            volumes_read: BTreeSet::new(),
             addresses: BTreeSet::new(),
             busy: BTreeSet::new(),
             actions: &mut self.actions,

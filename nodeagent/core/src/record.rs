@@ -31,9 +31,12 @@ pub struct PodPlan {
     /// Names of the init containers that run beside the others; earlier versions had none.
     #[serde(default)]
     pub sidecars: Vec<SmolStr>,
-    /// The volumes of claims that its guest has; earlier versions had none.
+    /// The volumes of claims that its guest has for itself; earlier versions had none.
     #[serde(default)]
     pub volumes: Vec<Uuid>,
+    /// Those that it only reads, beside others; earlier versions had none.
+    #[serde(default)]
+    pub volumes_read: Vec<Uuid>,
 }
 
 impl PodPlan {
@@ -66,6 +69,7 @@ impl PodPlan {
             containers: names(&spec.containers),
             sidecars: spec.sidecars().map(|c| c.name.clone()).collect(),
             volumes: Vec::new(),
+            volumes_read: Vec::new(),
         }
     }
 }

@@ -32,6 +32,8 @@ enum Content {
         volumes: Volumes,
         volume: uuid::Uuid,
     },
+    /// What a guest reads beside others: nothing that it writes reaches the volume.
+    Read { name: String, used: bool, volumes: Volumes, volume: uuid::Uuid },
 }
 
 impl PlannedDisk {
@@ -49,7 +51,9 @@ impl PlannedDisk {
         Self { disk, content: Content::Empty, size_bytes }
     }
 
-    /// The volume of a pod's claim. QEMU locks its file while a guest has it.
+    /// The volume of a pod's claim. QEMU locks its file while a guest has it. One that is only read is below an empty overlay
+    /// of the guest's own: the file system of a guest that was killed, or of a copy of a running one, has a journal that the
+    /// next kernel writes back before it reads, and it cannot do that on a disk that refuses to be written.
     pub(super) fn of_claim(
         volumes: &Volumes,
         pod: &PodIntent,
@@ -62,17 +66,26 @@ impl PlannedDisk {
             StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
         })?;
         let published = volumes.driver().publish(claim.uid);
-        let (file, driver) = (published.file.display().to_string(), published.driver);
-        let disk = Disk { file, driver, serial, is_kept: true };
-        let (volumes, volume) = (volumes.clone(), claim.uid);
-        let content = Content::Claim { name: name.to_owned(), used: claim.used, volumes, volume };
+        let (name, used, volumes, volume) = (name.to_owned(), claim.used, volumes.clone(), claim.uid);
+        let (disk, content) = if claim.read_only {
+            let file = format!("{serial}.qcow2");
+            let disk = Disk { file, driver: BlockDriver::Qcow2, serial, is_kept: false };
+            (disk, Content::Read { name, used, volumes, volume })
+        } else {
+            let (file, driver) = (published.file.display().to_string(), published.driver);
+            let disk = Disk { file, driver, serial, is_kept: true };
+            (disk, Content::Claim { name, used, volumes, volume })
+        };
         Ok(Self { disk, content, size_bytes: claim.size_bytes })
     }
 
-    /// The image below it.
+    /// The file below it, once it is made.
     pub(super) fn image(&self) -> Option<PathBuf> {
         match &self.content {
             Content::Image(image) => std::fs::canonicalize(image).ok(),
+            Content::Read { volumes, volume, .. } => {
+                std::fs::canonicalize(volumes.driver().publish(*volume).file).ok()
+            }
             Content::Empty | Content::Claim { .. } => None,
         }
     }
@@ -84,13 +97,33 @@ impl PlannedDisk {
         match &self.content {
             Content::Image(image) => create_overlay(image, &path, self.size_bytes)?,
             Content::Empty => create_empty(&path, self.size_bytes)?,
-            Content::Claim { used: false, volumes, volume, .. } => volumes
-                .driver()
-                .create_volume(*volume, self.size_bytes, VolumeContent::Empty)
-                .map_err(volume_error)?,
-            Content::Claim { name, used: true, volumes, volume } => check_kept(volumes, *volume, name)?,
+            Content::Claim { name, used, volumes, volume } => {
+                make_volume(volumes, *volume, self.size_bytes, used.then_some(name))?;
+            }
+            Content::Read { name, used, volumes, volume } => {
+                make_volume(volumes, *volume, self.size_bytes, used.then_some(name))?;
+                let driver = volumes.driver();
+                let length = driver.length(*volume).map_err(volume_error)?;
+                create_overlay(&driver.publish(*volume).file, &path, length)?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Makes a volume for its first use, or sees that it is there when a claim had it.
+fn make_volume(
+    volumes: &Volumes,
+    volume: uuid::Uuid,
+    size_bytes: u64,
+    used_by: Option<&String>,
+) -> Result<(), StartError> {
+    match used_by {
+        Some(claim) => check_kept(volumes, volume, claim),
+        None => {
+            let made = volumes.driver().create_volume(volume, size_bytes, VolumeContent::Empty);
+            made.map_err(volume_error)
+        }
     }
 }
 
@@ -157,7 +190,8 @@ mod tests {
         let volumes = Volumes::new(dir.path());
         let volume = Uuid::from_u128(9);
         let make = |used| {
-            let claim = ClaimIntent { claim_name: "data".into(), uid: volume, size_bytes: 16 << 20, used };
+            let (claim_name, read_only) = ("data".into(), false);
+            let claim = ClaimIntent { claim_name, uid: volume, size_bytes: 16 << 20, used, read_only };
             PlannedDisk::of_claim(&volumes, &pod(claim), "data", "v0".to_owned())?.make(Path::new("/nowhere"))
         };
         make(false).expect("made for its first use");
@@ -173,5 +207,29 @@ mod tests {
              create it anew"
         );
         assert!(!volumes.driver().publish(volume).file.exists(), "nothing empty takes its place");
+    }
+
+    #[test]
+    fn what_is_only_read_is_below_an_overlay_of_the_guests_own() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let volumes = Volumes::new(dir.path());
+        let volume = Uuid::from_u128(9);
+        let (claim_name, size_bytes) = ("data".into(), 16 << 20);
+        let claim = ClaimIntent { claim_name, uid: volume, size_bytes, used: false, read_only: true };
+        let pod = pod(claim);
+        for (number, guest) in ["1", "2"].into_iter().enumerate() {
+            let guest = dir.path().join(guest);
+            std::fs::create_dir(&guest).expect("made");
+            let disk = PlannedDisk::of_claim(&volumes, &pod, "data", "v0".to_owned()).expect("planned");
+            assert_eq!(disk.image().is_none(), number == 0, "there once it is made");
+            disk.make(&guest).expect("made");
+            let file = volumes.driver().publish(volume).file;
+            assert_eq!(disk.image(), Some(std::fs::canonicalize(&file).expect("there")));
+            assert_eq!((disk.disk.file.as_str(), disk.disk.driver), ("v0.qcow2", BlockDriver::Qcow2));
+            // The virtual size, at its place in the header (docs/interop/qcow2.txt of QEMU).
+            let header = std::fs::read(guest.join("v0.qcow2")).expect("read");
+            let length = volumes.driver().length(volume).expect("there");
+            assert_eq!(header[24..32], length.to_be_bytes());
+        }
     }
 }

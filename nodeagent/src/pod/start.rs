@@ -164,7 +164,6 @@ pub(super) async fn run(
     let kept = if start.pod.resolved.get().is_some() { redacted(&config) } else { config.clone() };
     let encoded = kept.encode_to_vec();
     let on_disk: Vec<_> = disks.iter().map(|disk| disk.disk.clone()).collect();
-    let images = disks.iter().filter_map(PlannedDisk::image).collect();
     let (disks, written) = (Arc::new(disks), Arc::new(Written { config: encoded, ports: ports.clone() }));
     let (instance, pod) = (start.instance, start.pod.id);
     let pooled = pooled::take(host, &start, &disks, &written).instrument(span.clone()).await;
@@ -172,7 +171,8 @@ pub(super) async fn run(
         let bound = Some(bound);
         return Ok(Launched { process, instance, pod, dir, config, files, ports, bound });
     }
-    let devices = prepare(host, &start, &pod_dir, &dir, (disks, written), span).await?;
+    let devices = prepare(host, &start, &pod_dir, &dir, (Arc::clone(&disks), written), span).await?;
+    let images = disks.iter().filter_map(PlannedDisk::image).collect();
     let pages = GuestPages::of(&start.pod.spec);
     check_memory(&devices, &pages, start.size.memory_bytes)?;
     let mut command = build(&Machinery {
@@ -488,6 +488,8 @@ fn volumes(
                 let serial = format!("v{}", volumes.len());
                 config.disk_serial.clone_from(&serial);
                 disks.push(PlannedDisk::of_claim(&host.volumes(), pod, claim_name, serial)?);
+                config.read_only =
+                    pod.claims.iter().any(|one| one.claim_name == *claim_name && one.read_only);
                 VolumeKind::Disk
             }
             VolumeSource::Files { .. } | VolumeSource::Projected { .. } => VolumeKind::Files,

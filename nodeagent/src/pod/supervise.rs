@@ -57,9 +57,10 @@ impl Vm {
         let (stop, stopped) = watch::channel(None);
         let (files, files_changed) = watch::channel(launched.files.clone());
         let (machine, calls) = mpsc::channel(MACHINE_CALLS_MAX);
-        let (grow, growing) = mpsc::channel(MACHINE_CALLS_MAX);
+        let (guest, volume_orders) = mpsc::channel(MACHINE_CALLS_MAX);
         let (resize, resizing) = mpsc::channel(MACHINE_CALLS_MAX);
-        let port = VolumePort { machine, grow, disks: disks_of(&launched.config) };
+        let disks = disks_of(&launched.config);
+        let port = VolumePort { machine, guest, still: Arc::default(), disks };
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
         let pod_dir = host.records.pod_dir(launched.pod);
@@ -73,7 +74,7 @@ impl Vm {
             inputs: inputs.clone(),
             stop: stopped,
             files: files_changed,
-            growing,
+            volume_orders,
             times: GuestTimes::new(started_at_ms, clock::both()),
             resizing,
             start,

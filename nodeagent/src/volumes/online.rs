@@ -1,25 +1,32 @@
 //! What is done with a volume while a guest has it.
 //!
 //! ```text
-//!  copy      QMP stop ─► the driver copies ─► QMP cont     QEMU has written out everything when it stands still; the guest
-//!                                                          is not asked: the copy is what a power failure would leave
+//!  copy      guest: FIFREEZE ─► QMP stop ─► the driver copies ─► QMP cont ─► guest: FITHAW
+//!                                      QEMU has written out everything when it stands still, and the guest all that was
+//!                                      written to the volume. A guest that cannot do that in time, or at all, is copied
+//!                                      as a power failure would leave it
 //!  growing   QMP block_resize ─► guest: EXT4_IOC_RESIZE_FS
 //! ```
 //!
 //! An agent that ends meanwhile leaves a guest that stands still: the next one lets it go on (`pod/supervise.rs`).
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_types::{VolumeOrder, VolumeTask};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{VolumeError, Volumes, offline};
 use crate::qmp::QmpError;
 
 /// A guest stands still at most while so much is copied, in bytes, where a copy shares no blocks: a second or a few.
 const COPIED_PAUSED_BYTES_MAX: u64 = 1 << 30;
+/// How long a guest may take to write out a volume and hold it still, or to let it go on.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it holds a volume still at most, by its own clock, which stands still with it.
+const FROZEN_MAX: Duration = Duration::from_secs(20);
 /// How long a guest may take to make a file system larger.
 const GROW_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -31,13 +38,23 @@ pub(crate) struct MachineCall {
     pub(crate) answer: oneshot::Sender<Result<Value, QmpError>>,
 }
 
-/// A volume whose file system shall fill its disk, and where the answer goes.
+/// What a guest shall do with a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuestTask {
+    /// Its file system shall fill its disk, which has so many bytes.
+    Grow { disk_bytes: u64 },
+    /// Everything is to be written out, and it is to stand still for so long at most.
+    Freeze { for_ms: u64 },
+    /// It shall go on.
+    Thaw,
+}
+
+/// A volume with which a guest shall do something, and where the answer goes.
 #[derive(Debug)]
-pub(crate) struct GrowOrder {
+pub(crate) struct GuestOrder {
     /// Its name in the pod.
     pub(crate) volume: String,
-    /// What the disk has, in bytes.
-    pub(crate) disk_bytes: u64,
+    pub(crate) task: GuestTask,
     pub(crate) answer: oneshot::Sender<Result<(), String>>,
 }
 
@@ -45,7 +62,9 @@ pub(crate) struct GrowOrder {
 #[derive(Clone, Debug)]
 pub(crate) struct VolumePort {
     pub(crate) machine: mpsc::Sender<MachineCall>,
-    pub(crate) grow: mpsc::Sender<GrowOrder>,
+    pub(crate) guest: mpsc::Sender<GuestOrder>,
+    /// Held while the guest stands still: it must not go on under another's copy.
+    pub(crate) still: Arc<Mutex<()>>,
     /// What each disk is of: the volume's name, or nothing for those of containers.
     pub(crate) disks: Vec<Option<String>>,
 }
@@ -57,6 +76,18 @@ impl VolumePort {
         let gone = || VolumeError::NotNow("the guest has ended".to_owned());
         self.machine.send(MachineCall { command, arguments, answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?.map_err(|error| VolumeError::NotNow(error.to_string()))
+    }
+
+    /// Has the guest do something with a volume.
+    async fn ask(&self, volume: &str, task: GuestTask, within: Duration) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let order = GuestOrder { volume: volume.to_owned(), task, answer };
+        let lost = || "the connection to the guest was lost".to_owned();
+        self.guest.send(order).await.map_err(|_| lost())?;
+        match tokio::time::timeout(within, answered).await {
+            Ok(answer) => answer.map_err(|_| lost())?,
+            Err(_) => Err(format!("the guest did not do it within {} s", within.as_secs())),
+        }
     }
 
     /// Which of QEMU's nodes has a file, by its number.
@@ -108,16 +139,23 @@ async fn grow(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
     };
     let arguments = json!({"node-name": format!("file{node}"), "size": disk_bytes});
     port.call("block_resize", arguments).await?;
-    let (answer, answered) = oneshot::channel();
-    let wish = GrowOrder { volume: volume.clone(), disk_bytes, answer };
-    let lost = || VolumeError::NotNow("the connection to the guest was lost".to_owned());
-    port.grow.send(wish).await.map_err(|_| lost())?;
-    match tokio::time::timeout(GROW_TIMEOUT, answered).await {
-        Ok(answer) => answer.map_err(|_| lost())?.map_err(VolumeError::NotNow),
-        Err(_) => Err(VolumeError::NotNow(format!(
-            "the guest did not make its file system larger within {} s",
-            GROW_TIMEOUT.as_secs()
-        ))),
+    let task = GuestTask::Grow { disk_bytes };
+    port.ask(volume, task, GROW_TIMEOUT).await.map_err(VolumeError::NotNow)
+}
+
+/// Has the guest write out a volume and hold it still, if it can; the volume's name then.
+async fn freeze(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Option<String> {
+    let node = port.node_of(&volumes.driver().publish(order.source).file).await.ok()?;
+    let volume = port.disks.get(node).cloned().flatten()?;
+    let for_ms = u64::try_from(FROZEN_MAX.as_millis()).expect("some seconds");
+    match port.ask(&volume, GuestTask::Freeze { for_ms }, FREEZE_TIMEOUT).await {
+        Ok(()) => Some(volume),
+        Err(error) => {
+            tracing::warn!(id = %order.id, volume, error, "copied as a power failure would leave it");
+            // It may stand still later than it should have.
+            let _ = port.ask(&volume, GuestTask::Thaw, FREEZE_TIMEOUT).await;
+            None
+        }
     }
 }
 
@@ -131,16 +169,25 @@ async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
             bytes >> 20
         )));
     }
+    let _still = port.still.lock().await;
+    let frozen = freeze(volumes, order, port).await;
     let stopped = port.call("stop", json!({})).await;
     let copied = match stopped {
         Ok(_) => {
-            let (driver, order) = (std::sync::Arc::clone(&volumes.0), *order);
+            let (driver, order) = (Arc::clone(&volumes.0), *order);
             let work = tokio::task::spawn_blocking(move || offline(&*driver, &order));
             work.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
         }
         Err(error) => Err(error),
     };
     // Whatever became of it; QEMU may have stopped although its answer came too late.
-    port.call("cont", json!({})).await?;
+    let resumed = port.call("cont", json!({})).await;
+    if let Some(volume) = frozen
+        && let Err(error) = port.ask(&volume, GuestTask::Thaw, FREEZE_TIMEOUT).await
+    {
+        // It goes on by itself; the copy may hold what came in between.
+        tracing::warn!(id = %order.id, volume, error, "the guest did not hold the volume still until the end of the copy");
+    }
+    resumed?;
     copied
 }

@@ -12,7 +12,8 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     let of_claim = read(include_str!("../../../examples/persistent-volume-claim.yaml"));
     let of_set = read(include_str!("../../../examples/statefulset-volumes.yaml"));
     let of_snapshot = read(include_str!("../../../examples/volume-snapshot.yaml"));
-    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot) {
+    let of_shared = read(include_str!("../../../examples/volume-shared.yaml"));
+    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot).chain(&of_shared) {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
     let [Object::PersistentVolumeClaim(claim), Object::Deployment(user)] = &of_claim[..] else {
@@ -30,6 +31,11 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     assert_eq!(snapshot.spec.claim_name, "notes");
     let source = restored.source.get().expect("a source");
     assert_eq!((source.kind, source.name.as_str()), (ClaimSourceKind::VolumeSnapshot, "before-upgrade"));
+    let [Object::PersistentVolumeClaim(shared), Object::Deployment(readers)] = &of_shared[..] else {
+        panic!("a claim and who reads it, not {of_shared:?}")
+    };
+    assert_eq!(shared.spec.access_mode, AccessMode::ReadOnlyMany);
+    assert_eq!((readers.spec.replicas, readers.spec.template.spec.written_claims().count()), (3, 0));
     let [Object::StatefulSet(set)] = &of_set[..] else { panic!("a StatefulSet, not {of_set:?}") };
     let claims = set.spec.claims.get().expect("claims");
     assert_eq!((claims.when_deleted, claims.when_scaled), (ClaimRetention::Retain, ClaimRetention::Delete));
@@ -49,6 +55,30 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
         "{accessModes: [ReadWriteOncePod], resources: {requests: {storage: 1Gi}}}",
         expect![["accepted\n"]],
     );
+    for accepted in [
+        "{accessModes: [ReadOnlyMany, ReadWriteOnce], resources: {requests: {storage: 1Gi}}}",
+        "{accessModes: [ReadOnlyMany], dataSource: {kind: PersistentVolumeClaim, name: a}, resources: {requests: {storage: 1Gi}}}",
+    ] {
+        check_claim(accepted, expect![["accepted\n"]]);
+    }
+    check_claim(
+        "{accessModes: [ReadOnlyMany], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:8 spec.accessModes: nobody could ever write to it: let it begin with something (dataSource), or add ReadWriteOnce
+    "#]],
+    );
+    check_claim(
+        "{accessModes: [], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:21 spec.accessModes: must be one of ReadWriteOnce, ReadWriteOncePod and ReadOnlyMany, or ReadWriteOnce with ReadOnlyMany
+    "#]],
+    );
+    check_claim(
+        "{accessModes: [ReadOnce], resources: {requests: {storage: 1Gi}}}",
+        expect![[r#"
+        a.yaml:4:21 spec.accessModes: "ReadOnce" is not one of ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany
+    "#]],
+    );
     check_claim(
         "{}",
         expect![[r#"
@@ -59,7 +89,7 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
     check_claim(
         "{accessModes: [ReadWriteMany], volumeMode: Block, storageClassName: fast, resources: {requests: {storage: 0}}}",
         expect![[r#"
-            a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest has them at a time: only ReadWriteOnce and ReadWriteOncePod are possible
+            a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest at a time writes to them: ReadWriteMany is not possible; several pods of one node read by ReadOnlyMany
             a.yaml:4:50 spec.volumeMode: block devices are not given to containers yet: use Filesystem, or leave the field out
             a.yaml:4:75 spec.storageClassName: there is no class "fast": volumes are files on nodes; use local (deleted with its claim) or local-retain (kept), or leave the field out for local
         "#]],
@@ -67,7 +97,7 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
     check_claim(
         "{accessModes: [ReadWriteOnce, ReadWriteOncePod], volumeName: pv, resources: {requests: {storage: 1Gi}}}",
         expect![[r#"
-            a.yaml:4:21 spec.accessModes: must be one of ReadWriteOnce and ReadWriteOncePod
+            a.yaml:4:21 spec.accessModes: ReadWriteOncePod is possible alone only
             a.yaml:4:56 spec.volumeName: not supported yet
         "#]],
     );
@@ -82,13 +112,30 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
 
 /// An object of a kind whose pods use the claim `data`.
 fn user(kind: &str, api: &str, spec: &str, restart: &str) -> String {
+    user_of("claimName: data", kind, api, spec, restart)
+}
+
+fn user_of(claim: &str, kind: &str, api: &str, spec: &str, restart: &str) -> String {
     let template = format!(
         "metadata: {{labels: {{a: b}}}}, spec: {{restartPolicy: {restart}, containers: [{{name: c, image: 'i:1'}}], \
-         volumes: [{{name: v, persistentVolumeClaim: {{claimName: data}}}}]}}"
+         volumes: [{{name: v, persistentVolumeClaim: {{{claim}}}}}]}}"
     );
     format!(
         "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}template: {{{template}}}}}\n"
     )
+}
+
+#[test]
+fn what_reads_a_volume_together_is_accepted() {
+    let set = "selector: {matchLabels: {a: b}}, replicas: 3, ";
+    for (kind, api, spec, restart) in [
+        ("Deployment", "apps/v1", set, "Always"),
+        ("StatefulSet", "apps/v1", set, "Always"),
+        ("ReplicaSet", "apps/v1", set, "Always"),
+        ("Job", "batch/v1", "parallelism: 2, ", "Never"),
+    ] {
+        check(&user_of("claimName: data, readOnly: true", kind, api, spec, restart), expect![["accepted\n"]]);
+    }
 }
 
 #[test]
@@ -102,7 +149,7 @@ fn what_would_share_a_volume_is_refused() {
         &deployment("replicas: 2"),
         expect![[r#"
         a.yaml:4:1 spec.strategy.rollingUpdate.maxSurge: must be 0: a new pod cannot have PersistentVolumeClaim data while the old one runs, so the rollout would never move; set it to 0, or the type to Recreate
-        a.yaml:4:8 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:8 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
@@ -121,19 +168,19 @@ fn what_would_share_a_volume_is_refused() {
     check(
         &user("StatefulSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
         expect![[r#"
-        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
         &user("ReplicaSet", "apps/v1", &format!("{set}replicas: 2, "), "Always"),
         expect![[r#"
-        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:41 spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
     check(
         &user("Job", "batch/v1", "parallelism: 2, ", "Never"),
         expect![[r#"
-        a.yaml:4:8 spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own
+        a.yaml:4:8 spec.parallelism: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together
     "#]],
     );
 }

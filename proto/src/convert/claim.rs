@@ -11,7 +11,7 @@ use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
 use crate::v1;
 
 wire_enum! {
-    AccessMode { ReadWriteOnce, ReadWriteOncePod }
+    AccessMode { ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany, ReadWriteOnceReadOnlyMany }
     StorageClass { Local, LocalRetain }
     ClaimPhase { Pending, Bound, Lost }
     ClaimRetention { Retain, Delete }
@@ -37,7 +37,7 @@ wire_struct!(PersistentVolumeClaimStatus => v1::PersistentVolumeClaimStatus {
 });
 wire_struct!(VolumeClaims => v1::VolumeClaims { templates (VOLUMES_MAX), when_deleted, when_scaled });
 wire_struct!(VolumeClaimTemplate => v1::VolumeClaimTemplate { name, labels, annotations, spec });
-wire_struct!(ClaimIntent => v1::ClaimIntent { claim_name, uid, size_bytes, used });
+wire_struct!(ClaimIntent => v1::ClaimIntent { claim_name, uid, size_bytes, used, read_only });
 wire_struct!(DeletedVolume => v1::DeletedVolume { id, uid });
 
 wire_field! {

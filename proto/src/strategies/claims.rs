@@ -4,7 +4,7 @@ use super::*;
 
 record!(/// Any wish for a volume.
 claim_spec: PersistentVolumeClaimSpec {
-    access_mode: select(vec![AccessMode::ReadWriteOnce, AccessMode::ReadWriteOncePod]),
+    access_mode: select(AccessMode::ALL.to_vec()),
     storage_bytes: any::<u64>(), storage_class: select(StorageClass::ALL.to_vec()),
 });
 record!(/// Any status of a claim.
@@ -66,6 +66,7 @@ volume_claims: VolumeClaims {
 record!(/// Any volume of a pod's claim.
 claim_intent: ClaimIntent {
     claim_name: small(), uid: uuid(), size_bytes: any::<u64>(), used: any::<bool>(),
+    read_only: any::<bool>(),
 });
 record!(/// Any volume to delete.
 deleted_volume: DeletedVolume { id: object_id(), uid: uuid() });

@@ -72,6 +72,8 @@ pub struct ClaimIntent {
     pub size_bytes: u64,
     /// A container has had it: it must be there, and is not made.
     pub used: bool,
+    /// The pod only reads, beside others that only read. Never below [`crate::SHARED_VOLUMES_LEVEL`].
+    pub read_only: bool,
 }
 
 /// One pod that should run, or should end.

@@ -17,23 +17,46 @@ pub const LABEL_LOCAL_VOLUMES: &str = "node.bulkhead.io/local-volumes";
 /// The label of a node with how many claims its pods may use together; without it, or without a number, there is no limit.
 pub const LABEL_VOLUMES_MAX: &str = "node.bulkhead.io/volumes-max";
 
-/// Who may have a volume at a time. The modes of several nodes are refused: volumes are local to one.
+/// Who may have a volume at a time, which is local to one node whatever this says: ReadOnlyMany is for many pods of it, and
+/// ReadWriteMany is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AccessMode {
     /// Pods of one node. Their guests cannot share a disk: one has it, the others wait for it there.
     ReadWriteOnce = 1,
     /// One pod: others are not even placed while it lives.
     ReadWriteOncePod = 2,
+    /// Pods of one node, all of which only read. Since [`crate::SHARED_VOLUMES_LEVEL`].
+    ReadOnlyMany = 3,
+    /// ReadWriteOnce and ReadOnlyMany: one guest writes, or several read. Since [`crate::SHARED_VOLUMES_LEVEL`].
+    ReadWriteOnceReadOnlyMany = 5,
 }
 
 impl AccessMode {
-    /// The name as in a manifest.
+    /// Every mode, or set of modes.
+    pub const ALL: [Self; 4] =
+        [Self::ReadWriteOnce, Self::ReadWriteOncePod, Self::ReadOnlyMany, Self::ReadWriteOnceReadOnlyMany];
+
+    /// The names as in a manifest.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn modes(self) -> &'static [&'static str] {
         match self {
-            Self::ReadWriteOnce => "ReadWriteOnce",
-            Self::ReadWriteOncePod => "ReadWriteOncePod",
+            Self::ReadWriteOnce => &["ReadWriteOnce"],
+            Self::ReadWriteOncePod => &["ReadWriteOncePod"],
+            Self::ReadOnlyMany => &["ReadOnlyMany"],
+            Self::ReadWriteOnceReadOnlyMany => &["ReadWriteOnce", "ReadOnlyMany"],
         }
+    }
+
+    /// Whether a pod may write, if it does not say that it only reads.
+    #[must_use]
+    pub fn may_write(self) -> bool {
+        self != Self::ReadOnlyMany
+    }
+
+    /// Whether a pod that says so, or that cannot do else, reads beside others that read.
+    #[must_use]
+    pub fn may_share(self) -> bool {
+        self != Self::ReadWriteOncePod
     }
 
     /// The short name that Kubernetes' tables show.
@@ -42,6 +65,8 @@ impl AccessMode {
         match self {
             Self::ReadWriteOnce => "RWO",
             Self::ReadWriteOncePod => "RWOP",
+            Self::ReadOnlyMany => "ROX",
+            Self::ReadWriteOnceReadOnlyMany => "RWO,ROX",
         }
     }
 }
@@ -93,6 +118,14 @@ pub struct PersistentVolumeClaimSpec {
     pub storage_bytes: u64,
     /// What becomes of its data.
     pub storage_class: StorageClass,
+}
+
+impl PersistentVolumeClaimSpec {
+    /// Whether it says what no cluster below [`crate::SHARED_VOLUMES_LEVEL`] knows.
+    #[must_use]
+    pub fn needs_sharing(&self) -> bool {
+        matches!(self.access_mode, AccessMode::ReadOnlyMany | AccessMode::ReadWriteOnceReadOnlyMany)
+    }
 }
 
 /// Where a claim stands.
@@ -147,11 +180,13 @@ impl PersistentVolumeClaim {
         self.source.get().is_some() && !self.status.progress.get().is_some_and(|progress| progress.populated)
     }
 
-    /// What its volume shall have beyond what it has, once it is on a node, in bytes.
+    /// What its volume shall have beyond what it has, once it is on a node, in bytes. A file system grows in a guest that
+    /// writes to it only.
     #[must_use]
     pub fn grows_to(&self) -> Option<u64> {
         let wanted = self.spec.storage_bytes;
-        (self.bound_node().is_some() && wanted > self.status.capacity_bytes).then_some(wanted)
+        let may_grow = self.bound_node().is_some() && self.spec.access_mode.may_write();
+        (may_grow && wanted > self.status.capacity_bytes).then_some(wanted)
     }
 
     /// The node that keeps its data, while there is one.
@@ -261,7 +296,33 @@ impl StatefulSetSpec {
     }
 }
 
+impl StatefulSetSpec {
+    /// The claims that all of its pods use, each with whether they only read.
+    pub fn shared_claims(&self) -> impl Iterator<Item = (&SmolStr, bool)> {
+        let is_own = |name: &str| self.claim_templates().iter().any(|template| template.name == name);
+        let volumes = self.template.spec.volumes().iter().filter(move |volume| !is_own(&volume.name));
+        volumes.filter_map(Volume::claim)
+    }
+}
+
+impl Volume {
+    /// The claim that it is of, with whether the pod only reads.
+    #[must_use]
+    pub fn claim(&self) -> Option<(&SmolStr, bool)> {
+        match &self.source {
+            VolumeSource::PersistentVolumeClaim { claim_name, read_only } => Some((claim_name, *read_only)),
+            _ => None,
+        }
+    }
+}
+
 impl PodSpec {
+    /// The names of the claims to which it may write, as far as it says itself.
+    pub fn written_claims(&self) -> impl Iterator<Item = &SmolStr> {
+        let claims = self.volumes().iter().filter_map(Volume::claim);
+        claims.filter(|(_, read_only)| !read_only).map(|(name, _)| name)
+    }
+
     /// The names of the claims that it uses.
     pub fn claims(&self) -> impl Iterator<Item = &SmolStr> {
         self.volumes().iter().filter_map(|volume| match &volume.source {

@@ -93,6 +93,8 @@ pub const HTTPS_PROBE_LEVEL: u32 = 13;
 pub const POD_DNS_LEVEL: u32 = 13;
 /// From this level on a pod's default route may lead by one of its networks, and networks have routes.
 pub const DEFAULT_ROUTE_LEVEL: u32 = 13;
+/// From this level on several pods read a volume together.
+pub const SHARED_VOLUMES_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -133,6 +135,7 @@ impl Object {
             Self::Node(node) if node.status.facts.has_huge_pages() => HUGE_PAGES_LEVEL,
             Self::Pod(pod) if pod.cpus().is_some_and(|cpus| !cpus.huge_pages.is_none()) => HUGE_PAGES_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
+            Self::PersistentVolumeClaim(claim) if claim.spec.needs_sharing() => SHARED_VOLUMES_LEVEL,
             Self::PersistentVolumeClaim(claim)
                 if claim.source.get().is_some() || claim.status.progress.get().is_some() =>
             {
@@ -187,6 +190,7 @@ impl Object {
             other => other.kind().feature_level(),
         };
         let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
+        let content = content.max(if self.shares_claims() { SHARED_VOLUMES_LEVEL } else { 1 });
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
@@ -201,6 +205,31 @@ impl Object {
             _ => None,
         };
         if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
+    /// Whether pods side by side use one claim by it: before [`SHARED_VOLUMES_LEVEL`] nothing could say so.
+    fn shares_claims(&self) -> bool {
+        let uses = |spec: &PodSpec| spec.claims().next().is_some();
+        match self {
+            Self::ReplicaSet(one) => one.spec.replicas > 1 && uses(&one.spec.template.spec),
+            Self::Deployment(one) => {
+                let (surge, _) = one.spec.strategy.bounds(1);
+                let side_by_side = one.spec.replicas > 1 || surge > 0 || one.spec.delivery.get().is_some();
+                side_by_side && uses(&one.spec.template.spec)
+            }
+            Self::StatefulSet(one) => {
+                let templates = one.spec.claim_templates();
+                let of_template = templates.iter().any(|claim| claim.spec.needs_sharing());
+                let shares = one.spec.shared_claims().next().is_some();
+                of_template || (one.spec.replicas > 1 && shares)
+            }
+            Self::Job(one) => one.spec.parallelism > 1 && uses(&one.spec.template.spec),
+            Self::CronJob(one) => {
+                let job = &one.spec.job_template.spec;
+                job.parallelism > 1 && uses(&job.template.spec)
+            }
+            _ => false,
+        }
     }
 
     /// What the pods run that it is or makes.
@@ -464,6 +493,13 @@ mod tests {
         assert_eq!(Command::Create(Object::Pod(Arc::new(pod))).feature_level(), level);
     }
 
+    fn replica_set_of(spec: PodSpec) -> crate::ReplicaSetSpec {
+        let (labels, annotations) = Default::default();
+        let template = crate::PodTemplate { labels, annotations, spec: Shared::new(spec) };
+        let selector = crate::LabelSelector::default();
+        crate::ReplicaSetSpec { replicas: 1, min_ready_ms: 0, selector, template, rollout_revision: 0 }
+    }
+
     #[test]
     fn an_eviction_for_an_autoscaler_needs_its_level() {
         let pod =
@@ -502,6 +538,16 @@ mod tests {
         check(with_volumes(volumes), WORKLOADS_LEVEL);
         let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: false };
         check(with_volumes(vec![Volume { name: "v".into(), source }]), DELIVERY_LEVEL);
+        let source = VolumeSource::PersistentVolumeClaim { claim_name: "c".into(), read_only: true };
+        let reader = with_volumes(vec![Volume { name: "v".into(), source }]);
+        check(reader.clone(), DELIVERY_LEVEL);
+        for (replicas, level) in [(1, DELIVERY_LEVEL), (2, SHARED_VOLUMES_LEVEL)] {
+            let name = |text| Name::new(text).expect("a name");
+            let spec = crate::ReplicaSetSpec { replicas, ..replica_set_of(reader.clone()) };
+            let meta = ObjectMeta::new(Some(name("default")), name("set"));
+            let set = crate::ReplicaSet { meta, spec, status: Default::default() };
+            assert_eq!(Object::ReplicaSet(Arc::new(set)).feature_level(), level);
+        }
         let host = Rare::some(crate::HostPort { port: 80, ip: None });
         let port =
             crate::ContainerPort { name: None, container_port: 80, protocol: Default::default(), host };

@@ -254,12 +254,22 @@ pub fn guests(state: &State, found: &[(Option<ObjectId>, ObjectId)], lost: Optio
     }
 }
 
-/// Whether a pod has a claim that the guest of another one on its node has: two guests never have a volume at a time.
+/// Whether a pod has a claim that the guest of another one on its node has, and one of them may write: then never both have
+/// it.
 fn waits_for_volume(state: &State, pod: ObjectId, guests: &BTreeSet<(Option<ObjectId>, ObjectId)>) -> bool {
     let Some(pod) = state.pods().get(pod) else { return false };
+    let both_read = |other: &Pod, name: &str| {
+        let mode = state.claim(pod.meta.namespace.as_ref(), name).map(|claim| claim.spec.access_mode);
+        let reads = |one: &Pod| one.spec.written_claims().all(|written| written != name);
+        mode.is_some_and(|mode| mode.may_share() && (!mode.may_write() || (reads(pod) && reads(other))))
+    };
     let shares = |other: &Pod| {
         let is_other = other.meta.id != pod.meta.id && other.meta.namespace == pod.meta.namespace;
-        is_other && other.spec.claims().any(|name| pod.spec.claims().any(|own| own == name))
+        is_other
+            && other
+                .spec
+                .claims()
+                .any(|name| pod.spec.claims().any(|own| own == name && !both_read(other, own)))
     };
     let on_node = guests.iter().filter(|(node, _)| *node == pod.node);
     on_node.filter_map(|(_, other)| state.pods().get(*other)).any(|other| shares(other))

@@ -1,12 +1,12 @@
-//! A volume has one writer; what is copied is not written to; what was made is never made anew, and never deleted while
+//! A volume has one writer, or readers that are told apart from writers rightly, and never both; what is copied is not written to; what was made is never made anew, and never deleted while
 //! anything needs it; nothing shrinks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    ClaimIntent, ClaimSourceKind, EventKind, Object, ObjectId, ObjectStatus, Transaction, VolumeOrder,
-    VolumeTask,
+    ClaimIntent, ClaimSourceKind, EventKind, Object, ObjectId, ObjectStatus, PodIntent, Transaction,
+    VolumeOrder, VolumeTask,
 };
 use uuid::Uuid;
 
@@ -17,8 +17,10 @@ use super::{Verdict, Violation, ensure};
 pub struct Disks<'a> {
     /// The sizes of volumes and snapshots, by what their files are named by.
     pub sizes: &'a BTreeMap<Uuid, u64>,
-    /// What living guests have.
+    /// What living guests have for themselves.
     pub held: BTreeSet<Uuid>,
+    /// What living guests read, beside others.
+    pub read: BTreeSet<Uuid>,
     /// With what something is being done.
     pub busy: BTreeSet<Uuid>,
 }
@@ -27,12 +29,33 @@ fn violation(text: String) -> Verdict {
     Err(Violation::new("volumes", text))
 }
 
+/// Checks that what a pod only reads is what it cannot want to write: that would be lost.
+///
+/// # Errors
+/// When it may write, by what it and the claim say.
+pub fn reads(state: &State, pod: &PodIntent) -> Verdict {
+    for claim in pod.claims.iter().filter(|claim| claim.read_only) {
+        let name = &claim.claim_name;
+        let written = pod.spec.written_claims().any(|written| written == name);
+        // A claim that is gone, or another one by now, says nothing of this one.
+        let found = state.claim(Some(&pod.namespace), name).filter(|found| found.status.volume == claim.uid);
+        let Some(mode) = found.map(|found| found.spec.access_mode) else { continue };
+        ensure(mode.may_share() && !(written && mode.may_write()), "volumes", || {
+            format!("pod {} only reads claim {name}, to which it may write", pod.name)
+        })?;
+    }
+    Ok(())
+}
+
 /// Checks the start of a guest with these volumes.
 ///
 /// # Errors
 /// When it must not have one of them now.
 pub fn starts(pod: ObjectId, claims: &[ClaimIntent], disks: &Disks<'_>) -> Verdict {
-    for ClaimIntent { claim_name, uid, used, .. } in claims {
+    for ClaimIntent { claim_name, uid, used, read_only, .. } in claims {
+        if disks.read.contains(uid) && !read_only {
+            return violation(format!("pod {pod}: other guests read the volume of claim {claim_name}"));
+        }
         if disks.held.contains(uid) {
             return violation(format!("pod {pod}: another guest has the volume of claim {claim_name}"));
         }
@@ -68,7 +91,7 @@ pub fn begins(order: &VolumeOrder, has_guest: bool, disks: &Disks<'_>) -> Verdic
 /// # Errors
 /// When anything needs it.
 pub fn deleted(state: &State, volume: Uuid, disks: &Disks<'_>) -> Verdict {
-    if disks.held.contains(&volume) || disks.busy.contains(&volume) {
+    if [&disks.held, &disks.read, &disks.busy].iter().any(|some| some.contains(&volume)) {
         return violation(format!("{volume} is deleted while a guest or a copy has it"));
     }
     match needs(state, volume) {
@@ -149,7 +172,8 @@ mod tests {
     use crate::volumes::names;
 
     fn claim(uid: u128, used: bool) -> ClaimIntent {
-        ClaimIntent { claim_name: "data".into(), uid: Uuid::from_u128(uid), size_bytes: 5, used }
+        let (claim_name, uid) = ("data".into(), Uuid::from_u128(uid));
+        ClaimIntent { claim_name, uid, size_bytes: 5, used, read_only: false }
     }
 
     fn order(task: VolumeTask, volume: u128, source: u128) -> VolumeOrder {
@@ -159,14 +183,19 @@ mod tests {
 
     #[test]
     fn a_second_writer_a_torn_copy_and_lost_data_are_noticed() {
-        let sizes = BTreeMap::from([(Uuid::from_u128(1), 5), (Uuid::from_u128(2), 5)]);
-        let disks = Disks { sizes: &sizes, held: names(&[1]), busy: names(&[2]) };
+        let sizes = [1, 2, 6].map(|one| (Uuid::from_u128(one), 5)).into();
+        let disks = Disks { sizes: &sizes, held: names(&[1]), read: names(&[6]), busy: names(&[2]) };
         let pod = ObjectId(9);
         let fails = |verdict: Verdict| verdict.expect_err("noticed").to_string();
         assert!(fails(starts(pod, &[claim(1, true)], &disks)).contains("another guest"));
         assert!(fails(starts(pod, &[claim(2, true)], &disks)).contains("copied"));
         assert!(fails(starts(pod, &[claim(3, true)], &disks)).contains("gone"));
         starts(pod, &[claim(3, false)], &disks).expect("its first use");
+        assert!(fails(starts(pod, &[claim(6, true)], &disks)).contains("other guests read"));
+        let reader = |uid| ClaimIntent { read_only: true, ..claim(uid, true) };
+        assert!(fails(starts(pod, &[reader(1)], &disks)).contains("another guest"));
+        starts(pod, &[reader(6)], &disks).expect("they read together");
+        begins(&order(VolumeTask::Snapshot, 4, 6), false, &disks).expect("nobody writes");
         assert!(fails(begins(&order(VolumeTask::Snapshot, 4, 1), false, &disks)).contains("behind"));
         assert!(
             fails(begins(
@@ -179,7 +208,7 @@ mod tests {
         begins(&order(VolumeTask::Restore, 1, 4), false, &disks).expect("it was made before");
         begins(&order(VolumeTask::Snapshot, 4, 1), true, &disks).expect("its guest stands still");
         let state = State::default();
-        for volume in [1, 2] {
+        for volume in [1, 2, 6] {
             assert!(fails(deleted(&state, Uuid::from_u128(volume), &disks)).contains("deleted while"));
         }
         deleted(&state, Uuid::from_u128(3), &disks).expect("nobody needs it");
@@ -232,7 +261,7 @@ mod tests {
         let shrinks = check(state, &transaction).expect_err("noticed").to_string();
         assert!(shrinks.contains("claim data shrinks"), "{shrinks}");
         let none = BTreeMap::new();
-        let disks = Disks { sizes: &none, held: BTreeSet::new(), busy: BTreeSet::new() };
+        let disks = Disks { sizes: &none, held: names(&[]), read: names(&[]), busy: names(&[]) };
         // It has no volume yet, so nobody needs the one without a name.
         deleted(state, claim.status.volume, &disks).expect("not bound");
     }

@@ -6,7 +6,7 @@ use bulkhead_controlplane_core::State;
 use bulkhead_types::{
     AccessMode, ClaimSource, ClaimSourceKind, Command, Container, FEATURE_LEVEL_MAX, Kind, Name, Object,
     ObjectMeta, ObjectRef, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodSpec,
-    PodStatus, Rare, Shared, StorageClass, VOLUMES_LEVEL, Volume, VolumeSnapshot, VolumeSnapshotSpec,
+    PodStatus, Rare, SHARED_VOLUMES_LEVEL, Shared, StorageClass, Volume, VolumeSnapshot, VolumeSnapshotSpec,
     VolumeSource,
 };
 
@@ -19,7 +19,7 @@ const GIB: u64 = 1 << 30;
 
 /// The command that a cluster needs first, if it does.
 pub(super) fn level(state: &State) -> Option<Command> {
-    let is_low = state.feature_level() < VOLUMES_LEVEL;
+    let is_low = state.feature_level() < SHARED_VOLUMES_LEVEL;
     is_low.then_some(Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX })
 }
 
@@ -34,7 +34,7 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
     match rng.range(0, 99) {
         0..30 => {
             let (pod, claim) = (one_of(rng, "vol"), one_of(rng, "claim"));
-            Command::Create(user(namespace, pod, claim))
+            Command::Create(user(namespace, pod, claim, rng.chance(400)))
         }
         30..45 => {
             let kind = *rng.pick(&[ClaimSourceKind::VolumeSnapshot, ClaimSourceKind::PersistentVolumeClaim]);
@@ -43,7 +43,10 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
             let source = rng.chance(400).then_some(ClaimSource { kind, name: of });
             let meta = ObjectMeta::new(namespace, one_of(rng, "claim"));
             let spec = PersistentVolumeClaimSpec {
-                access_mode: AccessMode::ReadWriteOnce,
+                access_mode: match &source {
+                    Some(_) => *rng.pick(&AccessMode::ALL),
+                    None => *rng.pick(&[AccessMode::ReadWriteOnce, AccessMode::ReadWriteOnceReadOnlyMany]),
+                },
                 storage_bytes: rng.range(1, 3) * GIB,
                 storage_class: *rng.pick(&[
                     StorageClass::Local,
@@ -82,8 +85,8 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
     }
 }
 
-fn user(namespace: Option<Name>, pod: Name, claim: Name) -> Object {
-    let source = VolumeSource::PersistentVolumeClaim { claim_name: claim.as_str().into(), read_only: false };
+fn user(namespace: Option<Name>, pod: Name, claim: Name, read_only: bool) -> Object {
+    let source = VolumeSource::PersistentVolumeClaim { claim_name: claim.as_str().into(), read_only };
     let volumes = vec![Volume { name: "v".into(), source }];
     let container = Container { name: "c".into(), image: "i:1".into(), ..Container::default() };
     let spec = PodSpec {

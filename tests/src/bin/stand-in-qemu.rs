@@ -199,6 +199,8 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 grows_volumes: false,
                 huge_pages: false,
                 resizes: false,
+                freezes_volumes: false,
+                hands_over_https: false,
                 attach: false,
                 reseeds: true,
             };
@@ -225,6 +227,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
         HostMessage::GrowVolume(_)
         | HostMessage::Resize(_)
         | HostMessage::HostAnswer(_)
+        | HostMessage::FreezeVolume(_)
         | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)

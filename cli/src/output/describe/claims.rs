@@ -10,7 +10,7 @@ use crate::time::age;
 pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[Object]) {
     let (spec, status) = (&claim.spec, &claim.status);
     page.line("Status", if claim.meta.is_deleting() { "Terminating" } else { status.phase.as_str() });
-    page.line("Access mode", spec.access_mode.as_str());
+    page.line("Access mode", spec.access_mode.modes().join(", "));
     let kept = match spec.storage_class {
         StorageClass::Local => "local (its data is deleted with it)",
         StorageClass::LocalRetain => "local-retain (its file stays on its node)",
@@ -74,7 +74,7 @@ pub(super) fn templates(page: &mut Page, spec: &StatefulSetSpec) {
     let Some(claims) = spec.claims.get() else { return };
     for one in &claims.templates {
         let (size, class) = (format_bytes(one.spec.storage_bytes), one.spec.storage_class.as_str());
-        let mode = one.spec.access_mode.as_str();
+        let mode = one.spec.access_mode.modes().join(", ");
         page.line("Volume claims", format!("{}: {size}, {mode}, {class}", one.name));
     }
     let policy = (claims.when_deleted.as_str(), claims.when_scaled.as_str());

@@ -160,7 +160,7 @@ pub(super) fn resize(
 ) -> Result<(), Rejection> {
     let object = state.find_object(target).ok_or_else(|| not_found(target))?;
     let meta = object.meta().clone();
-    super::claims::check_size(&object, replicas)?;
+    super::claims::check_size(state, &object, replicas)?;
     match object {
         Object::Deployment(deployment) => {
             let mut spec = deployment.spec.clone();

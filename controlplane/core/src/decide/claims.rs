@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bulkhead_types::{
     ClaimPhase, ClaimRetention, ContainerState, ContainerStatus, Deletion, EventKind, Kind, Name, Object,
     ObjectId, ObjectMeta, ObjectRef, ObjectStatus, PLACEMENT_LEVEL, PersistentVolumeClaim,
-    PersistentVolumeClaimStatus, Pod, PodPhase, PodStatus, PodTemplate, Rare, Rejection, StatefulSet,
-    VolumeClaimTemplate, VolumeSource, shared_reason,
+    PersistentVolumeClaimStatus, Pod, PodPhase, PodSpec, PodStatus, Rare, Rejection, SHARED_VOLUMES_LEVEL,
+    StatefulSet, Volume, VolumeClaimTemplate, shared_reason,
 };
+use smol_str::SmolStr;
 
 use super::garbage::Disposal;
 use super::nodes::{check_incarnation, check_not_fenced};
@@ -219,25 +220,26 @@ pub(super) fn delete_with(state: &State, set: &StatefulSet, emit: &mut Emit<'_>)
     }
 }
 
-/// The claim that all pods of a workload would share.
-fn shared_claim(object: &Object) -> Option<String> {
-    let (template, own): (&PodTemplate, &[_]) = match object {
-        Object::Deployment(deployment) => (&deployment.spec.template, &[]),
-        Object::ReplicaSet(set) => (&set.spec.template, &[]),
-        Object::StatefulSet(set) => (&set.spec.template, set.spec.claim_templates()),
+/// The claim that all pods of a workload would share, and to which they may write.
+fn shared_claim(state: &State, object: &Object) -> Option<String> {
+    let of_pods = |spec: &PodSpec| spec.volumes().iter().filter_map(Volume::claim).map(told).collect();
+    let claims: Vec<(String, bool)> = match object {
+        Object::Deployment(deployment) => of_pods(&deployment.spec.template.spec),
+        Object::ReplicaSet(set) => of_pods(&set.spec.template.spec),
+        Object::StatefulSet(set) => set.spec.shared_claims().map(told).collect(),
         _ => return None,
     };
-    let shared =
-        template.spec.volumes().iter().filter(|volume| own.iter().all(|one| one.name != volume.name));
-    shared.into_iter().find_map(|volume| match &volume.source {
-        VolumeSource::PersistentVolumeClaim { claim_name, .. } => Some(claim_name.to_string()),
-        _ => None,
-    })
+    let may_read = state.feature_level() >= SHARED_VOLUMES_LEVEL;
+    claims.into_iter().find(|(_, read_only)| !(*read_only && may_read)).map(|(name, _)| name)
 }
 
-/// Refuses more than one pod of what shares a claim among them.
-pub(super) fn check_size(object: &Object, replicas: u32) -> Result<(), Rejection> {
-    match shared_claim(object).filter(|_| replicas > 1) {
+fn told((name, read_only): (&SmolStr, bool)) -> (String, bool) {
+    (name.to_string(), read_only)
+}
+
+/// Refuses more than one pod of what shares a claim among them, to which they may write.
+pub(super) fn check_size(state: &State, object: &Object, replicas: u32) -> Result<(), Rejection> {
+    match shared_claim(state, object).filter(|_| replicas > 1) {
         Some(claim) => {
             Err(not_allowed(format!("{}: spec.replicas", object.object_ref()), shared_reason(&claim)))
         }
@@ -278,7 +280,7 @@ pub(super) fn check_scalers(state: &State, object: &Object) -> Result<(), Reject
                 _ => Ok(()),
             }
         }
-        _ => match (shared_claim(object), scaler_of(state, &reference)) {
+        _ => match (shared_claim(state, object), scaler_of(state, &reference)) {
             (Some(claim), Some(scaler)) => {
                 let reason = format!(
                     "{scaler} may give it more than one pod, and all would use PersistentVolumeClaim {claim}, which one \
@@ -296,7 +298,7 @@ pub(super) fn check_scalers(state: &State, object: &Object) -> Result<(), Reject
 }
 
 fn claim_of(state: &State, target: &ObjectRef) -> Option<String> {
-    shared_claim(&state.find_object(target)?)
+    shared_claim(state, &state.find_object(target)?)
 }
 
 /// What may give a workload more than one pod.

@@ -113,7 +113,7 @@ fn move_bounds(
     if after != before {
         let target = autoscaler.spec.target.object_ref(namespace);
         if let Some(object) = state.find_object(&target) {
-            super::claims::check_size(&object, after.1).map_err(|rejection| rejection.to_string())?;
+            super::claims::check_size(state, &object, after.1).map_err(|rejection| rejection.to_string())?;
         }
         let spec = &mut Arc::make_mut(&mut autoscaler).spec;
         (spec.min_replicas, spec.max_replicas) = after;

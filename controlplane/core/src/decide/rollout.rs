@@ -26,7 +26,7 @@ pub(super) fn scale(
     }
     let object = state.find_object(reference).ok_or_else(|| not_found(reference))?;
     super::autoscaling::check_manual(state, reference)?;
-    super::claims::check_size(&object, replicas)?;
+    super::claims::check_size(state, &object, replicas)?;
     let meta = object.meta().clone();
     match object {
         Object::Deployment(deployment) => {

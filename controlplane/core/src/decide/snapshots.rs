@@ -66,6 +66,11 @@ pub(super) fn check_growth(state: &State, present: &Object, wanted: &Object) -> 
         return Err(Rejection::new(RejectionCode::Invalid, field, reason)
             .with_remedy("delete the object and create it anew, or give the new one another name"));
     }
+    if !present.spec.access_mode.may_write() {
+        let reason = "cannot grow: a file system grows in a guest that writes to it, and pods of a ReadOnlyMany claim only read";
+        return Err(not_allowed(field, reason)
+            .with_remedy("create another claim of its size, with the same dataSource"));
+    }
     if present.status.node.is_some() && present.bound_node().is_none() {
         return Err(not_allowed(field, "the claim is lost with its node"));
     }

@@ -444,7 +444,7 @@ fn one_notes() -> Object {
 #[test]
 fn what_would_share_a_volume_is_refused() {
     let shared = expect![[
-        "Deployment default/web: spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own"
+        "Deployment default/web: spec.replicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together"
     ]];
     let scale = Command::Scale { object: reference(Kind::Deployment, "web"), replicas: 2 };
     check_refused(vec![one_notes()], scale, shared);
@@ -452,7 +452,7 @@ fn what_would_share_a_volume_is_refused() {
         vec![one_notes()],
         Command::Create(cron_autoscalers::autoscaler(1, 3)),
         expect![[
-            "HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own"
+            "HorizontalPodAutoscaler default/web: spec.maxReplicas: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together"
         ]],
     );
     check_refused(
@@ -473,7 +473,7 @@ fn what_would_share_a_volume_is_refused() {
         vec![one_notes()],
         Command::Create(clock(Kind::Deployment)),
         expect![[
-            "CronHorizontalPodAutoscaler default/clock: spec.jobs[1].targetSize: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own"
+            "CronHorizontalPodAutoscaler default/clock: spec.jobs[1].targetSize: must be at most 1: all pods would use PersistentVolumeClaim data, which one guest at a time can have; a StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together"
         ]],
     );
     check_refused(
@@ -481,6 +481,87 @@ fn what_would_share_a_volume_is_refused() {
         Command::Apply(one_notes()),
         expect![[
             "Deployment default/web: spec.template.spec.volumes: CronHorizontalPodAutoscaler default/clock may give it more than one pod, and all would use PersistentVolumeClaim data, which one guest at a time can have"
+        ]],
+    );
+}
+
+/// The same pod, which only reads.
+fn reading(mut spec: PodSpec, claims: &[&str]) -> PodSpec {
+    spec = with_claims(spec, claims);
+    let mut options = spec.options.get().cloned().unwrap_or_default();
+    for volume in &mut options.volumes {
+        let VolumeSource::PersistentVolumeClaim { read_only, .. } = &mut volume.source else { continue };
+        *read_only = true;
+    }
+    spec.options = Rare::some(options);
+    spec
+}
+
+#[test]
+fn who_reads_is_told_apart_from_who_may_write() {
+    use AccessMode::*;
+    let modes = [
+        (ReadWriteOnce, [false, true]),
+        (ReadWriteOncePod, [false, false]),
+        (ReadWriteOnceReadOnlyMany, [false, true]),
+    ];
+    for (mode, expected) in modes {
+        let mut cluster = cluster(|spec| spec.access_mode = mode);
+        cluster.ok(delete(Kind::Pod, "one"));
+        cluster.settle();
+        for (named, read_only) in [("writer", false), ("reader", true)] {
+            let spec = pod_spec("web:1", 1, 1);
+            let spec = if read_only { reading(spec, &["data"]) } else { with_claims(spec, &["data"]) };
+            cluster.ok(Command::Create(pod(named, spec)));
+        }
+        cluster.settle();
+        let told = ["writer", "reader"].map(|named| {
+            let node = find_pod(&cluster, named).node.or(find(cluster.state(), "data").unwrap().status.node);
+            let intent = intent_of(cluster.state(), node.unwrap()).unwrap();
+            let found = intent.pods.iter().find(|pod| pod.name.as_str() == named);
+            found.is_some_and(|pod| pod.claims[0].read_only)
+        });
+        assert_eq!(told, expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn pods_that_read_share_a_claim() {
+    let mut cluster = Cluster::new();
+    cluster.volume_nodes(2);
+    cluster.ok(Command::Create(claim("data", |_| ())));
+    let readers = deployment("web", 3, |spec| {
+        let pods = reading(PodSpec::clone(&spec.template.spec), &["data"]);
+        spec.template.spec = bulkhead_types::Shared::new(pods);
+    });
+    cluster.ok(Command::Create(readers));
+    cluster.ok(Command::Create(cron_autoscalers::autoscaler(1, 5)));
+    cluster.settle();
+    let node = find(cluster.state(), "data").unwrap().status.node.expect("bound");
+    let intent = intent_of(cluster.state(), node).unwrap();
+    assert_eq!(intent.pods.len(), 3);
+    assert!(intent.pods.iter().all(|pod| pod.claims[0].read_only));
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
+}
+
+#[test]
+fn a_claim_that_nobody_writes_to_does_not_grow() {
+    let of = |storage_bytes| {
+        let Object::PersistentVolumeClaim(mut made) = claim("copy", |_| ()) else { unreachable!() };
+        let copy = Arc::make_mut(&mut made);
+        copy.spec =
+            PersistentVolumeClaimSpec { access_mode: AccessMode::ReadOnlyMany, storage_bytes, ..copy.spec };
+        copy.source = Rare::some(bulkhead_types::ClaimSource {
+            kind: bulkhead_types::ClaimSourceKind::VolumeSnapshot,
+            name: "snap".into(),
+        });
+        Object::PersistentVolumeClaim(made)
+    };
+    check_refused(
+        vec![of(GIB)],
+        Command::Apply(of(2 * GIB)),
+        expect![[
+            "PersistentVolumeClaim default/copy: spec.resources.requests.storage: cannot grow: a file system grows in a guest that writes to it, and pods of a ReadOnlyMany claim only read"
         ]],
     );
 }

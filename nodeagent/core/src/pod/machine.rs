@@ -30,6 +30,23 @@ const WAITING: [&str; 4] = [
 /// More steps in a row than any path through the machine takes.
 const STEPS_MAX: usize = 16;
 
+/// Who has a volume in a way that keeps a guest from it, for people: one that has it for itself keeps everybody away, those
+/// that read keep away who might write.
+fn taken_volume(intent: &PodIntent, env: &Env<'_>) -> Option<String> {
+    intent.claims.iter().find_map(|claim| {
+        let name = &claim.claim_name;
+        if env.volumes.contains(&claim.uid) {
+            Some(format!("another guest on this node has PersistentVolumeClaim {name}"))
+        } else if !claim.read_only && env.volumes_read.contains(&claim.uid) {
+            Some(format!(
+                "guests on this node read PersistentVolumeClaim {name}, and this pod may write to it"
+            ))
+        } else {
+            None
+        }
+    })
+}
+
 /// Why a guest cannot start yet by its volumes, for people.
 fn missing_volume(intent: &PodIntent, busy: &BTreeSet<Uuid>) -> Option<String> {
     // What has to be made of something is told once it is.
@@ -189,9 +206,7 @@ impl Pod {
             );
             return false;
         }
-        if let Some(claim) = intent.claims.iter().find(|claim| env.volumes.contains(&claim.uid)) {
-            let message =
-                format!("another guest on this node has PersistentVolumeClaim {}", claim.claim_name);
+        if let Some(message) = taken_volume(&intent, env) {
             self.waits(reason::WAITING_FOR_VOLUME, &message);
             return false;
         }
@@ -204,7 +219,10 @@ impl Pod {
         }
         env.free = env.free.checked_minus(self.plan.request).expect("just compared");
         env.free_slots -= 1;
-        env.volumes.extend(intent.claims.iter().map(|claim| claim.uid));
+        for claim in &intent.claims {
+            let volumes = if claim.read_only { &mut env.volumes_read } else { &mut env.volumes };
+            volumes.insert(claim.uid);
+        }
         if WAITING.contains(&self.reason.as_str()) {
             self.clear_reason();
         }

@@ -49,8 +49,10 @@ pub(crate) struct Env<'a> {
     pub(crate) free: Resources,
     /// How many more guests may exist.
     pub(crate) free_slots: u32,
-    /// Volumes that guests have.
+    /// Volumes that guests have for themselves.
     pub(crate) volumes: BTreeSet<Uuid>,
+    /// Volumes that guests read, beside others.
+    pub(crate) volumes_read: BTreeSet<Uuid>,
     /// Addresses that pods have.
     pub(crate) addresses: BTreeSet<Ipv4Addr>,
     /// Volumes with which something is being done.
@@ -298,7 +300,12 @@ impl Pod {
                 self.plan.unique |= intent.unique;
             } else {
                 self.adopt_spec(&intent.spec, intent.unique);
-                self.plan.volumes = intent.claims.iter().map(|claim| claim.uid).collect();
+                let of = |read_only| {
+                    let claims = intent.claims.iter().filter(move |claim| claim.read_only == read_only);
+                    claims.map(|claim| claim.uid).collect()
+                };
+                self.plan.volumes = of(false);
+                self.plan.volumes_read = of(true);
             }
         }
     }
@@ -384,9 +391,14 @@ impl Pod {
         matches!(self.phase, Phase::Running { exit_by_ms: None, .. })
     }
 
-    /// The volumes that its guest has, if there is one.
+    /// The volumes that its guest has for itself, if there is one.
     pub(crate) fn volumes_held(&self) -> &[Uuid] {
         if self.process_may_exist() { &self.plan.volumes } else { &[] }
+    }
+
+    /// The volumes that its guest reads beside others, if there is one.
+    pub(crate) fn volumes_read(&self) -> &[Uuid] {
+        if self.process_may_exist() { &self.plan.volumes_read } else { &[] }
     }
 
     /// From the request to start until the exit was seen.

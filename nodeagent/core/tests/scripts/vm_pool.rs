@@ -24,7 +24,13 @@ fn only_what_needs_nothing_from_the_start_has_a_guest_of_the_pool() {
     check(&|_| {}, VM_POOL_DISKS_MAX, None);
     check(&|_| {}, VM_POOL_DISKS_MAX + 1, Some("more disks"));
     check(&|start| start.lease_until_ms = Some(1), 1, None);
-    let claim = ClaimIntent { claim_name: "data".into(), uid: uuid::Uuid::nil(), size_bytes: 1, used: false };
+    let claim = ClaimIntent {
+        claim_name: "data".into(),
+        uid: uuid::Uuid::nil(),
+        size_bytes: 1,
+        used: false,
+        read_only: false,
+    };
     check(&|start| start.pod.claims.push(claim.clone()), 1, None);
     check(&|start| start.pod.cpus = Some("0-1".parse().expect("a set")), 1, Some("NUMA node"));
     let device = DeviceIntent {

@@ -11,8 +11,16 @@ fn with_volume(id: u64, volume: u128) -> bulkhead_types::PodIntent {
         uid: uuid::Uuid::from_u128(volume),
         size_bytes: 1 << 30,
         used: false,
+        read_only: false,
     };
     bulkhead_types::PodIntent { claims: vec![claim], ..pod(id) }
+}
+
+/// The same, which only reads.
+fn with_read_volume(id: u64, volume: u128) -> bulkhead_types::PodIntent {
+    let mut pod = with_volume(id, volume);
+    pod.claims[0].read_only = true;
+    pod
 }
 
 /// An intent that wants volumes to be deleted: claims and what their files are named by.
@@ -76,6 +84,76 @@ fn a_volume_is_one_guests_at_a_time() {
         310 start #8 instance 1
     "#]],
     );
+}
+
+#[test]
+fn guests_read_a_volume_together_and_nobody_writes_meanwhile() {
+    let mut steps = begin(vec![with_read_volume(7, 70), with_read_volume(8, 70), with_volume(9, 70)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (40, In(image(8))),
+        // One that may write waits until the last of them is gone, and then keeps readers away.
+        (50, In(image(9))),
+        (60, In(exited(7, 1))),
+        (300, In(intent(1, 101, vec![with_volume(9, 70)]))),
+        (330, In(exited(8, 1))),
+        (340, In(started(9, 1))),
+        (350, In(intent(1, 102, vec![with_volume(9, 70), with_read_volume(10, 70)]))),
+        (360, In(image(10))),
+        (600, Tick),
+    ]);
+    check(steps, expect![[r#"
+        0 join
+        10 prepare #7
+        10 prepare #8
+        10 prepare #9
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0] [#8 100000002 Pending waiting:ContainerCreating x0] [#9 100000003 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        40 persist #8 instance 1
+        40 start #8 instance 1
+        60 note: guest of pod #7 failed: GuestDied; next attempt in 10000 ms
+        300 note: guest of pod #8 is not intended and is stopped
+        300 clean #7 keep_logs false
+        300 kill #8/1
+        300 report [#7 100000004 Pending GuestDied restarts 1 waiting:GuestDied x0] [#8 100000005 Pending waiting:ContainerCreating x0] [#9 100000006 Pending WaitingForVolume waiting:ContainerCreating x0]
+        330 clean #8 keep_logs false
+        330 persist #9 instance 1
+        330 start #9 instance 1
+        350 prepare #10
+        350 report [#10 100000007 Pending waiting:ContainerCreating x0]
+        500 report [#9 100000008 Pending waiting:ContainerCreating x0]
+        550 report [#10 100000009 Pending WaitingForVolume waiting:ContainerCreating x0]
+    "#]]);
+}
+
+#[test]
+fn what_is_only_read_is_copied_beside_its_guests() {
+    let copy = |generation, volume: u128| {
+        let order = VolumeOrder {
+            id: ObjectId(3),
+            task: VolumeTask::Snapshot,
+            volume: uuid::Uuid::from_u128(33),
+            source: uuid::Uuid::from_u128(volume),
+            size_bytes: 1 << 30,
+        };
+        In(Input::Intent(bulkhead_types::Intent {
+            node: NODE,
+            incarnation: 1,
+            generation,
+            pods: vec![with_read_volume(7, 70)],
+            deleted_volumes: vec![],
+            gpu: None,
+            cpu_pools: None,
+            nics: vec![],
+            volume_orders: vec![order],
+        }))
+    };
+    let mut steps = begin(vec![with_read_volume(7, 70)]);
+    // Its guest has not even spoken: nobody writes, so that nobody need stand still.
+    steps.extend([(20, In(image(7))), (30, copy(101, 70))]);
+    check(steps, expect![[""]]);
 }
 
 #[test]

@@ -122,17 +122,30 @@ fn access_mode(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<AccessMode> {
         d.missing(fields, "accessModes");
         return None;
     }
-    let modes = d.texts(fields, "accessModes");
-    let reason = match modes.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["ReadWriteOnce"] => return Some(AccessMode::ReadWriteOnce),
-        ["ReadWriteOncePod"] => return Some(AccessMode::ReadWriteOncePod),
-        several if several.iter().any(|mode| ["ReadOnlyMany", "ReadWriteMany"].contains(mode)) => {
-            "volumes are local to one node, and one guest has them at a time: only ReadWriteOnce and ReadWriteOncePod \
-             are possible"
-                .to_owned()
-        }
-        [other] => format!("{other:?} is not one of ReadWriteOnce, ReadWriteOncePod"),
-        _ => "must be one of ReadWriteOnce and ReadWriteOncePod".to_owned(),
+    let mut modes = d.texts(fields, "accessModes");
+    modes.sort();
+    modes.dedup();
+    let modes: Vec<&str> = modes.iter().map(String::as_str).collect();
+    let is_same = |mode: &AccessMode| {
+        let mut names = mode.modes().to_vec();
+        names.sort_unstable();
+        names == modes
+    };
+    if let Some(mode) = AccessMode::ALL.into_iter().find(is_same) {
+        return Some(mode);
+    }
+    let known = |mode: &&&str| AccessMode::ALL.iter().any(|one| one.modes().contains(*mode));
+    let reason = if modes.contains(&"ReadWriteMany") {
+        "volumes are local to one node, and one guest at a time writes to them: ReadWriteMany is not possible; several pods \
+         of one node read by ReadOnlyMany"
+            .to_owned()
+    } else if let Some(other) = modes.iter().find(|mode| !known(mode)) {
+        format!("{other:?} is not one of ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany")
+    } else if modes.is_empty() {
+        "must be one of ReadWriteOnce, ReadWriteOncePod and ReadOnlyMany, or ReadWriteOnce with ReadOnlyMany"
+            .to_owned()
+    } else {
+        "ReadWriteOncePod is possible alone only".to_owned()
     };
     d.fail(fields.place("accessModes"), &fields.path("accessModes"), reason);
     None

@@ -11,7 +11,7 @@ use super::Fields;
 /// What is wanted of a volume.
 pub(super) fn claim_spec(spec: &PersistentVolumeClaimSpec) -> Value {
     json!({
-        "accessModes": [spec.access_mode.as_str()],
+        "accessModes": spec.access_mode.modes(),
         "resources": {"requests": {"storage": format_bytes(spec.storage_bytes)}},
         "storageClassName": spec.storage_class.as_str(),
         "volumeMode": "Filesystem",
@@ -83,7 +83,7 @@ pub(super) fn claim_status(claim: &PersistentVolumeClaim) -> Value {
     match phase {
         ClaimPhase::Pending => fields,
         ClaimPhase::Bound | ClaimPhase::Lost => fields
-            .set("accessModes", json!([claim.spec.access_mode.as_str()]))
+            .set("accessModes", json!(claim.spec.access_mode.modes()))
             .set("capacity", json!({"storage": format_bytes(*capacity_bytes)}))
             .text("volume", &volume.to_string())
             .time("firstUsedTime", first_used_ms)

@@ -1,21 +1,33 @@
 //! Rules for PersistentVolumeClaims and for who may use them.
 //!
-//! The guest of one pod has a volume at a time, whatever the claim's mode says: what asks for several pods on one claim
-//! would wait for ever, so it is refused where it is said.
+//! The guest of one pod has a volume at a time, unless all that have it only read: what asks for several pods that may write
+//! to one claim would wait for ever, so it is refused where it is said.
 
 use std::collections::BTreeSet;
 
 use super::pod::cut;
 use super::{AMOUNT_MAX, Path, Report, VOLUMES_MAX, annotations, labels};
 use crate::{
-    ClaimSourceKind, DeploymentSpec, Name, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSpec,
-    StatefulSetSpec, VolumeClaimTemplate, VolumeSnapshotSpec, VolumeSource, is_dns_label,
+    AccessMode, ClaimSourceKind, DeploymentSpec, Name, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PodSpec, StatefulSetSpec, VolumeClaimTemplate, VolumeSnapshotSpec, VolumeSource, is_dns_label,
 };
 
 /// Checks a claim, with what its volume begins with.
 pub(super) fn whole(one: &PersistentVolumeClaim, path: &Path<'_>, report: &mut Report) {
     claim(&one.spec, path, report);
     source(one, path, report);
+    if one.source.get().is_none() {
+        check_filled(one.spec.access_mode, path, report);
+    }
+}
+
+/// Refuses what nobody could ever fill.
+fn check_filled(mode: AccessMode, path: &Path<'_>, report: &mut Report) {
+    if !mode.may_write() {
+        let reason =
+            "nobody could ever write to it: let it begin with something (dataSource), or add ReadWriteOnce";
+        report.push(&path.field("accessModes"), reason);
+    }
 }
 
 /// Checks what is wanted of a volume.
@@ -80,16 +92,18 @@ pub(super) fn templates(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, re
         }
         labels(own, &metadata.field("labels"), report);
         annotations(notes, &metadata.field("annotations"), report);
-        claim(spec, &path.field("spec"), report);
+        let path = path.field("spec");
+        claim(spec, &path, report);
+        check_filled(spec.access_mode, &path, report);
     }
 }
 
-/// The first claim that a pod names.
+/// The first claim that a pod names, and to which it may write.
 fn first(spec: &PodSpec) -> Option<&str> {
-    spec.claims().next().map(|name| name.as_str())
+    spec.written_claims().next().map(|name| name.as_str())
 }
 
-/// Refuses a size above one of what shares a claim among its pods.
+/// Refuses a size above one of what shares a claim among its pods, to which they may write.
 pub(super) fn alone(pods: u32, spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     if pods > 1
         && let Some(claim) = first(spec)
@@ -100,14 +114,9 @@ pub(super) fn alone(pods: u32, spec: &PodSpec, path: &Path<'_>, report: &mut Rep
 
 /// The same of a StatefulSet, whose pods share what is not from its templates.
 pub(super) fn set_alone(spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Report) {
-    let is_own = |name: &str| spec.claim_templates().iter().any(|template| template.name == name);
-    let shared = spec.template.spec.volumes().iter().filter(|volume| !is_own(&volume.name));
-    let mut shared = shared.filter_map(|volume| match &volume.source {
-        VolumeSource::PersistentVolumeClaim { claim_name, .. } => Some(claim_name),
-        _ => None,
-    });
+    let mut written = spec.shared_claims().filter(|(_, read_only)| !read_only);
     if spec.replicas > 1
-        && let Some(claim) = shared.next()
+        && let Some((claim, _)) = written.next()
     {
         report.push(&path.field("replicas"), shared_reason(claim));
     }
@@ -118,7 +127,7 @@ pub(super) fn set_alone(spec: &StatefulSetSpec, path: &Path<'_>, report: &mut Re
 pub fn shared_reason(claim: &str) -> String {
     format!(
         "must be at most 1: all pods would use PersistentVolumeClaim {}, which one guest at a time can have; a \
-         StatefulSet with volumeClaimTemplates gives each pod its own",
+         StatefulSet with volumeClaimTemplates gives each pod its own, and pods that say readOnly: true of it read together",
         cut(claim)
     )
 }
