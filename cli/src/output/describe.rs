@@ -24,7 +24,9 @@ use std::collections::BTreeMap;
 use bulkhead_controlplane_core::devices::NodeDevices;
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Condition, Container, ContainerState, ContainerStatus, ContainerTermination, Delivery, DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod, PodCondition, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis, ContainerSize,
+    Condition, Container, ContainerSize, ContainerState, ContainerStatus, ContainerTermination, Delivery,
+    DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod,
+    PodCondition, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
 };
 
 pub(crate) use claims::snapshot_cells;

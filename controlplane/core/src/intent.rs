@@ -5,7 +5,10 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass, RESOLVED_NODE_BYTES_MAX, Rare, ResizeStage, ResolvedPod, Shared, AccessMode, SHARED_VOLUMES_LEVEL, Volume,
+    AccessMode, BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion,
+    ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId,
+    PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass,
+    RESOLVED_NODE_BYTES_MAX, Rare, ResizeStage, ResolvedPod, SHARED_VOLUMES_LEVEL, Shared, Volume,
 };
 use uuid::Uuid;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, HUGE_PAGE_POOLS, Inventory, InventoryChange, MemoryTree, Need, Outcome, PciId, Sriov, cpu_topology,
-    device_class_of, discover, free_huge_pages, has_devices, huge_pages, missing_for_devices,
+    Acs, Bdf, HUGE_PAGE_POOLS, Inventory, InventoryChange, MemoryTree, Need, Outcome, PciId, Sriov,
+    cpu_topology, device_class_of, discover, free_huge_pages, has_devices, huge_pages, missing_for_devices,
     node_huge_page_pools, preconditions,
 };
 use bulkhead_nodeagent_core::passthrough::Known;

@@ -80,7 +80,13 @@ fn rich(number: u64) -> PodIntent {
     pod.unique = true;
     // The same for all: it outlives every one of them.
     let uid = uuid::Uuid::from_u128(99);
-    pod.claims = vec![ClaimIntent { claim_name: "data".into(), uid, size_bytes: 8 << 20, used: false, read_only: false  }];
+    pod.claims = vec![ClaimIntent {
+        claim_name: "data".into(),
+        uid,
+        size_bytes: 8 << 20,
+        used: false,
+        read_only: false,
+    }];
     pod
 }
 

@@ -38,6 +38,12 @@ pub struct Settings {
     pub network: Option<NetworkOf>,
     /// Guests are shut in: not those with devices that there are in memory only.
     pub is_confined: bool,
+    /// Guests are copies of templates.
+    #[serde(default)]
+    pub templates: bool,
+    /// Guests like [`web`]'s that wait for pods.
+    #[serde(default)]
+    pub vm_pool: u32,
 }
 
 /// Whose network guests have.
@@ -47,12 +53,6 @@ pub enum NetworkOf {
     Memory,
     /// This machine's kernel's: a bridge, taps and rules of the agent's own.
     Kernel,
-    /// Guests are copies of templates.
-    #[serde(default)]
-    pub templates: bool,
-    /// Guests like [`web`]'s that wait for pods.
-    #[serde(default)]
-    pub vm_pool: u32,
 }
 
 /// A node.

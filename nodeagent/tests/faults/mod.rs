@@ -12,9 +12,9 @@ mod life;
 mod machine;
 mod reboots;
 mod steps;
-mod templates;
 #[path = "../../../tests/src/stub_files.rs"]
 mod stub_files;
+mod templates;
 
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 //! of a higher level is refused before it is proposed, so a mixed cluster runs at what its oldest member knows.
 
 use crate::{
-    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NetworkAttachment, NodeFacts,
-    NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
+    Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NetworkAttachment,
+    NodeFacts, NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
 };
 
 /// The highest level that this build knows.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    AllocatedDevice, ContainerOptions, EnvSource, GuestMemory, HostPort, HugePageSize, HugePages, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodAddresses, PodCpus, PodOptions, Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead, ActualSizes, PodResize,
+    ActualSizes, AllocatedDevice, ContainerOptions, EnvSource, GuestMemory, HostPort, HugePageSize,
+    HugePages, Kind, NetworkAttachment, ObjectId, ObjectMeta, PodAddresses, PodCpus, PodOptions, PodResize,
+    Rare, Resources, Shared, StringMap, TaintEffect, sandbox_overhead,
 };
 
 /// Grace before a pod is killed when its spec names none, in milliseconds (Kubernetes' default).

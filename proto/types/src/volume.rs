@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodNaming, PodPlacement,
-    PodSecurityContext, PodSpec, Probe, Rare, ResizePolicy, SecurityContext,
+    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodNaming,
+    PodPlacement, PodSecurityContext, PodSpec, Probe, Rare, ResizePolicy, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).

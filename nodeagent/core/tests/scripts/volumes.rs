@@ -103,7 +103,9 @@ fn guests_read_a_volume_together_and_nobody_writes_meanwhile() {
         (360, In(image(10))),
         (600, Tick),
     ]);
-    check(steps, expect![[r#"
+    check(
+        steps,
+        expect![[r#"
         0 join
         10 prepare #7
         10 prepare #8
@@ -125,7 +127,8 @@ fn guests_read_a_volume_together_and_nobody_writes_meanwhile() {
         350 report [#10 100000007 Pending waiting:ContainerCreating x0]
         500 report [#9 100000008 Pending waiting:ContainerCreating x0]
         550 report [#10 100000009 Pending WaitingForVolume waiting:ContainerCreating x0]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

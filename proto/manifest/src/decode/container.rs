@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bulkhead_types::{
-    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, HugePageSize, HugePages, ImagePullPolicy, Protocol, Rare, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT, format_bytes, ResizePolicy,
-    is_extended_resource_name, parse_millis, parse_units,
+    Container, ContainerOptions, ContainerPort, EnvVar, ExtendedResources, HostPort, HugePageSize, HugePages,
+    ImagePullPolicy, Protocol, Rare, ResizePolicy, ResourceRequirements, TERMINATION_MESSAGE_PATH_DEFAULT,
+    format_bytes, is_extended_resource_name, parse_millis, parse_units,
 };
 
 use smol_str::SmolStr;

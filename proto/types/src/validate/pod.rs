@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe, security, volume,
+    check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe, security,
+    volume,
 };
 use crate::{
     Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, RestartPolicy,
