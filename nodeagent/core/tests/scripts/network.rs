@@ -160,7 +160,7 @@ fn a_card_that_cannot_be_made_is_told_by_its_step_and_tried_again_ever_later() {
                         message: STEP.to_owned(),
                     });
                 }
-                Action::Report(report) => told = format!("{report:?}"),
+                Action::Report(report) => told.push_str(&format!("{report:?}")),
                 _ => {}
             }
         }
