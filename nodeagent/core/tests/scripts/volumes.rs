@@ -133,30 +133,21 @@ fn guests_read_a_volume_together_and_nobody_writes_meanwhile() {
 
 #[test]
 fn what_is_only_read_is_copied_beside_its_guests() {
-    let copy = |generation, volume: u128| {
-        let order = VolumeOrder {
-            id: ObjectId(3),
-            task: VolumeTask::Snapshot,
-            volume: uuid::Uuid::from_u128(33),
-            source: uuid::Uuid::from_u128(volume),
-            size_bytes: 1 << 30,
-        };
-        In(Input::Intent(bulkhead_types::Intent {
-            node: NODE,
-            incarnation: 1,
-            generation,
-            pods: vec![with_read_volume(7, 70)],
-            deleted_volumes: vec![],
-            gpu: None,
-            cpu_pools: None,
-            nics: vec![],
-            volume_orders: vec![order],
-        }))
-    };
     let mut steps = begin(vec![with_read_volume(7, 70)]);
+    let copy = order(3, VolumeTask::Snapshot, 30, 70);
     // Its guest has not even spoken: nobody writes, so that nobody need stand still.
-    steps.extend([(20, In(image(7))), (30, copy(101, 70))]);
-    check(steps, expect![[""]]);
+    steps.extend([(20, In(image(7))), (30, ordering(101, vec![with_read_volume(7, 70)], &[copy]))]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        30 snapshot [70, 30] to 5 for #3
+    "#]],
+    );
 }
 
 #[test]
