@@ -332,7 +332,9 @@ impl Keeper {
 
     async fn finish(&mut self, done: Done) {
         match done {
-            Done::Booted { number, result: Ok(vm) } => {
+            Done::Booted { number, result: Ok(mut vm) } => {
+                // Nobody waited for it.
+                vm.copied = false;
                 tracing::info!(guest = number, "a guest of the pool waits for a pod");
                 self.pool.booted(number);
                 // Nothing depends on it.

@@ -79,6 +79,7 @@ impl TestNode {
             AgentConfig::new("node-1", vec![format!("http://{}", server.address)], dir.path().join("data"));
         config.kernel = KernelSource::Folder(kernel_dir.to_owned());
         config.guest = guest.to_owned();
+        config.guard = vec![env!("CARGO_BIN_EXE_bulkhead-fence-guard").into()];
         config.accel = AccelChoice::Tcg;
         config.backoff_ms = Some((500, 2_000));
         config.memory_bytes = Some(2 << 30);
@@ -790,7 +791,7 @@ async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
     node.pooled(1).await;
     let pods = vec![one, other];
     server.intend(pods.clone());
-    let mut told = Vec::new();
+    let (mut told, mut began) = (Vec::new(), Vec::new());
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs();
     for id in [7, 8] {
         server.report(id, "a ready pod", |report| report.status.ready).await;
@@ -806,11 +807,13 @@ async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
         let time: u64 = word("time").parse().expect("seconds");
         assert!(time.abs_diff(now()) < 120, "its clock is the host's: {time}");
         let steps = start_phases(&server.facts().address, id).await;
-        assert!(steps.from_template || steps.from_pool, "{steps:?}");
+        began.push((steps.from_pool, steps.from_template));
         eprintln!("a copy: {steps:?}");
         told.push(word("random"));
     }
     assert_ne!(told[0], told[1], "no two draw the same randomness");
+    began.sort_unstable();
+    assert_eq!(began, [(false, true), (true, false)], "one was the pool's, the other a copy for its pod");
     for pid in node.guests() {
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
         let memory = maps.lines().find(|line| line.contains("bulkhead-memory")).expect("mapped");

@@ -164,6 +164,7 @@ fn jail(dir: &Path) -> Jail {
         devices: Vec::new(),
         locked_bytes: None,
         tap: None,
+        memory_fd: None,
     }
 }
 
