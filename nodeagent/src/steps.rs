@@ -151,7 +151,11 @@ static WISHES: LazyLock<Vec<Wish>> =
 
 /// Whether a test wants the step to fail.
 fn fails(step: Step, may_fail: bool) -> bool {
-    cfg!(debug_assertions) && WISHES.iter().fold(false, |fails, wish| wish.fails(step, may_fail) || fails)
+    if !cfg!(debug_assertions) {
+        return false;
+    }
+    // Each of them counts what is reached.
+    WISHES.iter().filter(|wish| wish.fails(step, may_fail)).count() > 0
 }
 
 /// A step is done that may fail, as when the disk is full.
