@@ -202,7 +202,6 @@ fn huge_pages_of_the_host() {
     check(
         |c| paged(c, 256, guest_pages(64, 0, false)),
         expect![[r#"
-            -smp cpus=2,maxcpus=2
             -m size=320M
             -object memory-backend-ram,id=mem0,size=256M
             -numa node,nodeid=0,cpus=0-1,memdev=mem0
@@ -214,7 +213,6 @@ fn huge_pages_of_the_host() {
     check(
         |c| paged(c, 256, guest_pages(64, 1, false)),
         expect![[r#"
-            -smp cpus=2,maxcpus=2
             -m size=2368M
             -object memory-backend-ram,id=mem0,size=256M
             -numa node,nodeid=0,cpus=0-1,memdev=mem0
@@ -223,6 +221,7 @@ fn huge_pages_of_the_host() {
             -object memory-backend-memfd,id=pages1Gi,size=2048M,hugetlb=on,hugetlbsize=1G,prealloc=on
             -numa node,nodeid=2,memdev=pages1Gi
             -machine max-ram-below-4g=335544320
+            -append console=ttyS0 quiet hugepagesz=1G hugepages=2:1
         "#]],
     );
     let mut large = base();

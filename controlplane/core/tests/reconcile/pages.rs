@@ -105,7 +105,7 @@ fn quotas_of_huge_pages_bind_and_release() {
     let refused = cluster.submit(vec![Command::Create(paged_pod("b", two_mib(34)))]).expect_err("over it");
     assert_eq!(
         refused.to_string(),
-        "Pod default/b: does not fit in ResourceQuota default/pages: hugepages-2Mi: 34Mi asked for, 32Mi of 64Mi left; \
+        "Pod default/b: does not fit in ResourceQuota default/pages: requests.hugepages-2Mi: 34Mi asked for, 32Mi of 64Mi left; \
          ask for less, end what is not needed, or raise that quota"
     );
     let used = cluster.state().quota_use(&QuotaLevel::Namespace(name("default")));
