@@ -394,6 +394,8 @@ fn devices_are_on_their_numa_node() {
     check(
         |c| {
             c.ram = nodes(&[1, 4]);
+            // What names no bus would be on an expander, also what comes later.
+            c.devices.push(Device::VirtioRngPci(VirtioRngPci { id: "rng0".to_owned() }));
             c.pass_through(&[
                 near("0000:3b:00.0", Some(4)),
                 near("0000:3c:00.0", None),
@@ -401,6 +403,7 @@ fn devices_are_on_their_numa_node() {
                 near("0000:3e:00.0", Some(4)),
                 near("0000:3f:00.0", Some(0)),
             ]);
+            c.connect(1000, "0a:58:0a:80:07:02");
         },
         expect![[r#"
             -smp cpus=2,maxcpus=2,sockets=2,cores=1,threads=1
@@ -409,18 +412,21 @@ fn devices_are_on_their_numa_node() {
             -object memory-backend-ram,id=mem1,size=64M,host-nodes=4,policy=bind,prealloc=on
             -numa node,nodeid=1,cpus=1-1,memdev=mem1
             -global q35-pcihost.pci-hole64-size=1099511627776
+            -netdev tap,id=net0,fd=1000
             -device pxb-pcie,id=pxb0,bus=pcie.0,bus_nr=250,numa_node=0,addr=0x18.0x0,multifunction=on
             -device pxb-pcie,id=pxb1,bus=pcie.0,bus_nr=252,numa_node=1,addr=0x18.0x1,multifunction=on
             -device pcie-root-port,id=port0,bus=pxb1,chassis=1,slot=0,addr=0x0.0x0,multifunction=on,io-reserve=0
             -device vfio-pci,id=hostdev0,host=0000:3b:00.0,bus=port0
-            -device pcie-root-port,id=port1,chassis=2,slot=1,addr=0x10.0x0,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=port1,chassis=2,slot=1,addr=0x10.0x0,multifunction=on,io-reserve=0,bus=pcie.0
             -device vfio-pci,id=hostdev1,host=0000:3c:00.0,bus=port1
             -device pcie-root-port,id=port2,bus=pxb0,chassis=3,slot=2,addr=0x0.0x0,multifunction=on,io-reserve=0
             -device vfio-pci,id=hostdev2,host=0000:3d:00.0,bus=port2
             -device pcie-root-port,id=port3,bus=pxb1,chassis=4,slot=3,addr=0x0.0x1,multifunction=on,io-reserve=0
             -device vfio-pci,id=hostdev3,host=0000:3e:00.0,bus=port3
-            -device pcie-root-port,id=port4,chassis=5,slot=4,addr=0x10.0x1,multifunction=on,io-reserve=0
+            -device pcie-root-port,id=port4,chassis=5,slot=4,addr=0x10.0x1,multifunction=on,io-reserve=0,bus=pcie.0
             -device vfio-pci,id=hostdev4,host=0000:3f:00.0,bus=port4
+            -device virtio-rng-pci,id=rng0,bus=pcie.0
+            -device virtio-net-pci,id=nic0,netdev=net0,mac=0a:58:0a:80:07:02,romfile=,bus=pcie.0
         "#]],
     );
 }

@@ -93,7 +93,7 @@ async fn pain_30_a_sick_device_is_told_until_its_note_is_removed() {
     let DeviceHealth::Unhealthy { code, since_ms } = told.health else { panic!("{told:?}") };
     assert!(code == "ResetFailed" && since_ms > 0);
     let refused = agent.attach(POD, &[intent(CARD)]).await.expect_err("it goes to nobody");
-    assert!(refused.contains("quarantine (ResetFailed): reset failed"), "{refused}");
+    assert!(refused.contains("quarantine (ResetFailed): reset (flr) failed"), "{refused}");
     std::fs::remove_file(dir.path().join(format!("devices/quarantine/{CARD}.json")))
         .expect("an operator's hand");
     assert_eq!(agent.device(CARD).await.health, DeviceHealth::Healthy);
@@ -233,8 +233,9 @@ fn with_serial(number: u8) -> KernelModel {
     let mut space = vec![0; 4096];
     space[0x100..0x104].copy_from_slice(&[3, 0, 1, 0]);
     space[0x104] = number;
-    let space = String::from_utf8(space).expect("small bytes are text");
-    kernel.function(CARD, "1d22:3684", "120000", Some(44), None, &[("config", &space)]);
+    space[..4].copy_from_slice(&[0x22, 0x1d, 0x84, 0x36]);
+    kernel.function(CARD, "1d22:3684", "120000", Some(44), None, &[]);
+    kernel.add_bytes(at(CARD), "config", &space);
     kernel
 }
 

@@ -106,7 +106,28 @@ pub struct VfioPci {
 }
 
 impl Device {
-    pub(super) fn args(&self) -> [String; 2] {
+    /// Whether it is on the board's own bus, and does not say so by itself.
+    fn is_on_board(&self) -> bool {
+        match self {
+            Self::VirtioSerialPci(_)
+            | Self::VirtioBlkPci(_)
+            | Self::VirtioNetPci(_)
+            | Self::VirtioRngPci(_) => true,
+            Self::PcieRootPort(port) => port.bus.is_none(),
+            Self::VirtserialPort(_) | Self::PxbPcie(_) | Self::VfioPci(_) => false,
+        }
+    }
+
+    /// The switch and its value; with the board's own bus by name where there are others.
+    pub(super) fn args(&self, has_expanders: bool) -> [String; 2] {
+        let [switch, mut value] = self.own_args();
+        if has_expanders && self.is_on_board() {
+            value.push_str(",bus=pcie.0");
+        }
+        [switch, value]
+    }
+
+    fn own_args(&self) -> [String; 2] {
         let value = match self {
             Self::VirtioSerialPci(d) => Opts::new("virtio-serial-pci").set("id", &d.id),
             Self::VirtserialPort(d) => {

@@ -32,8 +32,10 @@ impl Growth {
         ["-m".to_owned(), value.finish()]
     }
 
-    /// No memory is set aside for what nobody uses yet.
-    pub(super) fn device_args(self) -> Vec<String> {
+    /// No memory is set aside for what nobody uses yet. With `has_expanders` the devices name the board's own bus: see
+    /// [`super::Device::args`].
+    pub(super) fn device_args(self, has_expanders: bool) -> Vec<String> {
+        let bus = has_expanders.then_some("pcie.0");
         let backend = Opts::new("memory-backend-ram")
             .set("id", GROWTH_BACKEND)
             .set("size", format!("{}M", self.memory_bytes >> 20))
@@ -41,8 +43,9 @@ impl Growth {
         let memory = Opts::new("virtio-mem-pci")
             .set("id", GROWTH_DEVICE)
             .set("memdev", GROWTH_BACKEND)
-            .set("requested-size", 0);
-        let balloon = Opts::new("virtio-balloon-pci").set("id", BALLOON_DEVICE);
+            .set("requested-size", 0)
+            .set_if("bus", bus);
+        let balloon = Opts::new("virtio-balloon-pci").set("id", BALLOON_DEVICE).set_if("bus", bus);
         let parts = [("-object", backend), ("-device", memory), ("-device", balloon)];
         parts.into_iter().flat_map(|(switch, value)| [switch.to_owned(), value.finish()]).collect()
     }

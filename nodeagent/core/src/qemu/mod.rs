@@ -107,8 +107,10 @@ impl QemuCommand {
         }
         args.extend(self.blockdevs.iter().flat_map(Blockdev::args));
         args.extend(self.netdevs.iter().flat_map(Netdev::args));
-        args.extend(self.devices.iter().flat_map(Device::args));
-        args.extend(self.growth.iter().flat_map(|growth| growth.device_args()));
+        // Else QEMU puts what names no bus on the expander that it finds first.
+        let has_expanders = self.devices.iter().any(|device| matches!(device, Device::PxbPcie(_)));
+        args.extend(self.devices.iter().flat_map(|device| device.args(has_expanders)));
+        args.extend(self.growth.iter().flat_map(|growth| growth.device_args(has_expanders)));
         args.extend(self.sandbox.iter().flat_map(|sandbox| sandbox.to_args()));
         args.extend(self.pidfile.iter().flat_map(|path| ["-pidfile".to_owned(), path.clone()]));
         args
