@@ -187,7 +187,7 @@ pub(super) async fn run(
         ram,
         mem_merge: host.mem_merge,
         sandbox: host.sandbox,
-        grows: true,
+        grows: pages.is_none(),
     });
     command.back_with_huge_pages(&pages, host_pages::free_of_node);
     host.starts.start(start.pod.id, StartPhase::Qemu);

@@ -3,6 +3,8 @@
 //! Source: "SecurityContext v1 core", "PodSecurityContext v1 core" and "Configure a Security Context" in the Kubernetes
 //! documentation; capabilities(7) for the names.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -134,7 +136,7 @@ pub enum SeccompProfile {
 }
 
 /// As whom a container runs, and what it may do. What is unset is the pod's, or the image's.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityContext {
     /// User id; the image's USER when unset.
     pub run_as_user: Option<u32>,
@@ -155,8 +157,20 @@ pub struct SecurityContext {
     pub privileged: bool,
 }
 
+impl Hash for SecurityContext {
+    /// As of [`crate::ContainerOptions`]: what came later adds nothing where it is not said.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.run_as_user, self.run_as_group, self.run_as_non_root, self.read_only_root_filesystem)
+            .hash(state);
+        (self.allow_privilege_escalation, &self.capabilities, &self.seccomp_profile).hash(state);
+        if self.privileged {
+            "privileged".hash(state);
+        }
+    }
+}
+
 /// What holds for all containers of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodSecurityContext {
     /// As in [`SecurityContext`].
     pub run_as_user: Option<u32>,
@@ -173,6 +187,17 @@ pub struct PodSecurityContext {
     /// Settings of the guest's kernel, in order. Needs [`crate::PRIVILEGED_LEVEL`].
     #[serde(default)]
     pub sysctls: Vec<Sysctl>,
+}
+
+impl Hash for PodSecurityContext {
+    /// As of [`crate::ContainerOptions`]: what came later adds nothing where it is not said.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.run_as_user, self.run_as_group, self.run_as_non_root, &self.supplemental_groups).hash(state);
+        (self.fs_group, &self.seccomp_profile).hash(state);
+        if !self.sysctls.is_empty() {
+            ("sysctls", &self.sysctls).hash(state);
+        }
+    }
 }
 
 /// Every capability that there is: bit n is capability n.
@@ -226,6 +251,31 @@ mod tests {
             expected,
             "+{add:?} -{drop:?}"
         );
+    }
+
+    #[test]
+    fn what_came_later_adds_nothing_to_a_digest_where_it_is_not_said() {
+        use crate::digest::digest128;
+        use crate::{ContainerOptions, Rare};
+        let (none, unsaid) = (None::<u32>, None::<bool>);
+        let seccomp = None::<SeccompProfile>;
+        let security = SecurityContext::default();
+        let before = (none, none, unsaid, unsaid, unsaid, Capabilities::default(), &seccomp);
+        assert_eq!(digest128(&security), digest128(&before));
+        assert_ne!(digest128(&SecurityContext { privileged: true, ..security }), digest128(&before));
+        let security = PodSecurityContext::default();
+        let before = (none, none, unsaid, Vec::<u32>::new(), none, &seccomp);
+        assert_eq!(digest128(&security), digest128(&before));
+        let sysctls = vec![Sysctl { name: "net.core.somaxconn".into(), value: "1".into() }];
+        assert_ne!(digest128(&PodSecurityContext { sysctls, ..security }), digest128(&before));
+        let options = ContainerOptions::default();
+        let probe = Rare::<crate::Probe>::NONE;
+        let lists = (Vec::<crate::EnvFrom>::new(), Vec::<crate::VolumeMount>::new());
+        let before = (lists, (&probe, &probe, &probe), Rare::<crate::Lifecycle>::NONE, false);
+        let before = (before, Rare::<SecurityContext>::NONE, None::<String>, false);
+        let before = (before, Rare::<crate::ExtendedResources>::NONE);
+        assert_eq!(digest128(&options), digest128(&before));
+        assert_ne!(digest128(&ContainerOptions { stdin: true, ..options }), digest128(&before));
     }
 
     #[test]

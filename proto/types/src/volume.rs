@@ -3,6 +3,7 @@
 //! Source: "Volumes", "Projected Volumes" and "Define Environment Variables" in the Kubernetes documentation.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -87,7 +88,7 @@ pub struct VolumeMount {
 }
 
 /// What few containers have.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerOptions {
     /// Sources of whole sets of variables; what `env` says wins.
     pub env_from: Vec<EnvFrom>,
@@ -128,6 +129,20 @@ pub struct ContainerOptions {
     /// For which resources it is restarted when it is resized. Needs [`crate::RESIZE_LEVEL`].
     #[serde(default)]
     pub resize_policy: Rare<ResizePolicy>,
+}
+
+impl Hash for ContainerOptions {
+    /// What came later adds nothing where nothing is said of it, so that templates of before have the digest that they had.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe, .. } = self;
+        (env_from, volume_mounts, startup_probe, readiness_probe, liveness_probe).hash(state);
+        (&self.lifecycle, self.sidecar, &self.security, &self.termination_message_path).hash(state);
+        (self.termination_message_from_logs, &self.extended).hash(state);
+        if self.stdin || self.stdin_once || self.tty {
+            ("attach", self.stdin, self.stdin_once, self.tty).hash(state);
+        }
+        (self.huge_pages, &self.resize_policy).hash(state);
+    }
 }
 
 /// What a container asks for by the names of extended resources, as `nvidia.com/gpu`. Where a name is in both, both are

@@ -134,10 +134,13 @@ fn check_sizes(
     let memory = |sizes: &[ContainerSize]| -> Vec<_> {
         sizes.iter().map(|size| (size.reserved().memory_bytes, size.limits.memory_bytes)).collect()
     };
-    if !pod.devices().is_empty() && memory(&pod.desired_spec().sizes()) != memory(desired) {
+    // Nothing of such a guest is taken back by a balloon, and what is added to it is ordinary memory.
+    let had_otherwise = pod.spec.options.get().is_some_and(|options| options.guest_memory.get().is_some());
+    let stays = !pod.devices().is_empty() || had_otherwise || !pod.spec.huge_pages().is_none();
+    if stays && memory(&pod.desired_spec().sizes()) != memory(desired) {
         return Err(not_allowed(
             reference,
-            "has devices of its node, so its guest's memory is pinned and stays as large",
+            "has devices of its node or huge pages, so its guest's memory is had from the start and stays as large",
         )
         .with_remedy("resize cpu only, or create it anew"));
     }
