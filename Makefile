@@ -42,7 +42,9 @@ verify: guest ## Everything that CI runs, changing nothing in the tree
 	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \
 	  wait $$aside; aside=$$?; cat target/aside.log; exit $$((tests + aside))
 	@# The lab's machines wait much, and what only computes takes what that leaves of the cores. The lab's programs are those of the tests.
-	@$(MAKE) --no-print-directory lab-run >target/lab.log 2>&1 & lab=$$!; \
+	@# A life of the agent costs 15 s of a core in an emulated machine: every commit has a quarter of the steps at which it can end.
+	@LAB_KILLS_OF=4 LAB_KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
+	  $(MAKE) --no-print-directory lab-run >target/lab.log 2>&1 & lab=$$!; \
 	  nice -n 19 $(MAKE) --no-print-directory computed; computed=$$?; \
 	  wait $$lab; lab=$$?; [ $$lab = 0 ] && grep '^lab: ' target/lab.log || tail -n 200 target/lab.log; exit $$((computed + lab))
 

@@ -17,6 +17,11 @@ wish() {
 
 # Steps, in the order in which they were reached, as <step>:<count>.
 counted() { awk 'NF == 2 { print $1 ":" ++seen[$1] }'; }
+# All of them, or with LAB_KILLS_OF=4 every fourth: others for every LAB_KILLS_BY, such as a commit.
+some() {
+  local of=${LAB_KILLS_OF:-1}
+  awk -v of="$of" -v at=$(($(cksum <<<"${LAB_KILLS_BY:-}" | cut -d ' ' -f 1) % of)) 'NR % of == at'
+}
 # The same where what one life did needs no doing by the next: each time is the first one.
 each_first() { sed 's/:.*/:1/'; }
 
@@ -85,24 +90,26 @@ plan_end() { # how much was reached before
 
 # The agent dies at every step of the start of pod "first", of which there is one guest then, whose driver has the function.
 kills_of_start() {
+  killed_starts=$(some <<<"$starting"$'\n'"$watching")
   # shellcheck disable=SC2086
-  wish $starting $watching
+  wish $killed_starts
   first
   chain start_is_past first
   await "the function in a guest whose start met deaths" 600 sees first
   [ "$(guests | wc -w)" = 1 ] || fail "the pod has the guests $(guests)"
-  say "an agent that dies at each of $(wc -w <<<"$starting $watching") steps of a start, $pods pods: one guest"
+  say "an agent that dies at each of $(wc -w <<<"$killed_starts") steps of a start (of $(wc -w <<<"$starting $watching")), $pods pods: one guest"
 }
 
 # The agent dies at every step of its end.
 kills_of_end() {
+  killed_ends=$(some <<<"$ending")
   # shellcheck disable=SC2046
-  wish $(each_first <<<"$ending")
+  wish $(each_first <<<"$killed_ends")
   # However many agents ask, its guest may end by itself.
   delete first 600
   chain end_is_past another_end
   await "the end of first" 300 gone first
-  say "an agent that dies at each of $(wc -w <<<"$ending") steps of an end, $pods pods: nothing is left"
+  say "an agent that dies at each of $(wc -w <<<"$killed_ends") steps of an end (of $(wc -w <<<"$ending")), $pods pods: nothing is left"
 }
 # Of a pod whose guest need not boot.
 another_end() {
@@ -121,7 +128,7 @@ check_lives() {
   done </tmp/lives')
   [ -z "$(awk 'NF == 4 && $3 != 137' <<<"$lives")" ] || fail "an agent ended by itself: $lives"
   [ -z "$(awk '$2 != "none" && $4 != "yes"' <<<"$lives")" ] || fail "an agent ended before its step: $lives"
-  for step in $starting $watching $ending; do
+  for step in $killed_starts $killed_ends; do
     grep -q " ${step%%:*}:" <<<"$lives" || fail "no agent died at $step: $lives"
   done
   say "$(grep -c yes <<<"$lives") lives of the agent ended at a step of theirs"
