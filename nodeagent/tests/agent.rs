@@ -821,8 +821,12 @@ async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
         eprintln!("guest {pid}: {:?}", memory_kib(pid));
     }
     // Its volume is a descriptor to QEMU, and grows nevertheless.
-    server.intend_with(pods, orders[..1].to_vec());
+    server.intend_with(pods.clone(), orders[..1].to_vec());
     server.done(VolumeTask::Expand).await;
+    server.intend(pods.into_iter().map(|pod| deleting(pod, 0)).collect());
+    for id in [7, 8] {
+        server.report(id, "a pod that is gone", |report| report.gone).await;
+    }
     node.stop().await;
 }
 
