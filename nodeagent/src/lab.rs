@@ -514,6 +514,7 @@ impl Lab {
             devices,
             dir: Path::new("/tmp"),
             ram: Ram::Board,
+            mem_merge: false,
             sandbox: false,
             grows: false,
         });

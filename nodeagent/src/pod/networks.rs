@@ -184,7 +184,7 @@ mod tests {
             default_gateways: vec![ip("10.9.255.1"), ip("fd00::1")],
             routes: vec![route("10.8.0.0/16", Some("10.9.255.2")), route("10.7.0.0/16", None)],
         });
-        let found = interfaces(&pod).expect("they are the pod's");
+        let found = interfaces(&pod, &ports).expect("they are the pod's");
         let routes: Vec<String> =
             found[0].routes.iter().map(|one| format!("{} {}", one.destination, one.gateway)).collect();
         assert_eq!(found[0].gateway, "10.9.255.1");
@@ -195,7 +195,7 @@ mod tests {
         let only_six = AttachmentRoutes { default_gateways: vec![ip("fd00::1")], routes: Vec::new() };
         pod.networks[1].routes = Rare::some(only_six);
         assert!(!take_default_route(&pod));
-        assert_eq!(interfaces(&pod).expect("they are the pod's")[0].gateway, "fd00::1");
+        assert_eq!(interfaces(&pod, &ports).expect("they are the pod's")[0].gateway, "fd00::1");
         pod.networks[0].device = "0000:99:00.0".into();
         let refused = interfaces(&pod, &ports).expect_err("no device of the pod");
         assert_eq!(refused, "network default/ib0: the pod has no device 0000:99:00.0");

@@ -8,6 +8,7 @@
 //! A line is written before the change is made, so an agent that is killed has done what its log says, or dies before anything
 //! could have seen it. A boot is a line as well: after it everything is as it was at first.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
@@ -42,6 +43,7 @@ const INTERFACE: u32 = 7;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Change {
     Write(String, String),
+    HotReset(Bdf, BTreeSet<u32>),
     SetVf(u32, u32, VfSetting),
     AddBridge(String, String),
     AddAddress(String, Ipv4Addr, u8),
@@ -73,6 +75,7 @@ impl State {
         let State { kernel, network, wrong } = self;
         match change {
             Change::Write(path, text) => _ = kernel.write(&path, &text),
+            Change::HotReset(address, groups) => _ = kernel.hot_reset(address, &groups),
             Change::SetVf(interface, vf, setting) => _ = kernel.set_vf(interface, vf, &setting),
             Change::AddBridge(name, mac) => _ = network.add_bridge(&name, &mac),
             Change::AddAddress(link, address, len) => _ = network.add_address(&link, address, len),
@@ -277,6 +280,15 @@ impl Machine for Host {
 
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         self.state().kernel.try_group(group)
+    }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        self.state().kernel.vfio_files()
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        self.check_guests(&format!("/sys/bus/pci/devices/{address}/reset"));
+        self.note(&Change::HotReset(address, groups.clone())).kernel.hot_reset(address, groups)
     }
 }
 

@@ -127,6 +127,7 @@ fn network() -> NetworkAttachment {
         link_state: VfLinkState::Enable,
         link_type: SriovLinkType::Eth,
         mtu: None,
+        routes: Rare::NONE,
     }
 }
 

@@ -47,6 +47,14 @@ impl<T: Machine + ?Sized> Machine for Box<T> {
     fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
         (**self).try_group(group)
     }
+
+    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+        (**self).vfio_files()
+    }
+
+    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+        (**self).hot_reset(address, groups)
+    }
 }
 
 /// A file of a function.

@@ -158,7 +158,8 @@ impl PagedRam {
                 };
                 nodes.iter().enumerate().map(one).collect()
             }
-            Ram::Board | Ram::Paged(_) => {
+            // Guests with huge pages are no copies of others: `needs_own_boot`.
+            Ram::Board | Ram::Template(_) | Ram::Paged(_) => {
                 let id = "mem0".to_owned();
                 let args = match self.whole {
                     true => MemoryBackendMemfd {

@@ -131,7 +131,7 @@ impl Ram {
         let nodes = match self {
             Self::Nodes(nodes) => nodes,
             Self::Paged(paged) => return paged.plain.smp_args(smp),
-            Self::Board | Self::One(_) => return smp.args(),
+            Self::Board | Self::Template(_) | Self::One(_) => return smp.args(),
         };
         let cores = nodes.iter().fold(0, |cores, node| gcd(cores, node.cpus)).max(1);
         let value = Opts::keyed("cpus", smp.cpus)

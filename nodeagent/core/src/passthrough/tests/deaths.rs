@@ -46,7 +46,8 @@ impl World {
     fn again(&self, steps: u32) -> Self {
         let host = Host { kernel: self.host.kernel.clone(), life: Life::default(), writes: self.host.writes };
         let (bindings, quarantined) = (self.notes.bindings.clone(), self.notes.quarantined.clone());
-        let mut world = Self { host, notes: Notes { bindings, quarantined, life: Life::default() } };
+        let notes = Notes { bindings, quarantined, life: Life::default(), resets: BTreeMap::new() };
+        let mut world = Self { host, notes };
         world.lives_for(Some(steps));
         world
     }
