@@ -5,6 +5,7 @@
 //!                           <kernel> <initramfs> <images>    read-only, this pod's only
 //!                           <instance's folder> <volumes>    writable, this pod's only
 //!                           /dev/{null,zero,full,random,urandom,kvm,vfio/…}
+//!                           /proc/sys/vm/overcommit_memory    read-only
 //!  what it is:              a user of its own, no capabilities and no way to any, no network, its own IPC
 //! ```
 //!
@@ -34,6 +35,9 @@ const NODES: [(&str, u32, u32); 5] = [
 
 /// Where a process finds its own descriptors (proc(5)).
 const OWN_FILES: &str = "/proc/self/fd";
+/// How the kernel counts memory that nobody uses yet (proc_sys_vm(5)): QEMU wants to know before it leaves some unreserved, as that into
+/// which a guest may grow.
+const OVERCOMMIT: &str = "/proc/sys/vm/overcommit_memory";
 
 /// The descriptor that a guest's QEMU finds its tap at. The agent keeps the number free of anything else of its own.
 pub const TAP_FD: i32 = 1000;
@@ -334,6 +338,7 @@ impl Builder<'_> {
                 (false, rights) => self.show(path, false, *rights)?,
             }
         }
+        self.show(OVERCOMMIT, false, Rights::Read)?;
         if jail.memory_fd.is_some() {
             // Its own descriptors and nothing else of processes: the link is of the process that follows it now, and stays so.
             self.make_parents(OWN_FILES)?;

@@ -235,6 +235,8 @@ fn with_serial(number: u8) -> KernelModel {
     space[0x104] = number;
     space[..4].copy_from_slice(&[0x22, 0x1d, 0x84, 0x36]);
     kernel.function(CARD, "1d22:3684", "120000", Some(44), None, &[]);
+    // Its region is where `resource` says.
+    space[0x10..0x14].copy_from_slice(&0x1000_u32.to_le_bytes());
     kernel.add_bytes(at(CARD), "config", &space);
     kernel
 }
