@@ -166,13 +166,7 @@ pub async fn run_on(
         Some(address) => address.clone(),
         None => listener.local_addr().unwrap_or(config.listen).to_string(),
     };
-    let mut facts = facts::gather(&config, &address, &accelerator);
-    if host.network.is_some() {
-        facts.labels.insert(LABEL_POD_NETWORK.into(), "true".into());
-    }
-    // No pod comes here that could get no address.
-    let range = host.network.as_ref().map(|network| network.range());
-    facts.pods_max = range.map_or(facts.pods_max, |range| facts.pods_max.min(range.capacity()));
+    let (facts, range) = facts_of(&config, &host, &address, &accelerator);
     let names = podio::Names::default();
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
@@ -226,6 +220,23 @@ pub async fn run_on(
     close(&ended).await;
     drop(data);
     Ok(())
+}
+
+/// What is told of the node, and where its pods' addresses are from.
+fn facts_of(
+    config: &AgentConfig,
+    host: &host::Host,
+    address: &str,
+    accelerator: &probe::Accelerator,
+) -> (bulkhead_types::NodeFacts, Option<PodRange>) {
+    let mut facts = facts::gather(config, address, accelerator);
+    if host.network.is_some() {
+        facts.labels.insert(LABEL_POD_NETWORK.into(), "true".into());
+    }
+    // No pod comes here that could get no address.
+    let range = host.network.as_ref().map(|network| network.range());
+    facts.pods_max = range.map_or(facts.pods_max, |range| facts.pods_max.min(range.capacity()));
+    (facts, range)
 }
 
 /// What only guests need that are still there stays.

@@ -41,21 +41,31 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
     let dir = machine();
     check(&dir, &[], expect![[r#"
         exit 1
-        PRECONDITION         NEEDED FOR          STATE        FOUND
-        kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
-        cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
-        confinement          confinement         unknown      what this user may do is not told
-        huge-pages           speed               missing      the kernel has no huge pages
-        iommu                devices             ok           dmar0
-        iommu-pass-through   devices             ok           devices of the host are not translated
-        vfio                 devices             missing      the driver vfio-pci is not loaded
-        network-drivers      virtual functions   not needed   no network card with virtual functions that pods could have
-        sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
-        virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
+        PRECONDITION            NEEDED FOR          STATE        FOUND
+        kvm                     speed               missing      there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers      limits              ok           cgroup version 2 with cpu, memory, pids, io
+        confinement             confinement         unknown      what this user may do is not told
+        huge-pages              speed               missing      the kernel has no huge pages
+        iommu                   devices             ok           dmar0
+        iommu-pass-through      devices             ok           devices of the host are not translated
+        vfio                    devices             missing      the driver vfio-pci is not loaded
+        network-drivers         virtual functions   not needed   no network card with virtual functions that pods could have
+        sriov-firmware          virtual functions   not needed   no network card with virtual functions that pods could have
+        virtual-functions       virtual functions   not needed   no network card with virtual functions that pods could have
+        network-tun             network             missing      there is no /dev/net/tun: guests have no card
+        network-bridge          network             unknown      no bridge is there: the kernel loads them when the agent makes its own
+        network-packet-filter   network             missing      there is no program nft
+        network-forwarding      network             missing      whether the host forwards packets cannot be read
+        network-range           network             ok           addresses below 10.128.0.0/9 are free
+        network-mtu             network             ok           no default route: guests' cards have 1500 bytes
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
         confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
         huge-pages: for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N
         vfio: modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf
+        network-tun: modprobe tun; in a container give it the device: mkdir -p /dev/net && mknod /dev/net/tun c 10 200
+        network-bridge: modprobe bridge, and look at the node's warnings once it has joined
+        network-packet-filter: apt-get install nftables
+        network-forwarding: where /proc/sys is read-only to the agent: sysctl -w net.ipv4.ip_forward=1; or run it with --egress false
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
         0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -
@@ -64,20 +74,30 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
     write(&dir, "sys/bus/pci/drivers/vfio-pci/bind", "");
     check(&dir, &["--all"], expect![[r#"
         exit 0
-        PRECONDITION         NEEDED FOR          STATE        FOUND
-        kvm                  speed               missing      there is no /dev/kvm: guests are emulated, which is slow
-        cgroup-controllers   limits              ok           cgroup version 2 with cpu, memory, pids, io
-        confinement          confinement         unknown      what this user may do is not told
-        huge-pages           speed               missing      the kernel has no huge pages
-        iommu                devices             ok           dmar0
-        iommu-pass-through   devices             ok           devices of the host are not translated
-        vfio                 devices             ok           vfio-pci is loaded
-        network-drivers      virtual functions   not needed   no network card with virtual functions that pods could have
-        sriov-firmware       virtual functions   not needed   no network card with virtual functions that pods could have
-        virtual-functions    virtual functions   not needed   no network card with virtual functions that pods could have
+        PRECONDITION            NEEDED FOR          STATE        FOUND
+        kvm                     speed               missing      there is no /dev/kvm: guests are emulated, which is slow
+        cgroup-controllers      limits              ok           cgroup version 2 with cpu, memory, pids, io
+        confinement             confinement         unknown      what this user may do is not told
+        huge-pages              speed               missing      the kernel has no huge pages
+        iommu                   devices             ok           dmar0
+        iommu-pass-through      devices             ok           devices of the host are not translated
+        vfio                    devices             ok           vfio-pci is loaded
+        network-drivers         virtual functions   not needed   no network card with virtual functions that pods could have
+        sriov-firmware          virtual functions   not needed   no network card with virtual functions that pods could have
+        virtual-functions       virtual functions   not needed   no network card with virtual functions that pods could have
+        network-tun             network             missing      there is no /dev/net/tun: guests have no card
+        network-bridge          network             unknown      no bridge is there: the kernel loads them when the agent makes its own
+        network-packet-filter   network             missing      there is no program nft
+        network-forwarding      network             missing      whether the host forwards packets cannot be read
+        network-range           network             ok           addresses below 10.128.0.0/9 are free
+        network-mtu             network             ok           no default route: guests' cards have 1500 bytes
         kvm: turn virtualisation on in the firmware (VT-x, AMD-V), then: modprobe kvm_intel or kvm_amd
         confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
         huge-pages: for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N
+        network-tun: modprobe tun; in a container give it the device: mkdir -p /dev/net && mknod /dev/net/tun c 10 200
+        network-bridge: modprobe bridge, and look at the node's warnings once it has joined
+        network-packet-filter: apt-get install nftables
+        network-forwarding: where /proc/sys is read-only to the agent: sysctl -w net.ipv4.ip_forward=1; or run it with --egress false
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
         0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -

@@ -227,7 +227,7 @@ fn users_hear_why() {
             NotFound | Namespace nowhere | does not exist | create the namespace first
             NotAllowed | Namespace ending | is being deleted: nothing new may enter
             Invalid | Deployment default/web: spec.selector | cannot change after creation | delete the object and create it anew, or give the new one another name
-            Invalid | Pod default/bound: spec | a pod's spec cannot change | delete the pod and create it anew
+            Invalid | Pod default/bound: spec | a pod's spec cannot change | cpu and memory of a pod that runs change with `bulkhead resize pod`
             NotAllowed | ReplicaSet default/web-1 | belongs to Deployment default/web | change that instead
             NotAllowed | Namespace ending | is being deleted | wait until it is gone, then apply again
         "#]],

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkhead_nodeagent_core::{Controller, Hierarchy, HostLimits, Version, hierarchies, oom_file, oom_kills};
+use bulkhead_nodeagent_core::{
+    Controller, Hierarchy, HostLimits, Setting, Version, hierarchies, oom_file, oom_kills,
+};
 use bulkhead_types::ObjectId;
 
 pub(crate) use files::{GroupFiles, KernelFiles};
@@ -143,17 +145,20 @@ impl Cgroups {
         self.places.iter().try_for_each(|place| self.limit(place, &place.base.join(name), limits))
     }
 
+    /// What is refused is tried again after everything else: version 1 has no limit of memory above that of memory and swap together,
+    /// which is larger only then.
     fn limit(&self, place: &Place, group: &Path, limits: HostLimits) -> io::Result<()> {
-        for controller in &place.controllers {
-            for setting in limits.settings(*controller, place.version) {
-                let file = group.join(setting.file);
-                match self.files.write(&file, &setting.value) {
-                    Err(error) if !setting.optional => return Err(at(&file)(error)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        let settings =
+            place.controllers.iter().flat_map(|controller| limits.settings(*controller, place.version));
+        let write = |setting: &Setting| {
+            let file = group.join(setting.file);
+            self.files.write(&file, &setting.value).map_err(at(&file))
+        };
+        let refused: Vec<Setting> = settings.filter(|setting| write(setting).is_err()).collect();
+        refused.iter().try_for_each(|setting| match write(setting) {
+            Err(error) if !setting.optional => Err(error),
+            _ => Ok(()),
+        })
     }
 
     /// Makes the groups of a guest. The answer is the files that its process writes 0 to.

@@ -51,6 +51,26 @@ pub(crate) struct Machinery<'a> {
     pub(crate) grows: bool,
 }
 
+/// The guest's channel and its disks.
+fn devices(disks: &[Disk]) -> Vec<Device> {
+    let disks = disks.iter().enumerate().map(|(index, disk)| {
+        Device::VirtioBlkPci(VirtioBlkPci {
+            id: format!("disk{index}"),
+            drive: format!("file{index}"),
+            serial: disk.serial.clone(),
+        })
+    });
+    let channel = [
+        Device::VirtioSerialPci(VirtioSerialPci { id: "serial0".to_owned() }),
+        Device::VirtserialPort(VirtserialPort {
+            bus: "serial0.0".to_owned(),
+            chardev: "guest".to_owned(),
+            name: PORT_NAME.to_owned(),
+        }),
+    ];
+    channel.into_iter().chain(disks).collect()
+}
+
 /// The command line of a guest: q35, no network card yet, one serial console, one guest channel, one disk a
 /// container and volume.
 pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
@@ -67,21 +87,6 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         // Where a disk ends with its guest, what that flushes need not reach the host's disk.
         cache: Cache { direct: false, no_flush: !disk.is_kept },
     });
-    let disks = parts.disks.iter().enumerate().map(|(index, disk)| {
-        Device::VirtioBlkPci(VirtioBlkPci {
-            id: format!("disk{index}"),
-            drive: format!("file{index}"),
-            serial: disk.serial.clone(),
-        })
-    });
-    let channel = [
-        Device::VirtioSerialPci(VirtioSerialPci { id: "serial0".to_owned() }),
-        Device::VirtserialPort(VirtserialPort {
-            bus: "serial0.0".to_owned(),
-            chardev: "guest".to_owned(),
-            name: PORT_NAME.to_owned(),
-        }),
-    ];
     // Memory that devices of the host see stays where it is, and NUMA nodes as large as they are.
     let may_grow = parts.grows && parts.devices.is_empty() && parts.ram == Ram::Board;
     let growth = may_grow.then(|| Growth::of(parts.size));
@@ -118,7 +123,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         qmp: Some(Qmp { chardev: "qmp".to_owned() }),
         blockdevs: blockdevs.collect(),
         netdevs: Vec::new(),
-        devices: channel.into_iter().chain(disks).collect(),
+        devices: devices(&parts.disks),
         pci_hole64_bytes: None,
         growth,
         sandbox: parts.sandbox.then_some(Sandbox::STRICT),

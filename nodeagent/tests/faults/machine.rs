@@ -292,7 +292,7 @@ impl Machine {
     /// A pod is intended, and serves; by the agent that runs now.
     pub async fn ready(&self, pod: u64) -> PodReport {
         let session = self.server.incarnation();
-        let ready = |report: &PodReport| report.status.ready && report.sequence >> 32 == session;
+        let ready = |report: &PodReport| report.status.ready && report.sequence >> 32 >= session;
         self.server.report(pod, "a ready pod", ready).await
     }
 
@@ -301,7 +301,7 @@ impl Machine {
         self.server.intend(pods.iter().map(|pod| deleting(pod.clone(), grace_ms)).collect());
         let session = self.server.incarnation();
         for pod in pods {
-            let gone = |report: &PodReport| report.gone && report.sequence >> 32 == session;
+            let gone = |report: &PodReport| report.gone && report.sequence >> 32 >= session;
             self.server.report(pod.id.0, "the end", gone).await;
         }
         self.server.intend(vec![]);

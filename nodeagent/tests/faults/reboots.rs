@@ -87,7 +87,7 @@ async fn pain_14_what_was_noted_before_a_boot_is_not_believed_after_it() {
     machine.server.intend_nics(vec![]);
     machine.start(None).await;
     let session = machine.server.incarnation();
-    let gone = |report: &bulkhead_types::PodReport| report.gone && report.sequence >> 32 == session;
+    let gone = |report: &bulkhead_types::PodReport| report.gone && report.sequence >> 32 >= session;
     machine.server.report(id(&pod), "its end", gone).await;
     machine.until("the end of all notes", || notes(&machine).is_empty()).await;
     let host = machine.host();

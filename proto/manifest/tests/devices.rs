@@ -426,26 +426,26 @@ fn huge_pages_are_asked_for_as_kubernetes_wants_it() {
     check_resources(
         "{requests: {hugepages-2Mi: 4Mi, cpu: 1}}",
         expect![[r#"
-            a.yaml:4:77 spec.containers[0].resources.requests.hugepages-2Mi: needs a limit as well: huge pages are not given beyond one, so both must be the same
+            a.yaml:4:71 spec.containers[0].resources.requests.hugepages-2Mi: needs a limit as well: huge pages are not given beyond one, so both must be the same
         "#]],
     );
     check_resources(
         "{requests: {hugepages-2Mi: 4Mi, cpu: 1}, limits: {hugepages-2Mi: 6Mi}}",
         expect![[r#"
-            a.yaml:4:77 spec.containers[0].resources.requests.hugepages-2Mi: is 4Mi, the limit is 6Mi: of huge pages both must be the same
+            a.yaml:4:71 spec.containers[0].resources.requests.hugepages-2Mi: is 4Mi, the limit is 6Mi: of huge pages both must be the same
         "#]],
     );
     check_resources(
         "{limits: {hugepages-2Mi: 3Mi, hugepages-1Gi: 1Gi}}",
         expect![[r#"
-            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-2Mi: is 3Mi, which is no whole number of pages of 2Mi
-            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-2Mi: needs cpu or memory as well: huge pages alone are no container's
+            a.yaml:4:69 spec.containers[0].resources.limits.hugepages-2Mi: is 3Mi, which is no whole number of pages of 2Mi
+            a.yaml:4:69 spec.containers[0].resources.limits.hugepages-2Mi: needs cpu or memory as well: huge pages alone are no container's
         "#]],
     );
     check_resources(
         "{limits: {hugepages-4Mi: 4Mi, memory: 1Mi}}",
         expect![[r#"
-            a.yaml:4:75 spec.containers[0].resources.limits.hugepages-4Mi: resource hugepages-4Mi is not supported yet
+            a.yaml:4:69 spec.containers[0].resources.limits.hugepages-4Mi: resource hugepages-4Mi is not supported yet
         "#]],
     );
     let volume = |medium: &str, limits: &str| {
@@ -457,19 +457,19 @@ fn huge_pages_are_asked_for_as_kubernetes_wants_it() {
     check(
         &volume("HugePages", ", hugepages-2Mi: 4Mi, hugepages-1Gi: 1Gi"),
         expect![[r#"
-            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages, and the pod asks for both sizes: say HugePages-2Mi or HugePages-1Gi
+            a.yaml:6:34 spec.volumes[0].emptyDir.medium: is HugePages, and the pod asks for both sizes: say HugePages-2Mi or HugePages-1Gi
         "#]],
     );
     check(
         &volume("HugePages-1Gi", ", hugepages-2Mi: 4Mi"),
         expect![[r#"
-            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages-1Gi, and no container asks for pages of that size
+            a.yaml:6:34 spec.volumes[0].emptyDir.medium: is HugePages-1Gi, and no container asks for pages of that size
         "#]],
     );
     check(
         &volume("HugePages", ""),
         expect![[r#"
-            a.yaml:6:42 spec.volumes[0].emptyDir.medium: is HugePages, and no container asks for any
+            a.yaml:6:34 spec.volumes[0].emptyDir.medium: is HugePages, and no container asks for any
         "#]],
     );
     let found = read(&volume("HugePages", ", hugepages-2Mi: 4Mi"));

@@ -53,7 +53,7 @@ fn mistakes_are_told_with_their_places() {
             a.yaml:4:47 spec.minTaskMember[b]: must be a whole number from 1 to 1024
             a.yaml:4:74 spec.minResources[cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
             a.yaml:4:80 spec.minResources[limits.cpu]: is not counted here: use cpu, memory, ephemeral-storage, pods, or the name of a device resource
-            a.yaml:4:95 spec.minResources[gpu]: is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu
+            a.yaml:4:95 spec.minResources[gpu]: is no resource: use cpu, memory, ephemeral-storage, pods, hugepages-2Mi, hugepages-1Gi, or the name of a device resource such as nvidia.com/gpu
             a.yaml:4:111 spec.queue: name "A_B" is invalid: must be 1 to 63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit
             a.yaml:4:116 spec.minMembers: unknown field: did you mean "minMember"?
             a.yaml:4:131 spec.scheduleTimeoutSeconds: must be from 1 to 86400
@@ -66,7 +66,7 @@ fn mistakes_are_told_with_their_places() {
         expect![[r#"
             a.yaml:4:16 spec.weight: 0 is out of range: must be between 1 and 65536
             a.yaml:4:38 spec.capability[pods]: "-1" is negative: a quantity must be zero or more
-            a.yaml:4:42 spec.capability[services]: is no resource: use cpu, memory, ephemeral-storage, pods, or the name of a device resource such as nvidia.com/gpu
+            a.yaml:4:42 spec.capability[services]: is no resource: use cpu, memory, ephemeral-storage, pods, hugepages-2Mi, hugepages-1Gi, or the name of a device resource such as nvidia.com/gpu
             a.yaml:4:69 spec.reclaimable: is not offered: queues do not take back what others have; leave it out, or say false
             a.yaml:4:82 spec.state: "Shut" is not one of Open, Closed
         "#]],

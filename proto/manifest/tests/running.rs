@@ -306,11 +306,11 @@ fn https_and_names_are_printed_as_they_were_read() {
         "dnsPolicy: None",
         "subdomain: front",
         "setHostnameAsFQDN: true",
-        "- 10.0.0.2",
+        "- \"10.0.0.2\"",
         "- a.example",
         "name: ndots",
         "name: rotate",
-        "ip: 10.0.0.3",
+        "ip: \"10.0.0.3\"",
         "- db.example",
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");

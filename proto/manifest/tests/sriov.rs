@@ -124,10 +124,10 @@ fn mistakes_of_addresses_are_told_with_their_places() {
     check(
         r#"{resourceName: a, ipam: '{"type": "host-local", "subnet": "10.0.0.0/24"}'}"#,
         expect![[r#"
-        a.yaml:4:31 spec.ipam.range: is required
-        a.yaml:4:31 spec.ipam.subnet: unknown field: there are type, range, range_start, range_end, exclude, gateway
-        a.yaml:4:31 spec.ipam.type: must be "whereabouts": other ways to give out addresses are not supported
-    "#]],
+            a.yaml:4:31 spec.ipam.range: is required
+            a.yaml:4:31 spec.ipam.subnet: unknown field: there are type, range, range_start, range_end, exclude, gateway, routes
+            a.yaml:4:31 spec.ipam.type: must be "whereabouts": other ways to give out addresses are not supported
+        "#]],
     );
     check(
         r#"{resourceName: a, ipam: '{', capabilities: '{"bandwidth": true, "mac": 1}'}"#,

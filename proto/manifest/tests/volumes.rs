@@ -108,7 +108,7 @@ fn what_cannot_be_read_is_refused_with_its_line() {
         "volumes:\n- {name: v, emptyDir: {sizeLimit: x, medium: Disk}}\n- {name: v, emptyDir: {}, secret: {secretName: a}}",
         expect![[r#"
             a.yaml:7:37 spec.volumes[0].emptyDir.sizeLimit: "x" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
-            a.yaml:7:48 spec.volumes[0].emptyDir.medium: "Disk" is not one of Memory
+            a.yaml:7:48 spec.volumes[0].emptyDir.medium: "Disk" is not one of Memory, HugePages, HugePages-2Mi, HugePages-1Gi
             a.yaml:8:37 spec.volumes[1].secret: only one of emptyDir, configMap, secret, downwardAPI, projected, persistentVolumeClaim is possible
             a.yaml:13:7 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef
             a.yaml:14:22 spec.containers[0].envFrom[1].configMapRef.name: is required

@@ -548,6 +548,10 @@ mod tests {
             let set = crate::ReplicaSet { meta, spec, status: Default::default() };
             assert_eq!(Object::ReplicaSet(Arc::new(set)).feature_level(), level);
         }
+    }
+
+    #[test]
+    fn a_pod_needs_the_level_of_its_containers_and_names() {
         let host = Rare::some(crate::HostPort { port: 80, ip: None });
         let port =
             crate::ContainerPort { name: None, container_port: 80, protocol: Default::default(), host };
