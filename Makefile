@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside computed fix lint lab lab-run lab-static lab-devices lab-agent gpu-check sim laws soak soak-agent canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-run lab-static lab-devices lab-agent gpu-check sim laws soak soak-agent canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,14 +41,6 @@ verify: guest ## Everything that CI runs, changing nothing in the tree
 	@nice -n 19 $(MAKE) --no-print-directory aside >target/aside.log 2>&1 & aside=$$!; \
 	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \
 	  wait $$aside; aside=$$?; cat target/aside.log; exit $$((tests + aside))
-	@# The lab's machines wait much, and what only computes takes what that leaves of the cores. The lab's programs are those of the tests.
-	@# A life of the agent costs 15 s of a core in an emulated machine: every commit has a quarter of the steps at which it can end.
-	@LAB_KILLS_OF=4 LAB_KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
-	  $(MAKE) --no-print-directory lab-run >target/lab.log 2>&1 & lab=$$!; \
-	  nice -n 19 $(MAKE) --no-print-directory computed; computed=$$?; \
-	  wait $$lab; lab=$$?; [ $$lab = 0 ] && grep '^lab: ' target/lab.log || tail -n 200 target/lab.log; exit $$((computed + lab))
-
-computed:
 	scripts/doc-tests.sh
 	$(ARMED_SIMULATIONS) -- --quiet --corpus
 	$(ARMED_SIMULATIONS) -- --quiet --seeds $(SEEDS)

@@ -305,7 +305,17 @@ impl Gangs {
                 .filter(has)
                 .filter(|pod| !pod.status.phase.is_terminal() && !victims.contains(&pod.meta.id))
                 .count();
-            if placed >= least && placed - ended.len() < least && stay > 0 {
+            // One that lacks a role has not all that it must have, however many it has: each of it is by itself.
+            let roles = || object.iter().flat_map(|group| &group.spec.min_task_member);
+            let of_role = |task: &str| of_group.iter().filter(has).filter(|pod| pod.task() == task).count();
+            let gone_of = |task: &str| ended.iter().filter(|pod| pod.task() == task).count();
+            let has_all = placed >= least && roles().all(|(task, least)| of_role(task) >= *least as usize);
+            let too_few = || {
+                placed - ended.len() < least
+                    || roles()
+                        .any(|(task, least)| of_role(task).saturating_sub(gone_of(task)) < *least as usize)
+            };
+            if has_all && too_few() && stay > 0 {
                 return Err(format!("group {} is left with fewer than it must have", key.name));
             }
             if stay == 0 {
