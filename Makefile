@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-run lab-static lab-devices lab-agent gpu-check sim laws soak soak-agent canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify aside fix lint lab lab-run lab-static lab-devices lab-agent gpu-check sim laws soak kills soak-agent canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,7 +38,9 @@ verify: guest ## Everything that CI runs, changing nothing in the tree
 	cargo fmt --all --check
 	cargo nextest run --locked --workspace --profile ci --no-run
 	@# Many tests wait for guests and servers: the release build and clippy take what that leaves of the cores, and no more.
+	@# Of the longest scenarios of agents that are killed every commit has a quarter, and others: make kills has all.
 	@nice -n 19 $(MAKE) --no-print-directory aside >target/aside.log 2>&1 & aside=$$!; \
+	  KILLS_OF=4 KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
 	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \
 	  wait $$aside; aside=$$?; cat target/aside.log; exit $$((tests + aside))
 	scripts/doc-tests.sh
@@ -99,6 +101,9 @@ sim: ## More simulations: make sim SEEDS=0..5000
 
 laws: ## The laws of reconcilers, agents and wire, with more cases: make laws CASES=5000
 	PROPTEST_CASES=$(or $(CASES),2000) cargo nextest run --locked --workspace -E 'test(/law/)'
+
+kills: ## The agent is killed at every time of every step of its plan, in every scenario
+	cargo nextest run --locked -p bulkhead-nodeagent --test agent faults::steps
 
 soak-agent: ## Pods that start and end again and again, and nothing is left: make soak-agent CYCLES=1000
 	CYCLES=$(or $(CYCLES),1000) cargo nextest run --locked -p bulkhead-nodeagent --test agent again_and_again
