@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export BULKHEAD_KERNEL_DIR ?= $(CURDIR)/target/kernel
 GUEST_TARGET := x86_64-unknown-linux-gnu
 export BULKHEAD_GUEST ?= $(CURDIR)/target/$(GUEST_TARGET)/release/bulkhead-guest
-SEEDS ?= 0..300
+SEEDS ?= 0..200
 # With the planted bugs in, all of them off: the same run as without them, and one release build serves this and the canaries.
 ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features canaries --bin simulations
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
@@ -38,7 +38,7 @@ verify: guest ## Everything that CI runs, changing nothing in the tree
 	cargo fmt --all --check
 	cargo nextest run --locked --workspace --profile ci --no-run
 	@# Many tests wait for guests and servers: the release build and clippy take what that leaves of the cores, and no more.
-	@# Of the longest scenarios of agents that are killed every commit has a quarter, and others: make kills has all.
+	@# Of the times at which agents are killed every commit has a quarter, and others: make kills has all.
 	@nice -n 19 $(MAKE) --no-print-directory aside >target/aside.log 2>&1 & aside=$$!; \
 	  KILLS_OF=4 KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
 	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \

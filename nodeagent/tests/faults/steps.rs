@@ -93,8 +93,7 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
     let (mut seconds, mut seen) = (Vec::new(), BTreeSet::new());
     // They start as others do.
     let first = if matches!(scenario, Scenario::Sick | Scenario::Stubborn) { plan.of_start } else { 0 };
-    let is_long = matches!(scenario, Scenario::Devices | Scenario::Sick | Scenario::Stubborn);
-    let due = (3..).zip(&plan.times[first..]).filter(|(number, _)| !is_long || is_due(*number));
+    let due = (3..).zip(&plan.times[first..]).filter(|(number, _)| is_due(*number));
     for (number, time) in due {
         let what = format!("{:?}, killed at {} {}", plan.scenario, time.0, time.1);
         let life = Life::new(machine, plan.scenario, number, Some(&plan.bridge));
@@ -123,7 +122,7 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
     (plan, seconds)
 }
 
-/// With `KILLS_OF=4` every fourth time of the longer scenarios is tried, others for every `KILLS_BY`, such as a commit: all of them take
+/// With `KILLS_OF=4` every fourth time is tried, others for every `KILLS_BY`, such as a commit: all of them take
 /// minutes. Without it, all.
 fn is_due(number: u64) -> bool {
     let read = |name: &str| std::env::var(name).unwrap_or_default();
