@@ -255,6 +255,16 @@ pub(crate) async fn run(args: AgentArgs, servers: &[String]) -> Result<(), Failu
     bulkhead_nodeagent::run(config, shutdown).await.map_err(|e| anyhow::Error::from(e).into())
 }
 
+impl From<MemorySharing> for bulkhead_nodeagent::MemorySharing {
+    fn from(said: MemorySharing) -> Self {
+        match said {
+            MemorySharing::None => Self::None,
+            MemorySharing::Ksm => Self::Ksm,
+            MemorySharing::Template => Self::Template,
+        }
+    }
+}
+
 fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     let advertise = match args.advertise {
         Some(address) => Some(address),
@@ -271,11 +281,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     let vm_pool = VmPoolConfig { guests: args.vm_pool, size: GuestSize::of(pool_size) };
     Ok(AgentConfig {
         vm_pool: Some(vm_pool).filter(|pool| pool.guests > 0),
-        memory_sharing: match args.memory_sharing {
-            MemorySharing::None => bulkhead_nodeagent::MemorySharing::None,
-            MemorySharing::Ksm => bulkhead_nodeagent::MemorySharing::Ksm,
-            MemorySharing::Template => bulkhead_nodeagent::MemorySharing::Template,
-        },
+        memory_sharing: args.memory_sharing.into(),
         listen: args.listen,
         advertise,
         kernel: match args.kernel.zip(args.modules_dir) {

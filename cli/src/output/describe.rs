@@ -26,7 +26,8 @@ use bulkhead_proto::v1;
 use bulkhead_types::{
     Condition, Container, ContainerSize, ContainerState, ContainerStatus, ContainerTermination, Delivery,
     DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod,
-    PodCondition, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes, format_millis,
+    PodCondition, PodSpec, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes,
+    format_millis,
 };
 
 pub(crate) use claims::snapshot_cells;
@@ -315,15 +316,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
     }
     page.line("Guest restarts", status.sandbox_restarts.to_string());
     page.line("Reserves", resources(spec.scheduling_request()));
-    let how = spec.guest_memory();
-    let of = if how.huge_pages { "all of huge pages" } else { "ordinary" };
-    match how {
-        GuestMemory { pinned: true, .. } => {
-            page.line("Guest memory", format!("pinned ({}), {of}", format_bytes(spec.pinned_memory_bytes())));
-        }
-        GuestMemory { huge_pages: true, .. } => page.line("Guest memory", of.to_owned()),
-        _ => {}
-    }
+    guest_memory(page, spec);
     page.line("Restart policy", format!("{:?}", spec.restart_policy));
     page.line("Grace", short(spec.termination_grace_ms / 1000));
     if !spec.node_selector.is_empty() {
@@ -350,6 +343,19 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
                 }
             });
         }
+    }
+}
+
+/// How the guest's memory is had, where that is another way than others'.
+fn guest_memory(page: &mut Page, spec: &PodSpec) {
+    let how = spec.guest_memory();
+    let of = if how.huge_pages { "all of huge pages" } else { "ordinary" };
+    match how {
+        GuestMemory { pinned: true, .. } => {
+            page.line("Guest memory", format!("pinned ({}), {of}", format_bytes(spec.pinned_memory_bytes())));
+        }
+        GuestMemory { huge_pages: true, .. } => page.line("Guest memory", of),
+        _ => {}
     }
 }
 
