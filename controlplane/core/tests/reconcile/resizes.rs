@@ -6,8 +6,8 @@ use bulkhead_controlplane_core::intent::intent_of;
 use bulkhead_controlplane_core::invariant;
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    ActualSizes, Command, ContainerSize, Kind, Object, Pod, PodPhase, PodReport, PodSpec, PodStatus, Rare,
-    Rejection, ResizeStage, ResourceRequirements,
+    ActualSizes, Command, ContainerOptions, ContainerSize, HugePages, Kind, NodeFacts, Object, Pod, PodPhase,
+    PodReport, PodSpec, PodStatus, Rare, Rejection, ResizeStage, ResourceRequirements, Resources,
 };
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -279,6 +279,24 @@ fn refusals_name_field_reason_and_remedy() {
             "Pod default/a: spec.containers[init].resources: is of an init container that ends before the others start; resize containers, and init containers with restartPolicy Always"
         ],
     );
+}
+
+#[test]
+fn memory_that_a_guest_has_from_the_start_stays_as_large() {
+    let of = |two_mib_bytes| HugePages { two_mib_bytes, one_gib_bytes: 0 };
+    let plain = facts(4000, 4 * GIB, 10);
+    let all = Resources { huge_pages: of(64 * MIB), ..plain.allocatable };
+    let mut cluster = Cluster::new();
+    cluster.node("n", NodeFacts { allocatable: all, capacity: all, ..plain });
+    let mut spec = pod_spec("web:1", 1000, GIB);
+    let options = ContainerOptions { huge_pages: of(32 * MIB), ..ContainerOptions::default() };
+    spec.containers[0].options = Rare::some(options);
+    cluster.ok(Command::Create(pod("a", spec)));
+    cluster.converge();
+    let refused = cluster.submit(vec![resize(requests(None, 2 * GIB))]).expect_err("it has huge pages");
+    expect!["Pod default/a: has devices of its node or huge pages, so its guest's memory is had from the start and stays as large; resize cpu only, or create it anew"]
+        .assert_eq(&refused.to_string());
+    cluster.ok(resize(requests(2000, None)));
 }
 
 #[test]
