@@ -69,6 +69,12 @@ pub struct Machine {
     host: Option<Host>,
 }
 
+/// The agent has a mount namespace of its own: what other tests of this machine mount meanwhile is not counted as its own. Only root
+/// can have that, and no agent of others can mount anything.
+fn has_mounts_of_its_own() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Everything that a run could leave: what it is, and how often it is there.
 pub type Inventory = BTreeMap<String, usize>;
 
@@ -219,7 +225,11 @@ impl Machine {
         let wishes = wish.map_or_else(|| log.clone(), |wish| format!("{log},{wish}"));
         let path = std::env::var("PATH").unwrap_or_default();
         let settings = serde_json::to_string(&self.settings).expect("JSON");
-        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+        let program = std::env::current_exe().expect("a test has a path");
+        let mut command = Command::new(if has_mounts_of_its_own() { Path::new("unshare") } else { &program });
+        if has_mounts_of_its_own() {
+            command.args(["--mount", "--propagation", "private", "--"]).arg(&program);
+        }
         command
             .args(["--exact", "faults::agent_process", "--nocapture"])
             .env("PATH", format!("{}:{path}", self.settings.stubs.join("bin").display()))
@@ -356,8 +366,9 @@ impl Machine {
         found
     }
 
-    /// Everything that there is: files, control groups, processes, what the agent's process has open and mounted, loop devices of the
-    /// machine, taps and rules of the agent, functions with their drivers and what virtual ones are told.
+    /// Everything that there is of the agent's, and nothing of what others of this machine have at the moment: files, control groups,
+    /// processes, what the agent's process has open and mounted, loop devices, taps and rules, functions with their drivers and what
+    /// virtual ones are told.
     pub fn inventory(&self) -> Inventory {
         let mut found = Inventory::new();
         let mut count = |what: String| *found.entry(what).or_default() += 1;
@@ -382,17 +393,18 @@ impl Machine {
             links.iter().for_each(|link| count(format!("link in memory {link:?}")));
             rules.lines().for_each(|rule| count(format!("rule in memory {rule}")));
         }
-        let mappings = std::fs::read_dir("/dev/mapper").into_iter().flatten().flatten();
-        mappings.for_each(|entry| count(format!("mapping {}", entry.file_name().display())));
-        let loops = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
-        loops
-            .filter(|entry| entry.path().join("loop/backing_file").exists())
-            .for_each(|_| count("loop device".to_owned()));
+        let blocks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        blocks
+            .filter_map(|entry| std::fs::read_to_string(entry.path().join("loop/backing_file")).ok())
+            .filter(|file| Path::new(file.trim_end()).starts_with(&self.settings.data))
+            .for_each(|file| count(format!("loop device of {}", file.trim_end())));
         if let Some(agent) = self.agent.as_ref().and_then(Child::id) {
             let open = std::fs::read_dir(format!("/proc/{agent}/fd")).into_iter().flatten().flatten();
             open.for_each(|_| count("descriptor".to_owned()));
-            let mounts = std::fs::read_to_string(format!("/proc/{agent}/mountinfo")).unwrap_or_default();
-            mounts.lines().for_each(|_| count("mount".to_owned()));
+            if has_mounts_of_its_own() {
+                let mounts = std::fs::read_to_string(format!("/proc/{agent}/mountinfo")).unwrap_or_default();
+                mounts.lines().for_each(|mount| count(format!("mount {mount}")));
+            }
             let ended = children(agent);
             ended.iter().for_each(|state| count(format!("child in state {state}")));
         }
