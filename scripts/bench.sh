@@ -170,16 +170,22 @@ if wants pod_start.; then
     --kernel-dir "${BULKHEAD_KERNEL_DIR:?run it as make bench}" --guest "${BULKHEAD_GUEST:?run it as make bench}" \
     --cpu 4 --memory 4Gi
   until "$bulkhead" get node bench >/dev/null 2>&1; do sleep 0.2; done
-  # The bare boot: the same kernel, initramfs, kernel arguments and machine, until init's first line.
+  # The bare boot: the same kernel, initramfs, kernel arguments and machine, until init's first line; its disk is empty and its network
+  # card leads nowhere.
   asset() { find "$work/agent/boot" -type f -name "$1*" 2>/dev/null | head -n 1; }
   until [ -n "$(asset init)" ] && [ -n "$(asset vmlinuz)$(asset kernel)" ]; do sleep 0.2; done
   kernel=$(asset vmlinuz)
   kernel=${kernel:-$(asset kernel)}
   initrd=$(asset init)
   arguments=$(sed -n '/^pub const KERNEL_ARGS/,/;$/p' "$root/nodeagent/src/boot/mod.rs" | tr -d '\\\n' | sed 's/.*"\(.*\)".*/\1/; s/  */ /g')
-  bare="exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 1 -m 162 -kernel $kernel -initrd $initrd \
-    -append '$arguments' -nodefaults -no-user-config -nographic -serial stdio -no-reboot -device virtio-serial-pci \
-    -chardev null,id=c0 -device virtserialport,chardev=c0,name=org.bulkhead.guest.0"
+  qemu-img create -q -f qcow2 "$work/bare.qcow2" 1G
+  bare="exec qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp cpus=1,maxcpus=8 -m size=195M,maxmem=5315M \
+    -kernel $kernel -initrd $initrd -append '$arguments' -nodefaults -no-user-config -nographic -serial stdio -no-reboot \
+    -device virtio-serial-pci -chardev null,id=c0 -device virtserialport,chardev=c0,name=org.bulkhead.guest.0 \
+    -blockdev driver=qcow2,node-name=file0,file.driver=file,file.filename=$work/bare.qcow2 -device virtio-blk-pci,drive=file0 \
+    -netdev user,restrict=on,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
+    -object memory-backend-ram,id=vmem0-ram,size=4096M,reserve=off -device virtio-mem-pci,id=vmem0,memdev=vmem0-ram,requested-size=0 \
+    -device virtio-balloon-pci"
   "$bulkhead" bench pod-start --image demo/web:v1 --runs 5 --bare-cmd "$bare" --bare-marker "listening on" --results "$results"
   if wants pod_start.from_pool; then
     stop agent

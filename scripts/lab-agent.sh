@@ -58,8 +58,8 @@ in_machine() {
     output=$(timeout 60 cat <&3 2>/dev/null) || true
     exec 3>&-
     case $output in
-      *"ended with 0") printf '%s\n' "${output%ended with*}" && return 0 ;;
-      *"ended with "*) printf '%s\n' "${output%ended with*}" && return 1 ;;
+      *"ended with 0") printf '%s' "${output%ended with*}" && return 0 ;;
+      *"ended with "*) printf '%s' "${output%ended with*}" && return 1 ;;
     esac
     sleep 0.1
   done
@@ -269,18 +269,19 @@ guests() { in_machine 'pidof qemu-system-x86_64' | tr ' ' '\n' | sort -n | xargs
 . "$root/scripts/lab-kills.sh"
 
 # The agent writes down what the life of one pod reaches. The pod has a CPU of its own, and so its memory where its function is.
+before=$(reached)
 pod near ecnf.io/lab 1 | apply
 await "the first guest's view of its function" 600 sees near
 say "a guest in the machine: its own driver has the function"
-plan_start
+plan_start "$before"
 bulkhead describe pod near | grep -iE 'cpus|numa' || true
 far_memory=$(in_machine 'grep " bind:1 " /proc/$(pidof qemu-system-x86_64)/numa_maps') || fail "no memory of its guest is bound to NUMA node 1"
 grep -q ' N1=' <<<"$far_memory" && ! grep -q ' N0=' <<<"$far_memory" || fail "the guest's memory is elsewhere: $far_memory"
 say "its memory is on the function's NUMA node: $(grep -o 'N1=[0-9]*' <<<"$far_memory" | xargs) pages"
-reached=$(($(life | wc -l) - 1))
+before=$(reached)
 delete near
 await "the end of near" 60 gone near
-plan_end $reached
+plan_end "$before"
 
 first() { pod first ecnf.io/lab | apply; }
 kills_of_start

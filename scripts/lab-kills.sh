@@ -45,7 +45,7 @@ chain() { # command that tells, command that makes such a pod
       delete first 1
       await "the end of first" 300 gone first
       of_life=$number
-      from=$(($(life | wc -l) - 1))
+      from=$(reached)
       pods=$((pods + 1))
       $again
     else
@@ -70,10 +70,12 @@ end_is_past() { # wish, what was reached
   grep -qx record-forgotten <<<"$2" || gone first >/dev/null 2>&1
 }
 
+# How much this life has reached.
+reached() { echo $(($(life | wc -l) - 1)); }
 # What a pod's start has reached by now: in $starting until its guest is watched, from then on in $watching.
-plan_start() {
+plan_start() { # how much was reached before
   local reached
-  reached=$(life | tail -n +2 | counted)
+  reached=$(life | tail -n "+$((2 + $1))" | counted)
   starting=$(sed '/^start-told:/q' <<<"$reached")
   watching=$(sed '1,/^start-told:/d' <<<"$reached")
   watched_only=$(cut -d : -f 1 <<<"$watching" | grep -vxF "$(cut -d : -f 1 <<<"$starting")" | sort -u)

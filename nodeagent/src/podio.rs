@@ -73,8 +73,12 @@ impl Names {
         self.lock().retain(|_, known| known.id != id);
     }
 
-    fn find(&self, namespace: &str, name: &str) -> Option<Known> {
-        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    /// Servers ask for pods that are bound to this node. One that the agent does not know has not reached it yet, and may within a moment.
+    fn find(&self, namespace: &str, name: &str) -> Result<Known, Status> {
+        let known = self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned();
+        known.ok_or_else(|| {
+            Status::failed_precondition(format!("pod {namespace}/{name} has not begun on this node yet"))
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Known>> {
@@ -95,11 +99,6 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Chunks = Answers<v1::LogChunk>;
 
 impl Service {
-    fn find(&self, namespace: &str, pod: &str) -> Result<Known, Status> {
-        let missing = || Status::not_found(format!("pod {namespace}/{pod} is not on this node"));
-        self.names.find(namespace, pod).ok_or_else(missing)
-    }
-
     /// The logs of a container that has started.
     fn logs_of(&self, known: &Known, container: &str) -> Result<PodLogs, Status> {
         let dir = self.host.records.pod_dir(known.id).join("logs");
@@ -190,7 +189,7 @@ impl PodIo for Service {
         else {
             return Err(Status::invalid_argument("the first request is no start"));
         };
-        let known = self.find(&start.namespace, &start.pod)?;
+        let known = self.names.find(&start.namespace, &start.pod)?;
         let container = choose(&known.containers, &start.container)?;
         let streams = self.streams(&known)?;
         let kind = exec_kind(start, container.clone())?;
@@ -216,7 +215,7 @@ impl PodIo for Service {
         else {
             return Err(Status::invalid_argument("the first request is no start"));
         };
-        let streams = self.streams(&self.find(&start.namespace, &start.pod)?)?;
+        let streams = self.streams(&self.names.find(&start.namespace, &start.pod)?)?;
         let kind = StreamKind::Connect(Connect { port: start.port });
         let stream = relay::begin(&streams, kind).await?;
         Ok(Response::new(Box::pin(relay::port_forward(stream, requests))))
@@ -227,7 +226,7 @@ impl PodIo for Service {
         request: Request<v1::StartPhasesRequest>,
     ) -> Result<Response<v1::StartPhasesResponse>, Status> {
         let request = request.into_inner();
-        let known = self.find(&request.namespace, &request.pod)?;
+        let known = self.names.find(&request.namespace, &request.pod)?;
         let phases = self.host.starts.find(known.id, &self.host.records.pod_dir(known.id));
         let unknown = || Status::failed_precondition("nothing is known of a start of the pod's guest");
         let phases = phases.ok_or_else(unknown)?;
@@ -247,7 +246,7 @@ impl PodIo for Service {
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
-        let known = self.find(&request.namespace, &request.pod)?;
+        let known = self.names.find(&request.namespace, &request.pod)?;
         if request.console {
             let console = self.console(&known, &request)?;
             return Ok(Response::new(Box::pin(futures::stream::iter(console.into_iter().map(Ok)))));
@@ -313,5 +312,27 @@ fn chunks(record: Record, lines: bool) -> Vec<v1::LogChunk> {
         record.data.split_inclusive(|&byte| byte == b'\n').map(|line| chunk(line.to_vec())).collect()
     } else {
         vec![chunk(record.data.clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pods_with_one_name_the_newer_counts_and_one_that_is_not_known_may_come() {
+        let names = Names::default();
+        let of = |id| names.add(ObjectId(id), "default", "web", vec!["main".to_owned()]);
+        let find = || names.find("default", "web").map(|known| known.id.0).map_err(|status| status.code());
+        assert_eq!(find(), Err(tonic::Code::FailedPrecondition));
+        of(7);
+        of(5);
+        assert_eq!(find(), Ok(7));
+        of(9);
+        assert_eq!(find(), Ok(9));
+        names.remove(ObjectId(7));
+        assert_eq!(find(), Ok(9), "another one's end takes nothing from it");
+        names.remove(ObjectId(9));
+        assert_eq!(find(), Err(tonic::Code::FailedPrecondition));
     }
 }

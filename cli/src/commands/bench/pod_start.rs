@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Command, Container, Kind, Name, Object, ObjectMeta, ObjectRef, Pod, PodSpec, PodStatus, RestartPolicy,
+    Command, Container, Kind, Name, Object, ObjectMeta, ObjectRef, Pod, PodPhase, PodSpec, PodStatus, RestartPolicy,
     Shared, check_image_reference,
 };
 use clap::Args;
@@ -152,6 +152,8 @@ async fn start_pod(args: &PodStartArgs, run: u32, context: &Context) -> Result<D
             break (pod.meta.id, Instant::now());
         }
     };
+    // Before that there is nothing to read; who asked all the time would take from the guest what it boots with.
+    while !matches!(watcher.next().await?, (_, Object::Pod(pod), _) if has_begun(&pod)) {}
     first_output(&object, context).await?;
     let took = bound.elapsed();
     client
@@ -159,6 +161,11 @@ async fn start_pod(args: &PodStartArgs, run: u32, context: &Context) -> Result<D
         .await?;
     wait::gone(client, &[(object, id)], None, |_| Ok(())).await?;
     Ok(took)
+}
+
+/// Its container runs, or ran.
+fn has_begun(pod: &Pod) -> bool {
+    !matches!(pod.status.phase, PodPhase::Pending)
 }
 
 /// Returns when the pod's first byte of output arrives.
@@ -184,7 +191,7 @@ async fn first_output(object: &ObjectRef, context: &Context) -> Result<(), Failu
                 Err(status) if crate::client::is_unavailable(&status) => {}
                 Err(status) => return Err(status.into()),
             }
-            // The container has not started yet, and nothing tells when its log can be opened.
+            // Its node told the server of it, and may be about to tell others.
             tokio::time::sleep(LOGS_POLL).await;
         }
     }
