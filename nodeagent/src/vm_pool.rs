@@ -328,6 +328,8 @@ impl Keeper {
                 discard(&self.host, number);
                 let Some(templates) = &mut self.templates else { return };
                 match result {
+                    // Another size has its place by now.
+                    Ok(_) if !templates.made(size) => {}
                     Ok(template) => {
                         let held_mib = template.held_bytes() >> 20;
                         tracing::info!(
@@ -335,7 +337,6 @@ impl Keeper {
                             held_mib,
                             "guests of this size are copies of a template from now on"
                         );
-                        templates.made(size);
                         self.made.insert(size, Arc::new(template));
                         self.tell_of_templates();
                     }
@@ -351,13 +352,15 @@ impl Keeper {
     /// A template of which no copy ran is none.
     fn lose(&mut self, size: GuestSize, failure: &Failure) {
         let Some(templates) = &mut self.templates else { return };
-        match failure {
-            Failure::Boot(_) => return,
+        let is_lost = match failure {
+            Failure::Boot(_) => false,
             Failure::Outdated => templates.outdated(size),
-            Failure::Copy(_) => templates.failed(size, clock::boot_ms()),
+            Failure::Copy(_) => templates.copy_failed(size, clock::boot_ms()),
+        };
+        if is_lost {
+            self.made.remove(&size);
+            self.tell_of_templates();
         }
-        self.made.remove(&size);
-        self.tell_of_templates();
     }
 
     /// Writes down which there are, for people to see.
