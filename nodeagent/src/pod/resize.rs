@@ -22,6 +22,7 @@ use super::blocking;
 use crate::channel::{GuestAnswer, ResizeOrder};
 use crate::error::chain;
 use crate::host::Host;
+use crate::steps::{Step, passed};
 use crate::volumes::VolumePort;
 
 /// How long all of it may take; the core asks again only later.
@@ -71,6 +72,12 @@ fn refused(message: impl Into<String>) -> ResizeFailure {
     ResizeFailure { reason: reason::GUEST_CANNOT_RESIZE.into(), message: message.into(), refused: true }
 }
 
+/// What there is to say where nothing was done, because it could not be written down that it is begun.
+pub(super) fn not_written(order: &ResizeVm, error: &std::io::Error) -> Resized {
+    let result = Err(failed(format!("the record cannot be written: {}", chain(error))));
+    Resized { pod: order.pod.id, instance: order.instance, sizes: order.pod.spec.sizes(), result }
+}
+
 /// Does it, and says what came of it.
 pub(super) async fn run(guest: Guest, order: ResizeVm) -> Resized {
     let work = tokio::time::timeout(DEADLINE, guest.resize(&order));
@@ -99,6 +106,7 @@ impl Guest {
                 ResizeStep::Cpus { cpus } => self.set_cpus(cpus).await?,
                 ResizeStep::Containers => {
                     self.say(Resize { containers: limits(order), ..Resize::default() }).await?;
+                    passed(Step::ContainersLimited);
                 }
             }
         }
@@ -119,6 +127,7 @@ impl Guest {
         let (host, group) = (Arc::clone(&self.host), self.group.clone());
         let set = blocking(move || host.cgroups.change(&group, limits)).await;
         set.map_err(|error| failed(format!("the host's control groups: {}", chain(&error))))?;
+        passed(Step::HostLimited);
         Ok(())
     }
 
@@ -136,17 +145,20 @@ impl Guest {
         self.say(Resize { memory: true, ..Resize::default() }).await?;
         if ballooned != left {
             self.call("balloon", json!({ "value": left })).await?;
+            passed(Step::BalloonAsked);
         }
         if asked != added {
             let path = format!("{PERIPHERAL}{GROWTH_DEVICE}");
             let value = json!({ "path": path, "property": "requested-size", "value": added });
             self.call("qom-set", value).await?;
+            passed(Step::MemoryAsked);
         }
         self.until(|machine| {
             let has = machine.growth.map_or(0, |(_, has, _)| has);
             has == added && machine.balloon.is_none_or(|has| is_near(has, left))
         })
         .await?;
+        passed(Step::MemoryChanged);
         Ok(())
     }
 
@@ -164,6 +176,7 @@ impl Guest {
                 device.remove("node-id");
             }
             self.call("device_add", device).await?;
+            passed(Step::CpuAdded);
         }
         let until = Instant::now() + DEADLINE;
         // The firmware tells the guest of them when it comes to that.
@@ -173,9 +186,11 @@ impl Guest {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        passed(Step::CpusUsed);
         let surplus = machine.cpus.saturating_sub(wanted.max(machine.cpus_kept));
         for id in machine.added.iter().take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
             self.call("device_del", json!({ "id": id })).await?;
+            passed(Step::CpuRemoved);
         }
         let left = wanted.max(machine.cpus_kept);
         self.until(|machine| machine.cpus == left).await
