@@ -109,7 +109,9 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
         Scenario::Resized => plan.of_start..plan.of_life,
         Scenario::Plain | Scenario::Rich | Scenario::Devices => 0..all,
     };
-    let due = (3..).zip(&plan.times[tried]).filter(|(number, _)| is_due(*number));
+    // It does much of it twice.
+    let share = if scenario == Scenario::Resized { 2 } else { 1 };
+    let due = (3..).zip(&plan.times[tried]).filter(|(number, _)| is_due(*number, share));
     for (number, time) in due {
         let what = format!("{:?}, killed at {} {}", plan.scenario, time.0, time.1);
         let life = Life::new(machine, plan.scenario, number, Some(&plan.bridge));
@@ -139,10 +141,11 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
 }
 
 /// With `KILLS_OF=4` every fourth time is tried, others for every `KILLS_BY`, such as a commit: all of them take
-/// minutes. Without it, all.
-fn is_due(number: u64) -> bool {
+/// minutes; with a share of 2, every eighth. Without it, all.
+fn is_due(number: u64, share: u64) -> bool {
     let read = |name: &str| std::env::var(name).unwrap_or_default();
     let of = read("KILLS_OF").parse().unwrap_or(1).max(1);
+    let of = if of > 1 { of * share } else { of };
     let by: u64 = read("KILLS_BY").bytes().map(u64::from).sum();
     (number + by).is_multiple_of(of)
 }
@@ -228,7 +231,7 @@ async fn check_boots(scenario: Scenario) {
     let is_lasting = |(step, _): &&Time| VOLATILE.iter().all(|volatile| volatile.name() != step);
     let lasting: Vec<&Time> = plan.times.iter().filter(is_lasting).collect();
     assert!(lasting.len() > 20, "{lasting:?}");
-    for (number, time) in (2..).zip(lasting).filter(|(number, _)| is_due(*number)) {
+    for (number, time) in (2..).zip(lasting).filter(|(number, _)| is_due(*number, 1)) {
         let what = format!("{scenario:?}, machine booted at {} {}", time.0, time.1);
         let life = Life::new(&mut machine, scenario, number, None);
         killed_at(&mut machine, &life, time, &what).await;
