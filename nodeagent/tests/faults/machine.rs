@@ -350,7 +350,7 @@ impl Machine {
         let files = self
             .groups()
             .into_iter()
-            .filter(is_guest_group)
+            .filter(|group| is_guest_group(group))
             .flat_map(|group| ["memory.max", "memory.limit_in_bytes"].map(|file| group.join(file)));
         let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
         texts.filter_map(|text| text.trim().parse().ok()).collect()
@@ -464,7 +464,7 @@ pub fn id(pod: &PodIntent) -> u64 {
     id
 }
 
-fn is_guest_group(group: &PathBuf) -> bool {
+fn is_guest_group(group: &Path) -> bool {
     group.file_name().is_some_and(|name| name.to_string_lossy().contains('.'))
 }
 
