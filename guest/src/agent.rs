@@ -7,13 +7,17 @@
 //!  timers ─────────────────┘      pipes ─► LogRing ─► channel ◄─► Streams ◄─► commands, connections
 //! ```
 
+mod freezing;
+mod handing;
+mod pipes;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use bulkhead_guest_http::Failure;
-use bulkhead_guest_protocol::guest::{self, GuestMessage, LogStream, PodPhase};
+use bulkhead_guest_protocol::guest::{self, GuestMessage, PodPhase};
 use bulkhead_guest_protocol::host::{self, Check, HostMessage, PodConfig, StreamKind};
 use bulkhead_guest_protocol::{PROTOCOL_VERSION, TEXT_LENGTH_MAX};
 use nix::errno::Errno;
@@ -27,13 +31,14 @@ use nix::unistd::Pid;
 use crate::cgroup::{Cgroup, UsageSample};
 use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
-use crate::freeze::{Freezer, News};
-use crate::handed_over::{Handed, HandedOver};
+use crate::freeze::Freezer;
+use crate::handed_over::HandedOver;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
 use crate::volumes::Volumes;
 use crate::{message, network, pages, resize, sysctl};
+use pipes::Pipe;
 
 /// How long a finished pod waits for the host to acknowledge its logs.
 const LAST_LOGS_WAIT_MS: u64 = 5_000;
@@ -59,17 +64,6 @@ const TOKEN_CONTAINERS: u64 = 4;
 const TOKEN_TASKS: u64 = 1 << 32;
 /// Streams use the numbers from here on; there are far fewer tasks.
 const TOKEN_STREAMS: u64 = 1 << 48;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pipe {
-    Exec = 0,
-    Stdout = 1,
-    Stderr = 2,
-}
-
-fn token(index: usize, pipe: Pipe) -> u64 {
-    TOKEN_CONTAINERS + 4 * index as u64 + pipe as u64
-}
 
 /// The configured pod.
 struct Pod {
@@ -275,60 +269,6 @@ impl Agent {
         }
     }
 
-    /// Holds a volume still, or lets it go on; the answer follows.
-    fn freeze(&mut self, wish: host::FreezeVolume) {
-        let refusal = match (&self.freezer, wish.frozen) {
-            (Some(freezer), false) if freezer.volume == wish.volume => return freezer.thaw(),
-            (_, false) => Some(format!("{} does not stand still", wish.volume)),
-            (Some(freezer), true) => Some(format!("{} stands still already", freezer.volume)),
-            (None, true) => {
-                let path = self.volumes.freezable(&wish.volume);
-                let started = path.and_then(|path| Freezer::start(wish.volume.clone(), &path, wish.for_ms));
-                let watched = started.and_then(|freezer| {
-                    self.epoll.add(freezer.fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FREEZER))?;
-                    Ok(freezer)
-                });
-                match watched {
-                    Ok(freezer) => {
-                        self.freezer = Some(freezer);
-                        None
-                    }
-                    Err(error) => Some(format!("{error:#}")),
-                }
-            }
-        };
-        if let Some(error) = refusal {
-            self.say_frozen(wish.volume, false, error);
-        }
-    }
-
-    fn on_freezer(&mut self) {
-        let Some(freezer) = &mut self.freezer else { return };
-        let volume = freezer.volume.clone();
-        let (frozen, error) = match freezer.news() {
-            News::None => return,
-            News::Frozen => return self.say_frozen(volume, true, String::new()),
-            News::Over { in_time: true } => (false, String::new()),
-            News::Over { in_time: false } => (false, "its time was over before it was let go on".to_owned()),
-            News::Failed(error) => (false, error),
-        };
-        self.let_go();
-        self.say_frozen(volume, frozen, error);
-    }
-
-    /// The volume that stands still goes on. Processes that were made meanwhile may have a copy of the socket, so that closing
-    /// it alone would neither tell the other end nor take it out of epoll.
-    fn let_go(&mut self) {
-        if let Some(freezer) = self.freezer.take() {
-            let _ = self.epoll.delete(freezer.fd());
-        }
-    }
-
-    fn say_frozen(&mut self, volume: String, frozen: bool, mut error: String) {
-        error.truncate(error.floor_char_boundary(TEXT_LENGTH_MAX));
-        self.channel.send(&GuestMessage::VolumeFrozen(guest::VolumeFrozen { volume, frozen, error }));
-    }
-
     fn open_stream(&mut self, open: host::StreamOpen) {
         let container = match &open.kind {
             Some(StreamKind::Exec(exec)) => exec.container.as_str(),
@@ -386,30 +326,6 @@ impl Agent {
         for (number, index, task) in self.handed_over.all() {
             self.ask_host(index, task, number);
         }
-    }
-
-    /// No answer comes any more to what the host was asked: probes were not done, hooks wait for another host.
-    fn host_is_gone(&mut self) {
-        for (number, index, task) in self.handed_over.host_left() {
-            self.supervise(Event::NotDone { index, task, number });
-        }
-    }
-
-    /// Has the host do a probe or hook; what to tell when it cannot.
-    fn hand_over(&mut self, index: usize, task: Task, number: u64) -> Option<Event> {
-        match self.handed_over.take(number, index, task) {
-            Handed::Ask => self.ask_host(index, task, number),
-            Handed::Wait => {}
-            Handed::NotDone => return Some(Event::NotDone { index, task, number }),
-        }
-        None
-    }
-
-    fn ask_host(&mut self, index: usize, task: Task, number: u64) {
-        let Some(pod) = &self.pod else { return };
-        let container = pod.containers[index].config.name.clone();
-        let task = task.of_host().into();
-        self.channel.send(&GuestMessage::AskHost(guest::AskHost { number, container, task }));
     }
 
     fn configure(&mut self, config: PodConfig) {
@@ -564,75 +480,6 @@ impl Agent {
         }
     }
 
-    /// Registers the three pipes of a new process.
-    fn watch(&mut self, index: usize) {
-        let Some(process) = self.pod.as_ref().and_then(|pod| pod.containers[index].process.as_ref()) else {
-            return;
-        };
-        let pipes = [
-            (Pipe::Exec, &process.exec),
-            (Pipe::Stdout, &process.stdio.stdout),
-            (Pipe::Stderr, &process.stdio.stderr),
-        ];
-        // Who has a terminal writes all to it.
-        for (pipe, file) in pipes.into_iter().filter_map(|(pipe, file)| Some((pipe, file.as_ref()?))) {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, token(index, pipe));
-            self.epoll.add(file, event).expect("a new pipe can be watched");
-        }
-    }
-
-    fn on_pipe(&mut self, index: usize, pipe: Pipe) {
-        let Some(container) = self.pod.as_mut().and_then(|pod| pod.containers.get_mut(index)) else { return };
-        let stream = match pipe {
-            Pipe::Exec => {
-                // Closing the pipe removes it from epoll. A failure is told when the process is reaped.
-                if container.read_exec_report() == ExecReport::Executing {
-                    self.supervise(Event::Started { index });
-                }
-                return;
-            }
-            Pipe::Stdout => LogStream::Stdout,
-            Pipe::Stderr => LogStream::Stderr,
-        };
-        let may_wait = self.channel.is_connected() && self.now.monotonic_ms < self.acked_at_ms + LOG_STALL_MS;
-        if container.logs.is_full() && may_wait {
-            if let Some(file) = output_of(container, pipe) {
-                let _ = self.epoll.delete(file);
-                self.paused.push((index, pipe));
-            }
-            return;
-        }
-        container.read_output(stream, self.now.wall_ms);
-    }
-
-    /// Reads paused pipes again once their log has room or the host has been silent for too long.
-    fn resume_paused(&mut self) {
-        let Some(pod) = &self.pod else { return };
-        let stalled =
-            !self.channel.is_connected() || self.now.monotonic_ms >= self.acked_at_ms + LOG_STALL_MS;
-        self.paused.retain(|&(index, pipe)| {
-            let container = &pod.containers[index];
-            if container.logs.is_full() && !stalled {
-                return true;
-            }
-            if let Some(file) = output_of(container, pipe) {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, token(index, pipe));
-                self.epoll.add(file, event).expect("a paused pipe is not watched");
-            }
-            false
-        });
-    }
-
-    /// Ends the input of processes whose client has left with it.
-    fn end_inputs(&mut self) {
-        for pid in self.streams.take_ended_inputs() {
-            let mut containers = self.pod.iter_mut().flat_map(|pod| &mut pod.containers);
-            if containers.any(|one| one.end_input(pid)) {
-                self.streams.close_inputs(pid);
-            }
-        }
-    }
-
     fn reap(&mut self) {
         loop {
             let status = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
@@ -719,41 +566,6 @@ impl Agent {
         }
     }
 
-    /// Fills the channel with output, one message of each container and stream in turn, and writes. Where the port
-    /// takes all of it, there is no event that would make it go on: it goes on by itself, within a bound.
-    fn pump(&mut self) {
-        self.is_behind = false;
-        for _ in 0..PUMP_ROUNDS_MAX {
-            let found = self.fill();
-            self.channel.flush();
-            if !found || !self.channel.is_flushed() {
-                return;
-            }
-        }
-        self.is_behind = true;
-    }
-
-    /// False when there is nothing to send.
-    fn fill(&mut self) -> bool {
-        let mut found_any = false;
-        let mut found = true;
-        while found && self.channel.wants_logs() {
-            found = false;
-            for container in self.pod.iter_mut().flat_map(|pod| &mut pod.containers) {
-                if let Some(message) = container.logs.next_message() {
-                    found = true;
-                    self.channel.send(&message);
-                }
-            }
-            found |= self.streams.pump(&mut |message| {
-                self.channel.send(&message);
-                self.channel.wants_logs()
-            });
-            found_any |= found;
-        }
-        found_any
-    }
-
     fn is_over(&mut self) -> bool {
         let now_ms = self.now.monotonic_ms;
         if let Ending::LastLogs { reason, until_ms } = self.ending {
@@ -804,11 +616,6 @@ impl Agent {
     fn container_mut(&mut self, name: &str) -> Option<&mut Container> {
         self.pod.as_mut()?.containers.iter_mut().find(|container| container.config.name == name)
     }
-}
-
-fn output_of(container: &Container, pipe: Pipe) -> Option<&std::fs::File> {
-    let process = container.process.as_ref()?;
-    if pipe == Pipe::Stdout { process.stdio.stdout.as_ref() } else { process.stdio.stderr.as_ref() }
 }
 
 /// Both clocks in milliseconds.

@@ -77,6 +77,8 @@ pub(crate) struct Container {
     /// What its root file system held when it was mounted first, in bytes.
     held_at_first: Option<u64>,
     cgroup: Option<Cgroup>,
+    /// It got limits for which it is restarted, and was not yet.
+    is_restart_due: bool,
     words: LastWords,
 }
 
@@ -90,6 +92,7 @@ impl Container {
             is_mounted: false,
             held_at_first: None,
             cgroup: None,
+            is_restart_due: false,
             words: LastWords::new(&config),
             config,
         }
@@ -169,8 +172,8 @@ impl Container {
         self.cgroup.as_ref().map(Cgroup::usage)
     }
 
-    /// Other limits, for its group if there is one and for all that starts later; whether they are others.
-    pub(crate) fn set_limits(&mut self, limits: &ContainerLimits) -> Result<bool> {
+    /// Other limits, for its group if there is one and for all that starts later.
+    pub(crate) fn set_limits(&mut self, limits: &ContainerLimits) -> Result<()> {
         let config = &mut self.config;
         let wanted = (limits.cpu_millis, limits.memory_bytes, limits.cpu_request_millis);
         let had = (config.cpu_millis, config.memory_bytes, config.cpu_request_millis);
@@ -184,7 +187,13 @@ impl Container {
             cgroup.limit(&changed).context("set the limits")?;
         }
         (config.cpu_millis, config.memory_bytes, config.cpu_request_millis) = wanted;
-        Ok(wanted != had)
+        self.is_restart_due |= wanted != had && limits.restart;
+        Ok(())
+    }
+
+    /// Whether it is to be restarted for its limits; told once.
+    pub(crate) fn take_restart(&mut self) -> bool {
+        std::mem::take(&mut self.is_restart_due)
     }
 
     /// Why the pod must end, if the container has written more than it may (Kubernetes' `Evicted`).

@@ -16,7 +16,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use bulkhead_guest_protocol::FREEZE_MS_MAX;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::IS_CONTAINER_CHILD;
@@ -57,8 +58,12 @@ impl Freezer {
     /// Begins to freeze what is mounted at a path, for so long at most.
     ///
     /// # Errors
-    /// When no process could be made for it.
+    /// When that is too long, or no process could be made for it.
     pub(crate) fn start(volume: String, path: &Path, for_ms: u64) -> Result<Self> {
+        ensure!(
+            for_ms <= FREEZE_MS_MAX,
+            "{volume} cannot stand still for {for_ms} ms: {FREEZE_MS_MAX} ms at most"
+        );
         let root = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let (ours, theirs) = UnixStream::pair().context("make a pair of sockets")?;
         ours.set_nonblocking(true)?;
@@ -121,4 +126,18 @@ fn freeze_for(root: &File, mut stream: UnixStream, for_ms: u64) {
     // Nothing else thaws it.
     while sys::thaw(root).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     let _ = stream.write_all(&[if in_time { THAWED } else { LATE }]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_volume_stands_still_for_longer_than_the_bound() {
+        // Nothing can be held still there, should it be tried.
+        let start = |for_ms| Freezer::start("data".to_owned(), Path::new("/proc"), for_ms);
+        let refused = start(FREEZE_MS_MAX + 1).expect_err("too long").to_string();
+        assert_eq!(refused, "data cannot stand still for 60001 ms: 60000 ms at most");
+        assert!(start(u64::MAX).is_err());
+    }
 }

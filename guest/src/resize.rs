@@ -107,17 +107,18 @@ fn apply(resize: &Resize, containers: &mut [Container]) -> Result<Done> {
         0 => u32::try_from(cpus(&root, "online").len()).unwrap_or(u32::MAX),
         wanted => use_cpus(&root, wanted).context("processors")?,
     };
-    let mut done = Done { restart: Vec::new(), cpus };
     for limits in &resize.containers {
-        let Some(at) = containers.iter().position(|one| one.config.name == limits.name) else {
-            bail!("there is no container {}", limits.name);
-        };
-        let changed = containers[at].set_limits(limits)?;
-        if changed && limits.restart {
-            done.restart.push(at);
+        let container = containers.iter_mut().find(|one| one.config.name == limits.name);
+        container.with_context(|| format!("there is no container {}", limits.name))?.set_limits(limits)?;
+    }
+    // Those too that got theirs before this failed for another one.
+    let mut restart = Vec::new();
+    for (at, container) in containers.iter_mut().enumerate() {
+        if container.take_restart() {
+            restart.push(at);
         }
     }
-    Ok(done)
+    Ok(Done { restart, cpus })
 }
 
 /// Kubernetes' rule: a limit of memory does not go below what is in use. One that is restarted for it has nothing then.
@@ -137,6 +138,8 @@ fn check_use(limits: &[ContainerLimits], containers: &[Container]) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_guest_protocol::host::ContainerConfig;
+
     use super::*;
 
     #[test]
@@ -144,6 +147,30 @@ mod tests {
         assert_eq!(cpu_list("0-2,5\n"), [0, 1, 2, 5]);
         assert_eq!(cpu_list("\n"), Vec::<u32>::new());
         assert_eq!(cpu_list("0"), [0]);
+    }
+
+    #[test]
+    fn a_container_is_restarted_for_its_limits_although_another_one_failed() {
+        let container = |name: &str| {
+            Container::new(ContainerConfig { name: name.to_owned(), ..ContainerConfig::default() })
+        };
+        let mut containers = [container("web"), container("log")];
+        let limits = |name: &str, cpu_millis, restart| ContainerLimits {
+            name: name.to_owned(),
+            cpu_millis,
+            restart,
+            ..ContainerLimits::default()
+        };
+        let mut check = |limits: &[ContainerLimits], expected: Option<&[usize]>| {
+            let wish = Resize { containers: limits.to_vec(), ..Resize::default() };
+            let done = resize(&wish, &mut containers).ok().map(|done| done.restart);
+            assert_eq!(done.as_deref(), expected, "{limits:?}");
+        };
+        let both = [limits("log", 500, true), limits("web", 700, false)];
+        check(&[both[0].clone(), limits("none", 1, true)], None);
+        check(&both, Some(&[1]));
+        check(&both, Some(&[]));
+        check(&[limits("web", 900, true)], Some(&[0]));
     }
 
     #[test]

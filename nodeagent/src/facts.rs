@@ -47,27 +47,17 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         huge_pages: pages,
         pinned_memory_bytes: 0,
     };
-    let host_memory = (found.memory_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
-    // What is set aside is nobody's ordinary memory any more (Kubernetes' rule).
-    let real_memory = found.memory_bytes.saturating_sub(host_memory).saturating_sub(pages.total_bytes());
+    let memory = OrdinaryMemory::of(config, found.memory_bytes);
     let (cpus, problem) = cpus(config);
     let reserved = cpus.as_ref().map_or(0, |cpus| u64::from(cpus.reserved.len()) * 1000);
-    // What guests of the pool hold is no pod's until one has it; then another is booted.
-    let pooled =
-        config.vm_pool.map_or(0, |pool| u64::from(pool.guests).saturating_mul(pool.size.memory_bytes));
-    let templates = match config.memory_sharing {
-        MemorySharing::Template => VM_TEMPLATES_MAX as u64 * VM_TEMPLATE_BYTES,
-        MemorySharing::None | MemorySharing::Ksm => 0,
-    };
-    let set_aside = pooled.saturating_add(templates);
     let allocatable = Resources {
         cpu_millis: config.cpu_millis.unwrap_or(found.cpu_millis.saturating_sub(reserved)),
-        memory_bytes: config.memory_bytes.unwrap_or(real_memory).saturating_sub(set_aside),
+        memory_bytes: memory.said_bytes.unwrap_or(memory.without(pages)),
         ephemeral_storage_bytes: found.ephemeral_storage_bytes
             - found.ephemeral_storage_bytes / HOST_DISK_SHARE,
         huge_pages: pages,
         // Whatever an operator says that pods may have: no more than that is there to be pinned.
-        pinned_memory_bytes: real_memory.saturating_sub(set_aside),
+        pinned_memory_bytes: memory.without(pages),
     };
     let obstacles = obstacles_to_devices(&tree);
     NodeFacts {
@@ -95,20 +85,53 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
     }
 }
 
+/// The memory of the machine that pods may use but for huge pages. How much that is with other pages is found from here and not from
+/// what was told: what pages leave is never less than nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OrdinaryMemory {
+    /// If there were no huge pages, in bytes.
+    most_bytes: u64,
+    /// What an operator said, whatever the pages are, in bytes.
+    said_bytes: Option<u64>,
+}
+
+impl OrdinaryMemory {
+    /// Of this machine.
+    pub(crate) fn now(config: &AgentConfig) -> Self {
+        Self::of(config, memory_bytes())
+    }
+
+    fn of(config: &AgentConfig, all_bytes: u64) -> Self {
+        let host = (all_bytes / HOST_MEMORY_SHARE).max(HOST_MEMORY_BYTES_MIN);
+        // What guests of the pool hold is no pod's until one has it; then another is booted.
+        let pooled =
+            config.vm_pool.map_or(0, |pool| u64::from(pool.guests).saturating_mul(pool.size.memory_bytes));
+        let templates = match config.memory_sharing {
+            MemorySharing::Template => VM_TEMPLATES_MAX as u64 * VM_TEMPLATE_BYTES,
+            MemorySharing::None | MemorySharing::Ksm => 0,
+        };
+        let set_aside = pooled.saturating_add(templates);
+        Self {
+            most_bytes: all_bytes.saturating_sub(host).saturating_sub(set_aside),
+            said_bytes: config.memory_bytes.map(|said| said.saturating_sub(set_aside)),
+        }
+    }
+
+    /// What these pages leave of it: they are nobody's ordinary memory any more (Kubernetes' rule).
+    fn without(self, pages: HugePages) -> u64 {
+        self.most_bytes.saturating_sub(pages.total_bytes())
+    }
+}
+
 /// The huge pages that the machine has set aside now.
 pub(crate) fn huge_pages_now() -> HugePages {
     huge_pages(&MachineTree::new("/"), HUGE_PAGE_POOLS)
 }
 
-/// What is told once the machine has other huge pages than were told: what is set aside more is no ordinary memory any more, and
-/// the other way round; but what an operator said of memory stays.
-pub(crate) fn follow_huge_pages(facts: &mut NodeFacts, pages: HugePages, memory_is_said: bool) {
-    let (before, now) = (facts.allocatable.huge_pages.total_bytes(), pages.total_bytes());
-    let follow = |memory: u64| memory.saturating_add(before).saturating_sub(now);
-    facts.allocatable.pinned_memory_bytes = follow(facts.allocatable.pinned_memory_bytes);
-    if !memory_is_said {
-        facts.allocatable.memory_bytes = follow(facts.allocatable.memory_bytes);
-    }
+/// What is told once the machine has other huge pages than were told.
+pub(crate) fn follow_huge_pages(facts: &mut NodeFacts, pages: HugePages, memory: OrdinaryMemory) {
+    facts.allocatable.pinned_memory_bytes = memory.without(pages);
+    facts.allocatable.memory_bytes = memory.said_bytes.unwrap_or(memory.without(pages));
     facts.allocatable.huge_pages = pages;
     facts.capacity.huge_pages = pages;
     facts.capacity = facts.capacity.max(facts.allocatable);
@@ -237,22 +260,27 @@ mod tests {
     #[test]
     fn memory_follows_the_pools() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let config = AgentConfig::new("n", vec![], dir.path());
-        let found = gather(&config, "h:1", &Accelerator::tcg(None));
-        let check = |memory_is_said: bool, less: u64| {
+        let check = |said_bytes: Option<u64>, more: u64| {
+            let mut config = AgentConfig::new("n", vec![], dir.path());
+            config.memory_bytes = said_bytes;
+            let found = gather(&config, "h:1", &Accelerator::tcg(None));
+            let memory = OrdinaryMemory::now(&config);
             let mut facts = found.clone();
             let mut pages = facts.allocatable.huge_pages;
-            pages.two_mib_bytes += 64 << 20;
-            follow_huge_pages(&mut facts, pages, memory_is_said);
+            pages.two_mib_bytes += more;
+            follow_huge_pages(&mut facts, pages, memory);
             let (before, now) = (found.allocatable, facts.allocatable);
             assert_eq!(now.huge_pages, pages);
-            assert_eq!(before.memory_bytes - now.memory_bytes, less);
-            assert_eq!(before.pinned_memory_bytes - now.pinned_memory_bytes, 64 << 20);
+            let less = more.min(before.pinned_memory_bytes);
+            assert_eq!(before.memory_bytes - now.memory_bytes, if said_bytes.is_some() { 0 } else { less });
+            assert_eq!(before.pinned_memory_bytes - now.pinned_memory_bytes, less);
             assert!(now.fits_in(facts.capacity), "{facts:?}");
-            follow_huge_pages(&mut facts, found.allocatable.huge_pages, memory_is_said);
+            follow_huge_pages(&mut facts, found.allocatable.huge_pages, memory);
             assert_eq!(facts.allocatable, found.allocatable, "and back");
         };
-        check(false, 64 << 20);
-        check(true, 0);
+        check(None, 64 << 20);
+        check(Some(1 << 30), 64 << 20);
+        // More than pods may have: what the host keeps is not theirs afterwards.
+        check(None, 1 << 50);
     }
 }

@@ -176,9 +176,9 @@ pub async fn run_on(
     let agent = Agent::new(core);
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
-    let (memory_is_said, told) = (config.memory_bytes.is_some(), inputs.clone());
+    let (memory, told) = (facts::OrdinaryMemory::now(&config), inputs.clone());
     let (recheck, facts) =
-        recheck::Recheck::new(Arc::clone(&host), config.accel, &boot_id, facts, memory_is_said, told);
+        recheck::Recheck::new(Arc::clone(&host), config.accel, &boot_id, facts, memory, told);
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();

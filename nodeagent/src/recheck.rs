@@ -12,6 +12,7 @@ use bulkhead_types::{HugePageSize, HugePages, NodeFacts};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::facts::OrdinaryMemory;
 use crate::host::{self, Host};
 use crate::kernel_watch::Uevents;
 use crate::{AccelChoice, clock, facts, probe};
@@ -30,8 +31,8 @@ pub(crate) struct Recheck {
     /// What was told.
     told_of: (Readiness, HugePages),
     told: watch::Sender<NodeFacts>,
-    /// An operator said how much memory pods may use: that stays as it is.
-    memory_is_said: bool,
+    /// What huge pages are taken from.
+    memory: OrdinaryMemory,
     /// Hears what pods may have, once that is other.
     inputs: mpsc::Sender<Input>,
 }
@@ -43,7 +44,7 @@ impl Recheck {
         choice: AccelChoice,
         boot_id: &str,
         facts: NodeFacts,
-        memory_is_said: bool,
+        memory: OrdinaryMemory,
         inputs: mpsc::Sender<Input>,
     ) -> (Self, watch::Receiver<NodeFacts>) {
         let is_kvm = |text: &&smol_str::SmolStr| text.starts_with(probe::EMULATED);
@@ -53,7 +54,7 @@ impl Recheck {
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
         let (tries_kvm, boot_id) = (choice != AccelChoice::Tcg, boot_id.to_owned());
-        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory_is_said, inputs }, receiver)
+        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory, inputs }, receiver)
     }
 
     /// Runs until nobody is told any more.
@@ -122,7 +123,7 @@ impl Recheck {
                 .join(", ")
         };
         tracing::info!(before = shown(before), now = shown(now), "the machine has other huge pages");
-        facts::follow_huge_pages(&mut self.base, now, self.memory_is_said);
+        facts::follow_huge_pages(&mut self.base, now, self.memory);
         let _ = self.inputs.send(Input::Allocatable(self.base.allocatable)).await;
     }
 

@@ -150,6 +150,7 @@ mod tests {
             bandwidth: None,
             sizes: Vec::new(),
             resize_begun: false,
+            resize_most: vec![],
             resized: false,
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),

@@ -1,9 +1,9 @@
-//! The steps of a pod's start and end, by name, and the one place where a test can make an agent end at one of them.
+//! The steps of a pod's start, resize and end, by name, and the one place where a test can make an agent end at one of them.
 //!
 //! The plan of `nodeagent/tests/faults/steps.rs` goes through all of [`Step::ALL`]: the agent is killed at each time that each step
 //! is reached, and fails at each that may fail, and the next agent must bring the pod to where it should be. A step that is not in
-//! this list cannot be reached, and one of the list that no test reaches fails that test; so whoever adds something to the start
-//! or the end of a pod adds a line here and a call there, and it is tested.
+//! this list cannot be reached, and one of the list that no test reaches fails that test; so whoever adds something to the
+//! start, the resize or the end of a pod adds a line here and a call there, and it is tested.
 //!
 //! In release builds [`reached`] and [`passed`] are nothing.
 
@@ -79,6 +79,15 @@ steps! {
     ChannelOpen "channel-open" "The guest channel is connected.",
     GuestGreeted "guest-greeted" "The guest said its first word.",
     ContainerRuns "container-runs" "The guest said that a container runs; reached for each time that it does.",
+    HostLimited "host-limited" "The control groups of a guest that gets other sizes have other limits; reached for each time.",
+    BalloonAsked "balloon-asked" "QEMU was asked for another size of the balloon.",
+    MemoryAsked "memory-asked" "QEMU was asked to add memory, or to take it back.",
+    MemoryChanged "memory-changed" "The guest took the memory, or gave it back.",
+    CpuAdded "cpu-added" "The machine got a processor; reached for each.",
+    CpusUsed "cpus-used" "The guest uses as many processors as it should.",
+    CpuRemoved "cpu-removed" "QEMU was asked to take a processor from the machine; reached for each.",
+    ContainersLimited "containers-limited" "The guest's containers have their limits.",
+    ResizeTold "resize-told" "The core knows what became of a resize.",
     StopAsked "stop-asked" "The guest shall end.",
     StopSaid "stop-said" "The guest was told.",
     Killed "killed" "SIGKILL was sent to QEMU.",

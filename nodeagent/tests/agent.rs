@@ -3,6 +3,8 @@
 //! Needs QEMU, `BULKHEAD_KERNEL_DIR`, `BULKHEAD_GUEST` and a static /bin/busybox; where one is missing, the tests that
 //! need it say so and pass.
 
+#[path = "agent/booted.rs"]
+mod booted;
 #[path = "faults/mod.rs"]
 #[allow(unreachable_pub, reason = "a module of a test")]
 mod faults;
@@ -15,9 +17,13 @@ mod pages;
 #[path = "support/placed.rs"]
 #[allow(unreachable_pub, reason = "a module of a test")]
 mod placed;
+#[path = "agent/resize.rs"]
+mod resize;
 #[path = "support/server.rs"]
 #[allow(unreachable_pub, reason = "a module of a test")]
 mod server;
+#[path = "agent/talk.rs"]
+mod talk;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -342,155 +348,6 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     assert_eq!(node.pod_folders(), 0);
 }
 
-/// Reads log files that a pod's container writes itself, or what its guest said on its console.
-async fn logs_of(address: &str, pod: u64, file: &str) -> Result<String, tonic::Status> {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
-    let request = v1::LogsRequest {
-        namespace: "default".to_owned(),
-        pod: format!("pod-{pod}"),
-        file: if file == "console" { String::new() } else { file.to_owned() },
-        console: file == "console",
-        ..v1::LogsRequest::default()
-    };
-    let mut stream = client.logs(request).await?.into_inner();
-    let mut text = String::new();
-    while let Some(chunk) = stream.message().await? {
-        text.push_str(&String::from_utf8_lossy(&chunk.data));
-    }
-    Ok(text)
-}
-
-/// What a privileged process at a terminal sees of its guest's kernel, once it has heard a word.
-const TALK: &str = "\
-echo written > /logs/app.log
-echo working
-read word
-echo heard $word in $(/bin/busybox stty size) at $(/bin/busybox tty) as $TERM
-echo somaxconn $(cat /proc/sys/net/core/somaxconn) msgmax $(cat /proc/sys/kernel/msgmax)
-/bin/busybox grep CapEff /proc/self/status
-test -b /dev/vda && echo sees the disk
-/bin/busybox sysctl -w fs.inotify.max_user_watches=4321
-/bin/busybox mount -t tmpfs none /proc/fs && echo mounts
-read word || echo no more input
-exit 3";
-
-/// The pod's container has input, once, and a terminal, and is privileged; its kernel has settings.
-fn with_a_terminal(mut pod: PodIntent) -> PodIntent {
-    let sysctl = |name: &str, value: &str| Sysctl { name: name.into(), value: value.to_owned() };
-    let security = PodSecurityContext {
-        sysctls: vec![sysctl("net.core.somaxconn", "1234"), sysctl("kernel/msgmax", "16384")],
-        ..PodSecurityContext::default()
-    };
-    let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
-    let mut spec = PodSpec::clone(&pod.spec);
-    let source =
-        VolumeSource::EmptyDir { memory: true, size_limit_bytes: Some(1 << 20), huge_pages: Rare::NONE };
-    let volumes = vec![Volume { name: "logs".into(), source }];
-    spec.options =
-        Rare::some(PodOptions { security: Rare::some(security), volumes, ..PodOptions::default() });
-    let mount =
-        VolumeMount { name: "logs".into(), mount_path: "/logs".into(), sub_path: None, read_only: false };
-    spec.containers[0].options = Rare::some(ContainerOptions {
-        volume_mounts: vec![mount],
-        security: Rare::some(privileged),
-        stdin: true,
-        stdin_once: true,
-        tty: true,
-        ..ContainerOptions::default()
-    });
-    pod.spec = Shared::new(spec);
-    pod
-}
-
-/// Attaches to the process, gives its terminal two sizes, says one word, and leaves its input for good; what it printed.
-async fn talk(address: &str) -> Result<String, tonic::Status> {
-    use v1::exec_request::Message as Said;
-    use v1::exec_response::Message as Heard;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
-    let size = |rows, columns| v1::TerminalSize { rows, columns };
-    let attach = v1::AttachStart { stdin: true, size: Some(size(10, 20)) };
-    let start = v1::ExecStart {
-        namespace: "default".to_owned(),
-        pod: "pod-9".to_owned(),
-        container: "main".to_owned(),
-        what: Some(v1::exec_start::What::Attach(attach)),
-    };
-    let said = [Said::Start(start), Said::Resize(size(33, 101)), Said::Stdin("hello\n".into())];
-    let said = said.map(|message| v1::ExecRequest { message: Some(message) });
-    // The end of what is said is the end of the process's input: stdinOnce.
-    let mut answers = client.exec(tokio_stream::iter(said)).await?.into_inner();
-    let (mut text, mut code) = (String::new(), None);
-    let hear = async {
-        while let Some(answer) = answers.message().await? {
-            match answer.message.expect("something") {
-                Heard::Stdout(data) | Heard::Stderr(data) => text.push_str(&String::from_utf8_lossy(&data)),
-                Heard::Exit(exit) => code = Some(exit.code),
-            }
-        }
-        Ok::<_, tonic::Status>(())
-    };
-    tokio::time::timeout(DEADLINE, hear).await.expect("the end in time")?;
-    assert_eq!(code, Some(3), "the exit code comes last: {text}");
-    for words in [
-        "heard hello in 33 101 at /dev/pts/0 as xterm\r\n",
-        "somaxconn 1234 msgmax 16384\r\n",
-        "CapEff:\t000001ffffffffff\r\n",
-        "sees the disk\r\n",
-        "fs.inotify.max_user_watches = 4321\r\n",
-        "mounts\r\n",
-        "no more input\r\n",
-    ] {
-        assert!(text.contains(words), "{words:?} is not in {text:?}");
-    }
-    Ok(text)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_must_not_restart_ends_with_its_exit_code_and_keeps_its_output() {
-    let Some((kernel_dir, guest)) = guest_parts() else { return };
-    let server = FakeServer::start().await;
-    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let (job, orders) = with_volume(with_a_terminal(placed::with_cpus(pod(9, TALK, RestartPolicy::Never))));
-    server.intend(vec![job.clone()]);
-    node.start();
-    server.report(9, "a process that listens", |report| report.status.ready).await;
-    // Only then does it surely print to whoever is there.
-    logs(&server.facts().address, 9, Some("working")).await.expect("logs");
-    placed::check(node.guests()[0], &job, &server.facts()).await;
-    let written = logs_of(&server.facts().address, 9, "/logs/*.log").await;
-    assert_eq!(written.expect("a log file"), "==> /logs/app.log <==\nwritten\n");
-    let refused = logs_of(&server.facts().address, 9, "/etc/hosts").await.expect_err("no volume").to_string();
-    assert!(refused.contains("below the paths of its volumes only: /logs"), "{refused}");
-    let console = logs_of(&server.facts().address, 9, "console").await.expect("the guest's console");
-    assert!(console.contains("bulkhead-guest: pod pod-9 with 1 containers"), "{console}");
-    // Its volume grows and is copied under it.
-    server.intend_with(vec![job.clone()], orders);
-    server.done(VolumeTask::Expand).await;
-    server.done(VolumeTask::Snapshot).await;
-    let volumes = std::fs::read_dir(node.config.data_dir.join("volumes")).expect("listed").flatten();
-    assert_eq!(volumes.filter(|file| file.path().extension().is_some_and(|kind| kind == "snap")).count(), 1);
-    let talk = talk(&server.facts().address).await.expect("attached");
-    let output = logs(&server.facts().address, 9, None).await.expect("logs");
-    assert!(output.ends_with(&talk), "who is attached sees what is logged: {talk:?} of {output:?}");
-    let failed = server.report(9, "the job's end", |report| report.gone).await;
-    assert_eq!(failed.status.phase, PodPhase::Failed);
-    let ContainerState::Terminated(end) = &failed.status.containers[0].state else { panic!("{failed:?}") };
-    assert_eq!((end.exit_code, end.reason.as_str()), (3, "Error"));
-    assert_eq!(node.guests(), [0; 0]);
-
-    // Its output stays as long as it is intended, also over a restart of the agent; and it does not run again.
-    node.stop().await;
-    server.intend(vec![PodIntent { ended: true, ..job }]);
-    node.start();
-    server.report(9, "the same end", |report| report.gone && report.sequence >> 32 == 2).await;
-    assert_eq!(logs(&server.facts().address, 9, None).await.expect("logs"), output);
-    assert_eq!(logs(&server.facts().address, 9, Some("never said")).await.expect("logs"), output);
-    assert_eq!(node.guests(), [0; 0]);
-    node.stop().await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_said_and_tried_again() {
     let server = FakeServer::start().await;
@@ -572,56 +429,6 @@ async fn the_accelerator_is_found_by_running_a_guest_and_remembered() {
     node.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pod_gets_a_guest_that_was_booted_before_it() {
-    let Some((kernel_dir, guest)) = guest_parts() else { return };
-    let server = FakeServer::start().await;
-    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let script = "trap 'exit 0' TERM; echo card $(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
-                  echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
-    let web = pod(7, script, RestartPolicy::Always);
-    node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
-    node.config.network.choice = NetworkChoice::Auto;
-    server.intend(vec![]);
-    node.start();
-    node.pooled(0).await;
-    let waiting = node.guests();
-    assert_eq!(waiting.len(), 1);
-
-    server.intend(vec![web.clone()]);
-    let ready = server.report(7, "a ready pod", |report| report.status.ready).await;
-    let text = logs(&server.facts().address, 7, Some("kept")).await.expect("logs");
-    let (card, text) = text.split_once('\n').expect("lines");
-    assert_eq!(text, "hello from pod-7\nkept\n", "its disk was added while it ran");
-    // Where this host lets the agent make a network, the guest's card was, too.
-    let told = ready.status.addresses.get().map(|told| format!("card {}/24", told.pod_ips[0]));
-    assert_eq!(card, told.as_deref().unwrap_or("card"));
-    let has_network = server.facts().labels.contains_key(bulkhead_types::LABEL_POD_NETWORK);
-    assert_eq!(told.is_some(), has_network);
-    let steps = start_phases(&server.facts().address, 7).await;
-    assert!(steps.from_pool, "{steps:?}");
-    let kernel = steps.phases.iter().find(|step| step.name == "kernel").expect("a step");
-    assert_eq!(kernel.end_ms, Some(kernel.begin_ms), "the kernel ran already: {steps:?}");
-    eprintln!("from the pool: {steps:?}");
-
-    // Another is booted in its place, which ends with the agent; the pod's goes on, and is adopted.
-    node.pooled(1).await;
-    assert_eq!(node.guests().len(), 2);
-    node.stop().await;
-    assert_eq!(node.guests(), waiting, "the pod's guest outlives the agent, and no other does");
-    node.start();
-    let adopted = server.report(7, "an adopted pod", |report| report.sequence >> 32 == 2).await;
-    assert!(adopted.status.ready && adopted.status.sandbox_restarts == 0, "{adopted:?}");
-    assert_eq!(adopted.status.addresses, ready.status.addresses, "it keeps its address");
-    assert!(node.guests().contains(&waiting[0]));
-
-    server.intend(vec![deleting(web, 5_000)]);
-    server.report(7, "a pod that is gone", |report| report.gone).await;
-    assert!(!node.guests().contains(&waiting[0]));
-    node.stop().await;
-    assert_eq!(node.guests(), Vec::<i32>::new(), "nothing is left");
-}
-
 /// Allocates all pages but four of its volume, and says how many there are.
 const PAGED: &str = "\
 /bin/busybox grep HugePages_Total /proc/meminfo
@@ -663,178 +470,4 @@ async fn a_pod_has_huge_pages_of_the_host_in_its_guest() {
     server.intend(vec![]);
     node.stop().await;
     assert_eq!((node.guests(), pages::free()), (Vec::new(), before), "the pages are given back");
-}
-
-/// Prints what the container may use, and what its guest has, whenever that changes.
-const SIZES: &str = "trap 'exit 0' TERM; last=; while :; do \
-    now=\"$(/bin/busybox cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max | /bin/busybox tr '\\n' ' ')\
-cpus $(/bin/busybox grep -c processor /proc/cpuinfo) \
-mib $(/bin/busybox awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo)\"; \
-    if [ \"$now\" != \"$last\" ]; then echo \"size $now\"; last=\"$now\"; fi; /bin/busybox sleep 0.2; done";
-
-/// The pod with these requests and limits.
-fn sized(pod: &PodIntent, cpu_millis: u64, memory_mib: u64) -> PodIntent {
-    let mut spec = PodSpec::clone(&pod.spec);
-    let amounts = ResourceRequirements {
-        cpu_millis: Some(cpu_millis),
-        memory_bytes: Some(memory_mib << 20),
-        ephemeral_storage_bytes: None,
-    };
-    (spec.containers[0].requests, spec.containers[0].limits) = (amounts, amounts);
-    PodIntent { spec: Shared::new(spec), resizing: true, ..pod.clone() }
-}
-
-/// What a container sees: its limits of cpu (in thousandths) and memory (in MiB), processors, and the guest's memory in MiB.
-type Seen = (u64, u64, u64, u64);
-
-fn seen(line: &str) -> Option<Seen> {
-    let words: Vec<&str> = line.strip_prefix("size ")?.split_whitespace().collect();
-    let [quota, "100000", memory, "cpus", cpus, "mib", mib] = words.as_slice() else { return None };
-    let number = |word: &str| word.parse::<u64>().ok();
-    Some((number(quota)? / 100, number(memory)? >> 20, number(cpus)?, number(mib)?))
-}
-
-/// Follows a pod's output until a line shows what is waited for.
-async fn follow(address: &str, pod: u64, is_it: impl Fn(Seen) -> bool) -> Seen {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let mut client = PodIoClient::new(endpoint.connect().await.expect("connected"));
-    let (namespace, pod) = ("default".to_owned(), format!("pod-{pod}"));
-    let request = v1::LogsRequest { namespace, pod, follow: true, ..v1::LogsRequest::default() };
-    let mut stream = client.logs(request).await.expect("logs").into_inner();
-    let mut text = String::new();
-    let found = async {
-        loop {
-            let chunk = stream.message().await.expect("logs").expect("it runs");
-            text.push_str(&String::from_utf8_lossy(&chunk.data));
-            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            if let Some(found) = whole.lines().filter_map(seen).rfind(|one| is_it(*one)) {
-                return found;
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("it never came: {text}"))
-}
-
-/// Brings a pod to a size; what its container sees then.
-async fn resize(
-    server: &FakeServer,
-    pod: &PodIntent,
-    (cpu_millis, memory_mib): (u64, u64),
-    is_it: impl Fn(Seen) -> bool,
-) -> Seen {
-    let wanted = sized(pod, cpu_millis, memory_mib);
-    let sizes = wanted.spec.sizes();
-    server.intend(vec![wanted]);
-    let is_so = |report: &PodReport| {
-        report.status.actual.get().is_some_and(|a| a.containers == sizes && a.reason.is_empty())
-    };
-    let report = server.report(pod.id.0, "its new sizes", is_so).await;
-    assert_eq!(report.status.containers[0].restart_count, 0, "it runs on");
-    let limits = |seen: Seen| (seen.0, seen.1) == (cpu_millis, memory_mib);
-    follow(&server.facts().address, pod.id.0, |seen| limits(seen) && is_it(seen)).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_running_pod_gets_more_and_less_cpu_and_memory_without_a_restart() {
-    let Some((kernel_dir, guest)) = guest_parts() else { return };
-    let server = FakeServer::start().await;
-    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let plain = pod(12, SIZES, RestartPolicy::Always);
-    server.intend(vec![plain.clone()]);
-    node.start();
-    server.report(12, "a container that runs", |report| report.status.ready).await;
-    let before = node.guests();
-    let had = follow(&server.facts().address, 12, |seen| (seen.0, seen.1, seen.2) == (500, 96, 1)).await.3;
-    // More of both: processors and memory are added to the machine.
-    let more = resize(&server, &plain, (1500, 256), |seen| seen.2 == 2 && seen.3 >= had + 128).await.3;
-    // Over a restart of the agent, less of both: what was added goes.
-    node.stop().await;
-    node.start();
-    let less = resize(&server, &plain, (300, 96), |seen| seen.2 == 1 && seen.3 < more - 64).await.3;
-    // Less than it began with: the balloon takes it.
-    resize(&server, &plain, (300, 64), |seen| seen.3 < less - 16).await;
-    assert_eq!(node.guests(), before, "the same process all along");
-    server.intend(vec![deleting(plain, 5_000)]);
-    server.report(12, "its end", |report| report.gone).await;
-    node.stop().await;
-}
-
-/// What a process has of memory, in KiB, by the names of `smaps_rollup` (proc(5)).
-fn memory_kib(pid: i32) -> std::collections::BTreeMap<String, u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-    let line = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.to_owned(), value.trim().strip_suffix(" kB")?.trim().parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
-    let Some((kernel_dir, guest)) = guest_parts() else { return };
-    let server = FakeServer::start().await;
-    let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    // What one tells of itself that must be nobody else's, and what it has.
-    let script = "trap 'exit 0' TERM; echo random $(cat /proc/sys/kernel/random/uuid); echo time $(date +%s); \
-                  echo host $HOSTNAME; echo kept > /data/kept; cat /data/kept; while true; do sleep 1; done";
-    let (one, other) = (pod(7, script, RestartPolicy::Always), pod(8, script, RestartPolicy::Always));
-    let ((mut one, orders), (mut other, _)) = (with_volume(one), with_volume(other));
-    (one.unique, other.unique) = (true, true);
-    other.claims[0].uid = uuid::Uuid::from_u128(80);
-    mount(&mut one);
-    mount(&mut other);
-    node.config.memory_sharing = MemorySharing::Template;
-    // The pool's is a copy, too, and the first one: no other guest is booted in this test.
-    node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&one.spec) });
-    server.intend(vec![]);
-    node.start();
-    node.pooled(1).await;
-    let pods = vec![one, other];
-    server.intend(pods.clone());
-    let (mut told, mut began) = (Vec::new(), Vec::new());
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_secs();
-    for id in [7, 8] {
-        server.report(id, "a ready pod", |report| report.status.ready).await;
-        let text = logs(&server.facts().address, id, Some("kept")).await.expect("logs");
-        let word = |name: &str| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap_or_else(|| panic!("{name}: {text}"));
-            line.trim().to_owned()
-        };
-        assert_eq!((word("host"), word("kept")), (format!("pod-{id}"), String::new()));
-        let time: u64 = word("time").parse().expect("seconds");
-        assert!(time.abs_diff(now()) < 120, "its clock is the host's: {time}");
-        let steps = start_phases(&server.facts().address, id).await;
-        began.push((steps.from_pool, steps.from_template));
-        eprintln!("a copy: {steps:?}");
-        told.push(word("random"));
-    }
-    assert_ne!(told[0], told[1], "no two draw the same randomness");
-    began.sort_unstable();
-    assert_eq!(began, [(false, true), (true, false)], "one was the pool's, the other a copy for its pod");
-    for pid in node.guests() {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
-        let memory = maps.lines().find(|line| line.contains("bulkhead-memory")).expect("mapped");
-        assert!(memory.contains(" rw-p "), "what it writes is its own: {memory}");
-        eprintln!("guest {pid}: {:?}", memory_kib(pid));
-    }
-    // Its volume is a descriptor to QEMU, and grows nevertheless.
-    server.intend_with(pods.clone(), orders[..1].to_vec());
-    server.done(VolumeTask::Expand).await;
-    server.intend(pods.into_iter().map(|pod| deleting(pod, 0)).collect());
-    for id in [7, 8] {
-        server.report(id, "a pod that is gone", |report| report.gone).await;
-    }
-    node.stop().await;
-}
-
-fn mount(pod: &mut PodIntent) {
-    let mut spec = PodSpec::clone(&pod.spec);
-    let mut options = spec.containers[0].options.get().cloned().unwrap_or_default();
-    let (name, mount_path) = ("data".into(), "/data".into());
-    options.volume_mounts = vec![VolumeMount { name, mount_path, sub_path: None, read_only: false }];
-    spec.containers[0].options = Rare::some(options);
-    pod.spec = Shared::new(spec);
 }

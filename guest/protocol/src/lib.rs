@@ -77,5 +77,9 @@ pub const TEXT_LENGTH_MAX: usize = 4096;
 /// Most containers, init containers included, in one pod.
 pub const CONTAINERS_MAX: usize = 32;
 
+/// Longest time for which a volume stands still ([`host::FreezeVolume`]), in milliseconds: whoever writes to it waits so long, and the kernel
+/// complains of those that wait for two minutes.
+pub const FREEZE_MS_MAX: u64 = 60_000;
+
 /// A virtio-blk serial is at most this long (virtio specification, 5.2.6.1: 20 bytes).
 pub const DISK_SERIAL_LENGTH_MAX: usize = 20;

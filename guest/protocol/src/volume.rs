@@ -93,7 +93,8 @@ pub struct FreezeVolume {
     /// Whether it shall.
     #[prost(bool, tag = "2")]
     pub frozen: bool,
-    /// How long at most, in milliseconds of the guest's clock; then it goes on by itself.
+    /// How long at most, in milliseconds of the guest's clock; then it goes on by itself. More than [`crate::FREEZE_MS_MAX`] is
+    /// refused.
     #[prost(uint64, tag = "3")]
     pub for_ms: u64,
 }

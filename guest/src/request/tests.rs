@@ -1,32 +1,26 @@
 //! Requests against servers of every kind.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+#[path = "../../http/testing/server.rs"]
+mod server;
+
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::thread::JoinHandle;
 
-use bulkhead_guest_protocol::host::{HttpCheck, HttpHeader, TcpCheck};
+use bulkhead_guest_protocol::host::{HttpCheck, TcpCheck};
+use server::{check_of, read_head, serve};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
 use super::*;
 
 /// A server that answers one request with this text; tells its port, and the request once it is asked.
-fn server(answer: &'static str) -> (u32, JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = listener.local_addr().expect("an address").port().into();
-    let asked = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("asked");
-        let mut request = Vec::new();
-        let mut buffer = [0; 1024];
-        // What comes after the head may arrive with it.
-        while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-            let length = stream.read(&mut buffer).expect("read");
-            request.extend_from_slice(&buffer[..length]);
-        }
+fn answering(answer: &'static str) -> (u16, JoinHandle<Vec<String>>) {
+    serve(1, move |_, mut stream| {
+        let head = read_head(&mut stream);
         stream.write_all(answer.as_bytes()).expect("answered");
-        String::from_utf8_lossy(&request).into_owned()
-    });
-    (port, asked)
+        head
+    })
 }
 
 fn text(failure: Failure) -> String {
@@ -37,12 +31,11 @@ fn text(failure: Failure) -> String {
 }
 
 fn check(answer: &'static str, expected: Result<(), &str>) -> String {
-    let (port, asked) = server(answer);
-    let headers = vec![HttpHeader { name: "Host".into(), value: "example".into() }];
-    let http = HttpCheck { port, path: "/a?b=c".into(), headers };
+    let (port, asked) = answering(answer);
+    let http = HttpCheck { path: "/a?b=c".into(), ..check_of(port, &[("Host", "example")]) };
     let found = ask(&Check::Http(http)).map_err(text);
     assert_eq!(found, expected.map_err(str::to_owned), "{answer}");
-    asked.join().expect("no panic")
+    asked.join().expect("no panic").remove(0)
 }
 
 #[test]
@@ -89,39 +82,10 @@ fn a_health_service_that_says_serving_is_success() {
     assert_eq!(health("good"), Ok(()));
     assert_eq!(health("bad"), Err("serving status 2, not SERVING".into()));
     assert_eq!(health("none"), Err("the health service does not know \"none\"".into()));
-    let (port, _asked) = server("HTTP/1.1 200 OK\r\n\r\n");
+    let (port, _asked) = answering("HTTP/1.1 200 OK\r\n\r\n");
+    let port = port.into();
     let other = text(ask(&Check::Grpc(GrpcCheck { port, service: String::new() })).expect_err("no HTTP/2"));
     assert!(other.starts_with("gRPC: "), "{other}");
-}
-
-/// Reads until the end of a head.
-fn read_head(stream: &mut impl Read) -> String {
-    let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer).expect("read");
-        assert!(length > 0, "it ended");
-        head.extend_from_slice(&buffer[..length]);
-    }
-    String::from_utf8_lossy(&head).into_owned()
-}
-
-/// A server that treats its connections one after the other, so many; tells its port, and what came of each.
-fn serve<T: Send + 'static>(
-    connections: usize,
-    treat: impl Fn(usize, TcpStream) -> T + Send + 'static,
-) -> (u16, JoinHandle<Vec<T>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let treat = move || {
-        let one = |n| treat(n, listener.accept().expect("asked").0);
-        (0..connections).map(one).collect()
-    };
-    (port, std::thread::spawn(treat))
-}
-
-fn check_of(port: u16, headers: &[(&str, &str)]) -> HttpCheck {
-    let header = |(name, value): &(&str, &str)| HttpHeader { name: (*name).into(), value: (*value).into() };
-    HttpCheck { port: port.into(), path: "/ready?full".into(), headers: headers.iter().map(header).collect() }
 }
 
 /// A server that answers its requests in turn with these words, in which PORT is its port; what is asked for, and what comes of it.

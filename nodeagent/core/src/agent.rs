@@ -371,7 +371,8 @@ impl Agent {
         // What was killed by the end of a lease may be wanted anew here, under another key: it must not meet itself.
         env.unique_may_start &= !dying;
         // More may be held than is allocatable, when the configuration changed while guests ran.
-        env.free = allocatable.checked_minus(held).unwrap_or(Resources::ZERO);
+        // Who holds more of one thing than there is by now, such as huge pages, keeps nobody from the others.
+        env.free = allocatable.max(held).checked_minus(held).expect("the larger of both");
         env.free_slots = env.config.pods_max.saturating_sub(u32::try_from(guests).unwrap_or(u32::MAX));
         env.volumes = volumes;
         env.volumes_read = volumes_read;

@@ -116,6 +116,9 @@ pub struct VmRecord {
     /// A resize was begun and is not known to be done.
     #[serde(default)]
     pub resize_begun: bool,
+    /// The most that its containers may have by that; empty when nothing was begun.
+    #[serde(default)]
+    pub resize_most: Vec<ContainerSize>,
     /// The control plane is told of the sizes.
     #[serde(default)]
     pub resized: bool,

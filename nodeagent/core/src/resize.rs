@@ -37,6 +37,8 @@ pub struct ResizeVm {
     pub instance: u32,
     /// What its containers had.
     pub from: Vec<ContainerSize>,
+    /// The most that they may have: what was begun since and never finished may be done in part.
+    pub most: Vec<ContainerSize>,
     /// How large the guest was for that.
     pub was: GuestSize,
     /// How large it should be.

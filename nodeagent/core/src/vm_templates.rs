@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  ask(size) ─► Make ─► making ─ made() ─► ready ─ ask() ─► Copy …
-//!                          └──── failed() ◄──┘ a copy of it did not run
+//!                          └─ failed()          └─ copy_failed(): a copy of it did not run
 //! ```
 //!
 //! A template is of one size, since a machine's memory is part of its state.
@@ -101,11 +101,11 @@ impl VmTemplates {
         self.known.get(&size).is_some_and(|known| known.state == State::Making)
     }
 
-    /// A template is there. It has yet to show that copies of it run: only that ends a row of failures.
-    pub fn made(&mut self, size: GuestSize) {
-        if let Some(known) = self.known.get_mut(&size).filter(|known| known.state == State::Making) {
-            known.state = State::Ready;
-        }
+    /// A template is there; false when nobody wants it any more. It has yet to show that copies of it run: only that ends a row of
+    /// failures.
+    pub fn made(&mut self, size: GuestSize) -> bool {
+        let making = self.known.get_mut(&size).filter(|known| known.state == State::Making);
+        making.map(|known| known.state = State::Ready).is_some()
     }
 
     /// A copy of it runs.
@@ -115,18 +115,33 @@ impl VmTemplates {
         }
     }
 
-    /// It could not be made, or no copy of it could: it is of no use any more.
+    /// It could not be made.
     pub fn failed(&mut self, size: GuestSize, now_ms: u64) {
-        if let Some(known) = self.known.get_mut(&size) {
+        self.fail(size, State::Making, now_ms);
+    }
+
+    /// A copy of it did not run: it is of no use any more. False when that was of an earlier one: copies of one fail one after the other,
+    /// and the next may be made already.
+    pub fn copy_failed(&mut self, size: GuestSize, now_ms: u64) -> bool {
+        self.fail(size, State::Ready, now_ms)
+    }
+
+    fn fail(&mut self, size: GuestSize, state: State, now_ms: u64) -> bool {
+        let known = self.known.get_mut(&size).filter(|known| known.state == state);
+        if let Some(known) = known {
             let wait_ms = RETRY_FIRST_MS.saturating_mul(1 << known.failures.min(16)).min(RETRY_LAST_MS);
             known.failures = known.failures.saturating_add(1);
             known.state = State::Failed { retry_at_ms: now_ms.saturating_add(wait_ms) };
+            return true;
         }
+        false
     }
 
-    /// What it was made of is not what guests are made of now: the next who asks has another one made.
-    pub fn outdated(&mut self, size: GuestSize) {
-        self.known.remove(&size);
+    /// What it was made of is not what guests are made of now: the next who asks has another one made. False as with
+    /// [`Self::copy_failed`].
+    pub fn outdated(&mut self, size: GuestSize) -> bool {
+        let is_ready = self.known.get(&size).is_some_and(|known| known.state == State::Ready);
+        is_ready && self.known.remove(&size).is_some()
     }
 }
 
@@ -182,8 +197,11 @@ mod tests {
         let (mut now_ms, mut waits) = (0, Vec::new());
         for _ in 0..8 {
             assert_eq!(templates.ask(size(1), now_ms), MAKE);
-            templates.made(size(1));
-            templates.failed(size(1), now_ms);
+            if waits.len() % 2 == 0 {
+                templates.failed(size(1), now_ms);
+            } else {
+                assert!(templates.made(size(1)) && templates.copy_failed(size(1), now_ms));
+            }
             let begun_ms = now_ms;
             while why_not(templates.clone().ask(size(1), now_ms)) {
                 now_ms += 1_000;
@@ -194,10 +212,27 @@ mod tests {
         assert_eq!(templates.ask(size(1), now_ms), MAKE);
         templates.made(size(1));
         templates.copied(size(1));
-        templates.failed(size(1), now_ms);
+        assert!(templates.copy_failed(size(1), now_ms));
         assert_eq!(templates.ask(size(1), now_ms + 10_000), MAKE, "a copy that ran ends the row");
         templates.failed(size(3), 0);
         assert_eq!(templates.known.len(), 1, "nobody asked for it");
+    }
+
+    #[test]
+    fn copies_of_one_fail_one_after_the_other_and_the_next_is_made_once() {
+        let mut templates = VmTemplates::default();
+        templates.ask(size(1), 0);
+        assert!(templates.made(size(1)));
+        assert!(templates.outdated(size(1)));
+        assert_eq!(templates.ask(size(1), 1), MAKE);
+        // Two more copies of the first.
+        assert!(!templates.outdated(size(1)) && !templates.copy_failed(size(1), 2));
+        assert!(why(templates.ask(size(1), 3)).contains("being made"), "once");
+        assert!(templates.made(size(1)) && templates.copy_failed(size(1), 4));
+        assert!(!templates.copy_failed(size(1), 5), "one failure in the row");
+        assert_eq!(templates.ask(size(1), 4 + RETRY_FIRST_MS), MAKE);
+        templates.failed(size(1), 20_000);
+        assert!(!templates.made(size(1)), "nobody waits for it");
     }
 
     fn why_not(answer: TemplateAnswer) -> bool {

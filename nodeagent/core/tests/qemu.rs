@@ -58,6 +58,41 @@ fn check(change: impl FnOnce(&mut QemuCommand), expected: Expect) {
 }
 
 #[test]
+fn a_board_has_places_for_so_many_disks() {
+    let check = |disks: usize, devices: usize, growth: bool, expected: Option<&str>| {
+        let mut command = base();
+        command.devices = vec![Device::VirtioSerialPci(VirtioSerialPci { id: "serial0".to_owned() })];
+        command.connect(9, "02:00:00:00:00:01");
+        command.devices.extend((0..disks).map(|n| {
+            let (id, drive, serial) = (format!("disk{n}"), format!("file{n}"), format!("c{n}"));
+            Device::VirtioBlkPci(VirtioBlkPci { id, drive, serial })
+        }));
+        command.growth = growth.then(|| bulkhead_nodeagent_core::Growth::of(SMALL));
+        let device = HostDevice {
+            address: "0000:3b:00.0".parse().expect("one"),
+            numa_node: None,
+            memory_bars_bytes: vec![],
+        };
+        command.pass_through(&vec![device; devices]);
+        assert_eq!(command.check_places().err().as_deref(), expected);
+    };
+    // What QEMU 7.2 takes, and one more.
+    check(28, 0, false, None);
+    let too_many = "the pod needs 29 disks, one for each container and each volume on disk, and its guest has places for 28";
+    check(29, 0, false, Some(too_many));
+    check(26, 0, true, None);
+    let too_many = "the pod needs 27 disks, one for each container and each volume on disk, and its guest has places for 26";
+    check(27, 0, true, Some(too_many));
+    // Eight root ports have one place together.
+    check(27, 8, false, None);
+    check(26, 9, false, None);
+    let too_many = "the pod needs 28 disks, one for each container and each volume on disk, and its guest has places for 27";
+    check(28, 8, false, Some(too_many));
+}
+
+const SMALL: GuestSize = GuestSize { cpus: 1, memory_bytes: 128 << 20 };
+
+#[test]
 fn smallest() {
     let args = base().to_args().join("\n");
     expect![[r#"

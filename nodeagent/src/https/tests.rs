@@ -1,17 +1,20 @@
 //! HTTPS against servers good and hostile, and what guests hand over.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+#[path = "../../../guest/http/testing/server.rs"]
+mod server;
+
+use std::io::{Read as _, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bulkhead_guest_http::USER_AGENT;
 use bulkhead_guest_protocol::guest::{GuestMessage, StreamData, StreamOpened, StreamPart};
-use bulkhead_guest_protocol::host::{HostMessage, HttpCheck, HttpHeader, StreamKind};
+use bulkhead_guest_protocol::host::{HostMessage, StreamKind};
 use bulkhead_guest_protocol::stream::StreamClosed;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection};
+use server::{check_of, read_head, serve};
 
 use super::*;
 
@@ -30,31 +33,6 @@ fn server_config(versions: &[&'static rustls::SupportedProtocolVersion]) -> Serv
             PrivatePkcs8KeyDer::from(KEY.to_vec()).into(),
         )
         .expect("a key and its certificate")
-}
-
-/// Reads until the end of a head.
-fn read_head(stream: &mut impl Read) -> String {
-    let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let length = stream.read(&mut buffer).expect("read");
-        assert!(length > 0, "it ended");
-        head.extend_from_slice(&buffer[..length]);
-    }
-    String::from_utf8_lossy(&head).into_owned()
-}
-
-/// A server that treats its connections one after the other, so many; tells its port, and what came of each.
-fn serve<T: Send + 'static>(
-    connections: usize,
-    treat: impl Fn(usize, TcpStream) -> T + Send + 'static,
-) -> (u16, JoinHandle<Vec<T>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = listener.local_addr().expect("an address").port();
-    let treat = move || {
-        let one = |n| treat(n, listener.accept().expect("asked").0);
-        (0..connections).map(one).collect()
-    };
-    (port, std::thread::spawn(treat))
 }
 
 /// Speaks TLS over a connection.
@@ -90,11 +68,6 @@ fn ask(kind: Check) -> Result<(), String> {
 
 fn both() -> Vec<&'static rustls::SupportedProtocolVersion> {
     vec![&rustls::version::TLS13, &rustls::version::TLS12]
-}
-
-fn check_of(port: u16, headers: &[(&str, &str)]) -> HttpCheck {
-    let header = |(name, value): &(&str, &str)| HttpHeader { name: (*name).into(), value: (*value).into() };
-    HttpCheck { port: port.into(), path: "/ready?full".into(), headers: headers.iter().map(header).collect() }
 }
 
 #[test]

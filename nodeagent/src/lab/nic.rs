@@ -34,7 +34,7 @@ impl Lab {
             return Err("the card is gone".to_owned());
         };
         let vf = *vfs.get(1).ok_or("it has no second function")?;
-        let index = interface(&machine, nic)?;
+        let index = interface(&machine, nic).await?;
         let look = |machine: &MachineTree, vf| machine.vf(index, vf).map_err(|error| error.message);
         let (before, neighbour) = (look(&machine, 1)?, look(&machine, 0)?);
         let settings = [
@@ -73,7 +73,7 @@ impl Lab {
 }
 
 /// The index of the card's interface, once it has a link: rates are parts of its speed.
-fn interface(machine: &MachineTree, nic: Bdf) -> Outcome<u32> {
+async fn interface(machine: &MachineTree, nic: Bdf) -> Outcome<u32> {
     let net = format!("/sys/bus/pci/devices/{nic}/net");
     let failed = |error| format!("{net}: {error}");
     let name = machine.list(&net).map_err(failed)?.into_iter().next().ok_or("the card has no interface")?;
@@ -85,7 +85,8 @@ fn interface(machine: &MachineTree, nic: Bdf) -> Outcome<u32> {
         if text("carrier") == "1" {
             return text("ifindex").parse().map_err(|_| "an interface without a number".to_owned());
         }
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        // The file `carrier` tells nobody when it changes.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     Err(format!("{name} has no link"))
 }

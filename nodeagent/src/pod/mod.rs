@@ -162,7 +162,7 @@ impl Worker {
                 let vm = self.vm.as_ref().filter(|vm| Some(vm.instance) == instance && vm.lives());
                 self.run_volume_task(order, vm.map(Vm::volume_port));
             }
-            Action::ResizeVm(order) => self.resize(*order),
+            Action::ResizeVm(order) => self.resize(*order).await,
             Action::CleanUp { keep_logs, .. } => self.clean_up(keep_logs).await,
             Action::Join
             | Action::Report(_)
@@ -177,7 +177,13 @@ impl Worker {
     }
 
     /// Brings the guest to other sizes, beside all else that is asked for.
-    fn resize(&mut self, order: ResizeVm) {
+    async fn resize(&mut self, order: ResizeVm) {
+        // The next agent must know that the guest may be anything between.
+        if let Some(error) = &self.record_error {
+            let answer = resize::not_written(&order, error);
+            let _ = self.inputs.send(Input::VmResized(Box::new(answer))).await;
+            return;
+        }
         let vm = self.vm.as_ref().filter(|vm| vm.instance == order.instance && vm.lives());
         // Its end is told by whoever watches it.
         let Some(vm) = vm else { return };
@@ -194,6 +200,7 @@ impl Worker {
         self.resizing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = resize::run(guest, order).await;
             let _ = inputs.send(Input::VmResized(Box::new(answer))).await;
+            passed(Step::ResizeTold);
         })));
     }
 

@@ -22,6 +22,7 @@ use super::blocking;
 use crate::channel::{GuestAnswer, ResizeOrder};
 use crate::error::chain;
 use crate::host::Host;
+use crate::steps::{Step, passed};
 use crate::volumes::VolumePort;
 
 /// How long all of it may take; the core asks again only later.
@@ -71,6 +72,12 @@ fn refused(message: impl Into<String>) -> ResizeFailure {
     ResizeFailure { reason: reason::GUEST_CANNOT_RESIZE.into(), message: message.into(), refused: true }
 }
 
+/// What there is to say where nothing was done, because it could not be written down that it is begun.
+pub(super) fn not_written(order: &ResizeVm, error: &std::io::Error) -> Resized {
+    let result = Err(failed(format!("the record cannot be written: {}", chain(error))));
+    Resized { pod: order.pod.id, instance: order.instance, sizes: order.pod.spec.sizes(), result }
+}
+
 /// Does it, and says what came of it.
 pub(super) async fn run(guest: Guest, order: ResizeVm) -> Resized {
     let work = tokio::time::timeout(DEADLINE, guest.resize(&order));
@@ -89,15 +96,17 @@ impl Guest {
     async fn resize(&self, order: &ResizeVm) -> Outcome<()> {
         // First whether it can be at all: then nothing is changed.
         let machine = self.look().await?;
-        check(&machine, order.size)?;
+        check(&machine, order.was, order.size)?;
         self.say(Resize::default()).await?;
-        for step in resize_steps(order.was, order.size) {
+        // What was begun before may have got anywhere.
+        for step in resize_steps(machine.size(order.was), order.size) {
             match step {
                 ResizeStep::Host { larger } => self.limit_host(order, larger).await?,
                 ResizeStep::Memory { memory_bytes } => self.set_memory(memory_bytes).await?,
                 ResizeStep::Cpus { cpus } => self.set_cpus(cpus).await?,
                 ResizeStep::Containers => {
                     self.say(Resize { containers: limits(order), ..Resize::default() }).await?;
+                    passed(Step::ContainersLimited);
                 }
             }
         }
@@ -107,21 +116,28 @@ impl Guest {
     async fn limit_host(&self, order: &ResizeVm, larger: bool) -> Outcome<()> {
         let emulated = self.host.accel != Accel::Kvm;
         let wanted = HostLimits::new(&order.pod, order.size, emulated);
-        let before =
-            PodIntent { spec: Shared::new(order.pod.spec.resized(&order.from)), ..order.pod.clone() };
-        let limits =
-            if larger { wanted.larger(HostLimits::new(&before, order.was, emulated)) } else { wanted };
+        let limits = if larger {
+            // The most that it may have by the core's word: QEMU's own would let it choose its limits.
+            let spec = Shared::new(order.pod.spec.resized(&order.most));
+            let size = GuestSize::new(&spec);
+            wanted.larger(HostLimits::new(&PodIntent { spec, ..order.pod.clone() }, size, emulated))
+        } else {
+            wanted
+        };
         let (host, group) = (Arc::clone(&self.host), self.group.clone());
         let set = blocking(move || host.cgroups.change(&group, limits)).await;
-        set.map_err(|error| failed(format!("the host's control groups: {}", chain(&error))))
+        set.map_err(|error| failed(format!("the host's control groups: {}", chain(&error))))?;
+        passed(Step::HostLimited);
+        Ok(())
     }
 
     /// Adds memory, or takes it back: first what was added, then of what the guest began with.
     async fn set_memory(&self, wanted_bytes: u64) -> Outcome<()> {
         let machine = self.look().await?;
+        // It keeps what it began with: `check`.
+        let Some((_, has, asked)) = machine.growth else { return Ok(()) };
         let added = added_bytes(machine.first_bytes, wanted_bytes);
         let left = wanted_bytes.min(machine.first_bytes);
-        let (has, asked) = machine.growth.map_or((0, 0), |(_, has, asked)| (has, asked));
         let ballooned = machine.balloon.unwrap_or(machine.first_bytes);
         if (has, asked, ballooned) == (added, added, left) {
             return Ok(());
@@ -129,17 +145,21 @@ impl Guest {
         self.say(Resize { memory: true, ..Resize::default() }).await?;
         if ballooned != left {
             self.call("balloon", json!({ "value": left })).await?;
+            passed(Step::BalloonAsked);
         }
         if asked != added {
             let path = format!("{PERIPHERAL}{GROWTH_DEVICE}");
             let value = json!({ "path": path, "property": "requested-size", "value": added });
             self.call("qom-set", value).await?;
+            passed(Step::MemoryAsked);
         }
         self.until(|machine| {
             let has = machine.growth.map_or(0, |(_, has, _)| has);
             has == added && machine.balloon.is_none_or(|has| is_near(has, left))
         })
-        .await
+        .await?;
+        passed(Step::MemoryChanged);
+        Ok(())
     }
 
     /// Adds processors and has the guest use them, or the other way round.
@@ -156,6 +176,7 @@ impl Guest {
                 device.remove("node-id");
             }
             self.call("device_add", device).await?;
+            passed(Step::CpuAdded);
         }
         let until = Instant::now() + DEADLINE;
         // The firmware tells the guest of them when it comes to that.
@@ -165,9 +186,11 @@ impl Guest {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        passed(Step::CpusUsed);
         let surplus = machine.cpus.saturating_sub(wanted.max(machine.cpus_kept));
         for id in machine.added.iter().take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
             self.call("device_del", json!({ "id": id })).await?;
+            passed(Step::CpuRemoved);
         }
         let left = wanted.max(machine.cpus_kept);
         self.until(|machine| machine.cpus == left).await
@@ -226,8 +249,8 @@ fn is_near(has_bytes: u64, wanted_bytes: u64) -> bool {
     has_bytes.abs_diff(wanted_bytes) < 1 << 20
 }
 
-/// Whether the machine can become so large, or small.
-fn check(machine: &Machine, size: GuestSize) -> Outcome<()> {
+/// Whether the machine of a guest that was so large can become so large, or small.
+fn check(machine: &Machine, was: GuestSize, size: GuestSize) -> Outcome<()> {
     let most = machine.cpus + u32::try_from(machine.free.len()).unwrap_or(u32::MAX);
     if size.cpus > most {
         return Err(refused(format!(
@@ -235,19 +258,22 @@ fn check(machine: &Machine, size: GuestSize) -> Outcome<()> {
             size.cpus
         )));
     }
-    let added = added_bytes(machine.first_bytes, size.memory_bytes);
-    let room = machine.growth.map_or(0, |(most, ..)| most);
+    // Without that device all of it is there from the start, huge pages among it, and stays.
+    let (first_bytes, room, added) = match machine.growth {
+        Some((most, ..)) => (machine.first_bytes, most, added_bytes(machine.first_bytes, size.memory_bytes)),
+        None => (was.memory_bytes, 0, size.memory_bytes.saturating_sub(was.memory_bytes)),
+    };
     if added > room {
         let mib = |bytes: u64| bytes >> 20;
         return Err(refused(format!(
             "the guest began with {} MiB of memory and can have {} MiB more, {} MiB are needed; it gets them when the pod is \
              started again",
-            mib(machine.first_bytes),
+            mib(first_bytes),
             mib(room),
             mib(size.memory_bytes)
         )));
     }
-    if size.memory_bytes < machine.first_bytes && machine.growth.is_none() {
+    if size.memory_bytes < first_bytes && machine.growth.is_none() {
         return Err(refused("the guest cannot give memory back; it has less when the pod is started again"));
     }
     Ok(())
@@ -260,10 +286,12 @@ fn limits(order: &ResizeVm) -> Vec<ContainerLimits> {
         let (limits, reserved) = (container.limits, container.requests.or(container.limits));
         let before = order.from.iter().find(|size| size.name == container.name);
         let policy = container.resize_policy();
+        let began = order.most.iter().find(|size| size.name == container.name);
         let differs = |get: fn(&bulkhead_types::ResourceRequirements) -> Option<u64>| {
-            before.is_some_and(|size| {
-                get(&size.limits) != get(&limits) || get(&size.reserved()) != get(&reserved)
-            })
+            before
+                .into_iter()
+                .chain(began)
+                .any(|size| get(&size.limits) != get(&limits) || get(&size.reserved()) != get(&reserved))
         };
         ContainerLimits {
             name: container.name.to_string(),
@@ -278,6 +306,15 @@ fn limits(order: &ResizeVm) -> Vec<ContainerLimits> {
 }
 
 impl Machine {
+    /// How large it is; its memory is as it was where that cannot change.
+    fn size(&self, was: GuestSize) -> GuestSize {
+        let memory_bytes = match self.growth {
+            Some((_, has, asked)) => self.balloon.unwrap_or(self.first_bytes).saturating_add(has.max(asked)),
+            None => was.memory_bytes,
+        };
+        GuestSize { cpus: self.cpus, memory_bytes }
+    }
+
     fn read(slots: &Value, memory: &Value, devices: &Value, balloon: Option<&Value>) -> Self {
         let place = |slot: &Value| {
             let number =
@@ -359,8 +396,9 @@ mod tests {
 
     #[test]
     fn what_a_machine_cannot_become_is_refused_with_the_reason() {
+        let was = GuestSize { cpus: 2, memory_bytes: 256 * MIB };
         let check = |machine: &Machine, cpus: u32, mib: u64, expected: Option<&str>| {
-            let found = check(machine, GuestSize { cpus, memory_bytes: mib * MIB });
+            let found = check(machine, was, GuestSize { cpus, memory_bytes: mib * MIB });
             match (found, expected) {
                 (Ok(()), None) => {}
                 (Err(failure), Some(part)) => {
@@ -378,5 +416,24 @@ mod tests {
         check(&fixed, 2, 256, None);
         check(&fixed, 2, 257, Some("can have 0 MiB more"));
         check(&fixed, 2, 255, Some("cannot give memory back"));
+        // Pages of the host that it has beside its ordinary memory are nothing that it should give back.
+        let paged = Machine { first_bytes: (256 + 64) * MIB, ..fixed };
+        check(&paged, 1, 256, None);
+        check(&paged, 2, 320, Some("can have 0 MiB more"));
+    }
+
+    #[test]
+    fn what_was_begun_is_taken_back_only_after_the_containers() {
+        let steps = |machine: &Machine| {
+            let was = GuestSize { cpus: 1, memory_bytes: 256 * MIB };
+            let steps = resize_steps(machine.size(was), was);
+            steps.iter().position(|step| *step == ResizeStep::Containers).expect("there")
+        };
+        // It was to become larger, and is wanted as it was.
+        assert_eq!(steps(&machine()), 1, "before memory and processors");
+        let asked = Machine { growth: Some((4096 * MIB, 0, 128 * MIB)), ..machine() };
+        assert_eq!(steps(&asked), 1, "what was asked for may come yet");
+        let fixed = Machine { growth: None, cpus: 1, ..machine() };
+        assert_eq!(steps(&fixed), 3);
     }
 }

@@ -194,6 +194,7 @@ pub(super) async fn run(
     if let Some(connection) = &connection {
         command.connect(TAP_FD, &connection.mac);
     }
+    command.check_places().map_err(|reason| StartError::new(reason::GUEST_START_FAILED, reason))?;
     let tap = connection.and_then(|connection| host.network.as_ref()?.to_open(connection.tap));
     let process = launch(host, &start, &dir, &command, images, tap).await?;
     tracing::info!(parent: span, pid = process.pid, "guest started");

@@ -132,5 +132,49 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
     if !parts.devices.is_empty() {
         command.pass_through(&parts.devices);
     }
+    // Disks go before room to grow; its network card is still to come.
+    if command.growth.is_some() && command.places_needed() + 1 > BOARD_PLACES {
+        command.growth = None;
+        command.kernel.append.retain(|word| word != GROWTH_KERNEL_ARG);
+    }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_many_disks_has_no_room_to_grow() {
+        let boot = BootAssets { kernel: "/k".into(), initramfs: "/i".into(), digest: String::new() };
+        let check = |disks: usize, grows: bool| {
+            let disk = |n| Disk {
+                file: format!("{n}.img"),
+                is_kept: false,
+                driver: BlockDriver::Raw,
+                serial: format!("c{n}"),
+            };
+            let command = build(&Machinery {
+                name: "web".to_owned(),
+                uuid: Uuid::nil(),
+                accel: Accel::Kvm,
+                size: GuestSize { cpus: 1, memory_bytes: 128 << 20 },
+                boot: &boot,
+                disks: (0..disks).map(disk).collect(),
+                devices: Vec::new(),
+                dir: Path::new("/d"),
+                ram: Ram::Board,
+                mem_merge: false,
+                sandbox: false,
+                grows: true,
+            });
+            assert_eq!(command.growth.is_some(), grows, "{disks}");
+            assert_eq!(command.kernel.append.iter().any(|word| word == GROWTH_KERNEL_ARG), grows);
+            assert_eq!(command.check_places(), Ok(()));
+        };
+        check(1, true);
+        check(26, true);
+        check(27, false);
+        check(28, false);
+    }
 }

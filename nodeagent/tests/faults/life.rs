@@ -3,14 +3,16 @@
 use std::cell::Cell;
 
 use bulkhead_nodeagent::steps::Step;
+use bulkhead_nodeagent_core::{GuestSize, HostLimits};
 use bulkhead_types::{
-    ClaimIntent, ContainerPort, DeviceIntent, HostPort, NetworkAttachment, PodIntent, PodOptions, Protocol,
-    Rare, Shared, SriovDeviceType, SriovInterface, SriovLinkType, SriovVfGroup, VfLinkState, Volume,
-    VolumeSource,
+    ClaimIntent, ContainerPort, DeviceIntent, HostPort, NetworkAttachment, PodIntent, PodOptions, PodReport,
+    Protocol, Rare, Shared, SriovDeviceType, SriovInterface, SriovLinkType, SriovVfGroup, VfLinkState,
+    Volume, VolumeSource,
 };
 
 use super::host::{BROKEN, Change, FUNCTION, GPU, Host, NIC};
-use super::machine::{Machine, named, web};
+use super::machine::{Machine, id, named, web};
+use crate::resize::sized;
 
 /// How a pod lives and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +28,17 @@ pub enum Scenario {
     Devices,
     /// It has a card that cannot be reset.
     Sick,
+    /// It gets more while it runs, and then less than it began with.
+    Resized,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 5] = [Self::Plain, Self::Rich, Self::Stubborn, Self::Devices, Self::Sick];
+    pub const ALL: [Self; 6] =
+        [Self::Plain, Self::Rich, Self::Stubborn, Self::Devices, Self::Sick, Self::Resized];
 
     pub fn pod(self, number: u64) -> PodIntent {
         match self {
-            Self::Plain => web(number),
+            Self::Plain | Self::Resized => web(number),
             Self::Rich => rich(number),
             Self::Stubborn => named(web(number), &format!("ignores-stop-{number}")),
             Self::Devices => {
@@ -162,6 +167,10 @@ pub enum Phase {
     Functions,
     /// The pod starts.
     Start,
+    /// It gets more.
+    Grow,
+    /// It has less than it began with.
+    Shrink,
     /// It ends.
     End,
     /// The NIC loses its virtual functions.
@@ -178,6 +187,8 @@ pub struct Life {
     phase: Cell<Phase>,
     /// How many control groups the guest had.
     groups: Cell<Option<usize>>,
+    /// The process of the guest that was up.
+    guest: Cell<Option<i32>>,
 }
 
 impl Life {
@@ -196,8 +207,8 @@ impl Life {
             ];
             Host::change(&log, &changes);
         }
-        let groups = Cell::new(None);
-        Self { scenario, pod: scenario.pod(number), phase: Cell::new(Phase::Functions), groups }
+        let (groups, guest) = (Cell::new(None), Cell::new(None));
+        Self { scenario, pod: scenario.pod(number), phase: Cell::new(Phase::Functions), groups, guest }
     }
 
     pub fn phase(&self) -> Phase {
@@ -223,6 +234,15 @@ impl Life {
                 let asked = || machine.reached().iter().any(|(step, _)| *step == Step::ControlOpen.name());
                 machine.until(what, asked).await;
                 self.check_runs(machine, what);
+                self.guest.set(machine.guests().first().copied());
+                self.phase.set(Phase::Grow);
+            }
+            Phase::Grow => {
+                self.resize(machine, (2500, 400), what).await;
+                self.phase.set(Phase::Shrink);
+            }
+            Phase::Shrink => {
+                self.resize(machine, (500, 64), what).await;
                 self.phase.set(Phase::End);
             }
             Phase::End => {
@@ -249,6 +269,33 @@ impl Life {
             }
             Phase::Over => {}
         }
+    }
+
+    /// The pod of the scenario with other sizes gets these: in the guest that runs, its machine and its control groups.
+    async fn resize(&self, machine: &Machine, (cpu_millis, memory_mib): (u64, u64), what: &str) {
+        if self.scenario != Scenario::Resized {
+            return;
+        }
+        let pod = sized(&self.pod, cpu_millis, memory_mib);
+        let (sizes, session) = (pod.spec.sizes(), machine.server.incarnation());
+        machine.server.intend(vec![pod.clone()]);
+        let is_so = |report: &PodReport| {
+            let actual = report.status.actual.get();
+            let is_done = actual.is_some_and(|actual| actual.containers == sizes && actual.reason.is_empty());
+            is_done && report.sequence >> 32 >= session
+        };
+        machine.server.report(id(&pod), what, is_so).await;
+        self.check_runs(machine, what);
+        assert_eq!(machine.guests().first().copied(), self.guest.get(), "{what}: another guest");
+        let size = GuestSize::new(&pod.spec);
+        let (mib, first_mib) = (size.memory_bytes >> 20, GuestSize::new(&self.pod.spec).memory_bytes >> 20);
+        // What is added comes in blocks of 128 MiB.
+        let mib = mib.min(first_mib) + mib.saturating_sub(first_mib).next_multiple_of(128);
+        let limits = serde_json::json!({ "main": [cpu_millis, memory_mib << 20] });
+        let expected = serde_json::json!({ "cpus": size.cpus, "mib": mib, "limits": limits });
+        assert_eq!(machine.hardware(), [expected], "{what}");
+        let most_bytes = HostLimits::new(&pod, size, true).memory_bytes;
+        assert!(machine.memory_limits().iter().all(|found| found / 4096 == most_bytes / 4096), "{what}");
     }
 
     /// Lives to its end, by the agent that runs.

@@ -346,13 +346,29 @@ impl Machine {
         self.pod_folders().into_iter().flat_map(below).filter(is_guest).count()
     }
 
+    /// What the machines of guests have that got other sizes.
+    pub fn hardware(&self) -> Vec<serde_json::Value> {
+        let mut files = Vec::new();
+        files_below(&self.settings.data.join("pods"), &mut files);
+        let files = files.iter().filter(|path| path.ends_with("machine.json"));
+        let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+        files.filter_map(read).collect()
+    }
+
+    /// Limits of memory of guests' control groups, in bytes.
+    pub fn memory_limits(&self) -> Vec<u64> {
+        let files = self
+            .groups()
+            .into_iter()
+            .filter(|group| is_guest_group(group))
+            .flat_map(|group| ["memory.max", "memory.limit_in_bytes"].map(|file| group.join(file)));
+        let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
+        texts.filter_map(|text| text.trim().parse().ok()).collect()
+    }
+
     /// Control groups of guests.
     pub fn guest_groups(&self) -> usize {
-        let groups = self.groups();
-        groups
-            .iter()
-            .filter(|group| group.file_name().is_some_and(|name| name.to_string_lossy().contains('.')))
-            .count()
+        self.groups().iter().filter(|group| is_guest_group(group)).count()
     }
 
     fn groups(&self) -> Vec<PathBuf> {
@@ -458,6 +474,10 @@ pub fn named(pod: PodIntent, name: &str) -> PodIntent {
 pub fn id(pod: &PodIntent) -> u64 {
     let ObjectId(id) = pod.id;
     id
+}
+
+fn is_guest_group(group: &Path) -> bool {
+    group.file_name().is_some_and(|name| name.to_string_lossy().contains('.'))
 }
 
 pub fn processes(is_wanted: impl Fn(&[String]) -> bool) -> Vec<i32> {

@@ -1,4 +1,4 @@
-//! The agent is killed at every step of a pod's start and end, its devices and network among them, and fails at every one that may fail.
+//! The agent is killed at every step of a pod's start, resize and end, its devices and network among them, and fails at every one that may fail.
 //!
 //! The plan is not written down here: a life of each scenario is run once with everything that it reaches written down, and what
 //! was reached is the plan. Together the scenarios must reach all of [`Step::ALL`].
@@ -11,6 +11,7 @@ use bulkhead_types::{PodPhase, PodReport};
 
 use super::life::{Life, Phase, Picture, Scenario, check_no_guest};
 use super::machine::{Machine, id};
+use crate::resize::sized;
 
 /// One time that a step is reached.
 type Time = (String, u32);
@@ -18,9 +19,10 @@ type Time = (String, u32);
 /// What a life of a scenario reaches.
 struct Plan {
     scenario: Scenario,
-    /// In order; the pod's end begins behind so many.
+    /// In order; the pod is up behind the first so many, and its end begins behind the second.
     times: Vec<Time>,
     of_start: usize,
+    of_life: usize,
     /// Of those, what may fail.
     may_fail: Vec<Time>,
     /// What the machine is before and after it.
@@ -39,10 +41,14 @@ fn times(reached: &[(String, bool)]) -> impl Iterator<Item = (Time, bool)> + '_ 
 async fn plan(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Option<&str>) -> Plan {
     let life = Life::new(machine, scenario, number, bridge);
     machine.start(None).await;
-    while life.phase() < Phase::End {
+    while life.phase() <= Phase::Start {
         life.pass(machine, "the plan").await;
     }
     let of_start = machine.reached().len();
+    while life.phase() < Phase::End {
+        life.pass(machine, "the plan").await;
+    }
+    let of_life = machine.reached().len();
     life.live(machine, "the plan").await;
     let reached = machine.reached();
     machine.kill_agent().await;
@@ -52,7 +58,7 @@ async fn plan(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Op
     let bridge = links.into_iter().next().expect("there is a bridge").name;
     let may_fail = times(&reached).filter(|(_, may_fail)| *may_fail).map(|(time, _)| time).collect();
     let times = times(&reached).map(|(time, _)| time).collect();
-    Plan { scenario, times, of_start, may_fail, before, bridge }
+    Plan { scenario, times, of_start, of_life, may_fail, before, bridge }
 }
 
 /// Lives until the agent is killed at a time.
@@ -88,12 +94,24 @@ struct Second {
 /// which times of which recovery it can be killed again so that something else is left to do: what is the same step with the same
 /// steps still to come is one.
 async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan, Vec<Second>) {
-    let bridge = plan(machine, scenario, 1, None).await.bridge;
-    let plan = plan(machine, scenario, 2, Some(&bridge)).await;
+    let first = plan(machine, scenario, 1, None).await;
+    let plan = match scenario {
+        // It finds the bridge there.
+        Scenario::Rich => plan(machine, scenario, 2, Some(&first.bridge)).await,
+        _ => first,
+    };
     let (mut seconds, mut seen) = (Vec::new(), BTreeSet::new());
-    // They start as others do.
-    let first = if matches!(scenario, Scenario::Sick | Scenario::Stubborn) { plan.of_start } else { 0 };
-    let due = (3..).zip(&plan.times[first..]).filter(|(number, _)| is_due(*number));
+    let all = plan.times.len();
+    let tried = match scenario {
+        // They start as others do.
+        Scenario::Sick | Scenario::Stubborn => plan.of_life..all,
+        // And this one ends so, too.
+        Scenario::Resized => plan.of_start..plan.of_life,
+        Scenario::Plain | Scenario::Rich | Scenario::Devices => 0..all,
+    };
+    // It does much of it twice.
+    let share = if scenario == Scenario::Resized { 2 } else { 1 };
+    let due = (3..).zip(&plan.times[tried]).filter(|(number, _)| is_due(*number, share));
     for (number, time) in due {
         let what = format!("{:?}, killed at {} {}", plan.scenario, time.0, time.1);
         let life = Life::new(machine, plan.scenario, number, Some(&plan.bridge));
@@ -123,10 +141,11 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
 }
 
 /// With `KILLS_OF=4` every fourth time is tried, others for every `KILLS_BY`, such as a commit: all of them take
-/// minutes. Without it, all.
-fn is_due(number: u64) -> bool {
+/// minutes; with a share of 2, every eighth. Without it, all.
+fn is_due(number: u64, share: u64) -> bool {
     let read = |name: &str| std::env::var(name).unwrap_or_default();
     let of = read("KILLS_OF").parse().unwrap_or(1).max(1);
+    let of = if of > 1 { of * share } else { of };
     let by: u64 = read("KILLS_BY").bytes().map(u64::from).sum();
     (number + by).is_multiple_of(of)
 }
@@ -212,7 +231,7 @@ async fn check_boots(scenario: Scenario) {
     let is_lasting = |(step, _): &&Time| VOLATILE.iter().all(|volatile| volatile.name() != step);
     let lasting: Vec<&Time> = plan.times.iter().filter(is_lasting).collect();
     assert!(lasting.len() > 20, "{lasting:?}");
-    for (number, time) in (2..).zip(lasting).filter(|(number, _)| is_due(*number)) {
+    for (number, time) in (2..).zip(lasting).filter(|(number, _)| is_due(*number, 1)) {
         let what = format!("{scenario:?}, machine booted at {} {}", time.0, time.1);
         let life = Life::new(&mut machine, scenario, number, None);
         killed_at(&mut machine, &life, time, &what).await;
@@ -245,6 +264,37 @@ async fn an_agent_killed_at_any_step_of_a_pod_with_devices_leaves_them_with_one_
 #[tokio::test]
 async fn an_agent_killed_at_any_step_of_a_pod_with_a_sick_device_leaves_it_in_quarantine() {
     check_kills(Scenario::Sick).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_of_a_resize_leaves_the_guest_with_its_new_sizes() {
+    check_kills(Scenario::Resized).await;
+}
+
+/// That it is begun cannot be written down: it is not begun.
+#[tokio::test]
+async fn a_disk_that_is_full_holds_a_resize_up_and_says_so() {
+    let Some(mut machine) = Machine::new().await else { return };
+    machine.settings.backoff_ms = (1_500, 1_500);
+    let life = Life::new(&mut machine, Scenario::Resized, 1, None);
+    machine.start(None).await;
+    while life.phase() <= Phase::Start {
+        life.pass(&machine, "its start").await;
+    }
+    let written = machine.reached().iter().filter(|(step, _)| step == Step::RecordWritten.name()).count();
+    machine.kill_agent().await;
+    // An agent that finds the guest writes no record of it before that.
+    assert!(written > 0);
+    machine.start(Some(&format!("full:{}:1", Step::RecordWritten.name()))).await;
+    machine.ready(id(&life.pod)).await;
+    machine.server.intend(vec![sized(&life.pod, 2500, 400)]);
+    let full = |report: &PodReport| {
+        report.status.actual.get().is_some_and(|actual| actual.message.contains("record cannot be written"))
+    };
+    let report = machine.server.report(id(&life.pod), "a full disk", full).await;
+    assert!(report.status.actual.get().is_some_and(|actual| !actual.refused), "{report:?}");
+    assert_eq!(machine.hardware(), [0; 0], "nothing was changed");
+    life.live(&machine, "with room again").await;
 }
 
 #[tokio::test]

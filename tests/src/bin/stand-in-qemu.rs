@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulkhead_guest_protocol::guest::{
-    ContainerState, ContainerStateKind, Hello, PodPhase, PodState, Pong, Reseeded, Stopping,
+    ContainerState, ContainerStateKind, Hello, PodPhase, PodState, Pong, Reseeded, Resized, Stopping,
 };
-use bulkhead_guest_protocol::host::{HostMessage, PodConfig};
+use bulkhead_guest_protocol::host::{HostMessage, PodConfig, Resize};
 use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decode, encode};
 use serde_json::{Value, json};
 
@@ -29,6 +30,11 @@ const PANIC: &str = "[    1.5] Kernel panic - not syncing: Attempted to kill ini
 
 /// A larger machine that begins in the state of another one ends at once.
 const COPY_MIB_MAX: u64 = 1024;
+
+/// What a machine that got other sizes has, in its folder, as JSON: tests look.
+const MACHINE: &str = "machine.json";
+/// Most memory that can be added to a machine that grows, in bytes.
+const GROWTH_BYTES: u64 = 4 << 30;
 
 /// How often it looks whether its folder is still there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -63,7 +69,11 @@ pub fn main() -> io::Result<()> {
         FAULTS.into_iter().find(|fault| pod.starts_with(fault))
     });
     let hangs = fault == Some("qemu-hangs");
-    thread::spawn(move || qmp.incoming().flatten().for_each(|stream| drop(control(stream, hangs))));
+    let hardware = Arc::new(Mutex::new(Hardware::of(&args)));
+    let controlled = Arc::clone(&hardware);
+    thread::spawn(move || {
+        qmp.incoming().flatten().for_each(|stream| drop(control(stream, hangs, &controlled)))
+    });
     let mut screen = None;
     if matches!(fault, Some("slow" | "panics")) {
         // The agent reads the console from the beginning.
@@ -81,7 +91,7 @@ pub fn main() -> io::Result<()> {
         screen.iter_mut().try_for_each(|screen| writeln!(screen, "[ {line}] still here"))?;
         thread::sleep(SLOW_PAUSE);
     }
-    let mut talk = Talk { pod: None, fault, screen };
+    let mut talk = Talk { pod: None, fault, screen, hardware };
     for stream in guest.incoming().flatten() {
         // A connection that breaks is made again by the agent, or by the next one.
         let _ = talk.converse(stream);
@@ -89,8 +99,119 @@ pub fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// What a machine has that can change while it runs.
+#[derive(Default)]
+struct Hardware {
+    /// The processors that it begins with, and most.
+    cpus: (u64, u64),
+    /// Those that were added, by the place of each.
+    added_cpus: BTreeMap<u64, String>,
+    /// Memory that it begins with, in bytes.
+    first_bytes: u64,
+    /// Memory that was added, in bytes; `None`: none can be.
+    added_bytes: Option<u64>,
+    /// What the balloon leaves of the first, in bytes.
+    balloon_bytes: u64,
+    /// Containers' limits of cpu, in thousandths, and memory, in bytes.
+    limits: BTreeMap<String, (u64, u64)>,
+}
+
+impl Hardware {
+    /// As the switches say.
+    fn of(args: &[String]) -> Self {
+        let value = |switch: &str, key: &str| {
+            let value = args.iter().skip_while(|arg| *arg != switch).nth(1)?;
+            let part = value.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='))?;
+            part.trim_end_matches('M').parse::<u64>().ok()
+        };
+        let cpus = value("-smp", "cpus").unwrap_or(1);
+        let first_bytes = value("-m", "size").unwrap_or(0) << 20;
+        let grows = args.iter().any(|arg| arg.starts_with("virtio-mem-pci"));
+        Self {
+            cpus: (cpus, value("-smp", "maxcpus").unwrap_or(cpus)),
+            first_bytes,
+            added_bytes: grows.then_some(0),
+            balloon_bytes: first_bytes,
+            ..Self::default()
+        }
+    }
+
+    fn present_cpus(&self) -> u64 {
+        self.cpus.0 + self.added_cpus.len() as u64
+    }
+
+    /// What a command returns, if it is about any of this.
+    fn control(&mut self, command: &str, arguments: &Value) -> Option<Value> {
+        let number = |name: &str| arguments[name].as_u64();
+        Some(match command {
+            "query-hotpluggable-cpus" => (0..self.cpus.1).map(|core| self.slot(core)).collect(),
+            "query-memory-size-summary" => json!({"base-memory": self.first_bytes}),
+            "query-memory-devices" => self
+                .added_bytes
+                .map(|bytes| {
+                    let (id, most) = ("vmem0", GROWTH_BYTES);
+                    let data = json!({"id": id, "size": bytes, "requested-size": bytes, "max-size": most});
+                    json!({"type": "virtio-mem", "data": data})
+                })
+                .into_iter()
+                .collect(),
+            "query-balloon" => json!({"actual": self.balloon_bytes}),
+            "balloon" => {
+                self.balloon_bytes = number("value")?;
+                self.tell()
+            }
+            "qom-set" if arguments["property"] == "requested-size" => {
+                self.added_bytes = Some(number("value")?);
+                self.tell()
+            }
+            "device_add" => {
+                self.added_cpus.insert(number("core-id")?, arguments["id"].as_str()?.to_owned());
+                self.tell()
+            }
+            "device_del" => {
+                self.added_cpus.retain(|_, id| *id != arguments["id"]);
+                self.tell()
+            }
+            _ => return None,
+        })
+    }
+
+    fn slot(&self, core: u64) -> Value {
+        let mut slot = json!({"props": {"socket-id": 0, "core-id": core, "thread-id": 0}, "type": "cpu"});
+        if core < self.cpus.0 {
+            slot["qom-path"] = json!(format!("/machine/unattached/device[{core}]"));
+        } else if let Some(id) = self.added_cpus.get(&core) {
+            slot["qom-path"] = json!(format!("/machine/peripheral/{id}"));
+        }
+        slot
+    }
+
+    /// The guest does what it is told, at once.
+    fn resize(&mut self, resize: &Resize) -> Resized {
+        for one in &resize.containers {
+            self.limits.insert(one.name.clone(), (one.cpu_millis, one.memory_bytes));
+        }
+        if !resize.containers.is_empty() {
+            self.tell();
+        }
+        let cpus = self.present_cpus().min(if resize.cpus == 0 { u64::MAX } else { resize.cpus.into() });
+        Resized { number: resize.number, cpus: cpus as u32, ..Resized::default() }
+    }
+
+    /// Tells tests; what QEMU answers to what it did.
+    fn tell(&self) -> Value {
+        let bytes = self.balloon_bytes + self.added_bytes.unwrap_or(0);
+        let machine = json!({"cpus": self.present_cpus(), "mib": bytes >> 20, "limits": self.limits});
+        // Whoever looks sees all of it or what was before.
+        let told = std::fs::write(format!("{MACHINE}.new"), machine.to_string())
+            .and_then(|()| std::fs::rename(format!("{MACHINE}.new"), MACHINE));
+        told.map_or_else(|error| json!({"failed": error.to_string()}), |()| json!({}))
+    }
+}
+
 /// A guest, as the agent hears it.
 struct Talk {
+    hardware: Arc<Mutex<Hardware>>,
     pod: Option<PodConfig>,
     fault: Option<&'static str>,
     screen: Option<UnixStream>,
@@ -115,7 +236,7 @@ fn drain(stream: &mut UnixStream) {
 }
 
 /// QMP: every command succeeds. One that hangs accepts and is silent.
-fn control(mut stream: UnixStream, hangs: bool) -> io::Result<()> {
+fn control(mut stream: UnixStream, hangs: bool, hardware: &Mutex<Hardware>) -> io::Result<()> {
     if hangs {
         drain(&mut stream);
         return Ok(());
@@ -123,7 +244,12 @@ fn control(mut stream: UnixStream, hangs: bool) -> io::Result<()> {
     writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}}))?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         let request: Value = serde_json::from_str(&line?)?;
+        let changed = request["execute"].as_str().and_then(|command| {
+            let mut hardware = hardware.lock().unwrap_or_else(PoisonError::into_inner);
+            hardware.control(command, &request["arguments"])
+        });
         let answer = match request["execute"].as_str() {
+            _ if changed.is_some() => changed.unwrap_or_default(),
             Some("query-status") => json!({"status": "running", "running": true}),
             Some("quit") => std::process::exit(0),
             // Files that come with it are closed.
@@ -154,7 +280,7 @@ impl Talk {
                 if self.fault.is_some_and(|fault| self.ignores(fault, &message)) {
                     continue;
                 }
-                let (answers, ends) = answer(message, &mut self.pod);
+                let (answers, ends) = answer(message, &mut self.pod, &self.hardware);
                 let mut bytes = Vec::new();
                 for answer in answers {
                     encode(&answer, &mut bytes).map_err(io::Error::other)?;
@@ -183,7 +309,11 @@ impl Talk {
 }
 
 /// What the guest says to a message, and whether it ends then.
-fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessage>, bool) {
+fn answer(
+    message: HostMessage,
+    pod: &mut Option<PodConfig>,
+    hardware: &Mutex<Hardware>,
+) -> (Vec<GuestMessage>, bool) {
     match message {
         HostMessage::Hello(_) => {
             let hello = Hello {
@@ -198,7 +328,7 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
                 streams: false,
                 grows_volumes: false,
                 huge_pages: false,
-                resizes: false,
+                resizes: true,
                 freezes_volumes: false,
                 hands_over_https: false,
                 attach: false,
@@ -223,9 +353,12 @@ fn answer(message: HostMessage, pod: &mut Option<PodConfig>) -> (Vec<GuestMessag
             (answers, true)
         }
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
+        HostMessage::Resize(resize) => {
+            let resized = hardware.lock().unwrap_or_else(PoisonError::into_inner).resize(&resize);
+            (vec![GuestMessage::Resized(resized)], false)
+        }
         // It says in its Hello that it cannot.
         HostMessage::GrowVolume(_)
-        | HostMessage::Resize(_)
         | HostMessage::HostAnswer(_)
         | HostMessage::FreezeVolume(_)
         | HostMessage::ResumeLogs(_)

@@ -49,6 +49,10 @@ pub(super) fn reset_all(
             Ok(ResetWay::With(main)) if lost.contains(main) => {
                 Err(format!("{main}, with which it is reset, is not well"))
             }
+            // All others were reset by now.
+            Ok(ResetWay::With(main)) if is_given(notebook, *main) => {
+                Err(format!("{main}, with which it is reset, is not there any more"))
+            }
             Ok(way) => reset(machine, &inventory, address, way),
             Err(reason) => Err(reason.to_string()),
         };

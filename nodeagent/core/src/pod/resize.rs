@@ -10,7 +10,9 @@
 use bulkhead_types::{ActualSizes, ContainerSize, PodSpec, Rare, Resources, Shared, larger_sizes};
 
 use super::{Env, Phase, Pod};
-use crate::{Action, GuestSize, RESIZE_ANSWER_MS, ResizeFailure, ResizeVm, Resized, spec_digest_text, text};
+use crate::{
+    Action, GuestSize, RESIZE_ANSWER_MS, ResizeFailure, ResizeVm, Resized, VmRecord, spec_digest_text, text,
+};
 
 /// Where the sizes of a pod's guest stand.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Sizes {
     pub(super) now: Vec<ContainerSize>,
     /// Something was asked for and is not known to be done: the guest may be anything between.
     pub(super) begun: bool,
+    /// Container by container the most of all that was begun since; empty when nothing was.
+    pub(super) most: Vec<ContainerSize>,
     /// The control plane waits to be told of them.
     pub(super) told: bool,
     asked: Option<Asked>,
@@ -48,6 +52,17 @@ struct Failure {
 impl Sizes {
     pub(super) fn of(now: Vec<ContainerSize>, begun: bool, told: bool) -> Self {
         Self { now, begun, told, ..Self::default() }
+    }
+
+    /// As the agent's last life wrote them down.
+    pub(super) fn recorded(record: &VmRecord) -> Self {
+        let most = record.resize_most.clone();
+        Self { most, ..Self::of(record.sizes.clone(), record.resize_begun, record.resized) }
+    }
+
+    /// The most that the guest's containers may have.
+    fn most(&self) -> &[ContainerSize] {
+        if self.most.is_empty() { &self.now } else { &self.most }
     }
 }
 
@@ -113,6 +128,8 @@ impl Pod {
         env.free = free;
         self.plan.request = held;
         let begun_before = std::mem::replace(&mut self.sizes.begun, true);
+        let most = self.sizes.most().to_vec();
+        self.sizes.most = larger_sizes(&most, &wanted);
         self.persist(env);
         let of = |spec: &PodSpec| GuestSize::new(spec);
         let (was, size) = (of(&intent.spec.resized(&self.sizes.now)), of(&intent.spec));
@@ -123,6 +140,7 @@ impl Pod {
             pod: intent,
             instance,
             from,
+            most,
             was,
             size,
         })));
@@ -154,6 +172,7 @@ impl Pod {
                 if why.refused && !begun_before {
                     // Nothing was changed, so nothing more is held than before.
                     self.sizes.begun = false;
+                    self.sizes.most.clear();
                     let present = intent_request(self);
                     self.plan.request = present.unwrap_or(self.plan.request);
                     self.persist(env);
@@ -168,6 +187,7 @@ impl Pod {
     pub(super) fn forget_resize(&mut self) {
         (self.sizes.asked, self.sizes.failure, self.sizes.failures) = Default::default();
         self.sizes.begun = false;
+        self.sizes.most.clear();
     }
 
     /// What the control plane is told.
@@ -187,11 +207,15 @@ impl Pod {
 
     /// When time alone lets a resize go on, on the monotonic clock in milliseconds.
     pub(super) fn resize_deadline_ms(&self) -> Option<u64> {
-        if !matches!(self.phase, Phase::Running { .. }) {
+        if !matches!(self.phase, Phase::Running { exit_by_ms: None, .. }) {
             return None;
         }
         let asked = self.sizes.asked.as_ref().map(|asked| asked.until_ms);
-        let failure = self.sizes.failure.as_ref().filter(|failure| !failure.why.refused);
+        // Another wish than the one that failed waits for room, which no time makes.
+        let is_wanted = |failure: &&Failure| {
+            self.intent.as_ref().is_some_and(|intent| intent.spec.sizes() == failure.wanted)
+        };
+        let failure = self.sizes.failure.as_ref().filter(|failure| !failure.why.refused).filter(is_wanted);
         asked.or(failure.map(|failure| failure.retry_at_ms))
     }
 }

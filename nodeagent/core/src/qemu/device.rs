@@ -107,7 +107,7 @@ pub struct VfioPci {
 
 impl Device {
     /// Whether it is on the board's own bus, and does not say so by itself.
-    fn is_on_board(&self) -> bool {
+    pub(super) fn is_on_board(&self) -> bool {
         match self {
             Self::VirtioSerialPci(_)
             | Self::VirtioBlkPci(_)

@@ -15,7 +15,9 @@
 //!
 //! Source: QEMU's `docs/pci_expander_bridge.txt` and `docs/pcie.txt`.
 
-use super::{PxbPcie, Ram};
+use std::collections::BTreeSet;
+
+use super::{Device, PxbPcie, QemuCommand, Ram};
 
 /// The first device of the board that is root ports: those below are left for disks and the like.
 pub(super) const FIRST_SLOT: u8 = 0x10;
@@ -27,6 +29,11 @@ pub(super) const PORTS_PER_SLOT: usize = 8;
 pub const EXPANDERS_MAX: usize = 16;
 /// Buses that are given away: of the 256 of a PCI segment the last is not, because SeaBIOS looks for buses without end once that is used.
 const BUSES: usize = 255;
+
+/// Places on the board's own bus: of 32 the host bridge and the bridge to the chipset have one each.
+pub const BOARD_PLACES: usize = 30;
+/// Places that room to grow takes: memory that comes and goes, and the balloon.
+const GROWTH_PLACES: usize = 2;
 
 /// Where a root port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,4 +119,36 @@ pub(super) fn place_of(first_slot: u8, number: usize) -> (u8, u8) {
 
 fn narrow(number: usize) -> u8 {
     u8::try_from(number).expect("a guest has few ports and buses")
+}
+
+impl QemuCommand {
+    /// How many places of the board its devices take, of [`BOARD_PLACES`].
+    #[must_use]
+    pub fn places_needed(&self) -> usize {
+        let (mut alone, mut shared) = (0, BTreeSet::new());
+        for device in &self.devices {
+            match device {
+                Device::PcieRootPort(port) if port.bus.is_none() => _ = shared.insert(port.addr.0),
+                Device::PxbPcie(expander) => _ = shared.insert(expander.addr.0),
+                device => alone += usize::from(device.is_on_board()),
+            }
+        }
+        alone + shared.len() + self.growth.map_or(0, |_| GROWTH_PLACES)
+    }
+
+    /// Whether the board has a place for every device.
+    ///
+    /// # Errors
+    /// How many disks are too many, for people.
+    pub fn check_places(&self) -> Result<(), String> {
+        let too_many = self.places_needed().saturating_sub(BOARD_PLACES);
+        if too_many == 0 {
+            return Ok(());
+        }
+        let disks = self.devices.iter().filter(|device| matches!(device, Device::VirtioBlkPci(_))).count();
+        Err(format!(
+            "the pod needs {disks} disks, one for each container and each volume on disk, and its guest has places for {}",
+            disks.saturating_sub(too_many)
+        ))
+    }
 }

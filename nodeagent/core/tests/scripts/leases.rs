@@ -69,11 +69,12 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         bandwidth: None,
         sizes: Vec::new(),
         resize_begun: false,
+        resize_most: vec![],
         resized: false,
         trace_context: None,
         ended: None,
     };
-    RecoveredVm { record, running, started_at_ms: 900_000, last_console: String::new(), out_of_memory: None }
+    RecoveredVm { started_at_ms: 900_000, ..left(record, running) }
 }
 
 #[test]

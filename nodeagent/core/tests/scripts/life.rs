@@ -431,6 +431,36 @@ fn a_pod_waits_for_what_ending_guests_hold() {
     );
 }
 
+/// A pool of huge pages was made smaller than what is held of it: who wants none of them starts nevertheless.
+#[test]
+fn who_holds_more_than_there_is_of_one_thing_keeps_nobody_from_the_others() {
+    let paged = |id| {
+        let mut spec = spec(128, RestartPolicy::Always);
+        let huge_pages = bulkhead_types::HugePages { two_mib_bytes: 32 * MIB, one_gib_bytes: 0 };
+        let options = bulkhead_types::ContainerOptions { huge_pages, ..Default::default() };
+        spec.containers[0].options = bulkhead_types::Rare::some(options);
+        bulkhead_types::PodIntent { spec: bulkhead_types::Shared::new(spec), ..pod(id) }
+    };
+    let mut agent = Agent::new(config());
+    let up = [
+        recovered(),
+        joined(1),
+        intent(1, 100, vec![paged(7)]),
+        image(7),
+        started(7, 1),
+        hello(7, 1),
+        runs(7, 1),
+        Input::Allocatable(bulkhead_types::Resources {
+            huge_pages: bulkhead_types::HugePages::NONE,
+            ..config().allocatable
+        }),
+    ];
+    feed(&mut agent, 1_000, up);
+    let more = [intent(1, 101, vec![paged(7), pod(8)]), image(8)];
+    let starts = |action: &Action| matches!(action, Action::StartVm(start) if start.pod.id == ObjectId(8));
+    assert!(feed(&mut agent, 1_000, more).iter().any(starts));
+}
+
 #[test]
 fn what_never_fits_fails() {
     let huge = bulkhead_types::PodIntent {

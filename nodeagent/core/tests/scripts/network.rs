@@ -1,6 +1,6 @@
 //! Addresses of guests: who has which, how long, and who waits.
 
-use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
+use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, VmRecord};
 use bulkhead_types::{PodBandwidth, PodIntent};
 use expect_test::expect;
 
@@ -52,30 +52,19 @@ fn who_finds_no_address_waits_until_nothing_is_left_of_who_had_it() {
 #[test]
 fn a_pod_keeps_its_address_from_guest_to_guest_and_life_to_life() {
     let mut first = Agent::new(narrow());
-    let mut record = None;
     let inputs =
         [recovered(), joined(1), intent(1, 100, vec![pod(7)]), image(7), started(7, 1), exited(7, 1)];
-    for input in inputs {
-        first.handle(10, input);
-        while let Some(action) = first.poll_action() {
-            if let Action::PersistRecord(found) = action {
-                record = Some(*found);
-            }
-        }
-    }
-    let text = serde_json::to_string(&record.unwrap()).unwrap();
-    let record: VmRecord = serde_json::from_str(&text).unwrap();
-    let dead = |record| RecoveredVm {
-        record,
-        running: false,
-        started_at_ms: 0,
-        last_console: String::new(),
-        out_of_memory: None,
-    };
+    let record = last_record(feed(&mut first, 10, inputs));
     // A record of a pod of which nothing was left when another one got its address.
     let former = VmRecord { pod: bulkhead_types::ObjectId(9), ..record.clone() };
     let steps = vec![
-        (0, In(Input::Recovered { vms: vec![dead(record), dead(former)], lease_until_ms: None })),
+        (
+            0,
+            In(Input::Recovered {
+                vms: vec![left(record, false), left(former, false)],
+                lease_until_ms: None,
+            }),
+        ),
         (5, In(joined(1))),
         (10, In(intent(1, 100, vec![pod(7), pod(9)]))),
         (10_100, Tick),

@@ -196,25 +196,8 @@ fn volumes_are_deleted_when_no_guest_has_them_and_told_until_it_is_known() {
 #[test]
 fn an_agent_that_restarts_knows_who_has_a_volume() {
     let mut first = Agent::new(config());
-    let mut record = None;
     let inputs = [recovered(), joined(1), intent(1, 100, vec![with_volume(7, 70)]), image(7)];
-    for input in inputs {
-        first.handle(10, input);
-        while let Some(action) = first.poll_action() {
-            if let Action::PersistRecord(found) = action {
-                record = Some(*found);
-            }
-        }
-    }
-    let text = serde_json::to_string(&record.unwrap()).unwrap();
-    let record: VmRecord = serde_json::from_str(&text).unwrap();
-    let vm = RecoveredVm {
-        record,
-        running: true,
-        started_at_ms: 0,
-        last_console: String::new(),
-        out_of_memory: None,
-    };
+    let vm = left(last_record(feed(&mut first, 10, inputs)), true);
     check(
         vec![
             (0, In(Input::Recovered { vms: vec![vm], lease_until_ms: None })),

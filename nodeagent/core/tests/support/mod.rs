@@ -1,7 +1,7 @@
 //! Builders of inputs, shared by the tests.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses a part")]
 
-use bulkhead_nodeagent_core::{AgentConfig, Input};
+use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
 use bulkhead_types::{
     AgentAck, Container, ContainerState, ContainerStatus, ContainerTermination, Deletion, Intent, Joined,
     Name, ObjectId, PodIntent, PodPhase, PodSpec, Rare, ResourceRequirements, Resources, RestartPolicy,
@@ -83,6 +83,28 @@ pub(crate) fn unique(pod: PodIntent) -> PodIntent {
 
 pub(crate) fn ended(pod: PodIntent) -> PodIntent {
     PodIntent { ended: true, ..pod }
+}
+
+/// Gives an agent these inputs at one time; everything that it orders.
+pub(crate) fn feed(agent: &mut Agent, now_ms: u64, inputs: impl IntoIterator<Item = Input>) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for input in inputs {
+        agent.handle(now_ms, input);
+        actions.extend(std::iter::from_fn(|| agent.poll_action()));
+    }
+    actions
+}
+
+/// The last record that is to be written, as the next agent reads it.
+pub(crate) fn last_record(actions: Vec<Action>) -> VmRecord {
+    let record = |action| if let Action::PersistRecord(record) = action { Some(record) } else { None };
+    let last = actions.into_iter().filter_map(record).next_back().unwrap();
+    serde_json::from_str(&serde_json::to_string(&last).unwrap()).unwrap()
+}
+
+/// A guest that the last agent left.
+pub(crate) fn left(record: VmRecord, running: bool) -> RecoveredVm {
+    RecoveredVm { record, running, started_at_ms: 0, last_console: String::new(), out_of_memory: None }
 }
 
 pub(crate) fn recovered() -> Input {

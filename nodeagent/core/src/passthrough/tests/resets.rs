@@ -146,6 +146,24 @@ fn pain_30_a_reset_that_fails_is_a_quarantine_with_the_method_and_the_reason() {
     );
 }
 
+/// What goes with a function that was pulled out was never reset.
+#[test]
+fn what_was_not_reset_goes_to_nobody() {
+    let mut world = World::new();
+    let kernel = &mut world.host.kernel;
+    kernel.bridge(BRIDGE, "0000:50", &[]);
+    kernel.function(CARD, "10de:2204", "030000", Some(50), None, &[("reset_method", "flr\n")]);
+    kernel.function(BESIDE, "10de:1aef", "040300", Some(50), Some("snd_hda_intel"), &NO_METHOD);
+    check_release(
+        &mut world,
+        &[CARD],
+        |kernel| kernel.pull_out(bdf(CARD)),
+        expect![[r#"
+            0000:50:00.1 ResetFailed: reset (with 0000:50:00.0) failed: 0000:50:00.0, with which it is reset, is not there any more
+        "#]],
+    );
+}
+
 /// What a look at a function after its reset says whose configuration space was changed so: bytes by their place. `resource` is what
 /// the kernel put where.
 fn check_look(resource: &str, is_virtual: bool, bytes: &[(usize, u8)], expected: &str) {
