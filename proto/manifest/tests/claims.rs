@@ -3,7 +3,7 @@
 mod kit;
 
 use bulkhead_manifest::to_yaml;
-use bulkhead_types::{AccessMode, ClaimRetention, ClaimSourceKind, Object, StorageClass, VolumeSource};
+use bulkhead_types::{AccessMode, BuiltinClass, ClaimRetention, ClaimSourceKind, Object, VolumeSource};
 use expect_test::{Expect, expect};
 use kit::{NAMES, check, read};
 
@@ -20,7 +20,7 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
         panic!("a claim and its user, not {of_claim:?}")
     };
     let spec = claim.spec;
-    assert_eq!((spec.access_mode, spec.storage_class), (AccessMode::ReadWriteOnce, StorageClass::Local));
+    assert_eq!((spec.access_mode, spec.storage_class), (AccessMode::ReadWriteOnce, BuiltinClass::Local));
     assert_eq!(spec.storage_bytes, 64 << 20);
     let source = VolumeSource::PersistentVolumeClaim { claim_name: "notes".into(), read_only: false };
     assert_eq!(user.spec.template.spec.volumes()[0].source, source);

@@ -3,7 +3,7 @@
 mod kit;
 
 use bulkhead_manifest::to_yaml;
-use bulkhead_types::{Measure, Object, StorageClass};
+use bulkhead_types::{BuiltinClass, Measure, Object};
 use expect_test::{Expect, expect};
 use kit::{NAMES, check, read};
 
@@ -26,7 +26,7 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
     assert_eq!(department.spec.hard.of(&Measure::RequestsCpu), Some(40_000));
     assert_eq!(project.spec.department.as_ref().map(|name| name.as_str()), Some("sales"));
     assert_eq!(quota.spec.hard.of(&Measure::RequestsMemory), Some(40 << 30));
-    assert_eq!(quota.spec.hard.of(&Measure::ClassStorage(StorageClass::Local)), Some(500 << 30));
+    assert_eq!(quota.spec.hard.of(&Measure::ClassStorage(BuiltinClass::Local)), Some(500 << 30));
     assert_eq!(limits.spec.limits[0].max_limit_request_ratio.cpu, Some(10_000));
     assert_eq!(limits.spec.limits[1].min.storage_bytes, Some(1 << 30));
 }

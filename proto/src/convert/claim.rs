@@ -1,10 +1,10 @@
 //! PersistentVolumeClaims, and the claims of StatefulSets.
 
 use bulkhead_types::{
-    AccessMode, ClaimIntent, ClaimPhase, ClaimRetention, ClaimSource, ClaimSourceKind, DeletedVolume,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, StorageClass, VOLUMES_MAX,
-    VolumeClaimTemplate, VolumeClaims, VolumeOrder, VolumeProgress, VolumeResult, VolumeSnapshot,
-    VolumeSnapshotSpec, VolumeSnapshotStatus, VolumeTask,
+    AccessMode, BuiltinClass, ClaimIntent, ClaimPhase, ClaimRetention, ClaimSource, ClaimSourceKind,
+    DeletedVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
+    VOLUMES_MAX, VolumeClaimTemplate, VolumeClaims, VolumeOrder, VolumeProgress, VolumeResult,
+    VolumeSnapshot, VolumeSnapshotSpec, VolumeSnapshotStatus, VolumeTask,
 };
 
 use super::{wire_enum, wire_field, wire_field_or_default, wire_struct};
@@ -12,7 +12,7 @@ use crate::v1;
 
 wire_enum! {
     AccessMode { ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany, ReadWriteOnceReadOnlyMany }
-    StorageClass { Local, LocalRetain }
+    BuiltinClass { Local, LocalRetain }
     ClaimPhase { Pending, Bound, Lost }
     ClaimRetention { Retain, Delete }
     ClaimSourceKind { PersistentVolumeClaim, VolumeSnapshot }

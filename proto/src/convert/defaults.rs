@@ -201,7 +201,7 @@ fn default_stateful_set_spec(spec: &mut v1::StatefulSetSpec) {
 
 fn default_claim_spec(spec: &mut v1::PersistentVolumeClaimSpec) {
     default(&mut spec.access_mode, v1::AccessMode::ReadWriteOnce);
-    default(&mut spec.storage_class, v1::StorageClass::Local);
+    default(&mut spec.storage_class, v1::BuiltinClass::Local);
 }
 
 fn default_daemon_set_spec(spec: &mut v1::DaemonSetSpec) {

@@ -5,7 +5,7 @@ use super::*;
 record!(/// Any wish for a volume.
 claim_spec: PersistentVolumeClaimSpec {
     access_mode: select(AccessMode::ALL.to_vec()),
-    storage_bytes: any::<u64>(), storage_class: select(StorageClass::ALL.to_vec()),
+    storage_bytes: any::<u64>(), storage_class: select(BuiltinClass::ALL.to_vec()),
 });
 record!(/// Any status of a claim.
 claim_status: PersistentVolumeClaimStatus {

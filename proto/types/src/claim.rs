@@ -73,7 +73,7 @@ impl AccessMode {
 
 /// What becomes of the data of a claim that is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StorageClass {
+pub enum BuiltinClass {
     /// It is deleted with the claim.
     #[default]
     Local = 1,
@@ -81,7 +81,7 @@ pub enum StorageClass {
     LocalRetain = 2,
 }
 
-impl StorageClass {
+impl BuiltinClass {
     /// Every class.
     pub const ALL: [Self; 2] = [Self::Local, Self::LocalRetain];
 
@@ -117,7 +117,7 @@ pub struct PersistentVolumeClaimSpec {
     /// placed.
     pub storage_bytes: u64,
     /// What becomes of its data.
-    pub storage_class: StorageClass,
+    pub storage_class: BuiltinClass,
 }
 
 impl PersistentVolumeClaimSpec {
@@ -198,7 +198,7 @@ impl PersistentVolumeClaim {
     /// The node that must delete its data before it may go.
     #[must_use]
     pub fn reclaimed_by(&self) -> Option<ObjectId> {
-        self.bound_node().filter(|_| self.spec.storage_class == StorageClass::Local)
+        self.bound_node().filter(|_| self.spec.storage_class == BuiltinClass::Local)
     }
 }
 
@@ -341,7 +341,7 @@ mod tests {
         let spec = PersistentVolumeClaimSpec {
             access_mode: AccessMode::ReadWriteOnce,
             storage_bytes: 1,
-            storage_class: StorageClass::Local,
+            storage_class: BuiltinClass::Local,
         };
         let (labels, annotations) = (StringMap::new(), StringMap::new());
         let template = VolumeClaimTemplate { name: template.into(), labels, annotations, spec };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    HugePageSize, Kind, QuantityError, StorageClass, format_bytes, format_millis, is_extended_resource_name,
+    BuiltinClass, HugePageSize, Kind, QuantityError, format_bytes, format_millis, is_extended_resource_name,
     parse_millis, parse_units,
 };
 
@@ -32,9 +32,9 @@ pub enum Measure {
     /// How many pods have not ended.
     Pods,
     /// What the claims of a class ask for, in bytes.
-    ClassStorage(StorageClass),
+    ClassStorage(BuiltinClass),
     /// How many claims of a class there are.
-    ClassClaims(StorageClass),
+    ClassClaims(BuiltinClass),
     /// How many objects of a namespaced kind there are.
     Count(Kind),
     /// What pods ask for of an extended resource, as `nvidia.com/gpu`. Of shared devices memory and compute are counted for
@@ -60,13 +60,13 @@ const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 
 impl Measure {
     /// How many measures there are that are not by the name of an extended resource.
-    pub const LEN: usize = PLAIN.len() + 2 * StorageClass::ALL.len() + Kind::ALL.len();
+    pub const LEN: usize = PLAIN.len() + 2 * BuiltinClass::ALL.len() + Kind::ALL.len();
 
     /// A number below [`Self::LEN`], for tables; `None` of an extended resource.
     #[must_use]
     pub fn index(&self) -> Option<usize> {
-        let (plain, classes) = (PLAIN.len(), StorageClass::ALL.len());
-        let class_index = |class| StorageClass::ALL.iter().position(|one| one == class).unwrap_or(0);
+        let (plain, classes) = (PLAIN.len(), BuiltinClass::ALL.len());
+        let class_index = |class| BuiltinClass::ALL.iter().position(|one| one == class).unwrap_or(0);
         match self {
             Self::ClassStorage(class) => Some(plain + class_index(class)),
             Self::ClassClaims(class) => Some(plain + classes + class_index(class)),
@@ -92,7 +92,7 @@ impl Measure {
 
     /// Every measure that is not by the name of an extended resource.
     pub fn all() -> impl Iterator<Item = Self> {
-        let classes = StorageClass::ALL.into_iter();
+        let classes = BuiltinClass::ALL.into_iter();
         let classes = classes.flat_map(|class| [Self::ClassStorage(class), Self::ClassClaims(class)]);
         // ControllerRevisions are their owners' own: nobody makes more of them than there are templates.
         // Kinds that came after quotas are not counted: a quota that named them could not be read below their level.
@@ -369,7 +369,7 @@ mod tests {
         check("count/configmaps", Some(Measure::Count(Kind::ConfigMap)));
         check("count/deployments.apps", Some(Measure::Count(Kind::Deployment)));
         check("count/cronjobs.batch", Some(Measure::Count(Kind::CronJob)));
-        let class = Measure::ClassStorage(StorageClass::LocalRetain);
+        let class = Measure::ClassStorage(BuiltinClass::LocalRetain);
         check("local-retain.storageclass.storage.k8s.io/requests.storage", Some(class));
         check("requests.nvidia.com/gpu", Some(Measure::Extended("nvidia.com/gpu".into())));
         check("hugepages-2Mi", Some(Measure::of_huge_pages(HugePageSize::TwoMib)));

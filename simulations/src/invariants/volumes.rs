@@ -164,8 +164,8 @@ mod tests {
 
     use bulkhead_controlplane_core::Machine;
     use bulkhead_types::{
-        AccessMode, Command, Event, MemberId, Name, ObjectMeta, PersistentVolumeClaim,
-        PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, Stamped, StorageClass,
+        AccessMode, BuiltinClass, Command, Event, MemberId, Name, ObjectMeta, PersistentVolumeClaim,
+        PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, Stamped,
     };
 
     use super::*;
@@ -219,7 +219,7 @@ mod tests {
         let name = |text| Name::new(text).expect("a name");
         let mut machine = Machine::default();
         let meta = ObjectMeta::new(Some(name("default")), name("data"));
-        let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, StorageClass::Local);
+        let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, BuiltinClass::Local);
         let spec = PersistentVolumeClaimSpec { access_mode, storage_bytes: 5, storage_class };
         let (source, status) = (Default::default(), PersistentVolumeClaimStatus::default());
         let object = PersistentVolumeClaim { meta, spec, source, status };

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AccessMode, ClaimSource, ClaimSourceKind, Command, Container, FEATURE_LEVEL_MAX, Kind, Name, Object,
-    ObjectMeta, ObjectRef, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodSpec,
-    PodStatus, Rare, SHARED_VOLUMES_LEVEL, Shared, StorageClass, Volume, VolumeSnapshot, VolumeSnapshotSpec,
+    AccessMode, BuiltinClass, ClaimSource, ClaimSourceKind, Command, Container, FEATURE_LEVEL_MAX, Kind,
+    Name, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions,
+    PodSpec, PodStatus, Rare, SHARED_VOLUMES_LEVEL, Shared, Volume, VolumeSnapshot, VolumeSnapshotSpec,
     VolumeSource,
 };
 
@@ -49,9 +49,9 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
                 },
                 storage_bytes: rng.range(1, 3) * GIB,
                 storage_class: *rng.pick(&[
-                    StorageClass::Local,
-                    StorageClass::Local,
-                    StorageClass::LocalRetain,
+                    BuiltinClass::Local,
+                    BuiltinClass::Local,
+                    BuiltinClass::LocalRetain,
                 ]),
             };
             let (source, status) = (Rare::from(source), Default::default());

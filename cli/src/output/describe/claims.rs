@@ -1,7 +1,7 @@
 //! PersistentVolumeClaims in full.
 
 use bulkhead_types::{
-    Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, VolumeSnapshot, format_bytes,
+    BuiltinClass, Object, PersistentVolumeClaim, StatefulSetSpec, VolumeSnapshot, format_bytes,
 };
 
 use super::Page;
@@ -12,8 +12,8 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     page.line("Status", if claim.meta.is_deleting() { "Terminating" } else { status.phase.as_str() });
     page.line("Access mode", spec.access_mode.modes().join(", "));
     let kept = match spec.storage_class {
-        StorageClass::Local => "local (its data is deleted with it)",
-        StorageClass::LocalRetain => "local-retain (its file stays on its node)",
+        BuiltinClass::Local => "local (its data is deleted with it)",
+        BuiltinClass::LocalRetain => "local-retain (its file stays on its node)",
     };
     page.line("Storage class", kept);
     page.line("Requested", format_bytes(spec.storage_bytes));

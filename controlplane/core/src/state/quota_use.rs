@@ -88,7 +88,7 @@ impl Charge {
     }
 
     /// Of what a claim takes more than it has, in bytes.
-    pub(crate) fn of_growth(class: bulkhead_types::StorageClass, bytes: u64) -> Self {
+    pub(crate) fn of_growth(class: bulkhead_types::BuiltinClass, bytes: u64) -> Self {
         let mut charge = Self::NONE;
         charge.add(Measure::RequestsStorage, bytes);
         charge.add(Measure::ClassStorage(class), bytes);

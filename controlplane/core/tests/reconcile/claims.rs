@@ -6,11 +6,11 @@ use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::{ChangeType, State};
 use bulkhead_types::{
-    AccessMode, Binding, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus,
+    AccessMode, Binding, BuiltinClass, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus,
     ContainerTermination, DELIVERY_LEVEL, DeploymentStrategy, EventKind, FEATURE_LEVEL_MAX, Kind,
     LABEL_VOLUMES_MAX, Namespace, Object, ObjectId, ObjectMeta, ObjectRef, ObjectStatus,
     PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodPhase, PodReport, PodSpec,
-    PodStatus, Rare, StorageClass, Volume, VolumeSource,
+    PodStatus, Rare, Volume, VolumeSource,
 };
 use expect_test::{Expect, expect};
 
@@ -23,7 +23,7 @@ fn claim(named: &str, change: impl FnOnce(&mut PersistentVolumeClaimSpec)) -> Ob
     let mut spec = PersistentVolumeClaimSpec {
         access_mode: AccessMode::ReadWriteOnce,
         storage_bytes: GIB,
-        storage_class: StorageClass::Local,
+        storage_class: BuiltinClass::Local,
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(named));
@@ -338,7 +338,7 @@ fn a_claim_ends_when_its_last_pod_has_and_its_data_as_its_class_says() {
         ],
     );
     check_end(
-        |spec| spec.storage_class = StorageClass::LocalRetain,
+        |spec| spec.storage_class = BuiltinClass::LocalRetain,
         &[
             "is there, 0 to delete",
             "ends, 0 to delete",
@@ -594,7 +594,7 @@ fn what_is_wanted_of_a_claim_cannot_change() {
         ],
     );
     check(
-        |spec| (spec.storage_bytes, spec.storage_class) = (2 * GIB, StorageClass::LocalRetain),
+        |spec| (spec.storage_bytes, spec.storage_class) = (2 * GIB, BuiltinClass::LocalRetain),
         expect!["PersistentVolumeClaim default/data: spec.storageClassName: cannot change after creation"],
     );
     check(
@@ -602,7 +602,7 @@ fn what_is_wanted_of_a_claim_cannot_change() {
         expect!["PersistentVolumeClaim default/data: spec.accessModes: cannot change after creation"],
     );
     check(
-        |spec| spec.storage_class = StorageClass::LocalRetain,
+        |spec| spec.storage_class = BuiltinClass::LocalRetain,
         expect!["PersistentVolumeClaim default/data: spec.storageClassName: cannot change after creation"],
     );
 }

@@ -1,7 +1,7 @@
 //! PersistentVolumeClaims, and those of StatefulSets.
 
 use bulkhead_types::{
-    AccessMode, ClaimRetention, ClaimSource, ClaimSourceKind, PersistentVolumeClaimSpec, Rare, StorageClass,
+    AccessMode, BuiltinClass, ClaimRetention, ClaimSource, ClaimSourceKind, PersistentVolumeClaimSpec, Rare,
     VolumeClaimTemplate, VolumeClaims, VolumeSnapshotSpec, parse_units,
 };
 
@@ -162,9 +162,9 @@ fn volume_mode(d: &mut Decoder<'_>, fields: &Fields<'_>) {
     d.fail(fields.place("volumeMode"), &fields.path("volumeMode"), reason);
 }
 
-fn storage_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<StorageClass> {
-    let Some(text) = d.text(fields, "storageClassName") else { return Some(StorageClass::default()) };
-    let found = StorageClass::ALL.into_iter().find(|class| class.as_str() == text);
+fn storage_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<BuiltinClass> {
+    let Some(text) = d.text(fields, "storageClassName") else { return Some(BuiltinClass::default()) };
+    let found = BuiltinClass::ALL.into_iter().find(|class| class.as_str() == text);
     if found.is_none() {
         let reason = format!(
             "there is no class {text:?}: volumes are files on nodes; use local (deleted with its claim) or local-retain \
