@@ -24,6 +24,8 @@ fn claim(named: &str, change: impl FnOnce(&mut PersistentVolumeClaimSpec)) -> Ob
         access_mode: AccessMode::ReadWriteOnce,
         storage_bytes: GIB,
         storage_class: BuiltinClass::Local,
+        class: Default::default(),
+        volume_name: Default::default(),
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(named));
@@ -549,8 +551,11 @@ fn a_claim_that_nobody_writes_to_does_not_grow() {
     let of = |storage_bytes| {
         let Object::PersistentVolumeClaim(mut made) = claim("copy", |_| ()) else { unreachable!() };
         let copy = Arc::make_mut(&mut made);
-        copy.spec =
-            PersistentVolumeClaimSpec { access_mode: AccessMode::ReadOnlyMany, storage_bytes, ..copy.spec };
+        copy.spec = PersistentVolumeClaimSpec {
+            access_mode: AccessMode::ReadOnlyMany,
+            storage_bytes,
+            ..copy.spec.clone()
+        };
         copy.source = Rare::some(bulkhead_types::ClaimSource {
             kind: bulkhead_types::ClaimSourceKind::VolumeSnapshot,
             name: "snap".into(),

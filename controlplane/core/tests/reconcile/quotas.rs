@@ -116,6 +116,8 @@ fn claim(named: &str, storage_bytes: u64) -> Object {
         access_mode: bulkhead_types::AccessMode::ReadWriteOnce,
         storage_bytes,
         storage_class: BuiltinClass::Local,
+        class: Default::default(),
+        volume_name: Default::default(),
     };
     let claim = bulkhead_types::PersistentVolumeClaim {
         meta,

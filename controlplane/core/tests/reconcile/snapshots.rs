@@ -19,7 +19,13 @@ fn claim(named: &str, storage_bytes: u64, source: Option<(ClaimSourceKind, &str)
     let source = source.map(|(kind, name)| ClaimSource { kind, name: name.into() });
     Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim {
         meta: ObjectMeta::new(Some(name("default")), name(named)),
-        spec: PersistentVolumeClaimSpec { access_mode, storage_bytes, storage_class },
+        spec: PersistentVolumeClaimSpec {
+            access_mode,
+            storage_bytes,
+            storage_class,
+            class: Default::default(),
+            volume_name: Default::default(),
+        },
         source: Rare::from(source),
         status: Default::default(),
     }))

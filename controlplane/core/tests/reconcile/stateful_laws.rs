@@ -202,6 +202,8 @@ pub fn data_claims(when_deleted: ClaimRetention, when_scaled: ClaimRetention) ->
             access_mode: AccessMode::ReadWriteOncePod,
             storage_bytes: 1 << 30,
             storage_class: BuiltinClass::Local,
+            class: Default::default(),
+            volume_name: Default::default(),
         },
     };
     Rare::some(VolumeClaims { templates: vec![template], when_deleted, when_scaled })
