@@ -5,6 +5,7 @@ mod agents;
 mod cards;
 mod cluster;
 mod commands;
+mod default_class;
 mod history;
 mod manifests;
 mod peers;

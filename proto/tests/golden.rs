@@ -170,6 +170,7 @@ fn every_kind_of_object_is_in_a_golden() {
         fixtures::cpu_objects(),
         fixtures::snapshot_objects(),
         fixtures::page_objects(),
+        fixtures::storage_objects(),
     ]
     .concat();
     for name in bulkhead_types::Object::NAMES {

@@ -122,6 +122,8 @@ async fn related(object: &Object, context: &Context) -> Result<Vec<Object>, Fail
         | Object::Queue(_)
         | Object::ElasticQuotaTree(_)
         | Object::VolumeSnapshot(_)
+        | Object::StorageClass(_)
+        | Object::PersistentVolume(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)

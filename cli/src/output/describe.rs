@@ -30,7 +30,7 @@ use bulkhead_types::{
     format_millis,
 };
 
-pub(crate) use claims::snapshot_cells;
+pub(crate) use claims::{class_cells, snapshot_cells, volume_cells};
 pub(crate) use elastic_quotas::{ELASTIC_COLUMNS, elastic_rows};
 pub(crate) use quotas::{LEVEL_COLUMNS, level_rows};
 pub(crate) use vertical::{RECOMMENDATION_COLUMNS, recommendations};
@@ -166,6 +166,8 @@ pub(crate) fn text(object: &Object, about: &About<'_>) -> String {
         Object::SriovNetworkNodeState(o) => sriov::state(&mut page, o),
         Object::PersistentVolumeClaim(o) => claims::claim(&mut page, o, related),
         Object::VolumeSnapshot(o) => claims::snapshot(&mut page, o),
+        Object::StorageClass(o) => claims::class(&mut page, o),
+        Object::PersistentVolume(o) => claims::volume(&mut page, o),
         Object::ControllerRevision(o) => revision(&mut page, o),
         Object::ResourceSlice(o) => page.line("Devices", o.devices.len().to_string()),
     }

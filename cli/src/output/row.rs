@@ -103,6 +103,12 @@ pub(crate) fn header(kind: Kind, columns: Columns) -> Vec<&'static str> {
         (Kind::Queue, _) => &["NAME", "STATE", "WEIGHT", "RUNNING", "INQUEUE", "PENDING", "AGE"],
         (Kind::NodePool | Kind::NodeOperation | Kind::DeschedulerPolicy, _) => node_pools::header(kind),
         (Kind::VolumeSnapshot, _) => &["NAME", "READYTOUSE", "SOURCEPVC", "RESTORESIZE", "NODE", "AGE"],
+        (Kind::StorageClass, _) => {
+            &["NAME", "PROVISIONER", "RECLAIMPOLICY", "VOLUMEBINDINGMODE", "ALLOWVOLUMEEXPANSION", "AGE"]
+        }
+        (Kind::PersistentVolume, _) => {
+            &["NAME", "CAPACITY", "NODE", "STATUS", "CLAIM", "STORAGECLASS", "AGE"]
+        }
         (Kind::ElasticQuotaTree, _) => &["NAME", "LEVELS", "NAMESPACES", "USED/MAX", "AGE"],
         (Kind::Project, _) => &["NAME", "DEPARTMENT", "USED/HARD", "AGE"],
         (Kind::LimitRange, _) => &["NAME", "TYPES", "AGE"],
@@ -127,7 +133,7 @@ fn claim(claim: &PersistentVolumeClaim) -> Vec<String> {
     // Kubernetes' word for a claim that waits for its last pod.
     let phase = if claim.meta.is_deleting() { "Terminating" } else { phase.as_str() };
     let capacity = if *capacity_bytes == 0 { String::new() } else { format_bytes(*capacity_bytes) };
-    let (mode, class) = (claim.spec.access_mode.short(), claim.spec.storage_class.as_str());
+    let (mode, class) = (claim.spec.access_mode.short(), claim.spec.class_name());
     let age = age(claim.meta.created_at_ms);
     vec![phase.to_owned(), node_name.to_string(), capacity, mode.to_owned(), class.to_owned(), age]
 }
@@ -190,6 +196,8 @@ pub(crate) fn row(object: &Object, columns: Columns, directory: &Directory) -> V
         Object::NodePool(o) => (node_pools::pool(o), vec![]),
         Object::DeschedulerPolicy(o) => (node_pools::descheduler(o), vec![]),
         Object::NodeOperation(o) => (node_pools::operation(o), vec![]),
+        Object::PersistentVolume(o) => (super::describe::volume_cells(o), vec![]),
+        Object::StorageClass(o) => (super::describe::class_cells(o), vec![]),
         Object::VolumeSnapshot(o) => (super::describe::snapshot_cells(o), vec![]),
         Object::ElasticQuotaTree(o) => (elastic_quotas::tree(o), vec![]),
         Object::Project(o) => (quotas::project(o), vec![]),

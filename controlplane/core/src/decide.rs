@@ -25,6 +25,7 @@ mod nodes;
 mod objects;
 mod owned;
 mod owned_pods;
+mod persistent_volumes;
 mod pod_groups;
 mod pods;
 mod preemption;
@@ -36,6 +37,7 @@ mod rollout;
 mod scoring;
 mod snapshots;
 mod specs;
+mod storage_classes;
 mod vertical;
 
 use bulkhead_canary::planted;

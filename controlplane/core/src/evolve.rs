@@ -327,7 +327,7 @@ fn takes_whole_spec(present: &mut Object, wanted: &Object) -> bool {
         VerticalPodAutoscaler ElasticWorkload Profile PersistentVolumeClaim ResourceQuota LimitRange Project Department
         PodGroup Queue DeviceClass SriovNetworkNodePolicy SriovNetwork SriovIBNetwork SriovNetworkNodeState
         NodePool NodeOperation DeschedulerPolicy
-        ElasticQuotaTree VolumeSnapshot
+        ElasticQuotaTree VolumeSnapshot StorageClass PersistentVolume
     }
 }
 

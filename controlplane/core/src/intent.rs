@@ -30,7 +30,9 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let ending = snapshots::ending_on(state, node);
     let ending =
         ending.map(|one| DeletedVolume { id: one.meta.id, uid: snapshots::file_of(one, cluster_id) });
-    let mut deleted_volumes: Vec<_> = deleted.chain(ending).collect();
+    let retained = state.retained_on(node).filter(|volume| volume.meta.is_deleting());
+    let retained = retained.map(|one| DeletedVolume { id: one.meta.id, uid: one.spec.volume });
+    let mut deleted_volumes: Vec<_> = deleted.chain(ending).chain(retained).collect();
     deleted_volumes.sort_unstable_by_key(|one| one.id);
     deleted_volumes.truncate(ITEMS_MAX);
     let gpu = state.nodes().get(node).and_then(|node| devices::gpu_intent(state, node));
@@ -98,13 +100,8 @@ fn claims(state: &State, pod: &Pod) -> Vec<ClaimIntent> {
         // What was made of a source is data from its beginning.
         let used = claim.status.first_used_at_ms.get().is_some() || claim.source.get().is_some();
         let read_only = reads_only(state, pod, name, claim.spec.access_mode);
-        Some(ClaimIntent {
-            claim_name: name.clone(),
-            uid: volume,
-            size_bytes: capacity_bytes,
-            used,
-            read_only,
-        })
+        let claim_name = name.clone();
+        Some(ClaimIntent { claim_name, uid: volume, size_bytes: capacity_bytes, used, read_only })
     });
     claims.collect()
 }
@@ -175,6 +172,7 @@ pub fn nodes_touched(state: &State, change: &Change) -> Vec<ObjectId> {
         }
         // It is to be taken or deleted, or nothing holds its claim any more.
         (Object::VolumeSnapshot(snapshot), _) => snapshots::node_of(state, snapshot).into_iter().collect(),
+        (Object::PersistentVolume(volume), _) => vec![volume.spec.node],
         // A device of a pod may be gone, or be there again.
         (Object::ResourceSlice(slice), _) if holds_any(state, slice.node) || has_mode(state, slice.node) => {
             vec![slice.node]

@@ -20,6 +20,8 @@ use crate::state::{NodeUsage, QuotaIndex};
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
+    /// A PersistentVolume is of a volume that a claim has, or another one.
+    VolumeTwice(ObjectId),
     /// Two objects of one kind and namespace have the same name, or the name index is wrong.
     Name(ObjectRef),
     /// An object carries a revision above the State's.
@@ -310,6 +312,14 @@ fn check_volumes(state: &State, violations: &mut Vec<Violation>) {
     violations.extend(claims.map(|claim| Violation::VolumeSource(claim.meta.id)));
     let wrong = state.volume_snapshots().iter().filter(|snapshot| is_contradictory(state, snapshot));
     violations.extend(wrong.map(|snapshot| Violation::Snapshot(snapshot.meta.id)));
+    let mut seen: BTreeSet<_> = state
+        .persistent_volume_claims()
+        .iter()
+        .filter(|claim| claim.bound_node().is_some())
+        .map(|claim| claim.status.volume)
+        .collect();
+    let twice = state.persistent_volumes().iter().filter(|volume| !seen.insert(volume.spec.volume));
+    violations.extend(twice.map(|volume| Violation::VolumeTwice(volume.meta.id)));
     if !state.copies_are_right() {
         violations.push(Violation::Copies);
     }

@@ -100,7 +100,7 @@ impl<'a> Ledger<'a> {
             namespace: present.meta.namespace.clone(),
             name: present.meta.name.clone(),
         };
-        self.charge(&reference, &Charge::of_growth(present.spec.storage_class, more))
+        self.charge(&reference, &Charge::of_growth(&present.spec, more))
     }
 
     /// Charges a pod as it would come to be, before profiles and defaults.

@@ -24,7 +24,7 @@ fn reference(kind: Kind, meta: &ObjectMeta) -> ObjectRef {
 }
 
 /// Whether a claim's volume holds something: before that there is no file.
-fn holds_data(claim: &PersistentVolumeClaim) -> bool {
+pub(crate) fn holds_data(claim: &PersistentVolumeClaim) -> bool {
     let begins_full = claim.source.get().is_some();
     let is_used = claim.status.first_used_at_ms.get().is_some();
     claim.bound_node().is_some() && !claim.awaits_source() && (is_used || begins_full)

@@ -21,10 +21,10 @@ use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
     LimitRange, MemberId, MemberRecord, MemberRole, Name, Namespace, Node, NodeOperation, NodePool, Object,
-    ObjectId, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PodGroupKey,
-    PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision, Secret,
-    SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet,
-    VerticalPodAutoscaler, VolumeSnapshot, digest128,
+    ObjectId, ObjectRef, PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup,
+    PodGroupKey, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota, ResourceSlice, Revision,
+    Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState, StatefulSet,
+    StorageClass, VerticalPodAutoscaler, VolumeSnapshot, digest128,
 };
 use imbl::{OrdMap, OrdSet};
 use uuid::Uuid;
@@ -92,6 +92,8 @@ pub struct State {
     pub(crate) node_operations: Table<NodeOperation>,
     pub(crate) descheduler_policies: Table<DeschedulerPolicy>,
     pub(crate) volume_snapshots: Table<VolumeSnapshot>,
+    pub(crate) storage_classes: Table<StorageClass>,
+    pub(crate) persistent_volumes: Table<PersistentVolume>,
     pub(crate) index: index::Index,
     pub(crate) vicinity: Vicinity,
     pub(crate) quota: QuotaIndex,
@@ -209,9 +211,20 @@ impl State {
         self.volume_snapshots.get(id)
     }
 
+    /// A StorageClass by name; the two that are always there are none.
+    #[must_use]
+    pub fn storage_class(&self, name: &str) -> Option<&Arc<StorageClass>> {
+        self.storage_classes.get(self.find(Kind::StorageClass, None, &Name::new(name).ok()?)?)
+    }
+
     /// The snapshots that are ready on a node, in id order.
     pub fn snapshots_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<VolumeSnapshot>> + '_ {
-        self.index.snapshots_on(node).filter_map(|id| self.volume_snapshots.get(id))
+        self.index.kept_on(node).filter_map(|id| self.volume_snapshots.get(id))
+    }
+
+    /// The volumes that claims left on a node, in id order.
+    pub fn retained_on(&self, node: ObjectId) -> impl Iterator<Item = &Arc<PersistentVolume>> + '_ {
+        self.index.kept_on(node).filter_map(|id| self.persistent_volumes.get(id))
     }
 
     /// The snapshots of a claim that are not ready yet, and the bound claims that are still to be made of an object; in id
@@ -220,11 +233,12 @@ impl State {
         self.index.copies_of(source).into_iter()
     }
 
-    /// Whether what is known of snapshots' nodes and of copies is what follows from the objects.
+    /// Whether what is known of what nodes keep and of copies is what follows from the objects.
     pub(crate) fn copies_are_right(&self) -> bool {
         let snapshots = self.volume_snapshots.iter().cloned().map(Object::VolumeSnapshot);
         let claims = self.persistent_volume_claims.iter().cloned().map(Object::PersistentVolumeClaim);
-        self.index.copies_agree(snapshots.chain(claims))
+        let volumes = self.persistent_volumes.iter().cloned().map(Object::PersistentVolume);
+        self.index.copies_agree(snapshots.chain(claims).chain(volumes))
     }
 
     /// The claims of a namespace from a name on, in name order.

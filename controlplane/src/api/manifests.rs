@@ -20,7 +20,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::commands::{header_trace, traced};
-use super::{Api, optional_name};
+use super::{Api, default_class, optional_name};
 use crate::deadline::deadline;
 use crate::error::{convert_status, invalid, rejection_status};
 use crate::propose::Wanted;
@@ -136,6 +136,7 @@ impl Wish {
             before.find_object(reference).filter(|_| is_tracked)
         })?;
         planned.iter_mut().for_each(|one| keep_present_size(before, &mut one.parsed));
+        default_class::choose(before, &mut planned);
         Ok(planned)
     }
 

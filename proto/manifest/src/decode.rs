@@ -37,9 +37,9 @@ use std::sync::Arc;
 use bulkhead_types::{
     CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, DeschedulerPolicy, DeviceClass,
     ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind, LimitRange, Name, Namespace,
-    NodeOperation, NodePool, Object, ObjectMeta, ObjectRef, PersistentVolumeClaim, Pod, PodDisruptionBudget,
-    PodGroup, PodStatus, Profile, Project, Queue, ResourceQuota, Shared, SriovIBNetwork, SriovNetwork,
-    SriovNetworkNodePolicy, StatefulSet, VerticalPodAutoscaler, validate,
+    NodeOperation, NodePool, Object, ObjectMeta, ObjectRef, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodDisruptionBudget, PodGroup, PodStatus, Profile, Project, Queue, ResourceQuota, Shared, SriovIBNetwork,
+    SriovNetwork, SriovNetworkNodePolicy, StatefulSet, StorageClass, VerticalPodAutoscaler, validate,
 };
 
 use crate::tree::{Node, Value};
@@ -47,13 +47,12 @@ use crate::{ManifestError, Parsed};
 use decoder::{Decoder, Fields, Schema};
 
 /// Kinds that Kubernetes has and Bulkhead may offer one day.
-const KINDS_NOT_YET: [&str; 12] = [
+const KINDS_NOT_YET: [&str; 11] = [
     "CustomResourceDefinition",
     "EndpointSlice",
     "Endpoints",
     "Ingress",
     "NetworkPolicy",
-    "PersistentVolume",
     "ReplicationController",
     "Role",
     "RoleBinding",
@@ -76,6 +75,20 @@ const PRIORITY_CLASS: Schema = Schema {
 };
 const LIST: Schema =
     Schema { known: &["apiVersion", "kind", "items"], ignored: &["metadata"], ..Schema::EMPTY };
+const STORAGE_CLASS: Schema = Schema {
+    known: &[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "provisioner",
+        "reclaimPolicy",
+        "volumeBindingMode",
+        "allowVolumeExpansion",
+        "parameters",
+    ],
+    not_yet: &["allowedTopologies", "mountOptions"],
+    ..Schema::EMPTY
+};
 const NAMESPACE_SPEC: Schema = Schema { ignored: &["finalizers"], ..Schema::EMPTY };
 
 /// Reads one document: an object, or a `List` of them.
@@ -151,7 +164,8 @@ pub(crate) fn one(
         let (file, line) = (file.to_owned(), root.place.line);
         let replicas = root.get("spec").and_then(|spec| spec.get("replicas"));
         let states_replicas = replicas.is_some_and(|node| !node.is_null());
-        parsed = Some(Parsed { object, resource_version, states_replicas, file, line });
+        let states_class = claim::states_class(&object, root);
+        parsed = Some(Parsed { object, resource_version, states_replicas, states_class, file, line });
     }
     errors.append(&mut decoder.errors);
     parsed
@@ -175,6 +189,7 @@ fn object(
         Kind::ConfigMap => &CONFIG_MAP,
         Kind::Secret => &SECRET,
         Kind::PriorityClass => &PRIORITY_CLASS,
+        Kind::StorageClass => &STORAGE_CLASS,
         _ => &OBJECT,
     };
     let fields = d.fields(root, "", schema)?;
@@ -182,8 +197,15 @@ fn object(
     let meta = meta::object(d, &fields, kind, default_namespace);
     let resource_version = meta.is_some().then(|| meta::resource_version(d, &fields)).flatten();
     let spec = fields.get("spec");
-    let needs_none =
-        matches!(kind, Kind::Namespace | Kind::Node | Kind::ConfigMap | Kind::Secret | Kind::PriorityClass);
+    let needs_none = matches!(
+        kind,
+        Kind::Namespace
+            | Kind::Node
+            | Kind::ConfigMap
+            | Kind::Secret
+            | Kind::PriorityClass
+            | Kind::StorageClass
+    );
     if spec.is_none() && !needs_none {
         d.missing(&fields, "spec");
     }
@@ -248,6 +270,13 @@ fn content(
         }
         Kind::ConfigMap => Object::ConfigMap(Arc::new(config::config_map(d, fields, meta?))),
         Kind::Secret => Object::Secret(Arc::new(config::secret(d, fields, meta?))),
+        Kind::StorageClass => {
+            Object::StorageClass(Arc::new(StorageClass { spec: claim::class(d, fields)?, meta: meta? }))
+        }
+        Kind::PersistentVolume => {
+            let spec = claim::volume(d, spec?)?;
+            Object::PersistentVolume(Arc::new(PersistentVolume { meta: meta?, spec }))
+        }
         _ => return policy(d, kind, fields, meta, spec),
     })
 }

@@ -95,11 +95,13 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
         | Object::NodePool(_)
         | Object::NodeOperation(_)
         | Object::DeschedulerPolicy(_) => hardware(object),
-        Object::PersistentVolumeClaim(o) => claim::claim_parts(o),
-        Object::VolumeSnapshot(o) => claim::snapshot_parts(o),
+        Object::PersistentVolumeClaim(_) | Object::VolumeSnapshot(_) | Object::PersistentVolume(_) => {
+            claim::parts(object)
+        }
         Object::ConfigMap(_)
         | Object::Secret(_)
         | Object::ControllerRevision(_)
+        | Object::StorageClass(_)
         | Object::PriorityClass(_) => (None, None),
     };
     let kind = object.kind();
@@ -113,14 +115,19 @@ pub fn to_value(object: &Object, names: Names<'_>) -> Value {
     if let Some(status) = status {
         value = value.set("status", status);
     }
+    beside_metadata(object, value).finish()
+}
+
+/// With what stands beside the metadata of kinds without a spec.
+fn beside_metadata(object: &Object, value: Fields) -> Fields {
     match object {
         Object::ConfigMap(o) => config::config_map(o, value),
         Object::Secret(o) => config::secret(o, value),
         Object::ControllerRevision(o) => stateful::controller_revision(o, value),
         Object::PriorityClass(o) => profile::priority_class(o, value),
+        Object::StorageClass(o) => claim::class_fields(&o.spec, value),
         _ => value,
     }
-    .finish()
 }
 
 /// Spec and status of what says who may use how much.

@@ -51,6 +51,9 @@ pub struct Parsed {
     pub resource_version: Option<u64>,
     /// Whether `spec.replicas` is given: what is left out is left to an autoscaler, where there is one.
     pub states_replicas: bool,
+    /// Whether the document says the StorageClass: of a claim, or of each template of claims of a StatefulSet, in their order.
+    /// Empty for other objects.
+    pub states_class: Vec<bool>,
     /// [`Source::name`] of its text.
     pub file: String,
     /// The line on which it begins, from 1.

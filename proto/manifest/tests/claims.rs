@@ -3,7 +3,7 @@
 mod kit;
 
 use bulkhead_manifest::to_yaml;
-use bulkhead_types::{AccessMode, ClaimRetention, ClaimSourceKind, Object, StorageClass, VolumeSource};
+use bulkhead_types::{AccessMode, BuiltinClass, ClaimRetention, ClaimSourceKind, Object, VolumeSource};
 use expect_test::{Expect, expect};
 use kit::{NAMES, check, read};
 
@@ -13,14 +13,15 @@ fn the_examples_are_read_whole_and_printed_as_the_same() {
     let of_set = read(include_str!("../../../examples/statefulset-volumes.yaml"));
     let of_snapshot = read(include_str!("../../../examples/volume-snapshot.yaml"));
     let of_shared = read(include_str!("../../../examples/volume-shared.yaml"));
-    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot).chain(&of_shared) {
+    let of_class = read(include_str!("../../../examples/storage-class.yaml"));
+    for object in of_claim.iter().chain(&of_set).chain(&of_snapshot).chain(&of_shared).chain(&of_class) {
         assert_eq!(read(&to_yaml(object, NAMES)), std::slice::from_ref(object));
     }
     let [Object::PersistentVolumeClaim(claim), Object::Deployment(user)] = &of_claim[..] else {
         panic!("a claim and its user, not {of_claim:?}")
     };
-    let spec = claim.spec;
-    assert_eq!((spec.access_mode, spec.storage_class), (AccessMode::ReadWriteOnce, StorageClass::Local));
+    let spec = &claim.spec;
+    assert_eq!((spec.access_mode, spec.storage_class), (AccessMode::ReadWriteOnce, BuiltinClass::Local));
     assert_eq!(spec.storage_bytes, 64 << 20);
     let source = VolumeSource::PersistentVolumeClaim { claim_name: "notes".into(), read_only: false };
     assert_eq!(user.spec.template.spec.volumes()[0].source, source);
@@ -91,14 +92,12 @@ fn mistakes_of_claims_are_named_with_path_and_reason() {
         expect![[r#"
             a.yaml:4:21 spec.accessModes: volumes are local to one node, and one guest at a time writes to them: ReadWriteMany is not possible; several pods of one node read by ReadOnlyMany
             a.yaml:4:50 spec.volumeMode: block devices are not given to containers yet: use Filesystem, or leave the field out
-            a.yaml:4:75 spec.storageClassName: there is no class "fast": volumes are files on nodes; use local (deleted with its claim) or local-retain (kept), or leave the field out for local
         "#]],
     );
     check_claim(
         "{accessModes: [ReadWriteOnce, ReadWriteOncePod], volumeName: pv, resources: {requests: {storage: 1Gi}}}",
         expect![[r#"
             a.yaml:4:21 spec.accessModes: ReadWriteOncePod is possible alone only
-            a.yaml:4:56 spec.volumeName: not supported yet
         "#]],
     );
     check_claim(
@@ -217,4 +216,71 @@ fn mistakes_of_pods_and_sets_are_named() {
         a.yaml:23:13 spec.volumeClaimTemplates[0].spec.resources.requests.storage: must be more than nothing, and at most 2^53
     "#]],
     );
+}
+
+#[test]
+fn storage_classes_are_read_with_what_is_possible() {
+    let class = |more: &str| {
+        format!("apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: gold}}\n{more}")
+    };
+    check(&class("provisioner: local.bulkhead.io\n"), expect![["accepted\n"]]);
+    let whole = "provisioner: local.bulkhead.io\nreclaimPolicy: Retain\nvolumeBindingMode: WaitForFirstConsumer\n\
+                 allowVolumeExpansion: true\nparameters: {driver: file, csi.storage.k8s.io/fstype: ext4}\n";
+    check(&class(whole), expect![["accepted\n"]]);
+    check(
+        &class("reclaimPolicy: Recycle\n"),
+        expect![[r#"
+        a.yaml:1:1 provisioner: is required
+        a.yaml:4:16 reclaimPolicy: "Recycle" is not one of Delete, Retain
+    "#]],
+    );
+    check(
+        &class(
+            "provisioner: ebs.csi.aws.com\nvolumeBindingMode: Immediate\nmountOptions: [discard]\n\
+             parameters: {driver: lvm, csi.storage.k8s.io/fstype: xfs, type: gp3}\n",
+        ),
+        expect![[r#"
+            a.yaml:4:14 provisioner: volumes are local to their nodes: the only provisioner is local.bulkhead.io
+            a.yaml:5:20 volumeBindingMode: a volume is made on the node of its first pod: use WaitForFirstConsumer, or leave the field out
+            a.yaml:6:1 mountOptions: not supported yet
+            a.yaml:7:22 parameters.driver: "lvm" is not one of file
+            a.yaml:7:54 parameters.csi.storage.k8s.io/fstype: the only file system is ext4
+            a.yaml:7:59 parameters.type: unknown field
+        "#]],
+    );
+    check(
+        &class("provisioner: local.bulkhead.io\n").replace("gold", "local"),
+        expect![[r#"
+        a.yaml:3:12 metadata.name: "local" is always there, and always the same
+    "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: pv}\nspec: {}\n",
+        expect![[r#"
+        a.yaml:4:7 spec.capacity: is required
+        a.yaml:4:7 spec.node: is required
+        a.yaml:4:7 spec.volume: is required
+    "#]],
+    );
+    let volume = |spec: &str| {
+        format!("apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: pv}}\nspec: {spec}\n")
+    };
+    check(
+        &volume(
+            "{capacity: {storage: 1Gi}, node: n, volume: here, claimRef: {name: a}, hostPath: {path: /a}}",
+        ),
+        expect![[r#"
+            a.yaml:4:51 spec.volume: must be a UUID
+            a.yaml:4:67 spec.claimRef.namespace: is required
+            a.yaml:4:78 spec.hostPath: unknown field
+        "#]],
+    );
+    // As it is printed, and without the claim that it was of.
+    let uuid = "00000000-0000-0000-0000-000000000004";
+    for claim in ["", ", claimRef: {namespace: default, name: data}"] {
+        let text =
+            format!("{{capacity: {{storage: 1Gi}}, storageClassName: gold, node: n, volume: {uuid}{claim}}}");
+        let [volume] = &read(&volume(&text))[..] else { panic!("a volume") };
+        assert_eq!(read(&to_yaml(volume, NAMES)), std::slice::from_ref(volume));
+    }
 }

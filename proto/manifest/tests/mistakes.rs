@@ -181,13 +181,13 @@ fn what_kubernetes_has_and_bulkhead_lacks_is_told_from_what_nobody_has() {
     check(
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot
+            a.yaml:2:7 kind: kind Service is not supported yet; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot, StorageClass, PersistentVolume
         "#]],
     );
     check(
         "apiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: s}\n",
         expect![[r#"
-            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot
+            a.yaml:2:7 kind: kind "Deploymnet" is unknown: did you mean "Deployment"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot, StorageClass, PersistentVolume
         "#]],
     );
     check(

@@ -3,7 +3,7 @@
 mod kit;
 
 use bulkhead_manifest::to_yaml;
-use bulkhead_types::{Measure, Object, StorageClass};
+use bulkhead_types::{BuiltinClass, Measure, Object};
 use expect_test::{Expect, expect};
 use kit::{NAMES, check, read};
 
@@ -26,7 +26,7 @@ fn the_example_is_read_whole_and_printed_as_the_same() {
     assert_eq!(department.spec.hard.of(&Measure::RequestsCpu), Some(40_000));
     assert_eq!(project.spec.department.as_ref().map(|name| name.as_str()), Some("sales"));
     assert_eq!(quota.spec.hard.of(&Measure::RequestsMemory), Some(40 << 30));
-    assert_eq!(quota.spec.hard.of(&Measure::ClassStorage(StorageClass::Local)), Some(500 << 30));
+    assert_eq!(quota.spec.hard.of(&Measure::ClassStorage(BuiltinClass::Local)), Some(500 << 30));
     assert_eq!(limits.spec.limits[0].max_limit_request_ratio.cpu, Some(10_000));
     assert_eq!(limits.spec.limits[1].min.storage_bytes, Some(1 << 30));
 }
@@ -57,10 +57,10 @@ fn mistakes_of_quotas_are_told_with_their_places() {
     check_quota(
         "{hard: {services: 1, pods: -1, requests.cpu: many, count/nodes: 2}}",
         expect![[r#"
-            a.yaml:4:15 spec.hard[services]: "services" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
+            a.yaml:4:15 spec.hard[services]: "services" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain, and StorageClasses), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
             a.yaml:4:34 spec.hard[pods]: "-1" is negative: a quantity must be zero or more
             a.yaml:4:52 spec.hard[requests.cpu]: "many" is not a quantity: expected a number with an optional suffix (m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei)
-            a.yaml:4:58 spec.hard[count/nodes]: "count/nodes" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
+            a.yaml:4:58 spec.hard[count/nodes]: "count/nodes" is not counted by quotas; there are cpu, memory, ephemeral-storage, configmaps, secrets, resourcequotas, requests.cpu, requests.memory, requests.ephemeral-storage, limits.cpu, limits.memory, limits.ephemeral-storage, requests.storage, persistentvolumeclaims, pods, CLASS.storageclass.storage.k8s.io/requests.storage, CLASS.storageclass.storage.k8s.io/persistentvolumeclaims (classes local and local-retain, and StorageClasses), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu
         "#]],
     );
     check_quota(

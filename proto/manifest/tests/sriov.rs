@@ -169,7 +169,7 @@ fn mistakes_of_addresses_are_told_with_their_places() {
         "SriovNetworkNodeState",
         "{}",
         expect![[r#"
-            a.yaml:2:7 kind: kind "SriovNetworkNodeState" is unknown: did you mean "SriovNetworkNodePolicy"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot
+            a.yaml:2:7 kind: kind "SriovNetworkNodeState" is unknown: did you mean "SriovNetworkNodePolicy"?; there are Namespace, Node, Pod, ReplicaSet, Deployment, StatefulSet, DaemonSet, Job, CronJob, ConfigMap, Secret, HorizontalPodAutoscaler, CronHorizontalPodAutoscaler, PodDisruptionBudget, ElasticWorkload, VerticalPodAutoscaler, PriorityClass, Profile, PersistentVolumeClaim, ResourceQuota, LimitRange, Department, Project, PodGroup, Queue, DeviceClass, SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, NodePool, NodeOperation, DeschedulerPolicy, ElasticQuotaTree, VolumeSnapshot, StorageClass, PersistentVolume
         "#]],
     );
 }

@@ -1,8 +1,9 @@
 //! PersistentVolumeClaims, and the claims of StatefulSets.
 
 use bulkhead_types::{
-    AccessMode, ClaimIntent, ClaimPhase, ClaimRetention, ClaimSource, ClaimSourceKind, DeletedVolume,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, StorageClass, VOLUMES_MAX,
+    AccessMode, BuiltinClass, ClaimIntent, ClaimPhase, ClaimRetention, ClaimSource, ClaimSourceKind,
+    DeletedVolume, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    PersistentVolumeClaimStatus, PersistentVolumeSpec, StorageClass, StorageClassSpec, VOLUMES_MAX,
     VolumeClaimTemplate, VolumeClaims, VolumeOrder, VolumeProgress, VolumeResult, VolumeSnapshot,
     VolumeSnapshotSpec, VolumeSnapshotStatus, VolumeTask,
 };
@@ -12,7 +13,7 @@ use crate::v1;
 
 wire_enum! {
     AccessMode { ReadWriteOnce, ReadWriteOncePod, ReadOnlyMany, ReadWriteOnceReadOnlyMany }
-    StorageClass { Local, LocalRetain }
+    BuiltinClass { Local, LocalRetain }
     ClaimPhase { Pending, Bound, Lost }
     ClaimRetention { Retain, Delete }
     ClaimSourceKind { PersistentVolumeClaim, VolumeSnapshot }
@@ -20,6 +21,13 @@ wire_enum! {
 }
 
 wire_struct!(PersistentVolumeClaim => v1::PersistentVolumeClaim { meta, spec, source, status });
+wire_struct!(StorageClass => v1::StorageClass { meta, spec });
+wire_struct!(StorageClassSpec => v1::StorageClassSpec { reclaim, allow_volume_expansion });
+wire_struct!(PersistentVolume => v1::PersistentVolume { meta, spec });
+wire_struct!(PersistentVolumeSpec => v1::PersistentVolumeSpec {
+    node, node_name, volume, capacity_bytes, claim_namespace, claim_name, class, first_used_at_ms,
+    claim_namespace_id,
+});
 wire_struct!(ClaimSource => v1::ClaimSource { kind, name });
 wire_struct!(VolumeProgress => v1::VolumeProgress { populated, file_bytes, message });
 wire_struct!(VolumeSnapshot => v1::VolumeSnapshot { meta, spec, status });
@@ -30,7 +38,7 @@ wire_struct!(VolumeSnapshotStatus => v1::VolumeSnapshotStatus {
 wire_struct!(VolumeOrder => v1::VolumeOrder { id, task, volume, source, size_bytes });
 wire_struct!(VolumeResult => v1::VolumeResult { id, task, size_bytes, done, message });
 wire_struct!(PersistentVolumeClaimSpec => v1::PersistentVolumeClaimSpec {
-    access_mode, storage_bytes, storage_class,
+    access_mode, storage_bytes, storage_class, class, volume_name,
 });
 wire_struct!(PersistentVolumeClaimStatus => v1::PersistentVolumeClaimStatus {
     phase, node, node_name, capacity_bytes, volume, first_used_at_ms, progress,
@@ -48,6 +56,10 @@ wire_field! {
     ClaimIntent => v1::ClaimIntent,
     DeletedVolume => v1::DeletedVolume,
     ClaimSource => v1::ClaimSource,
+    StorageClass => v1::StorageClass,
+    PersistentVolume => v1::PersistentVolume,
+    PersistentVolumeSpec => v1::PersistentVolumeSpec,
+    StorageClassSpec => v1::StorageClassSpec,
     VolumeProgress => v1::VolumeProgress,
     VolumeSnapshot => v1::VolumeSnapshot,
     VolumeSnapshotSpec => v1::VolumeSnapshotSpec,

@@ -19,7 +19,7 @@ wire_enum! {
         DeviceClass, ResourceSlice,
         SriovNetworkNodePolicy, SriovNetwork, SriovIBNetwork, SriovNetworkNodeState,
         NodePool, NodeOperation, DeschedulerPolicy,
-        ElasticQuotaTree, VolumeSnapshot,
+        ElasticQuotaTree, VolumeSnapshot, StorageClass, PersistentVolume,
     }
     LabelOperator { In, NotIn, Exists, DoesNotExist }
     ManagerOperation { Apply, Update }

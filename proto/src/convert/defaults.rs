@@ -108,6 +108,8 @@ pub(super) fn prepare(mut wire: v1::Object) -> Result<v1::Object, ConvertError> 
         Wire::NodePool(o) => fresh(&mut o.meta, &mut o.spec, default_pool_spec, &mut o.status),
         Wire::DeschedulerPolicy(o) => fresh(&mut o.meta, &mut o.spec, default_policy_spec, &mut o.status),
         Wire::NodeOperation(o) => fresh(&mut o.meta, &mut o.spec, default_operation_spec, &mut o.status),
+        Wire::StorageClass(o) => filled(&mut o.meta, &mut o.spec, default_storage_class_spec),
+        Wire::PersistentVolume(o) => &mut o.meta,
         Wire::VolumeSnapshot(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ElasticQuotaTree(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
         Wire::ResourceQuota(o) => fresh(&mut o.meta, &mut o.spec, |_| (), &mut o.status),
@@ -201,7 +203,11 @@ fn default_stateful_set_spec(spec: &mut v1::StatefulSetSpec) {
 
 fn default_claim_spec(spec: &mut v1::PersistentVolumeClaimSpec) {
     default(&mut spec.access_mode, v1::AccessMode::ReadWriteOnce);
-    default(&mut spec.storage_class, v1::StorageClass::Local);
+    default(&mut spec.storage_class, v1::BuiltinClass::Local);
+}
+
+fn default_storage_class_spec(spec: &mut v1::StorageClassSpec) {
+    default(&mut spec.reclaim, v1::BuiltinClass::Local);
 }
 
 fn default_daemon_set_spec(spec: &mut v1::DaemonSetSpec) {

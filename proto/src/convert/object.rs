@@ -47,6 +47,8 @@ impl From<&Object> for v1::Object {
             Object::NodeOperation(o) => Wire::NodeOperation(o.to_wire()),
             Object::DeschedulerPolicy(o) => Wire::DeschedulerPolicy(o.to_wire()),
             Object::ElasticQuotaTree(o) => Wire::ElasticQuotaTree(o.to_wire()),
+            Object::StorageClass(o) => Wire::StorageClass(o.to_wire()),
+            Object::PersistentVolume(o) => Wire::PersistentVolume(o.to_wire()),
             Object::VolumeSnapshot(o) => Wire::VolumeSnapshot(o.to_wire()),
         };
         Self { object: Some(object) }
@@ -106,6 +108,8 @@ impl TryFrom<v1::Object> for Object {
             Wire::NodeOperation(o) => Self::NodeOperation(read(o, "node_operation")?),
             Wire::DeschedulerPolicy(o) => Self::DeschedulerPolicy(read(o, "descheduler_policy")?),
             Wire::ElasticQuotaTree(o) => Self::ElasticQuotaTree(read(o, "elastic_quota_tree")?),
+            Wire::StorageClass(o) => Self::StorageClass(read(o, "storage_class")?),
+            Wire::PersistentVolume(o) => Self::PersistentVolume(read(o, "persistent_volume")?),
             Wire::VolumeSnapshot(o) => Self::VolumeSnapshot(read(o, "volume_snapshot")?),
         })
     }

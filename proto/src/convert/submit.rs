@@ -278,6 +278,8 @@ fn check_object(object: &Object) -> Result<(), ConvertError> {
         Kind::NodeOperation => "node_operation",
         Kind::DeschedulerPolicy => "descheduler_policy",
         Kind::ElasticQuotaTree => "elastic_quota_tree",
+        Kind::StorageClass => "storage_class",
+        Kind::PersistentVolume => "persistent_volume",
         Kind::VolumeSnapshot => "volume_snapshot",
     };
     Err(ConvertError { path: first.path.clone(), reason }.within(kind))

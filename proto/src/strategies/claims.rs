@@ -5,8 +5,24 @@ use super::*;
 record!(/// Any wish for a volume.
 claim_spec: PersistentVolumeClaimSpec {
     access_mode: select(AccessMode::ALL.to_vec()),
-    storage_bytes: any::<u64>(), storage_class: select(StorageClass::ALL.to_vec()),
+    storage_bytes: any::<u64>(), storage_class: select(BuiltinClass::ALL.to_vec()),
+    class: rare(small()), volume_name: rare(small()),
 });
+
+record!(/// What any retained volume is.
+persistent_volume_spec: PersistentVolumeSpec {
+    node: object_id(), node_name: small(), volume: uuid(), capacity_bytes: any::<u64>(),
+    claim_namespace: small(), claim_namespace_id: object_id(), claim_name: small(), class: rare(small()),
+    first_used_at_ms: rare(any::<u64>()),
+});
+record!(/// Any retained volume.
+persistent_volume: PersistentVolume { meta: meta(), spec: persistent_volume_spec() });
+record!(/// What volumes of any class are like.
+storage_class_spec: StorageClassSpec {
+    reclaim: select(BuiltinClass::ALL.to_vec()), allow_volume_expansion: any::<bool>(),
+});
+record!(/// Any StorageClass.
+storage_class: StorageClass { meta: meta(), spec: storage_class_spec() });
 record!(/// Any status of a claim.
 claim_status: PersistentVolumeClaimStatus {
     phase: select(vec![ClaimPhase::Pending, ClaimPhase::Bound, ClaimPhase::Lost]), node: of(object_id()),

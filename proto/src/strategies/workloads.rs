@@ -180,6 +180,8 @@ pub(super) fn workload_object() -> impl Strategy<Value = Object> + Clone {
         descheduler_policy().prop_map(|o| Object::DeschedulerPolicy(Arc::new(o))),
         elastic_quota_tree().prop_map(|o| Object::ElasticQuotaTree(Arc::new(o))),
         volume_snapshot().prop_map(|o| Object::VolumeSnapshot(Arc::new(o))),
+        persistent_volume().prop_map(|o| Object::PersistentVolume(Arc::new(o))),
+        storage_class().prop_map(|o| Object::StorageClass(Arc::new(o))),
     ]
 }
 

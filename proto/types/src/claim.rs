@@ -71,9 +71,9 @@ impl AccessMode {
     }
 }
 
-/// What becomes of the data of a claim that is deleted.
+/// What becomes of the data of a claim that is deleted, and the class that there always is of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum StorageClass {
+pub enum BuiltinClass {
     /// It is deleted with the claim.
     #[default]
     Local = 1,
@@ -81,7 +81,7 @@ pub enum StorageClass {
     LocalRetain = 2,
 }
 
-impl StorageClass {
+impl BuiltinClass {
     /// Every class.
     pub const ALL: [Self; 2] = [Self::Local, Self::LocalRetain];
 
@@ -109,15 +109,19 @@ pub struct PersistentVolumeClaim {
 }
 
 /// What is wanted of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PersistentVolumeClaimSpec {
     /// Who may have it at a time.
     pub access_mode: AccessMode,
     /// How much it takes at most, in bytes, from 1 to 2^53. It uses what is written, and is not counted when pods are
     /// placed.
     pub storage_bytes: u64,
-    /// What becomes of its data.
-    pub storage_class: StorageClass,
+    /// What becomes of its data. Where a class is named this is as that said when the claim was created.
+    pub storage_class: BuiltinClass,
+    /// The name of its StorageClass, when that is not `storage_class` itself. Since [`crate::STORAGE_CLASS_LEVEL`].
+    pub class: Rare<SmolStr>,
+    /// The PersistentVolume that it takes over when it is created. Since [`crate::STORAGE_CLASS_LEVEL`].
+    pub volume_name: Rare<SmolStr>,
 }
 
 impl PersistentVolumeClaimSpec {
@@ -125,6 +129,18 @@ impl PersistentVolumeClaimSpec {
     #[must_use]
     pub fn needs_sharing(&self) -> bool {
         matches!(self.access_mode, AccessMode::ReadOnlyMany | AccessMode::ReadWriteOnceReadOnlyMany)
+    }
+
+    /// Whether it says what no cluster below [`crate::STORAGE_CLASS_LEVEL`] knows.
+    #[must_use]
+    pub fn needs_classes(&self) -> bool {
+        self.class.get().is_some() || self.volume_name.get().is_some()
+    }
+
+    /// The name of its class.
+    #[must_use]
+    pub fn class_name(&self) -> &str {
+        self.class.get().map_or(self.storage_class.as_str(), SmolStr::as_str)
     }
 }
 
@@ -198,7 +214,7 @@ impl PersistentVolumeClaim {
     /// The node that must delete its data before it may go.
     #[must_use]
     pub fn reclaimed_by(&self) -> Option<ObjectId> {
-        self.bound_node().filter(|_| self.spec.storage_class == StorageClass::Local)
+        self.bound_node().filter(|_| self.spec.storage_class == BuiltinClass::Local)
     }
 }
 
@@ -341,7 +357,9 @@ mod tests {
         let spec = PersistentVolumeClaimSpec {
             access_mode: AccessMode::ReadWriteOnce,
             storage_bytes: 1,
-            storage_class: StorageClass::Local,
+            storage_class: BuiltinClass::Local,
+            class: Rare::NONE,
+            volume_name: Rare::NONE,
         };
         let (labels, annotations) = (StringMap::new(), StringMap::new());
         let template = VolumeClaimTemplate { name: template.into(), labels, annotations, spec };

@@ -95,6 +95,9 @@ pub const POD_DNS_LEVEL: u32 = 13;
 pub const DEFAULT_ROUTE_LEVEL: u32 = 13;
 /// From this level on several pods read a volume together.
 pub const SHARED_VOLUMES_LEVEL: u32 = 13;
+/// From this level on there are StorageClasses, what is retained of claims is listed, deleted and taken over, and quotas count
+/// claims by their classes' names, and VolumeSnapshots.
+pub const STORAGE_CLASS_LEVEL: u32 = 13;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -116,6 +119,7 @@ impl Kind {
             Self::NodePool | Self::NodeOperation | Self::DeschedulerPolicy => POOLS_LEVEL,
             Self::ElasticQuotaTree => ELASTIC_QUOTA_LEVEL,
             Self::VolumeSnapshot => VOLUMES_LEVEL,
+            Self::StorageClass | Self::PersistentVolume => STORAGE_CLASS_LEVEL,
             _ => WORKLOADS_LEVEL,
         }
     }
@@ -191,6 +195,7 @@ impl Object {
         };
         let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
         let content = content.max(if self.shares_claims() { SHARED_VOLUMES_LEVEL } else { 1 });
+        let content = content.max(if self.has_classes() { STORAGE_CLASS_LEVEL } else { 1 });
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
@@ -205,6 +210,15 @@ impl Object {
             _ => None,
         };
         if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
+    /// Whether claims of it name a StorageClass, or take something over.
+    fn has_classes(&self) -> bool {
+        match self {
+            Self::PersistentVolumeClaim(claim) => claim.spec.needs_classes(),
+            Self::StatefulSet(set) => set.spec.claim_templates().iter().any(|one| one.spec.needs_classes()),
+            _ => false,
+        }
     }
 
     /// Whether pods side by side use one claim by it: before [`SHARED_VOLUMES_LEVEL`] nothing could say so.
@@ -258,6 +272,7 @@ fn quota_level(hard: &QuotaAmounts) -> u32 {
     let level = |measure: &Measure| match measure {
         Measure::Extended(name) if HugePageSize::of_resource(name).is_some() => HUGE_PAGES_LEVEL,
         Measure::Extended(_) => DEVICES_LEVEL,
+        Measure::Named(_) | Measure::Count(Kind::VolumeSnapshot) => STORAGE_CLASS_LEVEL,
         Measure::Count(kind) => kind.feature_level().max(QUOTA_LEVEL),
         _ => QUOTA_LEVEL,
     };

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job,
-    LimitRange, Name, Node, NodeOperation, NodePool, ObjectMeta, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
+    LimitRange, Name, Node, NodeOperation, NodePool, ObjectMeta, PersistentVolume, PersistentVolumeClaim,
+    Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
     ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
+    StatefulSet, StorageClass, VerticalPodAutoscaler, VolumeSnapshot,
 };
 
 /// The table of kinds: [`Kind`], [`Object`] and what differs between them, one line each.
@@ -174,6 +174,10 @@ kinds! {
         ["elasticquotatree", "elasticquotatrees", "eqt"];
     /// What a claim's volume held at one moment.
     VolumeSnapshot = 37, "snapshot.storage.k8s.io/v1", namespaced, ["volumesnapshot", "volumesnapshots", "vs"];
+    /// What volumes of a name are like.
+    StorageClass = 38, "storage.k8s.io/v1", cluster, ["storageclass", "storageclasses", "sc"];
+    /// A volume that a claim left behind.
+    PersistentVolume = 39, "v1", cluster, ["persistentvolume", "persistentvolumes", "pv"];
 }
 
 impl std::fmt::Display for Kind {

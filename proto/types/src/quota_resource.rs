@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    HugePageSize, Kind, QuantityError, StorageClass, format_bytes, format_millis, is_extended_resource_name,
+    BuiltinClass, HugePageSize, Kind, QuantityError, format_bytes, format_millis, is_extended_resource_name,
     parse_millis, parse_units,
 };
 
@@ -32,14 +32,17 @@ pub enum Measure {
     /// How many pods have not ended.
     Pods,
     /// What the claims of a class ask for, in bytes.
-    ClassStorage(StorageClass),
+    ClassStorage(BuiltinClass),
     /// How many claims of a class there are.
-    ClassClaims(StorageClass),
+    ClassClaims(BuiltinClass),
     /// How many objects of a namespaced kind there are.
     Count(Kind),
     /// What pods ask for of an extended resource, as `nvidia.com/gpu`. Of shared devices memory and compute are counted for
     /// each card: what a container asks of one card times the number of its cards.
     Extended(SmolStr),
+    /// What the claims of a StorageClass ask for, or how many there are, by the whole name of that:
+    /// `gold.storageclass.storage.k8s.io/requests.storage`. Since [`crate::STORAGE_CLASS_LEVEL`].
+    Named(SmolStr),
 }
 
 /// Measures that are neither by class nor by kind.
@@ -57,23 +60,25 @@ const PLAIN: [Measure; 9] = [
 /// What the names of extended resources have before them (Kubernetes' rule).
 const EXTENDED_PREFIX: &str = "requests.";
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+const CLASS_STORAGE: &str = "requests.storage";
+const CLASS_CLAIMS: &str = "persistentvolumeclaims";
 
 impl Measure {
-    /// How many measures there are that are not by the name of an extended resource.
-    pub const LEN: usize = PLAIN.len() + 2 * StorageClass::ALL.len() + Kind::ALL.len();
+    /// How many measures there are that are not by the name of an extended resource or of a StorageClass.
+    pub const LEN: usize = PLAIN.len() + 2 * BuiltinClass::ALL.len() + Kind::ALL.len();
 
-    /// A number below [`Self::LEN`], for tables; `None` of an extended resource.
+    /// A number below [`Self::LEN`], for tables; `None` of an extended resource and of a StorageClass.
     #[must_use]
     pub fn index(&self) -> Option<usize> {
-        let (plain, classes) = (PLAIN.len(), StorageClass::ALL.len());
-        let class_index = |class| StorageClass::ALL.iter().position(|one| one == class).unwrap_or(0);
+        let (plain, classes) = (PLAIN.len(), BuiltinClass::ALL.len());
+        let class_index = |class| BuiltinClass::ALL.iter().position(|one| one == class).unwrap_or(0);
         match self {
             Self::ClassStorage(class) => Some(plain + class_index(class)),
             Self::ClassClaims(class) => Some(plain + classes + class_index(class)),
             Self::Count(kind) => {
                 Kind::ALL.iter().position(|one| one == kind).map(|at| plain + 2 * classes + at)
             }
-            Self::Extended(_) => None,
+            Self::Extended(_) | Self::Named(_) => None,
             other => PLAIN.iter().position(|one| one == other),
         }
     }
@@ -84,18 +89,38 @@ impl Measure {
         Self::Extended(SmolStr::new_static(size.resource()))
     }
 
+    /// What the claims of a StorageClass ask for, in bytes.
+    #[must_use]
+    pub fn class_storage(class: &str) -> Self {
+        Self::Named(format!("{class}{CLASS_SUFFIX}{CLASS_STORAGE}").into())
+    }
+
+    /// How many claims of a StorageClass there are.
+    #[must_use]
+    pub fn class_claims(class: &str) -> Self {
+        Self::Named(format!("{class}{CLASS_SUFFIX}{CLASS_CLAIMS}").into())
+    }
+
+    /// Reads the name of a measure of a StorageClass.
+    fn of_class(text: &str) -> Option<Self> {
+        let (class, what) = text.split_once(CLASS_SUFFIX)?;
+        let is_known = [CLASS_STORAGE, CLASS_CLAIMS].contains(&what) && crate::Name::new(class).is_ok();
+        is_known.then(|| Self::Named(text.into()))
+    }
+
     /// Whether it is of an extended resource.
     #[must_use]
     pub fn is_extended(&self) -> bool {
         matches!(self, Self::Extended(_))
     }
 
-    /// Every measure that is not by the name of an extended resource.
+    /// Every measure that is not by the name of an extended resource or of a StorageClass.
     pub fn all() -> impl Iterator<Item = Self> {
-        let classes = StorageClass::ALL.into_iter();
+        let classes = BuiltinClass::ALL.into_iter();
         let classes = classes.flat_map(|class| [Self::ClassStorage(class), Self::ClassClaims(class)]);
         // ControllerRevisions are their owners' own: nobody makes more of them than there are templates.
-        // Kinds that came after quotas are not counted: a quota that named them could not be read below their level.
+        // Kinds that came after quotas are not counted, but for snapshots, of which quotas have a level of their own: a quota
+        // that named them could not be read below it.
         let is_counted = |kind: &Kind| {
             let is_later = matches!(
                 kind,
@@ -103,7 +128,6 @@ impl Measure {
                     | Kind::SriovNetwork
                     | Kind::SriovIBNetwork
                     | Kind::ElasticQuotaTree
-                    | Kind::VolumeSnapshot
             );
             kind.is_namespaced() && *kind != Kind::ControllerRevision && !is_later
         };
@@ -125,9 +149,10 @@ impl Measure {
             Self::RequestsStorage => "requests.storage".to_owned(),
             Self::Claims => "persistentvolumeclaims".to_owned(),
             Self::Pods => "pods".to_owned(),
-            Self::ClassStorage(class) => format!("{}{CLASS_SUFFIX}requests.storage", class.as_str()),
-            Self::ClassClaims(class) => format!("{}{CLASS_SUFFIX}persistentvolumeclaims", class.as_str()),
+            Self::ClassStorage(class) => format!("{}{CLASS_SUFFIX}{CLASS_STORAGE}", class.as_str()),
+            Self::ClassClaims(class) => format!("{}{CLASS_SUFFIX}{CLASS_CLAIMS}", class.as_str()),
             Self::Count(kind) => format!("count/{}", plural_and_group(*kind)),
+            Self::Named(name) => name.to_string(),
         }
     }
 
@@ -165,6 +190,7 @@ impl Measure {
             Self::Claims | Self::Pods | Self::ClassClaims(_) | Self::Count(_) | Self::Extended(_) => {
                 amount.to_string()
             }
+            Self::Named(name) if name.ends_with(CLASS_CLAIMS) => amount.to_string(),
             _ => format_bytes(amount),
         }
     }
@@ -199,7 +225,7 @@ fn known_names() -> String {
     let plain: Vec<String> = PLAIN.iter().map(Measure::name).collect();
     format!(
         "{short}, {}, CLASS{CLASS_SUFFIX}requests.storage, CLASS{CLASS_SUFFIX}persistentvolumeclaims \
-         (classes local and local-retain), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, \
+         (classes local and local-retain, and StorageClasses), count/PLURAL.GROUP of namespaced kinds, such as count/deployments.apps, \
          hugepages-2Mi, hugepages-1Gi, and requests.RESOURCE of devices, such as requests.nvidia.com/gpu",
         plain.join(", ")
     )
@@ -234,6 +260,7 @@ impl QuotaResource {
             .or_else(|| find(false))
             .or_else(huge_pages)
             .or_else(extended)
+            .or_else(|| Measure::of_class(text).map(|measure| Self { measure, is_short: false }))
             .ok_or_else(|| UnknownQuotaResource(text.chars().take(80).collect()))
     }
 
@@ -368,9 +395,15 @@ mod tests {
         check("configmaps", Some(Measure::Count(Kind::ConfigMap)));
         check("count/configmaps", Some(Measure::Count(Kind::ConfigMap)));
         check("count/deployments.apps", Some(Measure::Count(Kind::Deployment)));
+        let snapshots = Measure::Count(Kind::VolumeSnapshot);
+        check("count/volumesnapshots.snapshot.storage.k8s.io", Some(snapshots));
         check("count/cronjobs.batch", Some(Measure::Count(Kind::CronJob)));
-        let class = Measure::ClassStorage(StorageClass::LocalRetain);
+        let class = Measure::ClassStorage(BuiltinClass::LocalRetain);
         check("local-retain.storageclass.storage.k8s.io/requests.storage", Some(class));
+        check("gold.storageclass.storage.k8s.io/requests.storage", Some(Measure::class_storage("gold")));
+        check("gold.storageclass.storage.k8s.io/persistentvolumeclaims", Some(Measure::class_claims("gold")));
+        check("Gold.storageclass.storage.k8s.io/persistentvolumeclaims", None);
+        check("gold.storageclass.storage.k8s.io/pods", None);
         check("requests.nvidia.com/gpu", Some(Measure::Extended("nvidia.com/gpu".into())));
         check("hugepages-2Mi", Some(Measure::of_huge_pages(HugePageSize::TwoMib)));
         check("requests.hugepages-1Gi", Some(Measure::of_huge_pages(HugePageSize::OneGib)));

@@ -126,6 +126,8 @@ pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
         Object::PriorityClass(c) => profile::priority_class(c, &mut report),
         Object::Profile(p) => profile::profile(&p.spec, &root.field("spec"), &mut report),
         Object::PersistentVolumeClaim(c) => claim::whole(c, &root.field("spec"), &mut report),
+        Object::StorageClass(class) => claim::class(class, &root, &mut report),
+        Object::PersistentVolume(v) => claim::volume(&v.spec, &root.field("spec"), &mut report),
         Object::VolumeSnapshot(s) => claim::snapshot(&s.spec, &root.field("spec"), &mut report),
         Object::ResourceQuota(q) => quota::hard(&q.spec.hard, &root.field("spec"), &mut report),
         Object::Project(p) => quota::hard(&p.spec.hard, &root.field("spec"), &mut report),
@@ -357,6 +359,8 @@ fn object_bytes(object: &Object) -> usize {
         | Object::DeschedulerPolicy(_)
         | Object::ElasticQuotaTree(_)
         | Object::VolumeSnapshot(_)
+        | Object::StorageClass(_)
+        | Object::PersistentVolume(_)
         | Object::ResourceSlice(_) => 0,
         Object::PriorityClass(c) => c.description.len(),
         Object::Profile(p) => profile::bytes(&p.spec),

@@ -114,6 +114,10 @@ fn needs(state: &State, volume: Uuid) -> Option<String> {
     if let Some(snapshot) = snapshots.find(|one| is_kept(one) && !one.meta.is_deleting()) {
         return Some(format!("snapshot {}", snapshot.meta.name));
     }
+    let mut retained = state.persistent_volumes().iter();
+    if let Some(kept) = retained.find(|one| one.spec.volume == volume && !one.meta.is_deleting()) {
+        return Some(format!("PersistentVolume {}", kept.meta.name));
+    }
     // Copies that are still to be made.
     let copies =
         state.persistent_volume_claims().iter().filter(|claim| bound(claim) && claim.awaits_source());
@@ -163,9 +167,11 @@ mod tests {
     use std::sync::Arc;
 
     use bulkhead_controlplane_core::Machine;
+    use bulkhead_controlplane_core::evolve::evolve;
     use bulkhead_types::{
-        AccessMode, Command, Event, MemberId, Name, ObjectMeta, PersistentVolumeClaim,
-        PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, Stamped, StorageClass,
+        AccessMode, BuiltinClass, Command, Event, MemberId, Name, ObjectMeta, PersistentVolume,
+        PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, PersistentVolumeSpec,
+        Stamped,
     };
 
     use super::*;
@@ -219,8 +225,14 @@ mod tests {
         let name = |text| Name::new(text).expect("a name");
         let mut machine = Machine::default();
         let meta = ObjectMeta::new(Some(name("default")), name("data"));
-        let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, StorageClass::Local);
-        let spec = PersistentVolumeClaimSpec { access_mode, storage_bytes: 5, storage_class };
+        let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, BuiltinClass::Local);
+        let spec = PersistentVolumeClaimSpec {
+            access_mode,
+            storage_bytes: 5,
+            storage_class,
+            class: Default::default(),
+            volume_name: Default::default(),
+        };
         let (source, status) = (Default::default(), PersistentVolumeClaimStatus::default());
         let object = PersistentVolumeClaim { meta, spec, source, status };
         let members = vec![(MemberId(1), "a:1".into())];
@@ -264,5 +276,30 @@ mod tests {
         let disks = Disks { sizes: &none, held: names(&[]), read: names(&[]), busy: names(&[]) };
         // It has no volume yet, so nobody needs the one without a name.
         deleted(state, claim.status.volume, &disks).expect("not bound");
+        // What was retained is needed until somebody deletes its object.
+        let retained = Uuid::from_u128(4);
+        deleted(state, retained, &disks).expect("of nobody");
+        let mut state = state.clone();
+        let revision = state.revision() + 1;
+        let object = Object::PersistentVolume(Arc::new(persistent_volume(retained)));
+        let events = vec![Event { revision, kind: EventKind::ObjectCreated(object) }];
+        evolve(&mut state, &Transaction { outcome: Ok(revision), events, ..transaction });
+        let needed = deleted(&state, retained, &disks).expect_err("noticed").to_string();
+        assert!(needed.contains("PersistentVolume pvc-"), "{needed}");
+    }
+
+    fn persistent_volume(volume: Uuid) -> PersistentVolume {
+        let spec = PersistentVolumeSpec {
+            node: ObjectId(5),
+            node_name: "node-0".into(),
+            volume,
+            capacity_bytes: 5,
+            claim_namespace: "default".into(),
+            claim_namespace_id: ObjectId(2),
+            claim_name: "data".into(),
+            class: Default::default(),
+            first_used_at_ms: Default::default(),
+        };
+        PersistentVolume { meta: ObjectMeta::new(None, PersistentVolume::name_of(volume)), spec }
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AccessMode, ClaimSource, ClaimSourceKind, Command, Container, FEATURE_LEVEL_MAX, Kind, Name, Object,
-    ObjectMeta, ObjectRef, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodSpec,
-    PodStatus, Rare, SHARED_VOLUMES_LEVEL, Shared, StorageClass, Volume, VolumeSnapshot, VolumeSnapshotSpec,
-    VolumeSource,
+    AccessMode, BuiltinClass, ClaimSource, ClaimSourceKind, Command, Container, FEATURE_LEVEL_MAX, Kind,
+    Name, Object, ObjectMeta, ObjectRef, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
+    Pod, PodOptions, PodSpec, PodStatus, Rare, SHARED_VOLUMES_LEVEL, Shared, StorageClass, StorageClassSpec,
+    Volume, VolumeSnapshot, VolumeSnapshotSpec, VolumeSource,
 };
 
 use super::name;
@@ -49,10 +49,12 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
                 },
                 storage_bytes: rng.range(1, 3) * GIB,
                 storage_class: *rng.pick(&[
-                    StorageClass::Local,
-                    StorageClass::Local,
-                    StorageClass::LocalRetain,
+                    BuiltinClass::Local,
+                    BuiltinClass::Local,
+                    BuiltinClass::LocalRetain,
                 ]),
+                volume_name: Rare::NONE,
+                class: rng.chance(300).then(|| smol_str::SmolStr::new("class")).into(),
             };
             let (source, status) = (Rare::from(source), Default::default());
             Command::Create(Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim {
@@ -79,10 +81,55 @@ pub(super) fn command(rng: &mut Rng, state: &State) -> Command {
                 None => delete(Kind::PersistentVolumeClaim, wanted),
             }
         }
-        75..82 => delete(Kind::VolumeSnapshot, one_of(rng, "snap")),
+        75..82 => of_classes(rng, state).unwrap_or_else(|| delete(Kind::VolumeSnapshot, one_of(rng, "snap"))),
         82..88 => delete(Kind::PersistentVolumeClaim, one_of(rng, "claim")),
         _ => delete(Kind::Pod, one_of(rng, "vol")),
     }
+}
+
+/// A class comes or goes, or something with what a claim left behind, if there is any.
+fn of_classes(rng: &mut Rng, state: &State) -> Option<Command> {
+    let of_cluster = |kind, name| ObjectRef { kind, namespace: None, name };
+    let delete = |object| Command::Delete { object, grace_ms: None, force: false };
+    let object = match rng.range(0, 6) {
+        0 => return Some(delete(of_cluster(Kind::StorageClass, name("class")))),
+        1..3 => {
+            let reclaim = *rng.pick(&BuiltinClass::ALL);
+            let spec = StorageClassSpec { reclaim, allow_volume_expansion: rng.chance(700) };
+            Object::StorageClass(Arc::new(StorageClass { meta: ObjectMeta::new(None, name("class")), spec }))
+        }
+        3 => {
+            let volume = retained(rng, state)?;
+            return Some(delete(of_cluster(Kind::PersistentVolume, volume.meta.name.clone())));
+        }
+        4 => {
+            let mut volume = PersistentVolume::clone(retained(rng, state)?);
+            (volume.spec.claim_namespace, volume.spec.claim_name) = Default::default();
+            return Some(Command::Apply(Object::PersistentVolume(Arc::new(volume))));
+        }
+        _ => {
+            let volume = retained(rng, state)?;
+            let claim = name(&format!("claim-{}", rng.range(0, NAMES - 1)));
+            let spec = PersistentVolumeClaimSpec {
+                access_mode: *rng.pick(&AccessMode::ALL),
+                storage_bytes: rng.range(1, 3) * GIB,
+                storage_class: BuiltinClass::LocalRetain,
+                class: volume.spec.class.clone(),
+                volume_name: Rare::some(volume.meta.name.as_str().into()),
+            };
+            let (meta, status) = (ObjectMeta::new(Some(name("default")), claim), Default::default());
+            let claim = PersistentVolumeClaim { meta, spec, source: Rare::NONE, status };
+            Object::PersistentVolumeClaim(Arc::new(claim))
+        }
+    };
+    Some(Command::Create(object))
+}
+
+/// Something that a claim left behind.
+fn retained<'s>(rng: &mut Rng, state: &'s State) -> Option<&'s Arc<PersistentVolume>> {
+    let count = state.persistent_volumes().iter().count() as u64;
+    let chosen = count.checked_sub(1).map(|last| rng.range(0, last))?;
+    state.persistent_volumes().iter().nth(usize::try_from(chosen).ok()?)
 }
 
 fn user(namespace: Option<Name>, pod: Name, claim: Name, read_only: bool) -> Object {

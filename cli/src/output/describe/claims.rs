@@ -1,7 +1,8 @@
 //! PersistentVolumeClaims in full.
 
 use bulkhead_types::{
-    Object, PersistentVolumeClaim, StatefulSetSpec, StorageClass, VolumeSnapshot, format_bytes,
+    BuiltinClass, Object, PROVISIONER, PersistentVolume, PersistentVolumeClaim, StatefulSetSpec,
+    StorageClass, VolumeSnapshot, format_bytes,
 };
 
 use super::Page;
@@ -11,11 +12,7 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     let (spec, status) = (&claim.spec, &claim.status);
     page.line("Status", if claim.meta.is_deleting() { "Terminating" } else { status.phase.as_str() });
     page.line("Access mode", spec.access_mode.modes().join(", "));
-    let kept = match spec.storage_class {
-        StorageClass::Local => "local (its data is deleted with it)",
-        StorageClass::LocalRetain => "local-retain (its file stays on its node)",
-    };
-    page.line("Storage class", kept);
+    page.line("Storage class", format!("{} ({})", spec.class_name(), fate(spec.storage_class)));
     page.line("Requested", format_bytes(spec.storage_bytes));
     if let Some(source) = claim.source.get() {
         let state = if claim.awaits_source() { " (still to be copied)" } else { "" };
@@ -41,6 +38,73 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     }
     let users: Vec<_> = related.iter().map(|pod| pod.meta().name.to_string()).collect();
     page.line("Used by", if users.is_empty() { "<none>".to_owned() } else { users.join(", ") });
+}
+
+/// What becomes of the data.
+fn fate(reclaim: BuiltinClass) -> &'static str {
+    match reclaim {
+        BuiltinClass::Local => "its data is deleted with it",
+        BuiltinClass::LocalRetain => "its file stays on its node",
+    }
+}
+
+/// Kubernetes' word for what becomes of the data.
+fn reclaim_policy(reclaim: BuiltinClass) -> &'static str {
+    match reclaim {
+        BuiltinClass::Local => "Delete",
+        BuiltinClass::LocalRetain => "Retain",
+    }
+}
+
+/// A StorageClass's cells after its name.
+pub(crate) fn class_cells(class: &StorageClass) -> Vec<String> {
+    let spec = &class.spec;
+    let (policy, grows) = (reclaim_policy(spec.reclaim), spec.allow_volume_expansion.to_string());
+    let words = [PROVISIONER, policy, "WaitForFirstConsumer", &grows].map(str::to_owned);
+    [words.to_vec(), vec![age(class.meta.created_at_ms)]].concat()
+}
+
+pub(super) fn class(page: &mut Page, class: &StorageClass) {
+    let spec = &class.spec;
+    page.line("Default", if class.is_default() { "yes" } else { "no" });
+    page.line("Provisioner", PROVISIONER);
+    page.line("Reclaim policy", reclaim_policy(spec.reclaim));
+    page.line("Volume binding", "WaitForFirstConsumer");
+    page.line("Expansion", if spec.allow_volume_expansion { "allowed" } else { "not allowed" });
+}
+
+fn phase(volume: &PersistentVolume) -> &'static str {
+    if volume.meta.is_deleting() { "Terminating" } else { volume.phase() }
+}
+
+fn former_claim(volume: &PersistentVolume) -> String {
+    let spec = &volume.spec;
+    if spec.is_claimed() { format!("{}/{}", spec.claim_namespace, spec.claim_name) } else { String::new() }
+}
+
+/// A retained volume's cells after its name.
+pub(crate) fn volume_cells(volume: &PersistentVolume) -> Vec<String> {
+    let spec = &volume.spec;
+    let claim = former_claim(volume);
+    let phase = phase(volume);
+    let words = [spec.node_name.as_str(), phase, &claim, spec.class_name()].map(str::to_owned);
+    let age = age(volume.meta.created_at_ms);
+    [vec![format_bytes(spec.capacity_bytes)], words.to_vec(), vec![age]].concat()
+}
+
+pub(super) fn volume(page: &mut Page, volume: &PersistentVolume) {
+    let spec = &volume.spec;
+    page.line("Status", phase(volume));
+    page.line("Claim", former_claim(volume));
+    page.line("Capacity", format_bytes(spec.capacity_bytes));
+    page.line("Storage class", spec.class_name());
+    page.line("Node", spec.node_name.as_str());
+    page.line("Volume", format!("volumes/{}.img in its agent's data directory", spec.volume));
+    let whose = match spec.is_claimed() {
+        true => format!("of namespace {}", spec.claim_namespace),
+        false => "of any namespace".to_owned(),
+    };
+    page.line("Take over", format!("a claim {whose} with volumeName: {}", volume.meta.name));
 }
 
 /// A snapshot's cells after its name.
@@ -73,7 +137,7 @@ pub(super) fn snapshot(page: &mut Page, snapshot: &VolumeSnapshot) {
 pub(super) fn templates(page: &mut Page, spec: &StatefulSetSpec) {
     let Some(claims) = spec.claims.get() else { return };
     for one in &claims.templates {
-        let (size, class) = (format_bytes(one.spec.storage_bytes), one.spec.storage_class.as_str());
+        let (size, class) = (format_bytes(one.spec.storage_bytes), one.spec.class_name());
         let mode = one.spec.access_mode.modes().join(", ");
         page.line("Volume claims", format!("{}: {size}, {mode}, {class}", one.name));
     }

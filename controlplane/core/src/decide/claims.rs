@@ -23,7 +23,7 @@ use crate::workload;
 pub(super) fn delete(state: &State, claim: &PersistentVolumeClaim, reason: &str, emit: &mut Emit<'_>) {
     let (kind, id) = (Kind::PersistentVolumeClaim, claim.meta.id);
     if may_go(state, claim) {
-        emit.push(EventKind::ObjectDeleted { kind, id });
+        super::persistent_volumes::remove_claim(state, claim, emit);
     } else if !claim.meta.is_deleting() {
         let deletion =
             Deletion { requested_at_ms: emit.at_ms(), grace_ms: 0, by_job: false, preemptor: None };
@@ -61,6 +61,10 @@ pub(super) fn report(
     for id in deleted.iter().filter(|id| seen.insert(**id)) {
         if let Some(snapshot) = state.volume_snapshots.get(*id) {
             super::snapshots::deleted(state, node.meta.id, snapshot, emit);
+            continue;
+        }
+        if let Some(volume) = state.persistent_volumes.get(*id) {
+            super::persistent_volumes::deleted(node.meta.id, volume, emit);
             continue;
         }
         let Some(claim) = state.persistent_volume_claims.get(*id) else { continue };
@@ -124,13 +128,15 @@ pub(crate) fn missing(state: &State, set: &StatefulSet, ordinal: u32) -> Vec<Per
     let namespace = set.meta.namespace.as_ref();
     let named = set.spec.claim_templates().iter().filter_map(|template| {
         let name = template.claim_name(&set.meta.name, ordinal)?;
-        state.claim(namespace, name.as_str()).is_none().then(|| claim_from(set, template, name))
+        let is_missing = state.claim(namespace, name.as_str()).is_none();
+        is_missing.then(|| claim_from(state, set, template, name))
     });
     named.collect()
 }
 
 /// A claim as a StatefulSet's template describes it. The set does not own it: it may outlive the set.
 pub(crate) fn claim_from(
+    state: &State,
     set: &StatefulSet,
     template: &VolumeClaimTemplate,
     name: Name,
@@ -141,7 +147,9 @@ pub(crate) fn claim_from(
     meta.annotations = template.annotations.clone();
     meta.trace_context = set.meta.trace_context.clone();
     let (source, status) = (Rare::NONE, PersistentVolumeClaimStatus::default());
-    PersistentVolumeClaim { meta, spec: template.spec, source, status }
+    let mut claim = PersistentVolumeClaim { meta, spec: template.spec.clone(), source, status };
+    super::storage_classes::of_template(state, &mut claim);
+    claim
 }
 
 /// Makes a claim of a StatefulSet's pod anew that somebody deleted before the pod had its node.
@@ -162,7 +170,8 @@ pub(super) fn make_again(
     let template = templates.find(|one| one.ordinal_of(&set.meta.name, name).is_some_and(has_pod));
     match template.filter(|_| state.claim(namespace, name.as_str()).is_none()) {
         Some(template) => {
-            let claim = Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name.clone())));
+            let claim =
+                Object::PersistentVolumeClaim(Arc::new(claim_from(state, set, template, name.clone())));
             super::quota::check_room(state, &claim)?;
             emit.create(claim);
             Ok(())

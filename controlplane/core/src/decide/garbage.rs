@@ -58,6 +58,9 @@ pub(super) fn collect(
     for (kind, id) in objects.iter().copied().filter(|key| seen.insert(*key)) {
         let Some(object) = state.object(kind, id) else { continue };
         match (disposal(state, &object), &object) {
+            (Some(Disposal::Remove), Object::PersistentVolumeClaim(claim)) => {
+                super::persistent_volumes::remove_claim(state, claim, emit);
+            }
             (Some(Disposal::Remove), _) => emit.push(EventKind::ObjectDeleted { kind, id }),
             (Some(Disposal::End), Object::Pod(pod)) => {
                 super::pods::delete_one(state, pod, None, false, "OwnerGone", emit)

@@ -10,7 +10,8 @@ use bulkhead_types::{
 
 use super::{
     Emit, autoscaling, claims, cpus, descheduler, devices, elastic, elastic_quotas, networks, node_pools,
-    not_allowed, not_found, priorities, quota, scoring, snapshots, vertical,
+    not_allowed, not_found, persistent_volumes, priorities, quota, scoring, snapshots, storage_classes,
+    vertical,
 };
 use crate::State;
 use crate::admission::admit;
@@ -22,6 +23,8 @@ const MAKE_ANEW: &str = "delete the object and create it anew, or give the new o
 
 pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Result<(), Rejection> {
     check_valid(state, object)?;
+    let resolved = storage_classes::resolve(state, None, object)?;
+    let object = &*resolved;
     let reference = object.object_ref();
     check_managers(&reference, &object.meta().managers.get().cloned().unwrap_or_default())?;
     check_namespace(state, &reference)?;
@@ -43,12 +46,17 @@ pub(super) fn create(state: &State, object: &Object, emit: &mut Emit<'_>) -> Res
     scoring::check(state, None, object)?;
     elastic_quotas::check_alone(state, object)?;
     claims::check_scalers(state, object)?;
+    storage_classes::check_templates(state, object)?;
     snapshots::check_new(state, object)?;
     quota::check(state, None, object)?;
     node_pools::check(state, object)?;
     descheduler::check(state, object)?;
-    let object = fresh(object, emit);
+    if matches!(object, Object::PersistentVolume(_)) {
+        return Err(not_allowed(reference, "is made when a claim goes that is to be retained"));
+    }
+    let mut object = fresh(object, emit);
     quota::check_room(state, &object)?;
+    persistent_volumes::adopt(state, &mut object, emit)?;
     node_pools::create_default(state, &object, emit);
     emit.create(object);
     Ok(())
@@ -134,6 +142,8 @@ fn fresh(object: &Object, emit: &Emit<'_>) -> Object {
         | Object::PriorityClass(_)
         | Object::Profile(_)
         | Object::LimitRange(_)
+        | Object::StorageClass(_)
+        | Object::PersistentVolume(_)
         | Object::DeviceClass(_)
         | Object::ResourceSlice(_)
         | Object::SriovNetworkNodePolicy(_)
@@ -195,6 +205,9 @@ pub(super) fn apply(state: &State, object: &Object, emit: &mut Emit<'_>) -> Resu
     let reference = object.object_ref();
     let Some(present) = state.find_object(&reference) else { return create(state, object, emit) };
     check_valid(state, object)?;
+    let resolved = storage_classes::resolve(state, Some(&present), object)?;
+    let completed = persistent_volumes::completed(&present, &resolved);
+    let object = &*completed;
     if present.meta().is_deleting() {
         return Err(not_allowed(&reference, "is being deleted")
             .with_remedy("wait until it is gone, then apply again"));
@@ -302,7 +315,10 @@ fn change_spec(
         return Ok(());
     }
     if let Some((path, reason)) = super::specs::immutable_change(present, wanted) {
-        return Err(immutable(reference, path, reason).with_remedy(MAKE_ANEW));
+        // Its deletion would be that of its data.
+        let is_data = matches!(present, Object::PersistentVolume(_));
+        let remedy = if is_data { "leave the rest as `get -o yaml` prints it" } else { MAKE_ANEW };
+        return Err(immutable(reference, path, reason).with_remedy(remedy));
     }
     let mut object = wanted.clone();
     *object.meta_mut() = present.meta().clone();
@@ -358,6 +374,11 @@ pub(super) fn delete(
         }
         Object::Node(node) => delete_node(state, node, force, emit)?,
         Object::PersistentVolumeClaim(claim) => claims::delete(state, claim, "Deleted", emit),
+        Object::PersistentVolume(volume) => persistent_volumes::delete(volume, emit),
+        Object::StorageClass(class) => {
+            storage_classes::check_delete(state, class)?;
+            emit.push(EventKind::ObjectDeleted { kind, id });
+        }
         Object::VolumeSnapshot(snapshot) => snapshots::delete(state, snapshot, "Deleted", emit),
         Object::StatefulSet(set) => {
             claims::delete_with(state, set, emit);
@@ -409,6 +430,7 @@ fn delete_node(state: &State, node: &Node, force: bool, emit: &mut Emit<'_>) -> 
     }
     claims::lose(state, id, emit);
     snapshots::lose(state, id, emit);
+    persistent_volumes::lose(state, id, emit);
     if let Some(slice) = state.resource_slice_of(id) {
         emit.push(EventKind::ObjectDeleted { kind: Kind::ResourceSlice, id: slice.meta.id });
     }

@@ -71,6 +71,9 @@ pub(super) fn check_growth(state: &State, present: &Object, wanted: &Object) -> 
         return Err(not_allowed(field, reason)
             .with_remedy("create another claim of its size, with the same dataSource"));
     }
+    if let Err((reason, remedy)) = super::storage_classes::check_growth(state, present) {
+        return Err(not_allowed(field, reason).with_remedy(remedy));
+    }
     if present.status.node.is_some() && present.bound_node().is_none() {
         return Err(not_allowed(field, "the claim is lost with its node"));
     }

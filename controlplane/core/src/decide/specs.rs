@@ -6,8 +6,8 @@
 use std::cmp::Ordering;
 
 use bulkhead_types::{
-    CompletionMode, ConfigMap, Job, JobSpec, Object, PersistentVolumeClaimSpec, Secret, StatefulSet,
-    StatefulSetSpec,
+    CompletionMode, ConfigMap, Job, JobSpec, Object, PersistentVolumeClaimSpec, PersistentVolumeSpec, Secret,
+    StatefulSet, StatefulSetSpec, StorageClassSpec,
 };
 
 /// Where a change is not allowed, and why.
@@ -37,9 +37,11 @@ pub(super) fn differ(present: &Object, wanted: &Object) -> bool {
         (Object::Profile(a), Object::Profile(b)) => a.spec != b.spec,
         (Object::ElasticWorkload(a), Object::ElasticWorkload(b)) => a.spec != b.spec,
         (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => {
-            (a.spec, &a.source) != (b.spec, &b.source)
+            (&a.spec, &a.source) != (&b.spec, &b.source)
         }
         (Object::VolumeSnapshot(a), Object::VolumeSnapshot(b)) => a.spec != b.spec,
+        (Object::StorageClass(a), Object::StorageClass(b)) => a.spec != b.spec,
+        (Object::PersistentVolume(a), Object::PersistentVolume(b)) => a.spec != b.spec,
         (Object::ResourceQuota(a), Object::ResourceQuota(b)) => a.spec != b.spec,
         (Object::LimitRange(a), Object::LimitRange(b)) => a.spec != b.spec,
         (Object::DeviceClass(a), Object::DeviceClass(b)) => a.spec != b.spec,
@@ -96,7 +98,9 @@ pub(super) fn immutable_change(present: &Object, wanted: &Object) -> Refusal {
         (Object::VolumeSnapshot(_), Object::VolumeSnapshot(_)) => {
             Some(("spec.source", "cannot change after creation"))
         }
-        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => claim(a.spec, b.spec),
+        (Object::PersistentVolumeClaim(a), Object::PersistentVolumeClaim(b)) => claim(&a.spec, &b.spec),
+        (Object::StorageClass(a), Object::StorageClass(b)) => storage_class(a.spec, b.spec),
+        (Object::PersistentVolume(a), Object::PersistentVolume(b)) => persistent_volume(&a.spec, &b.spec),
         _ => None,
     }
 }
@@ -114,15 +118,36 @@ fn stateful_set(present: &StatefulSet, wanted: &StatefulSet) -> Refusal {
     first.map(|path| (path, "cannot change after creation"))
 }
 
-fn claim(present: PersistentVolumeClaimSpec, wanted: PersistentVolumeClaimSpec) -> Refusal {
+fn storage_class(present: StorageClassSpec, wanted: StorageClassSpec) -> Refusal {
+    match wanted {
+        _ if wanted.reclaim != present.reclaim => Some(("reclaimPolicy", "cannot change after creation")),
+        _ => None,
+    }
+}
+
+fn persistent_volume(present: &PersistentVolumeSpec, wanted: &PersistentVolumeSpec) -> Refusal {
+    let claim = |spec: &PersistentVolumeSpec| (spec.claim_namespace.clone(), spec.claim_name.clone());
+    let (claim_namespace, claim_name) = claim(present);
+    if *present != (PersistentVolumeSpec { claim_namespace, claim_name, ..wanted.clone() }) {
+        return Some(("spec", "cannot change but for claimRef: it says what there is"));
+    }
+    let is_removed = claim(wanted) == Default::default();
+    (!is_removed)
+        .then_some(("spec.claimRef", "can only be removed: a claim takes the volume over by volumeName"))
+}
+
+fn claim(present: &PersistentVolumeClaimSpec, wanted: &PersistentVolumeClaimSpec) -> Refusal {
     const STORAGE: &str = "spec.resources.requests.storage";
     match wanted.storage_bytes.cmp(&present.storage_bytes) {
         Ordering::Less => Some((STORAGE, "cannot shrink: what is stored might not fit")),
         _ if wanted.access_mode != present.access_mode => {
             Some(("spec.accessModes", "cannot change after creation"))
         }
-        _ if wanted.storage_class != present.storage_class => {
+        _ if (wanted.storage_class, &wanted.class) != (present.storage_class, &present.class) => {
             Some(("spec.storageClassName", "cannot change after creation"))
+        }
+        _ if wanted.volume_name != present.volume_name => {
+            Some(("spec.volumeName", "cannot change after creation"))
         }
         // Whether it may grow is asked before.
         _ => None,

@@ -306,7 +306,8 @@ impl Pass<'_> {
             for template in set.spec.claim_templates() {
                 let Some(name) = template.claim_name(&set.meta.name, ordinal) else { continue };
                 if state.claim(set.meta.namespace.as_ref(), name.as_str()).is_none() {
-                    let object = Object::PersistentVolumeClaim(Arc::new(claim_from(set, template, name)));
+                    let object =
+                        Object::PersistentVolumeClaim(Arc::new(claim_from(state, set, template, name)));
                     self.commands.push(Command::CreateOwned { owner, generation, object });
                     self.known.claims_changed = true;
                 }

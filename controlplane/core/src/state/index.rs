@@ -58,8 +58,8 @@ pub(crate) struct Index {
     users: OrdMap<NameKey, OrdSet<ObjectId>>,
     /// Which claims are bound to which node.
     claims_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
-    /// Which snapshots are ready on which node.
-    snapshots_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
+    /// Which snapshots are ready, and which volumes were left behind, on which node.
+    kept_on: OrdMap<ObjectId, OrdSet<ObjectId>>,
     /// Which snapshots are still to be taken, and which bound claims are still to be filled, of which object.
     copies: OrdMap<NameKey, OrdSet<ObjectId>>,
 }
@@ -113,10 +113,11 @@ fn bound_claim(object: &Object) -> Option<(ObjectId, ObjectId)> {
     }
 }
 
-/// The node that a snapshot is ready on, and the snapshot.
-fn ready_snapshot(object: &Object) -> Option<(ObjectId, ObjectId)> {
+/// The node that keeps a snapshot or a retained volume, and that.
+fn kept(object: &Object) -> Option<(ObjectId, ObjectId)> {
     match object {
         Object::VolumeSnapshot(snapshot) => Some((snapshot.status.node?, snapshot.meta.id)),
+        Object::PersistentVolume(volume) => Some((volume.spec.node, volume.meta.id)),
         _ => None,
     }
 }
@@ -205,9 +206,9 @@ impl Index {
         self.claims_on.get(&node).into_iter().flatten().copied()
     }
 
-    /// The snapshots that are ready on a node, in id order.
-    pub(super) fn snapshots_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
-        self.snapshots_on.get(&node).into_iter().flatten().copied()
+    /// The snapshots that are ready on a node, and the volumes that claims left there, in id order.
+    pub(super) fn kept_on(&self, node: ObjectId) -> impl Iterator<Item = ObjectId> + '_ {
+        self.kept_on.get(&node).into_iter().flatten().copied()
     }
 
     /// What is still to be copied of an object, in id order.
@@ -216,18 +217,18 @@ impl Index {
         self.copies.get(&key).cloned().unwrap_or_default()
     }
 
-    /// Whether the orders of snapshots and copies are those of these objects.
+    /// Whether the orders of what nodes keep and of copies are those of these objects.
     pub(super) fn copies_agree(&self, objects: impl Iterator<Item = Object>) -> bool {
-        let (mut snapshots_on, mut copies) = (OrdMap::new(), OrdMap::new());
+        let (mut kept_on, mut copies) = (OrdMap::new(), OrdMap::new());
         for object in objects {
-            if let Some((node, id)) = ready_snapshot(&object) {
-                add(&mut snapshots_on, node, id);
+            if let Some((node, id)) = kept(&object) {
+                add(&mut kept_on, node, id);
             }
             if let Some((key, id)) = copy(&object) {
                 add(&mut copies, key, id);
             }
         }
-        self.snapshots_on == snapshots_on && self.copies == copies
+        self.kept_on == kept_on && self.copies == copies
     }
 
     /// The objects of a kind in a namespace from a name on, by name.
@@ -277,11 +278,11 @@ impl Index {
         if let Some((node, id)) = present.and_then(bound_claim) {
             add(&mut self.claims_on, node, id);
         }
-        if let Some((node, id)) = former.and_then(ready_snapshot) {
-            take(&mut self.snapshots_on, &node, id);
+        if let Some((node, id)) = former.and_then(kept) {
+            take(&mut self.kept_on, &node, id);
         }
-        if let Some((node, id)) = present.and_then(ready_snapshot) {
-            add(&mut self.snapshots_on, node, id);
+        if let Some((node, id)) = present.and_then(kept) {
+            add(&mut self.kept_on, node, id);
         }
         if let Some((key, id)) = former.and_then(copy) {
             take(&mut self.copies, &key, id);

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    LABEL_PROJECT, Measure, Name, Namespace, Object, ObjectId, PersistentVolumeClaim, Pod, Project,
+    LABEL_PROJECT, Measure, Name, Namespace, Object, ObjectId, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, Pod, Project,
 };
 use imbl::{OrdMap, OrdSet};
 use smol_str::SmolStr;
@@ -23,13 +24,13 @@ const CHARGES_MAX: usize = 8;
 pub(crate) struct Charge {
     entries: [(Measure, u64); CHARGES_MAX],
     len: usize,
-    /// Those by the names of extended resources, which few pods ask for.
-    extended: Vec<(Measure, u64)>,
+    /// Those by the names of extended resources, which few pods ask for, and of StorageClasses.
+    named: Vec<(Measure, u64)>,
 }
 
 impl Charge {
     const NONE: Self =
-        Self { entries: [const { (Measure::Pods, 0) }; CHARGES_MAX], len: 0, extended: Vec::new() };
+        Self { entries: [const { (Measure::Pods, 0) }; CHARGES_MAX], len: 0, named: Vec::new() };
 
     fn add(&mut self, measure: Measure, amount: u64) {
         if amount > 0 {
@@ -70,28 +71,28 @@ impl Charge {
         charge.add(Measure::LimitsCpu, limits.cpu_millis);
         charge.add(Measure::LimitsMemory, limits.memory_bytes);
         charge.add(Measure::LimitsEphemeralStorage, limits.ephemeral_storage_bytes);
-        charge.extended = extended(pod, classes);
+        charge.named = extended(pod, classes);
         let pages = requests.huge_pages.sizes();
-        charge.extended.extend(pages.map(|(size, bytes)| (Measure::of_huge_pages(size), bytes)));
+        charge.named.extend(pages.map(|(size, bytes)| (Measure::of_huge_pages(size), bytes)));
         charge
     }
 
     /// Of a claim.
     pub(crate) fn of_claim(claim: &PersistentVolumeClaim) -> Self {
-        let (bytes, class) = (claim.spec.storage_bytes, claim.spec.storage_class);
         let mut charge = Self::one(Measure::Count(bulkhead_types::Kind::PersistentVolumeClaim));
         charge.add(Measure::Claims, 1);
-        charge.add(Measure::ClassClaims(class), 1);
-        charge.add(Measure::RequestsStorage, bytes);
-        charge.add(Measure::ClassStorage(class), bytes);
+        match claim.spec.class.get() {
+            None => charge.add(Measure::ClassClaims(claim.spec.storage_class), 1),
+            Some(class) => charge.named.push((Measure::class_claims(class), 1)),
+        }
+        charge.add_storage(&claim.spec, claim.spec.storage_bytes);
         charge
     }
 
     /// Of what a claim takes more than it has, in bytes.
-    pub(crate) fn of_growth(class: bulkhead_types::StorageClass, bytes: u64) -> Self {
+    pub(crate) fn of_growth(claim: &PersistentVolumeClaimSpec, bytes: u64) -> Self {
         let mut charge = Self::NONE;
-        charge.add(Measure::RequestsStorage, bytes);
-        charge.add(Measure::ClassStorage(class), bytes);
+        charge.add_storage(claim, bytes);
         charge
     }
 
@@ -105,9 +106,18 @@ impl Charge {
         more
     }
 
+    fn add_storage(&mut self, claim: &PersistentVolumeClaimSpec, bytes: u64) {
+        self.add(Measure::RequestsStorage, bytes);
+        match claim.class.get() {
+            None => self.add(Measure::ClassStorage(claim.storage_class), bytes),
+            Some(class) if bytes > 0 => self.named.push((Measure::class_storage(class), bytes)),
+            Some(_) => {}
+        }
+    }
+
     /// Each measure with its amount, none of them 0.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Measure, u64)> + '_ {
-        self.entries[..self.len].iter().chain(&self.extended).map(|(measure, amount)| (measure, *amount))
+        self.entries[..self.len].iter().chain(&self.named).map(|(measure, amount)| (measure, *amount))
     }
 }
 
@@ -134,6 +144,8 @@ pub struct QuotaUse {
     sums: [u128; Measure::LEN],
     /// By the names of extended resources; no sum is 0.
     extended: BTreeMap<SmolStr, u128>,
+    /// By the names of StorageClasses' measures; no sum is 0.
+    classes: BTreeMap<SmolStr, u128>,
 }
 
 impl Default for QuotaUse {
@@ -145,14 +157,26 @@ impl Default for QuotaUse {
 impl std::fmt::Debug for QuotaUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let extended = self.extended.keys().map(|resource| Measure::Extended(resource.clone()));
-        let entries = Measure::all().chain(extended).map(|measure| (measure.name(), self.of(&measure)));
+        let classes = self.classes.keys().map(|name| Measure::Named(name.clone()));
+        let entries =
+            Measure::all().chain(extended).chain(classes).map(|measure| (measure.name(), self.of(&measure)));
         f.debug_map().entries(entries.filter(|(_, amount)| *amount > 0)).finish()
     }
 }
 
 impl QuotaUse {
     /// Nothing.
-    pub const NONE: Self = Self { sums: [0; Measure::LEN], extended: BTreeMap::new() };
+    pub const NONE: Self =
+        Self { sums: [0; Measure::LEN], extended: BTreeMap::new(), classes: BTreeMap::new() };
+
+    /// The sums of a kind of names, with the name.
+    fn named<'m>(&mut self, measure: &'m Measure) -> Option<(&mut BTreeMap<SmolStr, u128>, &'m SmolStr)> {
+        match measure {
+            Measure::Extended(name) => Some((&mut self.extended, name)),
+            Measure::Named(name) => Some((&mut self.classes, name)),
+            _ => None,
+        }
+    }
 
     /// The sum of a measure.
     #[must_use]
@@ -160,40 +184,23 @@ impl QuotaUse {
         match (measure.index(), measure) {
             (Some(index), _) => self.sums[index],
             (None, Measure::Extended(resource)) => self.extended.get(resource).copied().unwrap_or(0),
+            (None, Measure::Named(name)) => self.classes.get(name).copied().unwrap_or(0),
             (None, _) => 0,
         }
     }
 
     pub(crate) fn add(&mut self, charge: &Charge) {
-        for (measure, amount) in charge.iter() {
-            match (measure.index(), measure) {
-                (Some(index), _) => self.sums[index] += u128::from(amount),
-                (None, Measure::Extended(resource)) => {
-                    *self.extended.entry(resource.clone()).or_insert(0) += u128::from(amount);
-                }
-                (None, _) => {}
-            }
-        }
+        charge.iter().for_each(|(measure, amount)| self.add_amount(measure, amount));
     }
 
     pub(super) fn subtract(&mut self, charge: &Charge) {
         for (measure, amount) in charge.iter() {
-            match (measure.index(), measure) {
-                (Some(index), _) => {
-                    let sum = &mut self.sums[index];
-                    *sum = sum.checked_sub(u128::from(amount)).expect("what ends was counted when it came");
-                }
-                (None, Measure::Extended(resource)) => self.subtract_extended(resource, u128::from(amount)),
-                (None, _) => {}
+            if let Some(index) = measure.index() {
+                let sum = &mut self.sums[index];
+                *sum = sum.checked_sub(u128::from(amount)).expect("what ends was counted when it came");
+            } else if let Some((sums, name)) = self.named(measure) {
+                subtract_named(sums, name, u128::from(amount));
             }
-        }
-    }
-
-    fn subtract_extended(&mut self, resource: &SmolStr, amount: u128) {
-        let sum = self.extended.get_mut(resource).expect("what ends was counted when it came");
-        *sum = sum.checked_sub(amount).expect("what ends was counted when it came");
-        if *sum == 0 {
-            self.extended.remove(resource);
         }
     }
 
@@ -203,12 +210,10 @@ impl QuotaUse {
     }
 
     pub(crate) fn add_amount(&mut self, measure: &Measure, amount: u64) {
-        match (measure.index(), measure) {
-            (Some(index), _) => self.sums[index] += u128::from(amount),
-            (None, Measure::Extended(resource)) if amount > 0 => {
-                *self.extended.entry(resource.clone()).or_insert(0) += u128::from(amount);
-            }
-            (None, _) => {}
+        if let Some(index) = measure.index() {
+            self.sums[index] += u128::from(amount);
+        } else if let Some((sums, name)) = self.named(measure).filter(|_| amount > 0) {
+            *sums.entry(name.clone()).or_insert(0) += u128::from(amount);
         }
     }
 
@@ -217,15 +222,19 @@ impl QuotaUse {
         for (sum, amount) in self.sums.iter_mut().zip(other.sums) {
             *sum = sum.saturating_sub(amount);
         }
-        for (resource, sum) in &mut self.extended {
-            *sum = sum.saturating_sub(other.extended.get(resource).copied().unwrap_or(0));
+        for (sums, others) in [(&mut self.extended, &other.extended), (&mut self.classes, &other.classes)] {
+            for (name, sum) in sums {
+                *sum = sum.saturating_sub(others.get(name).copied().unwrap_or(0));
+            }
         }
     }
 
     pub(super) fn add_all(&mut self, other: &Self) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, amount)| *sum += amount);
-        for (resource, amount) in &other.extended {
-            *self.extended.entry(resource.clone()).or_insert(0) += amount;
+        for (sums, others) in [(&mut self.extended, &other.extended), (&mut self.classes, &other.classes)] {
+            for (name, amount) in others {
+                *sums.entry(name.clone()).or_insert(0) += amount;
+            }
         }
     }
 
@@ -233,7 +242,17 @@ impl QuotaUse {
         for (sum, amount) in self.sums.iter_mut().zip(other.sums) {
             *sum = sum.checked_sub(amount).expect("a project's use is at least each namespace's");
         }
-        other.extended.iter().for_each(|(resource, amount)| self.subtract_extended(resource, *amount));
+        for (sums, others) in [(&mut self.extended, &other.extended), (&mut self.classes, &other.classes)] {
+            others.iter().for_each(|(name, amount)| subtract_named(sums, name, *amount));
+        }
+    }
+}
+
+fn subtract_named(sums: &mut BTreeMap<SmolStr, u128>, name: &SmolStr, amount: u128) {
+    let sum = sums.get_mut(name).expect("what ends was counted when it came");
+    *sum = sum.checked_sub(amount).expect("what ends was counted when it came");
+    if *sum == 0 {
+        sums.remove(name);
     }
 }
 

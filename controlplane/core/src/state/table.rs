@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job,
-    LimitRange, Namespace, Node, NodeOperation, NodePool, ObjectId, ObjectMeta, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
-    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
+    LimitRange, Namespace, Node, NodeOperation, NodePool, ObjectId, ObjectMeta, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue,
+    ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, StorageClass, VerticalPodAutoscaler, VolumeSnapshot,
 };
 use imbl::OrdMap;
 
@@ -65,7 +65,9 @@ stored!(
     NodePool,
     NodeOperation,
     DeschedulerPolicy,
-    VolumeSnapshot
+    VolumeSnapshot,
+    StorageClass,
+    PersistentVolume
 );
 
 /// Objects of one kind, in key order (which is the order of creation).

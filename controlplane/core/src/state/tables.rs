@@ -3,10 +3,10 @@
 use bulkhead_types::{
     ConfigMap, ControllerRevision, CronHorizontalPodAutoscaler, CronJob, DaemonSet, Department, Deployment,
     DeschedulerPolicy, DeviceClass, ElasticQuotaTree, ElasticWorkload, HorizontalPodAutoscaler, Job, Kind,
-    LimitRange, Namespace, Node, NodeOperation, NodePool, Object, ObjectId, PersistentVolumeClaim, Pod,
-    PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue, ReplicaSet, ResourceQuota,
-    ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    StatefulSet, VerticalPodAutoscaler, VolumeSnapshot,
+    LimitRange, Namespace, Node, NodeOperation, NodePool, Object, ObjectId, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodDisruptionBudget, PodGroup, PriorityClass, Profile, Project, Queue,
+    ReplicaSet, ResourceQuota, ResourceSlice, Secret, SriovIBNetwork, SriovNetwork, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, StatefulSet, StorageClass, VerticalPodAutoscaler, VolumeSnapshot,
 };
 
 use super::{State, Table};
@@ -136,4 +136,8 @@ tables! {
     descheduler_policies: DeschedulerPolicy;
     /// All snapshots of volumes.
     volume_snapshots: VolumeSnapshot;
+    /// All StorageClasses.
+    storage_classes: StorageClass;
+    /// All volumes that claims left behind.
+    persistent_volumes: PersistentVolume;
 }

@@ -6,11 +6,11 @@ use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::{ChangeType, State};
 use bulkhead_types::{
-    AccessMode, Binding, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus,
+    AccessMode, Binding, BuiltinClass, ClaimPhase, ClaimRetention, Command, ContainerState, ContainerStatus,
     ContainerTermination, DELIVERY_LEVEL, DeploymentStrategy, EventKind, FEATURE_LEVEL_MAX, Kind,
     LABEL_VOLUMES_MAX, Namespace, Object, ObjectId, ObjectMeta, ObjectRef, ObjectStatus,
     PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, PodPhase, PodReport, PodSpec,
-    PodStatus, Rare, StorageClass, Volume, VolumeSource,
+    PodStatus, Rare, Volume, VolumeSource,
 };
 use expect_test::{Expect, expect};
 
@@ -23,7 +23,9 @@ fn claim(named: &str, change: impl FnOnce(&mut PersistentVolumeClaimSpec)) -> Ob
     let mut spec = PersistentVolumeClaimSpec {
         access_mode: AccessMode::ReadWriteOnce,
         storage_bytes: GIB,
-        storage_class: StorageClass::Local,
+        storage_class: BuiltinClass::Local,
+        class: Default::default(),
+        volume_name: Default::default(),
     };
     change(&mut spec);
     let meta = ObjectMeta::new(Some(name("default")), name(named));
@@ -338,7 +340,7 @@ fn a_claim_ends_when_its_last_pod_has_and_its_data_as_its_class_says() {
         ],
     );
     check_end(
-        |spec| spec.storage_class = StorageClass::LocalRetain,
+        |spec| spec.storage_class = BuiltinClass::LocalRetain,
         &[
             "is there, 0 to delete",
             "ends, 0 to delete",
@@ -549,8 +551,11 @@ fn a_claim_that_nobody_writes_to_does_not_grow() {
     let of = |storage_bytes| {
         let Object::PersistentVolumeClaim(mut made) = claim("copy", |_| ()) else { unreachable!() };
         let copy = Arc::make_mut(&mut made);
-        copy.spec =
-            PersistentVolumeClaimSpec { access_mode: AccessMode::ReadOnlyMany, storage_bytes, ..copy.spec };
+        copy.spec = PersistentVolumeClaimSpec {
+            access_mode: AccessMode::ReadOnlyMany,
+            storage_bytes,
+            ..copy.spec.clone()
+        };
         copy.source = Rare::some(bulkhead_types::ClaimSource {
             kind: bulkhead_types::ClaimSourceKind::VolumeSnapshot,
             name: "snap".into(),
@@ -594,7 +599,7 @@ fn what_is_wanted_of_a_claim_cannot_change() {
         ],
     );
     check(
-        |spec| (spec.storage_bytes, spec.storage_class) = (2 * GIB, StorageClass::LocalRetain),
+        |spec| (spec.storage_bytes, spec.storage_class) = (2 * GIB, BuiltinClass::LocalRetain),
         expect!["PersistentVolumeClaim default/data: spec.storageClassName: cannot change after creation"],
     );
     check(
@@ -602,7 +607,7 @@ fn what_is_wanted_of_a_claim_cannot_change() {
         expect!["PersistentVolumeClaim default/data: spec.accessModes: cannot change after creation"],
     );
     check(
-        |spec| spec.storage_class = StorageClass::LocalRetain,
+        |spec| spec.storage_class = BuiltinClass::LocalRetain,
         expect!["PersistentVolumeClaim default/data: spec.storageClassName: cannot change after creation"],
     );
 }

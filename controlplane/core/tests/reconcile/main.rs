@@ -55,6 +55,7 @@ mod sets;
 mod snapshots;
 mod stateful_laws;
 mod stateful_sets;
+mod storage;
 mod vertical_autoscalers;
 mod vertical_laws;
 mod what_if;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::invariant;
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    Command, Condition, DELIVERY_LEVEL, Kind, LABEL_PROJECT, LimitAmounts, LimitRatios, LimitType, Measure,
-    Object, QuotaStatus, ResourceRequirements, StorageClass,
+    BuiltinClass, Command, Condition, DELIVERY_LEVEL, Kind, LABEL_PROJECT, LimitAmounts, LimitRatios,
+    LimitType, Measure, Object, QuotaStatus, ResourceRequirements,
 };
 use expect_test::{Expect, expect};
 
@@ -115,7 +115,9 @@ fn claim(named: &str, storage_bytes: u64) -> Object {
     let spec = bulkhead_types::PersistentVolumeClaimSpec {
         access_mode: bulkhead_types::AccessMode::ReadWriteOnce,
         storage_bytes,
-        storage_class: StorageClass::Local,
+        storage_class: BuiltinClass::Local,
+        class: Default::default(),
+        volume_name: Default::default(),
     };
     let claim = bulkhead_types::PersistentVolumeClaim {
         meta,

@@ -7,19 +7,25 @@ use bulkhead_controlplane_core::intent::{intent_of, nodes_touched};
 use bulkhead_controlplane_core::invariant;
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    AccessMode, ClaimSource, ClaimSourceKind, Command, Kind, Object, ObjectId, ObjectMeta,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, Rare, StorageClass, VOLUMES_LEVEL,
-    Volume, VolumeOrder, VolumeResult, VolumeSnapshot, VolumeSnapshotSpec, VolumeSource, VolumeTask,
+    AccessMode, BuiltinClass, ClaimSource, ClaimSourceKind, Command, Kind, Object, ObjectId, ObjectMeta,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, PodOptions, Rare, VOLUMES_LEVEL, Volume,
+    VolumeOrder, VolumeResult, VolumeSnapshot, VolumeSnapshotSpec, VolumeSource, VolumeTask,
 };
 
 use crate::kit::{Cluster, GIB, Say, name, pod, pod_spec, reference};
 
 fn claim(named: &str, storage_bytes: u64, source: Option<(ClaimSourceKind, &str)>) -> Object {
-    let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, StorageClass::Local);
+    let (access_mode, storage_class) = (AccessMode::ReadWriteOnce, BuiltinClass::Local);
     let source = source.map(|(kind, name)| ClaimSource { kind, name: name.into() });
     Object::PersistentVolumeClaim(Arc::new(PersistentVolumeClaim {
         meta: ObjectMeta::new(Some(name("default")), name(named)),
-        spec: PersistentVolumeClaimSpec { access_mode, storage_bytes, storage_class },
+        spec: PersistentVolumeClaimSpec {
+            access_mode,
+            storage_bytes,
+            storage_class,
+            class: Default::default(),
+            volume_name: Default::default(),
+        },
         source: Rare::from(source),
         status: Default::default(),
     }))

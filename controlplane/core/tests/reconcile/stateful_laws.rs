@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bulkhead_controlplane_core::State;
 use bulkhead_types::{
-    AccessMode, ClaimRetention, Command, Kind, PersistentVolumeClaimSpec, Pod, PodManagementPolicy, Rare,
-    StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy, StorageClass, StringMap, VolumeClaimTemplate,
-    VolumeClaims,
+    AccessMode, BuiltinClass, ClaimRetention, Command, Kind, PersistentVolumeClaimSpec, Pod,
+    PodManagementPolicy, Rare, StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy, StringMap,
+    VolumeClaimTemplate, VolumeClaims,
 };
 use proptest::prelude::*;
 
@@ -201,7 +201,9 @@ pub fn data_claims(when_deleted: ClaimRetention, when_scaled: ClaimRetention) ->
         spec: PersistentVolumeClaimSpec {
             access_mode: AccessMode::ReadWriteOncePod,
             storage_bytes: 1 << 30,
-            storage_class: StorageClass::Local,
+            storage_class: BuiltinClass::Local,
+            class: Default::default(),
+            volume_name: Default::default(),
         },
     };
     Rare::some(VolumeClaims { templates: vec![template], when_deleted, when_scaled })

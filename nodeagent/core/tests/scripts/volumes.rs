@@ -193,6 +193,59 @@ fn volumes_are_deleted_when_no_guest_has_them_and_told_until_it_is_known() {
     );
 }
 
+/// A retained volume: nothing is done with it while no claim has it, it is given to a pod of another claim as it is, and goes when
+/// its PersistentVolume (another object than the claim was) is to be deleted, after its guest.
+#[test]
+fn a_retained_volume_stays_until_its_own_object_goes() {
+    let used = |id| {
+        let mut pod = with_volume(id, 70);
+        pod.claims[0].claim_name = "again".into();
+        pod.claims[0].used = true;
+        pod
+    };
+    let mut steps = begin(vec![with_volume(7, 70)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (40, In(hello(7, 1))),
+        (50, deleting_volumes(101, vec![], &[])),
+        (60, In(exited(7, 1))),
+        (10_000, Tick),
+        (10_010, deleting_volumes(102, vec![used(8)], &[])),
+        (10_020, In(image(8))),
+        (10_030, In(started(8, 1))),
+        (10_040, In(hello(8, 1))),
+        (10_050, deleting_volumes(103, vec![], &[(9, 70)])),
+        (10_060, In(exited(8, 1))),
+        (10_070, In(Input::VolumeDeleted { claim: ObjectId(9) })),
+        (10_080, deleting_volumes(104, vec![], &[])),
+    ]);
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        10 prepare #7
+        10 report [#7 100000001 Pending waiting:ContainerCreating x0]
+        20 persist #7 instance 1
+        20 start #7 instance 1
+        50 note: guest of pod #7 is not intended and is stopped
+        50 stop #7/1 grace 30000
+        60 clean #7 keep_logs false
+        210 report [#7 100000002 Pending waiting:ContainerCreating x0]
+        10010 prepare #8
+        10010 report [#8 100000003 Pending waiting:ContainerCreating x0]
+        10020 persist #8 instance 1
+        10020 start #8 instance 1
+        10050 note: guest of pod #8 is not intended and is stopped
+        10050 stop #8/1 grace 30000
+        10060 clean #8 keep_logs false
+        10060 clean #7 keep_logs false
+        10060 delete volume 70 of #9
+        10070 report #9 deleted
+    "#]],
+    );
+}
+
 #[test]
 fn an_agent_that_restarts_knows_who_has_a_volume() {
     let mut first = Agent::new(config());

@@ -1,17 +1,21 @@
-//! PersistentVolumeClaims, and those of StatefulSets.
+//! PersistentVolumeClaims, and those of StatefulSets; their classes, and what they leave behind.
 
 use bulkhead_types::{
-    AccessMode, ClaimRetention, ClaimSource, ClaimSourceKind, PersistentVolumeClaimSpec, Rare, StorageClass,
-    VolumeClaimTemplate, VolumeClaims, VolumeSnapshotSpec, parse_units,
+    AccessMode, BuiltinClass, ClaimRetention, ClaimSource, ClaimSourceKind, Object, ObjectId, PROVISIONER,
+    PersistentVolumeClaimSpec, PersistentVolumeSpec, Rare, StorageClassSpec, VolumeClaimTemplate,
+    VolumeClaims, VolumeSnapshotSpec, parse_units,
 };
+use uuid::Uuid;
+
+use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Fixed, Schema};
 use super::volume::quantity;
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 const CLAIM: Schema = Schema {
-    known: &["accessModes", "resources", "storageClassName", "volumeMode", "dataSource"],
-    not_yet: &["selector", "volumeName", "dataSourceRef", "volumeAttributesClassName"],
+    known: &["accessModes", "resources", "storageClassName", "volumeMode", "dataSource", "volumeName"],
+    not_yet: &["selector", "dataSourceRef", "volumeAttributesClassName"],
     ..Schema::EMPTY
 };
 /// Claims of templates are all alike, but what each would begin with is not.
@@ -32,6 +36,26 @@ const SNAPSHOT_SOURCE: Schema = Schema {
     not_yet: &["volumeSnapshotContentName"],
     ..Schema::EMPTY
 };
+const PERSISTENT_VOLUME: Schema = Schema {
+    known: &["capacity", "claimRef", "storageClassName", "node", "volume"],
+    fixed: &[("persistentVolumeReclaimPolicy", Fixed::Text("Retain"))],
+    not_yet: &["accessModes", "mountOptions", "nodeAffinity", "volumeAttributesClassName"],
+    ..Schema::EMPTY
+};
+const CLAIM_REF: Schema = Schema {
+    known: &["namespace", "name"],
+    ignored: &["uid", "resourceVersion"],
+    fixed: &[("apiVersion", Fixed::Text("v1")), ("kind", Fixed::Text("PersistentVolumeClaim"))],
+    ..Schema::EMPTY
+};
+const CAPACITY: Schema = Schema { known: &["storage"], ..Schema::EMPTY };
+const PARAMETERS: Schema = Schema { known: &["driver", FS_TYPE], ..Schema::EMPTY };
+/// Kubernetes' name of the parameter.
+const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
+const RECLAIMS: [(&str, BuiltinClass); 2] =
+    [("Delete", BuiltinClass::Local), ("Retain", BuiltinClass::LocalRetain)];
+/// What keeps volumes.
+const DRIVERS: [(&str, ()); 1] = [("file", ())];
 const RESOURCES: Schema = Schema { known: &["requests"], not_yet: &["limits"], ..Schema::EMPTY };
 const REQUESTS: Schema = Schema { known: &["storage"], ..Schema::EMPTY };
 const TEMPLATE: Schema = Schema {
@@ -95,7 +119,7 @@ pub(super) fn snapshot(d: &mut Decoder<'_>, node: &Node) -> Option<VolumeSnapsho
 fn claim_spec(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<PersistentVolumeClaimSpec> {
     let access_mode = access_mode(d, fields);
     volume_mode(d, fields);
-    let storage_class = storage_class(d, fields);
+    let (storage_class, class) = storage_class(d, fields);
     let resources = child(d, fields, "resources", &RESOURCES);
     let requests = resources.and_then(|resources| child(d, &resources, "requests", &REQUESTS))?;
     if requests.get("storage").is_none() {
@@ -105,7 +129,9 @@ fn claim_spec(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<PersistentVolu
     Some(PersistentVolumeClaimSpec {
         access_mode: access_mode?,
         storage_bytes,
-        storage_class: storage_class?,
+        storage_class,
+        class,
+        volume_name: d.text(fields, "volumeName").map(SmolStr::from).into(),
     })
 }
 
@@ -162,17 +188,88 @@ fn volume_mode(d: &mut Decoder<'_>, fields: &Fields<'_>) {
     d.fail(fields.place("volumeMode"), &fields.path("volumeMode"), reason);
 }
 
-fn storage_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<StorageClass> {
-    let Some(text) = d.text(fields, "storageClassName") else { return Some(StorageClass::default()) };
-    let found = StorageClass::ALL.into_iter().find(|class| class.as_str() == text);
-    if found.is_none() {
-        let reason = format!(
-            "there is no class {text:?}: volumes are files on nodes; use local (deleted with its claim) or local-retain \
-             (kept), or leave the field out for local"
-        );
-        d.fail(fields.place("storageClassName"), &fields.path("storageClassName"), reason);
+/// The class: one that is always there, or the name of another. Left out it is `local`, or what the servers make of that
+/// ([`crate::Parsed::states_class`]).
+fn storage_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> (BuiltinClass, Rare<SmolStr>) {
+    let Some(text) = d.text(fields, "storageClassName") else { return Default::default() };
+    match BuiltinClass::ALL.into_iter().find(|class| class.as_str() == text) {
+        Some(class) => (class, Rare::NONE),
+        None => (BuiltinClass::default(), Rare::some(text.into())),
     }
-    found
+}
+
+/// What is wanted of a StorageClass, which is beside its metadata.
+pub(super) fn class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> Option<StorageClassSpec> {
+    let provisioner = d.required_text(fields, "provisioner");
+    if provisioner.is_some_and(|name| name != PROVISIONER) {
+        let reason = format!("volumes are local to their nodes: the only provisioner is {PROVISIONER}");
+        d.fail(fields.place("provisioner"), "provisioner", reason);
+    }
+    let reclaim = d.choice(fields, "reclaimPolicy", &RECLAIMS).unwrap_or_default();
+    if d.text(fields, "volumeBindingMode").is_some_and(|mode| mode != "WaitForFirstConsumer") {
+        let reason =
+            "a volume is made on the node of its first pod: use WaitForFirstConsumer, or leave the field out";
+        d.fail(fields.place("volumeBindingMode"), "volumeBindingMode", reason);
+    }
+    let allow_volume_expansion = d.boolean(fields, "allowVolumeExpansion").unwrap_or_default();
+    if let Some(node) = fields.get("parameters") {
+        let parameters = d.fields(node, "parameters", &PARAMETERS)?;
+        d.choice(&parameters, "driver", &DRIVERS);
+        if d.text(&parameters, FS_TYPE).is_some_and(|format| format != "ext4") {
+            d.fail(parameters.place(FS_TYPE), &parameters.path(FS_TYPE), "the only file system is ext4");
+        }
+    }
+    Some(StorageClassSpec { reclaim, allow_volume_expansion })
+}
+
+/// What a document says of a retained volume. The ids of its node and of its claim's namespace are the servers' to know: nothing
+/// here can change but `claimRef`.
+pub(super) fn volume(d: &mut Decoder<'_>, node: &Node) -> Option<PersistentVolumeSpec> {
+    let fields = d.fields(node, "spec", &PERSISTENT_VOLUME)?;
+    let capacity = child(d, &fields, "capacity", &CAPACITY);
+    let capacity_bytes = capacity.and_then(|capacity| quantity(d, &capacity, "storage", parse_units));
+    let claim = fields.get("claimRef").and_then(|node| d.fields(node, &fields.path("claimRef"), &CLAIM_REF));
+    let mut of_claim =
+        |name| claim.as_ref().and_then(|claim| d.required_text(claim, name)).unwrap_or_default();
+    let (claim_namespace, claim_name) = (of_claim("namespace").into(), of_claim("name").into());
+    let (_, class) = storage_class(d, &fields);
+    let node_name = d.required_text(&fields, "node");
+    let volume = d.required_text(&fields, "volume")?;
+    let Ok(volume) = Uuid::parse_str(&volume) else {
+        d.fail(fields.place("volume"), &fields.path("volume"), "must be a UUID");
+        return None;
+    };
+    Some(PersistentVolumeSpec {
+        node: ObjectId(0),
+        node_name: node_name?.into(),
+        volume,
+        capacity_bytes: capacity_bytes?,
+        claim_namespace,
+        claim_namespace_id: ObjectId(0),
+        claim_name,
+        class,
+        first_used_at_ms: Rare::NONE,
+    })
+}
+
+/// Where an object has claims, whether the document says the class of each.
+pub(super) fn states_class(object: &Object, root: &Node) -> Vec<bool> {
+    let says = |claim: Option<&Node>| {
+        let class = claim.and_then(|claim| claim.get("spec")).and_then(|spec| spec.get("storageClassName"));
+        class.is_some_and(|class| !class.is_null())
+    };
+    match object {
+        Object::PersistentVolumeClaim(_) => vec![says(Some(root))],
+        Object::StatefulSet(set) => {
+            let templates = root.get("spec").and_then(|spec| spec.get("volumeClaimTemplates"));
+            let items = match templates.map(|templates| &templates.value) {
+                Some(Value::List(items)) => items.as_slice(),
+                _ => &[],
+            };
+            (0..set.spec.claim_templates().len()).map(|index| says(items.get(index))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// `volumeClaimTemplates` and `persistentVolumeClaimRetentionPolicy` of a StatefulSet.

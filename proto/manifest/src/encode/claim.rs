@@ -1,25 +1,67 @@
 //! PersistentVolumeClaims as values, and those of StatefulSets.
 
 use bulkhead_types::{
-    ClaimPhase, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
-    VolumeClaimTemplate, VolumeClaims, VolumeProgress, VolumeSnapshot, format_bytes,
+    BuiltinClass, ClaimPhase, Object, PROVISIONER, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, StorageClassSpec, VolumeClaimTemplate,
+    VolumeClaims, VolumeProgress, VolumeSnapshot, format_bytes,
 };
 use serde_json::{Value, json};
 
 use super::Fields;
+
+/// Spec and status of what is kept on nodes.
+pub(super) fn parts(object: &Object) -> (Option<Value>, Option<Value>) {
+    match object {
+        Object::PersistentVolumeClaim(o) => claim_parts(o),
+        Object::VolumeSnapshot(o) => snapshot_parts(o),
+        Object::PersistentVolume(o) => volume_parts(o),
+        _ => (None, None),
+    }
+}
 
 /// What is wanted of a volume.
 pub(super) fn claim_spec(spec: &PersistentVolumeClaimSpec) -> Value {
     json!({
         "accessModes": spec.access_mode.modes(),
         "resources": {"requests": {"storage": format_bytes(spec.storage_bytes)}},
-        "storageClassName": spec.storage_class.as_str(),
+        "storageClassName": spec.class_name(),
         "volumeMode": "Filesystem",
     })
 }
 
+/// The fields of a StorageClass, which are beside its metadata.
+pub(super) fn class_fields(spec: &StorageClassSpec, fields: Fields) -> Fields {
+    let reclaim = match spec.reclaim {
+        BuiltinClass::Local => "Delete",
+        BuiltinClass::LocalRetain => "Retain",
+    };
+    fields
+        .text("provisioner", PROVISIONER)
+        .text("reclaimPolicy", reclaim)
+        .text("volumeBindingMode", "WaitForFirstConsumer")
+        .set("allowVolumeExpansion", json!(spec.allow_volume_expansion))
+        .set("parameters", json!({"driver": "file"}))
+}
+
+/// What a retained volume is; `node` and `volume` are Bulkhead's own fields.
+fn volume_parts(volume: &PersistentVolume) -> (Option<Value>, Option<Value>) {
+    let spec = &volume.spec;
+    let mut fields = Fields::new()
+        .set("capacity", json!({"storage": format_bytes(spec.capacity_bytes)}))
+        .text("persistentVolumeReclaimPolicy", "Retain")
+        .text("storageClassName", spec.class_name())
+        .text("node", &spec.node_name)
+        .text("volume", &spec.volume.to_string());
+    if spec.is_claimed() {
+        let (namespace, name) = (spec.claim_namespace.as_str(), spec.claim_name.as_str());
+        let claim = json!({"kind": "PersistentVolumeClaim", "namespace": namespace, "name": name});
+        fields = fields.set("claimRef", claim);
+    }
+    (Some(fields.finish()), Some(json!({"phase": volume.phase()})))
+}
+
 /// The same of a claim, with what its volume begins with.
-pub(super) fn claim_parts(claim: &PersistentVolumeClaim) -> (Option<Value>, Option<Value>) {
+fn claim_parts(claim: &PersistentVolumeClaim) -> (Option<Value>, Option<Value>) {
     let mut spec = claim_spec(&claim.spec);
     if let (Some(source), Value::Object(fields)) = (claim.source.get(), &mut spec) {
         let kind = source.kind.kind();
@@ -29,11 +71,14 @@ pub(super) fn claim_parts(claim: &PersistentVolumeClaim) -> (Option<Value>, Opti
         }
         fields.insert("dataSource".to_owned(), data_source.finish());
     }
+    if let (Some(name), Value::Object(fields)) = (claim.spec.volume_name.get(), &mut spec) {
+        fields.insert("volumeName".to_owned(), name.as_str().into());
+    }
     (Some(spec), Some(claim_status(claim)))
 }
 
 /// Of what a snapshot is, and what is known of it; `node` and `volume` are Bulkhead's own fields.
-pub(super) fn snapshot_parts(snapshot: &VolumeSnapshot) -> (Option<Value>, Option<Value>) {
+fn snapshot_parts(snapshot: &VolumeSnapshot) -> (Option<Value>, Option<Value>) {
     let spec = json!({"source": {"persistentVolumeClaimName": snapshot.spec.claim_name.as_str()}});
     let status = &snapshot.status;
     let mut fields = Fields::new().set("readyToUse", json!(status.ready)).nonempty("node", &status.node_name);

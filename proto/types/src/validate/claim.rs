@@ -8,17 +8,45 @@ use std::collections::BTreeSet;
 use super::pod::cut;
 use super::{AMOUNT_MAX, Path, Report, VOLUMES_MAX, annotations, labels};
 use crate::{
-    AccessMode, ClaimSourceKind, DeploymentSpec, Name, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PodSpec, StatefulSetSpec, VolumeClaimTemplate, VolumeSnapshotSpec, VolumeSource, is_dns_label,
+    AccessMode, BuiltinClass, ClaimSourceKind, DeploymentSpec, Name, PersistentVolumeClaim,
+    PersistentVolumeClaimSpec, PersistentVolumeSpec, PodSpec, StatefulSetSpec, StorageClass,
+    VolumeClaimTemplate, VolumeSnapshotSpec, VolumeSource, is_dns_label,
 };
 
 /// Checks a claim, with what its volume begins with.
 pub(super) fn whole(one: &PersistentVolumeClaim, path: &Path<'_>, report: &mut Report) {
     claim(&one.spec, path, report);
     source(one, path, report);
-    if one.source.get().is_none() {
+    if let Some(name) = one.spec.volume_name.get() {
+        report.check(&path.field("volumeName"), Name::new(name).map(drop));
+        if one.source.get().is_some() {
+            report.push(
+                &path.field("dataSource"),
+                "cannot be together with volumeName: that holds something already",
+            );
+        }
+    } else if one.source.get().is_none() {
         check_filled(one.spec.access_mode, path, report);
     }
+}
+
+/// Checks a class.
+pub(super) fn class(class: &StorageClass, path: &Path<'_>, report: &mut Report) {
+    let name = class.meta.name.as_str();
+    if BuiltinClass::ALL.iter().any(|one| one.as_str() == name) {
+        let path = path.field("metadata");
+        report.push(&path.field("name"), format!("{name:?} is always there, and always the same"));
+    }
+}
+
+/// Checks what is said of a retained volume; the control plane compares the rest with what it knows.
+pub(super) fn volume(spec: &PersistentVolumeSpec, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("claimRef");
+    if spec.claim_namespace.is_empty() && spec.claim_name.is_empty() {
+        return;
+    }
+    report.check(&path.field("namespace"), Name::new(&spec.claim_namespace).map(drop));
+    report.check(&path.field("name"), Name::new(&spec.claim_name).map(drop));
 }
 
 /// Refuses what nobody could ever fill.
@@ -36,6 +64,9 @@ pub(super) fn claim(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, report: &
         let resources = path.field("resources");
         let reason = "must be more than nothing, and at most 2^53";
         report.push(&resources.field("requests").field("storage"), reason);
+    }
+    if let Some(class) = spec.class.get() {
+        report.check(&path.field("storageClassName"), Name::new(class).map(drop));
     }
 }
 
@@ -95,6 +126,10 @@ pub(super) fn templates(name: &Name, spec: &StatefulSetSpec, path: &Path<'_>, re
         let path = path.field("spec");
         claim(spec, &path, report);
         check_filled(spec.access_mode, &path, report);
+        if spec.volume_name.get().is_some() {
+            report
+                .push(&path.field("volumeName"), "cannot be in a template: only one claim can have a volume");
+        }
     }
 }
 
