@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bulkhead_proto::v1;
 use bulkhead_types::{
-    Command, Container, Kind, Name, Object, ObjectMeta, ObjectRef, Pod, PodPhase, PodSpec, PodStatus, RestartPolicy,
-    Shared, check_image_reference,
+    Command, Container, Kind, Name, Object, ObjectMeta, ObjectRef, Pod, PodPhase, PodSpec, PodStatus,
+    RestartPolicy, Shared, check_image_reference,
 };
 use clap::Args;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
