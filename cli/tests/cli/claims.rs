@@ -44,7 +44,7 @@ async fn get_and_describe_show_where_a_claim_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn classes_and_what_retained_claims_left_are_shown_and_deleted() {
+async fn classes_and_their_claims_are_shown() {
     let fake = Fake::start().await;
     fake.put_manifest(include_str!("../../../examples/storage-class.yaml"));
     check(
@@ -83,13 +83,21 @@ async fn classes_and_what_retained_claims_left_are_shown_and_deleted() {
           7          87d   system:scheduler   PodBound   bound to node-1
     "#]]
     .assert_eq(&without_times(&text(&output.stdout)));
-    let volume = |name: &str, claim: &str| {
-        format!(
-            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {name}}}\n\
-             spec: {{capacity: {{storage: 64Mi}}, storageClassName: kept, node: node-1, \
-             volume: 00000000-0000-0000-0000-000000000004{claim}}}\n"
-        )
-    };
+}
+
+/// What a retained claim left.
+fn volume(name: &str, claim: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {name}}}\n\
+         spec: {{capacity: {{storage: 64Mi}}, storageClassName: kept, node: node-1, \
+         volume: 00000000-0000-0000-0000-000000000004{claim}}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retained_claims_left_is_shown_given_away_and_deleted() {
+    let fake = Fake::start().await;
+    fake.put_manifest(include_str!("../../../examples/storage-class.yaml"));
     fake.put_manifest(&volume("pvc-4", ", claimRef: {namespace: default, name: ledger}"));
     fake.put_manifest(&volume("pvc-5", ""));
     check(
