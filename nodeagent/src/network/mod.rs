@@ -27,6 +27,7 @@ use bulkhead_nodeagent_core::TAP_FD;
 use bulkhead_nodeagent_core::network::{LinkNames, PodRange, Resolver, Ruleset, TapAddress, mac_of};
 use bulkhead_types::{ObjectId, PodBandwidth};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::vm::session::reserve;
 
@@ -98,6 +99,8 @@ pub(crate) struct Network {
     pub(crate) resolver: Resolver,
     /// The guests that there are. Held while links and rules change: one at a time.
     guests: Mutex<Guests>,
+    /// Whose turn it is to change them: who waits for it holds no thread meanwhile, of which a hundred would each keep memory.
+    turns: Arc<Semaphore>,
     /// The limits that the packet filter was told of last, by this life of the agent.
     rates: Mutex<Option<String>>,
 }
@@ -154,6 +157,7 @@ impl Network {
             mtu: options.mtu.unwrap_or_else(|| mtu_of_default_route(&links, &in_use)),
             egress: options.egress,
             guests: Mutex::default(),
+            turns: Arc::new(Semaphore::new(1)),
             rates: Mutex::default(),
             host,
             names,
@@ -229,6 +233,24 @@ impl Network {
             }
         }
         Ok(lost)
+    }
+
+    /// Does something that changes the host in a thread of its own, after all who asked before.
+    ///
+    /// # Errors
+    /// When the agent ends meanwhile.
+    pub(crate) async fn in_turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
+        let network = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone: the turn lasts as long as the work.
+            let _turn = turn;
+            work(&network)
+        });
+        done.await.map_err(io::Error::other)
     }
 
     /// Connects a guest that is about to start, and lets go of what connected an earlier one of its pod. What fails leaves nothing

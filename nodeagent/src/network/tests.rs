@@ -143,6 +143,7 @@ fn a_guest_is_connected_wholly_or_not_at_all() {
                 egress: true,
                 resolver,
                 guests: Mutex::default(),
+                turns: Arc::new(Semaphore::new(1)),
                 rates: Mutex::default(),
             };
             let attached = network.attach(POD, 1, card(address(&network, 1)));

@@ -1,7 +1,5 @@
 //! A pod's part of the network: its card, its address and what it is told of names.
 
-use std::sync::Arc;
-
 use bulkhead_guest_protocol::host::{InterfaceConfig, PodConfig};
 use bulkhead_nodeagent_core::network::PodResolver;
 use bulkhead_nodeagent_core::{StartVm, reason};
@@ -71,17 +69,16 @@ fn fill(word: &mut String, places: &[(&str, String)]) {
 /// Connects the guest that is about to start, if it has a network.
 pub(super) async fn connect(host: &Host, start: &StartVm) -> Result<(), StartError> {
     let (Some(network), Some(address)) = (&host.network, start.address) else { return Ok(()) };
-    let (network, pod, instance) = (Arc::clone(network), start.pod.id, start.instance);
+    let (pod, instance) = (start.pod.id, start.instance);
     let card = GuestCard { address, bandwidth: start.pod.bandwidth.unwrap_or_default() };
-    let connected = tokio::task::spawn_blocking(move || network.attach(pod, instance, card)).await;
-    let connected = connected.map_err(std::io::Error::other)?;
+    let connected = network.in_turn(move |network| network.attach(pod, instance, card)).await?;
     connected.map(drop).map_err(|error| StartError::new(reason::NETWORK_NOT_READY, error.to_string()))
 }
 
 /// Takes away what connected the guests of a pod, whose processes are gone.
 pub(super) async fn release(host: &Host, pod: ObjectId) -> Result<(), String> {
-    let Some(network) = host.network.clone() else { return Ok(()) };
-    let released = tokio::task::spawn_blocking(move || network.release(pod)).await;
+    let Some(network) = &host.network else { return Ok(()) };
+    let released = network.in_turn(move |network| network.release(pod)).await;
     released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
