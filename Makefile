@@ -12,7 +12,7 @@ ARMED_SIMULATIONS := cargo run --locked --release -p simulations --features cana
 BUILD_ARMED := cargo build --quiet --locked --release -p simulations --features canaries --bin simulations
 MINUTES ?= 10
 
-.PHONY: help deps kernel guest build demo test verify verify-simulations aside fix lint lab lab-run lab-build lab-build-devices lab-devices lab-agent gpu-check sim laws soak kills soak-agent canaries canaries-part torture bench audit completions
+.PHONY: help deps kernel guest build demo test verify verify-simulations aside fix lint lab lab-run lab-build lab-devices lab-agent gpu-check sim laws soak kills soak-agent canaries canaries-part torture bench audit completions
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,18 +36,19 @@ test: kernel verify ## Install what is missing, then everything that CI runs
 
 verify: guest ## Everything that CI runs, changing nothing in the tree
 	cargo fmt --all --check
-	@$(MAKE) --no-print-directory lab-build-devices
+	@$(MAKE) --no-print-directory lab-build
 	cargo nextest run --locked --workspace --profile ci --no-run
 	@# Many tests wait for guests and servers: the release build and clippy take what that leaves of the cores, and no more. Of the times
-	@# at which agents are killed every commit has an eighth, and others: make kills has all. The lab's machine keeps a core busy, so it
-	@# comes when no test waits for a guest of its own; the half with a cluster boots guests in guests, each for minutes: make lab.
+	@# at which agents are killed every commit has an eighth, and others: make kills and make lab have all. The lab's machines keep a core
+	@# busy, so they come when no test waits for a guest of its own.
 	@nice -n 19 $(MAKE) --no-print-directory aside >target/aside.log 2>&1 & aside=$$!; \
 	  KILLS_OF=8 KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
 	  cargo nextest run --locked --workspace --profile ci; tests=$$?; \
-	  $(MAKE) --no-print-directory lab-devices >target/lab.log 2>&1 & lab=$$!; \
+	  LAB_KILLS_OF=8 LAB_KILLS_BY="$$(git rev-parse HEAD 2>/dev/null || date +%F)" \
+	  $(MAKE) --no-print-directory lab-devices lab-agent >target/lab.log 2>&1 & lab=$$!; \
 	  wait $$aside; aside=$$?; cat target/aside.log; \
 	  [ $$((tests + aside)) != 0 ] || $(MAKE) --no-print-directory verify-simulations; simulations=$$?; \
-	  wait $$lab; lab=$$?; [ $$lab = 0 ] || cat target/lab.log; grep -a '^lab: ok' target/lab.log; \
+	  wait $$lab; lab=$$?; [ $$lab = 0 ] && grep -a '^lab: ' target/lab.log || cat target/lab.log; \
 	  [ $$((tests + aside + simulations + lab)) = 0 ]
 
 verify-simulations:
@@ -84,13 +85,11 @@ lab: kernel guest lab-build ## An emulated machine with an IOMMU and SR-IOV: its
 lab-run:
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lab-devices lab-agent
 
-lab-build-devices:
-	cargo build --quiet --locked -p bulkhead-cli -p bulkhead-nodeagent --features bulkhead-cli/as-tested --bin bulkhead-lab
-	install -D $(LAB_PROGRAMS)/bulkhead-lab target/lab/bulkhead-lab
-
 # The agent in the lab's machine needs nothing beside itself. Only the command is compiled for that, and linked with what tests are linked
 # with; the next build of tests puts its own into its place.
-lab-build: lab-build-devices
+lab-build:
+	cargo build --quiet --locked -p bulkhead-cli -p bulkhead-nodeagent --features bulkhead-cli/as-tested --bin bulkhead-lab
+	install -D $(LAB_PROGRAMS)/bulkhead-lab target/lab/bulkhead-lab
 	cargo rustc --quiet --locked -p bulkhead-cli --features as-tested --bin bulkhead -- -C target-feature=+crt-static
 	install -D $(LAB_PROGRAMS)/bulkhead target/lab/bulkhead
 

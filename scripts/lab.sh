@@ -32,7 +32,7 @@ rm -rf "$work/outer" "$work/inner"
 mkdir -p "$work"/outer/{bin,dev,proc,sys,tmp,lab,modules,usr/bin,usr/share/qemu,usr/share/seabios} "$work"/inner/{bin,dev,proc,sys,modules}
 
 # A network card with functions, where QEMU has a model of one and the kernel its driver.
-if ! "$outer_qemu" -device igb,help >/dev/null 2>&1; then
+if ! "$outer_qemu" -device help 2>/dev/null | grep -q '"igb"'; then
   echo "lab: no igb in this QEMU ($("$outer_qemu" --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')): NIC part not run"
   nic=()
 elif [ -z "$(find "$kernel_dir/lib/modules/$version" -name 'igb.ko*')" ]; then
@@ -71,7 +71,7 @@ with_libraries "$work/outer" "$lab"
 with_programs "$work/outer" "$qemu"
 # A NIC in software that has functions, where the kernel has it (Debian's has not).
 simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
-with_modules "$work/outer/modules" irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim} \
+with_modules "$work/outer/modules" irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim} \
   ${nic:+dca i2c-algo-bit pps_core ptp igb} crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi nvme-common nvme-core nvme
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh

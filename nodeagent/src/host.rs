@@ -43,9 +43,9 @@ pub(crate) struct Host {
     pub(crate) confinement: Confinement,
     /// Guests that were booted in advance.
     pub(crate) pool: VmPoolHandle,
-    /// What guests' processes may use.
     /// Whether the host's kernel may merge pages of guests that are alike.
     pub(crate) mem_merge: bool,
+    /// What guests' processes may use.
     pub(crate) cgroups: Cgroups,
     /// The program that becomes a guard, with what it needs to be told for that.
     pub(crate) guard: Vec<OsString>,
@@ -56,6 +56,8 @@ pub(crate) struct Host {
     /// The guests' network; unset: they have none.
     pub(crate) network: Option<Arc<Network>>,
     pub(crate) accel: Accel,
+    /// How long a guest that is tried with KVM has for its first word.
+    pub(crate) trial_deadline: Duration,
     /// Where guests with CPUs of their own are.
     pub(crate) numa: Numa,
     /// QEMU's system call filter works here.

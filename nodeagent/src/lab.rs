@@ -507,7 +507,7 @@ impl Lab {
         let command = build(&Machinery {
             name: "lab".to_owned(),
             uuid: uuid::Uuid::from_u128(1),
-            accel: Accel::Tcg { multi: false },
+            accel: Accel::Kvm,
             size: GuestSize { cpus: 1, memory_bytes: 128 << 20 },
             boot: &boot,
             disks: Vec::new(),

@@ -293,6 +293,7 @@ async fn open_host(
         passthrough: passthrough.at("read the notes on devices below", data)?,
         network,
         accel: accelerator.accel,
+        trial_deadline: probe::deadline(config.boot_deadline_ms),
         numa,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
@@ -401,6 +402,7 @@ async fn accelerator(
             boot: assets,
             sandbox,
             confinement,
+            deadline: probe::deadline(config.boot_deadline_ms),
         }),
         _ => None,
     };

@@ -24,7 +24,7 @@ use crate::vm::socket;
 use crate::{AccelChoice, disk};
 
 /// A guest that KVM runs says its first word after about a second.
-const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE_DEFAULT_MS: u64 = 10_000;
 /// How a warning begins that says why guests are emulated.
 pub(crate) const EMULATED: &str = "guests run by emulation (TCG) and are slow";
 /// Memory of the guest that is tried, in bytes.
@@ -69,6 +69,13 @@ pub(crate) struct Trial<'a> {
     pub(crate) boot: &'a BootAssets,
     pub(crate) sandbox: bool,
     pub(crate) confinement: &'a Confinement,
+    /// From [`deadline`].
+    pub(crate) deadline: Duration,
+}
+
+/// How long a guest that is tried has for its first word: as long as any guest, where an operator says how long that is.
+pub(crate) fn deadline(boot_deadline_ms: Option<u64>) -> Duration {
+    Duration::from_millis(boot_deadline_ms.unwrap_or(DEADLINE_DEFAULT_MS))
 }
 
 /// Chooses the accelerator.
@@ -182,10 +189,10 @@ impl Trial<'_> {
         let ended = process.wait();
         tokio::pin!(ended);
         let fails = tokio::select! {
-            word = tokio::time::timeout(PROBE_DEADLINE, word) => match word {
+            word = tokio::time::timeout(self.deadline, word) => match word {
                 Ok(Ok(_)) => None,
                 Ok(Err(error)) => Some(format!("the guest channel failed: {error}")),
-                Err(_) => Some(format!("a guest said nothing for {} s", PROBE_DEADLINE.as_secs())),
+                Err(_) => Some(format!("a guest said nothing for {} s", self.deadline.as_secs())),
             },
             status = &mut ended => {
                 let said = fs::read_to_string(dir.join(crate::vm::process::QEMU_LOG)).unwrap_or_default();

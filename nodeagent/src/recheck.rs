@@ -141,6 +141,7 @@ impl Recheck {
             boot: &boot,
             sandbox: host.sandbox,
             confinement: &host.confinement,
+            deadline: host.trial_deadline,
         };
         let fails = probe::try_again(trial).await;
         kvm_warning(host.accel == Accel::Kvm, fails.as_deref())

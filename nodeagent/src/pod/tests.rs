@@ -42,6 +42,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         passthrough,
         network: None,
         accel: Accel::Tcg { multi: false },
+        trial_deadline: std::time::Duration::from_secs(1),
         numa: crate::numa::Numa::default(),
         sandbox: false,
         container_backoff_ms: (0, 0),
