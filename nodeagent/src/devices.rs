@@ -1,6 +1,6 @@
 //! Looks at the machine's devices again and again, brings NICs where they shall be, and tells the core what there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::NvmlLibrary;
 use crate::clock;
 use crate::kernel_watch::{KernelLog, Uevents};
+use crate::nics_kept::NicsKept;
 use crate::passthrough::Passthrough;
 
 /// How often the machine is looked at where the kernel does not tell when something comes or goes: a device that is gone is
@@ -29,13 +30,20 @@ const LOOK_TWICE: Duration = Duration::from_secs(2);
 const LOOK_SOON: Duration = Duration::from_millis(100);
 /// How long the first look waits for what a driver's library says of its cards.
 const FIRST_READ: Duration = Duration::from_secs(30);
+/// How long functions that are made of what was kept may be awaited before the first look: a NIC that takes longer has lost them to the
+/// pods that had them.
+const FIRST_FUNCTIONS: Duration = Duration::from_secs(60);
 /// After a NIC could not be brought where it should be it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// What a server says of the node's NICs; nothing yet.
+pub(crate) type NicsWanted = Option<Vec<SriovInterface>>;
 
 /// Runs until nobody takes what it tells. Every look is told: the core knows what is new of it, and pods' tasks tell of devices too.
 pub(crate) async fn watch(
     passthrough: Passthrough,
-    mut wanted: watch::Receiver<Vec<SriovInterface>>,
+    mut wanted: watch::Receiver<NicsWanted>,
+    mut kept: NicsKept,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut nics = Nics::default();
@@ -43,8 +51,16 @@ pub(crate) async fn watch(
     let mut news = News::open(&passthrough);
     let cards = passthrough.cards.clone();
     let _ = tokio::task::spawn_blocking(move || cards.wait_until_read(FIRST_READ)).await;
+    nics.apply_kept(&passthrough, kept.wanted()).await;
     loop {
-        let now_wanted = wanted.borrow_and_update().clone();
+        let said = wanted.borrow_and_update().clone();
+        let now_wanted = match said {
+            Some(said) => {
+                kept.keep(&said);
+                kept.with_given_up(&said, &nics.emptied())
+            }
+            None => kept.wanted().to_vec(),
+        };
         nics.apply(&passthrough, &now_wanted).await;
         let (found, devices) = passthrough.look(Some(nics.reports())).await;
         let changes = known.as_ref().map(|known| found.changes_since(known)).unwrap_or_default();
@@ -122,7 +138,7 @@ impl News {
         &mut self,
         passthrough: &Passthrough,
         inputs: &mpsc::Sender<Input>,
-        wanted: &mut watch::Receiver<Vec<SriovInterface>>,
+        wanted: &mut watch::Receiver<NicsWanted>,
         pause: Duration,
     ) -> ControlFlow<()> {
         let latest = Instant::now() + pause;
@@ -222,6 +238,22 @@ impl Nics {
             let work = if progress == Progress::Waiting { work } else { NicWork::new(wanted.clone()) };
             self.0.insert(address, Nic { wanted: wanted.clone(), work, progress, not_before });
         }
+    }
+
+    /// Brings NICs where they were to be, while nobody has been told of any device.
+    async fn apply_kept(&mut self, passthrough: &Passthrough, kept: &[SriovInterface]) {
+        let latest = Instant::now() + FIRST_FUNCTIONS;
+        self.apply(passthrough, kept).await;
+        while self.is_waiting() && Instant::now() < latest {
+            tokio::time::sleep(LOOK_SOON).await;
+            self.apply(passthrough, kept).await;
+        }
+    }
+
+    /// Those that shall have no functions, and have none.
+    fn emptied(&self) -> BTreeSet<Bdf> {
+        let is_empty = |nic: &Nic| nic.wanted.num_vfs == 0 && nic.progress == Progress::Settled;
+        self.0.iter().filter(|(_, nic)| is_empty(nic)).map(|(address, _)| *address).collect()
     }
 
     fn is_waiting(&self) -> bool {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::{Action, Agent, Input, RecoveredVm, VmRecord};
-use bulkhead_types::{GpuIntent, ObjectId, SriovInterface, VolumeOrder};
+use bulkhead_types::{GpuIntent, ObjectId, VolumeOrder};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::clock;
+use crate::devices::NicsWanted;
 use crate::error::{AgentError, At as _};
 use crate::host::Host;
 use crate::network::GuestCard;
@@ -35,7 +36,7 @@ pub(crate) struct Outlets {
     /// To the loop itself, for those who do things.
     pub(crate) inputs: mpsc::Sender<Input>,
     /// To who looks after NICs.
-    pub(crate) nics: watch::Sender<Vec<SriovInterface>>,
+    pub(crate) nics: watch::Sender<NicsWanted>,
 }
 
 /// What the loop holds.
@@ -49,7 +50,7 @@ pub(crate) struct Driver {
     retired: BTreeMap<ObjectId, JoinHandle<()>>,
     orders: mpsc::Sender<Order>,
     inputs: mpsc::Sender<Input>,
-    nics: watch::Sender<Vec<SriovInterface>>,
+    nics: watch::Sender<NicsWanted>,
 }
 
 impl Driver {
@@ -261,7 +262,7 @@ impl Driver {
                     }
                 }
                 Action::Note(note) => tracing::info!("{note}"),
-                Action::SetNics(nics) => _ = self.nics.send_replace(nics),
+                Action::SetNics(nics) => _ = self.nics.send_replace(Some(nics)),
                 Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
                 Action::Prepare { ref pod } => _ = self.pod(pod.id).send(action),
                 Action::ResizeVm(ref order) => _ = self.pod(order.pod.id).send(action),

@@ -40,6 +40,7 @@ mod logs;
 mod machine;
 mod merging;
 mod network;
+mod nics_kept;
 mod numa;
 mod nvml;
 mod passthrough;
@@ -182,13 +183,14 @@ pub async fn run_on(
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();
-    let (nics, nics_wanted) = watch::channel(Vec::new());
+    let (nics, nics_wanted) = watch::channel(None);
+    let nics_kept = nics_kept::NicsKept::open(&data.path);
     let outlets = driver::Outlets { orders, inputs, nics };
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
     let rechecking = tokio::spawn(recheck.run());
-    let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, found));
+    let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, nics_kept, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();

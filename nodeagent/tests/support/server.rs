@@ -36,6 +36,8 @@ struct State {
     usage: watch::Sender<BTreeMap<ObjectId, u64>>,
     orders: Mutex<Vec<bulkhead_types::VolumeOrder>>,
     nics: Mutex<Vec<bulkhead_types::SriovInterface>>,
+    /// The addresses of the first devices that each session told of.
+    devices: watch::Sender<BTreeMap<u64, Vec<String>>>,
     /// What came of them.
     results: watch::Sender<Vec<bulkhead_types::VolumeResult>>,
 }
@@ -52,6 +54,7 @@ impl FakeServer {
             usage: watch::Sender::new(BTreeMap::new()),
             orders: Mutex::default(),
             nics: Mutex::default(),
+            devices: watch::Sender::new(BTreeMap::new()),
             results: watch::Sender::new(Vec::new()),
         });
         let service = AgentsServer::new(Service { state: Arc::clone(&state) });
@@ -107,6 +110,14 @@ impl FakeServer {
     pub fn intend_nics(&self, nics: Vec<bulkhead_types::SriovInterface>) {
         *self.state.nics.lock().expect("no panic") = nics;
         self.state.intent.send_modify(|(generation, _)| *generation += 1);
+    }
+
+    /// Waits for the first word of this session, or the next one, about devices: the addresses of those that are there.
+    pub async fn first_devices(&self, incarnation: u64) -> Vec<String> {
+        let mut devices = self.state.devices.subscribe();
+        let found = devices.wait_for(|known| known.range(incarnation..).next().is_some());
+        let found = tokio::time::timeout(super::DEADLINE, found).await.expect("devices are told of").expect("kept");
+        found.range(incarnation..).next().map(|(_, addresses)| addresses.clone()).unwrap_or_default()
     }
 
     /// Waits until something with a volume is done.
@@ -191,6 +202,10 @@ async fn serve(
                         }
                     }
                 });
+                if let Some(devices) = report.devices.get() {
+                    let addresses = devices.devices.iter().map(|device| device.address.to_string()).collect();
+                    state.devices.send_modify(|known| _ = known.entry(incarnation).or_insert(addresses));
+                }
                 state.results.send_modify(|known| known.extend(report.volume_results));
                 state.usage.send_modify(|known| {
                     known.extend(report.usage.iter().map(|usage| (usage.pod, usage.memory_bytes)));
