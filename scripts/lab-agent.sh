@@ -364,7 +364,7 @@ wait $machine_pid 2>/dev/null || true
 switch_on
 await "the agent of the next boot" 300 joins $((joined + 1))
 await "the end of the pod that is not started again" 120 phase_is other Failed
-runs_again() { phase_is again Running && bulkhead describe pod again | grep -qE '^ *Restarts: +1$'; }
+runs_again() { phase_is again Running && bulkhead describe pod again | grep -qE '^Guest restarts: +1$'; }
 await "the pod that is started again" 300 runs_again
 await "the functions after a boot" 120 state_is ' 3/4 '
 state_is Succeeded || fail "the policy is not as it was: $(state)"

@@ -302,6 +302,10 @@ impl Container {
             )
             .with_context(|| format!("mount disk {} ({})", self.config.disk_serial, disk.display()))?;
             self.is_mounted = true;
+            // The image's file system is as large as the image. With the size that it has the container runs as well.
+            if let Err(error) = crate::volumes::fill_disk(&self.root, &disk, 0) {
+                eprintln!("bulkhead-guest: container {}: {error:#}", self.config.name);
+            }
             self.held_at_first = self.held_at_first.or(held(&self.root));
         }
         Ok(())

@@ -175,7 +175,7 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
 ///
 /// # Errors
 /// When the kernel does not know of the disk's size yet, or refuses.
-fn fill_disk(path: &Path, disk: &Path, disk_bytes: u64) -> Result<()> {
+pub(crate) fn fill_disk(path: &Path, disk: &Path, disk_bytes: u64) -> Result<()> {
     let present = fs::File::open(disk).and_then(|mut disk| disk.seek(io::SeekFrom::End(0)));
     let present = present.with_context(|| format!("look at {}", disk.display()))?;
     ensure!(present >= disk_bytes, "{} has {present} bytes yet, not {disk_bytes}", disk.display());

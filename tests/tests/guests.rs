@@ -736,18 +736,27 @@ fn cgroups_of(pid: i32) -> Vec<PathBuf> {
     ours.collect()
 }
 
+/// What a container says of its root file system, in bytes.
+fn room_in(said: &str) -> u64 {
+    let room = said.split("room of ").nth(1).and_then(|rest| rest.lines().next());
+    let (blocks, block_bytes) = room.and_then(|room| room.split_once(" blocks of ")).expect("it says how much");
+    blocks.parse::<u64>().expect("a number") * block_bytes.parse::<u64>().expect("a number")
+}
+
 #[test]
 fn limits_hold_by_container_and_the_host_lets_no_guest_out() {
     let Some(fleet) = fleet(&[]) else { return };
     let grows = "exec /bin/busybox dd if=/dev/zero of=/dev/null bs=90M count=1";
     let grows = pod("grows", "Never", &[], grows).replace("memory: 64Mi", "memory: 48Mi");
-    let beside = pod("x", "Never", &[], "/bin/busybox sleep 20; echo fine");
+    let room = "/bin/busybox stat -f -c 'room of %a blocks of %S' /";
+    let beside = pod("x", "Never", &[], &format!("{room}; /bin/busybox sleep 20; echo fine"));
     let (_, beside) = beside.split_once("  containers:\n").expect("it has containers");
     fleet.apply(&(grows + &beside.replace("name: main", "name: beside").replace("64Mi", "96Mi")));
-    let writes =
-        "/bin/busybox dd if=/dev/zero of=/file bs=1M count=40; while :; do /bin/busybox sleep 1; done";
+    let writes = format!(
+        "{room}; /bin/busybox dd if=/dev/zero of=/file bs=1M count=40; while :; do /bin/busybox sleep 1; done"
+    );
     let limit = "memory: 64Mi\n          ephemeral-storage: 16Mi";
-    fleet.apply(&pod("writes", "Always", &[], writes).replace("memory: 64Mi", limit));
+    fleet.apply(&pod("writes", "Always", &[], &writes).replace("memory: 64Mi", limit));
 
     let node = wait::until("the node", CHANGE_SECONDS, || fleet.cluster.cli().object("node", "node-1"));
     let shut_in = !node.to_string().contains("run without");
@@ -773,11 +782,15 @@ fn limits_hold_by_container_and_the_host_lets_no_guest_out() {
 
     let grown = fleet.await_pod("grows", BOOT_SECONDS, &["\"Failed\"", "\"OOMKilled\"", "\"exitCode\":137"]);
     assert_eq!(grown["status"]["phase"], "Failed", "{grown}");
-    assert!(fleet.logs(&["grows", "-c", "beside"]).contains("fine"), "the other container went on");
+    let said = fleet.logs(&["grows", "-c", "beside"]);
+    assert!(said.contains("fine"), "the other container went on");
+    assert!((9 << 30..10 << 30).contains(&room_in(&said)), "of a container without a limit: {said}");
     let line = fleet.cluster.cli().run(&["get", "pod", "grows"]).stdout;
     assert!(line.contains("OOMKilled"), "{line}");
     let words = ["\"Failed\"", "\"Evicted\"", "container main exceeded its ephemeral-storage limit"];
     fleet.await_pod("writes", BOOT_SECONDS, &words);
+    let said = fleet.logs(&["writes"]);
+    assert!((17 << 20..128 << 20).contains(&room_in(&said)), "a little more than its limit: {said}");
     fleet.delete(&["pod", "grows", "writes"]);
     fleet.await_nothing_left();
     let left: Vec<_> = groups.iter().filter(|group| group.is_dir()).collect();

@@ -34,7 +34,7 @@ use super::registry::{Credentials, RemoteImage};
 /// Limits and habits of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageStoreOptions {
-    /// Free space in every image, which is what a container may write.
+    /// Free space in every image. Disks that containers write to are larger, and guests make the file system as large.
     pub free_bytes: u64,
     /// Most bytes of one image's layers as they are stored (packed).
     pub packed_bytes_max: u64,
@@ -49,7 +49,7 @@ pub struct ImageStoreOptions {
 impl Default for ImageStoreOptions {
     fn default() -> Self {
         Self {
-            free_bytes: 1 << 30,
+            free_bytes: 16 << 20,
             packed_bytes_max: 16 << 30,
             unpacked_bytes_max: 32 << 30,
             entries_max: 2_000_000,

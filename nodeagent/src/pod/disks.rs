@@ -37,8 +37,9 @@ enum Content {
 }
 
 impl PlannedDisk {
-    /// What a container writes over its image; of at most so many bytes, the image's size when that is 0.
-    pub(super) fn overlay(image: &Path, serial: String, size_bytes: u64) -> Self {
+    /// What a container writes over its image, with room for what its limit is, if it has one; the guest makes the file system as large.
+    pub(super) fn overlay(image: &Path, serial: String, limit_bytes: Option<u64>) -> Self {
+        let size_bytes = room_bytes(limit_bytes);
         let file = format!("{serial}.qcow2");
         let disk = Disk { file, driver: BlockDriver::Qcow2, serial, is_kept: false };
         Self { disk, content: Content::Image(image.to_owned()), size_bytes }
@@ -95,7 +96,10 @@ impl PlannedDisk {
         // Joined to the folder, an absolute path stays as it is.
         let path = dir.join(&self.disk.file);
         match &self.content {
-            Content::Image(image) => create_overlay(image, &path, self.size_bytes)?,
+            Content::Image(image) => {
+                let image_bytes = std::fs::metadata(image).map(|file| file.len()).unwrap_or_default();
+                create_overlay(image, &path, image_bytes.saturating_add(self.size_bytes))?;
+            }
             Content::Empty => create_empty(&path, self.size_bytes)?,
             Content::Claim { name, used, volumes, volume } => {
                 make_volume(volumes, *volume, self.size_bytes, used.then_some(name))?;
@@ -109,6 +113,21 @@ impl PlannedDisk {
         }
         Ok(())
     }
+}
+
+/// What a container without a limit may write to its root file system, in bytes; the file grows with what is written.
+const ROOM_DEFAULT_BYTES: u64 = 10 << 30;
+/// How much larger a disk is than its container's limit, in bytes, beside an eighth for the file system's own tables: who writes more than
+/// the limit shall be seen, and not only be told that the disk is full.
+const ROOM_BEYOND_LIMIT_BYTES: u64 = 64 << 20;
+
+/// Room on a container's disk beside its image, in bytes, a whole number of the file system's blocks.
+fn room_bytes(limit_bytes: Option<u64>) -> u64 {
+    const BLOCK_BYTES: u64 = 4096;
+    let room = limit_bytes.map_or(ROOM_DEFAULT_BYTES, |limit| {
+        limit.saturating_add(limit / 8).saturating_add(ROOM_BEYOND_LIMIT_BYTES)
+    });
+    (room / BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
 /// Makes a volume for its first use, or sees that it is there when a claim had it.

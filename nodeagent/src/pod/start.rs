@@ -408,8 +408,8 @@ fn configure(
             )
         })?;
         let serial = format!("c{}", disks.len());
-        let size_bytes = container.limits.ephemeral_storage_bytes.unwrap_or(0);
-        disks.push(PlannedDisk::overlay(&image.path, serial.clone(), size_bytes));
+        let limit_bytes = container.limits.ephemeral_storage_bytes;
+        disks.push(PlannedDisk::overlay(&image.path, serial.clone(), limit_bytes));
         let resolved = start.pod.resolved.get().map(|resolved| &resolved.containers);
         let resolved = resolved.and_then(|all| all.iter().find(|one| one.name == container.name));
         let mut config = container_config(spec, container, resolved, image, hostname, serial)?;

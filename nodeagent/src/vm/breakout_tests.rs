@@ -3,6 +3,7 @@
 //! QEMU's system call filter keeps out more (it forbids to execute and to make namespaces, for one); here is what holds without it.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -11,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_nodeagent_core::TAP_FD;
 use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, Ram};
 use bulkhead_nodeagent_core::{GuestSize, HostLimits};
 use bulkhead_types::ObjectId;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Disk, Machinery, build};
 use super::process::{Launch, Process, QEMU_LOG};
+use super::session;
 use crate::AgentConfig;
 use crate::boot::BootAssets;
 use crate::cgroup::{Cgroups, KernelFiles};
@@ -38,6 +41,8 @@ struct Plan {
     tcp: u16,
     sockets: Vec<PathBuf>,
     kill: i32,
+    /// A tap of another guest, where the process has one of its own.
+    tap: Option<CString>,
 }
 
 /// The number of the error of each attempt; 0 where it succeeded.
@@ -71,6 +76,14 @@ fn inmate() {
     for path in &plan.sockets {
         note(format!("socket {}", path.display()), number(UnixStream::connect(path)));
     }
+    if let Some(other) = &plan.tap {
+        let taken = session::attach_tap(TAP_FD, other).map_err(io::Error::from);
+        note("the other tap".to_owned(), number(taken));
+    }
+    let (packets, raw) = (rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW);
+    note("packets".to_owned(), number(rustix::net::socket(packets, raw, None).map_err(io::Error::from)));
+    let interfaces = nix::ifaddrs::getifaddrs().expect("listed").map(|one| one.interface_name);
+    note("interfaces".to_owned(), i32::from(interfaces.into_iter().any(|name| name != "lo")));
     note("user".to_owned(), i32::try_from(rustix::process::geteuid().as_raw()).unwrap_or(-1));
     let root = rustix::process::Uid::ROOT;
     note(
@@ -211,6 +224,7 @@ impl Drop for World {
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
+const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
 const ENETUNREACH: i32 = 101;
 
@@ -222,6 +236,10 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
     let _others = UnixListener::bind(world.path("pods/8/1/qmp.sock")).expect("a socket");
     let mut victim = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a program");
     let (own, other) = (world.path("pods/7/1"), world.path("pods/8/1"));
+    // The other guest's is there as long as its descriptor is.
+    let number = std::process::id() % 1_000_000;
+    let other_tap = CString::new(format!("bhother{number}")).expect("a name");
+    let others_tap = session::open_tap(&other_tap).inspect_err(|error| eprintln!("not tested: taps: {error}"));
     let plan = Plan {
         read: vec![
             own.join("c0.qcow2"),
@@ -236,6 +254,10 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
             "/etc/passwd".into(),
             "/proc/1/environ".into(),
             "/dev/mem".into(),
+            "/dev/net/tun".into(),
+            "/dev/vfio/vfio".into(),
+            "/dev/kvm".into(),
+            "/sys/class/net".into(),
         ],
         write: vec![
             own.join("qmp.sock"),
@@ -251,12 +273,14 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
         tcp: outside.local_addr().expect("bound").port(),
         sockets: vec![world.path("agent.sock"), other.join("qmp.sock")],
         kill: i32::try_from(victim.id()).expect("small"),
+        tap: others_tap.is_ok().then_some(other_tap),
     };
     fs::write(own.join(PLAN), serde_json::to_vec(&plan).expect("JSON")).expect("written");
     fs::set_permissions(own.join(PLAN), fs::Permissions::from_mode(0o644)).expect("changed");
     let program = std::env::current_exe().expect("a test has a path");
     let args = ["--exact", "vm::breakout_tests::inmate", "--ignored", "--test-threads=1"];
-    let launch = world.launch(&program, &args);
+    let mut launch = world.launch(&program, &args);
+    launch.jail.tap = plan.tap.is_some().then(|| format!("bhown{number}"));
     let process = Process::start(&launch, &own).unwrap_or_else(|error| {
         panic!("{error}: {}", fs::read_to_string(own.join(QEMU_LOG)).unwrap_or_default())
     });
@@ -273,7 +297,10 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
     }
     let user = found.remove("user").expect("told");
     assert_eq!(Some(user.unsigned_abs()), launch.jail.user.map(|(uid, _)| uid));
-    let expected = expected(&world);
+    let mut expected = expected(&world);
+    if plan.tap.is_none() {
+        expected.remove("the other tap");
+    }
     assert_eq!(found, expected, "{said}");
 }
 
@@ -292,6 +319,10 @@ fn expected(world: &World) -> Outcomes {
         ("read /etc/passwd", ENOENT),
         ("read /proc/1/environ", ENOENT),
         ("read /dev/mem", ENOENT),
+        ("read /dev/net/tun", ENOENT),
+        ("read /dev/vfio/vfio", ENOENT),
+        ("read /dev/kvm", ENOENT),
+        ("read /sys/class/net", ENOENT),
         ("write {}/pods/7/1/qmp.sock", 0),
         ("write {}/volumes/own.img", 0),
         ("write {}/pods/7/1/pod.bin", EACCES),
@@ -305,6 +336,9 @@ fn expected(world: &World) -> Outcomes {
         ("tcp", ENETUNREACH),
         ("socket {}/agent.sock", ENOENT),
         ("socket {}/pods/8/1/qmp.sock", ENOENT),
+        ("the other tap", EEXIST),
+        ("packets", EPERM),
+        ("interfaces", 0),
         ("setuid", EPERM),
         ("setgroups", EPERM),
         ("capabilities", 1),

@@ -91,6 +91,12 @@ const TAP_FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_
 pub(crate) fn open_tap(name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let tap = rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?;
+    attach_tap(tap.as_raw_fd(), name)?;
+    Ok(tap)
+}
+
+/// Makes a descriptor of `/dev/net/tun` the tap of this name. The kernel refuses one that is a tap already.
+pub(super) fn attach_tap(tun: RawFd, name: &CStr) -> Result<(), Errno> {
     let name = name.to_bytes_with_nul();
     // SAFETY: an ifreq is plain numbers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -101,9 +107,8 @@ pub(crate) fn open_tap(name: &CStr) -> Result<OwnedFd, Errno> {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = TAP_FLAGS as libc::c_short;
-    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one ifreq, which is there while it runs.
-    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, &raw mut request) })?;
-    Ok(tap)
+    // SAFETY: TUNSETIFF reads and writes one ifreq, which is there while it runs; a descriptor of anything else is refused.
+    checked(unsafe { libc::ioctl(tun, TUNSETIFF, &raw mut request) })
 }
 
 /// Lets a tap outlive its descriptors. Nobody opens it but root: without an owner every user of the machine could.
