@@ -739,7 +739,8 @@ fn cgroups_of(pid: i32) -> Vec<PathBuf> {
 /// What a container says of its root file system, in bytes.
 fn room_in(said: &str) -> u64 {
     let room = said.split("room of ").nth(1).and_then(|rest| rest.lines().next());
-    let (blocks, block_bytes) = room.and_then(|room| room.split_once(" blocks of ")).expect("it says how much");
+    let (blocks, block_bytes) =
+        room.and_then(|room| room.split_once(" blocks of ")).expect("it says how much");
     blocks.parse::<u64>().expect("a number") * block_bytes.parse::<u64>().expect("a number")
 }
 

@@ -5,10 +5,10 @@ mod resolve;
 use std::sync::Arc;
 
 use bulkhead_types::{
-    AccessMode, BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume, Deletion,
-    ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId,
+    ANNOTATED_SYSCTLS_LEVEL, AccessMode, BANDWIDTH_LEVEL, ClaimIntent, ContainerSize, DeletedVolume,
+    Deletion, ENV_JOB_COMPLETION_INDEX, EnvVar, ITEMS_MAX, Intent, Kind, NUMA_LEVEL, Object, ObjectId,
     PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodBandwidth, PodIntent, PodSpec, QosClass,
-    RESOLVED_NODE_BYTES_MAX, Rare, ResizeStage, ResolvedPod, SHARED_VOLUMES_LEVEL, Shared, Volume,
+    RESOLVED_NODE_BYTES_MAX, Rare, ResizeStage, ResolvedPod, SHARED_VOLUMES_LEVEL, Shared, Sysctl, Volume,
 };
 use uuid::Uuid;
 
@@ -46,7 +46,7 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
 fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
     let ended = pod.status.phase.is_terminal();
     let runs = !ended && pod.meta.deletion.is_none();
-    let spec = with_index(pod);
+    let spec = with_annotated_sysctls(state, pod, with_index(pod));
     let resolved = (runs && spec.needs_resolution())
         .then(|| within(room, resolve::resolve(state, pod, &spec, cluster_id)));
     PodIntent {
@@ -122,6 +122,26 @@ fn with_index(pod: &Pod) -> Shared<PodSpec> {
             container.env.push(EnvVar { name, value, ..EnvVar::default() });
         }
     }
+    Shared::new(spec)
+}
+
+/// The settings of the guest's kernel that annotations say stand beside those of the spec, which has the last word on each. Below that
+/// level the annotation means nothing, and need not be readable.
+fn with_annotated_sysctls(state: &State, pod: &Pod, spec: Shared<PodSpec>) -> Shared<PodSpec> {
+    if state.feature_level() < ANNOTATED_SYSCTLS_LEVEL {
+        return spec;
+    }
+    let annotated = Sysctl::annotated(&pod.meta.annotations).unwrap_or_default();
+    if annotated.is_empty() {
+        return spec;
+    }
+    let mut spec = PodSpec::clone(&spec);
+    let mut options = spec.options.get().cloned().unwrap_or_default();
+    let mut security = options.security.get().cloned().unwrap_or_default();
+    let own: Vec<String> = security.sysctls.iter().map(Sysctl::path).collect();
+    security.sysctls.extend(annotated.into_iter().filter(|one| !own.contains(&one.path())));
+    options.security = Rare::some(security);
+    spec.options = Rare::some(options);
     Shared::new(spec)
 }
 

@@ -239,7 +239,8 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
     // The other guest's is there as long as its descriptor is.
     let number = std::process::id() % 1_000_000;
     let other_tap = CString::new(format!("bhother{number}")).expect("a name");
-    let others_tap = session::open_tap(&other_tap).inspect_err(|error| eprintln!("not tested: taps: {error}"));
+    let others_tap =
+        session::open_tap(&other_tap).inspect_err(|error| eprintln!("not tested: taps: {error}"));
     let plan = Plan {
         read: vec![
             own.join("c0.qcow2"),

@@ -45,7 +45,10 @@ async fn pain_12_after_a_boot_pods_with_devices_run_again_with_the_same_ones() {
     let session = machine.server.incarnation();
     machine.start(None).await;
     let told = machine.server.first_devices(session + 1).await;
-    assert!(told.iter().any(|address| address == FUNCTION), "a pod's function is lost to it if {told:?} are all there are");
+    assert!(
+        told.iter().any(|address| address == FUNCTION),
+        "a pod's function is lost to it if {told:?} are all there are"
+    );
     let again = machine.ready(id(&pod)).await;
     assert!(again.status.sandbox_restarts >= 1, "{again:?}");
     let host = machine.host();

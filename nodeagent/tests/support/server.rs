@@ -116,7 +116,8 @@ impl FakeServer {
     pub async fn first_devices(&self, incarnation: u64) -> Vec<String> {
         let mut devices = self.state.devices.subscribe();
         let found = devices.wait_for(|known| known.range(incarnation..).next().is_some());
-        let found = tokio::time::timeout(super::DEADLINE, found).await.expect("devices are told of").expect("kept");
+        let found =
+            tokio::time::timeout(super::DEADLINE, found).await.expect("devices are told of").expect("kept");
         found.range(incarnation..).next().map(|(_, addresses)| addresses.clone()).unwrap_or_default()
     }
 

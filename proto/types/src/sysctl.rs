@@ -4,8 +4,12 @@
 //! two ways of writing one. A guest's kernel is its pod's own, so what Kubernetes calls unsafe, and what is in no
 //! namespace, is as safe here as the rest.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+
+use crate::StringMap;
 
 /// Longest name, in bytes (Kubernetes).
 pub const SYSCTL_NAME_BYTES_MAX: usize = 253;
@@ -13,6 +17,12 @@ pub const SYSCTL_NAME_BYTES_MAX: usize = 253;
 pub const SYSCTL_VALUE_BYTES_MAX: usize = 1024;
 /// Most settings of one pod.
 pub const SYSCTLS_MAX: usize = 64;
+
+/// The same settings as an annotation of a pod, `net.core.somaxconn=1024,vm.max_map_count=262144` (ACK sandboxed containers).
+pub const ANNOTATION_SYSCTLS: &str = "securecontainer.alibabacloud.com/sysctls";
+
+/// Of a setting that cannot be read, so much is shown.
+const SHOWN_CHARS_MAX: usize = 64;
 
 /// What the pod has by other means, or what the guest needs as it is, and why; as paths.
 const REFUSED: [(&str, &str); 4] = [
@@ -35,6 +45,47 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
+    /// What the annotation [`ANNOTATION_SYSCTLS`] says; nothing without it.
+    ///
+    /// # Errors
+    /// Why it cannot be, with what would be acceptable.
+    pub fn annotated(annotations: &StringMap) -> Result<Vec<Self>, String> {
+        let Some(text) = annotations.get(ANNOTATION_SYSCTLS) else { return Ok(Vec::new()) };
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let all = parts.map(Self::written).collect::<Result<Vec<_>, _>>()?;
+        let paths: BTreeSet<String> = all.iter().map(Self::path).collect();
+        if paths.len() < all.len() {
+            return Err("sets something twice: write each setting once".to_owned());
+        }
+        if all.len() > SYSCTLS_MAX {
+            return Err(format!("has {} settings: write at most {SYSCTLS_MAX}", all.len()));
+        }
+        Ok(all)
+    }
+
+    fn written(part: &str) -> Result<Self, String> {
+        let shown: String = part.chars().take(SHOWN_CHARS_MAX).collect();
+        let (name, value) = part.split_once('=').ok_or_else(|| {
+            format!("{shown:?} is no setting: write name=value, several with ',' between them")
+        })?;
+        let one = Self { name: name.trim().into(), value: value.trim().to_owned() };
+        if !one.has_valid_name() {
+            return Err(format!(
+                "{shown:?} does not begin with the name of a setting, such as net.core.somaxconn"
+            ));
+        }
+        if let Some(why) = one.refusal() {
+            return Err(format!("{} {why}", one.name));
+        }
+        if one.value.len() > SYSCTL_VALUE_BYTES_MAX || one.value.contains('\0') {
+            return Err(format!(
+                "the value of {} is longer than {SYSCTL_VALUE_BYTES_MAX} bytes, or has a NUL",
+                one.name
+            ));
+        }
+        Ok(one)
+    }
+
     /// The file of it below `/proc/sys`. Of '.' and '/' the one that comes first separates, and the other one stands for it
     /// inside a part, as in `net.ipv4.conf.eth0/100.forwarding`.
     #[must_use]
@@ -110,6 +161,37 @@ mod tests {
         ] {
             check(bad, None, false);
         }
+    }
+
+    fn check_annotation(text: &str, expected: Result<&[(&str, &str)], &str>) {
+        let annotations: StringMap = [(ANNOTATION_SYSCTLS.into(), text.into())].into_iter().collect();
+        let found = Sysctl::annotated(&annotations);
+        match expected {
+            Ok(all) => {
+                let found = found.expect(text);
+                let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+                assert_eq!(found, all, "{text}");
+            }
+            Err(part) => {
+                let why = found.expect_err(text);
+                assert!(why.contains(part), "{text}: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_annotation_says_the_same() {
+        let example = "net.ipv4.ip_forward=1, kernel.sem=250 32000 32 128,";
+        check_annotation(example, Ok(&[("net.ipv4.ip_forward", "1"), ("kernel.sem", "250 32000 32 128")]));
+        check_annotation("", Ok(&[]));
+        check_annotation("net.core.somaxconn", Err("write name=value"));
+        check_annotation("../../etc/passwd=1", Err("does not begin with the name"));
+        check_annotation("kernel.hostname=x", Err("spec.hostname"));
+        check_annotation("vm.swappiness=1,vm/swappiness=2", Err("twice"));
+        check_annotation(&format!("vm.swappiness={}", "1".repeat(1025)), Err("longer than 1024"));
+        let many = (0..65).map(|n| format!("vm.a{n}=1")).collect::<Vec<_>>().join(",");
+        check_annotation(&many, Err("at most 64"));
+        assert_eq!(Sysctl::annotated(&StringMap::new()), Ok(Vec::new()));
     }
 
     #[test]

@@ -44,9 +44,9 @@ pub use security::SUPPLEMENTAL_GROUPS_MAX;
 pub use volume::{ITEMS_OF_SOURCE_MAX, SOURCES_MAX, VOLUMES_MAX};
 
 use crate::{
-    ANNOTATIONS_BYTES_MAX, BANDWIDTH_LEVEL, CRON_JOB_NAME_LENGTH_MAX, FEATURE_LEVEL_MAX, LABELS_MAX, Node,
-    Object, ObjectMeta, POD_GROUP_LEVEL, QUEUES_LEVEL, StringMap, check_group_labels, check_label_key,
-    check_label_value,
+    ANNOTATED_SYSCTLS_LEVEL, ANNOTATIONS_BYTES_MAX, BANDWIDTH_LEVEL, CRON_JOB_NAME_LENGTH_MAX,
+    FEATURE_LEVEL_MAX, LABELS_MAX, Node, Object, ObjectMeta, POD_GROUP_LEVEL, QUEUES_LEVEL, StringMap,
+    check_group_labels, check_label_key, check_label_value,
 };
 
 /// Most containers of a pod; init containers are counted for themselves.
@@ -208,6 +208,9 @@ fn pod_annotations(object: &Object, level: u32, report: &mut Report) {
     }
     if level >= BANDWIDTH_LEVEL {
         bandwidth::limits(annotations, &path, report);
+    }
+    if level >= ANNOTATED_SYSCTLS_LEVEL {
+        security::annotated_sysctls(annotations, &path, report);
     }
 }
 

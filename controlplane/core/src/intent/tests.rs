@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use bulkhead_types::{
-    ANNOTATION_EGRESS_BANDWIDTH, ANNOTATION_INGRESS_BANDWIDTH, Bytes, ConfigKeyRef, ConfigKind, ConfigMap,
-    ConfigProjection, Container, ContainerOptions, ContainerResource, DownwardItem, DownwardSource, EnvFrom,
-    EnvSource, EnvVar, KeyToPath, Name, Node, NodeFacts, NodePhase, NodeSpec, NodeStatus, ObjectMeta,
-    PodField, PodOptions, PodSpec, PodStatus, Projection, RESOLVED_POD_BYTES_MAX, ResourceField,
-    ResourceRequirements, Resources, Secret, SecretType, Shared, Volume, VolumeSource,
+    ANNOTATION_EGRESS_BANDWIDTH, ANNOTATION_INGRESS_BANDWIDTH, ANNOTATION_SYSCTLS, Bytes, ConfigKeyRef,
+    ConfigKind, ConfigMap, ConfigProjection, Container, ContainerOptions, ContainerResource, DownwardItem,
+    DownwardSource, EnvFrom, EnvSource, EnvVar, KeyToPath, Name, Node, NodeFacts, NodePhase, NodeSpec,
+    NodeStatus, ObjectMeta, PodField, PodOptions, PodSecurityContext, PodSpec, PodStatus, Projection,
+    RESOLVED_POD_BYTES_MAX, ResourceField, ResourceRequirements, Resources, Secret, SecretType, Shared,
+    Volume, VolumeSource,
 };
 
 use super::*;
@@ -427,6 +428,30 @@ fn addresses_have_places_that_the_node_fills_where_it_has_a_network() {
     let env: Vec<String> = container.env.iter().map(|var| text(&var.value)).collect();
     assert_eq!(env, ["\0status.hostIP\0", "\0status.podIP\0", "http://\0status.podIP\0:80"]);
     assert_eq!(text(&container.args[0]), "--listen=\0status.podIP\0");
+}
+
+#[test]
+fn settings_by_annotation_stand_beside_those_of_the_spec() {
+    let mut state = state();
+    let sysctl = |name: &str, value: &str| Sysctl { name: name.into(), value: value.to_owned() };
+    let security =
+        PodSecurityContext { sysctls: vec![sysctl("vm/swappiness", "10")], ..PodSecurityContext::default() };
+    let options = PodOptions { security: Rare::some(security), ..PodOptions::default() };
+    let Object::Pod(pod) = pod(9, PodSpec { options: Rare::some(options), ..PodSpec::default() }) else {
+        unreachable!("a pod")
+    };
+    let mut pod = Pod::clone(&pod);
+    let annotation = "vm.swappiness=60,net.ipv4.ip_forward=1";
+    pod.meta.annotations = [(ANNOTATION_SYSCTLS.into(), annotation.into())].into_iter().collect();
+    let mut told = |level: u32| {
+        state.set_feature_level(level);
+        state.put(Object::Pod(Arc::new(pod.clone())));
+        let spec = intent_of(&state, NODE).expect("a node").pods[0].spec.clone();
+        spec.security().map(|security| security.sysctls.clone())
+    };
+    let own = sysctl("vm/swappiness", "10");
+    assert_eq!(told(ANNOTATED_SYSCTLS_LEVEL - 1), Some(vec![own.clone()]));
+    assert_eq!(told(ANNOTATED_SYSCTLS_LEVEL), Some(vec![own, sysctl("net.ipv4.ip_forward", "1")]));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use smol_str::SmolStr;
 use super::pod::{cut, no_nul};
 use super::{Path, Report};
 use crate::{
-    CAPABILITIES_ALL, CAPABILITY_NAMES, Container, PodSpec, SYSCTL_VALUE_BYTES_MAX, SYSCTLS_MAX, Sysctl,
+    ANNOTATION_SYSCTLS, CAPABILITIES_ALL, CAPABILITY_NAMES, Container, PodSpec, SYSCTL_VALUE_BYTES_MAX,
+    SYSCTLS_MAX, StringMap, Sysctl,
 };
 
 /// Largest id of a user or group (Kubernetes: 2^31 - 1).
@@ -30,6 +31,12 @@ pub(super) fn pod(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
         id(Some(*group), &groups.index(index), report);
     }
     sysctls(&security.sysctls, &path.field("sysctls"), report);
+}
+
+/// Checks the settings of the guest's kernel that annotations say; `path` is what holds the annotations.
+pub(super) fn annotated_sysctls(annotations: &StringMap, path: &Path<'_>, report: &mut Report) {
+    let path = path.field("annotations");
+    report.check(&path.key(ANNOTATION_SYSCTLS), Sysctl::annotated(annotations).map(drop));
 }
 
 fn sysctls(sysctls: &[Sysctl], path: &Path<'_>, report: &mut Report) {

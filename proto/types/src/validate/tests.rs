@@ -389,3 +389,19 @@ fn limits_of_bandwidth_are_within_bounds() {
         assert_eq!(validate_at(&object, BANDWIDTH_LEVEL - 1), [], "before that level they mean nothing");
     }
 }
+
+#[test]
+fn settings_by_annotation_are_checked_from_their_level_on() {
+    let wrong: StringMap =
+        [(crate::ANNOTATION_SYSCTLS.into(), "kernel.panic=1".into())].into_iter().collect();
+    let pod = crate::Pod {
+        meta: ObjectMeta { annotations: wrong, ..deployment().meta },
+        spec: deployment().spec.template.spec,
+        node: None,
+        status: Default::default(),
+    };
+    let object = Object::Pod(Arc::new(pod));
+    let found: Vec<_> = validate(&object).into_iter().map(|error| error.path).collect();
+    assert_eq!(found, ["metadata.annotations[securecontainer.alibabacloud.com/sysctls]"]);
+    assert_eq!(validate_at(&object, crate::ANNOTATED_SYSCTLS_LEVEL - 1), []);
+}
