@@ -35,6 +35,9 @@ use crate::{disk, trace};
 /// Size of an emptyDir on disk that names no limit, in bytes. Its file is sparse.
 const EMPTY_DIR_BYTES_DEFAULT: u64 = 2 << 30;
 
+/// A guest runs as many containers as it has disks for.
+const _: () = assert!(bulkhead_types::GUEST_DISKS_MAX <= bulkhead_guest_protocol::CONTAINERS_MAX);
+
 /// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it. Where it may hold
 /// secrets it is written without them ([`redacted`]).
 pub(super) const POD_CONFIG: &str = "pod.bin";

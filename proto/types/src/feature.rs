@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 13;
+pub const FEATURE_LEVEL_MAX: u32 = 14;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -98,6 +98,8 @@ pub const SHARED_VOLUMES_LEVEL: u32 = 13;
 /// From this level on there are StorageClasses, what is retained of claims is listed, deleted and taken over, and quotas count
 /// claims by their classes' names, and VolumeSnapshots.
 pub const STORAGE_CLASS_LEVEL: u32 = 13;
+/// From this level on pods that need more disks than a guest has places for are refused.
+pub const GUEST_DISKS_LEVEL: u32 = 14;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
