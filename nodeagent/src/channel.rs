@@ -26,7 +26,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
@@ -86,6 +86,8 @@ pub(crate) struct Talk {
     pub(crate) starts: Arc<StartOf>,
     /// How often it is asked whether it lives.
     pub(crate) look_every: Duration,
+    /// Held while the agent has the guest stand still: then it cannot answer.
+    pub(crate) still: Arc<Mutex<()>>,
 }
 
 /// What one connection knows.
@@ -187,7 +189,9 @@ impl Talk {
         loop {
             tokio::select! {
                 _ = look.tick() => {
-                    if talk.ask() {
+                    if self.still.try_lock().is_err() {
+                        talk.unanswered = 0;
+                    } else if talk.ask() {
                         self.tell(Input::GuestSilent { pod: self.pod, instance: self.instance }).await;
                     }
                 }

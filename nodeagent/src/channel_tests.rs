@@ -34,6 +34,7 @@ fn talk(
         start: None,
         starts: std::sync::Arc::default(),
         look_every: Duration::from_secs(60),
+        still: std::sync::Arc::default(),
     };
     (talk, told, stop)
 }
@@ -265,4 +266,27 @@ async fn output_that_cannot_be_kept_is_asked_for_again_and_nothing_behind_it_tak
     drop(guest);
     let _ = talking.await.expect("no panic");
     assert_eq!(kept(logs).await, "one\ntwo\nthree\n");
+}
+
+/// Who has a guest stand still, to copy a volume of it, does not take its silence for its end.
+#[tokio::test]
+async fn a_guest_that_stands_still_for_the_agent_is_not_silent() {
+    let silent = async |is_still: bool| {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let logs = LogStore::default().pod(ObjectId(7), dir.path());
+        let (mut talk, mut told, _stop) = talk(main_container(), logs);
+        talk.look_every = Duration::from_millis(2);
+        let still = Arc::clone(&talk.still);
+        let _held = if is_still { Some(still.lock().await) } else { None };
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        // Many times what it takes.
+        let long = Duration::from_millis(if is_still { 200 } else { 20_000 });
+        let heard = async { while !matches!(told.recv().await, Some(Input::GuestSilent { .. })) {} };
+        tokio::select! {
+            _ = talk.run(ours) => panic!("nobody closed it"),
+            heard = tokio::time::timeout(long, heard) => heard.is_ok(),
+        }
+    };
+    assert!(silent(false).await);
+    assert!(!silent(true).await);
 }
