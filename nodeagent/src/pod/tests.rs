@@ -135,3 +135,25 @@ fn a_container_knows_its_devices_by_its_variable() {
     start::show_devices(&pod, &pod.spec.containers[0], &mut env);
     assert_eq!(env, ["PATH=/bin", "CARDS=0,2"]);
 }
+
+/// What a pod's guests said on their consoles is there as long as its logs are.
+#[tokio::test]
+async fn the_console_of_a_pod_that_ended_stays_with_its_logs() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let passthrough = Passthrough::open(dir.path(), KernelModel::new(&[]), "boot", &[]).expect("no notes");
+    let host = host(dir.path(), passthrough);
+    let pod_dir = host.records.pod_dir(POD);
+    std::fs::create_dir_all(pod_dir.join("logs/main")).expect("made");
+    for file in ["record.json", "console.log", "console.log.1", "else"] {
+        std::fs::write(pod_dir.join(file), file).expect("written");
+    }
+    let left = |keep_logs: bool| {
+        remove_all(&host, POD, keep_logs).expect("removed");
+        let names = std::fs::read_dir(&pod_dir).expect("listed").flatten();
+        let mut names: Vec<_> = names.map(|one| one.file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(true), ["console.log", "console.log.1", "logs", "record.json"]);
+    assert_eq!(left(false), ["record.json"]);
+}
