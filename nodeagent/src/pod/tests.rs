@@ -157,3 +157,25 @@ async fn the_console_of_a_pod_that_ended_stays_with_its_logs() {
     assert_eq!(left(true), ["console.log", "console.log.1", "logs", "record.json"]);
     assert_eq!(left(false), ["record.json"]);
 }
+
+/// A guest is told of its pod in one message, which has a bound; a pod beyond it says so and does not start.
+#[test]
+fn a_pod_of_which_no_guest_can_be_told_is_not_started() {
+    use bulkhead_guest_protocol::host::{ContainerConfig, PodConfig};
+    let check = |bytes: usize, expected: Result<(), &str>| {
+        let container = ContainerConfig { env: vec!["x".repeat(bytes)], ..ContainerConfig::default() };
+        let config = PodConfig { containers: vec![container], ..PodConfig::default() };
+        let refused =
+            start::check_length(&config).map_err(|error| format!("{}: {}", error.reason, error.message));
+        match (refused, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(refused), Err(expected)) => assert!(refused.starts_with(expected), "{refused}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    check(1_000_000, Ok(()));
+    check(
+        1 << 20,
+        Err("CreateContainerConfigError: the commands, arguments and variables of its containers"),
+    );
+}
