@@ -555,3 +555,22 @@ fn with_one_more_disk(mut object: Object) -> Object {
     *spec = Shared::new(more);
     object
 }
+
+/// What an ElasticWorkload makes of its source is judged by the cluster's level too, not by what this server knows: others may know less.
+#[test]
+fn units_are_judged_by_the_clusters_level() {
+    let volumes: Vec<String> = (0..27).map(|n| format!("{{name: v{n}, emptyDir: {{}}}}")).collect();
+    let pod = format!("volumes: [{}]", volumes.join(", "));
+    let source = read(&workload("Deployment", "replicas: 1, ", &pod, "")).unwrap().pop().unwrap();
+    let elastic = "apiVersion: autoscaling.alibabacloud.com/v1beta1\nkind: ElasticWorkload\nmetadata: {name: elastic}\n\
+                   spec: {sourceTarget: {apiVersion: apps/v1, kind: Deployment, name: web, min: 0, max: 4}, replicas: 1, \
+                   elasticUnit: [{name: spot, labels: {capacity: spot}, max: 10}]}\n";
+    let elastic = read(elastic).unwrap().pop().unwrap();
+    let mut machine = cluster(GUEST_DISKS_LEVEL - 1);
+    assert_eq!(applied(&mut machine, with_one_more_disk(source)), "accepted\n");
+    let mut raised = machine.clone();
+    submit(&mut raised, Command::RaiseFeatureLevel { level: GUEST_DISKS_LEVEL }).unwrap();
+    assert_eq!(applied(&mut machine, elastic.clone()), "accepted\n");
+    let refused = applied(&mut raised, elastic);
+    assert!(refused.contains("unit spot") && refused.contains("needs 29 disks"), "{refused}");
+}
