@@ -292,6 +292,7 @@ impl Agent {
             );
         }
         self.channel.on_hello();
+        self.volumes.forget_partial();
         self.host_is_gone();
         self.handed_over.host_came(hello.asks_by_https);
         self.streams.close_all(self.now.monotonic_ms);

@@ -30,6 +30,8 @@ use crate::volumes::Volumes;
 
 /// Exit code when the container could not be made at all (as container runtimes have it).
 const EXIT_CANNOT_CREATE: i32 = 128;
+/// How often a pipe is read for the last output of a container: twice what one holds that nobody made larger.
+const LAST_READS_MAX: usize = 2 * (64 << 10) / LOG_DATA_LENGTH_MAX + 1;
 /// What a terminal reads as the end of its input.
 pub(crate) const END_OF_TRANSMISSION: &[u8] = &[4];
 
@@ -226,7 +228,7 @@ impl Container {
         }
     }
 
-    /// Moves a bounded piece of output from a pipe to the log. Returns false when the pipe is closed.
+    /// Moves a bounded piece of output from a pipe to the log. Returns false when there is nothing in it now, or never will be.
     pub(crate) fn read_output(&mut self, stream: LogStream, wall_ms: u64) -> bool {
         let Some(process) = &mut self.process else { return false };
         let slot = match stream {
@@ -241,9 +243,8 @@ impl Container {
                 self.words.printed(&buffer[..length]);
                 true
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                true
-            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Ok(_) | Err(_) => {
                 *slot = None;
                 false
@@ -256,8 +257,13 @@ impl Container {
     pub(crate) fn finish(&mut self, status: WaitStatus, wall_ms: u64) -> (ExecReport, Outcome) {
         let executed = self.read_exec_report();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
-            // A pipe holds 64 KiB, a terminal less, and their writers are gone, so this ends.
-            while self.has_unread_output(stream) && self.read_output(stream, wall_ms) {}
+            // A pipe holds 64 KiB, a terminal less, and their writers are gone; but those that were given away, to a process of another
+            // container.
+            for _ in 0..LAST_READS_MAX {
+                if !(self.has_unread_output(stream) && self.read_output(stream, wall_ms)) {
+                    break;
+                }
+            }
         }
         let process = self.process.take().expect("only a container with a process ends");
         let oom_kills = self.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
@@ -425,6 +431,36 @@ mod tests {
         check(killed(Signal::SIGKILL), false, "", (137, 9, Reason::Error));
         check(killed(Signal::SIGTERM), false, "", (143, 15, Reason::Error));
         check(exited(127), false, "x: not found", (127, 0, Reason::ContainerCannotRun));
+    }
+
+    /// A process of another container may have been given the end of the pipe that the first one wrote to.
+    #[test]
+    fn a_container_ends_although_somebody_else_could_still_write_its_output() {
+        let mut container = Container::new(ContainerConfig { name: "web".into(), ..Default::default() });
+        let pid = Pid::from_raw(7);
+        let mut give = |reader: OwnedFd| {
+            set_nonblocking(&reader).expect("set");
+            let stdio = Ends { stdin: None, stdout: Some(reader.into()), stderr: None };
+            container.process = Some(Process {
+                pid,
+                instance: 0,
+                exec: None,
+                exec_report: vec![],
+                stdio,
+                oom_kills_before: 0,
+            });
+            let (_, outcome) = container.finish(WaitStatus::Exited(pid, 0), 1);
+            assert_eq!((outcome.reason, container.process.is_none()), (Reason::Completed, true));
+        };
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("made");
+        let mut writer = File::from(writer);
+        writer.write_all(b"last words").expect("written");
+        give(reader);
+        drop(writer);
+        // And it may write without end.
+        give(File::open("/dev/zero").expect("every Linux has it").into());
+        let first = container.logs.next_message().expect("kept");
+        assert!(format!("{first:?}").contains("offset: 0"), "{first:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::{IS_CONTAINER_CHILD, request};
 
 /// Exit code of a process that was asked for what needs TLS.
 const NEEDS_TLS: i32 = 3;
+/// How often what a command prints is read at a time: one that prints without end must not hold up everything else.
+const READS_MAX: usize = 16;
 /// How much of what a command prints is told, in bytes.
 const OUTPUT_LENGTH_MAX: usize = 512;
 /// The namespaces that a command joins after its process was made.
@@ -101,12 +103,12 @@ impl TaskProcess {
     /// Takes what it has printed; what is beyond the bound is read and forgotten.
     pub(crate) fn read_output(&mut self) {
         let mut buffer = [0; 4096];
-        while let Some(pipe) = &mut self.output {
+        for _ in 0..READS_MAX {
+            let Some(pipe) = &mut self.output else { return };
             match pipe.read(&mut buffer) {
                 Ok(length) if length > 0 => {
                     let room = OUTPUT_LENGTH_MAX.saturating_sub(self.printed.len());
                     self.printed.extend_from_slice(&buffer[..length.min(room)]);
-                    // One that never stops printing waits for the next look.
                     if length < buffer.len() {
                         return;
                     }
@@ -219,4 +221,26 @@ fn give_up_rights() -> Result<()> {
     nix::unistd::setresgid(gid, gid, gid).context("change the group")?;
     nix::unistd::setresuid(uid, uid, uid).context("change the user")?;
     nix::sys::prctl::set_no_new_privs().context("give up new privileges")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_prints_without_end_holds_nobody_up() {
+        let mut task = TaskProcess {
+            index: 0,
+            task: Task::Liveness,
+            number: 1,
+            pid: Pid::from_raw(7),
+            output: Some(File::open("/dev/zero").expect("every Linux has it")),
+            printed: Vec::new(),
+            is_request: false,
+        };
+        task.read_output();
+        assert_eq!(task.printed.len(), OUTPUT_LENGTH_MAX);
+        assert!(task.output.is_some(), "it is read again at the next look");
+        assert!(task.finish(WaitStatus::Exited(Pid::from_raw(7), 1)).is_err());
+    }
 }

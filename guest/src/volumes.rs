@@ -65,6 +65,11 @@ impl Volumes {
         Ok(())
     }
 
+    /// The host begins a new conversation: what of files came in the last one is sent again, from the beginning.
+    pub(crate) fn forget_partial(&mut self) {
+        self.partial.clear();
+    }
+
     /// Takes files from the host; what is complete becomes visible, or waits for the configuration.
     pub(crate) fn take(&mut self, message: VolumeFiles, is_configured: bool) {
         let partial = self.partial.entry(message.volume.clone()).or_default();
@@ -341,6 +346,18 @@ mod tests {
         remove_dir(&dir).expect("removed");
         fs::create_dir(&dir).expect("made");
         dir
+    }
+
+    #[test]
+    fn files_of_which_only_a_part_came_are_forgotten_with_their_host() {
+        let mut volumes = Volumes::default();
+        let part = |files: Vec<VolumeFile>, more| VolumeFiles { volume: "config".into(), files, more };
+        volumes.take(part(vec![file("gone", "old", 0o644), file("a", "o", 0o644)], true), false);
+        volumes.forget_partial();
+        volumes.take(part(vec![file("a", "n", 0o644)], true), false);
+        let rest = VolumeFile { continues: true, ..file("a", "ew", 0o644) };
+        volumes.take(part(vec![rest], false), false);
+        assert_eq!(volumes.early["config"], [file("a", "new", 0o644)]);
     }
 
     #[test]

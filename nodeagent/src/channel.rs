@@ -26,7 +26,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
@@ -56,6 +56,9 @@ const STATES_PER_SECOND_MAX: u32 = 200;
 /// that there is no more.
 const OUTPUT_LAG: Duration = Duration::from_secs(1);
 
+/// How long after output could not be kept it is asked for again.
+const LOG_RETRY: Duration = Duration::from_secs(1);
+
 /// One guest's side of the agent.
 #[derive(Debug)]
 pub(crate) struct Talk {
@@ -83,6 +86,8 @@ pub(crate) struct Talk {
     pub(crate) starts: Arc<StartOf>,
     /// How often it is asked whether it lives.
     pub(crate) look_every: Duration,
+    /// Held while the agent has the guest stand still: then it cannot answer.
+    pub(crate) still: Arc<Mutex<()>>,
 }
 
 /// What one connection knows.
@@ -104,6 +109,8 @@ struct Conversation {
     /// Who waits for that, by the volume's name.
     freezing: BTreeMap<String, GuestOrder>,
     acks: BTreeMap<String, u64>,
+    /// Containers of which output could not be kept.
+    behind: BTreeMap<String, Behind>,
     /// Runs that ended, and when their output is taken to be complete.
     ending: BTreeMap<String, (Run, Instant)>,
     usage: Meter,
@@ -113,6 +120,15 @@ struct Conversation {
     second: Option<Instant>,
     /// Questions since the guest said anything.
     unanswered: u32,
+}
+
+/// Output that the disk did not take. What comes behind it is passed over until the guest has sent it again: it keeps what is not
+/// acknowledged.
+struct Behind {
+    /// The first offset that is missing.
+    from_offset: u64,
+    /// When the guest is asked for it.
+    ask_at: Instant,
 }
 
 /// Waits until then; for ever when there is no then.
@@ -173,7 +189,9 @@ impl Talk {
         loop {
             tokio::select! {
                 _ = look.tick() => {
-                    if talk.ask() {
+                    if self.still.try_lock().is_err() {
+                        talk.unanswered = 0;
+                    } else if talk.ask() {
                         self.tell(Input::GuestSilent { pod: self.pod, instance: self.instance }).await;
                     }
                 }
@@ -202,6 +220,7 @@ impl Talk {
                 answer = asks.next() => talk.say(&HostMessage::HostAnswer(answer)),
                 () = self.streams.wanted(), if talk.greeted => {}
                 () = until(talk.next_end()) => talk.end_runs(&self.logs),
+                () = until(talk.next_resumption()) => talk.resume_logs(),
                 ready = stream.ready(talk.interest()) => {
                     if !talk.exchange(&stream, ready?, &mut buffer)? {
                         return Ok(());
@@ -309,10 +328,15 @@ impl Talk {
                     .await;
             }
             GuestMessage::LogChunk(chunk) => self.log(talk, chunk),
-            GuestMessage::LogGap(gap) => tracing::warn!(
-                pod = %self.pod, container = gap.container, from = gap.from_offset, to = gap.to_offset,
-                "output is lost: it was not fetched in time"
-            ),
+            GuestMessage::LogGap(gap) => {
+                tracing::warn!(
+                    pod = %self.pod, container = gap.container, from = gap.from_offset, to = gap.to_offset,
+                    "output is lost: it was not fetched in time"
+                );
+                if let Some(behind) = talk.behind.get_mut(&gap.container) {
+                    behind.from_offset = behind.from_offset.max(gap.to_offset);
+                }
+            }
             GuestMessage::Usage(usage) => self.usage(talk, usage).await,
             GuestMessage::AskHost(ask) => {
                 talk.pace().await;
@@ -401,6 +425,12 @@ impl Talk {
         if !self.containers().contains(chunk.container.as_str()) {
             return;
         }
+        if let Some(behind) = talk.behind.get(&chunk.container)
+            && chunk.offset > behind.from_offset
+        {
+            return;
+        }
+        let (first, end) = (chunk.offset, chunk.offset.saturating_add(chunk.data.len() as u64));
         let record = Record {
             stderr: chunk.stream() == guest::LogStream::Stderr,
             run: Run { guest: self.instance, restart: chunk.restart },
@@ -414,10 +444,17 @@ impl Talk {
         match self.logs.append(&chunk.container, record) {
             Ok(up_to) => {
                 self.starts.end(StartPhase::Output, None);
+                if up_to >= end {
+                    talk.behind.remove(&chunk.container);
+                }
                 talk.acks.insert(chunk.container, up_to);
             }
-            // The guest keeps it; a later chunk may fit.
-            Err(error) => tracing::warn!(pod = %self.pod, %error, "output cannot be written"),
+            Err(error) => {
+                tracing::warn!(pod = %self.pod, %error, "output cannot be written; the guest keeps it");
+                let from_offset = self.logs.next_offset(&chunk.container, self.instance).unwrap_or(first);
+                let behind = Behind { from_offset, ask_at: Instant::now() + LOG_RETRY };
+                talk.behind.insert(chunk.container, behind);
+            }
         }
     }
 
@@ -568,6 +605,23 @@ impl Conversation {
             }
         }
         Ok(true)
+    }
+
+    fn next_resumption(&self) -> Option<Instant> {
+        self.behind.values().map(|behind| behind.ask_at).min()
+    }
+
+    /// Asks again for output that could not be kept.
+    fn resume_logs(&mut self) {
+        let now = Instant::now();
+        let mut wishes = Vec::new();
+        for (container, behind) in self.behind.iter_mut().filter(|(_, behind)| behind.ask_at <= now) {
+            behind.ask_at = now + LOG_RETRY;
+            wishes.push(ResumeLogs { container: container.clone(), from_offset: behind.from_offset });
+        }
+        if self.out.len() < OUT_LENGTH_MAX {
+            wishes.into_iter().for_each(|wish| self.say(&HostMessage::ResumeLogs(wish)));
+        }
     }
 
     fn next_end(&self) -> Option<Instant> {

@@ -12,17 +12,18 @@ async fn hear(bytes: Vec<u8>) -> (Vec<Input>, String) {
     hear_for(container, bytes).await
 }
 
-/// The same for a guest that runs this container.
-async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, String) {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let logs = LogStore::default().pod(ObjectId(7), dir.path());
-    let (inputs, mut told) = mpsc::channel(1000);
-    let (_stop, stopped) = watch::channel(None);
-    let mut talk = Talk {
+/// The agent's side of a guest that runs this container, and what the core is told.
+fn talk(
+    container: ContainerConfig,
+    logs: PodLogs,
+) -> (Talk, mpsc::Receiver<Input>, watch::Sender<Option<u64>>) {
+    let (inputs, told) = mpsc::channel(1000);
+    let (stop, stopped) = watch::channel(None);
+    let talk = Talk {
         pod: ObjectId(7),
         instance: 2,
         config: PodConfig { containers: vec![container], ..PodConfig::default() },
-        logs: logs.clone(),
+        logs,
         streams: GuestStreams::default(),
         inputs,
         files: watch::channel(Vec::new()).1,
@@ -33,7 +34,27 @@ async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, St
         start: None,
         starts: std::sync::Arc::default(),
         look_every: Duration::from_secs(60),
+        still: std::sync::Arc::default(),
     };
+    (talk, told, stop)
+}
+
+/// What a container's log holds.
+async fn kept(logs: PodLogs) -> String {
+    let (sender, mut records) = mpsc::channel(1000);
+    let _ = read(logs, "main".to_owned(), Selection::default(), sender).await;
+    let mut text = String::new();
+    while let Some(record) = records.recv().await {
+        text.push_str(&String::from_utf8_lossy(&record.data));
+    }
+    text
+}
+
+/// The same for a guest that runs this container.
+async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, String) {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let logs = LogStore::default().pod(ObjectId(7), dir.path());
+    let (mut talk, mut told, _stop) = talk(container, logs.clone());
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     let guest = tokio::spawn(async move {
         theirs.write_all(&bytes).await.expect("read");
@@ -46,13 +67,7 @@ async fn hear_for(container: ContainerConfig, bytes: Vec<u8>) -> (Vec<Input>, St
     while let Some(input) = told.recv().await {
         inputs.push(input);
     }
-    let (sender, mut records) = mpsc::channel(1000);
-    let _ = read(logs, "main".to_owned(), Selection::default(), sender).await;
-    let mut text = String::new();
-    while let Some(record) = records.recv().await {
-        text.push_str(&String::from_utf8_lossy(&record.data));
-    }
-    (inputs, text)
+    (inputs, kept(logs).await)
 }
 
 fn frames(messages: &[GuestMessage]) -> Vec<u8> {
@@ -187,4 +202,91 @@ fn what_a_guest_says_of_an_earlier_wish_is_no_answer() {
     talk.freezes_volumes = false;
     let mut refused = wish(&mut talk, GuestTask::Freeze { for_ms: 5 });
     assert!(refused.try_recv().is_ok_and(|answer| answer.is_err_and(|why| why.contains("earlier version"))));
+}
+
+fn main_container() -> ContainerConfig {
+    ContainerConfig { name: "main".to_owned(), ..ContainerConfig::default() }
+}
+
+/// The guest's end of a conversation.
+struct Guest {
+    stream: UnixStream,
+    reader: FrameReader,
+}
+
+impl Guest {
+    async fn say(&mut self, messages: &[GuestMessage]) {
+        self.stream.write_all(&frames(messages)).await.expect("read");
+    }
+
+    /// The next message of a kind.
+    async fn hears<T>(&mut self, wanted: impl Fn(HostMessage) -> Option<T>) -> T {
+        use tokio::io::AsyncReadExt as _;
+        loop {
+            while let Some(frame) = self.reader.next_frame() {
+                if let Some(found) = wanted(decode(&frame.expect("whole")).expect("a message")) {
+                    return found;
+                }
+            }
+            let mut buffer = [0; 4096];
+            let length = self.stream.read(&mut buffer).await.expect("read");
+            assert!(length > 0, "the agent left");
+            self.reader.push(&buffer[..length]);
+        }
+    }
+}
+
+/// The disk does not take a piece of output, and takes those behind it: nothing is lost, because the guest is asked for it again.
+#[tokio::test]
+async fn output_that_cannot_be_kept_is_asked_for_again_and_nothing_behind_it_takes_its_place() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let logs = LogStore::default().pod(ObjectId(7), dir.path());
+    let (mut talk, _told, _stop) = talk(main_container(), logs.clone());
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut guest = Guest { stream: theirs, reader: FrameReader::new() };
+    let talking = tokio::spawn(async move { talk.run(ours).await });
+    // No folder can be made where a file is.
+    let in_the_way = dir.path().join("main");
+    std::fs::write(&in_the_way, "").expect("written");
+    let asked = |message| match message {
+        HostMessage::ResumeLogs(wish) => Some((wish.container, wish.from_offset)),
+        _ => None,
+    };
+    let acknowledged = |message| match message {
+        HostMessage::AckLogs(ack) => Some(ack.up_to_offset),
+        _ => None,
+    };
+    guest.say(&[greeting(PROTOCOL_VERSION), output("main", 0, "one\n"), output("main", 4, "two\n")]).await;
+    assert_eq!(guest.hears(asked).await, ("main".to_owned(), 0));
+    std::fs::remove_file(&in_the_way).expect("removed");
+    // It was on its way already.
+    guest.say(&[output("main", 8, "three\n")]).await;
+    guest.say(&[output("main", 0, "one\n"), output("main", 4, "two\n"), output("main", 8, "three\n")]).await;
+    while guest.hears(acknowledged).await < 14 {}
+    drop(guest);
+    let _ = talking.await.expect("no panic");
+    assert_eq!(kept(logs).await, "one\ntwo\nthree\n");
+}
+
+/// Who has a guest stand still, to copy a volume of it, does not take its silence for its end.
+#[tokio::test]
+async fn a_guest_that_stands_still_for_the_agent_is_not_silent() {
+    let silent = async |is_still: bool| {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let logs = LogStore::default().pod(ObjectId(7), dir.path());
+        let (mut talk, mut told, _stop) = talk(main_container(), logs);
+        talk.look_every = Duration::from_millis(2);
+        let still = Arc::clone(&talk.still);
+        let _held = if is_still { Some(still.lock().await) } else { None };
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        // Many times what it takes.
+        let long = Duration::from_millis(if is_still { 200 } else { 20_000 });
+        let heard = async { while !matches!(told.recv().await, Some(Input::GuestSilent { .. })) {} };
+        tokio::select! {
+            _ = talk.run(ours) => panic!("nobody closed it"),
+            heard = tokio::time::timeout(long, heard) => heard.is_ok(),
+        }
+    };
+    assert!(silent(false).await);
+    assert!(!silent(true).await);
 }

@@ -234,7 +234,11 @@ impl Passthrough {
             let readings = this.cards.readings();
             for one in inner.known.look(&found, readings.as_deref()) {
                 tracing::warn!(address = %one.address, before = %one.before, now = %one.now, "a card was replaced");
-                inner.notes.forget_quarantine(one.address);
+                // What goes with it was replaced as well, and has seldom a number of its own to be known by.
+                let slot = |at: Bdf| (at.domain, at.bus, at.device());
+                let kept: Vec<Bdf> = inner.notes.quarantined().keys().copied().collect();
+                let of_it = kept.into_iter().filter(|at| slot(*at) == slot(one.address));
+                of_it.for_each(|at| inner.notes.forget_quarantine(at));
             }
             let known = Known {
                 bindings: inner.notes.bindings(),

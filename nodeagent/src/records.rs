@@ -151,6 +151,7 @@ mod tests {
             sizes: Vec::new(),
             resize_begun: false,
             resize_most: vec![],
+            resize_least: vec![],
             resized: false,
             trace_context: None,
             ended: Some(bulkhead_types::PodStatus::default()),

@@ -156,6 +156,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
         start: None,
         starts: std::sync::Arc::default(),
         look_every: std::time::Duration::from_secs(60),
+        still: std::sync::Arc::default(),
     };
     let ended = streams.clone();
     let talking = tokio::spawn(async move {

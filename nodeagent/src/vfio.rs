@@ -71,23 +71,27 @@ const BELOW_MAX: usize = 256;
 /// # Errors
 /// When a file cannot be opened, the kernel refuses, or something else than these groups would be reached.
 pub(crate) fn hot_reset(address: Bdf, groups: &BTreeSet<u32>) -> io::Result<()> {
-    let open = |path: String| OpenOptions::new().read(true).write(true).open(path);
+    let open = |path: String| {
+        OpenOptions::new().read(true).write(true).open(&path).map_err(|error| during(&path, &error))
+    };
     let container = open(format!("{VFIO}vfio"))?;
     let mut files = BTreeMap::new();
     for group in groups {
         let file = open(format!("{VFIO}{group}"))?;
         let mut descriptor = container.as_raw_fd();
-        call(file.as_raw_fd(), GROUP_SET_CONTAINER, Argument::Pointer(&mut descriptor))?;
+        call(file.as_raw_fd(), GROUP_SET_CONTAINER, Argument::Pointer(&mut descriptor))
+            .map_err(|error| during(&format!("VFIO_GROUP_SET_CONTAINER of IOMMU group {group}"), &error))?;
         files.insert(*group, file);
     }
-    call(container.as_raw_fd(), SET_IOMMU, Argument::Value(TYPE1_V2))?;
+    call(container.as_raw_fd(), SET_IOMMU, Argument::Value(TYPE1_V2))
+        .map_err(|error| during("VFIO_SET_IOMMU", &error))?;
     let mut name = format!("{address}\0").into_bytes();
-    let device = files.values().find_map(|file: &File| {
-        let fd = call(file.as_raw_fd(), GROUP_GET_DEVICE_FD, Argument::Bytes(&mut name)).ok()?;
-        // SAFETY: the kernel made the descriptor in this very call, and nobody else knows of it.
-        Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    let attempts = files.iter().map(|(group, file): (&u32, &File)| {
+        (*group, call(file.as_raw_fd(), GROUP_GET_DEVICE_FD, Argument::Bytes(&mut name)))
     });
-    let device = device.ok_or_else(|| io::Error::other(format!("none of these groups has {address}")))?;
+    let fd = of_one_group(address, attempts)?;
+    // SAFETY: the kernel made the descriptor in this very call, and nobody else knows of it.
+    let device = unsafe { OwnedFd::from_raw_fd(fd) };
     let reached = reached_groups(device.as_raw_fd())?;
     if let Some(other) = reached.difference(groups).next() {
         return Err(io::Error::other(format!("it would reach IOMMU group {other}")));
@@ -97,6 +101,29 @@ pub(crate) fn hot_reset(address: Bdf, groups: &BTreeSet<u32>) -> io::Result<()> 
     (words[0], words[2]) =
         (size_of_words(words.len()), u32::try_from(files.len()).map_err(io::Error::other)?);
     call(device.as_raw_fd(), PCI_HOT_RESET, Argument::Words(&mut words)).map(drop)
+}
+
+/// What failed, and with what.
+fn during(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// What the one of some groups gives that has this function; the others say that they have no such device.
+fn of_one_group<T>(address: Bdf, attempts: impl Iterator<Item = (u32, io::Result<T>)>) -> io::Result<T> {
+    let mut refused = None;
+    for (group, attempt) in attempts {
+        match attempt {
+            Ok(found) => return Ok(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => refused = refused.or(Some((group, error))),
+        }
+    }
+    Err(match refused {
+        Some((group, error)) => {
+            during(&format!("VFIO_GROUP_GET_DEVICE_FD of {address} in IOMMU group {group}"), &error)
+        }
+        None => io::Error::other(format!("none of these IOMMU groups has {address}")),
+    })
 }
 
 /// The groups that a hot reset of a device would reach.
@@ -186,7 +213,27 @@ mod tests {
     #[test]
     fn requests_have_the_numbers_of_the_kernels_header() {
         assert_eq!((SET_IOMMU, GET_PCI_HOT_RESET_INFO, PCI_HOT_RESET), (0x3b66, 0x3b70, 0x3b71));
-        let error = hot_reset("0000:01:00.0".parse().expect("an address"), &BTreeSet::from([u32::MAX]));
-        assert!(error.is_err(), "no machine has that group");
+        let error = hot_reset("0000:01:00.0".parse().expect("an address"), &BTreeSet::from([u32::MAX]))
+            .expect_err("no machine has that group");
+        assert!(error.to_string().starts_with(VFIO), "which file: {error}");
+    }
+
+    #[test]
+    fn why_no_group_gives_a_device_is_said() {
+        let check = |attempts: &[(u32, i32)], expected: Result<i32, &str>| {
+            let attempts = attempts.iter().map(|(group, outcome)| {
+                let failed = *outcome < 0;
+                (*group, if failed { Err(io::Error::from_raw_os_error(-outcome)) } else { Ok(*outcome) })
+            });
+            let found = of_one_group("0000:01:00.0".parse().expect("an address"), attempts);
+            assert_eq!(found.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+        };
+        let (absent, busy, denied) = (-libc::ENODEV, -libc::EBUSY, -libc::EPERM);
+        check(&[(7, absent), (8, 5)], Ok(5));
+        check(&[(7, busy), (8, 5)], Ok(5));
+        check(&[], Err("none of these IOMMU groups has 0000:01:00.0"));
+        check(&[(7, absent), (8, absent)], Err("none of these IOMMU groups has 0000:01:00.0"));
+        let said = "VFIO_GROUP_GET_DEVICE_FD of 0000:01:00.0 in IOMMU group 8: Device or resource busy (os error 16)";
+        check(&[(7, absent), (8, busy), (9, denied)], Err(said));
     }
 }

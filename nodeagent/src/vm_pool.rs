@@ -8,7 +8,7 @@
 //! gives it away. A guest of the pool is shut in as those of pods are, as a user of its own, and knows nothing of any pod. It gets its
 //! disks by descriptor (`nodeagent/src/pod/pooled.rs`), so no path has to come into its jail. It has a guard that knows no lease until a
 //! pod has it that must be unique. Guests that wait end with their agent: those that one left which crashed are killed by the next, as
-//! all guests are that nobody knows. A copy of a template is made when a pod asks for it, and by the pool where it has a template of its
+//! all guests are that nobody knows. One that dies while it waits is noticed then, and another is booted in its place. A copy of a template is made when a pod asks for it, and by the pool where it has a template of its
 //! size.
 
 mod boot;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use bulkhead_nodeagent_core::{GuestSize, TemplateAnswer, VmPool, VmTemplates};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
@@ -31,7 +31,7 @@ use crate::qmp::Qmp;
 use crate::vm::process::Process;
 use crate::vm_template::Template;
 use crate::{clock, disk};
-use boot::{Failure, boot, copy, make};
+use boot::{Failure, boot, copy, last_words, make};
 
 /// The folder of all of them, below the data directory.
 const FOLDER: &str = "vm-pool";
@@ -165,6 +165,23 @@ enum Done {
     Copied { number: u64, size: GuestSize, wanted: Wanted, result: Result<PooledVm, Failure> },
     /// A template.
     Made { number: u64, size: GuestSize, result: Result<Template, String> },
+    /// A guest that is of no use any more has ended.
+    Ended { number: u64 },
+}
+
+/// A guest that waits for a pod.
+struct Waiting {
+    vm: PooledVm,
+    /// Whoever awaits its end.
+    watch: Option<AbortHandle>,
+}
+
+impl Waiting {
+    /// Nobody awaits its end any more.
+    fn into_vm(self) -> PooledVm {
+        self.watch.iter().for_each(AbortHandle::abort);
+        self.vm
+    }
 }
 
 /// The pool and templates of a node while they are kept.
@@ -172,7 +189,11 @@ struct Keeper {
     host: Arc<Host>,
     stop: CancellationToken,
     pool: VmPool,
-    waiting: BTreeMap<u64, PooledVm>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Their ends: numbers.
+    ends: JoinSet<u64>,
+    /// Why the last guest that failed did; until one waits again.
+    failure: Option<String>,
     /// Unset: nobody asked for templates.
     templates: Option<VmTemplates>,
     made: BTreeMap<GuestSize, Arc<Template>>,
@@ -192,6 +213,8 @@ pub(crate) async fn run(host: Arc<Host>, asked: Asked, stop: CancellationToken) 
         stop: stop.clone(),
         pool: VmPool::new(pool.size, pool.guests, first),
         waiting: BTreeMap::new(),
+        ends: JoinSet::new(),
+        failure: None,
         templates: templates.then(VmTemplates::default),
         made: BTreeMap::new(),
         work: JoinSet::new(),
@@ -214,6 +237,8 @@ pub(crate) async fn run(host: Arc<Host>, asked: Asked, stop: CancellationToken) 
                 Ok(done) => keeper.finish(done).await,
                 Err(error) => return tracing::error!(%error, "the pool of guests has ended"),
             },
+            // Those of guests that were given away are not awaited any more.
+            Some(ended) = keeper.ends.join_next() => ended.into_iter().for_each(|number| keeper.died(number)),
             () = retry => {}
         }
     }
@@ -266,8 +291,9 @@ impl Keeper {
     fn give(&mut self, wanted: Wanted) {
         let size = wanted.size;
         if size == self.pool.size()
-            && let Some(vm) = self.pool.take().and_then(|number| self.waiting.remove(&number))
+            && let Some(waiting) = self.pool.take().and_then(|number| self.waiting.remove(&number))
         {
+            let vm = waiting.into_vm();
             let _ = disk::remove_file(&vm.dir.join(READY));
             return self.hand_over(wanted, Ok(vm));
         }
@@ -281,36 +307,78 @@ impl Keeper {
                 return;
             }
             Err(_) if self.templates.is_none() && size != self.pool.size() => {
-                "its guest is of another size than those of the pool"
+                "its guest is of another size than those of the pool".to_owned()
             }
-            Err(why) => why,
+            Err(why) => match &self.failure {
+                Some(failure) if self.templates.is_none() => format!("{why}: {failure}"),
+                _ => why.to_owned(),
+            },
         };
-        self.hand_over(wanted, Err(why.to_owned()));
+        self.hand_over(wanted, Err(why));
     }
 
     /// Answers a pod. One that does not wait any more leaves a guest that nobody knows.
-    fn hand_over(&self, wanted: Wanted, answer: Result<PooledVm, String>) {
+    fn hand_over(&mut self, wanted: Wanted, answer: Result<PooledVm, String>) {
         if let Err(Ok(vm)) = wanted.answer.send(answer) {
-            let number = vm.number;
-            drop(vm);
-            discard(&self.host, number);
+            self.get_rid_of(vm);
         }
+    }
+
+    /// Ends a guest; what it leaves is removed when it has.
+    fn get_rid_of(&mut self, vm: PooledVm) {
+        self.work.spawn(async move {
+            let number = vm.number;
+            vm.end().await;
+            Done::Ended { number }
+        });
+    }
+
+    /// A guest waits for a pod; its end is awaited meanwhile.
+    fn has_booted(&mut self, mut vm: PooledVm) {
+        let number = vm.number;
+        // Nobody waited for it.
+        vm.copied = false;
+        tracing::info!(guest = number, "a guest of the pool waits for a pod");
+        self.pool.booted(number, clock::boot_ms());
+        self.failure = None;
+        // Nothing depends on it.
+        let _ = fs::File::create_new(vm.dir.join(READY));
+        let watch = match vm.process.as_ref().map(Process::watch) {
+            Some(Ok(end)) => Some(self.ends.spawn(async move {
+                // Of one that cannot be watched the end is noticed when a pod should have it.
+                if end.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                number
+            })),
+            Some(Err(error)) => {
+                tracing::warn!(guest = number, %error, "the end of a guest of the pool would not be noticed");
+                None
+            }
+            None => None,
+        };
+        self.waiting.insert(number, Waiting { vm, watch });
+    }
+
+    /// A guest died while it waited. The next is booted as after a boot that failed.
+    fn died(&mut self, number: u64) {
+        let Some(waiting) = self.waiting.remove(&number) else { return };
+        let vm = waiting.into_vm();
+        let failure = format!("the last one died while it waited for a pod{}", last_words(&vm.dir));
+        tracing::warn!(guest = number, reason = failure, "a guest of the pool is lost");
+        self.failure = Some(failure);
+        self.pool.failed(number, clock::boot_ms());
+        self.get_rid_of(vm);
     }
 
     async fn finish(&mut self, done: Done) {
         match done {
-            Done::Booted { number, result: Ok(mut vm) } => {
-                // Nobody waited for it.
-                vm.copied = false;
-                tracing::info!(guest = number, "a guest of the pool waits for a pod");
-                self.pool.booted(number);
-                // Nothing depends on it.
-                let _ = fs::File::create_new(vm.dir.join(READY));
-                self.waiting.insert(number, vm);
-            }
+            Done::Booted { result: Ok(vm), .. } => self.has_booted(vm),
+            Done::Ended { number } => discard(&self.host, number),
             Done::Booted { number, result: Err(failure) } => {
                 tracing::warn!(guest = number, reason = %failure, "a guest of the pool did not boot");
                 self.pool.failed(number, clock::boot_ms());
+                self.failure = Some(format!("the last one did not boot: {failure}"));
                 self.lose(self.pool.size(), &failure);
                 discard(&self.host, number);
             }
@@ -380,18 +448,18 @@ impl Keeper {
                 Ok(Done::Booted { number, result } | Done::Copied { number, result, .. }) => {
                     (number, result.ok())
                 }
-                Ok(Done::Made { number, .. }) => (number, None),
+                Ok(Done::Made { number, .. } | Done::Ended { number }) => (number, None),
                 Err(_) => continue,
             };
             match vm {
-                Some(vm) => _ = self.waiting.insert(number, vm),
+                Some(vm) => _ = self.waiting.insert(number, Waiting { vm, watch: None }),
                 None => discard(&self.host, number),
             }
         }
         // They end with the agent.
         let _ = disk::remove_file(&self.host.data.join(TEMPLATES));
-        for (number, vm) in std::mem::take(&mut self.waiting) {
-            vm.end().await;
+        for (number, waiting) in std::mem::take(&mut self.waiting) {
+            waiting.into_vm().end().await;
             discard(&self.host, number);
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulkhead_types::{
     ConditionStatus, Deployment, DeploymentSpec, DeploymentStatus, ElasticUnit, ElasticUnitStatus,
     ElasticWorkload, ElasticWorkloadStatus, Kind, LABEL_ELASTIC_UNIT, Name, Object, ObjectId, ObjectMeta,
-    ObjectRef, OwnerRef, SHARED_VOLUMES_LEVEL, SYNCED, StringMap, validate,
+    ObjectRef, OwnerRef, SHARED_VOLUMES_LEVEL, SYNCED, StringMap, validate_at,
 };
 use smol_str::SmolStr;
 
@@ -170,7 +170,7 @@ fn change_unit(
     }
     let wanted = unit_of(workload, source, unit, reference.name.clone(), size);
     let Some(present) = deployment(state, &reference) else {
-        check_unit(unit, &wanted)?;
+        check_unit(state, unit, &wanted)?;
         return Ok(vec![Step::Create(Arc::new(wanted))]);
     };
     if present.meta.owner != wanted.meta.owner {
@@ -184,7 +184,7 @@ fn change_unit(
         steps.push(Step::ChangeLabels(Arc::clone(&present), wanted.meta.labels.clone()));
     }
     if present.spec != wanted.spec {
-        check_unit(unit, &wanted)?;
+        check_unit(state, unit, &wanted)?;
         steps.push(Step::ChangeSpec(present.meta.id, wanted.spec));
     }
     Ok(steps)
@@ -205,8 +205,12 @@ fn unit_of(
     Deployment { meta, spec: unit.spec(&source.spec, size), status: DeploymentStatus::default() }
 }
 
-fn check_unit(unit: &ElasticUnit, wanted: &Deployment) -> Result<(), Problem> {
-    let errors = validate(&Object::Deployment(Arc::new(wanted.clone())));
+/// Below this level units were judged by its rules, whatever the cluster's level: servers knew no later ones.
+const UNITS_RULES_LEVEL: u32 = 13;
+
+fn check_unit(state: &State, unit: &ElasticUnit, wanted: &Deployment) -> Result<(), Problem> {
+    let level = state.feature_level().max(UNITS_RULES_LEVEL);
+    let errors = validate_at(&Object::Deployment(Arc::new(wanted.clone())), level);
     match errors.first() {
         None => Ok(()),
         Some(error) => Err(("InvalidUnit", format!("unit {}: {}: {}", unit.name, error.path, error.reason))),

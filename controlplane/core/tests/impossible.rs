@@ -2,10 +2,13 @@
 //! submitted, by the manifest's reader or by `decide`, with path and reason; in one table, so that none is forgotten.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use bulkhead_controlplane_core::Machine;
 use bulkhead_manifest::{Source, parse};
 use bulkhead_types::{
-    Command, FEATURE_LEVEL_MAX, MemberId, Name, Object, Rejection, Stamped, WORKLOADS_LEVEL,
+    Command, FEATURE_LEVEL_MAX, GUEST_DISKS_LEVEL, MemberId, Name, Object, PodSpec, Rare, Rejection, Shared,
+    Stamped, Volume, VolumeSource, WORKLOADS_LEVEL,
 };
 use expect_test::{Expect, expect};
 use uuid::Uuid;
@@ -490,4 +493,84 @@ fn earlier_levels_keep_their_rules_of_secrets() {
         Secret default/s: data[password]: is required in a Secret of type kubernetes.io/basic-auth
     "#]]
     .assert_eq(&answer(WORKLOADS_LEVEL, &alone));
+}
+
+/// A guest has places for so many disks; whatever makes pods says so, and a log of a lower level means what it meant.
+#[test]
+fn more_disks_than_a_guest_has_places_for() {
+    let volumes: Vec<String> = (0..28).map(|n| format!("{{name: v{n}, emptyDir: {{}}}}")).collect();
+    let pod = format!("volumes: [{}]", volumes.join(", "));
+    let claims: Vec<String> = (0..28)
+        .map(|n| {
+            format!(
+                "{{metadata: {{name: v{n}}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}"
+            )
+        })
+        .collect();
+    let templates = format!("volumeClaimTemplates: [{}], ", claims.join(", "));
+    let all = [
+        ("a Pod", format!("{}spec: {}\n", head("Pod", "one"), pod_spec(&pod, ""))),
+        ("a ReplicaSet", workload("ReplicaSet", "", &pod, "")),
+        ("a Deployment", workload("Deployment", "", &pod, "")),
+        ("a StatefulSet", workload("StatefulSet", "", &pod, "")),
+        ("a StatefulSet with claims of its own", workload("StatefulSet", &templates, "", "")),
+        ("a DaemonSet", workload("DaemonSet", "", &pod, "")),
+        ("a Job", job("", &pod, "")),
+        ("a CronJob", cron_job("", "", &pod, "")),
+    ];
+    let reason = "the pod needs 29 disks, one for each of its 1 containers and 28 volumes on disk, and a guest has places for 28: \
+                  use fewer, emptyDir with medium Memory, or several pods";
+    for (what, text) in all {
+        let said = answer(FEATURE_LEVEL_MAX, &text);
+        assert!(said.ends_with(&format!("spec.volumes: {reason}\n")), "{what}: {said}");
+        // As it would have been submitted by a client of an earlier version.
+        let fewer = text.replacen("{name: v0, emptyDir: {}}, ", "", 1);
+        let fewer = fewer.replacen(&format!("{}, ", claims[0]), "", 1);
+        let mut objects = read(&fewer).unwrap_or_else(|said| panic!("{what}: {said}"));
+        let object = with_one_more_disk(objects.pop().unwrap());
+        let at = |level| applied(&mut cluster(level), object.clone());
+        assert_eq!(at(GUEST_DISKS_LEVEL - 1), "accepted\n", "{what}");
+        let said = at(GUEST_DISKS_LEVEL);
+        assert!(said.contains(reason), "{what}: {said}");
+    }
+}
+
+/// The object, whose pods have an `emptyDir` more than its manifest says.
+fn with_one_more_disk(mut object: Object) -> Object {
+    let spec = match &mut object {
+        Object::Pod(pod) => &mut Arc::make_mut(pod).spec,
+        Object::ReplicaSet(set) => &mut Arc::make_mut(set).spec.template.spec,
+        Object::Deployment(one) => &mut Arc::make_mut(one).spec.template.spec,
+        Object::StatefulSet(set) => &mut Arc::make_mut(set).spec.template.spec,
+        Object::DaemonSet(set) => &mut Arc::make_mut(set).spec.template.spec,
+        Object::Job(job) => &mut Arc::make_mut(job).spec.template.spec,
+        Object::CronJob(job) => &mut Arc::make_mut(job).spec.job_template.spec.template.spec,
+        other => panic!("{} makes no pods", other.object_ref()),
+    };
+    let mut more = PodSpec::clone(spec);
+    let mut options = more.options.get().cloned().unwrap_or_default();
+    let source = VolumeSource::EmptyDir { memory: false, size_limit_bytes: None, huge_pages: Rare::NONE };
+    options.volumes.push(Volume { name: "more".into(), source });
+    more.options = Rare::some(options);
+    *spec = Shared::new(more);
+    object
+}
+
+/// What an ElasticWorkload makes of its source is judged by the cluster's level too, not by what this server knows: others may know less.
+#[test]
+fn units_are_judged_by_the_clusters_level() {
+    let volumes: Vec<String> = (0..27).map(|n| format!("{{name: v{n}, emptyDir: {{}}}}")).collect();
+    let pod = format!("volumes: [{}]", volumes.join(", "));
+    let source = read(&workload("Deployment", "replicas: 1, ", &pod, "")).unwrap().pop().unwrap();
+    let elastic = "apiVersion: autoscaling.alibabacloud.com/v1beta1\nkind: ElasticWorkload\nmetadata: {name: elastic}\n\
+                   spec: {sourceTarget: {apiVersion: apps/v1, kind: Deployment, name: web, min: 0, max: 4}, replicas: 1, \
+                   elasticUnit: [{name: spot, labels: {capacity: spot}, max: 10}]}\n";
+    let elastic = read(elastic).unwrap().pop().unwrap();
+    let mut machine = cluster(GUEST_DISKS_LEVEL - 1);
+    assert_eq!(applied(&mut machine, with_one_more_disk(source)), "accepted\n");
+    let mut raised = machine.clone();
+    submit(&mut raised, Command::RaiseFeatureLevel { level: GUEST_DISKS_LEVEL }).unwrap();
+    assert_eq!(applied(&mut machine, elastic.clone()), "accepted\n");
+    let refused = applied(&mut raised, elastic);
+    assert!(refused.contains("unit spot") && refused.contains("needs 29 disks"), "{refused}");
 }

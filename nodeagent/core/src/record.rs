@@ -119,6 +119,9 @@ pub struct VmRecord {
     /// The most that its containers may have by that; empty when nothing was begun.
     #[serde(default)]
     pub resize_most: Vec<ContainerSize>,
+    /// The least, by the same; records of earlier versions say nothing.
+    #[serde(default)]
+    pub resize_least: Vec<ContainerSize>,
     /// The control plane is told of the sizes.
     #[serde(default)]
     pub resized: bool,

@@ -39,6 +39,9 @@ pub struct ResizeVm {
     pub from: Vec<ContainerSize>,
     /// The most that they may have: what was begun since and never finished may be done in part.
     pub most: Vec<ContainerSize>,
+    /// The least that they may have, by the same: where it is as it was before, nobody need be restarted, unless what was begun took
+    /// something away meanwhile.
+    pub least: Vec<ContainerSize>,
     /// How large the guest was for that.
     pub was: GuestSize,
     /// How large it should be.

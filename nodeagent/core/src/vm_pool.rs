@@ -4,8 +4,11 @@
 //!  want() ─► booting ─ booted() ─► idle ─ take() ─► a pod's
 //!               └──── failed() ──────┘      gone: the next is booted, after a wait that grows with failures in a row
 //! ```
+//!
+//! A row of failures ends with a guest that a pod got, or that had waited for long: one that boots and dies at once is a failure like one
+//! that does not boot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::qemu::GuestPages;
 use crate::{GuestSize, StartVm};
@@ -16,6 +19,8 @@ const BOOTS_MAX: usize = 1;
 const RETRY_FIRST_MS: u64 = 1_000;
 /// Longest wait after a failure, in milliseconds.
 const RETRY_LAST_MS: u64 = 60_000;
+/// A guest that waited for so long was well, in milliseconds.
+const WELL_MS: u64 = 10 * RETRY_LAST_MS;
 /// Disks that can be added to one guest of the pool: that many root ports are free in it, and the next one for its network card.
 pub const VM_POOL_DISKS_MAX: usize = 8;
 /// Most guests of a pool.
@@ -27,7 +32,8 @@ pub struct VmPool {
     size: GuestSize,
     guests: usize,
     booting: BTreeSet<u64>,
-    idle: BTreeSet<u64>,
+    /// Those that wait for pods, and since when.
+    idle: BTreeMap<u64, u64>,
     next: u64,
     failures: u32,
     retry_at_ms: u64,
@@ -39,7 +45,7 @@ impl VmPool {
     #[must_use]
     pub fn new(size: GuestSize, guests: u32, first: u64) -> Self {
         let guests = guests.min(VM_POOL_GUESTS_MAX) as usize;
-        let (booting, idle) = (BTreeSet::new(), BTreeSet::new());
+        let (booting, idle) = (BTreeSet::new(), BTreeMap::new());
         Self { size, guests, booting, idle, next: first, failures: 0, retry_at_ms: 0 }
     }
 
@@ -69,16 +75,19 @@ impl VmPool {
     }
 
     /// A guest waits for a pod.
-    pub fn booted(&mut self, number: u64) {
+    pub fn booted(&mut self, number: u64, now_ms: u64) {
         if self.booting.remove(&number) {
-            self.idle.insert(number);
-            self.failures = 0;
+            self.idle.insert(number, now_ms);
         }
     }
 
     /// A guest did not boot, or ended while it waited for a pod.
     pub fn failed(&mut self, number: u64, now_ms: u64) {
-        if self.booting.remove(&number) | self.idle.remove(&number) {
+        let (booting, idle_since_ms) = (self.booting.remove(&number), self.idle.remove(&number));
+        if idle_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= WELL_MS) {
+            self.failures = 0;
+        }
+        if booting || idle_since_ms.is_some() {
             let wait_ms =
                 RETRY_FIRST_MS.checked_shl(self.failures).unwrap_or(RETRY_LAST_MS).min(RETRY_LAST_MS);
             self.retry_at_ms = now_ms.saturating_add(wait_ms);
@@ -88,7 +97,9 @@ impl VmPool {
 
     /// Gives the guest away that has waited longest.
     pub fn take(&mut self) -> Option<u64> {
-        self.idle.pop_first()
+        let (number, _) = self.idle.pop_first()?;
+        self.failures = 0;
+        Some(number)
     }
 
     /// When [`Self::want`] should be asked again although nothing happened.
@@ -133,16 +144,38 @@ mod tests {
         assert_eq!((pool.take(), pool.deadline_ms()), (None, Some(0)));
         assert_eq!((pool.want(0), pool.want(0)), (Some(7), None), "one at a time");
         assert_eq!(pool.deadline_ms(), None, "the boot's end is waited for");
-        pool.booted(7);
+        pool.booted(7, 0);
         assert_eq!(pool.want(1), Some(8));
         assert_eq!(pool.take(), Some(7), "also while another boots");
-        pool.booted(8);
+        pool.booted(8, 0);
         assert_eq!(pool.want(2), Some(9));
-        pool.booted(9);
+        pool.booted(9, 0);
         assert_eq!((pool.want(3), pool.deadline_ms()), (None, None), "it is full");
         assert_eq!((pool.take(), pool.take(), pool.take()), (Some(8), Some(9), None), "oldest first");
-        pool.booted(7);
+        pool.booted(7, 0);
         assert_eq!(pool.take(), None, "one that was given away does not come back");
+    }
+
+    #[test]
+    fn guests_that_die_while_they_wait_are_replaced_ever_later() {
+        let mut pool = VmPool::new(SIZE, 1, 0);
+        let mut now_ms = 0;
+        let mut die = |pool: &mut VmPool| {
+            let number = pool.want(now_ms).expect("it is missing");
+            pool.booted(number, now_ms);
+            pool.failed(number, now_ms + WELL_MS - 1);
+            pool.failed(number, now_ms + WELL_MS - 1);
+            let at_ms = pool.deadline_ms().expect("it is missing");
+            let wait_ms = at_ms - (now_ms + WELL_MS - 1);
+            now_ms = at_ms;
+            wait_ms / 1_000
+        };
+        let waits: Vec<u64> = (0..8).map(|_| die(&mut pool)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let number = pool.want(u64::MAX).expect("it is missing");
+        pool.booted(number, u64::MAX);
+        assert_eq!(pool.take(), Some(number));
+        assert_eq!(die(&mut pool), 1, "a pod had use of one");
     }
 
     #[test]
@@ -161,9 +194,9 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let number = pool.want(now_ms).expect("it is missing");
-        pool.booted(number);
-        pool.failed(number, now_ms);
-        assert_eq!(pool.deadline_ms(), Some(now_ms + 1_000), "one that booted ends the row");
+        pool.booted(number, now_ms);
+        pool.failed(number, now_ms + WELL_MS);
+        assert_eq!(pool.deadline_ms(), Some(now_ms + WELL_MS + 1_000), "one that was well ends the row");
         let mut none = VmPool::new(SIZE, 0, 0);
         assert_eq!((none.want(0), none.deadline_ms()), (None, None));
     }

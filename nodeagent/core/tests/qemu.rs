@@ -77,6 +77,7 @@ fn a_board_has_places_for_so_many_disks() {
         assert_eq!(command.check_places().err().as_deref(), expected);
     };
     // What QEMU 7.2 takes, and one more.
+    assert_eq!(bulkhead_types::GUEST_DISKS_MAX, 28);
     check(28, 0, false, None);
     let too_many = "the pod needs 29 disks, one for each container and each volume on disk, and its guest has places for 28";
     check(29, 0, false, Some(too_many));

@@ -193,13 +193,24 @@ impl PodLogs {
         }
         let file = writer.segment.as_mut().expect("just opened");
         // One write: a reader sees the record as a whole, or a part that it waits for.
-        file.write_all(&bytes)?;
+        if let Err(error) = file.write_all(&bytes) {
+            writer.cut_back();
+            return Err(error);
+        }
         writer.length += bytes.len() as u64;
         Ok(())
     }
 }
 
 impl Writer {
+    /// A record of which only a part was written, as on a disk that is full, goes: nothing behind it would ever be read. Where it cannot,
+    /// a new segment begins.
+    fn cut_back(&mut self) {
+        if self.segment.as_ref().is_some_and(|file| file.set_len(self.length).is_err()) {
+            self.segment = None;
+        }
+    }
+
     /// Goes on where the last life of the agent stopped, in a new segment.
     fn open(dir: &Path) -> io::Result<Self> {
         let (mut progress, mut next_offset) = (Progress::default(), 0);
@@ -249,4 +260,49 @@ fn prune(dir: &Path, files: u32) -> io::Result<()> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while it holds the lock with the state half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(offset: u64, data: &str) -> Record {
+        let run = Run { guest: 1, restart: 0 };
+        Record { stderr: false, run, time_ms: 1, offset, data: data.as_bytes().to_vec() }
+    }
+
+    /// What a reader finds.
+    fn kept(logs: &PodLogs) -> String {
+        let mut text = String::new();
+        for (.., path) in segments(&logs.container_dir("main")).expect("listed") {
+            let mut file = io::BufReader::new(File::open(path).expect("there"));
+            while let Some(record) = Record::read(&mut file).expect("read") {
+                text.push_str(&String::from_utf8_lossy(&record.data));
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn what_comes_after_a_record_that_the_disk_did_not_take_is_read() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let logs = PodLogs::new(dir.path(), LogLimits::default());
+        assert_eq!(logs.append("main", record(0, "one ")).expect("written"), 4);
+        // The disk took a part of it.
+        {
+            let mut containers = lock(&logs.containers);
+            let writer = containers.get_mut("main").expect("there");
+            writer.segment.as_mut().expect("open").write_all(b"torn").expect("written");
+            writer.cut_back();
+        }
+        assert_eq!(logs.append("main", record(4, "two ")).expect("written"), 8);
+        assert_eq!(kept(&logs), "one two ");
+        // Nor can the file be cut back.
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+        lock(&logs.containers).get_mut("main").expect("there").segment = Some(full);
+        let refused = logs.append("main", record(8, "three")).expect_err("it is full");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(logs.append("main", record(8, "three")).expect("there is room again"), 13);
+        assert_eq!(kept(&logs), "one two three");
+    }
 }

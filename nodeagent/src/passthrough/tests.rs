@@ -272,3 +272,24 @@ async fn a_replaced_card_is_not_in_the_quarantine_of_the_one_before_it() {
     let refused = next.attach(POD, &[gone]).await.expect_err("another card");
     assert!(refused.contains("GPU-before is not at 0000:42:00.0 any more"), "{refused}");
 }
+
+#[tokio::test]
+async fn nor_is_it_in_that_of_what_went_with_the_one_before_it() {
+    const SOUND: &str = "0000:42:00.1";
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let open = |number: u8, boot: &str| {
+        let mut kernel = with_serial(number);
+        kernel.function(SOUND, "1d22:3685", "040300", Some(44), None, &[]);
+        Passthrough::open(dir.path(), kernel, boot, &[]).expect("readable notes")
+    };
+    let sick = |device: &Device| matches!(device.health, DeviceHealth::Unhealthy { .. });
+    let first = open(1, "first");
+    assert!(!sick(&first.device(CARD).await));
+    let kept =
+        first.inner.lock().expect("whole").notes.quarantine(at(SOUND), core::RESET_FAILED, "it is broken");
+    kept.expect("written");
+    assert!(sick(&first.device(CARD).await), "nobody gets the card without it");
+    drop(first);
+    assert!(sick(&open(1, "second").device(CARD).await), "it is the same card");
+    assert!(!sick(&open(2, "third").device(CARD).await));
+}

@@ -33,6 +33,7 @@ use crate::host::Host;
 use crate::image::Image;
 use crate::steps::{Step, passed};
 use crate::vm::affinity;
+use crate::vm::console::CONSOLE_LOG;
 use crate::volumes::VolumePort;
 use crate::{clock, disk, starts, trace};
 pub(crate) use silence::Boot;
@@ -385,7 +386,7 @@ pub(crate) fn lost_volume_task(order: &VolumeOrder) -> VolumeResult {
     VolumeResult { id: order.id, task: order.task, size_bytes: 0, done: false, message }
 }
 
-/// Removes everything of a pod but its record and, if they are kept, its logs.
+/// Removes everything of a pod but its record and, if they are kept, its logs and its console.
 fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
     let dir = host.records.pod_dir(pod);
     // Those of a guest whose process was still being reaped when it ended.
@@ -404,6 +405,8 @@ fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
         match entry.file_name().to_str() {
             Some("record.json") => {}
             Some("logs" | starts::FILE) if keep_logs => {}
+            // What the guest said last may be why the pod ended.
+            Some(name) if keep_logs && name.starts_with(CONSOLE_LOG) => {}
             _ if entry.file_type()?.is_dir() => disk::remove_dir(&entry.path())?,
             _ => disk::remove_file(&entry.path())?,
         }

@@ -13,7 +13,7 @@ use bulkhead_nodeagent_core::{
     GuestSize, HostLimits, MEMORY_BLOCK_BYTES, RESIZE_ANSWER_MS, ResizeFailure, ResizeStep, ResizeVm,
     Resized, reason, resize_steps,
 };
-use bulkhead_types::{Container, PodIntent, Shared};
+use bulkhead_types::{Container, ContainerSize, PodIntent, ResourceRequirements, Shared};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -284,13 +284,15 @@ fn limits(order: &ResizeVm) -> Vec<ContainerLimits> {
     let spec = &order.pod.spec;
     let of = |container: &Container| {
         let (limits, reserved) = (container.limits, container.requests.or(container.limits));
-        let before = order.from.iter().find(|size| size.name == container.name);
+        // What it has is one of these, or between them.
+        let may_have = [&order.from, &order.most, &order.least];
+        let of_it =
+            |sizes: &&Vec<ContainerSize>| sizes.iter().find(|size| size.name == container.name).cloned();
+        let may_have: Vec<ContainerSize> = may_have.iter().filter_map(of_it).collect();
         let policy = container.resize_policy();
-        let began = order.most.iter().find(|size| size.name == container.name);
-        let differs = |get: fn(&bulkhead_types::ResourceRequirements) -> Option<u64>| {
-            before
-                .into_iter()
-                .chain(began)
+        let differs = |get: fn(&ResourceRequirements) -> Option<u64>| {
+            may_have
+                .iter()
                 .any(|size| get(&size.limits) != get(&limits) || get(&size.reserved()) != get(&reserved))
         };
         ContainerLimits {
@@ -355,6 +357,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_types::{ContainerOptions, PodSpec, Rare, ResizePolicy};
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -420,6 +424,55 @@ mod tests {
         let paged = Machine { first_bytes: (256 + 64) * MIB, ..fixed };
         check(&paged, 1, 256, None);
         check(&paged, 2, 320, Some("can have 0 MiB more"));
+    }
+
+    /// Whether a container is to be restarted that should have `wanted`, had `from`, and may have anything from `least` to `most`, each of
+    /// thousandths of a CPU and MiB.
+    #[test]
+    fn who_may_have_other_limits_is_restarted_for_those_it_should_have() {
+        let amounts = |(cpu_millis, mib): (u64, u64)| ResourceRequirements {
+            cpu_millis: Some(cpu_millis),
+            memory_bytes: Some(mib * MIB),
+            ..ResourceRequirements::default()
+        };
+        let size = |of| ContainerSize { name: "web".into(), requests: amounts(of), limits: amounts(of) };
+        let check = |for_cpu: bool, for_memory: bool, from, most, least, wanted, expected: bool| {
+            let options = ContainerOptions {
+                resize_policy: Rare::some(ResizePolicy {
+                    restart_for_cpu: for_cpu,
+                    restart_for_memory: for_memory,
+                }),
+                ..ContainerOptions::default()
+            };
+            let container = Container {
+                name: "web".into(),
+                requests: amounts(wanted),
+                limits: amounts(wanted),
+                options: Rare::some(options),
+                ..Container::default()
+            };
+            let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+            let order = ResizeVm {
+                instance: 1,
+                from: vec![size(from)],
+                most: vec![size(most)],
+                least: vec![size(least)],
+                was: GuestSize { cpus: 1, memory_bytes: 256 * MIB },
+                size: GuestSize::new(&spec),
+                pod: PodIntent { spec: Shared::new(spec), ..crate::pod::tests::pod_with_card() },
+            };
+            assert_eq!(limits(&order)[0].restart, expected, "{from:?} {most:?} {least:?} {wanted:?}");
+        };
+        let (small, large, much) = ((300, 128), (500, 128), (500, 256));
+        check(true, false, large, large, large, small, true);
+        check(true, false, large, large, large, large, false);
+        // It was to have less, which it may have got, and should have what it had.
+        check(true, false, large, large, small, large, true);
+        check(false, true, large, large, small, large, false);
+        check(false, true, much, much, large, much, true);
+        // The same of more.
+        check(true, false, small, large, small, small, true);
+        check(false, false, large, large, small, large, false);
     }
 
     #[test]

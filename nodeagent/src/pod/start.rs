@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_guest_protocol::FRAME_LENGTH_MAX;
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
@@ -34,6 +35,9 @@ use crate::{disk, trace};
 
 /// Size of an emptyDir on disk that names no limit, in bytes. Its file is sparse.
 const EMPTY_DIR_BYTES_DEFAULT: u64 = 2 << 30;
+
+/// A guest runs as many containers as it has disks for.
+const _: () = assert!(bulkhead_types::GUEST_DISKS_MAX <= bulkhead_guest_protocol::CONTAINERS_MAX);
 
 /// The guest's configuration, in the instance's folder: an agent that restarts may have to tell it. Where it may hold
 /// secrets it is written without them ([`redacted`]).
@@ -445,7 +449,23 @@ fn configure(
     };
     network::configure(host, start, &mut config);
     config.validate().map_err(|error| StartError::new(reason::GUEST_START_FAILED, error.to_string()))?;
+    check_length(&config)?;
     Ok((config, disks))
+}
+
+/// Whether a guest can be told of its pod, which is one message.
+pub(super) fn check_length(config: &PodConfig) -> Result<(), StartError> {
+    // What is around it on the channel.
+    const ENVELOPE_BYTES: usize = 64;
+    let (most, length) = (FRAME_LENGTH_MAX - ENVELOPE_BYTES, config.encoded_len());
+    if length <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "the commands, arguments and variables of its containers, with all that its guest is told, have {length} bytes, and a guest can be \
+         told of {most}: put what is large into files (volumes of ConfigMaps and Secrets)"
+    );
+    Err(StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message))
 }
 
 /// Sets the variables by which a container knows its devices: those of one variable in order, with commas.

@@ -60,7 +60,8 @@ impl Vm {
         let (guest, volume_orders) = mpsc::channel(MACHINE_CALLS_MAX);
         let (resize, resizing) = mpsc::channel(MACHINE_CALLS_MAX);
         let disks = disks_of(&launched.config);
-        let port = VolumePort { machine, guest, still: Arc::default(), disks };
+        let still = Arc::default();
+        let port = VolumePort { machine, guest, still: Arc::clone(&still), disks };
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
         let pod_dir = host.records.pod_dir(launched.pod);
@@ -80,6 +81,7 @@ impl Vm {
             start,
             starts: Arc::new(host.starts.of(launched.pod, &pod_dir)),
             look_every: host.look_every(),
+            still,
         };
         let task = watched(watch_over(Arc::clone(host), launched, (talk, calls), inputs));
         Self { instance, pid, killer, stop, files, port, resize, task }

@@ -136,3 +136,47 @@ fn a_container_knows_its_devices_by_its_variable() {
     start::show_devices(&pod, &pod.spec.containers[0], &mut env);
     assert_eq!(env, ["PATH=/bin", "CARDS=0,2"]);
 }
+
+/// What a pod's guests said on their consoles is there as long as its logs are.
+#[tokio::test]
+async fn the_console_of_a_pod_that_ended_stays_with_its_logs() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let passthrough = Passthrough::open(dir.path(), KernelModel::new(&[]), "boot", &[]).expect("no notes");
+    let host = host(dir.path(), passthrough);
+    let pod_dir = host.records.pod_dir(POD);
+    std::fs::create_dir_all(pod_dir.join("logs/main")).expect("made");
+    for file in ["record.json", "console.log", "console.log.1", "else"] {
+        std::fs::write(pod_dir.join(file), file).expect("written");
+    }
+    let left = |keep_logs: bool| {
+        remove_all(&host, POD, keep_logs).expect("removed");
+        let names = std::fs::read_dir(&pod_dir).expect("listed").flatten();
+        let mut names: Vec<_> = names.map(|one| one.file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(true), ["console.log", "console.log.1", "logs", "record.json"]);
+    assert_eq!(left(false), ["record.json"]);
+}
+
+/// A guest is told of its pod in one message, which has a bound; a pod beyond it says so and does not start.
+#[test]
+fn a_pod_of_which_no_guest_can_be_told_is_not_started() {
+    use bulkhead_guest_protocol::host::{ContainerConfig, PodConfig};
+    let check = |bytes: usize, expected: Result<(), &str>| {
+        let container = ContainerConfig { env: vec!["x".repeat(bytes)], ..ContainerConfig::default() };
+        let config = PodConfig { containers: vec![container], ..PodConfig::default() };
+        let refused =
+            start::check_length(&config).map_err(|error| format!("{}: {}", error.reason, error.message));
+        match (refused, expected) {
+            (Ok(()), Ok(())) => {}
+            (Err(refused), Err(expected)) => assert!(refused.starts_with(expected), "{refused}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    check(1_000_000, Ok(()));
+    check(
+        1 << 20,
+        Err("CreateContainerConfigError: the commands, arguments and variables of its containers"),
+    );
+}

@@ -96,7 +96,13 @@ impl Process {
 
     /// Waits until it has ended, and leaves it to be reaped by [`Self::wait`].
     pub(crate) async fn ended(&self) -> io::Result<()> {
-        session::register(self.pidfd.try_clone()?)?.readable().await.map(drop)
+        self.watch()?.await
+    }
+
+    /// The same from elsewhere.
+    pub(crate) fn watch(&self) -> io::Result<impl Future<Output = io::Result<()>> + Send + use<>> {
+        let pidfd = session::register(self.pidfd.try_clone()?)?;
+        Ok(async move { pidfd.readable().await.map(drop) })
     }
 
     /// A handle that can kill the process from elsewhere.

@@ -137,7 +137,7 @@ async fn bring_up<T>(
 }
 
 /// What QEMU said last, for people.
-fn last_words(dir: &Path) -> String {
+pub(super) fn last_words(dir: &Path) -> String {
     let said = fs::read_to_string(dir.join(QEMU_LOG)).unwrap_or_default();
     said.lines()
         .last()

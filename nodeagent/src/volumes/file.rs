@@ -11,11 +11,12 @@
 //! A copy shares its blocks with the original where the file system can do that (XFS, Btrfs: `FICLONE`), else what was
 //! written is copied and holes stay holes.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use bulkhead_nodeagent_core::qemu::BlockDriver;
 use rustix::fs::SeekFrom;
@@ -58,6 +59,8 @@ impl FileDriver {
         path: &Path,
         make: impl FnOnce(&Path) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
+        // Pods that read one volume together may all be its first.
+        let _alone = Making::of(path);
         if path.try_exists()? {
             return Ok(());
         }
@@ -90,6 +93,30 @@ impl FileDriver {
         from.0.write_all(&[1; 4096])?;
         let to = tempfile_in(&self.dir, "probe-to")?;
         Ok(rustix::fs::ioctl_ficlone(&to.0, &from.0).is_ok())
+    }
+}
+
+/// What is being made in this process, whichever driver does it.
+static MAKING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static MADE: Condvar = Condvar::new();
+
+/// Nobody else makes this file.
+struct Making<'a>(&'a Path);
+
+impl<'a> Making<'a> {
+    /// Waits until nobody else does.
+    fn of(path: &'a Path) -> Self {
+        let all = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = MADE.wait_while(all, |all| all.contains(path)).unwrap_or_else(PoisonError::into_inner);
+        all.insert(path.to_owned());
+        Self(path)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        MAKING.lock().unwrap_or_else(PoisonError::into_inner).remove(self.0);
+        MADE.notify_all();
     }
 }
 
@@ -224,6 +251,40 @@ impl VolumeDriver for FileDriver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_that_make_one_volume_make_it_once() {
+        use std::sync::mpsc::{RecvTimeoutError, channel};
+        use std::time::Duration;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        // Every pod's task has a driver of its own.
+        let drivers = [FileDriver::new(dir.path()), FileDriver::new(dir.path())];
+        let path = drivers[0].path(Uuid::from_u128(1));
+        let ((begun, has_begun), (go, may_go), (done, is_done)) = (channel(), channel(), channel());
+        std::thread::scope(|scope| {
+            let path = &path;
+            let [first, second] = &drivers;
+            scope.spawn(move || {
+                let make = |fresh: &Path| {
+                    fs::write(fresh, "half")?;
+                    begun.send(()).expect("heard");
+                    may_go.recv().expect("told");
+                    Ok(fs::write(fresh, "whole")?)
+                };
+                first.make_once(path, make).expect("made");
+            });
+            has_begun.recv().expect("it begins");
+            scope.spawn(move || {
+                let made = second.make_once(path, |fresh| Ok(fs::write(fresh, "another")?));
+                made.expect("it is there");
+                done.send(()).expect("heard");
+            });
+            let early = is_done.recv_timeout(Duration::from_millis(100));
+            go.send(()).expect("it waits");
+            assert_eq!(early, Err(RecvTimeoutError::Timeout), "half of a volume is none");
+        });
+        assert_eq!(fs::read_to_string(&path).expect("there"), "whole");
+    }
 
     #[test]
     fn a_copy_keeps_holes_and_every_byte() {

@@ -94,6 +94,8 @@ impl State {
 
 fn kernel() -> KernelModel {
     let mut kernel = KernelModel::new(&["nvidia", "snd_hda_intel", "mlx5_core"]);
+    // The card has a slot of its own, and its sound no reset of its own.
+    kernel.bridge("0000:00:03.0", "0000:3b", &[("reset_subordinate", "")]);
     kernel.function(GPU, "10de:20b5", "030200", Some(42), Some("nvidia"), &[]);
     let sound = [("reset_method", "absent"), ("reset", "absent")];
     kernel.function(SOUND, "10de:1aef", "040300", Some(42), Some("snd_hda_intel"), &sound);

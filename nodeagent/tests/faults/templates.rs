@@ -130,3 +130,22 @@ async fn a_pod_that_must_be_unique_takes_a_guest_of_the_pool_whose_guard_then_go
     machine.ready(2).await;
     machine.delete(&[unique(web(1)), web(2), large(web(3))], 0).await;
 }
+
+#[tokio::test]
+async fn a_guest_of_the_pool_that_dies_while_it_waits_is_replaced_before_a_pod_asks_for_it() {
+    let Some(mut machine) = Machine::new().await else { return };
+    machine.settings.vm_pool = 1;
+    machine.start(None).await;
+    let pool = machine.settings.data.join("vm-pool");
+    let ready = |number: u64| pool.join(format!("{number}/ready")).exists();
+    machine.until("a guest that waits", || ready(0)).await;
+    let pid = rustix::process::Pid::from_raw(machine.guests()[0]).expect("not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    machine.until("nothing of it to be left", || !pool.join("0").exists()).await;
+    // Nobody has asked for one yet.
+    machine.until("another", || ready(1)).await;
+    assert_eq!((machine.guests().len(), machine.guards().len()), (1, 1));
+    machine.server.intend(vec![web(1)]);
+    assert_eq!(beginning(&machine, 1).await, "pool");
+    machine.delete(&[web(1)], 0).await;
+}

@@ -100,6 +100,8 @@ pub const SHARED_VOLUMES_LEVEL: u32 = 13;
 pub const STORAGE_CLASS_LEVEL: u32 = 13;
 /// From this level on pods set what their kernel does by an annotation as well.
 pub const ANNOTATED_SYSCTLS_LEVEL: u32 = 14;
+/// From this level on pods that need more disks than a guest has places for are refused.
+pub const GUEST_DISKS_LEVEL: u32 = 14;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.

@@ -91,6 +91,14 @@ fn larger(a: ResourceRequirements, b: ResourceRequirements) -> ResourceRequireme
     }
 }
 
+fn smaller(a: ResourceRequirements, b: ResourceRequirements) -> ResourceRequirements {
+    ResourceRequirements {
+        cpu_millis: a.cpu_millis.min(b.cpu_millis),
+        memory_bytes: a.memory_bytes.min(b.memory_bytes),
+        ephemeral_storage_bytes: None,
+    }
+}
+
 impl ContainerSize {
     /// Of a container.
     #[must_use]
@@ -122,6 +130,12 @@ impl ContainerSize {
         Self { name: self.name.clone(), requests, limits }
     }
 
+    /// The smaller of two sizes of a container; what one of them does not say is not said.
+    fn smaller(&self, other: &Self) -> Self {
+        let requests = smaller(self.reserved(), other.reserved());
+        Self { name: self.name.clone(), requests, limits: smaller(self.limits, other.limits) }
+    }
+
     /// This size, where the other says nothing (a partial one).
     #[must_use]
     pub fn changed_by(&self, change: &Self) -> Self {
@@ -135,6 +149,16 @@ impl ContainerSize {
 pub fn larger_sizes(a: &[ContainerSize], b: &[ContainerSize]) -> Vec<ContainerSize> {
     let with = |one: &ContainerSize| match b.iter().find(|other| other.name == one.name) {
         Some(other) => one.larger(other),
+        None => one.clone(),
+    };
+    a.iter().map(with).collect()
+}
+
+/// Container by container the smaller of two; `a` says which there are.
+#[must_use]
+pub fn smaller_sizes(a: &[ContainerSize], b: &[ContainerSize]) -> Vec<ContainerSize> {
+    let with = |one: &ContainerSize| match b.iter().find(|other| other.name == one.name) {
+        Some(other) => one.smaller(other),
         None => one.clone(),
     };
     a.iter().map(with).collect()
@@ -249,6 +273,17 @@ mod tests {
         check("- - / 200 20", "- - / 100 30", "- - / 200 30");
         check("- - / 200 20", "300 - / 400 10", "300 - / 400 20");
         check("50 - / - -", "- - / - -", "50 - / - -");
+    }
+
+    #[test]
+    fn what_may_have_been_taken_back_is_the_smaller_of_both() {
+        let check = |a: &str, b: &str, expected: &str| {
+            let both = [smaller_sizes(&[size(a)], &[size(b)]), smaller_sizes(&[size(b)], &[size(a)])];
+            assert_eq!(both, [vec![size(expected)], vec![size(expected)]], "{a} and {b}");
+        };
+        check("100 10 / 200 20", "150 5 / 160 30", "100 5 / 160 20");
+        check("- - / 200 20", "300 - / - 10", "200 10 / - 10");
+        check("- - / 200 20", "100 - / 200 20", "100 20 / 200 20");
     }
 
     #[test]

@@ -49,8 +49,11 @@ use crate::{
     check_group_labels, check_label_key, check_label_value,
 };
 
-/// Most containers of a pod; init containers are counted for themselves.
+/// Most containers of a pod; init containers are counted for themselves. From [`crate::GUEST_DISKS_LEVEL`] on
+/// [`GUEST_DISKS_MAX`] is below it.
 pub const CONTAINERS_MAX: usize = 64;
+/// Most disks of a pod's guest ([`crate::PodSpec::disks`]): it has places for no more.
+pub const GUEST_DISKS_MAX: usize = 28;
 /// Most environment variables of a container.
 pub const ENV_MAX: usize = 1024;
 /// Most ports of a container.
@@ -95,7 +98,7 @@ pub fn validate(object: &Object) -> Vec<FieldError> {
 /// The same by the rules of a feature level: what a log of that level holds was judged by them.
 #[must_use]
 pub fn validate_at(object: &Object, level: u32) -> Vec<FieldError> {
-    let mut report = Report::default();
+    let mut report = Report { level, ..Report::default() };
     let root = Path::Root;
     meta(object, &mut report);
     match object {
@@ -231,6 +234,8 @@ fn template_of(object: &Object) -> Option<(&StringMap, &StringMap)> {
 #[derive(Default)]
 struct Report {
     errors: Vec<FieldError>,
+    /// The feature level by whose rules is judged.
+    level: u32,
 }
 
 impl Report {

@@ -345,6 +345,22 @@ impl PodSpec {
         self.init_containers.iter().chain(&self.containers)
     }
 
+    /// The volumes that are disks of its guest.
+    pub fn disk_volumes(&self) -> impl Iterator<Item = &Volume> {
+        self.volumes().iter().filter(|volume| match &volume.source {
+            VolumeSource::EmptyDir { memory, huge_pages, .. } => !memory && huge_pages.get().is_none(),
+            VolumeSource::PersistentVolumeClaim { .. } => true,
+            VolumeSource::Files { .. } | VolumeSource::Projected { .. } => false,
+        })
+    }
+
+    /// The disks that its guest has: one for each container, in which it writes over its image, and one for each volume on disk. No more
+    /// than [`crate::GUEST_DISKS_MAX`].
+    #[must_use]
+    pub fn disks(&self) -> usize {
+        self.all_containers().count() + self.disk_volumes().count()
+    }
+
     /// Whether it says anything that only feature level 4 knows.
     #[must_use]
     pub fn has_options(&self) -> bool {

@@ -59,7 +59,8 @@ impl Inventory {
                 None => {}
             }
             let unhealthy = |code: SmolStr, since_ms| DeviceHealth::Unhealthy { code, since_ms };
-            if let Some(kept) = known.quarantined.get(&function.address) {
+            let mut card = self.companions(function).chain([function]).map(|one| one.address);
+            if let Some(kept) = card.find_map(|one| known.quarantined.get(&one)) {
                 device.health = unhealthy(kept.code.clone(), kept.since_ms);
             } else if device.in_use_by.is_empty()
                 && function.iommu_group.is_some()
@@ -80,11 +81,16 @@ impl Inventory {
 }
 
 impl Inventory {
-    /// Whether a function could be reset that a pod has alone, with what goes with it.
+    /// What goes with a function.
+    fn companions<'a>(&'a self, function: &'a PciFunction) -> impl Iterator<Item = &'a PciFunction> {
+        self.functions.values().filter(move |other| is_companion(function, other))
+    }
+
+    /// Whether a function could be reset that a pod has alone, and everything that goes with it.
     fn can_be_reset(&self, function: &PciFunction) -> bool {
-        let all = self.functions.values();
-        let ours = all.filter(|other| is_companion(function, other)).map(|other| other.address);
-        can_be_reset(self, function, &ours.chain([function.address]).collect()).is_ok()
+        let mut card = self.companions(function).chain([function]);
+        let ours = self.companions(function).chain([function]).map(|one| one.address).collect();
+        card.all(|one| can_be_reset(self, one, &ours).is_ok())
     }
 }
 

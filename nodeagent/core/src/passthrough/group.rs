@@ -158,7 +158,8 @@ pub fn plan(
         }
     }
     let ours: BTreeSet<Bdf> = planned.keys().copied().collect();
-    for address in wanted {
+    // What goes with them as well: the next guest would have what this one did to it.
+    for address in &ours {
         can_be_reset(inventory, &inventory.functions[address], &ours)
             .map_err(|reason| Refusal::NoReset { address: *address, reason })?;
     }
@@ -172,10 +173,7 @@ fn check(function: &PciFunction, known: Known<'_>, pod: ObjectId) -> Result<u32,
     if function.is_bridge() {
         return Err(Refusal::Bridge(address));
     }
-    if let Some(quarantine) = known.quarantined.get(&address) {
-        let (code, message) = (quarantine.code.to_string(), quarantine.message.clone());
-        return Err(Refusal::Quarantined { address, code, message });
-    }
+    not_quarantined(address, known)?;
     let is_ours = match known.bindings.get(&address) {
         Some(binding) if binding.pod != pod => return Err(Refusal::HeldBy { address, pod: binding.pod }),
         binding => binding.is_some(),
@@ -199,6 +197,12 @@ fn check(function: &PciFunction, known: Known<'_>, pod: ObjectId) -> Result<u32,
         }
         _ => Ok(group),
     }
+}
+
+fn not_quarantined(address: Bdf, known: Known<'_>) -> Result<(), Refusal> {
+    let Some(quarantine) = known.quarantined.get(&address) else { return Ok(()) };
+    let (code, message) = (quarantine.code.to_string(), quarantine.message.clone());
+    Err(Refusal::Quarantined { address, code, message })
 }
 
 fn is_idle(driver: &str) -> bool {
@@ -226,7 +230,7 @@ fn goes_along(
         return if holder == pod { Ok(true) } else { Err(Refusal::HeldBy { address, pod: holder }) };
     }
     if is_companion(function, other) {
-        return Ok(true);
+        return not_quarantined(other.address, known).map(|()| true);
     }
     match &other.driver {
         Some(driver) if !is_idle(driver) => {

@@ -5,9 +5,11 @@
 //!  it names none, and all below its bridge goes back with it
 //!       ├─ the bridge has reset_subordinate ─────────► the bus, by sysfs                          bus
 //!       └─ all of it is with vfio-pci ───────────────► the bus, by VFIO                           vfio-hot-reset
-//!  neither, and it only goes with another function ──► with that one                              with 0000:3b:00.0
-//!  none of them ─────────────────────────────────────► nobody gets it
+//!  neither ──────────────────────────────────────────► nobody gets it
 //! ```
+//!
+//! A reset of one function (`flr`, `pm`) does not reach the others of its card: PCI Express Base Specification 5.0, section 6.6.2. A sound or USB
+//! function of a GPU that has no method of its own is reset with the bus, and the GPU with it, whatever method that has.
 //!
 //! The kernel puts what a function's maker says is needed (`device_specific`) before the standard's ways (`flr`, `af_flr`, `pm`), and `bus` last,
 //! only where nothing else is below the bridge; an operator who knows better writes `reset_method`, and that is kept to. A reset of the bus
@@ -46,8 +48,6 @@ pub enum ResetWay {
         /// All functions below its bridge, that one too.
         below: BTreeSet<Bdf>,
     },
-    /// With another function, without which it is of no use.
-    With(Bdf),
 }
 
 impl ResetWay {
@@ -58,7 +58,6 @@ impl ResetWay {
             Self::Function(method) => method.clone(),
             Self::Bus { .. } => "bus".to_owned(),
             Self::HotReset { .. } => "vfio-hot-reset".to_owned(),
-            Self::With(main) => format!("with {main}"),
         }
     }
 
@@ -66,7 +65,7 @@ impl ResetWay {
     pub(super) fn below(&self) -> impl Iterator<Item = Bdf> + '_ {
         let below = match self {
             Self::Bus { below, .. } | Self::HotReset { below } => Some(below),
-            Self::Function(_) | Self::With(_) => None,
+            Self::Function(_) => None,
         };
         below.into_iter().flatten().copied()
     }
@@ -170,7 +169,7 @@ pub(super) fn reset_file(way: &ResetWay, address: Bdf) -> Option<String> {
     match way {
         ResetWay::Function(_) => Some(file(address, "reset")),
         ResetWay::Bus { bridge, .. } => Some(file(*bridge, RESET_SUBORDINATE)),
-        ResetWay::HotReset { .. } | ResetWay::With(_) => None,
+        ResetWay::HotReset { .. } => None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::vf_settings::VfNote;
 /// How each function of a pod is reset.
 type Ways = BTreeMap<Bdf, Result<ResetWay, NoReset>>;
 
-/// The functions of a pod, companions first: the main function's reset may be one of the whole card.
+/// The functions of a pod, companions first: the reset of the bus that one of them needs is the main function's as well.
 pub(super) fn in_order(notebook: &dyn Notebook, pod: ObjectId) -> Vec<Bdf> {
     let of_pod = notebook.bindings().values().filter(|binding| binding.pod == pod);
     let mut addresses: Vec<(bool, Bdf)> =
@@ -37,28 +37,22 @@ pub(super) fn reset_all(
         return Ok(Vec::new());
     }
     let inventory = discover(machine);
-    let ways = ways(machine, notebook, &inventory, &all);
-    // What goes with another function is judged by what became of that.
-    let (with_others, own): (Vec<Bdf>, Vec<Bdf>) =
-        all.into_iter().partition(|address| matches!(ways.get(address), Some(Ok(ResetWay::With(_)))));
+    let ways = ways(machine, &inventory, &all);
     let mut lost = Vec::new();
-    for address in own.into_iter().chain(with_others) {
+    for address in all {
         // What is gone has nothing to be undone, and a reset of its bus may have been its own, too.
         let Some(way) = ways.get(&address).filter(|_| is_given(notebook, address)) else { continue };
         let outcome = match way {
-            Ok(ResetWay::With(main)) if lost.contains(main) => {
-                Err(format!("{main}, with which it is reset, is not well"))
-            }
-            // All others were reset by now.
-            Ok(ResetWay::With(main)) if is_given(notebook, *main) => {
-                Err(format!("{main}, with which it is reset, is not there any more"))
-            }
             Ok(way) => reset(machine, &inventory, address, way),
             Err(reason) => Err(reason.to_string()),
         };
         let name = way.as_ref().map(ResetWay::name).unwrap_or_default();
         let reached: BTreeSet<Bdf> = way.iter().flat_map(ResetWay::below).chain([address]).collect();
         for one in reached.into_iter().filter(|one| ways.contains_key(one)) {
+            // Its own way comes yet.
+            if outcome.is_err() && ways.get(&one) != Some(way) {
+                continue;
+            }
             let outcome = outcome.clone().and_then(|()| check_after(machine, &inventory.functions[&one]));
             if !settle(machine, notebook, one, &name, outcome)? {
                 lost.push(one);
@@ -73,16 +67,11 @@ fn is_given(notebook: &dyn Notebook, address: Bdf) -> bool {
 }
 
 /// How each of a pod's functions that are there is reset.
-fn ways(machine: &dyn Machine, notebook: &dyn Notebook, inventory: &Inventory, all: &[Bdf]) -> Ways {
+fn ways(machine: &dyn Machine, inventory: &Inventory, all: &[Bdf]) -> Ways {
     let ours: BTreeSet<Bdf> = all.iter().copied().collect();
     let way = |address: &Bdf| {
         let function = inventory.functions.get(address)?;
-        let main = notebook.bindings().get(address)?.companion_of.filter(|main| ours.contains(main));
-        let way = match main {
-            Some(main) if function.reset_methods.is_empty() => Ok(ResetWay::With(main)),
-            _ => way_to_reset(machine, inventory, function, &ours),
-        };
-        Some((*address, way))
+        Some((*address, way_to_reset(machine, inventory, function, &ours)))
     };
     all.iter().filter_map(way).collect()
 }

@@ -216,6 +216,7 @@ impl World {
 /// A graphics card with its sound function, a disk of the host beside a card, a card that no driver has, a NIC.
 fn machine() -> KernelModel {
     let mut kernel = KernelModel::new(&["nvidia", "snd_hda_intel", "nvme", "mlx5_core", "xhci_hcd"]);
+    kernel.bridge("0000:00:03.0", "0000:3b", &[]);
     kernel.function(GPU, "10de:20b5", "030200", Some(42), Some("nvidia"), &[]);
     let sound = [("reset_method", "absent"), ("reset", "absent")];
     kernel.function(SOUND, "10de:1aef", "040300", Some(42), Some("snd_hda_intel"), &sound);
@@ -243,6 +244,7 @@ fn a_card_goes_to_a_guest_with_what_is_on_it_and_comes_back_as_it_was() {
         planned.iter().filter_map(|one| Some((one.address, one.companion_of?))).collect();
     assert_eq!((planned.len(), companions), (3, vec![(bdf(SOUND), bdf(GPU))]));
     expect![[r#"
+        0000:00:03.0 Some("pcieport") None
         0000:3b:00.0 Some("vfio-pci") Some("vfio-pci")
         0000:3b:00.1 Some("vfio-pci") Some("vfio-pci")
         0000:41:00.0 Some("nvme") None
@@ -353,7 +355,10 @@ fn pain_30_a_card_that_cannot_be_reset_goes_to_nobody() {
         "reset (flr) failed: /sys/bus/pci/devices/0000:3b:00.0/reset Inappropriate ioctl for device"
     );
     let sound = &world.notes.quarantined[&bdf(SOUND)].message;
-    assert!(sound.ends_with("failed: 0000:3b:00.0, with which it is reset, is not well"), "{sound}");
+    assert_eq!(
+        sound,
+        "reset (vfio-hot-reset) failed: VFIO_DEVICE_PCI_HOT_RESET: Inappropriate ioctl for device"
+    );
     let refused = world.attach(OTHER, &[GPU]).unwrap_err().to_string();
     assert!(refused.starts_with("device 0000:3b:00.0 is in quarantine (ResetFailed)"), "{refused}");
     assert_eq!(world.recover("boot", false), Ok(vec![]));
@@ -425,12 +430,12 @@ fn a_step_that_the_kernel_refuses_is_named_with_its_word() {
             assert!(kept.message.ends_with(word), "{}", kept.message);
         }
         let mut world = World::new();
-        world.attach(POD, &[GPU]).unwrap();
+        world.attach(POD, &[IDLE]).unwrap();
         world.host.kernel.break_file("reset", Some(word));
         world.release(POD).unwrap();
-        let kept = &world.notes.quarantined[&bdf(GPU)];
+        let kept = &world.notes.quarantined[&bdf(IDLE)];
         assert_eq!(kept.code, RESET_FAILED);
-        assert_eq!(kept.message, format!("reset (flr) failed: /sys/bus/pci/devices/{GPU}/reset {word}"));
+        assert_eq!(kept.message, format!("reset (flr) failed: /sys/bus/pci/devices/{IDLE}/reset {word}"));
     }
 }
 
@@ -501,7 +506,7 @@ fn devices_have_one_holder_and_can_be_taken_back() {
         },
         &["0000:50:00.0"],
         expect![
-            "device 0000:50:00.0 cannot be reset (no reset_method, and a reset of the bus below 0000:00:01.0 would reach 0000:3b:00.0, which does not go with it): nobody could have it after this pod"
+            "device 0000:50:00.0 cannot be reset (no reset_method, and a reset of the bus below 0000:00:01.0 would reach 0000:41:00.0, which does not go with it): nobody could have it after this pod"
         ],
     );
     check_refused(

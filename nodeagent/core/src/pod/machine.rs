@@ -384,7 +384,8 @@ impl Pod {
     }
 
     pub(super) fn waits(&mut self, why: &str, message: &str) {
-        if self.reason != why {
+        // One thing may be in the way after another, for the same reason.
+        if self.reason != why || self.message != message {
             self.reason = SmolStr::new(why);
             message.clone_into(&mut self.message);
         }

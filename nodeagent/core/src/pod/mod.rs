@@ -457,6 +457,7 @@ impl Pod {
             sizes: self.sizes.now.clone(),
             resize_begun: self.sizes.begun,
             resize_most: self.sizes.most.clone(),
+            resize_least: self.sizes.least.clone(),
             resized: self.sizes.told,
             trace_context: self.trace_context.clone(),
             ended: self.ended.clone(),

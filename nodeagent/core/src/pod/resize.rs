@@ -7,7 +7,9 @@
 //! What is held, and that it was begun, is durable before anything changes: whatever the next life of the agent is told, it brings
 //! the guest to it, and holds enough meanwhile.
 
-use bulkhead_types::{ActualSizes, ContainerSize, PodSpec, Rare, Resources, Shared, larger_sizes};
+use bulkhead_types::{
+    ActualSizes, ContainerSize, PodSpec, Rare, Resources, Shared, larger_sizes, smaller_sizes,
+};
 
 use super::{Env, Phase, Pod};
 use crate::{
@@ -24,6 +26,8 @@ pub(super) struct Sizes {
     pub(super) begun: bool,
     /// Container by container the most of all that was begun since; empty when nothing was.
     pub(super) most: Vec<ContainerSize>,
+    /// The least, by the same.
+    pub(super) least: Vec<ContainerSize>,
     /// The control plane waits to be told of them.
     pub(super) told: bool,
     asked: Option<Asked>,
@@ -56,13 +60,18 @@ impl Sizes {
 
     /// As the agent's last life wrote them down.
     pub(super) fn recorded(record: &VmRecord) -> Self {
-        let most = record.resize_most.clone();
-        Self { most, ..Self::of(record.sizes.clone(), record.resize_begun, record.resized) }
+        let (most, least) = (record.resize_most.clone(), record.resize_least.clone());
+        Self { most, least, ..Self::of(record.sizes.clone(), record.resize_begun, record.resized) }
     }
 
     /// The most that the guest's containers may have.
     fn most(&self) -> &[ContainerSize] {
         if self.most.is_empty() { &self.now } else { &self.most }
+    }
+
+    /// The least.
+    fn least(&self) -> &[ContainerSize] {
+        if self.least.is_empty() { &self.now } else { &self.least }
     }
 }
 
@@ -128,8 +137,9 @@ impl Pod {
         env.free = free;
         self.plan.request = held;
         let begun_before = std::mem::replace(&mut self.sizes.begun, true);
-        let most = self.sizes.most().to_vec();
+        let (most, least) = (self.sizes.most().to_vec(), self.sizes.least().to_vec());
         self.sizes.most = larger_sizes(&most, &wanted);
+        self.sizes.least = smaller_sizes(&least, &wanted);
         self.persist(env);
         let of = |spec: &PodSpec| GuestSize::new(spec);
         let (was, size) = (of(&intent.spec.resized(&self.sizes.now)), of(&intent.spec));
@@ -141,6 +151,7 @@ impl Pod {
             instance,
             from,
             most,
+            least,
             was,
             size,
         })));
@@ -173,6 +184,7 @@ impl Pod {
                     // Nothing was changed, so nothing more is held than before.
                     self.sizes.begun = false;
                     self.sizes.most.clear();
+                    self.sizes.least.clear();
                     let present = intent_request(self);
                     self.plan.request = present.unwrap_or(self.plan.request);
                     self.persist(env);
@@ -188,6 +200,7 @@ impl Pod {
         (self.sizes.asked, self.sizes.failure, self.sizes.failures) = Default::default();
         self.sizes.begun = false;
         self.sizes.most.clear();
+        self.sizes.least.clear();
     }
 
     /// What the control plane is told.

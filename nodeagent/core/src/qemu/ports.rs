@@ -32,6 +32,12 @@ const BUSES: usize = 255;
 
 /// Places on the board's own bus: of 32 the host bridge and the bridge to the chipset have one each.
 pub const BOARD_PLACES: usize = 30;
+/// Places that every guest with a network card needs beside its disks: for that, and for the channel to its agent.
+const OTHER_PLACES: usize = 2;
+const _: () = assert!(
+    bulkhead_types::GUEST_DISKS_MAX == BOARD_PLACES - OTHER_PLACES,
+    "the control plane refuses what no guest has places for, and nothing else"
+);
 /// Places that room to grow takes: memory that comes and goes, and the balloon.
 const GROWTH_PLACES: usize = 2;
 

@@ -70,6 +70,7 @@ fn left_behind(running: bool, policy: RestartPolicy, is_unique: bool) -> Recover
         sizes: Vec::new(),
         resize_begun: false,
         resize_most: vec![],
+        resize_least: vec![],
         resized: false,
         trace_context: None,
         ended: None,

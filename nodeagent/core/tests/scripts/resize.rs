@@ -253,6 +253,41 @@ fn an_agent_that_ended_between_two_steps_goes_on() {
     assert_eq!(status.actual.get().map(|actual| actual.containers.clone()), Some(before.spec.sizes()));
 }
 
+/// Containers may have less than they had, and than they should: who is restarted for its limits must be known to whoever goes on.
+#[test]
+fn the_least_that_a_guest_may_have_is_kept_until_it_has_its_size() {
+    let (before, small) = (sized(500, 128), resizing(300, 64));
+    let mut agent = Agent::new(config());
+    let up = vec![
+        recovered(),
+        joined(1),
+        intent(1, 100, vec![before.clone()]),
+        image(7),
+        started(7, 1),
+        hello(7, 1),
+    ];
+    feed(&mut agent, 1_000, up);
+    let begun = feed(&mut agent, 1_000, [intent(1, 101, vec![small.clone()])]);
+    assert_eq!(orders(&begun)[0].least, before.spec.sizes(), "nothing was begun before");
+    let record = last_record(begun);
+    assert_eq!(record.resize_least, small.spec.sizes());
+    let step = answer(&small, Some(false));
+    let In(failed) = step else { unreachable!() };
+    feed(&mut agent, 1_000, [failed]);
+    let back = feed(&mut agent, 1_000, [intent(1, 102, vec![before.clone()])]);
+    assert_eq!(orders(&back)[0].least, small.spec.sizes());
+
+    let mut agent = Agent::new(config());
+    let vms = vec![left(record, true)];
+    let inputs = [Input::Recovered { vms, lease_until_ms: None }, joined(2), hello(7, 1)];
+    feed(&mut agent, 1_000, inputs);
+    let back = feed(&mut agent, 1_000, [intent(2, 102, vec![before.clone()])]);
+    assert_eq!(orders(&back)[0].least, small.spec.sizes());
+    let (pod, instance, sizes) = (ObjectId(7), 1, before.spec.sizes());
+    let done = Input::VmResized(Box::new(Resized { pod, instance, sizes, result: Ok(()) }));
+    assert!(last_record(feed(&mut agent, 1_000, [done])).resize_least.is_empty());
+}
+
 /// A node on which there is room for so much of pods, in thousandths of a CPU and MiB.
 fn with_room(cpu_millis: u64, memory_mib: u64) -> AgentConfig {
     AgentConfig { allocatable: sized(cpu_millis, memory_mib).spec.scheduling_request(), ..config() }

@@ -364,3 +364,35 @@ fn a_file_grows_at_once_and_its_file_system_in_a_guest() {
     "#]],
     );
 }
+
+/// What is in a pod's way now is said, also where that has the same name as what was before.
+#[test]
+fn who_waits_for_a_volume_says_what_for() {
+    let mut agent = Agent::new(config());
+    let up = [
+        recovered(),
+        joined(1),
+        intent(1, 100, vec![with_volume(7, 70)]),
+        image(7),
+        started(7, 1),
+        hello(7, 1),
+    ];
+    feed(&mut agent, 1_000, up);
+    let said = |agent: &Agent| {
+        let (_, status, _) = agent.pods().find(|(id, ..)| *id == ObjectId(8)).expect("there");
+        (status.reason.to_string(), status.message)
+    };
+    let other = vec![deleting(with_volume(7, 70), 5_000), with_volume(8, 70)];
+    feed(&mut agent, 1_000, [intent(1, 101, other), image(8)]);
+    let (reason, message) = said(&agent);
+    assert_eq!((reason.as_str(), message.contains("another guest")), ("WaitingForVolume", true), "{message}");
+    let copy = [order(3, VolumeTask::Snapshot, 30, 70)];
+    let In(copied) = ordering(102, vec![with_volume(8, 70)], &copy) else { panic!("an intent") };
+    feed(&mut agent, 1_000, [copied, exited(7, 1)]);
+    let (reason, message) = said(&agent);
+    assert_eq!(
+        (reason.as_str(), message.contains("is being copied")),
+        ("WaitingForVolume", true),
+        "{message}"
+    );
+}

@@ -119,7 +119,7 @@ mod tests {
     fn check(naming: PodNaming, expected: &[&str]) {
         let options = PodOptions { naming: Rare::some(naming), ..PodOptions::default() };
         let spec = PodSpec { options: Rare::some(options), ..PodSpec::default() };
-        let mut report = Report { errors: Vec::new() };
+        let mut report = Report::default();
         pod(&spec, &Path::Root.field("spec"), &mut report);
         let found: Vec<String> =
             report.errors.iter().map(|error| format!("{} {}", error.path, error.reason)).collect();

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
+    AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, GUEST_DISKS_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
     check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe, security,
     volume,
 };
 use crate::{
-    Container, ContainerPort, Name, PodSpec, Protocol, PublishedPort, ResourceRequirements, RestartPolicy,
-    TaintEffect, Toleration, TolerationOperator, check_label_key, check_label_value, is_dns_label,
+    Container, ContainerPort, GUEST_DISKS_LEVEL, Name, PodSpec, Protocol, PublishedPort,
+    ResourceRequirements, RestartPolicy, TaintEffect, Toleration, TolerationOperator, check_label_key,
+    check_label_value, is_dns_label,
 };
 
 /// Longest name of a port, in bytes (RFC 6335 service name).
@@ -39,6 +40,23 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     security::pod(spec, path, report);
     naming::pod(spec, path, report);
     containers(spec, path, report);
+    if report.level >= GUEST_DISKS_LEVEL {
+        disks(spec, path, report);
+    }
+}
+
+/// Refuses what no guest has places for.
+fn disks(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
+    let (containers, volumes) = (spec.all_containers().count(), spec.disk_volumes().count());
+    if containers + volumes > GUEST_DISKS_MAX {
+        let field = if volumes > containers { "volumes" } else { "containers" };
+        let reason = format!(
+            "the pod needs {} disks, one for each of its {containers} containers and {volumes} volumes on disk, and a guest has \
+             places for {GUEST_DISKS_MAX}: use fewer, emptyDir with medium Memory, or several pods",
+            containers + volumes
+        );
+        report.push(&path.field(field), reason);
+    }
 }
 
 /// Checks a list of at most so many tolerations.

@@ -196,6 +196,7 @@ fn containers_are_checked() {
         },
         expect![[r#"
             spec.template.spec.containers: has 65 containers: at most 64 are allowed
+            spec.template.spec.containers: the pod needs 65 disks, one for each of its 65 containers and 0 volumes on disk, and a guest has places for 28: use fewer, emptyDir with medium Memory, or several pods
         "#]],
     );
     check_pod_spec(
@@ -404,4 +405,61 @@ fn settings_by_annotation_are_checked_from_their_level_on() {
     let found: Vec<_> = validate(&object).into_iter().map(|error| error.path).collect();
     assert_eq!(found, ["metadata.annotations[securecontainer.alibabacloud.com/sysctls]"]);
     assert_eq!(validate_at(&object, crate::ANNOTATED_SYSCTLS_LEVEL - 1), []);
+}
+
+/// Of a pod with so many containers, init containers, volumes on disk and volumes elsewhere.
+fn check_disks(counts: [usize; 4], expected: Option<&str>) {
+    let [containers, init_containers, on_disk, elsewhere] = counts;
+    let named = |prefix: &str, n| Container { name: format!("{prefix}{n}").into(), ..container() };
+    let volume = |n: usize| {
+        let source = match n % 5 {
+            _ if n >= on_disk + elsewhere => None,
+            _ if n >= on_disk => Some(crate::VolumeSource::EmptyDir {
+                memory: true,
+                size_limit_bytes: None,
+                huge_pages: Rare::NONE,
+            }),
+            0 => Some(crate::VolumeSource::PersistentVolumeClaim {
+                claim_name: format!("c{n}").into(),
+                read_only: true,
+            }),
+            _ => Some(crate::VolumeSource::EmptyDir {
+                memory: false,
+                size_limit_bytes: None,
+                huge_pages: Rare::NONE,
+            }),
+        };
+        source.map(|source| crate::Volume { name: format!("v{n}").into(), source })
+    };
+    let spec = PodSpec {
+        containers: (0..containers).map(|n| named("c", n)).collect(),
+        init_containers: (0..init_containers).map(|n| named("i", n)).collect(),
+        options: Rare::some(crate::PodOptions {
+            volumes: (0..).map_while(volume).collect(),
+            ..crate::PodOptions::default()
+        }),
+        ..PodSpec::default()
+    };
+    assert_eq!(spec.disks(), containers + init_containers + on_disk);
+    let meta = ObjectMeta::new(Some(name("default")), name("a"));
+    let pod = crate::Pod { meta, spec: Shared::new(spec), node: None, status: Default::default() };
+    let object = Object::Pod(Arc::new(pod));
+    let said = |level| validate_at(&object, level).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(said(crate::GUEST_DISKS_LEVEL).first().map(String::as_str), expected, "{counts:?}");
+    assert_eq!(said(crate::GUEST_DISKS_LEVEL - 1), Vec::<String>::new(), "earlier logs mean what they meant");
+}
+
+#[test]
+fn a_pod_has_no_more_disks_than_a_guest_has_places_for() {
+    check_disks([28, 0, 0, 30], None);
+    check_disks([1, 7, 20, 3], None);
+    let remedy = "use fewer, emptyDir with medium Memory, or several pods";
+    let said = |field, disks, containers, volumes| {
+        format!(
+            "spec.{field}: the pod needs {disks} disks, one for each of its {containers} containers and {volumes} volumes on disk, and a guest has places for 28: {remedy}"
+        )
+    };
+    check_disks([29, 0, 0, 0], Some(&said("containers", 29, 29, 0)));
+    check_disks([14, 15, 0, 0], Some(&said("containers", 29, 29, 0)));
+    check_disks([1, 0, 28, 0], Some(&said("volumes", 29, 1, 28)));
 }

@@ -107,7 +107,7 @@ fn a_bus_is_reset_only_when_all_of_it_goes_back() {
         |kernel| _ = kernel.function("0000:50:00.2", "8086:1", "120000", Some(51), Some("nvme"), &NO_METHOD),
         expect![[r#"
             0000:50:00.0 ResetFailed: reset failed: no reset_method, and a reset of the bus below 0000:00:02.0 would reach 0000:50:00.2, which does not go with it
-            0000:50:00.1 ResetFailed: reset (with 0000:50:00.0) failed: 0000:50:00.0, with which it is reset, is not well
+            0000:50:00.1 ResetFailed: reset failed: no reset_method, and a reset of the bus below 0000:00:02.0 would reach 0000:50:00.2, which does not go with it
         "#]],
     );
     assert_eq!(later.host.kernel.resets(bdf("0000:50:00.2")), 0);
@@ -146,22 +146,72 @@ fn pain_30_a_reset_that_fails_is_a_quarantine_with_the_method_and_the_reason() {
     );
 }
 
-/// What goes with a function that was pulled out was never reset.
-#[test]
-fn what_was_not_reset_goes_to_nobody() {
+/// A GPU with a way of its own and its sound without one: below [`BRIDGE`], which has these files.
+fn with_sound(bridge: &[(&str, &str)]) -> World {
     let mut world = World::new();
     let kernel = &mut world.host.kernel;
-    kernel.bridge(BRIDGE, "0000:50", &[]);
+    kernel.bridge(BRIDGE, "0000:50", bridge);
     kernel.function(CARD, "10de:2204", "030000", Some(50), None, &[("reset_method", "flr\n")]);
     kernel.function(BESIDE, "10de:1aef", "040300", Some(50), Some("snd_hda_intel"), &NO_METHOD);
-    check_release(
-        &mut world,
-        &[CARD],
-        |kernel| kernel.pull_out(bdf(CARD)),
-        expect![[r#"
-            0000:50:00.1 ResetFailed: reset (with 0000:50:00.0) failed: 0000:50:00.0, with which it is reset, is not there any more
-        "#]],
-    );
+    world
+}
+
+/// A reset of one function is none of the others of its card.
+#[test]
+fn a_companion_is_not_reset_by_its_main_functions_own_reset() {
+    let by_sysfs = [("reset_subordinate", "")];
+    let both = expect![[r#"
+        0000:50:00.0 bus
+        0000:50:00.1 bus
+    "#]];
+    check_release(&mut with_sound(&by_sysfs), &[CARD], |_| {}, both);
+    let both = expect![[r#"
+        0000:50:00.0 vfio-hot-reset
+        0000:50:00.1 vfio-hot-reset
+    "#]];
+    check_release(&mut with_sound(&[]), &[CARD], |_| {}, both);
+    // What was pulled out is not there to be reset; the rest is.
+    let mut world = with_sound(&[]);
+    world.attach(POD, &[CARD]).unwrap();
+    world.host.kernel.pull_out(bdf(CARD));
+    assert_eq!(world.release(POD), Ok(vec![]));
+    assert_eq!(world.notes.resets, [(bdf(BESIDE), "vfio-hot-reset".to_owned())].into());
+    assert!(world.notes.bindings.is_empty() && world.notes.quarantined.is_empty());
+}
+
+/// Somebody came below the bridge, so the bus cannot be reset any more: the GPU still is by itself, and with its sound goes to nobody.
+#[test]
+fn a_companion_that_was_not_reset_goes_to_nobody_and_its_main_function_neither() {
+    let mut world = with_sound(&[("reset_subordinate", "")]);
+    let said = "no reset_method, and a reset of the bus below 0000:00:02.0 would reach 0000:50:00.2, which does not go with it";
+    let somebody = |kernel: &mut KernelModel| {
+        kernel.function("0000:50:00.2", "8086:1", "120000", Some(51), Some("nvme"), &NO_METHOD);
+    };
+    let kept = expect![[r#"
+        0000:50:00.0 flr
+        0000:50:00.1 ResetFailed: reset failed: no reset_method, and a reset of the bus below 0000:00:02.0 would reach 0000:50:00.2, which does not go with it
+    "#]];
+    check_release(&mut world, &[CARD], somebody, kept);
+    let refused = world.attach(POD, &[CARD]).unwrap_err().to_string();
+    assert_eq!(refused, format!("device 0000:50:00.1 is in quarantine (ResetFailed): reset failed: {said}"));
+    let health = |world: &World, quarantined: bool| {
+        let (inventory, none) = (discover(&world.host), BTreeMap::new());
+        let quarantined = if quarantined { &world.notes.quarantined } else { &BTreeMap::new() };
+        let known = Known { bindings: &BTreeMap::new(), quarantined, take_from: &[], foreign: &none };
+        let devices = inventory.devices_as(known, &BTreeMap::new(), &[]);
+        let card = devices.into_iter().find(|device| device.address == CARD).expect("there");
+        match card.health {
+            bulkhead_types::DeviceHealth::Unhealthy { code, .. } => code.to_string(),
+            other => format!("{other:?}"),
+        }
+    };
+    assert_eq!(health(&world, true), "ResetFailed", "no pod is placed on it");
+    // From the start such a card is nobody's: what its guest did to the sound could not be undone.
+    assert_eq!(health(&world, false), "NoReset");
+    world.notes.quarantined.clear();
+    let refused = world.attach(POD, &[CARD]).unwrap_err().to_string();
+    assert!(refused.contains(BESIDE) && refused.contains(said), "{refused}");
+    assert_eq!(health(&with_sound(&[]), false), "Healthy");
 }
 
 /// What a look at a function after its reset says whose configuration space was changed so: bytes by their place. `resource` is what
