@@ -13,6 +13,7 @@
 mod fake;
 mod host;
 mod kernel;
+mod netlink;
 mod options;
 mod stepped;
 #[cfg(test)]

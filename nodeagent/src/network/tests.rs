@@ -215,7 +215,7 @@ fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
 #[test]
 fn the_kernel_does_what_every_host_does() {
     in_a_namespace(|| {
-        let host: Arc<dyn HostNetwork> = Arc::new(KernelNetwork);
+        let host: Arc<dyn HostNetwork> = Arc::new(KernelNetwork::default());
         check_conformance(&host);
     });
 }
@@ -303,7 +303,7 @@ fn await_connected(from: &OwnedFd, to: &OwnedFd, hello: &Frame) {
 #[test]
 fn nothing_leaves_a_tap_in_anothers_name() {
     in_a_namespace(|| {
-        let network = open(Arc::new(KernelNetwork), None).expect("opened");
+        let network = open(Arc::new(KernelNetwork::default()), None).expect("opened");
         let (own, its) = (address(&network, 1), address(&network, 2));
         let open_tap = |connection: &Connection| {
             let name = CString::new(connection.tap.as_str()).expect("no NUL");
@@ -378,7 +378,7 @@ fn limits_are_set_again_only_when_they_change() {
 fn a_guest_is_no_faster_than_its_limits() {
     const FRAMES: usize = 200;
     in_a_namespace(|| {
-        let network = open(Arc::new(KernelNetwork), None).expect("opened");
+        let network = open(Arc::new(KernelNetwork::default()), None).expect("opened");
         let cards = [
             card(address(&network, 1)),
             limited(address(&network, 2), None, Some(1_000)),
