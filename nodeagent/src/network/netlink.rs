@@ -29,7 +29,7 @@ use nix::sys::time::TimeVal;
 /// Room for one part of an answer, in bytes: the kernel makes parts of lists as large as they fit into 32 KiB, and one link, with
 /// its counters and without its virtual functions, is far smaller.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// How long the kernel may take, in seconds: it waits for whoever changes another link meanwhile.
+/// How long an answer may not come, in seconds. The kernel does what it is asked for while it is sent to, and then has its answer ready.
 const ANSWER_WITHIN_S: i64 = 30;
 /// How often something is listed that changes meanwhile, before what was told is taken.
 const LISTINGS_MAX: usize = 4;
