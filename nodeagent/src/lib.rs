@@ -130,7 +130,10 @@ impl MachineParts {
     /// Those of the machine that this runs on.
     #[must_use]
     pub fn own() -> Self {
-        Self { devices: Box::new(MachineTree::new("/")), network: Arc::new(network::KernelNetwork) }
+        Self {
+            devices: Box::new(MachineTree::new("/")),
+            network: Arc::new(network::KernelNetwork::default()),
+        }
     }
 }
 

@@ -15,6 +15,12 @@ struct State {
     links: BTreeMap<String, Link>,
     routes: Vec<InUse>,
     rules: String,
+    /// How often rules were to be set.
+    rules_set: usize,
+    /// Rules with this are not taken.
+    refused: Option<String>,
+    /// Whoever sets rules panics, once.
+    is_deadly: bool,
     forwards: bool,
     /// Calls that are made before one fails.
     calls_left: Option<usize>,
@@ -79,6 +85,21 @@ impl FakeNetwork {
 
     pub(super) fn rules(&self) -> String {
         self.state().rules.clone()
+    }
+
+    /// How often rules were to be set, since this was asked last.
+    pub(super) fn rules_set(&self) -> usize {
+        std::mem::take(&mut self.state().rules_set)
+    }
+
+    /// Takes no rules any more with this in them.
+    pub(super) fn refuse(&self, word: &str) {
+        self.state().refused = Some(word.to_owned());
+    }
+
+    /// Lets whoever sets rules next panic.
+    pub(super) fn be_deadly(&self) {
+        self.state().is_deadly = true;
     }
 
     pub(super) fn forwards(&self) -> bool {
@@ -153,6 +174,9 @@ impl HostNetwork for FakeNetwork {
         if !state.links.contains_key(bridge) {
             return Err(missing());
         }
+        if !state.rules.contains(tap) {
+            return Err(io::Error::other("a tap on the bridge that no rule knows of"));
+        }
         let link = state.links.get_mut(tap).ok_or_else(missing)?;
         (link.is_up, link.mtu, link.bridge) = (true, mtu, Some(bridge.to_owned()));
         Ok(())
@@ -173,7 +197,14 @@ impl HostNetwork for FakeNetwork {
     }
 
     fn set_rules(&self, rules: &str) -> io::Result<()> {
-        self.change()?.rules = rules.to_owned();
+        let mut state = self.change()?;
+        state.rules_set += 1;
+        let is_deadly = std::mem::take(&mut state.is_deadly);
+        assert!(!is_deadly, "it was to be deadly");
+        if state.refused.as_deref().is_some_and(|word| rules.contains(word)) {
+            return Err(io::Error::other("the kernel knows no such rule"));
+        }
+        state.rules = rules.to_owned();
         Ok(())
     }
 

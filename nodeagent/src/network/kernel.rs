@@ -1,4 +1,4 @@
-//! The host's kernel: rtnetlink for links and addresses, `/dev/net/tun` for taps, the program `nft` for the packet filter.
+//! The host's kernel: route netlink for links and addresses, `/dev/net/tun` for taps, the program `nft` for the packet filter.
 
 use std::ffi::CString;
 use std::fs;
@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
 use bulkhead_nodeagent_core::network::Ipv4Network;
-use futures::TryStreamExt as _;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Error, Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use rustix::io::Errno;
 
+use super::netlink::Netlink;
 use super::{HostNetwork, InUse, Link};
 use crate::vm::session::{open_tap, persist_tap};
 
@@ -23,83 +24,130 @@ const NFT: &str = "nft";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The network namespace of the calling thread.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KernelNetwork;
+#[derive(Debug, Default)]
+pub(crate) struct KernelNetwork {
+    netlink: Netlink,
+}
+
+impl KernelNetwork {
+    fn all_links(&self) -> io::Result<Vec<LinkMessage>> {
+        let told = self.netlink.list(&Message::GetLink(LinkMessage::default()))?;
+        let link = |message| match message {
+            Message::NewLink(link) => Some(link),
+            _ => None,
+        };
+        Ok(told.into_iter().filter_map(link).collect())
+    }
+
+    fn all_addresses(&self) -> io::Result<Vec<AddressMessage>> {
+        let told = self.netlink.list(&Message::GetAddress(AddressMessage::default()))?;
+        let address = |message| match message {
+            Message::NewAddress(address) => Some(address),
+            _ => None,
+        };
+        let all = told.into_iter().filter_map(address);
+        Ok(all.filter(|one| one.header.family == AddressFamily::Inet).collect())
+    }
+
+    fn all_routes(&self) -> io::Result<Vec<RouteMessage>> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = AddressFamily::Inet;
+        let told = self.netlink.list(&Message::GetRoute(wanted))?;
+        let route = |message| match message {
+            Message::NewRoute(route) => Some(route),
+            _ => None,
+        };
+        Ok(told.into_iter().filter_map(route).collect())
+    }
+
+    fn index_of(&self, name: &str) -> io::Result<u32> {
+        let told = self.netlink.request(&Message::GetLink(named(name)), 0)?;
+        let index = told.iter().find_map(|message| match message {
+            Message::NewLink(link) => Some(link.header.index),
+            _ => None,
+        });
+        // The kernel says so itself when there is none.
+        index.ok_or_else(|| Errno::NODEV.into())
+    }
+
+    /// Switches a link on, with these properties.
+    fn set_up(&self, link: &str, attributes: impl IntoIterator<Item = LinkAttribute>) -> io::Result<()> {
+        let mut message = switched_on(link);
+        message.attributes.extend(attributes);
+        self.netlink.request(&Message::SetLink(message), 0).map(drop)
+    }
+}
 
 impl HostNetwork for KernelNetwork {
     fn links(&self) -> io::Result<Vec<Link>> {
-        talk(async |handle| {
-            let messages: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-            let addresses = addresses(&handle).await?;
-            let links = messages.iter().map(|message| {
-                let mut link = described(message);
-                let bridge = attribute(message, |one| match one {
-                    LinkAttribute::Controller(index) => Some(*index),
-                    _ => None,
-                });
-                let bridge = messages.iter().find(|other| Some(other.header.index) == bridge);
-                link.bridge = bridge.map(|bridge| described(bridge).name);
-                let own = addresses.iter().filter(|one| one.header.index == message.header.index);
-                link.addresses = own.filter_map(local).collect();
-                link
+        let (messages, addresses) = (self.all_links()?, self.all_addresses()?);
+        let link = |message: &LinkMessage| {
+            let mut link = described(message);
+            let bridge = attribute(message, |one| match one {
+                LinkAttribute::Controller(index) => Some(*index),
+                _ => None,
             });
-            Ok(links.collect())
-        })
+            let bridge = messages.iter().find(|other| Some(other.header.index) == bridge);
+            link.bridge = bridge.map(|bridge| described(bridge).name);
+            let own = addresses.iter().filter(|one| one.header.index == message.header.index);
+            link.addresses = own.filter_map(local).collect();
+            link
+        };
+        Ok(messages.iter().map(link).collect())
     }
 
     fn networks(&self) -> io::Result<Vec<InUse>> {
-        talk(async |handle| {
-            let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-            let name = |index: u32| {
-                let link = links.iter().find(|link| link.header.index == index);
-                link.map(|link| described(link).name).unwrap_or_default()
-            };
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-            let routes: Vec<RouteMessage> = handle.route().get(route).execute().try_collect().await?;
-            let mut found: Vec<InUse> = routes
-                .iter()
-                .filter_map(|route| {
-                    let (network, index) = destination(route)?;
-                    Some(InUse { network, link: name(index) })
-                })
-                .collect();
-            for message in addresses(&handle).await? {
-                let network = local(&message).and_then(|(address, len)| Ipv4Network::around(address, len));
-                found.extend(network.map(|network| InUse { network, link: name(message.header.index) }));
-            }
-            Ok(found)
-        })
+        let links = self.all_links()?;
+        let name = |index: u32| {
+            let link = links.iter().find(|link| link.header.index == index);
+            link.map(|link| described(link).name).unwrap_or_default()
+        };
+        let routes = self.all_routes()?;
+        let routes = routes.iter().filter_map(destination);
+        let addresses = self.all_addresses()?;
+        let own = addresses.iter().filter_map(|message| {
+            let (address, len) = local(message)?;
+            Some((Ipv4Network::around(address, len)?, message.header.index))
+        });
+        Ok(routes.chain(own).map(|(network, index)| InUse { network, link: name(index) }).collect())
     }
 
     fn add_bridge(&self, name: &str, mac: &str) -> io::Result<()> {
         let mac = mac.split(':').map(|byte| u8::from_str_radix(byte, 16));
         let mac: Vec<u8> = mac.collect::<Result<_, _>>().map_err(io::Error::other)?;
-        let message = LinkBridge::new(name).address(mac).build();
-        talk(async |handle| handle.link().add(message.clone()).execute().await)
+        let mut message = switched_on(name);
+        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
+        message.attributes.extend([LinkAttribute::Address(mac), kind]);
+        self.netlink.request(&Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
 
     fn add_address(&self, link: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
-        talk(async |handle| {
-            let index = index_of(&handle, link).await?;
-            handle.address().add(index, IpAddr::V4(address), prefix_len).execute().await
-        })
+        let mut message = AddressMessage::default();
+        let header = &mut message.header;
+        (header.family, header.prefix_len) = (AddressFamily::Inet, prefix_len);
+        header.index = self.index_of(link)?;
+        let both = [AddressAttribute::Address(address.into()), AddressAttribute::Local(address.into())];
+        message.attributes.extend(both);
+        // RFC 3021: links of two have none.
+        if let Some(hosts) = u32::MAX.checked_shr(prefix_len.into()).filter(|hosts| *hosts > 1) {
+            let all = Ipv4Addr::from(u32::from(address) | hosts);
+            message.attributes.push(AddressAttribute::Broadcast(all));
+        }
+        self.netlink.request(&Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map(drop)
     }
 
     fn remove_address(&self, link: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
-        talk(async |handle| {
-            let index = index_of(&handle, link).await?;
-            let is_it =
-                |one: &AddressMessage| one.header.index == index && local(one) == Some((address, prefix_len));
-            match addresses(&handle).await?.into_iter().find(is_it) {
-                Some(message) => handle.address().del(message).execute().await,
-                None => Ok(()),
-            }
-        })
+        let index = self.index_of(link)?;
+        let is_it =
+            |one: &AddressMessage| one.header.index == index && local(one) == Some((address, prefix_len));
+        match self.all_addresses()?.into_iter().find(is_it) {
+            Some(message) => self.netlink.request(&Message::DelAddress(message), 0).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn bring_up(&self, link: &str, mtu: u32) -> io::Result<()> {
-        let message = LinkUnspec::new_with_name(link).mtu(mtu).up().build();
-        talk(async |handle| handle.link().set(message.clone()).execute().await)
+        self.set_up(link, [LinkAttribute::Mtu(mtu)])
     }
 
     fn add_tap(&self, name: &str) -> io::Result<()> {
@@ -108,21 +156,14 @@ impl HostNetwork for KernelNetwork {
     }
 
     fn attach(&self, tap: &str, bridge: &str, mtu: u32) -> io::Result<()> {
-        talk(async |handle| {
-            let index = index_of(&handle, bridge).await?;
-            let message = LinkUnspec::new_with_name(tap).mtu(mtu).controller(index).up().build();
-            handle.link().set(message).execute().await
-        })
+        let bridge = LinkAttribute::Controller(self.index_of(bridge)?);
+        self.set_up(tap, [LinkAttribute::Mtu(mtu), bridge])
     }
 
     fn remove(&self, link: &str) -> io::Result<()> {
-        let removed = talk(async |handle| {
-            let index = index_of(&handle, link).await?;
-            handle.link().del(index).execute().await
-        });
-        match removed {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
-            result => result,
+        match self.netlink.request(&Message::DelLink(named(link)), 0) {
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+            result => result.map(drop),
         }
     }
 
@@ -143,30 +184,17 @@ impl HostNetwork for KernelNetwork {
     }
 }
 
-/// Has a conversation with the kernel, from the network namespace of this thread.
-fn talk<T>(work: impl AsyncFnOnce(Handle) -> Result<T, Error>) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
-        let result = work(handle).await;
-        connection.abort();
-        result.map_err(|error| match error {
-            Error::NetlinkError(error) => error.to_io(),
-            other => io::Error::other(other),
-        })
-    })
+/// A link of this name.
+fn named(name: &str) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link
 }
 
-async fn index_of(handle: &Handle, name: &str) -> Result<u32, Error> {
-    let link = handle.link().get().match_name(name.to_owned()).execute().try_next().await?;
-    // The kernel says so itself when there is none.
-    link.map(|link| link.header.index).ok_or(Error::RequestFailed)
-}
-
-async fn addresses(handle: &Handle) -> Result<Vec<AddressMessage>, Error> {
-    let all: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
-    Ok(all.into_iter().filter(|one| one.header.family == AddressFamily::Inet).collect())
+fn switched_on(name: &str) -> LinkMessage {
+    let mut link = named(name);
+    (link.header.flags, link.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
+    link
 }
 
 fn local(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {

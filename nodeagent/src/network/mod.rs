@@ -3,16 +3,19 @@
 //! ```text
 //!  open ─► bridge with the gateway's address        attach ─► tap ─► rules ─► on the bridge, up
 //!  recover ─► taps of no guest go, rules as they    release ─► tap goes ─► rules
-//!             shall be
+//!             shall be                              what waits for its turn is done together, with one telling of the rules
 //! ```
 //! What is there is found by name ([`LinkNames`]) and compared with what should be: nothing is remembered. A tap that no rule
 //! knows of can send nothing, so whatever fails in between lets nobody out. What is called what and which rules there are is in
 //! the core; what the host does is behind [`HostNetwork`].
 
+mod batch;
+mod changes;
 #[cfg(test)]
 mod fake;
 mod host;
 mod kernel;
+mod netlink;
 mod options;
 mod stepped;
 #[cfg(test)]
@@ -27,10 +30,10 @@ use bulkhead_nodeagent_core::TAP_FD;
 use bulkhead_nodeagent_core::network::{LinkNames, PodRange, Resolver, Ruleset, TapAddress, mac_of};
 use bulkhead_types::{ObjectId, PodBandwidth};
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
 use crate::vm::session::reserve;
 
+pub(crate) use batch::Change;
 pub use host::{HostNetwork, InUse, Link};
 pub(crate) use kernel::KernelNetwork;
 pub use options::{NetworkChoice, NetworkOptions};
@@ -99,8 +102,8 @@ pub(crate) struct Network {
     pub(crate) resolver: Resolver,
     /// The guests that there are. Held while links and rules change: one at a time.
     guests: Mutex<Guests>,
-    /// Whose turn it is to change them: who waits for it holds no thread meanwhile, of which a hundred would each keep memory.
-    turns: Arc<Semaphore>,
+    /// What waits to be changed.
+    queue: batch::Queue,
     /// The limits that the packet filter was told of last, by this life of the agent.
     rates: Mutex<Option<String>>,
 }
@@ -157,7 +160,7 @@ impl Network {
             mtu: options.mtu.unwrap_or_else(|| mtu_of_default_route(&links, &in_use)),
             egress: options.egress,
             guests: Mutex::default(),
-            turns: Arc::new(Semaphore::new(1)),
+            queue: batch::Queue::default(),
             rates: Mutex::default(),
             host,
             names,
@@ -220,7 +223,7 @@ impl Network {
         for link in own.filter(|link| !taps.contains(&link.name)) {
             self.host.remove(&link.name).at(|| format!("remove the tap {}", link.name))?;
         }
-        self.set_rules(&guests)?;
+        self.set_rules(&guests).at(|| "set the rules of the packet filter".to_owned())?;
         let mut lost = Vec::new();
         let bridge = self.names.bridge();
         for tap in taps {
@@ -233,55 +236,6 @@ impl Network {
             }
         }
         Ok(lost)
-    }
-
-    /// Does something that changes the host in a thread of its own, after all who asked before.
-    ///
-    /// # Errors
-    /// When the agent ends meanwhile.
-    pub(crate) async fn in_turn<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)?;
-        let network = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || {
-            // Whoever asked may be gone: the turn lasts as long as the work.
-            let _turn = turn;
-            work(&network)
-        });
-        done.await.map_err(io::Error::other)
-    }
-
-    /// Connects a guest that is about to start, and lets go of what connected an earlier one of its pod. What fails leaves nothing
-    /// behind.
-    pub(crate) fn attach(
-        &self,
-        pod: ObjectId,
-        instance: u32,
-        card: GuestCard,
-    ) -> Result<Connection, StepError> {
-        let address = card.address;
-        let (guest, tap) = ((pod, instance), self.tap((pod, instance)));
-        let mut guests = self.guests();
-        let earlier: Vec<_> = guests.keys().copied().filter(|(other, _)| *other == pod).collect();
-        for guest in earlier {
-            let tap = self.tap(guest);
-            self.host.remove(&tap).at(|| format!("remove the tap {tap}"))?;
-            guests.remove(&guest);
-        }
-        if let Some(((pod, _), _)) = guests.iter().find(|(_, other)| other.address == address) {
-            let why = format!("the guest of pod {pod} has {address}");
-            return Err(StepError::refused(format!("add the tap {tap}"), why));
-        }
-        let done = self.connect(&mut guests, guest, &tap, card);
-        if done.is_err() {
-            guests.remove(&guest);
-            // Nothing can be sent from it: either it is gone, or no rule knows of it, or it is not on the bridge.
-            let _ = self.host.remove(&tap);
-            let _ = self.set_rules(&guests);
-        }
-        done.map(|()| self.connection(pod, instance, address))
     }
 
     /// What a guest's process opens to be connected by its tap.
@@ -298,34 +252,6 @@ impl Network {
             gateway: self.range.gateway(),
             mtu: self.mtu,
         }
-    }
-
-    fn connect(
-        &self,
-        guests: &mut Guests,
-        guest: (ObjectId, u32),
-        tap: &str,
-        card: GuestCard,
-    ) -> Result<(), StepError> {
-        let bridge = self.names.bridge();
-        // One that an earlier start left may be somewhere else, or of another kind.
-        self.host.remove(tap).at(|| format!("remove the tap {tap}"))?;
-        self.host.add_tap(tap).at(|| format!("add the tap {tap}"))?;
-        guests.insert(guest, card);
-        self.set_rules(guests)?;
-        self.host.attach(tap, &bridge, self.mtu).at(|| format!("attach {tap} to {bridge}"))
-    }
-
-    /// Takes away what connected the guests of a pod, whose processes are gone; nothing there is fine.
-    pub(crate) fn release(&self, pod: ObjectId) -> Result<(), StepError> {
-        let mut guests = self.guests();
-        let own: Vec<_> = guests.keys().copied().filter(|(other, _)| *other == pod).collect();
-        for guest in &own {
-            let tap = self.tap(*guest);
-            self.host.remove(&tap).at(|| format!("remove the tap {tap}"))?;
-            guests.remove(guest);
-        }
-        if own.is_empty() { Ok(()) } else { self.set_rules(&guests) }
     }
 
     fn tap(&self, (pod, instance): (ObjectId, u32)) -> String {
@@ -363,7 +289,7 @@ impl Network {
         }
     }
 
-    fn set_rules(&self, guests: &Guests) -> Result<(), StepError> {
+    fn set_rules(&self, guests: &Guests) -> io::Result<()> {
         let ruleset = self.ruleset(guests);
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut rules, wanted) = (ruleset.replace(), ruleset.replace_rates());
@@ -371,7 +297,7 @@ impl Network {
         if rates.as_deref() != Some(&wanted) {
             rules.push_str(&wanted);
         }
-        self.host.set_rules(&rules).at(|| "set the rules of the packet filter".to_owned())?;
+        self.host.set_rules(&rules)?;
         *rates = Some(wanted);
         Ok(())
     }

@@ -3,7 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use bulkhead_nodeagent_core::network::Ipv4Network;
+use bulkhead_nodeagent_core::network::{BATCH_MAX, Ipv4Network};
+use futures::FutureExt as _;
+use futures::future::join_all;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
@@ -13,6 +15,18 @@ use crate::vm::session::open_tap;
 
 const POD: ObjectId = ObjectId(7);
 const OTHER: ObjectId = ObjectId(8);
+
+/// One change at a time.
+impl Network {
+    fn attach(&self, pod: ObjectId, instance: u32, card: GuestCard) -> Result<Connection, StepError> {
+        let attached = self.make(&[Change::Attach { pod, instance, card }]).remove(0);
+        attached.map(|()| self.connection(pod, instance, card.address))
+    }
+
+    fn release(&self, pod: ObjectId) -> Result<(), StepError> {
+        self.make(&[Change::Release { pod }]).remove(0)
+    }
+}
 
 fn names() -> LinkNames {
     LinkNames::new(0x0123_4567)
@@ -143,7 +157,7 @@ fn a_guest_is_connected_wholly_or_not_at_all() {
                 egress: true,
                 resolver,
                 guests: Mutex::default(),
-                turns: Arc::new(Semaphore::new(1)),
+                queue: batch::Queue::default(),
                 rates: Mutex::default(),
             };
             let attached = network.attach(POD, 1, card(address(&network, 1)));
@@ -162,6 +176,162 @@ fn a_guest_is_connected_wholly_or_not_at_all() {
             1
         },
     );
+}
+
+/// Several changes at once, where the guest of pod 4 is there: guests of three pods come, the first with a limit, and that of pod 4
+/// goes. All that is there afterwards fits what came of each.
+fn make_four(network: &Network, host: &FakeNetwork) -> Vec<Result<(), String>> {
+    let attach = |pod: u32, card| Change::Attach { pod: ObjectId(pod.into()), instance: 1, card };
+    let changes = [
+        attach(1, limited(address(network, 1), None, Some(8_000))),
+        attach(2, card(address(network, 2))),
+        Change::Release { pod: ObjectId(4) },
+        attach(3, card(address(network, 3))),
+    ];
+    host.rules_set();
+    let outcomes = network.make(&changes);
+    for (pod, outcome) in [1, 2, 4, 3].into_iter().zip(&outcomes) {
+        let tap = names().tap(ObjectId(pod), 1);
+        let expected = outcome.is_ok() == (pod != 4);
+        let taps: Vec<_> = own(host).into_iter().filter(|(name, _)| *name == tap).collect();
+        let whole = if expected { vec![(tap.clone(), true)] } else { vec![] };
+        assert_eq!(taps, whole, "{pod}: {outcome:?}");
+        let is_known = network.guests().contains_key(&(ObjectId(pod), 1));
+        assert_eq!((is_known, host.rules().contains(&tap)), (expected, expected), "{pod}: {outcome:?}");
+    }
+    outcomes.into_iter().map(|outcome| outcome.map_err(|error| error.to_string())).collect()
+}
+
+fn with_guest_4(host: &FakeNetwork) -> Network {
+    let network = open(Arc::new(host.clone()), Some("10.200.1.0/24")).expect("opened");
+    network.attach(ObjectId(4), 1, card(address(&network, 4))).expect("attached");
+    network
+}
+
+#[test]
+fn changes_that_are_made_together_set_the_rules_once() {
+    let host = FakeNetwork::default();
+    let network = with_guest_4(&host);
+    assert_eq!(make_four(&network, &host), [Ok(()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(host.rules_set(), 1);
+}
+
+#[test]
+fn a_rule_that_the_kernel_does_not_take_fails_its_own_pod() {
+    let host = FakeNetwork::default();
+    let network = with_guest_4(&host);
+    host.refuse("limit rate");
+    let tap = names().tap(ObjectId(1), 1);
+    let why = format!(
+        "cannot set the rules of the packet filter with the tap {tap}: the kernel knows no such rule"
+    );
+    assert_eq!(make_four(&network, &host), [Err(why.clone()), Ok(()), Ok(()), Ok(())]);
+    assert_eq!(host.rules_set(), 1 + 4 + 1, "all, each, and again without the one");
+    // By itself it fails at once.
+    let card = limited(address(&network, 1), None, Some(8_000));
+    assert_eq!(network.attach(ObjectId(1), 2, card).expect_err("refused").to_string(), {
+        why.replace(&tap, &names().tap(ObjectId(1), 2))
+    });
+    assert_eq!(host.rules_set(), 2);
+}
+
+#[test]
+fn whatever_fails_of_changes_that_are_made_together_fails_one_of_them() {
+    let mut failed = [0; 4];
+    for step in 0.. {
+        let host = FakeNetwork::default();
+        let network = with_guest_4(&host);
+        host.fail_after(step);
+        let outcomes = make_four(&network, &host);
+        if !host.has_failed() {
+            break;
+        }
+        assert!(
+            outcomes.iter().flat_map(|outcome| outcome.as_ref().err()).all(|why| why.contains("injected"))
+        );
+        outcomes
+            .iter()
+            .zip(&mut failed)
+            .for_each(|(outcome, failed)| *failed += usize::from(outcome.is_err()));
+        // What failed can be done again.
+        make_four(&network, &host).into_iter().for_each(|outcome| outcome.expect("nothing fails"));
+    }
+    // Removing what was left, adding the tap, and attaching it; rules of all that fail once are told one after the other.
+    assert_eq!(failed, [3, 3, 1, 3]);
+}
+
+#[test]
+fn an_agent_may_die_at_every_step_of_changes_that_are_made_together() {
+    let mut has_lived = false;
+    for step in 0..100 {
+        if has_lived {
+            break;
+        }
+        let host = FakeNetwork::default();
+        let network = with_guest_4(&host);
+        host.die_after(step);
+        let attach = |pod: u32| {
+            let card = card(address(&network, pod));
+            Change::Attach { pod: ObjectId(pod.into()), instance: 1, card }
+        };
+        let outcomes = network.make(&[attach(1), Change::Release { pod: ObjectId(4) }, attach(2)]);
+        host.live();
+        // QEMU of the guests that come has its tap open once it is attached; that of the one that goes is gone.
+        let is_whole = |pod: u32| own(&host).contains(&(names().tap(ObjectId(pod.into()), 1), true));
+        let live: Vec<_> = [1, 2].into_iter().filter(|pod| is_whole(*pod)).collect();
+        let cards = live.iter().map(|pod| (ObjectId((*pod).into()), 1, card(address(&network, *pod))));
+        let next = open(Arc::new(host.clone()), Some("10.200.1.0/24")).expect("opened");
+        assert_eq!(next.recover(&cards.collect::<Vec<_>>()).expect("recovered"), [""; 0]);
+        for pod in [1, 2, 4] {
+            let (tap, lives) = (names().tap(ObjectId(pod.into()), 1), live.contains(&pod));
+            assert_eq!(own(&host).iter().any(|(name, _)| *name == tap), lives, "died after {step}: {pod}");
+            assert_eq!(host.rules().contains(&tap), lives, "died after {step}: {pod}");
+        }
+        has_lived = outcomes.iter().all(Result::is_ok);
+        assert!(!has_lived || step > 6 && live == [1, 2], "{step}");
+    }
+    assert!(has_lived);
+}
+
+#[tokio::test]
+async fn what_waits_is_made_together_but_for_who_waits_no_more() {
+    let host = FakeNetwork::default();
+    let network = Arc::new(open(Arc::new(host.clone()), Some("10.200.1.0/24")).expect("opened"));
+    let attach = |pod: u32| {
+        let card = card(address(&network, pod));
+        network.change(Change::Attach { pod: ObjectId(pod.into()), instance: 1, card }).boxed()
+    };
+    host.rules_set();
+    // Nothing is begun as long as somebody else changes something.
+    let held = network.guests();
+    let pods = u32::try_from(BATCH_MAX).expect("few") + 8;
+    let mut all = join_all((1..=pods).map(attach));
+    let mut abandoned = attach(pods + 1);
+    assert!((&mut all).now_or_never().is_none() && (&mut abandoned).now_or_never().is_none());
+    drop(abandoned);
+    drop(held);
+    all.await.into_iter().for_each(|outcome| outcome.expect("made").expect("attached"));
+    let tap = |pod: u32| names().tap(ObjectId(pod.into()), 1);
+    assert!((1..=pods).all(|pod| own(&host).contains(&(tap(pod), true)) && host.rules().contains(&tap(pod))));
+    let times = host.rules_set();
+    assert!((2..=3).contains(&times), "{times} times for {pods} guests");
+    // Behind it in the queue, so that it was passed over.
+    network.change(Change::Release { pod: ObjectId(1) }).await.expect("made").expect("released");
+    assert!(!own(&host).contains(&(tap(pods + 1), false)) && !host.rules().contains(&tap(pods + 1)));
+}
+
+#[tokio::test]
+async fn a_change_that_panics_is_the_last_of_no_other() {
+    let host = FakeNetwork::default();
+    let network = Arc::new(open(Arc::new(host.clone()), Some("10.200.1.0/24")).expect("opened"));
+    let change = Change::Attach { pod: POD, instance: 1, card: card(address(&network, 1)) };
+    host.be_deadly();
+    let died = network.change(change).await.expect_err("nobody answers");
+    assert!(died.to_string().contains("ended in a panic"), "{died}");
+    network.change(change).await.expect("made").expect("attached");
+    assert!(own(&host).contains(&(names().tap(POD, 1), true)));
+    network.change(Change::Release { pod: POD }).await.expect("made").expect("released");
+    assert_eq!(own(&host), [(names().bridge(), true)]);
 }
 
 #[test]
@@ -215,7 +385,7 @@ fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
 #[test]
 fn the_kernel_does_what_every_host_does() {
     in_a_namespace(|| {
-        let host: Arc<dyn HostNetwork> = Arc::new(KernelNetwork);
+        let host: Arc<dyn HostNetwork> = Arc::new(KernelNetwork::default());
         check_conformance(&host);
     });
 }
@@ -303,7 +473,7 @@ fn await_connected(from: &OwnedFd, to: &OwnedFd, hello: &Frame) {
 #[test]
 fn nothing_leaves_a_tap_in_anothers_name() {
     in_a_namespace(|| {
-        let network = open(Arc::new(KernelNetwork), None).expect("opened");
+        let network = open(Arc::new(KernelNetwork::default()), None).expect("opened");
         let (own, its) = (address(&network, 1), address(&network, 2));
         let open_tap = |connection: &Connection| {
             let name = CString::new(connection.tap.as_str()).expect("no NUL");
@@ -378,7 +548,7 @@ fn limits_are_set_again_only_when_they_change() {
 fn a_guest_is_no_faster_than_its_limits() {
     const FRAMES: usize = 200;
     in_a_namespace(|| {
-        let network = open(Arc::new(KernelNetwork), None).expect("opened");
+        let network = open(Arc::new(KernelNetwork::default()), None).expect("opened");
         let cards = [
             card(address(&network, 1)),
             limited(address(&network, 2), None, Some(1_000)),
@@ -466,6 +636,7 @@ fn agents_may_die_one_after_the_other_at_every_step_of_the_network() {
             assert_eq!(own(&host), [], "{what}");
             assert!(!host.rules().contains(&tap), "{what}");
             pairs += 1;
+            assert!(pairs < 10_000, "it dies whenever it is not killed");
             if !has_died_again {
                 break;
             }

@@ -7,7 +7,7 @@ use bulkhead_types::{HOST_IP_PLACE, HostAlias, ObjectId, POD_IP_PLACE, PodIntent
 
 use super::start::StartError;
 use crate::host::Host;
-use crate::network::{Connection, GuestCard};
+use crate::network::{Change, Connection, GuestCard};
 
 /// What connects the guest that is to start; nothing when it has no network.
 pub(super) fn connection(host: &Host, start: &StartVm) -> Option<Connection> {
@@ -71,14 +71,14 @@ pub(super) async fn connect(host: &Host, start: &StartVm) -> Result<(), StartErr
     let (Some(network), Some(address)) = (&host.network, start.address) else { return Ok(()) };
     let (pod, instance) = (start.pod.id, start.instance);
     let card = GuestCard { address, bandwidth: start.pod.bandwidth.unwrap_or_default() };
-    let connected = network.in_turn(move |network| network.attach(pod, instance, card)).await?;
-    connected.map(drop).map_err(|error| StartError::new(reason::NETWORK_NOT_READY, error.to_string()))
+    let connected = network.change(Change::Attach { pod, instance, card }).await?;
+    connected.map_err(|error| StartError::new(reason::NETWORK_NOT_READY, error.to_string()))
 }
 
 /// Takes away what connected the guests of a pod, whose processes are gone.
 pub(super) async fn release(host: &Host, pod: ObjectId) -> Result<(), String> {
     let Some(network) = &host.network else { return Ok(()) };
-    let released = network.in_turn(move |network| network.release(pod)).await;
+    let released = network.change(Change::Release { pod }).await;
     released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 

@@ -9,12 +9,14 @@
 //!
 //! Nothing here looks at the host: `nodeagent/src/network` does what these say.
 
+mod batch;
 mod names;
 mod range;
 mod rates;
 mod resolver;
 mod rules;
 
+pub use batch::{BATCH_MAX, Touched, together};
 pub use names::{LinkNames, mac_of};
 pub use range::{Ipv4Network, NetworkError, PodRange};
 pub use rates::{BURST_BYTES, UNLIMITED_BYTES_PER_SECOND};
