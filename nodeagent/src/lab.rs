@@ -345,7 +345,8 @@ impl Lab {
         let refused = agent.attach(OTHER, &[intent(&vf.to_string())]).await;
         expect("a second pod", &refused.is_err(), &true)?;
         let blocked = progress(&agent, &functions(&self.nic.to_string(), 4)).await;
-        expect("the NIC", &blocked, &Progress::Blocked(vec![POD]))?;
+        let waits = Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() };
+        expect("the NIC", &blocked, &waits)?;
         // Another agent, the same boot: the guest may run.
         drop(agent);
         let agent = self.agent()?;
@@ -372,6 +373,10 @@ impl Lab {
         let Err(refused) = agent.attach(POD, &[intent(&vf.to_string())]).await else {
             return Err("it is attached all the same".to_owned());
         };
+        // The kernel would wait for this very process: the agent must not ask it to take the function away.
+        let waits = Progress::Blocked { pods: Vec::new(), foreign: [(vf, owner_is)].into() };
+        let nic = self.nic.to_string();
+        expect("the NIC", &progress(&agent, &functions(&nic, 4)).await, &waits)?;
         drop(owner);
         let network = network(vf);
         let Err(failed) = agent.attach_to(&[network], POD, &[intent(&vf.to_string())]).await else {

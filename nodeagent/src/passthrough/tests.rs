@@ -154,7 +154,7 @@ async fn functions_of_nics_are_made_and_told() {
     assert_eq!(agent.device(NIC).await.nic().expect("a NIC").num_vfs, 2);
     agent.attach(POD, &[intent("0000:86:00.1")]).await.expect("it is free");
     let (_, progress) = agent.advance(NicWork::new(wanted(4))).await;
-    assert_eq!(progress, Progress::Blocked(vec![POD]));
+    assert_eq!(progress, Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() });
     let (_, failed) = agent.advance(NicWork::new(wanted(9))).await;
     let reports = [(at(NIC), NicReport::from(&failed))].into();
     let (_, devices) = agent.look(Some(reports)).await;

@@ -11,6 +11,7 @@
 //!  reset.rs       how a function is reset, and whether it is well afterwards
 //!  resets.rs      everything of a pod is reset, before any of it goes back
 //!  functions.rs   the virtual functions of a NIC: how many, with which driver
+//!  nic_report.rs  how far that is, and what is told of it
 //!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
 //! ```
@@ -31,6 +32,7 @@ mod functions;
 mod group;
 mod kernel;
 mod machine;
+mod nic_report;
 mod notes;
 mod reset;
 mod resets;
@@ -42,6 +44,7 @@ pub use functions::*;
 pub use group::*;
 pub use kernel::KernelModel;
 pub use machine::*;
+pub use nic_report::*;
 pub use notes::*;
 pub use reset::*;
 pub use step::*;

@@ -623,8 +623,9 @@ fn a_nic_whose_functions_pods_have_stays_as_it_is() {
     assert_eq!(world.apply(&guests(2)), Progress::Settled);
     world.attach(POD, &["0000:86:00.2"]).unwrap();
     let before = world.state();
-    assert_eq!(world.apply(&guests(4)), Progress::Blocked(vec![POD]));
-    assert_eq!(world.apply(&nic(0, None, vec![])), Progress::Blocked(vec![POD]));
+    let waits = Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() };
+    assert_eq!(world.apply(&guests(4)), waits);
+    assert_eq!(world.apply(&nic(0, None, vec![])), waits);
     assert_eq!(world.apply(&guests(2)), Progress::Settled);
     assert_eq!(world.state(), before);
     assert_eq!(world.release(POD), Ok(vec![]));
