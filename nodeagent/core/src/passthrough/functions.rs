@@ -17,6 +17,7 @@ use bulkhead_types::{ObjectId, SriovDeviceType, SriovInterface, SriovVfGroup};
 
 use super::foreign::users_of;
 use super::machine::{DEVICES, file, is_there, line, number};
+use super::nic_links::{LinksSeen, grows, next_mtu, next_up};
 use super::{Binding, Machine, Progress, Seen, VFIO_PCI};
 use crate::hardware::{Bdf, Tree};
 use crate::vf_settings::{port_of, speaks_otherwise};
@@ -73,7 +74,7 @@ impl NicStep {
         }
     }
 
-    fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
+    pub(super) fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
         let (path, text) = match self {
             Self::Impossible(reason) | Self::LinkType(reason) | Self::Rdma(reason) => {
                 return Err(reason.clone());
@@ -159,7 +160,7 @@ fn holders(vfs: &BTreeMap<u32, (Bdf, Seen)>, bindings: &BTreeMap<Bdf, Binding>) 
 pub struct NicWork {
     wanted: SriovInterface,
     /// How it was when something was changed first.
-    before: Option<NicSeen>,
+    before: Option<(NicSeen, LinksSeen)>,
     waiting_since_ms: Option<u64>,
 }
 
@@ -222,7 +223,8 @@ impl NicWork {
                 step if last.as_ref() == Some(step) => Err("it had no effect".to_owned()),
                 step => {
                     if !matches!(step, NicStep::Impossible(_) | NicStep::LinkType(_) | NicStep::Rdma(_)) {
-                        self.before.get_or_insert_with(|| seen.clone());
+                        let links = || LinksSeen::of(machine, nic, &seen.addresses());
+                        self.before.get_or_insert_with(|| (seen.clone(), links()));
                     }
                     step.write(machine, nic)
                 }
@@ -240,10 +242,12 @@ impl NicWork {
         now_ms.saturating_sub(*self.waiting_since_ms.get_or_insert(now_ms)) >= FUNCTIONS_WITHIN_MS
     }
 
-    /// Puts the NIC back as it was before this work, as far as that goes: the number of functions, and their drivers. What somebody uses by
-    /// now stays.
+    /// Puts the NIC back as it was before this work, as far as that goes: the number of functions, their drivers, and its interfaces. What
+    /// somebody uses by now stays.
     fn roll_back(&mut self, machine: &mut dyn Machine, nic: Bdf, bindings: &BTreeMap<Bdf, Binding>) {
-        let (Some(before), Ok(now)) = (self.before.take(), NicSeen::of(machine, nic)) else { return };
+        let (Some((before, links)), Ok(now)) = (self.before.take(), NicSeen::of(machine, nic)) else {
+            return;
+        };
         let is_free = holders(&now.vfs, bindings).is_empty()
             && users_of(machine, &now.addresses(), bindings).is_empty();
         if now.vfs_count != before.vfs_count && is_free {
@@ -271,6 +275,7 @@ impl NicWork {
             }
         }
         let _ = NicStep::Autoprobe(before.autoprobe).write(machine, nic);
+        links.restore(machine, nic);
     }
 }
 
@@ -312,20 +317,14 @@ fn next_step(
     let mut of_vfs = seen.vfs.iter().filter(|(_, (vf, _))| !is_left(vf));
     let of_vf =
         of_vfs.find_map(|(index, (vf, is))| next_of_function(machine, *vf, is, seen, group_of(*index)?));
-    let of_nic = || wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    let of_nic = wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    let (first, second) = match &of_nic {
+        Some(step) if grows(machine, step) => (of_nic, of_vf),
+        _ => (of_vf, of_nic),
+    };
     // At last, so that nothing that fails later has to switch it off again.
     let up = || (wanted.num_vfs > 0).then(|| next_up(machine, nic))?;
-    of_vf.or_else(of_nic).or_else(up)
-}
-
-/// `IFF_UP` of `net/INTERFACE/flags`.
-const IFF_UP: u32 = 1;
-
-fn next_up(machine: &dyn Machine, nic: Bdf) -> Option<NicStep> {
-    let port = port_of(machine, nic).ok()?;
-    let flags = line(machine, &file(nic, &format!("net/{}/flags", port.name)))?;
-    let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
-    (flags & IFF_UP == 0).then_some(NicStep::LinkUp(port.name, flags | IFF_UP))
+    first.or(second).or_else(up)
 }
 
 /// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.
@@ -376,10 +375,4 @@ fn next_of_function(
             Some(_) => group.mtu.and_then(|mtu| next_mtu(machine, vf, mtu)),
         },
     }
-}
-
-fn next_mtu(machine: &dyn Machine, function: Bdf, mtu: u32) -> Option<NicStep> {
-    let interfaces = machine.list(&file(function, "net")).unwrap_or_default();
-    let differs = |name: &String| number(machine, &file(function, &format!("net/{name}/mtu"))) != Some(mtu);
-    interfaces.into_iter().find(differs).map(|name| NicStep::Mtu(function, name, mtu))
 }

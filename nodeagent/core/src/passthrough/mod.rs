@@ -11,6 +11,7 @@
 //!  reset.rs       how a function is reset, and whether it is well afterwards
 //!  resets.rs      everything of a pod is reset, before any of it goes back
 //!  functions.rs   the virtual functions of a NIC: how many, with which driver
+//!  nic_links.rs   its interfaces: their MTU, and that the NIC's own is up
 //!  nic_report.rs  how far that is, and what is told of it
 //!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
@@ -32,6 +33,7 @@ mod functions;
 mod group;
 mod kernel;
 mod machine;
+mod nic_links;
 mod nic_report;
 mod notes;
 mod reset;

@@ -331,13 +331,13 @@ fn pain_02_functions_that_somebody_else_uses_keep_their_driver() {
     // Somebody took one while functions were awaited, and a later step fails: what is undone is nothing of theirs.
     let mut world = World::new();
     world.host.kernel.slow_functions(1);
-    let too_large = nic(2, Some(60_000), vec![group(0, 1, SriovDeviceType::VfioPci)]);
-    let mut work = NicWork::new(too_large);
+    world.host.kernel.break_file("net/eth7/flags", Some("Input/output error"));
+    let mut work = NicWork::new(guests(2));
     assert_eq!(work.advance(&mut world.host, &world.notes.bindings, 0), Progress::Waiting);
     (0..3).for_each(|_| world.host.kernel.pass_time());
     world.host.kernel.occupy_group(101, true);
     let failed = work.advance(&mut world.host, &world.notes.bindings, 1000);
-    assert!(matches!(failed, Progress::Failed { step: "Mtu", .. }), "{failed:?}");
+    assert!(matches!(failed, Progress::Failed { step: "LinkUp", .. }), "{failed:?}");
     assert_eq!(world.functions(), "vfio-pci vfio-pci", "they are there still");
 }
 
@@ -354,4 +354,32 @@ fn a_report_names_the_first_user_and_how_many_more_there_are() {
     check(1, "0000:86:01.0: process 4711 has /dev/vfio/101 open");
     check(2, "0000:86:01.0: process 4711 has /dev/vfio/101 open, and 1 more");
     check(8, "0000:86:01.0: process 4711 has /dev/vfio/101 open, and 7 more");
+}
+
+#[test]
+fn a_nics_packets_grow_before_its_functions_and_shrink_after_them() {
+    let mut world = World::new();
+    world.apply_with_mtu(9000);
+    assert_eq!(world.links(), "eth7 9000 0x1003\neth9 9000 \n");
+    assert_eq!(world.apply(&with_mtu(1500)), Progress::Settled);
+    assert_eq!(world.links(), "eth7 1500 0x1003\neth9 1500 \n");
+}
+
+/// Whatever was told of interfaces goes back: both ways, and a NIC that was switched on is off again.
+#[test]
+fn interfaces_go_back_to_what_was_seen_of_them() {
+    for (was, is) in [(1500, 9000), (9000, 1500)] {
+        let mut world = World::new();
+        world.apply_with_mtu(was);
+        world.host.kernel.add_file(bdf(NIC), "net/eth7/flags", "0x1002\n");
+        let before = world.links();
+        let seen = nic_links::LinksSeen::of(&world.host, bdf(NIC), &[bdf(VF)]);
+        assert_eq!(world.apply(&with_mtu(is)), Progress::Settled);
+        assert!(world.links().contains("0x1003"), "{}", world.links());
+        seen.restore(&mut world.host, bdf(NIC));
+        assert_eq!(world.links(), before);
+        let writes = world.host.writes;
+        seen.restore(&mut world.host, bdf(NIC));
+        assert_eq!(world.host.writes, writes, "what is so is not told again");
+    }
 }
