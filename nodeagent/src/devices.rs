@@ -52,7 +52,7 @@ pub(crate) async fn watch(
         if changes.iter().any(has_driver_of_cards) {
             passthrough.cards.outdate();
         }
-        let usage = Input::DeviceUsage(passthrough.card_usage().await);
+        let usage = Input::DeviceUsage(passthrough.card_usage());
         if inputs.send(Input::Devices(devices)).await.is_err() || inputs.send(usage).await.is_err() {
             return;
         }

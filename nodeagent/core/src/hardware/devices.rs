@@ -70,11 +70,8 @@ impl Inventory {
             if sriov_devices.contains(&PciId { vendor: function.vendor, device: function.device }) {
                 device.nic = with_functions(function);
             }
-            if let (Some(report), Some(facts)) = (nics.get(&function.address), device.nic.get()) {
-                let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
-                device.nic = Rare::some(NicFacts { step, sync_error, ..facts.clone() });
-            }
         }
+        report_nics(&mut devices, nics);
         devices
     }
 }
@@ -85,6 +82,17 @@ impl Inventory {
         let all = self.functions.values();
         let ours = all.filter(|other| is_companion(function, other)).map(|other| other.address);
         can_be_reset(self, function, &ours.chain([function.address]).collect()).is_ok()
+    }
+}
+
+/// Says what became of NICs.
+pub fn report_nics(devices: &mut [Device], nics: &BTreeMap<Bdf, NicReport>) {
+    for device in devices {
+        let report = device.address.parse().ok().and_then(|at: Bdf| nics.get(&at));
+        if let (Some(report), Some(facts)) = (report, device.nic.get()) {
+            let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
+            device.nic = Rare::some(NicFacts { step, sync_error, ..facts.clone() });
+        }
     }
 }
 
