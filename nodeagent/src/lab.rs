@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
-use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI};
+use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI, check_machine};
 use bulkhead_nodeagent_core::qemu::{Accel, Ram};
 use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings, check_settings};
 use bulkhead_types::{
@@ -256,6 +256,11 @@ async fn lab() -> Outcome {
         card.reset_methods.join(" ")
     ));
     let lab = Lab { nic: nic.address, card: card.address, data: PathBuf::from("/tmp/data") };
+    // Ends the lab when the kernel does otherwise than the one in memory.
+    check_machine(&mut MachineTree::new("/"), lab.card, lab.nic);
+    said(
+        "the kernel does as the one in memory: driver_override, unbind, drivers_probe, reset, sriov_numvfs and groups' files",
+    );
     functions_are_told_things()?;
     lab.functions_come_and_go().await?;
     lab.a_function_goes_to_a_guest_and_back().await?;

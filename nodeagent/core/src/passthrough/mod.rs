@@ -15,6 +15,7 @@
 //!  nic_report.rs  how far that is, and what is told of it
 //!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
+//!  conformance.rs what both do alike
 //! ```
 //!
 //! Every step is found from what is seen, so it does not matter how far another agent came. What sysfs cannot say — which
@@ -28,6 +29,7 @@
 //!
 //! Source: "VFIO" (`driver-api/vfio.rst`), "sysfs-bus-pci" of Linux.
 
+mod conformance;
 mod foreign;
 mod functions;
 mod group;
@@ -41,6 +43,7 @@ mod resets;
 mod step;
 mod work;
 
+pub use conformance::check_machine;
 pub use foreign::*;
 pub use functions::*;
 pub use group::*;

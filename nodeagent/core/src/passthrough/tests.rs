@@ -235,6 +235,15 @@ fn machine() -> KernelModel {
 }
 
 #[test]
+fn the_kernel_in_memory_does_as_the_real_one() {
+    let mut world = World::new();
+    let before = world.state();
+    check_machine(&mut world.host, bdf(DISK), bdf(NIC));
+    assert_eq!(world.state(), before);
+    assert!(world.host.writes > 20, "{} writes", world.host.writes);
+}
+
+#[test]
 fn a_card_goes_to_a_guest_with_what_is_on_it_and_comes_back_as_it_was() {
     let mut world = World::new();
     let before = world.state();
