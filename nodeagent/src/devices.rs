@@ -68,7 +68,7 @@ pub(crate) async fn watch(
         if changes.iter().any(has_driver_of_cards) {
             passthrough.cards.outdate();
         }
-        let usage = Input::DeviceUsage(passthrough.card_usage().await);
+        let usage = Input::DeviceUsage(passthrough.card_usage());
         if inputs.send(Input::Devices(devices)).await.is_err() || inputs.send(usage).await.is_err() {
             return;
         }
@@ -270,8 +270,13 @@ fn say(address: Bdf, wanted: &SriovInterface, progress: &Progress) {
     match progress {
         Progress::Settled => tracing::info!(%address, num_vfs, "the NIC is as it shall be"),
         Progress::Waiting => tracing::debug!(%address, num_vfs, "the NIC's functions are awaited"),
-        Progress::Blocked(pods) => {
+        Progress::Blocked { pods, foreign } if foreign.is_empty() => {
             tracing::info!(%address, num_vfs, ?pods, "the NIC waits for pods that have its functions")
+        }
+        Progress::Blocked { pods, foreign } => {
+            let users: Vec<String> = foreign.iter().map(|(vf, owner)| format!("{vf}: {owner}")).collect();
+            let users = users.join("; ");
+            tracing::warn!(%address, num_vfs, ?pods, users, "the NIC waits for who uses its functions on this host")
         }
         Progress::Failed { step, reason } => {
             tracing::error!(%address, num_vfs, step, reason, "the NIC cannot be as it shall be")

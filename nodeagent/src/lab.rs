@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
-use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI};
+use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI, check_machine};
 use bulkhead_nodeagent_core::qemu::{Accel, Ram};
 use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings, check_settings};
 use bulkhead_types::{
@@ -256,6 +256,11 @@ async fn lab() -> Outcome {
         card.reset_methods.join(" ")
     ));
     let lab = Lab { nic: nic.address, card: card.address, data: PathBuf::from("/tmp/data") };
+    // Ends the lab when the kernel does otherwise than the one in memory.
+    check_machine(&mut MachineTree::new("/"), lab.card, lab.nic);
+    said(
+        "the kernel does as the one in memory: driver_override, unbind, drivers_probe, reset, sriov_numvfs and groups' files",
+    );
     functions_are_told_things()?;
     lab.functions_come_and_go().await?;
     lab.a_function_goes_to_a_guest_and_back().await?;
@@ -345,7 +350,8 @@ impl Lab {
         let refused = agent.attach(OTHER, &[intent(&vf.to_string())]).await;
         expect("a second pod", &refused.is_err(), &true)?;
         let blocked = progress(&agent, &functions(&self.nic.to_string(), 4)).await;
-        expect("the NIC", &blocked, &Progress::Blocked(vec![POD]))?;
+        let waits = Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() };
+        expect("the NIC", &blocked, &waits)?;
         // Another agent, the same boot: the guest may run.
         drop(agent);
         let agent = self.agent()?;
@@ -372,6 +378,10 @@ impl Lab {
         let Err(refused) = agent.attach(POD, &[intent(&vf.to_string())]).await else {
             return Err("it is attached all the same".to_owned());
         };
+        // The kernel would wait for this very process: the agent must not ask it to take the function away.
+        let waits = Progress::Blocked { pods: Vec::new(), foreign: [(vf, owner_is)].into() };
+        let nic = self.nic.to_string();
+        expect("the NIC", &progress(&agent, &functions(&nic, 4)).await, &waits)?;
         drop(owner);
         let network = network(vf);
         let Err(failed) = agent.attach_to(&[network], POD, &[intent(&vf.to_string())]).await else {

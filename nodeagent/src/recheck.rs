@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::facts::OrdinaryMemory;
 use crate::host::{self, Host};
 use crate::kernel_watch::Uevents;
+use crate::passthrough::RunningStep;
 use crate::{AccelChoice, clock, facts, probe};
 
 /// What is looked at, and who is told.
@@ -35,6 +36,8 @@ pub(crate) struct Recheck {
     memory: OrdinaryMemory,
     /// Hears what pods may have, once that is other.
     inputs: mpsc::Sender<Input>,
+    /// The step of device work from which the kernel does not come back.
+    late_step: watch::Receiver<Option<RunningStep>>,
 }
 
 impl Recheck {
@@ -54,7 +57,8 @@ impl Recheck {
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
         let (tries_kvm, boot_id) = (choice != AccelChoice::Tcg, boot_id.to_owned());
-        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory, inputs }, receiver)
+        let late_step = host.passthrough.late_step();
+        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory, inputs, late_step }, receiver)
     }
 
     /// Runs until nobody is told any more.
@@ -74,6 +78,8 @@ impl Recheck {
                     }
                     plan.note(LookCause::Uevent);
                 }
+                // Who tells it is the host's, which is here.
+                _ = self.late_step.changed() => plan.note(LookCause::DeviceStep),
                 () = next_signal(asked.as_mut()) => {
                     tracing::info!("an operator asks to look at the machine again");
                     plan.note(LookCause::Operator);
@@ -90,7 +96,8 @@ impl Recheck {
     }
 
     async fn look(&mut self, with_guest: bool, plan: &mut LookPlan) {
-        let Ok(files) = tokio::task::spawn_blocking(facts::readiness).await else { return };
+        let Ok(mut files) = tokio::task::spawn_blocking(facts::readiness).await else { return };
+        files.obstacles.extend(self.late_step.borrow().as_ref().map(late_warning));
         let kvm = match with_guest && self.tries_kvm {
             true => self.try_kvm().await,
             false => self.found.kvm.clone(),
@@ -146,6 +153,11 @@ impl Recheck {
         let fails = probe::try_again(trial).await;
         kvm_warning(host.accel == Accel::Kvm, fails.as_deref())
     }
+}
+
+/// What the node says of a step of device work from which the kernel does not come back.
+fn late_warning(step: &RunningStep) -> String {
+    format!("devices are neither attached nor given back: {step}")
 }
 
 fn has_kvm_file() -> bool {

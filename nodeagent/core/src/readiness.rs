@@ -28,6 +28,8 @@ pub enum LookCause {
     Uevent,
     /// `/dev/kvm` came or went.
     KvmFile,
+    /// The kernel does not come back from a step of device work, or does again.
+    DeviceStep,
     /// An operator asked.
     Operator,
 }
@@ -59,7 +61,7 @@ impl LookPlan {
     /// Takes a reason to look sooner.
     pub fn note(&mut self, cause: LookCause) {
         self.wants_look = true;
-        self.wants_trial |= cause != LookCause::Uevent;
+        self.wants_trial |= !matches!(cause, LookCause::Uevent | LookCause::DeviceStep);
     }
 
     /// When the next look is due.

@@ -5,6 +5,8 @@ use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface,
 
 use super::*;
 
+mod stalls;
+
 const POD: ObjectId = ObjectId(7);
 const CARD: &str = "0000:42:00.0";
 const NIC: &str = "0000:86:00.0";
@@ -42,7 +44,12 @@ fn open(data: &Path, kernel: KernelModel) -> Passthrough {
 /// The machine, and who it is told to be with.
 impl Passthrough {
     fn change<T>(&self, change: impl FnOnce(&mut dyn Machine) -> T) -> T {
-        change(&mut self.inner.lock().expect("whole").machine)
+        change(&mut self.inner.try_lock().expect("nobody works").machine)
+    }
+
+    fn take_machine(&self) -> Stepped {
+        let another = Stepped::new(kernel(), Running::new(STEP_WITHIN));
+        std::mem::replace(&mut self.inner.try_lock().expect("nobody works").machine, another)
     }
 
     fn driver(&self, address: &str) -> Option<String> {
@@ -66,7 +73,7 @@ async fn devices_go_to_a_guest_and_come_back_and_the_next_agent_knows_of_both() 
     let taken = first.attach(ObjectId(8), &[intent(CARD)]).await.expect_err("it is taken");
     assert!(taken.contains("is held by pod #7"), "{taken}");
     // An agent that starts again, on the same machine.
-    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Stepped::new(kernel()));
+    let machine = first.take_machine();
     drop(first);
     let second = Passthrough::open(dir.path(), machine, "boot", &[]).expect("readable notes");
     assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
@@ -154,7 +161,7 @@ async fn functions_of_nics_are_made_and_told() {
     assert_eq!(agent.device(NIC).await.nic().expect("a NIC").num_vfs, 2);
     agent.attach(POD, &[intent("0000:86:00.1")]).await.expect("it is free");
     let (_, progress) = agent.advance(NicWork::new(wanted(4))).await;
-    assert_eq!(progress, Progress::Blocked(vec![POD]));
+    assert_eq!(progress, Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() });
     let (_, failed) = agent.advance(NicWork::new(wanted(9))).await;
     let reports = [(at(NIC), NicReport::from(&failed))].into();
     let (_, devices) = agent.look(Some(reports)).await;
@@ -218,7 +225,7 @@ async fn settings_of_functions_outlive_the_agent_that_made_them() {
     assert_eq!(told(&first).mac, Some([2, 0xaa, 0, 0, 0, 1]));
     let note = std::fs::read_to_string(dir.path().join(format!("devices/{VF}.json"))).expect("a note");
     assert!(note.contains("\"physical\": \"0000:86:00.0\""), "{note}");
-    let machine = std::mem::replace(&mut first.inner.lock().expect("whole").machine, Stepped::new(kernel()));
+    let machine = first.take_machine();
     drop(first);
     let second = Passthrough::open(dir.path(), machine, "boot", &[]).expect("readable notes");
     assert_eq!(second.recover([POD].into()).await, Ok(vec![]));
@@ -249,7 +256,7 @@ async fn a_replaced_card_is_not_in_the_quarantine_of_the_one_before_it() {
     first.device(CARD).await;
     let sick = |devices: &Device| matches!(devices.health, DeviceHealth::Unhealthy { .. });
     {
-        let mut inner = first.inner.lock().expect("whole");
+        let mut inner = first.inner.try_lock().expect("nobody works");
         inner.notes.quarantine(at(CARD), core::RESET_FAILED, "it is broken").expect("written");
         inner.notes.remove(at(CARD)).expect("removed");
     }

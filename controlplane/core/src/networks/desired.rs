@@ -250,7 +250,10 @@ pub(crate) fn settle(
     let of_agent = of_agent.map(|(_, nic)| format!("{}: {}", nic.name, nic.sync_error));
     let errors: Vec<String> = desired.problems.iter().cloned().chain(of_agent).collect();
     let step = nics(slice).map(|(_, nic)| &nic.step).find(|step| !step.is_empty());
-    let (sync_status, step) = match (blocked.is_empty(), errors.is_empty(), is_behind) {
+    // The agent knows who else on its host has VFs, of which nothing is known here.
+    let waits = |nic: &NicFacts| nic.step == STEP_DRAINING && !nic.sync_error.is_empty();
+    let is_free = blocked.is_empty() && !nics(slice).any(|(_, nic)| waits(nic));
+    let (sync_status, step) = match (is_free, errors.is_empty(), is_behind) {
         (false, ..) => (SriovSyncStatus::Blocked, SmolStr::new_static(STEP_DRAINING)),
         (_, false, _) => (SriovSyncStatus::Failed, step.cloned().unwrap_or_default()),
         (.., true) => (SriovSyncStatus::InProgress, step.cloned().unwrap_or_default()),

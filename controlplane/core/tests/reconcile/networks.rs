@@ -7,8 +7,8 @@ use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_controlplane_core::reconcile::fencing::fence_after_ms;
 use bulkhead_types::{
     ANNOTATION_ENABLE_SRIOV, Binding, Command, ConfigMap, DEFAULT_ROUTE_LEVEL, Hex16, IpCidr, Kind,
-    LABEL_DEVICES, NetworkRoute, NodeFacts, Object, ObjectId, ObjectMeta, PodPhase, PodReport, PodStatus,
-    Rare, RejectionCode, SriovDeviceType, SriovSyncStatus,
+    LABEL_DEVICES, NetworkRoute, NicFacts, NodeFacts, Object, ObjectId, ObjectMeta, PodPhase, PodReport,
+    PodStatus, Rare, RejectionCode, SriovDeviceType, SriovSyncStatus,
 };
 
 use crate::device_kit::asking;
@@ -371,6 +371,31 @@ fn pain_18_and_21_a_policy_waits_for_the_holders_of_functions_and_nobody_else_is
     let revision = cluster.state().revision();
     cluster.rest();
     assert_eq!(cluster.state().revision(), revision, "nothing goes on and on");
+}
+
+/// Only its agent knows of a process of the host that has VFs: the state says so as it does of pods.
+#[test]
+fn pain_02_a_nic_waits_for_who_else_on_its_host_has_functions() {
+    let (mut cluster, node) = cluster_with(2, "10.0.0.0/29");
+    let mut told = |step: &str, sync_error: &str| {
+        let mut devices = nic_with(0, 2);
+        let facts = NicFacts {
+            step: step.into(),
+            sync_error: sync_error.into(),
+            ..devices[0].nic().expect("a NIC").clone()
+        };
+        devices[0].nic = Rare::some(facts);
+        cluster.tell_devices(node, devices);
+        cluster.rest();
+        let status = cluster.nics(node).status.clone();
+        (status.sync_status, status.step.to_string(), status.last_sync_error)
+    };
+    let owner = "0000:60:00.1: process 4711 has /dev/vfio/101 open";
+    let waits = (SriovSyncStatus::Blocked, "Draining".to_owned(), format!("eno0: {owner}"));
+    assert_eq!(told("Draining", owner), waits);
+    let failed = (SriovSyncStatus::Failed, "Mtu".to_owned(), "eno0: Mtu: no".to_owned());
+    assert_eq!(told("Mtu", "Mtu: no"), failed);
+    assert_eq!(told("", ""), (SriovSyncStatus::Succeeded, String::new(), String::new()));
 }
 
 #[test]

@@ -71,11 +71,8 @@ impl Inventory {
             if sriov_devices.contains(&PciId { vendor: function.vendor, device: function.device }) {
                 device.nic = with_functions(function);
             }
-            if let (Some(report), Some(facts)) = (nics.get(&function.address), device.nic.get()) {
-                let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
-                device.nic = Rare::some(NicFacts { step, sync_error, ..facts.clone() });
-            }
         }
+        report_nics(&mut devices, nics);
         devices
     }
 }
@@ -91,6 +88,17 @@ impl Inventory {
         let mut card = self.companions(function).chain([function]);
         let ours = self.companions(function).chain([function]).map(|one| one.address).collect();
         card.all(|one| can_be_reset(self, one, &ours).is_ok())
+    }
+}
+
+/// Says what became of NICs.
+pub fn report_nics(devices: &mut [Device], nics: &BTreeMap<Bdf, NicReport>) {
+    for device in devices {
+        let report = device.address.parse().ok().and_then(|at: Bdf| nics.get(&at));
+        if let (Some(report), Some(facts)) = (report, device.nic.get()) {
+            let (step, sync_error) = (report.step.clone(), report.sync_error.clone());
+            device.nic = Rare::some(NicFacts { step, sync_error, ..facts.clone() });
+        }
     }
 }
 

@@ -78,6 +78,11 @@ pub fn discover(tree: &dyn Tree) -> Inventory {
     inventory
 }
 
+/// One function; `None` when it is not there, or cannot be read.
+pub(crate) fn function_at(tree: &dyn Tree, address: Bdf) -> Option<PciFunction> {
+    Reader::new(tree, &address.to_string()).function().ok()
+}
+
 /// Reads one function.
 struct Reader<'a> {
     tree: &'a dyn Tree,

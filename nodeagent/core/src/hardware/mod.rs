@@ -43,6 +43,8 @@ pub use changes::*;
 pub use config_space::Acs;
 pub(crate) use config_space::standard_header;
 pub use cpus::{CpuProblem, cpu_topology};
+pub use devices::report_nics;
+pub(crate) use discover::function_at;
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
 pub use gpu_check::{GpuCheck, gpu_check};

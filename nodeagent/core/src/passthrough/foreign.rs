@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::machine::{DEVICES, VFIO_PCI};
-use super::{Binding, Machine};
-use crate::hardware::{Bdf, Inventory, PciFunction, TreeError};
+use super::{Binding, Machine, interface_up};
+use crate::hardware::{Bdf, Inventory, PciFunction, TreeError, function_at};
 
 /// Base class of network controllers. PCI Code and ID Assignment Specification, section 1.
 const CLASS_NETWORK: u32 = 0x02;
@@ -55,6 +55,27 @@ pub fn foreign_owners(
         owners.extend(owner.map(|owner| (function.address, owner)));
     }
     owners
+}
+
+/// Who uses these functions of the host's, pods apart: [`foreign_owners`], and the host itself by an interface that is up. From who is named
+/// a function must not be taken: the kernel would wait for the process, and the interface would be gone.
+pub(super) fn users_of(
+    machine: &mut dyn Machine,
+    functions: &[Bdf],
+    bindings: &BTreeMap<Bdf, Binding>,
+) -> BTreeMap<Bdf, String> {
+    // Whose group it is, is said by what pods have.
+    let all = functions.iter().chain(bindings.keys());
+    let found = all.filter_map(|at| Some((*at, function_at(machine, *at)?))).collect();
+    let inventory = Inventory { functions: found, ..Inventory::default() };
+    let mut users = foreign_owners(machine, &inventory, bindings);
+    let of_host = inventory.functions.values().filter(|one| !bindings.contains_key(&one.address));
+    for (function, interface) in of_host.filter_map(|one| Some((one, interface_up(one)?))) {
+        users
+            .entry(function.address)
+            .or_insert_with(|| format!("its interface {interface} is up on this host"));
+    }
+    users
 }
 
 /// Which process has a file open by which a function is used.

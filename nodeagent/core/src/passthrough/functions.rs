@@ -4,7 +4,9 @@
 //!  seen + wanted ─► Check ─► RemoveFunctions ─► Autoprobe ─► CreateFunctions ─► WaitForFunctions ─► BindFunction … ─► Mtu ─► LinkUp ─► done
 //!                                └────────────── a step fails: as it was before ◄──────────────┘
 //! ```
-//! A NIC with the wanted number of functions is never taken apart to make the same again, and none while pods have any.
+//! A NIC with the wanted number of functions is never taken apart to make the same again, and none while pods or anybody else on the host
+//! have any: the kernel would wait, for as long as a process has a function open, and whoever uses its interface would lose it. A function
+//! that somebody uses keeps its driver, too; all others go on.
 //!
 //! Source: "sysfs-bus-pci" (`sriov_numvfs`, `sriov_drivers_autoprobe`) and `PCI/pci-iov-howto.rst` of Linux. The kernel takes
 //! a number of functions only after 0, and some drivers answer before the functions are there.
@@ -12,10 +14,11 @@
 use std::collections::BTreeMap;
 
 use bulkhead_types::{ObjectId, SriovDeviceType, SriovInterface, SriovVfGroup};
-use smol_str::SmolStr;
 
+use super::foreign::users_of;
 use super::machine::{DEVICES, file, is_there, line, number};
-use super::{Binding, Machine, Seen, VFIO_PCI};
+use super::nic_links::{LinksSeen, grows, next_mtu, next_up};
+use super::{Binding, Machine, Progress, Seen, VFIO_PCI};
 use crate::hardware::{Bdf, Tree};
 use crate::vf_settings::{port_of, speaks_otherwise};
 
@@ -71,7 +74,7 @@ impl NicStep {
         }
     }
 
-    fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
+    pub(super) fn write(&self, machine: &mut dyn Machine, nic: Bdf) -> Result<(), String> {
         let (path, text) = match self {
             Self::Impossible(reason) | Self::LinkType(reason) | Self::Rdma(reason) => {
                 return Err(reason.clone());
@@ -137,6 +140,10 @@ impl NicSeen {
     fn is_settled(&self) -> bool {
         self.vfs.len() == self.vfs_count as usize
     }
+
+    fn addresses(&self) -> Vec<Bdf> {
+        self.vfs.values().map(|(vf, _)| *vf).collect()
+    }
 }
 
 /// The pods that have functions of a NIC, by the bindings of the node.
@@ -148,30 +155,12 @@ fn holders(vfs: &BTreeMap<u32, (Bdf, Seen)>, bindings: &BTreeMap<Bdf, Binding>) 
     pods
 }
 
-/// How far a NIC is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It is what it shall be.
-    Settled,
-    /// The machine takes its time: look again soon.
-    Waiting,
-    /// It waits for pods that have functions of it.
-    Blocked(Vec<ObjectId>),
-    /// A step failed, and the NIC is as it was before, as far as that was possible.
-    Failed {
-        /// Which step.
-        step: &'static str,
-        /// Why.
-        reason: String,
-    },
-}
-
 /// The work on one NIC, from when it was begun until it is settled, blocked or has failed.
 #[derive(Clone, Debug)]
 pub struct NicWork {
     wanted: SriovInterface,
     /// How it was when something was changed first.
-    before: Option<NicSeen>,
+    before: Option<(NicSeen, LinksSeen)>,
     waiting_since_ms: Option<u64>,
 }
 
@@ -193,21 +182,33 @@ impl NicWork {
         let Ok(nic) = self.wanted.pci_address.parse::<Bdf>() else {
             return failed("Check", format!("{:?} is no PCI address", self.wanted.pci_address));
         };
-        let mut last = None;
+        let (mut last, mut held) = (None, BTreeMap::new());
         for _ in 0..STEPS_MAX {
             let seen = match NicSeen::of(machine, nic) {
                 Ok(seen) => seen,
                 Err(reason) => return failed("Check", reason),
             };
-            let Some(step) = next_step(machine, nic, &self.wanted, &seen, bindings) else {
-                return Progress::Settled;
+            let is_left = |vf: &Bdf| bindings.contains_key(vf) || held.contains_key(vf);
+            let Some(step) = next_step(machine, nic, &self.wanted, &seen, &is_left) else {
+                return match held.is_empty() {
+                    true => Progress::Settled,
+                    false => Progress::Blocked { pods: Vec::new(), foreign: held },
+                };
             };
-            match step {
+            match &step {
                 NicStep::WaitForFunctions if !self.is_late(now_ms) => return Progress::Waiting,
                 NicStep::RemoveFunctions => {
                     let pods = holders(&seen.vfs, bindings);
-                    if !pods.is_empty() {
-                        return Progress::Blocked(pods);
+                    let foreign = users_of(machine, &seen.addresses(), bindings);
+                    if !pods.is_empty() || !foreign.is_empty() {
+                        return Progress::Blocked { pods, foreign };
+                    }
+                }
+                NicStep::Override(vf, _) | NicStep::Unbind(vf) => {
+                    let foreign = users_of(machine, &[*vf], bindings);
+                    if !foreign.is_empty() {
+                        held.extend(foreign);
+                        continue;
                     }
                 }
                 _ => {}
@@ -222,7 +223,8 @@ impl NicWork {
                 step if last.as_ref() == Some(step) => Err("it had no effect".to_owned()),
                 step => {
                     if !matches!(step, NicStep::Impossible(_) | NicStep::LinkType(_) | NicStep::Rdma(_)) {
-                        self.before.get_or_insert_with(|| seen.clone());
+                        let links = || LinksSeen::of(machine, nic, &seen.addresses());
+                        self.before.get_or_insert_with(|| (seen.clone(), links()));
                     }
                     step.write(machine, nic)
                 }
@@ -240,10 +242,15 @@ impl NicWork {
         now_ms.saturating_sub(*self.waiting_since_ms.get_or_insert(now_ms)) >= FUNCTIONS_WITHIN_MS
     }
 
-    /// Puts the NIC back as it was before this work, as far as that goes: the number of functions, and their drivers.
+    /// Puts the NIC back as it was before this work, as far as that goes: the number of functions, their drivers, and its interfaces. What
+    /// somebody uses by now stays.
     fn roll_back(&mut self, machine: &mut dyn Machine, nic: Bdf, bindings: &BTreeMap<Bdf, Binding>) {
-        let (Some(before), Ok(now)) = (self.before.take(), NicSeen::of(machine, nic)) else { return };
-        if now.vfs_count != before.vfs_count && holders(&now.vfs, bindings).is_empty() {
+        let (Some((before, links)), Ok(now)) = (self.before.take(), NicSeen::of(machine, nic)) else {
+            return;
+        };
+        let is_free = holders(&now.vfs, bindings).is_empty()
+            && users_of(machine, &now.addresses(), bindings).is_empty();
+        if now.vfs_count != before.vfs_count && is_free {
             if now.vfs_count > 0 {
                 let _ = NicStep::RemoveFunctions.write(machine, nic);
             }
@@ -254,6 +261,9 @@ impl NicWork {
         }
         for (vf, was) in before.vfs.values().filter(|(vf, _)| !bindings.contains_key(vf)) {
             let Some(is) = Seen::of(machine, *vf) else { continue };
+            if is == *was || !users_of(machine, &[*vf], bindings).is_empty() {
+                continue;
+            }
             if is.driver != was.driver && is.driver.is_some() {
                 let _ = NicStep::Unbind(*vf).write(machine, nic);
             }
@@ -265,16 +275,17 @@ impl NicWork {
             }
         }
         let _ = NicStep::Autoprobe(before.autoprobe).write(machine, nic);
+        links.restore(machine, nic);
     }
 }
 
-/// What is next; `None` when the NIC is what it shall be.
+/// What is next; `None` when the NIC is what it shall be, but for the functions that are left as they are.
 fn next_step(
     machine: &dyn Machine,
     nic: Bdf,
     wanted: &SriovInterface,
     seen: &NicSeen,
-    bindings: &BTreeMap<Bdf, Binding>,
+    is_left: &dyn Fn(&Bdf) -> bool,
 ) -> Option<NicStep> {
     if wanted.num_vfs > seen.vfs_max {
         let reason = format!("{nic} can have {} virtual functions, not {}", seen.vfs_max, wanted.num_vfs);
@@ -303,23 +314,17 @@ fn next_step(
     }
     let group_of =
         |index: u32| wanted.vf_groups.iter().find(|group| (group.first..=group.last).contains(&index));
-    let mut of_vfs = seen.vfs.iter().filter(|(_, (vf, _))| !bindings.contains_key(vf));
+    let mut of_vfs = seen.vfs.iter().filter(|(_, (vf, _))| !is_left(vf));
     let of_vf =
         of_vfs.find_map(|(index, (vf, is))| next_of_function(machine, *vf, is, seen, group_of(*index)?));
-    let of_nic = || wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    let of_nic = wanted.mtu.and_then(|mtu| next_mtu(machine, nic, mtu));
+    let (first, second) = match &of_nic {
+        Some(step) if grows(machine, step) => (of_nic, of_vf),
+        _ => (of_vf, of_nic),
+    };
     // At last, so that nothing that fails later has to switch it off again.
     let up = || (wanted.num_vfs > 0).then(|| next_up(machine, nic))?;
-    of_vf.or_else(of_nic).or_else(up)
-}
-
-/// `IFF_UP` of `net/INTERFACE/flags`.
-const IFF_UP: u32 = 1;
-
-fn next_up(machine: &dyn Machine, nic: Bdf) -> Option<NicStep> {
-    let port = port_of(machine, nic).ok()?;
-    let flags = line(machine, &file(nic, &format!("net/{}/flags", port.name)))?;
-    let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
-    (flags & IFF_UP == 0).then_some(NicStep::LinkUp(port.name, flags | IFF_UP))
+    first.or(second).or_else(up)
 }
 
 /// Why a NIC cannot speak what is wanted of it: that is said by its firmware, or by a driver that is not there.
@@ -369,38 +374,5 @@ fn next_of_function(
             None => Some(NicStep::Probe(vf)),
             Some(_) => group.mtu.and_then(|mtu| next_mtu(machine, vf, mtu)),
         },
-    }
-}
-
-fn next_mtu(machine: &dyn Machine, function: Bdf, mtu: u32) -> Option<NicStep> {
-    let interfaces = machine.list(&file(function, "net")).unwrap_or_default();
-    let differs = |name: &String| number(machine, &file(function, &format!("net/{name}/mtu"))) != Some(mtu);
-    interfaces.into_iter().find(differs).map(|name| NicStep::Mtu(function, name, mtu))
-}
-
-/// What is reported of a NIC: the step, and why it failed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NicReport {
-    /// What is done now, or was done last when that failed; empty for nothing.
-    pub step: SmolStr,
-    /// Why it failed; empty when nothing did.
-    pub sync_error: SmolStr,
-}
-
-impl From<&Progress> for NicReport {
-    fn from(progress: &Progress) -> Self {
-        let cut = |text: &str| {
-            let end = text.char_indices().map(|(at, c)| at + c.len_utf8());
-            let end = end.take_while(|end| *end <= bulkhead_types::DEVICE_TEXT_BYTES_MAX).last();
-            SmolStr::new(&text[..end.unwrap_or_default()])
-        };
-        match progress {
-            Progress::Settled => Self::default(),
-            Progress::Waiting => Self { step: "WaitForFunctions".into(), sync_error: SmolStr::default() },
-            Progress::Blocked(_) => Self { step: "Draining".into(), sync_error: SmolStr::default() },
-            Progress::Failed { step, reason } => {
-                Self { step: SmolStr::new_static(step), sync_error: cut(&format!("{step}: {reason}")) }
-            }
-        }
     }
 }

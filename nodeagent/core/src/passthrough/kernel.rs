@@ -2,7 +2,9 @@
 //!
 //! What Linux does that matters here: `driver_override` alone moves nothing; `unbind` wants the function's own address;
 //! `drivers_probe` binds the override's driver if it is loaded, else the function's own, but never a virtual function whose
-//! physical one does not probe, unless it has an override; a number of virtual functions is taken after 0 only; virtual
+//! physical one does not probe, unless it has an override; a function that a process has open by VFIO is not taken from vfio-pci, nor away,
+//! until that lets go of it, and who asks for that waits, for ever if need be: here it is a panic; a NIC's driver holds the MTU of its
+//! virtual functions to its own, as many do; a number of virtual functions is taken after 0 only; virtual
 //! functions are without a driver while `sriov_drivers_autoprobe` is 0; a group's file is there while vfio-pci has any of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ pub struct KernelModel {
     broken_resets: BTreeSet<Bdf>,
     /// Groups that some other process has open.
     busy_groups: BTreeSet<u32>,
+    /// The functions that it has by them: those that were with vfio-pci when it opened the group.
+    open_functions: BTreeSet<Bdf>,
     /// More virtual functions than these fail to be made.
     vfs_limit: Option<u32>,
     /// So many looks pass until virtual functions that were asked for are there.
@@ -213,13 +217,23 @@ impl KernelModel {
         };
     }
 
-    /// Some other process has this group's file open, or not any more.
+    /// Some other process has this group's file open, and what vfio-pci has of the group now, or not any more.
     pub fn occupy_group(&mut self, group: u32, is_busy: bool) {
         if is_busy {
             self.busy_groups.insert(group)
         } else {
             self.busy_groups.remove(&group)
         };
+        let names = self.tree.list(DEVICES).unwrap_or_default();
+        let all = names.iter().filter_map(|name| name.parse::<Bdf>().ok());
+        for one in all.filter(|one| self.group(*one) == Some(group)).collect::<Vec<_>>() {
+            let is_vfio = self.seen(one).is_some_and(|seen| seen.driver.as_deref() == Some(VFIO_PCI));
+            if is_busy && is_vfio {
+                self.open_functions.insert(one)
+            } else {
+                self.open_functions.remove(&one)
+            };
+        }
     }
 
     /// More virtual functions than these cannot be made.
@@ -332,8 +346,29 @@ impl KernelModel {
         self.tree.link(&file(address, "iommu_group")).ok()?.rsplit('/').next()?.parse().ok()
     }
 
+    fn mtus_of(&self, address: Bdf) -> impl Iterator<Item = u32> {
+        let interfaces = self.list(&file(address, "net")).unwrap_or_default().into_iter();
+        interfaces.filter_map(move |name| number(&self.tree, &file(address, &format!("net/{name}/mtu"))))
+    }
+
+    /// The MTU of a virtual function's NIC.
+    fn mtu_of_nic(&self, vf: Bdf) -> Option<u32> {
+        let nic = self.tree.link(&file(vf, "physfn")).ok()?;
+        self.mtus_of(nic.rsplit('/').next()?.parse().ok()?).max()
+    }
+
+    /// The MTUs of a NIC's virtual functions.
+    fn mtus_of_functions(&self, nic: Bdf) -> impl Iterator<Item = u32> {
+        let count = number(&self.tree, &file(nic, "sriov_numvfs")).unwrap_or_default();
+        (0..count).flat_map(move |n| self.mtus_of(function_of(nic, n)))
+    }
+
+    /// # Panics
+    /// Where Linux would wait for as long as another process has the function open.
     fn unbind(&mut self, address: Bdf) -> Result<(), TreeError> {
         let seen = self.seen(address).and_then(|seen| seen.driver).ok_or(TreeError::NotFound)?;
+        let is_open = self.open_functions.contains(&address);
+        assert!(!is_open, "the kernel waits until process {OTHER_PROCESS} lets go of {address}");
         let dir = self.dir(address);
         self.tree.remove(&format!("{dir}/driver"));
         if let Some(group) = self.group(address).filter(|_| seen == VFIO_PCI) {
@@ -538,8 +573,11 @@ impl Machine for KernelModel {
             }
             name if name.starts_with("net/") && name.ends_with("/mtu") => {
                 let mtu: u32 = word.parse().map_err(|_| other("Invalid argument"))?;
-                if !(68..=9000).contains(&mtu) {
+                if !(68..=9000).contains(&mtu) || self.mtu_of_nic(address).is_some_and(|most| mtu > most) {
                     return Err(other("Invalid argument"));
+                }
+                if self.mtus_of_functions(address).any(|least| mtu < least) {
+                    return Err(other("Device or resource busy"));
                 }
                 self.tree.file(&format!("{dir}/{name}"), format!("{mtu}\n"));
                 Ok(())

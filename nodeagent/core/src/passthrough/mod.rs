@@ -11,8 +11,11 @@
 //!  reset.rs       how a function is reset, and whether it is well afterwards
 //!  resets.rs      everything of a pod is reset, before any of it goes back
 //!  functions.rs   the virtual functions of a NIC: how many, with which driver
+//!  nic_links.rs   its interfaces: their MTU, and that the NIC's own is up
+//!  nic_report.rs  how far that is, and what is told of it
 //!  foreign.rs     what somebody else on the host uses
 //!  kernel.rs      a kernel in memory, for tests: it does what Linux does
+//!  conformance.rs what both do alike
 //! ```
 //!
 //! Every step is found from what is seen, so it does not matter how far another agent came. What sysfs cannot say — which
@@ -26,22 +29,27 @@
 //!
 //! Source: "VFIO" (`driver-api/vfio.rst`), "sysfs-bus-pci" of Linux.
 
+mod conformance;
 mod foreign;
 mod functions;
 mod group;
 mod kernel;
 mod machine;
+mod nic_links;
+mod nic_report;
 mod notes;
 mod reset;
 mod resets;
 mod step;
 mod work;
 
+pub use conformance::check_machine;
 pub use foreign::*;
 pub use functions::*;
 pub use group::*;
 pub use kernel::KernelModel;
 pub use machine::*;
+pub use nic_report::*;
 pub use notes::*;
 pub use reset::*;
 pub use step::*;

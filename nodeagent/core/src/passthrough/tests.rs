@@ -236,6 +236,15 @@ fn machine() -> KernelModel {
 }
 
 #[test]
+fn the_kernel_in_memory_does_as_the_real_one() {
+    let mut world = World::new();
+    let before = world.state();
+    check_machine(&mut world.host, bdf(DISK), bdf(NIC));
+    assert_eq!(world.state(), before);
+    assert!(world.host.writes > 20, "{} writes", world.host.writes);
+}
+
+#[test]
 fn a_card_goes_to_a_guest_with_what_is_on_it_and_comes_back_as_it_was() {
     let mut world = World::new();
     let before = world.state();
@@ -554,6 +563,12 @@ fn nic(num_vfs: u32, mtu: Option<u32>, vf_groups: Vec<SriovVfGroup>) -> SriovInt
     SriovInterface { pci_address: NIC.into(), name: "eth7".into(), num_vfs, mtu, link_type: None, vf_groups }
 }
 
+/// Two functions of the host, they and the NIC with packets of this size.
+fn with_mtu(mtu: u32) -> SriovInterface {
+    let group = SriovVfGroup { mtu: Some(mtu), ..group(0, 1, SriovDeviceType::Netdevice) };
+    nic(2, Some(mtu), vec![group])
+}
+
 fn guests(num_vfs: u32) -> SriovInterface {
     nic(num_vfs, None, vec![group(0, num_vfs.max(1) - 1, SriovDeviceType::VfioPci)])
 }
@@ -569,6 +584,29 @@ impl World {
             }
         }
         panic!("it waits for ever");
+    }
+
+    /// The interfaces of the NIC and its functions, each with its MTU and flags.
+    fn links(&self) -> String {
+        let interfaces =
+            |function: &str| self.host.list(&machine::file(bdf(function), "net")).unwrap_or_default();
+        let one = |function: &'static str| {
+            interfaces(function).into_iter().map(move |name| {
+                let at = |file| {
+                    machine::line(&self.host, &machine::file(bdf(function), &format!("net/{name}/{file}")))
+                };
+                format!("{name} {} {}\n", at("mtu").unwrap_or_default(), at("flags").unwrap_or_default())
+            })
+        };
+        [NIC, "0000:86:00.1", "0000:86:00.2"].into_iter().flat_map(one).collect()
+    }
+
+    /// The NIC has two functions of the host, one with an interface, and all take packets of this size.
+    fn apply_with_mtu(&mut self, mtu: u32) {
+        let of_host = nic(2, None, vec![group(0, 1, SriovDeviceType::Netdevice)]);
+        assert_eq!(self.apply(&of_host), Progress::Settled);
+        self.host.kernel.add_file(bdf("0000:86:00.2"), "net/eth9/mtu", "1500\n");
+        assert_eq!(self.apply(&with_mtu(mtu)), Progress::Settled);
     }
 
     /// The virtual functions by number, each with its driver.
@@ -628,8 +666,9 @@ fn a_nic_whose_functions_pods_have_stays_as_it_is() {
     assert_eq!(world.apply(&guests(2)), Progress::Settled);
     world.attach(POD, &["0000:86:00.2"]).unwrap();
     let before = world.state();
-    assert_eq!(world.apply(&guests(4)), Progress::Blocked(vec![POD]));
-    assert_eq!(world.apply(&nic(0, None, vec![])), Progress::Blocked(vec![POD]));
+    let waits = Progress::Blocked { pods: vec![POD], foreign: BTreeMap::new() };
+    assert_eq!(world.apply(&guests(4)), waits);
+    assert_eq!(world.apply(&nic(0, None, vec![])), waits);
     assert_eq!(world.apply(&guests(2)), Progress::Settled);
     assert_eq!(world.state(), before);
     assert_eq!(world.release(POD), Ok(vec![]));
@@ -643,10 +682,10 @@ fn a_step_that_fails_leaves_the_nic_as_it_was() {
         let mut world = World::new();
         assert_eq!(world.apply(&guests(2)), Progress::Settled);
         prepare(&mut world);
-        let before = world.state();
+        let before = (world.state(), world.links());
         let Progress::Failed { step: failed, reason: why } = world.apply(wanted) else { panic!("{step}") };
         assert!(failed == step && why.contains(reason), "{failed}: {why}");
-        assert_eq!(world.state(), before, "{step}");
+        assert_eq!((world.state(), world.links()), before, "{step}");
     };
     check(&|_| {}, &guests(9), "Check", "can have 8 virtual functions, not 9");
     check(
@@ -674,6 +713,21 @@ fn a_step_that_fails_leaves_the_nic_as_it_was() {
     check(&|_| {}, &elsewhere, "Check", "0000:99:00.0 is not there");
     let disk = SriovInterface { pci_address: DISK.into(), ..guests(1) };
     check(&|_| {}, &disk, "Check", "can have no virtual functions");
+    // What was told of interfaces before a later one, or the last step, fails.
+    let breaks = |from, file| {
+        move |world: &mut World| {
+            world.apply_with_mtu(from);
+            world.host.kernel.break_file(file, Some("Input/output error"));
+        }
+    };
+    check(&breaks(1500, "net/eth9/mtu"), &with_mtu(9000), "Mtu", "net/eth9/mtu Input/output error");
+    check(&breaks(9000, "net/eth7/mtu"), &with_mtu(1500), "Mtu", "net/eth7/mtu Input/output error");
+    let is_down = |world: &mut World| {
+        world.host.kernel.add_file(bdf(NIC), "net/eth7/flags", "0x1002\n");
+        world.host.kernel.break_file("net/eth7/flags", Some("Input/output error"));
+    };
+    let larger = nic(2, Some(9000), vec![group(0, 1, SriovDeviceType::VfioPci)]);
+    check(&is_down, &larger, "LinkUp", "net/eth7/flags Input/output error");
     let report = NicReport::from(&Progress::Failed { step: "Mtu", reason: "x".repeat(200) });
     assert_eq!((report.step.as_str(), report.sync_error.len()), ("Mtu", 128));
 }

@@ -237,3 +237,149 @@ fn pain_02_what_somebody_else_on_the_host_uses_is_neither_offered_nor_attached()
         "its interface eth9 belongs to br0",
     );
 }
+
+/// A change of a NIC that somebody else on the host is in the way of: nothing of theirs is touched, who it is is told, and once they have
+/// gone the NIC is what it shall be.
+fn check_waits(
+    is: &SriovInterface,
+    begin: &dyn Fn(&mut World),
+    wanted: &SriovInterface,
+    owner: &str,
+    expected: &str,
+    end: &dyn Fn(&mut World),
+) {
+    let mut world = World::new();
+    assert_eq!(world.apply(is), Progress::Settled);
+    begin(&mut world);
+    let blocked = Progress::Blocked { pods: vec![], foreign: [(bdf(VF), owner.to_owned())].into() };
+    for _ in 0..2 {
+        assert_eq!(world.apply(wanted), blocked, "{owner}");
+        assert_eq!(world.functions(), expected, "{owner}");
+    }
+    let report = NicReport::from(&blocked);
+    assert_eq!((report.step.as_str(), report.sync_error), ("Draining", format!("{VF}: {owner}").into()));
+    end(&mut world);
+    assert_eq!(world.apply(wanted), Progress::Settled, "{owner}");
+}
+
+/// Two functions of drivers of the host.
+fn of_host(num_vfs: u32) -> SriovInterface {
+    nic(num_vfs, None, vec![group(0, num_vfs - 1, SriovDeviceType::Netdevice)])
+}
+
+const PROCESS: &str = "process 4711 has /dev/vfio/101 open";
+
+/// The kernel would wait until the process has let go of the function, and with it everybody who has devices.
+#[test]
+fn pain_02_functions_that_somebody_else_uses_are_not_removed() {
+    let occupy = |is_busy| move |world: &mut World| world.host.kernel.occupy_group(101, is_busy);
+    let is = "vfio-pci vfio-pci";
+    check_waits(&guests(2), &occupy(true), &guests(4), PROCESS, is, &occupy(false));
+    check_waits(&guests(2), &occupy(true), &nic(0, None, vec![]), PROCESS, is, &occupy(false));
+    // Not all processes can be looked at: the group's file tells that somebody has it.
+    let hidden = |world: &mut World| {
+        world.host.kernel.hide_processes(true);
+        world.host.kernel.occupy_group(101, true);
+    };
+    check_waits(
+        &guests(2),
+        &hidden,
+        &guests(4),
+        "another process has /dev/vfio/101 open",
+        is,
+        &occupy(false),
+    );
+    // A container of the host's has the interface, a bridge, or the host itself.
+    let moved = |is_moved| {
+        move |world: &mut World| {
+            world.host.kernel.add_file(bdf(VF), "net/eth9/mtu", "1500\n");
+            world.host.kernel.move_interface(bdf(VF), is_moved);
+        }
+    };
+    let is = "mlx5_core_vf mlx5_core_vf";
+    let elsewhere = "its interface is in another network namespace";
+    check_waits(&of_host(2), &moved(true), &of_host(4), elsewhere, is, &moved(false));
+    let up = |state: &'static str| {
+        move |world: &mut World| world.host.kernel.add_file(bdf(VF), "net/eth9/operstate", state)
+    };
+    let host = "its interface eth9 is up on this host";
+    check_waits(&of_host(2), &up("up\n"), &of_host(4), host, is, &up("down\n"));
+    // What is as it shall be is nobody's business.
+    let mut world = World::with_functions();
+    world.host.kernel.occupy_group(101, true);
+    let writes = world.host.writes;
+    assert_eq!(world.apply(&guests(2)), Progress::Settled);
+    assert_eq!(world.host.writes, writes);
+    // With a pod's, both are told; the pod's own open files are nobody else.
+    world.attach(POD, &["0000:86:00.1"]).unwrap();
+    world.host.kernel.occupy_group(100, true);
+    let both = Progress::Blocked { pods: vec![POD], foreign: [(bdf(VF), PROCESS.to_owned())].into() };
+    assert_eq!(world.apply(&guests(4)), both);
+}
+
+#[test]
+fn pain_02_functions_that_somebody_else_uses_keep_their_driver() {
+    // The other function goes on; a process has this one.
+    let occupy = |is_busy| move |world: &mut World| world.host.kernel.occupy_group(101, is_busy);
+    check_waits(&guests(2), &occupy(true), &of_host(2), PROCESS, "mlx5_core_vf vfio-pci", &occupy(false));
+    // And the host's own interface is not made a guest's.
+    let up = |state: &'static str| {
+        move |world: &mut World| world.host.kernel.add_file(bdf(VF), "net/eth9/operstate", state)
+    };
+    let host = "its interface eth9 is up on this host";
+    check_waits(&of_host(2), &up("up\n"), &guests(2), host, "vfio-pci mlx5_core_vf", &up("down\n"));
+    // Somebody took one while functions were awaited, and a later step fails: what is undone is nothing of theirs.
+    let mut world = World::new();
+    world.host.kernel.slow_functions(1);
+    world.host.kernel.break_file("net/eth7/flags", Some("Input/output error"));
+    let mut work = NicWork::new(guests(2));
+    assert_eq!(work.advance(&mut world.host, &world.notes.bindings, 0), Progress::Waiting);
+    (0..3).for_each(|_| world.host.kernel.pass_time());
+    world.host.kernel.occupy_group(101, true);
+    let failed = work.advance(&mut world.host, &world.notes.bindings, 1000);
+    assert!(matches!(failed, Progress::Failed { step: "LinkUp", .. }), "{failed:?}");
+    assert_eq!(world.functions(), "vfio-pci vfio-pci", "they are there still");
+}
+
+/// Many users are one line of a bounded length.
+#[test]
+fn a_report_names_the_first_user_and_how_many_more_there_are() {
+    let check = |count: u8, expected: &str| {
+        let vf = |n: u8| bdf(&format!("0000:86:01.{n}"));
+        let foreign = (0..count).map(|n| (vf(n), PROCESS.to_owned())).collect();
+        let report = NicReport::from(&Progress::Blocked { pods: vec![POD], foreign });
+        assert_eq!((report.step.as_str(), report.sync_error.as_str()), ("Draining", expected));
+    };
+    check(0, "");
+    check(1, "0000:86:01.0: process 4711 has /dev/vfio/101 open");
+    check(2, "0000:86:01.0: process 4711 has /dev/vfio/101 open, and 1 more");
+    check(8, "0000:86:01.0: process 4711 has /dev/vfio/101 open, and 7 more");
+}
+
+#[test]
+fn a_nics_packets_grow_before_its_functions_and_shrink_after_them() {
+    let mut world = World::new();
+    world.apply_with_mtu(9000);
+    assert_eq!(world.links(), "eth7 9000 0x1003\neth9 9000 \n");
+    assert_eq!(world.apply(&with_mtu(1500)), Progress::Settled);
+    assert_eq!(world.links(), "eth7 1500 0x1003\neth9 1500 \n");
+}
+
+/// Whatever was told of interfaces goes back: both ways, and a NIC that was switched on is off again.
+#[test]
+fn interfaces_go_back_to_what_was_seen_of_them() {
+    for (was, is) in [(1500, 9000), (9000, 1500)] {
+        let mut world = World::new();
+        world.apply_with_mtu(was);
+        world.host.kernel.add_file(bdf(NIC), "net/eth7/flags", "0x1002\n");
+        let before = world.links();
+        let seen = nic_links::LinksSeen::of(&world.host, bdf(NIC), &[bdf(VF)]);
+        assert_eq!(world.apply(&with_mtu(is)), Progress::Settled);
+        assert!(world.links().contains("0x1003"), "{}", world.links());
+        seen.restore(&mut world.host, bdf(NIC));
+        assert_eq!(world.links(), before);
+        let writes = world.host.writes;
+        seen.restore(&mut world.host, bdf(NIC));
+        assert_eq!(world.host.writes, writes, "what is so is not told again");
+    }
+}
