@@ -78,6 +78,7 @@ pub(super) fn pod_with_card() -> PodIntent {
         unique: true,
         trace_context: None,
         resolved: Rare::NONE,
+        pull_credentials: Rare::NONE,
         claims: vec![],
         devices: vec![device],
         networks: vec![],
