@@ -35,12 +35,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         // Opaque payloads are shared, not copied.
         .bytes(".")
-        // Their values are never printed (see `convert/config.rs` and `convert/resolved.rs`).
+        // Their values are never printed (see `convert/config.rs`, `convert/resolved.rs` and `convert/pull_secrets.rs`).
         .skip_debug([
             "bulkhead.v1.Secret",
             "bulkhead.v1.ResolvedContainer",
             "bulkhead.v1.EnvValue",
             "bulkhead.v1.VolumeFile",
+            "bulkhead.v1.RegistryCredential",
         ])
         // No `Client::connect`: it would collide with `Agents.Connect`. Callers build their channel themselves.
         .build_transport(false)

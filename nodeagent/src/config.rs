@@ -110,6 +110,8 @@ pub struct AgentConfig {
     pub pods_max: u32,
     /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
     pub insecure_registries: Vec<String>,
+    /// The node's own credentials for registries, in the form of docker's `config.json`.
+    pub registry_config: Option<PathBuf>,
     /// Drivers of the host whose devices may be taken for guests, such as `nouveau`: those of others are the host's own.
     pub take_devices_from: Vec<String>,
     /// Devices besides network cards whose virtual functions SriovNetworkNodePolicies say, such as accelerators.
@@ -158,6 +160,7 @@ impl AgentConfig {
             memory_bytes: None,
             pods_max: PODS_MAX_DEFAULT,
             insecure_registries: Vec::new(),
+            registry_config: None,
             take_devices_from: Vec::new(),
             sriov_devices: Vec::new(),
             labels: StringMap::new(),

@@ -62,6 +62,14 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The node's file of credentials cannot be used.
+    #[error(
+        "The credentials for registries cannot be used ({reason}); correct the file of --registry-config"
+    )]
+    RegistryConfig {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The image store cannot be opened.
     #[error("Cannot open the image store")]
     Images(#[from] crate::image::ImageError),

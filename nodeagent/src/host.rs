@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) data: PathBuf,
     pub(crate) records: Records,
     pub(crate) images: ImageStore,
+    /// The node's own credentials for registries, read when a pod's images are pulled.
+    pub(crate) registry_config: Option<PathBuf>,
     pub(crate) logs: LogStore,
     /// What clients have with guests.
     pub(crate) streams: StreamStore,

@@ -287,6 +287,7 @@ async fn open_host(
         data: data.to_owned(),
         records: records::Records::new(data),
         images: open_images(config)?,
+        registry_config: registry_config(config).await?,
         logs: logs::LogStore::new(config.log_limits),
         streams: streams::StreamStore::default(),
         starts: starts::Starts::default(),
@@ -354,6 +355,15 @@ fn open_images(config: &AgentConfig) -> Result<image::ImageStore, AgentError> {
         ..image::ImageStoreOptions::default()
     };
     Ok(image::ImageStore::open(&config.data_dir, options)?)
+}
+
+/// The file of the node's credentials. It is read for every pod; what is wrong with it at the beginning is a mistake of the start.
+async fn registry_config(config: &AgentConfig) -> Result<Option<std::path::PathBuf>, AgentError> {
+    let Some(path) = &config.registry_config else { return Ok(None) };
+    match image::read_registry_config(path).await {
+        Ok(_) => Ok(Some(path.clone())),
+        Err(reason) => Err(AgentError::RegistryConfig { reason }),
+    }
 }
 
 /// The control groups of this agent's guests. What the machine does not permit, of them or of the confinement, becomes a warning.

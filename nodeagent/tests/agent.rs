@@ -190,6 +190,7 @@ fn pod(id: u64, script: &str, restart_policy: RestartPolicy) -> PodIntent {
         unique: false,
         trace_context: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         resolved: Rare::NONE,
+        pull_credentials: Rare::NONE,
         claims: vec![],
         devices: vec![],
         networks: vec![],

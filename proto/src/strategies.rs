@@ -22,6 +22,7 @@ pub use naming::*;
 pub use node_pools::*;
 pub use placement::*;
 pub use profiles::*;
+pub use pull_secrets::*;
 pub use queues::*;
 pub use quotas::*;
 pub use running::*;
@@ -66,6 +67,7 @@ mod naming;
 mod node_pools;
 mod placement;
 mod profiles;
+mod pull_secrets;
 mod queues;
 mod quotas;
 mod running;
@@ -415,7 +417,7 @@ pod_intent: PodIntent {
     deletion: of(deletion()), ended: any::<bool>(), unique: any::<bool>(), trace_context: of(small()), resolved: rare(resolved_pod()),
     claims: vec(claim_intent(), 0..3), devices: vec(device_intent(), 0..3),
     networks: vec(network_attachment(), 0..3), cpus: of(cpu_set()), batch: any::<bool>(),
-    bandwidth: of(pod_bandwidth()), resizing: any::<bool>(),
+    bandwidth: of(pod_bandwidth()), resizing: any::<bool>(), pull_credentials: rare(pull_credentials()),
 });
 record!(/// Any limits of a guest's card.
 pod_bandwidth: PodBandwidth {

@@ -313,7 +313,9 @@ fn what_cannot_start_says_why() {
 }
 
 #[test]
-fn a_pod_pulls_from_a_registry() {
+fn a_pod_pulls_from_a_registry_with_its_secret() {
+    // What `htpasswd -bnB user password` prints.
+    const ACCOUNTS: &str = "user:$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu\n";
     let programs = ["docker-registry", "skopeo"].map(|name| (name, find_program(name)));
     if let Some((missing, _)) = programs.iter().find(|(_, path)| path.is_none()) {
         return skip(&format!("{missing} is missing; remedy: make deps"));
@@ -323,16 +325,20 @@ fn a_pod_pulls_from_a_registry() {
     let dir = fleet.cluster.dir();
     let config = dir.join("registry.yml");
     let storage = dir.join("registry");
+    let accounts = dir.join("registry.accounts");
+    std::fs::write(&accounts, ACCOUNTS).expect("written");
     let text = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-        storage.display()
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n\
+         auth:\n  htpasswd:\n    realm: images\n    path: {}\n",
+        storage.display(),
+        accounts.display()
     );
     std::fs::write(&config, text).expect("written");
     let mut command = Command::new("docker-registry");
     let registry = bulkhead_tests::Process::start(dir, "registry", command.arg("serve").arg(&config));
     wait::until_true("the registry", CHANGE_SECONDS, || std::net::TcpStream::connect(&address).is_ok());
     let pushed = Command::new("skopeo")
-        .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
+        .args(["copy", "--insecure-policy", "--dest-tls-verify=false", "--dest-creds=user:password"])
         .arg(format!("oci:{}:v2", fleet.layout.display()))
         .arg(format!("docker://{address}/demo/web:v2"))
         .output()
@@ -340,12 +346,22 @@ fn a_pod_pulls_from_a_registry() {
     assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     let image = format!("{address}/demo/web:v2");
     let manifest = pod("pulled", "Never", &[], "echo pulled; exit 0");
-    fleet.apply(
-        &manifest.replace(IMAGE_NAME, &image).replace("imagePullPolicy: Never", "imagePullPolicy: Always"),
-    );
+    let manifest =
+        manifest.replace(IMAGE_NAME, &image).replace("imagePullPolicy: Never", "imagePullPolicy: Always");
+    fleet.apply(&manifest.replace("spec:\n", "spec:\n  imagePullSecrets: [{name: registry-credentials}]\n"));
+    let missing = "Unable to retrieve some image pull secrets (registry-credentials)";
+    let words = ["ImagePull", "unauthorized without credentials", missing];
+    fleet.await_pod("pulled", CHANGE_SECONDS, &words);
+    // The Secret comes later, and the same pod has it.
+    let example = include_str!("../../examples/private-registry.yaml");
+    let (secret, _) = example.split_once("---").expect("a Secret and a Deployment");
+    fleet.apply(&secret.replace("registry.example.com\": {", &format!("{address}\": {{")));
     fleet.await_pod("pulled", BOOT_SECONDS, &["\"Succeeded\""]);
     assert!(fleet.logs(&["pulled"]).contains("pulled"));
+    let described = fleet.cluster.cli().run(&["describe", "pod", "pulled"]).ok();
+    assert!(described.contains("Image pull secrets"), "{described}");
     fleet.delete(&["pod", "pulled"]);
+    fleet.delete(&["secret", "registry-credentials"]);
     fleet.await_nothing_left();
     registry.kill();
 }

@@ -200,6 +200,10 @@ pub(crate) struct AgentArgs {
     /// Registries that are asked over plain HTTP
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,...")]
     pub(crate) insecure_registry: Vec<String>,
+    /// The node's own credentials for registries, in the form of docker's config.json: for all of its pods, after those of their
+    /// imagePullSecrets. It is read anew for every pod; credential helpers are not run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry_config: Option<PathBuf>,
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
@@ -322,6 +326,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         pods_max: args.pods_max,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
+        registry_config: args.registry_config,
         boot_deadline_ms: args.guest_boot_deadline_ms,
         silence_ms: args.guest_silence_ms,
         backoff_ms: args.guest_backoff_ms.map(|ms| (ms, ms)),

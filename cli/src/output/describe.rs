@@ -325,6 +325,7 @@ fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {
         page.line("Node selector", pairs(spec.node_selector.iter().map(|(k, v)| (k.as_str(), v.as_str()))));
     }
     page.optional("Priority class", spec.priority_class().map(ToString::to_string).unwrap_or_default());
+    page.optional("Image pull secrets", spec.image_pull_secrets().join(", "));
     page.optional("Security", running::pod_rights(spec));
     page.optional("Volumes", volumes::volumes(spec).join("\n"));
     page.optional("Devices", device::given(pod).join("\n"));

@@ -1,5 +1,6 @@
 //! Intents: what should run on one node, read from State.
 
+mod pull;
 mod resolve;
 
 use std::sync::Arc;
@@ -21,7 +22,9 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     let incarnation = state.nodes().get(node)?.status.incarnation;
     let cluster_id = state.cluster_id()?;
     let mut room = RESOLVED_NODE_BYTES_MAX;
-    let pods = state.pods_on(node).map(|pod| pod_intent(state, pod, cluster_id, &mut room)).collect();
+    let mut parsed = pull::Parsed::new();
+    let pods = state.pods_on(node);
+    let pods = pods.map(|pod| pod_intent(state, pod, cluster_id, &mut parsed, &mut room)).collect();
     let ends = |claim: &&Arc<PersistentVolumeClaim>| {
         claim.meta.is_deleting() && claim.reclaimed_by().is_some() && !is_in_use(state, claim)
     };
@@ -43,12 +46,19 @@ pub fn intent_of(state: &State, node: ObjectId) -> Option<Intent> {
     Some(Intent { node, incarnation, generation, pods, deleted_volumes, gpu, cpu_pools, nics, volume_orders })
 }
 
-fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> PodIntent {
+fn pod_intent(
+    state: &State,
+    pod: &Pod,
+    cluster_id: Uuid,
+    parsed: &mut pull::Parsed,
+    room: &mut usize,
+) -> PodIntent {
     let ended = pod.status.phase.is_terminal();
     let runs = !ended && pod.meta.deletion.is_none();
     let spec = with_annotated_sysctls(state, pod, with_index(pod));
     let resolved = (runs && spec.needs_resolution())
         .then(|| within(room, resolve::resolve(state, pod, &spec, cluster_id)));
+    let pull_credentials = runs.then(|| pull::credentials(state, pod, &spec, parsed, room)).flatten();
     PodIntent {
         id: pod.meta.id,
         uid: pod.meta.id.uid(cluster_id),
@@ -65,6 +75,7 @@ fn pod_intent(state: &State, pod: &Pod, cluster_id: Uuid, room: &mut usize) -> P
         unique: pod.is_unique(),
         trace_context: pod.meta.trace_context.clone(),
         resolved: Rare::from(resolved),
+        pull_credentials: Rare::from(pull_credentials),
         claims: if ended { Vec::new() } else { claims(state, pod) },
         devices: if ended { Vec::new() } else { devices::intents(state, pod) },
         networks: if ended { Vec::new() } else { pod.networks().to_vec() },

@@ -390,6 +390,9 @@ fn secrets_have_the_keys_of_their_type() {
             ("registries, no JSON", registries("{.dockerconfigjson: ssssecret}")),
             ("registries, a list", registries(r#"{.dockerconfigjson: '["ssssecret"]'}"#)),
             ("registries", registries(whole)),
+            ("older ones", secret("kubernetes.io/dockercfg", "{.dockercfg: '{\"a\": {}}'}")),
+            ("older ones, the new key", secret("kubernetes.io/dockercfg", "{.dockerconfigjson: '{}'}")),
+            ("older ones, no JSON", secret("kubernetes.io/dockercfg", "{.dockercfg: ssssecret}")),
             ("nobody", secret("kubernetes.io/basic-auth", "{user: ssssecret}")),
             ("a name alone", secret("kubernetes.io/basic-auth", "{username: ssssecret}")),
             ("a password alone", secret("kubernetes.io/basic-auth", "{password: ssssecret}")),
@@ -409,6 +412,12 @@ fn secrets_have_the_keys_of_their_type() {
                 data[.dockerconfigjson]: must be a JSON object, as `docker login` writes it
             registries
                 accepted
+            older ones
+                accepted
+            older ones, the new key
+                data[.dockercfg]: is required in a Secret of type kubernetes.io/dockercfg
+            older ones, no JSON
+                data[.dockercfg]: must be a JSON object, as `docker login` writes it
             nobody
                 data: needs username, password, or both in a Secret of type kubernetes.io/basic-auth
             a name alone
@@ -426,7 +435,6 @@ fn secrets_that_are_none() {
         &[
             ("a type of its own", secret("example.com/own", "{a: ssssecret}")),
             ("not offered yet", secret("kubernetes.io/ssh-auth", "{ssh-privatekey: ssssecret}")),
-            ("the same, older", secret("kubernetes.io/dockercfg", "{.dockercfg: '{}'}")),
             ("a key that is no file name", secret("Opaque", "{a/b: ssssecret}")),
             ("no base64", secret("Opaque", "{}") + "data: {a: 'ssssecret!'}\n"),
             ("a number", secret("Opaque", "{a: 5551234}")),
@@ -434,11 +442,9 @@ fn secrets_that_are_none() {
         ],
         expect![[r#"
             a type of its own
-                type: "example.com/own" is not one of Opaque, kubernetes.io/tls, kubernetes.io/dockerconfigjson, kubernetes.io/basic-auth
+                type: "example.com/own" is not one of Opaque, kubernetes.io/tls, kubernetes.io/dockerconfigjson, kubernetes.io/basic-auth, kubernetes.io/dockercfg
             not offered yet
-                type: "kubernetes.io/ssh-auth" is not one of Opaque, kubernetes.io/tls, kubernetes.io/dockerconfigjson, kubernetes.io/basic-auth
-            the same, older
-                type: "kubernetes.io/dockercfg" is not one of Opaque, kubernetes.io/tls, kubernetes.io/dockerconfigjson, kubernetes.io/basic-auth
+                type: "kubernetes.io/ssh-auth" is not one of Opaque, kubernetes.io/tls, kubernetes.io/dockerconfigjson, kubernetes.io/basic-auth, kubernetes.io/dockercfg
             a key that is no file name
                 data[a/b]: is no key: must be 1 to 253 letters, digits, '-', '_' or '.', not '.' and not begin with '..'
             no base64

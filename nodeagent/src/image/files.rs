@@ -29,6 +29,13 @@ const NAMES: &str = "names.json";
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Names(pub(super) BTreeMap<String, ImageDigest>);
 
+/// The file of the private images. It has no extension: earlier versions clear away what ends in `.json` and is no record.
+const PRIVATE: &str = "private";
+
+/// From which repository each image is that was had with a pod's credentials.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Private(pub(super) BTreeMap<ImageDigest, String>);
+
 /// What is kept of an image besides its file system.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -194,6 +201,29 @@ pub(super) fn load_names(dir: &Path) -> Result<Names, ImageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Names::default()),
         Err(error) => Err(ImageError::io("read", path, error)),
     }
+}
+
+/// The private images. A damaged file is an error: nobody shall get what is somebody's.
+pub(super) fn load_private(dir: &Path) -> Result<Private, ImageError> {
+    let path = &dir.join(PRIVATE);
+    match fs::read(path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|error| ImageError::io("read", path, error.into()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Private::default()),
+        Err(error) => Err(ImageError::io("read", path, error)),
+    }
+}
+
+/// Writes the file of the private images; the caller holds the lock of the directory.
+pub(super) fn write_private(dir: &Path, work: &WorkPlace, private: &Private) -> Result<(), ImageError> {
+    write_json(dir, work, PRIVATE, private)
+}
+
+/// An image is not here any more; the caller holds the lock of the directory.
+pub(super) fn forget_private(dir: &Path, work: &WorkPlace, digest: &ImageDigest) -> Result<(), ImageError> {
+    let mut private = load_private(dir)?;
+    if private.0.remove(digest).is_some() { write_private(dir, work, &private) } else { Ok(()) }
 }
 
 /// Replaces a file as a whole, or not at all.

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod files;
 mod flatten;
+mod keyring;
 mod layer;
 mod layout;
 mod process;
@@ -26,8 +27,8 @@ pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
 pub use error::ImageError;
 pub use flatten::{create_empty, create_overlay, create_volume, volume_length};
+pub use keyring::{Keyring, read_registry_config};
 pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};
-pub use registry::Credentials;
 pub(crate) use watch::watch;
 
 pub use store::{Image, ImageStore, ImageStoreOptions, ImageSummary, PullPolicy};

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt as _;
 use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
@@ -18,6 +20,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::digest::ImageDigest;
 use super::error::{ImageError, IoContext as _};
+use super::keyring::{self, Candidate};
 use super::layout::{Blob, BlobCheck, Document, METADATA_LENGTH_MAX, Manifest, check_digest, parse_document};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,34 +35,23 @@ const ACCEPTED: &[&str] = &[
     IMAGE_MANIFEST_LIST_MEDIA_TYPE,
 ];
 
-/// User name and password (or token) for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// User name.
-    pub username: String,
-    /// Password or token; never printed.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
 /// One image at its registry.
 pub(super) struct RemoteImage {
     client: Client,
     reference: Reference,
     auth: RegistryAuth,
     name: String,
+    /// With which credentials, for people.
+    with: String,
+    /// What no text may hold: a registry may say again what it was told.
+    secrets: Vec<String>,
 }
 
 impl RemoteImage {
     /// Talks plain HTTP only to loopback addresses and to the registries that the configuration names.
     pub(super) fn new(
         reference: Reference,
-        credentials: Option<&Credentials>,
+        with: Option<Candidate<'_>>,
         insecure_registries: &[String],
     ) -> Self {
         install_tls_provider();
@@ -73,11 +65,10 @@ impl RemoteImage {
             user_agent: "bulkhead-nodeagent",
             ..Default::default()
         });
-        let auth = credentials.map_or(RegistryAuth::Anonymous, |credentials| {
-            RegistryAuth::Basic(credentials.username.clone(), credentials.password.clone())
-        });
+        let (auth, secrets) = presented(with);
+        let with = with.map_or_else(|| "without credentials".to_owned(), |with| with.described());
         let name = reference.whole();
-        Self { client, reference, auth, name }
+        Self { client, reference, auth, name, with, secrets }
     }
 
     /// The manifest for this platform.
@@ -188,12 +179,16 @@ impl RemoteImage {
             name: self.name.clone(),
             place: format!("at registry {}", self.reference.resolve_registry()),
         };
-        let unauthorized = |reason: String| ImageError::Unauthorized { name: self.name.clone(), reason };
+        let unauthorized = |reason: &str| ImageError::Unauthorized {
+            name: self.name.clone(),
+            reason: format!("unauthorized {}{}", self.with, self.cleaned(reason)),
+        };
         match error {
             OciDistributionError::ImageManifestNotFoundError(_)
             | OciDistributionError::ServerError { code: 404, .. } => not_found(),
-            OciDistributionError::AuthenticationFailure(reason) => unauthorized(reason.clone()),
-            OciDistributionError::UnauthorizedError { .. } => unauthorized("not authorized".into()),
+            OciDistributionError::AuthenticationFailure(reason) => unauthorized(&format!(": {reason}")),
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::ServerError { code: 401 | 403, .. } => unauthorized(""),
             OciDistributionError::RegistryError { envelope, .. } => {
                 let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|e| codes.contains(&e.code));
                 let missing =
@@ -201,7 +196,7 @@ impl RemoteImage {
                 if has(&missing) {
                     not_found()
                 } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    unauthorized(envelope.to_string())
+                    unauthorized(&format!(": {envelope}"))
                 } else {
                     self.registry_error(envelope.to_string())
                 }
@@ -211,8 +206,30 @@ impl RemoteImage {
     }
 
     fn registry_error(&self, reason: String) -> ImageError {
-        ImageError::Registry { name: self.name.clone(), reason }
+        ImageError::Registry { name: self.name.clone(), reason: self.cleaned(&reason) }
     }
+
+    /// A text of the registry without what it was told in confidence.
+    fn cleaned(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+}
+
+/// How a credential is presented, and the forms in which it travels.
+fn presented(with: Option<Candidate<'_>>) -> (RegistryAuth, Vec<String>) {
+    let Some(Candidate { credential, .. }) = with else { return (RegistryAuth::Anonymous, Vec::new()) };
+    let [username, password, token] =
+        [&credential.username, &credential.password, &credential.token].map(keyring::text);
+    let packed = BASE64.encode(format!("{username}:{password}"));
+    // The longest first, so that no part of one is left.
+    let mut secrets = vec![packed, password.clone(), token.clone()];
+    secrets.retain(|secret| !secret.is_empty());
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let auth = match token.is_empty() {
+        true => RegistryAuth::Basic(username, password),
+        false => RegistryAuth::Bearer(token),
+    };
+    (auth, secrets)
 }
 
 /// An error with its causes: the client's own text often only says that sending failed.
@@ -262,8 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_never_printed() {
-        let credentials = Credentials { username: "me".into(), password: "secret".into() };
-        assert!(!format!("{credentials:?}").contains("secret"));
+    fn what_a_registry_repeats_is_cleaned() {
+        let [username, password] = ["me", "hunter2"].map(|text| text.as_bytes().to_vec().into());
+        let credential = bulkhead_types::RegistryCredential { username, password, ..Default::default() };
+        let with = Candidate { credential: &credential, is_nodes: false };
+        let reference = "r.example/app".parse().expect("a reference");
+        let remote = RemoteImage::new(reference, Some(with), &[]);
+        let packed = BASE64.encode("me:hunter2");
+        let error = remote.registry_error(format!("no hunter2, no Basic {packed}"));
+        assert_eq!(error.to_string(), "Registry failed for r.example/app:latest: no ***, no Basic ***");
+        assert!(!format!("{with:?}").contains("hunter2"));
     }
 }

@@ -5,10 +5,13 @@
 //!    <digest>.ext4    read-only file system, base of the containers' overlays
 //!    <digest>.json    configuration; its presence says that the image is complete, its mtime when it was last used
 //!    names.json       name -> digest
+//!    private          digest -> repository of what was had with a pod's credentials
 //!    tmp/             the agent's work in progress; emptied at open
 //!    incoming/        that of imports beside it
 //!    lock, imports    who changes what is published; who imports
 //! ```
+
+mod access;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -23,13 +26,14 @@ use super::config::{ImageConfig, parse_group, parse_passwd};
 use super::digest::{HashingReader, ImageDigest};
 use super::error::{ImageError, IoContext as _};
 use super::files::{
-    Names, Record, Stamp, WorkDir, WorkPlace, disk_bytes, file_checksum, last_used, load, load_names,
-    lock_published, read_accounts, write_json, write_names,
+    Names, Record, Stamp, WorkDir, WorkPlace, disk_bytes, file_checksum, forget_private, last_used, load,
+    load_names, lock_published, read_accounts, write_json, write_names,
 };
 use super::flatten::make_ext4;
+use super::keyring::{Candidate, Keyring};
 use super::layer::{UnpackLimits, Unpacker};
 use super::layout::{Layout, Manifest, check_digest, parse_config};
-use super::registry::{Credentials, RemoteImage};
+use super::registry::RemoteImage;
 
 /// Limits and habits of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +124,8 @@ struct State {
     ready: BTreeMap<ImageDigest, Image>,
     /// Those whose file was read once by this process, or made by it.
     verified: BTreeSet<ImageDigest>,
+    /// Whose credentials were enough for private images.
+    proven: access::Proven,
     /// One lock for each name or digest that somebody works on.
     working: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -234,40 +240,77 @@ impl ImageStore {
             })
             .await?;
         }
+        // What an operator brings is for all.
+        self.make_public(&manifest.digest)?;
         self.give_name(&name, &manifest.digest)
     }
 
     /// Gets an image from its registry, or from here, as the policy says. Requests for the same image at the same
-    /// time share the work.
+    /// time share the work. What was had with a pod's credentials is given to others only once the registry gave it to them too.
     ///
     /// # Errors
-    /// [`ImageError`] says what is wrong with the reference, the registry, the image or this machine.
+    /// [`ImageError`] says what is wrong with the reference, the registry, the credentials, the image or this machine.
     pub async fn pull(
         &self,
         reference: &str,
         policy: PullPolicy,
-        credentials: Option<&Credentials>,
+        keyring: &Keyring,
     ) -> Result<Image, ImageError> {
         let parsed = canonical_name(reference)?;
         let name = parsed.whole();
+        let repository = format!("{}/{}", parsed.registry(), parsed.repository());
+        let candidates = keyring.candidates(&repository);
         let name_lock = self.lock(&name);
         let _name_guard = name_lock.lock().await;
-        let found = if policy == PullPolicy::Always { None } else { self.find(reference)? };
-        if let Some(image) = self.intact(found).await? {
+        let here = if policy == PullPolicy::Always { None } else { self.find(reference)? };
+        let withheld = match &here {
+            Some(image) => !self.may_have(&image.digest, &candidates)?,
+            None => false,
+        };
+        if let Some(image) = self.intact(here.filter(|_| !withheld)).await? {
             return Ok(image);
         }
         if policy == PullPolicy::Never {
-            let place = "on this node, and its pull policy is Never; import it with `bulkhead image import`";
+            let place = if withheld {
+                "on this node for this pod: it was pulled with other credentials, and the pull policy is Never"
+            } else {
+                "on this node, and its pull policy is Never; import it with `bulkhead image import`"
+            };
             return Err(ImageError::NotFound { name, place: place.into() });
         }
-        let remote = RemoteImage::new(parsed, credentials, &self.inner.options.insecure_registries);
-        let manifest = remote.manifest().await?;
+        let (remote, manifest, with) = self.ask(&parsed, &candidates).await?;
         let lock = self.lock(manifest.digest.as_str());
         let _guard = lock.lock().await;
-        if self.intact(self.ready(&manifest.digest)).await?.is_none() {
+        // Whoever only knows the digest of somebody's image has to show its content.
+        let of_others = self.private_repository(&manifest.digest)?.is_some_and(|of| of != repository);
+        if of_others || self.intact(self.ready(&manifest.digest)).await?.is_none() {
+            self.fetches(&manifest.digest, &repository, with)?;
             self.fetch(&name, &remote, manifest.clone()).await?;
         }
+        self.proven(&manifest.digest, with)?;
         self.give_name(&name, &manifest.digest)
+    }
+
+    /// Asks the registry what a name means: with each of the credentials, and then without any. If all are refused, the answer is
+    /// that to the most specific one.
+    async fn ask<'a>(
+        &self,
+        reference: &Reference,
+        candidates: &[Candidate<'a>],
+    ) -> Result<(RemoteImage, Manifest, Option<Candidate<'a>>), ImageError> {
+        let mut refused = None;
+        for with in candidates.iter().copied().map(Some).chain([None]) {
+            let remote = RemoteImage::new(reference.clone(), with, &self.inner.options.insecure_registries);
+            match remote.manifest().await {
+                Ok(manifest) => return Ok((remote, manifest, with)),
+                // Registries also hide what one may not see.
+                Err(error @ (ImageError::Unauthorized { .. } | ImageError::NotFound { .. })) => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.expect("it was asked once at least"))
     }
 
     /// The image that a name (or a name with a digest) means here.
@@ -320,6 +363,7 @@ impl ImageStore {
         state.names.0.retain(|_, named| named != digest);
         write_names(&self.inner.dir, &self.inner.work, &state.names)?;
         state.stamp = Stamp::of(&self.inner.dir);
+        forget_private(&self.inner.dir, &self.inner.work, digest)?;
         // The record goes first: without it the other file is rubbish, which the next open clears away.
         let record = path.with_extension("json");
         fs::remove_file(&record).at("remove", &record)?;

@@ -4,6 +4,9 @@
 #[allow(dead_code, unreachable_pub)]
 mod layout_maker;
 
+#[path = "store/credential_tests.rs"]
+mod credentials;
+
 use super::*;
 use layout_maker::{LayoutMaker, Node, layer};
 use serde_json::json;
@@ -65,6 +68,12 @@ impl Fixture {
         let left: Vec<_> = fs::read_dir(self.data().join("images/tmp")).expect("there").flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// No credentials.
+fn nobody() -> &'static Keyring {
+    static NOBODY: std::sync::LazyLock<Keyring> = std::sync::LazyLock::new(Keyring::default);
+    &NOBODY
 }
 
 /// Runs a debugfs request on an image file, to look inside without mounting it.
@@ -220,11 +229,11 @@ async fn names_and_policies() {
     for bad in ["", "UPPER", "a b", "web@sha512:00"] {
         assert!(matches!(store.find(bad), Err(ImageError::InvalidName { .. })), "{bad}");
     }
-    let error = store.pull("web:v1", PullPolicy::Never, None).await.expect_err("not here");
+    let error = store.pull("web:v1", PullPolicy::Never, nobody()).await.expect_err("not here");
     assert!(error.to_string().contains("its pull policy is Never"), "{error}");
     let image = fixture.import(&store, None).await.expect("imported");
     for policy in [PullPolicy::Never, PullPolicy::IfNotPresent] {
-        assert_eq!(store.pull("web:v1", policy, None).await.expect("here").digest, image.digest);
+        assert_eq!(store.pull("web:v1", policy, nobody()).await.expect("here").digest, image.digest);
     }
 }
 
@@ -281,6 +290,24 @@ mod registry {
         serve_cut(content, |_, _| None, false)
     }
 
+    /// What a registry says to a request for a path with an `Authorization` (empty: without).
+    pub(super) enum Door {
+        /// It gets what it asks for.
+        Open,
+        /// It has to bring credentials, as this `WWW-Authenticate` says.
+        Shut(String),
+        /// It gets this JSON.
+        Answer(String),
+    }
+
+    /// Serves those that a door lets in, which is told the registry's address, the path and the `Authorization`.
+    pub(super) fn serve_behind(
+        content: BTreeMap<String, (String, Vec<u8>)>,
+        door: impl Fn(&str, &str, &str) -> Door + Send + 'static,
+    ) -> (String, Arc<Mutex<Vec<String>>>) {
+        serve_all(content, |_, _| None, false, door)
+    }
+
     /// The same; `cut` says of a path and how often it was asked for before after how many bytes the connection breaks. Without
     /// `ranges`, whoever asks for a part gets everything.
     pub(super) fn serve_cut(
@@ -288,18 +315,32 @@ mod registry {
         cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static,
         ranges: bool,
     ) -> (String, Arc<Mutex<Vec<String>>>) {
+        serve_all(content, cut, ranges, |_, _, _| Door::Open)
+    }
+
+    fn serve_all(
+        content: BTreeMap<String, (String, Vec<u8>)>,
+        cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static,
+        ranges: bool,
+        door: impl Fn(&str, &str, &str) -> Door + Send + 'static,
+    ) -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
+        let (seen, own) = (Arc::clone(&requests), address.clone());
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let mut reader = BufReader::new(&stream);
                 let mut line = String::new();
                 let _ = reader.read_line(&mut line);
-                let (mut header, mut from) = (String::new(), None);
+                let (mut header, mut from, mut authorization) = (String::new(), None, String::new());
                 while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
+                    if let Some((name, value)) = header.split_once(':')
+                        && name.eq_ignore_ascii_case("authorization")
+                    {
+                        value.trim().clone_into(&mut authorization);
+                    }
                     let range = header.to_ascii_lowercase();
                     let first = range.trim().strip_prefix("range: bytes=").and_then(|r| r.strip_suffix('-'));
                     from = first.and_then(|first| first.parse::<usize>().ok()).filter(|_| ranges).or(from);
@@ -312,17 +353,27 @@ mod registry {
                     String::from("application/json"),
                     br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(),
                 );
-                let (mut status, (kind, mut body)) = match (path.as_str(), content.get(&path)) {
-                    ("/v2/", _) => ("200 OK", (kind_json(), b"{}".to_vec())),
-                    (_, Some(found)) => ("200 OK", found.clone()),
-                    (_, None) => ("404 Not Found", missing),
+                let mut challenge = String::new();
+                let asked = (door(&own, &path, &authorization), path.as_str(), content.get(&path));
+                let (mut status, (kind, mut body)) = match asked {
+                    (Door::Shut(wanted), ..) => {
+                        challenge = format!("WWW-Authenticate: {wanted}\r\n");
+                        (
+                            "401 Unauthorized",
+                            (kind_json(), br#"{"errors":[{"code":"UNAUTHORIZED"}]}"#.to_vec()),
+                        )
+                    }
+                    (Door::Answer(json), ..) => ("200 OK", (kind_json(), json.into_bytes())),
+                    (Door::Open, "/v2/", _) => ("200 OK", (kind_json(), b"{}".to_vec())),
+                    (Door::Open, _, Some(found)) => ("200 OK", found.clone()),
+                    (Door::Open, _, None) => ("404 Not Found", missing),
                 };
                 if let Some(from) = from {
                     status = "206 Partial Content";
                     body = body.split_off(from.min(body.len()));
                 }
                 let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    "HTTP/1.1 {status}\r\n{challenge}Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()
                 );
                 body.truncate(cut(&path, before).unwrap_or(usize::MAX));
@@ -361,7 +412,7 @@ async fn an_image_is_pulled_once_from_a_registry() {
     let (address, requests) = registry::serve(registry::content(&fixture));
     let store = fixture.store();
     let name = format!("{address}/web:v1");
-    let pulls = (0..3).map(|_| store.pull(&name, PullPolicy::IfNotPresent, None));
+    let pulls = (0..3).map(|_| store.pull(&name, PullPolicy::IfNotPresent, nobody()));
     let images = futures::future::try_join_all(pulls).await.expect("pulled");
     assert_eq!(debugfs(&images[0].path, "cat /etc/passwd"), "web:x:33:34::/srv:\n");
     let count =
@@ -371,7 +422,7 @@ async fn an_image_is_pulled_once_from_a_registry() {
         (1, 3),
         "one manifest, one configuration, two layers"
     );
-    store.pull(&name, PullPolicy::Always, None).await.expect("pulled");
+    store.pull(&name, PullPolicy::Always, nobody()).await.expect("pulled");
     assert_eq!((count("/manifests/"), count("/blobs/")), (2, 3), "Always asks what the name means, no more");
     fixture.check_nothing_left();
 }
@@ -385,17 +436,19 @@ async fn a_lying_registry_is_found_out() {
     let (address, _) = registry::serve(content);
     let store = fixture.store();
     let error =
-        store.pull(&format!("{address}/web:v1"), PullPolicy::Always, None).await.expect_err("damaged");
+        store.pull(&format!("{address}/web:v1"), PullPolicy::Always, nobody()).await.expect_err("damaged");
     assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
     let error =
-        store.pull(&format!("{address}/web:v2"), PullPolicy::Always, None).await.expect_err("unknown");
+        store.pull(&format!("{address}/web:v2"), PullPolicy::Always, nobody()).await.expect_err("unknown");
     assert!(matches!(error, ImageError::NotFound { .. }), "{error}");
     assert_eq!(store.list(), []);
     fixture.check_nothing_left();
 
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-    let error =
-        store.pull(&format!("{closed}/web:v1"), PullPolicy::Always, None).await.expect_err("nobody there");
+    let error = store
+        .pull(&format!("{closed}/web:v1"), PullPolicy::Always, nobody())
+        .await
+        .expect_err("nobody there");
     assert!(error.to_string().contains("onnect"), "{error}");
 }
 
@@ -451,8 +504,10 @@ async fn a_registry_that_is_gone_in_mid_pull_is_named_and_the_pull_goes_on_where
         let once = |path: &str, before| (path.contains("/blobs/") && before == 0).then_some(700);
         let (address, requests) = registry::serve_cut(content, once, ranges);
         let store = fixture.store();
-        let image =
-            store.pull(&format!("{address}/web:v1"), PullPolicy::IfNotPresent, None).await.expect("pulled");
+        let image = store
+            .pull(&format!("{address}/web:v1"), PullPolicy::IfNotPresent, nobody())
+            .await
+            .expect("pulled");
         assert_eq!(debugfs(&image.path, "cat /etc/passwd"), "web:x:33:34::/srv:\n");
         let blobs = requests.lock().expect("no panic").iter().filter(|path| path.contains("/blobs/")).count();
         assert_eq!(blobs, 5, "one configuration, and two layers in two parts each");
@@ -470,7 +525,8 @@ async fn a_registry_that_is_gone_for_good_leaves_nothing_half_pulled_and_no_wron
         true,
     );
     let store = fixture.store();
-    let error = store.pull(&format!("{address}/web:v1"), PullPolicy::Always, None).await.expect_err("cut");
+    let error =
+        store.pull(&format!("{address}/web:v1"), PullPolicy::Always, nobody()).await.expect_err("cut");
     // It is neither damaged nor tampered with.
     assert!(matches!(error, ImageError::Registry { .. }), "{error}");
     assert!(error.to_string().contains("bytes of a blob"), "{error}");
@@ -478,7 +534,7 @@ async fn a_registry_that_is_gone_for_good_leaves_nothing_half_pulled_and_no_wron
     fixture.check_nothing_left();
     // It comes back, as another attempt finds out.
     let (address, _) = registry::serve(registry::content(&fixture));
-    store.pull(&format!("{address}/web:v1"), PullPolicy::Always, None).await.expect("pulled");
+    store.pull(&format!("{address}/web:v1"), PullPolicy::Always, nobody()).await.expect("pulled");
 }
 
 #[tokio::test]
@@ -486,7 +542,7 @@ async fn a_damaged_cache_is_noticed_and_the_image_fetched_again() {
     let fixture = Fixture::with_image();
     let (address, requests) = registry::serve(registry::content(&fixture));
     let name = format!("{address}/web:v1");
-    let pull = async |store: &ImageStore, policy| store.pull(&name, policy, None).await;
+    let pull = async |store: &ImageStore, policy| store.pull(&name, policy, nobody()).await;
     let manifests =
         || requests.lock().expect("no panic").iter().filter(|path| path.contains("/manifests/")).count();
     let image = pull(&fixture.store(), PullPolicy::IfNotPresent).await.expect("pulled");

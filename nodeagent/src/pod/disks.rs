@@ -193,6 +193,7 @@ mod tests {
             unique: true,
             trace_context: None,
             resolved: Rare::NONE,
+            pull_credentials: Rare::NONE,
             claims: vec![claim],
             devices: vec![],
             networks: vec![],

@@ -1,4 +1,4 @@
-//! The images of a pod.
+//! The images of a pod, with the credentials that its Secrets and its node have for them.
 
 use std::sync::{Arc, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::Images;
 use crate::error::chain;
 use crate::host::Host;
-use crate::image::{ImageError, PullPolicy};
+use crate::image::{ImageError, Keyring, PullPolicy};
 use crate::steps::{Step, passed};
 
 /// Gets the images of all containers, one after the other, and tells of each; ends at the first that fails.
@@ -19,8 +19,12 @@ pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs:
     let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
     let containers: Vec<Container> = all.cloned().collect();
     let last = containers.last().map(|container| container.name.clone());
+    let keyring = Keyring::of_pod(pod.pull_credentials.get(), host.registry_config.as_deref()).await;
+    if let Some(problem) = keyring.problem() {
+        tracing::warn!(pod = %pod.name, namespace = %pod.namespace, %problem, "credentials for the pod's images");
+    }
     for container in containers {
-        let input = match host.images.pull(&container.image, policy(&container), None).await {
+        let input = match host.images.pull(&container.image, policy(&container), &keyring).await {
             Ok(image) => {
                 let digest = SmolStr::new(image.digest.to_string());
                 let mut held = images.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +35,10 @@ pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs:
                 pod: pod.id,
                 container: container.name.clone(),
                 reason: SmolStr::new_static(why(&error)),
-                message: chain(&error),
+                message: match keyring.problem() {
+                    Some(problem) => format!("{}; {problem}", chain(&error)),
+                    None => chain(&error),
+                },
             },
         };
         let failed = matches!(input, Input::ImageFailed { .. });

@@ -28,6 +28,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         data: data.to_owned(),
         records: Records::new(data),
         images: ImageStore::open(data, ImageStoreOptions::default()).expect("a store"),
+        registry_config: None,
         logs: LogStore::default(),
         streams: StreamStore::default(),
         starts: crate::starts::Starts::default(),
@@ -78,6 +79,7 @@ pub(super) fn pod_with_card() -> PodIntent {
         unique: true,
         trace_context: None,
         resolved: Rare::NONE,
+        pull_credentials: Rare::NONE,
         claims: vec![],
         devices: vec![device],
         networks: vec![],
@@ -179,4 +181,65 @@ fn a_pod_of_which_no_guest_can_be_told_is_not_started() {
         1 << 20,
         Err("CreateContainerConfigError: the commands, arguments and variables of its containers"),
     );
+}
+
+/// A registry that lets nobody in, and repeats what it was told.
+fn shut_registry() -> String {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let lines = std::io::BufReader::new(&stream).lines().map_while(Result::ok);
+            let told: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let body = format!(r#"{{"errors":[{{"code":"DENIED","message":{:?}}}]}}"#, told.join(" "));
+            let (status, more) = match told[0].contains("/manifests/") {
+                true => ("403 Forbidden", ""),
+                false => ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"r\"\r\n"),
+            };
+            let head = format!("HTTP/1.1 {status}\r\n{more}Content-Length: {}\r\n", body.len());
+            let _ =
+                write!(&stream, "{head}Content-Type: application/json\r\nConnection: close\r\n\r\n{body}");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_pull_that_is_refused_says_so_without_what_it_was_tried_with() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let passthrough = Passthrough::open(dir.path(), KernelModel::new(&[]), "boot", &[]).expect("no notes");
+    let address = shut_registry();
+    let mut pod = PodIntent { devices: vec![], ..pod_with_card() };
+    let mut spec = PodSpec::clone(&pod.spec);
+    spec.containers[0].image = format!("{address}/team/app:1").into();
+    spec.containers[0].image_pull_policy = ImagePullPolicy::Always;
+    pod.spec = Shared::new(spec);
+    let credential = bulkhead_types::RegistryCredential {
+        registry: address.clone(),
+        username: b"me".to_vec().into(),
+        password: b"hunter2".to_vec().into(),
+        secret: "keys".into(),
+        ..Default::default()
+    };
+    pod.pull_credentials = Rare::some(bulkhead_types::PullCredentials {
+        credentials: vec![credential],
+        missing: vec!["gone".into()],
+        problems: vec!["Secret other: is of no use".to_owned()],
+    });
+    let (inputs, mut told) = mpsc::channel(16);
+    prepare::run(host(dir.path(), passthrough), pod, Images::default(), inputs).await;
+    let Some(Input::ImageFailed { reason, message, .. }) = told.recv().await else { panic!("it fails") };
+    assert_eq!(reason, "ErrImagePull");
+    for words in [
+        format!("unauthorized with the credentials for {address} of Secret keys"),
+        "Unable to retrieve some image pull secrets (gone)".to_owned(),
+        "Secret other: is of no use".to_owned(),
+        "Basic ***".to_owned(),
+    ] {
+        assert!(message.contains(&words), "{words} is not in {message}");
+    }
+    assert!(!message.contains("hunter2") && !message.contains("bWU6aHVudGVyMg"), "{message}");
+    assert!(told.recv().await.is_none());
 }

@@ -341,3 +341,28 @@ fn mistakes_in_names_are_told_in_kubernetes_words() {
         ],
     );
 }
+
+#[test]
+fn image_pull_secrets_are_printed_as_they_were_read() {
+    let text = printed(&pod("", "imagePullSecrets: [{name: first}, {name: second}]"));
+    assert!(text.contains("imagePullSecrets:\n  - name: first\n  - name: second\n"), "{text}");
+    assert!(!printed(&pod("", "imagePullSecrets: []")).contains("imagePullSecrets"));
+    let deployment = include_str!("../../../examples/private-registry.yaml");
+    assert!(printed(deployment).contains("- name: registry-credentials"));
+}
+
+#[test]
+fn mistakes_in_image_pull_secrets_are_told() {
+    let check = |secrets: &str, expected: &[&str]| {
+        let errors = read(&pod("", &format!("imagePullSecrets: {secrets}"))).expect_err("a mistake");
+        for one in expected {
+            assert!(errors.contains(one), "{one} is not in\n{errors}");
+        }
+        assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+    };
+    check("[{}]", &["spec.imagePullSecrets[0].name: "]);
+    check("[{name: A b}]", &["spec.imagePullSecrets[0].name: "]);
+    check("[{name: a, namespace: b}]", &["spec.imagePullSecrets[0].namespace: unknown field"]);
+    let many: Vec<String> = (0..17).map(|n| format!("{{name: s{n}}}")).collect();
+    check(&format!("[{}]", many.join(", ")), &["spec.imagePullSecrets: has 17 Secrets"]);
+}

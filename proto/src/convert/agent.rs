@@ -14,6 +14,7 @@ wire_struct!(Intent => v1::Intent { node, incarnation, generation, pods (ITEMS_M
 wire_struct!(PodIntent => v1::PodIntent {
     id, uid, namespace, name, spec, deletion, ended, unique, trace_context, resolved, claims (VOLUMES_MAX),
     devices (DEVICES_PER_POD_MAX), networks (NETWORKS_PER_POD_MAX), cpus, batch, bandwidth, resizing,
+    pull_credentials,
 });
 wire_struct!(PodBandwidth => v1::PodBandwidth { ingress_bits_per_second, egress_bits_per_second });
 wire_struct!(AgentReport => v1::AgentReport {

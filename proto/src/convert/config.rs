@@ -5,7 +5,7 @@ use bulkhead_types::{ConfigMap, Secret, SecretType};
 use super::{wire_enum, wire_field, wire_struct};
 use crate::v1;
 
-wire_enum!(SecretType { Opaque, Tls, DockerConfigJson, BasicAuth });
+wire_enum!(SecretType { Opaque, Tls, DockerConfigJson, BasicAuth, DockerCfg });
 
 wire_struct!(ConfigMap => v1::ConfigMap { meta, immutable, data, binary_data });
 wire_struct!(Secret => v1::Secret { meta, secret_type, immutable, data });

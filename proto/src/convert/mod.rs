@@ -38,6 +38,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod pull_secrets;
 mod queue;
 mod quota;
 mod resolved;

@@ -18,7 +18,9 @@ wire_enum! {
     }
 }
 
-wire_struct!(PodOptions => v1::PodOptions { volumes, security, priority_class, placement, guest_memory, naming });
+wire_struct!(PodOptions => v1::PodOptions {
+    volumes, security, priority_class, placement, guest_memory, naming, image_pull_secrets,
+});
 wire_struct!(GuestMemory => v1::GuestMemory { pinned, huge_pages });
 wire_struct!(Volume => v1::Volume { name, source });
 wire_struct!(ConfigProjection => v1::ConfigProjection { name, optional, items });

@@ -109,7 +109,7 @@ record!(/// Any way in which memory is had.
 record!(/// What few pods have.
     pod_options: PodOptions { volumes: vec(volume(), 0..2), security: rare(pod_security_context()),
     priority_class: rare(small()), placement: rare(pod_placement()), guest_memory: rare(guest_memory()),
-    naming: rare(pod_naming()),
+    naming: rare(pod_naming()), image_pull_secrets: rare(image_pull_secrets()),
 });
 
 fn sensitive() -> impl Strategy<Value = Sensitive> + Clone {

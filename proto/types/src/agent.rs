@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::{
     CpuPools, CpuSet, Deletion, DeviceIntent, DevicePartition, DeviceReport, DeviceUsage, Name,
-    NetworkAttachment, NodeImages, ObjectId, PodBandwidth, PodSpec, PodStatus, Rare, ResolvedPod, Revision,
-    Shared, SriovInterface, VolumeOrder, VolumeResult,
+    NetworkAttachment, NodeImages, ObjectId, PodBandwidth, PodSpec, PodStatus, PullCredentials, Rare,
+    ResolvedPod, Revision, Shared, SriovInterface, VolumeOrder, VolumeResult,
 };
 
 /// What should run on one node: the whole set, never a difference, so that any replica may send it and the
@@ -115,6 +115,9 @@ pub struct PodIntent {
     /// Its sizes are others than it had, and its agent tells when they are so.
     #[serde(default)]
     pub resizing: bool,
+    /// What its `imagePullSecrets` came to, where it has any and should run.
+    #[serde(default)]
+    pub pull_credentials: Rare<PullCredentials>,
 }
 
 /// What an agent says on every heartbeat. Usage is soft state; pod reports become log entries.

@@ -37,11 +37,14 @@ pub enum SecretType {
     DockerConfigJson = 3,
     /// `username`, `password`, or both.
     BasicAuth = 4,
+    /// Credentials of registries in their older form: `.dockercfg`. Needs [`crate::PULL_SECRETS_LEVEL`].
+    DockerCfg = 5,
 }
 
 impl SecretType {
     /// Every type.
-    pub const ALL: [Self; 4] = [Self::Opaque, Self::Tls, Self::DockerConfigJson, Self::BasicAuth];
+    pub const ALL: [Self; 5] =
+        [Self::Opaque, Self::Tls, Self::DockerConfigJson, Self::BasicAuth, Self::DockerCfg];
 
     /// The name as in `type:` of a manifest (Kubernetes' names).
     #[must_use]
@@ -51,6 +54,7 @@ impl SecretType {
             Self::Tls => "kubernetes.io/tls",
             Self::DockerConfigJson => "kubernetes.io/dockerconfigjson",
             Self::BasicAuth => "kubernetes.io/basic-auth",
+            Self::DockerCfg => "kubernetes.io/dockercfg",
         }
     }
 }

@@ -6,6 +6,7 @@
 use crate::{
     Binding, Command, Container, HugePageSize, Kind, LogRecord, Measure, MembershipChange, NetworkAttachment,
     NodeFacts, NodePhase, Object, Pod, PodCpus, PodSpec, PodStatus, PreemptionPolicy, QuotaAmounts,
+    SecretType,
 };
 
 /// The highest level that this build knows.
@@ -102,6 +103,8 @@ pub const STORAGE_CLASS_LEVEL: u32 = 13;
 pub const ANNOTATED_SYSCTLS_LEVEL: u32 = 14;
 /// From this level on pods that need more disks than a guest has places for are refused.
 pub const GUEST_DISKS_LEVEL: u32 = 14;
+/// From this level on pods name the Secrets that their images are had with, and Secrets may be `kubernetes.io/dockercfg`.
+pub const PULL_SECRETS_LEVEL: u32 = 14;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -192,6 +195,7 @@ impl Object {
             Self::Job(job) => spec(&job.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::CronJob(job) => spec(&job.spec.job_template.spec.template.spec).max(WORKLOADS_LEVEL),
             Self::Deployment(deployment) => spec(&deployment.spec.template.spec),
+            Self::Secret(secret) if secret.secret_type == SecretType::DockerCfg => PULL_SECRETS_LEVEL,
             Self::ResourceQuota(quota) => quota_level(&quota.spec.hard),
             Self::Project(project) => quota_level(&project.spec.hard),
             Self::Department(department) => quota_level(&department.spec.hard),
@@ -305,6 +309,9 @@ impl PodSpec {
         let ports = if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 };
         let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
         let sysctls = self.security().is_some_and(|security| !security.sysctls.is_empty());
+        if self.options.get().is_some_and(|options| options.image_pull_secrets.get().is_some()) {
+            return PULL_SECRETS_LEVEL;
+        }
         if self.options.get().is_some_and(|options| options.guest_memory.get().is_some()) {
             return PINNED_MEMORY_LEVEL;
         }
@@ -608,6 +615,9 @@ mod tests {
         let naming = Rare::some(crate::PodNaming { hostname_is_fqdn: true, ..Default::default() });
         let options = Rare::some(PodOptions { naming, ..PodOptions::default() });
         check(PodSpec { options, ..PodSpec::default() }, POD_DNS_LEVEL);
+        let secrets = crate::ImagePullSecrets { names: vec!["keys".into()] };
+        let options = PodOptions { image_pull_secrets: Rare::some(secrets), ..PodOptions::default() };
+        check(PodSpec { options: Rare::some(options), ..PodSpec::default() }, PULL_SECRETS_LEVEL);
         let sysctls = vec![Sysctl { name: "kernel.sem".into(), value: "1 2 3 4".into() }];
         let security = Rare::some(PodSecurityContext { sysctls, ..PodSecurityContext::default() });
         let options = Rare::some(PodOptions { security, ..PodOptions::default() });

@@ -22,6 +22,7 @@ mod placement;
 mod pod;
 mod probe;
 mod profile;
+mod pull_secrets;
 mod queue;
 mod quota;
 mod security;

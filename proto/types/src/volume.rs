@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, Kind, Lifecycle, PodNaming,
-    PodPlacement, PodSecurityContext, PodSpec, Probe, Rare, ResizePolicy, SecurityContext,
+    Container, DownwardSource, GuestMemory, HugePageMedium, HugePages, ImagePullSecrets, Kind, Lifecycle,
+    PodNaming, PodPlacement, PodSecurityContext, PodSpec, Probe, Rare, ResizePolicy, SecurityContext,
 };
 
 /// Permissions of projected files where nothing else is said (Kubernetes' default).
@@ -191,6 +191,9 @@ pub struct PodOptions {
     /// How it is called, and whom it asks for names. Needs [`crate::POD_DNS_LEVEL`].
     #[serde(default)]
     pub naming: Rare<PodNaming>,
+    /// What its images may be had with. Needs [`crate::PULL_SECRETS_LEVEL`].
+    #[serde(default)]
+    pub image_pull_secrets: Rare<ImagePullSecrets>,
 }
 
 /// A volume of a pod.
@@ -408,7 +411,8 @@ impl PodSpec {
             EnvSource::Downward(_) => None,
         });
         let sets = self.all_containers().flat_map(Container::env_from).map(|from| (from.kind, &from.name));
-        files.chain(variables).chain(sets)
+        let pulls = self.image_pull_secrets().iter().map(|name| (ConfigKind::Secret, name));
+        files.chain(variables).chain(sets).chain(pulls)
     }
 
     /// Whether files of it follow from its labels or annotations.

@@ -485,3 +485,99 @@ fn agents_are_told_of_limits_from_their_level_on() {
     assert_eq!(nodes_touched(&state, &change("2k")), [NODE]);
     assert_eq!(nodes_touched(&state, &change("1k")), []);
 }
+
+fn registries(id: u64, name: &str, secret_type: SecretType, text: &str) -> Object {
+    let key = secret_type.docker_config().map_or("password", |(key, _)| key);
+    let data = [(key.into(), text.as_bytes().to_vec().into())].into();
+    Object::Secret(Arc::new(Secret { meta: meta(id, name), secret_type, immutable: false, data }))
+}
+
+fn pulls_with(names: &[&str]) -> PodSpec {
+    let names = names.iter().map(|name| (*name).into()).collect();
+    let secrets = Rare::some(bulkhead_types::ImagePullSecrets { names });
+    let options = PodOptions { image_pull_secrets: secrets, ..PodOptions::default() };
+    PodSpec { options: Rare::some(options), ..PodSpec::default() }
+}
+
+/// A cluster with a Secret of each sort; `me:s3cret` is `bWU6czNjcmV0`.
+fn state_with_registries() -> State {
+    let mut state = state();
+    let config = r#"{"auths": {"a.example": {"auth": "bWU6czNjcmV0"}, "b.example": {}}, "HttpHeaders": {"X": "s3cret"}}"#;
+    state.put(registries(50, "new", SecretType::DockerConfigJson, config));
+    let older = r#"{"c.example": {"username": "me", "password": "s3cret"}}"#;
+    state.put(registries(51, "older", SecretType::DockerCfg, older));
+    state.put(registries(52, "other", SecretType::BasicAuth, "s3cret"));
+    state.put(registries(53, "broken", SecretType::DockerConfigJson, "s3cret"));
+    state
+}
+
+fn pull_credentials(state: &mut State, spec: PodSpec) -> Option<bulkhead_types::PullCredentials> {
+    state.put(pod(9, spec));
+    let intent = intent_of(state, NODE).expect("a node");
+    let printed = format!("{intent:?}");
+    assert!(!printed.contains("s3cret") && !printed.contains("czNjcmV0"), "{printed}");
+    let found = intent.pods.into_iter().find(|p| p.id == ObjectId(9)).expect("bound");
+    assert!(found.resolved.get().is_none(), "they hold nothing back");
+    found.pull_credentials.get().cloned()
+}
+
+fn check_pulls(names: &[&str], expected: &[&str], problems: &[&str]) {
+    let mut state = state_with_registries();
+    let found = pull_credentials(&mut state, pulls_with(names)).expect("it names Secrets");
+    let text = |value: &bulkhead_types::Sensitive| String::from_utf8_lossy(value.reveal()).into_owned();
+    let shown = found.credentials.iter().map(|one| {
+        format!("{} {}:{} {}", one.secret, text(&one.username), text(&one.password), one.registry)
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+    let missing = found.missing.iter().map(|name| format!("{name} is missing"));
+    assert_eq!(missing.chain(found.problems).collect::<Vec<_>>(), problems);
+}
+
+#[test]
+fn pull_secrets_are_the_registries_credentials_and_no_more() {
+    let (new, older) = ("new me:s3cret a.example", "older me:s3cret c.example");
+    let empty = "Secret new: b.example: has neither auth nor username and password";
+    check_pulls(&["older", "new"], &[older, new], &[empty]);
+    check_pulls(&["new", "new"], &[new], &[empty]);
+    check_pulls(&["gone", "older"], &[older], &["gone is missing"]);
+    check_pulls(
+        &["other", "broken", "settings"],
+        &[],
+        &[
+            "settings is missing",
+            "Secret other: is of type kubernetes.io/basic-auth, which holds no credentials of registries",
+            "Secret broken: is no JSON object (line 1 column 1)",
+        ],
+    );
+    assert_eq!(pull_credentials(&mut state_with_registries(), PodSpec::default()), None);
+}
+
+#[test]
+fn pull_secrets_go_to_the_pods_that_name_them_and_to_their_nodes() {
+    let mut state = state_with_registries();
+    state.put(pod(8, PodSpec::default()));
+    let Object::Pod(stopping) = pod(7, pulls_with(&["new"])) else { unreachable!("made as a pod") };
+    let mut stopping = (*stopping).clone();
+    stopping.status.phase = bulkhead_types::PodPhase::Succeeded;
+    state.put(Object::Pod(Arc::new(stopping)));
+    assert!(pull_credentials(&mut state, pulls_with(&["new", "later"])).is_some());
+    let intent = intent_of(&state, NODE).expect("a node");
+    let with: Vec<bool> = intent.pods.iter().map(|pod| pod.pull_credentials.get().is_some()).collect();
+    assert_eq!(with, [false, false, true], "neither one that ended nor one that names none");
+    let touched = |object: Object| nodes_touched(&state, &change(object, None, ChangeType::Modified));
+    assert_eq!(touched(registries(50, "new", SecretType::DockerConfigJson, "{}")), [NODE]);
+    assert_eq!(touched(registries(60, "later", SecretType::DockerCfg, "{}")), [NODE]);
+    assert_eq!(touched(registries(51, "older", SecretType::DockerCfg, "{}")), []);
+}
+
+#[test]
+fn pull_secrets_are_bounded() {
+    let mut state = state();
+    let large = "x".repeat(bulkhead_types::PULL_CREDENTIALS_BYTES_MAX / 2);
+    let entry = |name: &str| format!(r#""{name}": {{"username": "me", "password": "{large}"}}"#);
+    let text = format!("{{{}, {}, {}}}", entry("a"), entry("b"), entry("c"));
+    state.put(registries(50, "large", SecretType::DockerCfg, &text));
+    let found = pull_credentials(&mut state, pulls_with(&["large"])).expect("it names Secrets");
+    assert_eq!(found.credentials.len(), 1);
+    assert_eq!(found.problems, ["Secret large: there is no room for all credentials"]);
+}

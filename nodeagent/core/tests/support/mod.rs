@@ -56,6 +56,7 @@ pub(crate) fn pod(id: u64) -> PodIntent {
         unique: false,
         trace_context: None,
         resolved: Rare::NONE,
+        pull_credentials: Rare::NONE,
         claims: vec![],
         devices: vec![],
         networks: vec![],

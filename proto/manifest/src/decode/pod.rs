@@ -1,8 +1,8 @@
 //! Pod specs.
 
 use bulkhead_types::{
-    PodOptions, PodSpec, Rare, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT, Toleration,
-    TolerationOperator,
+    ImagePullSecrets, PodOptions, PodSpec, Rare, RestartPolicy, RuntimeClass, TERMINATION_GRACE_MS_DEFAULT,
+    Toleration, TolerationOperator,
 };
 
 use super::container;
@@ -32,6 +32,7 @@ const SPEC: Schema = Schema {
         "hostAliases",
         "subdomain",
         "setHostnameAsFQDN",
+        "imagePullSecrets",
     ],
     fixed: &[
         ("schedulerName", Fixed::Text("default-scheduler")),
@@ -48,7 +49,6 @@ const SPEC: Schema = Schema {
         "activeDeadlineSeconds",
         "ephemeralContainers",
         "hostUsers",
-        "imagePullSecrets",
         "os",
         "overhead",
         "readinessGates",
@@ -62,6 +62,7 @@ const SPEC: Schema = Schema {
 };
 const TOLERATION: Schema =
     Schema { known: &["key", "operator", "value", "effect", "tolerationSeconds"], ..Schema::EMPTY };
+const SECRET_REF: Schema = Schema { known: &["name"], ..Schema::EMPTY };
 const RESTART_POLICIES: [(&str, RestartPolicy); 3] = [
     ("Always", RestartPolicy::Always),
     ("OnFailure", RestartPolicy::OnFailure),
@@ -99,8 +100,18 @@ pub(super) fn spec(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PodSp
                 .into(),
             placement: placement::placement(d, &fields),
             naming: naming::naming(d, &fields),
+            image_pull_secrets: image_pull_secrets(d, &fields),
         }),
     })
+}
+
+fn image_pull_secrets(d: &mut Decoder<'_>, pod: &Fields<'_>) -> Rare<ImagePullSecrets> {
+    let names = d.each(pod, "imagePullSecrets", |d, node, path| {
+        let fields = d.fields(node, path, &SECRET_REF)?;
+        // Whether there is a name is for the validation to say.
+        Some(d.text(&fields, "name").unwrap_or_default().into())
+    });
+    Rare::unless_default(ImagePullSecrets { names })
 }
 
 pub(super) fn runtime_class(d: &mut Decoder<'_>, fields: &Fields<'_>) -> RuntimeClass {

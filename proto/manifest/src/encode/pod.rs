@@ -32,6 +32,7 @@ pub(super) fn spec(spec: &PodSpec, node: Option<&str>) -> Value {
         .list("initContainers", spec.init_containers.iter().map(container))
         .list("containers", spec.containers.iter().map(container))
         .list("volumes", spec.volumes().iter().map(volume::volume))
+        .list("imagePullSecrets", spec.image_pull_secrets().iter().map(|name| json!({"name": name.as_str()})))
         .maybe("securityContext", running::pod_security(spec));
     naming::naming(placement::placement(fields, spec.placement()), spec.naming()).finish()
 }

@@ -9,8 +9,6 @@ use crate::{CONFIG_BYTES_MAX, ConfigMap, PLACEMENT_LEVEL, Secret, SecretType};
 
 /// Longest key, in bytes (Kubernetes' limit).
 const KEY_BYTES_MAX: usize = 253;
-/// The key of registries' credentials.
-const REGISTRIES: &str = ".dockerconfigjson";
 
 /// Checks a ConfigMap's keys and size.
 pub(super) fn config_map(map: &ConfigMap, report: &mut Report) {
@@ -36,7 +34,8 @@ pub(super) fn secret(secret: &Secret, level: u32, report: &mut Report) {
     let required: &[&str] = match secret.secret_type {
         SecretType::Opaque => &[],
         SecretType::Tls => &["tls.crt", "tls.key"],
-        SecretType::DockerConfigJson => &[REGISTRIES],
+        SecretType::DockerConfigJson => &[".dockerconfigjson"],
+        SecretType::DockerCfg => &[".dockercfg"],
         // One of them is enough, as in Kubernetes; earlier levels asked for both.
         SecretType::BasicAuth if level < PLACEMENT_LEVEL => &["username", "password"],
         SecretType::BasicAuth => &[],
@@ -48,10 +47,10 @@ pub(super) fn secret(secret: &Secret, level: u32, report: &mut Report) {
         if secret.secret_type == SecretType::BasicAuth && !has("username") && !has("password") {
             report.push(&path, format!("needs username, password, or both {of_type}"));
         }
-        let registries = secret.data.get(REGISTRIES);
-        let registries = registries.filter(|_| secret.secret_type == SecretType::DockerConfigJson);
-        if registries.is_some_and(|value| !is_json_object(value.reveal())) {
-            report.push(&path.key(REGISTRIES), "must be a JSON object, as `docker login` writes it");
+        let registries =
+            secret.secret_type.docker_config().and_then(|(key, _)| secret.data.get_key_value(key));
+        if let Some((key, _)) = registries.filter(|(_, value)| !is_json_object(value.reveal())) {
+            report.push(&path.key(key), "must be a JSON object, as `docker login` writes it");
         }
     }
     size(secret.data.iter().map(|(name, value)| name.len() + value.len()).sum(), &path, report);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{
     AMOUNT_MAX, ARGS_MAX, CONTAINERS_MAX, ENV_MAX, GUEST_DISKS_MAX, PORTS_MAX, Path, Report, TAINTS_MAX,
-    check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe, security,
-    volume,
+    check_image_reference, claim, device, huge_pages, labels, map_bytes, naming, placement, probe,
+    pull_secrets, security, volume,
 };
 use crate::{
     Container, ContainerPort, GUEST_DISKS_LEVEL, Name, PodSpec, Protocol, PublishedPort,
@@ -39,6 +39,7 @@ pub(super) fn spec(spec: &PodSpec, path: &Path<'_>, report: &mut Report) {
     claim::of_pod(spec, path, report);
     security::pod(spec, path, report);
     naming::pod(spec, path, report);
+    pull_secrets::pod(spec, path, report);
     containers(spec, path, report);
     if report.level >= GUEST_DISKS_LEVEL {
         disks(spec, path, report);
@@ -306,6 +307,7 @@ pub(super) fn bytes(spec: &PodSpec) -> usize {
         + containers.sum::<usize>()
         + volume::bytes(spec)
         + naming::bytes(spec)
+        + pull_secrets::bytes(spec)
 }
 
 fn container_bytes(container: &Container) -> usize {
