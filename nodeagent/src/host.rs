@@ -41,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) qemu: PathBuf,
     /// How guests are shut in.
     pub(crate) confinement: Confinement,
+    /// The volumes of claims.
+    pub(crate) volumes: Volumes,
     /// Guests that were booted in advance.
     pub(crate) pool: VmPoolHandle,
     /// What guests' processes may use.
@@ -74,7 +76,7 @@ impl Host {
 
     /// The volumes of claims.
     pub(crate) fn volumes(&self) -> Volumes {
-        Volumes::new(&self.data)
+        self.volumes.clone()
     }
 
     /// The control group of a pod's guest, whose folder is `dir`.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::facts::OrdinaryMemory;
 use crate::host::{self, Host};
 use crate::kernel_watch::Uevents;
+use crate::volumes::POOL_WARNING;
 use crate::{AccelChoice, clock, facts, probe};
 
 /// What is looked at, and who is told.
@@ -49,7 +50,9 @@ impl Recheck {
     ) -> (Self, watch::Receiver<NodeFacts>) {
         let is_kvm = |text: &&smol_str::SmolStr| text.starts_with(probe::EMULATED);
         let kvm = facts.warnings.iter().find(is_kvm).map(ToString::to_string);
-        let found = Readiness { kvm, ..facts::readiness() };
+        let is_pool = |text: &&smol_str::SmolStr| text.starts_with(POOL_WARNING);
+        let volumes = facts.warnings.iter().find(is_pool).map(ToString::to_string);
+        let found = Readiness { kvm, volumes, ..facts::readiness() };
         let base = found.taken_from(facts.clone());
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
@@ -90,7 +93,9 @@ impl Recheck {
     }
 
     async fn look(&mut self, with_guest: bool, plan: &mut LookPlan) {
-        let Ok(files) = tokio::task::spawn_blocking(facts::readiness).await else { return };
+        let volumes = self.host.volumes.clone();
+        let look = move || Readiness { volumes: volumes.warning(), ..facts::readiness() };
+        let Ok(files) = tokio::task::spawn_blocking(look).await else { return };
         let kvm = match with_guest && self.tries_kvm {
             true => self.try_kvm().await,
             false => self.found.kvm.clone(),
