@@ -15,6 +15,8 @@ needs=(
   ip:iproute2                        # hosts of their own for the servers of make torture
   nft:nftables                       # the guests' network
   fsfreeze:util-linux                # disks that hang, there
+  lvm:lvm2                           # volumes in a thin pool, in the hardware lab
+  thin_check:thin-provisioning-tools # the same
   etcd:etcd-server                   # the yardstick of make bench
 )
 

@@ -69,10 +69,20 @@ cp "$image" "$work/outer/lab/vmlinuz"
 cp "$lab" "$work/outer/bin/bulkhead-lab"
 with_libraries "$work/outer" "$lab"
 with_programs "$work/outer" "$qemu"
+# What volumes in a thin pool need, where lvm2 is installed; there is no udev in the machine.
+if command -v lvm >/dev/null && command -v thin_check >/dev/null; then
+  with_programs "$work/outer" "$(command -v lvm)" "$(command -v thin_check)" "$(command -v mkfs.ext4)"
+  mkdir -p "$work"/outer/etc/lvm "$work/outer/run"
+  echo 'activation { udev_sync=0 udev_rules=0 monitoring=0 } backup { backup=0 archive=0 }' >"$work/outer/etc/lvm/lvm.conf"
+  thin="libcrc32c dm-mod dm-bufio dm-bio-prison dm-persistent-data dm-thin-pool loop"
+else
+  echo "lab: no lvm2 or thin-provisioning-tools here: volumes in a thin pool not run"
+fi
 # A NIC in software that has functions, where the kernel has it (Debian's has not).
 simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
-with_modules "$work/outer/modules" irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci ${simulated:+psample netdevsim} \
-  ${nic:+dca i2c-algo-bit pps_core ptp igb} crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi nvme-common nvme-core nvme
+with_modules "$work/outer/modules" irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci \
+  ${simulated:+psample netdevsim} ${thin:-} ${nic:+dca i2c-algo-bit pps_core ptp igb} \
+  crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi nvme-common nvme-core nvme
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh
 /bin/busybox mount -t proc none /proc

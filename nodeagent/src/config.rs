@@ -12,6 +12,7 @@ use crate::VmPoolConfig;
 use crate::cgroup::CGROUP_PARENT_DEFAULT;
 use crate::logs::LogLimits;
 use crate::network::NetworkOptions;
+use crate::volumes::ThinPoolName;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
@@ -112,6 +113,8 @@ pub struct AgentConfig {
     pub insecure_registries: Vec<String>,
     /// The node's own credentials for registries, in the form of docker's `config.json`.
     pub registry_config: Option<PathBuf>,
+    /// Where volumes of claims are made as thin logical volumes; unset: they are files.
+    pub volume_group: Option<ThinPoolName>,
     /// Drivers of the host whose devices may be taken for guests, such as `nouveau`: those of others are the host's own.
     pub take_devices_from: Vec<String>,
     /// Devices besides network cards whose virtual functions SriovNetworkNodePolicies say, such as accelerators.
@@ -161,6 +164,7 @@ impl AgentConfig {
             pods_max: PODS_MAX_DEFAULT,
             insecure_registries: Vec::new(),
             registry_config: None,
+            volume_group: None,
             take_devices_from: Vec::new(),
             sriov_devices: Vec::new(),
             labels: StringMap::new(),

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::qemu::{Accel, Device, QemuCommand, Ram, locked_bytes};
-use bulkhead_nodeagent_core::{DeviceNode, Jail, Piece, QemuUser, Rights, SystemPath};
+use bulkhead_nodeagent_core::{DeviceNode, Jail, NodeKind, Piece, QemuUser, Rights, SystemPath};
 use bulkhead_types::ObjectId;
 use rustix::process::{Gid, Uid};
 
@@ -190,7 +190,13 @@ impl Confinement {
         for file in beside(inmate.program) {
             jail.system.push(SystemPath::Folder(text(&file)));
         }
-        jail.files.extend(inmate.images.iter().map(|image| (text(image), Rights::Read)));
+        let mut disks = BTreeMap::new();
+        for image in &inmate.images {
+            match block_device(image, NodeKind::BlockToRead)? {
+                Some(node) => _ = disks.insert(node.path.clone(), node),
+                None => _ = jail.files.insert(text(image), Rights::Read),
+            }
+        }
         if !command.incoming {
             for file in [&command.kernel.kernel, &command.kernel.initrd] {
                 jail.files.insert(file.clone(), Rights::Read);
@@ -200,8 +206,14 @@ impl Confinement {
             jail.memory_fd = Some(memory.fd);
         }
         for disk in command.blockdevs.iter().filter(|disk| disk.filename.starts_with('/')) {
-            let rights = if disk.read_only { Rights::Read } else { Rights::ReadWrite };
-            jail.files.insert(disk.filename.clone(), rights);
+            let (rights, kind) = match disk.read_only {
+                true => (Rights::Read, NodeKind::BlockToRead),
+                false => (Rights::ReadWrite, NodeKind::Block),
+            };
+            match block_device(Path::new(&disk.filename), kind)? {
+                Some(node) => _ = disks.insert(node.path.clone(), node),
+                None => _ = jail.files.insert(disk.filename.clone(), rights),
+            }
         }
         let mut devices = Vec::new();
         if command.accel == Accel::Kvm {
@@ -227,6 +239,7 @@ impl Confinement {
         }
         devices.dedup();
         jail.devices = devices.iter().map(|path| device(path)).collect::<io::Result<_>>()?;
+        jail.devices.extend(disks.into_values());
         Ok(jail)
     }
 
@@ -239,7 +252,8 @@ impl Confinement {
         let shared = fs::Permissions::from_mode(0o1770);
         fs::set_permissions(&jail.dir, shared)?;
         rustix::fs::chown(jail.dir.as_str(), None, Some(Gid::from_raw(gid)))?;
-        for file in files {
+        // Of a device it has a node of its own; the host's stays the host's.
+        for file in files.iter().filter(|file| !is_block_device(file)) {
             rustix::fs::chown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
         }
@@ -307,7 +321,21 @@ fn device(path: &str) -> io::Result<DeviceNode> {
         return Err(io::Error::other(format!("{path} is no device")));
     }
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-    Ok(DeviceNode { path: path.to_owned(), major, minor })
+    Ok(DeviceNode { path: path.to_owned(), major, minor, kind: NodeKind::Character })
+}
+
+fn is_block_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
+}
+
+/// The node of a block device, at the path by which QEMU finds it; `None`: it is none.
+fn block_device(path: &Path, kind: NodeKind) -> io::Result<Option<DeviceNode>> {
+    if !is_block_device(path) {
+        return Ok(None);
+    }
+    let device = fs::metadata(path)?.rdev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(Some(DeviceNode { path: text(path), major, minor, kind }))
 }
 
 /// What `--qemu-user` says: `agent`, a user's name, `UID`, `UID:GID` or `FIRST-LAST`.

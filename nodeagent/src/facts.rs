@@ -199,6 +199,7 @@ pub(crate) fn readiness() -> Readiness {
         attaches_networks: is_ready && vf_settings::is_usable(),
         obstacles: warnings,
         kvm: None,
+        volumes: None,
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) qemu: PathBuf,
     /// How guests are shut in.
     pub(crate) confinement: Confinement,
+    /// The volumes of claims.
+    pub(crate) volumes: Volumes,
     /// Guests that were booted in advance.
     pub(crate) pool: VmPoolHandle,
     /// Whether the host's kernel may merge pages of guests that are alike.
@@ -78,7 +80,7 @@ impl Host {
 
     /// The volumes of claims.
     pub(crate) fn volumes(&self) -> Volumes {
-        Volumes::new(&self.data)
+        self.volumes.clone()
     }
 
     /// The control group of a pod's guest, whose folder is `dir`.

@@ -22,9 +22,10 @@ use smol_str::SmolStr;
 use crate::MachineTree;
 use crate::boot::BootAssets;
 use crate::passthrough::Passthrough;
-use crate::vm::command::{Machinery, build};
+use crate::vm::command::{Disk, Machinery, build};
 
 mod nic;
+mod volumes;
 
 const POD: ObjectId = ObjectId(7);
 const OTHER: ObjectId = ObjectId(8);
@@ -100,17 +101,20 @@ impl Machine for Dying {
     }
 }
 
-/// Runs the lab, or one life in it: `attach|release|nic WRITES DATA DEVICE`.
+/// Runs the lab, its part with `volumes`, or one life in it: `attach|release|nic WRITES DATA DEVICE`.
 #[must_use]
 pub fn run_lab() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("an event loop");
-    let outcome = match args.as_slice() {
-        [] => runtime.block_on(lab()),
-        [work, left, data, device] => runtime.block_on(live(work, left, Path::new(data), device)),
-        _ => Err("usage: bulkhead-lab; or one life: attach|release|nic WRITES DATA DEVICE".to_owned()),
-    };
+    let outcome =
+        match args.as_slice() {
+            [] => runtime.block_on(lab()),
+            [only] if only == "volumes" => volumes::volumes_in_a_thin_pool().map(drop),
+            [work, left, data, device] => runtime.block_on(live(work, left, Path::new(data), device)),
+            _ => Err("usage: bulkhead-lab [volumes]; or one life: attach|release|nic WRITES DATA DEVICE"
+                .to_owned()),
+        };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -262,6 +266,7 @@ async fn lab() -> Outcome {
         "the kernel does as the one in memory: driver_override, unbind, drivers_probe, reset, sriov_numvfs and groups' files",
     );
     functions_are_told_things()?;
+    let thin = volumes::volumes_in_a_thin_pool()?;
     lab.functions_come_and_go().await?;
     lab.a_function_goes_to_a_guest_and_back().await?;
     lab.what_somebody_else_has_is_not_offered().await?;
@@ -275,7 +280,7 @@ async fn lab() -> Outcome {
         Some(nic) => Some(lab.a_nics_functions_are_told_things(nic).await?),
         None => None,
     };
-    lab.a_guest_sees_it(card).await?;
+    lab.a_guest_sees_it(card, thin).await?;
     said(
         "not done here: no network card in hardware (MTU, and what its own driver makes of MAC and VLAN), no IOMMU group of several functions, no KVM, no card that fails by itself",
     );
@@ -505,7 +510,7 @@ impl Lab {
     }
 
     /// A guest in this machine, by the agent's own command line, says which functions it sees; its driver has that of a network card.
-    async fn a_guest_sees_it(&self, card: Option<Bdf>) -> Outcome {
+    async fn a_guest_sees_it(&self, card: Option<Bdf>, disk: Option<Disk>) -> Outcome {
         let (agent, vf) = (self.agent()?, self.function(0)?);
         let intents: Vec<_> = [vf].into_iter().chain(card).map(|one| intent(&one.to_string())).collect();
         let devices = agent.attach(POD, &intents).await?;
@@ -520,7 +525,7 @@ impl Lab {
             accel: Accel::Kvm,
             size: GuestSize { cpus: 1, memory_bytes: 128 << 20 },
             boot: &boot,
-            disks: Vec::new(),
+            disks: disk.into_iter().collect(),
             devices,
             dir: Path::new("/tmp"),
             ram: Ram::Board,

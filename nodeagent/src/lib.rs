@@ -93,6 +93,7 @@ pub use network::{HostNetwork, InUse, Link, NetworkChoice, NetworkOptions};
 pub use nvml::NvmlLibrary;
 pub use streams::{GuestStream, GuestStreams};
 pub use vm_pool::VmPoolConfig;
+pub use volumes::{ThinPoolName, thin_pool_precondition};
 
 // No planted bug is in this build: it would not compile.
 bulkhead_canary::unarmed!();
@@ -281,6 +282,7 @@ async fn open_host(
     }
     let cgroups = control_groups(config, &confinement, &mut accelerator);
     let network = open_network(parts.network, config, &mut accelerator).await?;
+    let volumes = open_volumes(data, config, &mut accelerator).await;
     let passthrough = passthrough::Passthrough::open(data, parts.devices, boot_id, &config.take_devices_from)
         .map(|passthrough| passthrough.with_sriov_devices(&config.sriov_devices));
     let host = host::Host {
@@ -294,6 +296,7 @@ async fn open_host(
         boot,
         qemu: config.qemu.clone(),
         confinement,
+        volumes,
         pool,
         mem_merge: config.memory_sharing == MemorySharing::Ksm,
         cgroups,
@@ -309,6 +312,21 @@ async fn open_host(
         silence_ms: config.silence_ms.unwrap_or(Deadlines::of(accelerator.accel).silence_ms),
     };
     Ok((Arc::new(host), accelerator))
+}
+
+/// The volumes of claims. A pool that cannot be used, or is nearly full, becomes a warning.
+async fn open_volumes(
+    data: &std::path::Path,
+    config: &AgentConfig,
+    accelerator: &mut probe::Accelerator,
+) -> volumes::Volumes {
+    let volumes = volumes::Volumes::new(data, config.volume_group.clone());
+    let asked = volumes.clone();
+    match tokio::task::spawn_blocking(move || asked.warning()).await {
+        Ok(warning) => warning.iter().for_each(|warning| warn(accelerator, warning)),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+    volumes
 }
 
 /// The guests' network, as far as it was asked for. What the machine does not permit becomes a warning, unless it was demanded.

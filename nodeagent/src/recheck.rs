@@ -16,6 +16,7 @@ use crate::facts::OrdinaryMemory;
 use crate::host::{self, Host};
 use crate::kernel_watch::Uevents;
 use crate::passthrough::RunningStep;
+use crate::volumes::POOL_WARNING;
 use crate::{AccelChoice, clock, facts, probe};
 
 /// What is looked at, and who is told.
@@ -52,7 +53,9 @@ impl Recheck {
     ) -> (Self, watch::Receiver<NodeFacts>) {
         let is_kvm = |text: &&smol_str::SmolStr| text.starts_with(probe::EMULATED);
         let kvm = facts.warnings.iter().find(is_kvm).map(ToString::to_string);
-        let found = Readiness { kvm, ..facts::readiness() };
+        let is_pool = |text: &&smol_str::SmolStr| text.starts_with(POOL_WARNING);
+        let volumes = facts.warnings.iter().find(is_pool).map(ToString::to_string);
+        let found = Readiness { kvm, volumes, ..facts::readiness() };
         let base = found.taken_from(facts.clone());
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
@@ -96,7 +99,9 @@ impl Recheck {
     }
 
     async fn look(&mut self, with_guest: bool, plan: &mut LookPlan) {
-        let Ok(mut files) = tokio::task::spawn_blocking(facts::readiness).await else { return };
+        let volumes = self.host.volumes.clone();
+        let look = move || Readiness { volumes: volumes.warning(), ..facts::readiness() };
+        let Ok(mut files) = tokio::task::spawn_blocking(look).await else { return };
         files.obstacles.extend(self.late_step.borrow().as_ref().map(late_warning));
         let kvm = match with_guest && self.tries_kvm {
             true => self.try_kvm().await,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
     AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource, LogLimits,
-    NetworkChoice, NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, VM_POOL_GUESTS_MAX, VmPoolConfig,
-    hardware::PciId, parse_qemu_user,
+    NetworkChoice, NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, ThinPoolName, VM_POOL_GUESTS_MAX,
+    VmPoolConfig, hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, Resources, check_label_key, check_label_value, parse_millis,
@@ -176,6 +176,10 @@ pub(crate) struct AgentArgs {
     /// How long a guest that failed waits for its next start, each time; for tests
     #[arg(long, hide = true, value_name = "MS")]
     pub(crate) guest_backoff_ms: Option<u64>,
+    /// Where new volumes of claims are made as thin logical volumes of LVM: a volume group and a thin pool in it [default: they are files
+    /// below the data directory]. Volumes that are there stay what they are
+    #[arg(long, value_parser = |text: &str| text.parse::<ThinPoolName>(), value_name = "VG/THINPOOL")]
+    pub(crate) volume_group: Option<ThinPoolName>,
     /// Drivers of the host whose devices pods may have, such as nouveau: they are unbound for a pod and bound again after
     /// it. Devices of other drivers are the host's own
     #[arg(long, value_delimiter = ',', value_name = "DRIVER,...")]
@@ -330,6 +334,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         boot_deadline_ms: args.guest_boot_deadline_ms,
         silence_ms: args.guest_silence_ms,
         backoff_ms: args.guest_backoff_ms.map(|ms| (ms, ms)),
+        volume_group: args.volume_group,
         take_devices_from: args.take_devices_from,
         sriov_devices: args.sriov_devices,
         log_limits: LogLimits {
@@ -425,6 +430,9 @@ mod tests {
         assert_eq!((network.choice, network.egress), (NetworkChoice::Bridge, false));
         assert_eq!(network.pod_cidr.map(|range| range.to_string()).as_deref(), Some("10.1.2.0/24"));
         assert!(parse(&["--pod-cidr", "10.1.2.3/24"]).is_none() && parse(&["--network-mtu", "64"]).is_none());
+        let pool = parse(&["--volume-group", "vg0/thin"]).expect("understood").volume_group;
+        assert_eq!((usual.volume_group, pool), (None, "vg0/thin".parse().ok()));
+        assert!(parse(&["--volume-group", "vg0"]).is_none() && parse(&["--volume-group=-f/thin"]).is_none());
         assert!(parse(&["--qemu-user", "root"]).is_none() && parse(&["--confinement", "maybe"]).is_none());
     }
 

@@ -9,7 +9,7 @@ use bulkhead_nodeagent::hardware::{
     CLASSES_MAX, Inventory, Need, Outcome, PciFunction, Precondition, Sriov, device_class_of, discover,
     preconditions,
 };
-use bulkhead_nodeagent::{MachineTree, NvmlLibrary};
+use bulkhead_nodeagent::{MachineTree, NvmlLibrary, ThinPoolName, thin_pool_precondition};
 use bulkhead_types::{DEVICE_CLASSES_JSON, NamedDeviceClass};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -35,6 +35,9 @@ pub(crate) struct PreflightArgs {
     /// Read the files of this folder as the machine's: a copy of another machine's /sys, /proc/cmdline and /dev
     #[arg(long, default_value = "/", value_name = "DIR")]
     root: PathBuf,
+    /// Look for this thin pool of LVM, too, of which an agent is to make volumes (`agent --volume-group`)
+    #[arg(long, value_parser = |text: &str| text.parse::<ThinPoolName>(), value_name = "VG/THINPOOL")]
+    volume_group: Option<ThinPoolName>,
     /// How it is shown
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -58,7 +61,8 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
     let classes = classes(args)?;
     let tree = MachineTree::new(&args.root);
     let inventory = discover(&tree);
-    let found = preconditions(&tree, &inventory, &classes);
+    let mut found = preconditions(&tree, &inventory, &classes);
+    found.extend(args.volume_group.as_ref().map(thin_pool_precondition));
     if args.gpu {
         return gpu::run(&inventory, &found, &mut NvmlLibrary);
     }
@@ -85,7 +89,8 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
 
 /// Guests run without the rest, only slower, and held by fewer limits.
 fn is_fatal(one: &Precondition) -> bool {
-    one.outcome == Outcome::Missing && matches!(one.need, Need::Devices | Need::VirtualFunctions)
+    one.outcome == Outcome::Missing
+        && matches!(one.need, Need::Devices | Need::VirtualFunctions | Need::Volumes)
 }
 
 fn classes(args: &PreflightArgs) -> Result<Vec<NamedDeviceClass>, Failure> {
@@ -114,6 +119,7 @@ fn row(one: &Precondition) -> Vec<String> {
         Need::Devices => "devices",
         Need::VirtualFunctions => "virtual functions",
         Need::Network => "network",
+        Need::Volumes => "volumes",
     };
     let state = match one.outcome {
         Outcome::Met => "ok",

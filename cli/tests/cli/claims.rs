@@ -122,7 +122,7 @@ async fn what_retained_claims_left_is_shown_given_away_and_deleted() {
         Capacity:          64Mi
         Storage class:     kept
         Node:              node-1
-        Volume:            volumes/00000000-0000-0000-0000-000000000004.img in its agent's data directory
+        Volume:            volumes/00000000-0000-0000-0000-000000000004.img in its agent's data directory, or bulkhead-volume-00000000-0000-0000-0000-000000000004 in LVM
         Take over:         a claim of namespace default with volumeName: pvc-4
         Events:
           REVISION   AGE   ACTOR              EVENT      SUMMARY

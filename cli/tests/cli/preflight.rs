@@ -104,6 +104,26 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
     "#]]).await;
 }
 
+/// Whether lvm2 is here or not: nothing of it can be used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_of_volumes_is_looked_for_when_it_is_named() {
+    let dir = machine();
+    write(&dir, "sys/bus/pci/drivers/vfio-pci/bind", "");
+    let root = dir.path().display().to_string();
+    let pool = "--volume-group=bulkhead-test-none/thin";
+    let output = bulkhead_on("127.0.0.1:1", &["preflight", "--root", &root, pool]).await;
+    let said = text(&output.stdout);
+    let row = said.lines().find(|line| line.starts_with("volumes-lvm ")).expect("a row");
+    assert!(row.contains("there is no program lvm") || row.contains("bulkhead-test-none"), "{row}");
+    let remedy = said.lines().find(|line| line.starts_with("volumes-lvm: ")).expect("a remedy");
+    let remedies =
+        ["apt-get install lvm2 thin-provisioning-tools", "vgcreate bulkhead-test-none", "run it as root"];
+    assert!(remedies.iter().any(|one| remedy.contains(one)), "{remedy}");
+    let wrong = bulkhead_on("127.0.0.1:1", &["preflight", "--volume-group", "vg0"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("expected VG/THINPOOL"), "{}", text(&wrong.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn device_classes_are_an_administrators_word() {
     let dir = machine();

@@ -4,7 +4,7 @@
 //!  what the process sees:   /usr /lib … /etc/ld.so.cache    read-only, of the host
 //!                           <kernel> <initramfs> <images>    read-only, this pod's only
 //!                           <instance's folder> <volumes>    writable, this pod's only
-//!                           /dev/{null,zero,full,random,urandom,kvm,vfio/…}
+//!                           /dev/{null,zero,full,random,urandom,kvm,vfio/…}, and its volumes that are devices
 //!                           /proc/sys/vm/overcommit_memory    read-only
 //!  what it is:              a user of its own, no capabilities and no way to any, no network, its own IPC
 //! ```
@@ -148,6 +148,18 @@ impl SystemPath {
     }
 }
 
+/// What kind of device it is, and what can be done with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeKind {
+    /// A character device, to read and to write.
+    #[default]
+    Character,
+    /// A block device, to read and to write.
+    Block,
+    /// A block device, to read only.
+    BlockToRead,
+}
+
 /// A device of the host that the guest has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
@@ -157,6 +169,9 @@ pub struct DeviceNode {
     pub major: u32,
     /// The second of them.
     pub minor: u32,
+    /// What it is.
+    #[serde(default)]
+    pub kind: NodeKind,
 }
 
 /// Where one guest's QEMU is shut in, and how.
@@ -211,7 +226,11 @@ pub enum Step {
     Link(CString, CString),
     /// A character device with its numbers.
     Node(CString, u32, u32),
-    /// Gives a path to user and group.
+    /// A block device with its numbers and mode.
+    BlockNode(CString, u32, u32, u32),
+    /// Makes user and group the owners of a path.
+    Own(CString, u32, u32),
+    /// Gives a path to user and group, for them alone.
     Give(CString, u32, u32),
     /// Shows the host's path at another one.
     Bind(CString, CString),
@@ -326,10 +345,7 @@ impl Builder<'_> {
             self.node(path, major, minor)?;
         }
         for device in &jail.devices {
-            let at = self.node(&device.path, device.major, device.minor)?;
-            if let Some((uid, gid)) = jail.user.filter(|_| jail.pieces.contains(&Piece::User)) {
-                self.steps.push(Step::Give(at, uid, gid));
-            }
+            self.device(device)?;
         }
         for (path, rights) in &jail.files {
             match (self.is_shown(path), rights) {
@@ -382,6 +398,26 @@ impl Builder<'_> {
         self.made.insert(path.to_owned());
         self.steps.push(Step::Bind(c(path)?, at.clone()));
         self.steps.push(Step::Restrict(at, rights));
+        Ok(())
+    }
+
+    fn device(&mut self, device: &DeviceNode) -> Result<(), String> {
+        let user = self.jail.user.filter(|_| self.jail.pieces.contains(&Piece::User));
+        let mode = match (device.kind, user) {
+            (NodeKind::Character, user) => {
+                let at = self.node(&device.path, device.major, device.minor)?;
+                self.steps.extend(user.map(|(uid, gid)| Step::Give(at, uid, gid)));
+                return Ok(());
+            }
+            (NodeKind::Block, Some(_)) => 0o600,
+            (NodeKind::Block, None) => 0o666,
+            (NodeKind::BlockToRead, Some(_)) => 0o400,
+            (NodeKind::BlockToRead, None) => 0o444,
+        };
+        self.make_parents(&device.path)?;
+        let at = c(&self.inside(&device.path))?;
+        self.steps.push(Step::BlockNode(at.clone(), device.major, device.minor, mode));
+        self.steps.extend(user.map(|(uid, gid)| Step::Own(at, uid, gid)));
         Ok(())
     }
 

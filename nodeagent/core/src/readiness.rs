@@ -112,6 +112,8 @@ pub struct Readiness {
     pub obstacles: Vec<String>,
     /// What there is to say of KVM.
     pub kvm: Option<String>,
+    /// What there is to say of where volumes are made.
+    pub volumes: Option<String>,
 }
 
 /// Something that is other than before.
@@ -144,7 +146,7 @@ impl Readiness {
     }
 
     fn warnings(&self) -> impl Iterator<Item = &String> {
-        self.obstacles.iter().chain(&self.kvm)
+        self.obstacles.iter().chain(&self.kvm).chain(&self.volumes)
     }
 
     /// The facts of a node without all of this.

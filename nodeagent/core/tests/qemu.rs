@@ -368,6 +368,14 @@ fn disks() {
                 discard: Discard::Unmap,
                 cache: Cache { direct: false, no_flush: true },
             });
+            c.blockdevs.push(Blockdev {
+                node_name: "d1".to_owned(),
+                driver: BlockDriver::HostDevice,
+                filename: "/dev/vg0/data".to_owned(),
+                read_only: false,
+                discard: Discard::Unmap,
+                cache: Cache { direct: false, no_flush: false },
+            });
             c.devices.push(Device::VirtioBlkPci(VirtioBlkPci {
                 id: "disk0".to_owned(),
                 drive: "d0".to_owned(),
@@ -376,6 +384,7 @@ fn disks() {
         },
         expect![[r#"
             -blockdev driver=qcow2,node-name=d0,read-only=off,discard=unmap,cache.direct=off,cache.no-flush=on,file.driver=file,file.filename=/pods/a,,b.qcow2
+            -blockdev driver=raw,node-name=d1,read-only=off,discard=unmap,cache.direct=off,cache.no-flush=off,file.driver=host_device,file.filename=/dev/vg0/data
             -device virtio-blk-pci,id=disk0,drive=d0,serial=c0
         "#]],
     );

@@ -70,8 +70,19 @@ pub fn create_empty(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
 /// # Errors
 /// As with [`create_empty`].
 pub fn create_volume(path: &Path, size_bytes: u64) -> Result<(), ImageError> {
-    let journal = format!("size={}", JOURNAL_BYTES >> 20);
-    create_file_system(path, size_bytes.saturating_add(JOURNAL_BYTES), &["-J", &journal])
+    create_file_system(path, size_bytes.saturating_add(JOURNAL_BYTES), &["-J", &journal()])
+}
+
+/// The same on a whole device that holds zeros only.
+///
+/// # Errors
+/// As with [`create_empty`], but that the device must be there.
+pub(crate) fn make_file_system(device: &Path) -> Result<(), ImageError> {
+    mkfs(device, &["-J", &journal()])
+}
+
+fn journal() -> String {
+    format!("size={}", JOURNAL_BYTES >> 20)
 }
 
 /// The length of the file of a volume that takes so many bytes.
@@ -88,6 +99,10 @@ fn with_overhead(size_bytes: u64) -> u64 {
 fn create_file_system(path: &Path, size_bytes: u64, journal: &[&str]) -> Result<(), ImageError> {
     let file = File::create_new(path).at("make", path)?;
     file.set_len(with_overhead(size_bytes)).at("make", path)?;
+    mkfs(path, journal)
+}
+
+fn mkfs(path: &Path, journal: &[&str]) -> Result<(), ImageError> {
     let mut command = Command::new("mkfs.ext4");
     command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"]).args(journal);
     command.args(["-E", "root_owner=0:0,assume_storage_prezeroed=1,nodiscard"]).arg(path);

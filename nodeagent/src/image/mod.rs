@@ -26,6 +26,7 @@ mod watch;
 pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
 pub use error::ImageError;
+pub(crate) use flatten::make_file_system;
 pub use flatten::{create_empty, create_overlay, create_volume, volume_length};
 pub use keyring::{Keyring, read_registry_config};
 pub use process::{ContainerProcess, ProcessError, ProcessOverrides, resolve_process};

@@ -52,7 +52,7 @@ impl PlannedDisk {
         Self { disk, content: Content::Empty, size_bytes }
     }
 
-    /// The volume of a pod's claim. QEMU locks its file while a guest has it. One that is only read is below an empty overlay
+    /// The volume of a pod's claim. QEMU locks its file while a guest has it (of devices: `volumes/lvm/driver.rs`). One that is only read is below an empty overlay
     /// of the guest's own: the file system of a guest that was killed, or of a copy of a running one, has a journal that the
     /// next kernel writes back before it reads, and it cannot do that on a disk that refuses to be written.
     pub(super) fn of_claim(
@@ -66,7 +66,7 @@ impl PlannedDisk {
                 format!("the control plane did not say which volume PersistentVolumeClaim {name} is");
             StartError::new(reason::CREATE_CONTAINER_CONFIG_ERROR, message)
         })?;
-        let published = volumes.driver().publish(claim.uid);
+        let published = volumes.of(claim.uid)?.publish(claim.uid);
         let (name, used, volumes, volume) = (name.to_owned(), claim.used, volumes.clone(), claim.uid);
         let (disk, content) = if claim.read_only {
             let file = format!("{serial}.qcow2");
@@ -85,7 +85,7 @@ impl PlannedDisk {
         match &self.content {
             Content::Image(image) => std::fs::canonicalize(image).ok(),
             Content::Read { volumes, volume, .. } => {
-                std::fs::canonicalize(volumes.driver().publish(*volume).file).ok()
+                std::fs::canonicalize(volumes.of(*volume).ok()?.publish(*volume).file).ok()
             }
             Content::Empty | Content::Claim { .. } => None,
         }
@@ -103,10 +103,12 @@ impl PlannedDisk {
             Content::Empty => create_empty(&path, self.size_bytes)?,
             Content::Claim { name, used, volumes, volume } => {
                 make_volume(volumes, *volume, self.size_bytes, used.then_some(name))?;
+                volumes.of(*volume)?.stage_volume(*volume, true).map_err(volume_error)?;
             }
             Content::Read { name, used, volumes, volume } => {
                 make_volume(volumes, *volume, self.size_bytes, used.then_some(name))?;
-                let driver = volumes.driver();
+                let driver = volumes.of(*volume)?;
+                driver.stage_volume(*volume, false).map_err(volume_error)?;
                 let length = driver.length(*volume).map_err(volume_error)?;
                 create_overlay(&driver.publish(*volume).file, &path, length)?;
             }
@@ -140,7 +142,7 @@ fn make_volume(
     match used_by {
         Some(claim) => check_kept(volumes, volume, claim),
         None => {
-            let made = volumes.driver().create_volume(volume, size_bytes, VolumeContent::Empty);
+            let made = volumes.of(volume)?.create_volume(volume, size_bytes, VolumeContent::Empty);
             made.map_err(volume_error)
         }
     }
@@ -149,6 +151,8 @@ fn make_volume(
 fn volume_error(error: VolumeError) -> StartError {
     match error {
         VolumeError::Image(error) => error.into(),
+        VolumeError::Io(error) => error.into(),
+        VolumeError::Full(message) => StartError::new(reason::DISK_PRESSURE, message),
         other => StartError::new(reason::GUEST_START_FAILED, other.to_string()),
     }
 }
@@ -156,7 +160,7 @@ fn volume_error(error: VolumeError) -> StartError {
 /// A volume that had its use and is not there is never made anew: its pod would go on with nothing, as if that were all
 /// that it ever had.
 fn check_kept(volumes: &Volumes, volume: uuid::Uuid, claim: &str) -> Result<(), StartError> {
-    let there = volumes.driver().has_volume(volume).map_err(|error| {
+    let there = volumes.of(volume).and_then(|driver| driver.has_volume(volume)).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("PersistentVolumeClaim {claim}: cannot look for its volume: {error}"),
@@ -165,11 +169,10 @@ fn check_kept(volumes: &Volumes, volume: uuid::Uuid, claim: &str) -> Result<(), 
     if there {
         return Ok(());
     }
-    let published = volumes.driver().publish(volume);
-    let file = published.file.file_name().unwrap_or_default().to_string_lossy();
     let message = format!(
-        "PersistentVolumeClaim {claim} was in use, and its volume is not on this node any more: put volumes/{file} back into \
-         the agent's data directory, or delete the claim and create it anew"
+        "PersistentVolumeClaim {claim} was in use, and its volume is not on this node any more: {}, or delete the claim and \
+         create it anew",
+        volumes.way_back(volume)
     );
     Err(StartError::new(reason::VOLUME_MISSING, message))
 }
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn a_volume_that_was_used_is_never_made_anew() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let volumes = Volumes::new(dir.path());
+        let volumes = Volumes::new(dir.path(), None);
         let volume = Uuid::from_u128(9);
         let make = |used| {
             let (claim_name, read_only) = ("data".into(), false);
@@ -216,7 +219,7 @@ mod tests {
         };
         make(false).expect("made for its first use");
         make(true).expect("it is there");
-        std::fs::remove_file(volumes.driver().publish(volume).file)
+        std::fs::remove_file(volumes.of(volume).expect("known").publish(volume).file)
             .expect("somebody empties the data directory");
         let refused = make(true).expect_err("its data is gone");
         assert_eq!(refused.reason, "VolumeMissing");
@@ -226,13 +229,16 @@ mod tests {
              volumes/00000000-0000-0000-0000-000000000009.img back into the agent's data directory, or delete the claim and \
              create it anew"
         );
-        assert!(!volumes.driver().publish(volume).file.exists(), "nothing empty takes its place");
+        assert!(
+            !volumes.of(volume).expect("known").publish(volume).file.exists(),
+            "nothing empty takes its place"
+        );
     }
 
     #[test]
     fn what_is_only_read_is_below_an_overlay_of_the_guests_own() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let volumes = Volumes::new(dir.path());
+        let volumes = Volumes::new(dir.path(), None);
         let volume = Uuid::from_u128(9);
         let (claim_name, size_bytes) = ("data".into(), 16 << 20);
         let claim = ClaimIntent { claim_name, uid: volume, size_bytes, used: false, read_only: true };
@@ -243,12 +249,12 @@ mod tests {
             let disk = PlannedDisk::of_claim(&volumes, &pod, "data", "v0".to_owned()).expect("planned");
             assert_eq!(disk.image().is_none(), number == 0, "there once it is made");
             disk.make(&guest).expect("made");
-            let file = volumes.driver().publish(volume).file;
+            let file = volumes.of(volume).expect("known").publish(volume).file;
             assert_eq!(disk.image(), Some(std::fs::canonicalize(&file).expect("there")));
             assert_eq!((disk.disk.file.as_str(), disk.disk.driver), ("v0.qcow2", BlockDriver::Qcow2));
             // The virtual size, at its place in the header (docs/interop/qcow2.txt of QEMU).
             let header = std::fs::read(guest.join("v0.qcow2")).expect("read");
-            let length = volumes.driver().length(volume).expect("there");
+            let length = volumes.of(volume).expect("known").length(volume).expect("there");
             assert_eq!(header[24..32], length.to_be_bytes());
         }
     }

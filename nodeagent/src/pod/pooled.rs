@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
     let filename = qmp.add_file(&file, &disk.file).await?;
     let node = format!("file{number}");
     let driver = match disk.driver {
-        BlockDriver::Raw => "raw",
+        BlockDriver::Raw | BlockDriver::HostDevice => "raw",
         BlockDriver::Qcow2 => "qcow2",
     };
     let mut backend = json!({
@@ -134,14 +135,15 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         "node-name": node,
         "discard": "unmap",
         "cache": { "direct": false, "no-flush": !disk.is_kept },
-        "file": { "driver": "file", "filename": filename },
+        "file": { "driver": protocol(&file)?, "filename": filename },
     });
     if let Some(image) = planned.image() {
-        let filename = qmp.add_file(&File::open(&image)?, &image.to_string_lossy()).await?;
+        let file = File::open(&image)?;
+        let filename = qmp.add_file(&file, &image.to_string_lossy()).await?;
         backend["backing"] = json!({
             "driver": "raw",
             "read-only": true,
-            "file": { "driver": "file", "filename": filename, "read-only": true },
+            "file": { "driver": protocol(&file)?, "filename": filename, "read-only": true },
         });
     }
     qmp.execute("blockdev-add", backend).await?;
@@ -154,6 +156,11 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
     });
     qmp.execute("device_add", device).await?;
     Ok(())
+}
+
+/// What QEMU reads an open file with.
+fn protocol(file: &File) -> io::Result<&'static str> {
+    Ok(if file.metadata()?.file_type().is_block_device() { "host_device" } else { "file" })
 }
 
 /// Adds the network card, on its pod's tap.

@@ -33,6 +33,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         streams: StreamStore::default(),
         starts: crate::starts::Starts::default(),
         pool: crate::vm_pool::VmPoolHandle::default(),
+        volumes: crate::volumes::Volumes::new(data, None),
         mem_merge: false,
         confinement: Confinement::none(QemuUser::Agent, data.join("root"), ConfinementChoice::Off),
         cgroups: Cgroups::open(Arc::new(KernelFiles), None, "agent"),

@@ -176,6 +176,17 @@ impl World {
     }
 
     fn launch(&self, program: &Path, args: &[&str]) -> Launch {
+        let volume = self.path("volumes/own.img");
+        self.launch_with((&volume, BlockDriver::Raw), self.path("images/base.ext4"), program, args)
+    }
+
+    fn launch_with(
+        &self,
+        (volume, driver): (&Path, BlockDriver),
+        image: PathBuf,
+        program: &Path,
+        args: &[&str],
+    ) -> Launch {
         let dir = self.path("pods/7/1");
         let boot = BootAssets {
             digest: "d".to_owned(),
@@ -188,7 +199,7 @@ impl World {
             driver,
             serial: "s".to_owned(),
         };
-        let volume = self.path("volumes/own.img").display().to_string();
+        let volume = volume.display().to_string();
         let size = GuestSize { cpus: 1, memory_bytes: 256 << 20 };
         let command = build(&Machinery {
             name: "p".to_owned(),
@@ -196,7 +207,7 @@ impl World {
             accel: Accel::Tcg { multi: true },
             size,
             boot: &boot,
-            disks: vec![disk("c0.qcow2", BlockDriver::Qcow2), disk(&volume, BlockDriver::Raw)],
+            disks: vec![disk("c0.qcow2", BlockDriver::Qcow2), disk(&volume, driver)],
             devices: Vec::new(),
             dir: &dir,
             ram: Ram::Board,
@@ -206,7 +217,7 @@ impl World {
         });
         let limits = HostLimits { cpu_shares: 2, cpu_millis: 2000, memory_bytes: 512 << 20, pids: 16 };
         let groups = self.cgroups.create("7.1", limits).expect("made");
-        let images = vec![self.path("images/base.ext4")];
+        let images = vec![image];
         let inmate = Inmate { pod: ObjectId(7), dir: &dir, program, command: &command, images, groups };
         let jail = self.confinement.jail(&inmate).expect("made");
         self.confinement.hand_over(&jail, &[dir.join("c0.qcow2"), volume.into()]).expect("given");
@@ -303,6 +314,59 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
         expected.remove("the other tap");
     }
     assert_eq!(found, expected, "{said}");
+}
+
+/// A file as a block device, until it is dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None`, with a word on why, where there are none.
+    fn of(file: &Path) -> Option<Self> {
+        fs::write(file, vec![0; 1 << 20]).expect("written");
+        let output = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+        match output {
+            Ok(output) if output.status.success() => {
+                Some(Self(String::from_utf8_lossy(&output.stdout).trim().into()))
+            }
+            other => {
+                eprintln!("skipped: no loop device: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn of_the_hosts_disks_a_shut_in_process_reaches_just_its_own() {
+    let Some(world) = World::new("disks").await else { return };
+    let disk = |name| Loop::of(&world.path(name));
+    let (Some(own), Some(base), Some(other)) = (disk("own"), disk("base"), disk("other")) else { return };
+    let owner =
+        |disk: &Loop| fs::metadata(&disk.0).map(|meta| (meta.uid(), meta.gid(), meta.mode())).expect("there");
+    let before = [owner(&own), owner(&base)];
+    let mut script = String::new();
+    for (name, disk) in [("own", &own), ("base", &base), ("other", &other)] {
+        let path = disk.0.display();
+        script +=
+            &format!("(exec 3<{path}) && echo {name} is read; (exec 3>>{path}) && echo {name} is written; ");
+        // What it may do with its node is not its to say.
+        script += &format!("chmod 666 {path} && echo {name} is changed; ");
+    }
+    let shell = Path::new("/bin/sh");
+    let launch =
+        world.launch_with((&own.0, BlockDriver::HostDevice), base.0.clone(), shell, &["-c", &script]);
+    let folder = world.path("pods/7/1");
+    Process::start(&launch, &folder).expect("started").wait().await;
+    let said = fs::read_to_string(folder.join(QEMU_LOG)).unwrap_or_default();
+    let done: Vec<_> = said.lines().filter(|line| line.contains(" is ")).collect();
+    assert_eq!(done, ["own is read", "own is written", "base is read"], "{said}");
+    assert_eq!([owner(&own), owner(&base)], before, "the host's nodes stay the host's");
 }
 
 fn expected(world: &World) -> Outcomes {

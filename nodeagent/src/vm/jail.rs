@@ -43,7 +43,8 @@ fn name(step: &Step) -> (&'static str, &CStr) {
         Step::File(path) => ("make the file ", path),
         Step::Link(_, path) => ("make the link ", path),
         Step::Node(path, ..) => ("make the node ", path),
-        Step::Give(path, ..) => ("give away ", path),
+        Step::BlockNode(path, ..) => ("make the node ", path),
+        Step::Own(path, ..) | Step::Give(path, ..) => ("give away ", path),
         Step::Bind(path, _) => ("show ", path),
         Step::Restrict(path, _) => ("restrict ", path),
         Step::Pivot(path) => ("change the root to ", path),
@@ -89,6 +90,12 @@ fn run(step: &Step) -> Result<(), Errno> {
         Step::Link(says, path) => rustix::fs::symlink(says.as_c_str(), path.as_c_str()),
         Step::Node(path, major, minor) => {
             node(path, FileType::CharacterDevice, 0o666, rustix::fs::makedev(*major, *minor))
+        }
+        Step::BlockNode(path, major, minor, mode) => {
+            node(path, FileType::BlockDevice, *mode, rustix::fs::makedev(*major, *minor))
+        }
+        Step::Own(path, uid, gid) => {
+            rustix::fs::chown(path.as_c_str(), Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))
         }
         Step::Give(path, uid, gid) => {
             rustix::fs::chmod(path.as_c_str(), Mode::from_raw_mode(0o600))?;

@@ -1,7 +1,7 @@
 //! What makes and keeps volumes, shaped like the Container Storage Interface's controller and node services.
 //!
 //! Source: "Container Storage Interface Specification" 1.9: CreateVolume with its VolumeContentSource, DeleteVolume,
-//! ControllerExpandVolume, CreateSnapshot, DeleteSnapshot, NodePublishVolume, and the capabilities of each. All of them are
+//! ControllerExpandVolume, CreateSnapshot, DeleteSnapshot, NodeStageVolume, NodePublishVolume, and the capabilities of each. All of them are
 //! idempotent: what is there already is fine, and so is what is gone already. Nothing is ever there in part.
 
 use std::fmt;
@@ -32,6 +32,9 @@ pub(crate) enum VolumeError {
     /// The host's file system refused.
     #[error("{}", chain(.0))]
     Io(#[from] io::Error),
+    /// There is no room for it, for people.
+    #[error("{0}")]
+    Full(String),
     /// It cannot be done now, for people.
     #[error("{0}")]
     NotNow(String),
@@ -44,6 +47,8 @@ pub(crate) struct Capabilities {
     pub(crate) expand_online: bool,
     /// A copy costs no time that grows with the volume, on this host.
     pub(crate) copies_at_once: bool,
+    /// A disk that a guest has is made larger by the driver, and QEMU only told of it; else QEMU does both.
+    pub(crate) grows_beside_guest: bool,
 }
 
 /// What a new volume begins with.
@@ -71,6 +76,18 @@ pub(crate) trait VolumeDriver: fmt::Debug + Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether this driver made a volume, or began to: it is this one's from then on, whichever makes new ones.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn keeps_volume(&self, volume: Uuid) -> io::Result<bool>;
+
+    /// The same of a snapshot.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn keeps_snapshot(&self, snapshot: Uuid) -> io::Result<bool>;
+
     /// Makes a volume for a claim of so many bytes, unless it is there: then it is never touched. A copy has the size of
     /// what it is of.
     ///
@@ -84,8 +101,17 @@ pub(crate) trait VolumeDriver: fmt::Debug + Send + Sync {
     /// When that cannot be found out.
     fn has_volume(&self, volume: Uuid) -> io::Result<bool>;
 
+    /// Makes a volume ready for a guest that is about to start, which writes to it or only reads.
+    ///
+    /// # Errors
+    /// [`VolumeError`]: it is not there, or something else of this host has it.
+    fn stage_volume(&self, volume: Uuid, writes: bool) -> Result<(), VolumeError>;
+
     /// What QEMU gets of a volume.
     fn publish(&self, volume: Uuid) -> Published;
+
+    /// What an operator does to bring a volume back that was in use and is not there; `None`: this driver never had it.
+    fn way_back(&self, volume: Uuid) -> Option<String>;
 
     /// The size of the disk of a claim of so many bytes, with what its file system needs for itself.
     fn disk_bytes(&self, size_bytes: u64) -> u64;

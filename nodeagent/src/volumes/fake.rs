@@ -41,7 +41,15 @@ fn found<'a>(disks: &'a BTreeMap<Uuid, Disk>, what: &'static str, id: Uuid) -> R
 
 impl VolumeDriver for FakeDriver {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { expand_online: true, copies_at_once: true }
+        Capabilities { expand_online: true, copies_at_once: true, grows_beside_guest: false }
+    }
+
+    fn keeps_volume(&self, volume: Uuid) -> io::Result<bool> {
+        Ok(self.disks().volumes.contains_key(&volume))
+    }
+
+    fn keeps_snapshot(&self, snapshot: Uuid) -> io::Result<bool> {
+        Ok(self.disks().snapshots.contains_key(&snapshot))
     }
 
     fn create_volume(&self, volume: Uuid, size_bytes: u64, content: Content) -> Result<(), VolumeError> {
@@ -63,8 +71,16 @@ impl VolumeDriver for FakeDriver {
         Ok(self.disks().volumes.contains_key(&volume))
     }
 
+    fn stage_volume(&self, volume: Uuid, _writes: bool) -> Result<(), VolumeError> {
+        found(&self.disks().volumes, "volume", volume).map(drop)
+    }
+
     fn publish(&self, volume: Uuid) -> Published {
         Published { file: PathBuf::from(format!("/fake/{volume}")), driver: BlockDriver::Raw }
+    }
+
+    fn way_back(&self, _volume: Uuid) -> Option<String> {
+        None
     }
 
     fn disk_bytes(&self, size_bytes: u64) -> u64 {

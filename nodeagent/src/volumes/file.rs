@@ -143,7 +143,7 @@ fn missing(what: &'static str, id: Uuid) -> impl FnOnce(io::Error) -> VolumeErro
 }
 
 /// Copies a file as it is now.
-fn copy(from: &File, to: &Path) -> io::Result<()> {
+pub(super) fn copy(from: &File, to: &Path) -> io::Result<()> {
     let length = from.metadata()?.len();
     let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
     if rustix::fs::ioctl_ficlone(&target, from).is_ok() {
@@ -183,7 +183,15 @@ fn copy_part(mut from: &File, target: &mut File, start: u64, end: u64, buffer: &
 impl VolumeDriver for FileDriver {
     fn capabilities(&self) -> Capabilities {
         let copies_at_once = *self.shares_blocks.get_or_init(|| self.probe_sharing().unwrap_or(false));
-        Capabilities { expand_online: true, copies_at_once }
+        Capabilities { expand_online: true, copies_at_once, grows_beside_guest: false }
+    }
+
+    fn keeps_volume(&self, volume: Uuid) -> io::Result<bool> {
+        self.path(volume).try_exists()
+    }
+
+    fn keeps_snapshot(&self, snapshot: Uuid) -> io::Result<bool> {
+        self.snapshot_path(snapshot).try_exists()
     }
 
     fn create_volume(&self, volume: Uuid, size_bytes: u64, content: Content) -> Result<(), VolumeError> {
@@ -204,8 +212,17 @@ impl VolumeDriver for FileDriver {
         self.path(volume).try_exists()
     }
 
+    /// QEMU's lock on the file keeps everybody else away.
+    fn stage_volume(&self, volume: Uuid, _writes: bool) -> Result<(), VolumeError> {
+        fs::metadata(self.path(volume)).map(drop).map_err(missing("volume", volume))
+    }
+
     fn publish(&self, volume: Uuid) -> Published {
         Published { file: self.path(volume), driver: BlockDriver::Raw }
+    }
+
+    fn way_back(&self, volume: Uuid) -> Option<String> {
+        Some(format!("put volumes/{volume}.img back into the agent's data directory"))
     }
 
     fn disk_bytes(&self, size_bytes: u64) -> u64 {

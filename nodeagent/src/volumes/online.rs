@@ -5,7 +5,7 @@
 //!                                      QEMU has written out everything when it stands still, and the guest all that was
 //!                                      written to the volume. A guest that cannot do that in time, or at all, is copied
 //!                                      as a power failure would leave it
-//!  growing   QMP block_resize ─► guest: EXT4_IOC_RESIZE_FS
+//!  growing   the driver, if it does that ─► QMP block_resize ─► guest: EXT4_IOC_RESIZE_FS
 //! ```
 //!
 //! An agent that ends meanwhile leaves a guest that stands still: the next one lets it go on (`pod/supervise.rs`).
@@ -130,7 +130,14 @@ pub(super) async fn run(
 }
 
 async fn grow(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Result<(), VolumeError> {
-    let driver = volumes.driver();
+    let driver = volumes.of(order.volume)?;
+    if driver.capabilities().grows_beside_guest {
+        let (volumes, order) = (volumes.clone(), *order);
+        let work = tokio::task::spawn_blocking(move || {
+            volumes.of(order.volume)?.expand_volume(order.volume, order.size_bytes)
+        });
+        work.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))?;
+    }
     // It may have more already: from an earlier try, or because it is a copy of what had.
     let disk_bytes = driver.disk_bytes(order.size_bytes).max(driver.length(order.volume)?);
     let node = port.node_of(&driver.publish(order.volume).file).await?;
@@ -145,7 +152,7 @@ async fn grow(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
 
 /// Has the guest write out a volume and hold it still, if it can; the volume's name then.
 async fn freeze(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Option<String> {
-    let node = port.node_of(&volumes.driver().publish(order.source).file).await.ok()?;
+    let node = port.node_of(&volumes.of(order.source).ok()?.publish(order.source).file).await.ok()?;
     let volume = port.disks.get(node).cloned().flatten()?;
     let for_ms = u64::try_from(FROZEN_MAX.as_millis()).expect("some seconds");
     match port.ask(&volume, GuestTask::Freeze { for_ms }, FREEZE_TIMEOUT).await {
@@ -160,9 +167,10 @@ async fn freeze(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Op
 }
 
 async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Result<(), VolumeError> {
-    let driver = volumes.driver();
-    let bytes = driver.written_bytes(order.source)?;
-    if !driver.capabilities().copies_at_once && bytes > COPIED_PAUSED_BYTES_MAX {
+    let driver = volumes.of(order.source)?;
+    let is_slow = !driver.capabilities().copies_at_once;
+    let bytes = if is_slow { driver.written_bytes(order.source)? } else { 0 };
+    if bytes > COPIED_PAUSED_BYTES_MAX {
         return Err(VolumeError::NotNow(format!(
             "the volume has {} MiB, and its guest would stand still while they are copied, because the file system below the \
              agent's data directory shares no blocks (XFS and Btrfs do): stop the pod, and it is done",
@@ -174,8 +182,8 @@ async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
     let stopped = port.call("stop", json!({})).await;
     let copied = match stopped {
         Ok(_) => {
-            let (driver, order) = (Arc::clone(&volumes.0), *order);
-            let work = tokio::task::spawn_blocking(move || offline(&*driver, &order));
+            let (volumes, order) = (volumes.clone(), *order);
+            let work = tokio::task::spawn_blocking(move || offline(&volumes, &order));
             work.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
         }
         Err(error) => Err(error),

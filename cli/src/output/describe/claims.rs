@@ -5,6 +5,8 @@ use bulkhead_types::{
     StorageClass, VolumeSnapshot, format_bytes,
 };
 
+use uuid::Uuid;
+
 use super::Page;
 use crate::time::age;
 
@@ -29,7 +31,7 @@ pub(super) fn claim(page: &mut Page, claim: &PersistentVolumeClaim, related: &[O
     if let Some(_bound) = status.node {
         page.line("Capacity", format_bytes(status.capacity_bytes));
         page.line("Node", status.node_name.as_str());
-        page.line("Volume", format!("volumes/{}.img in its agent's data directory", status.volume));
+        page.line("Volume", place(status.volume));
         let first_used_ms = status.first_used_at_ms.get();
         page.line(
             "First used",
@@ -99,12 +101,17 @@ pub(super) fn volume(page: &mut Page, volume: &PersistentVolume) {
     page.line("Capacity", format_bytes(spec.capacity_bytes));
     page.line("Storage class", spec.class_name());
     page.line("Node", spec.node_name.as_str());
-    page.line("Volume", format!("volumes/{}.img in its agent's data directory", spec.volume));
+    page.line("Volume", place(spec.volume));
     let whose = match spec.is_claimed() {
         true => format!("of namespace {}", spec.claim_namespace),
         false => "of any namespace".to_owned(),
     };
     page.line("Take over", format!("a claim {whose} with volumeName: {}", volume.meta.name));
+}
+
+/// Where a volume is on its node: which of both, its agent's options said when it was made.
+fn place(volume: Uuid) -> String {
+    format!("volumes/{volume}.img in its agent's data directory, or bulkhead-volume-{volume} in LVM")
 }
 
 /// A snapshot's cells after its name.
@@ -126,7 +133,11 @@ pub(super) fn snapshot(page: &mut Page, snapshot: &VolumeSnapshot) {
         page.line("Taken", format!("{} ago", age(status.taken_at_ms)));
         page.line("Restore size", format_bytes(status.restore_bytes));
         page.line("Node", status.node_name.as_str());
-        page.line("File", format!("volumes/{}.snap in its agent's data directory", status.volume));
+        let volume = status.volume;
+        let file = format!(
+            "volumes/{volume}.snap in its agent's data directory, or bulkhead-snapshot-{volume} in LVM"
+        );
+        page.line("File", file);
     }
     if !status.message.is_empty() {
         page.line("Error", status.message.as_str());

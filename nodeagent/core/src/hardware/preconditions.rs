@@ -27,6 +27,8 @@ pub enum Need {
     VirtualFunctions,
     /// To give guests a card of the node's own network.
     Network,
+    /// To make volumes where an operator wants them.
+    Volumes,
 }
 
 /// Whether it is there.

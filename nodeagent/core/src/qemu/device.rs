@@ -188,6 +188,8 @@ pub struct Blockdev {
 pub enum BlockDriver {
     /// The file is the disk.
     Raw,
+    /// A block device of the host is the disk.
+    HostDevice,
     /// QEMU's own, with a backing file named in its header.
     Qcow2,
 }
@@ -213,8 +215,12 @@ pub struct Cache {
 impl Blockdev {
     pub(super) fn args(&self) -> [String; 2] {
         let driver = match self.driver {
-            BlockDriver::Raw => "raw",
+            BlockDriver::Raw | BlockDriver::HostDevice => "raw",
             BlockDriver::Qcow2 => "qcow2",
+        };
+        let protocol = match self.driver {
+            BlockDriver::Raw | BlockDriver::Qcow2 => "file",
+            BlockDriver::HostDevice => "host_device",
         };
         let discard = match self.discard {
             Discard::Ignore => "ignore",
@@ -226,7 +232,7 @@ impl Blockdev {
             .set("discard", discard)
             .flag("cache.direct", self.cache.direct)
             .flag("cache.no-flush", self.cache.no_flush)
-            .set("file.driver", "file")
+            .set("file.driver", protocol)
             .set("file.filename", &self.filename)
             .set_if("file.locking", self.read_only.then_some("off"));
         ["-blockdev".to_owned(), value.finish()]

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bulkhead_nodeagent_core::{
-    Controller, DeviceNode, GuestSize, HostLimits, Jail, Piece, QemuUser, Rights, SystemPath, Version,
+    Controller, DeviceNode, GuestSize, HostLimits, Jail, NodeKind, Piece, QemuUser, Rights, SystemPath,
+    Version,
 };
 use bulkhead_types::{ObjectId, PodIntent, Shared};
 use expect_test::{Expect, expect};
@@ -29,7 +30,12 @@ fn jail(pieces: &[Piece]) -> Jail {
             ("/usr/bin/qemu".to_owned(), Rights::ReadExecute),
         ]
         .into(),
-        devices: vec![DeviceNode { path: "/dev/kvm".to_owned(), major: 10, minor: 232 }],
+        devices: vec![DeviceNode {
+            path: "/dev/kvm".to_owned(),
+            major: 10,
+            minor: 232,
+            kind: NodeKind::Character,
+        }],
         locked_bytes: None,
         tap: None,
         memory_fd: None,
@@ -110,6 +116,35 @@ fn a_whole_jail_shows_one_pod_and_gives_nothing_back() {
             CloseFiles
         "#]],
     );
+}
+
+/// The lines of a jail's steps about nodes of disks.
+fn disk_steps(jail: &Jail) -> String {
+    let text = jail_steps(jail);
+    let is_disk = |line: &&str| line.contains("/vg0/") || line.contains("/dm-3");
+    text.lines().filter(is_disk).fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn disks_that_are_devices_are_nodes_of_its_own() {
+    let mut jail = jail(&Piece::ALL);
+    let node = |path: &str, minor, kind| DeviceNode { path: path.to_owned(), major: 254, minor, kind };
+    jail.devices =
+        vec![node("/dev/vg0/data", 4, NodeKind::Block), node("/dev/dm-3", 3, NodeKind::BlockToRead)];
+    expect![[r#"
+        BlockNode("/data/root/dev/vg0/data", 254, 4, 384)
+        Own("/data/root/dev/vg0/data", 70007, 70007)
+        BlockNode("/data/root/dev/dm-3", 254, 3, 256)
+        Own("/data/root/dev/dm-3", 70007, 70007)
+    "#]]
+    .assert_eq(&disk_steps(&jail));
+    // As the agent's user, who has no capabilities there and may not be the owner.
+    jail.user = None;
+    expect![[r#"
+        BlockNode("/data/root/dev/vg0/data", 254, 4, 438)
+        BlockNode("/data/root/dev/dm-3", 254, 3, 292)
+    "#]]
+    .assert_eq(&disk_steps(&jail));
 }
 
 #[test]
