@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 13;
+pub const FEATURE_LEVEL_MAX: u32 = 14;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -98,6 +98,8 @@ pub const SHARED_VOLUMES_LEVEL: u32 = 13;
 /// From this level on there are StorageClasses, what is retained of claims is listed, deleted and taken over, and quotas count
 /// claims by their classes' names, and VolumeSnapshots.
 pub const STORAGE_CLASS_LEVEL: u32 = 13;
+/// From this level on nodes tell one by one what their machines need.
+pub const PRECONDITIONS_LEVEL: u32 = 14;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -136,6 +138,7 @@ impl Object {
             }
             Self::Pod(pod) if says_sizes(&pod.status) => RESIZE_LEVEL,
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
+            Self::Node(node) if node.status.facts.preconditions.get().is_some() => PRECONDITIONS_LEVEL,
             Self::Node(node) if node.status.facts.has_huge_pages() => HUGE_PAGES_LEVEL,
             Self::Pod(pod) if pod.cpus().is_some_and(|cpus| !cpus.huge_pages.is_none()) => HUGE_PAGES_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
@@ -343,6 +346,9 @@ fn any_attached(bindings: &[Binding]) -> bool {
 
 /// What an agent says of its node.
 fn facts_level(facts: &NodeFacts) -> u32 {
+    if facts.preconditions.get().is_some() {
+        return PRECONDITIONS_LEVEL;
+    }
     match (facts.has_huge_pages(), facts.cpus.get().is_some()) {
         (true, _) => HUGE_PAGES_LEVEL,
         (false, true) => NUMA_LEVEL,
