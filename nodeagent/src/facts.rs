@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use bulkhead_nodeagent_core::hardware::{
-    HUGE_PAGE_POOLS, cpu_topology, discover, has_devices, huge_pages, missing_for_devices,
+    HUGE_PAGE_POOLS, Inventory, KvmTrial, cpu_topology, discover, has_devices, huge_pages,
+    missing_for_devices, node_preconditions,
 };
 use bulkhead_nodeagent_core::{Readiness, VM_TEMPLATE_BYTES, VM_TEMPLATES_MAX};
 use bulkhead_types::{
-    CpuTopology, HugePages, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES,
-    LABEL_NETWORKS, NodeFacts, Rare, Resources, StringMap,
+    CpuTopology, HugePages, LABEL_FENCE_GUARD, LABEL_HOST_PORTS, LABEL_LOCAL_VOLUMES, NamedDeviceClass,
+    NodeFacts, Rare, Resources, StringMap,
 };
 use smol_str::SmolStr;
 
@@ -59,8 +60,7 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
         // Whatever an operator says that pods may have: no more than that is there to be pinned.
         pinned_memory_bytes: memory.without(pages),
     };
-    let obstacles = obstacles_to_devices(&tree);
-    NodeFacts {
+    let facts = NodeFacts {
         capacity: found.max(allocatable),
         allocatable,
         pods_max: config.pods_max,
@@ -72,17 +72,13 @@ pub(crate) fn gather(config: &AgentConfig, address: &str, accelerator: &Accelera
             .to_str()
             .map_or_else(|_| SmolStr::default(), SmolStr::new),
         accelerator: SmolStr::new(accelerator.name()),
-        warnings: accelerator
-            .warnings
-            .iter()
-            .chain(&problem)
-            .chain(&obstacles.warnings)
-            .map(SmolStr::new)
-            .collect(),
-        labels: labels(config, obstacles.is_ready),
+        warnings: accelerator.warnings.iter().chain(&problem).map(SmolStr::new).collect(),
+        labels: labels(config),
         // Pods may reserve no more than there is, or the pools would not be enough for them.
         cpus: Rare::from(cpus.filter(|cpus| allocatable.cpu_millis <= u64::from(cpus.cpus().len()) * 1000)),
-    }
+        preconditions: Rare::NONE,
+    };
+    readiness(&accelerator.kvm).added_to(facts)
 }
 
 /// The memory of the machine that pods may use but for huge pages. How much that is with other pages is found from here and not from
@@ -174,7 +170,11 @@ struct Obstacles {
     warnings: Vec<String>,
 }
 
-fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
+fn obstacles_to_devices(
+    tree: &MachineTree,
+    inventory: &Inventory,
+    classes: &[NamedDeviceClass],
+) -> Obstacles {
     let missing = missing_for_devices(tree);
     let mut reasons: Vec<String> =
         missing.iter().map(|one| format!("{}: {}; {}", one.name, one.found, one.remedy)).collect();
@@ -183,34 +183,33 @@ fn obstacles_to_devices(tree: &MachineTree) -> Obstacles {
         reasons.push("the agent may not write to /sys/bus/pci; run it as root".to_owned());
     }
     let is_ready = reasons.is_empty();
-    let classes = bulkhead_types::builtin_device_classes();
-    if is_ready || !has_devices(tree, &discover(tree), &classes) {
+    if is_ready || !has_devices(tree, inventory, classes) {
         return Obstacles { is_ready, warnings: Vec::new() };
     }
     let warn = |reason| format!("devices cannot be attached to guests: {reason}");
     Obstacles { is_ready, warnings: reasons.into_iter().map(warn).collect() }
 }
 
-/// What is looked at again while the agent runs, but KVM.
-pub(crate) fn readiness() -> Readiness {
-    let Obstacles { is_ready, warnings } = obstacles_to_devices(&MachineTree::new("/"));
+/// What is looked at again while the agent runs, but KVM, of which it is known what a guest told.
+pub(crate) fn readiness(kvm: &KvmTrial) -> Readiness {
+    let tree = MachineTree::new("/");
+    let (inventory, classes) = (discover(&tree), bulkhead_types::builtin_device_classes());
+    let Obstacles { is_ready, warnings } = obstacles_to_devices(&tree, &inventory, &classes);
     Readiness {
         attaches_devices: is_ready,
+        // Whoever may bind devices is root, who may tell functions of NICs what networks want; the kernel has to let itself be asked.
         attaches_networks: is_ready && vf_settings::is_usable(),
         obstacles: warnings,
         kvm: None,
         volumes: None,
+        preconditions: node_preconditions(&tree, &inventory, &classes, kvm),
     }
 }
 
-/// The operator's labels, and what this build does on this machine.
-fn labels(config: &AgentConfig, attaches_devices: bool) -> StringMap {
+/// The operator's labels, and what this build does on any machine.
+fn labels(config: &AgentConfig) -> StringMap {
     let mut labels = config.labels.clone();
-    let always = [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, LABEL_HOST_PORTS];
-    // Whoever may bind devices is root, who may tell functions of NICs what networks want; the kernel has to let itself be asked.
-    let attaches_networks = attaches_devices && vf_settings::is_usable();
-    let of_devices = attaches_devices.then_some(LABEL_DEVICES);
-    for own in always.into_iter().chain(of_devices).chain(attaches_networks.then_some(LABEL_NETWORKS)) {
+    for own in [LABEL_FENCE_GUARD, LABEL_LOCAL_VOLUMES, LABEL_HOST_PORTS] {
         labels.insert(SmolStr::new_static(own), SmolStr::new_static("true"));
     }
     labels
@@ -229,17 +228,24 @@ fn disk_bytes(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_types::PreconditionOutcome;
+
     use super::*;
 
     #[test]
     fn overrides_win() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut config = AgentConfig::new("n", vec![], dir.path());
-        let accelerator = Accelerator::tcg(Some("no KVM".to_owned()));
+        let accelerator =
+            Accelerator::tcg(Some("no KVM".to_owned()), KvmTrial::Fails("it crawls".to_owned()));
         let found = gather(&config, "h:1", &accelerator);
         assert!(found.allocatable.fits_in(found.capacity) && found.allocatable.memory_bytes > 0, "{found:?}");
         assert_eq!((found.accelerator.as_str(), found.warnings.len()), ("tcg", 1));
         assert!(!found.boot_id.is_empty() && !found.kernel_version.is_empty());
+        let told = found.preconditions.get().expect("this machine is looked at");
+        assert_eq!(told.check(), Ok(()));
+        let kvm = told.preconditions.iter().find(|one| one.name == "kvm").expect("there");
+        assert!(kvm.outcome == PreconditionOutcome::Missing && !kvm.remedy.is_empty(), "{kvm:?}");
         let cpus = found.cpus.get().expect("this machine tells of its CPUs");
         let first = cpus.cpus().iter().next().expect("a CPU");
         config.reserved_cpus = [first, 1023].into_iter().collect();
@@ -264,7 +270,7 @@ mod tests {
         let check = |said_bytes: Option<u64>, more: u64| {
             let mut config = AgentConfig::new("n", vec![], dir.path());
             config.memory_bytes = said_bytes;
-            let found = gather(&config, "h:1", &Accelerator::tcg(None));
+            let found = gather(&config, "h:1", &Accelerator::tcg(None, KvmTrial::NotWanted));
             let memory = OrdinaryMemory::now(&config);
             let mut facts = found.clone();
             let mut pages = facts.allocatable.huge_pages;

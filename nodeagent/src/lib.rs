@@ -183,7 +183,7 @@ pub async fn run_on(
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
     let (memory, told) = (facts::OrdinaryMemory::now(&config), inputs.clone());
     let (recheck, facts) =
-        recheck::Recheck::new(Arc::clone(&host), config.accel, &boot_id, facts, memory, told);
+        recheck::Recheck::new(Arc::clone(&host), accelerator.kvm.clone(), &boot_id, facts, memory, told);
     let session =
         session::Session::new(name.as_str(), &config.servers, facts, belonging, ordered, inputs.clone())?;
     let found = inputs.clone();

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulkhead_nodeagent_core::hardware::KvmTrial;
 use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, Ram};
 use bulkhead_nodeagent_core::{GuestSize, kvm_warning};
 use bulkhead_types::ObjectId;
@@ -35,11 +36,13 @@ const PROBE_MEMORY_BYTES: u64 = 160 << 20;
 pub(crate) struct Accelerator {
     pub(crate) accel: Accel,
     pub(crate) warnings: Vec<String>,
+    /// What trying KVM told.
+    pub(crate) kvm: KvmTrial,
 }
 
 impl Accelerator {
-    pub(crate) fn tcg(warning: Option<String>) -> Self {
-        Self { accel: Accel::Tcg { multi: true }, warnings: warning.into_iter().collect() }
+    pub(crate) fn tcg(warning: Option<String>, kvm: KvmTrial) -> Self {
+        Self { accel: Accel::Tcg { multi: true }, warnings: warning.into_iter().collect(), kvm }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -84,7 +87,7 @@ pub(crate) fn deadline(boot_deadline_ms: Option<u64>) -> Duration {
 /// The reason, when KVM is demanded and runs no guest.
 pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Result<Accelerator, String> {
     if choice == AccelChoice::Tcg {
-        return Ok(Accelerator::tcg(None));
+        return Ok(Accelerator::tcg(None, KvmTrial::NotWanted));
     }
     let fails = match trial {
         _ if !Path::new("/dev/kvm").exists() => Some("there is no /dev/kvm".to_owned()),
@@ -92,12 +95,12 @@ pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Res
         Some(trial) => trial.remembered_or_run().await,
     };
     match (choice, fails) {
-        (_, None) => Ok(Accelerator { accel: Accel::Kvm, warnings: Vec::new() }),
+        (_, None) => Ok(Accelerator { accel: Accel::Kvm, warnings: Vec::new(), kvm: KvmTrial::Runs }),
         (AccelChoice::Kvm, Some(reason)) => Err(reason),
         (_, Some(reason)) => {
             let warning = kvm_warning(false, Some(&reason));
             tracing::warn!("{}", warning.as_deref().unwrap_or_default());
-            Ok(Accelerator::tcg(warning))
+            Ok(Accelerator::tcg(warning, KvmTrial::Fails(reason)))
         }
     }
 }

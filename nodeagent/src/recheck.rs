@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_nodeagent_core::hardware::KvmTrial;
 use bulkhead_nodeagent_core::qemu::Accel;
 use bulkhead_nodeagent_core::{Input, LookCause, LookPlan, Readiness, kvm_warning};
 use bulkhead_types::{HugePageSize, HugePages, NodeFacts};
@@ -17,14 +18,14 @@ use crate::host::{self, Host};
 use crate::kernel_watch::Uevents;
 use crate::passthrough::RunningStep;
 use crate::volumes::POOL_WARNING;
-use crate::{AccelChoice, clock, facts, probe};
+use crate::{clock, facts, probe};
 
 /// What is looked at, and who is told.
 #[derive(Debug)]
 pub(crate) struct Recheck {
     host: Arc<Host>,
-    /// Whether a guest is run with KVM.
-    tries_kvm: bool,
+    /// What the last guest with KVM told, if any is run.
+    trial: KvmTrial,
     boot_id: String,
     /// The node's facts without what is looked at.
     base: NodeFacts,
@@ -45,7 +46,7 @@ impl Recheck {
     /// From what was found at the start; with who is told.
     pub(crate) fn new(
         host: Arc<Host>,
-        choice: AccelChoice,
+        trial: KvmTrial,
         boot_id: &str,
         facts: NodeFacts,
         memory: OrdinaryMemory,
@@ -55,13 +56,13 @@ impl Recheck {
         let kvm = facts.warnings.iter().find(is_kvm).map(ToString::to_string);
         let is_pool = |text: &&smol_str::SmolStr| text.starts_with(POOL_WARNING);
         let volumes = facts.warnings.iter().find(is_pool).map(ToString::to_string);
-        let found = Readiness { kvm, volumes, ..facts::readiness() };
+        let found = Readiness { kvm, volumes, ..facts::readiness(&trial) };
         let base = found.taken_from(facts.clone());
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
-        let (tries_kvm, boot_id) = (choice != AccelChoice::Tcg, boot_id.to_owned());
+        let boot_id = boot_id.to_owned();
         let late_step = host.passthrough.late_step();
-        (Self { host, tries_kvm, boot_id, base, told_of, found, told, memory, inputs, late_step }, receiver)
+        (Self { host, trial, boot_id, base, told_of, found, told, memory, inputs, late_step }, receiver)
     }
 
     /// Runs until nobody is told any more.
@@ -99,14 +100,22 @@ impl Recheck {
     }
 
     async fn look(&mut self, with_guest: bool, plan: &mut LookPlan) {
-        let volumes = self.host.volumes.clone();
-        let look = move || Readiness { volumes: volumes.warning(), ..facts::readiness() };
+        let mut kvm = self.found.kvm.clone();
+        if with_guest
+            && self.trial != KvmTrial::NotWanted
+            && let Some(trial) = self.try_kvm().await
+        {
+            let fails = match &trial {
+                KvmTrial::Fails(reason) => Some(reason.as_str()),
+                KvmTrial::Runs | KvmTrial::NotWanted => None,
+            };
+            kvm = kvm_warning(self.host.accel == Accel::Kvm, fails);
+            self.trial = trial;
+        }
+        let (trial, volumes) = (self.trial.clone(), self.host.volumes.clone());
+        let look = move || Readiness { volumes: volumes.warning(), ..facts::readiness(&trial) };
         let Ok(mut files) = tokio::task::spawn_blocking(look).await else { return };
         files.obstacles.extend(self.late_step.borrow().as_ref().map(late_warning));
-        let kvm = match with_guest && self.tries_kvm {
-            true => self.try_kvm().await,
-            false => self.found.kvm.clone(),
-        };
         let now = Readiness { kvm, ..files };
         for change in now.changes_since(&self.found) {
             match change.is_better {
@@ -116,9 +125,10 @@ impl Recheck {
         }
         self.found = now;
         self.follow_pools().await;
-        let told = (self.found.clone(), self.base.allocatable.huge_pages);
-        if told != self.told_of && plan.may_tell(clock::boot_ms()) {
-            self.told_of = told;
+        let (told, pages) = (&self.told_of, self.base.allocatable.huge_pages);
+        let is_news = self.found.is_news_after(&told.0) || pages != told.1;
+        if is_news && plan.may_tell(clock::boot_ms()) {
+            self.told_of = (self.found.clone(), pages);
             self.told.send_replace(self.found.added_to(self.base.clone()));
         }
     }
@@ -139,11 +149,11 @@ impl Recheck {
         let _ = self.inputs.send(Input::Allocatable(self.base.allocatable)).await;
     }
 
-    /// Runs a guest with KVM; what there is to say then. What cannot be tried is as it was.
-    async fn try_kvm(&self) -> Option<String> {
+    /// Runs a guest with KVM; nothing where that cannot be tried: then it is as it was.
+    async fn try_kvm(&self) -> Option<KvmTrial> {
         let host = &self.host;
         let (Ok(version), Ok(boot)) = (host::qemu_version(&host.qemu).await, host.boot.assets().await) else {
-            return self.found.kvm.clone();
+            return None;
         };
         let trial = probe::Trial {
             data: &host.data,
@@ -155,8 +165,7 @@ impl Recheck {
             confinement: &host.confinement,
             deadline: host.trial_deadline,
         };
-        let fails = probe::try_again(trial).await;
-        kvm_warning(host.accel == Accel::Kvm, fails.as_deref())
+        Some(probe::try_again(trial).await.map_or(KvmTrial::Runs, KvmTrial::Fails))
     }
 }
 

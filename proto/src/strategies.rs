@@ -202,6 +202,23 @@ node_facts: NodeFacts {
     capacity: resources(), allocatable: resources(), pods_max: any::<u32>(), address: small(),
     boot_id: small(), agent_version: small(), kernel_version: small(), accelerator: small(),
     warnings: vec(small(), 0..3), labels: labels(), cpus: rare(cpu_topology()),
+    preconditions: rare(node_preconditions()),
+});
+record!(/// Any preconditions of a node.
+    node_preconditions: NodePreconditions { preconditions: vec(node_precondition(), 0..3) });
+record!(/// Any precondition.
+node_precondition: NodePrecondition {
+    name: small(),
+    need: select(vec![
+        PreconditionNeed::Limits, PreconditionNeed::Confinement, PreconditionNeed::Speed,
+        PreconditionNeed::Devices, PreconditionNeed::VirtualFunctions, PreconditionNeed::Network,
+        PreconditionNeed::Volumes,
+    ]),
+    outcome: select(vec![
+        PreconditionOutcome::Met, PreconditionOutcome::Missing, PreconditionOutcome::NotNeeded,
+        PreconditionOutcome::Unknown,
+    ]),
+    found: small(), remedy: small(),
 });
 record!(/// Any node status.
 node_status: NodeStatus {

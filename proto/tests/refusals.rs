@@ -140,6 +140,8 @@ fn an_agents_registration_is_bounded() {
     };
     let warnings = vec![String::new(); 65];
     check(v1::NodeFacts { warnings, ..v1::NodeFacts::default() }, "facts.warnings");
+    let preconditions = Some(v1::NodePreconditions { preconditions: vec![Default::default(); 33] });
+    check(v1::NodeFacts { preconditions, ..v1::NodeFacts::default() }, "facts.preconditions.preconditions");
     let labels = [("-".to_owned(), String::new())].into();
     check(v1::NodeFacts { labels, ..v1::NodeFacts::default() }, "facts.labels");
     check(v1::NodeFacts { boot_id: "x".repeat(300 << 10), ..v1::NodeFacts::default() }, "facts");

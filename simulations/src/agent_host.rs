@@ -9,8 +9,8 @@ use bulkhead_nodeagent_core::network::PodRange;
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input};
 use bulkhead_types::{
     AgentAck, AgentReport, Device, GpuIntent, LABEL_DEVICES, LABEL_FENCE_GUARD, LABEL_HOST_PORTS,
-    LABEL_LOCAL_VOLUMES, LABEL_NETWORKS, MemberId, NodeFacts, ObjectId, PodReport, Rare, Resources,
-    StringMap, digest128,
+    LABEL_LOCAL_VOLUMES, LABEL_NETWORKS, MemberId, NodeFacts, NodePrecondition, NodePreconditions, ObjectId,
+    PodReport, PreconditionNeed, PreconditionOutcome, Rare, Resources, StringMap, digest128,
 };
 use smol_str::SmolStr;
 
@@ -33,6 +33,18 @@ const JOIN_TIMEOUT_US: Micros = 2_000_000;
 /// How long it waits before it asks the next server, in microseconds.
 const JOIN_RETRY_US: Micros = 200_000;
 const MIB: u64 = 1 << 20;
+
+/// What every simulated machine needs and has: told where the level is there, and not before.
+fn preconditions() -> NodePreconditions {
+    let kvm = NodePrecondition {
+        name: SmolStr::new_static("kvm"),
+        need: PreconditionNeed::Speed,
+        outcome: PreconditionOutcome::Met,
+        found: SmolStr::new_static("simulated"),
+        remedy: SmolStr::default(),
+    };
+    NodePreconditions { preconditions: vec![kvm] }
+}
 
 /// A node.
 pub(crate) struct AgentHost {
@@ -121,6 +133,7 @@ impl AgentHost {
             warnings: Vec::new(),
             labels: self.labels(),
             cpus: Rare::from(cpus::topology(self.number, self.numa_nodes, self.allocatable)),
+            preconditions: Rare::some(preconditions()),
         }
     }
 

@@ -112,21 +112,7 @@ fn classes(args: &PreflightArgs) -> Result<Vec<NamedDeviceClass>, Failure> {
 }
 
 fn row(one: &Precondition) -> Vec<String> {
-    let need = match one.need {
-        Need::Limits => "limits",
-        Need::Confinement => "confinement",
-        Need::Speed => "speed",
-        Need::Devices => "devices",
-        Need::VirtualFunctions => "virtual functions",
-        Need::Network => "network",
-        Need::Volumes => "volumes",
-    };
-    let state = match one.outcome {
-        Outcome::Met => "ok",
-        Outcome::Missing => "missing",
-        Outcome::NotNeeded => "not needed",
-        Outcome::Unknown => "unknown",
-    };
+    let (need, state) = (one.need.as_str(), one.outcome.as_str());
     vec![one.name.to_owned(), need.to_owned(), state.to_owned(), one.found.clone()]
 }
 

@@ -25,9 +25,9 @@ use bulkhead_controlplane_core::devices::NodeDevices;
 use bulkhead_proto::v1;
 use bulkhead_types::{
     Condition, Container, ContainerSize, ContainerState, ContainerStatus, ContainerTermination, Delivery,
-    DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, Object, ObjectId, Pod,
-    PodCondition, PodSpec, ReplicaSet, ResourceRequirements, Resources, StringMap, format_bytes,
-    format_millis,
+    DeliveryStatus, Deployment, DeploymentStrategy, GuestMemory, Kind, Node, NodeFacts, NodePrecondition,
+    Object, ObjectId, Pod, PodCondition, PodSpec, ReplicaSet, ResourceRequirements, Resources, StringMap,
+    format_bytes, format_millis,
 };
 
 pub(crate) use claims::{class_cells, snapshot_cells, volume_cells};
@@ -271,6 +271,7 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
         0 => {}
         bytes => page.line("Pinned memory", format_bytes(bytes)),
     }
+    preconditions(page, facts);
     cpus::node(page, node, pods);
     let images = status.images.get().into_iter().flat_map(|images| &images.images);
     let shown = images.map(|image| {
@@ -279,6 +280,20 @@ fn node(page: &mut Page, node: &Node, pods: &[Object], directory: &Directory) {
     });
     page.optional("Images", shown.collect::<Vec<_>>().join("\n"));
     objects(page, "Pods", Kind::Pod, pods, directory, true);
+}
+
+/// What the machine needs, as its agent found it; what to do only where something is to be done.
+fn preconditions(page: &mut Page, facts: &NodeFacts) {
+    let row = |one: &NodePrecondition| {
+        let remedy = if one.remedy.is_empty() { "-" } else { one.remedy.as_str() };
+        [&one.name, one.outcome.as_str(), &one.found, remedy].map(str::to_owned).to_vec()
+    };
+    let told = facts.preconditions.get().into_iter().flat_map(|told| &told.preconditions);
+    let rows: Vec<Vec<String>> = told.map(row).collect();
+    if !rows.is_empty() {
+        let header = ["NAME", "OUTCOME", "FOUND", "REMEDY"];
+        page.section("Preconditions", |page| page.table(&header, &rows));
+    }
 }
 
 fn pod(page: &mut Page, pod: &Pod, directory: &Directory) {

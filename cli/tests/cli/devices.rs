@@ -90,3 +90,44 @@ async fn devices_are_shown_with_who_has_them_and_what_keeps_them_from_pods() {
           2       GPU-2    nvidia.com/gpu   10de:20b5   0      Healthy,SchedulingDisabled   -               16Gi
     "#]].assert_eq(&described[from..to]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_needs_is_shown_with_what_to_do() {
+    let fake = Fake::start().await;
+    fake.put_running_pod("web", "node-1");
+    let one =
+        |name: &str, outcome: v1::PreconditionOutcome, found: &str, remedy: &str| v1::NodePrecondition {
+            name: name.to_owned(),
+            need: v1::PreconditionNeed::Devices.into(),
+            outcome: outcome.into(),
+            found: found.to_owned(),
+            remedy: remedy.to_owned(),
+        };
+    let missing = one("iommu", v1::PreconditionOutcome::Missing, "no IOMMU is on", "turn VT-d on");
+    let preconditions = vec![
+        one("vfio", v1::PreconditionOutcome::Met, "vfio-pci is loaded", ""),
+        missing,
+        one("sriov-firmware", v1::PreconditionOutcome::NotNeeded, "no card", ""),
+    ];
+    fake.change_objects(|object| {
+        if let v1::object::Object::Node(node) = object {
+            let facts = node.status.get_or_insert_default().facts.get_or_insert_default();
+            facts.preconditions = Some(v1::NodePreconditions { preconditions: preconditions.clone() });
+        }
+    });
+    let output = bulkhead_on(&fake.address, &["describe", "node", "node-1"]).await;
+    let described = text(&output.stdout);
+    let from = described.find("Preconditions").expect("what it needs");
+    let table: Vec<&str> = described[from..].lines().take(5).collect();
+    expect![[r#"
+    "#]]
+    .assert_eq(&(table.join("\n") + "\n"));
+    let output = bulkhead_on(&fake.address, &["get", "node", "node-1", "-o", "json"]).await;
+    let node: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let told = &node["status"]["preconditions"];
+    assert_eq!(told.as_array().map(Vec::len), Some(3), "{node}");
+    let expected = serde_json::json!({
+        "name": "iommu", "need": "Devices", "outcome": "Missing", "found": "no IOMMU is on", "remedy": "turn VT-d on",
+    });
+    assert_eq!(told[1], expected);
+}

@@ -7,9 +7,10 @@ use bulkhead_controlplane_core::{Machine, REQUEST_RETENTION_MS, State, decide, i
 use bulkhead_types::{
     Binding, COMMANDS_MAX, Command, Container, Deployment, DeploymentSpec, DeploymentStatus,
     DeploymentStrategy, ITEMS_MAX, Kind, LabelSelector, MemberId, Name, Namespace, NodeFacts, NodePhase,
-    Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase, PodReport, PodSpec, PodStatus, PodTemplate,
-    Precondition, REPLICAS_MAX, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements,
-    Resources, Shared, Stamped, StringMap,
+    NodePrecondition, NodePreconditions, Object, ObjectId, ObjectMeta, ObjectRef, Pod, PodPhase, PodReport,
+    PodSpec, PodStatus, PodTemplate, Precondition, PreconditionNeed, PreconditionOutcome, REPLICAS_MAX, Rare,
+    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, ResourceRequirements, Resources, Shared, Stamped,
+    StringMap,
 };
 use expect_test::{Expect, expect};
 use smol_str::SmolStr;
@@ -294,6 +295,14 @@ fn agents_hear_why() {
                 gone: false,
             };
             let reports = vec![report.clone(); ITEMS_MAX + 1];
+            let kvm = NodePrecondition {
+                name: "kvm".into(),
+                need: PreconditionNeed::Speed,
+                outcome: PreconditionOutcome::Met,
+                found: "a guest ran".into(),
+                remedy: "".into(),
+            };
+            let twice = NodePreconditions { preconditions: vec![kvm.clone(), kvm] };
             vec![
                 Command::RegisterNode {
                     name: name("b"),
@@ -302,6 +311,10 @@ fn agents_hear_why() {
                 Command::RegisterNode {
                     name: name("b"),
                     facts: NodeFacts { labels: [("-".into(), "x".into())].into_iter().collect(), ..facts(1) },
+                },
+                Command::RegisterNode {
+                    name: name("b"),
+                    facts: NodeFacts { preconditions: Rare::some(twice), ..facts(1) },
                 },
                 Command::ReportPods { node: ObjectId(999), incarnation: 1, reports: Vec::new() },
                 Command::ReportPods { node, incarnation: 7, reports: Vec::new() },
@@ -312,6 +325,7 @@ fn agents_hear_why() {
         expect![[r#"
             Invalid | Node b: facts.allocatable | exceeds the capacity
             Invalid | Node b: facts.labels | label key "-" is invalid: the name must be 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
+            Invalid | Node b: facts.preconditions | a precondition has no name, or the name of another
             NotFound | Node #999 | does not exist
             StaleIncarnation | Node a | is at incarnation 1, not 7: another session took over | register again, unless another agent runs under this name
             Invalid | reports | at most 4096 items are allowed, there are 4097

@@ -6,7 +6,7 @@
 //!                                                                                    └─► NodeFacts, other than before: register anew
 //! ```
 
-use bulkhead_types::{LABEL_DEVICES, LABEL_NETWORKS, NodeFacts};
+use bulkhead_types::{LABEL_DEVICES, LABEL_NETWORKS, NodeFacts, NodePrecondition, NodePreconditions, Rare};
 use smol_str::SmolStr;
 
 /// How often files of the machine are looked at, in milliseconds.
@@ -114,6 +114,8 @@ pub struct Readiness {
     pub kvm: Option<String>,
     /// What there is to say of where volumes are made.
     pub volumes: Option<String>,
+    /// Everything that the machine needs, one by one.
+    pub preconditions: Vec<NodePrecondition>,
 }
 
 /// Something that is other than before.
@@ -142,7 +144,28 @@ impl Readiness {
             let again = if was { "no more: " } else { "" };
             changes.push(change(is, format!("{again}{what}")));
         }
+        for now in &self.preconditions {
+            let was = before.preconditions.iter().find(|one| one.name == now.name).map(|one| one.outcome);
+            if was.is_some_and(|was| was != now.outcome) {
+                let remedy = if now.remedy.is_empty() { String::new() } else { format!("; {}", now.remedy) };
+                let text = format!("{} is {} now: {}{remedy}", now.name, now.outcome.as_str(), now.found);
+                changes.push(change(!now.outcome.wants_remedy(), text));
+            }
+        }
         changes
+    }
+
+    /// Whether the node is to be told of anew, of which this was told. What was found where nothing is amiss may change with every pod
+    /// (a driver, how many functions there are): that alone is no reason.
+    #[must_use]
+    pub fn is_news_after(&self, told: &Self) -> bool {
+        let lasting = |of: &Self| {
+            let mut of = of.clone();
+            let fine = of.preconditions.iter_mut().filter(|one| !one.outcome.wants_remedy());
+            fine.for_each(|one| one.found = SmolStr::default());
+            of
+        };
+        lasting(self) != lasting(told)
     }
 
     fn warnings(&self) -> impl Iterator<Item = &String> {
@@ -156,6 +179,7 @@ impl Readiness {
         for label in [LABEL_DEVICES, LABEL_NETWORKS] {
             facts.labels.remove(label);
         }
+        facts.preconditions = Rare::NONE;
         facts
     }
 
@@ -163,6 +187,8 @@ impl Readiness {
     #[must_use]
     pub fn added_to(&self, mut facts: NodeFacts) -> NodeFacts {
         facts.warnings.extend(self.warnings().map(SmolStr::new));
+        let preconditions = self.preconditions.clone();
+        facts.preconditions = Rare::unless_default(NodePreconditions { preconditions });
         for (label, is_so) in
             [(LABEL_DEVICES, self.attaches_devices), (LABEL_NETWORKS, self.attaches_networks)]
         {
@@ -192,6 +218,8 @@ pub fn kvm_warning(is_in_use: bool, fails: Option<&str>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_types::{PreconditionNeed, PreconditionOutcome as Outcome};
+
     use super::*;
 
     /// The looks that follow in this time, in seconds, when this happens at these times: `12` a look, `60+` one with a guest.
@@ -270,6 +298,38 @@ mod tests {
         );
         assert_eq!(kvm_warning(true, None), None);
         assert!(kvm_warning(false, None).is_some_and(|text| text.contains("start the agent anew")));
+        check(
+            &with(&[("iommu", Outcome::Met, "dmar0"), ("huge-pages", Outcome::Missing, "none")]),
+            &with(&[("iommu", Outcome::Missing, "no IOMMU"), ("huge-pages", Outcome::Met, "4 pages")]),
+            &[(false, "iommu is missing now: no IOMMU; mend iommu"), (true, "huge-pages is ok now: 4 pages")],
+        );
+    }
+
+    fn with(preconditions: &[(&str, Outcome, &str)]) -> Readiness {
+        let one = |(name, outcome, found): &(&str, Outcome, &str)| NodePrecondition {
+            name: (*name).into(),
+            need: PreconditionNeed::Speed,
+            outcome: *outcome,
+            found: (*found).into(),
+            remedy: if outcome.wants_remedy() { format!("mend {name}").into() } else { "".into() },
+        };
+        Readiness { preconditions: preconditions.iter().map(one).collect(), ..Readiness::default() }
+    }
+
+    #[test]
+    fn a_node_is_told_of_anew_when_something_is_amiss_or_no_more() {
+        let check = |told: (Outcome, &str), now: (Outcome, &str), expected: bool| {
+            let of = |(outcome, found)| with(&[("vfio", outcome, found)]);
+            assert_eq!(of(now).is_news_after(&of(told)), expected, "{told:?} {now:?}");
+        };
+        check((Outcome::Met, "2 are there"), (Outcome::Met, "3 are there"), false);
+        check((Outcome::NotNeeded, "a"), (Outcome::NotNeeded, "b"), false);
+        check((Outcome::Missing, "no driver has A"), (Outcome::Missing, "no driver has A, B"), true);
+        check((Outcome::Missing, "a"), (Outcome::Missing, "a"), false);
+        check((Outcome::Met, "a"), (Outcome::Unknown, "a"), true);
+        let able = Readiness { attaches_devices: true, ..Readiness::default() };
+        assert!(able.is_news_after(&Readiness::default()));
+        assert!(with(&[("vfio", Outcome::Met, "")]).is_news_after(&Readiness::default()));
     }
 
     #[test]
@@ -281,6 +341,12 @@ mod tests {
         assert_eq!(at_start.warnings.len(), 2);
         let base = without_module().taken_from(at_start);
         assert_eq!(base, facts);
+        assert!(base.preconditions.get().is_none());
+        let told = with(&[("kvm", Outcome::Met, "a guest ran with KVM")]);
+        let known = told.added_to(base.clone());
+        let known = known.preconditions.get().expect("told");
+        assert_eq!((known.preconditions[0].name.as_str(), known.check()), ("kvm", Ok(())));
+        assert_eq!(told.taken_from(told.added_to(base.clone())), base);
         let now = ready.added_to(base);
         assert_eq!(now.warnings, facts.warnings);
         assert_eq!(now.labels.get(LABEL_DEVICES).map(SmolStr::as_str), Some("true"));

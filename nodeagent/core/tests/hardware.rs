@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bulkhead_nodeagent_core::hardware::{
-    Acs, Bdf, HUGE_PAGE_POOLS, Inventory, InventoryChange, MemoryTree, Need, Outcome, PciId, Sriov,
+    Acs, Bdf, HUGE_PAGE_POOLS, Inventory, InventoryChange, KvmTrial, MemoryTree, Need, Outcome, PciId, Sriov,
     cpu_topology, device_class_of, discover, free_huge_pages, has_devices, huge_pages, missing_for_devices,
-    node_huge_page_pools, preconditions,
+    node_huge_page_pools, node_preconditions, preconditions,
 };
 use bulkhead_nodeagent_core::passthrough::Known;
-use bulkhead_types::{DeviceRole, HugePages, NamedDeviceClass};
+use bulkhead_types::{DeviceRole, HugePages, NamedDeviceClass, NodePreconditions};
 use expect_test::{Expect, expect};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -302,6 +302,38 @@ fn what_is_missing_for_devices_is_told_with_its_remedy() {
     assert!(has_devices(&server(), &discover(&server()), &classes()));
 }
 
+/// What a node tells: what a guest told of KVM, and nothing that is so only just now.
+#[test]
+fn a_node_tells_its_preconditions_one_by_one() {
+    let check = |tree: &MemoryTree, kvm: &KvmTrial, name: &str, expected: (Outcome, &str)| {
+        let told = node_preconditions(tree, &discover(tree), &classes(), kvm);
+        let known = NodePreconditions { preconditions: told.clone() };
+        assert_eq!(known.check(), Ok(()));
+        assert_eq!(told.len(), preconditions(tree, &discover(tree), &classes()).len());
+        let one = told.iter().find(|one| one.name == name).expect("told");
+        assert_eq!((one.outcome, one.found.as_str()), expected);
+        assert_eq!(one.remedy.is_empty(), !one.outcome.wants_remedy(), "{one:?}");
+    };
+    let (ready, none) = (ready_server(), MemoryTree::new());
+    let fails = KvmTrial::Fails("a guest said\nnothing for 10 s".to_owned());
+    check(&ready, &KvmTrial::Runs, "kvm", (Outcome::Met, "a guest ran with KVM"));
+    check(&ready, &fails, "kvm", (Outcome::Missing, "no guest runs with KVM: a guest said nothing for 10 s"));
+    let said = "the agent emulates guests, as its operator says";
+    check(&ready, &KvmTrial::NotWanted, "kvm", (Outcome::NotNeeded, said));
+    let no_file = "there is no /dev/kvm: guests are emulated, which is slow";
+    check(&none, &fails, "kvm", (Outcome::Missing, no_file));
+    check(&none, &KvmTrial::NotWanted, "kvm", (Outcome::NotNeeded, said));
+    check(&ready, &fails, "huge-pages", (Outcome::Met, "hugepages-1Gi: 64 pages"));
+    check(&ready, &fails, "network-tun", (Outcome::Missing, "there is no /dev/net/tun: guests have no card"));
+    // Of a class that nobody here knows, and somebody bound it for guests.
+    let mut bound = MemoryTree::new();
+    function(&mut bound, "0000:3b:00.0", "pci0000:3a", "1234:5678", "118000", &[]);
+    let asked = |tree: &MemoryTree| preconditions(tree, &discover(tree), &classes())[4].outcome;
+    assert_eq!(asked(&bound), Outcome::NotNeeded);
+    bound.symlink("/sys/devices/pci0000:3a/0000:3b:00.0/driver", "../../../bus/pci/drivers/vfio-pci");
+    assert_eq!(asked(&bound), Outcome::Missing);
+}
+
 /// Kernels before 5.15 do not name the ways to reset a function.
 #[test]
 fn an_old_kernel_can_reset_too() {
@@ -327,7 +359,8 @@ fn ready_server() -> MemoryTree {
         .file("/sys/kernel/iommu_groups/50/type", "DMA-FQ\n")
         .file("/proc/cmdline", "quiet intel_iommu=on iommu=pt\n")
         .file("/proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n")
-        .file("/sys/bus/pci/drivers/vfio-pci/bind", "");
+        .file("/sys/bus/pci/drivers/vfio-pci/bind", "")
+        .file("/dev/vfio/vfio", "");
     ready
 }
 
@@ -336,48 +369,51 @@ fn each_precondition_is_told() {
     check_preconditions(
         &MemoryTree::new(),
         expect![[r#"
-        kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
-        cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
-        confinement: Unknown, what this user may do is not told
-        huge-pages: Missing, the kernel has no huge pages
-        iommu: NotNeeded, no IOMMU is on; no device that pods could have
-        iommu-pass-through: NotNeeded, there are no IOMMU groups; no device that pods could have
-        vfio: NotNeeded, the driver vfio-pci is not loaded; no device that pods could have
-        network-drivers: NotNeeded, no network card with virtual functions that pods could have
-        sriov-firmware: NotNeeded, no network card with virtual functions that pods could have
-        virtual-functions: NotNeeded, no network card with virtual functions that pods could have
-    "#]],
+            kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
+            cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+            confinement: Unknown, what this user may do is not told
+            huge-pages: Missing, the kernel has no huge pages
+            iommu: NotNeeded, no IOMMU is on; no device that pods could have
+            iommu-pass-through: NotNeeded, there are no IOMMU groups; no device that pods could have
+            vfio: NotNeeded, the driver vfio-pci is not loaded; no device that pods could have
+            vfio-file: NotNeeded, there is no /dev/vfio/vfio; no device that pods could have
+            network-drivers: NotNeeded, no network card with virtual functions that pods could have
+            sriov-firmware: NotNeeded, no network card with virtual functions that pods could have
+            virtual-functions: NotNeeded, no network card with virtual functions that pods could have
+        "#]],
     );
     check_preconditions(
         &server(),
         expect![[r#"
-        kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
-        cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
-        confinement: Unknown, what this user may do is not told
-        huge-pages: Missing, the kernel has no huge pages
-        iommu: Missing, no IOMMU is on
-        iommu-pass-through: Missing, there are no IOMMU groups
-        vfio: Missing, the driver vfio-pci is not loaded
-        network-drivers: Met, mlx5_core
-        sriov-firmware: Met, 0000:86:00.0 can have virtual functions
-        virtual-functions: Met, 2 are there
-    "#]],
+            kvm: Missing, there is no /dev/kvm: guests are emulated, which is slow
+            cgroup-controllers: Missing, no controllers below /sys/fs/cgroup
+            confinement: Unknown, what this user may do is not told
+            huge-pages: Missing, the kernel has no huge pages
+            iommu: Missing, no IOMMU is on
+            iommu-pass-through: Missing, there are no IOMMU groups
+            vfio: Missing, the driver vfio-pci is not loaded
+            vfio-file: Missing, there is no /dev/vfio/vfio
+            network-drivers: Met, mlx5_core
+            sriov-firmware: Met, 0000:86:00.0 can have virtual functions
+            virtual-functions: Met, 2 are there
+        "#]],
     );
     let mut ready = ready_server();
     check_preconditions(
         &ready,
         expect![[r#"
-        kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
-        cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
-        confinement: Met, this user may make users, namespaces and nodes for guests
-        huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
-        iommu: Met, dmar0
-        iommu-pass-through: Met, iommu=pt; 1 of 2 groups are translated
-        vfio: Met, vfio-pci is loaded
-        network-drivers: Met, mlx5_core
-        sriov-firmware: Met, 0000:86:00.0 can have virtual functions
-        virtual-functions: Met, 2 are there
-    "#]],
+            kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
+            cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+            confinement: Met, this user may make users, namespaces and nodes for guests
+            huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
+            iommu: Met, dmar0
+            iommu-pass-through: Met, iommu=pt; 1 of 2 groups are translated
+            vfio: Met, vfio-pci is loaded
+            vfio-file: Met, /dev/vfio/vfio is there
+            network-drivers: Met, mlx5_core
+            sriov-firmware: Met, 0000:86:00.0 can have virtual functions
+            virtual-functions: Met, 2 are there
+        "#]],
     );
     // Nothing but the card's firmware is missing.
     ready.remove("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0/sriov_totalvfs");
@@ -387,17 +423,18 @@ fn each_precondition_is_told() {
     check_preconditions(
         &ready,
         expect![[r#"
-        kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
-        cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
-        confinement: Missing, this user lacks CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN and 1 more
-        huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
-        iommu: Met, dmar0
-        iommu-pass-through: Missing, 1 of 2 groups are translated: the host's own devices pay for it
-        vfio: Met, vfio-pci is loaded
-        network-drivers: Missing, no driver has 0000:86:00.0
-        sriov-firmware: Missing, no virtual functions of 0000:86:00.0
-        virtual-functions: Unknown, none was made yet: only making one tells
-    "#]],
+            kvm: Unknown, /dev/kvm is there; the agent tries a guest when it starts
+            cgroup-controllers: Met, cgroup version 2 with cpu, memory, pids, io
+            confinement: Missing, this user lacks CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN and 1 more
+            huge-pages: Met, hugepages-1Gi: 64 pages, 60 free
+            iommu: Met, dmar0
+            iommu-pass-through: Missing, 1 of 2 groups are translated: the host's own devices pay for it
+            vfio: Met, vfio-pci is loaded
+            vfio-file: Met, /dev/vfio/vfio is there
+            network-drivers: Missing, no driver has 0000:86:00.0
+            sriov-firmware: Missing, no virtual functions of 0000:86:00.0
+            virtual-functions: Unknown, none was made yet: only making one tells
+        "#]],
     );
 }
 

@@ -27,8 +27,8 @@ mod workload;
 mod yaml;
 
 use bulkhead_types::{
-    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodeImage, NodePhase, Object, ObjectId,
-    ObjectMeta, Pod, Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
+    FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodeImage, NodePhase, NodePrecondition, Object,
+    ObjectId, ObjectMeta, Pod, Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -336,10 +336,22 @@ fn node_status(node: &Node) -> Value {
         .list("warnings", facts.warnings.iter().map(|w| Value::from(w.as_str())));
     let images = status.images.get().into_iter().flat_map(|images| &images.images);
     fields = fields.list("images", images.map(image));
+    let preconditions = facts.preconditions.get().into_iter().flat_map(|told| &told.preconditions);
+    fields = fields.list("preconditions", preconditions.map(precondition));
     if !facts.address.is_empty() {
         fields = fields.set("addresses", json!([{"type": "Agent", "address": facts.address.as_str()}]));
     }
     fields.finish()
+}
+
+fn precondition(one: &NodePrecondition) -> Value {
+    Fields::new()
+        .text("name", &one.name)
+        .text("need", &format!("{:?}", one.need))
+        .text("outcome", &format!("{:?}", one.outcome))
+        .nonempty("found", &one.found)
+        .nonempty("remedy", &one.remedy)
+        .finish()
 }
 
 /// As Kubernetes writes them, the digest among the names.

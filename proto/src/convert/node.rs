@@ -2,7 +2,8 @@
 
 use bulkhead_types::{
     DeviceLabels, NODE_IMAGE_NAMES_MAX, NODE_IMAGES_MAX, Node, NodeFacts, NodeImage, NodeImages, NodePhase,
-    NodeSpec, NodeStatus, Taint, TaintEffect,
+    NodePrecondition, NodePreconditions, NodeSpec, NodeStatus, PRECONDITIONS_MAX, PreconditionNeed,
+    PreconditionOutcome, Taint, TaintEffect,
 };
 
 use super::{wire_enum, wire_field, wire_struct};
@@ -11,6 +12,8 @@ use crate::v1;
 wire_enum! {
     TaintEffect { NoSchedule, PreferNoSchedule, NoExecute }
     NodePhase { Ready, Unreachable, Fenced }
+    PreconditionNeed { Limits, Confinement, Speed, Devices, VirtualFunctions, Network }
+    PreconditionOutcome { Met, Missing, NotNeeded, Unknown }
 }
 
 wire_struct!(Node => v1::Node { meta, spec, status });
@@ -22,8 +25,10 @@ wire_struct!(NodeImages => v1::NodeImages { images (NODE_IMAGES_MAX) });
 wire_struct!(NodeImage => v1::NodeImage { digest, names (NODE_IMAGE_NAMES_MAX), size_bytes });
 wire_struct!(NodeFacts => v1::NodeFacts {
     capacity, allocatable, pods_max, address, boot_id, agent_version, kernel_version, accelerator, warnings,
-    labels, cpus,
+    labels, cpus, preconditions,
 });
+wire_struct!(NodePreconditions => v1::NodePreconditions { preconditions (PRECONDITIONS_MAX) });
+wire_struct!(NodePrecondition => v1::NodePrecondition { name, need, outcome, found, remedy });
 
 wire_field! {
     Node => v1::Node,
@@ -34,4 +39,6 @@ wire_field! {
     NodeImages => v1::NodeImages,
     DeviceLabels => v1::DeviceLabels,
     NodeImage => v1::NodeImage,
+    NodePreconditions => v1::NodePreconditions,
+    NodePrecondition => v1::NodePrecondition,
 }

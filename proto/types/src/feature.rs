@@ -105,6 +105,8 @@ pub const ANNOTATED_SYSCTLS_LEVEL: u32 = 14;
 pub const GUEST_DISKS_LEVEL: u32 = 14;
 /// From this level on pods name the Secrets that their images are had with, and Secrets may be `kubernetes.io/dockercfg`.
 pub const PULL_SECRETS_LEVEL: u32 = 14;
+/// From this level on nodes tell one by one what their machines need.
+pub const PRECONDITIONS_LEVEL: u32 = 14;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -143,6 +145,7 @@ impl Object {
             }
             Self::Pod(pod) if says_sizes(&pod.status) => RESIZE_LEVEL,
             Self::Pod(pod) if pod.status.addresses.get().is_some() => POD_NETWORK_LEVEL,
+            Self::Node(node) if node.status.facts.preconditions.get().is_some() => PRECONDITIONS_LEVEL,
             Self::Node(node) if node.status.facts.has_huge_pages() => HUGE_PAGES_LEVEL,
             Self::Pod(pod) if pod.cpus().is_some_and(|cpus| !cpus.huge_pages.is_none()) => HUGE_PAGES_LEVEL,
             Self::Node(node) if node.status.images.get().is_some() => IMAGES_LEVEL,
@@ -354,6 +357,9 @@ fn any_attached(bindings: &[Binding]) -> bool {
 
 /// What an agent says of its node.
 fn facts_level(facts: &NodeFacts) -> u32 {
+    if facts.preconditions.get().is_some() {
+        return PRECONDITIONS_LEVEL;
+    }
     match (facts.has_huge_pages(), facts.cpus.get().is_some()) {
         (true, _) => HUGE_PAGES_LEVEL,
         (false, true) => NUMA_LEVEL,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
-    CpuTopology, HUGE_PAGES_LEVEL, HugePages, NUMA_LEVEL, NodeImages, NodePoolRecord, ObjectMeta,
-    PartitionStrategy, Rare, Resources, StringMap,
+    CpuTopology, HUGE_PAGES_LEVEL, HugePages, NUMA_LEVEL, NodeImages, NodePoolRecord, NodePreconditions,
+    ObjectMeta, PRECONDITIONS_LEVEL, PartitionStrategy, Rare, Resources, StringMap,
 };
 
 /// A machine that runs pods.
@@ -136,6 +136,9 @@ pub struct NodeFacts {
     /// Its processors and NUMA nodes. Needs [`crate::NUMA_LEVEL`].
     #[serde(default)]
     pub cpus: Rare<CpuTopology>,
+    /// What its machine needs for guests, one by one. Needs [`crate::PRECONDITIONS_LEVEL`].
+    #[serde(default)]
+    pub preconditions: Rare<NodePreconditions>,
 }
 
 impl NodeFacts {
@@ -143,6 +146,9 @@ impl NodeFacts {
     #[must_use]
     pub fn at_level(self, level: u32) -> Self {
         let mut told = if level >= NUMA_LEVEL { self } else { Self { cpus: Rare::NONE, ..self } };
+        if level < PRECONDITIONS_LEVEL {
+            told.preconditions = Rare::NONE;
+        }
         if level < HUGE_PAGES_LEVEL {
             told.capacity.huge_pages = HugePages::NONE;
             told.allocatable.huge_pages = HugePages::NONE;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bulkhead_canary::planted;
 use bulkhead_types::{
     AMOUNT_MAX, EventKind, FENCING_LEVEL, HugePageSize, Kind, MANAGER_LIFE, Name, Node, NodeFacts,
-    NodeImages, NodePhase, NodeSpec, NodeStatus, Object, ObjectId, ObjectMeta, PodPhase, Rare, Rejection,
-    RejectionCode, StringMap, check_label_key, check_label_value,
+    NodeImages, NodePhase, NodePreconditions, NodeSpec, NodeStatus, Object, ObjectId, ObjectMeta, PodPhase,
+    Rare, Rejection, RejectionCode, StringMap, check_label_key, check_label_value,
 };
 use smol_str::SmolStr;
 
@@ -105,6 +105,9 @@ fn check_facts(name: &Name, facts: &NodeFacts) -> Result<(), Rejection> {
         [&facts.address, &facts.boot_id, &facts.agent_version, &facts.kernel_version, &facts.accelerator];
     if texts.into_iter().chain(&facts.warnings).any(|text| text.len() > FACT_LENGTH_MAX) {
         return invalid("facts", format!("a text is longer than {FACT_LENGTH_MAX} bytes"));
+    }
+    if let Some(Err(reason)) = facts.preconditions.get().map(NodePreconditions::check) {
+        return invalid("facts.preconditions", reason);
     }
     if let Some(topology) = facts.cpus.get() {
         if let Err(reason) = topology.check() {

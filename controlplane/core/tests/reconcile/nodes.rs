@@ -2,8 +2,9 @@
 
 use bulkhead_controlplane_core::reconcile::ReconcileConfig;
 use bulkhead_types::{
-    Command, Kind, Namespace, NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, PodPhase, PodReport,
-    PodSpec, PodStatus, Taint, TaintEffect, Toleration, TolerationOperator,
+    Command, Kind, Namespace, NodeFacts, NodePhase, NodePrecondition, NodePreconditions, Object, ObjectId,
+    ObjectMeta, PRECONDITIONS_LEVEL, PodPhase, PodReport, PodSpec, PodStatus, PreconditionNeed,
+    PreconditionOutcome, Rare, Taint, TaintEffect, Toleration, TolerationOperator,
 };
 
 use crate::kit::{Cluster, GIB, Say, deployment, facts, map, name, pod, pod_spec, reference, replica_set};
@@ -31,6 +32,40 @@ fn tolerating(key: &str, toleration_ms: Option<u64>) -> PodSpec {
         toleration_ms,
     };
     PodSpec { tolerations: vec![toleration], ..pod_spec("web:1", 100, 64 << 20) }
+}
+
+/// Servers of an older level are not told, and what was told before goes with the next registration.
+#[test]
+fn preconditions_are_told_from_their_level_on() {
+    let mut cluster = Cluster::at_level(ReconcileConfig::default(), PRECONDITIONS_LEVEL - 1);
+    let one = |outcome| NodePrecondition {
+        name: "iommu".into(),
+        need: PreconditionNeed::Devices,
+        outcome,
+        found: "what was found".into(),
+        remedy: "".into(),
+    };
+    let telling = |outcome| NodeFacts {
+        preconditions: Rare::some(NodePreconditions { preconditions: vec![one(outcome)] }),
+        ..facts(4000, 8 * GIB, 10)
+    };
+    let register = |facts| Command::RegisterNode { name: name("a"), facts };
+    let missing = register(telling(PreconditionOutcome::Missing));
+    assert_eq!(missing.feature_level(), PRECONDITIONS_LEVEL);
+    let told = |cluster: &Cluster, node| {
+        let facts = &cluster.state().nodes().get(node).expect("a node").status.facts;
+        facts.preconditions.get().map(|told| told.preconditions[0].outcome)
+    };
+    let below = telling(PreconditionOutcome::Missing).at_level(PRECONDITIONS_LEVEL - 1);
+    assert!(register(below.clone()).feature_level() < PRECONDITIONS_LEVEL);
+    let node = cluster.node("a", below);
+    assert_eq!(told(&cluster, node), None);
+    cluster.ok(Command::RaiseFeatureLevel { level: PRECONDITIONS_LEVEL });
+    for outcome in [PreconditionOutcome::Missing, PreconditionOutcome::Met] {
+        cluster.ok(register(telling(outcome).at_level(PRECONDITIONS_LEVEL)));
+        assert_eq!(told(&cluster, node), Some(outcome));
+    }
+    assert_eq!(cluster.replayed().digest(), cluster.state().digest());
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn is_device(function: &PciFunction) -> bool {
     !function.is_bridge() && (!is_of_machine || is_for_guests(function))
 }
 
-fn is_for_guests(function: &PciFunction) -> bool {
+pub(super) fn is_for_guests(function: &PciFunction) -> bool {
     function.driver.as_deref().is_some_and(|driver| DRIVERS_FOR_GUESTS.contains(&driver))
 }
 

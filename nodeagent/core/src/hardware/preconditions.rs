@@ -4,45 +4,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use bulkhead_types::{HugePageSize, HugePages, NamedDeviceClass};
+/// Who needs something of a machine.
+pub use bulkhead_types::PreconditionNeed as Need;
+/// Whether it is there.
+pub use bulkhead_types::PreconditionOutcome as Outcome;
+use bulkhead_types::{HugePageSize, HugePages, NamedDeviceClass, NodePrecondition};
+use smol_str::SmolStr;
 
+use super::devices::is_for_guests;
 use super::network_preconditions::network_preconditions;
 use super::{
     HUGE_PAGE_POOLS, Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, free_huge_pages,
     huge_page_pool, huge_pages, offers_virtual_functions,
 };
-
-/// What is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Need {
-    /// For limits of guests that the host holds, too.
-    Limits,
-    /// To shut guests in.
-    Confinement,
-    /// For guests as fast as they can be.
-    Speed,
-    /// To attach devices.
-    Devices,
-    /// To attach virtual functions.
-    VirtualFunctions,
-    /// To give guests a card of the node's own network.
-    Network,
-    /// To make volumes where an operator wants them.
-    Volumes,
-}
-
-/// Whether it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// It is.
-    Met,
-    /// It is not.
-    Missing,
-    /// Nothing on this machine needs it.
-    NotNeeded,
-    /// Only trying would tell, or this user may not look.
-    Unknown,
-}
 
 /// One thing that a machine needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,28 +40,64 @@ pub fn preconditions(
     inventory: &Inventory,
     classes: &[NamedDeviceClass],
 ) -> Vec<Precondition> {
-    let host = Host { tree, inventory, classes };
-    let mut all = vec![
-        host.kvm(),
-        host.cgroups(),
-        host.confinement(),
-        host.huge_pages(),
-        host.iommu(),
-        host.pass_through(),
-        host.vfio(),
-        host.drivers(),
-        host.firmware(),
-        host.virtual_functions(),
-    ];
-    all.extend(network_preconditions(tree));
-    all
+    Host { tree, inventory, classes, tells_moment: true }.all()
+}
+
+/// What a run of a guest with KVM told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KvmTrial {
+    /// The guest said its word.
+    Runs,
+    /// It did not, or could not be tried: why.
+    Fails(String),
+    /// Nobody tried: the agent's operator wants guests emulated.
+    #[default]
+    NotWanted,
+}
+
+/// The same as nodes tell of them: whether KVM runs guests is known then, and what changes from moment to moment, such as how many
+/// huge pages are free, is left out.
+#[must_use]
+pub fn node_preconditions(
+    tree: &dyn Tree,
+    inventory: &Inventory,
+    classes: &[NamedDeviceClass],
+    kvm: &KvmTrial,
+) -> Vec<NodePrecondition> {
+    let host = Host { tree, inventory, classes, tells_moment: false };
+    let tried = |one: Precondition| if one.name == KVM { kvm_tried(one, kvm) } else { one };
+    let all = host.all().into_iter().map(tried).take(bulkhead_types::PRECONDITIONS_MAX);
+    all.map(|Precondition { name, need, outcome, found, remedy }| {
+        let (name, found, remedy) = (SmolStr::new_static(name), found.into(), remedy.into());
+        NodePrecondition { name, need, outcome, found, remedy }.bounded()
+    })
+    .collect()
+}
+
+/// What looking told of KVM, with what trying did.
+fn kvm_tried(looked: Precondition, trial: &KvmTrial) -> Precondition {
+    let (outcome, found, remedy) = match trial {
+        KvmTrial::NotWanted => {
+            (Outcome::NotNeeded, "the agent emulates guests, as its operator says".to_owned(), "")
+        }
+        KvmTrial::Runs => (Outcome::Met, "a guest ran with KVM".to_owned(), ""),
+        // No /dev/kvm: looking told more than trying.
+        KvmTrial::Fails(_) if looked.outcome == Outcome::Missing => return looked,
+        KvmTrial::Fails(reason) => (
+            Outcome::Missing,
+            format!("no guest runs with KVM: {reason}"),
+            "dmesg tells what kvm_intel or kvm_amd says; in a virtual machine turn nested virtualisation on in its host \
+             (nested=1); then: kill -USR1 the agent, which tries again",
+        ),
+    };
+    answer(looked.name, looked.need, outcome, found, remedy)
 }
 
 /// What is missing for the attachment of any device at all, whatever pods could have of this machine; empty when nothing is.
 #[must_use]
 pub fn missing_for_devices(tree: &dyn Tree) -> Vec<Precondition> {
     let inventory = Inventory::default();
-    let host = Host { tree, inventory: &inventory, classes: &[] };
+    let host = Host { tree, inventory: &inventory, classes: &[], tells_moment: false };
     let all = [host.iommu_units(), host.vfio_driver(), host.vfio_file()];
     all.into_iter().filter(|one| one.outcome != Outcome::Met).collect()
 }
@@ -95,15 +105,18 @@ pub fn missing_for_devices(tree: &dyn Tree) -> Vec<Precondition> {
 /// Whether a machine has anything that a class means, or could make virtual functions that one does.
 #[must_use]
 pub fn has_devices(tree: &dyn Tree, inventory: &Inventory, classes: &[NamedDeviceClass]) -> bool {
-    Host { tree, inventory, classes }.wants_devices()
+    Host { tree, inventory, classes, tells_moment: false }.wants_devices()
 }
 
 struct Host<'a> {
     tree: &'a dyn Tree,
     inventory: &'a Inventory,
     classes: &'a [NamedDeviceClass],
+    /// What is so only just now is told, too.
+    tells_moment: bool,
 }
 
+const KVM: &str = "kvm";
 const CGROUP: &str = "/sys/fs/cgroup";
 /// What limits of pods need of the host.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
@@ -126,10 +139,7 @@ pub(super) fn answer(
     found: impl Into<String>,
     remedy: &str,
 ) -> Precondition {
-    let remedy = match outcome {
-        Outcome::Met | Outcome::NotNeeded => String::new(),
-        Outcome::Missing | Outcome::Unknown => remedy.to_owned(),
-    };
+    let remedy = if outcome.wants_remedy() { remedy.to_owned() } else { String::new() };
     Precondition { name, need, outcome, found: found.into(), remedy }
 }
 
@@ -141,6 +151,25 @@ fn some_of<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 impl Host<'_> {
+    /// Everything, in the order in which it is best mended.
+    fn all(&self) -> Vec<Precondition> {
+        let mut all = vec![
+            self.kvm(),
+            self.cgroups(),
+            self.confinement(),
+            self.huge_pages(),
+            self.iommu(),
+            self.pass_through(),
+            self.vfio(),
+            self.for_devices(self.vfio_file()),
+            self.drivers(),
+            self.firmware(),
+            self.virtual_functions(),
+        ];
+        all.extend(network_preconditions(self.tree));
+        all
+    }
+
     fn has(&self, path: &str) -> bool {
         self.tree.list(path).is_ok() || self.tree.read(path).is_ok()
     }
@@ -152,9 +181,13 @@ impl Host<'_> {
             .unwrap_or_default()
     }
 
-    /// Functions that can be attached to pods.
+    /// Functions that can be attached to pods: those that a class means, and whatever somebody bound for guests, as that is of a class
+    /// that is not known here.
     fn devices(&self) -> impl Iterator<Item = &PciFunction> {
-        self.inventory.functions.values().filter(|function| device_class_of(self.classes, function).is_some())
+        self.inventory.functions.values().filter(|function| {
+            device_class_of(self.classes, function).is_some()
+                || is_for_guests(function) && !function.is_bridge()
+        })
     }
 
     /// Cards whose virtual functions can be attached.
@@ -186,7 +219,7 @@ impl Host<'_> {
             (Outcome::Missing, "there is no /dev/kvm: guests are emulated, which is slow")
         };
         answer(
-            "kvm",
+            KVM,
             Need::Speed,
             outcome,
             found,
@@ -250,7 +283,8 @@ impl Host<'_> {
         let there: Vec<HugePageSize> = HugePageSize::ALL.into_iter().filter(is_there).collect();
         let told = |size: &HugePageSize| {
             let pages = |of: HugePages| of.of(*size) / size.bytes();
-            format!("{}: {} pages, {} free", size.resource(), pages(all), pages(free))
+            let told = format!("{}: {} pages", size.resource(), pages(all));
+            if self.tells_moment { format!("{told}, {} free", pages(free)) } else { told }
         };
         let found = there.iter().map(told).collect::<Vec<_>>().join("; ");
         let (outcome, found) = match (there.is_empty(), all.is_none()) {
