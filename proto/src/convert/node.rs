@@ -12,7 +12,7 @@ use crate::v1;
 wire_enum! {
     TaintEffect { NoSchedule, PreferNoSchedule, NoExecute }
     NodePhase { Ready, Unreachable, Fenced }
-    PreconditionNeed { Limits, Confinement, Speed, Devices, VirtualFunctions, Network }
+    PreconditionNeed { Limits, Confinement, Speed, Devices, VirtualFunctions, Network, Volumes }
     PreconditionOutcome { Met, Missing, NotNeeded, Unknown }
 }
 
