@@ -108,8 +108,14 @@ async fn a_token_of_an_entry_is_brought_as_it_is() {
 #[tokio::test]
 async fn credentials_that_are_not_needed_hinder_nobody() {
     let fixture = Fixture::with_image();
-    // It takes nobody's password, and gives all to anybody without one.
-    let (address, _) = registry::serve_behind(registry::content(&fixture), basic(""));
+    // It gives a token to anybody without a password, and none to who has a wrong one.
+    let (address, _) = registry::serve_behind(registry::content(&fixture), |address, path, authorization| {
+        match (path.starts_with("/token?"), authorization) {
+            (true, "") => Door::Answer(r#"{"access_token": "pw-anybody"}"#.to_owned()),
+            (false, "Bearer pw-anybody") => Door::Open,
+            _ => Door::Shut(format!("Bearer realm=\"http://{address}/token\"")),
+        }
+    });
     let store = fixture.store();
     pull(&store, &address, PullPolicy::Always, &known(&address, "pw-old")).await.expect("pulled");
     // So it is anybody's.
