@@ -120,6 +120,11 @@ async fn what_a_node_needs_is_shown_with_what_to_do() {
     let from = described.find("Preconditions").expect("what it needs");
     let table: Vec<&str> = described[from..].lines().take(5).collect();
     expect![[r#"
+        Preconditions:
+          NAME             OUTCOME      FOUND                REMEDY
+          vfio             ok           vfio-pci is loaded   -
+          iommu            missing      no IOMMU is on       turn VT-d on
+          sriov-firmware   not needed   no card              -
     "#]]
     .assert_eq(&(table.join("\n") + "\n"));
     let output = bulkhead_on(&fake.address, &["get", "node", "node-1", "-o", "json"]).await;

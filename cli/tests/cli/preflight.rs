@@ -49,6 +49,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         iommu                   devices             ok           dmar0
         iommu-pass-through      devices             ok           devices of the host are not translated
         vfio                    devices             missing      the driver vfio-pci is not loaded
+        vfio-file               devices             missing      there is no /dev/vfio/vfio
         network-drivers         virtual functions   not needed   no network card with virtual functions that pods could have
         sriov-firmware          virtual functions   not needed   no network card with virtual functions that pods could have
         virtual-functions       virtual functions   not needed   no network card with virtual functions that pods could have
@@ -62,6 +63,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         confinement: run the agent as root, or with the capabilities that are missing; see the node's warnings once it has joined
         huge-pages: for hugepages-2Mi: echo N > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (vm.nr_hugepages in /etc/sysctl.d keeps it); for hugepages-1Gi: boot with hugepagesz=1G hugepages=N
         vfio: modprobe vfio-pci, and for the next boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf
+        vfio-file: modprobe vfio_iommu_type1, and see that /dev is a devtmpfs
         network-tun: modprobe tun; in a container give it the device: mkdir -p /dev/net && mknod /dev/net/tun c 10 200
         network-bridge: modprobe bridge, and look at the node's warnings once it has joined
         network-packet-filter: apt-get install nftables
@@ -69,9 +71,10 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
 
         ADDRESS        RESOURCE         ID          CLASS   DRIVER   NUMA   GROUP   RESET     SR-IOV
         0000:3b:00.0   nvidia.com/gpu   10de:20b5   0302    -        1      -       flr,bus   -
-        error: this machine lacks vfio
+        error: this machine lacks vfio, vfio-file
     "#]]).await;
     write(&dir, "sys/bus/pci/drivers/vfio-pci/bind", "");
+    write(&dir, "dev/vfio/vfio", "");
     check(&dir, &["--all"], expect![[r#"
         exit 0
         PRECONDITION            NEEDED FOR          STATE        FOUND
@@ -82,6 +85,7 @@ async fn what_a_machine_lacks_is_said_with_its_remedy() {
         iommu                   devices             ok           dmar0
         iommu-pass-through      devices             ok           devices of the host are not translated
         vfio                    devices             ok           vfio-pci is loaded
+        vfio-file               devices             ok           /dev/vfio/vfio is there
         network-drivers         virtual functions   not needed   no network card with virtual functions that pods could have
         sriov-firmware          virtual functions   not needed   no network card with virtual functions that pods could have
         virtual-functions       virtual functions   not needed   no network card with virtual functions that pods could have
