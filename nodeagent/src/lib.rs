@@ -185,8 +185,7 @@ pub async fn run_on(
     let (nics, nics_wanted) = watch::channel(Vec::new());
     let outlets = driver::Outlets { orders, inputs, nics };
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
-    let devices = host.passthrough.clone();
-    let stepping = tokio::spawn(async move { devices.watch_steps().await });
+    let _stepping = host.passthrough.watch_steps();
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
     let rechecking = tokio::spawn(recheck.run());
@@ -211,7 +210,6 @@ pub async fn run_on(
     session.abort();
     served.abort();
     looking.abort();
-    stepping.abort();
     rechecking.abort();
     ended.passthrough.cards.stop();
     listing.abort();
