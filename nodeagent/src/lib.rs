@@ -191,8 +191,7 @@ pub async fn run_on(
     let nics_kept = nics_kept::NicsKept::open(&data.path);
     let outlets = driver::Outlets { orders, inputs, nics };
     let mut driver = driver::Driver::new(agent, Arc::clone(&host), boot_id, names.clone(), outlets);
-    let devices = host.passthrough.clone();
-    let stepping = tokio::spawn(async move { devices.watch_steps().await });
+    let _stepping = host.passthrough.watch_steps();
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
     let rechecking = tokio::spawn(recheck.run());
@@ -217,7 +216,6 @@ pub async fn run_on(
     session.abort();
     served.abort();
     looking.abort();
-    stepping.abort();
     rechecking.abort();
     ended.passthrough.cards.stop();
     listing.abort();

@@ -35,6 +35,7 @@ use bulkhead_types::{Device, DeviceFault, DeviceIntent, DeviceUsage, NetworkAtta
 use smol_str::SmolStr;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::{JoinError, JoinHandle};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::accelerators::CardWatch;
 use crate::clock;
@@ -206,9 +207,10 @@ impl Passthrough {
         }
     }
 
-    /// Tells every step from which the kernel does not come back, for as long as that is so; for ever.
-    pub(crate) async fn watch_steps(&self) {
-        self.running.watch().await;
+    /// Tells every step from which the kernel does not come back, for as long as that is so, until the handle is dropped.
+    pub(crate) fn watch_steps(&self) -> AbortOnDropHandle<()> {
+        let running = self.running.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { running.watch().await }))
     }
 
     /// The step that [`Self::watch_steps`] tells.

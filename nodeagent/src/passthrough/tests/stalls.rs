@@ -73,10 +73,7 @@ fn stalling(data: &Path, kernel: KernelModel, file: &'static str) -> (Passthroug
 async fn nobody_waits_for_ever_for_a_step_that_does_not_return() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (agent, shut) = stalling(dir.path(), kernel(), "/driver_override");
-    let watching = tokio::spawn({
-        let agent = agent.clone();
-        async move { agent.watch_steps().await }
-    });
+    let _watching = agent.watch_steps();
     let mut told = agent.late_step();
     let (before, usage) = (agent.look(None).await, agent.card_usage());
     let check = |refused: String| {
@@ -120,7 +117,6 @@ async fn nobody_waits_for_ever_for_a_step_that_does_not_return() {
     assert_eq!(agent.take_resets().await, [CARD], "a guest may have had it");
     agent.attach(POD, &[intent(CARD)]).await.expect("it is free");
     assert_eq!(agent.advance(work).await.1, Progress::Settled);
-    watching.abort();
 }
 
 /// Whoever gave up a release is told by the next what became of it.
