@@ -164,21 +164,17 @@ pub async fn run_on(
     let templates = config.memory_sharing == MemorySharing::Template;
     let (pool, asked) = vm_pool::VmPoolHandle::of(config.vm_pool, templates);
     let (host, accelerator) = open_host(parts, &config, &data.path, &boot_id, pool).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| AgentError::Listen { address: config.listen, source })?;
-    let address = match &config.advertise {
-        Some(address) => address.clone(),
-        None => listener.local_addr().unwrap_or(config.listen).to_string(),
-    };
+    let (listener, address) = listen(&config).await?;
     let (facts, range) = facts_of(&config, &host, &address, &accelerator);
     let names = podio::Names::default();
     let (inputs, events) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-    let mut core = core_config(&config, &facts, accelerator.accel);
-    core.pod_range = range;
-    core.host_ip = network::ip_of(&address);
-    let agent = Agent::new(core);
+    let core = core_config(&config, &facts, accelerator.accel);
+    let agent = Agent::new(bulkhead_nodeagent_core::AgentConfig {
+        pod_range: range,
+        host_ip: network::ip_of(&address),
+        ..core
+    });
     let belonging = belonging::Belonging::open(&data.path, config.adopt_cluster.as_deref())
         .map_err(|source| AgentError::Belonging { path: data.path.clone(), source })?;
     let (memory, told) = (facts::OrdinaryMemory::now(&config), inputs.clone());
@@ -227,6 +223,18 @@ pub async fn run_on(
     close(&ended).await;
     drop(data);
     Ok(())
+}
+
+/// Where the agent's own services listen, and where servers reach that.
+async fn listen(config: &AgentConfig) -> Result<(TcpListener, String), AgentError> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| AgentError::Listen { address: config.listen, source })?;
+    let address = match &config.advertise {
+        Some(address) => address.clone(),
+        None => listener.local_addr().unwrap_or(config.listen).to_string(),
+    };
+    Ok((listener, address))
 }
 
 /// What is told of the node, and where its pods' addresses are from.

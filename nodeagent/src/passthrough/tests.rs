@@ -292,8 +292,7 @@ async fn nor_is_it_in_that_of_what_went_with_the_one_before_it() {
     let sick = |device: &Device| matches!(device.health, DeviceHealth::Unhealthy { .. });
     let first = open(1, "first");
     assert!(!sick(&first.device(CARD).await));
-    let kept =
-        first.inner.lock().expect("whole").notes.quarantine(at(SOUND), core::RESET_FAILED, "it is broken");
+    let kept = first.inner.lock().await.notes.quarantine(at(SOUND), core::RESET_FAILED, "it is broken");
     kept.expect("written");
     assert!(sick(&first.device(CARD).await), "nobody gets the card without it");
     drop(first);
