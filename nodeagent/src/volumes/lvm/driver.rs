@@ -218,8 +218,14 @@ impl ThinDriver {
         )))
     }
 
-    fn make_empty(&self, volume: Uuid, size_bytes: u64) -> Result<(), VolumeError> {
-        let pool = self.pool.clone().ok_or_else(|| {
+    /// `begun`: where it was begun to be made before, with other options maybe.
+    fn make_empty(
+        &self,
+        volume: Uuid,
+        size_bytes: u64,
+        begun: Option<ThinPoolName>,
+    ) -> Result<(), VolumeError> {
+        let pool = self.pool.clone().or(begun).ok_or_else(|| {
             VolumeError::NotNow("the agent has no --volume-group, and makes no logical volumes".to_owned())
         })?;
         let state = self.usable(&pool)?;
@@ -302,13 +308,14 @@ impl VolumeDriver for ThinDriver {
     }
 
     fn create_volume(&self, volume: Uuid, size_bytes: u64, content: Content) -> Result<(), VolumeError> {
-        if let Some(note) = self.note(Kind::Volume, volume)?
-            && self.settle(&note, Kind::Volume, volume)?
+        let note = self.note(Kind::Volume, volume)?;
+        if let Some(note) = &note
+            && self.settle(note, Kind::Volume, volume)?
         {
             return Ok(());
         }
         match content {
-            Content::Empty => self.make_empty(volume, size_bytes),
+            Content::Empty => self.make_empty(volume, size_bytes, note.map(|note| note.pool())),
             Content::Snapshot(source) => self.copy((Kind::Snapshot, source), (Kind::Volume, volume)),
             Content::Volume(source) => self.copy((Kind::Volume, source), (Kind::Volume, volume)),
         }

@@ -130,6 +130,21 @@ fn what_was_made_and_not_noted_is_noted() {
 }
 
 #[test]
+fn what_was_begun_is_made_whatever_the_options_are_by_then() {
+    let world = World::new();
+    world.lvm.group().left = Some(1);
+    world.agent().create_volume(id(1), 16 * MIB, Content::Empty).expect_err("the agent dies");
+    assert_eq!(world.left(), "volume-1 [bulkhead.making]");
+    world.lvm.group().left = None;
+    let next = world.life(None);
+    assert!(next.keeps_volume(id(1)).expect("asked") && !next.has_volume(id(1)).expect("asked"));
+    next.create_volume(id(1), 16 * MIB, Content::Empty).expect("made");
+    assert_eq!(world.left(), "volume-1 [bulkhead.volume]");
+    let refused = next.create_volume(id(2), 16 * MIB, Content::Empty).expect_err("nowhere to make it");
+    assert!(refused.to_string().contains("no --volume-group"), "{refused}");
+}
+
+#[test]
 fn an_agent_without_its_notes_finds_what_is_its_own() {
     let world = World::new();
     world.agent().create_volume(id(1), 16 * MIB, Content::Empty).expect("made");
@@ -185,10 +200,8 @@ fn every_volume_stays_with_its_driver() {
     let driver =
         |volumes: &Volumes, number| volumes.of(id(number)).expect("asked").publish(id(number)).driver;
     assert_eq!((driver(&with, 1), driver(&with, 2)), (BlockDriver::Raw, BlockDriver::HostDevice));
-    with.of(id(2))
-        .and_then(|driver| Ok(driver.create_volume(id(2), 16 * MIB, Content::Empty)))
-        .expect("asked")
-        .expect("made");
+    let thin = with.of(id(2)).expect("asked");
+    thin.create_volume(id(2), 16 * MIB, Content::Empty).expect("made");
     with.of(id(1)).expect("asked").create_snapshot(id(1), id(5)).expect("taken");
     assert!(files.keeps_snapshot(id(5)).expect("asked"), "a copy is of its driver");
     // Without the option all of them go on, and new ones are files.
