@@ -440,7 +440,7 @@ impl Agent {
                     }
                 };
             }
-            Action::Terminate { index } => pod.containers[index].signal(Signal::SIGTERM),
+            Action::Terminate { index } => pod.containers[index].ask_to_end(),
             Action::Kill { index } => pod.containers[index].signal(Signal::SIGKILL),
             Action::Do { index, task, number } => {
                 let check = pod.containers[index].check(task).and_then(|check| check.kind.as_ref());

@@ -128,6 +128,19 @@ impl Container {
         }
     }
 
+    /// Asks the container's first process to end, in the way that the image wants.
+    pub(crate) fn ask_to_end(&self) {
+        let number = match self.config.stop_signal {
+            0 => Signal::SIGTERM as i32,
+            number => number,
+        };
+        if let Some(process) = &self.process
+            && let Err(error) = sys::send_signal(process.pid, number)
+        {
+            eprintln!("bulkhead-guest: signal {number} to container {}: {error}", self.config.name);
+        }
+    }
+
     /// True if this is the container's first process.
     pub(crate) fn has_pid(&self, pid: Pid) -> bool {
         self.process.as_ref().is_some_and(|process| process.pid == pid)

@@ -43,6 +43,12 @@ pub(crate) fn fork() -> nix::Result<CloneResult> {
     }
 }
 
+/// Sends a signal by its number: nix knows no real-time signals, with which systemd is asked to end.
+pub(crate) fn send_signal(pid: Pid, number: i32) -> nix::Result<()> {
+    // SAFETY: kill(2) takes two numbers, and refuses what is none of its own.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), number) }).map(drop)
+}
+
 /// Gives an ext4 file system so many blocks; as many as it has is fine. It never shrinks.
 pub(crate) fn resize_ext4(root: &std::fs::File, blocks: u64) -> io::Result<()> {
     // SAFETY: EXT4_IOC_RESIZE_FS reads one u64, which outlives the call.

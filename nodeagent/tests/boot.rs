@@ -441,13 +441,15 @@ async fn a_crash_loop_survives_a_restart_of_the_agent() {
 #[tokio::test]
 async fn stop_asks_first_and_then_kills() {
     let Some(mut lab) = Lab::new().await else { return };
-    let polite = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    // Its image wants another signal.
+    let polite = "trap 'echo bye; exit 0' QUIT; echo ready; while :; do sleep 0.1; done";
     let deaf = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
-    let pod = lab.pod(
+    let mut pod = lab.pod(
         RestartPolicy::Always,
         &[],
         &[Script("polite", &["sh", "-c", polite]), Script("deaf", &["sh", "-c", deaf])],
     );
+    pod.containers[0].stop_signal = 3;
     let mut guest = lab.start();
     guest.hello();
     guest.configure(pod);

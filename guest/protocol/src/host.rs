@@ -285,6 +285,9 @@ pub struct ContainerConfig {
     /// It sees all devices of the guest, and may change the kernel's files; its other rights are said by the fields above.
     #[prost(bool, tag = "83")]
     pub privileged: bool,
+    /// The signal that asks it to end, by its number, the image's STOPSIGNAL; 0 means SIGTERM.
+    #[prost(int32, tag = "87")]
+    pub stop_signal: i32,
 }
 
 impl std::fmt::Debug for ContainerConfig {

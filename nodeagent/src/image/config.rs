@@ -34,6 +34,38 @@ pub struct ImageConfig {
     pub groups: Vec<Group>,
 }
 
+/// The number of a signal as images write it: `SIGQUIT`, `QUIT`, `3`, `RTMIN+3`; 0 for none.
+///
+/// Source: signal(7); the real-time signals begin at 34, as the GNU C library has it.
+///
+/// # Errors
+/// When no signal is called so.
+pub(crate) fn signal_number(text: &str) -> Result<i32, String> {
+    const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let unknown = || format!("the image's STOPSIGNAL {text:?} is no signal: write SIGQUIT, 3 or SIGRTMIN+3");
+    if let Ok(number) = text.parse::<i32>() {
+        return Some(number).filter(|number| (1..=64).contains(number)).ok_or_else(unknown);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Ok(signal) = format!("SIG{name}").parse::<nix::sys::signal::Signal>() {
+        return Ok(signal as i32);
+    }
+    let from = |base: i32, offset: &str| match offset {
+        "" => Some(base),
+        offset => base.checked_add(offset.parse().ok()?),
+    };
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(offset), _) => from(*REAL_TIME.start(), offset),
+        (_, Some(offset)) => from(*REAL_TIME.end(), offset),
+        _ => None,
+    };
+    number.filter(|number| REAL_TIME.contains(number)).ok_or_else(unknown)
+}
+
 /// A line of /etc/passwd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
@@ -97,6 +129,23 @@ impl From<&oci_spec::image::Config> for ImageConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_are_named_in_several_ways() {
+        let check =
+            |text: &str, expected: Option<i32>| assert_eq!(signal_number(text).ok(), expected, "{text}");
+        check("", Some(0));
+        check("SIGTERM", Some(15));
+        check("QUIT", Some(3));
+        check("sigint", Some(2));
+        check("9", Some(9));
+        check("SIGRTMIN+3", Some(37));
+        check("RTMIN", Some(34));
+        check("RTMAX-1", Some(63));
+        for bad in ["SIGNOTHING", "0", "65", "-1", "RTMIN+31", "RTMIN-1", "RTMAX+1", "SIGRTMIN+9999999999"] {
+            check(bad, None);
+        }
+    }
 
     #[test]
     fn accounts_are_read_and_nonsense_is_skipped() {

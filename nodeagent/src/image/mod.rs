@@ -23,6 +23,7 @@ mod registry;
 mod store;
 mod watch;
 
+pub(crate) use config::signal_number;
 pub use config::{Group, ImageConfig, User};
 pub use digest::ImageDigest;
 pub use error::ImageError;

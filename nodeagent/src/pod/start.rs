@@ -26,7 +26,7 @@ use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
 use crate::host_ports::{BoundPorts, HostPort, published};
-use crate::image::{Image, ImageError, ProcessOverrides, resolve_process};
+use crate::image::{Image, ImageError, ProcessOverrides, resolve_process, signal_number};
 use crate::steps::{Step, passed, reached};
 use crate::vm::command::{Machinery, build};
 use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
@@ -606,6 +606,7 @@ fn container_config(
         two_mib_pages_bytes: container.huge_pages().two_mib_bytes,
         one_gib_pages_bytes: container.huge_pages().one_gib_bytes,
         mounts: mounts.collect(),
+        stop_signal: signal_number(&image.config.stop_signal).map_err(|error| failed(&error))?,
         ..running::config(spec, container)
     })
 }

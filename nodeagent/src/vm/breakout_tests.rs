@@ -16,6 +16,7 @@ use bulkhead_nodeagent_core::TAP_FD;
 use bulkhead_nodeagent_core::qemu::{Accel, BlockDriver, Ram};
 use bulkhead_nodeagent_core::{GuestSize, HostLimits};
 use bulkhead_types::ObjectId;
+use rustix::process::{WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
 use super::command::{Disk, Machinery, build};
@@ -239,20 +240,9 @@ const EEXIST: i32 = 17;
 const EROFS: i32 = 30;
 const ENETUNREACH: i32 = 101;
 
-#[tokio::test]
-async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
-    let Some(world) = World::new("try").await else { return };
-    let outside = TcpListener::bind("127.0.0.1:0").expect("a socket");
-    let _agents = UnixListener::bind(world.path("agent.sock")).expect("a socket");
-    let _others = UnixListener::bind(world.path("pods/8/1/qmp.sock")).expect("a socket");
-    let mut victim = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a program");
-    let (own, other) = (world.path("pods/7/1"), world.path("pods/8/1"));
-    // The other guest's is there as long as its descriptor is.
-    let number = std::process::id() % 1_000_000;
-    let other_tap = CString::new(format!("bhother{number}")).expect("a name");
-    let others_tap =
-        session::open_tap(&other_tap).inspect_err(|error| eprintln!("not tested: taps: {error}"));
-    let plan = Plan {
+/// What is none of the process's business, in files and sockets, and what is.
+fn files_and_sockets(world: &World, own: &Path, other: &Path) -> Plan {
+    Plan {
         read: vec![
             own.join("c0.qcow2"),
             world.path("boot/vmlinuz"),
@@ -282,10 +272,31 @@ async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
             world.path("pods/7/planted"),
         ],
         remove: vec![own.join("pod.bin"), own.join(QEMU_LOG)],
-        tcp: outside.local_addr().expect("bound").port(),
         sockets: vec![world.path("agent.sock"), other.join("qmp.sock")],
+        tcp: 0,
+        kill: 0,
+        tap: None,
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_shut_in_process_tries_it_reaches_its_own_pod_only() {
+    let Some(world) = World::new("try").await else { return };
+    let outside = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let _agents = UnixListener::bind(world.path("agent.sock")).expect("a socket");
+    let _others = UnixListener::bind(world.path("pods/8/1/qmp.sock")).expect("a socket");
+    let mut victim = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a program");
+    let (own, other) = (world.path("pods/7/1"), world.path("pods/8/1"));
+    // The other guest's is there as long as its descriptor is.
+    let number = std::process::id() % 1_000_000;
+    let other_tap = CString::new(format!("bhother{number}")).expect("a name");
+    let others_tap =
+        session::open_tap(&other_tap).inspect_err(|error| eprintln!("not tested: taps: {error}"));
+    let plan = Plan {
+        tcp: outside.local_addr().expect("bound").port(),
         kill: i32::try_from(victim.id()).expect("small"),
         tap: others_tap.is_ok().then_some(other_tap),
+        ..files_and_sockets(&world, &own, &other)
     };
     fs::write(own.join(PLAN), serde_json::to_vec(&plan).expect("JSON")).expect("written");
     fs::set_permissions(own.join(PLAN), fs::Permissions::from_mode(0o644)).expect("changed");
@@ -429,6 +440,10 @@ async fn a_shut_in_process_is_what_it_is_from_the_outside_too() {
     let own = world.path("pods/7/1");
     let launch = world.launch(Path::new("/bin/sh"), &["-c", "kill -STOP $$"]);
     let process = Process::start(&launch, &own).expect("started");
+    // Before it stops itself its loader has libraries open.
+    let pid = rustix::process::Pid::from_raw(i32::try_from(process.pid).expect("small")).expect("not 0");
+    let stops = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), stops).expect("it is a child");
     let proc = PathBuf::from(format!("/proc/{}", process.pid));
     let status = fs::read_to_string(proc.join("status")).expect("it lives");
     let field = |name: &str| {
