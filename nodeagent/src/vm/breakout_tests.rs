@@ -441,7 +441,7 @@ async fn a_shut_in_process_is_what_it_is_from_the_outside_too() {
     let launch = world.launch(Path::new("/bin/sh"), &["-c", "kill -STOP $$"]);
     let process = Process::start(&launch, &own).expect("started");
     // Before it stops itself its loader has libraries open.
-    let pid = rustix::process::Pid::from_raw(i32::try_from(process.pid).expect("small")).expect("not 0");
+    let pid = rustix::process::Pid::from_raw(process.pid).expect("not 0");
     let stops = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     rustix::process::waitid(WaitId::Pid(pid), stops).expect("it is a child");
     let proc = PathBuf::from(format!("/proc/{}", process.pid));
