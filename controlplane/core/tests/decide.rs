@@ -302,7 +302,8 @@ fn agents_hear_why() {
                 found: "a guest ran".into(),
                 remedy: "".into(),
             };
-            let twice = NodePreconditions { preconditions: vec![kvm.clone(), kvm] };
+            // Refused by its level alone, whatever it says.
+            let told = NodePreconditions { preconditions: vec![kvm] };
             vec![
                 Command::RegisterNode {
                     name: name("b"),
@@ -314,7 +315,7 @@ fn agents_hear_why() {
                 },
                 Command::RegisterNode {
                     name: name("b"),
-                    facts: NodeFacts { preconditions: Rare::some(twice), ..facts(1) },
+                    facts: NodeFacts { preconditions: Rare::some(told), ..facts(1) },
                 },
                 Command::ReportPods { node: ObjectId(999), incarnation: 1, reports: Vec::new() },
                 Command::ReportPods { node, incarnation: 7, reports: Vec::new() },
@@ -325,7 +326,7 @@ fn agents_hear_why() {
         expect![[r#"
             Invalid | Node b: facts.allocatable | exceeds the capacity
             Invalid | Node b: facts.labels | label key "-" is invalid: the name must be 1 to 63 characters of letters, digits, '-', '_' and '.', starting and ending with a letter or digit
-            Invalid | Node b: facts.preconditions | a precondition has no name, or the name of another
+            NotAllowed | featureLevel | needs level 14, the cluster runs at level 1 | upgrade every server, then run `bulkhead cluster feature-level set 14`
             NotFound | Node #999 | does not exist
             StaleIncarnation | Node a | is at incarnation 1, not 7: another session took over | register again, unless another agent runs under this name
             Invalid | reports | at most 4096 items are allowed, there are 4097

@@ -65,6 +65,11 @@ fn preconditions_are_told_from_their_level_on() {
         cluster.ok(register(telling(outcome).at_level(PRECONDITIONS_LEVEL)));
         assert_eq!(told(&cluster, node), Some(outcome));
     }
+    let twice = NodePreconditions { preconditions: vec![one(PreconditionOutcome::Met); 2] };
+    let facts = NodeFacts { preconditions: Rare::some(twice), ..facts(4000, 8 * GIB, 10) };
+    let refused = cluster.submit(vec![register(facts)]).expect_err("refused").to_string();
+    assert!(refused.contains("facts.preconditions") && refused.contains("name of another"), "{refused}");
+    assert_eq!(told(&cluster, node), Some(PreconditionOutcome::Met), "as it was");
     assert_eq!(cluster.replayed().digest(), cluster.state().digest());
 }
 
