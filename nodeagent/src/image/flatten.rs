@@ -13,8 +13,11 @@ use super::qcow2;
 const BLOCK_LENGTH: u64 = 4096;
 /// What an inode takes on disk, its table entry and a share of bitmaps and directories.
 const INODE_OVERHEAD: u64 = 512;
-/// Inodes that containers may use beside those of the image.
-const FREE_INODES: u64 = 65_536;
+/// Inodes that containers may use beside those of the image, of each group of blocks: one for 16 KiB, as mkfs.ext4 has it. Groups by which
+/// the disk is larger have as many, and their tables take of its room.
+const FREE_INODES_OF_GROUP: u64 = 8192;
+/// A group of blocks: as many as one block has bits.
+const GROUP_LENGTH: u64 = 8 * BLOCK_LENGTH * BLOCK_LENGTH;
 /// Room for superblocks, group descriptors and the rounding of everything.
 const FIXED_OVERHEAD: u64 = 16 << 20;
 /// The journal of a file system that outlives its guest: the least that ext4 has.
@@ -39,7 +42,8 @@ pub(super) fn make_ext4(
     free_bytes: u64,
 ) -> Result<(), ImageError> {
     let size = measure(tree)?;
-    let inodes = size.inodes + FREE_INODES;
+    let groups = (size.bytes + free_bytes).div_ceil(GROUP_LENGTH);
+    let inodes = size.inodes + groups * FREE_INODES_OF_GROUP;
     let length = size.bytes + inodes * INODE_OVERHEAD + size.bytes / 50 + FIXED_OVERHEAD + free_bytes;
     let length = length.next_multiple_of(BLOCK_LENGTH);
     let file = File::create_new(target).at("make", target)?;
