@@ -283,3 +283,101 @@ fn say(address: Bdf, wanted: &SriovInterface, progress: &Progress) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bulkhead_nodeagent_core::hardware::{Tree, TreeError};
+    use bulkhead_nodeagent_core::passthrough::{KernelModel, Machine};
+    use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
+
+    use super::*;
+
+    const NIC: &str = "0000:86:00.0";
+
+    /// A kernel in memory for which time passes whenever somebody looks how many functions there are.
+    struct Slow(Mutex<KernelModel>);
+
+    impl Slow {
+        fn kernel(&self) -> std::sync::MutexGuard<'_, KernelModel> {
+            self.0.lock().expect("no panic")
+        }
+    }
+
+    impl Tree for Slow {
+        fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
+            if path.ends_with("/sriov_numvfs") {
+                self.kernel().pass_time();
+            }
+            self.kernel().read(path)
+        }
+
+        fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+            self.kernel().list(path)
+        }
+
+        fn link(&self, path: &str) -> Result<String, TreeError> {
+            self.kernel().link(path)
+        }
+    }
+
+    impl VfLinks for Slow {
+        fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
+            self.kernel().vf(interface_index, vf)
+        }
+
+        fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
+            self.kernel().set_vf(interface_index, vf, setting)
+        }
+    }
+
+    impl Machine for Slow {
+        fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
+            self.kernel().write(path, text)
+        }
+
+        fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
+            self.kernel().try_group(group)
+        }
+
+        fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
+            self.kernel().vfio_files()
+        }
+
+        fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
+            self.kernel().hot_reset(address, groups)
+        }
+    }
+
+    /// Drivers take their time with functions. One that is missing in the first word about devices is lost to the pod that had it before the
+    /// machine booted.
+    #[tokio::test]
+    async fn the_first_word_about_devices_waits_for_the_functions_that_were_kept() {
+        let data = tempfile::tempdir().expect("a folder");
+        let mut kernel = KernelModel::new(&["mlx5_core"]);
+        let nic = [("sriov_totalvfs", "8\n"), ("sriov_numvfs", "0\n"), ("sriov_drivers_autoprobe", "1\n")];
+        kernel.function(NIC, "15b3:101b", "020000", Some(45), Some("mlx5_core"), &nic);
+        // More often than one look looks.
+        kernel.slow_functions(5);
+        let slow = Slow(Mutex::new(kernel));
+        let passthrough = Passthrough::open(data.path(), slow, "boot", &[]).expect("readable notes");
+        let wanted = SriovInterface {
+            pci_address: NIC.into(),
+            name: "eth7".into(),
+            num_vfs: 2,
+            mtu: None,
+            link_type: None,
+            vf_groups: Vec::new(),
+        };
+        NicsKept::open(data.path()).keep(&[wanted]);
+        let (_said, wanted) = watch::channel(None);
+        let (inputs, mut told) = mpsc::channel(16);
+        let watching = tokio::spawn(watch(passthrough, wanted, NicsKept::open(data.path()), inputs));
+        let first = told.recv().await;
+        watching.abort();
+        let Some(Input::Devices(devices)) = first else { panic!("{first:?}") };
+        let addresses: Vec<_> = devices.iter().map(|device| device.address.as_str()).collect();
+        assert_eq!(addresses, [NIC, "0000:86:00.1", "0000:86:00.2"]);
+    }
+}

@@ -178,9 +178,8 @@ mod tests {
         let within = |script, ms| output_within(shell(script), "lvs vg0", Duration::from_millis(ms));
         let output = within("echo out; echo err >&2; exit 5", 60_000).expect("it ends");
         assert_eq!((output.stdout.as_slice(), output.status.code()), (b"out\n".as_slice(), Some(5)));
-        let begun = std::time::Instant::now();
         let late = within("exec sleep 600", 50).expect_err("it does not end");
-        assert!(matches!(late, LvmError::TimedOut { .. }) && begun.elapsed() < Duration::from_secs(60));
+        assert!(matches!(late, LvmError::TimedOut { .. }), "{late}");
         assert_eq!(late.to_string(), "lvs vg0: did not end within 0 s");
         let missing = output_within(Command::new("/nonexistent/lvm"), "", COMMAND_TIMEOUT);
         assert!(matches!(missing, Err(LvmError::NoProgram)));
