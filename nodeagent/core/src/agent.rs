@@ -9,6 +9,7 @@ use bulkhead_types::{
 };
 use uuid::Uuid;
 
+use crate::backlog::Backlog;
 use crate::devices::DeviceNews;
 use crate::images::ImageNews;
 use crate::pod::{Cause, Env, Exit, Pod};
@@ -51,6 +52,8 @@ pub struct Agent {
     /// The last [`Action::PersistLease`].
     persisted_lease: Option<u64>,
     actions: VecDeque<Action>,
+    /// What the host had no room for.
+    backlog: Backlog,
 }
 
 impl Agent {
@@ -72,6 +75,7 @@ impl Agent {
             lease_end_handled: true,
             persisted_lease: None,
             actions: VecDeque::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -110,6 +114,10 @@ impl Agent {
         if self.session.is_away() {
             return;
         }
+        // Before anything that is asked for now.
+        for action in self.backlog.take_due(now_ms).into_iter().rev() {
+            self.actions.push_front(action);
+        }
         self.watch_lease(now_ms);
         if self.session.give_up_ms().is_some_and(|at| now_ms >= at) {
             self.rejoin();
@@ -125,7 +133,19 @@ impl Agent {
 
     /// The next thing to do, oldest first.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        while let Some(action) = self.actions.pop_front() {
+            // Those about one pod are done in the order given.
+            if let Some(action) = self.backlog.divert(action) {
+                return Some(action);
+            }
+        }
+        None
+    }
+
+    /// The host had no room for an action that it was just given. It is given it again later, before anything else that is about the
+    /// same pod. False when that is not so, because the action is about no pod, or is answered with why it was not done.
+    pub fn refused(&mut self, now_ms: u64, action: Action) -> bool {
+        self.backlog.refused(action, now_ms.saturating_add(self.config.retry_ms.max(1)))
     }
 
     /// When [`Self::tick`] must be called at the latest, in milliseconds on the clock of `now_ms`.
@@ -140,6 +160,7 @@ impl Agent {
             Some(due.max(earliest))
         });
         pods.chain(lease)
+            .chain(self.backlog.deadline_ms())
             .chain(self.deletions.deadline_ms(&self.volumes_held()))
             .chain(self.tasks.deadline_ms(&self.holders()))
             .chain(changes)

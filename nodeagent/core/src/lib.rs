@@ -22,6 +22,7 @@
 
 mod action;
 mod agent;
+mod backlog;
 mod cgroup;
 mod config;
 mod confine;

@@ -30,6 +30,8 @@ pub enum LookCause {
     KvmFile,
     /// The kernel does not come back from a step of device work, or does again.
     DeviceStep,
+    /// A process that was killed does not end, or has at last.
+    Process,
     /// An operator asked.
     Operator,
 }
@@ -61,7 +63,7 @@ impl LookPlan {
     /// Takes a reason to look sooner.
     pub fn note(&mut self, cause: LookCause) {
         self.wants_look = true;
-        self.wants_trial |= !matches!(cause, LookCause::Uevent | LookCause::DeviceStep);
+        self.wants_trial |= !matches!(cause, LookCause::Uevent | LookCause::DeviceStep | LookCause::Process);
     }
 
     /// When the next look is due.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use bulkhead_nodeagent_core::{Action, Agent, AgentConfig, Input, RecoveredVm, VmRecord};
@@ -32,6 +32,8 @@ enum Op {
     Join,
     Ack,
     Restart,
+    /// The host takes nothing more for this pod, or does again.
+    Full(u64, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -46,6 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Join),
         5 => Just(Op::Ack),
         1 => Just(Op::Restart),
+        2 => (0..PODS, any::<bool>()).prop_map(|(pod, full)| Op::Full(pod, full)),
     ]
 }
 
@@ -71,6 +74,12 @@ struct World {
     taps: BTreeMap<ObjectId, Ipv4Addr>,
     lease: Option<u64>,
     asked: BTreeMap<ObjectId, VecDeque<Action>>,
+    /// Pods for which it takes nothing more.
+    full: BTreeSet<ObjectId>,
+    /// Pods of which something was refused, and nothing taken since.
+    behind: BTreeSet<ObjectId>,
+    /// Starts that were refused once: leases go on meanwhile, and the guard looks at them.
+    late: BTreeSet<(ObjectId, u32)>,
     unanswered: Vec<u64>,
     incarnation: u64,
     generation: u64,
@@ -94,6 +103,9 @@ impl World {
             taps: BTreeMap::new(),
             lease: None,
             asked: BTreeMap::new(),
+            full: BTreeSet::new(),
+            behind: BTreeSet::new(),
+            late: BTreeSet::new(),
             unanswered: vec![],
             incarnation: 0,
             generation: 10,
@@ -133,22 +145,34 @@ impl World {
                 Action::StartVm(start) => {
                     self.check_start(start.pod.id, start.instance);
                     self.check_address(start.pod.id, start.address);
-                    self.asked.entry(start.pod.id).or_default().push_back(Action::StartVm(start));
+                    self.ask(start.pod.id, Action::StartVm(start));
                 }
-                Action::ResizeVm(ref order) => self.asked.entry(order.pod.id).or_default().push_back(action),
-                Action::Prepare { ref pod } => self.asked.entry(pod.id).or_default().push_back(action),
-                Action::PersistRecord(ref record) => {
-                    self.asked.entry(record.pod).or_default().push_back(action);
-                }
+                Action::ResizeVm(ref order) => self.ask(order.pod.id, action),
+                Action::Prepare { ref pod } => self.ask(pod.id, action),
+                Action::PersistRecord(ref record) => self.ask(record.pod, action),
                 Action::ForgetRecord { pod }
                 | Action::UpdateFiles { pod, .. }
                 | Action::SetCpus { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
-                | Action::CleanUp { pod, .. } => self.asked.entry(pod).or_default().push_back(action),
+                | Action::CleanUp { pod, .. } => self.ask(pod, action),
             }
         }
         self.check_lease();
+    }
+
+    /// The host takes it, unless it has no room.
+    fn ask(&mut self, pod: ObjectId, action: Action) {
+        if !self.full.contains(&pod) {
+            self.behind.remove(&pod);
+            return self.asked.entry(pod).or_default().push_back(action);
+        }
+        if let Action::StartVm(start) = &action {
+            self.late.insert((pod, start.instance));
+        }
+        self.behind.insert(pod);
+        assert!(self.agent.refused(self.now_ms, action));
+        assert!(self.agent.next_deadline_ms().is_some(), "{pod} is not asked for again");
     }
 
     fn starting(&self) -> usize {
@@ -163,7 +187,7 @@ impl World {
         let held = self.request().memory_bytes * exist;
         assert!(held <= self.config.allocatable.memory_bytes, "{exist} guests exist at once");
         assert!(!self.ended.contains_key(&pod), "{pod} ended and is started again");
-        if model_pod(pod.0 - 10).unique {
+        if model_pod(pod.0 - 10).unique && !self.late.contains(&(pod, instance)) {
             assert!(self.agent.lease_until_ms() > Some(self.now_ms), "{pod} started without a lease");
         }
     }
@@ -187,6 +211,9 @@ impl World {
             return;
         }
         for pod in self.live.keys().filter(|pod| model_pod(pod.0 - 10).unique) {
+            if self.behind.contains(pod) {
+                continue;
+            }
             let mut asked = self.asked.get(pod).into_iter().flatten();
             assert!(asked.any(|a| matches!(a, Action::KillVm { .. })), "{pod} outlives the lease");
         }
@@ -287,6 +314,7 @@ impl World {
         // The host lets go of what connected guests that died.
         self.taps.retain(|pod, _| self.live.contains_key(pod));
         self.asked.clear();
+        (self.full, self.behind, self.late) = Default::default();
         self.unanswered.clear();
         let vms = self.records.values().map(|record| RecoveredVm {
             record: record.clone(),
@@ -348,11 +376,14 @@ impl World {
                 }
             }
             Op::Restart => self.restart(),
+            Op::Full(pod, true) => _ = self.full.insert(ObjectId(pod + 10)),
+            Op::Full(pod, false) => _ = self.full.remove(&ObjectId(pod + 10)),
         }
     }
 
     /// Faults end: everything asked is done, guests speak, servers answer.
     fn settle(&mut self) {
+        self.full.clear();
         for _ in 0..400 {
             self.join();
             self.advance(self.now_ms + 1_000);

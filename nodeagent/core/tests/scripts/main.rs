@@ -1,6 +1,7 @@
 //! Scripts: inputs with their times, and every action that must follow.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod backlog;
 mod confine;
 mod devices;
 mod files;
