@@ -2,9 +2,8 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Command, Stdio};
 
 use bulkhead_nodeagent_core::network::Ipv4Network;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -15,11 +14,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::io::Errno;
 
 use super::netlink::Netlink;
+use super::nft::Nft;
 use super::{HostNetwork, InUse, Link};
 use crate::vm::session::{open_tap, persist_tap};
 
-/// The packet filter's program.
-const NFT: &str = "nft";
 /// Whether the host forwards packets.
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -27,6 +25,7 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 #[derive(Debug, Default)]
 pub(crate) struct KernelNetwork {
     netlink: Netlink,
+    nft: Nft,
 }
 
 impl KernelNetwork {
@@ -176,11 +175,11 @@ impl HostNetwork for KernelNetwork {
     }
 
     fn set_rules(&self, rules: &str) -> io::Result<()> {
-        nft(&["-f", "-"], rules)
+        self.nft.run(&["-f", "-"], rules)
     }
 
     fn check_rules(&self, rules: &str) -> io::Result<()> {
-        nft(&["-c", "-f", "-"], rules)
+        self.nft.run(&["-c", "-f", "-"], rules)
     }
 }
 
@@ -234,28 +233,4 @@ fn described(message: &LinkMessage) -> Link {
         }
     }
     link
-}
-
-fn nft(args: &[&str], rules: &str) -> io::Result<()> {
-    let mut command = Command::new(NFT);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::new(error.kind(), "nft is missing; run: apt-get install nftables")
-        }
-        _ => error,
-    })?;
-    // One that does not read it says why.
-    let _ = child.stdin.take().expect("it is piped").write_all(rules.as_bytes());
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect();
-    let said = format!("nft ended with {}: {}", output.status, said.join(" "));
-    match said.contains("Operation not permitted") {
-        true => Err(io::Error::new(io::ErrorKind::PermissionDenied, said)),
-        false => Err(io::Error::other(said)),
-    }
 }

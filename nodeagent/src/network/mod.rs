@@ -16,6 +16,7 @@ mod fake;
 mod host;
 mod kernel;
 mod netlink;
+mod nft;
 mod options;
 mod stepped;
 #[cfg(test)]
@@ -297,7 +298,12 @@ impl Network {
         if rates.as_deref() != Some(&wanted) {
             rules.push_str(&wanted);
         }
-        self.host.set_rules(&rules)?;
+        self.host.set_rules(&rules).inspect_err(|error| {
+            // Nobody knows which there are.
+            if error.kind() == io::ErrorKind::TimedOut {
+                *rates = None;
+            }
+        })?;
         *rates = Some(wanted);
         Ok(())
     }
