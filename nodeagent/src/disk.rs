@@ -42,6 +42,14 @@ pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The same of a folder to which there may be a link only, as of guests that were booted before their pods: nothing else says where it is.
+pub(crate) fn remove_linked_dir(path: &Path) -> io::Result<()> {
+    match fs::read_link(path) {
+        Ok(linked) => remove_dir(&linked).and_then(|()| remove_file(path)),
+        Err(_) => remove_dir(path),
+    }
+}
+
 /// The data directory, locked for this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {

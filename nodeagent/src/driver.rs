@@ -18,6 +18,7 @@ use crate::network::GuestCard;
 use crate::pod::{Launched, PodHandle, Vm, answers, lost_volume_task};
 use crate::podio::Names;
 use crate::session::Order;
+use crate::steps::{Step, passed};
 use crate::vm::{console, process};
 
 /// The loop looks at the clock at least this often.
@@ -284,6 +285,7 @@ impl Driver {
         tokio::spawn(async move {
             // The loop has ended when nobody takes it; the next agent is asked again.
             let _ = inputs.send(Input::VolumeTask(volumes.run(order, None).await)).await;
+            passed(Step::VolumeTaskTold);
         });
     }
 
@@ -294,6 +296,7 @@ impl Driver {
                 tracing::info!(%claim, %volume, "the volume is deleted");
                 // The loop has ended when nobody takes it; the next agent is asked again.
                 let _ = inputs.blocking_send(Input::VolumeDeleted { claim });
+                passed(Step::VolumeRemovalTold);
             }
             // The core asks again.
             Err(error) => tracing::error!(%claim, %volume, %error, "the volume cannot be deleted"),

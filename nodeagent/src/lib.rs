@@ -196,6 +196,9 @@ pub async fn run_on(
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
     let pooling = asked.map(|asked| tokio::spawn(vm_pool::run(Arc::clone(&host), asked, stopping.clone())));
+    if pooling.is_none() {
+        vm_pool::forget(&host).await;
+    }
     let ended = Arc::clone(&host);
     let service = PodIoServer::new(podio::Service { host, names });
     let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);

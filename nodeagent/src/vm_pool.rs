@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
 use crate::qmp::Qmp;
+use crate::steps::{Step, passed};
 use crate::vm::process::Process;
 use crate::vm_template::Template;
 use crate::{clock, disk};
@@ -89,6 +90,7 @@ impl PooledVm {
     pub(crate) async fn end(self) {
         self.kill();
         self.into_process().wait().await;
+        passed(Step::PooledEnded);
     }
 
     fn kill(&self) {
@@ -278,6 +280,7 @@ impl Keeper {
                 if let Some(other) = instead_of {
                     self.made.remove(&other);
                 }
+                passed(Step::TemplateBegun);
                 let (host, stop, number) = (Arc::clone(&self.host), self.stop.clone(), self.pool.number());
                 self.work.spawn(async move {
                     Done::Made { number, size, result: make(&host, number, size, &stop).await }
@@ -295,6 +298,7 @@ impl Keeper {
         {
             let vm = waiting.into_vm();
             let _ = disk::remove_file(&vm.dir.join(READY));
+            passed(Step::PooledTaken);
             return self.hand_over(wanted, Ok(vm));
         }
         let why = match self.template(size) {
@@ -358,6 +362,7 @@ impl Keeper {
             None => None,
         };
         self.waiting.insert(number, Waiting { vm, watch });
+        passed(Step::PooledWaits);
     }
 
     /// A guest died while it waited. The next is booted as after a boot that failed.
@@ -440,6 +445,7 @@ impl Keeper {
         let all: Vec<_> = self.made.iter().map(one).collect();
         // Nothing depends on it.
         let _ = fs::write(self.host.data.join(TEMPLATES), json!(all).to_string());
+        passed(Step::TemplatesTold);
     }
 
     async fn end(mut self) {
@@ -465,6 +471,18 @@ impl Keeper {
     }
 }
 
+/// Removes what an earlier agent's pool left, where there is none now: what guests had that were to be a pod's may be secret, and large.
+pub(crate) async fn forget(host: &Arc<Host>) {
+    if !host.data.join(FOLDER).exists() {
+        return;
+    }
+    let of_pool = Arc::clone(host);
+    let cleared = tokio::task::spawn_blocking(move || clear(&of_pool)).await;
+    if let Ok(Err(error)) = cleared {
+        tracing::warn!(%error, "what guests of an earlier pool left stays");
+    }
+}
+
 /// Removes what guests left that are no pod's, and says which number is free.
 fn clear(host: &Host) -> io::Result<u64> {
     let base = host.data.join(FOLDER);
@@ -480,6 +498,7 @@ fn clear(host: &Host) -> io::Result<u64> {
             disk::remove_dir(&path)?;
         }
     }
+    passed(Step::PoolCleared);
     Ok(first)
 }
 
@@ -490,4 +509,5 @@ fn discard(host: &Host, number: u64) {
     if let Err(error) = removed {
         tracing::debug!(guest = number, %error, "what a guest of the pool left is removed by the next agent");
     }
+    passed(Step::PooledDiscarded);
 }

@@ -30,6 +30,7 @@ use crate::confinement::resolve;
 use crate::error::chain;
 use crate::host::Host;
 use crate::qmp::{Qmp, QmpError};
+use crate::steps::{Step, passed};
 
 /// Where the kernel's randomness is had (random(4)).
 const RANDOM: &str = "/dev/urandom";
@@ -88,10 +89,13 @@ impl Blank {
     /// Stops the guest and takes down the state of its devices. Its memory is where it is.
     pub(crate) async fn take_down(&self, qmp: &mut Qmp) -> Result<(), QmpError> {
         qmp.execute("stop", json!({})).await?;
+        passed(Step::TemplateStopped);
         prepare(qmp).await?;
         qmp.name_file(STATE, &File::from(self.state.try_clone()?)).await?;
         qmp.execute("migrate", json!({ "uri": format!("fd:{STATE}") })).await?;
-        migrated(qmp).await
+        migrated(qmp).await?;
+        passed(Step::TemplateTakenDown);
+        Ok(())
     }
 
     /// Nobody writes to it from now on. Its guest must have ended.
@@ -101,6 +105,7 @@ impl Blank {
             let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
             rustix::fs::fcntl_add_seals(file, seals)?;
         }
+        passed(Step::TemplateSealed);
         Ok(Template { memory, state, made_of })
     }
 }
@@ -130,7 +135,10 @@ impl Template {
         qmp.name_file(STATE, &state).await?;
         qmp.execute("migrate-incoming", json!({ "uri": format!("fd:{STATE}") })).await?;
         migrated(qmp).await?;
-        qmp.execute("cont", json!({})).await.map(drop)
+        passed(Step::CopyRestored);
+        qmp.execute("cont", json!({})).await?;
+        passed(Step::CopyResumed);
+        Ok(())
     }
 }
 

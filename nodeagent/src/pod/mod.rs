@@ -305,6 +305,7 @@ impl Worker {
                 None => lost_volume_task(&order),
             };
             let _ = inputs.send(Input::VolumeTask(result)).await;
+            passed(Step::VolumeTaskTold);
         });
     }
 
@@ -407,7 +408,9 @@ fn remove_all(host: &Host, pod: ObjectId, keep_logs: bool) -> io::Result<()> {
             Some("logs" | starts::FILE) if keep_logs => {}
             // What the guest said last may be why the pod ended.
             Some(name) if keep_logs && name.starts_with(CONSOLE_LOG) => {}
-            _ if entry.file_type()?.is_dir() => disk::remove_dir(&entry.path())?,
+            _ if entry.file_type()?.is_dir() || entry.file_type()?.is_symlink() => {
+                disk::remove_linked_dir(&entry.path())?;
+            }
             _ => disk::remove_file(&entry.path())?,
         }
         passed(Step::FileRemoved);

@@ -20,6 +20,7 @@ use crate::error::chain;
 use crate::host::Host;
 use crate::network::Connection;
 use crate::qmp::Qmp;
+use crate::steps::{Step, passed};
 use crate::vm::guarded;
 use crate::vm::process::Process;
 use crate::vm::session::open_tap;
@@ -96,6 +97,7 @@ async fn furnish(
         None if vm.guarded => guarded::let_go(&dir)?,
         None => {}
     }
+    passed(Step::PooledBound);
     let made = {
         let (disks, written) = (Arc::clone(disks), Arc::clone(written));
         blocking(move || {
@@ -105,15 +107,17 @@ async fn furnish(
     made.await??;
     let limits = HostLimits::new(&start.pod, start.size, host.accel != Accel::Kvm);
     host.cgroups.change(&vm.group(), limits)?;
+    passed(Step::PooledLimited);
     for (number, disk) in disks.iter().enumerate() {
         add(&mut qmp, vm, number, disk).await.map_err(|error| io::Error::other(chain(&*error)))?;
     }
     if let Some(connection) = network::connection(host, start) {
         network::connect(host, start).await?;
-        connect(&mut qmp, &connection).await.map_err(|error| io::Error::other(chain(&*error)))?;
+        connect(&mut qmp, host, connection).await.map_err(|error| io::Error::other(chain(&*error)))?;
     }
     let link = host.records.pod_dir(start.pod.id).join(start.instance.to_string());
     std::os::unix::fs::symlink(&vm.dir, link)?;
+    passed(Step::PooledLinked);
     Ok(())
 }
 
@@ -147,6 +151,7 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         });
     }
     qmp.execute("blockdev-add", backend).await?;
+    passed(Step::PooledDiskKnown);
     let device = json!({
         "driver": "virtio-blk-pci",
         "id": format!("disk{number}"),
@@ -155,6 +160,7 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         "serial": disk.serial,
     });
     qmp.execute("device_add", device).await?;
+    passed(Step::PooledDiskAdded);
     Ok(())
 }
 
@@ -164,9 +170,12 @@ fn protocol(file: &File) -> io::Result<&'static str> {
 }
 
 /// Adds the network card, on its pod's tap.
-async fn connect(qmp: &mut Qmp, connection: &Connection) -> Result<(), AnyError> {
-    let tap = File::from(open_tap(&CString::new(connection.tap.as_str())?)?);
-    qmp.name_file("tap", &tap).await?;
+async fn connect(qmp: &mut Qmp, host: &Host, connection: Connection) -> Result<(), AnyError> {
+    // A tap in memory only is none that could be opened.
+    if let Some(tap) = host.network.as_ref().and_then(|network| network.to_open(connection.tap)) {
+        let tap = File::from(open_tap(&CString::new(tap)?)?);
+        qmp.name_file("tap", &tap).await?;
+    }
     qmp.execute("netdev_add", json!({ "type": "tap", "id": "net0", "fd": "tap" })).await?;
     let device = json!({
         "driver": "virtio-net-pci",
@@ -177,5 +186,6 @@ async fn connect(qmp: &mut Qmp, connection: &Connection) -> Result<(), AnyError>
         "romfile": "",
     });
     qmp.execute("device_add", device).await?;
+    passed(Step::PooledNicAdded);
     Ok(())
 }

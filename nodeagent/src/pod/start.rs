@@ -369,7 +369,7 @@ pub(super) fn clear_pod(pod_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(pod_dir)? {
         let entry = entry?;
         if entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()) {
-            disk::remove_dir(&entry.path())?;
+            disk::remove_linked_dir(&entry.path())?;
         }
     }
     reached(Step::EarlierGuestsRemoved)?;

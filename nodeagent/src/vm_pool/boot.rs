@@ -19,6 +19,7 @@ use crate::error::chain;
 use crate::guard::Orders;
 use crate::host::Host;
 use crate::qmp::Qmp;
+use crate::steps::{Step, passed, reached};
 use crate::vm::command::{GUEST_SOCKET, Machinery, QMP_SOCKET, build};
 use crate::vm::guarded;
 use crate::vm::process::{Launch, Process, QEMU_LOG};
@@ -83,8 +84,10 @@ async fn start(host: &Host, number: u64, boot: &BootAssets, how: Beginning) -> R
     command.add_spare_ports(VM_POOL_DISKS_MAX + 1);
     let prepare = || -> io::Result<Launch> {
         fs::create_dir(&dir)?;
+        reached(Step::PooledFolderMade)?;
         let limits = HostLimits::of_size(size, host.accel != Accel::Kvm);
         let groups = host.cgroups.create(&group(number), limits)?;
+        passed(Step::PooledCgroupMade);
         let program = resolve(&host.qemu).ok_or(io::ErrorKind::NotFound)?;
         // Another user than any pod's: those count from the other end.
         let pod = ObjectId(u64::MAX - number);
@@ -92,6 +95,7 @@ async fn start(host: &Host, number: u64, boot: &BootAssets, how: Beginning) -> R
             Inmate { pod, dir: &dir, program: &program, command: &command, images: Vec::new(), groups };
         let jail = host.confinement.jail(&inmate)?;
         host.confinement.hand_over(&jail, &[])?;
+        reached(Step::PooledJailMade)?;
         Ok(Launch { program, args: command.to_args(), jail })
     };
     let launch = prepare().map_err(|error| chain(&error))?;
@@ -102,6 +106,7 @@ async fn start(host: &Host, number: u64, boot: &BootAssets, how: Beginning) -> R
     } else {
         Process::start(&launch, &dir).map_err(|error| chain(&error))?
     };
+    passed(Step::PooledStarted);
     Ok(PooledVm { number, dir, process: Some(process), qmp: None, guarded, copied: false })
 }
 
@@ -163,6 +168,7 @@ pub(super) async fn boot(
     let up = async {
         let qmp = control(&dir).await?;
         let word = first_word(connect_when_there(&dir.join(GUEST_SOCKET)).await, None).await;
+        passed(Step::PooledGreeted);
         word.map_err(|error| chain(&error)).map(|_| qmp)
     };
     let (mut vm, qmp) = bring_up(vm, BOOT_TIMEOUT, stop, up).await?;
@@ -186,6 +192,7 @@ pub(super) async fn make(
     let up = async {
         let mut qmp = control(&dir).await?;
         let word = first_word(connect_when_there(&dir.join(GUEST_SOCKET)).await, None).await;
+        passed(Step::PooledGreeted);
         if !word.map_err(|error| chain(&error))?.reseeds {
             return Err("this guest program cannot become one of its own: --guest is of an earlier version"
                 .to_owned());
@@ -218,6 +225,7 @@ pub(super) async fn copy(
         template.restore(&mut qmp).await.map_err(|error| chain(&error))?;
         let stream = connect_when_there(&dir.join(GUEST_SOCKET)).await;
         first_word(stream, Some(seed()?)).await.map_err(|error| chain(&error))?;
+        passed(Step::CopyReseeded);
         Ok(qmp)
     };
     let (mut vm, qmp) = bring_up(vm, COPY_TIMEOUT, stop, up).await.map_err(Failure::Copy)?;

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::driver::{Capabilities, Content, Published, VolumeDriver, VolumeError};
 use crate::disk;
 use crate::image::{create_volume, volume_length};
+use crate::steps::{Step, passed, reached};
 
 /// Bytes copied at a time.
 const PART_LENGTH: u64 = 1 << 20;
@@ -68,11 +69,17 @@ impl FileDriver {
         disk::sync_parent(&self.dir)?;
         let fresh = path.with_extension("new");
         disk::remove_file(&fresh)?;
+        passed(Step::VolumeBegun);
         let finish = || {
             make(&fresh)?;
+            reached(Step::VolumeFilled)?;
             File::open(&fresh)?.sync_all()?;
+            passed(Step::VolumeSynced);
             fs::rename(&fresh, path)?;
-            Ok(disk::sync_parent(path)?)
+            passed(Step::VolumePlaced);
+            disk::sync_parent(path)?;
+            passed(Step::VolumeDurable);
+            Ok(())
         };
         finish().inspect_err(|_| {
             // It takes room, and the next try removes it anyway.
@@ -83,15 +90,21 @@ impl FileDriver {
     fn delete(&self, path: &Path) -> io::Result<()> {
         disk::remove_file(&path.with_extension("new"))?;
         disk::remove_file(path)?;
-        if self.dir.is_dir() { disk::sync_parent(path) } else { Ok(()) }
+        passed(Step::VolumeRemoved);
+        if self.dir.is_dir() {
+            disk::sync_parent(path)?;
+        }
+        passed(Step::VolumeRemovalDurable);
+        Ok(())
     }
 
-    /// Tries it with two files of its own.
+    /// Tries it with two files of its own, of which an agent that ends meanwhile leaves the names for the next one that tries.
     fn probe_sharing(&self) -> io::Result<bool> {
         fs::create_dir_all(&self.dir)?;
         let mut from = tempfile_in(&self.dir, "probe-from")?;
         from.0.write_all(&[1; 4096])?;
         let to = tempfile_in(&self.dir, "probe-to")?;
+        passed(Step::SharingTried);
         Ok(rustix::fs::ioctl_ficlone(&to.0, &from.0).is_ok())
     }
 }
@@ -130,7 +143,7 @@ impl Drop for Scratch {
 }
 
 fn tempfile_in(dir: &Path, name: &str) -> io::Result<Scratch> {
-    let path = dir.join(format!(".{name}-{}", std::process::id()));
+    let path = dir.join(format!(".{name}"));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
     Ok(Scratch(file, path))
 }
@@ -150,6 +163,7 @@ pub(super) fn copy(from: &File, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     target.set_len(length)?;
+    reached(Step::VolumeCopyBegun)?;
     let mut buffer = vec![0; usize::try_from(PART_LENGTH).expect("a small constant")];
     let mut end = 0;
     loop {
@@ -175,6 +189,7 @@ fn copy_part(mut from: &File, target: &mut File, start: u64, end: u64, buffer: &
         let length = usize::try_from(left.min(PART_LENGTH)).expect("at most a part");
         from.read_exact(&mut buffer[..length])?;
         target.write_all(&buffer[..length])?;
+        reached(Step::VolumePartCopied)?;
         left -= length as u64;
     }
     Ok(())
@@ -244,7 +259,9 @@ impl VolumeDriver for FileDriver {
         let wanted = self.disk_bytes(size_bytes);
         if file.metadata()?.len() < wanted {
             file.set_len(wanted)?;
+            reached(Step::VolumeLengthened)?;
             file.sync_all()?;
+            passed(Step::VolumeLengthDurable);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{VolumeError, Volumes, offline};
 use crate::qmp::QmpError;
+use crate::steps::{Step, passed};
 
 /// A guest stands still at most while so much is copied, in bytes, where a copy shares no blocks: a second or a few.
 const COPIED_PAUSED_BYTES_MAX: u64 = 1 << 30;
@@ -146,8 +147,11 @@ async fn grow(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
     };
     let arguments = json!({"node-name": format!("file{node}"), "size": disk_bytes});
     port.call("block_resize", arguments).await?;
+    passed(Step::DiskLengthened);
     let task = GuestTask::Grow { disk_bytes };
-    port.ask(volume, task, GROW_TIMEOUT).await.map_err(VolumeError::NotNow)
+    port.ask(volume, task, GROW_TIMEOUT).await.map_err(VolumeError::NotNow)?;
+    passed(Step::FileSystemGrown);
+    Ok(())
 }
 
 /// Has the guest write out a volume and hold it still, if it can; the volume's name then.
@@ -179,7 +183,9 @@ async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
     }
     let _still = port.still.lock().await;
     let frozen = freeze(volumes, order, port).await;
+    passed(Step::VolumeHeld);
     let stopped = port.call("stop", json!({})).await;
+    passed(Step::GuestPaused);
     let copied = match stopped {
         Ok(_) => {
             let (volumes, order) = (volumes.clone(), *order);
@@ -190,12 +196,14 @@ async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
     };
     // Whatever became of it; QEMU may have stopped although its answer came too late.
     let resumed = port.call("cont", json!({})).await;
+    passed(Step::GuestResumed);
     if let Some(volume) = frozen
         && let Err(error) = port.ask(&volume, GuestTask::Thaw, FREEZE_TIMEOUT).await
     {
         // It goes on by itself; the copy may hold what came in between.
         tracing::warn!(id = %order.id, volume, error, "the guest did not hold the volume still until the end of the copy");
     }
+    passed(Step::VolumeLetGo);
     resumed?;
     copied
 }

@@ -12,6 +12,7 @@ use bulkhead_types::{
 
 use super::host::{BROKEN, Change, FUNCTION, GPU, Host, NIC};
 use super::machine::{Machine, id, named, web};
+use super::stored::Stored;
 use crate::resize::sized;
 
 /// How a pod lives and ends.
@@ -30,16 +31,32 @@ pub enum Scenario {
     Sick,
     /// It gets more while it runs, and then less than it began with.
     Resized,
+    /// Its guest was booted before it, and the next one is by then. It must be unique, and has what [`Self::Rich`] has.
+    Pooled,
+    /// A template is made of its guest's size, and its next guest is a copy of that.
+    Copied,
+    /// Things are done with its volume, while it runs and when it does not any more; then that is deleted.
+    Stored,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] =
-        [Self::Plain, Self::Rich, Self::Stubborn, Self::Devices, Self::Sick, Self::Resized];
+    pub const ALL: [Self; 9] = [
+        Self::Plain,
+        Self::Rich,
+        Self::Stubborn,
+        Self::Devices,
+        Self::Sick,
+        Self::Resized,
+        Self::Pooled,
+        Self::Copied,
+        Self::Stored,
+    ];
 
     pub fn pod(self, number: u64) -> PodIntent {
         match self {
-            Self::Plain | Self::Resized => web(number),
-            Self::Rich => rich(number),
+            Self::Plain | Self::Resized | Self::Copied => web(number),
+            Self::Rich | Self::Pooled => rich(number),
+            Self::Stored => Stored::new(number).pod(),
             Self::Stubborn => named(web(number), &format!("ignores-stop-{number}")),
             Self::Devices => {
                 PodIntent { networks: vec![network()], ..with_devices(number, &[GPU, FUNCTION]) }
@@ -54,6 +71,11 @@ impl Scenario {
             Self::Stubborn => 0,
             _ => 5_000,
         }
+    }
+
+    /// How many guests wait for pods.
+    fn waiting(self) -> usize {
+        usize::from(self == Self::Pooled)
     }
 
     fn has_devices(self) -> bool {
@@ -83,8 +105,8 @@ fn rich(number: u64) -> PodIntent {
     }];
     pod.spec = Shared::new(spec);
     pod.unique = true;
-    // The same for all: it outlives every one of them.
-    let uid = uuid::Uuid::from_u128(99);
+    // It outlives the pod.
+    let uid = uuid::Uuid::from_u128(u128::from(number));
     pod.claims = vec![ClaimIntent {
         claim_name: "data".into(),
         uid,
@@ -167,12 +189,20 @@ pub enum Phase {
     Functions,
     /// The pod starts.
     Start,
+    /// Its guest dies, and the next one starts.
+    Again,
     /// It gets more.
     Grow,
     /// It has less than it began with.
     Shrink,
+    /// Things are done with its volume.
+    Beside,
     /// It ends.
     End,
+    /// More is done with the volume, which no guest has.
+    Alone,
+    /// The volume is deleted, and what was made of it.
+    Deletion,
     /// The NIC loses its virtual functions.
     NoFunctions,
     /// There is nothing of it any more.
@@ -184,6 +214,7 @@ pub enum Phase {
 pub struct Life {
     pub scenario: Scenario,
     pub pod: PodIntent,
+    stored: Stored,
     phase: Cell<Phase>,
     /// How many control groups the guest had.
     groups: Cell<Option<usize>>,
@@ -196,6 +227,8 @@ impl Life {
     pub fn new(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Option<&str>) -> Self {
         machine.have_host();
         machine.settings.is_confined = !scenario.has_devices();
+        machine.settings.vm_pool = u32::try_from(scenario.waiting()).expect("few");
+        machine.settings.templates = scenario == Scenario::Copied;
         let log = machine.settings.host.clone().expect("it has one");
         let _ = std::fs::remove_dir_all(machine.settings.data.join("devices"));
         let _ = std::fs::remove_file(machine.settings.data.join("cards.json"));
@@ -207,8 +240,9 @@ impl Life {
             ];
             Host::change(&log, &changes);
         }
-        let (groups, guest) = (Cell::new(None), Cell::new(None));
-        Self { scenario, pod: scenario.pod(number), phase: Cell::new(Phase::Functions), groups, guest }
+        let (groups, guest, stored) = (Cell::new(None), Cell::new(None), Stored::new(number));
+        let phase = Cell::new(Phase::Functions);
+        Self { scenario, pod: scenario.pod(number), stored, phase, groups, guest }
     }
 
     pub fn phase(&self) -> Phase {
@@ -228,13 +262,19 @@ impl Life {
                 self.phase.set(Phase::Start);
             }
             Phase::Start => {
+                self.settle(machine, what).await;
                 machine.server.intend(vec![self.pod.clone()]);
                 machine.ready(self.pod.id.0).await;
                 // What is done beside the start has been done once QEMU was asked.
                 let asked = || machine.reached().iter().any(|(step, _)| *step == Step::ControlOpen.name());
                 machine.until(what, asked).await;
+                self.settle(machine, what).await;
                 self.check_runs(machine, what);
                 self.guest.set(machine.guests().first().copied());
+                self.phase.set(Phase::Again);
+            }
+            Phase::Again => {
+                self.begin_again(machine, what).await;
                 self.phase.set(Phase::Grow);
             }
             Phase::Grow => {
@@ -243,18 +283,26 @@ impl Life {
             }
             Phase::Shrink => {
                 self.resize(machine, (500, 64), what).await;
+                self.phase.set(Phase::Beside);
+            }
+            Phase::Beside => {
+                self.work_beside(machine, what).await;
                 self.phase.set(Phase::End);
             }
             Phase::End => {
-                machine.delete(std::slice::from_ref(&self.pod), self.scenario.grace_ms()).await;
-                let begun_is_done = || {
-                    let reached = machine.reached();
-                    let count =
-                        |wanted: Step| reached.iter().filter(|(step, _)| *step == wanted.name()).count();
-                    count(Step::RecordRemoved) == count(Step::RecordForgotten)
-                };
-                machine.until(what, begun_is_done).await;
-                check_no_guest(machine, what);
+                self.end(machine, what).await;
+                self.phase.set(Phase::Alone);
+            }
+            Phase::Alone => {
+                if self.scenario == Scenario::Stored {
+                    self.stored.work_alone(machine, what).await;
+                }
+                self.phase.set(Phase::Deletion);
+            }
+            Phase::Deletion => {
+                if self.scenario == Scenario::Stored {
+                    self.stored.delete(machine, what).await;
+                }
                 self.phase.set(Phase::NoFunctions);
             }
             Phase::NoFunctions => {
@@ -268,6 +316,74 @@ impl Life {
                 self.phase.set(Phase::Over);
             }
             Phase::Over => {}
+        }
+    }
+
+    async fn work_beside(&self, machine: &Machine, what: &str) {
+        if self.scenario != Scenario::Stored {
+            return;
+        }
+        machine.ready(self.pod.id.0).await;
+        self.stored.work_beside(machine, &self.pod, what).await;
+        self.check_runs(machine, what);
+        assert_eq!(machine.guests().first().copied(), self.guest.get(), "{what}: another guest");
+    }
+
+    async fn end(&self, machine: &Machine, what: &str) {
+        machine.delete(std::slice::from_ref(&self.pod), self.scenario.grace_ms()).await;
+        let begun_is_done = || {
+            let reached = machine.reached();
+            let count = |wanted: Step| reached.iter().filter(|(step, _)| *step == wanted.name()).count();
+            count(Step::RecordRemoved) == count(Step::RecordForgotten)
+        };
+        machine.until(what, begun_is_done).await;
+        self.settle(machine, what).await;
+        self.check_gone(machine, what);
+    }
+
+    /// Waits until as many guests wait for pods as should, and templates are made that were begun.
+    async fn settle(&self, machine: &Machine, what: &str) {
+        let is_settled = || {
+            let reached = machine.reached();
+            let count = |wanted: Step| reached.iter().filter(|(step, _)| *step == wanted.name()).count();
+            count(Step::PooledWaits) == count(Step::PooledTaken) + self.scenario.waiting()
+                && count(Step::TemplateBegun) == count(Step::TemplatesTold)
+        };
+        if matches!(self.scenario, Scenario::Pooled | Scenario::Copied) {
+            machine.until(what, is_settled).await;
+        }
+    }
+
+    /// The guest of the pod of the scenario dies, and another one comes.
+    async fn begin_again(&self, machine: &Machine, what: &str) {
+        if self.scenario != Scenario::Copied {
+            return;
+        }
+        let before = machine.ready(self.pod.id.0).await.status.sandbox_restarts;
+        // One that becomes a template is left alone.
+        self.settle(machine, what).await;
+        for guest in machine.guests() {
+            let pid = rustix::process::Pid::from_raw(guest).expect("not 0");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let is_other = |report: &PodReport| report.status.ready && report.status.sandbox_restarts > before;
+        machine.server.report(self.pod.id.0, what, is_other).await;
+        self.settle(machine, what).await;
+        self.check_runs(machine, what);
+    }
+
+    /// What there is of the volume is whole, whenever somebody looks.
+    pub fn check_stored(&self, machine: &Machine, what: &str) {
+        self.stored.check_whole(machine, what);
+    }
+
+    /// The agent ends; of the scenario's pool, what an agent that was killed leaves, the next one removes, which has none.
+    pub async fn close(&self, machine: &mut Machine) {
+        machine.kill_agent().await;
+        if matches!(self.scenario, Scenario::Pooled | Scenario::Copied) {
+            (machine.settings.vm_pool, machine.settings.templates) = (0, false);
+            machine.start(None).await;
+            machine.kill_agent().await;
         }
     }
 
@@ -308,8 +424,10 @@ impl Life {
     /// There is one guest of this pod with what it is to have, and nothing of another.
     fn check_runs(&self, machine: &Machine, what: &str) {
         let host = machine.host();
-        assert_eq!(machine.guests().len(), 1, "{what}: guests");
-        assert_eq!(machine.guards().len(), usize::from(self.pod.unique), "{what}: guards");
+        let waiting = self.scenario.waiting();
+        assert_eq!(machine.guests().len(), 1 + waiting, "{what}: guests");
+        // Who waits has a guard.
+        assert_eq!(machine.guards().len(), usize::from(self.pod.unique) + waiting, "{what}: guards");
         assert_eq!(machine.guest_folders(), 1, "{what}: folders");
         let groups = machine.guest_groups();
         assert_eq!(self.groups.get().unwrap_or(groups), groups, "{what}: control groups");
@@ -323,9 +441,25 @@ impl Life {
         assert_eq!(is_told, self.scenario == Scenario::Devices, "{what}: {functions}");
     }
 
+    /// Nothing of the pod is there, and only what waits for others.
+    fn check_gone(&self, machine: &Machine, what: &str) {
+        let waiting = self.scenario.waiting();
+        if waiting == 0 {
+            check_no_guest(machine, what);
+        }
+        let guests = (machine.guests().len(), machine.guards().len(), machine.guest_folders());
+        assert_eq!(guests, (waiting, waiting, 0), "{what}: guests, guards, folders");
+        assert_eq!(machine.host().taps(), [], "{what}: taps");
+        // Before any agent clears it.
+        let pooled = names(&machine.settings.data.join("vm-pool"));
+        assert_eq!(pooled.len(), waiting, "{what}: {pooled:?}");
+    }
+
     /// Everything is as it was before, but what a reset changed.
     pub fn check_over(&self, machine: &Machine, before: &Picture, what: &str) {
         check_no_guest(machine, what);
+        self.stored.check_over(machine, what);
+        assert_eq!(names(&machine.settings.data.join("vm-pool")), [""; 0], "{what}: of the pool");
         let after = Picture::of(machine);
         assert_eq!(after, *before, "{what}");
         let (host, notes) = (machine.host(), machine.settings.data.join("devices"));

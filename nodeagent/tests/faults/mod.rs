@@ -12,6 +12,7 @@ mod life;
 mod machine;
 mod reboots;
 mod steps;
+mod stored;
 #[path = "../../../tests/src/stub_files.rs"]
 mod stub_files;
 mod templates;

@@ -51,7 +51,7 @@ async fn plan(machine: &mut Machine, scenario: Scenario, number: u64, bridge: Op
     let of_life = machine.reached().len();
     life.live(machine, "the plan").await;
     let reached = machine.reached();
-    machine.kill_agent().await;
+    life.close(machine).await;
     let before = Picture::of(machine);
     life.check_over(machine, &before, "the plan");
     let (links, _) = machine.host().network();
@@ -82,6 +82,8 @@ async fn killed_at(machine: &mut Machine, life: &Life, time: &Time, what: &str) 
         }
     };
     assert_eq!(status.signal(), Some(9), "{what}: {status}");
+    // As nobody mended anything yet.
+    life.check_stored(machine, what);
 }
 
 /// A second time at which the agent is killed: while it recovers from a first.
@@ -107,10 +109,18 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
         Scenario::Sick | Scenario::Stubborn => plan.of_life..all,
         // And this one ends so, too.
         Scenario::Resized => plan.of_start..plan.of_life,
-        Scenario::Plain | Scenario::Rich | Scenario::Devices => 0..all,
+        Scenario::Stored => plan.of_start..all,
+        Scenario::Plain | Scenario::Rich | Scenario::Devices | Scenario::Pooled | Scenario::Copied => 0..all,
     };
     // It does much of it twice.
-    let share = if scenario == Scenario::Resized { 2 } else { 1 };
+    // And of those that pools, templates and volumes add fewer are tried of each commit: a life of theirs takes longer.
+    let share = match scenario {
+        Scenario::Resized => 2,
+        Scenario::Pooled => 5,
+        Scenario::Copied => 8,
+        Scenario::Stored => 12,
+        _ => 1,
+    };
     let due = (3..).zip(&plan.times[tried]).filter(|(number, _)| is_due(*number, share));
     for (number, time) in due {
         let what = format!("{:?}, killed at {} {}", plan.scenario, time.0, time.1);
@@ -141,7 +151,7 @@ async fn kill_at_every_step(machine: &mut Machine, scenario: Scenario) -> (Plan,
 }
 
 /// With `KILLS_OF=4` every fourth time is tried, others for every `KILLS_BY`, such as a commit: all of them take
-/// minutes; with a share of 2, every eighth. Without it, all.
+/// minutes; with a share of 2, every eighth, and so on. Without it, all.
 fn is_due(number: u64, share: u64) -> bool {
     let read = |name: &str| std::env::var(name).unwrap_or_default();
     let of = read("KILLS_OF").parse().unwrap_or(1).max(1);
@@ -156,7 +166,7 @@ const PAIRS: &str = "KILL_PAIRS";
 /// Lives to the end; nothing is left.
 async fn finish(machine: &mut Machine, life: &Life, before: &Picture, what: &str) {
     life.live(machine, what).await;
-    machine.kill_agent().await;
+    life.close(machine).await;
     life.check_over(machine, before, what);
 }
 
@@ -269,6 +279,22 @@ async fn an_agent_killed_at_any_step_of_a_pod_with_a_sick_device_leaves_it_in_qu
 #[tokio::test]
 async fn an_agent_killed_at_any_step_of_a_resize_leaves_the_guest_with_its_new_sizes() {
     check_kills(Scenario::Resized).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_of_a_pod_with_a_guest_of_the_pool_leaves_one_guest_and_none_of_the_pool()
+{
+    check_kills(Scenario::Pooled).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_of_a_template_and_its_copy_leaves_one_guest_or_none() {
+    check_kills(Scenario::Copied).await;
+}
+
+#[tokio::test]
+async fn an_agent_killed_at_any_step_with_a_volume_leaves_none_half_made_and_its_guest_running() {
+    check_kills(Scenario::Stored).await;
 }
 
 /// That it is begun cannot be written down: it is not begun.

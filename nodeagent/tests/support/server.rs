@@ -35,6 +35,10 @@ struct State {
     reports: watch::Sender<BTreeMap<ObjectId, PodReport>>,
     usage: watch::Sender<BTreeMap<ObjectId, u64>>,
     orders: Mutex<Vec<bulkhead_types::VolumeOrder>>,
+    /// Volumes that shall be deleted.
+    doomed: Mutex<Vec<bulkhead_types::DeletedVolume>>,
+    /// What was said of volumes in each session.
+    said: watch::Sender<Vec<(u64, VolumeWord)>>,
     nics: Mutex<Vec<bulkhead_types::SriovInterface>>,
     /// The addresses of the first devices that each session told of.
     devices: watch::Sender<BTreeMap<u64, Vec<String>>>,
@@ -53,6 +57,8 @@ impl FakeServer {
             reports: watch::Sender::new(BTreeMap::new()),
             usage: watch::Sender::new(BTreeMap::new()),
             orders: Mutex::default(),
+            doomed: Mutex::default(),
+            said: watch::Sender::new(Vec::new()),
             nics: Mutex::default(),
             devices: watch::Sender::new(BTreeMap::new()),
             results: watch::Sender::new(Vec::new()),
@@ -106,6 +112,21 @@ impl FakeServer {
         self.intend(pods);
     }
 
+    /// Sets which volumes shall be deleted.
+    pub fn delete_volumes(&self, volumes: Vec<bulkhead_types::DeletedVolume>) {
+        *self.state.doomed.lock().expect("no panic") = volumes;
+        self.state.intent.send_modify(|(generation, _)| *generation += 1);
+    }
+
+    /// Waits until this session, or a later one, says something of a volume.
+    pub async fn said_of_volumes(&self, incarnation: u64, what: &str, is_it: impl Fn(&VolumeWord) -> bool) {
+        let mut said = self.state.said.subscribe();
+        let found = said.wait_for(|all| all.iter().any(|(of, word)| *of >= incarnation && is_it(word)));
+        let found =
+            tokio::time::timeout(super::DEADLINE, found).await.map(|found| drop(found.expect("kept")));
+        found.unwrap_or_else(|_| panic!("{what}: never said; said: {:#?}", self.state.said.borrow()))
+    }
+
     /// Sets what NICs shall be.
     pub fn intend_nics(&self, nics: Vec<bulkhead_types::SriovInterface>) {
         *self.state.nics.lock().expect("no panic") = nics;
@@ -136,6 +157,15 @@ impl FakeServer {
         let found = usage.wait_for(|usage| usage.contains_key(&ObjectId(pod)));
         tokio::time::timeout(super::DEADLINE, found).await.expect("usage").expect("kept")[&ObjectId(pod)]
     }
+}
+
+/// What an agent says of a volume.
+#[derive(Clone, Debug)]
+pub enum VolumeWord {
+    /// What came of an order.
+    Result(bulkhead_types::VolumeResult),
+    /// That of this claim is gone.
+    Deleted(ObjectId),
 }
 
 struct Service {
@@ -187,7 +217,7 @@ async fn serve(
             changed = intents.changed() => {
                 changed.expect("kept");
                 let (generation, pods) = intents.borrow_and_update().clone();
-                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: vec![], gpu: None, cpu_pools: None, nics: state.nics.lock().expect("no panic").clone(), volume_orders: state.orders.lock().expect("no panic").clone() };
+                let intent = Intent { node: NODE, incarnation, generation, pods, deleted_volumes: state.doomed.lock().expect("no panic").clone(), gpu: None, cpu_pools: None, nics: state.nics.lock().expect("no panic").clone(), volume_orders: state.orders.lock().expect("no panic").clone() };
                 v1::server_message::Message::Intent((&intent).into())
             }
             message = messages.message() => {
@@ -207,6 +237,10 @@ async fn serve(
                     let addresses = devices.devices.iter().map(|device| device.address.to_string()).collect();
                     state.devices.send_modify(|known| _ = known.entry(incarnation).or_insert(addresses));
                 }
+                let results = report.volume_results.iter().cloned().map(VolumeWord::Result);
+                let words = results.chain(report.deleted_volumes.into_iter().map(VolumeWord::Deleted));
+                let words: Vec<_> = words.map(|word| (incarnation, word)).collect();
+                state.said.send_modify(|said| said.extend(words));
                 state.results.send_modify(|known| known.extend(report.volume_results));
                 state.usage.send_modify(|known| {
                     known.extend(report.usage.iter().map(|usage| (usage.pod, usage.memory_bytes)));

@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulkhead_guest_protocol::guest::{
     ContainerState, ContainerStateKind, Hello, PodPhase, PodState, Pong, Reseeded, Resized, Stopping,
+    VolumeFrozen, VolumeGrown,
 };
-use bulkhead_guest_protocol::host::{HostMessage, PodConfig, Resize};
+use bulkhead_guest_protocol::host::{FreezeVolume, HostMessage, PodConfig, Resize};
 use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decode, encode};
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ pub fn main() -> io::Result<()> {
         FAULTS.into_iter().find(|fault| pod.starts_with(fault))
     });
     let hangs = fault == Some("qemu-hangs");
-    let hardware = Arc::new(Mutex::new(Hardware::of(&args)));
+    let hardware = Arc::new(Shared::new(Hardware::of(&args)));
     let controlled = Arc::clone(&hardware);
     thread::spawn(move || {
         qmp.incoming().flatten().for_each(|stream| drop(control(stream, hangs, &controlled)))
@@ -99,9 +100,44 @@ pub fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// A machine, for who controls it and for its guest.
+struct Shared {
+    hardware: Mutex<Hardware>,
+    /// It was told to go on.
+    resumed: Condvar,
+}
+
+impl Shared {
+    fn new(hardware: Hardware) -> Self {
+        Self { hardware: Mutex::new(hardware), resumed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hardware> {
+        self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn control(&self, command: &str, arguments: &Value) -> Option<Result<Value, String>> {
+        let answer = self.lock().control(command, arguments);
+        self.resumed.notify_all();
+        answer
+    }
+
+    /// A guest does nothing while its machine stands still.
+    fn lock_running(&self) -> MutexGuard<'_, Hardware> {
+        let is_still = |hardware: &mut Hardware| hardware.stands_still.is_some();
+        self.resumed.wait_while(self.lock(), is_still).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a machine has that can change while it runs.
 #[derive(Default)]
 struct Hardware {
+    /// QEMU's word for why it stands still, if it does.
+    stands_still: Option<&'static str>,
+    /// The file of each block node.
+    nodes: BTreeMap<String, String>,
+    /// What was said of each file that it was given, from 1.
+    given: Vec<String>,
     /// The processors that it begins with, and most.
     cpus: (u64, u64),
     /// Those that were added, by the place of each.
@@ -127,9 +163,17 @@ impl Hardware {
         let cpus = value("-smp", "cpus").unwrap_or(1);
         let first_bytes = value("-m", "size").unwrap_or(0) << 20;
         let grows = args.iter().any(|arg| arg.starts_with("virtio-mem-pci"));
+        let node = |spec: &String| {
+            let value =
+                |key: &str| spec.split(',').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+            Some((value("node-name")?.to_owned(), value("file.filename")?.to_owned()))
+        };
+        let specs = args.windows(2).filter(|two| two[0] == "-blockdev");
         Self {
             cpus: (cpus, value("-smp", "maxcpus").unwrap_or(cpus)),
             first_bytes,
+            stands_still: args.iter().any(|arg| arg == "-incoming").then_some("inmigrate"),
+            nodes: specs.filter_map(|two| node(&two[1])).collect(),
             added_bytes: grows.then_some(0),
             balloon_bytes: first_bytes,
             ..Self::default()
@@ -140,10 +184,55 @@ impl Hardware {
         self.cpus.0 + self.added_cpus.len() as u64
     }
 
-    /// What a command returns, if it is about any of this.
-    fn control(&mut self, command: &str, arguments: &Value) -> Option<Value> {
+    /// What a command returns, or why it fails, if it is about any of this.
+    fn control(&mut self, command: &str, arguments: &Value) -> Option<Result<Value, String>> {
+        if command == "block_resize" {
+            return Some(self.lengthen(arguments));
+        }
+        self.change(command, arguments).map(Ok)
+    }
+
+    /// Makes the file of a disk longer.
+    fn lengthen(&self, arguments: &Value) -> Result<Value, String> {
+        let file = arguments["node-name"].as_str().and_then(|node| self.nodes.get(node));
+        let (file, bytes) = file.zip(arguments["size"].as_u64()).ok_or("no such node")?;
+        let file = std::fs::OpenOptions::new().write(true).open(file);
+        file.and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
+        Ok(json!({}))
+    }
+
+    fn change(&mut self, command: &str, arguments: &Value) -> Option<Value> {
         let number = |name: &str| arguments[name].as_u64();
         Some(match command {
+            "query-status" => {
+                json!({"status": self.stands_still.unwrap_or("running"), "running": self.stands_still.is_none()})
+            }
+            "stop" => {
+                self.stands_still = Some("paused");
+                json!({})
+            }
+            "cont" => {
+                self.stands_still = None;
+                json!({})
+            }
+            // Files that come with it are closed.
+            "add-fd" => {
+                self.given.push(arguments["opaque"].as_str().unwrap_or_default().to_owned());
+                json!({"fdset-id": self.given.len(), "fd": 9})
+            }
+            "query-fdsets" => {
+                let set = |(number, opaque): (usize, &String)| json!({"fdset-id": number, "fds": [{"fd": 9, "opaque": opaque}]});
+                (1..).zip(&self.given).map(set).collect()
+            }
+            "blockdev-add" => {
+                let file = arguments["file"]["filename"].as_str()?.to_owned();
+                self.nodes.insert(arguments["node-name"].as_str()?.to_owned(), file);
+                json!({})
+            }
+            "query-named-block-nodes" => {
+                let node = |(name, file): (&String, &String)| json!({"node-name": name, "file": file});
+                self.nodes.iter().map(node).collect()
+            }
             "query-hotpluggable-cpus" => (0..self.cpus.1).map(|core| self.slot(core)).collect(),
             "query-memory-size-summary" => json!({"base-memory": self.first_bytes}),
             "query-memory-devices" => self
@@ -211,7 +300,7 @@ impl Hardware {
 
 /// A guest, as the agent hears it.
 struct Talk {
-    hardware: Arc<Mutex<Hardware>>,
+    hardware: Arc<Shared>,
     pod: Option<PodConfig>,
     fault: Option<&'static str>,
     screen: Option<UnixStream>,
@@ -236,7 +325,7 @@ fn drain(stream: &mut UnixStream) {
 }
 
 /// QMP: every command succeeds. One that hangs accepts and is silent.
-fn control(mut stream: UnixStream, hangs: bool, hardware: &Mutex<Hardware>) -> io::Result<()> {
+fn control(mut stream: UnixStream, hangs: bool, hardware: &Shared) -> io::Result<()> {
     if hangs {
         drain(&mut stream);
         return Ok(());
@@ -244,19 +333,18 @@ fn control(mut stream: UnixStream, hangs: bool, hardware: &Mutex<Hardware>) -> i
     writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}}))?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         let request: Value = serde_json::from_str(&line?)?;
-        let changed = request["execute"].as_str().and_then(|command| {
-            let mut hardware = hardware.lock().unwrap_or_else(PoisonError::into_inner);
-            hardware.control(command, &request["arguments"])
-        });
-        let answer = match request["execute"].as_str() {
-            _ if changed.is_some() => changed.unwrap_or_default(),
-            Some("query-status") => json!({"status": "running", "running": true}),
-            Some("quit") => std::process::exit(0),
-            // Files that come with it are closed.
-            Some("add-fd") => json!({"fdset-id": 1, "fd": 9}),
-            _ => json!({}),
+        let command = request["execute"].as_str().unwrap_or_default();
+        if command == "quit" {
+            std::process::exit(0);
+        }
+        let answer = match hardware.control(command, &request["arguments"]) {
+            Some(Err(reason)) => {
+                json!({"error": {"class": "GenericError", "desc": reason}, "id": request["id"]})
+            }
+            Some(Ok(answer)) => json!({"return": answer, "id": request["id"]}),
+            None => json!({"return": {}, "id": request["id"]}),
         };
-        writeln!(stream, "{}", json!({"return": answer, "id": request["id"]}))?;
+        writeln!(stream, "{answer}")?;
         if matches!(request["execute"].as_str(), Some("migrate" | "migrate-incoming")) {
             writeln!(stream, "{}", json!({"event": "MIGRATION", "data": {"status": "completed"}}))?;
         }
@@ -280,7 +368,7 @@ impl Talk {
                 if self.fault.is_some_and(|fault| self.ignores(fault, &message)) {
                     continue;
                 }
-                let (answers, ends) = answer(message, &mut self.pod, &self.hardware);
+                let (answers, ends) = answer(message, &mut self.pod, &mut self.hardware.lock_running());
                 let mut bytes = Vec::new();
                 for answer in answers {
                     encode(&answer, &mut bytes).map_err(io::Error::other)?;
@@ -312,7 +400,7 @@ impl Talk {
 fn answer(
     message: HostMessage,
     pod: &mut Option<PodConfig>,
-    hardware: &Mutex<Hardware>,
+    hardware: &mut Hardware,
 ) -> (Vec<GuestMessage>, bool) {
     match message {
         HostMessage::Hello(_) => {
@@ -326,10 +414,10 @@ fn answer(
                 trace_context: pod.as_ref().map(|pod| pod.trace_context.clone()).unwrap_or_default(),
                 container_count: pod.as_ref().map_or(0, |pod| states(pod, false).len() as u32),
                 streams: false,
-                grows_volumes: false,
+                grows_volumes: true,
                 huge_pages: false,
                 resizes: true,
-                freezes_volumes: false,
+                freezes_volumes: true,
                 hands_over_https: false,
                 attach: false,
                 reseeds: true,
@@ -354,13 +442,19 @@ fn answer(
         }
         HostMessage::Ping(ping) => (vec![GuestMessage::Pong(Pong { number: ping.number })], false),
         HostMessage::Resize(resize) => {
-            let resized = hardware.lock().unwrap_or_else(PoisonError::into_inner).resize(&resize);
+            let resized = hardware.resize(&resize);
             (vec![GuestMessage::Resized(resized)], false)
         }
+        HostMessage::GrowVolume(grow) => {
+            let grown = VolumeGrown { volume: grow.volume, error: String::new() };
+            (vec![GuestMessage::VolumeGrown(grown)], false)
+        }
+        HostMessage::FreezeVolume(freeze) => {
+            let FreezeVolume { volume, frozen, .. } = freeze;
+            (vec![GuestMessage::VolumeFrozen(VolumeFrozen { volume, frozen, error: String::new() })], false)
+        }
         // It says in its Hello that it cannot.
-        HostMessage::GrowVolume(_)
-        | HostMessage::HostAnswer(_)
-        | HostMessage::FreezeVolume(_)
+        HostMessage::HostAnswer(_)
         | HostMessage::ResumeLogs(_)
         | HostMessage::AckLogs(_)
         | HostMessage::StreamOpen(_)
