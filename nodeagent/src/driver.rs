@@ -1,6 +1,7 @@
 //! The loop that owns the core: whatever happens becomes an input, every action goes to who does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::pod::{Launched, PodHandle, Vm, answers, lost_volume_task};
 use crate::podio::Names;
 use crate::session::Order;
 use crate::steps::{Step, passed};
+use crate::undying::END_WITHIN;
+use crate::vm::process::Process;
 use crate::vm::{console, process};
 
 /// The loop looks at the clock at least this often.
@@ -157,9 +160,11 @@ impl Driver {
             let out_of_memory = self.host.cgroups.out_of_memory(&group).filter(|_| !running);
             vms.push(RecoveredVm { record, running, started_at_ms, last_console, out_of_memory });
         }
-        self.kill_strangers(&vms).await?;
-        // Only now does no process have any device whose pod is not known any more.
-        let pods = vms.iter().map(|vm| vm.record.pod).collect();
+        let undying = self.kill_strangers(&vms).await?;
+        // Only now does no process have any device whose pod is not known any more, but what does not die.
+        let mut pods: BTreeSet<ObjectId> = vms.iter().map(|vm| vm.record.pod).collect();
+        pods.extend(undying.iter().filter_map(|dir| self.host.records.pod_of(dir)));
+        self.watch_undying(&undying, &mut vms);
         if let Err(reason) = self.host.passthrough.recover(pods).await {
             tracing::error!(
                 reason,
@@ -197,9 +202,10 @@ impl Driver {
         }
     }
 
-    /// Processes in this data directory that were not adopted have no place here.
-    async fn kill_strangers(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
-        self.kill_strange_guards(adopted).await?;
+    /// Processes in this data directory that were not adopted have no place here. The folders of those that do not die are the answer.
+    async fn kill_strangers(&self, adopted: &[RecoveredVm]) -> Result<Vec<PathBuf>, AgentError> {
+        let mut undying = self.kill_strange_guards(adopted).await?;
+        let mut killed = Vec::new();
         let found = process::find_below(&self.host.data).at("look for guests in", &self.host.data)?;
         for path in found {
             let dir = path.parent().unwrap_or(&path);
@@ -213,14 +219,48 @@ impl Driver {
                 tracing::warn!(dir = %dir.display(), pid = process.pid, "a guest that nobody knows is killed");
                 let killer = process.killer().at("open the process of", dir)?;
                 killer.kill().at("kill the guest in", dir)?;
-                process.wait().await;
+                killed.push((dir.to_owned(), format!("the guest in {}", dir.display()), process));
             }
         }
-        Ok(())
+        undying.extend(self.ended(killed).await?);
+        Ok(undying)
+    }
+
+    /// Waits for the end of processes that were killed, and of all of them together: many may be there. Those that do not end in time.
+    async fn ended(&self, killed: Vec<(PathBuf, String, Process)>) -> Result<Vec<PathBuf>, AgentError> {
+        let within = END_WITHIN.min(Duration::from_millis(self.host.silence_ms));
+        self.host.undying.wait(killed, within).await.at("watch guests in", &self.host.data)
+    }
+
+    /// A guest that does not die is its pod's still: no other one of the pod starts before it has ended, and nothing that it has is given
+    /// away. Other pods go on.
+    fn watch_undying(&mut self, undying: &[PathBuf], vms: &mut [RecoveredVm]) {
+        for vm in vms.iter_mut().filter(|vm| !vm.running) {
+            let (pod, instance) = (vm.record.pod, vm.record.instance);
+            if !undying.contains(&self.host.records.instance_dir(pod, instance)) {
+                continue;
+            }
+            match Launched::find(&self.host, pod, instance) {
+                Ok(Some(launched)) => {
+                    let started_at_ms = launched.process.started_at_ms();
+                    let watched =
+                        Vm::supervise(&self.host, launched, started_at_ms, self.inputs.clone(), None);
+                    self.spawn(pod, Some(watched));
+                    // Of one that the core knows to have ended it waits for nothing but its end when it cleans up.
+                    (vm.running, vm.started_at_ms) = (vm.record.ended.is_none(), started_at_ms);
+                }
+                // It has ended meanwhile.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%pod, instance, %error, "a guest that does not die is not watched")
+                }
+            }
+        }
     }
 
     /// A guard whose guest was not adopted may be about to start it. The guest ends with it.
-    async fn kill_strange_guards(&self, adopted: &[RecoveredVm]) -> Result<(), AgentError> {
+    async fn kill_strange_guards(&self, adopted: &[RecoveredVm]) -> Result<Vec<PathBuf>, AgentError> {
+        let mut killed = Vec::new();
         // Those of the pool have their folders elsewhere below it.
         let data = &self.host.data;
         for (dir, guard) in process::guards_below(data).at("look for guards in", data)? {
@@ -233,9 +273,10 @@ impl Driver {
             tracing::warn!(dir = %dir.display(), pid = guard.pid, "a guard that nobody knows is killed");
             let killer = guard.killer().at("open the guard of", &dir)?;
             killer.kill().at("kill the guard of", &dir)?;
-            guard.wait().await;
+            let what = format!("the guard of the guest in {}", dir.display());
+            killed.push((dir, what, guard));
         }
-        Ok(())
+        self.ended(killed).await
     }
 
     async fn dispatch(&mut self) {
@@ -258,26 +299,34 @@ impl Driver {
                 Action::VolumeTask { order, guest: None } => self.run_volume_task(order),
                 Action::VolumeTask { order, guest: Some((pod, _)) } => {
                     let answer = lost_volume_task(&order);
-                    if !self.pod(pod).send(action) {
+                    if self.pod(pod).send(action).is_some() {
                         self.handle(Input::VolumeTask(answer));
                     }
                 }
                 Action::Note(note) => tracing::info!("{note}"),
                 Action::SetNics(nics) => _ = self.nics.send_replace(Some(nics)),
                 Action::SetGpuMode(gpu) => self.set_gpu_mode(gpu),
-                Action::Prepare { ref pod } => _ = self.pod(pod.id).send(action),
-                Action::ResizeVm(ref order) => _ = self.pod(order.pod.id).send(action),
-                Action::StartVm(ref start) => _ = self.pod(start.pod.id).send(action),
-                Action::PersistRecord(ref record) => _ = self.pod(record.pod).send(action),
+                Action::Prepare { ref pod } => self.hand_on(pod.id, action),
+                Action::ResizeVm(ref order) => self.hand_on(order.pod.id, action),
+                Action::StartVm(ref start) => self.hand_on(start.pod.id, action),
+                Action::PersistRecord(ref record) => self.hand_on(record.pod, action),
                 Action::ForgetRecord { pod }
                 | Action::UpdateFiles { pod, .. }
                 | Action::SetCpus { pod, .. }
                 | Action::StopVm { pod, .. }
                 | Action::KillVm { pod, .. }
-                | Action::CleanUp { pod, .. } => _ = self.pod(pod).send(action),
+                | Action::CleanUp { pod, .. } => self.hand_on(pod, action),
             }
         }
         self.retire();
+    }
+
+    /// Gives an order to a pod's task, or back to the core: it is never lost.
+    fn hand_on(&mut self, pod: ObjectId, action: Action) {
+        if let Some(action) = self.pod(pod).send(action) {
+            let is_kept = self.agent.refused(clock::boot_ms(), action);
+            debug_assert!(is_kept, "it is about a pod");
+        }
     }
 
     fn run_volume_task(&self, order: VolumeOrder) {

@@ -23,6 +23,7 @@ use crate::passthrough::Passthrough;
 use crate::records::Records;
 use crate::starts::Starts;
 use crate::streams::StreamStore;
+use crate::undying::Undying;
 use crate::vm_pool::{self, VmPoolHandle};
 use crate::volumes::Volumes;
 
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) guard: Vec<OsString>,
     /// Until when the node's lease runs, on the clock since boot, in milliseconds; 0 before the first.
     pub(crate) lease_until_ms: watch::Sender<u64>,
+    /// Processes of earlier guests that do not end.
+    pub(crate) undying: Undying,
     /// The devices of guests.
     pub(crate) passthrough: Passthrough,
     /// The guests' network; unset: they have none.

@@ -55,6 +55,7 @@ mod starts;
 pub mod steps;
 mod streams;
 mod trace;
+mod undying;
 mod vf_settings;
 #[allow(unsafe_code)]
 mod vfio;
@@ -311,6 +312,7 @@ async fn open_host(
         cgroups,
         guard: config.guard.clone(),
         lease_until_ms: watch::Sender::new(0),
+        undying: undying::Undying::default(),
         passthrough: passthrough.at("read the notes on devices below", data)?,
         network,
         accel: accelerator.accel,

@@ -417,4 +417,4 @@ fn outcome<T>(done: Result<T, JoinError>) -> T {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

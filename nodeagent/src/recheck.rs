@@ -2,6 +2,7 @@
 //!
 //! When, and what follows from it, is decided in `bulkhead_nodeagent_core::LookPlan` and `Readiness`. SIGUSR1 asks for a look with a guest.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct Recheck {
     inputs: mpsc::Sender<Input>,
     /// The step of device work from which the kernel does not come back.
     late_step: watch::Receiver<Option<RunningStep>>,
+    /// Processes of earlier guests that do not end.
+    undying: watch::Receiver<BTreeMap<i32, String>>,
 }
 
 impl Recheck {
@@ -61,8 +64,10 @@ impl Recheck {
         let told_of = (found.clone(), facts.allocatable.huge_pages);
         let (told, receiver) = watch::channel(facts);
         let boot_id = boot_id.to_owned();
-        let late_step = host.passthrough.late_step();
-        (Self { host, trial, boot_id, base, told_of, found, told, memory, inputs, late_step }, receiver)
+        let (late_step, undying) = (host.passthrough.late_step(), host.undying.told());
+        let recheck =
+            Self { host, trial, boot_id, base, told_of, found, told, memory, inputs, late_step, undying };
+        (recheck, receiver)
     }
 
     /// Runs until nobody is told any more.
@@ -84,6 +89,7 @@ impl Recheck {
                 }
                 // Who tells it is the host's, which is here.
                 _ = self.late_step.changed() => plan.note(LookCause::DeviceStep),
+                _ = self.undying.changed() => plan.note(LookCause::Process),
                 () = next_signal(asked.as_mut()) => {
                     tracing::info!("an operator asks to look at the machine again");
                     plan.note(LookCause::Operator);
@@ -116,6 +122,7 @@ impl Recheck {
         let look = move || Readiness { volumes: volumes.warning(), ..facts::readiness(&trial) };
         let Ok(mut files) = tokio::task::spawn_blocking(look).await else { return };
         files.obstacles.extend(self.late_step.borrow().as_ref().map(late_warning));
+        files.obstacles.extend(self.undying.borrow().values().cloned());
         let now = Readiness { kvm, ..files };
         for change in now.changes_since(&self.found) {
             match change.is_better {
@@ -194,4 +201,78 @@ async fn next_signal(signals: Option<&mut Signal>) {
         return;
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_types::ObjectId;
+
+    use super::*;
+    use crate::passthrough::tests::stalls::stalling_card;
+    use crate::{AgentConfig, pod};
+
+    /// What the node says first that is like this, or is not.
+    async fn told(facts: &mut watch::Receiver<NodeFacts>, start: &str, is_told: bool) -> Option<String> {
+        let warning = |facts: &NodeFacts| {
+            facts.warnings.iter().find(|one| one.starts_with(start)).map(ToString::to_string)
+        };
+        // The next look is due later than that.
+        let early = Duration::from_millis(bulkhead_nodeagent_core::LOOK_EVERY_MS / 2);
+        let facts = facts.wait_for(|facts| warning(facts).is_some() == is_told);
+        let facts = tokio::time::timeout(early, facts).await.expect("it is told in time");
+        warning(&facts.expect("it is told"))
+    }
+
+    fn recheck(host: &Arc<Host>) -> (Recheck, watch::Receiver<NodeFacts>) {
+        let config = AgentConfig::new("node-1", Vec::new(), host.data.clone());
+        let accelerator = probe::Accelerator {
+            accel: Accel::Tcg { multi: false },
+            warnings: Vec::new(),
+            kvm: KvmTrial::NotWanted,
+        };
+        let facts = facts::gather(&config, "127.0.0.1:1", &accelerator);
+        let memory = OrdinaryMemory::now(&config);
+        // Nobody takes what is told of huge pages, which do not change.
+        let inputs = mpsc::channel(1).0;
+        Recheck::new(Arc::clone(host), KvmTrial::NotWanted, "boot", facts, memory, inputs)
+    }
+
+    #[tokio::test]
+    async fn a_step_that_is_late_is_a_warning_of_the_node_until_it_returns() {
+        const START: &str = "devices are neither attached nor given back: ";
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (devices, card, shut) = stalling_card(dir.path());
+        let _watching = devices.watch_steps();
+        let host = pod::tests::host(dir.path(), devices);
+        let (mut recheck, mut facts) = recheck(&host);
+        assert_eq!(told(&mut facts, START, false).await, None);
+        host.passthrough.attach(ObjectId(7), &[card]).await.expect_err("it stalls");
+        let late = recheck.late_step.wait_for(Option::is_some).await.is_ok();
+        assert!(late, "it is watched");
+        let mut plan = LookPlan::new(0);
+        recheck.look(false, &mut plan).await;
+        let warning = told(&mut facts, START, true).await.expect("it is told");
+        assert!(warning.contains("driver_override of 0000:42:00.0 has not returned since 20"), "{warning}");
+        // The kernel comes back, and there is nothing to say any more.
+        drop(shut);
+        assert!(recheck.late_step.wait_for(Option::is_none).await.is_ok());
+        let mut later = LookPlan::new(0);
+        recheck.look(false, &mut later).await;
+        assert_eq!(told(&mut facts, START, false).await, None);
+    }
+
+    /// The loop itself looks when it is told of one, long before its time.
+    #[tokio::test]
+    async fn a_late_step_is_looked_at_at_once() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (devices, card, _shut) = stalling_card(dir.path());
+        let _watching = devices.watch_steps();
+        let host = pod::tests::host(dir.path(), devices);
+        let (recheck, mut facts) = recheck(&host);
+        let running = tokio::spawn(recheck.run());
+        host.passthrough.attach(ObjectId(7), &[card]).await.expect_err("it stalls");
+        told(&mut facts, "devices are neither attached", true).await.expect("by a look of its own");
+        drop(facts);
+        running.await.expect("it ends when nobody listens");
+    }
 }

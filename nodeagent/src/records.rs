@@ -48,6 +48,12 @@ impl Records {
         fs::read_link(&dir).unwrap_or(dir)
     }
 
+    /// The pod whose guest's folder this is, if it is one of a pod's.
+    pub(crate) fn pod_of(&self, instance_dir: &Path) -> Option<ObjectId> {
+        let of_pods = instance_dir.strip_prefix(self.data.join("pods")).ok()?;
+        of_pods.iter().next()?.to_str()?.parse().ok().map(ObjectId)
+    }
+
     /// The folders elsewhere to which pods have links.
     pub(crate) fn links(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();

@@ -5,7 +5,7 @@ use bulkhead_types::{DeviceHealth, DeviceShare, SriovDeviceType, SriovInterface,
 
 use super::*;
 
-mod stalls;
+pub(crate) mod stalls;
 
 const POD: ObjectId = ObjectId(7);
 const CARD: &str = "0000:42:00.0";

@@ -40,7 +40,7 @@ pub(crate) use silence::Boot;
 pub(crate) use start::Launched;
 pub(crate) use supervise::{Vm, answers};
 
-/// Most actions that wait for one pod. The core repeats what gets lost beyond it.
+/// Most actions that wait for one pod. The core keeps what comes beyond it.
 const ACTIONS_MAX: usize = 64;
 
 /// The images of a pod's containers, held as long as the pod uses them.
@@ -91,13 +91,12 @@ impl PodHandle {
         self.task
     }
 
-    /// Asks for something; false when it is left out.
-    pub(crate) fn send(&self, action: Action) -> bool {
-        let sent = self.sender.try_send(action);
-        if let Err(error) = &sent {
-            tracing::warn!(%error, "a pod's task is behind; an action is left out and will be asked for again");
-        }
-        sent.is_ok()
+    /// Asks for something; gives it back when there is no room.
+    #[must_use]
+    pub(crate) fn send(&self, action: Action) -> Option<Action> {
+        let error = self.sender.try_send(action).err()?;
+        tracing::warn!(%error, "a pod's task is behind; what it is to do is asked for again");
+        Some(error.into_inner())
     }
 }
 
@@ -427,4 +426,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

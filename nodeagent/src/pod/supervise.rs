@@ -251,3 +251,50 @@ pub(crate) async fn answers(dir: &std::path::Path) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// What a QEMU is asked that says this of its machine, and whether it is of use.
+    async fn asked(status: &str) -> (bool, Vec<String>) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let listener = UnixListener::bind(dir.path().join(QMP_SOCKET)).expect("bound");
+        let qemu = async {
+            let (stream, _) = listener.accept().await.expect("the agent connects");
+            let (reader, mut writer) = stream.into_split();
+            writer.write_all(b"{\"QMP\": {}}\n").await.expect("the agent reads");
+            let (mut lines, mut commands) = (BufReader::new(reader).lines(), Vec::new());
+            while let Some(line) = lines.next_line().await.expect("the agent writes") {
+                let request: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+                let command = request["execute"].as_str().expect("a command").to_owned();
+                let answer = match command.as_str() {
+                    "query-status" => serde_json::json!({ "status": status }),
+                    _ => serde_json::json!({}),
+                };
+                let answer = serde_json::json!({ "return": answer, "id": request["id"] });
+                writer.write_all(format!("{answer}\n").as_bytes()).await.expect("the agent reads");
+                commands.push(command);
+            }
+            commands
+        };
+        tokio::join!(answers(dir.path()), qemu)
+    }
+
+    /// The agent's last life ended while it copied a volume.
+    #[tokio::test]
+    async fn a_guest_that_is_found_standing_still_goes_on() {
+        let (is_of_use, commands) = asked("paused").await;
+        assert!(is_of_use);
+        assert_eq!(commands, ["qmp_capabilities", "query-status", "cont"]);
+        // One that stands still for another reason is not touched.
+        for status in ["running", "guest-panicked", "io-error"] {
+            let (is_of_use, commands) = asked(status).await;
+            assert!(is_of_use, "{status}");
+            assert_eq!(commands, ["qmp_capabilities", "query-status"], "{status}");
+        }
+    }
+}

@@ -22,7 +22,7 @@ use crate::{ConfinementChoice, KernelSource};
 const POD: ObjectId = ObjectId(7);
 const CARD: &str = "0000:42:00.0";
 
-fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
+pub(crate) fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
     let kernel = KernelSource::Folder(PathBuf::from("/nowhere"));
     Arc::new(Host {
         data: data.to_owned(),
@@ -41,6 +41,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         qemu: PathBuf::from("/nowhere"),
         guard: Vec::new(),
         lease_until_ms: watch::Sender::new(0),
+        undying: crate::undying::Undying::default(),
         passthrough,
         network: None,
         accel: Accel::Tcg { multi: false },
@@ -100,8 +101,8 @@ async fn told(is_sick: bool) -> (Vec<&'static str>, DeviceHealth) {
     let passthrough = Passthrough::open(dir.path(), kernel, "boot", &[]).expect("no notes");
     let (inputs, mut told) = mpsc::channel(16);
     let handle = PodHandle::spawn(host(dir.path(), passthrough.clone()), POD, inputs, None, None);
-    handle.send(Action::Prepare { pod: pod_with_card() });
-    handle.send(Action::CleanUp { pod: POD, keep_logs: false });
+    assert_eq!(handle.send(Action::Prepare { pod: pod_with_card() }), None);
+    assert_eq!(handle.send(Action::CleanUp { pod: POD, keep_logs: false }), None);
     handle.into_task().await.expect("it ends");
     let mut kinds = Vec::new();
     while let Some(input) = told.recv().await {

@@ -119,6 +119,67 @@ async fn pain_29_a_qemu_that_dies_is_noticed_and_one_whose_pod_is_gone_does_not_
     );
 }
 
+/// A process that the kernel does not let go: in a group that is frozen, of version 1, it dies only once that is not any more.
+struct Frozen(std::path::PathBuf);
+
+impl Frozen {
+    /// `None` where there are no such groups.
+    fn new(pid: i32) -> Option<Self> {
+        let group = std::path::PathBuf::from(format!("/sys/fs/cgroup/freezer/bulkhead-test-{pid}"));
+        std::fs::create_dir(&group).ok()?;
+        let frozen = Self(group);
+        std::fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
+        std::fs::write(frozen.0.join("freezer.state"), "FROZEN").ok()?;
+        Some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
+        // It ends now; its group can go once it has.
+        for _ in 0..1000 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_die_holds_up_its_own_pod_and_no_other_and_the_node_says_so() {
+    let Some(mut machine) = Machine::new().await else { return };
+    machine.start(None).await;
+    machine.server.intend(vec![web(1)]);
+    machine.ready(1).await;
+    let stuck = machine.guests()[0];
+    let Some(frozen) = Frozen::new(stuck) else {
+        return eprintln!("skipped: there are no control groups of version 1 that can be frozen");
+    };
+    machine.server.intend(vec![web(1), web(2)]);
+    machine.ready(2).await;
+    machine.kill_agent().await;
+    // Waiting for it has an end, which comes sooner where less silence is borne.
+    machine.settings.silence_ms = 900;
+    machine.start(None).await;
+    machine.ready(2).await;
+    machine.server.intend(vec![web(1), web(2), web(3)]);
+    machine.ready(3).await;
+    let said = format!("(process {stuck}) was killed and does not end");
+    let warns = || machine.server.facts().warnings.iter().any(|warning| warning.contains(&said));
+    machine.until("a warning of the node", warns).await;
+    // Another guest of the pod would be a second one.
+    assert_eq!(machine.guests().len(), 3);
+    let report = machine.server.report(1, "a pod", |_| true).await;
+    assert_eq!(report.status.sandbox_restarts, 0, "{report:?}");
+    drop(frozen);
+    let again = machine.ready(1).await;
+    assert_eq!(again.status.sandbox_restarts, 1, "{again:?}");
+    assert!(!machine.guests().contains(&stuck) && machine.guests().len() == 3);
+    machine.delete(&[web(1), web(2), web(3)], 0).await;
+}
+
 #[tokio::test]
 async fn a_full_disk_is_named_and_pods_start_once_there_is_room() {
     let Some(mut machine) = Machine::with_disk(Some(48)).await else { return };

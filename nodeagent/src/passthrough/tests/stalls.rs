@@ -63,6 +63,12 @@ impl Machine for Stalling {
     }
 }
 
+/// Devices of which one cannot be attached, with the card that it is and the gate that holds it up.
+pub(crate) fn stalling_card(data: &Path) -> (Passthrough, DeviceIntent, Sender<()>) {
+    let (agent, shut) = stalling(data, kernel(), "/driver_override");
+    (agent, intent(CARD), shut)
+}
+
 fn stalling(data: &Path, kernel: KernelModel, file: &'static str) -> (Passthrough, Sender<()>) {
     let (shut, gate) = channel();
     let machine = Stalling { kernel, file, gate };
