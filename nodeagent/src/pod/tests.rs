@@ -42,6 +42,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         guard: Vec::new(),
         lease_until_ms: watch::Sender::new(0),
         passthrough,
+        kernel: Arc::new(crate::kernel_watch::FakeKernel::default()),
         network: None,
         accel: Accel::Tcg { multi: false },
         trial_deadline: std::time::Duration::from_secs(1),
