@@ -51,7 +51,7 @@ pub use devices::report_nics;
 pub(crate) use discover::function_at;
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
-pub use gpu_check::{GpuCheck, gpu_check};
+pub use gpu_check::{CardCheck, CheckedCard, GpuCheck, NotDone, gpu_check};
 pub use huge_pages::*;
 pub use kernel_log::*;
 pub use kernel_messages::*;
