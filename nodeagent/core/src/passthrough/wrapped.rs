@@ -100,3 +100,48 @@ impl<B: Before> Machine for Wrapped<B> {
         self.0.hot_reset(address, groups)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::KernelModel;
+    use super::*;
+
+    /// Does nothing itself.
+    struct Nothing(KernelModel);
+
+    impl Before for Nothing {
+        fn look<T>(&self, look: impl FnOnce(&dyn Machine) -> T) -> T {
+            look(&self.0)
+        }
+
+        fn act<T>(&mut self, act: impl FnOnce(&mut dyn Machine) -> T) -> T {
+            act(&mut self.0)
+        }
+    }
+
+    /// What each operation says, also of what is not there.
+    fn said(machine: &mut dyn Machine) -> Vec<String> {
+        let card: Bdf = "0000:3b:00.0".parse().expect("an address");
+        let file = format!("/sys/bus/pci/devices/{card}/driver_override");
+        vec![
+            format!("{:?}", machine.write(&file, "vfio-pci\n")),
+            format!("{:?}", machine.read(&file)),
+            format!("{:?}", machine.list("/sys/bus/pci/devices")),
+            format!("{:?}", machine.link(&format!("/sys/bus/pci/devices/{card}"))),
+            format!("{:?}", machine.try_group(7)),
+            format!("{:?}", machine.vfio_files()),
+            format!("{:?}", machine.hot_reset(card, &BTreeSet::from([7]))),
+            format!("{:?}", machine.vf(3, 0)),
+            format!("{:?}", machine.set_vf(3, 0, &VfSetting::Trust(true))),
+        ]
+    }
+
+    #[test]
+    fn what_does_nothing_itself_is_as_the_machine_behind_it() {
+        let mut kernel = KernelModel::new(&[]);
+        kernel.function("0000:3b:00.0", "10de:2335", "030200", Some(7), None, &[]);
+        let mut wrapped = Wrapped(Nothing(kernel.clone()));
+        assert_eq!(said(&mut wrapped), said(&mut kernel));
+        assert!(said(&mut kernel)[1].contains("Ok"), "it was written");
+    }
+}
