@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bulkhead_nodeagent_core::hardware::iommu_group_of;
 use bulkhead_nodeagent_core::qemu::{Accel, Device, QemuCommand, Ram, locked_bytes};
 use bulkhead_nodeagent_core::{DeviceNode, Jail, NodeKind, Piece, QemuUser, Rights, SystemPath};
 use bulkhead_types::ObjectId;
 use rustix::process::{Gid, Uid};
 
+use crate::machine::MachineTree;
 use crate::vm::jail::MARK;
 use crate::vm::session;
 use crate::{AgentConfig, ConfinementChoice};
@@ -220,7 +222,7 @@ impl Confinement {
             devices.push("/dev/kvm".to_owned());
         }
         let vfio = command.devices.iter().filter_map(|device| match device {
-            Device::VfioPci(device) => Some(device.host.to_string()),
+            Device::VfioPci(device) => Some(device.host),
             _ => None,
         });
         for address in vfio {
@@ -233,8 +235,8 @@ impl Confinement {
                 devices.push(VFIO.to_owned());
                 jail.system.push(SystemPath::Folder("/sys".to_owned()));
             }
-            let group = fs::read_link(format!("/sys/bus/pci/devices/{address}/iommu_group"))?;
-            let group = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let group = iommu_group_of(&MachineTree::new("/"), address)
+                .map_err(|error| io::Error::other(format!("the IOMMU group of {address} {error}")))?;
             devices.push(format!("/dev/vfio/{group}"));
         }
         devices.dedup();

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::Input;
-use bulkhead_nodeagent_core::hardware::{Bdf, Burst, Inventory, InventoryChange};
+use bulkhead_nodeagent_core::hardware::{
+    Bdf, Burst, Inventory, InventoryChange, KernelMessages, KernelWatch, devices_changed, next_record,
+};
 use bulkhead_nodeagent_core::passthrough::{NicReport, NicWork, Progress};
 use bulkhead_types::SriovInterface;
 use tokio::sync::{mpsc, watch};
@@ -13,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::NvmlLibrary;
 use crate::clock;
-use crate::kernel_watch::{KernelLog, Uevents};
+use crate::kernel_watch::or_never;
 use crate::nics_kept::NicsKept;
 use crate::passthrough::Passthrough;
 
@@ -42,13 +45,14 @@ pub(crate) type NicsWanted = Option<Vec<SriovInterface>>;
 /// Runs until nobody takes what it tells. Every look is told: the core knows what is new of it, and pods' tasks tell of devices too.
 pub(crate) async fn watch(
     passthrough: Passthrough,
+    kernel: Arc<dyn KernelWatch>,
     mut wanted: watch::Receiver<NicsWanted>,
     mut kept: NicsKept,
     inputs: mpsc::Sender<Input>,
 ) {
     let mut nics = Nics::default();
     let mut known: Option<Inventory> = None;
-    let mut news = News::open(&passthrough);
+    let mut news = News::open(&passthrough, kernel.as_ref());
     let cards = passthrough.cards.clone();
     let _ = tokio::task::spawn_blocking(move || cards.wait_until_read(FIRST_READ)).await;
     nics.apply_kept(&passthrough, kept.wanted()).await;
@@ -103,19 +107,19 @@ fn tell(change: &InventoryChange) {
 
 /// What the kernel and a driver's library tell while it happens.
 struct News {
-    uevents: Option<Uevents>,
-    log: Option<KernelLog>,
+    uevents: Option<Box<dyn KernelMessages>>,
+    log: Option<Box<dyn KernelMessages>>,
     /// Of the library, where the log cannot be read: what it tells stands there as well.
     faults: mpsc::Receiver<(Bdf, u32)>,
 }
 
 impl News {
     /// Opens what can be opened; what cannot is said once, and the machine is looked at more often instead.
-    fn open(passthrough: &Passthrough) -> Self {
-        let uevents = Uevents::open().inspect_err(|error| {
+    fn open(passthrough: &Passthrough, kernel: &dyn KernelWatch) -> Self {
+        let uevents = kernel.uevents().inspect_err(|error| {
             tracing::info!(%error, "the kernel's uevents cannot be listened to; devices are looked at every 10 s");
         });
-        let log = KernelLog::open().inspect_err(|error| {
+        let log = kernel.log().inspect_err(|error| {
             tracing::info!(%error, "the kernel's log cannot be read; faults are known of NVML's cards only");
         });
         let (tell, faults) = mpsc::channel(FAULTS_MAX);
@@ -152,7 +156,7 @@ impl News {
                 changed = wanted.changed() => {
                     return if changed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
                 }
-                changed = or_never(self.uevents.as_ref().map(Uevents::devices_changed)) => {
+                changed = or_never(self.uevents.as_deref_mut().map(devices_changed)) => {
                     if let Err(error) = changed {
                         tracing::warn!(%error, "no more uevents");
                         self.uevents = None;
@@ -164,7 +168,7 @@ impl News {
                     burst.note(clock::boot_ms());
                     continue;
                 }
-                record = or_never(self.log.as_ref().map(KernelLog::next)) => match record {
+                record = or_never(self.log.as_deref_mut().map(next_record)) => match record {
                     Ok(record) if record.event.is_none() => continue,
                     Ok(record) => {
                         burst.note(clock::boot_ms());
@@ -185,14 +189,6 @@ impl News {
                 }
             }
         }
-    }
-}
-
-/// Waits for ever where there is nothing to wait for.
-async fn or_never<T>(future: Option<impl Future<Output = T>>) -> T {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 
@@ -286,68 +282,103 @@ fn say(address: Bdf, wanted: &SriovInterface, progress: &Progress) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, MutexGuard};
 
-    use bulkhead_nodeagent_core::hardware::{Tree, TreeError};
-    use bulkhead_nodeagent_core::passthrough::{KernelModel, Machine};
-    use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
+    use bulkhead_nodeagent_core::hardware::TreeError;
+    use bulkhead_nodeagent_core::passthrough::{Before, KernelModel, Machine, Wrapped};
 
     use super::*;
+    use crate::kernel_watch::FakeKernel;
 
     const NIC: &str = "0000:86:00.0";
+    const CARD: &str = "0000:3b:00.0";
+    /// Sooner than a look that nothing was told of.
+    const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
-    /// A kernel in memory for which time passes whenever somebody looks how many functions there are.
-    struct Slow(Mutex<KernelModel>);
+    /// A kernel in memory, which others change meanwhile, and for which time passes whenever somebody looks how many functions there are.
+    #[derive(Clone)]
+    struct Slow(Arc<Mutex<KernelModel>>);
 
     impl Slow {
-        fn kernel(&self) -> std::sync::MutexGuard<'_, KernelModel> {
+        fn of(kernel: KernelModel) -> Self {
+            Self(Arc::new(Mutex::new(kernel)))
+        }
+
+        fn kernel(&self) -> MutexGuard<'_, KernelModel> {
             self.0.lock().expect("no panic")
         }
     }
 
-    impl Tree for Slow {
+    impl Before for Slow {
+        fn look<T>(&self, look: impl FnOnce(&dyn Machine) -> T) -> T {
+            look(&*self.kernel())
+        }
+
+        fn act<T>(&mut self, act: impl FnOnce(&mut dyn Machine) -> T) -> T {
+            act(&mut *self.kernel())
+        }
+
         fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
             if path.ends_with("/sriov_numvfs") {
                 self.kernel().pass_time();
             }
-            self.kernel().read(path)
-        }
-
-        fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-            self.kernel().list(path)
-        }
-
-        fn link(&self, path: &str) -> Result<String, TreeError> {
-            self.kernel().link(path)
+            self.look(|kernel| kernel.read(path))
         }
     }
 
-    impl VfLinks for Slow {
-        fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
-            self.kernel().vf(interface_index, vf)
-        }
-
-        fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
-            self.kernel().set_vf(interface_index, vf, setting)
+    /// What comes to be told, but what devices do.
+    async fn next_told(told: &mut mpsc::Receiver<Input>) -> Input {
+        loop {
+            match tokio::time::timeout(TOLD_WITHIN, told.recv()).await.expect("soon").expect("it goes on") {
+                Input::DeviceUsage(_) => {}
+                input => return input,
+            }
         }
     }
 
-    impl Machine for Slow {
-        fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
-            self.kernel().write(path, text)
-        }
+    fn addresses(input: &Input) -> Vec<String> {
+        let Input::Devices(devices) = input else { panic!("{input:?}") };
+        devices.iter().map(|device| device.address.to_string()).collect()
+    }
 
-        fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
-            self.kernel().try_group(group)
-        }
-
-        fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
-            self.kernel().vfio_files()
-        }
-
-        fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
-            self.kernel().hot_reset(address, groups)
-        }
+    /// Hot-plug: the machine is looked at because the kernel says that something came, and not because it is time.
+    #[tokio::test]
+    async fn what_the_kernel_says_is_told_at_once() {
+        let data = tempfile::tempdir().expect("a folder");
+        let card = |kernel: &mut KernelModel, address: &str| {
+            kernel.function(address, "10de:2335", "030200", Some(7), None, &[]);
+        };
+        let mut model = KernelModel::new(&["mlx5_core"]);
+        card(&mut model, CARD);
+        let machine = Slow::of(model);
+        let behind = Wrapped(machine.clone());
+        let passthrough = Passthrough::open(data.path(), behind, "boot", &[]).expect("readable notes");
+        let (_said, wanted) = watch::channel(None);
+        let (inputs, mut told) = mpsc::channel(16);
+        let kernel = FakeKernel::default();
+        let (uevents, log) = (kernel.uevents.clone(), kernel.log.clone());
+        let nics = NicsKept::open(data.path());
+        let watching = tokio::spawn(watch(passthrough, Arc::new(kernel), wanted, nics, inputs));
+        assert_eq!(addresses(&next_told(&mut told).await), [CARD]);
+        let other = "0000:3c:00.0";
+        card(&mut machine.kernel(), other);
+        // A tap of a pod is no device; what another process says is nobody's word.
+        uevents.say(0, b"add@/devices/virtual/net/tap7\0SUBSYSTEM=net\0");
+        uevents.say(4711, b"remove@/devices/pci0000:3a/0000:3b:00.0\0SUBSYSTEM=pci\0");
+        uevents.say(0, b"add@/devices/pci0000:3a/0000:3c:00.0\0SUBSYSTEM=pci\0");
+        assert_eq!(addresses(&next_told(&mut told).await), [CARD, other]);
+        log.say(0, b"12,5,0,-;NVRM: Xid (PCI:0000:3b:00): 48, of a program");
+        log.say(0, b"4,6,0,-;NVRM: Xid (PCI:0000:3b:00): 79, pid=1");
+        let fault = next_told(&mut told).await;
+        let Input::DeviceFault(fault) = fault else { panic!("{fault:?}") };
+        assert_eq!((fault.device.as_str(), fault.code), (CARD, 79));
+        // A fault is a reason to look, and the end of all messages is none to stop.
+        assert_eq!(addresses(&next_told(&mut told).await), [CARD, other]);
+        machine.kernel().pull_out(CARD.parse().expect("an address"));
+        uevents.end();
+        log.end();
+        assert_eq!(addresses(&next_told(&mut told).await), [other]);
+        watching.abort();
     }
 
     /// Drivers take their time with functions. One that is missing in the first word about devices is lost to the pod that had it before the
@@ -360,7 +391,7 @@ mod tests {
         kernel.function(NIC, "15b3:101b", "020000", Some(45), Some("mlx5_core"), &nic);
         // More often than one look looks.
         kernel.slow_functions(5);
-        let slow = Slow(Mutex::new(kernel));
+        let slow = Wrapped(Slow::of(kernel));
         let passthrough = Passthrough::open(data.path(), slow, "boot", &[]).expect("readable notes");
         let wanted = SriovInterface {
             pci_address: NIC.into(),
@@ -373,7 +404,8 @@ mod tests {
         NicsKept::open(data.path()).keep(&[wanted]);
         let (_said, wanted) = watch::channel(None);
         let (inputs, mut told) = mpsc::channel(16);
-        let watching = tokio::spawn(watch(passthrough, wanted, NicsKept::open(data.path()), inputs));
+        let kernel = Arc::new(FakeKernel { is_silent: true, ..FakeKernel::default() });
+        let watching = tokio::spawn(watch(passthrough, kernel, wanted, NicsKept::open(data.path()), inputs));
         let first = told.recv().await;
         watching.abort();
         let Some(Input::Devices(devices)) = first else { panic!("{first:?}") };

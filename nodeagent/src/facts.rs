@@ -1,11 +1,11 @@
 //! What this machine has.
 
-use std::fs;
 use std::path::Path;
 
 use bulkhead_nodeagent_core::hardware::{
-    HUGE_PAGE_POOLS, Inventory, KvmTrial, cpu_topology, discover, has_devices, huge_pages,
-    missing_for_devices, node_preconditions,
+    self as hardware, DRIVERS_PROBE, HUGE_PAGE_POOLS, Inventory, KvmTrial, MachineSettings as _,
+    cpu_topology, discover, has_devices, huge_pages, missing_for_devices, node_preconditions,
+    total_memory_bytes,
 };
 use bulkhead_nodeagent_core::{Readiness, VM_TEMPLATE_BYTES, VM_TEMPLATES_MAX};
 use bulkhead_types::{
@@ -33,8 +33,7 @@ pub(crate) fn boot_id() -> String {
     {
         return id;
     }
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    hardware::boot_id(&MachineTree::new("/"))
 }
 
 /// Finds out everything, and applies what the configuration says instead.
@@ -178,8 +177,7 @@ fn obstacles_to_devices(
     let missing = missing_for_devices(tree);
     let mut reasons: Vec<String> =
         missing.iter().map(|one| format!("{}: {}; {}", one.name, one.found, one.remedy)).collect();
-    let probe = Path::new("/sys/bus/pci/drivers_probe");
-    if missing.is_empty() && rustix::fs::access(probe, rustix::fs::Access::WRITE_OK).is_err() {
+    if missing.is_empty() && !tree.may_set(DRIVERS_PROBE) {
         reasons.push("the agent may not write to /sys/bus/pci; run it as root".to_owned());
     }
     let is_ready = reasons.is_empty();
@@ -216,10 +214,7 @@ fn labels(config: &AgentConfig) -> StringMap {
 }
 
 fn memory_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    total_memory_bytes(&MachineTree::new("/"))
 }
 
 fn disk_bytes(path: &Path) -> u64 {

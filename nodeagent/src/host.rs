@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_nodeagent_core::hardware::KernelWatch;
 use bulkhead_nodeagent_core::qemu::{Accel, Sandbox};
 use bulkhead_nodeagent_core::{SILENT_QUESTIONS, group_name};
 use bulkhead_types::ObjectId;
@@ -60,6 +61,8 @@ pub(crate) struct Host {
     pub(crate) undying: Undying,
     /// The devices of guests.
     pub(crate) passthrough: Passthrough,
+    /// Where devices that come and go, and their faults, are told of.
+    pub(crate) kernel: Arc<dyn KernelWatch>,
     /// The guests' network; unset: they have none.
     pub(crate) network: Option<Arc<Network>>,
     pub(crate) accel: Accel,

@@ -10,9 +10,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_nodeagent_core::GuestSize;
 use bulkhead_nodeagent_core::hardware::{Bdf, Sriov, Tree, TreeError, discover, missing_for_devices};
-use bulkhead_nodeagent_core::passthrough::{Machine, NicWork, Progress, Seen, VFIO_PCI, check_machine};
+use bulkhead_nodeagent_core::passthrough::{
+    Before, Machine, NicWork, Progress, Seen, VFIO_PCI, Wrapped, check_machine,
+};
 use bulkhead_nodeagent_core::qemu::{Accel, Ram};
-use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings, check_settings};
+use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, check_settings};
 use bulkhead_types::{
     DeviceHealth, DeviceIntent, NetworkAttachment, ObjectId, SriovDeviceType, SriovInterface, SriovLinkType,
     SriovVfGroup, VfLinkState,
@@ -47,56 +49,36 @@ struct Dying {
     left: u32,
 }
 
-impl Tree for Dying {
-    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
-        self.machine.read(path)
-    }
-
-    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        self.machine.list(path)
-    }
-
-    fn link(&self, path: &str) -> Result<String, TreeError> {
-        self.machine.link(path)
+impl Dying {
+    fn once_more(&mut self) {
+        if self.left == 0 {
+            std::process::abort();
+        }
+        self.left -= 1;
     }
 }
 
-impl VfLinks for Dying {
-    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
-        self.machine.vf(interface_index, vf)
+impl Before for Dying {
+    fn look<T>(&self, look: impl FnOnce(&dyn Machine) -> T) -> T {
+        look(&self.machine)
+    }
+
+    fn act<T>(&mut self, act: impl FnOnce(&mut dyn Machine) -> T) -> T {
+        act(&mut self.machine)
     }
 
     fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
-        if self.left == 0 {
-            std::process::abort();
-        }
-        self.left -= 1;
+        self.once_more();
         self.machine.set_vf(interface_index, vf, setting)
     }
-}
 
-impl Machine for Dying {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
-        if self.left == 0 {
-            std::process::abort();
-        }
-        self.left -= 1;
+        self.once_more();
         self.machine.write(path, text)
     }
 
-    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
-        self.machine.try_group(group)
-    }
-
-    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
-        self.machine.vfio_files()
-    }
-
     fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
-        if self.left == 0 {
-            std::process::abort();
-        }
-        self.left -= 1;
+        self.once_more();
         self.machine.hot_reset(address, groups)
     }
 }
@@ -131,7 +113,7 @@ fn open(data: &Path, machine: impl Machine + Send + 'static) -> Outcome<Passthro
 /// One life: does something, and aborts after so many writes.
 async fn live(work: &str, left: &str, data: &Path, device: &str) -> Outcome {
     let left = left.parse().map_err(|_| "a number of writes".to_owned())?;
-    let agent = open(data, Dying { machine: MachineTree::new("/"), left })?;
+    let agent = open(data, Wrapped(Dying { machine: MachineTree::new("/"), left }))?;
     match work {
         "attach" => agent.attach(POD, &[intent(device)]).await.map(drop),
         "release" => agent.release(POD).await.map(drop),

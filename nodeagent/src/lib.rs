@@ -38,7 +38,6 @@ mod kernel_watch;
 mod lab;
 mod logs;
 mod machine;
-mod merging;
 mod network;
 mod nics_kept;
 mod numa;
@@ -66,6 +65,7 @@ mod volumes;
 
 use std::sync::Arc;
 
+use bulkhead_nodeagent_core::hardware::KernelWatch;
 use bulkhead_nodeagent_core::passthrough::Machine;
 use bulkhead_nodeagent_core::qemu::Accel;
 use bulkhead_nodeagent_core::{Agent, Deadlines, text};
@@ -120,6 +120,8 @@ pub struct MachineParts {
     pub devices: Box<dyn Machine + Send>,
     /// Links, addresses and the packet filter.
     pub network: Arc<dyn HostNetwork>,
+    /// What its kernel says while it happens: uevents, and its log.
+    pub kernel: Arc<dyn KernelWatch>,
 }
 
 impl std::fmt::Debug for MachineParts {
@@ -135,6 +137,7 @@ impl MachineParts {
         Self {
             devices: Box::new(MachineTree::new("/")),
             network: Arc::new(network::KernelNetwork::default()),
+            kernel: Arc::new(kernel_watch::RunningKernel),
         }
     }
 }
@@ -192,7 +195,8 @@ pub async fn run_on(
     driver.recover().await?;
     let listing = tokio::spawn(image::watch(host.images.clone(), found.clone()));
     let rechecking = tokio::spawn(recheck.run());
-    let looking = tokio::spawn(devices::watch(host.passthrough.clone(), nics_wanted, nics_kept, found));
+    let (devices, kernel) = (host.passthrough.clone(), Arc::clone(&host.kernel));
+    let looking = tokio::spawn(devices::watch(devices, kernel, nics_wanted, nics_kept, found));
 
     tokio::spawn(make_assets(Arc::clone(&host)));
     let stopping = CancellationToken::new();
@@ -286,7 +290,7 @@ async fn open_host(
     let is_there = confinement::resolve(&config.qemu).is_some();
     problem.iter().filter(|_| is_there).for_each(|problem| warn(&mut accelerator, problem));
     if config.memory_sharing == MemorySharing::Ksm {
-        merging::problem(std::path::Path::new(merging::KSM))
+        hardware::page_merging_problem(&MachineTree::new("/"))
             .iter()
             .for_each(|problem| warn(&mut accelerator, problem));
     }
@@ -314,6 +318,7 @@ async fn open_host(
         lease_until_ms: watch::Sender::new(0),
         undying: undying::Undying::default(),
         passthrough: passthrough.at("read the notes on devices below", data)?,
+        kernel: parts.kernel,
         network,
         accel: accelerator.accel,
         trial_deadline: probe::deadline(config.boot_deadline_ms),

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use bulkhead_nodeagent_core::hardware::{Bdf, ENTRIES_MAX, FILE_BYTES_MAX, Tree, TreeError};
+use bulkhead_nodeagent_core::hardware::{Bdf, ENTRIES_MAX, FILE_BYTES_MAX, MachineSettings, Tree, TreeError};
 use bulkhead_nodeagent_core::passthrough::Machine;
 
 use crate::vfio;
@@ -33,7 +33,8 @@ impl MachineTree {
     }
 }
 
-fn told(error: io::Error) -> TreeError {
+/// What an error of the system is to who looks at files.
+pub(crate) fn told(error: io::Error) -> TreeError {
     match error.kind() {
         io::ErrorKind::NotFound => TreeError::NotFound,
         io::ErrorKind::PermissionDenied => TreeError::Denied,
@@ -71,6 +72,16 @@ impl Tree for MachineTree {
     }
 }
 
+impl MachineSettings for MachineTree {
+    fn set(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
+        self.write(path, text)
+    }
+
+    fn may_set(&self, path: &str) -> bool {
+        rustix::fs::access(self.path(path), rustix::fs::Access::WRITE_OK).is_ok()
+    }
+}
+
 impl Machine for MachineTree {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
         // The file is there, or nothing is written: sysfs makes none, and a copy of one shall not grow.
@@ -104,7 +115,10 @@ impl Machine for MachineTree {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_nodeagent_core::hardware::{check_conformance, conformance_tree, discover};
+    use bulkhead_nodeagent_core::hardware::{
+        boot_id, check_conformance, check_machine_settings, conformance_tree, discover, has_kvm_file,
+        iommu_group_of, network_namespace, total_memory_bytes,
+    };
 
     use super::*;
 
@@ -120,6 +134,30 @@ mod tests {
             }
         }
         check_conformance(&MachineTree::new(dir.path()));
+    }
+
+    #[test]
+    fn real_files_and_this_kernel_take_settings_as_those_in_memory_do() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir(dir.path().join("folder")).expect("a folder");
+        fs::write(dir.path().join("folder/word"), "unknown\n").expect("a file");
+        check_machine_settings(&mut MachineTree::new(dir.path()), "/folder/word");
+        // The name of the thread that runs this, which may always be set.
+        check_machine_settings(&mut MachineTree::new("/"), "/proc/thread-self/comm");
+    }
+
+    #[test]
+    fn this_machine_says_of_itself_what_it_is() {
+        let tree = MachineTree::new("/");
+        assert_eq!(boot_id(&tree).len(), 36);
+        assert!(total_memory_bytes(&tree) > 0);
+        assert_eq!(has_kvm_file(&tree), Path::new("/dev/kvm").exists());
+        assert!(network_namespace(&tree).is_some_and(|name| name.starts_with("net:[")));
+        let nowhere = "0000:ff:1f.7".parse().expect("an address");
+        assert_eq!(iommu_group_of(&tree, nowhere), Err(TreeError::NotFound));
+        for function in discover(&tree).functions.values() {
+            assert_eq!(iommu_group_of(&tree, function.address).ok(), function.iommu_group, "{function:?}");
+        }
     }
 
     #[test]

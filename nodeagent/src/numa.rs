@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bulkhead_nodeagent_core::hardware::node_meminfo;
 use bulkhead_nodeagent_core::qemu::{HostMemPolicy, MemoryBackendRam, Ram};
 use bulkhead_nodeagent_core::{GuestNuma, RunsOn, StartVm, node_available_bytes, pin_plan};
 use bulkhead_types::{CpuTopology, ObjectId};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::host;
+use crate::machine::MachineTree;
 use crate::vm::affinity;
 use crate::volumes::VolumePort;
 
@@ -63,10 +65,8 @@ impl Numa {
             return Ram::Board;
         };
         let pod = start.pod.id;
-        let available = |node| {
-            let text = std::fs::read_to_string(format!("/sys/devices/system/node/node{node}/meminfo"));
-            text.ok().and_then(|text| node_available_bytes(&text))
-        };
+        let tree = MachineTree::new("/");
+        let available = |node| node_available_bytes(&node_meminfo(&tree, node)?);
         match GuestNuma::place(topology, cpus, start.size, available) {
             Ok(placed) => {
                 for node in placed.crowded() {

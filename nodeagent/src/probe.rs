@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::hardware::KvmTrial;
+use bulkhead_nodeagent_core::hardware::{KvmTrial, has_kvm_file};
 use bulkhead_nodeagent_core::qemu::{Accel, QemuCommand, Ram};
 use bulkhead_nodeagent_core::{GuestSize, kvm_warning};
 use bulkhead_types::ObjectId;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::boot::BootAssets;
 use crate::channel;
 use crate::confinement::{Confinement, Inmate, resolve};
+use crate::machine::MachineTree;
 use crate::vm::command::{GUEST_SOCKET, Machinery, build};
 use crate::vm::process::{self, Launch, Process};
 use crate::vm::socket;
@@ -90,7 +91,7 @@ pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Res
         return Ok(Accelerator::tcg(None, KvmTrial::NotWanted));
     }
     let fails = match trial {
-        _ if !Path::new("/dev/kvm").exists() => Some("there is no /dev/kvm".to_owned()),
+        _ if !has_kvm() => Some("there is no /dev/kvm".to_owned()),
         None => Some("it could not be tried, QEMU or the guest kernel is missing".to_owned()),
         Some(trial) => trial.remembered_or_run().await,
     };
@@ -107,10 +108,15 @@ pub(crate) async fn choose(choice: AccelChoice, trial: Option<Trial<'_>>) -> Res
 
 /// Runs a guest with KVM whatever is remembered; why it failed. The next start of the agent knows the result.
 pub(crate) async fn try_again(trial: Trial<'_>) -> Option<String> {
-    if !Path::new("/dev/kvm").exists() {
+    if !has_kvm() {
         return Some("there is no /dev/kvm".to_owned());
     }
     trial.run_and_remember().await
+}
+
+/// Whether there is anything that could be tried.
+pub(crate) fn has_kvm() -> bool {
+    has_kvm_file(&MachineTree::new("/"))
 }
 
 impl Trial<'_> {

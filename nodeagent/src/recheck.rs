@@ -3,11 +3,10 @@
 //! When, and what follows from it, is decided in `bulkhead_nodeagent_core::LookPlan` and `Readiness`. SIGUSR1 asks for a look with a guest.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::hardware::KvmTrial;
+use bulkhead_nodeagent_core::hardware::{KvmTrial, devices_changed};
 use bulkhead_nodeagent_core::qemu::Accel;
 use bulkhead_nodeagent_core::{Input, LookCause, LookPlan, Readiness, kvm_warning};
 use bulkhead_types::{HugePageSize, HugePages, NodeFacts};
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::facts::OrdinaryMemory;
 use crate::host::{self, Host};
-use crate::kernel_watch::Uevents;
+use crate::kernel_watch::or_never;
 use crate::passthrough::RunningStep;
 use crate::volumes::POOL_WARNING;
 use crate::{clock, facts, probe};
@@ -73,15 +72,15 @@ impl Recheck {
     /// Runs until nobody is told any more.
     pub(crate) async fn run(mut self) {
         let mut plan = LookPlan::new(clock::boot_ms());
-        let mut uevents = Uevents::open().ok();
+        let mut uevents = self.host.kernel.uevents().ok();
         let mut asked = signal(SignalKind::user_defined1()).ok();
-        let mut has_kvm = has_kvm_file();
+        let mut has_kvm = probe::has_kvm();
         loop {
             let pause = Duration::from_millis(plan.due_ms().saturating_sub(clock::boot_ms()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.told.closed() => return,
-                changed = next_uevent(uevents.as_ref()) => {
+                changed = or_never(uevents.as_deref_mut().map(devices_changed)) => {
                     if changed.is_err() {
                         uevents = None;
                     }
@@ -95,7 +94,7 @@ impl Recheck {
                     plan.note(LookCause::Operator);
                 }
             }
-            if has_kvm_file() != has_kvm {
+            if probe::has_kvm() != has_kvm {
                 has_kvm = !has_kvm;
                 plan.note(LookCause::KvmFile);
             }
@@ -181,19 +180,7 @@ fn late_warning(step: &RunningStep) -> String {
     format!("devices are neither attached nor given back: {step}")
 }
 
-fn has_kvm_file() -> bool {
-    Path::new("/dev/kvm").exists()
-}
-
-/// Waits for ever where there is nothing to wait for.
-async fn next_uevent(uevents: Option<&Uevents>) -> std::io::Result<()> {
-    match uevents {
-        Some(uevents) => uevents.devices_changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The same; and where no more signals come.
+/// Waits for ever where there is nothing to wait for, and where no more signals come.
 async fn next_signal(signals: Option<&mut Signal>) {
     if let Some(signals) = signals
         && signals.recv().await.is_some()

@@ -9,7 +9,7 @@ use bulkhead_nodeagent::hardware::{
     CLASSES_MAX, Inventory, Need, Outcome, PciFunction, Precondition, Sriov, device_class_of, discover,
     preconditions,
 };
-use bulkhead_nodeagent::{MachineTree, NvmlLibrary, ThinPoolName, thin_pool_precondition};
+use bulkhead_nodeagent::{MachineTree, ThinPoolName, thin_pool_precondition};
 use bulkhead_types::{DEVICE_CLASSES_JSON, NamedDeviceClass};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -44,8 +44,9 @@ pub(crate) struct PreflightArgs {
     /// Show all PCI functions, also those that pods cannot have
     #[arg(long)]
     all: bool,
-    /// Check NVIDIA's cards of this machine as far as it can be done here, and say what could not be (codes: 1 failed, 3 no card, 4 not all done)
-    #[arg(long, conflicts_with_all = ["output", "all"])]
+    /// Check NVIDIA's cards of this machine as far as it can be done here, tell each precondition, and say what could not be done (codes: 1 failed,
+    /// 3 no card, 4 not all done)
+    #[arg(long, conflicts_with = "all")]
     gpu: bool,
 }
 
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &PreflightArgs) -> Result<(), Failure> {
     let mut found = preconditions(&tree, &inventory, &classes);
     found.extend(args.volume_group.as_ref().map(thin_pool_precondition));
     if args.gpu {
-        return gpu::run(&inventory, &found, &mut NvmlLibrary);
+        return gpu::run(&gpu::check(&args.root, &inventory, &found), args.output);
     }
     match args.output {
         Format::Json => {

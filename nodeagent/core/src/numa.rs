@@ -12,6 +12,7 @@ use std::fmt;
 use bulkhead_types::{CpuSet, CpuTopology};
 
 use crate::GuestSize;
+use crate::hardware::meminfo_bytes;
 use crate::qemu::{HostMemPolicy, MemoryBackendRam, NumaNode, Ram};
 
 /// Least memory of a NUMA node that a guest sees, in bytes: the guest's kernel keeps tables in each.
@@ -205,14 +206,9 @@ pub fn pin_plan(
 /// say so.
 #[must_use]
 pub fn node_available_bytes(meminfo: &str) -> Option<u64> {
-    let kib = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.split_once(name))?;
-        line.1.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    };
-    let reclaimable =
-        ["Active(file):", "Inactive(file):", "SReclaimable:"].map(|name| kib(name).unwrap_or(0));
-    let all = reclaimable.into_iter().fold(kib("MemFree:")?, u64::saturating_add);
-    Some(all.saturating_mul(1024))
+    let reclaimable = ["Active(file)", "Inactive(file)", "SReclaimable"];
+    let reclaimable = reclaimable.map(|name| meminfo_bytes(meminfo, name).unwrap_or(0));
+    Some(reclaimable.into_iter().fold(meminfo_bytes(meminfo, "MemFree")?, u64::saturating_add))
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! The host's kernel: route netlink for links and addresses, `/dev/net/tun` for taps, the program `nft` for the packet filter.
 
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bulkhead_nodeagent_core::network::Ipv4Network;
+use bulkhead_nodeagent_core::network::{Ipv4Network, switch_forwarding_on};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -16,10 +15,9 @@ use rustix::io::Errno;
 use super::netlink::Netlink;
 use super::nft::Nft;
 use super::{HostNetwork, InUse, Link};
+use crate::machine::MachineTree;
 use crate::vm::session::{open_tap, persist_tap};
 
-/// Whether the host forwards packets.
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The network namespace of the calling thread.
 #[derive(Debug, Default)]
@@ -167,11 +165,7 @@ impl HostNetwork for KernelNetwork {
     }
 
     fn forward(&self) -> io::Result<()> {
-        // Where the file system is read-only somebody else may have said so already.
-        if fs::read_to_string(IP_FORWARD)?.trim() == "1" {
-            return Ok(());
-        }
-        fs::write(IP_FORWARD, "1")
+        switch_forwarding_on(&mut MachineTree::new("/")).map_err(Into::into)
     }
 
     fn set_rules(&self, rules: &str) -> io::Result<()> {

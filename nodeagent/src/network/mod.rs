@@ -15,7 +15,7 @@ mod changes;
 mod fake;
 mod host;
 mod kernel;
-mod netlink;
+pub(crate) mod netlink;
 mod nft;
 mod options;
 mod stepped;

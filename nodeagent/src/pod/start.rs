@@ -10,6 +10,7 @@ use bulkhead_guest_protocol::FRAME_LENGTH_MAX;
 use bulkhead_guest_protocol::host::{
     ContainerConfig, MountConfig, PodConfig, RestartPolicy, VolumeConfig, VolumeKind,
 };
+use bulkhead_nodeagent_core::hardware::meminfo;
 use bulkhead_nodeagent_core::qemu::{Accel, GuestPages, HostDevice, PortPlan, QemuCommand, check_pinned};
 use bulkhead_nodeagent_core::{HostLimits, Jail, StartPhase, StartVm, TAP_FD, group_name, reason};
 use bulkhead_types::{
@@ -27,6 +28,7 @@ use crate::guard::Orders;
 use crate::host::Host;
 use crate::host_ports::{BoundPorts, HostPort, published};
 use crate::image::{Image, ImageError, ProcessOverrides, resolve_process, signal_number};
+use crate::machine::MachineTree;
 use crate::steps::{Step, passed, reached};
 use crate::vm::command::{Machinery, build};
 use crate::vm::process::{Launch, PID_FILE, Process, confinement_failure};
@@ -273,7 +275,7 @@ fn check_memory(devices: &[HostDevice], pages: &GuestPages, memory_bytes: u64) -
     if devices.is_empty() {
         return Ok(());
     }
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let meminfo = meminfo(&MachineTree::new("/"));
     let ordinary = if pages.whole { 0 } else { memory_bytes };
     check_pinned(&meminfo, ordinary).map_err(|reason| StartError::new(reason::MEMORY_NOT_PINNED, reason))
 }

@@ -43,6 +43,7 @@ pub(crate) fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         lease_until_ms: watch::Sender::new(0),
         undying: crate::undying::Undying::default(),
         passthrough,
+        kernel: Arc::new(crate::kernel_watch::FakeKernel::default()),
         network: None,
         accel: Accel::Tcg { multi: false },
         trial_deadline: std::time::Duration::from_secs(1),

@@ -1,9 +1,9 @@
 //! What functions of NICs are told, by the kernel's route netlink.
 //!
 //! ```text
-//!  VfLinks (core) ─► message.rs: RTM_GETLINK, RTM_SETLINK as bytes ─► socket.rs: one request, one answer ─► kernel
+//!  VfLinks (core) ─► message.rs: RTM_GETLINK, RTM_SETLINK as bytes ─► socket.rs: one request, one answer ─► network::netlink ─► kernel
 //! ```
-//! Each request has a socket of its own, so nothing waits in one and nothing has to be kept in step. What is to be set, in which
+//! Each request has a socket of its own, so nothing waits in one. What is to be set, in which
 //! order, and what to go back to is decided in `bulkhead_nodeagent_core::vf_settings`.
 //!
 //! Source: `rtnetlink(7)`, `netlink(7)`; `rtnl_setlink` and `rtnl_fill_vfinfo` of Linux' `net/core/rtnetlink.c`.

@@ -1,12 +1,14 @@
 //! On which CPUs processes may run: `sched_setaffinity(2)`, thread by thread, and no cgroup.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
+use bulkhead_nodeagent_core::Processes as _;
 use bulkhead_types::{CPUS_MAX, CpuSet};
 use rustix::process::Pid;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
+
+use super::host_processes::HostProcesses;
 
 /// Looks for threads that were made meanwhile, at most: those that are made by a moved one are where it is.
 const ROUNDS_MAX: usize = 8;
@@ -20,7 +22,8 @@ pub(crate) fn set(pid: i32, cpus: &CpuSet) -> io::Result<()> {
     cpus.iter().for_each(|cpu| mask.set(cpu as usize));
     let mut moved = BTreeSet::new();
     for _ in 0..ROUNDS_MAX {
-        let new: Vec<i32> = threads(pid)?.into_iter().filter(|thread| moved.insert(*thread)).collect();
+        let new: Vec<i32> =
+            HostProcesses.threads(pid)?.into_iter().filter(|thread| moved.insert(*thread)).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -40,7 +43,7 @@ pub(crate) fn set(pid: i32, cpus: &CpuSet) -> io::Result<()> {
 /// # Errors
 /// When one of them is no thread of the process, or cannot be pinned; those before it are.
 pub(crate) fn pin(pid: i32, plan: &[(i32, u32)]) -> io::Result<()> {
-    let own = threads(pid)?;
+    let own = HostProcesses.threads(pid)?;
     for (thread, cpu) in plan {
         if !own.contains(thread) {
             return Err(io::Error::other(format!("{thread} is no thread of process {pid}")));
@@ -50,14 +53,6 @@ pub(crate) fn pin(pid: i32, plan: &[(i32, u32)]) -> io::Result<()> {
         sched_setaffinity(Pid::from_raw(*thread), &mask)?;
     }
     Ok(())
-}
-
-fn threads(pid: i32) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-    }
-    Ok(found)
 }
 
 /// The CPUs on which this process may run; `None` when the kernel does not say.

@@ -18,6 +18,7 @@ mod breakout_tests;
 pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod guarded;
+mod host_processes;
 pub(crate) mod jail;
 pub(crate) mod process;
 #[allow(unsafe_code)]

@@ -6,10 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use bulkhead_nodeagent_core::Jail;
+use bulkhead_nodeagent_core::{
+    Jail, Processes as _, guarded_folder, guards, guests, pid_file_of, started_at_ms,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::{Child, Command};
 
+use super::host_processes::HostProcesses;
 use super::jail::MARK;
 use super::session;
 use crate::steps::{Step, passed};
@@ -18,8 +21,6 @@ use crate::steps::{Step, passed};
 pub(crate) const PID_FILE: &str = "qemu.pid";
 /// What QEMU itself said, in the instance's folder.
 pub(crate) const QEMU_LOG: &str = "qemu.log";
-/// Clock ticks a second in /proc/<pid>/stat: fixed at 100 for user space on Linux/x86-64 (USER_HZ).
-const TICKS_PER_SECOND: u64 = 100;
 
 /// A process that was started by this agent, or by its last life.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Process {
     /// The guest of a guard that was just started, which tells how it ended.
     pub(crate) fn guarded(pid: i32, mut guard: Child, dir: &Path) -> io::Result<Self> {
         // The guard reaps its guest: the id may be another process's by now.
-        let is_it = |pidfd| match pid_file_of(pid).as_deref() == Some(&dir.join(PID_FILE)) {
+        let is_it = |pidfd| match has_pid_file(pid, &dir.join(PID_FILE)) {
             true => Ok(pidfd),
             false => Err(io::Error::other("the guest has ended already")),
         };
@@ -81,13 +82,13 @@ impl Process {
     /// change what its command line seems to be, but not its user.)
     pub(crate) fn find(dir: &Path, is_user: impl Fn(u32) -> bool) -> io::Result<Option<Self>> {
         let wanted = dir.join(PID_FILE);
-        for (pid, path) in scan()? {
-            if path != wanted || !user_of(pid).is_some_and(&is_user) {
+        for (pid, path) in guests(&HostProcesses)? {
+            if Path::new(&path) != wanted || !HostProcesses.user(pid).is_ok_and(&is_user) {
                 continue;
             }
             let Ok(pidfd) = open(pid) else { continue };
             // It may have ended, and its id be used by another process, before the descriptor was open.
-            if pid_file_of(pid).as_deref() == Some(&wanted) {
+            if has_pid_file(pid, &wanted) {
                 return Ok(Some(Self { pid, pidfd, child: None }));
             }
         }
@@ -127,10 +128,8 @@ impl Process {
 
     /// When it started, milliseconds since the epoch; 0 when it has ended.
     pub(crate) fn started_at_ms(&self) -> u64 {
-        start_ticks(self.pid).map_or(0, |ticks| {
-            let age_ms = crate::clock::boot_ms().saturating_sub(ticks * 1000 / TICKS_PER_SECOND);
-            crate::clock::unix_ms().saturating_sub(age_ms)
-        })
+        let stat = HostProcesses.stat(self.pid);
+        stat.map_or(0, |stat| started_at_ms(stat, crate::clock::boot_ms(), crate::clock::unix_ms()))
     }
 }
 
@@ -169,32 +168,22 @@ impl Killer {
 /// names. One that an agent had just started when it was killed may not have started its guest yet.
 pub(crate) fn guards_below(dir: &Path) -> io::Result<Vec<(PathBuf, Process)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Some(folder) = guarded_folder(pid).filter(|folder| folder.starts_with(dir)) else { continue };
+    for (pid, folder) in guards(&HostProcesses)? {
+        if !Path::new(&folder).starts_with(dir) {
+            continue;
+        }
         let Ok(pidfd) = open(pid) else { continue };
-        if guarded_folder(pid).as_ref() == Some(&folder) {
-            found.push((folder, Process { pid, pidfd, child: None }));
+        if guarded_folder(&HostProcesses, pid).as_ref() == Some(&folder) {
+            found.push((folder.into(), Process { pid, pidfd, child: None }));
         }
     }
     Ok(found)
 }
 
-/// The last argument, if it is the folder that the process works in.
-fn guarded_folder(pid: i32) -> Option<PathBuf> {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let last = arguments.strip_suffix(&[0])?.split(|&byte| byte == 0).next_back()?;
-    let last = std::str::from_utf8(last).ok().map(PathBuf::from)?;
-    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    // A folder that was removed meanwhile is marked.
-    let works_in = works_in.to_str()?.trim_end_matches(" (deleted)").to_owned();
-    (last.is_absolute() && Path::new(&works_in) == last).then_some(last)
-}
-
 /// Every QEMU process whose pid file lies under `dir`.
 pub(crate) fn find_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(scan()?.into_iter().map(|(_, path)| path).filter(|path| path.starts_with(dir)).collect())
+    let all = guests(&HostProcesses)?.into_iter().map(|(_, path)| PathBuf::from(path));
+    Ok(all.filter(|path| path.starts_with(dir)).collect())
 }
 
 fn open(pid: i32) -> io::Result<OwnedFd> {
@@ -202,35 +191,9 @@ fn open(pid: i32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }
 
-/// All processes that have a `-pidfile` argument.
-fn scan() -> io::Result<Vec<(i32, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        found.extend(pid_file_of(pid).map(|path| (pid, path)));
-    }
-    Ok(found)
-}
-
-/// The argument after `-pidfile`. A process that has ended but was not reaped has no arguments.
-fn pid_file_of(pid: i32) -> Option<PathBuf> {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut arguments = arguments.split(|&byte| byte == 0);
-    arguments.find(|argument| *argument == b"-pidfile")?;
-    arguments.next().and_then(|path| std::str::from_utf8(path).ok()).map(PathBuf::from)
-}
-
-/// The user that a process is of.
-fn user_of(pid: i32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}")).ok().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta))
-}
-
-/// Field 22 of /proc/<pid>/stat (proc(5)): start after boot, in clock ticks.
-fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    after_name.split(' ').nth(19)?.parse().ok()
+/// Whether a process has this pid file, as its arguments say.
+fn has_pid_file(pid: i32, path: &Path) -> bool {
+    pid_file_of(&HostProcesses, pid).is_some_and(|found| Path::new(&found) == path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::Bdf;
@@ -15,13 +16,15 @@ pub const CARDS_MAX: usize = 256;
 pub const FAULTS_PER_WAIT_MAX: usize = 64;
 
 /// What is wrong with a card now, by its own account; not what was wrong once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Ailment {
     /// The driver cannot reach it: it has fallen off the bus.
+    #[serde(rename = "GpuLost")]
     Lost,
     /// It does not work until it was reset.
     ResetRequired,
     /// Memory with uncorrectable errors is in use until the card was reset.
+    #[serde(rename = "PagesPendingRetirement")]
     PagesPending,
     /// Its own record of itself (infoROM) is damaged.
     InfoRomCorrupted,
@@ -41,7 +44,7 @@ impl Ailment {
 }
 
 /// A card as its library tells of it now. What a card does not tell is unset: none of it is needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CardReading {
     /// Where it is.
     pub address: Bdf,
@@ -86,7 +89,7 @@ impl CardReading {
 }
 
 /// The library cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unavailable {
     /// Why, for people.
@@ -191,6 +194,13 @@ pub fn check_accelerators(library: &mut dyn Accelerators) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ailments_have_one_name() {
+        for one in [Ailment::Lost, Ailment::ResetRequired, Ailment::PagesPending, Ailment::InfoRomCorrupted] {
+            assert_eq!(serde_json::to_value(one).expect("JSON"), one.code());
+        }
+    }
 
     #[test]
     fn the_fake_keeps_to_the_contract() {

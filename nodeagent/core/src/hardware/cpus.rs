@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_types::{CpuCore, CpuSet, CpuTopology, NUMA_NODES_MAX, NumaNode, NumaPolicy};
 
-use super::{HUGE_PAGE_POOLS, Tree, huge_pages, node_huge_page_pools};
+use super::{HUGE_PAGE_POOLS, MEMINFO, Tree, huge_pages, meminfo_bytes, node_huge_page_pools};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
@@ -44,10 +44,7 @@ fn number(tree: &dyn Tree, path: &str) -> Result<u32, CpuProblem> {
 /// The memory that a file tells of in the form of `/proc/meminfo`, in bytes.
 fn memory_bytes(tree: &dyn Tree, path: &str) -> Result<u64, CpuProblem> {
     let text = text(tree, path)?;
-    let line = text.lines().find_map(|line| line.split_once("MemTotal:"));
-    let kib = line.and_then(|(_, rest)| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    let bytes = kib.and_then(|kib| kib.checked_mul(1024));
-    bytes.ok_or_else(|| problem(path, "has no MemTotal in kB"))
+    meminfo_bytes(&text, "MemTotal").ok_or_else(|| problem(path, "has no MemTotal in kB"))
 }
 
 /// The processors of a machine, of which only `allowed` count when that is given. Policy and reserved CPUs are an operator's to say.
@@ -97,7 +94,7 @@ fn nodes(tree: &dyn Tree, online: &CpuSet) -> Result<Vec<(u32, CpuSet, u64)>, Cp
     let mut ids: Vec<u32> = names.iter().filter_map(|name| name.strip_prefix("node")?.parse().ok()).collect();
     ids.sort_unstable();
     if ids.is_empty() {
-        return Ok(vec![(0, online.clone(), memory_bytes(tree, "/proc/meminfo")?)]);
+        return Ok(vec![(0, online.clone(), memory_bytes(tree, MEMINFO)?)]);
     }
     if ids.len() > NUMA_NODES_MAX {
         return Err(problem(

@@ -9,8 +9,9 @@
 //!       a folder, or a map in memory
 //! ```
 //!
-//! All of it is pure: what is read comes through [`Tree`], of which the agent has one over the real file system, and tests one
-//! in memory. Both pass the same suite.
+//! All of it is pure: what is read comes through [`Tree`], what is told to the whole machine goes through [`MachineSettings`], and what the kernel
+//! says while it happens comes through [`KernelMessages`]. Of each the agent has one over the real kernel, and tests have one in memory.
+//! Both pass the same suite.
 //!
 //! What a function says may be anything: texts are cut, numbers checked, folders bounded, and a function that cannot be read is
 //! told apart from one that is not there.
@@ -28,11 +29,14 @@ mod function;
 mod gpu_check;
 mod huge_pages;
 mod kernel_log;
+mod kernel_messages;
 mod kind;
 mod known_cards;
+mod machine_settings;
 mod network_preconditions;
 mod pci_id;
 mod preconditions;
+mod system;
 mod tree;
 mod uevent;
 
@@ -47,12 +51,15 @@ pub use devices::report_nics;
 pub(crate) use discover::function_at;
 pub use discover::{Inventory, Problem, discover};
 pub use function::*;
-pub use gpu_check::{GpuCheck, gpu_check};
+pub use gpu_check::{CardCheck, CheckedCard, GpuCheck, NotDone, gpu_check};
 pub use huge_pages::*;
 pub use kernel_log::*;
+pub use kernel_messages::*;
 pub use kind::*;
 pub use known_cards::{AER_FATAL, KnownCards, LastReset, NOT_ANSWERING, Replaced};
+pub use machine_settings::*;
 pub use pci_id::*;
 pub use preconditions::*;
+pub use system::*;
 pub use tree::*;
 pub use uevent::*;

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::preconditions::{Need, Outcome, Precondition, answer};
 use super::tree::Tree;
-use crate::network::{Ipv4Network, PodRange};
+use crate::network::{IP_FORWARD, Ipv4Network, PodRange};
 
 const INTERFACES: &str = "/sys/class/net";
 /// Where the packet filter's program is looked for.
@@ -75,7 +75,7 @@ fn packet_filter(tree: &dyn Tree) -> Precondition {
 }
 
 fn forwarding(tree: &dyn Tree) -> Precondition {
-    let (outcome, found) = match text(tree, "/proc/sys/net/ipv4/ip_forward").as_deref() {
+    let (outcome, found) = match text(tree, IP_FORWARD).as_deref() {
         Some("1") => (Outcome::Met, "the host forwards packets"),
         Some(_) => (Outcome::Unknown, "the host forwards no packets yet: the agent switches it on"),
         None => (Outcome::Missing, "whether the host forwards packets cannot be read"),

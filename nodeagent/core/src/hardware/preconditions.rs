@@ -15,7 +15,7 @@ use super::devices::is_for_guests;
 use super::network_preconditions::network_preconditions;
 use super::{
     HUGE_PAGE_POOLS, Inventory, PciFunction, Sriov, Tree, TreeError, device_class_of, free_huge_pages,
-    huge_page_pool, huge_pages, offers_virtual_functions,
+    has_kvm_file, huge_page_pool, huge_pages, offers_virtual_functions,
 };
 
 /// One thing that a machine needs.
@@ -211,7 +211,7 @@ impl Host<'_> {
     }
 
     fn kvm(&self) -> Precondition {
-        let there = self.tree.list("/dev").is_ok_and(|names| names.iter().any(|name| name == "kvm"));
+        let there = has_kvm_file(self.tree);
         let (outcome, found) = if there {
             // It may open and run no guest: the agent runs one to find out.
             (Outcome::Unknown, "/dev/kvm is there; the agent tries a guest when it starts")

@@ -1,6 +1,6 @@
 //! The files that a machine shows about itself, and a tree of such files in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most bytes that are read of one file: a whole configuration space (4096) and every text of sysfs fits.
 pub const FILE_BYTES_MAX: usize = 64 << 10;
@@ -21,6 +21,17 @@ pub enum TreeError {
     /// Anything else, in the words of the system.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<TreeError> for std::io::Error {
+    fn from(error: TreeError) -> Self {
+        let kind = match error {
+            TreeError::NotFound => std::io::ErrorKind::NotFound,
+            TreeError::Denied => std::io::ErrorKind::PermissionDenied,
+            TreeError::Other(_) => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// Files below one root, read only. Paths begin with `/` and have no `..`.
@@ -70,6 +81,7 @@ enum Entry {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryTree {
     entries: BTreeMap<String, Entry>,
+    read_only: BTreeSet<String>,
 }
 
 impl MemoryTree {
@@ -81,7 +93,14 @@ impl MemoryTree {
 
     /// Puts a file there, in place of what was there.
     pub fn file(&mut self, path: &str, content: impl AsRef<[u8]>) -> &mut Self {
+        self.read_only.remove(path);
         self.entries.insert(path.to_owned(), Entry::File(content.as_ref().to_vec()));
+        self
+    }
+
+    /// Puts a file there that may not be written.
+    pub fn read_only(&mut self, path: &str, content: impl AsRef<[u8]>) -> &mut Self {
+        self.file(path, content).read_only.insert(path.to_owned());
         self
     }
 
@@ -102,6 +121,18 @@ impl MemoryTree {
         let below = format!("{path}/");
         self.entries.retain(|entry, _| entry != path && !entry.starts_with(&below));
         self
+    }
+
+    /// Whether a file may not be written.
+    pub(super) fn is_read_only(&self, path: &str) -> bool {
+        self.resolve(path, true).is_ok_and(|path| self.read_only.contains(&path))
+    }
+
+    /// Gives a file that is there another content.
+    pub(super) fn overwrite(&mut self, path: &str, text: &str) {
+        if let Ok(path) = self.resolve(path, true) {
+            self.entries.insert(path, Entry::File(text.as_bytes().to_vec()));
+        }
     }
 
     /// The path without links in it, but maybe the last.

@@ -10,6 +10,7 @@
 //! Nothing here looks at the host: `nodeagent/src/network` does what these say.
 
 mod batch;
+mod forwarding;
 mod names;
 mod range;
 mod rates;
@@ -17,6 +18,7 @@ mod resolver;
 mod rules;
 
 pub use batch::{BATCH_MAX, Touched, together};
+pub use forwarding::{IP_FORWARD, switch_forwarding_on};
 pub use names::{LinkNames, mac_of};
 pub use range::{Ipv4Network, NetworkError, PodRange};
 pub use rates::{BURST_BYTES, UNLIMITED_BYTES_PER_SECOND};

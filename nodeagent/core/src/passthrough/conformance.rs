@@ -2,7 +2,7 @@
 
 use super::machine::{DEVICES, file, is_there, line, number};
 use super::{Machine, Seen, VFIO_PCI};
-use crate::hardware::{Bdf, TreeError, function_at};
+use crate::hardware::{Bdf, DRIVERS_PROBE, TreeError, function_at};
 
 /// Where no function is.
 const NOWHERE: &str = "0000:ff:1f.7";
@@ -28,7 +28,7 @@ fn text(word: &str) -> Option<String> {
 }
 
 fn probe(machine: &mut dyn Machine, function: &str) -> Result<(), TreeError> {
-    machine.write("/sys/bus/pci/drivers_probe", &format!("{function}\n"))
+    machine.write(DRIVERS_PROBE, &format!("{function}\n"))
 }
 
 fn group_of(machine: &dyn Machine, function: Bdf) -> u32 {

@@ -19,7 +19,7 @@ use super::foreign::users_of;
 use super::machine::{DEVICES, file, is_there, line, number};
 use super::nic_links::{LinksSeen, grows, next_mtu, next_up};
 use super::{Binding, Machine, Progress, Seen, VFIO_PCI};
-use crate::hardware::{Bdf, Tree};
+use crate::hardware::{Bdf, DRIVERS_PROBE, Tree};
 use crate::vf_settings::{port_of, speaks_otherwise};
 
 /// More steps than a NIC of the most functions takes.
@@ -87,7 +87,7 @@ impl NicStep {
                 (file(*vf, "driver_override"), format!("{}\n", driver.as_deref().unwrap_or_default()))
             }
             Self::Unbind(vf) => (file(*vf, "driver/unbind"), format!("{vf}\n")),
-            Self::Probe(vf) => ("/sys/bus/pci/drivers_probe".to_owned(), format!("{vf}\n")),
+            Self::Probe(vf) => (DRIVERS_PROBE.to_owned(), format!("{vf}\n")),
             Self::Mtu(function, interface, mtu) => {
                 (file(*function, &format!("net/{interface}/mtu")), format!("{mtu}\n"))
             }

@@ -13,7 +13,7 @@ use bulkhead_types::VfLinkState;
 
 use super::machine::{DEVICES, VFIO_PCI, file, line, number};
 use super::{Machine, Seen};
-use crate::hardware::{Bdf, MemoryTree, Tree, TreeError};
+use crate::hardware::{Bdf, DRIVERS_PROBE, MemoryTree, Tree, TreeError};
 use crate::vf_settings::{ENODEV, EOPNOTSUPP, VfLinkError, VfLinks, VfRate, VfSetting, VfSettings, VfVlan};
 
 const DRIVERS: &str = "/sys/bus/pci/drivers";
@@ -71,7 +71,7 @@ impl KernelModel {
             model.tree.file(&format!("{DRIVERS}/{driver}/module_loaded"), "");
         }
         model.tree.file("/sys/class/iommu/dmar0/devices", "").file("/dev/vfio/vfio", "");
-        model.tree.file("/sys/bus/pci/drivers_probe", "");
+        model.tree.file(DRIVERS_PROBE, "");
         model
     }
 
@@ -540,7 +540,7 @@ impl Machine for KernelModel {
         if let Some((_, said)) = self.broken_files.iter().find(is_broken) {
             return Err(other(said));
         }
-        if path == "/sys/bus/pci/drivers_probe" {
+        if path == DRIVERS_PROBE {
             return self.probe(word.parse().map_err(|_| other("Invalid argument"))?);
         }
         let rest = path.strip_prefix(&format!("{DEVICES}/")).ok_or(TreeError::NotFound)?;

@@ -42,6 +42,7 @@ mod reset;
 mod resets;
 mod step;
 mod work;
+mod wrapped;
 
 pub use conformance::check_machine;
 pub use foreign::*;
@@ -54,6 +55,7 @@ pub use notes::*;
 pub use reset::*;
 pub use step::*;
 pub use work::*;
+pub use wrapped::{Before, Wrapped};
 
 #[cfg(test)]
 mod tests;

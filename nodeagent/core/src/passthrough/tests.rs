@@ -11,7 +11,7 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::hardware::{Bdf, Inventory, Tree, TreeError, discover};
-use crate::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
+use crate::vf_settings::{VfLinkError, VfLinks as _, VfSetting};
 
 mod deaths;
 mod networks;
@@ -54,68 +54,56 @@ impl Life {
     }
 }
 
-struct Host {
+/// A kernel in memory to which an agent does things until it dies.
+struct Mortal {
     kernel: KernelModel,
     life: Life,
     writes: u32,
 }
 
+type Host = Wrapped<Mortal>;
+
 impl Host {
     fn new(kernel: KernelModel) -> Self {
-        Self { kernel, life: Life::default(), writes: 0 }
+        Wrapped(Mortal { kernel, life: Life::default(), writes: 0 })
     }
 }
 
-impl Tree for Host {
-    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
-        self.kernel.read(path)
-    }
+const DEAD: &str = "the agent is dead";
 
-    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        self.kernel.list(path)
-    }
-
-    fn link(&self, path: &str) -> Result<String, TreeError> {
-        self.kernel.link(path)
+impl Mortal {
+    /// One thing more, if it lives to do that.
+    fn once_more(&mut self) -> Result<(), TreeError> {
+        if !self.life.goes_on() {
+            return Err(TreeError::Other(DEAD.to_owned()));
+        }
+        self.writes += 1;
+        Ok(())
     }
 }
 
-impl VfLinks for Host {
-    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
-        self.kernel.vf(interface_index, vf)
+impl Before for Mortal {
+    fn look<T>(&self, look: impl FnOnce(&dyn Machine) -> T) -> T {
+        look(&self.kernel)
+    }
+
+    fn act<T>(&mut self, act: impl FnOnce(&mut dyn Machine) -> T) -> T {
+        act(&mut self.kernel)
     }
 
     fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
-        if !self.life.goes_on() {
-            return Err(VfLinkError { errno: 0, message: "the agent is dead".to_owned() });
-        }
-        self.writes += 1;
+        let dead = |_| VfLinkError { errno: 0, message: DEAD.to_owned() };
+        self.once_more().map_err(dead)?;
         self.kernel.set_vf(interface_index, vf, setting)
     }
-}
 
-impl Machine for Host {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
-        if !self.life.goes_on() {
-            return Err(TreeError::Other("the agent is dead".to_owned()));
-        }
-        self.writes += 1;
+        self.once_more()?;
         self.kernel.write(path, text)
     }
 
-    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
-        self.kernel.try_group(group)
-    }
-
-    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
-        self.kernel.vfio_files()
-    }
-
     fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
-        if !self.life.goes_on() {
-            return Err(TreeError::Other("the agent is dead".to_owned()));
-        }
-        self.writes += 1;
+        self.once_more()?;
         self.kernel.hot_reset(address, groups)
     }
 }

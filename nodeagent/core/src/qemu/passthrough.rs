@@ -2,7 +2,7 @@
 
 use super::ports::{FIRST_SLOT, PortPlan, place_of};
 use super::{Device, PcieRootPort, QemuCommand, VfioPci};
-use crate::hardware::{Bdf, PciFunction};
+use crate::hardware::{Bdf, PciFunction, meminfo_bytes};
 
 /// What a q35 board keeps above memory for what devices map unless it is told otherwise, in bytes.
 const HOLE_BYTES_DEFAULT: u64 = 32 << 30;
@@ -54,9 +54,7 @@ pub fn locked_bytes(guest_memory_bytes: u64) -> u64 {
 /// # Errors
 /// What is missing, for people.
 pub fn check_pinned(meminfo: &str, guest_memory_bytes: u64) -> Result<(), String> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    let Some(left) = kib.map(|kib| kib.saturating_mul(1024)) else { return Ok(()) };
+    let Some(left) = meminfo_bytes(meminfo, "MemAvailable") else { return Ok(()) };
     let needed = guest_memory_bytes.saturating_add(guest_memory_bytes / 256);
     if needed <= left {
         return Ok(());

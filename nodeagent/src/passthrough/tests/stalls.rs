@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use bulkhead_nodeagent_core::hardware::{Tree, TreeError};
-use bulkhead_nodeagent_core::vf_settings::{VfLinkError, VfLinks, VfSetting, VfSettings};
+use bulkhead_nodeagent_core::hardware::TreeError;
+use bulkhead_nodeagent_core::passthrough::{Before, Wrapped};
 
 use super::*;
 
@@ -18,48 +18,20 @@ struct Stalling {
     gate: Receiver<()>,
 }
 
-impl Tree for Stalling {
-    fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
-        self.kernel.read(path)
+impl Before for Stalling {
+    fn look<T>(&self, look: impl FnOnce(&dyn Machine) -> T) -> T {
+        look(&self.kernel)
     }
 
-    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        self.kernel.list(path)
+    fn act<T>(&mut self, act: impl FnOnce(&mut dyn Machine) -> T) -> T {
+        act(&mut self.kernel)
     }
 
-    fn link(&self, path: &str) -> Result<String, TreeError> {
-        self.kernel.link(path)
-    }
-}
-
-impl VfLinks for Stalling {
-    fn vf(&self, interface_index: u32, vf: u32) -> Result<VfSettings, VfLinkError> {
-        self.kernel.vf(interface_index, vf)
-    }
-
-    fn set_vf(&mut self, interface_index: u32, vf: u32, setting: &VfSetting) -> Result<(), VfLinkError> {
-        self.kernel.set_vf(interface_index, vf, setting)
-    }
-}
-
-impl Machine for Stalling {
     fn write(&mut self, path: &str, text: &str) -> Result<(), TreeError> {
         if path.ends_with(self.file) {
             let _ = self.gate.recv();
         }
         self.kernel.write(path, text)
-    }
-
-    fn try_group(&mut self, group: u32) -> Result<(), TreeError> {
-        self.kernel.try_group(group)
-    }
-
-    fn vfio_files(&self) -> Result<BTreeMap<String, u32>, TreeError> {
-        self.kernel.vfio_files()
-    }
-
-    fn hot_reset(&mut self, address: Bdf, groups: &BTreeSet<u32>) -> Result<(), TreeError> {
-        self.kernel.hot_reset(address, groups)
     }
 }
 
@@ -71,7 +43,7 @@ pub(crate) fn stalling_card(data: &Path) -> (Passthrough, DeviceIntent, Sender<(
 
 fn stalling(data: &Path, kernel: KernelModel, file: &'static str) -> (Passthrough, Sender<()>) {
     let (shut, gate) = channel();
-    let machine = Stalling { kernel, file, gate };
+    let machine = Wrapped(Stalling { kernel, file, gate });
     (Passthrough::open_within(data, machine, "boot", &[], WITHIN).expect("readable notes"), shut)
 }
 

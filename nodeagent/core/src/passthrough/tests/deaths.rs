@@ -44,7 +44,11 @@ impl World {
 
     /// The same world, with an agent that lives for so many steps.
     fn again(&self, steps: u32) -> Self {
-        let host = Host { kernel: self.host.kernel.clone(), life: Life::default(), writes: self.host.writes };
+        let host = Wrapped(Mortal {
+            kernel: self.host.kernel.clone(),
+            life: Life::default(),
+            writes: self.host.writes,
+        });
         let (bindings, quarantined) = (self.notes.bindings.clone(), self.notes.quarantined.clone());
         let notes = Notes { bindings, quarantined, life: Life::default(), resets: BTreeMap::new() };
         let mut world = Self { host, notes };

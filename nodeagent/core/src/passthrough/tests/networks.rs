@@ -36,9 +36,9 @@ pub(super) const BLUE: &str = "100 qos 3, 02:aa:00:00:00:01, min 0 max 1000 Mbit
 
 #[test]
 fn the_kernel_in_memory_conforms() {
-    let mut kernel = World::with_functions().host.kernel;
+    let mut kernel = World::with_functions().host.0.kernel;
     check_settings(&mut kernel, PORT, 1, 0);
-    let mut without = World::new().host.kernel;
+    let mut without = World::new().host.0.kernel;
     check_link_without_functions(&mut without, PORT);
 }
 
