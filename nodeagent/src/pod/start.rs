@@ -440,6 +440,7 @@ fn configure(
         backoff_max_ms: host.container_backoff_ms.1,
         volumes,
         fs_group: spec.security().and_then(|security| security.fs_group),
+        fs_group_policy: running::fs_group_policy(spec).into(),
         interfaces: networks::interfaces(&start.pod, pci_ports)
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         sysctls: running::sysctls(spec),

@@ -1,5 +1,7 @@
 //! Guests that were booted before their pods: of the pool, and copies of templates.
 
+use bulkhead_types::{HttpGet, PortRef, Probe, ProbeHandler};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -7,9 +9,12 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let script = "trap 'exit 0' TERM; echo card $(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
+    // It serves at the address of its card only, and is ready when it is asked there.
+    let script = "trap 'exit 0' TERM; card=$(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
+                  own=${card%/*}; /bin/busybox mkdir /www; echo fine > /www/index.html; \
+                  /bin/busybox httpd -p ${own:-127.0.0.1}:8080 -h /www; echo card $card; \
                   echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
-    let web = pod(7, script, RestartPolicy::Always);
+    let web = asked_by_http(pod(7, script, RestartPolicy::Always));
     node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
     node.config.network.choice = NetworkChoice::Auto;
     server.intend(vec![]);
@@ -50,6 +55,26 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     assert!(!node.guests().contains(&waiting[0]));
     node.stop().await;
     assert_eq!(node.guests(), Vec::<i32>::new(), "nothing is left");
+}
+
+/// The pod is ready when a server on its port 8080 says so.
+fn asked_by_http(mut pod: PodIntent) -> PodIntent {
+    let port = PortRef::Number(8080);
+    let get = HttpGet { path: "/".to_owned(), port, headers: Vec::new(), https: false, host: Rare::NONE };
+    let probe = Probe {
+        handler: ProbeHandler::HttpGet(get),
+        initial_delay_ms: 0,
+        period_ms: 1000,
+        timeout_ms: 30_000,
+        success_threshold: 1,
+        failure_threshold: 1000,
+        termination_grace_ms: None,
+    };
+    let mut spec = PodSpec::clone(&pod.spec);
+    spec.containers[0].options =
+        Rare::some(ContainerOptions { readiness_probe: Rare::some(probe), ..ContainerOptions::default() });
+    pod.spec = Shared::new(spec);
+    pod
 }
 
 /// What a process has of memory, in KiB, by the names of `smaps_rollup` (proc(5)).
@@ -123,7 +148,7 @@ async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
     node.stop().await;
 }
 
-fn mount(pod: &mut PodIntent) {
+pub(super) fn mount(pod: &mut PodIntent) {
     let mut spec = PodSpec::clone(&pod.spec);
     let mut options = spec.containers[0].options.get().cloned().unwrap_or_default();
     let (name, mount_path) = ("data".into(), "/data".into());
