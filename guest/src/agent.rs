@@ -342,7 +342,7 @@ impl Agent {
             return;
         }
         eprintln!("bulkhead-guest: pod {} with {} containers", config.hostname, config.containers.len());
-        let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
+        let cgroup = Cgroup::make_pod(config.pids_max).context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
         let sysctls = sysctl::set_all(&config.sysctls);
         let pages = pages::set_aside(&config);
@@ -364,6 +364,7 @@ impl Agent {
             containers: all.map(|container| Container::new(container.clone())).collect(),
             files: PodFiles {
                 hostname: config.hostname.clone(),
+                pids_max: config.pids_max,
                 hosts: network::hosts_file(&config),
                 resolv_conf: network::resolv_conf(&config),
                 sysctls: config.sysctls,

@@ -48,6 +48,7 @@ fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         numa: crate::numa::Numa::default(),
         sandbox: false,
         container_backoff_ms: (0, 0),
+        pod_pids_limit: 100,
         silence_ms: 60_000,
     })
 }

@@ -13,10 +13,11 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let script = "trap 'exit 0' TERM; card=$(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
                   own=${card%/*}; /bin/busybox mkdir /www; echo fine > /www/index.html; \
                   /bin/busybox httpd -p ${own:-127.0.0.1}:8080 -h /www; echo card $card; \
-                  echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
+                  echo pids $(cat /sys/fs/cgroup/pids.max); echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
     let web = asked_by_http(pod(7, script, RestartPolicy::Always));
     node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
     node.config.network.choice = NetworkChoice::Auto;
+    node.config.pod_pids_limit = 321;
     server.intend(vec![]);
     node.start();
     node.pooled(0).await;
@@ -27,7 +28,7 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let ready = server.report(7, "a ready pod", |report| report.status.ready).await;
     let text = logs(&server.facts().address, 7, Some("kept")).await.expect("logs");
     let (card, text) = text.split_once('\n').expect("lines");
-    assert_eq!(text, "hello from pod-7\nkept\n", "its disk was added while it ran");
+    assert_eq!(text, "pids 321\nhello from pod-7\nkept\n", "its disk was added while it ran");
     // Where this host lets the agent make a network, the guest's card was, too.
     let told = ready.status.addresses.get().map(|told| format!("card {}/24", told.pod_ips[0]));
     assert_eq!(card, told.as_deref().unwrap_or("card"));
