@@ -8,6 +8,7 @@
 //! ```
 
 mod freezing;
+mod giving;
 mod handing;
 mod pipes;
 
@@ -33,6 +34,7 @@ use crate::channel::Channel;
 use crate::container::{Container, ExecReport, PodFiles};
 use crate::freeze::Freezer;
 use crate::handed_over::HandedOver;
+use crate::ownership::Giver;
 use crate::streams::Streams;
 use crate::supervisor::{Action, Event, Now, Supervisor, Task};
 use crate::task::TaskProcess;
@@ -58,6 +60,7 @@ const PUMP_ROUNDS_MAX: usize = 16;
 const TOKEN_SIGNAL: u64 = 0;
 const TOKEN_PORT: u64 = 1;
 const TOKEN_FREEZER: u64 = 2;
+const TOKEN_GIVER: u64 = 3;
 /// Container `i` uses the four numbers from `TOKEN_CONTAINERS + 4 * i`.
 const TOKEN_CONTAINERS: u64 = 4;
 /// Task `n` uses the number `TOKEN_TASKS + n`; containers have far fewer.
@@ -113,6 +116,8 @@ pub(crate) struct Agent {
     handed_over: HandedOver,
     /// The volume that stands still.
     freezer: Option<Freezer>,
+    /// What gives the volumes to the pod's group, before it begins.
+    giver: Option<Giver>,
     /// There may be more output to move although nothing else happens.
     is_behind: bool,
 }
@@ -147,6 +152,7 @@ impl Agent {
             streams: Streams::default(),
             handed_over: HandedOver::default(),
             freezer: None,
+            giver: None,
             is_behind: false,
         })
     }
@@ -183,6 +189,7 @@ impl Agent {
             }
             TOKEN_PORT => self.on_port(flags),
             TOKEN_FREEZER => self.on_freezer(),
+            TOKEN_GIVER => self.on_giver(),
             token if token >= TOKEN_STREAMS => self.streams.on_event(token - TOKEN_STREAMS, flags),
             token if token >= TOKEN_TASKS => {
                 // Closing the pipe removes it from epoll.
@@ -335,7 +342,7 @@ impl Agent {
             return;
         }
         eprintln!("bulkhead-guest: pod {} with {} containers", config.hostname, config.containers.len());
-        let cgroup = Cgroup::make_pod().context("make the pod's cgroup");
+        let cgroup = Cgroup::make_pod(config.pids_max).context("make the pod's cgroup");
         let network = network::configure(&config).context("configure the network");
         let sysctls = sysctl::set_all(&config.sysctls);
         let pages = pages::set_aside(&config);
@@ -350,12 +357,14 @@ impl Agent {
             .or(pages.as_ref().err())
             .or(volumes.as_ref().err())
             .map(|error| format!("{error:#}"));
+        self.streams.own_address = config.own_address();
         let all = config.init_containers.iter().chain(&config.containers);
         self.pod = Some(Pod {
             supervisor: Supervisor::new(&config),
             containers: all.map(|container| Container::new(container.clone())).collect(),
             files: PodFiles {
                 hostname: config.hostname.clone(),
+                pids_max: config.pids_max,
                 hosts: network::hosts_file(&config),
                 resolv_conf: network::resolv_conf(&config),
                 sysctls: config.sysctls,
@@ -367,7 +376,7 @@ impl Agent {
             usage_due_ms: self.now.monotonic_ms + usage_interval_ms,
         });
         match failure {
-            None => self.supervise(Event::Begin),
+            None => self.begin(config.fs_group),
             Some(message) => self.fail(message),
         }
     }
@@ -467,7 +476,8 @@ impl Agent {
         let container = &self.pod.as_ref().expect("only a pod has a supervisor").containers[index];
         let check = container.check(task).context("there is no such probe or hook")?;
         let target = container.target().context("the container does not run")?;
-        let process = TaskProcess::start((index, task, number), check, &target)?;
+        let own = self.streams.own_address;
+        let process = TaskProcess::start((index, task, number), check, own, &target)?;
         let output = process.output.as_ref().expect("a new process prints");
         let event = EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_TASKS + number);
         self.epoll.add(output, event).expect("a new pipe can be watched");
@@ -589,6 +599,7 @@ impl Agent {
 
     fn unmount(&mut self) {
         self.let_go();
+        self.forget_giver();
         if let Some(pod) = &mut self.pod {
             pod.containers.iter_mut().for_each(Container::unmount);
         }

@@ -19,8 +19,8 @@ const CPU_QUOTA_USEC_MIN: u64 = 1_000;
 const SHARES_PER_CPU: u64 = 1024;
 const SHARES_MIN: u64 = 2;
 const SHARES_MAX: u64 = 262_144;
-/// A fork bomb in one container must not take all process ids of the guest.
-const PIDS_MAX: u64 = 4_096;
+/// A fork bomb must not take all process ids of the guest: what a container may have where the host does not say it.
+const PIDS_MAX: u32 = 4_096;
 
 /// What a group has used and uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +36,9 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the pod's group and hands the controllers down to it.
-    pub(crate) fn make_pod() -> io::Result<Self> {
+    /// Makes the pod's group, in which there may be so many processes (0: as many as in its containers), and hands the
+    /// controllers down to it.
+    pub(crate) fn make_pod(pids_max: u32) -> io::Result<Self> {
         fs::write(format!("{ROOT}/cgroup.subtree_control"), CONTROLLERS)?;
         fs::create_dir_all(POD)?;
         fs::write(format!("{POD}/cgroup.subtree_control"), CONTROLLERS)?;
@@ -47,14 +48,16 @@ impl Cgroup {
         if let Err(error) = of_pages {
             eprintln!("bulkhead-guest: huge pages of containers are not limited: {error}");
         }
-        Ok(Self { path: POD.into() })
+        let pod = Self { path: POD.into() };
+        pod.write("pids.max", &pids_of_pod(pids_max))?;
+        Ok(pod)
     }
 
-    /// Makes a container's group with its limits. It stays for all instances, so usage adds up over them.
-    pub(crate) fn make_container(config: &ContainerConfig) -> io::Result<Self> {
+    /// Makes a container's group with its limits, in a pod that may have so many processes. It stays for all instances, so usage adds up over them.
+    pub(crate) fn make_container(config: &ContainerConfig, pids_max: u32) -> io::Result<Self> {
         let cgroup = Self { path: Path::new(POD).join(&config.name) };
         fs::create_dir_all(&cgroup.path)?;
-        cgroup.write("pids.max", &PIDS_MAX.to_string())?;
+        cgroup.write("pids.max", &pids_of_container(pids_max).to_string())?;
         // The container dies as a whole, as with Kubernetes: half a container helps nobody.
         cgroup.write("memory.oom.group", "1")?;
         for (file, bytes) in
@@ -113,6 +116,16 @@ impl Cgroup {
     }
 }
 
+/// What the kernel is told of a pod that may have so many processes.
+fn pids_of_pod(pids_max: u32) -> String {
+    if pids_max == 0 { "max".to_owned() } else { pids_max.to_string() }
+}
+
+/// How many one container of it may have.
+fn pids_of_container(pids_max: u32) -> u32 {
+    if pids_max == 0 { PIDS_MAX } else { pids_max }
+}
+
 /// A container's part when CPUs are scarce.
 fn weight(request_millis: u64) -> u64 {
     let shares = (request_millis.saturating_mul(SHARES_PER_CPU) / 1000).clamp(SHARES_MIN, SHARES_MAX);
@@ -133,6 +146,16 @@ mod tests {
         for (request, expected) in [(0, 1), (1, 1), (100, 4), (1000, 39), (4000, 157), (u64::MAX, 10_000)] {
             assert_eq!(weight(request), expected, "{request}");
         }
+    }
+
+    #[test]
+    fn a_pod_has_as_many_processes_as_its_host_says() {
+        assert_eq!((pids_of_pod(100).as_str(), pids_of_container(100)), ("100", 100));
+        assert_eq!(
+            (pids_of_pod(0).as_str(), pids_of_container(0)),
+            ("max", 4096),
+            "a host of an earlier version"
+        );
     }
 
     #[test]

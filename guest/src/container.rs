@@ -39,6 +39,8 @@ pub(crate) const END_OF_TRANSMISSION: &[u8] = &[4];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodFiles {
     pub(crate) hostname: String,
+    /// Most processes of the pod; 0 where the host does not say it.
+    pub(crate) pids_max: u32,
     pub(crate) hosts: String,
     pub(crate) resolv_conf: String,
     /// Those that every container has for itself are set in each.
@@ -111,11 +113,13 @@ impl Container {
         volumes: &Volumes,
     ) -> Result<(), Outcome> {
         assert!(self.process.is_none(), "container {} already has a process", self.config.name);
-        self.prepare().and_then(|()| self.spawn(instance, files, volumes)).map_err(|error| Outcome {
-            exit_code: EXIT_CANNOT_CREATE,
-            signal: 0,
-            reason: Reason::ContainerCannotRun,
-            message: bounded(format!("{error:#}")),
+        self.prepare(files.pids_max).and_then(|()| self.spawn(instance, files, volumes)).map_err(|error| {
+            Outcome {
+                exit_code: EXIT_CANNOT_CREATE,
+                signal: 0,
+                reason: Reason::ContainerCannotRun,
+                message: bounded(format!("{error:#}")),
+            }
         })
     }
 
@@ -305,9 +309,9 @@ impl Container {
         })
     }
 
-    fn prepare(&mut self) -> Result<()> {
+    fn prepare(&mut self, pids_max: u32) -> Result<()> {
         if self.cgroup.is_none() {
-            self.cgroup = Some(Cgroup::make_container(&self.config).context("make the cgroup")?);
+            self.cgroup = Some(Cgroup::make_container(&self.config, pids_max).context("make the cgroup")?);
         }
         if !self.is_mounted {
             let disk = find_disk(&self.config.disk_serial)?;

@@ -28,6 +28,7 @@ mod logs;
 mod message;
 mod mounts;
 mod network;
+mod ownership;
 mod pages;
 mod request;
 mod reseed;

@@ -11,17 +11,15 @@ mod link;
 mod tests;
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use bulkhead_guest_protocol::host::{InterfaceConfig, PodConfig};
+use bulkhead_guest_protocol::host::{InterfaceConfig, PRIMARY_INTERFACE, PodConfig};
 
 use find::Found;
 use link::LinkSocket;
 
-/// The name of an interface that is told none: there is one such, the pod's primary.
-const PRIMARY: &str = "eth0";
 /// Where interfaces are looked for.
 const SYSFS: &str = "/sys";
 
@@ -50,7 +48,7 @@ fn describe(config: &InterfaceConfig) -> String {
 }
 
 fn name_of(config: &InterfaceConfig) -> &str {
-    if config.name.is_empty() { PRIMARY } else { &config.name }
+    if config.name.is_empty() { PRIMARY_INTERFACE } else { &config.name }
 }
 
 /// Gives all interfaces their names. What has such a name and is not meant by it gets another one first, so that no order of
@@ -117,11 +115,8 @@ fn parse_cidr(text: &str) -> Result<(IpAddr, u8)> {
 /// Content of /etc/hosts.
 pub(crate) fn hosts_file(pod: &PodConfig) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    // A NIC of a network beside the primary one is not what the pod is known by.
-    let primary = pod.interfaces.iter().find(|one| one.name.is_empty() || one.name == PRIMARY);
-    let own = primary.and_then(|one| one.address.split('/').next()).filter(|own| !own.is_empty());
     if !pod.hostname.is_empty() {
-        let own = own.unwrap_or("127.0.1.1");
+        let own = pod.own_address().unwrap_or(Ipv4Addr::new(127, 0, 1, 1).into());
         let _ = match pod.fqdn.split('.').next().filter(|short| !short.is_empty()) {
             Some(short) => writeln!(text, "{own}\t{}\t{short}", pod.fqdn),
             None => writeln!(text, "{own}\t{}", pod.hostname),

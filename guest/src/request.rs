@@ -1,4 +1,4 @@
-//! Questions that the guest asks itself over its loopback interface: HTTP, TCP, gRPC's health service. What needs TLS is the agent's to
+//! Questions that the guest asks itself, at the pod's own address or the loopback: HTTP, TCP, gRPC's health service. What needs TLS is the agent's to
 //! ask.
 //!
 //! Runs in a process of its own, which is killed when the answer takes too long. What is read is bounded.
@@ -7,6 +7,8 @@
 mod place_tests;
 #[cfg(test)]
 mod tests;
+
+use std::net::{IpAddr, SocketAddr};
 
 use bulkhead_guest_http::{Dial, Failure, Io, Place, USER_AGENT, chain};
 use bulkhead_guest_protocol::host::{Check, GrpcCheck};
@@ -38,46 +40,48 @@ struct HealthCheckResponse {
     status: i32,
 }
 
-/// Asks and waits for the answer, however long it takes.
+/// Asks at this address of the guest, and waits for the answer, however long it takes.
 ///
 /// # Errors
 /// Why it is no success.
-pub(crate) fn ask(check: &Check) -> Result<(), Failure> {
+pub(crate) fn ask(check: &Check, host: IpAddr) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     runtime.block_on(async {
         match check {
-            Check::Tcp(tcp) => Ok(connect(tcp.port).await.map(drop)?),
-            Check::Http(http) => bulkhead_guest_http::ask(http, false, &Loopback).await,
+            Check::Tcp(tcp) => Ok(connect(host, tcp.port).await.map(drop)?),
+            Check::Http(http) => bulkhead_guest_http::ask(http, false, host, &Own).await,
             Check::Https(_) => Err(Failure::NeedsTls),
-            Check::Grpc(grpc) => Ok(ask_grpc(grpc).await?),
+            Check::Grpc(grpc) => Ok(ask_grpc(grpc, host).await?),
             Check::Exec(_) | Check::Sleep(_) => Err(Failure::Text("is no request".to_owned())),
         }
     })
 }
 
 /// Connects to the guest itself; in the clear only, as TLS would make this program larger by a third.
-struct Loopback;
+struct Own;
 
-impl Dial for Loopback {
+impl Dial for Own {
     async fn dial(&self, place: &Place) -> Result<(Io, bool), Failure> {
         if place.tls {
             return Err(Failure::NeedsTls);
         }
-        Ok((Io::new(connect(place.port.into()).await?), false))
+        Ok((Io::new(connect(place.host, place.port.into()).await?), false))
     }
 }
 
-async fn connect(port: u32) -> Result<TcpStream, String> {
+async fn connect(host: IpAddr, port: u32) -> Result<TcpStream, String> {
     let port = u16::try_from(port).map_err(|_| format!("port {port} is out of range"))?;
-    let failed = |error| format!("connect to port {port}: {error}");
-    TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await.map_err(failed)
+    let place = SocketAddr::new(host, port);
+    TcpStream::connect(place).await.map_err(|error| format!("connect to {place}: {error}"))
 }
 
-async fn ask_grpc(grpc: &GrpcCheck) -> Result<(), String> {
-    let io = TokioIo::new(Io::new(connect(grpc.port).await?));
+async fn ask_grpc(grpc: &GrpcCheck, host: IpAddr) -> Result<(), String> {
+    let stream = connect(host, grpc.port).await?;
+    let authority = stream.peer_addr().map_err(|error| error.to_string())?;
+    let io = TokioIo::new(Io::new(stream));
     let text = |error: hyper::Error| format!("gRPC: {}", chain(&error));
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.map_err(text)?;
@@ -85,7 +89,7 @@ async fn ask_grpc(grpc: &GrpcCheck) -> Result<(), String> {
     let message = HealthCheckRequest { service: grpc.service.clone() }.encode_to_vec();
     let length = u32::try_from(message.len()).map_err(|error| error.to_string())?;
     let body = [&[0], length.to_be_bytes().as_slice(), &message].concat();
-    let request = Request::post(format!("http://127.0.0.1:{}/grpc.health.v1.Health/Check", grpc.port))
+    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
         .version(Version::HTTP_2)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")

@@ -13,6 +13,7 @@ mod process;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
@@ -82,6 +83,8 @@ pub(crate) struct Streams {
     streams: Vec<Stream>,
     /// Processes of containers to which a client has written that writes no more.
     ended_inputs: Vec<Pid>,
+    /// The pod's own address, once it is known.
+    pub(crate) own_address: Option<IpAddr>,
 }
 
 fn closed(stream: u64, end: StreamEnd, message: String) -> StreamClosed {
@@ -109,7 +112,10 @@ impl Streams {
             _ => (Some(GuestMessage::StreamOpened(StreamOpened { stream: number })), StreamEnd::Failed),
         };
         let made = match (&kind, target) {
-            (StreamKind::Connect(connect), _) => connection::begin(number, connect.port),
+            (StreamKind::Connect(connect), _) => {
+                let own = self.own_address.filter(|_| connect.own_address);
+                connection::begin(number, own.unwrap_or(Ipv4Addr::LOCALHOST.into()), connect.port)
+            }
             (_, None) => {
                 let message = "the container does not run".to_owned();
                 return Some(GuestMessage::StreamClosed(closed(number, StreamEnd::NotRunning, message)));

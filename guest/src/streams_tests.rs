@@ -24,7 +24,11 @@ impl Loop {
     }
 
     fn connect(&mut self, stream: u64, port: u16) {
-        let kind = Some(StreamKind::Connect(Connect { port: port.into() }));
+        self.connect_to(stream, port, false);
+    }
+
+    fn connect_to(&mut self, stream: u64, port: u16, own_address: bool) {
+        let kind = Some(StreamKind::Connect(Connect { port: port.into(), own_address }));
         let answer = self.streams.open(StreamOpen { stream, kind }, None, &self.epoll, 1000);
         self.sent.extend(answer);
     }
@@ -240,4 +244,21 @@ fn a_process_whose_input_is_over_says_so_and_others_lose_it_with_the_first() {
     let refused = reader.attach(3, true).expect_err("it reads nothing");
     assert!(refused.contains("does not say stdin: true"), "{refused}");
     reader.attach(4, false).expect("its output is there for everybody");
+}
+
+#[test]
+fn a_connection_goes_to_the_pods_own_address_where_it_is_asked_for() {
+    let own = Ipv4Addr::new(127, 0, 0, 2);
+    let listener = TcpListener::bind((own, 0)).expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let open = |own_address, address: Option<Ipv4Addr>| {
+        let mut one = Loop::new();
+        one.streams.own_address = address.map(IpAddr::from);
+        one.connect_to(1, port, own_address);
+        one.until(|sent| !sent.is_empty());
+        matches!(one.sent[0], GuestMessage::StreamOpened(_))
+    };
+    assert!(open(true, Some(own)));
+    assert!(!open(false, Some(own)), "only the own address is listened at");
+    assert!(!open(true, None), "a pod without a network has the loopback only");
 }

@@ -84,6 +84,10 @@ pub(crate) enum Task {
 /// What happened. `index` counts init containers first, then containers, in the order of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// It does not begin yet, and that is why.
+    Preparing {
+        message: String,
+    },
     Begin,
     /// The process of the container executes its command.
     Started {
@@ -200,6 +204,7 @@ impl Supervisor {
             return Vec::new();
         }
         match event {
+            Event::Preparing { message } => self.prepare(message),
             Event::Begin => self.begin(),
             Event::Started { index } => self.on_started(index, now),
             Event::Ended { index, outcome } => self.on_ended(index, outcome, now),
@@ -226,7 +231,15 @@ impl Supervisor {
         self.containers.len()
     }
 
+    fn prepare(&mut self, message: String) {
+        if self.pod_message != message {
+            self.pod_message = message;
+            self.report_pod();
+        }
+    }
+
     fn begin(&mut self) {
+        self.pod_message.clear();
         for index in 0..self.containers.len() {
             self.report(index);
         }

@@ -17,11 +17,11 @@ pub(super) fn probe(initial_delay_ms: u64, period_ms: u64) -> ProbeConfig {
 }
 
 pub(super) fn hook() -> CheckConfig {
-    CheckConfig { kind: Some(Check::Exec(ExecCheck { argv: vec!["check".into()] })) }
+    CheckConfig::of(Check::Exec(ExecCheck { argv: vec!["check".into()] }))
 }
 
 fn sleep(sleep_ms: u64) -> CheckConfig {
-    CheckConfig { kind: Some(Check::Sleep(SleepCheck { sleep_ms })) }
+    CheckConfig::of(Check::Sleep(SleepCheck { sleep_ms }))
 }
 
 /// A pod of one container, with more.

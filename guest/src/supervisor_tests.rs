@@ -100,6 +100,22 @@ fn init_containers_run_in_order_then_all_containers() {
 }
 
 #[test]
+fn what_a_pod_waits_for_before_it_begins_is_said_once_and_it_can_be_stopped_meanwhile() {
+    let wait = || Event::Preparing { message: "files".into() };
+    let script: &[(u64, Event, &[&str])] = &[(0, wait(), &["pod Initializing"]), (1, wait(), &[])];
+    let supervisor = check(RestartPolicy::Always, 0, 1, script);
+    let Some(GuestMessage::PodState(said)) = supervisor.states().pop() else { panic!("the pod is last") };
+    assert_eq!(said.message, "files");
+    let begun = [script, &[(2, Event::Begin, BEGIN_ONE)]].concat();
+    let supervisor = check(RestartPolicy::Always, 0, 1, &begun);
+    let Some(GuestMessage::PodState(said)) = supervisor.states().pop() else { panic!("the pod is last") };
+    assert_eq!(said.message, "");
+    let stopped: &[(u64, Event, &[&str])] =
+        &[(2, Event::Stop { grace_ms: None }, &["pod Failed", "off Stopped"]), (3, Event::Begin, &[])];
+    check(RestartPolicy::Always, 0, 1, &[script, stopped].concat());
+}
+
+#[test]
 fn a_failed_init_container_fails_the_pod_or_is_tried_again() {
     check(
         RestartPolicy::Never,

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
@@ -67,22 +68,24 @@ pub(crate) struct TaskProcess {
 }
 
 impl TaskProcess {
-    /// Starts it.
+    /// Starts it, in a pod with this address of its own.
     ///
     /// # Errors
     /// When no process could be made for it.
     pub(crate) fn start(
         (index, task, number): (usize, Task, u64),
         check: &CheckConfig,
+        own: Option<IpAddr>,
         target: &Target<'_>,
     ) -> Result<Self> {
         let (output, writer) = pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
         set_nonblocking(&output)?;
+        let host = check.asked(own);
         let check = check.kind.as_ref().context("there is nothing to do")?;
         let is_request = !matches!(check, Check::Exec(_));
         let pid = match check {
             Check::Exec(exec) => start_command(&exec.argv, target, writer)?,
-            other => start_request(other, writer)?,
+            other => start_request(other, host, writer)?,
         };
         Ok(Self {
             index,
@@ -193,14 +196,14 @@ fn enter(argv: &[String], config: &ContainerConfig) -> Result<std::convert::Infa
 }
 
 /// A process that asks the guest itself.
-fn start_request(check: &Check, writer: OwnedFd) -> Result<Pid> {
+fn start_request(check: &Check, host: IpAddr, writer: OwnedFd) -> Result<Pid> {
     match sys::fork().context("make a process")? {
         CloneResult::Parent(pid) => Ok(pid),
         CloneResult::Child => {
             IS_CONTAINER_CHILD.store(true, std::sync::atomic::Ordering::Relaxed);
             let answer = give_up_rights()
                 .map_err(|error| format!("{error:#}").into())
-                .and_then(|()| request::ask(check));
+                .and_then(|()| request::ask(check, host));
             let (code, text) = match &answer {
                 Ok(()) => (0, ""),
                 Err(Failure::NeedsTls) => (NEEDS_TLS, ""),

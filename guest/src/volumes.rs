@@ -12,11 +12,14 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use bulkhead_guest_protocol::host::{PodConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind};
+use bulkhead_guest_protocol::host::{
+    FsGroupPolicy, PodConfig, VolumeConfig, VolumeFile, VolumeFiles, VolumeKind,
+};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, chown};
 
+use crate::ownership::{Given, is_given};
 use crate::setup::{find_disk, mount_at};
 
 /// Where volumes are mounted in the guest.
@@ -40,6 +43,8 @@ pub(crate) struct Volumes {
     early: BTreeMap<String, Vec<VolumeFile>>,
     /// The group that owns everything, when the pod names one.
     fs_group: Option<Gid>,
+    /// Those whose content is to be given to the group before the pod begins.
+    ungiven: Vec<Given>,
 }
 
 impl Volumes {
@@ -50,7 +55,12 @@ impl Volumes {
     pub(crate) fn configure(&mut self, pod: &PodConfig) -> Result<()> {
         self.fs_group = pod.fs_group.map(Gid::from_raw);
         for volume in &pod.volumes {
-            mount_volume(volume, self.fs_group).with_context(|| format!("make volume {}", volume.name))?;
+            let owner = self.fs_group.map(|group| (group, pod.fs_group_policy()));
+            let is_given =
+                mount_volume(volume, owner).with_context(|| format!("make volume {}", volume.name))?;
+            if !is_given {
+                self.ungiven.push(Given { volume: volume.name.clone(), path: path_of(&volume.name) });
+            }
             self.kinds.insert(volume.name.clone(), volume.kind());
             if volume.read_only {
                 self.read_only.insert(volume.name.clone());
@@ -63,6 +73,11 @@ impl Volumes {
             self.fill(&volume, &files)?;
         }
         Ok(())
+    }
+
+    /// The volumes whose content is to be given to the pod's group, once.
+    pub(crate) fn take_ungiven(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.ungiven)
     }
 
     /// The host begins a new conversation: what of files came in the last one is sent again, from the beginning.
@@ -129,14 +144,17 @@ pub(crate) fn path_of(volume: &str) -> PathBuf {
     Path::new(ROOT).join(volume)
 }
 
-fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
+/// Mounts a volume; whether what is in it belongs to the pod's group, or need not.
+fn mount_volume(volume: &VolumeConfig, owner: Option<(Gid, FsGroupPolicy)>) -> Result<bool> {
+    let fs_group = owner.map(|(group, _)| group);
     let path = path_of(&volume.name);
     let target = path.to_str().context("a volume's name is ASCII")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     match volume.kind() {
         VolumeKind::Files => {
             let options = format!("mode=0755,size={FILES_LENGTH_MAX}");
-            return mount_at("tmpfs", target, flags | MsFlags::MS_NOEXEC, &options);
+            mount_at("tmpfs", target, flags | MsFlags::MS_NOEXEC, &options)?;
+            return Ok(true);
         }
         VolumeKind::Memory if volume.size_bytes > 0 => {
             mount_at("tmpfs", target, flags, &format!("mode=0777,size={}", volume.size_bytes))?;
@@ -154,8 +172,9 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
             if volume.read_only {
                 // The kernel may have to write back a journal first, into what this guest has for itself.
                 let flags = flags | MsFlags::MS_NOATIME | MsFlags::MS_RDONLY;
-                return mount(Some(&disk), &path, Some("ext4"), flags, None::<&str>)
-                    .with_context(|| format!("mount {}", disk.display()));
+                mount(Some(&disk), &path, Some("ext4"), flags, None::<&str>)
+                    .with_context(|| format!("mount {}", disk.display()))?;
+                return Ok(true);
             }
             mount(Some(&disk), &path, Some("ext4"), flags | MsFlags::MS_NOATIME, None::<&str>)
                 .with_context(|| format!("mount {}", disk.display()))?;
@@ -165,14 +184,21 @@ fn mount_volume(volume: &VolumeConfig, fs_group: Option<Gid>) -> Result<()> {
             }
             let lost_and_found = path.join("lost+found");
             if !lost_and_found.is_dir() {
-                return keep_permissions(&path, fs_group);
+                return match owner {
+                    Some((_, FsGroupPolicy::Always)) => Ok(false),
+                    Some((group, FsGroupPolicy::OnRootMismatch)) => is_given(&path, group),
+                    Some((_, FsGroupPolicy::RootOnly)) => keep_permissions(&path, fs_group).map(|()| true),
+                    None => Ok(true),
+                };
             }
             open_to_all(&path, fs_group)?;
             // The tools that check file systems want it; nothing else does. Without it the volume counts as used.
-            return Ok(fs::remove_dir(lost_and_found)?);
+            fs::remove_dir(lost_and_found)?;
+            return Ok(true);
         }
     }
-    open_to_all(&path, fs_group)
+    open_to_all(&path, fs_group)?;
+    Ok(true)
 }
 
 /// Makes the file system at `path` fill its disk, which shall have so many bytes at least; nothing happens when it does.

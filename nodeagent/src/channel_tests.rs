@@ -154,7 +154,7 @@ async fn a_guest_that_knows_no_https_probes_is_not_given_any() {
         let kind = Some(if asks { Check::Https(get) } else { Check::Http(get) });
         let container = ContainerConfig {
             name: "main".to_owned(),
-            pre_stop: Some(CheckConfig { kind }),
+            pre_stop: kind.map(CheckConfig::of),
             ..ContainerConfig::default()
         };
         let hello = guest::Hello {

@@ -16,6 +16,8 @@ use crate::volumes::ThinPoolName;
 
 /// Most pods of a node when nobody says otherwise (Kubernetes' default).
 pub const PODS_MAX_DEFAULT: u32 = 110;
+/// Most processes and threads of one pod where nothing else is said.
+pub const POD_PIDS_LIMIT_DEFAULT: u32 = 4096;
 
 /// Which accelerator runs guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub struct AgentConfig {
     pub memory_bytes: Option<u64>,
     /// Most pods.
     pub pods_max: u32,
+    /// Most processes and threads of one pod, 1 to 4194304 (the kubelet's `podPidsLimit`).
+    pub pod_pids_limit: u32,
     /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
     pub insecure_registries: Vec<String>,
     /// The node's own credentials for registries, in the form of docker's `config.json`.
@@ -162,6 +166,7 @@ impl AgentConfig {
             reserved_cpus: CpuSet::new(),
             memory_bytes: None,
             pods_max: PODS_MAX_DEFAULT,
+            pod_pids_limit: POD_PIDS_LIMIT_DEFAULT,
             insecure_registries: Vec::new(),
             registry_config: None,
             volume_group: None,

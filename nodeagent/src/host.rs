@@ -74,6 +74,8 @@ pub(crate) struct Host {
     pub(crate) sandbox: bool,
     /// First and longest wait before a container is started again, in milliseconds; 0: the guest's defaults.
     pub(crate) container_backoff_ms: (u64, u64),
+    /// Most processes of a pod.
+    pub(crate) pod_pids_limit: u32,
     /// How long a guest, or its QEMU, may leave all questions unanswered, in milliseconds.
     pub(crate) silence_ms: u64,
 }

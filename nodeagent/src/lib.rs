@@ -80,7 +80,8 @@ pub use bulkhead_nodeagent_core::network::PodRange;
 pub use bulkhead_nodeagent_core::{GuestSize, QemuUser, VM_POOL_GUESTS_MAX, hardware};
 pub use cgroup::CGROUP_PARENT_DEFAULT;
 pub use config::{
-    AccelChoice, AgentConfig, ConfinementChoice, KernelSource, MemorySharing, PODS_MAX_DEFAULT,
+    AccelChoice, AgentConfig, ConfinementChoice, KernelSource, MemorySharing, POD_PIDS_LIMIT_DEFAULT,
+    PODS_MAX_DEFAULT,
 };
 pub use confinement::parse_qemu_user;
 pub use error::AgentError;
@@ -325,6 +326,7 @@ async fn open_host(
         numa,
         sandbox,
         container_backoff_ms: config.backoff_ms.unwrap_or_default(),
+        pod_pids_limit: config.pod_pids_limit,
         silence_ms: config.silence_ms.unwrap_or(Deadlines::of(accelerator.accel).silence_ms),
     };
     Ok((Arc::new(host), accelerator))

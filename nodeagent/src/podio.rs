@@ -216,7 +216,7 @@ impl PodIo for Service {
             return Err(Status::invalid_argument("the first request is no start"));
         };
         let streams = self.streams(&self.names.find(&start.namespace, &start.pod)?)?;
-        let kind = StreamKind::Connect(Connect { port: start.port });
+        let kind = StreamKind::Connect(Connect { port: start.port, own_address: false });
         let stream = relay::begin(&streams, kind).await?;
         Ok(Response::new(Box::pin(relay::port_forward(stream, requests))))
     }

@@ -89,12 +89,17 @@ impl GuestStreams {
         Ok(GuestStream { streams: self.clone(), number, signal })
     }
 
-    /// Connects to a port in the guest for a probe, and waits until the guest has; however long that takes.
+    /// Connects to a port of the pod's own address, or of the loopback, in the guest for a probe, and waits until the guest has; however long that takes.
     ///
     /// # Errors
     /// Why there is no connection, for people.
-    pub(crate) async fn connect_for_probe(&self, port: u16) -> Result<GuestStream, String> {
-        let stream = self.begin(|streams| streams.open_for_probe(port)).map_err(|error| error.to_string())?;
+    pub(crate) async fn connect_for_probe(
+        &self,
+        port: u16,
+        own_address: bool,
+    ) -> Result<GuestStream, String> {
+        let stream = self.begin(|streams| streams.open_for_probe(port, own_address));
+        let stream = stream.map_err(|error| error.to_string())?;
         match stream.next().await {
             StreamEvent::Opened => Ok(stream),
             StreamEvent::Closed(closed) => Err(closed.message),

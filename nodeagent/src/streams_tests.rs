@@ -74,7 +74,7 @@ impl FakeGuest {
                 ..guest::Hello::default()
             })],
             HostMessage::StreamOpen(open) => {
-                let Some(StreamKind::Connect(Connect { port })) = open.kind else { panic!("{open:?}") };
+                let Some(StreamKind::Connect(Connect { port, .. })) = open.kind else { panic!("{open:?}") };
                 if port == u32::from(CLOSED) {
                     return vec![closed(open.stream, StreamEnd::Refused, "refused")];
                 }
@@ -169,7 +169,7 @@ fn guest(knows_streams: bool) -> (GuestStreams, tokio::task::JoinHandle<()>) {
 }
 
 fn connect(port: u16) -> StreamKind {
-    StreamKind::Connect(Connect { port: port.into() })
+    StreamKind::Connect(Connect { port: port.into(), own_address: false })
 }
 
 /// Sends these bytes and gives what comes back, which is as many.

@@ -285,9 +285,18 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let script =
-        "trap 'echo bye; exit 0' TERM; echo hello from $HOSTNAME; while true; do sleep 1; echo tick; done";
-    let web = pod(7, script, RestartPolicy::Always);
+    // What it leaves in its volume without the pod's group is given to that group before it runs again.
+    let script = "trap 'echo bye; exit 0' TERM; echo hello from $HOSTNAME; echo owner $(/bin/busybox stat -c %g:%a /data/kept 2>&1); \
+                  echo kept > /data/kept; /bin/busybox chgrp 0 /data/kept; /bin/busybox chmod 600 /data/kept; /bin/busybox sync; \
+                  while true; do sleep 1; echo tick; done";
+    let mut web = with_volume(pod(7, script, RestartPolicy::Always)).0;
+    booted::mount(&mut web);
+    let mut spec = PodSpec::clone(&web.spec);
+    let mut options = spec.options.get().cloned().expect("a volume");
+    options.security =
+        Rare::some(PodSecurityContext { fs_group: Some(2000), ..PodSecurityContext::default() });
+    spec.options = Rare::some(options);
+    web.spec = Shared::new(spec);
     server.intend(vec![web.clone()]);
     node.start();
 
@@ -342,7 +351,7 @@ async fn a_pod_runs_outlives_the_agent_dies_returns_and_ends() {
     let gone = server.report(7, "the end", |report| report.gone).await;
     assert!(!gone.status.ready);
     let text = follower.await.expect("no panic").expect("logs");
-    assert!(text.contains("bye"), "{text}");
+    assert!(text.contains("bye") && text.contains("owner 2000:660\n"), "{text}");
     assert_eq!(node.guests(), [0; 0]);
     server.intend(vec![]);
     node.stop().await;

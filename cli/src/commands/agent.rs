@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use bulkhead_nodeagent::{
     AccelChoice, AgentConfig, CGROUP_PARENT_DEFAULT, ConfinementChoice, GuestSize, KernelSource, LogLimits,
-    NetworkChoice, NetworkOptions, PODS_MAX_DEFAULT, PodRange, QemuUser, ThinPoolName, VM_POOL_GUESTS_MAX,
-    VmPoolConfig, hardware::PciId, parse_qemu_user,
+    NetworkChoice, NetworkOptions, POD_PIDS_LIMIT_DEFAULT, PODS_MAX_DEFAULT, PodRange, QemuUser,
+    ThinPoolName, VM_POOL_GUESTS_MAX, VmPoolConfig, hardware::PciId, parse_qemu_user,
 };
 use bulkhead_types::{
     CpuSet, LABEL_NODE_POOL, Name, NumaPolicy, Resources, check_label_key, check_label_value, parse_millis,
@@ -145,6 +145,9 @@ pub(crate) struct AgentArgs {
     /// Most pods
     #[arg(long, default_value_t = PODS_MAX_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) pods_max: u32,
+    /// Most processes and threads of one pod (the kubelet's podPidsLimit)
+    #[arg(long, default_value_t = POD_PIDS_LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=4_194_304), value_name = "NUMBER")]
+    pub(crate) pod_pids_limit: u32,
     /// Guests that are booted before there are pods for them; a pod whose guest would be of the same size gets one of them. Their memory is
     /// not allocatable
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(VM_POOL_GUESTS_MAX)), value_name = "N")]
@@ -273,6 +276,16 @@ impl From<MemorySharing> for bulkhead_nodeagent::MemorySharing {
     }
 }
 
+impl From<Accelerator> for AccelChoice {
+    fn from(accel: Accelerator) -> Self {
+        match accel {
+            Accelerator::Auto => Self::Auto,
+            Accelerator::Tcg => Self::Tcg,
+            Accelerator::Kvm => Self::Kvm,
+        }
+    }
+}
+
 fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
     let advertise = match args.advertise {
         Some(address) => Some(address),
@@ -297,11 +310,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
             None => KernelSource::Folder(args.kernel_dir),
         },
         guest: args.guest.unwrap_or_else(beside_this_program),
-        accel: match args.accel {
-            Accelerator::Auto => AccelChoice::Auto,
-            Accelerator::Tcg => AccelChoice::Tcg,
-            Accelerator::Kvm => AccelChoice::Kvm,
-        },
+        accel: args.accel.into(),
         qemu: args.qemu,
         qemu_user: args.qemu_user,
         confinement: match args.confinement {
@@ -328,6 +337,7 @@ fn config(args: AgentArgs, servers: &[String]) -> Result<AgentConfig, Failure> {
         reserved_cpus: args.reserved_cpus,
         memory_bytes: args.memory,
         pods_max: args.pods_max,
+        pod_pids_limit: args.pod_pids_limit,
         adopt_cluster: args.adopt_cluster.map(|id| id.to_string()),
         insecure_registries: args.insecure_registry,
         registry_config: args.registry_config,

@@ -180,7 +180,7 @@ fn equal_digests_do_not_depend_on_what_is_shared() {
 /// A pod with one probe: of readiness, or of liveness.
 fn probed(named: &str, readiness: bool) -> Object {
     let probe = Rare::some(Probe {
-        handler: ProbeHandler::TcpSocket { port: PortRef::Number(80) },
+        handler: ProbeHandler::TcpSocket { port: PortRef::Number(80), host: Rare::NONE },
         initial_delay_ms: 0,
         period_ms: 10_000,
         timeout_ms: 1000,

@@ -13,6 +13,7 @@ mod io;
 mod place;
 
 use std::future::Future;
+use std::net::IpAddr;
 
 use bulkhead_guest_protocol::host::HttpCheck;
 use http_body_util::{BodyExt as _, Empty};
@@ -57,15 +58,16 @@ impl From<String> for Failure {
     }
 }
 
-/// Asks, and follows where it is sent within the pod; without an end where the server gives none.
+/// Asks an address of the pod, and follows where it is sent within the pod; without an end where the server gives none.
 ///
 /// # Errors
 /// Why it is no success.
-pub async fn ask(http: &HttpCheck, tls: bool, dial: &impl Dial) -> Result<(), Failure> {
+pub async fn ask(http: &HttpCheck, tls: bool, host: IpAddr, dial: &impl Dial) -> Result<(), Failure> {
     let own_host = http.headers.iter().find(|one| one.name.eq_ignore_ascii_case("host"));
     let port = u16::try_from(http.port).map_err(|_| format!("port {} is out of range", http.port))?;
     let mut place = Place {
         tls,
+        host,
         port,
         target: http.path.clone(),
         authority: own_host.map(|host| host.value.clone()).filter(|host| !host.is_empty()),

@@ -3,11 +3,15 @@
 //! Source: RFC 3986, section 5 (references and how they are resolved); `RedirectChecker` of the kubelet, which follows what leads to
 //! the host that was asked, whatever scheme and port.
 
+use std::net::{IpAddr, SocketAddr};
+
 /// Where a request goes to: always the guest itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// By TLS.
     pub tls: bool,
+    /// One of the guest's own addresses.
+    pub host: IpAddr,
     /// 1 to 65535.
     pub port: u16,
     /// Path and query.
@@ -29,7 +33,13 @@ impl Place {
     /// What the server is told that it is called.
     #[must_use]
     pub fn authority(&self) -> String {
-        self.authority.clone().unwrap_or_else(|| format!("127.0.0.1:{}", self.port))
+        self.authority.clone().unwrap_or_else(|| SocketAddr::new(self.host, self.port).to_string())
+    }
+
+    /// Whether a redirection to a host of this name leads to the address that was asked.
+    fn is_called(&self, host: &str) -> bool {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        bare.parse() == Ok(self.host) || (self.host.is_loopback() && host == "localhost")
     }
 
     /// Resolves a reference that this place's answer held.
@@ -70,11 +80,12 @@ impl Place {
             "" => 80,
             port => port.parse().ok().filter(|port| *port > 0).ok_or_else(bad)?,
         };
-        if !matches!(host, "127.0.0.1" | "localhost") {
+        if !self.is_called(host) {
             return Ok(Next::Elsewhere);
         }
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Next::Within(Self { tls, port, target, authority: Some(host_and_port.to_owned()) }))
+        let authority = Some(host_and_port.to_owned());
+        Ok(Next::Within(Self { tls, host: self.host, port, target, authority }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server for the tests of both who ask by HTTP, the guest and its agent: both include this file.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use bulkhead_guest_protocol::host::{HttpCheck, HttpHeader};
@@ -22,7 +22,16 @@ pub(crate) fn serve<T: Send + 'static>(
     connections: usize,
     treat: impl Fn(usize, TcpStream) -> T + Send + 'static,
 ) -> (u16, JoinHandle<Vec<T>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    serve_at(Ipv4Addr::LOCALHOST.into(), connections, treat)
+}
+
+/// The same at this address only.
+pub(crate) fn serve_at<T: Send + 'static>(
+    host: IpAddr,
+    connections: usize,
+    treat: impl Fn(usize, TcpStream) -> T + Send + 'static,
+) -> (u16, JoinHandle<Vec<T>>) {
+    let listener = TcpListener::bind((host, 0)).expect("bound");
     let port = listener.local_addr().expect("an address").port();
     let treat = move || {
         let one = |n| treat(n, listener.accept().expect("asked").0);

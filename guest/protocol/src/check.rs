@@ -1,7 +1,12 @@
 //! What is asked of containers while they run: probes, and the hooks around their lives.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::message::{check_enum, check_length};
 use crate::{DecodeError, NAME_LENGTH_MAX, TEXT_LENGTH_MAX};
+
+/// What a check goes to that does not go to the pod's own address.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A question that is asked again and again.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -35,6 +40,10 @@ pub struct CheckConfig {
     /// Which.
     #[prost(oneof = "Check", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<Check>,
+    /// A question to the guest itself goes to the pod's own address ([`crate::host::PodConfig::own_address`]), where it has one;
+    /// otherwise, and from hosts of earlier versions, to the loopback.
+    #[prost(bool, tag = "88")]
+    pub own_address: bool,
 }
 
 /// One thing to do with a container: what is a success.
@@ -194,6 +203,18 @@ impl ProbeConfig {
 }
 
 impl CheckConfig {
+    /// A check that goes to the loopback, if it goes to an address at all.
+    #[must_use]
+    pub const fn of(kind: Check) -> Self {
+        Self { kind: Some(kind), own_address: false }
+    }
+
+    /// The address in the guest that it goes to, in a pod with this address of its own.
+    #[must_use]
+    pub fn asked(&self, own: Option<IpAddr>) -> IpAddr {
+        own.filter(|_| self.own_address).unwrap_or(LOOPBACK)
+    }
+
     /// Checks what the guest relies on.
     pub(crate) fn validate(&self) -> Result<(), DecodeError> {
         let invalid =

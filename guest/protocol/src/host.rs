@@ -1,5 +1,7 @@
 //! What the host says to the guest.
 
+use std::net::IpAddr;
+
 pub use crate::check::{
     Check, CheckConfig, ExecCheck, GrpcCheck, HostAnswer, HttpCheck, HttpHeader, ProbeConfig, SleepCheck,
     TcpCheck,
@@ -20,6 +22,8 @@ use crate::{CONTAINERS_MAX, DISK_SERIAL_LENGTH_MAX, DecodeError, NAME_LENGTH_MAX
 
 /// Most interfaces of a pod: the primary one, and one for each network that it may be attached to.
 pub const INTERFACES_MAX: usize = 17;
+/// The name of a pod's primary interface.
+pub const PRIMARY_INTERFACE: &str = "eth0";
 /// Longest name of an interface, in bytes: what the kernel allows.
 pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
 /// Longest host name, in bytes: what the kernel takes, which may be a full name with dots.
@@ -171,6 +175,12 @@ pub struct PodConfig {
     /// Group that owns the pod's volumes; absent means root's.
     #[prost(uint32, optional, tag = "17")]
     pub fs_group: Option<u32>,
+    /// Most processes and threads of the pod; 0, from hosts of earlier versions, means 4096 of each container.
+    #[prost(uint32, tag = "88")]
+    pub pids_max: u32,
+    /// What of a volume that had content before is given to that group.
+    #[prost(enumeration = "FsGroupPolicy", tag = "89")]
+    pub fs_group_policy: i32,
     /// Words of the `options` line of /etc/resolv.conf.
     #[prost(string, repeated, tag = "50")]
     pub resolver_options: Vec<String>,
@@ -337,6 +347,18 @@ pub struct RouteConfig {
     pub gateway: String,
 }
 
+/// What of a volume that had content before is given to the pod's group; Kubernetes' `fsGroupChangePolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum FsGroupPolicy {
+    /// Its own folder only: what hosts of earlier versions want.
+    RootOnly = 0,
+    /// All of it.
+    Always = 1,
+    /// All of it, unless its own folder belongs to the group with the rights that it would be given.
+    OnRootMismatch = 2,
+}
+
 /// Kubernetes' restart policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
@@ -421,6 +443,14 @@ impl HostMessage {
 }
 
 impl PodConfig {
+    /// The address by which the pod is known: its primary interface's. `None` where it has no such interface, or that no address.
+    #[must_use]
+    pub fn own_address(&self) -> Option<IpAddr> {
+        let primary =
+            self.interfaces.iter().find(|one| one.name.is_empty() || one.name == PRIMARY_INTERFACE)?;
+        primary.address.split('/').next()?.parse().ok()
+    }
+
     /// Checks what the guest relies on; useful before a guest is started as well.
     ///
     /// # Errors

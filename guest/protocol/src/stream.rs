@@ -140,12 +140,16 @@ pub struct Files {
     pub path: String,
 }
 
-/// A connection to 127.0.0.1 in the guest.
+/// A connection to what listens in the guest.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Connect {
     /// The port.
     #[prost(uint32, tag = "1")]
     pub port: u32,
+    /// To the pod's own address ([`crate::host::PodConfig::own_address`]), where it has one; otherwise to 127.0.0.1, as guests of earlier
+    /// versions do always.
+    #[prost(bool, tag = "88")]
+    pub own_address: bool,
 }
 
 /// The size of a terminal, in characters.

@@ -206,12 +206,12 @@ impl HostStreams {
         self.open_as(if is_connection { Class::Connection } else { Class::Command }, kind)
     }
 
-    /// Begins a connection for a probe, which counts apart from those of clients; its number.
+    /// Begins a connection for a probe, to the pod's own address or to the loopback, which counts apart from those of clients; its number.
     ///
     /// # Errors
     /// [`OpenError`]
-    pub fn open_for_probe(&mut self, port: u16) -> Result<u64, OpenError> {
-        self.open_as(Class::Probe, StreamKind::Connect(Connect { port: port.into() }))
+    pub fn open_for_probe(&mut self, port: u16, own_address: bool) -> Result<u64, OpenError> {
+        self.open_as(Class::Probe, StreamKind::Connect(Connect { port: port.into(), own_address }))
     }
 
     fn open_as(&mut self, class: Class, kind: StreamKind) -> Result<u64, OpenError> {

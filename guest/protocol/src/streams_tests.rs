@@ -76,7 +76,8 @@ fn there_are_so_many_and_no_more() {
     }
     let refused = host.open(exec()).expect_err("too many").to_string();
     assert!(refused.starts_with("the pod has 32 commands open already"), "{refused}");
-    let connection = host.open(StreamKind::Connect(Connect { port: 80 })).expect("counted apart");
+    let connection =
+        host.open(StreamKind::Connect(Connect { port: 80, own_address: false })).expect("counted apart");
     // One of which the guest never heard is gone at once; another only when the guest confirms it.
     host.abandon(1);
     host.open(exec()).expect("room again");
@@ -87,7 +88,7 @@ fn there_are_so_many_and_no_more() {
     host.hear(GuestMessage::StreamClosed(Closed { stream: 2, ..Closed::default() }));
     host.open(exec()).expect("room again");
     assert!(matches!(
-        host.open(StreamKind::Connect(Connect { port: 0 })),
+        host.open(StreamKind::Connect(Connect { port: 0, own_address: false })),
         Err(OpenError::Invalid(DecodeError::Invalid { field: "Connect.port", .. }))
     ));
     host.end("the guest has ended");

@@ -65,7 +65,7 @@ fn golden_payloads() {
 
 #[test]
 fn golden_streams() {
-    let connect = StreamKind::Connect(Connect { port: 80 });
+    let connect = StreamKind::Connect(Connect { port: 80, own_address: false });
     let open = HostMessage::StreamOpen(StreamOpen { stream: 1, kind: Some(connect) });
     assert_eq!(open.to_payload(), [0x42, 6, 8, 1, 0x2a, 2, 8, 80]);
     let data = StreamData { stream: 2, part: StreamPart::Errors.into(), data: b"x".to_vec(), end: true };
@@ -101,7 +101,7 @@ fn streams_are_bounded_in_both_directions() {
     let files = |path: &str| Files { container: "main".into(), path: path.into() };
     round_trip(&open(Some(StreamKind::ReadFiles(files("/etc")))));
     check_refused(&open(Some(StreamKind::WriteFiles(files("")))), "Field Files.path: is no path");
-    let port = |port| open(Some(StreamKind::Connect(Connect { port })));
+    let port = |port| open(Some(StreamKind::Connect(Connect { port, own_address: false })));
     check_refused(&port(65_536), "Field Connect.port: is no port");
     let data = |length| StreamData { data: vec![0; length], ..StreamData::default() };
     round_trip(&GuestMessage::StreamData(data(STREAM_DATA_LENGTH_MAX)));
@@ -293,8 +293,31 @@ fn what_is_handed_over_has_golden_bytes_and_bounds() {
     );
     // Another variant than the plain one, so that no guest of an earlier version asks in the clear what should be asked by TLS.
     let http = host::HttpCheck { port: 443, path: "/".into(), headers: Vec::new() };
-    let check = host::CheckConfig { kind: Some(host::Check::Https(http)) };
+    let check = host::CheckConfig::of(host::Check::Https(http));
     assert_eq!(prost::Message::encode_to_vec(&check), [0x32, 6, 0x08, 0xbb, 3, 0x12, 1, b'/']);
+}
+
+#[test]
+fn a_check_goes_to_the_pods_own_address_where_it_has_one() {
+    let check = |own_address, interfaces: &[(&str, &str)], expected: &str| {
+        let interface = |(name, address): &(&str, &str)| host::InterfaceConfig {
+            name: (*name).into(),
+            address: (*address).into(),
+            ..Default::default()
+        };
+        let interfaces = interfaces.iter().map(interface).collect();
+        let pod = host::PodConfig { interfaces, ..Default::default() };
+        let tcp = host::Check::Tcp(host::TcpCheck { port: 1 });
+        let check = host::CheckConfig { own_address, ..host::CheckConfig::of(tcp) };
+        assert_eq!(check.asked(pod.own_address()).to_string(), expected, "{own_address}");
+    };
+    check(true, &[("net1", "10.2.0.2/24"), ("", "10.1.0.7/16")], "10.1.0.7");
+    check(true, &[("eth0", "fd00::7/64")], "fd00::7");
+    check(false, &[("eth0", "10.1.0.7/16")], "127.0.0.1");
+    // No primary interface, one without an address, no network.
+    check(true, &[("net1", "10.2.0.2/24")], "127.0.0.1");
+    check(true, &[("eth0", "")], "127.0.0.1");
+    check(true, &[], "127.0.0.1");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod server;
 
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::thread::JoinHandle;
 
 use bulkhead_guest_protocol::host::{HttpCheck, TcpCheck};
@@ -13,6 +13,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
 use super::*;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// What stands for the pod's own address.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// A server that answers one request with this text; tells its port, and the request once it is asked.
 fn answering(answer: &'static str) -> (u16, JoinHandle<Vec<String>>) {
@@ -33,7 +37,7 @@ fn text(failure: Failure) -> String {
 fn check(answer: &'static str, expected: Result<(), &str>) -> String {
     let (port, asked) = answering(answer);
     let http = HttpCheck { path: "/a?b=c".into(), ..check_of(port, &[("Host", "example")]) };
-    let found = ask(&Check::Http(http)).map_err(text);
+    let found = ask(&Check::Http(http), LOOPBACK).map_err(text);
     assert_eq!(found, expected.map_err(str::to_owned), "{answer}");
     asked.join().expect("no panic").remove(0)
 }
@@ -55,10 +59,10 @@ fn a_status_from_200_to_399_is_success() {
 fn a_connection_that_is_accepted_is_success() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let port = listener.local_addr().expect("an address").port().into();
-    assert_eq!(ask(&Check::Tcp(TcpCheck { port })), Ok(()));
+    assert_eq!(ask(&Check::Tcp(TcpCheck { port }), LOOPBACK), Ok(()));
     drop(listener);
-    let refused = text(ask(&Check::Tcp(TcpCheck { port })).expect_err("nobody listens"));
-    assert!(refused.starts_with(&format!("connect to port {port}: Connection refused")), "{refused}");
+    let refused = text(ask(&Check::Tcp(TcpCheck { port }), LOOPBACK).expect_err("nobody listens"));
+    assert!(refused.starts_with(&format!("connect to 127.0.0.1:{port}: Connection refused")), "{refused}");
 }
 
 #[test]
@@ -77,14 +81,17 @@ fn a_health_service_that_says_serving_is_success() {
         })
     });
     let port = port.recv().expect("bound").into();
-    let health = |service: &str| ask(&Check::Grpc(GrpcCheck { port, service: service.into() })).map_err(text);
+    let health = |service: &str| {
+        ask(&Check::Grpc(GrpcCheck { port, service: service.into() }), LOOPBACK).map_err(text)
+    };
     assert_eq!(health(""), Ok(()));
     assert_eq!(health("good"), Ok(()));
     assert_eq!(health("bad"), Err("serving status 2, not SERVING".into()));
     assert_eq!(health("none"), Err("the health service does not know \"none\"".into()));
     let (port, _asked) = answering("HTTP/1.1 200 OK\r\n\r\n");
     let port = port.into();
-    let other = text(ask(&Check::Grpc(GrpcCheck { port, service: String::new() })).expect_err("no HTTP/2"));
+    let other =
+        text(ask(&Check::Grpc(GrpcCheck { port, service: String::new() }), LOOPBACK).expect_err("no HTTP/2"));
     assert!(other.starts_with("gRPC: "), "{other}");
 }
 
@@ -100,7 +107,7 @@ fn check_redirects(answers: &'static [&'static str], targets: &[&str], expected:
         let host = head.lines().find_map(|line| line.strip_prefix("host: ")).expect("a host").to_owned();
         (target, host.replace(&port, "PORT"))
     });
-    let found = ask(&Check::Http(check_of(port, &[("Host", "web.example")]))).map_err(text);
+    let found = ask(&Check::Http(check_of(port, &[("Host", "web.example")])), LOOPBACK).map_err(text);
     assert_eq!(found, expected.map_err(str::to_owned), "{answers:?}");
     let asked: Vec<String> =
         asked.join().expect("no panic").iter().map(|(target, host)| format!("{target} of {host}")).collect();
@@ -153,6 +160,28 @@ fn an_answer_that_breaks_off_is_none() {
         read_head(&mut stream);
         stream.write_all(cut.as_bytes()).expect("answered");
     });
-    let found = text(ask(&Check::Http(check_of(port, &[]))).expect_err("it breaks off"));
+    let found = text(ask(&Check::Http(check_of(port, &[])), LOOPBACK).expect_err("it breaks off"));
     assert!(found.starts_with("HTTP: "), "{found}");
+}
+
+#[test]
+fn a_server_at_the_own_address_only_is_asked_there_and_nowhere_else() {
+    let (port, asked) = server::serve_at(OWN, 2, |n, mut stream| {
+        let head = read_head(&mut stream);
+        let port = stream.local_addr().expect("an address").port();
+        let answer = match n {
+            0 => format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.2:{port}/in\r\n\r\n"),
+            _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        };
+        stream.write_all(answer.as_bytes()).expect("answered");
+        head.lines().find(|line| line.starts_with("host: ")).map(str::to_owned)
+    });
+    assert_eq!(ask(&Check::Http(check_of(port, &[])), OWN), Ok(()));
+    let host = Some(format!("host: 127.0.0.2:{port}"));
+    assert_eq!(asked.join().expect("no panic"), [host.clone(), host]);
+    let listener = TcpListener::bind((OWN, 0)).expect("bound");
+    let port = listener.local_addr().expect("an address").port().into();
+    assert_eq!(ask(&Check::Tcp(TcpCheck { port }), OWN), Ok(()));
+    let refused = text(ask(&Check::Tcp(TcpCheck { port }), LOOPBACK).expect_err("nobody listens there"));
+    assert!(refused.contains("127.0.0.1"), "{refused}");
 }

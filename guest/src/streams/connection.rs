@@ -2,26 +2,28 @@
 
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, SockaddrIn, connect, getsockopt, shutdown, socket, sockopt,
+    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, connect, getsockopt, shutdown, socket,
+    sockopt,
 };
 
 use super::{Port, Stream, Subject};
 
 /// Begins to connect; [`outcome`] says what came of it once the socket can be written.
-pub(super) fn begin(number: u64, port: u32) -> Result<Stream> {
+pub(super) fn begin(number: u64, host: IpAddr, port: u32) -> Result<Stream> {
     let port = u16::try_from(port).context("no port")?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).context("make a socket")?;
-    let [a, b, c, d] = Ipv4Addr::LOCALHOST.octets();
-    match connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, port)) {
+    let family = if host.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, flags, None).context("make a socket")?;
+    let place = SocketAddr::new(host, port);
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(place)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
-        Err(error) => return Err(error).with_context(|| format!("connect to port {port}")),
+        Err(error) => return Err(error).with_context(|| format!("connect to {place}")),
     }
     let other: OwnedFd = socket.try_clone().context("copy a descriptor")?;
     let mut stream = Stream::new(number, Subject::Connection { is_made: false });

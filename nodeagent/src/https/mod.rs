@@ -2,7 +2,7 @@
 //! into the guest.
 //!
 //! ```text
-//!  guest ── AskHost ─► channel ─► Asks ─► request ─► TLS ─► GuestStream ─► 127.0.0.1:PORT in the guest
+//!  guest ── AskHost ─► channel ─► Asks ─► request ─► TLS ─► GuestStream ─► ADDRESS:PORT in the guest
 //!        ◄─ HostAnswer ◄──────────┘
 //! ```
 //! What is asked is the agent's own word for the pod; the guest only says which, and whoever answers is hostile. So: of each probe and
@@ -15,6 +15,7 @@ mod tls;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -52,9 +53,10 @@ impl Asks {
             // Nothing that the pod has: a guest that asks for it is no good one.
             return tracing::debug!(container = ask.container, "the guest asks for a probe that is none");
         };
+        let host = check.asked(pod.own_address());
         let dial = InGuest { streams: streams.clone(), pumps: Mutex::default() };
         let asked = self.running.spawn(async move {
-            let error = answer(&check, within, &dial).await.err().unwrap_or_default();
+            let error = answer(&check, host, within, &dial).await.err().unwrap_or_default();
             HostAnswer { number, error }
         });
         if let Some(before) = self.last.insert((ask.container, task), asked) {
@@ -91,15 +93,15 @@ fn check_of(container: &ContainerConfig, task: HostTask) -> Option<(CheckConfig,
     }
 }
 
-/// Asks, within a time.
-async fn answer(check: &CheckConfig, within: Duration, dial: &impl Dial) -> Result<(), String> {
+/// Asks an address of the guest, within a time.
+async fn answer(check: &CheckConfig, host: IpAddr, within: Duration, dial: &impl Dial) -> Result<(), String> {
     let (http, tls) = match &check.kind {
         Some(Check::Https(http)) => (http, true),
         // One that is sent on to HTTPS, which the guest cannot follow.
         Some(Check::Http(http)) => (http, false),
         _ => return Err("is no request".to_owned()),
     };
-    let asked = tokio::time::timeout(within, bulkhead_guest_http::ask(http, tls, dial)).await;
+    let asked = tokio::time::timeout(within, bulkhead_guest_http::ask(http, tls, host, dial)).await;
     asked.map_err(|_| format!("no answer within {} ms", within.as_millis()))?.map_err(|failure| match failure
     {
         Failure::Text(mut text) => {
@@ -118,8 +120,10 @@ struct InGuest {
 
 impl Dial for InGuest {
     async fn dial(&self, place: &Place) -> Result<(Io, bool), Failure> {
-        let failed = |error: String| format!("connect to port {}: {error}", place.port);
-        let stream = self.streams.connect_for_probe(place.port).await.map_err(failed)?;
+        let failed =
+            |error: String| format!("connect to {}: {error}", SocketAddr::new(place.host, place.port));
+        let own_address = !place.host.is_loopback();
+        let stream = self.streams.connect_for_probe(place.port, own_address).await.map_err(failed)?;
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let pump = async move {
             let _ = crate::podio::relay::pass(&stream, far).await;

@@ -59,11 +59,15 @@ impl Dial for Local {
     }
 }
 
+const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+/// What stands for the pod's own address, which is no address of this machine.
+const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const OWN_IN_GUEST: &str = "192.0.2.7";
 const WITHIN: Duration = Duration::from_secs(60);
 
 fn ask(kind: Check) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("made");
-    runtime.block_on(answer(&CheckConfig { kind: Some(kind) }, WITHIN, &Local))
+    runtime.block_on(answer(&CheckConfig::of(kind), LOOPBACK, WITHIN, &Local))
 }
 
 fn both() -> Vec<&'static rustls::SupportedProtocolVersion> {
@@ -186,8 +190,8 @@ async fn a_peer_that_stalls_is_given_up_and_holds_up_nobody() {
             // Until the client is gone.
             let _ = stream.read_to_end(&mut all);
         });
-        let check = CheckConfig { kind: Some(Check::Https(check_of(port, &[]))) };
-        let found = answer(&check, Duration::from_millis(300), &Local).await;
+        let check = CheckConfig::of(Check::Https(check_of(port, &[])));
+        let found = answer(&check, LOOPBACK, Duration::from_millis(300), &Local).await;
         assert_eq!(found, Err("no answer within 300 ms".to_owned()));
         tokio::task::spawn_blocking(|| server.join().expect("the connection was closed"))
             .await
@@ -237,7 +241,7 @@ fn what_has_no_end_is_not_read_to_it() {
     }
 }
 
-/// A guest that connects streams to servers of the test: as much of one as questions need.
+/// A guest that connects streams to servers of the test: as much of one as questions need. The pod's own address is [`OWN`].
 async fn bridge(streams: GuestStreams) {
     let mut writers = BTreeMap::new();
     loop {
@@ -247,7 +251,8 @@ async fn bridge(streams: GuestStreams) {
                 HostMessage::StreamOpen(open) => {
                     let Some(StreamKind::Connect(connect)) = open.kind else { panic!("{open:?}") };
                     let port = u16::try_from(connect.port).expect("a port");
-                    let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("a server");
+                    let host = if connect.own_address { OWN } else { LOOPBACK };
+                    let server = tokio::net::TcpStream::connect((host, port)).await.expect("a server");
                     let (mut reader, writer) = server.into_split();
                     writers.insert(open.stream, writer);
                     streams.hear(GuestMessage::StreamOpened(StreamOpened { stream: open.stream }));
@@ -277,7 +282,7 @@ async fn bridge(streams: GuestStreams) {
 }
 
 fn pod_of(port: u16) -> PodConfig {
-    let check = CheckConfig { kind: Some(Check::Https(check_of(port, &[]))) };
+    let check = CheckConfig::of(Check::Https(check_of(port, &[])));
     let probe = ProbeConfig { check: Some(check.clone()), timeout_ms: 60_000, ..ProbeConfig::default() };
     let container = ContainerConfig {
         name: "main".to_owned(),
@@ -319,6 +324,29 @@ async fn what_a_guest_hands_over_is_asked_through_it() {
         [Some("GET /ready?full HTTP/1.1".to_owned()), Some("GET /ready?full HTTP/1.1".to_owned())]
     );
     assert!(asks.running.is_empty());
+    guest.abort();
+}
+
+#[tokio::test]
+async fn a_pod_with_an_address_is_asked_at_it_and_told_so() {
+    let (port, server) = server::serve_at(OWN, 1, |_, stream| {
+        by_tls(stream, server_config(&both()), |tls| {
+            let head = read_head(tls);
+            tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("answered");
+            head.lines().find(|line| line.starts_with("host: ")).map(str::to_owned)
+        })
+    });
+    let (streams, mut pod, mut asks) = (GuestStreams::default(), pod_of(port), Asks::default());
+    let probe = pod.containers[0].liveness_probe.as_mut().expect("there");
+    probe.check.as_mut().expect("there").own_address = true;
+    let address = format!("{OWN_IN_GUEST}/16");
+    let primary = bulkhead_guest_protocol::host::InterfaceConfig { address, ..Default::default() };
+    pod.interfaces.push(primary);
+    let guest = tokio::spawn(bridge(streams.clone()));
+    asks.begin(asked(7, "main", HostTask::Liveness), &pod, &streams);
+    assert_eq!(asks.next().await, HostAnswer { number: 7, error: String::new() });
+    let heads = tokio::task::spawn_blocking(|| server.join().expect("no panic")).await.expect("no panic");
+    assert_eq!(heads, [Some(format!("host: {OWN_IN_GUEST}:{port}"))]);
     guest.abort();
 }
 

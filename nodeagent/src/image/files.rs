@@ -276,8 +276,9 @@ pub(super) struct WorkDir {
 }
 
 impl WorkDir {
-    pub(super) fn layer_path(&self, index: usize) -> PathBuf {
-        self.path.join(format!("layer-{index}"))
+    /// Where its one layer is.
+    pub(super) fn layer_path(&self) -> PathBuf {
+        self.path.join("layer")
     }
 }
 

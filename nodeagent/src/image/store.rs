@@ -12,6 +12,7 @@
 //! ```
 
 mod access;
+mod fetch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -48,6 +49,10 @@ pub struct ImageStoreOptions {
     pub entries_max: u64,
     /// Registries (`host:port`) that are asked over plain HTTP besides those on loopback.
     pub insecure_registries: Vec<String>,
+    /// Layers of one image that are transferred at a time; not 0.
+    pub layers_at_once: usize,
+    /// Images that are fetched at a time; not 0.
+    pub images_at_once: usize,
 }
 
 impl Default for ImageStoreOptions {
@@ -58,6 +63,8 @@ impl Default for ImageStoreOptions {
             unpacked_bytes_max: 32 << 30,
             entries_max: 2_000_000,
             insecure_registries: Vec::new(),
+            layers_at_once: fetch::LAYERS_AT_ONCE,
+            images_at_once: fetch::IMAGES_AT_ONCE,
         }
     }
 }
@@ -114,6 +121,8 @@ struct Inner {
     options: ImageStoreOptions,
     work: WorkPlace,
     state: Mutex<State>,
+    /// One for each image that is fetched.
+    turns: tokio::sync::Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +135,9 @@ struct State {
     verified: BTreeSet<ImageDigest>,
     /// Whose credentials were enough for private images.
     proven: access::Proven,
-    /// One lock for each name or digest that somebody works on.
+    /// Layers of images that are fetched now.
+    layers: fetch::Layers,
+    /// One lock for each name, digest or layer that somebody works on.
     working: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -173,7 +184,8 @@ impl ImageStore {
         options: ImageStoreOptions,
         work: WorkPlace,
     ) -> Result<Self, ImageError> {
-        let store = Self { inner: Arc::new(Inner { dir, options, work, state: Mutex::default() }) };
+        let turns = tokio::sync::Semaphore::new(options.images_at_once);
+        let store = Self { inner: Arc::new(Inner { dir, options, work, state: Mutex::default(), turns }) };
         let published = lock_published(&store.inner.dir)?;
         store.read_again(&mut store.state())?;
         drop(published);
@@ -285,7 +297,7 @@ impl ImageStore {
         let of_others = self.private_repository(&manifest.digest)?.is_some_and(|of| of != repository);
         if of_others || self.intact(self.ready(&manifest.digest)).await?.is_none() {
             self.fetches(&manifest.digest, &repository, with)?;
-            self.fetch(&name, &remote, manifest.clone()).await?;
+            self.fetch(&name, &remote, manifest.clone(), (&repository, with)).await?;
         }
         self.proven(&manifest.digest, with)?;
         self.give_name(&name, &manifest.digest)
@@ -400,23 +412,6 @@ impl ImageStore {
             Ok(None)
         })
         .await
-    }
-
-    async fn fetch(&self, name: &str, remote: &RemoteImage, manifest: Manifest) -> Result<(), ImageError> {
-        let packed: u64 = manifest.layers.iter().map(|layer| layer.size_bytes).fold(0, u64::saturating_add);
-        let limit = self.inner.options.packed_bytes_max;
-        if packed > limit {
-            return Err(ImageError::TooLarge { what: "packed bytes", limit });
-        }
-        let work = self.work_dir()?;
-        let config = remote.read_blob(&manifest.config).await?;
-        parse_config(name, &config)?;
-        for (index, layer) in manifest.layers.iter().enumerate() {
-            remote.download(layer, &work.layer_path(index)).await?;
-        }
-        let (store, name) = (self.clone(), name.to_owned());
-        blocking(move || store.flatten(&name, &manifest, &config, &work, |index| work.layer_path(index)))
-            .await
     }
 
     /// Unpacks the layers, makes the file system and publishes it. The digest of every layer is checked on the way;

@@ -6,6 +6,8 @@ mod layout_maker;
 
 #[path = "store/credential_tests.rs"]
 mod credentials;
+#[path = "store/fetch_tests.rs"]
+mod fetches;
 
 use super::*;
 use layout_maker::{LayoutMaker, Node, layer};
@@ -278,7 +280,7 @@ async fn an_overlay_lies_on_the_image() {
     assert!(super::super::create_overlay(&missing, &fixture.dir.path().join("x"), 1).is_err());
 }
 
-/// A registry that answers what it is told, one connection after the other.
+/// A registry that answers what it is told.
 mod registry {
     use super::*;
     use std::collections::BTreeMap;
@@ -303,7 +305,7 @@ mod registry {
     /// Serves those that a door lets in, which is told the registry's address, the path and the `Authorization`.
     pub(super) fn serve_behind(
         content: BTreeMap<String, (String, Vec<u8>)>,
-        door: impl Fn(&str, &str, &str) -> Door + Send + 'static,
+        door: impl Fn(&str, &str, &str) -> Door + Send + Sync + 'static,
     ) -> (String, Arc<Mutex<Vec<String>>>) {
         serve_all(content, |_, _| None, false, door)
     }
@@ -312,72 +314,73 @@ mod registry {
     /// `ranges`, whoever asks for a part gets everything.
     pub(super) fn serve_cut(
         content: BTreeMap<String, (String, Vec<u8>)>,
-        cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static,
+        cut: impl Fn(&str, usize) -> Option<usize> + Send + Sync + 'static,
         ranges: bool,
     ) -> (String, Arc<Mutex<Vec<String>>>) {
         serve_all(content, cut, ranges, |_, _, _| Door::Open)
     }
 
-    fn serve_all(
+    /// All of that together.
+    pub(super) fn serve_all(
         content: BTreeMap<String, (String, Vec<u8>)>,
-        cut: impl Fn(&str, usize) -> Option<usize> + Send + 'static,
+        cut: impl Fn(&str, usize) -> Option<usize> + Send + Sync + 'static,
         ranges: bool,
-        door: impl Fn(&str, &str, &str) -> Door + Send + 'static,
+        door: impl Fn(&str, &str, &str) -> Door + Send + Sync + 'static,
     ) -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (seen, own) = (Arc::clone(&requests), address.clone());
         // Ends with the test's process.
+        let answer = move |stream: std::net::TcpStream| {
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            let _ = reader.read_line(&mut line);
+            let (mut header, mut from, mut authorization) = (String::new(), None, String::new());
+            while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
+                if let Some((name, value)) = header.split_once(':')
+                    && name.eq_ignore_ascii_case("authorization")
+                {
+                    value.trim().clone_into(&mut authorization);
+                }
+                let range = header.to_ascii_lowercase();
+                let first = range.trim().strip_prefix("range: bytes=").and_then(|r| r.strip_suffix('-'));
+                from = first.and_then(|first| first.parse::<usize>().ok()).filter(|_| ranges).or(from);
+                header.clear();
+            }
+            let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let before = seen.lock().expect("no panic").iter().filter(|known| **known == path).count();
+            seen.lock().expect("no panic").push(path.clone());
+            let missing =
+                (String::from("application/json"), br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec());
+            let mut challenge = String::new();
+            let asked = (door(&own, &path, &authorization), path.as_str(), content.get(&path));
+            let (mut status, (kind, mut body)) = match asked {
+                (Door::Shut(wanted), ..) => {
+                    challenge = format!("WWW-Authenticate: {wanted}\r\n");
+                    ("401 Unauthorized", (kind_json(), br#"{"errors":[{"code":"UNAUTHORIZED"}]}"#.to_vec()))
+                }
+                (Door::Answer(json), ..) => ("200 OK", (kind_json(), json.into_bytes())),
+                (Door::Open, "/v2/", _) => ("200 OK", (kind_json(), b"{}".to_vec())),
+                (Door::Open, _, Some(found)) => ("200 OK", found.clone()),
+                (Door::Open, _, None) => ("404 Not Found", missing),
+            };
+            if let Some(from) = from {
+                status = "206 Partial Content";
+                body = body.split_off(from.min(body.len()));
+            }
+            let head = format!(
+                "HTTP/1.1 {status}\r\n{challenge}Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            body.truncate(cut(&path, before).unwrap_or(usize::MAX));
+            let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body));
+        };
+        let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let mut reader = BufReader::new(&stream);
-                let mut line = String::new();
-                let _ = reader.read_line(&mut line);
-                let (mut header, mut from, mut authorization) = (String::new(), None, String::new());
-                while reader.read_line(&mut header).is_ok_and(|length| length > 2) {
-                    if let Some((name, value)) = header.split_once(':')
-                        && name.eq_ignore_ascii_case("authorization")
-                    {
-                        value.trim().clone_into(&mut authorization);
-                    }
-                    let range = header.to_ascii_lowercase();
-                    let first = range.trim().strip_prefix("range: bytes=").and_then(|r| r.strip_suffix('-'));
-                    from = first.and_then(|first| first.parse::<usize>().ok()).filter(|_| ranges).or(from);
-                    header.clear();
-                }
-                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-                let before = seen.lock().expect("no panic").iter().filter(|known| **known == path).count();
-                seen.lock().expect("no panic").push(path.clone());
-                let missing = (
-                    String::from("application/json"),
-                    br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec(),
-                );
-                let mut challenge = String::new();
-                let asked = (door(&own, &path, &authorization), path.as_str(), content.get(&path));
-                let (mut status, (kind, mut body)) = match asked {
-                    (Door::Shut(wanted), ..) => {
-                        challenge = format!("WWW-Authenticate: {wanted}\r\n");
-                        (
-                            "401 Unauthorized",
-                            (kind_json(), br#"{"errors":[{"code":"UNAUTHORIZED"}]}"#.to_vec()),
-                        )
-                    }
-                    (Door::Answer(json), ..) => ("200 OK", (kind_json(), json.into_bytes())),
-                    (Door::Open, "/v2/", _) => ("200 OK", (kind_json(), b"{}".to_vec())),
-                    (Door::Open, _, Some(found)) => ("200 OK", found.clone()),
-                    (Door::Open, _, None) => ("404 Not Found", missing),
-                };
-                if let Some(from) = from {
-                    status = "206 Partial Content";
-                    body = body.split_off(from.min(body.len()));
-                }
-                let head = format!(
-                    "HTTP/1.1 {status}\r\n{challenge}Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    body.len()
-                );
-                body.truncate(cut(&path, before).unwrap_or(usize::MAX));
-                let _ = (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body));
+                let answer = Arc::clone(&answer);
+                std::thread::spawn(move || answer(stream));
             }
         });
         (address, requests)
@@ -387,7 +390,7 @@ mod registry {
         "application/json".into()
     }
 
-    /// What a registry would serve of this layout's image `v1`.
+    /// What a registry would serve of this layout's images, by their tags.
     pub(super) fn content(fixture: &Fixture) -> BTreeMap<String, (String, Vec<u8>)> {
         let mut content = BTreeMap::new();
         for entry in fs::read_dir(fixture.layout.dir.join("blobs/sha256")).expect("there").flatten() {
@@ -398,10 +401,13 @@ mod registry {
         let index: serde_json::Value =
             serde_json::from_slice(&fs::read(fixture.layout.dir.join("index.json")).expect("there"))
                 .expect("json");
-        let digest = index["manifests"][0]["digest"].as_str().expect("text");
-        let manifest = fs::read(fixture.layout.blob_path(&digest[7..])).expect("there");
-        let kind = "application/vnd.oci.image.manifest.v1+json";
-        content.insert("/v2/web/manifests/v1".into(), (kind.into(), manifest));
+        for entry in index["manifests"].as_array().expect("a list") {
+            let digest = entry["digest"].as_str().expect("text");
+            let tag = entry["annotations"]["org.opencontainers.image.ref.name"].as_str().expect("text");
+            let manifest = fs::read(fixture.layout.blob_path(&digest[7..])).expect("there");
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            content.insert(format!("/v2/web/manifests/{tag}"), (kind.into(), manifest));
+        }
         content
     }
 }

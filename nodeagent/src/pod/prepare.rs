@@ -4,6 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use bulkhead_nodeagent_core::{Input, StartPhase, reason};
 use bulkhead_types::{Container, ImagePullPolicy, PodIntent};
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
 
@@ -13,7 +15,8 @@ use crate::host::Host;
 use crate::image::{ImageError, Keyring, PullPolicy};
 use crate::steps::{Step, passed};
 
-/// Gets the images of all containers, one after the other, and tells of each; ends at the first that fails.
+/// Gets the images of all containers side by side, and tells of each in the containers' order; ends at the first that fails, and
+/// stops the others.
 pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs: mpsc::Sender<Input>) {
     host.starts.start(pod.id, StartPhase::Image);
     let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
@@ -23,8 +26,13 @@ pub(super) async fn run(host: Arc<Host>, pod: PodIntent, images: Images, inputs:
     if let Some(problem) = keyring.problem() {
         tracing::warn!(pod = %pod.name, namespace = %pod.namespace, %problem, "credentials for the pod's images");
     }
-    for container in containers {
-        let input = match host.images.pull(&container.image, policy(&container), &keyring).await {
+    let pull = async |container: Container| {
+        let pulled = host.images.pull(&container.image, policy(&container), &keyring).await;
+        (container, pulled)
+    };
+    let mut pulls: FuturesOrdered<_> = containers.into_iter().map(pull).collect();
+    while let Some((container, pulled)) = pulls.next().await {
+        let input = match pulled {
             Ok(image) => {
                 let digest = SmolStr::new(image.digest.to_string());
                 let mut held = images.lock().unwrap_or_else(PoisonError::into_inner);

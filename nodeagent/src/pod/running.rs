@@ -1,12 +1,12 @@
 //! What a spec asks of containers while they run, and as whom they do, as the guest is told.
 
 use bulkhead_guest_protocol::host::{
-    Check, CheckConfig, ContainerConfig, ExecCheck, GrpcCheck, HttpCheck, HttpHeader, ProbeConfig,
-    SleepCheck, SysctlConfig, TcpCheck,
+    Check, CheckConfig, ContainerConfig, ExecCheck, FsGroupPolicy, GrpcCheck, HttpCheck, HttpHeader,
+    ProbeConfig, SleepCheck, SysctlConfig, TcpCheck,
 };
 use bulkhead_types::{
-    Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SeccompProfile, Sysctl,
-    TERMINATION_MESSAGE_PATH_DEFAULT,
+    Container, ExecAction, FsGroupChangePolicy, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler,
+    SeccompProfile, Sysctl, TERMINATION_MESSAGE_PATH_DEFAULT,
 };
 use thiserror::Error;
 
@@ -27,6 +27,15 @@ pub(super) fn check_user(spec: &PodSpec, container: &Container, uid: u32) -> Res
 pub(super) fn further_groups(spec: &PodSpec) -> Vec<u32> {
     let Some(security) = spec.security() else { return Vec::new() };
     security.supplemental_groups.iter().copied().chain(security.fs_group).collect()
+}
+
+/// What of the volumes that had content before is given to the pod's group.
+pub(super) fn fs_group_policy(spec: &PodSpec) -> FsGroupPolicy {
+    match spec.security().and_then(|security| security.fs_group_change_policy) {
+        Some(FsGroupChangePolicy::OnRootMismatch) => FsGroupPolicy::OnRootMismatch,
+        // Kubernetes' default.
+        Some(FsGroupChangePolicy::Always) | None => FsGroupPolicy::Always,
+    }
 }
 
 /// Settings of the guest's kernel.
@@ -73,13 +82,18 @@ fn probe_config(container: &Container, probe: &Probe) -> ProbeConfig {
     let check = match &probe.handler {
         ProbeHandler::Exec(action) => exec(action),
         ProbeHandler::HttpGet(get) => http(container, get),
-        ProbeHandler::TcpSocket { port } => Check::Tcp(TcpCheck { port: number(container, port) }),
+        ProbeHandler::TcpSocket { port, .. } => Check::Tcp(TcpCheck { port: number(container, port) }),
         ProbeHandler::Grpc { port, service } => {
             Check::Grpc(GrpcCheck { port: (*port).into(), service: service.clone() })
         }
     };
+    let host = match &probe.handler {
+        ProbeHandler::HttpGet(get) => get.host.get(),
+        ProbeHandler::TcpSocket { host, .. } => host.get(),
+        ProbeHandler::Exec(_) | ProbeHandler::Grpc { .. } => None,
+    };
     ProbeConfig {
-        check: Some(CheckConfig { kind: Some(check) }),
+        check: Some(CheckConfig { kind: Some(check), own_address: host.is_none() }),
         initial_delay_ms: probe.initial_delay_ms,
         period_ms: probe.period_ms,
         timeout_ms: probe.timeout_ms,
@@ -95,7 +109,8 @@ fn hook_config(container: &Container, hook: &Hook) -> CheckConfig {
         Hook::HttpGet(get) => http(container, get),
         Hook::Sleep { sleep_ms } => Check::Sleep(SleepCheck { sleep_ms: *sleep_ms }),
     };
-    CheckConfig { kind: Some(check) }
+    let on_loopback = matches!(hook, Hook::HttpGet(get) if get.host.get().is_some());
+    CheckConfig { kind: Some(check), own_address: !on_loopback }
 }
 
 fn exec(action: &ExecAction) -> Check {
@@ -107,11 +122,15 @@ fn http(container: &Container, get: &HttpGet) -> Check {
         name: header.name.clone(),
         value: header.value.clone(),
     };
-    let check = HttpCheck {
-        port: number(container, &get.port),
-        path: get.path.clone(),
-        headers: get.headers.iter().map(header).collect(),
-    };
+    let port = number(container, &get.port);
+    let mut headers: Vec<HttpHeader> = get.headers.iter().map(header).collect();
+    // Without a word of its own the server is called by the host that is asked; the guest knows addresses only.
+    if let Some(host) =
+        get.host.get().filter(|_| !headers.iter().any(|one| one.name.eq_ignore_ascii_case("host")))
+    {
+        headers.push(HttpHeader { name: "Host".to_owned(), value: format!("{host}:{port}") });
+    }
+    let check = HttpCheck { port, path: get.path.clone(), headers };
     if get.https { Check::Https(check) } else { Check::Http(check) }
 }
 
@@ -160,11 +179,16 @@ mod tests {
     #[test]
     fn ports_have_numbers_and_the_pod_speaks_for_its_containers() {
         let port = PortRef::Name("web".into());
-        let get =
-            |https| HttpGet { path: "/healthz".to_owned(), port: port.clone(), headers: Vec::new(), https };
-        let gets = [false, true].map(get);
+        let get = |https, host: Option<&str>| HttpGet {
+            path: "/healthz".to_owned(),
+            port: port.clone(),
+            headers: Vec::new(),
+            https,
+            host: host.map(str::to_owned).into(),
+        };
+        let gets = [get(false, Some("localhost")), get(true, None)];
         let probe = Probe {
-            handler: ProbeHandler::TcpSocket { port },
+            handler: ProbeHandler::TcpSocket { port: port.clone(), host: Rare::NONE },
             initial_delay_ms: 1,
             period_ms: 2,
             timeout_ms: 3,
@@ -204,13 +228,17 @@ mod tests {
 
         let found = config(&spec, &container);
         let readiness = found.readiness_probe.expect("there");
-        assert_eq!(readiness.check.expect("there").kind, Some(Check::Tcp(TcpCheck { port: 8080 })));
+        let check = readiness.check.expect("there");
+        assert_eq!((check.kind, check.own_address), (Some(Check::Tcp(TcpCheck { port: 8080 })), true));
         assert_eq!((readiness.initial_delay_ms, readiness.period_ms, readiness.timeout_ms), (1, 2, 3));
         assert_eq!((readiness.success_threshold, readiness.failure_threshold), (4, 5));
         assert_eq!(readiness.grace_ms, Some(6));
-        let Some(Check::Http(http)) = found.post_start.expect("there").kind else { panic!("a request") };
+        let (post_start, pre_stop) = (found.post_start.expect("there"), found.pre_stop.expect("there"));
+        assert_eq!((post_start.own_address, pre_stop.own_address), (false, true));
+        let Some(Check::Http(http)) = post_start.kind else { panic!("a request") };
         assert_eq!((http.port, http.path.as_str()), (8080, "/healthz"));
-        assert_eq!(found.pre_stop.expect("there").kind, Some(Check::Https(http)));
+        assert_eq!(http.headers, [HttpHeader { name: "Host".into(), value: "localhost:8080".into() }]);
+        assert_eq!(pre_stop.kind, Some(Check::Https(HttpCheck { headers: Vec::new(), ..http })));
         assert!(found.read_only_root && found.filters_system_calls && !found.no_new_privileges);
         assert_eq!(further_groups(&spec), [7, 8]);
         assert_eq!(check_user(&spec, &container, 0), Err(RunsAsRoot));

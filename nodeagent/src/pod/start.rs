@@ -440,8 +440,10 @@ fn configure(
         termination_grace_ms: spec.termination_grace_ms,
         backoff_base_ms: host.container_backoff_ms.0,
         backoff_max_ms: host.container_backoff_ms.1,
+        pids_max: host.pod_pids_limit,
         volumes,
         fs_group: spec.security().and_then(|security| security.fs_group),
+        fs_group_policy: running::fs_group_policy(spec).into(),
         interfaces: networks::interfaces(&start.pod, pci_ports)
             .map_err(|reason| StartError::new(reason::DEVICE_NOT_ATTACHED, reason))?,
         sysctls: running::sysctls(spec),

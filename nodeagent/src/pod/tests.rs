@@ -50,6 +50,7 @@ pub(crate) fn host(data: &Path, passthrough: Passthrough) -> Arc<Host> {
         numa: crate::numa::Numa::default(),
         sandbox: false,
         container_backoff_ms: (0, 0),
+        pod_pids_limit: 100,
         silence_ms: 60_000,
     })
 }

@@ -284,7 +284,10 @@ pub(crate) async fn forward(
     port: u16,
     local: impl AsyncRead + AsyncWrite,
 ) -> Result<(), Status> {
-    let kind = StreamKind::Connect(bulkhead_guest_protocol::stream::Connect { port: u32::from(port) });
+    let kind = StreamKind::Connect(bulkhead_guest_protocol::stream::Connect {
+        port: u32::from(port),
+        own_address: false,
+    });
     let stream = begin(streams, kind).await?;
     pass(&stream, local).await
 }

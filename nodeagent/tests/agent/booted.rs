@@ -1,5 +1,7 @@
 //! Guests that were booted before their pods: of the pool, and copies of templates.
 
+use bulkhead_types::{HttpGet, PortRef, Probe, ProbeHandler};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -7,11 +9,15 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let Some((kernel_dir, guest)) = guest_parts() else { return };
     let server = FakeServer::start().await;
     let mut node = TestNode::new(&server, &kernel_dir, &guest).await;
-    let script = "trap 'exit 0' TERM; echo card $(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
-                  echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
-    let web = pod(7, script, RestartPolicy::Always);
+    // It serves at the address of its card only, and is ready when it is asked there.
+    let script = "trap 'exit 0' TERM; card=$(/bin/busybox ip -4 -o addr show eth0 | /bin/busybox awk '{print $4}'); \
+                  own=${card%/*}; /bin/busybox mkdir /www; echo fine > /www/index.html; \
+                  /bin/busybox httpd -p ${own:-127.0.0.1}:8080 -h /www; echo card $card; \
+                  echo pids $(cat /sys/fs/cgroup/pids.max); echo hello from $HOSTNAME; echo kept > /kept; cat /kept; while true; do sleep 1; done";
+    let web = asked_by_http(pod(7, script, RestartPolicy::Always));
     node.config.vm_pool = Some(VmPoolConfig { guests: 1, size: GuestSize::new(&web.spec) });
     node.config.network.choice = NetworkChoice::Auto;
+    node.config.pod_pids_limit = 321;
     server.intend(vec![]);
     node.start();
     node.pooled(0).await;
@@ -22,7 +28,7 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     let ready = server.report(7, "a ready pod", |report| report.status.ready).await;
     let text = logs(&server.facts().address, 7, Some("kept")).await.expect("logs");
     let (card, text) = text.split_once('\n').expect("lines");
-    assert_eq!(text, "hello from pod-7\nkept\n", "its disk was added while it ran");
+    assert_eq!(text, "pids 321\nhello from pod-7\nkept\n", "its disk was added while it ran");
     // Where this host lets the agent make a network, the guest's card was, too.
     let told = ready.status.addresses.get().map(|told| format!("card {}/24", told.pod_ips[0]));
     assert_eq!(card, told.as_deref().unwrap_or("card"));
@@ -50,6 +56,26 @@ async fn a_pod_gets_a_guest_that_was_booted_before_it() {
     assert!(!node.guests().contains(&waiting[0]));
     node.stop().await;
     assert_eq!(node.guests(), Vec::<i32>::new(), "nothing is left");
+}
+
+/// The pod is ready when a server on its port 8080 says so.
+fn asked_by_http(mut pod: PodIntent) -> PodIntent {
+    let port = PortRef::Number(8080);
+    let get = HttpGet { path: "/".to_owned(), port, headers: Vec::new(), https: false, host: Rare::NONE };
+    let probe = Probe {
+        handler: ProbeHandler::HttpGet(get),
+        initial_delay_ms: 0,
+        period_ms: 1000,
+        timeout_ms: 30_000,
+        success_threshold: 1,
+        failure_threshold: 1000,
+        termination_grace_ms: None,
+    };
+    let mut spec = PodSpec::clone(&pod.spec);
+    spec.containers[0].options =
+        Rare::some(ContainerOptions { readiness_probe: Rare::some(probe), ..ContainerOptions::default() });
+    pod.spec = Shared::new(spec);
+    pod
 }
 
 /// What a process has of memory, in KiB, by the names of `smaps_rollup` (proc(5)).
@@ -123,7 +149,7 @@ async fn guests_that_are_copies_of_one_are_guests_of_their_own() {
     node.stop().await;
 }
 
-fn mount(pod: &mut PodIntent) {
+pub(super) fn mount(pod: &mut PodIntent) {
     let mut spec = PodSpec::clone(&pod.spec);
     let mut options = spec.containers[0].options.get().cloned().unwrap_or_default();
     let (name, mount_path) = ("data".into(), "/data".into());

@@ -135,6 +135,7 @@ fn everything_is_printed_as_it_was_read() {
               periodSeconds: 10
               successThreshold: 2
               tcpSocket:
+                host: localhost
                 port: web
               timeoutSeconds: 1
             resources: {}
@@ -193,7 +194,7 @@ fn mistakes_in_probes_are_named() {
             a.yaml:9:20 spec.containers[0].livenessProbe: needs one of exec, httpGet, tcpSocket, grpc
             a.yaml:10:55 spec.containers[0].readinessProbe.tcpSocket: only one of exec, httpGet, tcpSocket, grpc is possible
             a.yaml:11:30 spec.containers[0].startupProbe.httpGet.port: "web" is the name of no port of this container
-            a.yaml:11:47 spec.containers[0].startupProbe.httpGet.host: "10.0.0.1" cannot be asked: a pod is asked by its own guest; leave the field out
+            a.yaml:11:41 spec.containers[0].startupProbe.httpGet.host: "10.0.0.1" cannot be asked: a pod is asked by its own guest; leave the field out for the pod's own address, or say one of 127.0.0.1, localhost
             a.yaml:11:65 spec.containers[0].startupProbe.httpGet.scheme: "https" is not one of HTTP, HTTPS
         "#]],
     );
@@ -365,4 +366,23 @@ fn mistakes_in_image_pull_secrets_are_told() {
     check("[{name: a, namespace: b}]", &["spec.imagePullSecrets[0].namespace: unknown field"]);
     let many: Vec<String> = (0..17).map(|n| format!("{{name: s{n}}}")).collect();
     check(&format!("[{}]", many.join(", ")), &["spec.imagePullSecrets: has 17 Secrets"]);
+}
+
+#[test]
+fn the_loopback_and_when_claims_are_given_to_a_group_are_kept() {
+    let text = printed(&pod(
+        "livenessProbe: {tcpSocket: {port: 1, host: 127.0.0.1}}\nreadinessProbe: {httpGet: {port: 1, host: localhost}}\n\
+         startupProbe: {httpGet: {port: 1, host: \"\"}}",
+        "securityContext: {fsGroup: 5, fsGroupChangePolicy: OnRootMismatch}",
+    ));
+    for words in ["host: \"127.0.0.1\"", "host: localhost", "fsGroupChangePolicy: OnRootMismatch"] {
+        assert_eq!(text.matches(words).count(), 1, "{words} in\n{text}");
+    }
+    check_refused(
+        "",
+        "securityContext: {fsGroup: 5, fsGroupChangePolicy: Never}",
+        expect![[r#"
+            a.yaml:6:54 spec.securityContext.fsGroupChangePolicy: "Never" is not one of Always, OnRootMismatch
+        "#]],
+    );
 }

@@ -11,13 +11,13 @@ wire_struct!(Probe => v1::Probe {
 });
 wire_struct!(Lifecycle => v1::Lifecycle { post_start, pre_stop });
 wire_struct!(ExecAction => v1::ExecAction { command });
-wire_struct!(HttpGet => v1::HttpGet { path, port, headers, https });
+wire_struct!(HttpGet => v1::HttpGet { path, port, headers, https, host });
 wire_struct!(HttpHeader => v1::HttpHeader { name, value });
 
 wire_oneof!(ProbeHandler => probe_handler {
     values { Exec "exec", HttpGet "http_get" }
     messages {
-        TcpSocket "tcp_socket" { port }
+        TcpSocket "tcp_socket" { port, host }
         Grpc "grpc" { port, service }
     }
 });

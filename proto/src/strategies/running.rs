@@ -12,13 +12,13 @@ fn port_ref() -> impl Strategy<Value = PortRef> + Clone {
 }
 
 record!(/// Any request.
-    http_get: HttpGet { path: text(), port: port_ref(), headers: vec(http_header(), 0..2), https: any::<bool>() });
+    http_get: HttpGet { path: text(), port: port_ref(), headers: vec(http_header(), 0..2), https: any::<bool>(), host: of(text()).prop_map(Rare::from) });
 
 fn probe_handler() -> impl Strategy<Value = ProbeHandler> + Clone {
     prop_oneof![
         exec_action().prop_map(ProbeHandler::Exec),
         http_get().prop_map(ProbeHandler::HttpGet),
-        port_ref().prop_map(|port| ProbeHandler::TcpSocket { port }),
+        (port_ref(), of(text())).prop_map(|(port, host)| ProbeHandler::TcpSocket { port, host: host.into() }),
         (any::<u16>(), text()).prop_map(|(port, service)| ProbeHandler::Grpc { port, service }),
     ]
 }
@@ -59,4 +59,5 @@ pod_security_context: PodSecurityContext {
     run_as_user: of(any::<u32>()), run_as_group: of(any::<u32>()), run_as_non_root: of(any::<bool>()),
     supplemental_groups: vec(any::<u32>(), 0..3), fs_group: of(any::<u32>()),
     seccomp_profile: of(seccomp_profile()), sysctls: vec(sysctl(), 0..2),
+    fs_group_change_policy: of(select(vec![FsGroupChangePolicy::Always, FsGroupChangePolicy::OnRootMismatch])),
 });

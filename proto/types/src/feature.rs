@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 14;
+pub const FEATURE_LEVEL_MAX: u32 = 15;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -107,6 +107,10 @@ pub const GUEST_DISKS_LEVEL: u32 = 14;
 pub const PULL_SECRETS_LEVEL: u32 = 14;
 /// From this level on nodes tell one by one what their machines need.
 pub const PRECONDITIONS_LEVEL: u32 = 14;
+/// From this level on probes and hooks say that they ask the loopback, not the pod's own address.
+pub const PROBE_HOST_LEVEL: u32 = 15;
+/// From this level on pods say when what is in their claims is given to their group.
+pub const FS_GROUP_CHANGE_POLICY_LEVEL: u32 = 15;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -312,6 +316,12 @@ impl PodSpec {
         let ports = if self.host_ports().next().is_some() { PORTS_LEVEL } else { 1 };
         let told = if self.tells_addresses() { POD_NETWORK_LEVEL } else { 1 };
         let sysctls = self.security().is_some_and(|security| !security.sysctls.is_empty());
+        if self.init_containers.iter().chain(&self.containers).any(Container::names_hosts) {
+            return PROBE_HOST_LEVEL;
+        }
+        if self.security().is_some_and(|security| security.fs_group_change_policy.is_some()) {
+            return FS_GROUP_CHANGE_POLICY_LEVEL;
+        }
         if self.options.get().is_some_and(|options| options.image_pull_secrets.get().is_some()) {
             return PULL_SECRETS_LEVEL;
         }
@@ -605,17 +615,20 @@ mod tests {
         let privileged = SecurityContext { privileged: true, ..SecurityContext::default() };
         let options = ContainerOptions { security: Rare::some(privileged), ..plain() };
         check(with_options(options), PRIVILEGED_LEVEL);
-        let get = |https| crate::HttpGet {
+        let get = |https, host| crate::HttpGet {
             path: "/".to_owned(),
             port: crate::PortRef::Number(1),
             headers: Vec::new(),
             https,
+            host,
         };
-        let hook = |https| {
-            let hook = Some(crate::Hook::HttpGet(get(https)));
+        let hook_at = |https, host| {
+            let hook = Some(crate::Hook::HttpGet(get(https, host)));
             let lifecycle = crate::Lifecycle { post_start: None, pre_stop: hook };
             ContainerOptions { lifecycle: Rare::some(lifecycle), ..plain() }
         };
+        let hook = |https| hook_at(https, Rare::NONE);
+        check(with_options(hook_at(false, Rare::some("localhost".to_owned()))), PROBE_HOST_LEVEL);
         check(with_options(hook(false)), WORKLOADS_LEVEL);
         check(with_options(hook(true)), HTTPS_PROBE_LEVEL);
         let naming = Rare::some(crate::PodNaming { hostname_is_fqdn: true, ..Default::default() });
@@ -625,8 +638,13 @@ mod tests {
         let options = PodOptions { image_pull_secrets: Rare::some(secrets), ..PodOptions::default() };
         check(PodSpec { options: Rare::some(options), ..PodSpec::default() }, PULL_SECRETS_LEVEL);
         let sysctls = vec![Sysctl { name: "kernel.sem".into(), value: "1 2 3 4".into() }];
-        let security = Rare::some(PodSecurityContext { sysctls, ..PodSecurityContext::default() });
-        let options = Rare::some(PodOptions { security, ..PodOptions::default() });
-        check(PodSpec { options, ..PodSpec::default() }, PRIVILEGED_LEVEL);
+        let secured = |security| {
+            let options = PodOptions { security: Rare::some(security), ..PodOptions::default() };
+            PodSpec { options: Rare::some(options), ..PodSpec::default() }
+        };
+        check(secured(PodSecurityContext { sysctls, ..Default::default() }), PRIVILEGED_LEVEL);
+        let fs_group_change_policy = Some(crate::FsGroupChangePolicy::Always);
+        let policy = PodSecurityContext { fs_group_change_policy, ..Default::default() };
+        check(secured(policy), FS_GROUP_CHANGE_POLICY_LEVEL);
     }
 }

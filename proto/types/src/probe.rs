@@ -18,6 +18,9 @@ pub const PROBE_SUCCESS_THRESHOLD_DEFAULT: u32 = 1;
 /// Failures in a row that count where nothing else is said (Kubernetes' default).
 pub const PROBE_FAILURE_THRESHOLD_DEFAULT: u32 = 3;
 
+/// What a probe or hook may name as its host, beside nothing: the loopback of the pod's guest.
+pub const LOOPBACK_HOSTS: [&str; 2] = ["127.0.0.1", "localhost"];
+
 /// A port of the container that is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PortRef {
@@ -69,15 +72,19 @@ pub struct HttpGet {
     /// By TLS (`scheme: HTTPS`); whose certificate it is does not matter. Needs [`crate::HTTPS_PROBE_LEVEL`].
     #[serde(default)]
     pub https: bool,
+    /// One of [`LOOPBACK_HOSTS`]; the pod's own address when unset. Needs [`crate::PROBE_HOST_LEVEL`].
+    #[serde(default)]
+    pub host: Rare<String>,
 }
 
-/// What was before there was HTTPS keeps its digest, so that no template is taken for changed.
+/// What was before there were HTTPS and hosts keeps its digest, so that no template is taken for changed.
 impl Hash for HttpGet {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.path, &self.port, &self.headers).hash(state);
         if self.https {
             Rare::some(true).hash(state);
         }
+        self.host.hash(state);
     }
 }
 
@@ -92,6 +99,9 @@ pub enum ProbeHandler {
     TcpSocket {
         /// Which port.
         port: PortRef,
+        /// As in [`HttpGet`].
+        #[serde(default)]
+        host: Rare<String>,
     },
     /// gRPC's health service: SERVING is success.
     Grpc {
@@ -145,13 +155,28 @@ pub struct Lifecycle {
 }
 
 impl Container {
+    /// The requests of its probes and hooks.
+    fn http_gets(&self) -> impl Iterator<Item = &HttpGet> {
+        let hooks = [self.post_start(), self.pre_stop()].into_iter().flatten();
+        let of_hooks = hooks.filter_map(|hook| if let Hook::HttpGet(get) = hook { Some(get) } else { None });
+        let of_probes = self.probes().filter_map(|(_, probe)| match &probe.handler {
+            ProbeHandler::HttpGet(get) => Some(get),
+            _ => None,
+        });
+        of_probes.chain(of_hooks)
+    }
+
     /// Whether a probe or hook asks by HTTPS.
     #[must_use]
     pub fn asks_by_https(&self) -> bool {
-        let hooks = [self.post_start(), self.pre_stop()];
-        let by_hook = |hook: &Hook| matches!(hook, Hook::HttpGet(get) if get.https);
-        let by_probe = |probe: &Probe| matches!(&probe.handler, ProbeHandler::HttpGet(get) if get.https);
-        self.probes().any(|(_, probe)| by_probe(probe)) || hooks.into_iter().flatten().any(by_hook)
+        self.http_gets().any(|get| get.https)
+    }
+
+    /// Whether a probe or hook names the host that it asks.
+    #[must_use]
+    pub fn names_hosts(&self) -> bool {
+        let by_tcp = |probe: &Probe| matches!(&probe.handler, ProbeHandler::TcpSocket { host, .. } if host.get().is_some());
+        self.http_gets().any(|get| get.host.get().is_some()) || self.probes().any(|(_, probe)| by_tcp(probe))
     }
 
     /// Holds back the other probes until it succeeds; its failure ends the container.

@@ -126,6 +126,15 @@ impl Capabilities {
     }
 }
 
+/// When what is in a volume that outlives the pod is given to the pod's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FsGroupChangePolicy {
+    /// Whenever it is mounted.
+    Always = 1,
+    /// When the volume's own folder does not belong to it, or not by the rights that it would have.
+    OnRootMismatch = 2,
+}
+
 /// Which system calls a container may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SeccompProfile {
@@ -182,6 +191,10 @@ pub struct PodSecurityContext {
     pub supplemental_groups: Vec<u32>,
     /// A further group that owns the pod's volumes.
     pub fs_group: Option<u32>,
+    /// When what is in volumes that outlive the pod is given to that group; [`FsGroupChangePolicy::Always`] when unset. Needs
+    /// [`crate::FS_GROUP_CHANGE_POLICY_LEVEL`].
+    #[serde(default)]
+    pub fs_group_change_policy: Option<FsGroupChangePolicy>,
     /// As in [`SecurityContext`].
     pub seccomp_profile: Option<SeccompProfile>,
     /// Settings of the guest's kernel, in order. Needs [`crate::PRIVILEGED_LEVEL`].
@@ -196,6 +209,9 @@ impl Hash for PodSecurityContext {
         (self.fs_group, &self.seccomp_profile).hash(state);
         if !self.sysctls.is_empty() {
             ("sysctls", &self.sysctls).hash(state);
+        }
+        if let Some(policy) = self.fs_group_change_policy {
+            ("fsGroupChangePolicy", policy).hash(state);
         }
     }
 }
@@ -267,7 +283,13 @@ mod tests {
         let before = (none, none, unsaid, Vec::<u32>::new(), none, &seccomp);
         assert_eq!(digest128(&security), digest128(&before));
         let sysctls = vec![Sysctl { name: "net.core.somaxconn".into(), value: "1".into() }];
-        assert_ne!(digest128(&PodSecurityContext { sysctls, ..security }), digest128(&before));
+        assert_ne!(digest128(&PodSecurityContext { sysctls, ..security.clone() }), digest128(&before));
+        let policy = Some(FsGroupChangePolicy::OnRootMismatch);
+        let changed = PodSecurityContext { fs_group_change_policy: policy, ..security };
+        assert_ne!(digest128(&changed), digest128(&before));
+        let get = |host| crate::ProbeHandler::TcpSocket { port: crate::PortRef::Number(1), host };
+        assert_eq!(digest128(&get(Rare::NONE)), digest128(&(2_isize, crate::PortRef::Number(1))));
+        assert_ne!(digest128(&get(Rare::NONE)), digest128(&get(Rare::some("localhost".to_owned()))));
         let options = ContainerOptions::default();
         let probe = Rare::<crate::Probe>::NONE;
         let lists = (Vec::<crate::EnvFrom>::new(), Vec::<crate::VolumeMount>::new());

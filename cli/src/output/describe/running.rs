@@ -1,6 +1,8 @@
 //! What is asked of containers while they run, and as whom they do.
 
-use bulkhead_types::{Container, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SecurityContext};
+use bulkhead_types::{
+    Container, FsGroupChangePolicy, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler, SecurityContext,
+};
 
 use crate::time::short;
 
@@ -20,7 +22,9 @@ fn probe(probe: &Probe) -> String {
     let how = match &probe.handler {
         ProbeHandler::Exec(action) => format!("exec: {}", action.command.join(" ")),
         ProbeHandler::HttpGet(get) => http(get),
-        ProbeHandler::TcpSocket { port: of } => format!("tcp-socket :{}", port(of)),
+        ProbeHandler::TcpSocket { port: of, host } => {
+            format!("tcp-socket {}:{}", host.get().map_or("", String::as_str), port(of))
+        }
         ProbeHandler::Grpc { port, service } => format!("grpc :{port} {service}").trim_end().to_owned(),
     };
     format!(
@@ -43,7 +47,8 @@ fn hook(hook: &Hook) -> String {
 
 fn http(get: &HttpGet) -> String {
     let scheme = if get.https { "https" } else { "http" };
-    format!("http-get {scheme}://:{}{}", port(&get.port), get.path)
+    let host = get.host.get().map_or("", String::as_str);
+    format!("http-get {scheme}://{host}:{}{}", port(&get.port), get.path)
 }
 
 fn port(port: &PortRef) -> String {
@@ -79,6 +84,8 @@ pub(super) fn pod_rights(spec: &PodSpec) -> String {
     let mut parts = vec![user(security.run_as_user, security.run_as_group, security.run_as_non_root)];
     parts.extend(groups);
     parts.extend(security.fs_group.map(|group| format!("volumes of group {group}")));
+    let on_mismatch = security.fs_group_change_policy == Some(FsGroupChangePolicy::OnRootMismatch);
+    parts.push(flag(Some(on_mismatch), "given on root mismatch"));
     parts.extend(security.seccomp_profile.map(|profile| format!("seccomp {profile:?}")));
     parts.extend(security.sysctls.iter().map(|one| format!("{}={}", one.name, one.value)));
     joined(&parts)

@@ -231,6 +231,7 @@ impl Pod {
         self.gone = false;
         self.guarded = self.plan.unique;
         self.guest_phase = None;
+        self.guest_waits_for.clear();
         self.out_of_memory = None;
         self.usage = None;
         self.files_given = self.files;

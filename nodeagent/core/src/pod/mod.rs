@@ -158,6 +158,8 @@ pub(crate) struct Pod {
     /// The kernel killed its guest's process for want of memory: what that might use, in bytes.
     out_of_memory: Option<u64>,
     guest_phase: Option<PodPhase>,
+    /// What its guest is about before any container starts; empty when it says nothing of that.
+    guest_waits_for: String,
     /// Digest of the files that its volumes should have; `None` when the intent names none.
     files: Option<u128>,
     /// The same of those that the guest was given by this agent.
@@ -210,6 +212,7 @@ impl Pod {
             started_at_ms: 0,
             out_of_memory: None,
             guest_phase: None,
+            guest_waits_for: String::new(),
             files: None,
             files_given: None,
             cpus: None,
@@ -253,6 +256,7 @@ impl Pod {
             started_at_ms: vm.started_at_ms,
             out_of_memory: None,
             guest_phase: None,
+            guest_waits_for: String::new(),
             files: None,
             files_given: None,
             cpus: None,

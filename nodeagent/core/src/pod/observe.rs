@@ -157,6 +157,8 @@ impl Pod {
         }
         self.guest_phase = Some(phase);
         self.report.hold_until(0);
+        self.guest_waits_for =
+            if phase == PodPhase::Pending { text::message(message) } else { String::new() };
         if phase.is_terminal() {
             self.reason = text::reason(why);
             self.message = text::message(message);

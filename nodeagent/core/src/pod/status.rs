@@ -69,10 +69,13 @@ impl Pod {
         self.init_containers.iter().chain(&self.containers).all(Container::is_ready)
     }
 
-    /// Its message or, when all is well but that probes fail, what the first of them says.
+    /// Its message or, when all is well but that its guest is about something or probes fail, that: the first of them.
     fn explanation(&self, guest_runs: bool) -> String {
         if !guest_runs || !self.message.is_empty() || !self.reason.is_empty() {
             return self.message.clone();
+        }
+        if !self.guest_waits_for.is_empty() {
+            return self.guest_waits_for.clone();
         }
         let all = self.init_containers.iter().chain(&self.containers);
         all.filter_map(Container::complaint).next().unwrap_or_default()

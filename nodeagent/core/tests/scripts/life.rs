@@ -489,3 +489,43 @@ fn silence_for_a_lease_makes_the_agent_look_for_another_server() {
         "#]],
     );
 }
+
+/// What a guest is about before any container starts is the pod's message until it begins.
+#[test]
+fn what_a_guest_waits_for_is_told_until_it_begins() {
+    let told = |phase, message: &str| Input::GuestPod {
+        pod: ObjectId(7),
+        instance: 1,
+        phase,
+        reason: SmolStr::default(),
+        message: message.to_owned(),
+    };
+    let mut agent = Agent::new(config());
+    let mut messages = Vec::new();
+    let mut steps = begin(vec![pod(7)]);
+    steps.extend([
+        (20, In(image(7))),
+        (30, In(started(7, 1))),
+        (50, In(hello(7, 1))),
+        (60, In(told(PodPhase::Pending, "files"))),
+        (900, Tick),
+        (1000, In(told(PodPhase::Running, ""))),
+        (1010, In(runs(7, 1))),
+        (1500, Tick),
+    ]);
+    for (now_ms, step) in steps {
+        match step {
+            In(input) => agent.handle(now_ms, input),
+            Tick => agent.tick(now_ms),
+            Acks(_) => {}
+        }
+        while let Some(action) = agent.poll_action() {
+            if let Action::Report(report) = action {
+                messages.extend(report.pods.iter().map(|one| one.status.message.clone()));
+                agent.handle(now_ms, ack(report.sent_at_ms));
+            }
+        }
+    }
+    messages.dedup();
+    assert_eq!(messages, ["", "files", ""]);
+}

@@ -23,12 +23,12 @@ fn keyring(credentials: Vec<RegistryCredential>) -> Keyring {
 }
 
 /// One with a password of the registry.
-fn known(address: &str, password: &str) -> Keyring {
+pub(super) fn known(address: &str, password: &str) -> Keyring {
     keyring(vec![credential(address, "me", password)])
 }
 
 /// Only who brings this gets in.
-fn basic(expected: &'static str) -> impl Fn(&str, &str, &str) -> Door + Send + 'static {
+fn basic(expected: &'static str) -> impl Fn(&str, &str, &str) -> Door + Send + Sync + 'static {
     move |_, _, authorization| match authorization == expected {
         true => Door::Open,
         false => Door::Shut("Basic realm=\"images\"".to_owned()),
@@ -60,7 +60,7 @@ async fn pull(
 }
 
 /// Wrong credentials are refused, and none; the right ones are enough, also after wrong ones.
-async fn check_door(door: impl Fn(&str, &str, &str) -> Door + Send + 'static) {
+async fn check_door(door: impl Fn(&str, &str, &str) -> Door + Send + Sync + 'static) {
     let fixture = Fixture::with_image();
     let (address, _) = registry::serve_behind(registry::content(&fixture), door);
     let store = fixture.store();

@@ -1,6 +1,8 @@
 //! Security contexts.
 
-use bulkhead_types::{Capabilities, PodSecurityContext, Rare, SeccompProfile, SecurityContext, Sysctl};
+use bulkhead_types::{
+    Capabilities, FsGroupChangePolicy, PodSecurityContext, Rare, SeccompProfile, SecurityContext, Sysctl,
+};
 use smol_str::SmolStr;
 
 use super::decoder::{Decoder, Fields, Fixed, Schema};
@@ -28,20 +30,16 @@ const POD: Schema = Schema {
         "runAsNonRoot",
         "supplementalGroups",
         "fsGroup",
+        "fsGroupChangePolicy",
         "seccompProfile",
         "sysctls",
     ],
     fixed: &[("supplementalGroupsPolicy", Fixed::Text("Merge"))],
-    // `fsGroupChangePolicy` is for volumes that outlive a pod; there are none.
-    not_yet: &[
-        "appArmorProfile",
-        "fsGroupChangePolicy",
-        "seLinuxChangePolicy",
-        "seLinuxOptions",
-        "windowsOptions",
-    ],
+    not_yet: &["appArmorProfile", "seLinuxChangePolicy", "seLinuxOptions", "windowsOptions"],
     ..Schema::EMPTY
 };
+const CHANGE_POLICIES: [(&str, FsGroupChangePolicy); 2] =
+    [("Always", FsGroupChangePolicy::Always), ("OnRootMismatch", FsGroupChangePolicy::OnRootMismatch)];
 const CAPABILITIES: Schema = Schema { known: &["add", "drop"], ..Schema::EMPTY };
 const SYSCTL: Schema = Schema { known: &["name", "value"], ..Schema::EMPTY };
 const SECCOMP: Schema = Schema { known: &["type", "localhostProfile"], ..Schema::EMPTY };
@@ -70,6 +68,7 @@ pub(super) fn pod(d: &mut Decoder<'_>, spec: &Fields<'_>) -> Rare<PodSecurityCon
         run_as_non_root: d.boolean(&fields, "runAsNonRoot"),
         supplemental_groups: d.each(&fields, "supplementalGroups", group),
         fs_group: id(d, &fields, "fsGroup"),
+        fs_group_change_policy: d.choice(&fields, "fsGroupChangePolicy", &CHANGE_POLICIES),
         seccomp_profile: seccomp(d, &fields),
         sysctls: d.each(&fields, "sysctls", sysctl),
     })

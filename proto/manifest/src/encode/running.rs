@@ -1,8 +1,8 @@
 //! Probes, hooks and security contexts as values.
 
 use bulkhead_types::{
-    Capabilities, Container, ContainerOptions, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe,
-    ProbeHandler, SeccompProfile,
+    Capabilities, Container, ContainerOptions, ExecAction, FsGroupChangePolicy, Hook, HttpGet, PodSpec,
+    PortRef, Probe, ProbeHandler, SeccompProfile,
 };
 use serde_json::{Value, json};
 
@@ -47,8 +47,10 @@ fn probe(probe: &Probe) -> Value {
     let fields = match &probe.handler {
         ProbeHandler::Exec(action) => Fields::new().set("exec", exec(action)),
         ProbeHandler::HttpGet(get) => Fields::new().set("httpGet", http_get(get)),
-        ProbeHandler::TcpSocket { port: of } => {
-            Fields::new().set("tcpSocket", Fields::new().set("port", port(of)).finish())
+        ProbeHandler::TcpSocket { port: of, host } => {
+            let tcp =
+                Fields::new().set("port", port(of)).nonempty("host", host.get().map_or("", String::as_str));
+            Fields::new().set("tcpSocket", tcp.finish())
         }
         ProbeHandler::Grpc { port, service } => {
             let grpc = Fields::new().set("port", (*port).into()).nonempty("service", service);
@@ -83,6 +85,7 @@ fn http_get(get: &HttpGet) -> Value {
     Fields::new()
         .text("path", &get.path)
         .set("port", port(&get.port))
+        .nonempty("host", get.host.get().map_or("", String::as_str))
         .text("scheme", if get.https { "HTTPS" } else { "HTTP" })
         .list("httpHeaders", get.headers.iter().map(header))
         .finish()
@@ -112,6 +115,7 @@ pub(super) fn pod_security(spec: &PodSpec) -> Option<Value> {
     let fields = ids(security.run_as_user, security.run_as_group, security.run_as_non_root)
         .list("supplementalGroups", security.supplemental_groups.iter().map(|group| (*group).into()))
         .number("fsGroup", security.fs_group.map(Into::into))
+        .maybe("fsGroupChangePolicy", security.fs_group_change_policy.map(change_policy))
         .maybe("seccompProfile", security.seccomp_profile.map(seccomp))
         .list("sysctls", security.sysctls.iter().map(|one| json!({"name": one.name, "value": one.value})));
     Some(fields.finish())
@@ -131,6 +135,14 @@ fn capabilities(capabilities: &Capabilities) -> Option<Value> {
     let fields =
         Fields::new().list("add", names(&capabilities.add)).list("drop", names(&capabilities.drop)).finish();
     (fields != json!({})).then_some(fields)
+}
+
+fn change_policy(policy: FsGroupChangePolicy) -> Value {
+    let name = match policy {
+        FsGroupChangePolicy::Always => "Always",
+        FsGroupChangePolicy::OnRootMismatch => "OnRootMismatch",
+    };
+    name.into()
 }
 
 fn seccomp(profile: SeccompProfile) -> Value {

@@ -2,7 +2,9 @@
 
 use super::pod::{cut, no_nul};
 use super::{ARGS_MAX, Path, Report};
-use crate::{Container, ExecAction, Hook, HttpGet, PodSpec, PortRef, Probe, ProbeHandler};
+use crate::{
+    Container, ExecAction, Hook, HttpGet, LOOPBACK_HOSTS, PodSpec, PortRef, Probe, ProbeHandler, Rare,
+};
 
 /// Most headers of a request.
 pub const HTTP_HEADERS_MAX: usize = 64;
@@ -47,8 +49,10 @@ fn probe(container: &Container, probe: &Probe, field: &str, path: &Path<'_>, rep
     match &probe.handler {
         ProbeHandler::Exec(action) => exec(action, &path.field("exec"), report),
         ProbeHandler::HttpGet(get) => http_get(container, get, &path.field("httpGet"), report),
-        ProbeHandler::TcpSocket { port: of } => {
-            port(container, of, &path.field("tcpSocket").field("port"), report)
+        ProbeHandler::TcpSocket { port: of, host: named } => {
+            let path = path.field("tcpSocket");
+            port(container, of, &path.field("port"), report);
+            host(named, &path, report);
         }
         ProbeHandler::Grpc { port: number, service } => {
             let path = path.field("grpc");
@@ -110,6 +114,7 @@ fn exec(action: &ExecAction, path: &Path<'_>, report: &mut Report) {
 
 fn http_get(container: &Container, get: &HttpGet, path: &Path<'_>, report: &mut Report) {
     port(container, &get.port, &path.field("port"), report);
+    host(&get.host, path, report);
     text(&get.path, &path.field("path"), report);
     let plain = |b: u8| b.is_ascii_graphic();
     if !get.path.starts_with('/') || !get.path.bytes().all(plain) {
@@ -130,6 +135,17 @@ fn http_get(container: &Container, get: &HttpGet, path: &Path<'_>, report: &mut 
         if header.value.bytes().any(|b| b != b'\t' && !(b' '..=b'~').contains(&b)) {
             report.push(&path.field("value"), "must be printable ASCII");
         }
+    }
+}
+
+fn host(host: &Rare<String>, path: &Path<'_>, report: &mut Report) {
+    if let Some(host) = host.get().filter(|host| !LOOPBACK_HOSTS.contains(&host.as_str())) {
+        let reason = format!(
+            "{:?} cannot be asked: a pod is asked by its own guest; leave the field out for the pod's own address, or say one of {}",
+            cut(host),
+            LOOPBACK_HOSTS.join(", ")
+        );
+        report.push(&path.field("host"), reason);
     }
 }
 
