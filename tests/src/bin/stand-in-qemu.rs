@@ -20,7 +20,9 @@ use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decod
 use serde_json::{Value, json};
 
 /// Ways to misbehave.
-const FAULTS: [&str; 6] = ["mute", "slow", "panics", "turns-silent", "qemu-hangs", "ignores-stop"];
+const FAULTS: [&str; 7] = ["mute", "slow", "panics", "turns-silent", "qemu-hangs", "ignores-stop", "no-room"];
+/// How often a guest without room is let go on in vain: longer than any test lets a guest be silent.
+const NO_ROOM_CONTS: u32 = 10;
 /// What a slow guest writes to its console before its first word, one line after the other.
 const SLOW_LINES: u32 = 30;
 /// Between two of them.
@@ -112,6 +114,8 @@ struct Hardware {
     added_bytes: Option<u64>,
     /// What the balloon leaves of the first, in bytes.
     balloon_bytes: u64,
+    /// The guest stands still, because there is no room for what it writes, until it was let go on so often.
+    without_room: u32,
     /// Containers' limits of cpu, in thousandths, and memory, in bytes.
     limits: BTreeMap<String, (u64, u64)>,
 }
@@ -155,6 +159,11 @@ impl Hardware {
                 })
                 .into_iter()
                 .collect(),
+            "query-status" if self.without_room > 0 => json!({"status": "io-error", "running": false}),
+            "cont" => {
+                self.without_room = self.without_room.saturating_sub(1);
+                json!({})
+            }
             "query-balloon" => json!({"actual": self.balloon_bytes}),
             "balloon" => {
                 self.balloon_bytes = number("value")?;
@@ -242,6 +251,7 @@ fn control(mut stream: UnixStream, hangs: bool, hardware: &Mutex<Hardware>) -> i
         return Ok(());
     }
     writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}}))?;
+    let no_room = json!({"node-name": "file0", "nospace": true, "action": "stop", "operation": "write"});
     for line in BufReader::new(stream.try_clone()?).lines() {
         let request: Value = serde_json::from_str(&line?)?;
         let changed = request["execute"].as_str().and_then(|command| {
@@ -256,6 +266,9 @@ fn control(mut stream: UnixStream, hangs: bool, hardware: &Mutex<Hardware>) -> i
             Some("add-fd") => json!({"fdset-id": 1, "fd": 9}),
             _ => json!({}),
         };
+        if answer["status"] == "io-error" {
+            writeln!(stream, "{}", json!({"event": "BLOCK_IO_ERROR", "data": no_room}))?;
+        }
         writeln!(stream, "{}", json!({"return": answer, "id": request["id"]}))?;
         if matches!(request["execute"].as_str(), Some("migrate" | "migrate-incoming")) {
             writeln!(stream, "{}", json!({"event": "MIGRATION", "data": {"status": "completed"}}))?;
@@ -280,7 +293,11 @@ impl Talk {
                 if self.fault.is_some_and(|fault| self.ignores(fault, &message)) {
                     continue;
                 }
+                let begins = matches!(message, HostMessage::Configure(_));
                 let (answers, ends) = answer(message, &mut self.pod, &self.hardware);
+                if begins && self.fault == Some("no-room") {
+                    self.hardware.lock().unwrap_or_else(PoisonError::into_inner).without_room = NO_ROOM_CONTS;
+                }
                 let mut bytes = Vec::new();
                 for answer in answers {
                     encode(&answer, &mut bytes).map_err(io::Error::other)?;
@@ -302,6 +319,9 @@ impl Talk {
         match fault {
             "mute" => true,
             "turns-silent" => self.pod.is_some(),
+            "no-room" => {
+                self.hardware.lock().unwrap_or_else(PoisonError::into_inner).without_room > 0
+            }
             "ignores-stop" => matches!(message, HostMessage::Stop(_)),
             _ => false,
         }
