@@ -80,8 +80,8 @@ mkdir -p "$disk"/{dev,proc,sys,tmp,data,etc} "$disk"/usr/{bin,sbin,lib,lib64} "$
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$disk/$name"; done
 cp "$busybox" "$disk/bin/busybox"
 for applet in sh mount nc sleep tail cat kill pidof ls grep cp echo; do ln -s busybox "$disk/bin/$applet"; done
-with_programs "$disk" "$qemu" "$(command -v qemu-img)" "$(command -v mke2fs)" "$(command -v nvme)"
-ln -s mke2fs "$disk$(dirname "$(command -v mke2fs)")/mkfs.ext4"
+with_programs "$disk" "$qemu" "$(command -v qemu-img)" "$(command -v mkfs.ext4)" "$(command -v nvme)"
+with_thin_pools "$disk"
 with_libraries "$disk" "$program"
 is_static() { ! ldd "$program" 2>/dev/null | grep -q '=>'; }
 if is_static; then say "the agent is a static binary"; else say "the agent is no static binary: its libraries go with it"; fi
@@ -118,6 +118,7 @@ umoci config --image "$work/layout:1" --config.cmd /bin/look >/dev/null
 
 # How busy the machine below this one is shall not decide whether a guest is taken for dead; and one whose agent died waits for nothing else.
 patience="--guest-boot-deadline-ms 900000 --guest-silence-ms 600000 --guest-backoff-ms 500"
+volumes=${thin:+--volume-group labvg/thin}
 cat >"$disk/init" <<END
 #!/bin/sh
 mount -t proc none /proc
@@ -133,6 +134,18 @@ echo "+cpu +memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
 /bin/busybox ip route add default via 10.0.2.2
 ulimit -l unlimited
 : >/tmp/wishes
+# A thin pool for volumes, which is there again after a boot; who writes when it is full is told so at once.
+if [ -n "$thin" ]; then
+  mount -t tmpfs none /run
+  [ -e /data/pool.img ] || { /bin/busybox truncate -s 300M /data/pool.img; first=1; }
+  /bin/busybox losetup /dev/loop0 /data/pool.img
+  if [ -n "\$first" ]; then
+    lvm vgcreate labvg /dev/loop0
+    lvm lvcreate --type thin-pool --size 200M --name thin labvg
+    lvm lvchange --errorwhenfull y labvg/thin
+  fi
+  lvm vgchange --activate y labvg
+fi
 while :; do nc -l -p 7600 -e /bin/sh; done &
 # An agent that dies is started again, as an init system would. Each life writes down which steps it reaches, and ends at the one
 # that the first line of /tmp/wishes names.
@@ -144,7 +157,7 @@ while :; do
   export BULKHEAD_TEST_STEP=log:/tmp/reached.\$life\${wish:+,die:\$wish}
   /bin/bulkhead agent --name lab --data-dir /data/agent --listen 0.0.0.0:7500 --advertise 127.0.0.1:$agent_port \\
     --server 10.0.2.2:$server_port --kernel-dir /kernel --guest /bin/bulkhead-guest --accel auto --cpu 2 --memory 768Mi \\
-    --take-devices-from nvme --sriov-devices 1b36:0010 $patience >>/data/agent.log 2>&1 &
+    --take-devices-from nvme --sriov-devices 1b36:0010 $volumes $patience >>/data/agent.log 2>&1 &
   echo "\$life \$! \${wish:-none}" >/tmp/life
   wait \$!
   echo "\$life \${wish:-none} \$?" >>/tmp/lives
@@ -161,7 +174,7 @@ rm -rf "$work/first"
 mkdir -p "$work"/first/{bin,dev,proc,sys,modules,root}
 cp "$busybox" "$work/first/bin/busybox"
 with_modules "$work/first/modules" virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk failover \
-  net_failover virtio_net irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci tun
+  net_failover virtio_net irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci tun $thin
 cat >"$work/first/init" <<END
 #!/bin/busybox sh
 /bin/busybox mount -t devtmpfs none /dev
@@ -331,6 +344,50 @@ await "three functions" 120 state_is ' 3/4 '
 [ "$(driver ${nic%0}3)" = vfio-pci ] || fail "the third function is bound to $(driver ${nic%0}3)"
 say "a policy waits for the pods that have functions, and then goes through"
 check_lives
+
+### A volume in the thin pool.
+claim() { # name, size
+  printf '%s\n' 'apiVersion: v1' 'kind: PersistentVolumeClaim' "metadata: {name: $1, namespace: default}" \
+    "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: $2}}}" --- | apply
+}
+with_volume() { # name, claim, and what it does
+  cat <<END
+apiVersion: v1
+kind: Pod
+metadata: {name: $1, namespace: default}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: volume, persistentVolumeClaim: {claimName: $2}}]
+  containers:
+    - name: main
+      image: lab/look:1
+      command: [/bin/sh, -c, '$3']
+      volumeMounts: [{name: volume, mountPath: /volume}]
+      resources: {limits: {cpu: 250m, memory: 64Mi}}
+---
+END
+}
+says() { bulkhead logs "$1" | grep -q "$2"; }
+volumes_of() { in_machine 'lvm lvs --noheadings --options lv_name,lv_size --units m labvg' | grep -v ' thin '; }
+if [ -n "$thin" ]; then
+  claim kept 64Mi
+  size='set -- $(/bin/busybox df -k /volume | /bin/busybox tail -n 1)'
+  with_volume writes kept "echo kept >/volume/word; /bin/busybox sync; $size; echo wrote, of \$2; first=\$2; while [ \$2 -lt \$((first + 30000)) ]; do /bin/busybox sleep 0.2; $size; done; echo grown to \$2; trap \"exit 0\" TERM; while :; do /bin/busybox sleep 1; done" | apply
+  await "a word in the volume" 300 says writes wrote
+  claim kept 128Mi
+  await "a volume that grows under its guest" 120 says writes grown
+  delete writes
+  await "the end of writes" 60 gone writes
+  with_volume reads kept 'read word </volume/word; echo found $word' | apply
+  await "the word in the next guest" 300 says reads 'found kept'
+  delete reads
+  await "the end of reads" 60 gone reads
+  bulkhead delete pvc kept --wait=false >/dev/null
+  no_volumes() { [ -z "$(volumes_of)" ]; }
+  await "a thin pool without volumes" 60 no_volumes
+  say "a volume in a thin pool of LVM: written, grown under its guest, read by the next one, and gone with its claim"
+fi
 
 ### A card is pulled out under its pod.
 cat <<'END' | apply

@@ -80,3 +80,17 @@ numa() { # MiB
 machine=(-M q35,accel=tcg,kernel-irqchip=off -cpu max -kernel "$image" -nodefaults -no-user-config -display none -no-reboot
   -device intel-iommu,intremap=on,caching-mode=on)
 append="console=ttyS0 quiet panic=-1 reboot=t no_timer_check intel_iommu=on iommu=pt rcupdate.rcu_expedited=1 tsc=reliable cryptomgr.notests"
+
+# What volumes in a thin pool need, where lvm2 is installed: its programs, what they are told, as there is no udev in the machine, and the
+# modules in $thin.
+with_thin_pools() { # folder
+  thin=""
+  if ! command -v lvm >/dev/null || ! command -v thin_check >/dev/null; then
+    echo "lab: no lvm2 or thin-provisioning-tools here: volumes in a thin pool not run"
+    return
+  fi
+  with_programs "$1" "$(command -v lvm)" "$(command -v thin_check)" "$(command -v mkfs.ext4)"
+  mkdir -p "$1/etc/lvm" "$1/run"
+  echo 'activation { udev_sync=0 udev_rules=0 monitoring=0 } backup { backup=0 archive=0 }' >"$1/etc/lvm/lvm.conf"
+  thin="libcrc32c dm-mod dm-bufio dm-bio-prison dm-persistent-data dm-thin-pool loop"
+}

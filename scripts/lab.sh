@@ -49,6 +49,10 @@ cat >"$work/inner/init" <<'INNER'
 /bin/busybox mount -t sysfs none /sys
 for function in /sys/bus/pci/devices/*; do
   echo "guest sees $(/bin/busybox cat $function/vendor):$(/bin/busybox cat $function/device) class $(/bin/busybox cat $function/class)"
+  # A bridge has its windows below these.
+  /bin/busybox head -n 6 $function/resource | while read -r first last flags; do
+    [ $((last)) = 0 ] || echo "guest has $(/bin/busybox cat $function/vendor):$(/bin/busybox cat $function/device) at $first: $((last - first + 1)) bytes"
+  done
 done
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module.ko; done
 for interface in /sys/class/net/*; do
@@ -69,19 +73,11 @@ cp "$image" "$work/outer/lab/vmlinuz"
 cp "$lab" "$work/outer/bin/bulkhead-lab"
 with_libraries "$work/outer" "$lab"
 with_programs "$work/outer" "$qemu"
-# What volumes in a thin pool need, where lvm2 is installed; there is no udev in the machine.
-if command -v lvm >/dev/null && command -v thin_check >/dev/null; then
-  with_programs "$work/outer" "$(command -v lvm)" "$(command -v thin_check)" "$(command -v mkfs.ext4)"
-  mkdir -p "$work"/outer/etc/lvm "$work/outer/run"
-  echo 'activation { udev_sync=0 udev_rules=0 monitoring=0 } backup { backup=0 archive=0 }' >"$work/outer/etc/lvm/lvm.conf"
-  thin="libcrc32c dm-mod dm-bufio dm-bio-prison dm-persistent-data dm-thin-pool loop"
-else
-  echo "lab: no lvm2 or thin-provisioning-tools here: volumes in a thin pool not run"
-fi
+with_thin_pools "$work/outer"
 # A NIC in software that has functions, where the kernel has it (Debian's has not).
 simulated=$(find "$kernel_dir/lib/modules/$version" -name 'netdevsim.ko*' | head -n 1)
 with_modules "$work/outer/modules" irqbypass kvm kvm-amd vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci \
-  ${simulated:+psample netdevsim} ${thin:-} ${nic:+dca i2c-algo-bit pps_core ptp igb} \
+  ${simulated:+psample netdevsim} $thin ${nic:+dca i2c-algo-bit pps_core ptp igb} \
   crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi nvme-common nvme-core nvme
 cat >"$work/outer/init" <<OUTER
 #!/bin/busybox sh
@@ -102,6 +98,7 @@ pack "$work/outer" "$work/lab.gz"
 # shellcheck disable=SC2046
 "$outer_qemu" "${machine[@]}" -smp 1 -m 1024 -initrd "$work/lab.gz" -append "$append" -serial "file:$work/lab.log" \
   $(controller 1 ,sriov_max_vfs=4,sriov_vq_flexible=16,sriov_vi_flexible=8,max_ioqpairs=18,msix_qsize=10) $(controller 2 "") "${nic[@]}" \
+  -device pcie-root-port,id=rp4,chassis=4,slot=4 -device pci-testdev,bus=rp4,membar=4G \
   </dev/null >"$work/qemu.log" 2>&1 &
 machine_pid=$!
 # It has so long from one word to the next.

@@ -26,7 +26,7 @@ use bulkhead_types::{
 use smol_str::SmolStr;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock;
@@ -35,7 +35,7 @@ use crate::logs::{PodLogs, Record, Run};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::streams::GuestStreams;
-use crate::volumes::{GuestOrder, GuestTask};
+use crate::volumes::{GuestOrder, GuestTask, Still};
 use meter::Meter;
 use resize::Resizing;
 
@@ -86,8 +86,8 @@ pub(crate) struct Talk {
     pub(crate) starts: Arc<StartOf>,
     /// How often it is asked whether it lives.
     pub(crate) look_every: Duration,
-    /// Held while the agent has the guest stand still: then it cannot answer.
-    pub(crate) still: Arc<Mutex<()>>,
+    /// While the guest stands still it cannot answer.
+    pub(crate) still: Arc<Still>,
 }
 
 /// What one connection knows.
@@ -189,7 +189,7 @@ impl Talk {
         loop {
             tokio::select! {
                 _ = look.tick() => {
-                    if self.still.try_lock().is_err() {
+                    if self.still.stands() {
                         talk.unanswered = 0;
                     } else if talk.ask() {
                         self.tell(Input::GuestSilent { pod: self.pod, instance: self.instance }).await;

@@ -4,6 +4,7 @@ use super::*;
 use crate::logs::{LogStore, Selection, read};
 use bulkhead_guest_protocol::host::ContainerConfig;
 use bulkhead_nodeagent_core::CLOCK_AHEAD_MS_MAX;
+use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt as _;
 
 /// A guest that sends these bytes and closes; what the core is told, and the output that was kept.
@@ -268,25 +269,27 @@ async fn output_that_cannot_be_kept_is_asked_for_again_and_nothing_behind_it_tak
     assert_eq!(kept(logs).await, "one\ntwo\nthree\n");
 }
 
-/// Who has a guest stand still, to copy a volume of it, does not take its silence for its end.
+/// Nobody takes the silence of a guest for its end while it stands still: a volume of it is copied, or there is no room for what it wrote.
 #[tokio::test]
 async fn a_guest_that_stands_still_for_the_agent_is_not_silent() {
-    let silent = async |is_still: bool| {
+    let silent = async |for_copy: bool, without_room: bool| {
         let dir = tempfile::tempdir().expect("temporary directory");
         let logs = LogStore::default().pod(ObjectId(7), dir.path());
         let (mut talk, mut told, _stop) = talk(main_container(), logs);
         talk.look_every = Duration::from_millis(2);
         let still = Arc::clone(&talk.still);
-        let _held = if is_still { Some(still.lock().await) } else { None };
+        let _held = if for_copy { Some(still.for_copy.lock().await) } else { None };
+        still.without_room.store(without_room, Ordering::Relaxed);
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         // Many times what it takes.
-        let long = Duration::from_millis(if is_still { 200 } else { 20_000 });
+        let long = Duration::from_millis(if for_copy || without_room { 200 } else { 20_000 });
         let heard = async { while !matches!(told.recv().await, Some(Input::GuestSilent { .. })) {} };
         tokio::select! {
             _ = talk.run(ours) => panic!("nobody closed it"),
             heard = tokio::time::timeout(long, heard) => heard.is_ok(),
         }
     };
-    assert!(silent(false).await);
-    assert!(!silent(true).await);
+    assert!(silent(false, false).await);
+    assert!(!silent(true, false).await);
+    assert!(!silent(false, true).await);
 }

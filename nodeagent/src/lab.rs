@@ -37,6 +37,8 @@ const BOOT: &str = "lab";
 const NVME: &str = "nvme";
 /// More steps than either way has.
 const STEPS_MAX: u32 = 60;
+/// A region of a device that cannot be below 4 GiB, as those of graphics cards' memory cannot.
+const LARGE_BAR_BYTES: u64 = 4 << 30;
 /// Where `scripts/lab.sh` puts the kernel and the initramfs of a guest.
 const PARTS: &str = "/lab";
 
@@ -202,12 +204,26 @@ fn said(what: &str) {
     println!("lab: {what}");
 }
 
+/// What a guest with a region of so many bytes says of it: it has to be above 4 GiB, and all of it.
+fn has_large_region(console: &str, bytes: u64) -> Outcome<String> {
+    let line = console.lines().find(|line| line.trim_end().ends_with(&format!(": {bytes} bytes")));
+    let line = line.ok_or_else(|| format!("the guest has no region of {bytes} bytes:\n{console}"))?;
+    let at = line.split_once(" at 0x").and_then(|(_, rest)| rest.split(':').next());
+    let at = at.and_then(|at| u64::from_str_radix(at, 16).ok()).ok_or("a region without an address")?;
+    if at < 4 << 30 {
+        return Err(format!("a region above 4 GiB: {line}"));
+    }
+    Ok(line.trim().to_owned())
+}
+
 /// A machine with what the lab needs.
 struct Lab {
     /// A controller that can have virtual functions.
     nic: Bdf,
     /// One that has none.
     card: Bdf,
+    /// A device with a region that has no room below 4 GiB, and that region's size in bytes.
+    large: (Bdf, u64),
     data: PathBuf,
 }
 
@@ -241,7 +257,12 @@ async fn lab() -> Outcome {
         card.address,
         card.reset_methods.join(" ")
     ));
-    let lab = Lab { nic: nic.address, card: card.address, data: PathBuf::from("/tmp/data") };
+    let large = found.functions.values().find_map(|function| {
+        let bytes = function.memory_bars_bytes.iter().copied().max()?;
+        (bytes >= LARGE_BAR_BYTES).then_some((function.address, bytes))
+    });
+    let large = large.ok_or("no device has a region of 4 GiB")?;
+    let lab = Lab { nic: nic.address, card: card.address, large, data: PathBuf::from("/tmp/data") };
     // Ends the lab when the kernel does otherwise than the one in memory.
     check_machine(&mut MachineTree::new("/"), lab.card, lab.nic);
     said(
@@ -264,7 +285,7 @@ async fn lab() -> Outcome {
     };
     lab.a_guest_sees_it(card, thin).await?;
     said(
-        "not done here: no network card in hardware (MTU, and what its own driver makes of MAC and VLAN), no IOMMU group of several functions, no KVM, no card that fails by itself",
+        "not done here: no network card in hardware (MTU, and what its own driver makes of MAC and VLAN), no IOMMU group of several functions, no card that fails by itself",
     );
     said("ok");
     Ok(())
@@ -494,7 +515,8 @@ impl Lab {
     /// A guest in this machine, by the agent's own command line, says which functions it sees; its driver has that of a network card.
     async fn a_guest_sees_it(&self, card: Option<Bdf>, disk: Option<Disk>) -> Outcome {
         let (agent, vf) = (self.agent()?, self.function(0)?);
-        let intents: Vec<_> = [vf].into_iter().chain(card).map(|one| intent(&one.to_string())).collect();
+        let intents: Vec<_> =
+            [vf, self.large.0].into_iter().chain(card).map(|one| intent(&one.to_string())).collect();
         let devices = agent.attach(POD, &intents).await?;
         let boot = BootAssets {
             digest: String::new(),
@@ -535,6 +557,7 @@ impl Lab {
         let sees = text.lines().find(|line| line.contains("guest sees") && line.contains("class 0x0108"));
         let sees =
             sees.ok_or_else(|| format!("the guest ended with {ended} and saw no NVMe function:\n{text}"))?;
+        said(&has_large_region(&text, self.large.1)?);
         if card.is_some() {
             let driver = text.lines().find(|line| line.contains("guest's driver igbvf"));
             let driver = driver.ok_or_else(|| format!("the guest's driver has no network card:\n{text}"))?;

@@ -29,7 +29,7 @@ pub(crate) use driver::{Content, VolumeDriver, VolumeError};
 use file::FileDriver;
 use lvm::ThinDriver;
 pub use lvm::{ThinPoolName, thin_pool_precondition};
-pub(crate) use online::{GuestOrder, GuestTask, MachineCall, VolumePort};
+pub(crate) use online::{GuestOrder, GuestTask, MachineCall, Still, VolumePort};
 
 /// How a warning begins that is about the pool of volumes.
 pub(crate) const POOL_WARNING: &str = "volumes are not made, or soon will not be: ";

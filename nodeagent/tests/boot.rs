@@ -240,19 +240,24 @@ async fn a_pod_runs_to_its_end() {
     assert!(usage("") && usage("root"), "usage of the pod and of a container");
 }
 
-/// Emulated devices for devices of the host, each with the NUMA node of the host that it is near to.
-fn stand_ins() -> [(String, Option<u32>); 4] {
+/// A region of a device that is larger than what the board keeps for all of them: that of a graphics card's memory.
+const LARGE_BAR_BYTES: u64 = 64 << 30;
+
+/// Emulated devices for devices of the host, each with the NUMA node of the host that it is near to and with what it maps, in bytes, where
+/// that is much.
+fn stand_ins() -> [(String, Option<u32>, Vec<u64>); 5] {
     [
-        (format!("virtio-net-pci,netdev={SECOND_NETDEV},romfile=,mac=52:54:00:12:34:57"), Some(4)),
-        ("nvme,serial=near-to-1".to_owned(), Some(1)),
-        ("virtio-rng-pci".to_owned(), Some(4)),
-        ("virtio-balloon-pci".to_owned(), None),
+        (format!("virtio-net-pci,netdev={SECOND_NETDEV},romfile=,mac=52:54:00:12:34:57"), Some(4), vec![]),
+        ("nvme,serial=near-to-1".to_owned(), Some(1), vec![]),
+        ("virtio-rng-pci".to_owned(), Some(4), vec![]),
+        ("virtio-balloon-pci".to_owned(), None, vec![]),
+        (format!("pci-testdev,membar={LARGE_BAR_BYTES}"), Some(4), vec![LARGE_BAR_BYTES]),
     ]
 }
 
 /// The command line of a guest on NUMA nodes 1 and 4 of a host, as far as it is about memory, processors and devices of the host. This
 /// machine need not have these NUMA nodes, nor these devices.
-fn board(devices: &[(String, Option<u32>)]) -> (Vec<String>, PortPlan) {
+fn board(devices: &[(String, Option<u32>, Vec<u64>)]) -> (Vec<String>, PortPlan) {
     let node = |(first_cpu, host_node): (u32, u32)| {
         let (id, size_bytes) = (format!("mem{first_cpu}"), 96 << 20);
         let memdev =
@@ -286,16 +291,16 @@ fn board(devices: &[(String, Option<u32>)]) -> (Vec<String>, PortPlan) {
         sandbox: None,
         pidfile: None,
     };
-    let host_device = |(number, (_, numa_node)): (usize, &(String, Option<u32>))| {
+    let host_device = |(number, (_, numa_node, bars)): (usize, &(String, Option<u32>, Vec<u64>))| {
         let address = format!("0000:{number:02x}:00.0").parse().expect("an address");
-        HostDevice { address, numa_node: *numa_node, memory_bars_bytes: vec![] }
+        HostDevice { address, numa_node: *numa_node, memory_bars_bytes: bars.clone() }
     };
     command.pass_through(&devices.iter().enumerate().map(host_device).collect::<Vec<_>>());
     let args = command.to_args();
     let pairs = args.windows(2).filter(|pair| {
         matches!(pair[0].as_str(), "-smp" | "-m" | "-object" | "-numa" | "-global" | "-device")
     });
-    let numa_nodes: Vec<_> = devices.iter().map(|(_, node)| *node).collect();
+    let numa_nodes: Vec<_> = devices.iter().map(|(_, node, _)| *node).collect();
     let emulated = |text: &String| match text.strip_prefix("vfio-pci,") {
         Some(rest) => {
             let (before, bus) = rest.rsplit_once("bus=port").expect("it is behind a port");
@@ -313,10 +318,14 @@ fn board(devices: &[(String, Option<u32>)]) -> (Vec<String>, PortPlan) {
 async fn devices_are_on_the_guests_numa_nodes() {
     let Some(mut lab) = Lab::new().await else { return };
     let (args, ports) = board(&stand_ins());
-    let shown: Vec<String> = (0..4)
-        .map(|number| format!("cat /sys/bus/pci/devices/{}/0*/numa_node", ports.guest_port(number)))
-        .collect();
-    let show = format!("{}; ip addr show net1; cat /sys/devices/system/node/online", shown.join("; "));
+    let function = |number: usize| format!("/sys/bus/pci/devices/{}/0*", ports.guest_port(number));
+    let shown: Vec<String> = (0..5).map(|number| format!("cat {}/numa_node", function(number))).collect();
+    let show = format!(
+        "{}; ip addr show net1; cat /sys/devices/system/node/online; while read first last flags; do \
+         echo region $$((last - first + 1)) above $$((first >> 32)); done < $$(echo {}/resource)",
+        shown.join("; "),
+        function(4)
+    );
     let mut pod = lab.pod(RestartPolicy::Never, &[], &[Script("app", &["sh", "-c", &show])]);
     attach_second_network(&mut pod, ports.guest_port(0));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -326,7 +335,10 @@ async fn devices_are_on_the_guests_numa_nodes() {
     guest.wait_state("app to end", ended("app"));
     guest.wait_phase(PodPhase::Succeeded);
     let output = guest.output("app");
-    assert!(output.starts_with("1\n0\n1\n-1\n"), "{args:?} {output}");
+    assert!(output.starts_with("1\n0\n1\n-1\n1\n"), "{args:?} {output}");
+    let line = output.lines().find_map(|line| line.strip_prefix(&format!("region {LARGE_BAR_BYTES} above ")));
+    let above = line.and_then(|line| line.parse::<u64>().ok());
+    assert!(above.is_some_and(|above| above > 0), "a large region is above 4 GiB, and whole: {output}");
     assert!(output.contains("link/ether 02:aa:00:00:00:01") && output.contains("0-1\n"), "{output}");
     guest.ack("app");
     guest.wait_exit();

@@ -359,6 +359,8 @@ impl Agent {
             }
             Input::GuestHello { instance, .. } => pod.guest_hello(instance, &env),
             Input::GuestBoots { instance, .. } => pod.guest_boots(instance, &env),
+            Input::GuestWithoutRoom { instance, volume, .. } => pod.guest_without_room(instance, volume),
+            Input::GuestGoesOn { instance, .. } => pod.guest_goes_on(instance),
             Input::GuestSilent { instance, .. } => pod.is_silent(instance, Cause::GuestSilent, &mut env),
             Input::QemuSilent { instance, .. } => pod.is_silent(instance, Cause::QemuSilent, &mut env),
             Input::GuestContainer { instance, status, unready_because, .. } => {
@@ -489,6 +491,8 @@ fn subject(input: &Input) -> Option<ObjectId> {
         | Input::VmStartFailed { pod, .. }
         | Input::GuestHello { pod, .. }
         | Input::GuestBoots { pod, .. }
+        | Input::GuestWithoutRoom { pod, .. }
+        | Input::GuestGoesOn { pod, .. }
         | Input::GuestSilent { pod, .. }
         | Input::QemuSilent { pod, .. }
         | Input::GuestContainer { pod, .. }

@@ -116,6 +116,22 @@ pub enum Input {
         /// Which of its guests.
         instance: u32,
     },
+    /// QEMU has the guest stand still: what it wrote found no room on the host. It is let go on again and again.
+    GuestWithoutRoom {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+        /// The volume that it wrote to; `None` for a container's own disk, and where nobody knows.
+        volume: Option<SmolStr>,
+    },
+    /// It goes on.
+    GuestGoesOn {
+        /// Whose guest.
+        pod: ObjectId,
+        /// Which of its guests.
+        instance: u32,
+    },
     /// The guest's channel is open, and it answered none of [`crate::SILENT_QUESTIONS`] questions. Told again and again.
     GuestSilent {
         /// Whose guest.

@@ -5,18 +5,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkhead_nodeagent_core::{Input, SILENT_QUESTIONS, StartPhase};
 use bulkhead_types::ObjectId;
+use serde_json::{Value, json};
+use smol_str::SmolStr;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use crate::qmp::{Qmp, QmpError};
+use crate::qmp::{Qmp, QmpError, QmpEvent};
 use crate::starts::StartOf;
 use crate::steps::{Step, passed};
 use crate::vm::socket;
-use crate::volumes::MachineCall;
+use crate::volumes::{MachineCall, Still};
 
 /// Output of a guest that boots is told this often, at most.
 const BOOT_TELLS: Duration = Duration::from_secs(1);
@@ -29,6 +32,9 @@ pub(super) struct Watch {
     pub(super) inputs: mpsc::Sender<Input>,
     /// What the start of its guest spends its time with.
     pub(super) starts: Arc<StartOf>,
+    pub(super) still: Arc<Still>,
+    /// What each of its disks is of, as [`crate::volumes::VolumePort`] has it.
+    pub(super) disks: Vec<Option<String>>,
 }
 
 /// Listens to what QEMU tells of the machine, passes on what others have to say to it, and asks whether it still answers, until it
@@ -69,6 +75,9 @@ async fn listen(mut qmp: Qmp, watch: &Watch, calls: &mut mpsc::Receiver<MachineC
                 Ok(event) => {
                     unanswered = 0;
                     tracing::debug!(pod = %watch.pod, event = event.event, data = %event.data, "machine event");
+                    if let Some(node) = without_room(&event) {
+                        watch.found_no_room(node).await;
+                    }
                 }
                 Err(error) => return error,
             },
@@ -78,7 +87,13 @@ async fn listen(mut qmp: Qmp, watch: &Watch, calls: &mut mpsc::Receiver<MachineC
             }
             _ = look.tick() => {
                 match timeout(watch.every, qmp.query_status()).await {
-                    Ok(Ok(_) | Err(QmpError::Refused { .. })) => unanswered = 0,
+                    Ok(Ok(status)) => {
+                        unanswered = 0;
+                        if let Err(error) = watch.look_for_room(&status, &mut qmp).await {
+                            return error;
+                        }
+                    }
+                    Ok(Err(QmpError::Refused { .. })) => unanswered = 0,
                     Ok(Err(QmpError::Timeout)) | Err(_) => unanswered += 1,
                     Ok(Err(error)) => return error,
                 }
@@ -88,7 +103,50 @@ async fn listen(mut qmp: Qmp, watch: &Watch, calls: &mut mpsc::Receiver<MachineC
     }
 }
 
+/// QEMU's word for a guest that it stopped because a disk failed; by its default only for want of room (`werror=enospc`).
+const IO_ERROR: &str = "io-error";
+
+/// The node of the disk for which there was no room, if that is what QEMU tells; a guest that stands still for anything else is
+/// nobody's that this agent started.
+fn without_room(event: &QmpEvent) -> Option<&str> {
+    let is_that = event.event == "BLOCK_IO_ERROR"
+        && event.data.get("nospace").and_then(Value::as_bool) == Some(true)
+        && event.data.get("action").and_then(Value::as_str) == Some("stop");
+    is_that.then(|| event.data.get("node-name").and_then(Value::as_str).unwrap_or_default())
+}
+
 impl Watch {
+    /// A guest that stands still is told once, and let go on with each look: QEMU tries the write again, and stops it again while there is
+    /// no room. It goes on when it ran from one look to the next.
+    async fn look_for_room(&self, status: &str, qmp: &mut Qmp) -> Result<(), QmpError> {
+        if status != IO_ERROR {
+            if self.still.without_room.swap(false, Ordering::Relaxed) {
+                tracing::info!(pod = %self.pod, "the guest has room for what it writes, and goes on");
+                let (pod, instance) = (self.pod, self.instance);
+                let _ = self.inputs.send(Input::GuestGoesOn { pod, instance }).await;
+            }
+            return Ok(());
+        }
+        self.found_no_room("").await;
+        // Whoever copies a volume of it has it go on afterwards.
+        let Ok(_held) = self.still.for_copy.try_lock() else { return Ok(()) };
+        match qmp.execute("cont", json!({})).await {
+            Ok(_) | Err(QmpError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn found_no_room(&self, node: &str) {
+        if self.still.without_room.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let number = node.strip_prefix("file").and_then(|number| number.parse::<usize>().ok());
+        let volume = number.and_then(|number| self.disks.get(number)?.as_deref());
+        tracing::warn!(pod = %self.pod, node, volume, "the guest stands still: there is no room for what it writes");
+        let (pod, instance, volume) = (self.pod, self.instance, volume.map(SmolStr::from));
+        let _ = self.inputs.send(Input::GuestWithoutRoom { pod, instance, volume }).await;
+    }
+
     async fn judge(&self, unanswered: u32) {
         if unanswered >= SILENT_QUESTIONS {
             let input = Input::QemuSilent { pod: self.pod, instance: self.instance };

@@ -23,7 +23,7 @@ use crate::vm::console::{self, CONSOLE_LOG};
 use crate::vm::guarded;
 use crate::vm::process::Killer;
 use crate::vm::socket;
-use crate::volumes::{MachineCall, VolumePort};
+use crate::volumes::{MachineCall, Still, VolumePort};
 use crate::{clock, disk, host_ports};
 
 /// How long what a guest said before its end may take to be read.
@@ -60,7 +60,7 @@ impl Vm {
         let (guest, volume_orders) = mpsc::channel(MACHINE_CALLS_MAX);
         let (resize, resizing) = mpsc::channel(MACHINE_CALLS_MAX);
         let disks = disks_of(&launched.config);
-        let still = Arc::default();
+        let still: Arc<Still> = Arc::default();
         let port = VolumePort { machine, guest, still: Arc::clone(&still), disks };
         let killer = launched.process.killer().expect("a descriptor more can be had: the limit is far away");
         let (instance, pid) = (launched.instance, launched.process.pid);
@@ -149,8 +149,9 @@ async fn watch_over(
     let log = pod_dir.join(CONSOLE_LOG);
     let boots = silence::Boot::new(pod, instance, inputs.clone());
     let mut console = watched(console::record(dir.clone(), log, exited.clone(), boots));
-    let (starts, every) = (Arc::clone(&talk.starts), host.look_every());
-    let watch = silence::Watch { pod, instance, every, inputs: inputs.clone(), starts };
+    let (starts, every, disks) = (Arc::clone(&talk.starts), host.look_every(), disks_of(&talk.config));
+    let still = Arc::clone(&talk.still);
+    let watch = silence::Watch { pod, instance, every, inputs: inputs.clone(), starts, still, disks };
     let control = watched(silence::control(dir.join(QMP_SOCKET), watch, calls));
     let ports = watched(host_ports::keep(streams.clone(), ports, bound));
     let renewals = watched(guarded::renew(dir.clone(), lease_until_ms));

@@ -12,6 +12,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_types::{VolumeOrder, VolumeTask};
@@ -59,13 +60,28 @@ pub(crate) struct GuestOrder {
     pub(crate) answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// Why a guest may stand still, so that it answers nothing and is well all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Still {
+    /// Held while the agent has it stand still, for a copy: it must not go on under another's.
+    pub(crate) for_copy: Mutex<()>,
+    /// QEMU stopped it, because what it wrote found no room.
+    pub(crate) without_room: AtomicBool,
+}
+
+impl Still {
+    /// Whether it does now.
+    pub(crate) fn stands(&self) -> bool {
+        self.for_copy.try_lock().is_err() || self.without_room.load(Ordering::Relaxed)
+    }
+}
+
 /// The way to a guest that has volumes.
 #[derive(Clone, Debug)]
 pub(crate) struct VolumePort {
     pub(crate) machine: mpsc::Sender<MachineCall>,
     pub(crate) guest: mpsc::Sender<GuestOrder>,
-    /// Held while the guest stands still: it must not go on under another's copy.
-    pub(crate) still: Arc<Mutex<()>>,
+    pub(crate) still: Arc<Still>,
     /// What each disk is of: the volume's name, or nothing for those of containers.
     pub(crate) disks: Vec<Option<String>>,
 }
@@ -181,7 +197,7 @@ async fn copy(volumes: &Volumes, order: &VolumeOrder, port: &VolumePort) -> Resu
             bytes >> 20
         )));
     }
-    let _still = port.still.lock().await;
+    let _still = port.still.for_copy.lock().await;
     let frozen = freeze(volumes, order, port).await;
     passed(Step::VolumeHeld);
     let stopped = port.call("stop", json!({})).await;

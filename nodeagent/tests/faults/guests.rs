@@ -205,6 +205,22 @@ async fn a_full_disk_is_named_and_pods_start_once_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_guest_without_room_for_what_it_writes_stands_still_until_there_is_some() {
+    let Some(mut machine) = Machine::new().await else { return };
+    // Less than a guest stands still that is let go on in vain ten times, at every third of this.
+    machine.settings.silence_ms = 600;
+    machine.start(None).await;
+    let pod = named(web(1), "no-room-1");
+    machine.server.intend(vec![pod.clone()]);
+    let stands = machine.server.report(1, "DiskPressure", because("DiskPressure")).await;
+    assert!(!stands.status.ready && stands.status.phase == PodPhase::Running, "{stands:?}");
+    assert!(stands.status.message.contains("wrote to its disk found no room"), "{stands:?}");
+    let goes_on = machine.server.report(1, "a pod that goes on", |report| report.status.ready).await;
+    assert_eq!((goes_on.status.sandbox_restarts, goes_on.status.reason.as_str()), (0, ""), "{goes_on:?}");
+    machine.delete(&[pod], 0).await;
+}
+
+#[tokio::test]
 async fn after_a_reboot_guests_run_again_as_their_policies_say_and_leases_mean_nothing() {
     let Some(mut machine) = Machine::new().await else { return };
     machine.start(None).await;

@@ -21,7 +21,11 @@ use bulkhead_guest_protocol::{FrameReader, GuestMessage, PROTOCOL_VERSION, decod
 use serde_json::{Value, json};
 
 /// Ways to misbehave.
-const FAULTS: [&str; 6] = ["mute", "slow", "panics", "turns-silent", "qemu-hangs", "ignores-stop"];
+const FAULTS: [&str; 7] = ["mute", "slow", "panics", "turns-silent", "qemu-hangs", "ignores-stop", "no-room"];
+/// QEMU's word for a guest that it stopped because there was no room for what it wrote.
+const NO_ROOM: &str = "io-error";
+/// How often a guest without room is let go on in vain: longer than any test lets a guest be silent.
+const NO_ROOM_CONTS: u32 = 10;
 /// What a slow guest writes to its console before its first word, one line after the other.
 const SLOW_LINES: u32 = 30;
 /// Between two of them.
@@ -148,6 +152,8 @@ struct Hardware {
     added_bytes: Option<u64>,
     /// What the balloon leaves of the first, in bytes.
     balloon_bytes: u64,
+    /// The guest stands still, because there is no room for what it writes, until it was let go on so often.
+    without_room: u32,
     /// Containers' limits of cpu, in thousandths, and memory, in bytes.
     limits: BTreeMap<String, (u64, u64)>,
 }
@@ -212,7 +218,8 @@ impl Hardware {
                 json!({})
             }
             "cont" => {
-                self.stands_still = None;
+                self.without_room = self.without_room.saturating_sub(1);
+                self.stands_still = (self.without_room > 0).then_some(NO_ROOM);
                 json!({})
             }
             // Files that come with it are closed.
@@ -331,6 +338,7 @@ fn control(mut stream: UnixStream, hangs: bool, hardware: &Shared) -> io::Result
         return Ok(());
     }
     writeln!(stream, "{}", json!({"QMP": {"version": {}, "capabilities": []}}))?;
+    let no_room = json!({"node-name": "file0", "nospace": true, "action": "stop", "operation": "write"});
     for line in BufReader::new(stream.try_clone()?).lines() {
         let request: Value = serde_json::from_str(&line?)?;
         let command = request["execute"].as_str().unwrap_or_default();
@@ -344,6 +352,9 @@ fn control(mut stream: UnixStream, hangs: bool, hardware: &Shared) -> io::Result
             Some(Ok(answer)) => json!({"return": answer, "id": request["id"]}),
             None => json!({"return": {}, "id": request["id"]}),
         };
+        if answer["return"]["status"] == NO_ROOM {
+            writeln!(stream, "{}", json!({"event": "BLOCK_IO_ERROR", "data": no_room}))?;
+        }
         writeln!(stream, "{answer}")?;
         if matches!(request["execute"].as_str(), Some("migrate" | "migrate-incoming")) {
             writeln!(stream, "{}", json!({"event": "MIGRATION", "data": {"status": "completed"}}))?;
@@ -368,7 +379,12 @@ impl Talk {
                 if self.fault.is_some_and(|fault| self.ignores(fault, &message)) {
                     continue;
                 }
+                let begins = matches!(message, HostMessage::Configure(_));
                 let (answers, ends) = answer(message, &mut self.pod, &mut self.hardware.lock_running());
+                if begins && self.fault == Some("no-room") {
+                    let mut hardware = self.hardware.lock();
+                    (hardware.stands_still, hardware.without_room) = (Some(NO_ROOM), NO_ROOM_CONTS);
+                }
                 let mut bytes = Vec::new();
                 for answer in answers {
                     encode(&answer, &mut bytes).map_err(io::Error::other)?;

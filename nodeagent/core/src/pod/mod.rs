@@ -180,6 +180,8 @@ pub(crate) struct Pod {
     containers: Vec<Container>,
     reason: SmolStr,
     message: String,
+    /// What of its disks its guest found no room for and stands still until there is some, for people.
+    without_room: Option<String>,
     ended: Option<PodStatus>,
     /// No guest and no disk of it is left.
     gone: bool,
@@ -226,6 +228,7 @@ impl Pod {
             plan,
             reason: SmolStr::default(),
             message: String::new(),
+            without_room: None,
             ended: None,
             gone: false,
             usage: None,
@@ -270,6 +273,7 @@ impl Pod {
             plan: record.plan.clone(),
             reason: SmolStr::default(),
             message: String::new(),
+            without_room: None,
             ended: record.ended.clone(),
             gone: false,
             usage: None,

@@ -111,6 +111,22 @@ impl Pod {
         }
     }
 
+    /// The guest stands still, which is neither its silence nor its end: whoever frees room on the host has it go on.
+    pub(crate) fn guest_without_room(&mut self, instance: u32, volume: Option<SmolStr>) {
+        if instance == self.instance {
+            self.without_room = Some(match volume {
+                Some(volume) => format!("volume {volume}"),
+                None => "its disk".to_owned(),
+            });
+        }
+    }
+
+    pub(crate) fn guest_goes_on(&mut self, instance: u32) {
+        if instance == self.instance {
+            self.without_room = None;
+        }
+    }
+
     /// A guest that spoke, or its QEMU, answers nothing any more: it is of no use to anybody, and is killed. What boots has a
     /// deadline of its own, and so has what was asked to end.
     pub(crate) fn is_silent(&mut self, instance: u32, cause: Cause, env: &mut Env<'_>) {
@@ -188,6 +204,7 @@ impl Pod {
             return;
         }
         self.usage = None;
+        self.without_room = None;
         self.forget_boot();
         self.forget_resize();
         let cause = match &self.phase {

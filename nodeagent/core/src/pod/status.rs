@@ -1,8 +1,10 @@
 //! The status to report, and whether the control plane knows it.
 
 use bulkhead_types::{PodAddresses, PodReport, PodStatus, PodUsage, Rare};
+use smol_str::SmolStr;
 
 use super::{Container, Phase, Pod, containers};
+use crate::reason;
 
 /// Least time between two reports of one pod, in milliseconds: a guest that changes its state all the time must not
 /// fill the cluster's log. Ends of pods are not held back.
@@ -41,11 +43,14 @@ impl Pod {
             // Not over before its guest is: a pod that is over holds nothing any more.
             phase = bulkhead_types::PodPhase::Running;
         }
-        let serves = matches!(self.phase, Phase::Running { .. });
+        let serves = matches!(self.phase, Phase::Running { .. }) && self.without_room.is_none();
         let statuses = |list: &[Container]| list.iter().map(|c| c.status(serves)).collect::<Vec<_>>();
         PodStatus {
             phase,
-            reason: self.reason.clone(),
+            reason: match self.without_room {
+                Some(_) => SmolStr::new_static(reason::DISK_PRESSURE),
+                None => self.reason.clone(),
+            },
             message: self.explanation(serves),
             ready: serves && self.is_ready(),
             started_at_ms: self.started_at_ms,
@@ -71,6 +76,11 @@ impl Pod {
 
     /// Its message or, when all is well but that its guest is about something or probes fail, that: the first of them.
     fn explanation(&self, guest_runs: bool) -> String {
+        if let Some(disk) = &self.without_room {
+            return format!(
+                "the guest stands still: what it wrote to {disk} found no room on the node; it goes on once there is some"
+            );
+        }
         if !guest_runs || !self.message.is_empty() || !self.reason.is_empty() {
             return self.message.clone();
         }

@@ -154,6 +154,31 @@ fn who_answers_nothing_is_killed_with_the_reason_and_runs_again() {
 }
 
 #[test]
+fn a_guest_without_room_serves_nobody_until_it_goes_on() {
+    let stands = |instance, volume: Option<&str>| Input::GuestWithoutRoom {
+        pod: ObjectId(7),
+        instance,
+        volume: volume.map(Into::into),
+    };
+    let mut agent = booting(pod(7));
+    agent.handle(40, hello(7, 1));
+    agent.handle(50, runs(7, 1));
+    let mut check = |now_ms, input, expected: (&str, bool, &str)| {
+        agent.handle(now_ms, input);
+        let (_, status, _) = agent.pods().next().unwrap();
+        assert_eq!((status.reason.as_str(), status.ready), (expected.0, expected.1), "{status:?}");
+        assert!(status.message.contains(expected.2), "{}", status.message);
+    };
+    check(60, stands(2, None), ("", true, ""));
+    check(70, stands(1, Some("data")), ("DiskPressure", false, "wrote to volume data found no room on the node"));
+    check(80, Input::GuestGoesOn { pod: ObjectId(7), instance: 2 }, ("DiskPressure", false, ""));
+    check(90, Input::GuestGoesOn { pod: ObjectId(7), instance: 1 }, ("", true, ""));
+    check(100, stands(1, None), ("DiskPressure", false, "wrote to its disk found no room"));
+    // It ends all the same, and the next one begins anew.
+    check(110, died("all was well"), ("GuestDied", false, "all was well"));
+}
+
+#[test]
 fn pain_29_the_end_of_a_process_ends_what_the_pod_says_of_it() {
     for (console, reason) in
         [("all was well", "GuestDied"), ("[1.5] Kernel panic - not syncing: VFS", "GuestPanicked")]
