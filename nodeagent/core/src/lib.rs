@@ -25,6 +25,8 @@ mod agent;
 mod cgroup;
 mod config;
 mod confine;
+mod damping;
+mod device_damping;
 mod devices;
 mod guard;
 mod guest_times;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The highest level that this build knows.
-pub const FEATURE_LEVEL_MAX: u32 = 14;
+pub const FEATURE_LEVEL_MAX: u32 = 15;
 
 /// From this level on the log may say that a change of the membership was forced.
 pub const FORCED_MEMBERSHIP_LEVEL: u32 = 2;
@@ -107,6 +107,9 @@ pub const GUEST_DISKS_LEVEL: u32 = 14;
 pub const PULL_SECRETS_LEVEL: u32 = 14;
 /// From this level on nodes tell one by one what their machines need.
 pub const PRECONDITIONS_LEVEL: u32 = 14;
+/// From this level on nodes tell of links, interfaces and ways to be reset of their PCI functions, and the states of their NICs how
+/// fast links are.
+pub const PCI_FACTS_LEVEL: u32 = 15;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -162,6 +165,10 @@ impl Object {
             Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
+            Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.pci.get().is_some()) => {
+                PCI_FACTS_LEVEL
+            }
+            Self::SriovNetworkNodeState(state) if state.status.says_link_speed() => PCI_FACTS_LEVEL,
             Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
                 NETWORKS_LEVEL
             }
@@ -431,6 +438,7 @@ impl Command {
             | Self::AdvanceNodeOperation { .. }
             | Self::ControlNodeOperation { .. }
             | Self::Deschedule { .. } => POOLS_LEVEL,
+            Self::ReportDevices { report, .. } if report.says_pci_facts() => PCI_FACTS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::PreemptForGroup { .. } => GROUP_PREEMPTION_LEVEL,
             Self::Preempt { victims, .. } if victims.len() > crate::VICTIMS_MAX_BEFORE_GROUPS => {
@@ -444,6 +452,7 @@ impl Command {
             Self::BindPods { bindings } if bindings.iter().any(|one| !one.devices.is_empty()) => {
                 DEVICES_LEVEL
             }
+            Self::SetSriovNodeState { status, .. } if status.says_link_speed() => PCI_FACTS_LEVEL,
             Self::SetSriovNodeState { .. } => NETWORKS_LEVEL,
             Self::ReportDevices { report, .. } if report.devices.iter().any(|d| d.nic.get().is_some()) => {
                 NETWORKS_LEVEL

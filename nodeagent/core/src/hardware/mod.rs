@@ -31,6 +31,7 @@ mod kernel_log;
 mod kind;
 mod known_cards;
 mod network_preconditions;
+mod pci_facts;
 mod pci_id;
 mod preconditions;
 mod tree;
