@@ -159,13 +159,125 @@ async fn what_is_told_of_functions_is_shown() {
     let described = text(&output.stdout);
     let from = described.find("PCI functions").expect("what is told");
     let to = described.find("Events").expect("the end");
-    expect![""].assert_eq(&described[from..to]);
-    check(&fake, &["get", "devices", "node-1", "-o", "json"], expect![""]).await;
+    expect![[r#"
+        PCI functions:
+          DEVICE         CLASS   DRIVER      ROOT         GROUP   ACS       RESET     LINK                           REGIONS   VFS   SERIAL
+          0000:86:00.0   0200    mlx5_core   pci0000:85   42      on        flr,bus   8.0 GT/s x8 of 16.0 GT/s x16   32Mi      1/8   b8-ce-f6-03-00-aa-bb-cc
+          0000:86:00.1   0200    -           pci0000:85   -       unknown   -         -                              -         -     -
+        Network interfaces:
+          DEVICE         NAME   TYPE   STATE   SPEED         MTU    MAC
+          0000:86:00.0   eth0   ETH    up      100000 Mb/s   9000   b8:59:9f:00:00:01
+          0000:86:00.0   eth1   ETH    down    -             9000   b8:59:9f:00:00:01
+        InfiniBand devices:
+          DEVICE         NAME     NODE GUID             SYSTEM IMAGE GUID
+          0000:86:00.0   mlx5_0   b859:9f03:0000:0001   b859:9f03:0000:0000
+    "#]].assert_eq(&described[from..to]);
+    check(
+        &fake,
+        &["get", "devices", "node-1", "-o", "json"],
+        expect![[r#"
+        exit 0
+        {
+          "apiVersion": "v1",
+          "items": [
+            {
+              "address": "0000:86:00.0",
+              "class": "0200",
+              "device": "1017",
+              "driver": "mlx5_core",
+              "health": "Healthy",
+              "holders": [],
+              "id": "0000:86:00.0",
+              "index": 0,
+              "iommuGroup": 42,
+              "nodeName": "node-1",
+              "numVfs": 1,
+              "pci": {
+                "acs": "on",
+                "infiniband": [
+                  {
+                    "name": "mlx5_0",
+                    "nodeGUID": "b859:9f03:0000:0001",
+                    "systemImageGUID": "b859:9f03:0000:0000"
+                  }
+                ],
+                "interfaces": [
+                  {
+                    "linkSpeed": "100000 Mb/s",
+                    "linkType": "ETH",
+                    "mac": "b8:59:9f:00:00:01",
+                    "mtu": 9000,
+                    "name": "eth0",
+                    "operState": "up"
+                  },
+                  {
+                    "linkType": "ETH",
+                    "mac": "b8:59:9f:00:00:01",
+                    "mtu": 9000,
+                    "name": "eth1",
+                    "operState": "down"
+                  }
+                ],
+                "link": {
+                  "speed": "8.0 GT/s",
+                  "width": 8
+                },
+                "linkMax": {
+                  "speed": "16.0 GT/s",
+                  "width": 16
+                },
+                "memoryBars": [
+                  "32Mi"
+                ],
+                "resetMethods": [
+                  "flr",
+                  "bus"
+                ],
+                "serialNumber": "b8-ce-f6-03-00-aa-bb-cc",
+                "subsystem": "15b3:0007"
+              },
+              "pcieRoot": "pci0000:85",
+              "status": "Healthy,split into parts",
+              "totalvfs": 8,
+              "vendor": "15b3"
+            },
+            {
+              "address": "0000:86:00.1",
+              "class": "0200",
+              "device": "1017",
+              "health": "Healthy",
+              "holders": [],
+              "id": "0000:86:00.1",
+              "index": 1,
+              "nodeName": "node-1",
+              "parent": "0000:86:00.0",
+              "pci": {
+                "acs": "unknown",
+                "subsystem": "0000:0000"
+              },
+              "pcieRoot": "pci0000:85",
+              "status": "Healthy",
+              "vendor": "15b3"
+            }
+          ],
+          "kind": "List"
+        }
+    "#]],
+    )
+    .await;
     let output = bulkhead_on(&fake.address, &["get", "resourceslices", "node-1", "-o", "json"]).await;
     let slice: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let pci = &slice["spec"]["devices"][0]["pci"];
     assert_eq!(pci["interfaces"][0]["linkSpeed"], "100000 Mb/s", "{slice}");
-    check(&fake, &["get", "devices", "-o", "name"], expect![""]).await;
+    check(
+        &fake,
+        &["get", "devices", "-o", "name"],
+        expect![[r#"
+        exit 2
+        error: devices are no objects: -o name has nothing to say of them
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
