@@ -172,99 +172,17 @@ async fn what_is_told_of_functions_is_shown() {
           DEVICE         NAME     NODE GUID             SYSTEM IMAGE GUID
           0000:86:00.0   mlx5_0   b859:9f03:0000:0001   b859:9f03:0000:0000
     "#]].assert_eq(&described[from..to]);
-    check(
-        &fake,
-        &["get", "devices", "node-1", "-o", "json"],
-        expect![[r#"
-        exit 0
-        {
-          "apiVersion": "v1",
-          "items": [
-            {
-              "address": "0000:86:00.0",
-              "class": "0200",
-              "device": "1017",
-              "driver": "mlx5_core",
-              "health": "Healthy",
-              "holders": [],
-              "id": "0000:86:00.0",
-              "index": 0,
-              "iommuGroup": 42,
-              "nodeName": "node-1",
-              "numVfs": 1,
-              "pci": {
-                "acs": "on",
-                "infiniband": [
-                  {
-                    "name": "mlx5_0",
-                    "nodeGUID": "b859:9f03:0000:0001",
-                    "systemImageGUID": "b859:9f03:0000:0000"
-                  }
-                ],
-                "interfaces": [
-                  {
-                    "linkSpeed": "100000 Mb/s",
-                    "linkType": "ETH",
-                    "mac": "b8:59:9f:00:00:01",
-                    "mtu": 9000,
-                    "name": "eth0",
-                    "operState": "up"
-                  },
-                  {
-                    "linkType": "ETH",
-                    "mac": "b8:59:9f:00:00:01",
-                    "mtu": 9000,
-                    "name": "eth1",
-                    "operState": "down"
-                  }
-                ],
-                "link": {
-                  "speed": "8.0 GT/s",
-                  "width": 8
-                },
-                "linkMax": {
-                  "speed": "16.0 GT/s",
-                  "width": 16
-                },
-                "memoryBars": [
-                  "32Mi"
-                ],
-                "resetMethods": [
-                  "flr",
-                  "bus"
-                ],
-                "serialNumber": "b8-ce-f6-03-00-aa-bb-cc",
-                "subsystem": "15b3:0007"
-              },
-              "pcieRoot": "pci0000:85",
-              "status": "Healthy,split into parts",
-              "totalvfs": 8,
-              "vendor": "15b3"
-            },
-            {
-              "address": "0000:86:00.1",
-              "class": "0200",
-              "device": "1017",
-              "health": "Healthy",
-              "holders": [],
-              "id": "0000:86:00.1",
-              "index": 1,
-              "nodeName": "node-1",
-              "parent": "0000:86:00.0",
-              "pci": {
-                "acs": "unknown",
-                "subsystem": "0000:0000"
-              },
-              "pcieRoot": "pci0000:85",
-              "status": "Healthy",
-              "vendor": "15b3"
-            }
-          ],
-          "kind": "List"
-        }
-    "#]],
-    )
-    .await;
+    let output = bulkhead_on(&fake.address, &["get", "devices", "node-1", "-o", "json"]).await;
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let items = list["items"].as_array().expect("items");
+    let said: Vec<String> = items.iter().map(ToString::to_string).collect();
+    expect![[r#"
+        {"address":"0000:86:00.0","class":"0200","device":"1017","driver":"mlx5_core","health":"Healthy","holders":[],"id":"0000:86:00.0","index":0,"iommuGroup":42,"nodeName":"node-1","numVfs":1,"pci":{"acs":"on","infiniband":[{"name":"mlx5_0","nodeGUID":"b859:9f03:0000:0001","systemImageGUID":"b859:9f03:0000:0000"}],"interfaces":[{"linkSpeed":"100000 Mb/s","linkType":"ETH","mac":"b8:59:9f:00:00:01","mtu":9000,"name":"eth0","operState":"up"},{"linkType":"ETH","mac":"b8:59:9f:00:00:01","mtu":9000,"name":"eth1","operState":"down"}],"link":{"speed":"8.0 GT/s","width":8},"linkMax":{"speed":"16.0 GT/s","width":16},"memoryBars":["32Mi"],"resetMethods":["flr","bus"],"serialNumber":"b8-ce-f6-03-00-aa-bb-cc","subsystem":"15b3:0007"},"pcieRoot":"pci0000:85","status":"Healthy,split into parts","totalvfs":8,"vendor":"15b3"}
+        {"address":"0000:86:00.1","class":"0200","device":"1017","health":"Healthy","holders":[],"id":"0000:86:00.1","index":1,"nodeName":"node-1","parent":"0000:86:00.0","pci":{"acs":"unknown","subsystem":"0000:0000"},"pcieRoot":"pci0000:85","status":"Healthy","vendor":"15b3"}"#]]
+    .assert_eq(&said.join("\n"));
+    let output = bulkhead_on(&fake.address, &["get", "devices", "node-1", "-o", "yaml"]).await;
+    let yaml = text(&output.stdout);
+    assert!(yaml.contains("linkSpeed: 100000 Mb/s") && yaml.contains("totalvfs: 8"), "{yaml}");
     let output = bulkhead_on(&fake.address, &["get", "resourceslices", "node-1", "-o", "json"]).await;
     let slice: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let pci = &slice["spec"]["devices"][0]["pci"];

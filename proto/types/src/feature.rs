@@ -165,10 +165,6 @@ impl Object {
             Self::Node(node) if node.spec.gpu.get().is_some() => PARTITIONS_LEVEL,
             Self::Node(node) if node.status.phase == NodePhase::Fenced => FENCING_LEVEL,
             Self::Pod(pod) if pod.status.networks.get().is_some() => NETWORKS_LEVEL,
-            Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.pci.get().is_some()) => {
-                PCI_FACTS_LEVEL
-            }
-            Self::SriovNetworkNodeState(state) if state.status.says_link_speed() => PCI_FACTS_LEVEL,
             Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.nic.get().is_some()) => {
                 NETWORKS_LEVEL
             }
@@ -213,7 +209,7 @@ impl Object {
         };
         let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
         let content = content.max(if self.shares_claims() { SHARED_VOLUMES_LEVEL } else { 1 });
-        let content = content.max(if self.has_classes() { STORAGE_CLASS_LEVEL } else { 1 });
+        let content = content.max(self.later_level());
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
@@ -228,6 +224,18 @@ impl Object {
             _ => None,
         };
         if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
+    /// What it needs of what came last.
+    fn later_level(&self) -> u32 {
+        match self {
+            Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.pci.get().is_some()) => {
+                PCI_FACTS_LEVEL
+            }
+            Self::SriovNetworkNodeState(state) if state.status.says_link_speed() => PCI_FACTS_LEVEL,
+            _ if self.has_classes() => STORAGE_CLASS_LEVEL,
+            _ => 1,
+        }
     }
 
     /// Whether claims of it name a StorageClass, or take something over.
@@ -412,6 +420,8 @@ impl Command {
             {
                 DEFAULT_ROUTE_LEVEL
             }
+            Self::ReportDevices { report, .. } if report.says_pci_facts() => PCI_FACTS_LEVEL,
+            Self::SetSriovNodeState { status, .. } if status.says_link_speed() => PCI_FACTS_LEVEL,
             _ => self.content_level(),
         }
     }
@@ -438,7 +448,6 @@ impl Command {
             | Self::AdvanceNodeOperation { .. }
             | Self::ControlNodeOperation { .. }
             | Self::Deschedule { .. } => POOLS_LEVEL,
-            Self::ReportDevices { report, .. } if report.says_pci_facts() => PCI_FACTS_LEVEL,
             Self::ReportDevices { report, .. } if report.says_partitions() => PARTITIONS_LEVEL,
             Self::PreemptForGroup { .. } => GROUP_PREEMPTION_LEVEL,
             Self::Preempt { victims, .. } if victims.len() > crate::VICTIMS_MAX_BEFORE_GROUPS => {
@@ -452,7 +461,6 @@ impl Command {
             Self::BindPods { bindings } if bindings.iter().any(|one| !one.devices.is_empty()) => {
                 DEVICES_LEVEL
             }
-            Self::SetSriovNodeState { status, .. } if status.says_link_speed() => PCI_FACTS_LEVEL,
             Self::SetSriovNodeState { .. } => NETWORKS_LEVEL,
             Self::ReportDevices { report, .. } if report.devices.iter().any(|d| d.nic.get().is_some()) => {
                 NETWORKS_LEVEL
