@@ -182,7 +182,7 @@ async fn what_is_told_of_functions_is_shown() {
     .assert_eq(&said.join("\n"));
     let output = bulkhead_on(&fake.address, &["get", "devices", "node-1", "-o", "yaml"]).await;
     let yaml = text(&output.stdout);
-    assert!(yaml.contains("linkSpeed: 100000 Mb/s") && yaml.contains("totalvfs: 8"), "{yaml}");
+    assert!(yaml.contains("linkSpeed: \"100000 Mb/s\"") && yaml.contains("totalvfs: 8"), "{yaml}");
     let output = bulkhead_on(&fake.address, &["get", "resourceslices", "node-1", "-o", "json"]).await;
     let slice: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let pci = &slice["spec"]["devices"][0]["pci"];
