@@ -466,4 +466,5 @@ agent_report: AgentReport {
     observed_generation: any::<u64>(), pods: vec(pod_report(), 0..3), usage: vec(pod_usage(), 0..3),
     deleted_volumes: vec(object_id(), 0..3), devices: rare(device_report()), images: rare(node_images()),
     volume_results: vec(volume_result(), 0..3), device_usage: vec(device_usage(), 0..3),
+    has_pci_facts: any::<bool>(),
 });

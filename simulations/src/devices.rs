@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use bulkhead_nodeagent_core::Input;
 use bulkhead_types::{
     AllocatedDevice, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceCapacity, DeviceFault, DeviceHealth, DeviceLink,
-    DevicePartition, DeviceShare, GpuIntent, NicFacts, ObjectId, Rare, SriovLinkType, digest128,
+    DevicePartition, DeviceShare, GpuIntent, NicFacts, ObjectId, PciFacts, PciInterface, PciLink, PciPorts,
+    PciTraits, Rare, Shared, SriovLinkType, digest128,
 };
 use smol_str::SmolStr;
 
@@ -41,6 +42,7 @@ pub(crate) fn built(agent: u32, options: &NodeOptions, gpu: Option<&GpuIntent>) 
             pcie_root: SmolStr::new(format!("pci0000:{:02x}", index / 2)),
             links: if index ^ 1 < count { vec![link] } else { Vec::new() },
             capacity: DeviceCapacity { memory_bytes: CARD_MIB * DEVICE_MEMORY_UNIT_BYTES, cores: 100 },
+            pci: Rare::some(facts(&["flr", "bus"], None)),
             ..Device::default()
         };
         (device.id.clone(), device)
@@ -66,6 +68,7 @@ fn nic(agent: u32, functions: u32) -> Vec<(SmolStr, Device)> {
             class_code: 0x02_0000,
             driver: SmolStr::new_static("vfio-pci"),
             parent: (number > 0).then(|| SmolStr::new(format!("NIC-{agent}-0"))),
+            pci: Rare::some(facts(&["flr"], (number == 0).then_some(true))),
             ..Device::default()
         };
         (id, device)
@@ -81,12 +84,41 @@ fn nic(agent: u32, functions: u32) -> Vec<(SmolStr, Device)> {
     all
 }
 
+/// What is told of a function; of one with an interface whether that is up.
+fn facts(reset_methods: &[&str], is_up: Option<bool>) -> PciFacts {
+    let interface = |is_up| PciInterface {
+        name: SmolStr::new_static(NIC_NAME),
+        mac: SmolStr::new_static("02:00:00:00:00:01"),
+        mtu: 9000,
+        link_type: Some(SriovLinkType::Eth),
+        link_speed_mbps: Some(25_000).filter(|_| is_up),
+        is_up,
+    };
+    let interfaces: Vec<PciInterface> = is_up.into_iter().map(interface).collect();
+    let link = Some(PciLink { lane_megatransfers: 16_000, lanes: 16 });
+    let reset_methods = reset_methods.iter().map(SmolStr::new).collect();
+    PciFacts {
+        traits: Shared::new(PciTraits { reset_methods, link_max: link, ..PciTraits::default() }),
+        serial_number: None,
+        link,
+        ports: Rare::unless_default(PciPorts { interfaces, infiniband: Vec::new() }),
+    }
+}
+
+/// The NIC of a node, if it has one, with its link up or down.
+fn set_link(agent: u32, devices: &mut BTreeMap<SmolStr, Device>, is_up: bool) {
+    if let Some(nic) = devices.get_mut(&SmolStr::new(format!("NIC-{agent}-0"))) {
+        nic.pci = Rare::some(facts(&["flr"], Some(is_up)));
+    }
+}
+
 fn partition(card: &Device, partition: &DevicePartition) -> Device {
     Device {
         id: SmolStr::new(format!("{}/{}@{}", card.id, partition.profile, partition.start)),
         parent: Some(card.id.clone()),
         links: Vec::new(),
         partition: Rare::some(partition.clone()),
+        pci: Rare::NONE,
         ..card.clone()
     }
 }
@@ -105,6 +137,8 @@ impl World {
             host.devices.retain(|_, one| one.id != id && one.parent.as_ref() != Some(&id));
         } else {
             device.health = DeviceHealth::Unhealthy { code: SmolStr::new(format!("Xid{code}")), since_ms: 1 };
+            // So that links go up and down as often as cards do.
+            set_link(agent, &mut host.devices, false);
         }
         self.note(Host::Agent(agent), "device fails", u128::from(index), || format!("{id}, gone: {gone}"));
         self.queue.push(self.now_us + for_us, Event::DeviceBack { agent, index });
@@ -123,6 +157,7 @@ impl World {
         let all = built(agent, &self.options.node, host.gpu.as_ref());
         host.devices
             .extend(all.into_iter().filter(|(_, one)| one.id == id || one.parent.as_ref() == Some(&id)));
+        set_link(agent, &mut host.devices, true);
         self.note(Host::Agent(agent), "device back", u128::from(index), String::new);
         self.tell_devices(agent);
         self.tell_agent(agent, Input::DeviceReset { device: id });

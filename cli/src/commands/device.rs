@@ -9,6 +9,7 @@ use bulkhead_types::{
     ResourceSlice, SriovNetworkNodeState,
 };
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::client::Filter;
@@ -179,6 +180,34 @@ pub(crate) async fn list(nodes: &[String], context: &Context) -> Result<(), Fail
         return emit_line("No devices: no node reports any.");
     }
     emit(&table::render(&COLUMNS, &rows))
+}
+
+/// `get devices [NODE...] -o json` and `-o yaml`: everything that is known of each.
+pub(crate) async fn values(nodes: &[String], context: &Context) -> Result<Value, Failure> {
+    let devices = Devices::read(context).await?;
+    let names = devices.names();
+    let is_wanted = |slice: &&Arc<ResourceSlice>| {
+        nodes.is_empty() || nodes.iter().any(|node| node == slice.meta.name.as_str())
+    };
+    let mut items = Vec::new();
+    for slice in devices.slices.iter().filter(is_wanted) {
+        let ledger = devices.ledger(slice);
+        let mut used: Vec<&DeviceUse> = ledger.iter().map(|(_, device)| device).collect();
+        used.sort_by_key(|device| (device.device.index, &device.device.id));
+        items.extend(used.into_iter().filter_map(|one| device_item(slice, one, &names)));
+    }
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": items}))
+}
+
+fn device_item(slice: &ResourceSlice, used: &DeviceUse, names: &BTreeMap<ObjectId, String>) -> Option<Value> {
+    let mut value = bulkhead_manifest::device_value(slice, slice.device(&used.device.id)?);
+    let name = |(pod, _): &(ObjectId, _)| names.get(pod).cloned().unwrap_or_else(|| pod.to_string());
+    value["status"] = status(used).into();
+    value["holders"] = used.holders.iter().map(name).collect::<Vec<_>>().into();
+    if let Some(resource) = used.resource() {
+        value["resource"] = resource.to_string().into();
+    }
+    Some(value)
 }
 
 /// A row for each device of a node, in the order of their numbers.

@@ -56,7 +56,13 @@ pub(crate) async fn run(args: GetArgs, context: &Context) -> Result<(), Failure>
     if let Some(("devices" | "device", nodes)) =
         args.what.split_first().map(|(kind, names)| (kind.as_str(), names))
     {
-        return super::device::list(nodes, context).await;
+        return match args.output {
+            Format::Json | Format::Yaml => {
+                emit(&text_of(&super::device::values(nodes, context).await?, args.output))
+            }
+            Format::Table | Format::Wide => super::device::list(nodes, context).await,
+            Format::Name => Err(Failure::usage("devices are no objects: -o name has nothing to say of them")),
+        };
     }
     let targets = target::parse(&args.what)?;
     let is_named = targets.iter().any(|t| t.name.is_some());

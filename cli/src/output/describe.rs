@@ -6,6 +6,7 @@ mod config;
 mod cpus;
 mod device;
 mod elastic_quotas;
+mod functions;
 mod node_pools;
 mod profiles;
 mod queues;

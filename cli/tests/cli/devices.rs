@@ -91,6 +91,113 @@ async fn devices_are_shown_with_who_has_them_and_what_keeps_them_from_pods() {
     "#]].assert_eq(&described[from..to]);
 }
 
+/// A network card with everything that is told of functions, and a virtual function of which little is.
+async fn with_functions() -> Fake {
+    let fake = Fake::start().await;
+    fake.put_running_pod("web", "node-1");
+    let link = |lane_megatransfers, lanes| Some(v1::PciLink { lane_megatransfers, lanes });
+    let interface = |name: &str, link_speed_mbps: Option<u32>| v1::PciInterface {
+        name: name.to_owned(),
+        mac: "b8:59:9f:00:00:01".to_owned(),
+        mtu: 9000,
+        link_type: Some(v1::SriovLinkType::Eth.into()),
+        link_speed_mbps,
+        is_up: link_speed_mbps.is_some(),
+    };
+    let infiniband = v1::PciInfiniband {
+        name: "mlx5_0".to_owned(),
+        node_guid: 0xb859_9f03_0000_0001,
+        system_guid: 0xb859_9f03_0000_0000,
+    };
+    let traits = v1::PciTraits {
+        subsystem_vendor: 0x15b3,
+        subsystem_device: 7,
+        acs: v1::PciAcs::On.into(),
+        reset_methods: vec!["flr".to_owned(), "bus".to_owned()],
+        link_max: link(16_000, 16),
+        memory_bars_bytes: vec![32 << 20],
+    };
+    let card = v1::PciFacts {
+        traits: Some(traits),
+        serial_number: Some(0xb8ce_f603_00aa_bbcc),
+        link: link(8000, 8),
+        ports: Some(v1::PciPorts {
+            interfaces: vec![interface("eth0", Some(100_000)), interface("eth1", None)],
+            infiniband: vec![infiniband],
+        }),
+    };
+    let traits = v1::PciTraits { acs: v1::PciAcs::Unknown.into(), ..v1::PciTraits::default() };
+    let function = v1::PciFacts { traits: Some(traits), ..v1::PciFacts::default() };
+    let device = |index: u32, pci| v1::Device {
+        id: format!("0000:86:00.{index}"),
+        address: format!("0000:86:00.{index}"),
+        index,
+        vendor: 0x15b3,
+        device: 0x1017,
+        class_code: 0x02_0000,
+        pcie_root: "pci0000:85".to_owned(),
+        iommu_group: (index == 0).then_some(42),
+        capacity: Some(v1::DeviceCapacity { memory_bytes: 0, cores: 100 }),
+        health: Some(v1::DeviceHealth {
+            variant: Some(v1::device_health::Variant::Healthy(v1::device_health::Healthy {})),
+        }),
+        pci: Some(pci),
+        ..v1::Device::default()
+    };
+    let mut devices = vec![device(0, card), device(1, function)];
+    devices[0].driver = "mlx5_core".to_owned();
+    devices[0].nic = Some(v1::NicFacts { total_vfs: 8, num_vfs: 1, ..v1::NicFacts::default() });
+    devices[1].parent = Some("0000:86:00.0".to_owned());
+    fake.put_slice("node-1", devices, &[]);
+    fake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_functions_is_shown() {
+    let fake = with_functions().await;
+    let output = bulkhead_on(&fake.address, &["describe", "node", "node-1"]).await;
+    let described = text(&output.stdout);
+    let from = described.find("PCI functions").expect("what is told");
+    let to = described.find("Events").expect("the end");
+    expect![[r#"
+        PCI functions:
+          DEVICE         CLASS   DRIVER      ROOT         GROUP   ACS       RESET     LINK                           REGIONS   VFS   SERIAL
+          0000:86:00.0   0200    mlx5_core   pci0000:85   42      on        flr,bus   8.0 GT/s x8 of 16.0 GT/s x16   32Mi      1/8   b8-ce-f6-03-00-aa-bb-cc
+          0000:86:00.1   0200    -           pci0000:85   -       unknown   -         -                              -         -     -
+        Network interfaces:
+          DEVICE         NAME   TYPE   STATE   SPEED         MTU    MAC
+          0000:86:00.0   eth0   ETH    up      100000 Mb/s   9000   b8:59:9f:00:00:01
+          0000:86:00.0   eth1   ETH    down    -             9000   b8:59:9f:00:00:01
+        InfiniBand devices:
+          DEVICE         NAME     NODE GUID             SYSTEM IMAGE GUID
+          0000:86:00.0   mlx5_0   b859:9f03:0000:0001   b859:9f03:0000:0000
+    "#]].assert_eq(&described[from..to]);
+    let output = bulkhead_on(&fake.address, &["get", "devices", "node-1", "-o", "json"]).await;
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let items = list["items"].as_array().expect("items");
+    let said: Vec<String> = items.iter().map(ToString::to_string).collect();
+    expect![[r#"
+        {"address":"0000:86:00.0","class":"0200","device":"1017","driver":"mlx5_core","health":"Healthy","holders":[],"id":"0000:86:00.0","index":0,"iommuGroup":42,"nodeName":"node-1","numVfs":1,"pci":{"acs":"on","infiniband":[{"name":"mlx5_0","nodeGUID":"b859:9f03:0000:0001","systemImageGUID":"b859:9f03:0000:0000"}],"interfaces":[{"linkSpeed":"100000 Mb/s","linkType":"ETH","mac":"b8:59:9f:00:00:01","mtu":9000,"name":"eth0","operState":"up"},{"linkType":"ETH","mac":"b8:59:9f:00:00:01","mtu":9000,"name":"eth1","operState":"down"}],"link":{"speed":"8.0 GT/s","width":8},"linkMax":{"speed":"16.0 GT/s","width":16},"memoryBars":["32Mi"],"resetMethods":["flr","bus"],"serialNumber":"b8-ce-f6-03-00-aa-bb-cc","subsystem":"15b3:0007"},"pcieRoot":"pci0000:85","status":"Healthy,split into parts","totalvfs":8,"vendor":"15b3"}
+        {"address":"0000:86:00.1","class":"0200","device":"1017","health":"Healthy","holders":[],"id":"0000:86:00.1","index":1,"nodeName":"node-1","parent":"0000:86:00.0","pci":{"acs":"unknown","subsystem":"0000:0000"},"pcieRoot":"pci0000:85","status":"Healthy","vendor":"15b3"}"#]]
+    .assert_eq(&said.join("\n"));
+    let output = bulkhead_on(&fake.address, &["get", "devices", "node-1", "-o", "yaml"]).await;
+    let yaml = text(&output.stdout);
+    assert!(yaml.contains("linkSpeed: \"100000 Mb/s\"") && yaml.contains("totalvfs: 8"), "{yaml}");
+    let output = bulkhead_on(&fake.address, &["get", "resourceslices", "node-1", "-o", "json"]).await;
+    let slice: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let pci = &slice["spec"]["devices"][0]["pci"];
+    assert_eq!(pci["interfaces"][0]["linkSpeed"], "100000 Mb/s", "{slice}");
+    check(
+        &fake,
+        &["get", "devices", "-o", "name"],
+        expect![[r#"
+        exit 2
+        error: devices are no objects: -o name has nothing to say of them
+    "#]],
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_needs_is_shown_with_what_to_do() {
     let fake = Fake::start().await;

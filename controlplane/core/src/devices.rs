@@ -20,6 +20,7 @@ mod labels;
 mod mode;
 mod needs;
 mod node;
+mod pci_traits;
 mod taken;
 mod visible;
 
@@ -40,6 +41,7 @@ pub use mode::Offered;
 pub(crate) use mode::layout;
 pub(crate) use needs::{Ask, Needs, Says, card_count};
 pub use node::{DeviceUse, NodeDevices, ResourceCount};
+pub(crate) use pci_traits::known_pci_traits;
 
 pub(crate) use taken::Taken;
 

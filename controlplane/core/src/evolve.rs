@@ -9,14 +9,14 @@ use bulkhead_types::{
     ContainerStatus, DeploymentSpec, DeviceFence, DeviceState, Event, EventKind, FAULTS_KEPT_MAX,
     FaultAction, HandledFault, Kind, LABEL_HOSTNAME, MemberId, MemberRecord, MemberRole, Name, Node,
     NodeFacts, NodePhase, Object, ObjectId, ObjectMeta, ObjectStatus, PARTITIONS_LEVEL, Pod, PodStatus, Rare,
-    ResourceSlice, Revision, StringMap, Transaction,
+    ResourceSlice, Revision, StringMap, Transaction, share_pci_traits,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::State;
 use crate::admission::admit;
-use crate::devices::card_of;
+use crate::devices::{card_of, known_pci_traits};
 use crate::owned_pod::{Birth, owned_pod, set_pod};
 use crate::resize::with_sizes;
 
@@ -227,6 +227,7 @@ fn changed_by_node_event(state: &State, context: &Context<'_>, kind: &EventKind)
             devices.retain(|id, _| !report.removed.contains(id));
             devices.extend(report.devices.iter().map(|device| (device.id.clone(), device.clone())));
             slice.devices = devices.into_values().collect();
+            share_pci_traits(&mut slice.devices, &mut known_pci_traits(state));
             slice.cordoned.retain(|id| slice.devices.iter().any(|device| device.id == *id));
             if state.feature_level >= PARTITIONS_LEVEL {
                 let mut known = slice.state.get().cloned().unwrap_or_default();

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bulkhead_controlplane_core::{Machine, Restorer, State, invariant};
 use bulkhead_proto::ProtoCodec;
 use bulkhead_types::{
-    Binding, Command, Container, ContainerOptions, ContainerState, ContainerStatus, FEATURE_LEVEL_MAX, Kind,
-    LabelSelector, LogCodec, MemberId, Name, NodeFacts, Object, ObjectMeta, Pod, PodPhase, PodReport,
-    PodSpec, PodStatus, PodTemplate, PortRef, Probe, ProbeHandler, Rare, ReplicaSet, ReplicaSetSpec,
-    ReplicaSetStatus, Resources, Shared, Stamped, StringMap,
+    Binding, Command, Container, ContainerOptions, ContainerState, ContainerStatus, Device, DeviceReport,
+    FEATURE_LEVEL_MAX, Kind, LabelSelector, LogCodec, MemberId, Name, NodeFacts, Object, ObjectMeta, PciAcs,
+    PciFacts, PciTraits, Pod, PodPhase, PodReport, PodSpec, PodStatus, PodTemplate, PortRef, Probe,
+    ProbeHandler, Rare, ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, Resources, Shared, Stamped, StringMap,
 };
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -206,11 +206,9 @@ fn probed(named: &str, readiness: bool) -> Object {
     }))
 }
 
-#[test]
-fn what_only_a_digest_takes_for_equal_stays_apart() {
-    let mut machine = three_pods();
+fn at_the_highest_level(machine: &mut Machine) {
     submit(
-        &mut machine,
+        machine,
         Command::RegisterMember {
             member: MemberId(1),
             storage_uid: Uuid::nil(),
@@ -219,7 +217,13 @@ fn what_only_a_digest_takes_for_equal_stays_apart() {
             feature_level_max: FEATURE_LEVEL_MAX,
         },
     );
-    submit(&mut machine, Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
+    submit(machine, Command::RaiseFeatureLevel { level: FEATURE_LEVEL_MAX });
+}
+
+#[test]
+fn what_only_a_digest_takes_for_equal_stays_apart() {
+    let mut machine = three_pods();
+    at_the_highest_level(&mut machine);
     for readiness in [true, false] {
         submit(&mut machine, Command::Create(probed(if readiness { "ready" } else { "alive" }, readiness)));
     }
@@ -230,4 +234,52 @@ fn what_only_a_digest_takes_for_equal_stays_apart() {
     let [ready, alive] = &specs(machine.state())[..] else { panic!("two pods of their own") };
     assert_eq!(ready.digest(), alive.digest(), "what a missing part adds to a digest is nothing");
     assert!(ready != alive && specs(&restored(machine.state())) == [ready.clone(), alive.clone()]);
+}
+
+/// A node with two functions of such a kind.
+fn with_functions(machine: &mut Machine, named: &str, acs: PciAcs) {
+    let name = Name::new(named).unwrap();
+    submit(machine, Command::RegisterNode { name: name.clone(), facts: NodeFacts::default() });
+    let node = machine.state().nodes().iter().find(|node| node.meta.name == name).unwrap().clone();
+    let function = |index: u32| {
+        let traits = Shared::new(PciTraits { acs, ..PciTraits::default() });
+        let pci = PciFacts { traits, serial_number: Some(index.into()), link: None, ports: Rare::NONE };
+        Device { id: format!("0000:61:00.{index}").into(), pci: Rare::some(pci), ..Device::default() }
+    };
+    let devices = vec![function(0), function(1)];
+    let report = DeviceReport { sequence: 1, snapshot: true, devices, ..DeviceReport::default() };
+    let incarnation = node.status.incarnation;
+    submit(machine, Command::ReportDevices { node: node.meta.id, incarnation, report });
+}
+
+#[test]
+fn functions_of_a_kind_share_what_they_have_alike_over_all_nodes() {
+    let mut machine = Machine::default();
+    let members = vec![(MemberId(1), "a:1".into())];
+    submit(&mut machine, Command::InitCluster { cluster_id: Uuid::from_u128(7), members });
+    at_the_highest_level(&mut machine);
+    for (named, acs) in [
+        ("a", PciAcs::On),
+        ("b", PciAcs::Off),
+        ("c", PciAcs::On),
+        ("d", PciAcs::Absent),
+        ("e", PciAcs::Absent),
+        ("f", PciAcs::Off),
+    ] {
+        with_functions(&mut machine, named, acs);
+    }
+    // How many there are in memory.
+    let count = |state: &State| {
+        let slices = state.resource_slices().iter().flat_map(|slice| &slice.devices);
+        let places = slices.map(|one| std::ptr::from_ref(&*one.pci.get().unwrap().traits));
+        places.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(
+        count(machine.state()),
+        4,
+        "of the kinds of the first two nodes one each, else one for a node"
+    );
+    let again = restored(machine.state());
+    assert_eq!((count(&again), again.digest()), (3, machine.state().digest()));
+    assert_eq!(invariant::check(&again), Vec::new());
 }

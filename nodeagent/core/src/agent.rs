@@ -97,11 +97,11 @@ impl Agent {
             }
             Input::VolumeDeleted { claim } => self.deletions.deleted(claim),
             Input::VolumeTask(result) => self.tasks.answered(now_ms, self.config.retry_ms, result),
-            Input::Devices(devices) => self.devices.set(devices),
+            Input::Devices(devices) => self.devices.set(now_ms, devices),
             Input::DeviceUsage(usage) => self.cards = (now_ms, usage),
             Input::Images(images) => self.images.set(images),
             Input::Allocatable(allocatable) => self.config.allocatable = allocatable,
-            Input::GpuMode { mode, devices } => self.devices.set_mode(mode, devices),
+            Input::GpuMode { mode, devices } => self.devices.set_mode(now_ms, mode, devices),
             Input::DeviceFault(fault) => self.devices.fault(fault),
             Input::DeviceReset { device } => self.devices.reset(device),
             observation => self.observe(now_ms, observation),
@@ -127,6 +127,7 @@ impl Agent {
         let held = self.volumes_held();
         self.deletions.step(now_ms, self.config.retry_ms, &held, &mut self.actions);
         self.persist_lease();
+        self.devices.tick(now_ms);
         self.report(now_ms);
         self.pods.retain(|_, pod| !pod.is_forgettable());
     }
@@ -164,6 +165,7 @@ impl Agent {
             .chain(self.deletions.deadline_ms(&self.volumes_held()))
             .chain(self.tasks.deadline_ms(&self.holders()))
             .chain(changes)
+            .chain(self.devices.deadline_ms().filter(|_| !self.session.is_away()))
             .chain(self.session.heartbeat_due_ms())
             .chain(self.session.give_up_ms())
             .min()
@@ -467,6 +469,7 @@ impl Agent {
             images: images.into(),
             volume_results,
             device_usage: self.card_usage(now_ms),
+            has_pci_facts: self.devices.has_pci_facts(),
         }));
     }
 }

@@ -1,16 +1,16 @@
 //! What the control plane is told of the machine's devices: everything at the beginning of a session, then what changes.
 //!
 //! ```text
-//!  host: Input::Devices ─► present ── differs from told ──► report (one under way) ── acknowledged ──► told
-//!                                                             └── never answered ──► told = nothing: everything again
+//!  host: Input::Devices ─► damping ─► present ── differs from told ──► report (one under way) ── acknowledged ──► told
+//!                                                                        └── never answered ──► told = nothing: everything again
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bulkhead_types::{DEVICES_MAX, Device, DeviceFault, DeviceReport, FAULTS_PER_REPORT_MAX, GpuIntent};
 use smol_str::SmolStr;
 
-type Devices = BTreeMap<SmolStr, Device>;
+use crate::device_damping::{DeviceDamping, Devices};
 
 /// What there is, or what is known of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +31,7 @@ struct Sent {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeviceNews {
-    /// What the host said last; `None` before it said anything: then nobody is told anything.
+    /// What the host said last, as far as it may be told; `None` before it said anything: then nobody is told anything.
     present: Option<View>,
     /// What the control plane knows in this session; `None` before its first answer.
     told: Option<View>,
@@ -43,20 +43,42 @@ pub(crate) struct DeviceNews {
     resets: VecDeque<SmolStr>,
     /// The mode that is wanted.
     wanted: Option<GpuIntent>,
+    /// What may be told when.
+    damping: DeviceDamping,
 }
 
 impl DeviceNews {
     /// Takes over what the host found. More devices than the control plane keeps are left out, those with the last ids.
-    pub(crate) fn set(&mut self, devices: Vec<Device>) {
+    pub(crate) fn set(&mut self, now_ms: u64, devices: Vec<Device>) {
         let all = devices.into_iter().map(|device| (device.id.clone(), device));
         let devices = all.collect::<Devices>().into_iter().take(DEVICES_MAX).collect();
-        self.present.get_or_insert_default().devices = devices;
+        let present = self.present.get_or_insert_default();
+        present.devices = self.damping.take(now_ms, &present.devices, devices);
+    }
+
+    /// Time passes: what waited may be told.
+    pub(crate) fn tick(&mut self, now_ms: u64) {
+        let Some(present) = &mut self.present else { return };
+        if let Some(devices) = self.damping.release(now_ms, &present.devices) {
+            present.devices = devices;
+        }
+    }
+
+    /// When [`Self::tick`] must be called.
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        self.damping.due_ms()
+    }
+
+    /// Whether anything is told of PCI functions that older servers do not know.
+    pub(crate) fn has_pci_facts(&self) -> bool {
+        let mut devices = self.present.iter().flat_map(|present| present.devices.values());
+        devices.any(|device| device.pci.get().is_some())
     }
 
     /// The cards are in a mode, with these devices or those that there were.
-    pub(crate) fn set_mode(&mut self, mode: SmolStr, devices: Option<Vec<Device>>) {
+    pub(crate) fn set_mode(&mut self, now_ms: u64, mode: SmolStr, devices: Option<Vec<Device>>) {
         if let Some(devices) = devices {
-            self.set(devices);
+            self.set(now_ms, devices);
         }
         // Before the host was looked at, what it has in that mode is not known.
         if let Some(present) = &mut self.present {
@@ -206,7 +228,7 @@ mod tests {
                 // A device of another index is one that is ill, or well again: it differs.
                 let all: Vec<_> = devices.iter().map(|(id, index)| device(&format!("d{id}"), *index)).collect();
                 present = all.iter().map(|one| (one.id.clone(), one.clone())).collect();
-                news.set(all);
+                news.set(0, all);
                 now_ms += 2;
                 let report = news.take_report(now_ms);
                 match (report, fate) {
@@ -242,14 +264,14 @@ mod tests {
     fn everything_is_told_once_and_then_what_differs() {
         let mut news = DeviceNews::default();
         assert_eq!(said(&mut news, 1), "nothing", "before the host was looked at");
-        news.set(vec![device("b", 1), device("a", 0)]);
+        news.set(0, vec![device("b", 1), device("a", 0)]);
         assert_eq!(said(&mut news, 2), "1 all a0 b1 gone ");
         assert_eq!(said(&mut news, 3), "nothing", "one is under way");
         news.acknowledge(1, true);
         assert!(!news.has_news(), "one is under way");
         news.acknowledge(2, false);
         assert!(!news.has_news());
-        news.set(vec![device("a", 5), device("c", 2)]);
+        news.set(0, vec![device("a", 5), device("c", 2)]);
         assert_eq!(said(&mut news, 4), "2 new a5 c2 gone b");
         news.acknowledge(5, false);
         assert_eq!(said(&mut news, 6), "3 all a5 c2 gone ", "the other one may be lost");
@@ -259,7 +281,7 @@ mod tests {
         news.acknowledge(8, true);
         assert_eq!(said(&mut news, 9), "2 all a5 c2 gone ", "nobody knew of devices");
         news.acknowledge(9, false);
-        news.set(Vec::new());
+        news.set(0, Vec::new());
         assert_eq!(said(&mut news, 10), "3 new  gone a5 c2".replace("a5 c2", "a c"));
         news.acknowledge(10, false);
         news.acknowledge(11, true);
@@ -275,7 +297,7 @@ mod tests {
             let codes: Vec<u32> = report.faults.iter().map(|fault| fault.code).collect();
             (codes, report.resets.len(), report.gpu_mode.unwrap_or_default().to_string())
         };
-        news.set(vec![device("a", 0)]);
+        news.set(0, vec![device("a", 0)]);
         news.fault(fault(13));
         assert_eq!(told(&mut news, 1), (vec![13], 0, String::new()));
         news.fault(fault(48));
@@ -284,7 +306,7 @@ mod tests {
         assert_eq!(told(&mut news, 3), (vec![13, 48], 1, String::new()), "the first may be lost");
         news.fault(fault(79));
         news.acknowledge(3, false);
-        news.set_mode("shared".into(), None);
+        news.set_mode(0, "shared".into(), None);
         assert_eq!(told(&mut news, 4), (vec![79], 0, "shared".to_owned()));
         news.acknowledge(4, false);
         assert!(!news.has_news());

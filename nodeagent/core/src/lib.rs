@@ -26,6 +26,8 @@ mod backlog;
 mod cgroup;
 mod config;
 mod confine;
+mod damping;
+mod device_damping;
 mod devices;
 mod guard;
 mod guest_times;

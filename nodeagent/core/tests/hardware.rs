@@ -8,7 +8,10 @@ use bulkhead_nodeagent_core::hardware::{
     node_huge_page_pools, node_preconditions, preconditions,
 };
 use bulkhead_nodeagent_core::passthrough::Known;
-use bulkhead_types::{DeviceRole, HugePages, NamedDeviceClass, NodePreconditions};
+use bulkhead_types::{
+    DeviceRole, HugePages, NamedDeviceClass, NodePreconditions, PciFacts, PciInfiniband, PciInterface,
+    PciLink, PciTraits,
+};
 use expect_test::{Expect, expect};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
@@ -168,6 +171,85 @@ fn pain_02_what_the_host_or_another_driver_has_is_reported_as_used() {
     let vf = &devices[4];
     assert_eq!((vf.index, vf.parent.as_deref(), vf.class()), (4, Some("0000:86:00.0"), 0x0207));
     assert!(devices.iter().all(|device| device.check().is_ok()));
+}
+
+/// What is told of a function, in short; a device that a server would refuse fails the test.
+#[track_caller]
+fn check_told(tree: &MemoryTree, address: &str, expected: Expect) {
+    let devices = discover(tree).devices();
+    let device = devices.iter().find(|one| one.address == address).expect("it is there");
+    let facts = device.pci.get().expect("told");
+    assert_eq!((device.check(), facts.check()), (Ok(()), Ok(())));
+    let PciFacts { traits, serial_number, .. } = facts;
+    let PciTraits { subsystem_vendor, subsystem_device, acs, reset_methods, link_max, memory_bars_bytes } =
+        &**traits;
+    let mut said = format!("{subsystem_vendor:04x}:{subsystem_device:04x} acs {} ", acs.as_str());
+    said += &format!("reset {} regions {memory_bars_bytes:?} ", reset_methods.join(","));
+    let link = |link: &Option<PciLink>| link.map_or("-".to_owned(), |link| link.to_string());
+    said += &format!("serial {serial_number:x?} link {} of {}", link(&facts.link), link(link_max));
+    for PciInterface { name, mac, mtu, link_type, link_speed_mbps, is_up } in facts.interfaces() {
+        said += &format!("\n{name} {mac} {mtu} {link_type:?} {link_speed_mbps:?} {is_up}");
+    }
+    for PciInfiniband { name, node_guid, system_guid } in facts.infiniband() {
+        said += &format!("\n{name} {node_guid:x} {system_guid:x}");
+    }
+    expected.assert_eq(&said);
+}
+
+#[test]
+fn what_is_found_of_functions_is_told() {
+    let mut tree = server();
+    check_told(
+        &tree,
+        "0000:3b:00.0",
+        expect![
+            "10de:0001 acs unknown reset flr,bus regions [16777216, 68719476736] serial None link 16.0 GT/s x16 of 16.0 GT/s x16"
+        ],
+    );
+    check_told(
+        &tree,
+        "0000:86:00.0",
+        expect![[r#"
+        15b3:0001 acs unknown reset  regions [] serial None link - of -
+        eth7 b8:59:9f:00:00:01 9000 Some(Eth) None false
+        ib0 80:00:02:08:fe:80 2044 Some(Ib) Some(100000) true
+        mlx5_0 b8599f0300000001 b8599f0300000000"#]],
+    );
+    let card = "/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.0";
+    // Interfaces of virtual functions are there only between two pods.
+    tree.file("/sys/devices/pci0000:85/0000:85:00.0/0000:86:00.1/net/eth9/operstate", "up\n");
+    check_told(
+        &tree,
+        "0000:86:00.1",
+        expect!["15b3:0001 acs unknown reset  regions [] serial None link - of -"],
+    );
+    // What a server would refuse is left out, and the rest is told.
+    tree.file(&format!("{card}/net/ib0/address"), "\u{1b}[31m\n");
+    tree.file(&format!("{card}/net/eth7/mtu"), "4294967295\n");
+    tree.file(&format!("{card}/infiniband/mlx5_0/node_guid"), "none\n");
+    tree.file(&format!("{card}/reset_method"), "flr ../../x PM bus\n");
+    tree.file(&format!("{card}/current_link_speed"), "Unknown\n");
+    tree.file(&format!("{card}/current_link_width"), "63\n");
+    tree.file(&format!("{card}/max_link_speed"), "16.0 GT/s PCIe\n");
+    tree.file(&format!("{card}/max_link_width"), "16\n");
+    for index in 0..20 {
+        tree.file(&format!("{card}/net/p{index:02}/operstate"), "up\n");
+    }
+    check_told(
+        &tree,
+        "0000:86:00.0",
+        expect![[r#"
+        15b3:0001 acs unknown reset flr,bus regions [] serial None link - of 16.0 GT/s x16
+        ib0  2044 Some(Ib) Some(100000) true
+        p00  0 None None true
+        p01  0 None None true
+        p02  0 None None true
+        p03  0 None None true
+        p04  0 None None true
+        p05  0 None None true
+        p06  0 None None true
+        mlx5_0 0 b8599f0300000000"#]],
+    );
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod volume;
 mod workload;
 mod yaml;
 
+pub use device::device_value;
+
 use bulkhead_types::{
     FIELD_ITSELF, FieldManager, FieldSet, Kind, Name, Node, NodeImage, NodePhase, NodePrecondition, Object,
     ObjectId, ObjectMeta, Pod, Resources, StringMap, Taint, TaintEffect, format_bytes, format_millis,

@@ -26,7 +26,7 @@ mod tree;
 
 use bulkhead_types::{Name, Object};
 
-pub use encode::{Names, to_value, to_yaml, value_to_yaml};
+pub use encode::{Names, device_value, to_value, to_yaml, value_to_yaml};
 pub use error::{ERRORS_MAX, ManifestError};
 pub use keys::merge_key;
 pub use plan::{Edit, EditMode, FieldConflict, PlanError, Planned, managers_after, plan};

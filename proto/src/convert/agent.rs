@@ -20,6 +20,7 @@ wire_struct!(PodBandwidth => v1::PodBandwidth { ingress_bits_per_second, egress_
 wire_struct!(AgentReport => v1::AgentReport {
     node, incarnation, sent_at_ms, observed_generation, pods (ITEMS_MAX), usage (ITEMS_MAX),
     deleted_volumes (ITEMS_MAX), devices, images, volume_results (ITEMS_MAX), device_usage (DEVICE_USAGES_MAX),
+    has_pci_facts,
 });
 wire_struct!(DeviceUsage => v1::DeviceUsage {
     device, address, index, model, pod, in_guest, utilization_percent, memory_used_bytes, memory_bytes,

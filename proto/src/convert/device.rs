@@ -9,8 +9,10 @@ use bulkhead_types::{
     DevicePartition, DevicePartitioning, DeviceReport, DeviceRole, DeviceSelection, DeviceSelector,
     DeviceShare, DeviceSharing, DeviceState, DeviceVisibility, ExtendedResources, FAULT_RULES_MAX,
     FAULTS_KEPT_MAX, FAULTS_PER_REPORT_MAX, FaultAction, FaultRule, GpuIntent, HandledFault, Hex16, NodeGpu,
-    PARTITION_ENTRIES_MAX, PARTITIONS_PER_CARD_MAX, PartitionLayout, PartitionModel, PartitionProfile,
-    PartitionStrategy, ResourceSlice, SELECTOR_ENTRIES_MAX, SchedulerPolicy, VisibilityRule, VisibleBy,
+    PARTITION_ENTRIES_MAX, PARTITIONS_PER_CARD_MAX, PCI_PORTS_MAX, PCI_REGIONS_MAX, PCI_RESET_METHODS_MAX,
+    PartitionLayout, PartitionModel, PartitionProfile, PartitionStrategy, PciAcs, PciFacts, PciInfiniband,
+    PciInterface, PciLink, PciPorts, PciTraits, ResourceSlice, SELECTOR_ENTRIES_MAX, SchedulerPolicy,
+    VisibilityRule, VisibleBy,
 };
 use smol_str::SmolStr;
 
@@ -26,6 +28,7 @@ wire_enum! {
     FaultAction { Warn, KillPod, KillAll, Fence, Drain }
     VisibleBy { Id, Index }
     VisibilityRule { Own, Named }
+    PciAcs { Unknown, Absent, Off, On }
 }
 
 wire_struct!(DeviceClass => v1::DeviceClass { meta, spec });
@@ -74,8 +77,17 @@ wire_struct!(ResourceSlice => v1::ResourceSlice {
 });
 wire_struct!(Device => v1::Device {
     id, address, index, vendor, device, class_code, model, driver, numa_node, pcie_root, iommu_group, parent,
-    links (DEVICE_LINKS_MAX), capacity, health, in_use_by, nic, partition,
+    links (DEVICE_LINKS_MAX), capacity, health, in_use_by, nic, partition, pci,
 });
+wire_struct!(PciFacts => v1::PciFacts { traits, serial_number, link, ports });
+wire_struct!(PciTraits => v1::PciTraits {
+    subsystem_vendor, subsystem_device, acs, reset_methods (PCI_RESET_METHODS_MAX), link_max,
+    memory_bars_bytes (PCI_REGIONS_MAX),
+});
+wire_struct!(PciLink => v1::PciLink { lane_megatransfers, lanes });
+wire_struct!(PciPorts => v1::PciPorts { interfaces (PCI_PORTS_MAX), infiniband (PCI_PORTS_MAX) });
+wire_struct!(PciInterface => v1::PciInterface { name, mac, mtu, link_type, link_speed_mbps, is_up });
+wire_struct!(PciInfiniband => v1::PciInfiniband { name, node_guid, system_guid });
 wire_struct!(DeviceLink => v1::DeviceLink { peer, link_type, count });
 wire_struct!(DeviceCapacity => v1::DeviceCapacity { memory_bytes, cores });
 wire_struct!(DeviceReport => v1::DeviceReport {
@@ -131,6 +143,12 @@ wire_field! {
     DeviceNodeLabels => v1::DeviceNodeLabels,
     DeviceSelection => v1::DeviceSelection,
     DeviceCount => v1::DeviceCount,
+    PciFacts => v1::PciFacts,
+    PciTraits => v1::PciTraits,
+    PciLink => v1::PciLink,
+    PciPorts => v1::PciPorts,
+    PciInterface => v1::PciInterface,
+    PciInfiniband => v1::PciInfiniband,
 }
 wire_field_or_default! {
     DeviceCapacity => v1::DeviceCapacity,

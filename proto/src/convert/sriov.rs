@@ -58,6 +58,7 @@ wire_struct!(SriovNetworkNodeStateStatus => v1::SriovNetworkNodeStateStatus {
 });
 wire_struct!(SriovInterfaceStatus => v1::SriovInterfaceStatus {
     vendor, device_id, driver, link_type, mac, mtu, name, pci_address, total_vfs, num_vfs,
+    link_speed_mbps,
 });
 wire_struct!(SriovBlock => v1::SriovBlock { pci_address, holders (SRIOV_HOLDERS_MAX) });
 wire_struct!(NicFacts => v1::NicFacts {

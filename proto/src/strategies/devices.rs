@@ -91,7 +91,30 @@ device: Device {
     iommu_group: of(any::<u32>()), parent: of(small()), links: vec(device_link(), 0..3),
     capacity: device_capacity(), health: device_health(), in_use_by: small(),
     nic: rare(nic_facts()), partition: of(device_partition()).prop_map(Rare::from),
+    pci: rare(pci_facts()),
 });
+record!(/// Any facts of a PCI function.
+pci_facts: PciFacts {
+    traits: pci_traits().prop_map(Shared::new), serial_number: of(any::<u64>()), link: of(pci_link()),
+    ports: rare(pci_ports()),
+});
+record!(/// Any traits.
+pci_traits: PciTraits {
+    subsystem_vendor: any::<u16>(), subsystem_device: any::<u16>(),
+    acs: select(vec![PciAcs::Unknown, PciAcs::Absent, PciAcs::Off, PciAcs::On]),
+    reset_methods: vec(small(), 0..3), link_max: of(pci_link()), memory_bars_bytes: vec(any::<u64>(), 0..3),
+});
+record!(/// Any link.
+    pci_link: PciLink { lane_megatransfers: any::<u32>(), lanes: any::<u32>() });
+record!(/// Any ports.
+    pci_ports: PciPorts { interfaces: vec(pci_interface(), 0..3), infiniband: vec(pci_infiniband(), 0..3) });
+record!(/// Any interface.
+pci_interface: PciInterface {
+    name: small(), mac: small(), mtu: any::<u32>(), link_type: of(link_type()), link_speed_mbps: of(any::<u32>()),
+    is_up: any::<bool>(),
+});
+record!(/// Any InfiniBand device.
+    pci_infiniband: PciInfiniband { name: small(), node_guid: any::<u64>(), system_guid: any::<u64>() });
 record!(/// Any report.
 device_report: DeviceReport {
     sequence: any::<u64>(), snapshot: any::<bool>(), devices: vec(device(), 0..3), removed: vec(small(), 0..3),

@@ -12,7 +12,7 @@ fn cidr() -> impl Strategy<Value = IpCidr> + Clone {
     (address(), 0u8..=32).prop_map(|(address, prefix)| IpCidr::new(address, prefix).expect("it is short"))
 }
 
-fn link_type() -> impl Strategy<Value = SriovLinkType> + Clone {
+pub(super) fn link_type() -> impl Strategy<Value = SriovLinkType> + Clone {
     select(vec![SriovLinkType::Eth, SriovLinkType::Ib])
 }
 
@@ -84,6 +84,7 @@ record!(/// Any NIC.
 sriov_interface_status: SriovInterfaceStatus {
     vendor: any::<u16>(), device_id: any::<u16>(), driver: small(), link_type: of(link_type()), mac: small(),
     mtu: any::<u32>(), name: small(), pci_address: small(), total_vfs: any::<u32>(), num_vfs: any::<u32>(),
+    link_speed_mbps: rare(any::<u32>()),
 });
 record!(/// Any NIC whose change waits.
 sriov_block: SriovBlock { pci_address: small(), holders: vec(small(), 0..3) });

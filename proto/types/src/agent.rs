@@ -145,6 +145,9 @@ pub struct AgentReport {
     pub volume_results: Vec<VolumeResult>,
     /// What its cards do, all of them; at most [`crate::DEVICE_USAGES_MAX`].
     pub device_usage: Vec<DeviceUsage>,
+    /// Whether its devices are told with [`crate::PciFacts`]: servers that have none of them ask for everything again, once their
+    /// cluster has the level for it.
+    pub has_pci_facts: bool,
 }
 
 /// What an agent saw of one pod.

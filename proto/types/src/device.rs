@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use crate::{
     DeviceFault, DeviceFence, DevicePartition, FAULTS_PER_REPORT_MAX, HandledFault, NicFacts, ObjectId,
-    ObjectMeta, Rare,
+    ObjectMeta, PciFacts, Rare,
 };
 
 /// The label of a node whose agent can attach devices to guests (`true`): see [`crate::NodeFacts::attaches_devices`].
@@ -117,6 +117,9 @@ pub struct Device {
     pub nic: Rare<NicFacts>,
     /// Which partition of its parent it is, if it is one. Needs [`crate::PARTITIONS_LEVEL`].
     pub partition: Rare<DevicePartition>,
+    /// What is told of it as a PCI function, for operators. Needs [`crate::PCI_FACTS_LEVEL`].
+    #[serde(default)]
+    pub pci: Rare<PciFacts>,
 }
 
 impl Device {

@@ -101,6 +101,12 @@ impl<T> Shared<T> {
     pub fn digest(&self) -> u128 {
         self.0.digest
     }
+
+    /// Whether both are one in memory.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl<T> std::ops::Deref for Shared<T> {

@@ -111,6 +111,9 @@ pub const PRECONDITIONS_LEVEL: u32 = 14;
 pub const PROBE_HOST_LEVEL: u32 = 15;
 /// From this level on pods say when what is in their claims is given to their group.
 pub const FS_GROUP_CHANGE_POLICY_LEVEL: u32 = 15;
+/// From this level on nodes tell of links, interfaces and ways to be reset of their PCI functions, and the states of their NICs how
+/// fast links are.
+pub const PCI_FACTS_LEVEL: u32 = 15;
 
 impl Kind {
     /// The feature level that a cluster must have before objects of this kind may be in its log.
@@ -210,7 +213,7 @@ impl Object {
         };
         let content = content.max(self.pods().map_or(1, PodSpec::later_level)).max(self.routes_level());
         let content = content.max(if self.shares_claims() { SHARED_VOLUMES_LEVEL } else { 1 });
-        let content = content.max(if self.has_classes() { STORAGE_CLASS_LEVEL } else { 1 });
+        let content = content.max(self.later_level());
         if self.meta().managers.get().is_some() { content.max(WORKLOADS_LEVEL) } else { content }
     }
 }
@@ -225,6 +228,18 @@ impl Object {
             _ => None,
         };
         if ipam.is_some_and(|ipam| ipam.routes.get().is_some()) { DEFAULT_ROUTE_LEVEL } else { 1 }
+    }
+
+    /// What it needs of what came last.
+    fn later_level(&self) -> u32 {
+        match self {
+            Self::ResourceSlice(slice) if slice.devices.iter().any(|one| one.pci.get().is_some()) => {
+                PCI_FACTS_LEVEL
+            }
+            Self::SriovNetworkNodeState(state) if state.status.says_link_speed() => PCI_FACTS_LEVEL,
+            _ if self.has_classes() => STORAGE_CLASS_LEVEL,
+            _ => 1,
+        }
     }
 
     /// Whether claims of it name a StorageClass, or take something over.
@@ -415,6 +430,8 @@ impl Command {
             {
                 DEFAULT_ROUTE_LEVEL
             }
+            Self::ReportDevices { report, .. } if report.says_pci_facts() => PCI_FACTS_LEVEL,
+            Self::SetSriovNodeState { status, .. } if status.says_link_speed() => PCI_FACTS_LEVEL,
             _ => self.content_level(),
         }
     }

@@ -364,6 +364,9 @@ pub struct SriovInterfaceStatus {
     pub total_vfs: u32,
     /// How many it has.
     pub num_vfs: u32,
+    /// How fast its link is, in Mbit/s, while that is up. Needs [`crate::PCI_FACTS_LEVEL`].
+    #[serde(default)]
+    pub link_speed_mbps: Rare<u32>,
 }
 
 /// Whether a node's NICs are what they shall be.
@@ -402,6 +405,14 @@ pub struct SriovNetworkNodeStateStatus {
     pub last_sync_error: String,
     /// NICs whose change waits for pods: their VFs are given to nobody new.
     pub blocked: Vec<SriovBlock>,
+}
+
+impl SriovNetworkNodeStateStatus {
+    /// Whether it says how fast links are, which servers below [`crate::PCI_FACTS_LEVEL`] do not know.
+    #[must_use]
+    pub fn says_link_speed(&self) -> bool {
+        self.interfaces.iter().any(|one| one.link_speed_mbps.get().is_some())
+    }
 }
 
 /// The NICs of one node, by the node's own name. Written by the control plane only.

@@ -33,6 +33,7 @@ pub(super) fn node(page: &mut Page, gpu: Option<&NodeGpu>, view: &NodeView) {
     }
     let header = ["INDEX", "DEVICE", "RESOURCE", "ID", "NUMA", "STATUS", "HOLDER", "MEMORY"];
     page.section("Devices", |page| page.table(&header, &device_rows(ledger, names)));
+    super::functions::tables(page, slice);
     let fault = |one: &bulkhead_types::HandledFault| {
         let pod =
             one.fault.pod.map_or("-".to_owned(), |pod| names.get(&pod).cloned().unwrap_or(pod.to_string()));

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     DEVICE_CLASSES_MAX, DEVICES_LEVEL, DEVICES_MAX, Device, DeviceHealth, DeviceReport, DeviceState,
-    EventKind, HandledFault, Kind, Name, Node, Object, ObjectId, ObjectMeta, PARTITIONS_LEVEL, PodSpec,
-    PodStatus, REASON_DEVICE_LOST, REASON_DEVICE_UNHEALTHY, Rare, Rejection, RejectionCode, ResourceSlice,
-    StringMap,
+    EventKind, HandledFault, Kind, Name, Node, Object, ObjectId, ObjectMeta, PARTITIONS_LEVEL, PciFacts,
+    PciFlaw, PodSpec, PodStatus, REASON_DEVICE_LOST, REASON_DEVICE_UNHEALTHY, Rare, Rejection, RejectionCode,
+    ResourceSlice, StringMap, share_pci_traits,
 };
 use smol_str::SmolStr;
 
 use super::nodes::{check_incarnation, check_not_fenced};
 use super::{Emit, faults, gpu_mode, not_allowed, not_found};
 use crate::State;
-use crate::devices::{Needs, Says, SyncedLabels, card_count, synced_labels, trouble};
+use crate::devices::{Needs, Says, SyncedLabels, card_count, known_pci_traits, synced_labels, trouble};
 use crate::evolve::note_fault;
 
 /// What an agent says of its devices. A report that was seen before is passed over, and so is one of changes of a session
@@ -74,6 +74,12 @@ pub(crate) fn check_report(node: &Name, report: &DeviceReport) -> Result<(), Rej
         if let Err(reason) = device.check() {
             return invalid(reason);
         }
+        if let Some(Err(PciFlaw { field, reason })) = device.pci.get().map(PciFacts::check) {
+            let field = format!("Node {node}: devices[{}].pci.{field}", device.id);
+            return Err(Rejection::new(RejectionCode::Invalid, field, reason).with_remedy(
+                "run the agent of the servers' version on that node, and no other program as it",
+            ));
+        }
         if !seen.insert(&device.id) {
             return invalid(format!("device {} is there twice", device.id));
         }
@@ -87,6 +93,7 @@ pub(crate) fn check_report(node: &Name, report: &DeviceReport) -> Result<(), Rej
 fn create_slice(state: &State, node: &Node, incarnation: u64, report: &DeviceReport, emit: &mut Emit<'_>) {
     let mut devices = report.devices.clone();
     devices.sort_by(|a, b| a.id.cmp(&b.id));
+    share_pci_traits(&mut devices, &mut known_pci_traits(state));
     let mut slice = ResourceSlice {
         meta: ObjectMeta::new(None, node.meta.name.clone()),
         node: node.meta.id,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bulkhead_types::{
     AllocatedDevice, CORES_PER_CARD, DEVICE_MEMORY_UNIT_BYTES, Device, DeviceFence, DeviceShare, NodeGpu,
-    ObjectId, ResourceSlice, SriovNetworkNodeState,
+    ObjectId, Rare, ResourceSlice, SriovNetworkNodeState,
 };
 use smol_str::SmolStr;
 
@@ -29,7 +29,7 @@ pub struct ResourceCount {
 /// One device and who holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceUse {
-    /// What the agent says of it.
+    /// What the agent says of it, without what only operators want to know (`pci`): ledgers are many.
     pub device: Arc<Device>,
     /// An operator keeps it from pods.
     pub is_cordoned: bool,
@@ -175,7 +175,7 @@ impl NodeDevices {
                 None => mode.offer(slice, device, is_split, classes),
             };
             let known = DeviceUse {
-                device: Arc::new(device.clone()),
+                device: Arc::new(Device { pci: Rare::NONE, ..device.clone() }),
                 is_cordoned: slice.is_cordoned(&device.id)
                     || functions.as_ref().is_some_and(|functions| functions.is_blocked(device)),
                 is_split,

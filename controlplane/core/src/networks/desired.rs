@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bulkhead_types::{
-    Device, NicFacts, Node, ObjectId, PfName, ResourceSlice, SRIOV_HOLDERS_MAX, SRIOV_INTERFACES_MAX,
-    SriovBlock, SriovInterface, SriovInterfaceStatus, SriovNetworkNodePolicy, SriovNetworkNodeState,
-    SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, SriovSyncStatus, SriovVfGroup, VENDOR_MELLANOX,
-    digest128,
+    Device, NicFacts, Node, ObjectId, PciFacts, PfName, ResourceSlice, SRIOV_HOLDERS_MAX,
+    SRIOV_INTERFACES_MAX, SriovBlock, SriovInterface, SriovInterfaceStatus, SriovNetworkNodePolicy,
+    SriovNetworkNodeState, SriovNetworkNodeStateSpec, SriovNetworkNodeStateStatus, SriovSyncStatus,
+    SriovVfGroup, VENDOR_MELLANOX, digest128,
 };
 use smol_str::SmolStr;
 
@@ -38,6 +38,12 @@ fn nics(slice: &ResourceSlice) -> impl Iterator<Item = (&Device, &NicFacts)> {
     let nic = |device: &'_ Device| device.nic().is_some_and(|nic| nic.total_vfs > 0) && !device.is_lost();
     let found = slice.devices.iter().filter(move |device| nic(device));
     found.filter_map(|device| Some((device, device.nic()?))).take(SRIOV_INTERFACES_MAX)
+}
+
+/// How fast the link of a NIC is; nothing while it is down, and before anything is told of interfaces.
+fn link_speed_mbps(device: &Device, nic: &NicFacts) -> Option<u32> {
+    let mut interfaces = device.pci.get().map(PciFacts::interfaces)?.iter();
+    interfaces.find(|one| one.name == nic.name)?.link_speed_mbps
 }
 
 /// What the NICs of a node shall be. Which NICs a policy may mean is said by vendor and device id; `None` is any, as before
@@ -245,6 +251,7 @@ pub(crate) fn settle(
         pci_address: device.address.clone(),
         total_vfs: nic.total_vfs,
         num_vfs: nic.num_vfs,
+        link_speed_mbps: link_speed_mbps(device, nic).into(),
     };
     let of_agent = nics(slice).filter(|(_, nic)| !nic.sync_error.is_empty());
     let of_agent = of_agent.map(|(_, nic)| format!("{}: {}", nic.name, nic.sync_error));

@@ -2,7 +2,8 @@
 
 use bulkhead_types::{
     AgentAck, AgentReport, Command, DEVICES_LEVEL, IMAGES_LEVEL, ITEMS_MAX, Kind, PARTITIONS_LEVEL,
-    POD_NETWORK_LEVEL, RESIZE_LEVEL, Rare, Rejection, RejectionCode, Stamped, VOLUMES_LEVEL,
+    PCI_FACTS_LEVEL, POD_NETWORK_LEVEL, RESIZE_LEVEL, Rare, Rejection, RejectionCode, ResourceSlice, Stamped,
+    VOLUMES_LEVEL,
 };
 use smol_str::SmolStr;
 
@@ -30,7 +31,7 @@ impl Server {
             return self.reply(ticket, Reply::NotLeader(None));
         };
         let AgentReport { node, incarnation, sent_at_ms, pods, usage, deleted_volumes, .. } = report;
-        let AgentReport { devices, images, volume_results, device_usage, .. } = report;
+        let AgentReport { devices, images, volume_results, device_usage, has_pci_facts, .. } = report;
         let state = self.machine.state();
         // Images are told again and again; only what is new of them goes into the log.
         let has_images = state.feature_level() >= IMAGES_LEVEL;
@@ -45,8 +46,15 @@ impl Server {
         // Of partitions, modes and faults nothing is taken before their level; what was told by then is told again.
         let has_partitions = state.feature_level() >= PARTITIONS_LEVEL;
         let devices = devices.map(|report| if has_partitions { report } else { report.below_partitions() });
+        // The same of what is told of PCI functions.
+        let has_pci = state.feature_level() >= PCI_FACTS_LEVEL;
+        let devices = devices.map(|report| if has_pci { report } else { report.below_pci_facts() });
+        let lacks_pci = |slice: &ResourceSlice| {
+            has_pci && has_pci_facts && slice.devices.iter().all(|device| device.pci.get().is_none())
+        };
         let is_known = state.resource_slice_of(node).is_some_and(|slice| {
-            slice.incarnation == incarnation && (!has_partitions || slice.state.get().is_some())
+            let knows_modes = !has_partitions || slice.state.get().is_some();
+            slice.incarnation == incarnation && knows_modes && !lacks_pci(slice)
         });
         let devices_unknown = has_level && devices.is_none() && !is_known;
         // What the log cannot hold yet is told again by the next session's agents.

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_types::{Name, Object, ObjectMeta, Pod, PodSpec, PodTemplate, Shared, StringMap, digest128};
+use bulkhead_types::{
+    Name, Object, ObjectMeta, PciTraits, Pod, PodSpec, PodTemplate, Shared, StringMap, digest128,
+    share_pci_traits,
+};
 use smol_str::SmolStr;
 
 /// What was seen so far. Objects that come from bytes share nothing with each other, though pods of one template did
@@ -12,6 +15,8 @@ use smol_str::SmolStr;
 pub(super) struct Interner {
     /// By digest.
     specs: BTreeMap<u128, Shared<PodSpec>>,
+    /// By digest.
+    traits: BTreeMap<u128, Shared<PciTraits>>,
     /// By digest.
     maps: BTreeMap<u128, StringMap>,
     namespaces: BTreeSet<Name>,
@@ -52,6 +57,10 @@ impl Interner {
             ),
             Object::ControllerRevision(row) => {
                 Object::ControllerRevision(self.templated(row, |row| (&mut row.meta, &mut row.template)))
+            }
+            Object::ResourceSlice(mut slice) => {
+                share_pci_traits(&mut Arc::make_mut(&mut slice).devices, &mut self.traits);
+                Object::ResourceSlice(slice)
             }
             other => other,
         }

@@ -42,6 +42,7 @@ fn heartbeat(world: &mut World, member: MemberId) {
         images: Default::default(),
         volume_results: Vec::new(),
         device_usage: Vec::new(),
+        has_pci_facts: false,
     };
     let now_ms = world.clock_ms(member);
     let server = world.servers.get_mut(&member).expect("it is there");

@@ -4,6 +4,7 @@
 mod catching_up;
 mod early;
 mod leases;
+mod pci_facts;
 mod world;
 
 use std::collections::BTreeMap;

@@ -34,6 +34,7 @@ mod node_operations;
 mod node_pools;
 mod nodes;
 mod pages;
+mod pci_facts;
 mod placement;
 mod placement_laws;
 mod play;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare, SriovLinkType};
+use bulkhead_types::{Device, DeviceCapacity, DeviceHealth, NicFacts, Rare};
 use smol_str::SmolStr;
 
-use super::{Bdf, Inventory, LinkType, PciFunction, PciId, Sriov};
+use super::pci_facts::{pci_facts, spoken};
+use super::{Bdf, Inventory, PciFunction, PciId, Sriov};
 use crate::passthrough::{Known, NO_RESET, NicReport, can_be_reset, interface_up, is_companion};
 
 /// Drivers that hold a function for guests: nobody else uses what they have.
@@ -136,6 +137,7 @@ fn device(function: &PciFunction, index: u32) -> Device {
         in_use_by: used_by(function),
         nic: nic(function),
         partition: Rare::NONE,
+        pci: Rare::some(pci_facts(function)),
     }
 }
 
@@ -154,10 +156,7 @@ fn with_functions(function: &PciFunction) -> Rare<NicFacts> {
         name: interface.map(|one| SmolStr::new(&one.name)).unwrap_or_default(),
         mac: interface.map(|one| SmolStr::new(&one.mac)).unwrap_or_default(),
         mtu: interface.map_or(0, |one| one.mtu),
-        link_type: interface.and_then(|one| one.link_type).map(|link_type| match link_type {
-            LinkType::Ethernet => SriovLinkType::Eth,
-            LinkType::Infiniband => SriovLinkType::Ib,
-        }),
+        link_type: interface.and_then(|one| one.link_type).map(spoken),
         total_vfs: *vfs_max,
         num_vfs: u32::try_from(vfs.len()).unwrap_or(u32::MAX),
         step: SmolStr::default(),

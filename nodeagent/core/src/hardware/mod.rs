@@ -34,6 +34,7 @@ mod kind;
 mod known_cards;
 mod machine_settings;
 mod network_preconditions;
+mod pci_facts;
 mod pci_id;
 mod preconditions;
 mod system;

@@ -1,6 +1,9 @@
 //! Devices of pods that vanish, and what is told of the machine's devices.
 
-use bulkhead_types::{CpuPools, CpuSet, Device, DeviceIntent, Intent, PodIntent, SriovInterface};
+use bulkhead_types::{
+    CpuPools, CpuSet, Device, DeviceIntent, Intent, PciFacts, PciInterface, PciPorts, PciTraits, PodIntent,
+    Rare, Shared, SriovInterface,
+};
 
 use super::*;
 
@@ -84,6 +87,39 @@ fn devices_are_told_at_the_beginning_of_a_session_and_when_they_change() {
         3081 report devices all ["GPU-2"] gone []
         4100 join
         4200 report devices all ["GPU-2"] gone []
+    "#]],
+    );
+}
+
+#[test]
+fn an_interface_that_goes_up_and_down_is_told_at_once_and_then_less_and_less_often() {
+    let card = |is_up| {
+        let interface = PciInterface { name: "eth0".into(), is_up, ..PciInterface::default() };
+        let ports = PciPorts { interfaces: vec![interface], infiniband: Vec::new() };
+        let traits = Shared::new(PciTraits::default());
+        let pci = PciFacts { traits, serial_number: None, link: None, ports: Rare::some(ports) };
+        In(Input::Devices(vec![Device { id: "NIC-0".into(), pci: Rare::some(pci), ..Device::default() }]))
+    };
+    let steps = vec![
+        (0, In(recovered())),
+        (1, card(true)),
+        (5, In(joined(1))),
+        (100, card(false)),
+        (200, card(true)),
+        (300, card(false)),
+        (400, card(true)),
+        (20_000, Tick),
+        (20_000, card(false)),
+        (60_000, Tick),
+    ];
+    check(
+        steps,
+        expect![[r#"
+        0 join
+        5 report devices all ["NIC-0"] gone []
+        100 report devices new ["NIC-0"] gone []
+        10100 report devices new ["NIC-0"] gone []
+        30100 report devices new ["NIC-0"] gone []
     "#]],
     );
 }

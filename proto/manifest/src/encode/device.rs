@@ -1,13 +1,15 @@
 //! DeviceClasses, ResourceSlices, and the devices of pods.
 
 use bulkhead_types::{
-    AllocatedDevice, Device, DeviceClassSpec, DeviceHealth, DeviceRole, DeviceSharing, Hex16, ResourceSlice,
-    SchedulerPolicy,
+    AllocatedDevice, Device, DeviceClassSpec, DeviceHealth, DeviceRole, DeviceSharing, Hex16, PciFacts,
+    PciInfiniband, PciInterface, PciLink, ResourceSlice, SchedulerPolicy, format_bytes, format_guid,
+    format_serial_number,
 };
 use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::Fields;
+use super::sriov::{link_speed, link_type};
 
 /// What is wanted of a class.
 pub(super) fn class_spec(spec: &DeviceClassSpec) -> Value {
@@ -132,6 +134,12 @@ fn device(slice: &ResourceSlice, device: &Device) -> Value {
         ),
         None => fields,
     };
+    let nic = device.nic.get();
+    let fields = fields
+        .number("totalvfs", nic.map(|nic| nic.total_vfs.into()))
+        .number("numVfs", nic.map(|nic| nic.num_vfs.into()))
+        .number("iommuGroup", device.iommu_group.map(Into::into))
+        .maybe("pci", device.pci.get().map(pci));
     let fields = match device.numa_node {
         Some(node) => fields.set("numaNode", node.into()),
         None => fields,
@@ -141,6 +149,56 @@ fn device(slice: &ResourceSlice, device: &Device) -> Value {
         bytes => fields.text("memory", &bulkhead_types::format_bytes(bytes)),
     };
     if slice.is_cordoned(&device.id) { fields.set("unschedulable", true.into()) } else { fields }.finish()
+}
+
+/// What is told of a function for operators. Names of interfaces' fields are those of SriovNetworkNodeState.
+fn pci(facts: &PciFacts) -> Value {
+    let traits = &*facts.traits;
+    let link = |link: PciLink| {
+        let speed = (link.lane_megatransfers > 0).then(|| link.speed());
+        let lanes = (link.lanes > 0).then_some(link.lanes.into());
+        Fields::new().optional("speed", speed.as_deref()).number("width", lanes).finish()
+    };
+    let subsystem = format!("{:04x}:{:04x}", traits.subsystem_vendor, traits.subsystem_device);
+    Fields::new()
+        .text("subsystem", &subsystem)
+        .text("acs", traits.acs.as_str())
+        .list("resetMethods", traits.reset_methods.iter().map(|method| Value::from(method.as_str())))
+        .maybe("link", facts.link.map(link))
+        .maybe("linkMax", traits.link_max.map(link))
+        .list("memoryBars", traits.memory_bars_bytes.iter().map(|bytes| format_bytes(*bytes).into()))
+        .optional("serialNumber", facts.serial_number.map(format_serial_number).as_deref())
+        .list("interfaces", facts.interfaces().iter().map(interface))
+        .list("infiniband", facts.infiniband().iter().map(infiniband))
+        .finish()
+}
+
+fn interface(one: &PciInterface) -> Value {
+    Fields::new()
+        .text("name", &one.name)
+        .nonempty("mac", &one.mac)
+        .number("mtu", (one.mtu > 0).then_some(one.mtu.into()))
+        .optional("linkType", one.link_type.map(link_type))
+        .optional("linkSpeed", one.link_speed_mbps.map(link_speed).as_deref())
+        .text("operState", if one.is_up { "up" } else { "down" })
+        .finish()
+}
+
+fn infiniband(one: &PciInfiniband) -> Value {
+    let guid = |guid: u64| (guid != 0).then(|| format_guid(guid));
+    Fields::new()
+        .text("name", &one.name)
+        .optional("nodeGUID", guid(one.node_guid).as_deref())
+        .optional("systemImageGUID", guid(one.system_guid).as_deref())
+        .finish()
+}
+
+/// One device of a node, with the node's name, as `get devices` prints it.
+#[must_use]
+pub fn device_value(slice: &ResourceSlice, of: &Device) -> Value {
+    let mut value = device(slice, of);
+    value["nodeName"] = slice.meta.name.as_str().into();
+    value
 }
 
 /// One device that a pod has.

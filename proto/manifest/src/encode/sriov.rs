@@ -18,11 +18,16 @@ fn device_type(device_type: SriovDeviceType) -> &'static str {
     }
 }
 
-fn link_type(link_type: SriovLinkType) -> &'static str {
+pub(super) fn link_type(link_type: SriovLinkType) -> &'static str {
     match link_type {
         SriovLinkType::Eth => "ETH",
         SriovLinkType::Ib => "IB",
     }
+}
+
+/// As SriovNetworkNodeState has it.
+pub(super) fn link_speed(mbps: u32) -> String {
+    format!("{mbps} Mb/s")
 }
 
 fn link_state(state: VfLinkState) -> &'static str {
@@ -161,6 +166,7 @@ pub(super) fn state_status(status: &SriovNetworkNodeStateStatus) -> Value {
             .text("deviceID", &format!("{:04x}", one.device_id))
             .nonempty("driver", &one.driver)
             .optional("linkType", one.link_type.map(link_type))
+            .optional("linkSpeed", one.link_speed_mbps.get().copied().map(link_speed).as_deref())
             .nonempty("mac", &one.mac)
             .number("mtu", Some(one.mtu.into()).filter(|mtu| *mtu > 0))
             .nonempty("name", &one.name)
