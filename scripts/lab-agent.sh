@@ -350,43 +350,60 @@ claim() { # name, size
   printf '%s\n' 'apiVersion: v1' 'kind: PersistentVolumeClaim' "metadata: {name: $1, namespace: default}" \
     "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: $2}}}" --- | apply
 }
-with_volume() { # name, claim, and what it does
+with_volumes() { # name, what it does, claims ...
+  local name=$1 script=$2 claim volumes="" mounts=""
+  shift 2
+  for claim in "$@"; do
+    volumes+="{name: $claim, persistentVolumeClaim: {claimName: $claim}}, "
+    mounts+="{name: $claim, mountPath: /$claim}, "
+  done
   cat <<END
 apiVersion: v1
 kind: Pod
-metadata: {name: $1, namespace: default}
+metadata: {name: $name, namespace: default}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: 1
-  volumes: [{name: volume, persistentVolumeClaim: {claimName: $2}}]
+  volumes: [$volumes]
   containers:
     - name: main
       image: lab/look:1
-      command: [/bin/sh, -c, '$3']
-      volumeMounts: [{name: volume, mountPath: /volume}]
+      command: [/bin/sh, -c, '$script']
+      volumeMounts: [$mounts]
       resources: {limits: {cpu: 250m, memory: 64Mi}}
 ---
 END
 }
 says() { bulkhead logs "$1" | grep -q "$2"; }
-volumes_of() { in_machine 'lvm lvs --noheadings --options lv_name,lv_size --units m labvg' | grep -v ' thin '; }
+explains() { bulkhead describe pod "$1" | grep -q "$2"; }
+volumes_of_lvm() { in_machine 'lvm lvs --noheadings --options lv_name labvg' | grep -v ' thin '; }
+no_volumes() { [ -z "$(volumes_of_lvm)" ]; }
 if [ -n "$thin" ]; then
   claim kept 64Mi
-  size='set -- $(/bin/busybox df -k /volume | /bin/busybox tail -n 1)'
-  with_volume writes kept "echo kept >/volume/word; /bin/busybox sync; $size; echo wrote, of \$2; first=\$2; while [ \$2 -lt \$((first + 30000)) ]; do /bin/busybox sleep 0.2; $size; done; echo grown to \$2; trap \"exit 0\" TERM; while :; do /bin/busybox sleep 1; done" | apply
+  size='set -- $(/bin/busybox df -k /kept | /bin/busybox tail -n 1)'
+  stays='trap "exit 0" TERM; while :; do /bin/busybox sleep 1; done'
+  with_volumes writes "echo kept >/kept/word; /bin/busybox sync; $size; echo wrote, of \$2; first=\$2; \
+    while [ \$2 -lt \$((first + 30000)) ]; do /bin/busybox sleep 0.2; $size; done; echo grown to \$2; $stays" kept | apply
   await "a word in the volume" 300 says writes wrote
   claim kept 128Mi
   await "a volume that grows under its guest" 120 says writes grown
   delete writes
   await "the end of writes" 60 gone writes
-  with_volume reads kept 'read word </volume/word; echo found $word' | apply
-  await "the word in the next guest" 300 says reads 'found kept'
-  delete reads
-  await "the end of reads" 60 gone reads
-  bulkhead delete pvc kept --wait=false >/dev/null
-  no_volumes() { [ -z "$(volumes_of)" ]; }
+  # What is written is more than the pool has, and not more than it may promise.
+  claim one 120Mi
+  claim two 120Mi
+  fill='/bin/busybox dd if=/dev/zero of=/$to/all bs=1M count=100 conv=fsync || exit 1'
+  with_volumes fills "read word </kept/word; echo found \$word; for to in one two; do $fill; done; echo filled" kept one two | apply
+  await "the word in the next guest" 300 says fills 'found kept'
+  await "a guest that stands still" 300 explains fills 'found no room on the node'
+  phase_is fills Running || fail "the guest without room is $(phase fills)"
+  in_machine 'lvm lvextend --size +60M labvg/thin' >/dev/null || fail "the pool cannot be extended"
+  await "a guest that goes on" 120 says fills filled
+  delete fills
+  await "the end of fills" 60 gone fills
+  for name in kept one two; do bulkhead delete pvc $name --wait=false >/dev/null; done
   await "a thin pool without volumes" 60 no_volumes
-  say "a volume in a thin pool of LVM: written, grown under its guest, read by the next one, and gone with its claim"
+  say "volumes in a thin pool of LVM: grown under a guest, read by the next one, which stood still while the pool was full; gone with their claims"
 fi
 
 ### A card is pulled out under its pod.

@@ -18,7 +18,6 @@ use super::{HostNetwork, InUse, Link};
 use crate::machine::MachineTree;
 use crate::vm::session::{open_tap, persist_tap};
 
-
 /// The network namespace of the calling thread.
 #[derive(Debug, Default)]
 pub(crate) struct KernelNetwork {

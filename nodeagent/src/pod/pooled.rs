@@ -134,11 +134,12 @@ async fn add(qmp: &mut Qmp, vm: &PooledVm, number: usize, planned: &PlannedDisk)
         BlockDriver::Raw | BlockDriver::HostDevice => "raw",
         BlockDriver::Qcow2 => "qcow2",
     };
+    let cache = disk.cache();
     let mut backend = json!({
         "driver": driver,
         "node-name": node,
         "discard": "unmap",
-        "cache": { "direct": false, "no-flush": !disk.is_kept },
+        "cache": { "direct": cache.direct, "no-flush": cache.no_flush },
         "file": { "driver": protocol(&file)?, "filename": filename },
     });
     if let Some(image) = planned.image() {

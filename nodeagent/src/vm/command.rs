@@ -29,6 +29,17 @@ pub(crate) struct Disk {
     pub(crate) serial: String,
 }
 
+impl Disk {
+    /// How the host caches it. Where it ends with its guest, what that flushes need not reach the host's disk.
+    ///
+    /// The host's page cache takes for a block device what a thin pool has no room for, and says so when it is flushed and lost already
+    /// (fsync(2)): QEMU would have to fail every flush from then on. Around the cache the write itself fails, and QEMU keeps it and tries
+    /// again.
+    pub(crate) fn cache(&self) -> Cache {
+        Cache { direct: self.driver == BlockDriver::HostDevice, no_flush: !self.is_kept }
+    }
+}
+
 /// What a guest is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Machinery<'a> {
@@ -84,8 +95,7 @@ pub(crate) fn build(parts: &Machinery<'_>) -> QemuCommand {
         filename: disk.file.clone(),
         read_only: false,
         discard: Discard::Unmap,
-        // Where a disk ends with its guest, what that flushes need not reach the host's disk.
-        cache: Cache { direct: false, no_flush: !disk.is_kept },
+        cache: disk.cache(),
     });
     // Memory that devices of the host see stays where it is, and NUMA nodes as large as they are.
     let may_grow = parts.grows && parts.devices.is_empty() && parts.ram == Ram::Board;

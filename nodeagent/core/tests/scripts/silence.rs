@@ -170,7 +170,11 @@ fn a_guest_without_room_serves_nobody_until_it_goes_on() {
         assert!(status.message.contains(expected.2), "{}", status.message);
     };
     check(60, stands(2, None), ("", true, ""));
-    check(70, stands(1, Some("data")), ("DiskPressure", false, "wrote to volume data found no room on the node"));
+    check(
+        70,
+        stands(1, Some("data")),
+        ("DiskPressure", false, "wrote to volume data found no room on the node"),
+    );
     check(80, Input::GuestGoesOn { pod: ObjectId(7), instance: 2 }, ("DiskPressure", false, ""));
     check(90, Input::GuestGoesOn { pod: ObjectId(7), instance: 1 }, ("", true, ""));
     check(100, stands(1, None), ("DiskPressure", false, "wrote to its disk found no room"));
