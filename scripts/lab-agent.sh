@@ -376,7 +376,7 @@ END
 }
 says() { bulkhead logs "$1" | grep -q "$2"; }
 explains() { bulkhead describe pod "$1" | grep -q "$2"; }
-volumes_of_lvm() { in_machine 'lvm lvs --noheadings --options lv_name labvg' | grep -v ' thin '; }
+volumes_of_lvm() { in_machine 'lvm lvs --noheadings --options lv_name labvg' | grep bulkhead; }
 no_volumes() { [ -z "$(volumes_of_lvm)" ]; }
 if [ -n "$thin" ]; then
   claim kept 64Mi

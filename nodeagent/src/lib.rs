@@ -206,14 +206,7 @@ pub async fn run_on(
         vm_pool::forget(&host).await;
     }
     let ended = Arc::clone(&host);
-    let service = PodIoServer::new(podio::Service { host, names });
-    let service = service.max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
-    let served =
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(
-            // The first lines of a log must not wait for the delayed acknowledgement of the answer's head.
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stopping.clone().cancelled_owned(),
-        ));
+    let served = tokio::spawn(serve(podio::Service { host, names }, listener, stopping.clone()));
     let session = tokio::spawn(session.run());
     tracing::info!(node = %name, %address, accelerator = accelerator.name(), "agent is up");
     driver.run(events, shutdown).await;
@@ -232,6 +225,19 @@ pub async fn run_on(
     close(&ended).await;
     drop(data);
     Ok(())
+}
+
+/// Serves what clients want of pods, until it is to stop.
+async fn serve(
+    service: podio::Service,
+    listener: TcpListener,
+    stopping: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let service = PodIoServer::new(service).max_decoding_message_size(podio::REQUEST_LENGTH_MAX);
+    // The first lines of a log must not wait for the delayed acknowledgement of the answer's head.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tonic::transport::Server::builder().add_service(service);
+    server.serve_with_incoming_shutdown(incoming, stopping.cancelled_owned()).await
 }
 
 /// Where the agent's own services listen, and where servers reach that.
