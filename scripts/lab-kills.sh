@@ -28,7 +28,7 @@ each_first() { sed 's/:.*/:1/'; }
 # Waits until each wish was a life's last. A life that goes past its step has a pod made for it that it can begin with; that is told by a
 # command of a wish and of what was reached.
 chain() { # command that tells, command that makes such a pod
-  local is_past=$1 again=$2 now last="" number pid wished reached left_us=0 since
+  local is_past=$1 again=$2 now last="" number pid wished reached of_step left_us=0 since
   local of_life=0 from=0
   pods=1
   while :; do
@@ -39,8 +39,9 @@ chain() { # command that tells, command that makes such a pod
     [ "$now" = "$last" ] || left_us=300000000
     last=$now
     reached=$(tail -n +2 <<<"$now" | tail -n "+$((1 + (number == of_life ? from : 0)))" | cut -d ' ' -f 1)
-    # A life that has just reached its step is dying.
-    if [ "$(tail -n 1 <<<"$reached")" != "${wished%%:*}" ] && $is_past "$wished" "$reached"; then
+    # A life that has reached its step as often as it was told to is dying.
+    of_step=$(tail -n +2 <<<"$now" | cut -d ' ' -f 1 | grep -cx "${wished%%:*}") || true
+    if [ "$of_step" -lt "${wished##*:}" ] && $is_past "$wished" "$reached"; then
       [ "$number" != "$of_life" ] || fail "no life reaches $wished; this one reached: $now"
       delete first 1
       await "the end of first" 300 gone first

@@ -143,7 +143,7 @@ impl Servers {
                 panic!("server {number} has ended");
             }
             match ask(self.channel(number)).await {
-                Err(status) if status.code() == tonic::Code::Unavailable => {
+                Err(status) if status.code() == tonic::Code::Unavailable || is_being_founded(&status) => {
                     tokio::time::sleep(Duration::from_millis(50)).await
                 }
                 answer => return answer.map(Response::into_inner),
@@ -185,6 +185,12 @@ impl Servers {
         let list = async |channel| QueriesClient::new(channel).list(request.clone()).await;
         self.ask(number, list).await.expect("lists").items.into_iter().map(name_of).collect()
     }
+}
+
+/// A new cluster has the level of its members once all have said it, a moment after it answers.
+fn is_being_founded(status: &Status) -> bool {
+    status.code() == tonic::Code::FailedPrecondition
+        && status.message().contains("the cluster runs at level 1;")
 }
 
 fn name_of(object: v1::Object) -> String {

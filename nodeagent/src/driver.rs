@@ -325,7 +325,7 @@ impl Driver {
     fn hand_on(&mut self, pod: ObjectId, action: Action) {
         if let Some(action) = self.pod(pod).send(action) {
             let is_kept = self.agent.refused(clock::boot_ms(), action);
-            debug_assert!(is_kept, "it is about a pod");
+            assert!(is_kept, "it is about a pod");
         }
     }
 
