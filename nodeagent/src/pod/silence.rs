@@ -106,6 +106,9 @@ async fn listen(mut qmp: Qmp, watch: &Watch, calls: &mut mpsc::Receiver<MachineC
 /// QEMU's word for a guest that it stopped because a disk failed; by its default only for want of room (`werror=enospc`).
 const IO_ERROR: &str = "io-error";
 
+/// Its word for one that runs.
+const RUNNING: &str = "running";
+
 /// The node of the disk for which there was no room, if that is what QEMU tells; a guest that stands still for anything else is
 /// nobody's that this agent started.
 fn without_room(event: &QmpEvent) -> Option<&str> {
@@ -120,7 +123,8 @@ impl Watch {
     /// no room. It goes on when it ran from one look to the next.
     async fn look_for_room(&self, status: &str, qmp: &mut Qmp) -> Result<(), QmpError> {
         if status != IO_ERROR {
-            if self.still.without_room.swap(false, Ordering::Relaxed) {
+            // Held for a copy it neither goes on nor has room.
+            if status == RUNNING && self.still.without_room.swap(false, Ordering::Relaxed) {
                 tracing::info!(pod = %self.pod, "the guest has room for what it writes, and goes on");
                 let (pod, instance) = (self.pod, self.instance);
                 let _ = self.inputs.send(Input::GuestGoesOn { pod, instance }).await;

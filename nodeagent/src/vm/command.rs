@@ -155,6 +155,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_devices_go_around_the_page_cache_and_only_what_is_kept_is_flushed() {
+        let check = |driver, is_kept, direct, no_flush| {
+            let disk = Disk { file: "x".to_owned(), is_kept, driver, serial: "x".to_owned() };
+            assert_eq!(disk.cache(), Cache { direct, no_flush });
+        };
+        check(BlockDriver::HostDevice, true, true, false);
+        check(BlockDriver::Raw, true, false, false);
+        check(BlockDriver::Qcow2, false, false, true);
+    }
+
+    #[test]
     fn who_has_many_disks_has_no_room_to_grow() {
         let boot = BootAssets { kernel: "/k".into(), initramfs: "/i".into(), digest: String::new() };
         let check = |disks: usize, grows: bool| {
